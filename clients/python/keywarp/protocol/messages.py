@@ -1,0 +1,212 @@
+"""The wire types of protocol `keywarp.v1`: what client and server say to each other.
+
+A WebSocket conversation::
+
+    client                                  server
+    hello (text)                      ->
+                                      <-    ready (text): the model, the credit
+    frame (binary), frame, ...        ->
+                                      <-    result or error (text), one per frame, in order
+                                      <-    credit (text), where a message made room without a result
+    end (text)                        ->
+                                      <-    the remaining results, then done (text), then close 1000
+
+Text messages are JSON objects told apart by `type`. Binary messages are made and read by `keywarp.protocol.framing`.
+
+Flow control: `credit` is the number of binary messages that the client may have sent *since the start*. It only grows.
+A client that sends more breaks the protocol (close 4429).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+SUBPROTOCOL = "keywarp.v1"
+
+StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+ClientId = Annotated[str, Field(max_length=128)] | int
+Kind = Literal["key", "propagated"]
+Codec = Literal["image", "h264", "mpegts"]
+
+
+class Message(BaseModel):
+    """Base of all wire types: frozen. Servers refuse fields that they don't know; clients ignore them."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Request(Message):
+    """Base of what clients send."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# -- what the server tells about itself ------------------------------------------------------------------------------
+
+
+class ClassInfo(Message):
+    """One class that a model knows."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int]  # RGB
+
+
+class ModelInfo(Message):
+    """One model that the server has loaded."""
+
+    name: str
+    version: str
+    task: str
+    classes: tuple[ClassInfo, ...]
+    key_interval: int  # the default l
+    backend: str
+    device: str
+    precision: str
+
+
+class StreamInfo(Message):
+    """One stream: its settings and its count of frames so far."""
+
+    id: str
+    model: str
+    interval: int
+    connected: bool
+    age: float  # seconds since it was created
+    idle: float  # seconds since its last frame
+    frames: int  # results given
+    key_frames: int
+    errors: int  # frames answered with an error
+
+
+class Problem(Message):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = ""
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+class Timings(Message):
+    """Where one frame's time went on the server, in seconds."""
+
+    decode: float
+    queue: float
+    inference: float
+    postprocess: float
+
+
+class Region(Message):
+    """The share of the frame that one class covers; background (class 0) is left out."""
+
+    class_id: int
+    name: str
+    area: float  # 0..1 of the frame
+
+
+class Segmentation(Message):
+    """A label map at the model's resolution: an 8-bit grey PNG (base64) whose pixels are class ids."""
+
+    width: int
+    height: int
+    labels_png: str
+    regions: tuple[Region, ...]
+
+
+class Result(Message):
+    """What the server found on one frame."""
+
+    type: Literal["result"] = "result"
+    stream: str
+    frame: int  # position in the stream, from 0
+    id: ClientId | None = None  # the client's own
+    timestamp: float | None = None  # the client's own, or the container's, in seconds
+    width: int  # of the frame, pixels
+    height: int
+    kind: Kind
+    key_age: int  # frames since the key frame; 0 on a key frame
+    timings: Timings
+    segmentation: Segmentation | None = None
+    credit: int | None = None
+
+
+# -- the WebSocket conversation ----------------------------------------------------------------------------------------
+
+
+class StreamOptions(Request):
+    """What a stream is asked to do."""
+
+    model: str | None = None  # None: the server's default
+    interval: int | None = Field(default=None, ge=1, le=1000)  # None: the model's default
+
+
+class CreateStream(StreamOptions):
+    """Body of `POST /v1/streams`."""
+
+    id: StreamId | None = None  # None: the server chooses
+
+
+class Hello(StreamOptions):
+    """The client's first message.
+
+    `codec` says what the payloads are. `image`: each a whole JPEG, PNG or WebP. `h264`: each one access unit in Annex-B
+    format, or with `framing="chunks"` any piece of such a byte stream. `mpegts`: any piece of an MPEG transport stream.
+    """
+
+    type: Literal["hello"] = "hello"
+    codec: Codec = "image"
+    framing: Literal["packets", "chunks"] = "packets"
+
+
+class End(Request):
+    """The client has sent its last frame and waits for the rest of its results."""
+
+    type: Literal["end"] = "end"
+
+
+class Ready(Message):
+    """The server's answer to `hello`."""
+
+    type: Literal["ready"] = "ready"
+    stream: str
+    model: ModelInfo
+    interval: int
+    credit: int
+    max_message_bytes: int
+
+
+class Credit(Message):
+    """More credit, where no result carries it."""
+
+    type: Literal["credit"] = "credit"
+    credit: int
+
+
+class Error(Message):
+    """A frame could not be processed (the stream goes on), or, with `fatal`, the conversation ends after this."""
+
+    type: Literal["error"] = "error"
+    problem: Problem
+    fatal: bool
+    frame: int | None = None
+    id: ClientId | None = None
+    credit: int | None = None
+
+
+class Done(Message):
+    """The answer to `end`, after the last result."""
+
+    type: Literal["done"] = "done"
+    frames: int  # results given
+    key_frames: int
+    errors: int
+
+
+ClientMessage = TypeAdapter[Hello | End](Annotated[Hello | End, Field(discriminator="type")])
+ServerMessage = TypeAdapter[Ready | Result | Credit | Error | Done](
+    Annotated[Ready | Result | Credit | Error | Done, Field(discriminator="type")]
+)

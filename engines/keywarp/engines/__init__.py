@@ -1,0 +1,45 @@
+"""Keywarp's engine: bundles, backends, and streams with key-frame state. No torch, no web.
+
+Example:
+    >>> from keywarp.engines import Engine, FixedInterval, StreamSession, load_bundle
+    >>> session = StreamSession(Engine(load_bundle("models/street")), FixedInterval(10))
+    >>> result = session.process(frame)  # uint8 (H, W, 3), RGB
+"""
+
+from keywarp.engines.backends import AVAILABLE, Backend, BackendName, Precision, open_backend
+from keywarp.engines.bundle import Bundle, load_bundle, read_manifest, write_bundle
+from keywarp.engines.engine import Engine, KeyState
+from keywarp.engines.errors import BackendError, BundleError, EngineError, FrameError, FrameOrderError
+from keywarp.engines.executor import Executed, Executor
+from keywarp.engines.manifest import Manifest
+from keywarp.engines.result import FrameKind, FrameResult, Segmentation
+from keywarp.engines.schedule import FixedInterval, KeySchedule
+from keywarp.engines.session import StreamSession
+
+__all__ = [
+    "AVAILABLE",
+    "Backend",
+    "BackendError",
+    "BackendName",
+    "Bundle",
+    "BundleError",
+    "Engine",
+    "EngineError",
+    "Executed",
+    "Executor",
+    "FixedInterval",
+    "FrameError",
+    "FrameKind",
+    "FrameOrderError",
+    "FrameResult",
+    "KeySchedule",
+    "KeyState",
+    "Manifest",
+    "Precision",
+    "Segmentation",
+    "StreamSession",
+    "load_bundle",
+    "open_backend",
+    "read_manifest",
+    "write_bundle",
+]

@@ -1,0 +1,65 @@
+"""ONNX Runtime on the CPU."""
+
+import platform
+from collections.abc import Mapping
+
+import onnx
+import onnxruntime as ort
+
+from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
+from keywarp.engines.errors import BackendError
+
+_PROVIDER = "CPUExecutionProvider"
+
+
+class OnnxRuntimeBackend:
+    """Compiles with ONNX Runtime's CPU provider, in fp32 (the only precision that is fast there)."""
+
+    name = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:
+        """See `open_backend`.
+
+        Raises:
+            BackendError: Another precision than fp32 was asked for.
+        """
+        if precision not in ("auto", "fp32"):
+            raise BackendError(f"ONNX Runtime on the CPU computes in fp32, not {precision}: use precision fp32 or auto")
+        self.device = platform.processor() or platform.machine()
+        self._options = ort.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.log_severity_level = 3  # errors only: it warns of every folded constant
+
+    def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
+        """See `Backend.compile`."""
+        try:
+            session = ort.InferenceSession(model.SerializeToString(), self._options, providers=[_PROVIDER])
+        except Exception as error:  # its exceptions derive from Exception alone
+            raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
+        return _OnnxRuntimeProgram(session, resident)
+
+
+class _OnnxRuntimeProgram:
+    def __init__(self, session: ort.InferenceSession, resident: frozenset[str]) -> None:
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+        self._resident = resident
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        binding = self._session.io_binding()
+        for name, tensor in inputs.items():
+            if isinstance(tensor, DeviceTensor):
+                binding.bind_ortvalue_input(name, tensor.value)
+            else:
+                binding.bind_cpu_input(name, tensor)
+        for name in self._outputs:
+            binding.bind_output(name, "cpu")
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # its exceptions derive from Exception alone
+            raise BackendError(f"ONNX Runtime failed: {error}") from error
+        return {
+            name: DeviceTensor(value) if name in self._resident else value.numpy()
+            for name, value in zip(self._outputs, binding.get_outputs(), strict=True)
+        }

@@ -1,0 +1,75 @@
+"""OpenVINO on the CPU."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import openvino as ov
+
+from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
+from keywarp.engines.errors import BackendError
+
+_ELEMENT = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVINOBackend:
+    """Compiles with OpenVINO's CPU plugin."""
+
+    name = "openvino"
+
+    def __init__(self, precision: Precision = "auto", threads: int = 0, cache: Path | None = None) -> None:
+        """See `open_backend`.
+
+        Raises:
+            BackendError: The processor has no bf16 arithmetic, but it was asked for.
+        """
+        self._core = ov.Core()
+        self.device = str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and not has_bf16:
+            raise BackendError(f"{self.device} has no bf16 arithmetic: use precision fp32 or auto")
+        self.precision = ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision
+        self._config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _ELEMENT[self.precision],
+        }
+        if threads:
+            self._config["INFERENCE_NUM_THREADS"] = threads
+        if cache:
+            self._config["CACHE_DIR"] = str(cache)
+
+    def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
+        """See `Backend.compile`."""
+        try:
+            compiled = self._core.compile_model(self._core.read_model(model.SerializeToString()), "CPU", self._config)
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO can't compile {model.graph.name}: {error}") from error
+        return _OpenVINOProgram(compiled, [output.name for output in model.graph.output], resident)
+
+
+class _OpenVINOProgram:
+    def __init__(self, compiled: ov.CompiledModel, outputs: list[str], resident: frozenset[str]) -> None:
+        self._request = compiled.create_infer_request()
+        self._outputs = {name: compiled.output(name) for name in outputs}
+        self._resident = resident
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        request = self._request
+        for name, tensor in inputs.items():
+            shared = tensor.value if isinstance(tensor, DeviceTensor) else ov.Tensor(tensor, shared_memory=True)
+            request.set_tensor(name, shared)
+        for name in self._resident:  # a tensor of its own, so that the next run doesn't overwrite it
+            port = self._outputs[name]
+            request.set_tensor(port, ov.Tensor(port.element_type, port.shape))
+        try:
+            request.infer()
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO failed: {error}") from error
+        return {
+            name: DeviceTensor(request.get_tensor(port))
+            if name in self._resident
+            else np.array(request.get_tensor(port).data)
+            for name, port in self._outputs.items()
+        }

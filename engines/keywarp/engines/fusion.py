@@ -1,0 +1,188 @@
+"""Graph fusion: a bundle's four graphs become two that run whole on the device, so features never leave it.
+
+Let `small` be the mean-subtracted frame, average-pooled for the flow network::
+
+    key:        frame -> prepare -> features.onnx -> head.onnx -> labels
+                            |             '-> features (stay on the device)
+                            '-> key_small (stays on the device)
+
+    propagate:  frame -> prepare -> small -> flow.onnx -> warp.onnx -> head.onnx -> labels
+                                key_small --^                ^-- features
+
+Only bytes go in and come out. Both end in the task's parameter-free last step: for segmentation bilinear up-sampling
+and argmax. Height and width are static, since runtimes compile faster code for them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, compose, helper, numpy_helper
+
+from keywarp.engines.bundle import Bundle
+from keywarp.engines.errors import BundleError
+
+FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
+KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale): the key frame as the flow network sees it
+LABELS = "labels"  # uint8 (1, H, W)
+
+
+@dataclass(frozen=True)
+class FusedGraph:
+    """A graph to compile; `resident` names the outputs that stay on the device."""
+
+    model: onnx.ModelProto
+    resident: frozenset[str]
+
+
+def fuse_key(bundle: Bundle, height: int, width: int) -> FusedGraph:
+    """The graph of Algorithm 1, lines 8-9: features and result of a key frame.
+
+    Args:
+        bundle: The bundle.
+        height: Of the network's input, pixels.
+        width: Of the network's input, pixels.
+
+    Returns:
+        `frame` -> `labels`; resident: the feature maps and `key_small`.
+
+    Raises:
+        BundleError: The graphs don't fit together.
+    """
+    names = [f.name for f in bundle.manifest.features]
+    draft = _Draft(bundle, height, width)
+    image, small = draft.prepare()
+    features = draft.splice("features", image=image)
+    scores = draft.splice("head", **{name: features[name] for name in names})["scores"]
+    draft.output(LABELS, draft.label(scores), TensorProto.UINT8, [1, height, width])
+    draft.output(KEY_SMALL, small, TensorProto.FLOAT, draft.small_shape)
+    for name, shape in draft.feature_shapes.items():
+        draft.output(name, features[name], TensorProto.FLOAT, shape)
+    return FusedGraph(draft.finish("key"), frozenset([*names, KEY_SMALL]))
+
+
+def fuse_propagate(bundle: Bundle, height: int, width: int) -> FusedGraph:
+    """The graph of Algorithm 1, lines 11-12: key features warped to the current frame, and its result.
+
+    Args:
+        bundle: The bundle.
+        height: Of the network's input, pixels.
+        width: Of the network's input, pixels.
+
+    Returns:
+        `frame`, `key_small` and the feature maps -> `labels`.
+
+    Raises:
+        BundleError: The graphs don't fit together.
+    """
+    if len(bundle.manifest.features) != 1:
+        raise BundleError(
+            f"{bundle.path} has {len(bundle.manifest.features)} feature maps; only one can be warped so far"
+        )
+    (feature,) = bundle.manifest.features
+    draft = _Draft(bundle, height, width)
+    _, small = draft.prepare()
+    key_small = draft.input(KEY_SMALL, TensorProto.FLOAT, draft.small_shape)
+    features = draft.input(feature.name, TensorProto.FLOAT, draft.feature_shapes[feature.name])
+    motion = draft.splice("flow", current=small, key=key_small)
+    warped = draft.splice("warp", features=features, flow=motion["flow"], scale=motion["scale"])["warped"]
+    scores = draft.splice("head", features=warped)["scores"]
+    draft.output(LABELS, draft.label(scores), TensorProto.UINT8, [1, height, width])
+    return FusedGraph(draft.finish("propagate"), frozenset())
+
+
+@dataclass
+class _Draft:
+    """A graph in the making: parts of the bundle and single nodes, joined by tensor names."""
+
+    bundle: Bundle
+    height: int
+    width: int
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+
+    @property
+    def small_shape(self) -> list[int]:
+        downscale = self.bundle.manifest.flow.downscale
+        return [1, 3, -(-self.height // downscale), -(-self.width // downscale)]
+
+    @property
+    def feature_shapes(self) -> dict[str, list[int]]:
+        return {
+            f.name: [1, f.channels, -(-self.height // f.stride), -(-self.width // f.stride)]
+            for f in self.bundle.manifest.features
+        }
+
+    def input(self, name: str, dtype: int, shape: list[int]) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, source: str, dtype: int, shape: list[int]) -> None:
+        self.nodes.append(helper.make_node("Identity", [source], [name]))
+        self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def constant(self, value: NDArray[Any]) -> str:
+        name = f"constant_{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(value, name))
+        return name
+
+    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def prepare(self) -> tuple[str, str]:
+        """The frame as the feature network and as the flow network see it."""
+        image, flow = self.bundle.manifest.image, self.bundle.manifest.flow
+        rgb = image.channel_order == "rgb"
+        mean = np.array(image.mean if rgb else image.mean[::-1], np.float32).reshape(1, 3, 1, 1)
+        std = np.array(image.std if rgb else image.std[::-1], np.float32).reshape(1, 3, 1, 1)
+
+        frame = self.input(FRAME, TensorProto.UINT8, [1, self.height, self.width, 3])
+        pixels = self.node("Transpose", self.node("Cast", frame, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+        centred = self.node("Sub", pixels, self.constant(mean))
+        small = centred
+        if flow.downscale > 1:
+            side = [flow.downscale, flow.downscale]
+            small = self.node("AveragePool", centred, kernel_shape=side, strides=side, ceil_mode=1)
+        normalised = centred if (std == 1).all() else self.node("Div", centred, self.constant(std))
+        if not rgb:
+            normalised = self.node("Gather", normalised, self.constant(np.array([2, 1, 0])), axis=1)
+        return normalised, small
+
+    def splice(self, part: str, **wires: str) -> dict[str, str]:
+        """Add `<part>.onnx` with its inputs wired to tensors of this graph; its outputs' names here."""
+        prefix = f"{part}/"
+        model = self.bundle.graph(f"{part}.onnx")
+        if {i.name for i in model.graph.input} != set(wires):
+            expected, found = sorted(wires), sorted(i.name for i in model.graph.input)
+            raise BundleError(f"{self.bundle.path / part}.onnx should have the inputs {expected}, it has {found}")
+        graph = compose.add_prefix_graph(model.graph, prefix)
+        self.nodes.extend(helper.make_node("Identity", [tensor], [prefix + name]) for name, tensor in wires.items())
+        self.nodes.extend(graph.node)
+        self.initializers.extend(graph.initializer)
+        return {output.name: prefix + output.name for output in model.graph.output}
+
+    def label(self, scores: str) -> str:
+        """Class ids at the input's size from scores at the features' stride (section 4)."""
+        stride = self.bundle.manifest.features[0].stride
+        scales = self.constant(np.array([1, 1, stride, stride], np.float32))
+        full = self.node("Resize", scores, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
+        if self.height % stride or self.width % stride:
+            ends = self.constant(np.array([self.height, self.width]))
+            full = self.node("Slice", full, self.constant(np.array([0, 0])), ends, self.constant(np.array([2, 3])))
+        return self.node("Cast", self.node("ArgMax", full, axis=1, keepdims=0), to=TensorProto.UINT8)
+
+    def finish(self, name: str) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, self.initializers)
+        opset = helper.make_opsetid("", self.bundle.manifest.opset)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="keywarp")
+        try:
+            onnx.checker.check_model(model)
+        except onnx.checker.ValidationError as error:
+            raise BundleError(f"the graphs of {self.bundle.path} don't fit together: {error}") from error
+        return model

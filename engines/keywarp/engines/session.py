@@ -1,0 +1,92 @@
+"""One stream's state: Algorithm 1 of the paper, frame by frame."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.engines.engine import Engine, KeyState
+from keywarp.engines.errors import FrameOrderError
+from keywarp.engines.preparation import check_frame
+from keywarp.engines.result import FrameKind, FrameResult
+from keywarp.engines.schedule import FixedInterval, KeySchedule
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _KeyFrame:
+    index: int
+    shape: tuple[int, ...]
+    state: KeyState
+
+
+class StreamSession:
+    """Turns a stream of frames into results, with features computed on key frames and propagated between them.
+
+    Not thread-safe: a stream has an order. Sessions of several streams may share one engine.
+
+    Example:
+        >>> session = StreamSession(Engine(load_bundle("models/street")), FixedInterval(10))
+        >>> [session.process(frame).kind.value for frame in frames[:3]]
+        ['key', 'propagated', 'propagated']
+    """
+
+    def __init__(self, engine: Engine, schedule: KeySchedule | None = None) -> None:
+        """Start a stream.
+
+        Args:
+            engine: Runs the networks.
+            schedule: Places the key frames; None: the bundle's fixed interval.
+        """
+        self.engine = engine
+        self.schedule = schedule or FixedInterval(engine.bundle.manifest.key_interval)
+        self._key: _KeyFrame | None = None
+        self._last = -1
+
+    def process(self, frame: NDArray[np.uint8], index: int | None = None) -> FrameResult:
+        """Process the next frame.
+
+        It becomes a key frame if the schedule says so, if it is the first, if frames are missing before it (a gap in
+        `index`, or `interrupt`), or if its size differs from the key frame's.
+
+        Args:
+            frame: uint8 (H, W, 3), RGB.
+            index: The frame's position in the stream; None: the one after the last.
+
+        Raises:
+            FrameError: `frame` isn't such an array.
+            FrameOrderError: `index` isn't after the last frame's. The state is as before.
+            BackendError: The device failed. The next frame becomes a key frame.
+        """
+        check_frame(frame)
+        index = self._last + 1 if index is None else index
+        if index <= self._last:
+            raise FrameOrderError(f"frame {index} came after frame {self._last}: frames must come in order")
+        started = time.perf_counter()
+        gap = index > self._last + 1
+        key = None if gap or self._key is None or self._key.shape != frame.shape else self._key
+        if key is None or self.schedule.is_key(index, key.index):
+            self._key = None  # gone even if the device fails
+            output, state = self.engine.key(frame)
+            self._key = key = _KeyFrame(index, frame.shape, state)
+        else:
+            output = self.engine.propagate(frame, key.state)
+        self._last = index
+        return FrameResult(
+            index=index,
+            kind=FrameKind.KEY if index == key.index else FrameKind.PROPAGATED,
+            key_age=index - key.index,
+            height=frame.shape[0],
+            width=frame.shape[1],
+            output=output,
+            inference=time.perf_counter() - started,
+            postprocess=0.0,
+        )
+
+    def interrupt(self) -> None:
+        """Tell that content was lost: the next frame becomes a key frame."""
+        self._key = None
+
+    def close(self) -> None:
+        """Free the key frame's features."""
+        self._key = None

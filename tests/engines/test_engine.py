@@ -1,0 +1,120 @@
+"""What engine and executor promise beyond one stream."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+
+from keywarp.engines import (
+    AVAILABLE,
+    BackendError,
+    Engine,
+    Executor,
+    FixedInterval,
+    FrameOrderError,
+    StreamSession,
+    load_bundle,
+    open_backend,
+)
+from keywarp.engines import (
+    engine as engine_module,
+)
+from tests.tiny_bundle import tiny_bundle
+
+FRAME = np.full((64, 96, 3), 200, np.uint8)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return Engine(tiny_bundle(tmp_path / "tiny"), precision="fp32", cache=tmp_path / "cache")
+
+
+def test_backends_agree_within_rounding(bundle_path: Path, tmp_path: Path) -> None:
+    """fp32 sums in another order differ in the last bits: a pixel on the edge between two classes may flip."""
+    frames = np.random.default_rng(0).integers(0, 256, (6, 64, 96, 3), np.uint8)
+    results = []
+    for backend in AVAILABLE:
+        engine = Engine(load_bundle(bundle_path), backend, "fp32", cache=tmp_path)  # type: ignore[arg-type]
+        session = StreamSession(engine, FixedInterval(3))
+        results.append(np.stack([session.process(frame).output.labels for frame in frames]))
+    for other in results[1:]:
+        assert (results[0] == other).mean() > 0.999
+
+
+def test_an_unknown_backend_says_what_to_install() -> None:
+    with pytest.raises(BackendError, match="pip install"):
+        open_backend("tensorrt")  # type: ignore[arg-type]
+
+
+def test_onnxruntime_refuses_a_precision_it_does_not_have() -> None:
+    with pytest.raises(BackendError, match="fp32, not bf16"):
+        open_backend("onnxruntime", "bf16")
+
+
+def test_many_threads_asking_for_one_size_compile_it_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    original = engine._compile
+
+    def counted(height: int, width: int) -> engine_module._Programs:
+        compiled.append((height, width))
+        return original(height, width)
+
+    monkeypatch.setattr(engine, "_compile", counted)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: engine.prepare(64, 96), range(8)))
+    assert compiled == [(64, 96)]
+
+
+def test_a_failed_compilation_is_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(height: int, width: int) -> engine_module._Programs:
+        raise BackendError(f"no memory for {height}x{width}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_compile", fail)
+        with pytest.raises(BackendError, match="no memory"):
+            engine.prepare(64, 96)
+    engine.prepare(64, 96)
+
+
+def test_compiled_sizes_are_bounded_and_old_streams_go_on(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(10))
+    session.process(FRAME)
+    for columns in range(engine_module.MAX_SIZES + 1):
+        engine.prepare(64, 128 + 16 * columns)
+    assert len(engine._programs) == engine_module.MAX_SIZES
+    assert session.process(FRAME).key_age == 1
+
+
+def test_the_executor_runs_in_order_and_counts_its_queue(engine: Engine) -> None:
+    executor, session, gate = Executor(), StreamSession(engine, FixedInterval(4)), Event()
+    blocker = executor._pool.submit(gate.wait)
+    futures = [executor.submit(session, FRAME) for _ in range(8)]
+    assert executor.depth == 8
+    gate.set()
+    executed = [future.result() for future in futures]
+    executor.close()
+    assert blocker.result()
+    assert [e.result.index for e in executed] == list(range(8))
+    assert all(e.queued >= 0 for e in executed)
+    assert executor.depth == 0
+
+
+def test_the_executor_hands_errors_to_their_sender_alone(engine: Engine) -> None:
+    executor, good, bad = Executor(), StreamSession(engine), StreamSession(engine)
+    executor.submit(bad, FRAME, 7)
+    wrong, right = executor.submit(bad, FRAME, 3), executor.submit(good, FRAME)
+    with pytest.raises(FrameOrderError):
+        wrong.result()
+    assert right.result().result.index == 0
+    executor.close()
+
+
+def test_closing_the_executor_finishes_what_is_queued(engine: Engine) -> None:
+    executor, session = Executor(), StreamSession(engine)
+    futures = [executor.submit(session, FRAME) for _ in range(5)]
+    executor.close()
+    assert [f.result().result.index for f in futures] == list(range(5))
+    with pytest.raises(RuntimeError):
+        executor.submit(session, FRAME)

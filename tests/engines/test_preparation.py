@@ -1,0 +1,58 @@
+"""Frames of any size become the network's input size."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keywarp.engines import FrameError
+from keywarp.engines.manifest import ImagePreparation
+from keywarp.engines.preparation import check_frame, input_size, resize
+
+DETECTION = ImagePreparation(short_side=600, long_side=1000)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        ((720, 1280), (562, 1000)),  # the long side decides
+        ((480, 640), (600, 800)),  # the short side decides
+        ((640, 480), (800, 600)),
+        ((1, 4000), (1, 1000)),  # never empty
+    ],
+)
+def test_the_papers_sizes(frame: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert input_size(*frame, DETECTION) == expected
+
+
+def test_sides_are_rounded_to_the_multiple() -> None:
+    image = ImagePreparation(short_side=272, long_side=640, multiple=16)
+    assert input_size(272, 640, image) == (272, 640)
+    assert input_size(720, 1280, image) == (272, 480)
+
+
+def test_a_frame_of_the_right_size_is_not_copied() -> None:
+    frame = np.zeros((32, 48, 3), np.uint8)
+    assert resize(frame, 32, 48) is frame
+    assert resize(frame[:, ::-1], 32, 48).flags.c_contiguous
+
+
+def test_resize_is_bilinear() -> None:
+    frame = np.zeros((1, 2, 3), np.uint8)
+    frame[:, 1] = 100
+    assert resize(frame, 1, 4)[0, :, 0].tolist() == [0, 25, 75, 100]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        [[0, 0, 0]],
+    ],
+)
+def test_what_is_not_a_frame_is_refused(frame: Any) -> None:
+    with pytest.raises(FrameError):
+        check_frame(frame)

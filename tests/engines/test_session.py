@@ -1,0 +1,176 @@
+"""`StreamSession` runs Algorithm 1 on every backend."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from keywarp.engines import (
+    AVAILABLE,
+    BackendName,
+    Engine,
+    FixedInterval,
+    FrameError,
+    FrameKind,
+    FrameOrderError,
+    StreamSession,
+)
+from tests.tiny_bundle import tiny_bundle
+
+HEIGHT, WIDTH = 64, 96
+RED, GREEN = 1, 2
+
+
+@pytest.fixture(params=AVAILABLE)
+def backend(request: pytest.FixtureRequest) -> BackendName:
+    name: BackendName = request.param
+    return name
+
+
+@pytest.fixture
+def engine(backend: BackendName, tmp_path: Path) -> Engine:
+    return Engine(tiny_bundle(tmp_path / "tiny"), backend, "fp32", cache=tmp_path / "cache")
+
+
+def frame(red_from: int = 48, red_to: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
+    """A dark frame with a red band of columns."""
+    image = np.zeros((height, WIDTH, 3), np.uint8)
+    image[:, red_from:red_to, 0] = 255
+    return image
+
+
+def noise(count: int, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> Iterator[NDArray[np.uint8]]:
+    generator = np.random.default_rng(seed)
+    for _ in range(count):
+        yield generator.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_frames_between_key_frames_are_propagated(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(3))
+    results = [session.process(image) for image in noise(7)]
+    assert [r.kind for r in results] == [FrameKind.KEY, FrameKind.PROPAGATED, FrameKind.PROPAGATED] * 2 + [
+        FrameKind.KEY
+    ]
+    assert [r.key_age for r in results] == [0, 1, 2, 0, 1, 2, 0]
+    assert [r.index for r in results] == list(range(7))
+
+
+def test_the_bundles_interval_is_the_default(engine: Engine) -> None:
+    session = StreamSession(engine)
+    kinds = [session.process(image).kind for image in noise(21)]
+    assert [i for i, kind in enumerate(kinds) if kind is FrameKind.KEY] == [0, 10, 20]
+
+
+def test_labels_are_what_the_networks_say(engine: Engine) -> None:
+    labels = StreamSession(engine).process(frame()).output.labels
+    assert labels.shape == (HEIGHT, WIDTH)
+    assert labels.dtype == np.uint8
+    assert (labels[:, :40] == 0).all()
+    assert (labels[:, 56:] == RED).all()
+
+
+def test_interval_one_equals_plain_per_frame_evaluation_exactly(engine: Engine) -> None:
+    """The plain evaluation is the bundle's own graphs, one after the other, without any fusion."""
+    bundle = engine.bundle
+    features, head = (engine.backend.compile(bundle.graph(f"{n}.onnx")) for n in ("features", "head"))
+    session = StreamSession(engine, FixedInterval(1))
+    for image in noise(5):
+        result = session.process(image)
+        assert result.kind is FrameKind.KEY
+        prepared = image.transpose(2, 0, 1)[np.newaxis].astype(np.float32) - np.float32(100)
+        maps = features.run({"image": np.ascontiguousarray(prepared)})["features"]
+        scores = head.run({"features": maps})["scores"]
+        assert isinstance(scores, np.ndarray)
+        np.testing.assert_array_equal(result.output.labels, upsampled_argmax(scores))
+
+
+def upsampled_argmax(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Bilinear up-sampling by 16 with half-pixel centres, written out, and the argmax over classes."""
+    _, _, h, w = scores.shape
+    rows = np.clip((np.arange(h * 16) + 0.5) / 16 - 0.5, 0, h - 1)
+    columns = np.clip((np.arange(w * 16) + 0.5) / 16 - 0.5, 0, w - 1)
+    top, left = np.minimum(rows.astype(int), h - 2), np.minimum(columns.astype(int), w - 2)
+    down = (rows - top)[:, None].astype(np.float32)
+    right = (columns - left)[None, :].astype(np.float32)
+    maps = scores[0]
+    upper = maps[:, top][:, :, left] * (1 - right) + maps[:, top][:, :, left + 1] * right
+    lower = maps[:, top + 1][:, :, left] * (1 - right) + maps[:, top + 1][:, :, left + 1] * right
+    labels: NDArray[np.uint8] = (upper * (1 - down) + lower * down).argmax(0).astype(np.uint8)
+    return labels
+
+
+def test_zero_flow_and_scale_one_repeat_the_key_frames_result_exactly(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(10))
+    images = noise(4)
+    key = session.process(next(images)).output.labels
+    for image in images:
+        np.testing.assert_array_equal(session.process(image).output.labels, key)
+
+
+def test_flow_moves_the_key_frames_result(backend: BackendName, tmp_path: Path) -> None:
+    """A flow of (1, 0) cells samples the key frame one cell to the right: things move 16 pixels to the left."""
+    moving = Engine(tiny_bundle(tmp_path / "moving", flow=(1.0, 0.0)), backend, "fp32", cache=tmp_path / "cache")
+    session = StreamSession(moving, FixedInterval(10))
+    key = session.process(frame(48, 64)).output.labels
+    moved = session.process(frame(48, 64)).output.labels
+    np.testing.assert_array_equal(moved[:, 16:64], key[:, 32:80])
+
+
+def test_a_gap_in_frame_indices_forces_a_key_frame(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(10))
+    results = [session.process(image, index) for image, index in zip(noise(4), (0, 1, 3, 4), strict=True)]
+    assert [r.kind.value for r in results] == ["key", "propagated", "key", "propagated"]
+    assert results[-1].key_age == 1
+
+
+def test_a_new_frame_size_forces_a_key_frame(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(10))
+    results = [session.process(frame(height=height)) for height in (64, 64, 128, 128, 64)]
+    assert [r.kind.value for r in results] == ["key", "propagated", "key", "propagated", "key"]
+    assert [r.height for r in results] == [64, 64, 128, 128, 64]
+
+
+def test_an_interruption_forces_a_key_frame(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(10))
+    session.process(frame())
+    session.interrupt()
+    assert session.process(frame()).kind is FrameKind.KEY
+    assert session.process(frame()).kind is FrameKind.PROPAGATED
+
+
+@pytest.mark.parametrize("index", [0, 4, 5])
+def test_frames_out_of_order_are_refused_and_change_nothing(engine: Engine, index: int) -> None:
+    session = StreamSession(engine, FixedInterval(10))
+    session.process(frame(), 5)
+    with pytest.raises(FrameOrderError, match=f"frame {index} came after frame 5"):
+        session.process(frame(), index)
+    assert session.process(frame(), 6).kind is FrameKind.PROPAGATED
+
+
+def test_what_is_not_a_frame_is_refused_and_changes_nothing(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(10))
+    session.process(frame())
+    with pytest.raises(FrameError):
+        session.process(np.zeros((4, 4), np.uint8))
+    assert session.process(frame()).key_age == 1
+
+
+def test_streams_that_share_an_engine_do_not_mix(engine: Engine) -> None:
+    one, two = StreamSession(engine, FixedInterval(10)), StreamSession(engine, FixedInterval(10))
+    expected = one.process(frame(0, 48)).output.labels
+    other = two.process(frame(48, 96)).output.labels
+    assert (expected != other).any()
+    np.testing.assert_array_equal(one.process(frame()).output.labels, expected)
+    np.testing.assert_array_equal(two.process(frame()).output.labels, other)
+
+
+def test_odd_sizes_run_whole(backend: BackendName, tmp_path: Path) -> None:
+    """With multiple 16 sides are rounded; odd frames are resized and propagate like others."""
+    engine = Engine(tiny_bundle(tmp_path / "odd", short_side=80), backend, "fp32", cache=tmp_path / "cache")
+    session = StreamSession(engine, FixedInterval(2))
+    for image in noise(2, height=61, width=97):
+        result = session.process(image)
+        assert (result.height, result.width) == (61, 97)
+        assert result.output.labels.shape == (80, 128)

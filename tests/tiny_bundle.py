@@ -1,0 +1,129 @@
+"""A real bundle of four tiny networks, made without torch, for tests of everything behind the export.
+
+Three classes, told apart by colour: the features are the mean colour of each 16x16 cell, and the head scores class 0 by
+darkness, class 1 by red, class 2 by green. So a test knows what a frame's labels must be. The flow is constant.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper, parser
+
+from keywarp.engines.bundle import Bundle, write_bundle
+
+HEADER = '<ir_version: 8, opset_import: ["": 17]>\n'
+
+FEATURES = """
+features_net (float[N,3,H,W] image) => (float[N,3,h,w] features)
+{ features = AveragePool <kernel_shape=[16,16], strides=[16,16], ceil_mode=1> (image) }
+"""
+
+FLOW = """
+flow_net (float[N,3,H,W] current, float[N,3,H,W] key) => (float[N,2,h,w] flow, float[N,3,h,w] scale)
+{
+  cells = AveragePool <kernel_shape=[8,8], strides=[8,8], ceil_mode=1> (current)
+  flow = Conv (cells, flow_weight, flow_bias)
+  scale = Conv (cells, scale_weight, scale_bias)
+}
+"""
+
+WARP = """
+warp (float[N,C,H,W] features, float[N,2,H,W] flow, float[N,C,H,W] scale) => (float[N,C,H,W] warped)
+<int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64 three = {3}, int64[1] axis1 = {1}, int64[1] axis3 = {3},
+ float half = {0.5}, float unit = {1.0}, int64[2] row = {1, -1}, int64[2] column = {-1, 1}>
+{
+  shape = Shape (flow)
+  height = Gather (shape, two)
+  width = Gather (shape, three)
+  dx = Gather <axis=1> (flow, zero)
+  dy = Gather <axis=1> (flow, one)
+  xs = Range (zero, width, one)
+  ys = Range (zero, height, one)
+  xs_row = Reshape (xs, row)
+  ys_column = Reshape (ys, column)
+  xs_float = Cast <to=1> (xs_row)
+  ys_float = Cast <to=1> (ys_column)
+  x = Add (dx, xs_float)
+  y = Add (dy, ys_float)
+  width_float = Cast <to=1> (width)
+  height_float = Cast <to=1> (height)
+  last_x = Sub (width_float, unit)
+  last_y = Sub (height_float, unit)
+  centre_x = Mul (last_x, half)
+  centre_y = Mul (last_y, half)
+  ratio_x = Div (x, centre_x)
+  ratio_y = Div (y, centre_y)
+  grid_x = Sub (ratio_x, unit)
+  grid_y = Sub (ratio_y, unit)
+  plane_x = Unsqueeze (grid_x, axis3)
+  plane_y = Unsqueeze (grid_y, axis3)
+  grid = Concat <axis=3> (plane_x, plane_y)
+  sampled = GridSample <align_corners=1, mode="bilinear", padding_mode="zeros"> (features, grid)
+  warped = Mul (sampled, scale)
+}
+"""
+
+HEAD = """
+head (float[N,3,H,W] features) => (float[N,3,H,W] scores)
+{
+  logits = Conv (features, head_weight, head_bias)
+  scores = Softmax <axis=1> (logits)
+}
+"""
+
+# rows: class; columns: R, G, B of the mean-subtracted cell
+HEAD_WEIGHT = np.array([[-1, -1, 0], [2, -1, 0], [-1, 2, 0]], np.float32).reshape(3, 3, 1, 1) / 32
+
+
+def _graph(text: str, **weights: np.ndarray) -> onnx.ModelProto:
+    model = parser.parse_model(HEADER + text)
+    model.graph.initializer.extend(numpy_helper.from_array(w.astype(np.float32), n) for n, w in weights.items())
+    onnx.checker.check_model(model)
+    return model
+
+
+def tiny_bundle(
+    path: Path,
+    *,
+    name: str = "tiny",
+    flow: tuple[float, float] = (0.0, 0.0),
+    short_side: int = 64,
+    long_side: int = 1024,
+    key_interval: int = 10,
+) -> Bundle:
+    """Write the tiny bundle to `path`; `flow` is the constant motion in cells (dx, dy)."""
+    graphs = {
+        "features.onnx": _graph(FEATURES),
+        "flow.onnx": _graph(
+            FLOW,
+            flow_weight=np.zeros((2, 3, 1, 1)),
+            flow_bias=np.array(flow),
+            scale_weight=np.zeros((3, 3, 1, 1)),
+            scale_bias=np.ones(3),
+        ),
+        "warp.onnx": _graph(WARP),
+        "head.onnx": _graph(HEAD, head_weight=HEAD_WEIGHT, head_bias=np.zeros(3)),
+    }
+    return write_bundle(
+        path,
+        graphs,
+        name=name,
+        version="1.0.0",
+        task="segmentation",
+        classes=[
+            {"id": 0, "name": "background", "color": (0, 0, 0)},
+            {"id": 1, "name": "red", "color": (255, 0, 0)},
+            {"id": 2, "name": "green", "color": (0, 255, 0)},
+        ],
+        image={
+            "short_side": short_side,
+            "long_side": long_side,
+            "multiple": 16,
+            "mean": (100.0, 100.0, 100.0),
+        },
+        features=[{"name": "features", "stride": 16, "channels": 3}],
+        key_interval=key_interval,
+        opset=17,
+        license="Apache-2.0",
+    )
