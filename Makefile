@@ -1,0 +1,63 @@
+# Every target calls what it needs: `make demo`, `make serve` and `make test` work in a fresh clone.
+# Needs Python 3.11 or newer: `make demo PYTHON=python3.12` to choose one.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+CODE   := export engines server clients/python tests bench
+MODEL  ?= street
+PORT   ?= 8080
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo serve test check format bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.serving ## Prepare .venv for serving (no torch)
+
+setup-dev: $(VENV)/.dev ## Prepare .venv for everything: serving, demo, training, tests
+
+demo: $(VENV)/.demo ## Stream a real street video through a real server: out/bikes.mp4, out/bikes.ndjson, a table
+	$(BIN)/keywarp demo --model $(MODEL)
+
+serve: $(VENV)/.serving ## Start the server with the shipped bundle
+	$(BIN)/keywarp serve --port $(PORT)
+
+test: $(VENV)/.dev ## Run the tests
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/.dev ## Lint, format check, types, import rules
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+lock: $(VENV)/.dev ## Write the versions in .venv to constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+
+clean: ## Remove .venv, caches and out/
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Keywarp needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+PROJECTS := pyproject.toml clients/python/pyproject.toml constraints.txt
+
+$(VENV)/.serving: $(PROJECTS) | $(BIN)/python
+	$(PIP) -e clients/python -e '.[cpu,server]'
+	@touch $@
+
+$(VENV)/.demo: $(PROJECTS) | $(BIN)/python
+	$(PIP) -e clients/python -e '.[cpu,server,demo]'
+	@touch $@ $(VENV)/.serving
+
+$(VENV)/.dev: $(PROJECTS) | $(BIN)/python
+	$(PIP) -e clients/python -e '.[cpu,server,demo,train,dev]'
+	@touch $@ $(VENV)/.demo $(VENV)/.serving

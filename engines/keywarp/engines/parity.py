@@ -1,0 +1,70 @@
+"""Do backends agree? Each graph of a bundle, run on each backend with the same inputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.engines.backends import Backend
+from keywarp.engines.bundle import Bundle
+from keywarp.engines.preparation import input_size
+
+TOLERANCE = 1e-3  # of the reference's largest value; fp32 sums in another order stay far below it
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far one output of one graph is from the reference backend's."""
+
+    graph: str
+    output: str
+    backend: str
+    reference: str
+    error: float  # largest absolute difference
+    relative: float  # the same, as a share of the reference's largest absolute value
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is rounding."""
+        return self.relative <= TOLERANCE
+
+
+def compare_backends(bundle: Bundle, backends: Sequence[Backend], height: int = 270, width: int = 480) -> list[Parity]:
+    """Run the four graphs on every backend, on noise, and compare with the first backend.
+
+    Args:
+        bundle: The bundle.
+        backends: At least one, the first being the reference; all in fp32 for a fair comparison.
+        height: Of the frame, pixels.
+        width: Of the frame, pixels.
+
+    Raises:
+        BackendError: A backend refuses a graph.
+    """
+    rows, columns = input_size(height, width, bundle.manifest.image)
+    down = bundle.manifest.flow.downscale
+    random = np.random.default_rng(0)
+    values: dict[str, NDArray[Any]] = {"image": _noise(random, rows, columns)}
+    values["current"] = _noise(random, -(-rows // down), -(-columns // down))
+    values["key"] = np.roll(values["current"], 2, axis=3)
+
+    found: list[Parity] = []
+    for name in ("features", "flow", "warp", "head"):
+        model = bundle.graph(f"{name}.onnx")
+        inputs = {i.name: values[i.name] for i in model.graph.input}
+        outputs = [backend.compile(model).run(inputs) for backend in backends]
+        reference = {key: np.asarray(value) for key, value in outputs[0].items()}
+        for backend, output in zip(backends[1:], outputs[1:], strict=True):
+            for key, expected in reference.items():
+                error = float(np.abs(np.asarray(output[key]) - expected).max())
+                largest = float(np.abs(expected).max())
+                relative = error / largest if largest else error
+                found.append(Parity(name, key, backend.name, backends[0].name, error, relative))
+        values |= reference
+    return found
+
+
+def _noise(random: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
+    return random.uniform(-110, 110, (1, 3, height, width)).astype(np.float32)

@@ -1,0 +1,119 @@
+"""`keywarp models`: the bundles on this machine."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from keywarp.engines import Bundle
+
+app = typer.Typer(help="The bundles: what they are, and whether they are sound.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Option("--models", help="The folder that holds the bundles.", envvar="KEYWARP_MODELS")]
+Name = Annotated[str, typer.Argument(help="A bundle of the models folder, or a bundle's own folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+MODELS = Path("models")
+
+
+@app.command("list", epilog="Example: keywarp models list --json")
+def list_models(models: Folder = MODELS, as_json: Json = False) -> None:
+    """List the bundles; a damaged one is listed with its fault, and the exit status is 1."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from keywarp.engines import BundleError, load_bundle
+
+    rows: list[dict[str, object]] = []
+    for folder in sorted(p.parent for p in models.glob("*/bundle.json")):
+        try:
+            bundle = load_bundle(folder)
+        except BundleError as error:
+            rows.append({"name": folder.name, "error": str(error)})
+            continue
+        manifest = bundle.manifest
+        size = sum(file.size for file in manifest.files.values())
+        classes = [c.name for c in manifest.classes]
+        rows.append(
+            {
+                "name": manifest.name,
+                "version": manifest.version,
+                "task": manifest.task,
+                "classes": classes,
+                "bytes": size,
+            }
+        )
+    if not rows:
+        _fail(f"no bundle in {models}: name the folder with --models")
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        table = Table("name", "version", "task", "classes", "size")
+        for row in rows:
+            if "error" in row:
+                table.add_row(str(row["name"]), "[red]damaged[/]", "", str(row["error"]), "")
+            else:
+                classes = list(map(str, row["classes"]))  # type: ignore[call-overload]
+                shown = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
+                megabytes = f"{int(str(row['bytes'])) / 1e6:.1f} MB"
+                table.add_row(str(row["name"]), str(row["version"]), str(row["task"]), shown, megabytes)
+        Console().print(table)
+    if any("error" in row for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: keywarp models show street")
+def show(name: Name, models: Folder = MODELS) -> None:
+    """Print a bundle's manifest as JSON, after checking the files."""
+    typer.echo(find_bundle(name, models).manifest.model_dump_json(indent=2))
+
+
+@app.command(epilog="Example: keywarp models verify street")
+def verify(name: Name, models: Folder = MODELS, as_json: Json = False) -> None:
+    """Check a bundle's files against their hashes, and that all installed backends agree on its graphs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from keywarp.engines import AVAILABLE, BackendError, open_backend
+    from keywarp.engines.parity import TOLERANCE, compare_backends
+
+    bundle = find_bundle(name, models)
+    try:
+        backends = [open_backend(b, "fp32") for b in reversed(AVAILABLE)]  # type: ignore[arg-type]
+        parities = compare_backends(bundle, backends)
+    except BackendError as error:
+        _fail(str(error))
+    if as_json:
+        rows = [asdict(p) | {"agrees": p.agrees} for p in parities]
+        typer.echo(json.dumps({"name": bundle.name, "files": "ok", "tolerance": TOLERANCE, "parity": rows}, indent=2))
+    else:
+        table = Table("graph", "output", "backend", "against", "largest error", "relative", "")
+        for p in parities:
+            verdict = "[green]agrees[/]" if p.agrees else "[red]differs[/]"
+            table.add_row(p.graph, p.output, p.backend, p.reference, f"{p.error:.2e}", f"{p.relative:.2e}", verdict)
+        typer.echo(f"{bundle.path}: all files match their hashes")
+        Console().print(table)
+    if not all(p.agrees for p in parities):
+        raise typer.Exit(1)
+
+
+def find_bundle(name: str, models: Path) -> "Bundle":
+    """The bundle of that name in the models folder, or at that path; exits with a clear error otherwise."""
+    from keywarp.engines import BundleError, load_bundle
+
+    folder = models / name if (models / name / "bundle.json").exists() else Path(name)
+    if not folder.is_dir():
+        known = sorted(p.parent.name for p in models.glob("*/bundle.json"))
+        _fail(f"no model {name!r} in {models}; there are: {', '.join(known) or 'none'}")
+    try:
+        return load_bundle(folder)
+    except BundleError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"keywarp: {message}", err=True)
+    raise typer.Exit(1)
