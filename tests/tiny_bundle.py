@@ -22,7 +22,8 @@ features_net (float[N,3,H,W] image) => (float[N,3,h,w] features)
 FLOW = """
 flow_net (float[N,3,H,W] current, float[N,3,H,W] key) => (float[N,2,h,w] flow, float[N,3,h,w] scale)
 {
-  cells = AveragePool <kernel_shape=[8,8], strides=[8,8], ceil_mode=1> (current)
+  pair = Concat <axis=1> (current, key)
+  cells = AveragePool <kernel_shape=[8,8], strides=[8,8], ceil_mode=1> (pair)
   flow = Conv (cells, flow_weight, flow_bias)
   scale = Conv (cells, scale_weight, scale_bias)
 }
@@ -97,9 +98,9 @@ def tiny_bundle(
         "features.onnx": _graph(FEATURES),
         "flow.onnx": _graph(
             FLOW,
-            flow_weight=np.zeros((2, 3, 1, 1)),
+            flow_weight=np.zeros((2, 6, 1, 1)),
             flow_bias=np.array(flow),
-            scale_weight=np.zeros((3, 3, 1, 1)),
+            scale_weight=np.zeros((3, 6, 1, 1)),
             scale_bias=np.ones(3),
         ),
         "warp.onnx": _graph(WARP),

@@ -145,14 +145,22 @@ class _Draft:
         frame = self.input(FRAME, TensorProto.UINT8, [1, self.height, self.width, 3])
         pixels = self.node("Transpose", self.node("Cast", frame, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
         centred = self.node("Sub", pixels, self.constant(mean))
-        small = centred
-        if flow.downscale > 1:
-            side = [flow.downscale, flow.downscale]
-            small = self.node("AveragePool", centred, kernel_shape=side, strides=side, ceil_mode=1)
+        small = self.downscale(pixels, mean, flow.downscale) if flow.downscale > 1 else centred
         normalised = centred if (std == 1).all() else self.node("Div", centred, self.constant(std))
         if not rgb:
             normalised = self.node("Gather", normalised, self.constant(np.array([2, 1, 0])), axis=1)
         return normalised, small
+
+    def downscale(self, pixels: str, mean: NDArray[np.float32], factor: int) -> str:
+        """Mean-subtracted pixels, average-pooled in ceil mode."""
+        side = [factor, factor]
+        if self.height % factor or self.width % factor:
+            pooled = self.node("AveragePool", pixels, kernel_shape=side, strides=side, ceil_mode=1)
+            return self.node("Sub", pooled, self.constant(mean))
+        # The same as a convolution, which runtimes are 2 to 3 times as fast with on 3 channels.
+        weight = np.eye(3, dtype=np.float32)[:, :, None, None] * np.full(side, 1 / factor**2, np.float32)
+        weights = self.constant(weight), self.constant(-mean.reshape(3))
+        return self.node("Conv", pixels, *weights, kernel_shape=side, strides=side)
 
     def splice(self, part: str, **wires: str) -> dict[str, str]:
         """Add `<part>.onnx` with its inputs wired to tensors of this graph; its outputs' names here."""
@@ -168,13 +176,14 @@ class _Draft:
         return {output.name: prefix + output.name for output in model.graph.output}
 
     def label(self, scores: str) -> str:
-        """Class ids at the input's size from scores at the features' stride (section 4)."""
+        """Class ids at the input's size from scores at the features' stride (section 4).
+
+        The up-sampling is two matrix products, which take a third of the time that runtimes need for Resize.
+        """
         stride = self.bundle.manifest.features[0].stride
-        scales = self.constant(np.array([1, 1, stride, stride], np.float32))
-        full = self.node("Resize", scores, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
-        if self.height % stride or self.width % stride:
-            ends = self.constant(np.array([self.height, self.width]))
-            full = self.node("Slice", full, self.constant(np.array([0, 0])), ends, self.constant(np.array([2, 3])))
+        rows = self.constant(_interpolation(self.height, stride))
+        columns = self.constant(_interpolation(self.width, stride).T.copy())
+        full = self.node("MatMul", rows, self.node("MatMul", scores, columns))
         return self.node("Cast", self.node("ArgMax", full, axis=1, keepdims=0), to=TensorProto.UINT8)
 
     def finish(self, name: str) -> onnx.ModelProto:
@@ -186,3 +195,12 @@ class _Draft:
         except onnx.checker.ValidationError as error:
             raise BundleError(f"the graphs of {self.bundle.path} don't fit together: {error}") from error
         return model
+
+
+def _interpolation(pixels: int, stride: int) -> NDArray[np.float32]:
+    """The matrix (pixels, cells) that up-samples one dimension bilinearly; centres are at half pixels."""
+    cells = -(-pixels // stride)
+    position = np.clip((np.arange(pixels) + 0.5) / stride - 0.5, 0, cells - 1)
+    distance = np.abs(position[:, np.newaxis] - np.arange(cells))
+    weights: NDArray[np.float32] = np.maximum(0, 1 - distance).astype(np.float32)  # g of Eq. 2
+    return weights

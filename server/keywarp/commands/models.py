@@ -3,9 +3,11 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from keywarp.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from keywarp.engines import Bundle
@@ -47,7 +49,7 @@ def list_models(models: Folder = MODELS, as_json: Json = False) -> None:
             }
         )
     if not rows:
-        _fail(f"no bundle in {models}: name the folder with --models")
+        raise CommandError(f"no bundle in {models}: name the folder with --models")
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
@@ -85,7 +87,7 @@ def verify(name: Name, models: Folder = MODELS, as_json: Json = False) -> None:
         backends = [open_backend(b, "fp32") for b in reversed(AVAILABLE)]  # type: ignore[arg-type]
         parities = compare_backends(bundle, backends)
     except BackendError as error:
-        _fail(str(error))
+        raise CommandError(str(error)) from error
     if as_json:
         rows = [asdict(p) | {"agrees": p.agrees} for p in parities]
         typer.echo(json.dumps({"name": bundle.name, "files": "ok", "tolerance": TOLERANCE, "parity": rows}, indent=2))
@@ -107,13 +109,8 @@ def find_bundle(name: str, models: Path) -> "Bundle":
     folder = models / name if (models / name / "bundle.json").exists() else Path(name)
     if not folder.is_dir():
         known = sorted(p.parent.name for p in models.glob("*/bundle.json"))
-        _fail(f"no model {name!r} in {models}; there are: {', '.join(known) or 'none'}")
+        raise CommandError(f"no model {name!r} in {models}; there are: {', '.join(known) or 'none'}")
     try:
         return load_bundle(folder)
     except BundleError as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"keywarp: {message}", err=True)
-    raise typer.Exit(1)
+        raise CommandError(str(error)) from error

