@@ -1,0 +1,5 @@
+"""`python -m keywarp.cli` is `keywarp`."""
+
+from keywarp.cli.main import main
+
+main()

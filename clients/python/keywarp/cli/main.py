@@ -1,0 +1,97 @@
+"""The `keywarp` command: `stream`, and whatever commands the installed packages add.
+
+A package adds a command by an entry point of the group `keywarp.commands`: a Typer application (of one command, or a
+group of them) or a plain function. It is imported only when it is called for, or when help lists all.
+"""
+
+import sys
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from keywarp.cli.errors import CommandError
+from keywarp.cli.stream import stream
+from keywarp.client.errors import KeywarpError
+
+GROUP = "keywarp.commands"
+
+
+class Commands(TyperGroup):
+    """Our own commands, and those of entry points, looked up by name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Name all commands."""
+        return sorted({*super().list_commands(ctx), *entry_points(group=GROUP).names})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Find a command by its name, and import it if it comes from an entry point."""
+        own = super().get_command(ctx, cmd_name)
+        added = entry_points(group=GROUP, name=cmd_name)
+        return own if own is not None or not added else _load(next(iter(added)))
+
+
+app = typer.Typer(
+    name="keywarp",
+    cls=Commands,
+    help="Heavy recognition networks on live video at a fraction of their cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog="Example: keywarp stream street.mp4 --out annotated.mp4 --json results.ndjson")(stream)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"keywarp {version('keywarp-client')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def main() -> None:
+    """Run the command line; errors that are meant for the user are one sentence on stderr and exit status 1."""
+    try:
+        app()
+    except KeywarpError as error:
+        print(f"keywarp: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _load(added: EntryPoint) -> Any:
+    try:
+        command = added.load()
+    except ImportError as error:
+        return _unavailable(added.name, error)
+    if not isinstance(command, typer.Typer):
+        application = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+        application.command(added.name)(command)
+        command = application
+    loaded = typer.main.get_command(command)
+    loaded.name = added.name
+    return loaded
+
+
+def _unavailable(name: str, error: ImportError) -> Any:
+    """Make a command that says why it can't be run."""
+
+    def explain() -> None:
+        package = (error.name or "a package").partition(".")[0]
+        raise CommandError(f"`keywarp {name}` can't run, for {package} can't be imported ({error})")
+
+    application = typer.Typer(add_completion=False)
+    application.command(
+        name,
+        help=f"(can't run: {error})",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(explain)
+    return typer.main.get_command(application)

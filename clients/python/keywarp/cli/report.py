@@ -1,0 +1,146 @@
+"""Taking results in: a progress bar, an NDJSON file, an annotated video, and the figures."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from json import dumps
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from keywarp.cli.errors import CommandError
+from keywarp.cli.partial import partial
+from keywarp.cli.summary import Latency, Summary, covered
+from keywarp.client.drawing import Annotator
+from keywarp.client.errors import DrawingError
+from keywarp.client.results import FrameResult
+from keywarp.client.writing import VideoWriter
+from keywarp.protocol import ClassInfo
+
+Sink = Callable[[FrameResult], None]
+
+
+def record(
+    results: Iterable[FrameResult],
+    *,
+    classes: Iterable[ClassInfo],
+    fps: float,
+    out: Path | None = None,
+    json: Path | None = None,
+    total: int | None = None,
+    title: str = "frames",
+) -> Summary:
+    """Take all results, write them down, and measure.
+
+    Files have their names only when they are complete; a run that is broken off leaves `NAME.part`, which is valid as
+    far as it goes.
+
+    Args:
+        results: What a stream gives, or a run in this process.
+        classes: Of the model, for their colours.
+        fps: Of the video to write.
+        out: An MP4 file for the annotated video; needs results with images.
+        json: An NDJSON file: a line for each frame, its `Result` as it came and its `latency` in seconds.
+        total: How many results to expect, for the progress bar.
+        title: What is run, for the progress bar and the summary.
+
+    Returns:
+        The figures; see `Summary` for what counts.
+
+    Raises:
+        CommandError: A file can't be written.
+        DrawingError: The extra `draw` isn't installed, or results have no image to draw on.
+    """
+    stopwatch = _Stopwatch(title)
+    with ExitStack() as opened:
+        sinks = [opened.enter_context(_bar(title, total))]
+        if json is not None:
+            sinks.append(opened.enter_context(_lines(json)))
+        if out is not None:
+            sinks.append(opened.enter_context(_film(out, classes, fps)))
+        for result in stopwatch.timed(results):
+            for sink in sinks:
+                sink(result)
+        summary = stopwatch.summary()
+        if not summary.frames:
+            raise CommandError("no frame came through")
+    return summary
+
+
+class _Stopwatch:
+    """Times results on their way through."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._frames = 0
+        self._key: list[float] = []
+        self._propagated: list[float] = []
+        self._key_frames = 0
+        self._spans: list[tuple[float, float]] = []  # that count; monotonic seconds
+
+    def timed(self, results: Iterable[FrameResult]) -> Iterator[FrameResult]:
+        waiting_since = time.monotonic()
+        for result in results:
+            now = time.monotonic()
+            self._spans.append((waiting_since, now))
+            self._frames += 1
+            self._key_frames += result.kind == "key"
+            if result.latency is not None:
+                self._spans.append((result.received - result.latency, result.received))
+                (self._key if result.kind == "key" else self._propagated).append(result.latency)
+            yield result
+            # Where it isn't known whether frames are under way, all time counts.
+            waiting_since = now if result.latency is None else time.monotonic()
+        self._spans.append((waiting_since, time.monotonic()))
+
+    def summary(self) -> Summary:
+        return Summary(
+            title=self._title,
+            frames=self._frames,
+            key_frames=self._key_frames,
+            seconds=covered(self._spans),
+            key=Latency.of(self._key),
+            propagated=Latency.of(self._propagated),
+        )
+
+
+@contextmanager
+def _bar(title: str, total: int | None) -> Iterator[Sink]:
+    """Show a progress bar on stderr, if that is a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda _: progress.advance(task)
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[Sink]:
+    """Write an NDJSON file."""
+    with partial(path) as part, part.open("w", encoding="utf-8") as file:
+
+        def write(result: FrameResult) -> None:
+            file.write(dumps(result.result.model_dump(mode="json") | {"latency": result.latency}) + "\n")
+
+        yield write
+
+
+@contextmanager
+def _film(path: Path, classes: Iterable[ClassInfo], fps: float) -> Iterator[Sink]:
+    """Write an annotated video."""
+    annotator = Annotator(classes)
+    with partial(path) as part, VideoWriter(part, fps) as video:
+
+        def write(result: FrameResult) -> None:
+            if result.image is None:
+                raise DrawingError(f"frame {result.frame} can't be drawn: its image was never decoded here")
+            video.write(annotator.annotate(result.image, result))
+
+        yield write

@@ -1,0 +1,54 @@
+"""The Python client of Keywarp.
+
+`Client` and `AsyncClient` talk to a server; `open_source` opens what frames come from; `keywarp.client.drawing` and
+`keywarp.client.writing` make annotated videos of the results.
+"""
+
+from keywarp.client.async_client import AsyncClient
+from keywarp.client.async_streaming import AsyncResultStream
+from keywarp.client.calls import DEFAULT_SERVER
+from keywarp.client.client import Client
+from keywarp.client.errors import (
+    ApiError,
+    ConnectError,
+    DrawingError,
+    FrameError,
+    KeywarpError,
+    MediaError,
+    ModelNotFoundError,
+    ProtocolError,
+    SourceError,
+    StreamBusyError,
+    StreamError,
+    StreamGoneError,
+    UnavailableError,
+)
+from keywarp.client.frames import Frame, Source
+from keywarp.client.results import FrameResult
+from keywarp.client.sources import open_source
+from keywarp.client.streaming import ResultStream
+
+__all__ = [
+    "DEFAULT_SERVER",
+    "ApiError",
+    "AsyncClient",
+    "AsyncResultStream",
+    "Client",
+    "ConnectError",
+    "DrawingError",
+    "Frame",
+    "FrameError",
+    "FrameResult",
+    "KeywarpError",
+    "MediaError",
+    "ModelNotFoundError",
+    "ProtocolError",
+    "ResultStream",
+    "Source",
+    "SourceError",
+    "StreamBusyError",
+    "StreamError",
+    "StreamGoneError",
+    "UnavailableError",
+    "open_source",
+]

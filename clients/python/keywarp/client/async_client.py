@@ -1,0 +1,171 @@
+"""The client for asyncio."""
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.client import calls
+from keywarp.client.async_streaming import AsyncResultStream
+from keywarp.client.calls import DEFAULT_SERVER, DEFAULT_TIMEOUT, Call
+from keywarp.client.frames import Source
+from keywarp.client.plan import OnError, StreamPlan
+from keywarp.client.results import FrameResult
+from keywarp.client.sources import SourceLike
+from keywarp.protocol import ClientId, Codec, CreateStream, ModelInfo, StreamInfo
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A Keywarp server, over REST and WebSocket, for asyncio: the twin of `Client`.
+
+    Example:
+        >>> async with AsyncClient("http://127.0.0.1:8080") as client:
+        ...     async for result in client.stream("street.mp4"):
+        ...         print(result.frame, result.kind, result.latency)
+    """
+
+    def __init__(self, server: str = DEFAULT_SERVER, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Name a server; nothing is sent yet.
+
+        Args:
+            server: Its address, http:// or https://.
+            timeout: Seconds that an answer may take.
+
+        Raises:
+            ValueError: The address isn't one.
+        """
+        self.server = calls.check_server(server)
+        self._timeout = timeout
+        self._http = httpx.AsyncClient(base_url=self.server, timeout=timeout)
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """List the models that the server has loaded."""
+        return await self._do(calls.models())
+
+    async def model(self, name: str) -> ModelInfo:
+        """Show one model.
+
+        Raises:
+            ApiError: There is none of that name (status 404).
+        """
+        return await self._do(calls.model(name))
+
+    async def streams(self) -> tuple[StreamInfo, ...]:
+        """List the streams."""
+        return await self._do(calls.streams())
+
+    async def stream_info(self, stream_id: str) -> StreamInfo:
+        """Show one stream.
+
+        Raises:
+            ApiError: There is none of that id (status 404).
+        """
+        return await self._do(calls.stream_info(stream_id))
+
+    async def create_stream(
+        self, stream_id: str | None = None, *, model: str | None = None, interval: int | None = None
+    ) -> StreamInfo:
+        """Make a stream to send single frames to with `infer`.
+
+        Args:
+            stream_id: Its name; None lets the server choose.
+            model: The model's name; None is the server's default.
+            interval: Frames from one key frame to the next; None is the model's default.
+
+        Raises:
+            ApiError: There is no such model (404), the name is taken (409), or there are too many streams (429).
+        """
+        return await self._do(calls.create_stream(CreateStream(id=stream_id, model=model, interval=interval)))
+
+    async def delete_stream(self, stream_id: str) -> None:
+        """Free a stream.
+
+        Raises:
+            ApiError: There is none of that id (status 404).
+        """
+        await self._do(calls.delete_stream(stream_id))
+
+    async def infer(
+        self,
+        stream_id: str,
+        image: NDArray[np.uint8] | bytes,
+        *,
+        id: ClientId | None = None,  # noqa: A002
+        timestamp: float | None = None,
+        quality: int = 90,
+    ) -> FrameResult:
+        """Send the next frame of a stream and wait for its result.
+
+        Args:
+            stream_id: The stream, made by `create_stream`.
+            image: RGB uint8 (H, W, 3), sent as a JPEG; or the bytes of a JPEG, PNG or WebP, sent as they are.
+            id: Your name for the frame, given back in the result.
+            timestamp: Seconds, given back in the result.
+            quality: Of the JPEG, 1 to 100.
+
+        Raises:
+            SourceError: The array is no image.
+            ApiError: There is no such stream (404), or the image can't be decoded (422) or is too large (413).
+        """
+        call = await asyncio.to_thread(calls.infer, stream_id, image, id, timestamp, quality)
+        sent = time.monotonic()
+        result = await self._do(call)
+        received = time.monotonic()
+        return FrameResult(result, image if isinstance(image, np.ndarray) else None, received - sent, received)
+
+    def stream(
+        self,
+        source: SourceLike | Source,
+        *,
+        model: str | None = None,
+        interval: int | None = None,
+        codec: Codec = "image",
+        in_flight: int = 2,
+        quality: int = 90,
+        on_error: OnError = "raise",
+        decode: bool = False,
+        stream_id: str | None = None,
+    ) -> AsyncResultStream:
+        """Send a source's frames over a WebSocket and iterate over their results, in order.
+
+        The options, and what is raised, are those of `Client.stream`. The connection is made at the first result, or
+        on entering `async with`. The source is read, and frames are compressed, in threads.
+
+        Args:
+            source: What `open_source` takes, or what it gave.
+            model: As in `Client.stream`, and so are all that follow.
+            interval: Frames.
+            codec: `image`, `h264` or `mpegts`.
+            in_flight: Frames.
+            quality: Of the JPEGs, 1 to 100.
+            on_error: `raise` or `skip`.
+            decode: Whether to decode here too, with `h264` and `mpegts`.
+            stream_id: The stream's name on the server.
+        """
+        plan = StreamPlan(model, interval, codec, in_flight, quality, on_error, decode, stream_id)
+        return AsyncResultStream(self.server, source, plan, self._timeout)
+
+    async def close(self) -> None:
+        """Close the connections that are kept for the next request."""
+        await self._http.aclose()
+
+    async def _do(self, call: Call[T]) -> T:
+        try:
+            response = await self._http.send(call.request(self._http))
+        except httpx.HTTPError as error:
+            raise calls.unreachable(self.server, error) from error
+        return call.read(response)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,145 @@
+"""The requests of the REST interface, and what their answers mean; both clients send them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from keywarp.client.errors import ApiError, ConnectError, ProtocolError
+from keywarp.client.images import encode_jpeg
+from keywarp.protocol import SUBPROTOCOL, ClientId, CreateStream, ModelInfo, Problem, Result, StreamInfo
+
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+DEFAULT_TIMEOUT = 60.0  # seconds; a frame of a new size waits for a model to be compiled for it
+MAX_MESSAGE_BYTES = 64 * 2**20  # of a server's message: a label map of 50 million pixels of noise
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request and the type of its answer."""
+
+    answer: TypeAdapter[T]
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    content_type: str = "application/json"
+
+    def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """Build it for a client of either kind."""
+        headers = {"content-type": self.content_type} if self.content is not None else {}
+        return client.build_request(
+            self.method, self.path, params=self.params or None, content=self.content, headers=headers
+        )
+
+    def read(self, response: httpx.Response) -> T:
+        """Read the answer.
+
+        Raises:
+            ApiError: The server refused.
+            ProtocolError: This isn't an answer that a Keywarp server gives.
+        """
+        if not response.is_success:
+            raise ApiError(_problem(response))
+        try:
+            return self.answer.validate_json(response.content or b"null")
+        except ValidationError as error:
+            raise ProtocolError(f"{response.request.url} gives an answer that Keywarp doesn't: {error}") from error
+
+
+def models() -> Call[tuple[ModelInfo, ...]]:
+    """List the models."""
+    return Call(TypeAdapter(tuple[ModelInfo, ...]), "GET", "/v1/models")
+
+
+def model(name: str) -> Call[ModelInfo]:
+    """Show one model."""
+    return Call(TypeAdapter(ModelInfo), "GET", f"/v1/models/{quote(name, safe='')}")
+
+
+def streams() -> Call[tuple[StreamInfo, ...]]:
+    """List the streams."""
+    return Call(TypeAdapter(tuple[StreamInfo, ...]), "GET", "/v1/streams")
+
+
+def stream_info(stream_id: str) -> Call[StreamInfo]:
+    """Show one stream."""
+    return Call(TypeAdapter(StreamInfo), "GET", f"/v1/streams/{quote(stream_id, safe='')}")
+
+
+def create_stream(options: CreateStream) -> Call[StreamInfo]:
+    """Make a stream."""
+    content = options.model_dump_json(exclude_none=True).encode()
+    return Call(TypeAdapter(StreamInfo), "POST", "/v1/streams", content=content)
+
+
+def delete_stream(stream_id: str) -> Call[None]:
+    """Free a stream."""
+    return Call(TypeAdapter(type(None)), "DELETE", f"/v1/streams/{quote(stream_id, safe='')}")
+
+
+def infer(
+    stream_id: str,
+    image: NDArray[np.uint8] | bytes,
+    id: ClientId | None,  # noqa: A002
+    timestamp: float | None,
+    quality: int,
+) -> Call[Result]:
+    """Send one frame."""
+    content = image if isinstance(image, bytes) else encode_jpeg(image, quality)
+    params = {name: str(value) for name, value in (("id", id), ("timestamp", timestamp)) if value is not None}
+    path = f"/v1/streams/{quote(stream_id, safe='')}/frames"
+    return Call(TypeAdapter(Result), "POST", path, params, content, _image_type(content))
+
+
+def check_server(server: str) -> str:
+    """Check a server's address.
+
+    Raises:
+        ValueError: It isn't http:// or https:// and a host.
+    """
+    url = httpx.URL(server)
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"a server's address looks like {DEFAULT_SERVER}, not {server!r}")
+    return server.rstrip("/")
+
+
+def websocket_address(server: str, stream_id: str) -> str:
+    """Say where a stream's WebSocket is."""
+    return f"ws{server.removeprefix('http')}/v1/streams/{quote(stream_id, safe='')}/ws"
+
+
+def unreachable(server: str, error: Exception) -> ConnectError:
+    """Say that no server answers."""
+    if isinstance(error, (TimeoutError, httpx.TimeoutException)):
+        return ConnectError(f"the server at {server} did not answer in time")
+    return ConnectError(f"no server answers at {server} ({error}): start one with `keywarp serve`")
+
+
+def refused(server: str, status: int, body: bytes) -> ApiError | ProtocolError:
+    """Say that the server did not let a WebSocket begin."""
+    try:
+        return ApiError(Problem.model_validate_json(body))
+    except ValidationError:
+        return ProtocolError(f"{server} does not speak {SUBPROTOCOL} (HTTP status {status})")
+
+
+def _problem(response: httpx.Response) -> Problem:
+    try:
+        return Problem.model_validate_json(response.content)
+    except ValidationError:
+        title = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
+        return Problem(title=title, status=response.status_code)
+
+
+def _image_type(image: bytes) -> str:
+    if image.startswith(b"\x89PNG"):
+        return "image/png"
+    return "image/webp" if image[:4] == b"RIFF" else "image/jpeg"

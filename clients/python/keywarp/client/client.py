@@ -1,0 +1,179 @@
+"""The client."""
+
+import time
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.client import calls
+from keywarp.client.calls import DEFAULT_SERVER, DEFAULT_TIMEOUT, Call
+from keywarp.client.frames import Source
+from keywarp.client.plan import OnError, StreamPlan
+from keywarp.client.results import FrameResult
+from keywarp.client.sources import SourceLike
+from keywarp.client.streaming import ResultStream
+from keywarp.protocol import ClientId, Codec, CreateStream, ModelInfo, StreamInfo
+
+T = TypeVar("T")
+
+
+class Client:
+    """A Keywarp server, over REST and WebSocket.
+
+    Example:
+        >>> with Client("http://127.0.0.1:8080") as client:
+        ...     for result in client.stream("street.mp4"):
+        ...         print(result.frame, result.kind, result.latency)
+    """
+
+    def __init__(self, server: str = DEFAULT_SERVER, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Name a server; nothing is sent yet.
+
+        Args:
+            server: Its address, http:// or https://.
+            timeout: Seconds that an answer may take.
+
+        Raises:
+            ValueError: The address isn't one.
+        """
+        self.server = calls.check_server(server)
+        self._timeout = timeout
+        self._http = httpx.Client(base_url=self.server, timeout=timeout)
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """List the models that the server has loaded."""
+        return self._do(calls.models())
+
+    def model(self, name: str) -> ModelInfo:
+        """Show one model.
+
+        Raises:
+            ApiError: There is none of that name (status 404).
+        """
+        return self._do(calls.model(name))
+
+    def streams(self) -> tuple[StreamInfo, ...]:
+        """List the streams."""
+        return self._do(calls.streams())
+
+    def stream_info(self, stream_id: str) -> StreamInfo:
+        """Show one stream.
+
+        Raises:
+            ApiError: There is none of that id (status 404).
+        """
+        return self._do(calls.stream_info(stream_id))
+
+    def create_stream(
+        self, stream_id: str | None = None, *, model: str | None = None, interval: int | None = None
+    ) -> StreamInfo:
+        """Make a stream to send single frames to with `infer`.
+
+        Args:
+            stream_id: Its name; None lets the server choose.
+            model: The model's name; None is the server's default.
+            interval: Frames from one key frame to the next; None is the model's default.
+
+        Raises:
+            ApiError: There is no such model (404), the name is taken (409), or there are too many streams (429).
+        """
+        return self._do(calls.create_stream(CreateStream(id=stream_id, model=model, interval=interval)))
+
+    def delete_stream(self, stream_id: str) -> None:
+        """Free a stream.
+
+        Raises:
+            ApiError: There is none of that id (status 404).
+        """
+        self._do(calls.delete_stream(stream_id))
+
+    def infer(
+        self,
+        stream_id: str,
+        image: NDArray[np.uint8] | bytes,
+        *,
+        id: ClientId | None = None,  # noqa: A002
+        timestamp: float | None = None,
+        quality: int = 90,
+    ) -> FrameResult:
+        """Send the next frame of a stream and wait for its result.
+
+        Args:
+            stream_id: The stream, made by `create_stream`.
+            image: RGB uint8 (H, W, 3), sent as a JPEG; or the bytes of a JPEG, PNG or WebP, sent as they are.
+            id: Your name for the frame, given back in the result.
+            timestamp: Seconds, given back in the result.
+            quality: Of the JPEG, 1 to 100.
+
+        Raises:
+            SourceError: The array is no image.
+            ApiError: There is no such stream (404), or the image can't be decoded (422) or is too large (413).
+        """
+        call = calls.infer(stream_id, image, id, timestamp, quality)
+        sent = time.monotonic()
+        result = self._do(call)
+        received = time.monotonic()
+        return FrameResult(result, image if isinstance(image, np.ndarray) else None, received - sent, received)
+
+    def stream(
+        self,
+        source: SourceLike | Source,
+        *,
+        model: str | None = None,
+        interval: int | None = None,
+        codec: Codec = "image",
+        in_flight: int = 2,
+        quality: int = 90,
+        on_error: OnError = "raise",
+        decode: bool = False,
+        stream_id: str | None = None,
+    ) -> ResultStream:
+        """Send a source's frames over a WebSocket and iterate over their results, in order.
+
+        Frames are read only as fast as results are taken. Leaving the loop early, for whatever reason, closes the
+        connection; use the stream in a `with` statement to have that happen at once. A source that turns out damaged
+        raises its `SourceError` after the results of what could be read.
+
+        Args:
+            source: What `open_source` takes, or what it gave.
+            model: The model's name; None is the server's default.
+            interval: Frames from one key frame to the next; None is the model's default.
+            codec: `image` sends each frame as a JPEG. `h264` sends a file's H.264 packets, and `mpegts` an MPEG
+                transport stream, as they are: nothing is decoded or compressed again.
+            in_flight: Frames that may wait for their results at a time (codec `image`; with the others the server's
+                credit decides). With 1, a result of a live source is given before the next frame is read.
+            quality: Of the JPEGs, 1 to 100.
+            on_error: `raise` ends the stream with a `FrameError` at a frame that the server can't process; `skip` goes
+                on without the frame, and counts it.
+            decode: With `h264` and `mpegts`: decode the file here too, so that the results have their images.
+            stream_id: The stream's name on the server; None makes one up.
+
+        Raises:
+            SourceError: The source can't be opened.
+            ConnectError: No server answers.
+            StreamError: The server doesn't take the stream; `keywarp.client.errors` lists the reasons.
+        """
+        plan = StreamPlan(model, interval, codec, in_flight, quality, on_error, decode, stream_id)
+        return ResultStream(self.server, source, plan, self._timeout)
+
+    def close(self) -> None:
+        """Close the connections that are kept for the next request."""
+        self._http.close()
+
+    def _do(self, call: Call[T]) -> T:
+        try:
+            response = self._http.send(call.request(self._http))
+        except httpx.HTTPError as error:
+            raise calls.unreachable(self.server, error) from error
+        return call.read(response)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,138 @@
+"""What can go wrong, all below one base class.
+
+KeywarpError
+├── SourceError             a video, folder or camera can't be opened or read, or an image can't be sent
+├── ConnectError            no server answers at the address
+├── ApiError                the server refused a request                            .status, .problem
+├── FrameError              the server could not process one frame                  .problem, .frame, .id
+├── StreamError             the server ended the conversation                       .code, .problem
+│   ├── ModelNotFoundError      it has no such model (4404)
+│   ├── StreamBusyError         another connection feeds this stream (4409)
+│   ├── StreamGoneError         the stream was deleted or has expired (4410)
+│   ├── MediaError              it can't decode the video (1003, 1009, 4422)
+│   └── UnavailableError        it is restarting, or full: try again later (1012, 1013)
+├── ProtocolError           the other end doesn't speak `keywarp.v1`
+└── DrawingError            annotated pictures can't be made
+"""
+
+from keywarp.protocol import ClientId, CloseCode, Problem
+
+
+class KeywarpError(Exception):
+    """Base of all errors that this package raises on purpose; its text is one sentence for a user."""
+
+
+class SourceError(KeywarpError):
+    """A video, folder or camera can't be opened or read, or an image can't be sent."""
+
+
+class ConnectError(KeywarpError):
+    """No server answers at the address, or the connection broke."""
+
+
+class ProtocolError(KeywarpError):
+    """The other end doesn't speak `keywarp.v1`."""
+
+
+class DrawingError(KeywarpError):
+    """Annotated pictures can't be made."""
+
+
+class ApiError(KeywarpError):
+    """The server refused a request.
+
+    Attributes:
+        status: The HTTP status.
+        problem: The server's problem details.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(sentence(problem))
+        self.status = problem.status
+        self.problem = problem
+
+
+class FrameError(KeywarpError):
+    """The server could not process one frame; the stream goes on without it.
+
+    Attributes:
+        problem: The server's problem details.
+        frame: The frame's position in the stream, if the server knows it.
+        id: The client's own id of the frame, if it had one.
+    """
+
+    def __init__(self, problem: Problem, frame: int | None = None, id: ClientId | None = None) -> None:  # noqa: A002
+        where = f"frame {frame}: " if frame is not None else ""
+        super().__init__(where + sentence(problem))
+        self.problem = problem
+        self.frame = frame
+        self.id = id
+
+
+class StreamError(KeywarpError):
+    """The server ended the conversation.
+
+    Attributes:
+        code: The WebSocket close code (`keywarp.protocol.CloseCode`).
+        problem: The server's problem details, if it sent any.
+    """
+
+    def __init__(self, code: int, reason: str = "", problem: Problem | None = None) -> None:
+        what = sentence(problem) if problem else reason or _MEANING.get(code, "no reason given")
+        super().__init__(f"the server ended the stream: {what} (close code {code})")
+        self.code = code
+        self.problem = problem
+
+
+class ModelNotFoundError(StreamError):
+    """The server has no such model."""
+
+
+class StreamBusyError(StreamError):
+    """Another connection feeds this stream."""
+
+
+class StreamGoneError(StreamError):
+    """The stream was deleted or has expired."""
+
+
+class MediaError(StreamError):
+    """The server can't decode the video."""
+
+
+class UnavailableError(StreamError):
+    """The server is restarting, or full: try again later."""
+
+
+_KINDS: dict[int, type[StreamError]] = {
+    CloseCode.UNSUPPORTED_DATA: MediaError,
+    CloseCode.MESSAGE_TOO_BIG: MediaError,
+    CloseCode.SERVICE_RESTART: UnavailableError,
+    CloseCode.TRY_AGAIN_LATER: UnavailableError,
+    CloseCode.NOT_FOUND: ModelNotFoundError,
+    CloseCode.STREAM_BUSY: StreamBusyError,
+    CloseCode.STREAM_GONE: StreamGoneError,
+    CloseCode.BAD_MEDIA: MediaError,
+}
+
+_MEANING: dict[int, str] = {
+    CloseCode.UNSUPPORTED_DATA: "it doesn't take this kind of data",
+    CloseCode.MESSAGE_TOO_BIG: "a message was too big",
+    CloseCode.INTERNAL_ERROR: "it failed",
+    CloseCode.SERVICE_RESTART: "it is restarting",
+    CloseCode.TRY_AGAIN_LATER: "it is full, try again later",
+    CloseCode.NOT_FOUND: "it has no such model",
+    CloseCode.STREAM_BUSY: "another connection feeds this stream",
+    CloseCode.STREAM_GONE: "the stream was deleted or has expired",
+    CloseCode.BAD_MEDIA: "it can't decode the video",
+}
+
+
+def stream_error(code: int, reason: str = "", problem: Problem | None = None) -> StreamError:
+    """Make the error that a close code stands for."""
+    return _KINDS.get(code, StreamError)(code, reason, problem)
+
+
+def sentence(problem: Problem) -> str:
+    """Say a problem in one sentence."""
+    return problem.detail or problem.title

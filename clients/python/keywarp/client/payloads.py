@@ -1,0 +1,121 @@
+"""What is sent of a source: each frame as a JPEG, or a file's own packets as they are."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.bitstream import BitStreamFilterContext
+from numpy.typing import NDArray
+
+from keywarp.client.errors import SourceError
+from keywarp.client.frames import Source
+from keywarp.client.images import encode_jpeg
+from keywarp.client.videos import is_truncated, open_video
+
+CHUNK_BYTES = 188 * 128  # of a transport stream: 128 of its packets
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Payload:
+    """What one binary message carries."""
+
+    data: bytes
+    id: int | None = None  # given back with the result; None where a payload isn't one frame
+    timestamp: float | None = None  # seconds
+    image: NDArray[np.uint8] | None = None  # what was sent, where it is one image
+
+
+class Payloads(ABC):
+    """Payloads, to go through once."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Payload]:
+        """Read or make the payloads.
+
+        Raises:
+            SourceError: The source is damaged. What could be read came before.
+        """
+
+    def close(self) -> None:  # noqa: B027 (frames are closed by their source)
+        """Let the file go."""
+
+
+class ImagePayloads(Payloads):
+    """Each frame of a source as a JPEG."""
+
+    def __init__(self, source: Source, quality: int) -> None:
+        self._source = source
+        self._quality = quality
+
+    def __iter__(self) -> Iterator[Payload]:
+        """Compress the frames, one at a time."""
+        for index, frame in enumerate(self._source):
+            yield Payload(encode_jpeg(frame.image, self._quality), index, frame.timestamp, frame.image)
+
+
+class H264Payloads(Payloads):
+    """A file's H.264 packets in Annex-B format, one access unit each, without decoding them."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            SourceError: It can't be opened, or its video isn't H.264.
+        """
+        self._path = path
+        self._container = open_video(path)
+        codec = self._container.streams.video[0].codec_context.name
+        if codec != "h264":
+            self._container.close()
+            raise SourceError(f"the video in {str(path)!r} is {codec}, not H.264: use the codec `image`")
+
+    def __iter__(self) -> Iterator[Payload]:
+        """Read the packets."""
+        stream = self._container.streams.video[0]
+        annex_b = BitStreamFilterContext("h264_mp4toannexb", stream)
+        index = 0
+        try:
+            for packet in self._container.demux(stream):
+                # The last packet is empty: it flushes the filter.
+                for unit in annex_b.filter(packet if packet.size else None):
+                    timestamp = None if unit.pts is None else float(unit.pts * unit.time_base)
+                    yield Payload(bytes(unit), index, timestamp)
+                    index += 1
+        except av.FFmpegError as error:
+            raise SourceError(f"{str(self._path)!r} is damaged: {index} packets could be read") from error
+        if is_truncated(self._container):
+            raise SourceError(f"{str(self._path)!r} is truncated: {index} of {stream.frames} packets could be read")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+
+class TransportPayloads(Payloads):
+    """An MPEG transport stream in chunks, as it is."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file.
+
+        Raises:
+            SourceError: It can't be opened, or isn't a transport stream.
+        """
+        with open_video(path) as container:
+            if container.format.name != "mpegts":
+                raise SourceError(
+                    f"{str(path)!r} is no MPEG transport stream ({container.format.name}): "
+                    "use the codec `image` or `h264`"
+                )
+        self._file = path.open("rb")
+
+    def __iter__(self) -> Iterator[Payload]:
+        """Read the chunks."""
+        while chunk := self._file.read(CHUNK_BYTES):
+            yield Payload(chunk)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

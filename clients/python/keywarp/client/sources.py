@@ -1,0 +1,102 @@
+"""Opening anything that frames come from."""
+
+from collections.abc import Iterable, Iterator, Sized
+from itertools import chain
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from keywarp.client.errors import SourceError
+from keywarp.client.frames import DEFAULT_FPS, Frame, Source
+from keywarp.client.images import check_image
+from keywarp.client.videos import VideoSource
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+SourceLike = str | PathLike[str] | Iterable[NDArray[np.uint8]]
+
+
+def open_source(source: SourceLike) -> Source:
+    """Open anything that frames come from.
+
+    Args:
+        source: A video file, a URL that FFmpeg reads (`http://`, `rtsp://`, ...), a camera (`camera:0` or
+            `/dev/video0`), a folder of images (in the order of their names), or an iterable of RGB uint8 arrays of
+            shape (H, W, 3).
+
+    Raises:
+        SourceError: It isn't there, isn't video, or is damaged from the start. One that is damaged further on gives
+            the frames that can be decoded and raises after them.
+    """
+    if not isinstance(source, (str, PathLike)):
+        return ArraySource(source)
+    name = str(source)
+    if name.startswith("camera:"):
+        number = name.removeprefix("camera:")
+        if not number.isdecimal():
+            raise SourceError(f"a camera is named by its number, as in camera:0, not {name!r}")
+        return VideoSource.camera(f"/dev/video{number}")
+    if name.startswith("/dev/video"):
+        return VideoSource.camera(name)
+    if Path(name).is_dir():
+        return FolderSource(Path(name))
+    return VideoSource(name)
+
+
+class FolderSource(Source):
+    """A folder's images in the order of their names; they have no timestamps."""
+
+    def __init__(self, folder: Path) -> None:
+        """List the folder.
+
+        Raises:
+            SourceError: There is no image in it, or the first can't be read.
+        """
+        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not self._paths:
+            raise SourceError(f"there are no images in the folder {str(folder)!r}")
+        self.fps = DEFAULT_FPS
+        self.count = len(self._paths)
+        self.height, self.width = _read_image(self._paths[0]).shape[:2]
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Read the images, one at a time."""
+        for path in self._paths:
+            yield Frame(_read_image(path), None)
+
+
+class ArraySource(Source):
+    """Arrays that the caller has or makes; they have no timestamps."""
+
+    def __init__(self, arrays: Iterable[NDArray[np.uint8]]) -> None:
+        """Look at the first array.
+
+        Raises:
+            SourceError: There is none, or it isn't RGB uint8 of shape (H, W, 3).
+        """
+        iterator = iter(arrays)
+        first = next(iterator, None)
+        if first is None:
+            raise SourceError("there are no frames in this iterable")
+        check_image(first)
+        self._arrays = chain((first,), iterator)
+        self.fps = DEFAULT_FPS
+        self.count = len(arrays) if isinstance(arrays, Sized) else None
+        self.height, self.width = first.shape[:2]
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Check and pass the arrays on."""
+        for array in self._arrays:
+            check_image(array)
+            yield Frame(np.ascontiguousarray(array), None)
+
+
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"), dtype=np.uint8)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise SourceError(f"the image {str(path)!r} can't be read: {error}") from error

@@ -1,0 +1,160 @@
+"""A stream's results, for the client."""
+
+import queue
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from threading import Thread
+from types import TracebackType
+from typing import Self
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from keywarp.client import calls
+from keywarp.client.conversation import Conversation, State
+from keywarp.client.errors import FrameError, ProtocolError
+from keywarp.client.frames import Source
+from keywarp.client.plan import Feed, StreamPlan
+from keywarp.client.results import FrameResult
+from keywarp.client.sources import SourceLike
+from keywarp.protocol import SUBPROTOCOL, Ready
+
+CLOSE_TIMEOUT = 2.0  # seconds to say goodbye in
+
+
+class ResultStream(Iterator[FrameResult]):
+    """The results of one streamed source, made by `Client.stream`. Iterate over it.
+
+    Attributes:
+        ready: What the server said of the stream: its id, model and interval.
+    """
+
+    def __init__(self, server: str, source: SourceLike | Source, plan: StreamPlan, timeout: float) -> None:
+        """Open the source, connect, and say hello."""
+        self._on_error = plan.on_error
+        self._conversation = Conversation(plan.hello(), plan.in_flight)
+        with ExitStack() as opened:
+            self._feed = Feed(source, plan)
+            opened.callback(self._feed.close)
+            self._connection = Connection(server, self._feed.stream_id, timeout)
+            opened.callback(self._connection.close)
+            self._connection.send(self._conversation.hello())
+            while self._conversation.ready is None:
+                self._receive()
+            self.ready: Ready = self._conversation.ready
+            # Runs once: at the end, in `close`, or when nobody iterates any more.
+            self._finish = weakref.finalize(self, opened.pop_all().close)
+
+    @property
+    def skipped(self) -> int:
+        """Frames so far that the server could not process (`on_error="skip"`)."""
+        return self._conversation.errors
+
+    def __next__(self) -> FrameResult:
+        if not self._finish.alive:
+            raise StopIteration
+        try:
+            return self._next()
+        except BaseException:  # the end, an error or Ctrl-C
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the conversation and let the source go; the server frees the stream."""
+        self._finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _next(self) -> FrameResult:
+        while self._conversation.state is not State.DONE:
+            self._send()
+            match self._receive():
+                case FrameResult() as result:
+                    return self._feed.with_image(result)
+                case FrameError() as error if self._on_error == "raise":
+                    raise error
+        raise self._feed.fault or StopIteration
+
+    def _send(self) -> None:
+        while self._conversation.wants_payload:
+            payload = self._feed.next_payload()
+            if payload is None:
+                self._connection.send(self._conversation.end())
+            else:
+                self._connection.send(self._conversation.pack(payload, time.monotonic()))
+
+    def _receive(self) -> FrameResult | FrameError | None:
+        message, now = self._connection.receive()
+        if isinstance(message, ConnectionClosed):
+            raise self._feed.fault or self._conversation.closed(message.rcvd) from message
+        return self._conversation.receive(message, now)
+
+
+class Connection:
+    """A WebSocket whose messages are stamped as they arrive, however late they are asked for."""
+
+    def __init__(self, server: str, stream_id: str, timeout: float) -> None:
+        """Connect.
+
+        Raises:
+            ConnectError: No server answers.
+            ApiError: The server refuses.
+            ProtocolError: It doesn't speak our protocol.
+        """
+        self._arrived: queue.SimpleQueue[tuple[str | bytes | ConnectionClosed, float]] = queue.SimpleQueue()
+        self._opened = ExitStack()
+        try:
+            connecting = connect(
+                calls.websocket_address(server, stream_id),
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                max_size=calls.MAX_MESSAGE_BYTES,
+                # Results are bounded by the credit; so our sending never waits for our own receiving.
+                max_queue=None,
+                open_timeout=timeout,
+                close_timeout=CLOSE_TIMEOUT,
+            )
+            self._socket = self._opened.enter_context(connecting)
+        except InvalidStatus as error:
+            raise calls.refused(server, error.response.status_code, bytes(error.response.body or b"")) from error
+        except (InvalidHandshake, EOFError) as error:
+            raise ProtocolError(f"{server} does not speak {SUBPROTOCOL}: {error}") from error
+        except OSError as error:  # TimeoutError too
+            raise calls.unreachable(server, error) from error
+        self._thread = Thread(target=_stamp, args=(self._socket, self._arrived), name="keywarp-receive", daemon=True)
+        self._thread.start()
+
+    def send(self, message: str | bytes) -> None:
+        """Send a message; if the connection is closed, `receive` will say so after what came before."""
+        with suppress(ConnectionClosed):
+            self._socket.send(message)
+
+    def receive(self) -> tuple[str | bytes | ConnectionClosed, float]:
+        """Wait for the next message and say when it came (monotonic seconds); last comes the closing."""
+        return self._arrived.get()
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self._opened.close()
+        self._thread.join()
+
+
+def _stamp(socket: ClientConnection, arrived: queue.SimpleQueue[tuple[str | bytes | ConnectionClosed, float]]) -> None:
+    """Stamp messages until the connection is closed. Holds the socket only, so that nobody's stream stays alive."""
+    while True:
+        try:
+            message: str | bytes | ConnectionClosed = socket.recv()
+        except ConnectionClosed as error:
+            message = error
+        arrived.put((message, time.monotonic()))
+        if isinstance(message, ConnectionClosed):
+            return

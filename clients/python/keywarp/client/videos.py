@@ -1,0 +1,122 @@
+"""Video files, URLs and cameras, by FFmpeg."""
+
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Self
+
+import av
+import numpy as np
+from av.container import InputContainer
+
+from keywarp.client.errors import SourceError
+from keywarp.client.frames import DEFAULT_FPS, Frame, Source
+
+OPEN_TIMEOUT = 10.0  # seconds to open a URL
+READ_TIMEOUT = 30.0  # seconds without data from a URL
+
+
+class VideoSource(Source):
+    """The first video stream of a file, URL or camera."""
+
+    def __init__(self, name: str | PathLike[str]) -> None:
+        """Open a file or URL.
+
+        Raises:
+            SourceError: It can't be opened, or has no video.
+        """
+        self._use(str(name), open_video(name))
+
+    @classmethod
+    def camera(cls, device: str) -> Self:
+        """Open a camera by its device file (Video4Linux).
+
+        Raises:
+            SourceError: There is none, or it can't be used.
+        """
+        source = cls.__new__(cls)
+        try:
+            source._use(device, av.open(device, format="v4l2"))
+        except (av.FFmpegError, ValueError) as error:
+            raise SourceError(f"the camera {device} can't be opened: {_reason(error)}") from error
+        return source
+
+    def _use(self, name: str, container: InputContainer) -> None:
+        self._name = name
+        self._container = container
+        self._stream = container.streams.video[0]
+        self.fps = float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_FPS)
+        self.count = self._stream.frames or None
+        self.width = self._stream.width
+        self.height = self._stream.height
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Decode the frames; damaged ones are left out, and reported at the end."""
+        decoded = 0
+        damage: Exception | None = None
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except (av.FFmpegError, OSError) as error:
+                damage = error
+                break
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                damage = error
+                continue
+            for frame in frames:
+                decoded += 1
+                image = np.ascontiguousarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+                yield Frame(image, frame.time)
+        if damage or is_truncated(self._container):
+            share = f"{decoded} of {self.count} frames" if self.count else f"{decoded} frames"
+            raise SourceError(f"{self._name!r} is damaged: {share} could be decoded") from damage
+
+    def close(self) -> None:
+        """Close the file or camera."""
+        self._container.close()
+
+
+def open_video(name: str | PathLike[str]) -> InputContainer:
+    """Open a video file or URL, and see that there is video in it.
+
+    Raises:
+        SourceError: It can't be opened, or has no video.
+    """
+    name = str(name)
+    remote = "://" in name
+    if not remote and not Path(name).is_file():
+        raise SourceError(f"there is no file or folder {name!r}")
+    try:
+        container = av.open(name, timeout=(OPEN_TIMEOUT, READ_TIMEOUT) if remote else None)
+    except av.InvalidDataError as error:
+        if not remote and _is_mp4(Path(name)):
+            raise SourceError(f"{name!r} is a truncated MP4 file: its index (moov) is missing") from error
+        raise SourceError(f"{name!r} is not a video, or is damaged from the start") from error
+    except (av.FFmpegError, OSError) as error:
+        raise SourceError(f"{name!r} can't be opened: {_reason(error)}") from error
+    # FFmpeg reads any .txt file as terminal art (format `tty`).
+    if not container.streams.video or container.format.name == "tty":
+        container.close()
+        raise SourceError(f"{name!r} has no video in it")
+    return container
+
+
+def is_truncated(container: InputContainer) -> bool:
+    """Tell whether the container's index points behind the file's end. Streams and formats without index: no."""
+    size = container.size
+    entries = container.streams.video[0].index_entries
+    return size > 0 and any(entry.pos + entry.size > size for entry in entries)
+
+
+def _is_mp4(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8)[4:] == b"ftyp"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

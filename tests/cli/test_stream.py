@@ -1,0 +1,137 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from keywarp.cli.main import main
+from keywarp.client import open_source
+from keywarp.protocol import CloseCode
+from tests.client.media import write_cut_video, write_video
+from tests.client.scripted import Peer, ScriptedPeer, answer_all
+
+COMMAND = [sys.executable, "-c", "from keywarp.cli.main import main; main()", "stream"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How the command ended, and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+Stream = Callable[..., Shown]
+
+
+@pytest.fixture
+def stream(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stream:
+    """The command, called with the server's address and its arguments."""
+
+    def call(address: str, *arguments: str | Path) -> Shown:
+        monkeypatch.setenv("KEYWARP_SERVER", address)
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr(sys, "argv", ["keywarp", "stream", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return Shown(ended.value.code, *capsys.readouterr())
+
+    return call
+
+
+def test_a_video_is_streamed_written_down_and_summed_up(tmp_path: Path, stream: Stream) -> None:
+    pytest.importorskip("supervision", reason="the extra `draw` is not installed")
+    video = write_video(tmp_path / "v.mp4")
+    out, lines = tmp_path / "out.mp4", tmp_path / "out.ndjson"
+    with ScriptedPeer() as server:
+        shown = stream(server.address, video, "--out", out, "--json", lines, "--interval", "10", "--in-flight", "1")
+    assert (shown.status, shown.err) == (0, "")
+    assert "street, interval 10" in shown.out
+    assert [json.loads(line)["frame"] for line in lines.read_text().splitlines()] == list(range(20))
+    with open_source(out) as source:
+        assert len(list(source)) == 20
+
+
+def test_figures_are_printed_as_json(tmp_path: Path, stream: Stream) -> None:
+    video = write_video(tmp_path / "v.mp4")
+    with ScriptedPeer() as server:
+        shown = stream("http://127.0.0.1:9", video, "--server", server.address, "--summary-json")
+    figures = json.loads(shown.out)
+    assert (figures["frames"], figures["key_frames"]) == (20, 2)
+    assert figures["fps"] == pytest.approx(20 / figures["seconds"])
+    assert figures["key"]["p50"] > 0
+
+
+def refuse_model(peer: Peer) -> None:
+    peer.connection.recv()
+    peer.fail(CloseCode.NOT_FOUND, "there is no model 'x'")
+
+
+def test_errors_are_one_sentence_and_status_1(tmp_path: Path, stream: Stream) -> None:
+    video = write_video(tmp_path / "v.mp4")
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    with ScriptedPeer(refuse_model) as server:
+        for arguments, said in (
+            ([video], "there is no model 'x'"),
+            ([text], "not a video"),
+            ([tmp_path / "missing.mp4"], "there is no file"),
+            ([video, "--server", "http://127.0.0.1:9"], "keywarp serve"),
+            ([video, "--codec", "mpegts"], "no MPEG transport stream"),
+        ):
+            shown = stream(server.address, *arguments)
+            assert shown.status == 1
+            assert said in shown.err
+            assert shown.err.startswith("keywarp: ")
+            assert len(shown.err.splitlines()) == 1
+
+
+def test_a_damaged_video_fails_but_leaves_what_was_done(tmp_path: Path, stream: Stream) -> None:
+    cut = write_cut_video(tmp_path)
+    with ScriptedPeer() as server:
+        shown = stream(server.address, cut, "--json", tmp_path / "r.ndjson")
+    assert shown.status == 1
+    assert "is damaged" in shown.err
+    assert not (tmp_path / "r.ndjson").exists()
+    assert (tmp_path / "r.ndjson.part").read_text().count("\n") > 10
+
+
+def test_an_interrupt_ends_with_status_130_and_valid_parts(tmp_path: Path) -> None:
+    pytest.importorskip("supervision", reason="the extra `draw` is not installed")
+    video = write_video(tmp_path / "v.mp4", frames=50)
+    stuck = threading.Event()
+
+    def stop_in_the_middle(peer: Peer) -> None:
+        peer.greet()
+        for frame in range(20):
+            taken = peer.take()
+            assert taken
+            peer.answer(frame, taken[0])
+        peer.take()  # comes only after the results before were taken
+        peer.take()
+        stuck.set()
+        answer_all(peer)
+
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with ScriptedPeer(stop_in_the_middle) as server:
+        command = [*COMMAND, str(video), "--server", server.address]
+        command += ["--out", str(tmp_path / "o.mp4"), "--json", str(tmp_path / "r.ndjson")]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+            assert stuck.wait(30)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        assert server.left.wait(10)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    lines = (tmp_path / "r.ndjson.part").read_text().splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == list(range(len(lines)))
+    with open_source(tmp_path / "o.mp4.part") as source:
+        assert len(list(source)) == len(lines) >= 19

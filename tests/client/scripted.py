@@ -1,0 +1,186 @@
+"""Servers for the tests: real sockets and real protocols, with what they say written by the test."""
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from keywarp.protocol import (
+    SUBPROTOCOL,
+    ClientMessage,
+    CloseCode,
+    Done,
+    End,
+    Error,
+    FrameHeader,
+    Hello,
+    Problem,
+    Ready,
+    unpack,
+)
+from tests.client.media import MODEL, result
+
+Script = Callable[["Peer"], None]
+
+
+class Peer:
+    """The server's end of one conversation."""
+
+    def __init__(self, connection: ServerConnection, credit: int) -> None:
+        self.connection = connection
+        self.credit = credit
+        self.hello: Hello | None = None
+
+    def say(self, message: BaseModel) -> None:
+        self.connection.send(message.model_dump_json())
+
+    def greet(self, max_message_bytes: int = 2**20) -> Hello:
+        """Take the hello and answer it."""
+        hello = ClientMessage.validate_json(self.connection.recv())
+        assert isinstance(hello, Hello)
+        self.say(
+            Ready(
+                stream="s",
+                model=MODEL,
+                interval=hello.interval or MODEL.key_interval,
+                credit=self.credit,
+                max_message_bytes=max_message_bytes,
+            )
+        )
+        return hello
+
+    def take(self) -> tuple[FrameHeader, bytes] | None:
+        """Take a frame; None is the end."""
+        message = self.connection.recv()
+        if isinstance(message, str):
+            assert isinstance(ClientMessage.validate_json(message), End)
+            return None
+        header, payload = unpack(message)
+        return header, bytes(payload)
+
+    def answer(self, frame: int, header: FrameHeader) -> None:
+        """Give a result, and room for another frame."""
+        self.credit += 1
+        labels = np.full((3, 4), frame % 3, np.uint8)
+        self.say(result(frame, id=header.id, timestamp=header.timestamp, labels=labels, credit=self.credit))
+
+    def refuse(self, frame: int, header: FrameHeader) -> None:
+        """Say that a frame can't be processed."""
+        self.credit += 1
+        problem = Problem(title="Bad image", status=422, detail="the JPEG is cut off")
+        self.say(Error(problem=problem, fatal=False, frame=frame, id=header.id, credit=self.credit))
+
+    def fail(self, code: CloseCode, detail: str) -> None:
+        """End the conversation."""
+        self.say(Error(problem=Problem(title="Failed", status=400, detail=detail), fatal=True))
+        self.connection.close(code, detail)
+
+    def finish(self, frames: int) -> None:
+        self.say(Done(frames=frames, key_frames=0, errors=0))
+
+
+def answer_all(peer: Peer) -> None:
+    """Be a good server for images."""
+    peer.greet()
+    frames = 0
+    while (taken := peer.take()) is not None:
+        peer.answer(frames, taken[0])
+        frames += 1
+    peer.finish(frames)
+
+
+class ScriptedPeer:
+    """A WebSocket server that plays a script with each client.
+
+    Attributes:
+        address: To give to a client.
+        left: Set once a client closed its connection before the script was over.
+        paths: What was asked for.
+    """
+
+    def __init__(self, script: Script = answer_all, credit: int = 8) -> None:
+        self.left = threading.Event()
+        self.paths: list[str] = []
+        self.faults: list[Exception] = []
+        self._script = script
+        self._credit = credit
+        self._server = serve(
+            self._converse, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, max_size=None
+        )
+        self.address = f"http://127.0.0.1:{self._server.socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def _converse(self, connection: ServerConnection) -> None:
+        assert connection.request is not None
+        self.paths.append(connection.request.path)
+        try:
+            self._script(Peer(connection, self._credit))
+        except ConnectionClosed:
+            self.left.set()
+        except Exception as fault:  # noqa: BLE001 (raised again in the test)
+            self.faults.append(fault)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        if kind is None and self.faults:
+            raise self.faults[0]
+
+
+class ScriptedApi:
+    """An HTTP server that gives one answer to everything.
+
+    Attributes:
+        address: To give to a client.
+        requests: Method and target, headers and body of each request.
+    """
+
+    def __init__(self, status: int, body: bytes, content_type: str = "application/json") -> None:
+        requests: list[tuple[str, dict[str, str], bytes]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _answer(self) -> None:
+                length = int(self.headers.get("content-length", 0))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                requests.append((f"{self.command} {self.path}", headers, self.rfile.read(length)))
+                self.send_response(status)
+                self.send_header("content-type", content_type)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        self.requests = requests
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

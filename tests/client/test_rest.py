@@ -1,0 +1,98 @@
+import json
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from keywarp.client import ApiError, Client, ConnectError, FrameResult, ProtocolError
+from keywarp.protocol import StreamInfo
+from tests.client.media import MODEL, picture, result
+from tests.client.scripted import ScriptedApi
+from tests.client.twins import Twin
+
+STREAM = StreamInfo(
+    id="cam/1", model="street", interval=5, connected=False, age=1.5, idle=0.5, frames=3, key_frames=1, errors=0
+)
+
+
+def as_list(*items: str) -> bytes:
+    return f"[{','.join(items)}]".encode()
+
+
+def test_models_are_listed_and_shown(twin: Twin) -> None:
+    with ScriptedApi(200, as_list(MODEL.model_dump_json())) as api:
+        assert twin.call(api.address, "models") == (MODEL,)
+    with ScriptedApi(200, MODEL.model_dump_json().encode()) as api:
+        assert twin.call(api.address, "model", "a b") == MODEL
+    assert api.requests[0][0] == "GET /v1/models/a%20b"
+
+
+def test_streams_are_listed_shown_made_and_deleted(twin: Twin) -> None:
+    one = STREAM.model_dump_json()
+    with ScriptedApi(200, as_list(one)) as api:
+        assert twin.call(api.address, "streams") == (STREAM,)
+    with ScriptedApi(201, one.encode()) as api:
+        assert twin.call(api.address, "create_stream", "cam", model="street", interval=5) == STREAM
+        assert twin.call(api.address, "stream_info", "cam/1") == STREAM
+    assert [request for request, _, _ in api.requests] == ["POST /v1/streams", "GET /v1/streams/cam%2F1"]
+    assert json.loads(api.requests[0][2]) == {"id": "cam", "model": "street", "interval": 5}
+    with ScriptedApi(204, b"") as api:
+        assert twin.call(api.address, "delete_stream", "cam") is None
+    assert api.requests[0][0] == "DELETE /v1/streams/cam"
+
+
+def test_a_frame_is_sent_as_a_jpeg_and_its_result_comes_back(twin: Twin) -> None:
+    labels = np.ones((3, 4), np.uint8)
+    with ScriptedApi(200, result(0, id="x", labels=labels).model_dump_json().encode()) as api:
+        given = twin.call(api.address, "infer", "cam", picture(100), id="x", timestamp=1.5)
+    assert isinstance(given, FrameResult)
+    assert given.image is not None
+    assert given.latency is not None
+    np.testing.assert_array_equal(given.labels, labels)
+    ((request, headers, body),) = api.requests
+    assert request == "POST /v1/streams/cam/frames?id=x&timestamp=1.5"
+    assert headers["content-type"] == "image/jpeg"
+    assert simplejpeg.decode_jpeg(body).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n", "image/png"), (b"RIFF....WEBP", "image/webp")],
+)
+def test_encoded_images_are_sent_as_they_are(twin: Twin, data: bytes, kind: str) -> None:
+    with ScriptedApi(200, result(0).model_dump_json().encode()) as api:
+        assert twin.call(api.address, "infer", "cam", data).image is None
+    assert api.requests[0][1]["content-type"] == kind
+    assert api.requests[0][2] == data
+
+
+def test_a_refusal_carries_the_servers_problem(twin: Twin) -> None:
+    problem = b'{"type": "about:blank", "title": "Not Found", "status": 404, "detail": "there is no model x"}'
+    with (
+        ScriptedApi(404, problem, "application/problem+json") as api,
+        pytest.raises(ApiError, match="there is no model x") as caught,
+    ):
+        twin.call(api.address, "model", "x")
+    assert caught.value.status == 404
+    assert caught.value.problem.title == "Not Found"
+
+
+def test_a_refusal_without_a_problem_is_still_one(twin: Twin) -> None:
+    with ScriptedApi(502, b"<html>", "text/html") as api, pytest.raises(ApiError, match="502 Bad Gateway"):
+        twin.call(api.address, "models")
+
+
+def test_another_kind_of_server_is_told_apart(twin: Twin) -> None:
+    with ScriptedApi(200, b"<html>", "text/html") as api, pytest.raises(ProtocolError, match="Keywarp doesn't"):
+        twin.call(api.address, "models")
+
+
+def test_no_server_is_said_so(twin: Twin) -> None:
+    with pytest.raises(ConnectError, match="keywarp serve"):
+        twin.call("http://127.0.0.1:9", "models")
+
+
+@pytest.mark.parametrize("address", ["", "localhost:8080", "ftp://x", "http://", "ws://127.0.0.1"])
+def test_an_address_is_http(address: str) -> None:
+    with pytest.raises(ValueError, match="looks like"):
+        Client(address)

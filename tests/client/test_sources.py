@@ -1,0 +1,152 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from keywarp.client import Source, SourceError, open_source
+from tests.client.media import grey_level, picture, write_cut_video, write_video
+
+
+def write_folder(folder: Path) -> Path:
+    folder.mkdir()
+    for name, level in (("b.png", 2), ("a.jpg", 1), ("c.webp", 3)):
+        Image.fromarray(picture(level * 50)).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.ts", "v.mkv", "v.h264"])
+def test_a_video_gives_its_frames_in_order(tmp_path: Path, name: str) -> None:
+    with open_source(write_video(tmp_path / name)) as source:
+        frames = list(source)
+    assert (source.width, source.height) == (64, 48)
+    assert len(frames) == 20
+    for index, frame in enumerate(frames):
+        assert frame.image.shape == (48, 64, 3)
+        assert frame.image.dtype == np.uint8
+        assert frame.image.flags.c_contiguous
+        assert abs(float(frame.image.mean()) - grey_level(index)) < 3
+
+
+def test_a_video_tells_its_rate_count_and_times(tmp_path: Path) -> None:
+    with open_source(str(write_video(tmp_path / "v.mp4"))) as source:
+        assert (source.fps, source.count) == (10.0, 20)
+        assert [frame.timestamp for frame in source] == pytest.approx([i / 10 for i in range(20)])
+
+
+def test_a_folder_gives_its_images_by_name(tmp_path: Path) -> None:
+    with open_source(write_folder(tmp_path / "images")) as source:
+        assert (source.count, source.width, source.height) == (3, 64, 48)
+        levels = [round(float(frame.image.mean()), -1) for frame in source]
+    assert levels == [50, 100, 150]
+
+
+def test_arrays_are_given_as_they_are() -> None:
+    arrays = [picture(1), picture(2)]
+    source = open_source(arrays)
+    assert source.count == 2
+    for array, frame in zip(arrays, source, strict=True):
+        assert frame.image is array
+        assert frame.timestamp is None
+
+
+def test_a_generator_is_read_one_by_one() -> None:
+    read: list[int] = []
+
+    def arrays() -> Iterator[NDArray[np.uint8]]:
+        for index in range(5):
+            read.append(index)
+            yield picture(index)
+
+    source = open_source(arrays())
+    assert source.count is None
+    next(iter(source))
+    assert read == [0]
+
+
+def test_a_strided_view_is_made_contiguous() -> None:
+    (frame,) = open_source([picture(9)[:, ::2]])
+    assert frame.image.flags.c_contiguous
+    assert frame.image.shape == (48, 32, 3)
+
+
+def write_text(path: Path) -> Path:
+    path.write_text("This is not a video.\n" * 100)
+    return path
+
+
+def write_headless(folder: Path) -> Path:
+    whole = write_video(folder / "whole.mp4").read_bytes()  # the index is at the end
+    path = folder / "headless.mp4"
+    path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+def write_empty(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda p: p / "missing.mp4", "there is no file"),
+        (lambda p: write_text(p / "text.mp4"), "not a video"),
+        (lambda p: write_text(p / "text.txt"), "no video in it"),
+        (lambda p: write_headless(p), "truncated MP4 file"),
+        (lambda p: write_empty(p), "no images"),
+        (lambda _: "camera:first", "by its number"),
+        (lambda _: "camera:99", "/dev/video99 can't be opened"),
+        (lambda _: "/dev/video99", "can't be opened"),
+        (lambda _: "http://127.0.0.1:9/v.mp4", "can't be opened"),
+        (lambda _: "nonsense://x", "can't be opened"),
+        (lambda _: [], "no frames"),
+        (lambda _: [np.zeros((4, 4), np.uint8)], r"not uint8 \(4, 4\)"),
+        (lambda _: [np.zeros((4, 4, 3), np.float32)], "not float32"),
+        (lambda _: [np.zeros((0, 4, 3), np.uint8)], "4x0"),
+    ],
+)
+def test_what_cannot_be_a_source_is_refused_with_its_reason(
+    tmp_path: Path, make: Callable[[Path], Path], reason: str
+) -> None:
+    with pytest.raises(SourceError, match=reason):
+        open_source(make(tmp_path))
+
+
+def read_all(source: Source) -> tuple[int, str]:
+    count = 0
+    with source:
+        try:
+            for _ in source:
+                count += 1
+        except SourceError as error:
+            return count, str(error)
+    raise AssertionError("the damage was not noticed")
+
+
+def test_a_cut_video_gives_what_it_has_and_then_says_so(tmp_path: Path) -> None:
+    count, said = read_all(open_source(write_cut_video(tmp_path)))
+    assert 0 < count < 200
+    assert f"{count} of 200 frames could be decoded" in said
+
+
+def test_a_video_with_garbage_in_it_says_so_at_its_end(tmp_path: Path) -> None:
+    data = bytearray(write_video(tmp_path / "v.mp4", frames=200, options={"movflags": "+faststart"}).read_bytes())
+    middle = (data.index(b"mdat") + len(data)) // 2
+    data[middle : middle + 200] = b"\xa5" * 200
+    path = tmp_path / "garbage.mp4"
+    path.write_bytes(data)
+    count, said = read_all(open_source(path))
+    assert 0 < count < 200
+    assert "is damaged" in said
+
+
+def test_a_broken_image_in_a_folder_is_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "images")
+    (folder / "bb.png").write_bytes((folder / "b.png").read_bytes()[:40])
+    count, said = read_all(open_source(folder))
+    assert count == 2
+    assert "bb.png" in said

@@ -1,0 +1,58 @@
+"""Both clients behind one face, so that each test is one for both."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from keywarp.client import AsyncClient, Client, FrameResult
+
+
+class Twin:
+    """Uses one of the two clients."""
+
+    def __init__(self, kind: str) -> None:
+        self._async = kind == "async"
+
+    def call(self, address: str, method: str, *args: object, **options: object) -> Any:
+        """Call one method of the client."""
+        if not self._async:
+            with Client(address, timeout=10) as client:
+                return getattr(client, method)(*args, **options)
+
+        async def call() -> Any:
+            async with AsyncClient(address, timeout=10) as client:
+                return await getattr(client, method)(*args, **options)
+
+        return asyncio.run(call())
+
+    def stream(
+        self,
+        address: str,
+        source: Any,
+        *,
+        at_most: int | None = None,
+        watch: Callable[[FrameResult], None] = lambda _: None,
+        **options: Any,
+    ) -> list[FrameResult]:
+        """Stream a source, and leave after `at_most` results without closing anything by hand."""
+        if not self._async:
+            results = []
+            with Client(address, timeout=10) as client:
+                for result in client.stream(source, **options):
+                    watch(result)
+                    results.append(result)
+                    if len(results) == at_most:
+                        break
+            return results
+
+        async def stream() -> list[FrameResult]:
+            results = []
+            async with AsyncClient(address, timeout=10) as client:
+                async for result in client.stream(source, **options):
+                    watch(result)
+                    results.append(result)
+                    if len(results) == at_most:
+                        break
+            return results
+
+        return asyncio.run(stream())
