@@ -65,6 +65,6 @@ def serve(
     logging.basicConfig(level=levels[log_level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         run(settings)
-    except EngineError as error:
+    except (EngineError, OSError) as error:
         typer.echo(f"keywarp serve: {error}", err=True)
         raise typer.Exit(1) from error

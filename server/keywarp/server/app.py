@@ -1,0 +1,40 @@
+"""The FastAPI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from keywarp.server import problems, rest
+from keywarp.server.service import Service
+from keywarp.server.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application; its service: `service_of`. Models are loaded when it starts.
+
+    Run it with `keywarp.server.run`, which drains it before it stops, or with any ASGI server that has a limit on
+    WebSocket messages.
+
+    Raises:
+        BundleError: A bundle can't be used, there is none, or not the default one.
+    """
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(title="Keywarp", version=version("keywarp"), lifespan=lifespan)
+    app.state.service = service
+    app.include_router(rest.router)
+    problems.install(app)
+    return app
+
+
+def service_of(app: FastAPI) -> Service:
+    """The service of an application."""
+    service: Service = app.state.service
+    return service

@@ -1,0 +1,291 @@
+"""One WebSocket conversation of protocol `keywarp.v1`: a state machine and a pipeline.
+
+    receive -> inbox -> decode -> device -> outbox -> send
+
+The stages overlap: while a frame is on the device, the next is being decoded and the one before encoded. The inbox is
+bounded by the credit, the outbox by its size; whoever can't go on makes those before it wait, up to the client, who
+gets no more credit. Receiving never waits for anything, so a client that vanishes is noticed at once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import assert_never
+
+from fastapi import WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, ValidationError
+
+from keywarp.protocol import (
+    ClientMessage,
+    CloseCode,
+    Credit,
+    Done,
+    End,
+    Error,
+    FrameHeader,
+    FramingError,
+    Hello,
+    Ready,
+    Result,
+    unpack,
+)
+from keywarp.server.decoders import open_decoder
+from keywarp.server.errors import (
+    BadMessageError,
+    CreditExceededError,
+    DrainingError,
+    FrameRefusedError,
+    HelloTimeoutError,
+    InternalError,
+    ServerError,
+    StreamGoneError,
+)
+from keywarp.server.models import describe
+from keywarp.server.pictures import Damage, Decoder, Picture
+from keywarp.server.service import Service
+from keywarp.server.stream import Pending, Stream
+
+log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """What the client may say now."""
+
+    GREETING = "`hello`"
+    STREAMING = "a frame or `end`"
+    ENDING = "nothing after `end`"
+
+
+class _Token(Enum):
+    """What goes through the pipeline besides content."""
+
+    CONSUMED = auto()  # a message was decoded entirely
+    END = auto()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Arrived:
+    header: FrameHeader
+    payload: memoryview
+    at: float  # monotonic seconds
+
+
+class _VanishedError(Exception):
+    """The client is gone: there is nobody to tell anything."""
+
+
+class Conversation:
+    """From an accepted connection to its close."""
+
+    def __init__(self, websocket: WebSocket, service: Service) -> None:
+        self._websocket = websocket
+        self._service = service
+        self._state = State.GREETING
+        self._stopping = False  # the server is
+        self._received = 0  # binary messages
+        self._credit = self._announced = service.settings.credit  # binary messages since the start
+        self._inbox: asyncio.Queue[_Arrived | _Token] = asyncio.Queue()
+        self._outbox: asyncio.Queue[Pending | Error | ServerError | _Token] = asyncio.Queue(1)
+        self._frames = self._key_frames = self._errors = 0
+
+    async def run(self, stream_id: str) -> None:
+        """Hold the conversation. Every way out frees the stream, or leaves it as free as it was."""
+        try:
+            await self._converse(stream_id)
+        except (_VanishedError, WebSocketDisconnect):
+            log.info("stream %s: the client vanished", stream_id)
+        except ServerError as error:
+            log.info("stream %s: refused: %r", stream_id, error.problem.detail)
+            await self._refuse(error)
+        except Exception:
+            log.exception("stream %s: a fault of the server", stream_id)
+            await self._refuse(InternalError("the server failed: its log says more"))
+
+    async def _converse(self, stream_id: str) -> None:
+        hello = await self._greet()
+        stream = self._service.streams.get(stream_id)
+        ours = stream is None  # then the stream lives as long as the conversation
+        if stream is None:
+            stream = self._service.create_stream(hello, stream_id)
+        else:
+            self._service.refuse_if_draining()
+            _refuse_if_different(stream, hello)
+        try:
+            async with stream.connected():
+                with self._service.conversation():
+                    await self._pipeline(stream, hello)
+        finally:
+            if ours:
+                await self._service.streams.remove(stream, f"the connection of stream {stream_id!r} ended")
+
+    async def _greet(self) -> Hello:
+        timeout = self._service.settings.hello_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                message = await self._hear()
+        except TimeoutError:
+            raise HelloTimeoutError(f"no `hello` within {timeout:g} s") from None
+        if not isinstance(message, Hello):
+            raise self._unexpected(message)
+        return message
+
+    async def _pipeline(self, stream: Stream, hello: Hello) -> None:
+        self._state = State.STREAMING
+        await self._say(
+            Ready(
+                stream=stream.id,
+                model=describe(stream.engine),
+                interval=stream.interval,
+                credit=self._credit,
+                max_message_bytes=self._service.settings.max_message_bytes,
+            )
+        )
+        decoder = open_decoder(hello, self._service.settings.max_pixels)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watches = [
+                    tasks.create_task(self._receive()),
+                    tasks.create_task(self._watch_stream(stream)),
+                    tasks.create_task(self._watch_server()),
+                ]
+                tasks.create_task(self._decode(stream, decoder))
+                await self._send(stream)
+                for watch in watches:
+                    watch.cancel()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            await asyncio.get_running_loop().run_in_executor(self._service.pool, decoder.close)
+        if self._state is not State.ENDING:
+            raise DrainingError("the server stops: connect again in a few seconds")
+        await self._say(Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors))
+        await self._websocket.close(CloseCode.NORMAL)
+        log.info("stream %s: done, %d frames, %d errors", stream.id, self._frames, self._errors)
+
+    # -- the stages ----------------------------------------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        while True:
+            message = await self._hear()
+            if self._stopping:
+                continue
+            match message:
+                case (FrameHeader() as header, memoryview() as payload) if self._state is State.STREAMING:
+                    self._received += 1
+                    if self._received > self._credit:
+                        raise CreditExceededError(f"{self._received} messages sent, but the credit is {self._credit}")
+                    self._inbox.put_nowait(_Arrived(header, payload, time.monotonic()))
+                case End() if self._state is State.STREAMING:
+                    self._state = State.ENDING
+                    self._inbox.put_nowait(_Token.END)
+                case _:
+                    raise self._unexpected(message)
+
+    async def _decode(self, stream: Stream, decoder: Decoder) -> None:
+        try:
+            while isinstance(arrived := await self._inbox.get(), _Arrived):
+                waited = time.monotonic() - arrived.at
+                await self._submit(stream, decoder.decode(arrived.header, arrived.payload), waited)
+                self._credit += 1
+                await self._outbox.put(_Token.CONSUMED)
+            await self._submit(stream, decoder.finish(), 0.0)
+        except ServerError as error:  # told when it is its turn, after the results of what came before
+            await self._outbox.put(error)
+        else:
+            await self._outbox.put(_Token.END)
+
+    async def _submit(self, stream: Stream, items: Iterator[Picture | Damage], waited: float) -> None:
+        while item := await self._service.step(items):
+            match item:
+                case Picture():
+                    await self._outbox.put(await stream.submit(item, waited))
+                case Damage():
+                    index = stream.skip(item.error)
+                    await self._outbox.put(Error(problem=item.error.problem, fatal=False, frame=index, id=item.id))
+                case _:
+                    assert_never(item)
+
+    async def _send(self, stream: Stream) -> None:
+        while (item := await self._outbox.get()) is not _Token.END:
+            match item:
+                case Pending():
+                    await self._say(await self._answer(stream, item))
+                case Error():
+                    self._errors += 1
+                    await self._say(item.model_copy(update={"credit": self._news()}))
+                case ServerError():
+                    raise item
+                case _Token.CONSUMED:
+                    if news := self._news():
+                        await self._say(Credit(credit=news))
+
+    async def _answer(self, stream: Stream, pending: Pending) -> Result | Error:
+        try:
+            result = await stream.result(pending)
+        except FrameRefusedError as error:
+            self._errors += 1
+            return Error(
+                problem=error.problem, fatal=False, frame=pending.index, id=pending.picture.id, credit=self._news()
+            )
+        self._frames += 1
+        self._key_frames += result.kind == "key"
+        return result.model_copy(update={"credit": self._news()})
+
+    async def _watch_stream(self, stream: Stream) -> None:
+        await stream.gone.wait()
+        raise StreamGoneError(stream.gone_because)
+
+    async def _watch_server(self) -> None:
+        await self._service.draining.wait()
+        self._stopping = True
+        if self._state is State.STREAMING:
+            self._inbox.put_nowait(_Token.END)
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    async def _hear(self) -> Hello | End | tuple[FrameHeader, memoryview]:
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise _VanishedError
+        if (data := message.get("bytes")) is not None:
+            try:
+                return unpack(data)
+            except FramingError as error:
+                raise BadMessageError(str(error)) from error
+        try:
+            return ClientMessage.validate_json(message["text"])
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in error.errors())
+            raise BadMessageError(f"expected {self._state}, got a text message that isn't valid: {faults}") from error
+
+    async def _say(self, message: BaseModel) -> None:
+        await self._websocket.send_text(message.model_dump_json(exclude_none=True))
+
+    async def _refuse(self, error: ServerError) -> None:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: already closed
+            await self._say(Error(problem=error.problem, fatal=True))
+            await self._websocket.close(error.close, error.close_reason)
+
+    def _news(self) -> int | None:
+        """The credit, if it has grown since the client was last told."""
+        if self._credit == self._announced:
+            return None
+        self._announced = self._credit
+        return self._credit
+
+    def _unexpected(self, message: Hello | End | tuple[FrameHeader, memoryview]) -> BadMessageError:
+        came = "a frame" if isinstance(message, tuple) else f"`{message.type}`"
+        return BadMessageError(f"expected {self._state}, got {came}")
+
+
+def _refuse_if_different(stream: Stream, hello: Hello) -> None:
+    """A stream that exists keeps its settings."""
+    model = stream.engine.bundle.name
+    if hello.model not in (None, model):
+        raise BadMessageError(f"stream {stream.id!r} runs model {model!r}, not {hello.model[:64]!r}")
+    if hello.interval not in (None, stream.interval):
+        raise BadMessageError(f"stream {stream.id!r} has key interval {stream.interval}, not {hello.interval}")

@@ -1,0 +1,163 @@
+"""What the server refuses, as exceptions; each knows its HTTP status, WebSocket close code and metric label.
+
+ServerError
+├── BadMessageError        400 / 4400  not a message of the protocol, or not at this point
+├── UnknownModelError      404 / 4404
+├── UnknownStreamError     404 / 4404
+├── HelloTimeoutError      408 / 4408  connected, but never said hello
+├── StreamConflictError    409 / 4409  the stream exists already, or another connection feeds it
+├── StreamGoneError        410 / 4410  deleted, or expired while idle
+├── TooLargeError          413 / 1009  a message or body of too many bytes
+├── CreditExceededError    429 / 4429  more messages than the credit allows
+├── TooManyStreamsError    429 / 1013
+├── InternalError          500 / 1011
+├── NotReadyError          503 / 1013  the models are still being loaded
+├── DrainingError          503 / 1012  the server stops
+├── BadVideoError          422 / 4422  the video can't be decoded
+└── FrameRefusedError                  one frame's fault; its stream goes on
+    ├── TooManyPixelsError 413
+    ├── NotAnImageError    415
+    ├── DamagedImageError  422
+    ├── DamagedVideoError  422
+    └── FrameFailedError   500             the engine failed on it
+"""
+
+from http import HTTPStatus
+from typing import ClassVar
+
+from keywarp.protocol import CloseCode, Problem
+
+_MAX_DETAIL = 500  # characters
+_MAX_CLOSE_REASON = 123  # bytes (RFC 6455, section 5.5)
+
+
+class ServerError(Exception):
+    """Base class: a refusal whose message is meant for the client (so never a path, never a trace)."""
+
+    status: ClassVar[HTTPStatus]
+    close: ClassVar[CloseCode]
+    reason: ClassVar[str]  # in metrics
+
+    @property
+    def problem(self) -> Problem:
+        """The RFC 9457 form."""
+        return Problem(title=self.status.phrase, status=self.status, detail=str(self)[:_MAX_DETAIL])
+
+    @property
+    def close_reason(self) -> str:
+        """The message, cut to what a close frame holds."""
+        return str(self).encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
+
+
+class BadMessageError(ServerError):
+    """Not a message of the protocol, or not at this point."""
+
+    status, close, reason = HTTPStatus.BAD_REQUEST, CloseCode.BAD_MESSAGE, "bad_message"
+
+
+class UnknownModelError(ServerError):
+    """No model of this name is loaded."""
+
+    status, close, reason = HTTPStatus.NOT_FOUND, CloseCode.NOT_FOUND, "unknown_model"
+
+
+class UnknownStreamError(ServerError):
+    """No stream has this id."""
+
+    status, close, reason = HTTPStatus.NOT_FOUND, CloseCode.NOT_FOUND, "unknown_stream"
+
+
+class HelloTimeoutError(ServerError):
+    """The client connected, but never said hello."""
+
+    status, close, reason = HTTPStatus.REQUEST_TIMEOUT, CloseCode.HELLO_TIMEOUT, "hello_timeout"
+
+
+class StreamConflictError(ServerError):
+    """The stream exists already, or another connection feeds it."""
+
+    status, close, reason = HTTPStatus.CONFLICT, CloseCode.STREAM_BUSY, "stream_conflict"
+
+
+class StreamGoneError(ServerError):
+    """The stream was deleted, or expired while idle."""
+
+    status, close, reason = HTTPStatus.GONE, CloseCode.STREAM_GONE, "stream_gone"
+
+
+class TooLargeError(ServerError):
+    """A body of too many bytes."""
+
+    status, close, reason = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CloseCode.MESSAGE_TOO_BIG, "too_large"
+
+
+class CreditExceededError(ServerError):
+    """The client sent more messages than its credit allows."""
+
+    status, close, reason = HTTPStatus.TOO_MANY_REQUESTS, CloseCode.CREDIT_EXCEEDED, "credit_exceeded"
+
+
+class TooManyStreamsError(ServerError):
+    """The server has as many streams as it may."""
+
+    status, close, reason = HTTPStatus.TOO_MANY_REQUESTS, CloseCode.TRY_AGAIN_LATER, "too_many_streams"
+
+
+class InternalError(ServerError):
+    """A fault of ours; the log has the details."""
+
+    status, close, reason = HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, "internal"
+
+
+class NotReadyError(ServerError):
+    """The models are still being loaded."""
+
+    status, close, reason = HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.TRY_AGAIN_LATER, "not_ready"
+
+
+class DrainingError(ServerError):
+    """The server finishes what it has and takes nothing new."""
+
+    status, close, reason = HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, "draining"
+
+
+class BadVideoError(ServerError):
+    """The video can't be decoded."""
+
+    status, close, reason = HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MEDIA, "bad_video"
+
+
+class FrameRefusedError(ServerError):
+    """One frame's fault: it is answered with an error, and its stream goes on."""
+
+    close = CloseCode.BAD_MEDIA
+
+
+class TooManyPixelsError(FrameRefusedError):
+    """The frame is larger than the server decodes."""
+
+    status, reason = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pixels"
+
+
+class NotAnImageError(FrameRefusedError):
+    """Neither JPEG nor PNG nor WebP."""
+
+    status, reason = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_an_image"
+
+
+class DamagedImageError(FrameRefusedError):
+    """It starts like an image, but can't be decoded as a whole."""
+
+    status, reason = HTTPStatus.UNPROCESSABLE_ENTITY, "damaged_image"
+
+
+class DamagedVideoError(FrameRefusedError):
+    """One access unit of a video can't be decoded."""
+
+    status, reason = HTTPStatus.UNPROCESSABLE_ENTITY, "damaged_video"
+
+
+class FrameFailedError(FrameRefusedError):
+    """The engine failed on this frame; the log has the details."""
+
+    status, reason = HTTPStatus.INTERNAL_SERVER_ERROR, "engine"

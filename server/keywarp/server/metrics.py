@@ -1,0 +1,57 @@
+"""The Prometheus metrics: base units, our own registry, no stream id as a label."""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from keywarp.protocol import Timings
+
+# Seconds: from a propagated frame's post-processing to a key frame on a slow CPU.
+_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """All that `/metrics` shows."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, streams: Callable[[], int], queue_depth: Callable[[], int]) -> None:
+        """Make a fresh set.
+
+        Args:
+            streams: The number of open streams, asked for when scraped.
+            queue_depth: The number of frames that wait for the device or run on it, likewise.
+        """
+        self._registry = CollectorRegistry()
+        self._frames = Counter(
+            "keywarp_frames_total", "Frames with a result.", ("model", "kind"), registry=self._registry
+        )
+        self._errors = Counter(
+            "keywarp_frame_errors_total", "Frames with an error.", ("reason",), registry=self._registry
+        )
+        self._stages = Histogram(
+            "keywarp_stage_seconds",
+            "Time of one frame in one stage.",
+            ("stage",),
+            registry=self._registry,
+            buckets=_BUCKETS,
+        )
+        Gauge("keywarp_streams", "Open streams.", registry=self._registry).set_function(streams)
+        Gauge(
+            "keywarp_queue_depth", "Frames that wait for the device or run on it.", registry=self._registry
+        ).set_function(queue_depth)
+
+    def frame(self, model: str, kind: str, timings: Timings) -> None:
+        """Count one result."""
+        self._frames.labels(model, kind).inc()
+        for stage, seconds in timings:
+            self._stages.labels(stage).observe(seconds)
+
+    def error(self, reason: str) -> None:
+        """Count one frame answered with an error."""
+        self._errors.labels(reason).inc()
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self._registry)

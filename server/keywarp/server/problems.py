@@ -1,0 +1,92 @@
+"""Every error over HTTP as RFC 9457 problem details."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from keywarp.protocol import Problem
+from keywarp.server.errors import InternalError, ServerError
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+_RETRY_AFTER = {HTTPStatus.TOO_MANY_REQUESTS: "5", HTTPStatus.SERVICE_UNAVAILABLE: "5"}  # seconds
+
+
+def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """One problem as a response."""
+    headers = dict(headers or {})
+    if seconds := _RETRY_AFTER.get(HTTPStatus(problem.status)):
+        headers.setdefault("Retry-After", seconds)
+    return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
+
+
+def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route for OpenAPI."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {int(s): {"description": s.phrase, "model": Problem, "content": content} for s in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` this way."""
+    app.add_exception_handler(ServerError, _server_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(_FaultMiddleware)
+
+
+async def _server_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ServerError)
+    return problem_response(error.problem)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    detail = "" if error.detail == status.phrase else error.detail
+    headers = dict(error.headers) if error.headers else None
+    return problem_response(Problem(title=status.phrase, status=status, detail=detail), headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return problem_response(Problem(title=status.phrase, status=status, detail=detail[:500]))
+
+
+class _FaultMiddleware:
+    """Answers a fault of ours with 500, without the details, and logs it once.
+
+    A handler for `Exception` would answer too, but Starlette then lets the exception go on to the ASGI server, which
+    logs it again and drops the connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if started:
+                raise
+            log.exception("%s %r failed", scope["method"], scope["path"][:200])
+            response = problem_response(InternalError("the server failed: its log says more").problem)
+            await response(scope, receive, send)

@@ -1,0 +1,168 @@
+"""The HTTP and WebSocket routes."""
+
+import asyncio
+import time
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, WebSocket
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import HTTPConnection
+
+from keywarp.protocol import SUBPROTOCOL, CreateStream, FrameHeader, ModelInfo, Result, StreamInfo
+from keywarp.protocol.messages import StreamId
+from keywarp.server.conversation import Conversation
+from keywarp.server.errors import BadMessageError, FrameRefusedError, ServerError, TooLargeError
+from keywarp.server.images import decode_image
+from keywarp.server.models import describe
+from keywarp.server.pictures import Picture
+from keywarp.server.problems import documented, problem_response
+from keywarp.server.service import Service
+
+router = APIRouter()
+_stream_id = TypeAdapter[str](StreamId)
+
+
+def _service(connection: HTTPConnection) -> Service:
+    service: Service = connection.app.state.service
+    return service
+
+
+Serving = Annotated[Service, Depends(_service)]
+Id = Annotated[StreamId, Path(description="The stream's id.")]
+
+NOT_FOUND = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+REFUSED = documented(HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+BAD_FRAME = documented(
+    HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+)
+
+# -- the server itself -------------------------------------------------------------------------------------------------
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Whether the process lives."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INTERNAL_SERVER_ERROR))
+async def readyz(service: Serving) -> dict[str, str]:
+    """Whether streams can be created: the models are loaded and warm, and the server doesn't stop."""
+    service.refuse_if_draining()
+    _ = service.models
+    return {"status": "ready"}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(service: Serving) -> Response:
+    """Prometheus metrics."""
+    return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+@router.get("/v1/models", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+async def list_models(service: Serving) -> list[ModelInfo]:
+    """The loaded models."""
+    return [describe(engine) for engine in service.models]
+
+
+@router.get("/v1/models/{name}", responses=NOT_FOUND)
+async def show_model(name: str, service: Serving) -> ModelInfo:
+    """One loaded model."""
+    return describe(service.models[name])
+
+
+# -- streams -----------------------------------------------------------------------------------------------------------
+
+
+@router.post("/v1/streams", status_code=HTTPStatus.CREATED, responses=NOT_FOUND | REFUSED)
+async def create_stream(request: CreateStream, service: Serving, response: Response) -> StreamInfo:
+    """Create a stream, for single frames or for a WebSocket connection. Idle, it expires."""
+    stream = service.create_stream(request, request.id)
+    response.headers["Location"] = f"/v1/streams/{stream.id}"
+    return stream.info
+
+
+@router.get("/v1/streams")
+async def list_streams(service: Serving) -> list[StreamInfo]:
+    """All streams."""
+    return [stream.info for stream in service.streams]
+
+
+@router.get("/v1/streams/{stream_id}", responses=NOT_FOUND)
+async def show_stream(stream_id: Id, service: Serving) -> StreamInfo:
+    """One stream."""
+    return service.streams[stream_id].info
+
+
+@router.delete("/v1/streams/{stream_id}", status_code=HTTPStatus.NO_CONTENT, responses=NOT_FOUND)
+async def delete_stream(stream_id: Id, service: Serving) -> None:
+    """Delete a stream; a connection that feeds it is closed."""
+    await service.streams.remove(service.streams[stream_id], f"stream {stream_id!r} was deleted")
+
+
+@router.post(
+    "/v1/streams/{stream_id}/frames",
+    responses=NOT_FOUND | BAD_FRAME,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                t: {"schema": {"type": "string", "format": "binary"}} for t in ("image/jpeg", "image/png", "image/webp")
+            },
+        }
+    },
+)
+async def process_frame(
+    stream_id: Id, header: Annotated[FrameHeader, Query()], request: Request, service: Serving
+) -> Result:
+    """Process one JPEG, PNG or WebP image as the stream's next frame."""
+    service.refuse_if_draining()
+    stream = service.streams[stream_id]
+    body = await _body(request, service.settings.max_message_bytes)
+    async with stream.single_frame():
+        with service.conversation():
+            started = time.perf_counter()
+            try:
+                pixels = await asyncio.get_running_loop().run_in_executor(
+                    service.pool, decode_image, body, service.settings.max_pixels
+                )
+            except FrameRefusedError as error:
+                stream.skip(error)
+                raise
+            picture = Picture(pixels, header.id, header.timestamp, time.perf_counter() - started)
+            return await stream.result(await stream.submit(picture))
+
+
+@router.websocket("/v1/streams/{stream_id}/ws")
+async def converse(websocket: WebSocket, stream_id: str, service: Serving) -> None:
+    """The protocol `keywarp.v1`: see `keywarp.protocol.messages`."""
+    try:
+        if SUBPROTOCOL not in websocket.scope["subprotocols"]:
+            raise BadMessageError(f"the WebSocket subprotocol must be {SUBPROTOCOL!r}")
+        try:
+            _stream_id.validate_python(stream_id)
+        except ValidationError as error:
+            raise BadMessageError(f"not a stream id: {error.errors()[0]['msg']}") from error
+        service.refuse_if_draining()
+    except ServerError as error:
+        await websocket.send_denial_response(problem_response(error.problem))
+        return
+    await websocket.accept(SUBPROTOCOL)
+    await Conversation(websocket, service).run(stream_id)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Read a body, but no more of it than allowed."""
+    error = TooLargeError(f"the body is larger than {limit} bytes")
+    if (length := request.headers.get("content-length", "0")).isdecimal() and int(length) > limit:
+        raise error
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise error
+    return bytes(body)

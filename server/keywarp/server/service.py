@@ -1,0 +1,140 @@
+"""The service: everything that lives as long as the server does."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Executor as Pool
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+from keywarp.engines import BundleError, Executor
+from keywarp.protocol import StreamOptions
+from keywarp.server.errors import DrainingError, InternalError, NotReadyError
+from keywarp.server.metrics import Metrics
+from keywarp.server.models import Models, find_bundles
+from keywarp.server.settings import Settings
+from keywarp.server.stream import Stream, Workshop
+from keywarp.server.streams import Streams
+
+_Item = TypeVar("_Item")
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """Models, streams and the threads that work for them; loading, then ready, then draining."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Check the bundles; nothing runs before `running`.
+
+        Raises:
+            BundleError: A bundle can't be used, or there is none, or not the default one.
+        """
+        self.settings = settings
+        self.streams = Streams(settings.max_streams, settings.idle_timeout)
+        self.failure: Exception | None = None  # why the models can't be loaded
+        self.draining = asyncio.Event()
+        self._bundles = find_bundles(settings.models)
+        names = [bundle.name for bundle in self._bundles]
+        if settings.default_model not in (None, *names):
+            raise BundleError(f"there is no model {settings.default_model!r}; there are: {', '.join(names)}")
+        self._models: Models | None = None
+        executor = Executor()
+        self.metrics = Metrics(lambda: len(self.streams), lambda: executor.depth)
+        # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
+        pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
+        self._workshop = Workshop(executor, pool, self.metrics)
+        self._conversations = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    @property
+    def pool(self) -> Pool:
+        """Threads for short work that would hold up the event loop."""
+        return self._workshop.pool
+
+    @property
+    def models(self) -> Models:
+        """The models.
+
+        Raises:
+            NotReadyError: They are still being loaded.
+            InternalError: They can't be.
+        """
+        if self.failure:
+            raise InternalError("the models could not be loaded: see the server's log")
+        if self._models is None:
+            raise NotReadyError("the models are still being loaded: try again in a few seconds")
+        return self._models
+
+    def refuse_if_draining(self) -> None:
+        """Raise `DrainingError` if the server takes nothing new."""
+        if self.draining.is_set():
+            raise DrainingError("the server stops: connect again in a few seconds")
+
+    def create_stream(self, options: StreamOptions, id_: str | None) -> Stream:
+        """Add a stream.
+
+        Raises:
+            ServerError: See `models`, `Models.__getitem__`, `Streams.create`, `refuse_if_draining`.
+        """
+        self.refuse_if_draining()
+        return self.streams.create(id_, self.models[options.model], options.interval, self._workshop)
+
+    async def step(self, items: Iterator[_Item]) -> _Item | None:
+        """Run an iterator up to its next item on a thread of the pool.
+
+        Returns:
+            The item; None: there is none. Even if this is cancelled, no thread is in the iterator any more afterwards.
+        """
+        step = asyncio.get_running_loop().run_in_executor(self._workshop.pool, next, items, None)
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            await asyncio.wait([step])
+            step.exception()  # seen
+            raise
+
+    @contextmanager
+    def conversation(self) -> Iterator[None]:
+        """Whatever `drain` must wait for."""
+        self._conversations += 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._conversations -= 1
+            if not self._conversations:
+                self._quiet.set()
+
+    async def drain(self) -> None:
+        """Take nothing new, and wait for what is under way, at most the time that the settings allow."""
+        self.draining.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_timeout):
+                await self._quiet.wait()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Load the models in the background, and free everything at the end."""
+        tasks = asyncio.create_task(self._load()), asyncio.create_task(self.streams.expire())
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.streams.close()
+            await asyncio.to_thread(self._workshop.executor.close)
+            self._workshop.pool.shutdown(wait=True)
+
+    async def _load(self) -> None:
+        try:
+            self._models = await asyncio.to_thread(Models.load, self._bundles, self.settings)
+        except Exception as error:
+            log.exception("the models can't be loaded")
+            self.failure = error
+        else:
+            log.info("ready: %s", ", ".join(engine.bundle.name for engine in self._models))

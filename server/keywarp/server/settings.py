@@ -1,0 +1,35 @@
+"""The server's settings and limits: one frozen object."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from keywarp.engines import BackendName, Precision
+
+
+class Settings(BaseModel):
+    """What an operator decides. Times are seconds, sizes bytes.
+
+    The limits bound what one stream can hold in memory: `credit` messages of `max_message_bytes`, and about five
+    decoded frames of 3 x `max_pixels`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: Path  # a folder of bundles, or one bundle
+    default_model: str | None = None  # None: the first by name
+    backend: BackendName = "auto"
+    precision: Precision = "auto"
+    threads: int = Field(default=0, ge=0)  # of the inference; 0: the backend decides
+    cache: Path | None = None  # compiled engines; None: the engine's default
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)  # 0: any free one
+
+    max_streams: int = Field(default=64, ge=1)
+    max_message_bytes: int = Field(default=16 * 2**20, ge=1024)  # one WebSocket message, one REST body
+    max_pixels: int = Field(default=4096 * 4096, ge=1)  # of one frame
+    credit: int = Field(default=8, ge=1)  # messages that a WebSocket client may be ahead
+    idle_timeout: float = Field(default=30.0, gt=0)  # without a frame, a stream expires
+    hello_timeout: float = Field(default=10.0, gt=0)  # from the connection to `hello`
+    drain_timeout: float = Field(default=20.0, gt=0)  # for finishing what was queued when the server is told to stop

@@ -1,0 +1,234 @@
+"""One stream: its order, its key-frame state, its counters."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor as Pool
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from keywarp.engines import Engine, Executed, Executor, FixedInterval, FrameKind, StreamSession
+from keywarp.protocol import Result, StreamInfo, Timings
+from keywarp.server.errors import (
+    FrameFailedError,
+    ServerError,
+    StreamConflictError,
+    StreamGoneError,
+)
+from keywarp.server.metrics import Metrics
+from keywarp.server.pictures import Picture
+from keywarp.server.results import encode_segmentation
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all streams share to get their frames processed."""
+
+    executor: Executor  # the device
+    pool: Pool  # threads for decoding and encoding
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pending:
+    """A frame that waits for the device or is on it."""
+
+    index: int  # position in the stream
+    picture: Picture
+    waited: float  # seconds, before it was decoded and before it could be submitted
+    job: Future[Executed]
+    done: asyncio.Future[Executed]  # the same for the event loop; never cancelled by itself, so it ends when `job` does
+
+
+class Stream:
+    """One stream. Frames enter by `submit` (or `skip`) in order, and each one's result is fetched by `result`."""
+
+    def __init__(self, id_: str, engine: Engine, interval: int, workshop: Workshop) -> None:
+        self.id = id_
+        self.engine = engine
+        self.interval = interval
+        self.turn = asyncio.Lock()  # for those who feed single frames
+        self.gone = asyncio.Event()
+        self.gone_because = ""
+        self._workshop = workshop
+        self._session = StreamSession(engine, FixedInterval(interval))
+        self._connected = False
+        self._next = 0
+        self._size: tuple[int, ...] | None = None  # of the frames that the engine was last prepared for
+        self._preparing = False
+        self._pending: set[Pending] = set()
+        self._created = self._touched = time.monotonic()
+        self._frames = self._key_frames = self._errors = 0
+
+    @property
+    def idle(self) -> float:
+        """Seconds since something last happened; 0 while a frame is being processed."""
+        return 0.0 if self._pending or self._preparing else time.monotonic() - self._touched
+
+    @property
+    def info(self) -> StreamInfo:
+        """What clients are told of it."""
+        return StreamInfo(
+            id=self.id,
+            model=self.engine.bundle.name,
+            interval=self.interval,
+            connected=self._connected,
+            age=time.monotonic() - self._created,
+            idle=self.idle,
+            frames=self._frames,
+            key_frames=self._key_frames,
+            errors=self._errors,
+        )
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Let one connection feed it, and nothing else meanwhile.
+
+        Raises:
+            StreamConflictError: Another connection does, or single frames are coming in.
+        """
+        if self._connected or self.turn.locked():
+            raise StreamConflictError(f"another connection feeds stream {self.id!r}")
+        self._connected = True
+        try:
+            await self._settle()
+            self._session.interrupt()  # nobody knows what happened between the last connection and this one
+            yield
+        finally:
+            self._connected = False
+            self._touched = time.monotonic()
+            self._cancel()
+
+    @asynccontextmanager
+    async def single_frame(self) -> AsyncIterator[None]:
+        """Feed it one frame, after the single frames that came before.
+
+        Raises:
+            StreamConflictError: A connection feeds it.
+        """
+        if self._connected:
+            raise StreamConflictError(f"a connection feeds stream {self.id!r}")
+        async with self.turn:
+            yield
+
+    def skip(self, error: ServerError) -> int:
+        """Count a frame that couldn't be decoded. It leaves a gap, so the next one becomes a key frame.
+
+        Returns:
+            Its position in the stream.
+        """
+        self._count_error(error)
+        self._next += 1
+        return self._next - 1
+
+    async def submit(self, picture: Picture, waited: float = 0.0) -> Pending:
+        """Queue one frame for the device, after the engine was compiled for frames of its size.
+
+        Args:
+            picture: The frame.
+            waited: Seconds that it waited before it was decoded.
+
+        Raises:
+            StreamGoneError: The stream was closed.
+        """
+        index = self._next
+        self._next += 1
+        started = time.monotonic()
+        if picture.pixels.shape != self._size:
+            await self._prepare(picture.pixels.shape)
+        if self.gone.is_set():
+            raise StreamGoneError(self.gone_because)
+        job = self._workshop.executor.submit(self._session, picture.pixels, index)
+        waited += time.monotonic() - started
+        pending = Pending(index, picture, waited, job, asyncio.wrap_future(job))
+        self._pending.add(pending)
+        pending.done.add_done_callback(lambda _: self._finished(pending))
+        return pending
+
+    async def result(self, pending: Pending) -> Result:
+        """Wait for a frame's result and put it into its wire form.
+
+        Raises:
+            FrameFailedError: The engine failed on it.
+            StreamGoneError: The stream was closed before its turn came.
+        """
+        await asyncio.wait([pending.done])
+        if pending.done.cancelled():
+            raise StreamGoneError(self.gone_because)
+        if error := pending.done.exception():
+            log.error("stream %s, frame %d: the engine failed", self.id, pending.index, exc_info=error)
+            failure = FrameFailedError(f"frame {pending.index} could not be processed")
+            self._count_error(failure)
+            raise failure from error
+        executed, picture = pending.done.result(), pending.picture
+        found = executed.result
+        started = time.perf_counter()
+        segmentation = await asyncio.get_running_loop().run_in_executor(
+            self._workshop.pool, encode_segmentation, found.output.labels, self.engine.bundle.manifest.classes
+        )
+        timings = Timings(
+            decode=picture.decode,
+            queue=pending.waited + executed.queued,
+            inference=found.inference,
+            postprocess=found.postprocess + time.perf_counter() - started,
+        )
+        self._frames += 1
+        self._key_frames += found.kind is FrameKind.KEY
+        self._workshop.metrics.frame(self.engine.bundle.name, found.kind, timings)
+        return Result(
+            stream=self.id,
+            frame=found.index,
+            id=picture.id,
+            timestamp=picture.timestamp,
+            width=found.width,
+            height=found.height,
+            kind=found.kind.value,
+            key_age=found.key_age,
+            timings=timings,
+            segmentation=segmentation,
+        )
+
+    async def close(self, because: str) -> None:
+        """Drop what is queued, wait for what is on the device, and free the state."""
+        self.gone_because = because
+        self.gone.set()
+        self._cancel()
+        await self._settle()
+        self._session.close()
+
+    async def _prepare(self, shape: tuple[int, ...]) -> None:
+        height, width, _ = shape
+        self._preparing = True
+        try:
+            # On a thread of its own, since it may take seconds: other streams' frames mustn't wait.
+            await asyncio.to_thread(self.engine.prepare, height, width)
+            self._size = shape
+        except Exception:
+            # The device will try again, and its failure is told as this frame's.
+            log.exception("stream %s: the engine can't be prepared for %dx%d", self.id, width, height)
+        finally:
+            self._preparing = False
+            self._touched = time.monotonic()
+
+    def _finished(self, pending: Pending) -> None:
+        self._pending.discard(pending)
+        self._touched = time.monotonic()
+        if not pending.done.cancelled():
+            pending.done.exception()  # seen, even if nobody is left to fetch the result
+
+    def _cancel(self) -> None:
+        for pending in self._pending:
+            pass
+
+    async def _settle(self) -> None:
+        if self._pending:
+            await asyncio.wait([pending.done for pending in self._pending])
+
+    def _count_error(self, error: ServerError) -> None:
+        self._touched = time.monotonic()
+        self._errors += 1
+        self._workshop.metrics.error(error.reason)

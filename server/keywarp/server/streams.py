@@ -1,0 +1,90 @@
+"""All streams: limited in number, found by id, expired when idle."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterator
+
+from keywarp.engines import Engine
+from keywarp.server.errors import StreamConflictError, TooManyStreamsError, UnknownStreamError
+from keywarp.server.stream import Stream, Workshop
+
+log = logging.getLogger(__name__)
+
+
+class Streams:
+    """All streams by id."""
+
+    def __init__(self, limit: int, idle_timeout: float) -> None:
+        """Make an empty registry.
+
+        Args:
+            limit: How many streams there may be at once.
+            idle_timeout: Seconds without a frame after which `expire` removes a stream.
+        """
+        self._limit = limit
+        self._idle_timeout = idle_timeout
+        self._streams: dict[str, Stream] = {}
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(tuple(self._streams.values()))
+
+    def __getitem__(self, id_: str) -> Stream:
+        """The stream of this id.
+
+        Raises:
+            UnknownStreamError: There is none.
+        """
+        stream = self.get(id_)
+        if stream is None:
+            raise UnknownStreamError(f"there is no stream {id_[:64]!r}")
+        return stream
+
+    def get(self, id_: str) -> Stream | None:
+        """The stream of this id, if there is one."""
+        return self._streams.get(id_)
+
+    def create(self, id_: str | None, engine: Engine, interval: int | None, workshop: Workshop) -> Stream:
+        """Add a stream.
+
+        Args:
+            id_: None: a random one.
+            engine: Of the stream's model.
+            interval: The key interval; None: the model's default.
+            workshop: Where its frames are processed.
+
+        Raises:
+            StreamConflictError: There is one of this id.
+            TooManyStreamsError: There are as many as there may be.
+        """
+        id_ = id_ or secrets.token_hex(8)
+        if id_ in self._streams:
+            raise StreamConflictError(f"there is already a stream {id_!r}")
+        if len(self._streams) >= self._limit:
+            raise TooManyStreamsError(f"the server has its {self._limit} streams: delete one, or try again later")
+        stream = Stream(id_, engine, interval or engine.bundle.manifest.key_interval, workshop)
+        self._streams[id_] = stream
+        return stream
+
+    async def remove(self, stream: Stream, because: str) -> None:
+        """Remove and close a stream; nothing happens if that was done already."""
+        if self._streams.get(stream.id) is stream:
+            del self._streams[stream.id]
+            await stream.close(because)
+
+    async def expire(self) -> None:
+        """Remove streams that got idle, forever."""
+        while True:
+            await asyncio.sleep(min(1.0, self._idle_timeout / 4))
+            for stream in self:
+                if stream.idle > self._idle_timeout:
+                    log.info("stream %s expired", stream.id)
+                    await self.remove(stream, f"stream {stream.id!r} expired: {self._idle_timeout:g} s without a frame")
+
+    async def close(self) -> None:
+        """Remove all streams."""
+        for stream in self:
+            await self.remove(stream, "the server stops")

@@ -1,0 +1,201 @@
+"""A real server in a thread of this process, and a plain WebSocket client."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from keywarp.protocol import (
+    SUBPROTOCOL,
+    Credit,
+    Done,
+    End,
+    Error,
+    FrameHeader,
+    Hello,
+    Ready,
+    Result,
+    ServerMessage,
+    pack,
+)
+from keywarp.server import Server, Settings
+from tests.server.media import jpeg
+from tests.tiny_bundle import tiny_bundle
+
+PATIENCE = 10.0  # seconds; how long anything may take before a test gives up
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+class Conversation:
+    """The client's side, as plain as a user's script."""
+
+    def __init__(self, socket: ClientConnection, hello: Hello | None) -> None:
+        self.socket = socket
+        self.credit = 0
+        self.sent = 0
+        if hello:
+            self.say(hello)
+            ready = self.hear()
+            assert isinstance(ready, Ready)
+            self.ready = ready
+
+    def say(self, message: Hello | End) -> None:
+        self.socket.send(message.model_dump_json())
+
+    def frame(self, payload: bytes, id_: int | str | None = None, timestamp: float | None = None) -> None:
+        self.sent += 1
+        self.socket.send(pack(FrameHeader(id=id_, timestamp=timestamp), payload))
+
+    def hear(self) -> Ready | Result | Credit | Error | Done:
+        message = ServerMessage.validate_json(self.socket.recv(PATIENCE))
+        if not isinstance(message, Done):
+            self.credit = message.credit or self.credit
+        return message
+
+    def result(self) -> Result:
+        while isinstance(message := self.hear(), Credit):
+            pass
+        assert isinstance(message, Result), message
+        return message
+
+    def error(self) -> Error:
+        while isinstance(message := self.hear(), Credit):
+            pass
+        assert isinstance(message, Error), message
+        return message
+
+    def closed(self) -> int:
+        """Whatever else comes, the close code is the answer."""
+        try:
+            while True:
+                self.socket.recv(PATIENCE)
+        except ConnectionClosed:
+            assert self.socket.close_code is not None
+            return self.socket.close_code
+
+    def stream(self, payloads: list[tuple[int | None, bytes]]) -> tuple[list[Result | Error], Done]:
+        """Send payloads (id, content) as the credit allows, then `end`, and collect all answers."""
+        answers: list[Result | Error] = []
+        waiting = list(payloads)
+        while True:
+            while waiting and self.sent < self.credit:
+                id_, payload = waiting.pop(0)
+                self.frame(payload, id_)
+                if not waiting:
+                    self.say(End())
+            match self.hear():
+                case Result() | Error() as answer:
+                    answers.append(answer)
+                case Done() as done:
+                    assert self.closed() == 1000
+                    return answers, done
+                case _:
+                    pass
+
+
+class Running:
+    """A server that runs."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.service = server.service
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="server")
+
+    def start(self) -> None:
+        self._thread.start()
+        eventually(lambda: self.server.started or not self._thread.is_alive())
+        self.url = self.server.url
+        self.http = httpx.Client(base_url=self.url, timeout=PATIENCE)
+        eventually(lambda: self.http.get("/readyz").is_success)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        self.http.close()
+
+    @contextmanager
+    def connect(self, stream: str, hello: Hello | None = None, **options: Any) -> Iterator[Conversation]:
+        address = self.url.replace("http", "ws", 1) + f"/v1/streams/{stream}/ws"
+        options = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "compression": None, "max_size": None} | options
+        with connect(address, **options) as socket:
+            yield Conversation(socket, hello)
+
+    def frame(self, stream: str, body: bytes | None = None, **query: str) -> httpx.Response:
+        return self.http.post(f"/v1/streams/{stream}/frames", content=jpeg() if body is None else body, params=query)
+
+    def tasks(self) -> list[str]:
+        """Names of the coroutines that run for conversations."""
+        assert self._loop is not None
+        names = [str(task.get_coro()) for task in asyncio.all_tasks(self._loop)]
+        return [name for name in names if "Conversation" in name]
+
+    def threads(self) -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name == "keywarp-mpegts"]
+
+    def hold_device(self) -> Callable[[], None]:
+        """Keep the device busy; the answer ends that."""
+        release = threading.Event()
+        self.service._workshop.executor._pool.submit(release.wait, PATIENCE)
+        return release.set
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self.server.serve()
+
+
+Starter = Callable[..., Running]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one tiny bundle."""
+    path = tmp_path_factory.mktemp("models")
+    tiny_bundle(path / "tiny")
+    return path
+
+
+@pytest.fixture
+def start(models: Path) -> Iterator[Starter]:
+    """Start servers with settings of a test's own."""
+    servers: list[Running] = []
+
+    def start_one(**settings: Any) -> Running:
+        server = running(models, **settings)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start_one
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[Running]:
+    """A server that a module's tests share."""
+    server = running(models)
+    server.start()
+    yield server
+    server.stop()
+
+
+def running(models: Path, /, **settings: Any) -> Running:
+    return Running(Server(Settings(**({"models": models, "port": 0, "backend": "onnxruntime"} | settings))))

@@ -1,0 +1,74 @@
+"""Small images and videos made on the spot."""
+
+import io
+
+import av
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+WIDTH, HEIGHT = 128, 64
+RED, GREEN = (250, 20, 20), (20, 250, 20)
+
+# options of the encoder
+B_FRAMES = {"bf": "3", "b-adapt": "0"}
+NO_DELAY = {"tune": "zerolatency"}
+
+
+def plain(color: tuple[int, int, int] = RED, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), color, np.uint8)
+
+
+def jpeg(color: tuple[int, int, int] = RED, width: int = WIDTH, height: int = HEIGHT) -> bytes:
+    return bytes(simplejpeg.encode_jpeg(plain(color, width, height), 95))
+
+
+def saved(image: Image.Image, form: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def moving(count: int) -> list[NDArray[np.uint8]]:
+    """Frames of a grey that tells them apart, 4 steps a frame."""
+    return [plain((16 + 4 * i,) * 3) for i in range(count)]
+
+
+def encode(
+    frames: list[NDArray[np.uint8]], form: str, options: dict[str, str]
+) -> tuple[bytes, list[tuple[int, bytes]]]:
+    """Encode at 25 fps.
+
+    Returns:
+        The container's bytes, and the packets in coding order, each with its number in showing order.
+    """
+    file = io.BytesIO()
+    packets: list[tuple[int, bytes]] = []
+    with av.open(file, "w", format=form) as container:
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for number, pixels in enumerate([*frames, None]):
+            frame = None
+            if pixels is not None:
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts = number
+            for packet in stream.encode(frame):
+                assert packet.pts is not None
+                packets.append((packet.pts, bytes(packet)))
+                container.mux(packet)
+    return file.getvalue(), packets
+
+
+def h264(count: int, options: dict[str, str]) -> list[tuple[int, bytes]]:
+    """Access units in Annex-B format, in coding order, each with its frame's number in showing order."""
+    return encode(moving(count), "h264", options)[1]
+
+
+def mpegts(count: int, options: dict[str, str]) -> bytes:
+    return encode(moving(count), "mpegts", options)[0]
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[i : i + size] for i in range(0, len(data), size)]

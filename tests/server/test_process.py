@@ -1,0 +1,89 @@
+"""The server as a process: how it starts, and how it stops."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from keywarp.protocol import CloseCode, Hello
+from tests.server.conftest import Starter, eventually
+from tests.server.media import jpeg
+from tests.tiny_bundle import tiny_bundle
+
+SERVE = [
+    sys.executable,
+    "-c",
+    "import typer; from keywarp.commands.serve import serve; app = typer.Typer(); app.command()(serve); app()",
+]
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [*SERVE, "--port", "0", "--backend", "onnxruntime", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_where_it_listens_serves_and_stops_on_a_signal(models: Path, stop: signal.Signals) -> None:
+    with process("--models", str(models)) as running:
+        assert running.stdout
+        line = running.stdout.readline()
+        assert line.startswith("keywarp: listening on http://127.0.0.1:")
+        url = line.split()[-1]
+        assert httpx.get(f"{url}/healthz").is_success
+        eventually(lambda: httpx.get(f"{url}/readyz").is_success)
+        running.send_signal(stop)
+        assert running.wait(20) == 0
+
+
+def test_a_damaged_bundle_ends_it_with_one_sentence(tmp_path: Path) -> None:
+    graph = tiny_bundle(tmp_path / "tiny").path / "flow.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    with process("--models", str(tmp_path)) as running:
+        _, errors = running.communicate(timeout=30)
+        assert running.returncode == 1
+    assert "flow.onnx doesn't match its manifest" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_taken_port_ends_it_with_one_sentence(models: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with process("--models", str(models), "--port", str(port)) as running:
+            _, errors = running.communicate(timeout=30)
+            assert running.returncode == 1
+    assert f"can't listen on 127.0.0.1:{port}" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_stopping_server_finishes_what_it_has_and_takes_nothing_new(start: Starter) -> None:
+    server = start()
+    http = httpx.Client(base_url=server.url)
+    http.post("/v1/streams", json={"id": "single"})
+    with server.connect("one", Hello()) as one, server.connect("two", Hello()) as two:
+        talks = one, two
+        release = server.hold_device()
+        for talk in talks:
+            for i in range(8):
+                talk.frame(jpeg(), i)
+        eventually(lambda: server.service._workshop.executor.depth > 1)
+        server.server.should_exit = True
+        eventually(lambda: http.get("/readyz").status_code == 503)
+        assert http.get("/healthz").is_success
+        assert http.post("/v1/streams", json={}).status_code == 503
+        assert http.post("/v1/streams/single/frames", content=jpeg()).status_code == 503
+        release()
+        for talk in talks:
+            assert [talk.result().id for _ in range(8)] == list(range(8))
+            assert talk.closed() == CloseCode.SERVICE_RESTART
+    http.close()
