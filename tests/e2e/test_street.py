@@ -1,0 +1,164 @@
+"""The main job: a real clip through the real server process by the real client, with the shipped model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import numpy as np
+import pytest
+
+from keywarp.client import Client, open_source
+from keywarp.engines import Engine, FixedInterval, StreamSession, load_bundle
+from tests.e2e.running import MODELS, Server, keywarp, serving, street_video
+
+FRAMES = 250
+TIMINGS = {"decode", "queue", "inference", "postprocess"}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def video_frames(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def check_results(results: list[dict[str, Any]], interval: int) -> None:
+    assert [r["frame"] for r in results] == list(range(FRAMES))
+    assert [r["kind"] for r in results] == ["propagated" if i % interval else "key" for i in range(FRAMES)]
+    assert [r["key_age"] for r in results] == [i % interval for i in range(FRAMES)]
+    assert all(set(r["timings"]) == TIMINGS and r["latency"] > 0 for r in results)
+
+
+def test_the_demo_leaves_its_files_and_prints_its_figures(tmp_path: Path) -> None:
+    done = keywarp("demo", "--models", MODELS, "--out", tmp_path, "--summary-json", timeout=300)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["keyed"]["frames"] == figures["per_frame"]["frames"] == figures["per_frame"]["key_frames"] == FRAMES
+    assert figures["keyed"]["key_frames"] == 25
+    assert figures["keyed"]["propagated"]["p50"] < figures["keyed"]["key"]["p50"]
+    check_results(lines(tmp_path / "bikes.ndjson"), interval=10)
+    assert video_frames(tmp_path / "bikes.mp4") == FRAMES
+
+
+def test_stream_writes_one_line_and_one_picture_a_frame(server: Server, tmp_path: Path) -> None:
+    annotated, results = tmp_path / "annotated.mp4", tmp_path / "results.ndjson"
+    options = ["--server", server.url, "--model", "street", "--interval", "5"]
+    done = keywarp("stream", street_video(), *options, "--out", annotated, "--json", results)
+    assert done.returncode == 0, done.stderr
+    check_results(lines(results), interval=5)
+    assert video_frames(annotated) == FRAMES
+
+
+def test_run_does_the_same_without_a_server(tmp_path: Path) -> None:
+    results = tmp_path / "results.ndjson"
+    done = keywarp("run", street_video(), "--models", MODELS, "--json", results)
+    assert done.returncode == 0, done.stderr
+    check_results(lines(results), interval=10)
+
+
+def test_h264_through_the_server_gives_exactly_what_the_engine_gives(server: Server) -> None:
+    """Packets are sent as they are, so both sides decode the same pictures, and the results must be the same."""
+    with Client(server.url) as client, client.stream(street_video(), codec="h264", interval=10) as results:
+        streamed = [result.labels for result in results]
+    session = StreamSession(Engine(load_bundle(MODELS / "street")), FixedInterval(10))
+    for labels, frame in zip(streamed, open_source(street_video()), strict=True):
+        np.testing.assert_array_equal(labels, session.process(frame.image).output.labels)
+
+
+def test_interval_one_is_per_frame_evaluation_exactly(server: Server) -> None:
+    """Each frame alone, in a stream of its own, gives what the whole stream at interval 1 gives."""
+    with Client(server.url) as client, client.stream(street_video(), codec="h264", interval=1) as results:
+        streamed = [result.labels for result in results]
+    engine = Engine(load_bundle(MODELS / "street"))
+    for labels, frame in zip(streamed, open_source(street_video()), strict=True):
+        np.testing.assert_array_equal(labels, engine.key(frame.image)[0].labels)
+
+
+def test_killing_the_client_frees_its_stream(server: Server) -> None:
+    command = [sys.executable, "-m", "keywarp.cli", "stream", str(street_video()), "--server", server.url]
+    client = subprocess.Popen([*command, "--interval", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        await_streams(server, 1)
+        os.kill(client.pid, signal.SIGKILL)
+        await_streams(server, 0)
+    finally:
+        client.kill()
+        client.wait()
+
+
+def await_streams(server: Server, count: int) -> None:
+    deadline = time.monotonic() + 20
+    while len(httpx.get(f"{server.url}/v1/streams").json()) != count:
+        assert time.monotonic() < deadline, f"never {count} streams"
+        time.sleep(0.05)
+
+
+def test_bad_sources_fail_with_one_sentence(server: Server, tmp_path: Path) -> None:
+    text, cut = tmp_path / "text.mp4", tmp_path / "cut.mp4"
+    text.write_text("this is no video\n" * 100)
+    cut.write_bytes(street_video().read_bytes()[:100_000])
+    for source in (text, cut, tmp_path / "missing.mp4"):
+        done = keywarp("stream", source, "--server", server.url)
+        assert done.returncode == 1
+        assert done.stderr.startswith("keywarp: ")
+        assert source.name in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_model_is_named_with_those_there_are(server: Server) -> None:
+    done = keywarp("stream", street_video(), "--server", server.url, "--model", "nothing")
+    assert done.returncode == 1
+    assert "nothing" in done.stderr
+    assert "street" in done.stderr
+
+
+def test_a_bundle_with_a_changed_byte_is_not_served(tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(MODELS / "street", tmp_path / "street")
+    file = tmp_path / "street" / "features.onnx"
+    content = bytearray(file.read_bytes())
+    content[1000] ^= 1
+    file.write_bytes(content)
+    done = keywarp("serve", "--port", "0", "--models", tmp_path)
+    assert done.returncode == 1
+    assert "features.onnx doesn't match its manifest" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_stops_by_itself_while_a_stream_runs(tmp_path: Path) -> None:
+    with serving() as server:
+        command = [sys.executable, "-m", "keywarp.cli", "stream", str(street_video()), "--server", server.url]
+        results = tmp_path / "results.ndjson"
+        client = subprocess.Popen(
+            [*command, "--interval", "1", "--json", str(results)], stderr=subprocess.PIPE, text=True
+        )
+        await_streams(server, 1)
+    _, message = client.communicate(timeout=30)
+    assert client.returncode == 1
+    assert "the server stops" in message
+    assert (tmp_path / "results.ndjson.part").exists() or not results.exists()
+
+
+def test_nobody_listening_is_one_sentence() -> None:
+    done = keywarp("stream", street_video(), "--server", "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stderr.startswith("keywarp: ")
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_every_backend_serves_the_shipped_model(backend: str) -> None:
+    done = keywarp(
+        "run", street_video(), "--models", MODELS, "--backend", backend, "--interval", "50", "--summary-json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["key_frames"] == 5
