@@ -31,7 +31,7 @@ from keywarp.server import Server, Settings
 from tests.server.media import jpeg
 from tests.tiny_bundle import tiny_bundle
 
-PATIENCE = 10.0  # seconds; how long anything may take before a test gives up
+PATIENCE = 30.0  # seconds; how long anything may take before a test gives up
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -153,7 +153,7 @@ class Running:
     def hold_device(self) -> Callable[[], None]:
         """Keep the device busy; the answer ends that."""
         release = threading.Event()
-        self.service._workshop.executor._pool.submit(release.wait, PATIENCE)
+        self.service._workshop.executor._pool.submit(release.wait, 2 * PATIENCE)
         return release.set
 
     async def _serve(self) -> None:

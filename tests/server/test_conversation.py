@@ -94,9 +94,15 @@ def test_a_new_frame_size_gives_a_key_frame(server: Running) -> None:
     ]
 
 
+def test_after_done_the_id_is_free_at_once(server: Running) -> None:
+    for _ in range(10):
+        with server.connect("again", Hello()) as talk:
+            talk.say(End())
+            assert isinstance(talk.hear(), Done)
+            assert server.service.streams.get("again") is None
+
+
 def test_end_without_frames_is_done(server: Running) -> None:
-    with server.connect("empty", Hello()) as talk:
-        assert talk.stream([(None, jpeg())])[1].frames == 1
     with server.connect("empty", Hello()) as talk:
         talk.say(End())
         assert talk.hear() == Done(frames=0, key_frames=0, errors=0)

@@ -96,6 +96,10 @@ class Conversation:
         """Hold the conversation. Every way out frees the stream, or leaves it as free as it was."""
         try:
             await self._converse(stream_id)
+            # The stream is free by now: whoever hears this may use its id again at once.
+            await self._say(Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors))
+            await self._websocket.close(CloseCode.NORMAL)
+            log.info("stream %s: done, %d frames, %d errors", stream_id, self._frames, self._errors)
         except (_VanishedError, WebSocketDisconnect):
             log.info("stream %s: the client vanished", stream_id)
         except ServerError as error:
@@ -162,9 +166,6 @@ class Conversation:
             await asyncio.get_running_loop().run_in_executor(self._service.pool, decoder.close)
         if self._state is not State.ENDING:
             raise DrainingError("the server stops: connect again in a few seconds")
-        await self._say(Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors))
-        await self._websocket.close(CloseCode.NORMAL)
-        log.info("stream %s: done, %d frames, %d errors", stream.id, self._frames, self._errors)
 
     # -- the stages ----------------------------------------------------------------------------------------------------
 

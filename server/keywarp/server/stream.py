@@ -222,7 +222,7 @@ class Stream:
 
     def _cancel(self) -> None:
         for pending in self._pending:
-            pass
+            pending.job.cancel()
 
     async def _settle(self) -> None:
         if self._pending:
