@@ -57,7 +57,7 @@ class Summary:
 
 
 def summary_table(summaries: Iterable[Summary]) -> Table:
-    """Set runs side by side; times are in milliseconds."""
+    """Set runs side by side; latencies are medians and 99th percentiles in milliseconds."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("latency in ms")
     for name in ("frames", "key\nframes", "fps", "key\np50 / p99", "propagated\np50 / p99"):
