@@ -3,9 +3,12 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,13 @@ import av
 import httpx
 import numpy as np
 import pytest
+import simplejpeg
+from websockets import ConnectionClosedError, Subprotocol
+from websockets.sync.client import connect
 
-from keywarp.client import Client, open_source
+from keywarp.client import ApiError, Client, ModelNotFoundError, open_source
 from keywarp.engines import Engine, FixedInterval, StreamSession, load_bundle
+from keywarp.protocol import FrameHeader, pack
 from tests.e2e.running import MODELS, Server, keywarp, serving, street_video
 
 FRAMES = 250
@@ -112,6 +119,47 @@ def test_bad_sources_fail_with_one_sentence(server: Server, tmp_path: Path) -> N
         assert done.stderr.startswith("keywarp: ")
         assert source.name in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_bad_input_is_answered_and_disturbs_no_other_stream(server: Server) -> None:
+    jpeg = simplejpeg.encode_jpeg(np.zeros((272, 640, 3), np.uint8))
+    vast = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 20_000, 20_000, 8, 2, 0, 0, 0)
+    with ThreadPoolExecutor(1) as pool, Client(server.url) as client:
+        good = pool.submit(lambda: [r.result.model_dump() for r in client.stream(street_video(), interval=10)])
+        client.create_stream("bad")
+        with pytest.raises(ApiError, match="damaged") as half:
+            client.infer("bad", jpeg[: len(jpeg) // 2])
+        with pytest.raises(ApiError, match="20000x20000") as large:
+            client.infer("bad", vast)
+        with pytest.raises(ApiError, match="not a JPEG") as text:
+            client.infer("bad", b"this is no image")
+        assert [e.value.status for e in (half, large, text)] == [422, 413, 415]
+        assert client.infer("bad", jpeg).kind == "key"  # the stream itself goes on
+        client.delete_stream("bad")
+        with pytest.raises(ModelNotFoundError, match="nothing"):
+            client.stream(street_video(), model="nothing")
+        assert converse(server, '{"type": "hello", "codec": "h264"}', pack(FrameHeader(), b"no video")) == 4422
+        assert converse(server, '{"type": "end"}') == 4400
+        assert converse(server, "not even JSON") == 4400
+        assert converse(server, b"\xff\xff\xff\xff") == 4400
+        results = good.result(60)
+    assert [r["frame"] for r in results] == list(range(FRAMES))
+    assert sum(r["kind"] == "key" for r in results) == 25
+
+
+def converse(server: Server, *messages: str | bytes) -> int | None:
+    """Say something to the server, without our client; gives the code that it closes with, after a fatal error."""
+    url = server.url.replace("http", "ws") + "/v1/streams/odd/ws"
+    with connect(url, subprotocols=[Subprotocol("keywarp.v1")], compression=None) as websocket:
+        for message in messages:
+            websocket.send(message)
+        said: list[dict[str, Any]] = []
+        with suppress(ConnectionClosedError):
+            said.extend(json.loads(message) for message in websocket)
+        assert said[-1]["type"] == "error"
+        assert said[-1]["fatal"]
+        assert said[-1]["problem"]["detail"]
+        return websocket.close_code
 
 
 def test_an_unknown_model_is_named_with_those_there_are(server: Server) -> None:
