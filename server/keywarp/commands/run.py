@@ -74,33 +74,14 @@ def _results(session: "StreamSession", frames: "Source") -> "Iterator[FrameResul
     import time
 
     from keywarp.client import FrameResult
-    from keywarp.protocol import Result, Timings
-    from keywarp.server.results import encode_segmentation
+    from keywarp.server.results import encode_result
 
     classes = session.engine.bundle.manifest.classes
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
         found = session.process(frame.image)
-        encoding = time.perf_counter()
-        segmentation = encode_segmentation(found.output.labels, classes)
-        done = time.perf_counter()
-        timings = Timings(
-            decode=started - asked,
-            queue=0.0,
-            inference=found.inference,
-            postprocess=found.postprocess + done - encoding,
-        )
-        result = Result(
-            stream="run",
-            frame=found.index,
-            timestamp=frame.timestamp,
-            width=found.width,
-            height=found.height,
-            kind=found.kind.value,
-            key_age=found.key_age,
-            timings=timings,
-            segmentation=segmentation,
-        )
-        yield FrameResult(result, frame.image, latency=done - started)
+        decode = started - asked
+        result = encode_result(found, classes, stream="run", decode=decode, queue=0.0, timestamp=frame.timestamp)
+        yield FrameResult(result, frame.image, latency=time.perf_counter() - started)
         asked = time.perf_counter()

@@ -2,16 +2,56 @@
 
 import base64
 import io
+import time
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from keywarp.engines import FrameResult
 from keywarp.engines.manifest import ClassInfo
-from keywarp.protocol import Region, Segmentation
+from keywarp.protocol import ClientId, Region, Result, Segmentation, Timings
 
 BACKGROUND = 0
+
+
+def encode_result(
+    found: FrameResult,
+    classes: Sequence[ClassInfo],
+    *,
+    stream: str,
+    decode: float,
+    queue: float,
+    id: ClientId | None = None,  # noqa: A002
+    timestamp: float | None = None,
+) -> Result:
+    """Put a result into its wire form; the time that this takes is counted as post-processing.
+
+    Args:
+        found: What the engine found.
+        classes: Indexed by class id.
+        stream: The stream's id.
+        decode: Seconds that decoding the frame took.
+        queue: Seconds that it waited.
+        id: The client's own.
+        timestamp: The client's own, in seconds.
+    """
+    started = time.perf_counter()
+    segmentation = encode_segmentation(found.output.labels, classes)
+    postprocess = found.postprocess + time.perf_counter() - started
+    return Result(
+        stream=stream,
+        frame=found.index,
+        id=id,
+        timestamp=timestamp,
+        width=found.width,
+        height=found.height,
+        kind=found.kind.value,
+        key_age=found.key_age,
+        timings=Timings(decode=decode, queue=queue, inference=found.inference, postprocess=postprocess),
+        segmentation=segmentation,
+    )
 
 
 def encode_segmentation(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> Segmentation:

@@ -8,9 +8,10 @@ from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from keywarp.engines import Engine, Executed, Executor, FixedInterval, FrameKind, StreamSession
-from keywarp.protocol import Result, StreamInfo, Timings
+from keywarp.protocol import Result, StreamInfo
 from keywarp.server.errors import (
     FrameFailedError,
     ServerError,
@@ -19,7 +20,7 @@ from keywarp.server.errors import (
 )
 from keywarp.server.metrics import Metrics
 from keywarp.server.pictures import Picture
-from keywarp.server.results import encode_segmentation
+from keywarp.server.results import encode_result
 
 log = logging.getLogger(__name__)
 
@@ -165,32 +166,21 @@ class Stream:
             self._count_error(failure)
             raise failure from error
         executed, picture = pending.done.result(), pending.picture
-        found = executed.result
-        started = time.perf_counter()
-        segmentation = await asyncio.get_running_loop().run_in_executor(
-            self._workshop.pool, encode_segmentation, found.output.labels, self.engine.bundle.manifest.classes
-        )
-        timings = Timings(
+        encode = partial(
+            encode_result,
+            executed.result,
+            self.engine.bundle.manifest.classes,
+            stream=self.id,
             decode=picture.decode,
             queue=pending.waited + executed.queued,
-            inference=found.inference,
-            postprocess=found.postprocess + time.perf_counter() - started,
-        )
-        self._frames += 1
-        self._key_frames += found.kind is FrameKind.KEY
-        self._workshop.metrics.frame(self.engine.bundle.name, found.kind, timings)
-        return Result(
-            stream=self.id,
-            frame=found.index,
             id=picture.id,
             timestamp=picture.timestamp,
-            width=found.width,
-            height=found.height,
-            kind=found.kind.value,
-            key_age=found.key_age,
-            timings=timings,
-            segmentation=segmentation,
         )
+        result = await asyncio.get_running_loop().run_in_executor(self._workshop.pool, encode)
+        self._frames += 1
+        self._key_frames += executed.result.kind is FrameKind.KEY
+        self._workshop.metrics.frame(self.engine.bundle.name, executed.result.kind, result.timings)
+        return result
 
     async def close(self, because: str) -> None:
         """Drop what is queued, wait for what is on the device, and free the state."""
