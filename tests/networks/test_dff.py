@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from keywarp.networks import (
+    Checkpoint,
+    CheckpointError,
+    ModelCard,
+    NetworkOptions,
+    SegmentationHead,
+    build_network,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+OPTIONS = NetworkOptions(channels=8, conv4_blocks=1, classes=3)
+
+
+def test_a_pair_of_one_frame_is_plain_per_frame_evaluation() -> None:
+    torch.manual_seed(0)
+    network = build_network(OPTIONS).eval()
+    torch.nn.init.normal_(network.flow.flow.weight, std=1)  # a flow that would be seen
+    key, current = torch.randn(2, 1, 3, 48, 64) * 60
+    same = network(key, key, torch.tensor([False]))
+    torch.testing.assert_close(same, network.head.logits(network.features(key)))
+    assert not torch.allclose(same, network(current, key, torch.tensor([True])))
+
+
+def test_all_three_networks_get_gradients_from_one_pair() -> None:
+    torch.manual_seed(0)
+    network = build_network(OPTIONS)
+    key, current = torch.randn(2, 2, 3, 48, 64) * 60
+    network(current, key, torch.tensor([True, False])).square().sum().backward()
+    for part in (
+        network.features.reduction.weight,
+        network.flow.flow.weight,
+        network.flow.scale.weight,
+        network.head.score.weight,
+    ):
+        assert part.grad is not None
+        assert part.grad.abs().sum() > 0
+
+
+def test_head_scores_are_probabilities() -> None:
+    scores = SegmentationHead(8, 3)(torch.randn(2, 8, 5, 7))
+    assert scores.shape == (2, 3, 5, 7)
+    torch.testing.assert_close(scores.sum(1), torch.ones(2, 5, 7))
+
+
+def card() -> ModelCard:
+    classes = (("background", (0, 0, 0)), ("disc", (255, 0, 0)), ("ring", (0, 255, 0)))
+    return ModelCard(
+        "tiny", "0.1.0", "Apache-2.0", classes, 64, 96, 16, 10, "tiny.toml", "made", {"clip": {"mean": 0.5}}
+    )
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    network = build_network(OPTIONS)
+    save_checkpoint(Checkpoint(OPTIONS, card(), network.state_dict()), tmp_path / "c.pt")
+    loaded = load_checkpoint(tmp_path / "c.pt")
+    assert (loaded.options, loaded.card) == (OPTIONS, card())
+    for name, tensor in loaded.network().state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name])
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    torch.save({"weights": {}}, tmp_path / "other.pt")
+    for name in ("text.pt", "other.pt", "missing.pt"):
+        with pytest.raises(CheckpointError, match=name):
+            load_checkpoint(tmp_path / name)
+
+
+def test_weights_of_other_networks_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="don't fit"):
+        Checkpoint(NetworkOptions(8, 2, 3), card(), build_network(OPTIONS).state_dict()).network()
