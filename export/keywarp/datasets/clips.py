@@ -1,0 +1,82 @@
+"""A clip: a decoded video in memory, cut into shots."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from keywarp.datasets.errors import DataError
+
+Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
+Labels = npt.NDArray[np.uint8]  # (H, W) class ids; IGNORE where nobody knows
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one size and the shots that they form. Motion is meaningful only inside a shot."""
+
+    name: str
+    frames: npt.NDArray[np.uint8]  # (T, H, W, 3) RGB
+    shots: tuple[range, ...]  # of frame indices; frames in none of them are not used
+
+    def __post_init__(self) -> None:
+        for shot in self.shots:
+            if not 0 <= shot.start < shot.stop <= len(self.frames):
+                raise DataError(f"{self.name}: shot {shot} is outside its {len(self.frames)} frames")
+
+    def shot_of(self, index: int) -> range:
+        """The shot that holds a frame.
+
+        Raises:
+            DataError: None does.
+        """
+        for shot in self.shots:
+            if index in shot:
+                return shot
+        raise DataError(f"{self.name}: frame {index} is in no shot")
+
+    def part(self, name: str, start: int, stop: int) -> "Clip":
+        """The frames start..stop-1, renumbered from 0 (a view, not a copy)."""
+        shots = (range(max(s.start, start), min(s.stop, stop)) for s in self.shots)
+        return Clip(name, self.frames[start:stop], tuple(range(s.start - start, s.stop - start) for s in shots if s))
+
+
+def read_clip(path: Path, name: str, cuts: tuple[int, ...] = (), short_side: int = 480, long_side: int = 640) -> Clip:
+    """Decode a video whole.
+
+    Args:
+        path: Anything that FFmpeg reads.
+        name: What the clip is called.
+        cuts: Indices of the frames that start a new shot (0 needn't be among them).
+        short_side: Frames are resized so that their shorter side is this, in pixels, ...
+        long_side: ... unless the longer one would then be above this.
+
+    Raises:
+        DataError: It isn't a video, or a cut is outside it.
+    """
+    try:
+        with av.open(str(path)) as container:
+            frames = [_fit(f, short_side, long_side) for f in container.decode(video=0)]
+    except (av.FFmpegError, IndexError) as error:
+        raise DataError(f"{path} is not a readable video: {error}") from error
+    if not frames:
+        raise DataError(f"{path} has no frames")
+    bounds = [0, *sorted(set(cuts) - {0}), len(frames)]
+    return Clip(name, np.stack(frames), tuple(range(a, b) for a, b in pairwise(bounds)))
+
+
+def _fit(picture: av.VideoFrame, short_side: int, long_side: int) -> Image:
+    frame = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+    height, width = frame.shape[:2]
+    factor = min(short_side / min(height, width), long_side / max(height, width))
+    if factor == 1:
+        return frame
+    size = (round(width * factor), round(height * factor))
+    return np.asarray(
+        cv2.resize(frame, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR), np.uint8
+    )

@@ -1,0 +1,124 @@
+"""The teacher: a small COCO detector (SSD MobileNet v2, TensorFlow Lite), run on overlapping tiles of a frame."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from keywarp.datasets.clips import Image
+from keywarp.datasets.errors import DataError
+
+Grid = tuple[int, int]  # columns, rows of tiles
+OVERLAP = 0.25  # of a tile's side, shared with its neighbour
+EDGE = (
+    0.02  # of a tile's side: boxes this near an inner edge are cut objects; a neighbour or larger tile sees them whole
+)
+SAME = 0.5  # intersection over union from which two boxes are one object
+INSIDE = 0.8  # intersection over the smaller area, likewise
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object: a COCO category (index in the model's label file), its confidence and its box in pixels."""
+
+    category: int
+    score: float  # 0..1
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1
+
+
+class Detector:
+    """Finds objects on frames of any size."""
+
+    def __init__(self, model: Path, threads: int = 2) -> None:
+        """Load the network.
+
+        Args:
+            model: A TensorFlow Lite detector with the four `TFLite_Detection_PostProcess` outputs.
+            threads: Threads to run it on.
+
+        Raises:
+            DataError: It can't be read.
+        """
+        from ai_edge_litert.interpreter import Interpreter  # here: only labelling needs it
+
+        try:
+            self._network = Interpreter(str(model), num_threads=threads)
+        except ValueError as error:
+            raise DataError(f"{model} is not a TensorFlow Lite model: {error}") from error
+        self._network.allocate_tensors()
+        self._input = self._network.get_input_details()[0]
+        self._outputs = [detail["index"] for detail in self._network.get_output_details()]
+
+    def __call__(
+        self, frame: Image, grids: tuple[Grid, ...], wanted: tuple[tuple[int, ...], ...], threshold: float
+    ) -> list[Detection]:
+        """Detect on every tile of every grid and merge.
+
+        Args:
+            frame: The picture.
+            grids: Tilings to look through: (1, 1) is the whole frame, finer ones find smaller objects.
+            wanted: Groups of categories; within a group, overlapping boxes are one object (the surest wins).
+            threshold: Lowest score to keep.
+        """
+        height, width = frame.shape[:2]
+        found = []
+        for x0, y0, x1, y1 in (tile for grid in grids for tile in tiles(height, width, grid)):
+            for detection in self._detect(frame[y0:y1, x0:x1], threshold):
+                a, b, c, d = detection.box  # in 0..1 of the tile
+                cut = (
+                    (a < EDGE and x0 > 0)
+                    or (b < EDGE and y0 > 0)
+                    or (c > 1 - EDGE and x1 < width)
+                    or (d > 1 - EDGE and y1 < height)
+                )
+                if not cut:
+                    w, h = x1 - x0, y1 - y0
+                    box = (x0 + a * w, y0 + b * h, x0 + c * w, y0 + d * h)
+                    found.append(Detection(detection.category, detection.score, box))
+        return [best for group in wanted for best in distinct([d for d in found if d.category in group])]
+
+    def _detect(self, tile: Image, threshold: float) -> Iterator[Detection]:
+        side = int(self._input["shape"][1])
+        shrink = tile.shape[0] > side
+        resized = cv2.resize(tile, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+        self._network.set_tensor(self._input["index"], resized[None])
+        self._network.invoke()
+        boxes, categories, scores, _ = (self._network.get_tensor(index)[0] for index in self._outputs)
+        for (y0, x0, y1, x1), category, score in zip(np.clip(boxes, 0, 1).tolist(), categories, scores, strict=True):
+            if score >= threshold and x1 > x0 and y1 > y0:
+                yield Detection(int(category), float(score), (x0, y0, x1, y1))
+
+
+def tiles(height: int, width: int, grid: Grid) -> Iterator[tuple[int, int, int, int]]:
+    """The tiles x0, y0, x1, y1 of a frame, row by row; neighbours share `OVERLAP`, together they cover it all."""
+    columns, rows = grid
+    w = width / (columns - (columns - 1) * OVERLAP)
+    h = height / (rows - (rows - 1) * OVERLAP)
+    for row in range(rows):
+        for column in range(columns):
+            x, y = column * w * (1 - OVERLAP), row * h * (1 - OVERLAP)
+            yield int(x), int(y), min(width, round(x + w)), min(height, round(y + h))
+
+
+def distinct(detections: list[Detection]) -> list[Detection]:
+    """Non-maximum suppression that also drops boxes lying inside a surer one."""
+    kept: list[Detection] = []
+    for candidate in sorted(detections, key=lambda d: -d.score):
+        if all(_differ(candidate.box, other.box) for other in kept):
+            kept.append(candidate)
+    return kept
+
+
+def _differ(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
+    """Whether two boxes are different objects."""
+    a, b = np.array(first), np.array(second)
+    shared = _area(np.concatenate([np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])]))
+    union = _area(a) + _area(b) - shared
+    return bool(shared < SAME * union and shared < INSIDE * min(_area(a), _area(b)))
+
+
+def _area(box: npt.NDArray[np.float64]) -> float:
+    return float(np.prod(np.maximum(box[2:] - box[:2], 0)))

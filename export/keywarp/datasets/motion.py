@@ -1,0 +1,115 @@
+"""Motion between images: measured on real frames, or made so that it is known exactly.
+
+A flow is a *backward* flow, as everywhere in Keywarp: for each pixel of the current image, where in the key image
+it comes from, as (dx, dy) in pixels.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from keywarp.datasets.clips import Image
+
+Flow = npt.NDArray[np.float32]  # (H, W, 2)
+
+
+def dense_flow(current: Image, key: Image) -> Flow:
+    """Flow by OpenCV's Dense Inverse Search.
+
+    Args:
+        current: (H, W, 3) RGB.
+        key: Of the same size.
+    """
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (current, key)]
+    return np.asarray(search.calc(grey[0], grey[1], np.zeros((*current.shape[:2], 2), np.float32)), np.float32)
+
+
+def move(image: npt.NDArray[np.float32], flow: Flow) -> npt.NDArray[np.float32]:
+    """Sample `image` (H, W, C) where the flow points, bilinear; zeros outside."""
+    rows, columns = np.indices(flow.shape[:2], np.float32)
+    place = (columns + flow[..., 0], rows + flow[..., 1])
+    moved = cv2.remap(image, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return np.asarray(moved, np.float32).reshape(*flow.shape[:2], -1)  # OpenCV drops a single channel's axis
+
+
+@dataclass(frozen=True)
+class MadeMotion:
+    """How large the made motions are: at half size, as large as those of real frames up to nine apart."""
+
+    shift: float = 14.0  # pixels: standard deviation of a layer's translation
+    turn: float = 0.06  # radians: standard deviation of its rotation
+    zoom: float = 0.06  # standard deviation of the logarithm of its scale
+    layers: int = 4  # at most so many objects in front of the background
+    still: float = 0.2  # share of the samples whose background doesn't move
+
+
+def made_pair(
+    background: Image, objects: list[Image], motion: MadeMotion, random: np.random.Generator
+) -> tuple[Image, Image, Flow]:
+    """A pair of images with exactly known motion: pieces of pictures move over a picture, as in Flying Chairs.
+
+    Args:
+        background: (H, W, 3) RGB.
+        objects: Pictures (of any size) that pieces are cut from.
+        motion: How far things move.
+        random: The source of chance.
+
+    Returns:
+        (current, key, flow from current to key).
+    """
+    height, width = background.shape[:2]
+    still = random.random() < motion.still
+    matrix = np.eye(2, 3) if still else _random_affine(height, width, motion, random)
+    key = background.copy()
+    current = _sample(background, matrix, cv2.BORDER_REFLECT_101)
+    flow = _affine_flow(height, width, matrix)
+    for _ in range(int(random.integers(0, motion.layers + 1))):
+        texture = objects[int(random.integers(len(objects)))]
+        texture = np.asarray(cv2.resize(texture, (width, height)), np.uint8)
+        if random.random() < 0.5:
+            texture = texture[:, ::-1].copy()
+        shape = _random_piece(height, width, random)
+        own = _random_affine(height, width, motion, random)
+        key = np.where(shape[..., None] > 0, texture, key)
+        moved = _sample(shape, own, cv2.BORDER_CONSTANT)
+        current = np.where(moved[..., None] > 0, _sample(texture, own, cv2.BORDER_REFLECT_101), current)
+        flow = np.where(moved[..., None] > 0, _affine_flow(height, width, own), flow)
+    return current, key, flow
+
+
+def _random_affine(height: int, width: int, motion: MadeMotion, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    """(2, 3): current pixel -> key pixel, about the image's centre."""
+    angle, scale = random.normal(0, motion.turn), float(np.exp(random.normal(0, motion.zoom)))
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    # a Laplace-like mixture: small motions are the common ones, large ones do occur
+    shift = random.normal(0, motion.shift, 2) * random.random()
+    return np.column_stack([turn, centre - turn @ centre + shift])
+
+
+def _affine_flow(height: int, width: int, matrix: npt.NDArray[np.float64]) -> Flow:
+    rows, columns = np.indices((height, width), np.float64)
+    points = np.stack([columns, rows], axis=-1)
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2] - points, np.float32)
+
+
+def _sample(image: Image, matrix: npt.NDArray[np.float64], border: int) -> Image:
+    size = (image.shape[1], image.shape[0])
+    nearest = image.ndim == 2
+    flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(image, matrix, size, flags=flags, borderMode=border), np.uint8)
+
+
+def _random_piece(height: int, width: int, random: np.random.Generator) -> Image:
+    """(H, W): 255 inside a random polygon."""
+    corners = int(random.integers(3, 9))
+    angles = np.sort(random.uniform(0, 2 * np.pi, corners))
+    radius = random.uniform(0.08, 0.35) * min(height, width) * random.uniform(0.5, 1.3, corners)
+    centre = random.uniform(0, 1, 2) * (width, height)
+    points = centre + np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius[:, None]
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], [255])
+    return mask

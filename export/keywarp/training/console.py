@@ -1,0 +1,71 @@
+"""Progress and figures on the terminal."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from keywarp.training.evaluation import Accuracy
+
+LINE_EVERY = 50  # steps between lines where there is no terminal to draw a bar on
+
+
+class ConsoleReporter:
+    """A progress bar for each stage on a terminal, a line from time to time elsewhere; on stderr."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stderr)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._name, self._done, self._total = "", 0, 0
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        """Start a new bar."""
+        self._name, self._done, self._total = name, 0, total
+        self._task = self._bars.add_task(name, total=total, note="")
+
+    def step(self, done: int | None = None, note: str = "") -> None:
+        """Move the bar."""
+        self._done = self._done + 1 if done is None else done
+        if self._task is not None:
+            self._bars.update(self._task, completed=self._done, note=note)
+        if not self._console.is_terminal and (self._done % LINE_EVERY == 0 or self._done == self._total):
+            self._console.print(f"{self._name}: {self._done}/{self._total} {note}", soft_wrap=True)
+
+
+def print_accuracy(accuracy: Mapping[str, Accuracy], checkpoint: Path, as_json: bool) -> None:
+    """Print the figures on stdout: a table, or JSON."""
+    if as_json:
+        clips = {name: asdict(value) for name, value in accuracy.items()}
+        print(json.dumps({"checkpoint": str(checkpoint), "accuracy": clips}, indent=2))
+        return
+    table = Table("clip", "per frame", "propagated", "copied", "worst key age", title="mean IoU against the labels")
+    for name, value in accuracy.items():
+        figures = (value.per_frame, value.propagated, value.copied, min(value.by_age))
+        table.add_row(name, *(f"{100 * figure:.1f} %" for figure in figures))
+    Console().print(table)
+    print(f"Checkpoint: {checkpoint}")

@@ -1,0 +1,39 @@
+"""Joint training of feature network, flow network and head on pairs of frames (section 3 of the paper)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from keywarp.datasets import IGNORE, PairSampler
+from keywarp.networks import FEATURE_STRIDE, DeepFeatureFlow
+from keywarp.training.images import normalised
+from keywarp.training.loop import Rate
+from keywarp.training.recipe import JointTraining
+
+
+def joint_loss(network: DeepFeatureFlow, sampler: PairSampler, step: int, batch: int) -> Tensor:
+    """Cross-entropy of the current frames' labels, at the labels' resolution."""
+    pairs = sampler.labelled(step, batch)
+    logits = network(normalised(pairs.current), normalised(pairs.key), torch.from_numpy(pairs.propagated))
+    labels = torch.from_numpy(pairs.labels).long()
+    return functional.cross_entropy(enlarged(logits.float()), labels, ignore_index=IGNORE)
+
+
+def enlarged(scores: Tensor) -> Tensor:
+    """(N, C, H/16, W/16) -> (N, C, H, W), bilinear between cell centres (not aligned corners), as serving does it."""
+    return functional.interpolate(scores, scale_factor=FEATURE_STRIDE, mode="bilinear", align_corners=False)
+
+
+def joint_rates(network: DeepFeatureFlow, training: JointTraining) -> list[Rate]:
+    """Freeze the first stages, and give what is new a larger learning rate than what is pre-trained."""
+    features = network.features
+    stages: list[nn.Module] = [features.conv1, features.layer1, features.layer2]
+    for stage in stages[: training.frozen_stages]:
+        stage.requires_grad_(False)
+    trained = [*stages[training.frozen_stages :], features.layer3, features.layer4]
+    new = [*features.reduction.parameters(), *network.head.parameters()]
+    return [
+        ([p for stage in trained for p in stage.parameters()], training.features_rate),
+        (network.flow.parameters(), training.flow_rate),
+        (new, training.new_rate),
+    ]

@@ -1,0 +1,73 @@
+import torch
+
+from keywarp.datasets import Augmentation, MadeMotion, PairSampler
+from keywarp.networks import FlowNetInception, NetworkOptions, build_network
+from keywarp.training.flow import end_point_error, flow_loss, measure_flow
+from keywarp.training.joint import enlarged, joint_loss, joint_rates
+from keywarp.training.recipe import AugmentationRecipe, JointTraining
+from tests.datasets.clips import moving_square
+
+JOINT = JointTraining(
+    steps=1,
+    batch=2,
+    features_rate=1e-4,
+    flow_rate=1e-3,
+    new_rate=1e-2,
+    weight_decay=0,
+    frozen_stages=2,
+    crop=AugmentationRecipe(height=48, width=64, zoom=(1, 1)),
+)
+
+
+def test_end_point_error_is_a_distance() -> None:
+    flow = torch.zeros(1, 2, 3, 4)
+    target = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1).expand_as(flow)
+    assert abs(float(end_point_error(flow, target)) - 5) < 1e-3
+
+
+def test_a_few_steps_reduce_the_flow_loss() -> None:
+    torch.manual_seed(0)
+    network = FlowNetInception(4)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        sampler = PairSampler([moving_square()], Augmentation(32, 32, (0.5, 0.5)), seed=0)
+        loss = flow_loss(network, sampler, step=0, batch=2, made_share=0.5)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_an_untrained_network_is_as_good_as_no_motion() -> None:
+    torch.manual_seed(0)
+    pairs = PairSampler([moving_square()], Augmentation(32, 48, (0.5, 0.5)), seed=0).flows(0, 2, 1, MadeMotion())
+    error = measure_flow(FlowNetInception(4), pairs)
+    assert abs(error["network"] - error["zero"]) < 0.2 * error["zero"]
+
+
+def test_a_few_steps_of_joint_training_reduce_its_loss_and_leave_frozen_stages_alone() -> None:
+    torch.manual_seed(0)
+    network = build_network(NetworkOptions(8, 1, 2))
+    frozen = network.features.layer1[0].conv1.weight.clone()  # type: ignore[union-attr, operator]
+    optimizer = torch.optim.AdamW([{"params": list(p), "lr": rate} for p, rate in joint_rates(network, JOINT)])
+    losses = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = joint_loss(
+            network, PairSampler([moving_square()], Augmentation(48, 64, (1, 1)), seed=0), step=0, batch=2
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert torch.equal(network.features.layer1[0].conv1.weight, frozen)  # type: ignore[union-attr, arg-type]
+
+
+def test_enlarging_keeps_cell_centres() -> None:
+    ramp = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 2, 4)
+    large = enlarged(ramp)
+    assert large.shape == (1, 1, 32, 64)
+    # the centre of cell 1 lies between pixels 23 and 24
+    assert abs(float(large[0, 0, 16, 23:25].mean()) - 1) < 1e-5
