@@ -1,0 +1,55 @@
+"""Whether a graph computes what the network computes, by running both."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from keywarp.export.errors import ExportError
+from keywarp.export.graphs import Graph, graphs_of
+from keywarp.networks import DeepFeatureFlow
+
+# Both compute in 32 bits but sum in other orders: errors are some units in the last place of the largest value.
+TOLERANCE = 1e-4  # of the largest value of an output
+SIZES = ((272, 640, 1), (96, 64, 2), (97, 131, 1), (33, 250, 1))  # height, width, batch; odd ones too
+
+
+def check_parity(network: DeepFeatureFlow, graphs: dict[str, onnx.ModelProto]) -> float:
+    """Compare all graphs with the network in ONNX Runtime on random inputs of several sizes.
+
+    Args:
+        network: The network, with rounded weights.
+        graphs: File name -> graph.
+
+    Returns:
+        The largest difference seen, relative to the output's largest value.
+
+    Raises:
+        ExportError: A difference is above `TOLERANCE`, or shapes differ.
+    """
+    torch.manual_seed(0)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    sessions = {
+        file: onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        for file, model in graphs.items()
+    }
+    return max(_difference(graph, sessions[graph.file]) for size in SIZES for graph in graphs_of(network, *size))
+
+
+def _difference(graph: Graph, session: onnxruntime.InferenceSession) -> float:
+    with torch.inference_mode():
+        result = graph.module(*graph.example)
+    expected = (result,) if isinstance(result, torch.Tensor) else tuple(result)
+    feeds = {name: tensor.numpy() for name, tensor in zip(graph.inputs, graph.example, strict=True)}
+    worst = 0.0
+    for name, want, found in zip(graph.outputs, expected, session.run(list(graph.outputs), feeds), strict=True):
+        where = f"{graph.file}, {name} for inputs of shape {[tuple(t.shape) for t in graph.example]}"
+        if tuple(want.shape) != found.shape:
+            raise ExportError(f"{where}: shape {found.shape} in ONNX Runtime, {tuple(want.shape)} in PyTorch")
+        reference = want.numpy()
+        difference = float(np.abs(found - reference).max() / max(np.abs(reference).max(), 1e-6))
+        if not difference <= TOLERANCE:  # also catches NaN
+            raise ExportError(f"{where}: ONNX Runtime and PyTorch differ by {difference:.2e} of the largest value")
+        worst = max(worst, difference)
+    return worst
