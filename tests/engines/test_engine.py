@@ -53,6 +53,13 @@ def test_onnxruntime_refuses_a_precision_it_does_not_have() -> None:
         open_backend("onnxruntime", "bf16")
 
 
+def test_a_cache_that_cannot_be_written_is_done_without(bundle_path: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "cache"
+    blocked.write_text("a file where the cache's folder should be")
+    engine = Engine(load_bundle(bundle_path), precision="fp32", cache=blocked)
+    assert StreamSession(engine).process(FRAME).index == 0
+
+
 def test_many_threads_asking_for_one_size_compile_it_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
     original = engine._compile

@@ -1,5 +1,6 @@
 """OpenVINO on the CPU."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,20 @@ class OpenVINOBackend:
         }
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
-        if cache:
-            self._config["CACHE_DIR"] = str(cache)
+        self._cache = cache
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
+        outputs = [output.name for output in model.graph.output]
         try:
-            compiled = self._core.compile_model(self._core.read_model(model.SerializeToString()), "CPU", self._config)
+            network = self._core.read_model(model.SerializeToString())
+            if self._cache:
+                with contextlib.suppress(RuntimeError):  # a full disk, or another process writing the same entry
+                    cached = self._config | {"CACHE_DIR": str(self._cache)}
+                    return _OpenVINOProgram(self._core.compile_model(network, "CPU", cached), outputs, resident)
+            return _OpenVINOProgram(self._core.compile_model(network, "CPU", self._config), outputs, resident)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO can't compile {model.graph.name}: {error}") from error
-        return _OpenVINOProgram(compiled, [output.name for output in model.graph.output], resident)
 
 
 class _OpenVINOProgram:
