@@ -89,16 +89,23 @@ def tiny_bundle(
     *,
     name: str = "tiny",
     flow: tuple[float, float] = (0.0, 0.0),
+    motion_gain: float = 0.0,
+    multiple: int = 16,
     short_side: int = 64,
     long_side: int = 1024,
     key_interval: int = 10,
 ) -> Bundle:
-    """Write the tiny bundle to `path`; `flow` is the constant motion in cells (dx, dy)."""
+    """Write the tiny bundle to `path`.
+
+    Its motion in cells (dx, dy) is `flow`, plus in dx `motion_gain` times (red of current - 2 green of key).
+    """
+    flow_weight = np.zeros((2, 6, 1, 1))
+    flow_weight[0, 0], flow_weight[0, 4] = motion_gain, -2 * motion_gain
     graphs = {
         "features.onnx": _graph(FEATURES),
         "flow.onnx": _graph(
             FLOW,
-            flow_weight=np.zeros((2, 6, 1, 1)),
+            flow_weight=flow_weight,
             flow_bias=np.array(flow),
             scale_weight=np.zeros((3, 6, 1, 1)),
             scale_bias=np.ones(3),
@@ -120,7 +127,7 @@ def tiny_bundle(
         image={
             "short_side": short_side,
             "long_side": long_side,
-            "multiple": 16,
+            "multiple": multiple,
             "mean": (100.0, 100.0, 100.0),
         },
         features=[{"name": "features", "stride": 16, "channels": 3}],

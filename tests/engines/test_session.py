@@ -71,36 +71,6 @@ def test_labels_are_what_the_networks_say(engine: Engine) -> None:
     assert (labels[:, 56:] == RED).all()
 
 
-def test_interval_one_equals_plain_per_frame_evaluation_exactly(engine: Engine) -> None:
-    """The plain evaluation is the bundle's own graphs, one after the other, without any fusion."""
-    bundle = engine.bundle
-    features, head = (engine.backend.compile(bundle.graph(f"{n}.onnx")) for n in ("features", "head"))
-    session = StreamSession(engine, FixedInterval(1))
-    for image in noise(5):
-        result = session.process(image)
-        assert result.kind is FrameKind.KEY
-        prepared = image.transpose(2, 0, 1)[np.newaxis].astype(np.float32) - np.float32(100)
-        maps = features.run({"image": np.ascontiguousarray(prepared)})["features"]
-        scores = head.run({"features": maps})["scores"]
-        assert isinstance(scores, np.ndarray)
-        np.testing.assert_array_equal(result.output.labels, upsampled_argmax(scores))
-
-
-def upsampled_argmax(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Bilinear up-sampling by 16 with half-pixel centres, written out, and the argmax over classes."""
-    _, _, h, w = scores.shape
-    rows = np.clip((np.arange(h * 16) + 0.5) / 16 - 0.5, 0, h - 1)
-    columns = np.clip((np.arange(w * 16) + 0.5) / 16 - 0.5, 0, w - 1)
-    top, left = np.minimum(rows.astype(int), h - 2), np.minimum(columns.astype(int), w - 2)
-    down = (rows - top)[:, None].astype(np.float32)
-    right = (columns - left)[None, :].astype(np.float32)
-    maps = scores[0]
-    upper = maps[:, top][:, :, left] * (1 - right) + maps[:, top][:, :, left + 1] * right
-    lower = maps[:, top + 1][:, :, left] * (1 - right) + maps[:, top + 1][:, :, left + 1] * right
-    labels: NDArray[np.uint8] = (upper * (1 - down) + lower * down).argmax(0).astype(np.uint8)
-    return labels
-
-
 def test_zero_flow_and_scale_one_repeat_the_key_frames_result_exactly(engine: Engine) -> None:
     session = StreamSession(engine, FixedInterval(10))
     images = noise(4)

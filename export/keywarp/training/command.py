@@ -10,7 +10,7 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.", dir_okay=False)],
     work: Annotated[
         Path | None,
-        typer.Option(help="Folder for packages, labels and progress. [default: .cache/keywarp/<recipe's name>]"),
+        typer.Option(help="Folder for packages, labels and progress (default: .cache/keywarp/<recipe's name>)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the accuracy as JSON.")] = False,
 ) -> None:

@@ -21,7 +21,7 @@ def run(
     models: Folder = MODELS,
     interval: Annotated[
         int | None,
-        typer.Option(min=1, max=1000, help="Frames from one key frame to the next [default: the model's]."),
+        typer.Option(min=1, max=1000, help="Frames from one key frame to the next (default: the model's)."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write an annotated MP4 video.", metavar="FILE")] = None,
     ndjson: Annotated[
