@@ -41,6 +41,10 @@ def demo(
     from keywarp.client import Client, open_source
 
     path = video or _street_video()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"{str(out)!r} can't be made: {error.strerror}") from error
     with _server(models) as url, Client(url) as client:
         info = client.model(model)
         with open_source(path) as source:
@@ -54,7 +58,6 @@ def demo(
             )
         with client.stream(path, model=model, interval=1) as results:
             per_frame = record(results, classes=info.classes, fps=fps, total=count, title="per frame (interval 1)")
-    out.mkdir(parents=True, exist_ok=True)
     annotated, lines = out / f"{path.stem}.mp4", out / f"{path.stem}.ndjson"
     record(kept, classes=info.classes, fps=fps, out=annotated, json=lines, total=len(kept), title="drawing")
 
