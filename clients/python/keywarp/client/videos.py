@@ -74,7 +74,8 @@ class VideoSource(Source):
                 yield Frame(image, frame.time)
         if damage or is_truncated(self._container):
             share = f"{decoded} of {self.count} frames" if self.count else f"{decoded} frames"
-            raise SourceError(f"{self._name!r} is damaged: {share} could be decoded") from damage
+            reason = f" ({_reason(damage)})" if damage else ""
+            raise SourceError(f"{self._name!r} is damaged: {share} could be decoded{reason}") from damage
 
     def close(self) -> None:
         """Close the file or camera."""
