@@ -53,10 +53,11 @@ def test_credit_grows_by_one_a_message_and_bounds_the_client(server: Running) ->
 
 def test_more_than_the_credit_is_refused(start: Starter) -> None:
     server = start(credit=1)
+    image = jpeg(width=3840, height=2160)  # takes far longer to decode than to send again
     with server.connect("greedy", Hello()) as talk:
         with suppress(ConnectionClosed):
             for _ in range(50):
-                talk.frame(jpeg(width=1920, height=1080))
+                talk.frame(image)
         assert talk.closed() == CloseCode.CREDIT_EXCEEDED
 
 
