@@ -157,7 +157,7 @@ class _Draft:
         if self.height % factor or self.width % factor:
             pooled = self.node("AveragePool", pixels, kernel_shape=side, strides=side, ceil_mode=1)
             return self.node("Sub", pooled, self.constant(mean))
-        # The same as a convolution, which runtimes are 2 to 3 times as fast with on 3 channels.
+        # The same as a convolution: on 3 channels OpenVINO is 2 to 4 times as fast with it, ONNX Runtime the same.
         weight = np.eye(3, dtype=np.float32)[:, :, None, None] * np.full(side, 1 / factor**2, np.float32)
         weights = self.constant(weight), self.constant(-mean.reshape(3))
         return self.node("Conv", pixels, *weights, kernel_shape=side, strides=side)
@@ -178,7 +178,7 @@ class _Draft:
     def label(self, scores: str) -> str:
         """Class ids at the input's size from scores at the features' stride (section 4).
 
-        The up-sampling is two matrix products, which take a third of the time that runtimes need for Resize.
+        The up-sampling is two matrix products: faster than Resize, several times on OpenVINO, a little on ONNX Runtime.
         """
         stride = self.bundle.manifest.features[0].stride
         rows = self.constant(_interpolation(self.height, stride))

@@ -13,7 +13,7 @@ from keywarp.engines.manifest import ClassInfo
 from keywarp.protocol import ClientId, Region, Result, Segmentation, Timings
 
 BACKGROUND = 0
-# Label maps are large flat areas: trying filters on each row gains nothing, and costs twice the compression.
+# Label maps are large flat areas: trying filters on each row makes them no smaller, and takes longer.
 _PNG = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
@@ -60,7 +60,7 @@ def encode_result(
 
 
 def encode_segmentation(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> Segmentation:
-    """Encode a label map: about 0.5 ms at 640x272.
+    """Encode a label map: below 1 ms at 640x272.
 
     Args:
         labels: (h, w), class ids.
