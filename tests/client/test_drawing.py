@@ -3,13 +3,50 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from keywarp.client import DrawingError, open_source
-from keywarp.client.drawing import KEY_PANEL, Annotator
+from keywarp.client import DrawingError, FrameResult, open_source
+from keywarp.client.drawing import INK, KEY_PANEL, Annotator
 from keywarp.client.writing import VideoWriter
-from tests.client.media import CLASSES, frame_result, picture
+from keywarp.protocol import Detection
+from tests.client.media import CLASSES, frame_result, picture, result
 
 pytest.importorskip("supervision", reason="the extra `draw` is not installed")
+
+PERSON, CAR = 1, 2
+BOX = (400, 100, 480, 180)
+Box = tuple[float, float, float, float]
+
+
+def found(class_id: int, xyxy: Box = BOX, confidence: float = 0.87) -> Detection:
+    return Detection(class_id=class_id, name=CLASSES[class_id].name, confidence=confidence, xyxy=xyxy)
+
+
+def detected(*objects: Detection, width: int = 640, height: int = 272) -> FrameResult:
+    return FrameResult(result(1).model_copy(update={"width": width, "height": height, "detections": objects}))
+
+
+def draw(*objects: Detection, width: int = 640, height: int = 272) -> NDArray[np.uint8]:
+    return Annotator(CLASSES).annotate(picture(128, width, height), detected(*objects, width=width, height=height))
+
+
+def painted(drawn: NDArray[np.uint8], class_id: int) -> NDArray[np.bool_]:
+    """The pixels that have exactly a class's colour."""
+    return np.asarray((drawn == CLASSES[class_id].color).all(axis=2))
+
+
+def extent(pixels: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The first and the last column and row, as x1, y1, x2, y2."""
+    ys, xs = np.nonzero(pixels)
+    return int(xs.min()), int(ys.min()), int(xs.max()), int(ys.max())
+
+
+def ink(drawn: NDArray[np.uint8]) -> int:
+    return int((drawn == INK).all(axis=2).sum())
+
+
+def legend(drawn: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return drawn[180:, :160]
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 272), (1920, 1080), (64, 48), (65, 49)])
@@ -43,6 +80,107 @@ def test_a_frame_of_background_only_is_left_as_it_is_but_for_the_tag() -> None:
     given.labels[:] = 0
     drawn = Annotator(CLASSES).annotate(picture(128, 640, 272), given)
     np.testing.assert_array_equal(drawn[:, 320:], 128)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 272), (1920, 1080)])
+def test_a_box_is_a_line_along_the_inside_of_what_it_covers(width: int, height: int) -> None:
+    x, y = width // 2, height // 3
+    drawn = draw(found(CAR, (x - 0.4, y + 0.4, x + 200, y + 100)), width=width, height=height)
+    lines = painted(drawn, CAR)[y : y + 100, width // 4 :]
+    assert extent(lines) == (width // 4, 0, width // 4 + 199, 99)
+    np.testing.assert_array_equal(drawn[y + 10 : y + 90, x + 10 : x + 190], 128)
+
+
+def test_boxes_are_clipped_to_the_picture() -> None:
+    lines = painted(draw(found(CAR, (300, -50, 900, 1000))), CAR)
+    assert lines[:, 300].all()
+    assert lines[:, 639].all()
+    assert lines[0, 400:].all()  # left of it there is the label
+    assert lines[271, 300:].all()
+
+
+@pytest.mark.parametrize(
+    "box", [(640, 0, 700, 50), (-50, 0, 0, 50), (300, -20, 400, 0), (300, 272, 400, 300), (1e9, 1e9, 2e9, 2e9)]
+)
+def test_boxes_outside_the_picture_are_left_out(box: Box) -> None:
+    np.testing.assert_array_equal(draw(found(CAR, box)), draw())
+
+
+@pytest.mark.parametrize("box", [(500, 100, 500.2, 100.2), (500, 100, 501, 101), (499.6, 99.6, 500, 100)])
+def test_the_smallest_objects_have_a_pixel_at_least(box: Box) -> None:
+    assert painted(draw(found(CAR, box)), CAR)[100, 500]
+
+
+def test_boxes_are_scaled_to_a_picture_of_another_size() -> None:
+    given = detected(found(CAR, (32, 12, 48, 36)), width=64, height=48)
+    lines = painted(Annotator(CLASSES).annotate(picture(128, 640, 240), given), CAR)
+    assert extent(lines[60:180, 160:]) == (320 - 160, 0, 479 - 160, 119)
+
+
+def test_what_is_not_certain_enough_is_neither_drawn_nor_counted() -> None:
+    given = detected(found(CAR), found(PERSON, (500, 100, 600, 200), 0.49))
+    image = picture(128, 640, 272)
+    np.testing.assert_array_equal(Annotator(CLASSES).annotate(image, given), draw(found(CAR)))
+    assert painted(Annotator(CLASSES, confidence=0.4).annotate(image, given), PERSON).any()
+
+
+def test_only_the_annotators_own_classes_are_drawn() -> None:
+    given = detected(found(CAR), found(PERSON, (500, 100, 600, 200)), found(0, (300, 50, 350, 90)))
+    drawn = Annotator(CLASSES[2:]).annotate(picture(128, 640, 272), given)
+    np.testing.assert_array_equal(drawn, draw(found(CAR)))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        *((left, top, left + 80, top + 80) for left in (0, 280, 560) for top in (0, 96, 192)),
+        *((left, top, left + 8, top + 8) for left in (300, 632) for top in (0, 96, 264)),
+        (0, 100, 8, 108),
+        (0, 0, 640, 272),
+        (-100, -100, 1000, 1000),
+    ],
+)
+def test_labels_are_whole_wherever_the_box_is(box: Box) -> None:
+    assert ink(draw(found(CAR, box))) == ink(draw(found(CAR)))
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    one, two, three = (ink(draw(*[found(CAR)] * count)) for count in (1, 2, 3))
+    assert three - two == two - one > 0
+
+
+def test_in_a_crowd_the_most_certain_objects_are_in_front_and_have_the_labels() -> None:
+    crowd = [found(CAR, confidence=0.6)] * 50
+    drawn = draw(found(PERSON), *crowd)
+    assert painted(drawn, PERSON)[90, 400]  # the label's edge, above the box
+    assert painted(drawn, PERSON)[140, 400]  # the box's line
+    assert ink(drawn) == ink(draw(found(PERSON), *crowd[:25]))
+
+
+def test_the_legend_counts_objects() -> None:
+    two = draw(found(CAR), found(CAR, (500, 10, 600, 60)), found(PERSON))
+    elsewhere = draw(found(CAR, (250, 10, 300, 60)), found(CAR, (300, 10, 360, 60)), found(PERSON))
+    three = draw(found(CAR), found(CAR), found(CAR), found(PERSON))
+    np.testing.assert_array_equal(legend(two), legend(elsewhere))
+    assert (legend(two) != legend(three)).any()
+    assert extent(painted(legend(two), CAR))[3] < extent(painted(legend(two), PERSON))[1]
+
+
+def test_names_keep_their_places_where_counts_are_equal() -> None:
+    np.testing.assert_array_equal(
+        legend(draw(found(CAR), found(PERSON, (500, 10, 600, 60), 0.6))),
+        legend(draw(found(PERSON, (500, 10, 600, 60)), found(CAR, confidence=0.6))),
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (65, 49), (16, 16), (1, 1)])
+def test_detections_are_drawn_on_the_smallest_pictures(width: int, height: int) -> None:
+    drawn = draw(found(CAR, (0, 0, width, height)), found(PERSON, (0, 0, 5, 5)), width=width, height=height)
+    assert drawn.shape == (height, width, 3)
+
+
+def test_where_nothing_is_detected_only_the_tag_is_drawn() -> None:
+    np.testing.assert_array_equal(draw()[30:], 128)
 
 
 def test_without_supervision_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

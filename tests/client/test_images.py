@@ -6,8 +6,15 @@ import simplejpeg
 
 from keywarp.client import FrameResult, ProtocolError, SourceError
 from keywarp.client.images import decode_labels, encode_jpeg
-from keywarp.protocol import Segmentation
+from keywarp.protocol import Detection, Segmentation
 from tests.client.media import picture, result, segmentation
+
+PERSON = Detection(class_id=1, name="person", confidence=0.9, xyxy=(1.25, 2.0, 30.5, 47.1))
+CAR = Detection(class_id=2, name="car", confidence=0.6, xyxy=(20.0, 10.0, 64.0, 40.0))
+
+
+def detected(*objects: Detection) -> FrameResult:
+    return FrameResult(result(0).model_copy(update={"detections": objects}))
 
 
 def test_a_jpeg_keeps_the_picture() -> None:
@@ -36,9 +43,37 @@ def test_labels_survive_the_wire() -> None:
     assert given.labels is given.labels
 
 
-def test_a_result_without_segmentation_has_no_labels() -> None:
+def test_a_result_of_another_task_has_no_labels_or_no_detections() -> None:
     with pytest.raises(ValueError, match="no segmentation"):
-        _ = FrameResult(result(0)).labels
+        _ = detected(PERSON).labels
+    with pytest.raises(ValueError, match="no detections"):
+        _ = FrameResult(result(0, labels=np.zeros((3, 4), np.uint8))).detections
+
+
+def test_detections_are_arrays_in_the_servers_order() -> None:
+    given = detected(PERSON, CAR)
+    found = given.detections
+    np.testing.assert_array_equal(found.xyxy, np.array([PERSON.xyxy, CAR.xyxy], np.float32))
+    np.testing.assert_array_equal(found.confidence, np.array([0.9, 0.6], np.float32))
+    np.testing.assert_array_equal(found.class_id, [1, 2])
+    assert found.xyxy.dtype == found.confidence.dtype == np.dtype(np.float32)
+    assert found.class_id.dtype == np.dtype(np.intp)
+    assert given.detections is found
+
+
+def test_where_nothing_is_detected_the_arrays_are_empty() -> None:
+    found = detected().detections
+    assert len(found) == 0
+    assert (found.xyxy.shape, found.confidence.shape, found.class_id.shape) == ((0, 4), (0,), (0,))
+
+
+@pytest.mark.parametrize("objects", [(), (PERSON, CAR)])
+def test_supervision_takes_detections_as_they_are(objects: tuple[Detection, ...]) -> None:
+    supervision = pytest.importorskip("supervision", reason="the extra `draw` is not installed")
+    found = detected(*objects).detections
+    taken = supervision.Detections(**vars(found))
+    assert len(taken) == len(found) == len(objects)
+    np.testing.assert_array_equal(taken.class_id, found.class_id)
 
 
 @pytest.mark.parametrize("png", ["", "!", b64encode(b"not a PNG").decode()])

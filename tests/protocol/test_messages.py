@@ -5,6 +5,7 @@ from keywarp.protocol import (
     ClientMessage,
     CreateStream,
     Credit,
+    Detection,
     Done,
     End,
     Error,
@@ -12,7 +13,9 @@ from keywarp.protocol import (
     ModelInfo,
     Problem,
     Ready,
+    Result,
     ServerMessage,
+    Timings,
 )
 
 MODEL = ModelInfo(
@@ -25,6 +28,16 @@ MODEL = ModelInfo(
     device="cpu",
     precision="fp32",
 )
+RESULT = Result(
+    stream="s",
+    frame=3,
+    width=64,
+    height=48,
+    kind="propagated",
+    key_age=3,
+    timings=Timings(decode=0.001, queue=0.0, inference=0.01, postprocess=0.002),
+)
+CAR = Detection(class_id=3, name="car", confidence=0.9641, xyxy=(320.25, 103.0, 425.4, 158.75))
 
 
 @pytest.mark.parametrize("message", [Hello(), Hello(model="m", interval=5, codec="h264", framing="chunks"), End()])
@@ -39,9 +52,11 @@ def test_client_messages_survive_the_wire(message: Hello | End) -> None:
         Credit(credit=9),
         Error(problem=Problem(title="t", status=422), fatal=False, frame=3, id="x"),
         Done(frames=1, key_frames=1, errors=0),
+        RESULT,
+        RESULT.model_copy(update={"detections": (CAR, CAR)}),
     ],
 )
-def test_server_messages_survive_the_wire(message: Ready | Credit | Error | Done) -> None:
+def test_server_messages_survive_the_wire(message: Ready | Credit | Error | Done | Result) -> None:
     assert ServerMessage.validate_json(message.model_dump_json()) == message
 
 
@@ -65,6 +80,26 @@ def test_servers_refuse_what_they_do_not_know(text: str) -> None:
 
 def test_clients_ignore_fields_that_they_do_not_know() -> None:
     assert ServerMessage.validate_json('{"type": "credit", "credit": 3, "news": 1}') == Credit(credit=3)
+
+
+def test_nothing_detected_is_not_the_same_as_no_detection() -> None:
+    nothing = RESULT.model_copy(update={"detections": ()})
+    for message, detections in ((nothing, ()), (RESULT, None)):
+        read = ServerMessage.validate_json(message.model_dump_json(exclude_none=True))
+        assert isinstance(read, Result)
+        assert read.detections == detections
+
+
+@pytest.mark.parametrize("task", ["detections", "segmentation"])
+def test_results_of_other_versions_are_understood(task: str) -> None:
+    """A server that doesn't know a task leaves its field out, and one that knows more adds fields anywhere."""
+    message = RESULT.model_copy(update={"detections": (CAR,)}).model_dump(mode="json")
+    message["detections"][0]["track"] = message["pose"] = 1
+    del message[task]
+    read = ServerMessage.validate_python(message)
+    assert isinstance(read, Result)
+    assert read.detections == (None if task == "detections" else (CAR,))
+    assert read.segmentation is None
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a/b", "../x", "a" * 65, "ü"])

@@ -1,13 +1,29 @@
 import base64
 import io
+import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from keywarp.engines.manifest import ClassInfo
-from keywarp.server.results import encode_segmentation
+from keywarp.engines.result import Detections, FrameKind, FrameResult, Output, Segmentation
+from keywarp.protocol import Result
+from keywarp.server.results import encode_detections, encode_result, encode_segmentation
 
 CLASSES = [ClassInfo(id=i, name=name, color=(i, i, i)) for i, name in enumerate(("ground", "person", "car"))]
+LABELS = np.array([[0, 2, 2, 2]], np.uint8)
+NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.intp))
+OBJECTS = Detections(
+    boxes=np.array([[0.004, 1.006, 30.126, 40.99], [7, 8, 9, 10]], np.float32),
+    scores=np.array([0.87, 0.123449], np.float32),
+    class_ids=np.array([2, 1]),
+)
+
+
+def encoded(output: Output) -> Result:
+    found = FrameResult(3, FrameKind.PROPAGATED, 2, 48, 64, output, inference=0.02, postprocess=0.001)
+    return encode_result(found, CLASSES, stream="s", decode=0.003, queue=0.004, id="mine", timestamp=1.5)
 
 
 def test_the_png_holds_the_label_map_and_regions_the_areas() -> None:
@@ -19,3 +35,38 @@ def test_the_png_holds_the_label_map_and_regions_the_areas() -> None:
     assert np.array_equal(np.asarray(image), labels)
     assert (found.width, found.height) == (10, 4)
     assert [(r.class_id, r.name, r.area) for r in found.regions] == [(2, "car", 0.1)]
+
+
+def test_objects_keep_their_order_and_are_named_and_rounded() -> None:
+    car, person = encode_detections(OBJECTS, CLASSES)
+    assert (car.class_id, car.name, car.confidence, car.xyxy) == (2, "car", 0.87, (0.0, 1.01, 30.13, 40.99))
+    assert (person.class_id, person.name, person.confidence, person.xyxy) == (1, "person", 0.1234, (7, 8, 9, 10))
+
+
+def test_numbers_take_no_more_digits_on_the_wire_than_they_mean() -> None:
+    written = json.loads(encoded(OBJECTS).model_dump_json(), parse_float=str)["detections"][0]
+    assert (written["confidence"], written["xyxy"]) == ("0.87", ["0.0", "1.01", "30.13", "40.99"])
+
+
+@pytest.mark.parametrize(("output", "count"), [(OBJECTS, 2), (NOTHING, 0)])
+def test_a_result_of_detection_has_only_detections(output: Detections, count: int) -> None:
+    result = encoded(output)
+    assert result.detections is not None
+    assert len(result.detections) == count
+    assert result.segmentation is None
+
+
+def test_a_result_of_segmentation_has_only_a_segmentation() -> None:
+    result = encoded(Segmentation(LABELS))
+    assert result.segmentation == encode_segmentation(LABELS, CLASSES)
+    assert result.detections is None
+
+
+@pytest.mark.parametrize("output", [Segmentation(LABELS), OBJECTS])
+def test_a_result_says_what_frame_it_is_of_and_where_its_time_went(output: Output) -> None:
+    result = encoded(output)
+    assert (result.stream, result.frame, result.id, result.timestamp) == ("s", 3, "mine", 1.5)
+    assert (result.width, result.height, result.kind, result.key_age) == (64, 48, "propagated", 2)
+    timings = result.timings
+    assert (timings.decode, timings.queue, timings.inference) == (0.003, 0.004, 0.02)
+    assert timings.postprocess > 0.001  # encoding is part of it

@@ -22,6 +22,21 @@ class Segmentation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """Objects, the most certain first.
+
+    A box covers x1 <= x < x2 and y1 <= y < y2: one around the frame's first pixel is (0, 0, 1, 1).
+    """
+
+    boxes: NDArray[np.float32]  # (n, 4): x1, y1, x2, y2 in pixels of the frame
+    scores: NDArray[np.float32]  # (n,), 0..1
+    class_ids: NDArray[np.intp]  # (n,), never the background
+
+
+Output = Segmentation | Detections
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
     """The result on one frame of a stream."""
 
@@ -30,6 +45,28 @@ class FrameResult:
     key_age: int  # frames since the key frame; 0 on a key frame
     height: int  # of the frame, pixels
     width: int
-    output: Segmentation
+    output: Output
     inference: float  # seconds: resize, transfer and network
     postprocess: float  # seconds: from the network's outputs to `output`
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """Class ids (h, w) at the model's resolution.
+
+        Raises:
+            ValueError: The model's task isn't segmentation.
+        """
+        if not isinstance(self.output, Segmentation):
+            raise ValueError("the model detects objects: its results have no labels")
+        return self.output.labels
+
+    @property
+    def detections(self) -> Detections:
+        """The objects.
+
+        Raises:
+            ValueError: The model's task isn't detection.
+        """
+        if not isinstance(self.output, Detections):
+            raise ValueError("the model labels pixels: its results have no detections")
+        return self.output

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from keywarp.engines import FrameResult
 from keywarp.engines.manifest import ClassInfo
-from keywarp.protocol import ClientId, Region, Result, Segmentation, Timings
+from keywarp.engines.result import Detections
+from keywarp.protocol import ClientId, Detection, Region, Result, Segmentation, Timings
 
 BACKGROUND = 0
+CONFIDENCE_DECIMALS = 4
+COORDINATE_DECIMALS = 2  # of pixels
 # Label maps are large flat areas: trying filters on each row makes them no smaller, and takes longer.
 _PNG = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
@@ -43,7 +46,11 @@ def encode_result(
         timestamp: The client's own, in seconds.
     """
     started = time.perf_counter()
-    segmentation = encode_segmentation(found.output.labels, classes)
+    segmentation, detections = None, None
+    if isinstance(found.output, Detections):
+        detections = encode_detections(found.output, classes)
+    else:
+        segmentation = encode_segmentation(found.output.labels, classes)
     postprocess = found.postprocess + time.perf_counter() - started
     return Result(
         stream=stream,
@@ -56,6 +63,7 @@ def encode_result(
         key_age=found.key_age,
         timings=Timings(decode=decode, queue=queue, inference=found.inference, postprocess=postprocess),
         segmentation=segmentation,
+        detections=detections,
     )
 
 
@@ -79,3 +87,22 @@ def encode_segmentation(labels: NDArray[np.uint8], classes: Sequence[ClassInfo])
     )
     labels_png = base64.b64encode(png.tobytes()).decode("ascii")
     return Segmentation(width=width, height=height, labels_png=labels_png, regions=regions)
+
+
+def encode_detections(found: Detections, classes: Sequence[ClassInfo]) -> tuple[Detection, ...]:
+    """Encode objects: below 1 ms for 100 of them.
+
+    Args:
+        found: The objects.
+        classes: Indexed by class id.
+
+    Returns:
+        The objects in the same order, their numbers rounded to what means something.
+    """
+    # Rounded as float64: the nearest float32 of 0.87 would be written as 0.8700000047683716.
+    boxes = found.boxes.astype(np.float64).round(COORDINATE_DECIMALS).tolist()
+    scores = found.scores.astype(np.float64).round(CONFIDENCE_DECIMALS).tolist()
+    return tuple(
+        Detection(class_id=class_id, name=classes[class_id].name, confidence=score, xyxy=tuple(box))
+        for class_id, score, box in zip(found.class_ids.tolist(), scores, boxes, strict=True)
+    )

@@ -24,7 +24,7 @@ from keywarp.client.errors import (
     UnavailableError,
 )
 from keywarp.client.frames import Frame, Source
-from keywarp.client.results import FrameResult
+from keywarp.client.results import Detections, FrameResult
 from keywarp.client.sources import open_source
 from keywarp.client.streaming import ResultStream
 
@@ -35,6 +35,7 @@ __all__ = [
     "AsyncResultStream",
     "Client",
     "ConnectError",
+    "Detections",
     "DrawingError",
     "Frame",
     "FrameError",

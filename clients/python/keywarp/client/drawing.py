@@ -1,6 +1,8 @@
 """Pictures of results: the classes in their colours, key frames marked. Needs the extra `draw`."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,11 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keywarp.client.errors import DrawingError
 from keywarp.client.results import FrameResult
-from keywarp.protocol import ClassInfo, Region
+from keywarp.protocol import ClassInfo, Region, Result
 
 BACKGROUND = 0  # this class isn't drawn
 OPACITY = 0.5  # of a class's colour over the picture
-LEGEND_ROWS = 6  # the largest classes have their names in the legend
+CONFIDENCE = 0.5  # less certain objects aren't drawn
+LEGEND_ROWS = 6  # the largest or most frequent classes have their names in the legend
 LEGEND_AREA = 0.001  # of the frame; what covers less isn't named
 
 INK = (255, 255, 255)
@@ -20,6 +23,9 @@ DIM_INK = (196, 202, 210)
 PANEL = (14, 18, 24, 184)  # RGBA, behind text
 KEY_INK = (30, 22, 0)
 KEY_PANEL = (255, 193, 7, 255)
+CASING = (14, 18, 24, 144)  # RGBA, on both sides of a box's line, so that it stands out from any ground
+
+Color = tuple[int, int, int]  # RGB
 
 
 class Annotator:
@@ -30,8 +36,12 @@ class Annotator:
         >>> picture = annotator.annotate(result.image, result)
     """
 
-    def __init__(self, classes: Iterable[ClassInfo]) -> None:
-        """Learn the classes' names and colours.
+    def __init__(self, classes: Iterable[ClassInfo], confidence: float = CONFIDENCE) -> None:
+        """Learn the classes' colours.
+
+        Args:
+            classes: Those to draw.
+            confidence: 0..1; objects that are less certain aren't drawn.
 
         Raises:
             DrawingError: The extra `draw` isn't installed.
@@ -41,6 +51,7 @@ class Annotator:
         except ImportError as error:
             raise DrawingError("drawing needs supervision: pip install 'keywarp-client[draw]'") from error
         self._sv = supervision
+        self._confidence = confidence
         self._colors = {info.id: info.color for info in classes if info.id != BACKGROUND}
         # supervision paints BGR; swapping red and blue here spares two conversions of each picture.
         swapped = [(b, g, r) for r, g, b in (self._colors.get(i, INK) for i in range(max(self._colors, default=0) + 1))]
@@ -55,18 +66,22 @@ class Annotator:
             result: Its result.
 
         Returns:
-            The picture, RGB (H, W, 3): the classes' masks, at the top left `KEY` or the age of the key frame and the
-            latency, at the bottom left the names of the largest classes.
+            The picture, RGB (H, W, 3): the classes' masks, or the objects' boxes with name and confidence; at the top
+            left `KEY` or the age of the key frame and the latency; at the bottom left the largest classes and their
+            shares of the frame, or the most frequent and how many objects of each there are. Where boxes crowd, those
+            of the most certain objects are in front, and a label that finds no room is left out.
         """
         picture = image.copy()
-        regions: Sequence[Region] = ()
+        objects = self._objects(result.result, *picture.shape[:2])
+        rows = _counts(objects)
         if result.result.segmentation is not None:
             self._draw_masks(picture, result.labels)
-            regions = result.result.segmentation.regions
+            rows = self._shares(result.result.segmentation.regions)
         canvas = Image.fromarray(picture)
-        text = _Text(canvas)
-        _draw_tag(text, result)
-        self._draw_legend(text, regions)
+        pen = _Pen(canvas)
+        for one in reversed(objects):
+            pen.box(one.box, one.color)
+        _draw_labels(pen, objects, [*_draw_tag(pen, result), *_draw_legend(pen, rows)])
         return np.asarray(canvas)
 
     def _draw_masks(self, picture: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
@@ -80,68 +95,184 @@ class Annotator:
         thickness = max(1, round(height / 480))
         self._sv.PolygonAnnotator(self._palette, thickness=thickness).annotate(picture, detections)
 
-    def _draw_legend(self, text: "_Text", regions: Sequence[Region]) -> None:
+    def _shares(self, regions: Sequence[Region]) -> "list[_Row]":
         named = [r for r in regions if r.area >= LEGEND_AREA and r.class_id in self._colors]
-        named = sorted(named, key=lambda region: -region.area)[:LEGEND_ROWS]
-        if not named:
-            return
-        swatch = round(text.size * 0.8)
-        row = round(text.size * 1.5)
-        gap = text.pad
-        shares = [f"{region.area:.0%}" if region.area >= 0.01 else "<1%" for region in named]
-        names_width = max(text.width(region.name) for region in named)
-        shares_width = max(map(text.width, shares))
-        panel_width = 5 * gap + swatch + names_width + shares_width
-        top = text.canvas.height - text.margin - row * len(named) - gap
-        text.panel(text.margin, top, panel_width, row * len(named) + gap, PANEL)
-        for line, (region, share) in enumerate(zip(named, shares, strict=True)):
-            left = text.margin + round(1.5 * gap)
-            middle = top + gap // 2 + row * line + row // 2
-            text.panel(left, middle - swatch // 2, swatch, swatch, (*self._colors[region.class_id], 255), swatch // 4)
-            text.write(left + swatch + gap, middle, region.name, INK)
-            text.write(text.margin + panel_width - round(1.5 * gap), middle, share, DIM_INK, anchor="rm")
+        named.sort(key=lambda region: -region.area)
+        return [_Row(self._colors[r.class_id], r.name, _percent(r.area) if r.area >= 0.01 else "<1 %") for r in named]
+
+    def _objects(self, result: Result, height: int, width: int) -> "list[_Object]":
+        """Find what to draw where on a picture of this size, the most certain objects first."""
+        across, down = width / result.width, height / result.height
+        objects = []
+        for found in result.detections or ():
+            if found.class_id not in self._colors or found.confidence < self._confidence:
+                continue
+            x1, y1, x2, y2 = found.xyxy
+            left, top = round(x1 * across), round(y1 * down)
+            right, bottom = max(left + 1, round(x2 * across)), max(top + 1, round(y2 * down))
+            box = _Area(max(left, 0), max(top, 0), min(right, width), min(bottom, height))
+            if box.left < box.right and box.top < box.bottom:
+                label = f"{found.name} {_percent(found.confidence)}"
+                objects.append(_Object(box, found.class_id, found.name, self._colors[found.class_id], label))
+        return objects
 
 
-class _Text:
-    """Text of a size that suits the picture."""
+@dataclass(frozen=True, slots=True)
+class _Area:
+    """Pixels of the picture: left <= x < right, top <= y < bottom."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @classmethod
+    def sized(cls, left: int, top: int, width: int, height: int) -> "_Area":
+        return cls(left, top, left + width, top + height)
+
+    @property
+    def corners(self) -> tuple[int, int, int, int]:
+        """The first and the last pixel, as Pillow takes them."""
+        return self.left, self.top, self.right - 1, self.bottom - 1
+
+    def overlaps(self, other: "_Area") -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
+
+    def within(self, width: int, height: int) -> bool:
+        return self.left >= 0 and self.right <= width and self.top >= 0 and self.bottom <= height
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A box to draw."""
+
+    box: _Area
+    class_id: int
+    name: str  # of its class
+    color: Color
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of the legend."""
+
+    color: Color
+    name: str
+    figure: str
+
+
+class _Pen:
+    """Draws in sizes that suit the picture."""
 
     def __init__(self, canvas: Image.Image) -> None:
         self.canvas = canvas
-        self.size = round(7 + 0.022 * min(canvas.height, canvas.width))
+        side = min(canvas.size)
+        self.size = round(7 + 0.022 * side)  # of text
         self.pad = max(4, round(self.size * 0.5))
         self.margin = self.pad + 2
+        self.line = max(2, round(side / 270))
         self._draw = ImageDraw.Draw(canvas, "RGBA")
         self._font = ImageFont.load_default(self.size)
 
     def width(self, text: str) -> int:
         return round(self._font.getlength(text))
 
-    def panel(
-        self, left: int, top: int, width: int, height: int, color: tuple[int, int, int, int], radius: int | None = None
-    ) -> None:
-        corners = (left, top, left + width - 1, top + height - 1)
-        self._draw.rounded_rectangle(corners, self.pad if radius is None else radius, fill=color)
+    def panel(self, area: _Area, color: tuple[int, int, int, int], radius: int | None = None) -> None:
+        self._draw.rounded_rectangle(area.corners, self.pad if radius is None else radius, fill=color)
 
-    def write(self, left: int, middle: int, text: str, ink: tuple[int, int, int], anchor: str = "lm") -> None:
-        self._draw.text((left, middle), text, fill=ink, font=self._font, anchor=anchor)
+    def write(self, x: int, middle: int, text: str, ink: Color, anchor: str = "lm") -> None:
+        self._draw.text((x, middle), text, fill=ink, font=self._font, anchor=anchor)
+
+    def box(self, area: _Area, color: Color) -> None:
+        """Draw a line along the inside of the area, cased on both sides."""
+        casing = self.line // 2
+        left, top, right, bottom = area.corners
+        outer = (left - casing, top - casing, right + casing, bottom + casing)
+        self._draw.rectangle(outer, outline=CASING, width=self.line + 2 * casing)
+        self._draw.rectangle(area.corners, outline=color, width=self.line)
 
 
-def _draw_tag(text: _Text, result: FrameResult) -> None:
-    """Write KEY, or how many frames ago the key frame was, and the latency."""
+def _draw_tag(pen: _Pen, result: FrameResult) -> list[_Area]:
+    """Write KEY, or how many frames ago the key frame was, and the latency; give what this covers."""
     is_key = result.kind == "key"
     mark = "KEY" if is_key else f"+{result.key_age}"
-    height = round(text.size * 1.5)
-    middle = text.margin + height // 2
+    height = round(pen.size * 1.5)
+    middle = pen.margin + height // 2
     # As wide as KEY at least: so the latency stays where it is from frame to frame.
-    mark_width = 2 * text.pad + max(text.width("KEY"), text.width(mark))
-    text.panel(text.margin, text.margin, mark_width, height, KEY_PANEL if is_key else PANEL)
-    text.write(text.margin + mark_width // 2, middle, mark, KEY_INK if is_key else INK, anchor="mm")
+    width = 2 * pen.pad + max(pen.width("KEY"), pen.width(mark))
+    covered = [_Area.sized(pen.margin, pen.margin, width, height)]
+    pen.panel(covered[0], KEY_PANEL if is_key else PANEL)
+    pen.write(pen.margin + width // 2, middle, mark, KEY_INK if is_key else INK, anchor="mm")
     if result.latency is not None:
         latency = f"{result.latency * 1000:.0f} ms"
-        left = text.margin + mark_width + text.pad // 2
-        latency_width = 2 * text.pad + max(text.width("000 ms"), text.width(latency))
-        text.panel(left, text.margin, latency_width, height, PANEL)
-        text.write(left + latency_width - text.pad, middle, latency, INK, anchor="rm")
+        left = covered[0].right + pen.pad // 2
+        width = 2 * pen.pad + max(pen.width("000 ms"), pen.width(latency))
+        covered.append(_Area.sized(left, pen.margin, width, height))
+        pen.panel(covered[1], PANEL)
+        pen.write(covered[1].right - pen.pad, middle, latency, INK, anchor="rm")
+    return covered
+
+
+def _draw_legend(pen: _Pen, rows: Sequence[_Row]) -> list[_Area]:
+    """Write the first rows; give what they cover."""
+    rows = rows[:LEGEND_ROWS]
+    if not rows:
+        return []
+    swatch = round(pen.size * 0.8)
+    row_height = round(pen.size * 1.5)
+    gap = pen.pad
+    width = 6 * gap + swatch + max(pen.width(row.name) for row in rows) + max(pen.width(row.figure) for row in rows)
+    height = row_height * len(rows) + gap
+    covered = _Area.sized(pen.margin, pen.canvas.height - pen.margin - height, width, height)
+    pen.panel(covered, PANEL)
+    left, right = covered.left + round(1.5 * gap), covered.right - round(1.5 * gap)
+    for line, row in enumerate(rows):
+        middle = covered.top + gap // 2 + row_height * line + row_height // 2
+        pen.panel(_Area.sized(left, middle - swatch // 2, swatch, swatch), (*row.color, 255), swatch // 4)
+        pen.write(left + swatch + gap, middle, row.name, INK)
+        pen.write(right, middle, row.figure, DIM_INK, anchor="rm")
+    return [covered]
+
+
+def _draw_labels(pen: _Pen, objects: Sequence[_Object], taken: Sequence[_Area]) -> None:
+    """Write labels as flags on the sides of their boxes, the first object's first, where nothing is written yet."""
+    written = list(taken)
+    height = round(pen.size * 1.35)
+    for one in objects:
+        width = pen.width(one.label) + pen.pad + 2 * pen.line
+        place = _find_place(one.box, width, height, pen.canvas, written)
+        if place is None:
+            continue
+        written.append(place)
+        pen.panel(place, PANEL, 0)
+        on_left = place.left == one.box.left
+        pole = place.left if on_left else place.right - pen.line
+        pen.panel(_Area.sized(pole, place.top, pen.line, height), (*one.color, 255), 0)
+        centre = (place.left + place.right + (pen.line if on_left else -pen.line)) // 2
+        pen.write(centre, place.top + height // 2, one.label, INK, anchor="mm")
+
+
+def _find_place(box: _Area, width: int, height: int, canvas: Image.Image, written: Iterable[_Area]) -> _Area | None:
+    """Find room for a label inside the picture: above its box, in it at the top, in it at the bottom, or below."""
+    for top in (box.top - height, box.top, box.bottom - height, box.bottom):
+        for left in (box.left, box.right - width):
+            place = _Area.sized(left, top, width, height)
+            if place.within(*canvas.size) and not any(place.overlaps(other) for other in written):
+                return place
+    return None
+
+
+def _counts(objects: Sequence[_Object]) -> list[_Row]:
+    counts = Counter((one.class_id, one.name, one.color) for one in objects)
+    # Where counts are equal the ids decide, so that names don't change places from frame to frame.
+    ranked = sorted(counts.items(), key=lambda counted: (-counted[1], counted[0]))
+    return [_Row(color, name, str(count)) for (_, name, color), count in ranked]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _resize_mask(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:

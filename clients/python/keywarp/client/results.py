@@ -12,6 +12,25 @@ from keywarp.protocol import Kind, Result
 
 
 @dataclass(frozen=True, eq=False)
+class Detections:
+    """The objects on one frame, the most certain first.
+
+    The fields are those of `supervision.Detections`, so its trackers, zones and annotators take them.
+
+    Example:
+        >>> tracked = tracker.update_with_detections(supervision.Detections(**vars(result.detections)))
+    """
+
+    xyxy: NDArray[np.float32]  # (n, 4): x1, y1, x2, y2 in pixels of the frame; covers x1 <= x < x2 and y1 <= y < y2
+    confidence: NDArray[np.float32]  # (n,), 0..1
+    class_id: NDArray[np.intp]  # (n,), never the background
+
+    def __len__(self) -> int:
+        """How many objects there are."""
+        return len(self.xyxy)
+
+
+@dataclass(frozen=True, eq=False)
 class FrameResult:
     """The server's result on one frame, beside what the client knows of it."""
 
@@ -44,5 +63,21 @@ class FrameResult:
             ProtocolError: The server's label map can't be decoded.
         """
         if self.result.segmentation is None:
-            raise ValueError("this result has no segmentation")
+            raise ValueError("this result has no segmentation: its model's task is another")
         return decode_labels(self.result.segmentation)
+
+    @cached_property
+    def detections(self) -> Detections:
+        """The objects as arrays, in pixels of the frame; their names are in `result.detections`.
+
+        Raises:
+            ValueError: The model's task isn't detection.
+        """
+        found = self.result.detections
+        if found is None:
+            raise ValueError("this result has no detections: its model's task is another")
+        return Detections(
+            xyxy=np.array([one.xyxy for one in found], np.float32).reshape(-1, 4),
+            confidence=np.array([one.confidence for one in found], np.float32),
+            class_id=np.array([one.class_id for one in found], np.intp),
+        )

@@ -117,8 +117,20 @@ class Segmentation(Message):
     regions: tuple[Region, ...]
 
 
+class Detection(Message):
+    """One object that was found.
+
+    Its box covers x1 <= x < x2 and y1 <= y < y2: one around the frame's first pixel is (0, 0, 1, 1).
+    """
+
+    class_id: int  # never the background (class 0)
+    name: str
+    confidence: float  # 0..1
+    xyxy: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the frame
+
+
 class Result(Message):
-    """What the server found on one frame."""
+    """What the server found on one frame: `segmentation` or `detections`, by the model's task."""
 
     type: Literal["result"] = "result"
     stream: str
@@ -131,6 +143,7 @@ class Result(Message):
     key_age: int  # frames since the key frame; 0 on a key frame
     timings: Timings
     segmentation: Segmentation | None = None
+    detections: tuple[Detection, ...] | None = None  # the most certain first; empty where nothing was found
     credit: int | None = None
 
 
