@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-CODE   := export engines server clients/python tests
+CODE   := export engines server clients/python bench tests
 MODEL  ?= street
 PORT   ?= 8080
 

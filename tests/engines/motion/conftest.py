@@ -1,0 +1,11 @@
+from pathlib import Path
+
+import pytest
+
+from keywarp.datasets.middlebury import FlowPair, grove3
+
+
+@pytest.fixture(scope="session")
+def pair() -> FlowPair:
+    """Two real frames, 480 x 640, whose flow is known."""
+    return grove3(Path(__file__).parents[3] / ".cache" / "keywarp" / "packages")
