@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,13 @@ from keywarp.networks import (
     CheckpointError,
     ModelCard,
     NetworkOptions,
-    SegmentationHead,
+    SegmentationNetwork,
     build_network,
     load_checkpoint,
     save_checkpoint,
 )
 
-OPTIONS = NetworkOptions(channels=8, conv4_blocks=1, classes=3)
+OPTIONS = NetworkOptions(classes=3, blocks=(1, 1, 1, 0), channels=8, flow="flownet_inception")
 
 
 def test_a_pair_of_one_frame_is_plain_per_frame_evaluation() -> None:
@@ -23,29 +24,26 @@ def test_a_pair_of_one_frame_is_plain_per_frame_evaluation() -> None:
     torch.nn.init.normal_(network.flow.flow.weight, std=1)  # a flow that would be seen
     key, current = torch.randn(2, 1, 3, 48, 64) * 60
     same = network(key, key, torch.tensor([False]))
-    torch.testing.assert_close(same, network.head.logits(network.features(key)))
+    torch.testing.assert_close(same, network.recognition(key))
     assert not torch.allclose(same, network(current, key, torch.tensor([True])))
 
 
 def test_all_three_networks_get_gradients_from_one_pair() -> None:
     torch.manual_seed(0)
     network = build_network(OPTIONS)
+    recognition = network.recognition
+    assert isinstance(recognition, SegmentationNetwork)
     key, current = torch.randn(2, 2, 3, 48, 64) * 60
     network(current, key, torch.tensor([True, False])).square().sum().backward()
     for part in (
-        network.features.reduction.weight,
+        recognition.backbone.reduction.weight,
         network.flow.flow.weight,
-        network.flow.scale.weight,
-        network.head.score.weight,
+        network.flow.scales[0].weight,
+        next(recognition.task_head.parameters()),
     ):
+        assert isinstance(part, torch.Tensor)
         assert part.grad is not None
         assert part.grad.abs().sum() > 0
-
-
-def test_head_scores_are_probabilities() -> None:
-    scores = SegmentationHead(8, 3)(torch.randn(2, 8, 5, 7))
-    assert scores.shape == (2, 3, 5, 7)
-    torch.testing.assert_close(scores.sum(1), torch.ones(2, 5, 7))
 
 
 def card() -> ModelCard:
@@ -74,4 +72,4 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_weights_of_other_networks_are_refused() -> None:
     with pytest.raises(CheckpointError, match="don't fit"):
-        Checkpoint(NetworkOptions(8, 2, 3), card(), build_network(OPTIONS).state_dict()).network()
+        Checkpoint(replace(OPTIONS, blocks=(1, 1, 2, 0)), card(), build_network(OPTIONS).state_dict()).network()

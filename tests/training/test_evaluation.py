@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from keywarp.datasets import IGNORE, LabelledClip
-from keywarp.networks import NetworkOptions, build_network
+from keywarp.networks import DeepFeatureFlow, FeatureMap, FlowNetInception, RecognitionNetwork, Task
 from keywarp.networks.flownet import Motion
 from keywarp.training.evaluation import Confusion, evaluate
 from tests.datasets.clips import moving_square
@@ -19,22 +19,35 @@ def test_iou_counts_hits_over_union_without_ignored_pixels() -> None:
     assert confusion.mean_iou() == pytest.approx((0.5 + 2 / 3) / 2)
 
 
-class Brightness(nn.Module):
+class Brightness(RecognitionNetwork[Tensor]):
     """Features that tell white from the rest."""
 
-    def forward(self, image: Tensor) -> Tensor:
+    task: Task = "segmentation"
+    maps = (FeatureMap(2, 16),)
+    outputs = ("scores",)
+
+    def features(self, image: Tensor) -> tuple[Tensor, ...]:
         bright = nn.functional.avg_pool2d(image.mean(1, keepdim=True), 16, ceil_mode=True)
-        return torch.cat((70 - bright, bright - 70), dim=1)
+        return (torch.cat((70 - bright, bright - 70), dim=1),)
+
+    def head(self, *features: Tensor) -> Tensor:
+        return features[0]
+
+    def predict(self, raw: Tensor) -> tuple[Tensor, ...]:
+        return (torch.softmax(raw, dim=1),)
 
 
-class KnownFlow(nn.Module):
+class KnownFlow(FlowNetInception):
     """The square moves one cell a frame; the key frame's age is told by where the white is."""
+
+    def __init__(self) -> None:
+        super().__init__(Brightness.maps)
 
     def forward(self, current: Tensor, key: Tensor) -> Motion:
         cells = (current.shape[0], 1, current.shape[2] // 8, current.shape[3] // 8)
         shift = (_left(key) - _left(current)) / 8
         flow = torch.cat((torch.full(cells, shift), torch.zeros(cells)), dim=1)
-        return Motion(flow, torch.ones(cells[0], 2, *cells[2:]))
+        return Motion(flow, (torch.ones(cells[0], 2, *cells[2:]),))
 
 
 def _left(image: Tensor) -> float:
@@ -54,10 +67,7 @@ def blocks(frames: int) -> LabelledClip:
 
 
 def test_right_flow_keeps_the_accuracy_that_copying_loses() -> None:
-    network = build_network(NetworkOptions(2, 1, 2))
-    network.features = Brightness()  # type: ignore[assignment]
-    network.flow = KnownFlow()  # type: ignore[assignment]
-    network.head = nn.Softmax(dim=1)  # type: ignore[assignment]
+    network = DeepFeatureFlow(Brightness(), KnownFlow())
     accuracy = evaluate(network, blocks(8), classes=2, interval=4, multiple=16)
     assert accuracy.propagated == pytest.approx(accuracy.per_frame, abs=0.02)
     assert accuracy.copied < accuracy.propagated - 0.2

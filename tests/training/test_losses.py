@@ -1,7 +1,7 @@
 import torch
 
 from keywarp.datasets import Augmentation, MadeMotion, PairSampler
-from keywarp.networks import FlowNetInception, NetworkOptions, build_network
+from keywarp.networks import FeatureMap, FlowNetInception, NetworkOptions, SplitNetwork, build_network
 from keywarp.training.flow import end_point_error, flow_loss, measure_flow
 from keywarp.training.joint import enlarged, joint_loss, joint_rates
 from keywarp.training.recipe import AugmentationRecipe, JointTraining
@@ -27,7 +27,7 @@ def test_end_point_error_is_a_distance() -> None:
 
 def test_a_few_steps_reduce_the_flow_loss() -> None:
     torch.manual_seed(0)
-    network = FlowNetInception(4)
+    network = FlowNetInception([FeatureMap(4, 16)])
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     losses = []
     for _ in range(8):
@@ -43,14 +43,16 @@ def test_a_few_steps_reduce_the_flow_loss() -> None:
 def test_an_untrained_network_is_as_good_as_no_motion() -> None:
     torch.manual_seed(0)
     pairs = PairSampler([moving_square()], Augmentation(32, 48, (0.5, 0.5)), seed=0).flows(0, 2, 1, MadeMotion())
-    error = measure_flow(FlowNetInception(4), pairs)
+    error = measure_flow(FlowNetInception([FeatureMap(4, 16)]), pairs)
     assert abs(error["network"] - error["zero"]) < 0.2 * error["zero"]
 
 
 def test_a_few_steps_of_joint_training_reduce_its_loss_and_leave_frozen_stages_alone() -> None:
     torch.manual_seed(0)
-    network = build_network(NetworkOptions(8, 1, 2))
-    frozen = network.features.layer1[0].conv1.weight.clone()  # type: ignore[union-attr, operator]
+    network = build_network(NetworkOptions(classes=2, blocks=(1, 1, 1, 0), channels=8, flow="flownet_inception"))
+    recognition = network.recognition
+    assert isinstance(recognition, SplitNetwork)
+    frozen = recognition.backbone.bottlenecks()[0].conv1.weight.clone()
     optimizer = torch.optim.AdamW([{"params": list(p), "lr": rate} for p, rate in joint_rates(network, JOINT)])
     losses = []
     for _ in range(6):
@@ -62,7 +64,7 @@ def test_a_few_steps_of_joint_training_reduce_its_loss_and_leave_frozen_stages_a
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
-    assert torch.equal(network.features.layer1[0].conv1.weight, frozen)  # type: ignore[union-attr, arg-type]
+    assert torch.equal(recognition.backbone.bottlenecks()[0].conv1.weight, frozen)
 
 
 def test_enlarging_keeps_cell_centres() -> None:

@@ -1,4 +1,4 @@
-"""The paper's networks as torch modules: feature networks, flow network, warp, head."""
+"""The paper's networks as torch modules, and the bridge to other people's."""
 
 from keywarp.networks.checkpoint import (
     Checkpoint,
@@ -9,11 +9,35 @@ from keywarp.networks.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from keywarp.networks.cut import TORCHVISION_MEAN, TORCHVISION_STD, CutError, CutNetwork, cut
 from keywarp.networks.dff import DeepFeatureFlow, half_size
-from keywarp.networks.flownet import FlowNetInception, Motion
+from keywarp.networks.flownet import (
+    FLOW_NETWORKS,
+    FlowNet,
+    FlowNetHalf,
+    FlowNetInception,
+    FlowNetwork,
+    Motion,
+)
 from keywarp.networks.folding import fold_batch_norms
 from keywarp.networks.heads import SegmentationHead
-from keywarp.networks.pretrained import IMAGE_MEAN, WeightsError, load_keras_weights, load_torchvision_weights
+from keywarp.networks.maps import FeatureMap
+from keywarp.networks.pretrained import (
+    IMAGE_MEAN,
+    WeightsError,
+    load_caffe_weights,
+    load_flownet_weights,
+    load_keras_weights,
+    load_mxnet_flownet_weights,
+    load_torchvision_weights,
+)
+from keywarp.networks.recognition import (
+    DetectionNetwork,
+    RecognitionNetwork,
+    SegmentationNetwork,
+    SplitNetwork,
+    Task,
+)
 from keywarp.networks.resnet import (
     FEATURE_STRIDE,
     ResNetFeatures,
@@ -22,28 +46,49 @@ from keywarp.networks.resnet import (
     resnet50_features,
     resnet101_features,
 )
+from keywarp.networks.rfcn import DetectionMaps, RFCNHead
 from keywarp.networks.warp import Warp, sample
 
 __all__ = [
     "FEATURE_STRIDE",
+    "FLOW_NETWORKS",
     "IMAGE_MEAN",
+    "TORCHVISION_MEAN",
+    "TORCHVISION_STD",
     "Checkpoint",
     "CheckpointError",
+    "CutError",
+    "CutNetwork",
     "DeepFeatureFlow",
+    "DetectionMaps",
+    "DetectionNetwork",
+    "FeatureMap",
+    "FlowNet",
+    "FlowNetHalf",
     "FlowNetInception",
+    "FlowNetwork",
     "ModelCard",
     "Motion",
     "NetworkOptions",
+    "RFCNHead",
+    "RecognitionNetwork",
     "ResNetFeatures",
     "ResNetOptions",
     "SegmentationHead",
+    "SegmentationNetwork",
+    "SplitNetwork",
+    "Task",
     "Warp",
     "WeightsError",
     "build_network",
+    "cut",
     "fold_batch_norms",
     "half_size",
+    "load_caffe_weights",
     "load_checkpoint",
+    "load_flownet_weights",
     "load_keras_weights",
+    "load_mxnet_flownet_weights",
     "load_torchvision_weights",
     "resnet50_conv4_features",
     "resnet50_features",

@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from keywarp.networks.dff import DeepFeatureFlow
-from keywarp.networks.flownet import FlowNetInception
+from keywarp.networks.flownet import FLOW_NETWORKS, FlowNetInception, FlowNetwork
 from keywarp.networks.folding import fold_batch_norms
-from keywarp.networks.heads import SegmentationHead
-from keywarp.networks.resnet import resnet50_conv4_features
+from keywarp.networks.maps import FeatureMap
+from keywarp.networks.recognition import DetectionNetwork, SegmentationNetwork, SplitNetwork, Task
+from keywarp.networks.resnet import RESNET101, ResNetFeatures, ResNetOptions, StrideOn
+
+Color = tuple[int, int, int]  # RGB, 0..255
 
 
 class CheckpointError(Exception):
@@ -23,11 +26,16 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """The sizes of the networks."""
+    """Which networks they are. The defaults are the paper's."""
 
-    channels: int  # of the feature map
-    conv4_blocks: int  # ResNet-50 ends after these
     classes: int  # with the background
+    task: Task = "segmentation"
+    blocks: tuple[int, int, int, int] = RESNET101  # see `ResNetOptions`
+    channels: int = 1024  # of the feature map, after the reduction
+    stride_on: StrideOn = "1x1"  # see `ResNetOptions`
+    flow: str = "flownet"  # a name of `FLOW_NETWORKS`
+    refinement: tuple[int, int, int, int] | None = None  # FlowNet Inception's widths; None: its default
+    head_layers: int = 1  # see `SplitNetwork`
 
 
 @dataclass(frozen=True)
@@ -37,13 +45,13 @@ class ModelCard:
     name: str
     version: str
     license: str
-    classes: tuple[tuple[str, tuple[int, int, int]], ...]  # name and RGB colour; the background first
+    classes: Sequence[str | tuple[str, Color]]  # names, the background first; a colour is chosen where there is none
     short_side: int  # pixels: the frame size that it was trained for
     long_side: int
-    multiple: int
-    key_interval: int
-    recipe: str  # file name
-    data: str
+    multiple: int = 1  # sides are multiples of this, and of what the network itself needs
+    key_interval: int = 10
+    recipe: str = ""  # file name
+    data: str = ""
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     notes: str = ""
 
@@ -56,27 +64,51 @@ class Checkpoint:
     card: ModelCard
     weights: Mapping[str, Tensor]
 
-    def network(self) -> DeepFeatureFlow:
+    def network(self) -> DeepFeatureFlow[Any]:
         """The trained networks.
 
         Raises:
-            CheckpointError: The weights don't fit.
+            CheckpointError: The weights don't fit, or the options aren't of this version's networks.
         """
-        network = build_network(self.options)
         try:
+            network = build_network(self.options)
             network.load_state_dict(dict(self.weights))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"the weights of {self.card.name} don't fit its networks: {error}") from error
         return network.eval()
 
 
-def build_network(options: NetworkOptions) -> DeepFeatureFlow:
-    """The networks with random weights, batch norms folded."""
-    features = resnet50_conv4_features(options.channels, options.conv4_blocks)
-    fold_batch_norms(features)
-    return DeepFeatureFlow(
-        features, FlowNetInception(options.channels), SegmentationHead(options.channels, options.classes)
-    )
+def build_network(
+    options: NetworkOptions, initialise: Callable[[ResNetFeatures], None] = lambda _: None
+) -> DeepFeatureFlow[Any]:
+    """The networks with random weights, batch norms folded.
+
+    Args:
+        options: Which ones.
+        initialise: Loads weights into the feature network before its batch norms are folded.
+
+    Raises:
+        ValueError: An option has no such value.
+    """
+    backbone = ResNetFeatures(ResNetOptions(options.blocks, options.channels, options.stride_on))
+    initialise(backbone)
+    fold_batch_norms(backbone)
+    recognition: SplitNetwork[Any]
+    if options.task == "segmentation":
+        recognition = SegmentationNetwork(backbone, options.classes, options.head_layers)
+    else:
+        recognition = DetectionNetwork(backbone, options.classes, options.head_layers)
+    return DeepFeatureFlow(recognition, _flow_network(options, recognition.maps))
+
+
+def _flow_network(options: NetworkOptions, maps: tuple[FeatureMap, ...]) -> FlowNetwork:
+    if options.flow not in FLOW_NETWORKS:
+        raise ValueError(f"there is no flow network {options.flow!r}; there are: {', '.join(FLOW_NETWORKS)}")
+    if options.refinement is not None:
+        if options.flow != "flownet_inception":
+            raise ValueError(f"the refinement of {options.flow} is the paper's: it can't be chosen")
+        return FlowNetInception(maps, options.refinement)
+    return FLOW_NETWORKS[options.flow](maps)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -98,8 +130,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, weights_only=True)
         description = json.loads(content["description"])
         card = description["card"]
-        card["classes"] = tuple((name, tuple(color)) for name, color in card["classes"])
-        return Checkpoint(NetworkOptions(**description["options"]), ModelCard(**card), content["weights"])
+        card["classes"] = tuple(c if isinstance(c, str) else (c[0], tuple(c[1])) for c in card["classes"])
+        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description["options"].items()}
+        return Checkpoint(NetworkOptions(**options), ModelCard(**card), content["weights"])
     except OSError as error:
         raise CheckpointError(f"can't read the checkpoint {path}: {error.strerror}") from error
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:

@@ -1,35 +1,246 @@
-"""FlowNet Inception (Table 8), with the flow tail and the scale field of "Deep Feature Flow" (Zhu et al., 2017).
+"""The flow networks of "Deep Feature Flow" (Zhu et al., 2017): FlowNet, FlowNet Half and FlowNet Inception.
 
-The contracting part is the table's. The expanding part follows FlowNet Simple ("FlowNet: Learning Optical Flow with
-Convolutional Networks", Dosovitskiy et al., 2015), whose widths the table leaves open: they are 128, 64, 32, 16 here,
-which meets the complexity of Table 2. Every convolution has a bias and, but for those that predict, a leaky ReLU.
+The contracting parts are those of its appendix A (Tables 6, 7 and 8). The expanding part is FlowNet Simple's ("FlowNet:
+Learning Optical Flow with Convolutional Networks", Dosovitskiy et al., 2015). It ends at 1/8 of the full image, in the
+tail: resampled to the feature maps, it gives the flow and the scale fields (section 4). Every convolution has a bias
+and, but for those that predict, a leaky ReLU.
+
+Sizes below are in pixels of the full image (H, W); the networks see half of that. All of them round up.
 """
 
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from keywarp.networks.resnet import FEATURE_STRIDE
+from keywarp.networks.maps import FeatureMap
 
 SLOPE = 0.1  # of the leaky ReLU
-PIXEL_RANGE = 255.0  # images come in 0..255 less their mean; the network works in units of this
-INPUT_DOWNSCALE = 2  # full-size pixels per pixel of the images that the flow network sees
+PIXEL_RANGE = 255.0  # images come in 0..255 less their mean; the networks work in units of this
+INPUT_DOWNSCALE = 2  # full-size pixels per pixel of the images that the networks see
+OUTPUT_STRIDE = 4  # pixels of those images per cell of the last concatenation
+FLOW_STRIDE = OUTPUT_STRIDE * INPUT_DOWNSCALE  # the same in full-size pixels
 FLOW_UNIT = 20.0  # a FlowNet predicts flow in units of 20 of its own pixels
-CELLS_PER_UNIT = FLOW_UNIT * INPUT_DOWNSCALE / FEATURE_STRIDE  # 2.5 feature cells
-REFINEMENT = (128, 64, 32, 16)  # channels of the deconvolutions, coarse to fine
+STRIDES = (4, 8, 16, 32, 64, 128)  # full-size pixels per cell of the feature maps that there can be motion for
+PAPER_MAP = FeatureMap(1024, 16)  # the paper's intermediate feature maps
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d)
 
 
 class Motion(NamedTuple):
     """What propagation needs."""
 
-    flow: Tensor  # (N, 2, H/16, W/16), (dx, dy) in cells, from current to key
-    scale: Tensor  # (N, C, H/16, W/16)
+    flow: Tensor  # (N, 2, ceil(H / stride), ceil(W / stride)), (dx, dy) in cells of `stride`, from current to key
+    scales: tuple[Tensor, ...]  # one per feature map, of its shape
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution of half padding and its leaky ReLU."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.LeakyReLU(SLOPE))
+class Refinement(nn.Module):
+    """One step of the expanding part: predict flow, double the resolution of it and of the features, join the skip."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.predict = _predict(inputs)
+        self.deconv = _initialised(nn.ConvTranspose2d(inputs, width, 4, stride=2))
+        self.upsample_flow = _initialised(nn.ConvTranspose2d(2, 2, 4, stride=2))
+        self.relu = nn.LeakyReLU(SLOPE)
+
+    def forward(self, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """Refine to the skip connection's resolution.
+
+        Args:
+            x: (N, inputs, H, W).
+            skip: (N, S, h, w) with h in 2 H - 1 .. 2 H, w likewise.
+
+        Returns:
+            The joined map (N, S + width + 2, h, w), and the flow (N, 2, H, W) in units of `FLOW_UNIT`.
+        """
+        flow = self.predict(x)
+        height, width = skip.shape[-2:]
+        deep = self.relu(_crop(self.deconv(x), height, width))
+        return torch.cat((skip, deep, _crop(self.upsample_flow(flow), height, width)), dim=1), flow
+
+
+class FlowNetwork(nn.Module, ABC):
+    """Two images -> flow, and a scale field for every feature map. The scales are exactly 1 until they are trained."""
+
+    def __init__(self, maps: Sequence[FeatureMap], contraction: Sequence[int], refinement: Sequence[int]) -> None:
+        """Build what the networks share, with random weights: the expanding part and the tail.
+
+        Args:
+            maps: The feature maps that propagation moves.
+            contraction: Channels of the contracting part's maps, as `contract` gives them.
+            refinement: Channels of the deconvolutions, coarse to fine.
+
+        Raises:
+            ValueError: There is no map, or a stride isn't one of `STRIDES`.
+        """
+        super().__init__()
+        self.maps = tuple(maps)
+        if not self.maps or not all(m.stride in STRIDES for m in self.maps):
+            raise ValueError(
+                f"a flow network needs feature maps of strides {', '.join(map(str, STRIDES))}; "
+                f"it got {[m.stride for m in self.maps]}"
+            )
+        self.stride = min(m.stride for m in self.maps)  # of the flow
+        *skips, inputs = contraction
+        self.refinement = nn.ModuleList()
+        for skip, width in zip(reversed(skips), refinement, strict=True):
+            self.refinement.append(Refinement(inputs, width))
+            inputs = skip + width + 2
+        self.pool = nn.AvgPool2d(2, ceil_mode=True)
+        self.flow = _predict(inputs)
+        self.scales = nn.ModuleList(_scale_field(inputs, m.channels) for m in self.maps)
+
+    @property
+    def cells_per_unit(self) -> float:
+        """Cells of the flow's stride per `FLOW_UNIT`: 2.5 at stride 16."""
+        return FLOW_UNIT * INPUT_DOWNSCALE / self.stride
+
+    @abstractmethod
+    def contract(self, x: Tensor) -> list[Tensor]:
+        """Run the contracting part.
+
+        Args:
+            x: (N, 6, H/2, W/2), both images, in units of `PIXEL_RANGE`.
+
+        Returns:
+            The maps that refinement joins, fine to coarse, of strides 8, 16, 32, 64 and 128.
+        """
+
+    def forward(self, current: Tensor, key: Tensor) -> Motion:
+        """Estimate motion.
+
+        Args:
+            current: (N, 3, H/2, W/2): the current frame, mean-subtracted RGB in units of 0..255, average-pooled to half
+                its size.
+            key: The key frame, likewise.
+        """
+        return self.with_pyramid(current, key)[0]
+
+    def with_pyramid(self, current: Tensor, key: Tensor) -> tuple[Motion, list[Tensor]]:
+        """As `forward`, with the flows of the refinement steps too, coarse to fine, for training.
+
+        They are in units of `FLOW_UNIT`, of strides 64, 32, 16 and 8 in pixels of the half-size images.
+        """
+        *skips, x = self.contract(torch.cat((current, key), dim=1) / PIXEL_RANGE)
+        pyramid = []
+        for refine, skip in zip(self.refinement, reversed(skips), strict=True):
+            x, flow = refine(x, skip)
+            pyramid.append(flow)
+        tails = {stride: self._tail(x, stride, current) for stride in {m.stride for m in self.maps}}
+        scales = tuple(scale(tails[m.stride]) for m, scale in zip(self.maps, self.scales, strict=True))
+        return Motion(self.flow(tails[self.stride]) * self.cells_per_unit, scales), pyramid
+
+    def _tail(self, x: Tensor, stride: int, image: Tensor) -> Tensor:
+        """The last concatenation, of `FLOW_STRIDE`, at another stride; `image` is of half size."""
+        if stride < FLOW_STRIDE:
+            height, width = ((size + 1) // 2 for size in image.shape[-2:])
+            # double, then crop: to resize to an odd size at once would shift the cells
+            doubled = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            return doubled[..., :height, :width]
+        while stride > FLOW_STRIDE:
+            x = self.pool(x)
+            stride //= 2
+        return x
+
+
+class FlowNet(FlowNetwork):
+    """FlowNet Simple (Table 6)."""
+
+    width: ClassVar[int] = 64  # channels of conv1; the others are multiples of it
+
+    def __init__(self, maps: Sequence[FeatureMap] = (PAPER_MAP,)) -> None:
+        """Build it with random weights.
+
+        Args:
+            maps: The feature maps that propagation moves.
+
+        Raises:
+            ValueError: As for `FlowNetwork`.
+        """
+        w = self.width
+        super().__init__(maps, contraction=(2 * w, 4 * w, 8 * w, 8 * w, 16 * w), refinement=(8 * w, 4 * w, 2 * w, w))
+        self.conv1 = conv(6, w, 7, 2)
+        self.conv2 = conv(w, 2 * w, 5, 2)
+        self.conv3 = conv(2 * w, 4 * w, 5, 2)
+        self.conv3_1 = conv(4 * w, 4 * w, 3)
+        self.conv4 = conv(4 * w, 8 * w, 3, 2)
+        self.conv4_1 = conv(8 * w, 8 * w, 3)
+        self.conv5 = conv(8 * w, 8 * w, 3, 2)
+        self.conv5_1 = conv(8 * w, 8 * w, 3)
+        self.conv6 = conv(8 * w, 16 * w, 3, 2)
+        self.conv6_1 = conv(16 * w, 16 * w, 3)
+
+    def contract(self, x: Tensor) -> list[Tensor]:
+        """(N, 6, H/2, W/2) -> maps of 128, 256, 512, 512 and 1024 channels, half as many in FlowNet Half."""
+        conv2 = self.conv2(self.conv1(x))  # (N, 128, H/8, W/8)
+        conv3 = self.conv3_1(self.conv3(conv2))  # (N, 256, H/16, W/16)
+        conv4 = self.conv4_1(self.conv4(conv3))  # (N, 512, H/32, W/32)
+        conv5 = self.conv5_1(self.conv5(conv4))  # (N, 512, H/64, W/64)
+        conv6 = self.conv6_1(self.conv6(conv5))  # (N, 1024, H/128, W/128)
+        return [conv2, conv3, conv4, conv5, conv6]
+
+
+class FlowNetHalf(FlowNet):
+    """FlowNet with half the channels, so a quarter of the operations (Table 7)."""
+
+    width: ClassVar[int] = 32
+
+
+class FlowNetInception(FlowNetwork):
+    """An eighth of FlowNet's operations (Table 8).
+
+    The table ends with the contracting part. The deconvolutions have an eighth of FlowNet's channels, 64, 32, 16, 8, as
+    the whole has an eighth of its operations. With the scale field counted, which Table 2's other entries fit to 0.3 %,
+    that meets its entries within 3 %; twice as many channels would miss them by 12 % (`keywarp complexity`).
+    """
+
+    def __init__(
+        self,
+        maps: Sequence[FeatureMap] = (PAPER_MAP,),
+        refinement: tuple[int, int, int, int] = (64, 32, 16, 8),
+    ) -> None:
+        """Build it with random weights.
+
+        Args:
+            maps: The feature maps that propagation moves.
+            refinement: Channels of the deconvolutions, coarse to fine.
+
+        Raises:
+            ValueError: As for `FlowNetwork`.
+        """
+        super().__init__(maps, contraction=(64, 128, 256, 384, 512), refinement=refinement)
+        self.conv1 = conv(6, 32, 7, 2)
+        self.pool1 = nn.MaxPool2d(3, 2, padding=1)
+        self.conv2 = Inception(32, point=0, single=(24, 32), double=(24, 32, 32))
+        self.conv3_1 = conv(64, 128, 3, 2)
+        self.conv3_2 = Inception(128, point=48, single=(32, 64), double=(8, 16, 16))
+        self.conv3_3 = Inception(128, point=48, single=(48, 64), double=(12, 16, 16))
+        self.conv4_1 = Inception(128, point=32, single=(112, 128), double=(28, 32, 32), pool=64)
+        self.conv4_2 = Inception(256, point=96, single=(112, 128), double=(28, 32, 32))
+        self.conv5_1 = Inception(256, point=48, single=(96, 192), double=(36, 48, 48), pool=96)
+        self.conv5_2 = Inception(384, point=144, single=(96, 192), double=(36, 48, 48))
+        self.conv6_1 = Inception(384, point=64, single=(192, 256), double=(48, 64, 64), pool=128)
+        self.conv6_2 = Inception(512, point=192, single=(192, 256), double=(48, 64, 64))
+
+    def contract(self, x: Tensor) -> list[Tensor]:
+        """(N, 6, H/2, W/2) -> maps of 64, 128, 256, 384 and 512 channels."""
+        conv2 = self.conv2(self.pool1(self.conv1(x)))  # (N, 64, H/8, W/8)
+        conv3 = self.conv3_3(self.conv3_2(self.conv3_1(conv2)))  # (N, 128, H/16, W/16)
+        conv4 = self.conv4_2(self.conv4_1(conv3))  # (N, 256, H/32, W/32)
+        conv5 = self.conv5_2(self.conv5_1(conv4))  # (N, 384, H/64, W/64)
+        conv6 = self.conv6_2(self.conv6_1(conv5))  # (N, 512, H/128, W/128)
+        return [conv2, conv3, conv4, conv5, conv6]
+
+
+FLOW_NETWORKS: dict[str, Callable[[Sequence[FeatureMap]], FlowNetwork]] = {
+    "flownet": FlowNet,
+    "flownet_half": FlowNetHalf,
+    "flownet_inception": FlowNetInception,
+}
 
 
 class Inception(nn.Module):
@@ -72,99 +283,30 @@ class Inception(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
-class Refinement(nn.Module):
-    """One step of the expanding part: predict flow, double the resolution of it and of the features, join the skip."""
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.predict = nn.Conv2d(inputs, 2, 3, padding=1)
-        self.deconv = nn.ConvTranspose2d(inputs, width, 4, stride=2)
-        self.upsample_flow = nn.ConvTranspose2d(2, 2, 4, stride=2)
-        self.relu = nn.LeakyReLU(SLOPE)
-
-    def forward(self, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        """Refine to the skip connection's resolution.
-
-        Args:
-            x: (N, inputs, H, W).
-            skip: (N, S, h, w) with h in 2 H - 1 .. 2 H, w likewise.
-
-        Returns:
-            The joined map (N, S + width + 2, h, w), and the flow (N, 2, H, W) in units of `FLOW_UNIT`.
-        """
-        flow = self.predict(x)
-        height, width = skip.shape[-2:]
-        deep = self.relu(_crop(self.deconv(x), height, width))
-        return torch.cat((skip, deep, _crop(self.upsample_flow(flow), height, width)), dim=1), flow
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """A convolution of half padding and its leaky ReLU."""
+    return nn.Sequential(_initialised(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)), nn.LeakyReLU(SLOPE))
 
 
-class FlowNetInception(nn.Module):
-    """Two images -> flow and scale field at the resolution of the features."""
+def _predict(inputs: int) -> nn.Conv2d:
+    """The convolution that predicts flow; at first it predicts next to no motion."""
+    layer = _initialised(nn.Conv2d(inputs, 2, 3, padding=1))
+    nn.init.normal_(layer.weight, std=0.001)
+    return layer
 
-    def __init__(self, channels: int = 1024) -> None:
-        """Build it with random weights; the scale is exactly 1 until it is trained.
 
-        Args:
-            channels: Of the feature map that the scale field is for.
-        """
-        super().__init__()
-        self.conv1 = conv(6, 32, 7, 2)
-        self.pool1 = nn.MaxPool2d(3, 2, padding=1)
-        self.conv2 = Inception(32, point=0, single=(24, 32), double=(24, 32, 32))
-        self.conv3_1 = conv(64, 128, 3, 2)
-        self.conv3_2 = Inception(128, point=48, single=(32, 64), double=(8, 16, 16))
-        self.conv3_3 = Inception(128, point=48, single=(48, 64), double=(12, 16, 16))
-        self.conv4_1 = Inception(128, point=32, single=(112, 128), double=(28, 32, 32), pool=64)
-        self.conv4_2 = Inception(256, point=96, single=(112, 128), double=(28, 32, 32))
-        self.conv5_1 = Inception(256, point=48, single=(96, 192), double=(36, 48, 48), pool=96)
-        self.conv5_2 = Inception(384, point=144, single=(96, 192), double=(36, 48, 48))
-        self.conv6_1 = Inception(384, point=64, single=(192, 256), double=(48, 64, 64), pool=128)
-        self.conv6_2 = Inception(512, point=192, single=(192, 256), double=(48, 64, 64))
-        inputs = 512
-        steps = []
-        for skip, width in zip((384, 256, 128, 64), REFINEMENT, strict=True):
-            steps.append(Refinement(inputs, width))
-            inputs = skip + width + 2
-        self.refine5, self.refine4, self.refine3, self.refine2 = steps
-        self.pool = nn.AvgPool2d(2, ceil_mode=True)
-        self.flow = nn.Conv2d(inputs, 2, 3, padding=1)
-        self.scale = nn.Conv2d(inputs, channels, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight, a=SLOPE)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all have one
-        for predict in (*(step.predict for step in steps), self.flow):
-            nn.init.normal_(predict.weight, std=0.001)  # the first predictions are no motion
-        nn.init.zeros_(self.scale.weight)
-        nn.init.ones_(self.scale.bias)  # type: ignore[arg-type]
+def _scale_field(inputs: int, channels: int) -> nn.Conv2d:
+    """The convolution that gives a scale field, 1 at first (section 3)."""
+    layer = nn.Conv2d(inputs, channels, 1)
+    nn.init.zeros_(layer.weight)
+    nn.init.ones_(layer.bias)  # type: ignore[arg-type]  # there is one: bias is True by default
+    return layer
 
-    def forward(self, current: Tensor, key: Tensor) -> Motion:
-        """Estimate motion.
 
-        Args:
-            current: (N, 3, H/2, W/2): the current frame, mean-subtracted RGB in units of 0..255, average-pooled to half
-                its size.
-            key: The key frame, likewise.
-        """
-        return self.with_pyramid(current, key)[0]
-
-    def with_pyramid(self, current: Tensor, key: Tensor) -> tuple[Motion, list[Tensor]]:
-        """As `forward`, with the flows of the refinement steps too, coarse to fine, for training.
-
-        They are in units of `FLOW_UNIT`, of strides 64, 32, 16 and 8 in pixels of the half-size images.
-        """
-        x = torch.cat((current, key), dim=1) / PIXEL_RANGE  # (N, 6, H/2, W/2)
-        conv2 = self.conv2(self.pool1(self.conv1(x)))  # (N, 64, H/8, W/8)
-        conv3 = self.conv3_3(self.conv3_2(self.conv3_1(conv2)))  # (N, 128, H/16, W/16)
-        conv4 = self.conv4_2(self.conv4_1(conv3))  # (N, 256, H/32, W/32)
-        conv5 = self.conv5_2(self.conv5_1(conv4))  # (N, 384, H/64, W/64)
-        conv6 = self.conv6_2(self.conv6_1(conv5))  # (N, 512, H/128, W/128)
-        x, flow6 = self.refine5(conv6, conv5)
-        x, flow5 = self.refine4(x, conv4)
-        x, flow4 = self.refine3(x, conv3)
-        x, flow3 = self.refine2(x, conv2)  # (N, 82, H/8, W/8)
-        x = self.pool(x)  # (N, 82, H/16, W/16)
-        return Motion(self.flow(x) * CELLS_PER_UNIT, self.scale(x)), [flow6, flow5, flow4, flow3]
+def _initialised(layer: Layer) -> Layer:
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # all have one
+    return layer
 
 
 def _crop(x: Tensor, height: int, width: int) -> Tensor:

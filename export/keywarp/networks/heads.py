@@ -1,6 +1,5 @@
-"""Task heads: what is left to do on every frame's features."""
+"""The task head of segmentation: what is left to do on every frame's features."""
 
-import torch
 from torch import Tensor, nn
 
 
@@ -19,11 +18,7 @@ class SegmentationHead(nn.Module):
         nn.init.normal_(self.score.weight, std=0.01)
         nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]  # there is one: bias is True by default
 
-    def logits(self, features: Tensor) -> Tensor:
-        """(N, channels, H, W) -> (N, classes, H, W), before the softmax: what a loss wants."""
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, channels, H, W) -> (N, classes, H, W), before the softmax."""
         scores: Tensor = self.score(features)
         return scores
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, channels, H, W) -> (N, classes, H, W), probabilities."""
-        return torch.softmax(self.logits(features), dim=1)

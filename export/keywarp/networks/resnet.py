@@ -15,6 +15,10 @@ from torchvision.ops import FrozenBatchNorm2d
 FEATURE_STRIDE = 16  # image pixels per feature cell
 EXPANSION = 4  # output channels of a bottleneck per channel of its 3x3 convolution
 REDUCTION_DILATION = 6
+RESNET50 = (3, 4, 6, 3)  # bottlenecks in conv2, conv3, conv4, conv5
+RESNET101 = (3, 4, 23, 3)
+
+StrideOn = Literal["1x1", "3x3"]
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,15 @@ class ResNetOptions:
     channels: int = 1024  # of the feature map, after the reduction
     # The convolution of a bottleneck that carries its stride: the first 1x1 in the original ("v1", Caffe and Keras
     # weights), the 3x3 in torchvision's weights ("v1.5").
-    stride_on: Literal["1x1", "3x3"] = "1x1"
+    stride_on: StrideOn = "1x1"
 
 
 class Bottleneck(nn.Module):
     """1x1 down, 3x3, 1x1 up, beside the identity or a projection."""
 
-    def __init__(self, inputs: int, width: int, stride: int, dilation: int, stride_on: Literal["1x1", "3x3"]) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, dilation: int, stride_on: StrideOn) -> None:
         super().__init__()
-        outputs = width * EXPANSION
+        self.outputs = outputs = width * EXPANSION
         first, middle = (stride, 1) if stride_on == "1x1" else (1, stride)
         self.conv1 = nn.Conv2d(inputs, width, 1, stride=first, bias=False)
         self.bn1 = FrozenBatchNorm2d(width)
@@ -77,6 +81,20 @@ class ResNetFeatures(nn.Module):
         nn.init.normal_(self.reduction.weight, std=0.01)
         nn.init.zeros_(self.reduction.bias)  # type: ignore[arg-type]  # there is one: bias is True by default
 
+    def stem(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 64, ceil(H / 4), ceil(W / 4)): conv1 and the pooling after it."""
+        x: Tensor = self.maxpool(torch.relu(self.bn1(self.conv1(image))))
+        return x
+
+    def bottlenecks(self) -> list[Bottleneck]:
+        """The blocks of conv2 to conv5 in order."""
+        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        return [block for stage in stages for block in stage if isinstance(block, Bottleneck)]
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """The appended convolution and its ReLU: the last stage's channels -> `options.channels`."""
+        return torch.relu(self.reduction(x))
+
     def forward(self, image: Tensor) -> Tensor:
         """Compute the features.
 
@@ -86,20 +104,20 @@ class ResNetFeatures(nn.Module):
         Returns:
             (N, channels, ceil(H / 16), ceil(W / 16)), not negative.
         """
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(image))))  # (N, 64, H/4, W/4)
+        x = self.stem(image)  # (N, 64, H/4, W/4)
         x = self.layer2(self.layer1(x))  # (N, 512, H/8, W/8)
         x = self.layer4(self.layer3(x))  # (N, 1024 or 2048, H/16, W/16)
-        return torch.relu(self.reduction(x))
+        return self.reduce(x)
 
 
-def resnet50_features(channels: int = 1024, stride_on: Literal["1x1", "3x3"] = "1x1") -> ResNetFeatures:
+def resnet50_features(channels: int = 1024, stride_on: StrideOn = "1x1") -> ResNetFeatures:
     """The paper's smaller feature network, without weights."""
-    return ResNetFeatures(ResNetOptions((3, 4, 6, 3), channels, stride_on))
+    return ResNetFeatures(ResNetOptions(RESNET50, channels, stride_on))
 
 
-def resnet101_features(channels: int = 1024, stride_on: Literal["1x1", "3x3"] = "1x1") -> ResNetFeatures:
+def resnet101_features(channels: int = 1024, stride_on: StrideOn = "1x1") -> ResNetFeatures:
     """The paper's default feature network, without weights."""
-    return ResNetFeatures(ResNetOptions((3, 4, 23, 3), channels, stride_on))
+    return ResNetFeatures(ResNetOptions(RESNET101, channels, stride_on))
 
 
 def resnet50_conv4_features(channels: int = 1024, conv4_blocks: int = 6) -> ResNetFeatures:

@@ -1,8 +1,12 @@
 """Feature propagation: bilinear sampling along the flow, times the scale field (Eq. 1 to 3 of the paper)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from keywarp.networks.maps import FeatureMap
 
 
 def sample(features: Tensor, flow: Tensor) -> Tensor:
@@ -26,14 +30,35 @@ def sample(features: Tensor, flow: Tensor) -> Tensor:
 
 
 class Warp(nn.Module):
-    """W of Eq. 3: features, flow, scale -> propagated features."""
+    """W of Eq. 3: features, flow, scales -> propagated features. One flow moves all maps, whatever their strides."""
 
-    def forward(self, features: Tensor, flow: Tensor, scale: Tensor) -> Tensor:
+    def __init__(self, maps: Sequence[FeatureMap]) -> None:
+        """Learn the strides.
+
+        Args:
+            maps: What is warped. The flow is in cells of the finest of them.
+        """
+        super().__init__()
+        finest = min(m.stride for m in maps)
+        self.coarser = tuple(m.stride // finest for m in maps)  # cells of the finest map along one of this map
+
+    def forward(self, features: Sequence[Tensor], flow: Tensor, scales: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Propagate key-frame features to the current frame.
 
         Args:
-            features: (N, C, H, W), of the key frame.
-            flow: (N, 2, H, W), (dx, dy) in cells.
-            scale: (N, C, H, W), the factor for every value.
+            features: Per map (N, C, H, W), of the key frame.
+            flow: (N, 2, H, W), (dx, dy) in cells of the finest map.
+            scales: Per map (N, C, H, W), the factor for every value.
         """
-        return sample(features, flow) * scale
+        return tuple(
+            sample(x, _coarse(flow, factor)) * scale
+            for x, factor, scale in zip(features, self.coarser, scales, strict=True)
+        )
+
+
+def _coarse(flow: Tensor, factor: int) -> Tensor:
+    """A flow at `factor` times its stride, in cells of that; mean motion of the cells that a larger one covers."""
+    while factor > 1:  # in steps of 2, so that sizes round up as strides do
+        flow = functional.avg_pool2d(flow, 2, ceil_mode=True) / 2
+        factor //= 2
+    return flow

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from keywarp.datasets import IGNORE, LabelledClip
-from keywarp.networks import DeepFeatureFlow, half_size
+from keywarp.networks import DeepFeatureFlow
 from keywarp.training.images import normalised
 from keywarp.training.joint import enlarged
 
@@ -57,7 +57,7 @@ class Accuracy:
 
 
 def evaluate(
-    network: DeepFeatureFlow,
+    network: DeepFeatureFlow[Tensor],
     source: LabelledClip,
     classes: int,
     interval: int,
@@ -80,7 +80,8 @@ def evaluate(
     warped = [Confusion(classes) for _ in range(interval)]
     copied = [Confusion(classes) for _ in range(interval)]
     network.eval()
-    key_image = key_features = torch.empty(0)
+    key_image = torch.empty(0)
+    key_features: tuple[Tensor, ...] = ()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for index, (frame, truth) in enumerate(zip(source.clip.frames, source.labels, strict=True)):
             image = _rounded(normalised(frame[None]), multiple)
@@ -91,8 +92,7 @@ def evaluate(
             single.add(truth, predict(network, features, truth.shape))
             copied[age].add(truth, predict(network, key_features, truth.shape))
             if age:
-                motion = network.flow(half_size(image), half_size(key_image))
-                features = network.warp(key_features, motion.flow, motion.scale)
+                features = network.propagate(key_features, image, key_image)
             warped[age].add(truth, predict(network, features, truth.shape))
             progress()
     return Accuracy(
@@ -105,9 +105,11 @@ def evaluate(
     )
 
 
-def predict(network: DeepFeatureFlow, features: Tensor, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def predict(
+    network: DeepFeatureFlow[Tensor], features: tuple[Tensor, ...], shape: tuple[int, ...]
+) -> npt.NDArray[np.uint8]:
     """Features -> class ids (H, W) of the labels' shape."""
-    scores = enlarged(network.head(features).float())
+    scores = enlarged(network.recognition.head(*features).float())
     ids = scores.argmax(dim=1, keepdim=True).to(torch.uint8)
     if ids.shape[-2:] != shape:
         ids = functional.interpolate(ids, size=shape, mode="nearest")

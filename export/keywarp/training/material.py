@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from keywarp.datasets import (
     Clip,
@@ -28,9 +29,7 @@ from keywarp.networks import (
     DeepFeatureFlow,
     NetworkOptions,
     build_network,
-    fold_batch_norms,
     load_keras_weights,
-    resnet50_conv4_features,
 )
 from keywarp.training.recipe import ClipRecipe, FileInPackage, Recipe
 
@@ -54,19 +53,23 @@ def get(file: FileInPackage, cache: Path) -> Path:
 
 def network_options(recipe: Recipe) -> NetworkOptions:
     """The sizes of the recipe's networks."""
-    return NetworkOptions(recipe.network.channels, recipe.network.conv4_blocks, len(recipe.classes))
+    return NetworkOptions(
+        classes=len(recipe.classes),
+        blocks=(3, 4, recipe.network.conv4_blocks, 0),
+        channels=recipe.network.channels,
+        flow="flownet_inception",
+        refinement=recipe.network.refinement,
+    )
 
 
-def initial_network(recipe: Recipe, cache: Path) -> DeepFeatureFlow:
+def initial_network(recipe: Recipe, cache: Path) -> DeepFeatureFlow[Tensor]:
     """The recipe's networks as training starts from them: ImageNet weights, if it names any."""
     torch.manual_seed(recipe.seed)
-    network = build_network(network_options(recipe))
-    if recipe.network.weights is not None:
-        features = resnet50_conv4_features(recipe.network.channels, recipe.network.conv4_blocks)
-        load_keras_weights(features, get(recipe.network.weights, cache))
-        fold_batch_norms(features)
-        network.features = features
-    return network
+    weights = recipe.network.weights
+    if weights is None:
+        return build_network(network_options(recipe))
+    folder = get(weights, cache)
+    return build_network(network_options(recipe), lambda features: load_keras_weights(features, folder))
 
 
 def read(clip: ClipRecipe, recipe: Recipe, cache: Path) -> Clip:

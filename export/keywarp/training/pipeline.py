@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from keywarp.datasets import Augmentation, PairSampler
 from keywarp.networks import Checkpoint, DeepFeatureFlow, ModelCard, save_checkpoint
 from keywarp.training import material
@@ -92,7 +94,7 @@ def labelled_clips(recipe: Recipe, work: Path, reporter: Reporter) -> list[mater
 
 
 def measure(
-    network: DeepFeatureFlow, splits: list[material.Split], recipe: Recipe, reporter: Reporter
+    network: DeepFeatureFlow[Tensor], splits: list[material.Split], recipe: Recipe, reporter: Reporter
 ) -> dict[str, Accuracy]:
     """Accuracy on every held-out part; on the whole of clips that have none, although those were trained on."""
     accuracy = {}

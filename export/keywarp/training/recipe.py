@@ -51,6 +51,7 @@ class NetworkRecipe(Part):
 
     channels: int = Field(ge=1)  # of the feature map
     conv4_blocks: int = Field(ge=1, le=6)  # ResNet-50 ends after these
+    refinement: tuple[int, int, int, int] | None = None  # FlowNet Inception's widths, coarse to fine; none: its own
     weights: FileInPackage | None = None  # ImageNet weights in Keras's layout; none: random
 
 

@@ -1,0 +1,49 @@
+"""The classes of the paper's two data sets, with the background as class 0, and colours to draw them in."""
+
+import colorsys
+
+Color = tuple[int, int, int]  # RGB
+Classes = tuple[tuple[str, Color], ...]
+
+BACKGROUND: tuple[str, Color] = ("background", (0, 0, 0))
+
+# Cityscapes' 19 evaluated classes ("train ids"), in its own order and colours
+CITYSCAPES: Classes = (
+    BACKGROUND,
+    ("road", (128, 64, 128)),
+    ("sidewalk", (244, 35, 232)),
+    ("building", (70, 70, 70)),
+    ("wall", (102, 102, 156)),
+    ("fence", (190, 153, 153)),
+    ("pole", (153, 153, 153)),
+    ("traffic light", (250, 170, 30)),
+    ("traffic sign", (220, 220, 0)),
+    ("vegetation", (107, 142, 35)),
+    ("terrain", (152, 251, 152)),
+    ("sky", (70, 130, 180)),
+    ("person", (220, 20, 60)),
+    ("rider", (255, 0, 0)),
+    ("car", (0, 0, 142)),
+    ("truck", (0, 0, 70)),
+    ("bus", (0, 60, 100)),
+    ("train", (0, 80, 100)),
+    ("motorcycle", (0, 0, 230)),
+    ("bicycle", (119, 11, 32)),
+)
+
+_VID_NAMES = (
+    *("airplane", "antelope", "bear", "bicycle", "bird", "bus", "car", "cattle", "dog", "domestic cat"),
+    *("elephant", "fox", "giant panda", "hamster", "horse", "lion", "lizard", "monkey", "motorcycle", "rabbit"),
+    *("red panda", "sheep", "snake", "squirrel", "tiger", "train", "turtle", "watercraft", "whale", "zebra"),
+)
+
+
+def distinct_colors(count: int) -> tuple[Color, ...]:
+    """So many bright colours, neighbours in the list far apart in hue."""
+    hues = (number * 0.618034 % 1 for number in range(count))  # the golden ratio spreads any number of them evenly
+    colors = (colorsys.hsv_to_rgb(hue, 0.75, 0.95) for hue in hues)
+    return tuple((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in colors)
+
+
+# ImageNet VID's 30 classes, in the order of the challenge's development kit
+IMAGENET_VID: Classes = (BACKGROUND, *zip(_VID_NAMES, distinct_colors(len(_VID_NAMES)), strict=True))

@@ -1,0 +1,150 @@
+"""What the networks cost, in operations and parameters, and Table 2 of "Deep Feature Flow" (Zhu et al., 2017).
+
+A multiply-add is two operations. Counted are convolutions, deconvolutions and matrix products, as the modules run them:
+a deconvolution whole, though its border is cropped. Batch norms are not, since they are folded into the convolutions;
+nor are activations, pooling and resampling, which are small beside them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from keywarp.networks.flownet import FLOW_NETWORKS, INPUT_DOWNSCALE, PAPER_MAP
+from keywarp.networks.heads import SegmentationHead
+from keywarp.networks.resnet import ResNetFeatures, resnet50_features, resnet101_features
+from keywarp.networks.rfcn import RFCNHead
+
+FEATURE_NETWORKS: dict[str, Callable[[], ResNetFeatures]] = {
+    "resnet50": resnet50_features,
+    "resnet101": resnet101_features,
+}
+CITYSCAPES_CLASSES = 19 + 1  # with the background
+VID_CLASSES = 30 + 1  # likewise
+WARP_OPERATIONS = 8  # per value: bilinear interpolation is 4 products and 3 sums, the scale field 1 product
+PAPER_SIZE = (600, 1000)  # pixels: its images have short sides of 600; 1024x2048 changes the ratios by up to 1.5 %
+PAPER_RATIOS = {
+    "resnet50": {"flownet": 9.20, "flownet_half": 33.56, "flownet_inception": 68.97},
+    "resnet101": {"flownet": 12.71, "flownet_half": 46.30, "flownet_inception": 95.24},
+}
+COUNTED = (
+    "Convolutions and deconvolutions, a multiply-add as 2 operations, without batch norms, activations and pooling. "
+    "A ratio is that of a feature network with its reduction to 1024 channels, without a head, to a flow network with "
+    "its scale field, on images of half the size (Eq. 6)."
+)
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What one forward pass of a network costs."""
+
+    operations: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A feature network beside a flow network: an entry of Table 2."""
+
+    ratio: float  # O(N_feat) / (O(F) + O(S)): 1 / r of Eq. 6
+    ratio_without_scale: float  # O(N_feat) / O(F)
+    paper: float  # the table's
+
+    @property
+    def difference(self) -> float:
+        """Of the ratio from the paper's, as a part of the paper's."""
+        return self.ratio / self.paper - 1
+
+    def speed_up(self, interval: int) -> float:
+        """Over per-frame evaluation with a key frame in every `interval` frames (Eq. 7)."""
+        return interval / (1 + (interval - 1) / self.ratio)
+
+
+def layer_operations(network: nn.Module, *shapes: tuple[int, ...]) -> dict[str, int]:
+    """Count the operations of every convolution, deconvolution and matrix product in one forward pass.
+
+    Args:
+        network: What to count. One on the "meta" device costs nothing to run.
+        shapes: Of its inputs.
+
+    Returns:
+        Operations by the layer's name.
+    """
+    counts: dict[str, int] = {}
+
+    def count(name: str, layer: nn.Module, inputs: Any, output: Tensor) -> None:
+        counts[name] = counts.get(name, 0) + 2 * _multiply_adds(layer, inputs[0], output)
+
+    hooks = [
+        layer.register_forward_hook(lambda layer, inputs, output, name=name: count(name, layer, inputs, output))
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    ]
+    device = next(network.parameters()).device
+    try:
+        with torch.inference_mode():
+            network(*(torch.zeros(shape, device=device) for shape in shapes))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counts
+
+
+def measure(network: nn.Module, *shapes: tuple[int, ...]) -> Complexity:
+    """Count a network's operations, and its parameters; arguments as for `layer_operations`."""
+    operations = sum(layer_operations(network, *shapes).values())
+    return Complexity(operations, sum(parameter.numel() for parameter in network.parameters()))
+
+
+def measure_networks(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) -> dict[str, Complexity]:
+    """The paper's networks, for an image of this size in pixels: of features, of flow, the heads, and the warp."""
+    image, half, features = _shapes(height, width)
+    found = {}
+    with torch.device("meta"):
+        for name, build in FEATURE_NETWORKS.items():
+            found[name] = measure(build(), image)
+        for name, build_flow in FLOW_NETWORKS.items():
+            found[name] = measure(build_flow((PAPER_MAP,)), half, half)
+        found["segmentation_head"] = measure(SegmentationHead(PAPER_MAP.channels, CITYSCAPES_CLASSES), features)
+        found["detection_head"] = measure(RFCNHead(PAPER_MAP.channels, VID_CLASSES), features)
+    found["warp"] = Complexity(WARP_OPERATIONS * prod(features), 0)
+    return found
+
+
+def table_2(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) -> dict[str, dict[str, Pair]]:
+    """Table 2, for an image of this size in pixels: by feature network, then by flow network."""
+    image, half, _ = _shapes(height, width)
+    with torch.device("meta"):
+        features = {name: measure(build(), image).operations for name, build in FEATURE_NETWORKS.items()}
+        flows = {name: layer_operations(build((PAPER_MAP,)), half, half) for name, build in FLOW_NETWORKS.items()}
+    table: dict[str, dict[str, Pair]] = {}
+    for network, cost in features.items():
+        table[network] = {}
+        for flow, layers in flows.items():
+            whole = sum(layers.values())
+            scale = sum(count for name, count in layers.items() if name.startswith("scales."))
+            table[network][flow] = Pair(cost / whole, cost / (whole - scale), PAPER_RATIOS[network][flow])
+    return table
+
+
+def _shapes(height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Of an image, of what a flow network sees of it and of its features."""
+
+    def divided(channels: int, stride: int) -> tuple[int, ...]:
+        return (1, channels, -(-height // stride), -(-width // stride))
+
+    return divided(3, 1), divided(3, INPUT_DOWNSCALE), divided(PAPER_MAP.channels, PAPER_MAP.stride)
+
+
+def _multiply_adds(layer: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    match layer:
+        case nn.ConvTranspose2d():  # every input value meets the kernel once for every output channel of its group
+            return inputs.numel() * layer.out_channels // layer.groups * prod(layer.kernel_size)
+        case nn.Conv2d():
+            return output.numel() * layer.in_channels // layer.groups * prod(layer.kernel_size)
+        case nn.Linear():
+            return output.numel() * layer.in_features
+    raise TypeError(f"operations of a {type(layer).__name__} can't be counted")

@@ -1,0 +1,143 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.segmentation import deeplabv3_resnet50, lraspp_mobilenet_v3_large
+
+from keywarp.networks import TORCHVISION_MEAN, CutError, CutNetwork, FeatureMap, cut
+
+
+class Tiny(nn.Module):
+    """One map of stride 16, and one score map for each of three classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 16, 16)
+        self.norm = nn.BatchNorm2d(8)
+        self.score = nn.Conv2d(8, 3, 1)
+
+
+def body(model: Tiny, image: Tensor) -> Tensor:
+    return functional.relu(model.norm(model.body(image)))
+
+
+def score(model: Tiny, features: Tensor) -> Tensor:
+    scores: Tensor = model.score(features)
+    return scores
+
+
+def lraspp() -> CutNetwork:
+    return cut(
+        lraspp_mobilenet_v3_large(weights=None, weights_backbone=None),
+        features=lambda model, image: model.backbone(image),
+        head=lambda model, low, high: model.classifier({"low": low, "high": high}),
+    )
+
+
+def test_maps_of_several_strides_are_found() -> None:
+    assert lraspp().maps == (FeatureMap(channels=40, stride=8), FeatureMap(channels=960, stride=16))
+
+
+def test_maps_are_found_wherever_the_network_is_cut() -> None:
+    model = deeplabv3_resnet50(weights=None, weights_backbone=None)
+    early = cut(model, lambda m, image: m.backbone(image)["out"], lambda m, x: m.classifier(x))
+    assert early.maps == (FeatureMap(channels=2048, stride=8),)
+    late = cut(
+        model,
+        lambda m, image: nn.Sequential(*list(m.classifier)[:-1])(m.backbone(image)["out"]),
+        lambda m, x: m.classifier[-1](x),
+    )
+    assert late.maps == (FeatureMap(channels=256, stride=8),)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(late(image), early(image))
+
+
+def test_both_parts_together_are_the_network() -> None:
+    torch.manual_seed(0)
+    network, image = lraspp(), torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        scores = functional.interpolate(network(image), (64, 96), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(scores, network.model(image)["out"])
+
+
+def test_predictions_are_probabilities() -> None:
+    network = cut(Tiny(), body, score)
+    with torch.inference_mode():
+        [probabilities] = network.predict(network(torch.randn(2, 3, 64, 96)))
+    assert probabilities.shape == (2, 3, 4, 6)
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2, 4, 6))
+
+
+def test_the_model_is_used_as_it_is_in_evaluation_mode() -> None:
+    model = Tiny().train()
+    network = cut(model, body, score)
+    assert network.model is model
+    assert not model.norm.training
+    assert model.norm.num_batches_tracked == 0  # looking at the maps taught it nothing
+
+
+def test_the_image_is_prepared_as_torchvision_does_unless_told_otherwise() -> None:
+    assert cut(Tiny(), body, score).mean == TORCHVISION_MEAN
+    network = cut(Tiny(), body, score, mean=(1, 2, 3), std=(4, 5, 6), multiple=48)
+    assert (network.mean, network.std, network.multiple) == ((1, 2, 3), (4, 5, 6), 48)
+
+
+@pytest.mark.parametrize("multiple", [1, 16, 24, 256])
+def test_strides_are_found_whatever_the_multiple(multiple: int) -> None:
+    def padded(model: Tiny, image: Tensor) -> Tensor:
+        return body(model, functional.pad(image, (0, -image.shape[-1] % 16, 0, -image.shape[-2] % 16)))
+
+    assert cut(Tiny(), padded, score, multiple=multiple).maps == (FeatureMap(8, 16),)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (lambda *_: None, "not None$"),
+        (lambda *_: {}, "not a dict of nothing$"),
+        (lambda model, image: {"out": {"deep": body(model, image)}}, "not a dict of out$"),
+        (lambda model, image: body(model, image).mean(dim=(2, 3)), r"not a tensor of shape \(1, 8\)$"),
+        (
+            lambda model, image: body(model, image).mean(dim=(2, 3), keepdim=True),
+            "^a map of 1x1 cells .* cut elsewhere",
+        ),
+        (lambda _, image: image, "^a map of 128x160 cells .* none of the strides 4, 8, 16"),
+    ],
+    ids=["nothing", "empty", "nested", "vector", "pooled", "stride-1"],
+)
+def test_features_that_cant_be_moved_are_refused(features: Any, message: str) -> None:
+    with pytest.raises(CutError, match=message):
+        cut(Tiny(), features, score)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (lambda model, x: {"out": model.score(x), "aux": x}, "scores .* not a dict of out, aux$"),
+        (lambda model, x: model.score(x).argmax(dim=1), r"not a tensor of shape \(1, 8, 10\)$"),
+        (lambda model, x: model.score(x)[:, :1], "two classes or more, the background first, not of 1$"),
+        (lambda model, x: model.score(x)[..., 1:], "^scores of 8x9 cells .* no stride in whole pixels"),
+    ],
+    ids=["dict", "labels", "one-class", "cropped"],
+)
+def test_a_segmentation_head_must_return_scores(head: Any, message: str) -> None:
+    with pytest.raises(CutError, match=message):
+        cut(Tiny(), body, head)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (lambda model, x: model.score(x), "should return boxes .* not a tensor of shape"),
+        (lambda _, x: [{"boxes": x, "scores": x}], "not a list of a dict of boxes, scores$"),
+        (lambda _, x: (x.flatten(2), x.flatten(2)), r"not \(1, 8, 80\) and \(1, 8, 80\)$"),
+        (lambda _, x: (x.new_zeros(1, 5, 4), x.new_zeros(1, 6, 3)), r"not \(1, 5, 4\) and \(1, 6, 3\)$"),
+    ],
+    ids=["scores", "torchvision's", "no-corners", "lengths"],
+)
+def test_a_detection_head_must_return_boxes_and_scores(head: Any, message: str) -> None:
+    with pytest.raises(CutError, match=message):
+        cut(Tiny(), body, head, task="detection")
