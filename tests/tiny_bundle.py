@@ -73,6 +73,36 @@ head (float[N,3,H,W] features) => (float[N,3,H,W] scores)
 }
 """
 
+# Every cell is a box, one pixel larger on each side, and scored as the segmentation head scores it.
+DENSE_HEAD = """
+head (float[N,3,H,W] features) => (float[N,n,4] boxes, float[N,n,3] scores)
+<int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64 three = {3}, int64[3] flat = {0, 3, -1},
+ int64[2] column = {-1, 1}, int64[3] rows = {1, -1, 4}, float stride = {16.0}, float[4] size = {-1.0, -1.0, 17.0, 17.0}>
+{
+  logits = Conv (features, head_weight, head_bias)
+  lists = Reshape (logits, flat)
+  classes = Transpose <perm=[0, 2, 1]> (lists)
+  scores = Softmax <axis=2> (classes)
+  shape = Shape (features)
+  height = Gather (shape, two)
+  width = Gather (shape, three)
+  xs = Range (zero, width, one)
+  ys = Range (zero, height, one)
+  ys_column = Reshape (ys, column)
+  zero_xs = Mul (xs, zero)
+  zero_ys = Mul (ys_column, zero)
+  x = Add (xs, zero_ys)
+  y = Add (ys_column, zero_xs)
+  x_list = Reshape (x, column)
+  y_list = Reshape (y, column)
+  cells = Concat <axis=1> (x_list, y_list, x_list, y_list)
+  cells_float = Cast <to=1> (cells)
+  corners = Mul (cells_float, stride)
+  box_list = Add (corners, size)
+  boxes = Reshape (box_list, rows)
+}
+"""
+
 # rows: class; columns: R, G, B of the mean-subtracted cell
 HEAD_WEIGHT = np.array([[-1, -1, 0], [2, -1, 0], [-1, 2, 0]], np.float32).reshape(3, 3, 1, 1) / 32
 
@@ -94,8 +124,9 @@ def tiny_bundle(
     short_side: int = 64,
     long_side: int = 1024,
     key_interval: int = 10,
+    detection: bool = False,
 ) -> Bundle:
-    """Write the tiny bundle to `path`.
+    """Write the tiny bundle to `path`; with `detection` it finds every cell that is red or green as an object.
 
     Its motion in cells (dx, dy) is `flow`, plus in dx `motion_gain` times (red of current - 2 green of key).
     """
@@ -111,14 +142,15 @@ def tiny_bundle(
             scale_bias=np.ones(3),
         ),
         "warp.onnx": _graph(WARP),
-        "head.onnx": _graph(HEAD, head_weight=HEAD_WEIGHT, head_bias=np.zeros(3)),
+        "head.onnx": _graph(DENSE_HEAD if detection else HEAD, head_weight=HEAD_WEIGHT, head_bias=np.zeros(3)),
     }
     return write_bundle(
         path,
         graphs,
         name=name,
         version="1.0.0",
-        task="segmentation",
+        task="detection" if detection else "segmentation",
+        detection={"kind": "dense", "threshold": 0.6, "iou": 0.5} if detection else None,
         classes=[
             {"id": 0, "name": "background", "color": (0, 0, 0)},
             {"id": 1, "name": "red", "color": (255, 0, 0)},

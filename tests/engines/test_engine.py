@@ -38,7 +38,7 @@ def test_backends_agree_within_rounding(bundle_path: Path, tmp_path: Path) -> No
     for backend in AVAILABLE:
         engine = Engine(load_bundle(bundle_path), backend, "fp32", cache=tmp_path)  # type: ignore[arg-type]
         session = StreamSession(engine, FixedInterval(3))
-        results.append(np.stack([session.process(frame).output.labels for frame in frames]))
+        results.append(np.stack([session.process(frame).labels for frame in frames]))
     for other in results[1:]:
         assert (results[0] == other).mean() > 0.999
 

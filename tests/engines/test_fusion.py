@@ -89,7 +89,7 @@ def test_interval_one_equals_plain_per_frame_evaluation_exactly(backend: Backend
     for frame in noise(5, 64, 96):
         result = session.process(frame)
         assert result.kind is FrameKind.KEY
-        np.testing.assert_array_equal(result.output.labels, plain.key(frame))
+        np.testing.assert_array_equal(result.labels, plain.key(frame))
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 97)])
@@ -105,7 +105,7 @@ def test_propagation_equals_flow_warp_and_head_one_after_the_other(
     key, *frames = noise(5, height, width)
     session.process(key)
     for frame in frames:
-        labels = session.process(frame).output.labels
+        labels = session.process(frame).labels
         assert labels.shape == (height, width)
         expected = plain.propagated(frame, key)
         assert (labels == expected).mean() > 0.999

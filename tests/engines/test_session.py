@@ -64,7 +64,7 @@ def test_the_bundles_interval_is_the_default(engine: Engine) -> None:
 
 
 def test_labels_are_what_the_networks_say(engine: Engine) -> None:
-    labels = StreamSession(engine).process(frame()).output.labels
+    labels = StreamSession(engine).process(frame()).labels
     assert labels.shape == (HEIGHT, WIDTH)
     assert labels.dtype == np.uint8
     assert (labels[:, :40] == 0).all()
@@ -74,17 +74,17 @@ def test_labels_are_what_the_networks_say(engine: Engine) -> None:
 def test_zero_flow_and_scale_one_repeat_the_key_frames_result_exactly(engine: Engine) -> None:
     session = StreamSession(engine, FixedInterval(10))
     images = noise(4)
-    key = session.process(next(images)).output.labels
+    key = session.process(next(images)).labels
     for image in images:
-        np.testing.assert_array_equal(session.process(image).output.labels, key)
+        np.testing.assert_array_equal(session.process(image).labels, key)
 
 
 def test_flow_moves_the_key_frames_result(backend: BackendName, tmp_path: Path) -> None:
     """A flow of (1, 0) cells samples the key frame one cell to the right: things move 16 pixels to the left."""
     moving = Engine(tiny_bundle(tmp_path / "moving", flow=(1.0, 0.0)), backend, "fp32", cache=tmp_path / "cache")
     session = StreamSession(moving, FixedInterval(10))
-    key = session.process(frame(48, 64)).output.labels
-    moved = session.process(frame(48, 64)).output.labels
+    key = session.process(frame(48, 64)).labels
+    moved = session.process(frame(48, 64)).labels
     np.testing.assert_array_equal(moved[:, 16:64], key[:, 32:80])
 
 
@@ -129,11 +129,11 @@ def test_what_is_not_a_frame_is_refused_and_changes_nothing(engine: Engine) -> N
 
 def test_streams_that_share_an_engine_do_not_mix(engine: Engine) -> None:
     one, two = StreamSession(engine, FixedInterval(10)), StreamSession(engine, FixedInterval(10))
-    expected = one.process(frame(0, 48)).output.labels
-    other = two.process(frame(48, 96)).output.labels
+    expected = one.process(frame(0, 48)).labels
+    other = two.process(frame(48, 96)).labels
     assert (expected != other).any()
-    np.testing.assert_array_equal(one.process(frame()).output.labels, expected)
-    np.testing.assert_array_equal(two.process(frame()).output.labels, other)
+    np.testing.assert_array_equal(one.process(frame()).labels, expected)
+    np.testing.assert_array_equal(two.process(frame()).labels, other)
 
 
 def test_odd_sizes_run_whole(backend: BackendName, tmp_path: Path) -> None:
@@ -143,4 +143,4 @@ def test_odd_sizes_run_whole(backend: BackendName, tmp_path: Path) -> None:
     for image in noise(2, height=61, width=97):
         result = session.process(image)
         assert (result.height, result.width) == (61, 97)
-        assert result.output.labels.shape == (80, 128)
+        assert result.labels.shape == (80, 128)

@@ -12,7 +12,8 @@ from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import BackendError, BundleError, EngineError, FrameError, FrameOrderError
 from keywarp.engines.executor import Executed, Executor
 from keywarp.engines.manifest import Manifest
-from keywarp.engines.result import FrameKind, FrameResult, Segmentation
+from keywarp.engines.motion import MotionName, OpticalFlow
+from keywarp.engines.result import Detections, FrameKind, FrameResult, Output, Segmentation
 from keywarp.engines.schedule import FixedInterval, KeySchedule
 from keywarp.engines.session import StreamSession
 
@@ -23,6 +24,7 @@ __all__ = [
     "BackendName",
     "Bundle",
     "BundleError",
+    "Detections",
     "Engine",
     "EngineError",
     "Executed",
@@ -35,6 +37,9 @@ __all__ = [
     "KeySchedule",
     "KeyState",
     "Manifest",
+    "MotionName",
+    "OpticalFlow",
+    "Output",
     "Precision",
     "Segmentation",
     "StreamSession",

@@ -1,6 +1,7 @@
 """A bundle compiled for a device: the two things that Algorithm 1 does with a frame."""
 
 import os
+import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -8,32 +9,49 @@ from pathlib import Path
 from threading import Lock
 from typing import cast
 
+import cv2
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
 from keywarp.engines.backends import BackendName, Precision, Program, open_backend
-from keywarp.engines.backends.interface import Tensor
+from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
-from keywarp.engines.fusion import FRAME, LABELS, fuse_key, fuse_propagate
+from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, FusedGraph, fuse_key, fuse_propagate, fuse_warp
+from keywarp.engines.motion import MotionName, OpticalFlow, open_motion, to_cells
 from keywarp.engines.preparation import input_size, resize
-from keywarp.engines.result import Segmentation
+from keywarp.engines.reading import Reader, open_reader
+from keywarp.engines.result import Output
 
 MAX_SIZES = 8  # input sizes that stay compiled at once; the least recently used goes first
+
+MotionSource = MotionName | OpticalFlow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyState:
-    """A key frame's features and image, on the device."""
+    """What a key frame leaves behind: its features on the device, and what its motion is told from."""
 
     size: tuple[int, int]  # (height, width) of the network's input
-    tensors: dict[str, Tensor]
+    features: dict[str, Tensor]
+    small: Tensor | None  # the frame as the motion source sees it; None where features are copied
+    output: Output  # the key frame's result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inferred:
+    """A frame's result, and the time it took in seconds."""
+
+    output: Output
+    inference: float  # resize, motion, transfer and network
+    postprocess: float  # from the network's outputs to `output`
 
 
 @dataclass(frozen=True, slots=True)
 class _Programs:
     key: Program
-    propagate: Program
+    propagate: Program | None  # None: features are copied
+    reader: Reader
     lock: Lock  # a program runs once at a time
 
 
@@ -47,6 +65,7 @@ class Engine:
         precision: Precision = "auto",
         threads: int = 0,
         cache: Path | None = None,
+        motion: MotionSource = "network",
     ) -> None:
         """Open the backend; graphs are compiled by `prepare`, or when the first frame of a size comes.
 
@@ -56,12 +75,16 @@ class Engine:
             precision: See `open_backend`.
             threads: See `open_backend`.
             cache: Folder for compiled graphs; None: the user's cache folder (`KEYWARP_CACHE` overrides it).
+            motion: Where the flow comes from: `network` is the bundle's flow network; `none` copies the features; the
+                others are optical flow, with a scale field of 1 (the paper's "shallow feature flow").
 
         Raises:
             BackendError: The backend isn't there.
+            ValueError: There is no motion source of this name.
         """
         self.bundle = bundle
         self.backend = open_backend(backend, precision, threads, cache or _default_cache())
+        self.motion = open_motion(motion) if isinstance(motion, str) else motion
         self._programs: OrderedDict[tuple[int, int], Future[_Programs]] = OrderedDict()
         self._lock = Lock()
 
@@ -77,30 +100,66 @@ class Engine:
         """
         self._compiled(input_size(height, width, self.bundle.manifest.image))
 
-    def key(self, frame: NDArray[np.uint8]) -> tuple[Segmentation, KeyState]:
+    def key(self, frame: NDArray[np.uint8]) -> tuple[Inferred, KeyState]:
         """Run the feature network and the head (Algorithm 1, lines 8-9).
 
         Args:
             frame: uint8 (H, W, 3), RGB, of any size.
+
+        Raises:
+            BackendError: The device failed.
         """
+        started = time.perf_counter()
         size = input_size(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
         programs = self._compiled(size)
+        image = resize(frame, *size)
         with programs.lock:
-            outputs = programs.key.run({FRAME: resize(frame, *size)[np.newaxis]})
-        labels = outputs.pop(LABELS)
-        return _segmentation(labels), KeyState(size, outputs)
+            outputs = programs.key.run({FRAME: image[np.newaxis]})
+            inferred = _read(programs.reader, outputs, frame, started)
+        small: Tensor | None = outputs[KEY_SMALL]
+        if self.motion != "network":
+            small = None if self.motion == "none" else self._downscale(image)
+        features = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
+        return inferred, KeyState(size, features, small, inferred.output)
 
-    def propagate(self, frame: NDArray[np.uint8], key: KeyState) -> Segmentation:
+    def propagate(self, frame: NDArray[np.uint8], key: KeyState) -> Inferred:
         """Warp the key frame's features to this frame and run the head (Algorithm 1, lines 11-12).
+
+        Where features are copied nothing runs: the same features have the same result.
 
         Args:
             frame: uint8 (H, W, 3), RGB, of the key frame's size.
             key: What `key` returned for the key frame.
+
+        Raises:
+            BackendError: The device failed.
         """
+        started = time.perf_counter()
         programs = self._compiled(key.size)
+        if programs.propagate is None or key.small is None:
+            return Inferred(key.output, time.perf_counter() - started, 0.0)
+        image = resize(frame, *key.size)
+        inputs: dict[str, Tensor] = {**key.features}
+        if isinstance(key.small, DeviceTensor):
+            inputs |= {FRAME: image[np.newaxis], KEY_SMALL: key.small}
+        else:
+            inputs[FLOW] = self._flow(image, key.small)
         with programs.lock:
-            outputs = programs.propagate.run({FRAME: resize(frame, *key.size)[np.newaxis], **key.tensors})
-        return _segmentation(outputs[LABELS])
+            return _read(programs.reader, programs.propagate.run(inputs), frame, started)
+
+    def _flow(self, image: NDArray[np.uint8], key_small: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Optical flow between images of the size that a flow network would see, in cells."""
+        manifest = self.bundle.manifest
+        flow = cast("OpticalFlow", self.motion).estimate(self._downscale(image), key_small)
+        return to_cells(flow, manifest.finest.stride // manifest.flow.downscale)
+
+    def _downscale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image averaged over `downscale` pixels; what sticks out at the end is averaged alone."""
+        factor = self.bundle.manifest.flow.downscale
+        height, width = image.shape[:2]
+        padded = cv2.copyMakeBorder(image, 0, -height % factor, 0, -width % factor, cv2.BORDER_REPLICATE)
+        size = (padded.shape[1] // factor, padded.shape[0] // factor)
+        return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
     def _compiled(self, size: tuple[int, int]) -> _Programs:
         """The programs for an input size; the first to ask compiles, others who ask meanwhile wait for it."""
@@ -122,17 +181,28 @@ class Engine:
         return future.result()
 
     def _compile(self, height: int, width: int) -> _Programs:
-        key = fuse_key(self.bundle, height, width)
-        propagate = fuse_propagate(self.bundle, height, width)
+        def compile_(graph: FusedGraph) -> Program:
+            return self.backend.compile(graph.model, graph.resident)
+
+        propagate: FusedGraph | None = None
+        if self.motion == "network":
+            propagate = fuse_propagate(self.bundle, height, width)
+        elif self.motion != "none":
+            propagate = fuse_warp(self.bundle, height, width)
         return _Programs(
-            key=self.backend.compile(key.model, key.resident),
-            propagate=self.backend.compile(propagate.model, propagate.resident),
+            key=compile_(fuse_key(self.bundle, height, width)),
+            propagate=compile_(propagate) if propagate else None,
+            reader=open_reader(self.bundle.manifest, height, width),
             lock=Lock(),
         )
 
 
-def _segmentation(labels: Tensor) -> Segmentation:
-    return Segmentation(cast("NDArray[np.uint8]", labels)[0])
+def _read(reader: Reader, outputs: dict[str, Tensor], frame: NDArray[np.uint8], started: float) -> Inferred:
+    """Read the result; to be called before the program runs again, since its outputs are its own."""
+    inferred = time.perf_counter()
+    host = {name: value for name, value in outputs.items() if not isinstance(value, DeviceTensor)}
+    output = reader.read(host, *frame.shape[:2])
+    return Inferred(output, inferred - started, time.perf_counter() - inferred)
 
 
 def _default_cache() -> Path:

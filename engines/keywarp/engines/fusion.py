@@ -2,17 +2,22 @@
 
 Let `small` be the mean-subtracted frame, average-pooled for the flow network::
 
-    key:        frame -> prepare -> features.onnx -> head.onnx -> labels
+    key:        frame -> prepare -> features.onnx -> head.onnx -> result
                             |             '-> features (stay on the device)
                             '-> key_small (stays on the device)
 
-    propagate:  frame -> prepare -> small -> flow.onnx -> warp.onnx -> head.onnx -> labels
+    propagate:  frame -> prepare -> small -> flow.onnx -> warp.onnx -> head.onnx -> result
                                 key_small --^                ^-- features
 
-Only bytes go in and come out. Both end in the task's parameter-free last step: for segmentation bilinear up-sampling
-and argmax. Height and width are static, since runtimes compile faster code for them.
+    with a flow from elsewhere:         flow (in cells) -> warp.onnx -> head.onnx -> result
+                                                              ^-- features
+
+Frames go in as bytes. The result is what of the task's last step suits every runtime: for segmentation, labels as bytes
+after bilinear up-sampling and argmax; for detection the head's outputs, from which `keywarp.engines.detection` finds
+the boxes outside of the graph. Height and width are static, since runtimes compile faster code for them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +28,18 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BundleError
+from keywarp.engines.manifest import map_names
 
 FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
 KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale): the key frame as the flow network sees it
+FLOW = "flow"  # float (1, 2, h, w): from elsewhere than the flow network, (dx, dy) in cells of the finest map
 LABELS = "labels"  # uint8 (1, H, W)
+
+HEAD_OUTPUTS = {  # by task, or kind of detection: names and ranks
+    "segmentation": {"scores": 4},
+    "regions": {"objectness": 4, "anchor_deltas": 4, "class_maps": 4, "box_maps": 4},
+    "dense": {"boxes": 3, "scores": 3},
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ def fuse_key(bundle: Bundle, height: int, width: int) -> FusedGraph:
         width: Of the network's input, pixels.
 
     Returns:
-        `frame` -> `labels`; resident: the feature maps and `key_small`.
+        `frame` -> the result; resident: the feature maps and `key_small`.
 
     Raises:
         BundleError: The graphs don't fit together.
@@ -55,8 +68,7 @@ def fuse_key(bundle: Bundle, height: int, width: int) -> FusedGraph:
     draft = _Draft(bundle, height, width)
     image, small = draft.prepare()
     features = draft.splice("features", image=image)
-    scores = draft.splice("head", **{name: features[name] for name in names})["scores"]
-    draft.output(LABELS, draft.label(scores), TensorProto.UINT8, [1, height, width])
+    draft.result(draft.splice("head", **{name: features[name] for name in names}))
     draft.output(KEY_SMALL, small, TensorProto.FLOAT, draft.small_shape)
     for name, shape in draft.feature_shapes.items():
         draft.output(name, features[name], TensorProto.FLOAT, shape)
@@ -72,25 +84,33 @@ def fuse_propagate(bundle: Bundle, height: int, width: int) -> FusedGraph:
         width: Of the network's input, pixels.
 
     Returns:
-        `frame`, `key_small` and the feature maps -> `labels`.
+        `frame`, `key_small` and the feature maps -> the result.
 
     Raises:
         BundleError: The graphs don't fit together.
     """
-    if len(bundle.manifest.features) != 1:
-        raise BundleError(
-            f"{bundle.path} has {len(bundle.manifest.features)} feature maps; only one can be warped so far"
-        )
-    (feature,) = bundle.manifest.features
     draft = _Draft(bundle, height, width)
     _, small = draft.prepare()
     key_small = draft.input(KEY_SMALL, TensorProto.FLOAT, draft.small_shape)
-    features = draft.input(feature.name, TensorProto.FLOAT, draft.feature_shapes[feature.name])
     motion = draft.splice("flow", current=small, key=key_small)
-    warped = draft.splice("warp", features=features, flow=motion["flow"], scale=motion["scale"])["warped"]
-    scores = draft.splice("head", features=warped)["scores"]
-    draft.output(LABELS, draft.label(scores), TensorProto.UINT8, [1, height, width])
+    draft.propagate(motion["flow"], {name: motion[name] for name in map_names("scale", len(draft.feature_shapes))})
     return FusedGraph(draft.finish("propagate"), frozenset())
+
+
+def fuse_warp(bundle: Bundle, height: int, width: int) -> FusedGraph:
+    """As `fuse_propagate`, with a flow from outside of the graph and a scale of 1 (section 3, "Flow function").
+
+    Returns:
+        `flow` (1, 2, H / stride, W / stride), in cells of the finest feature map, and the feature maps -> the result.
+
+    Raises:
+        BundleError: The graphs don't fit together.
+    """
+    draft = _Draft(bundle, height, width)
+    flow = draft.input(FLOW, TensorProto.FLOAT, [1, 2, *draft.feature_shapes[bundle.manifest.finest.name][2:]])
+    one = draft.constant(np.ones((1, 1, 1, 1), np.float32))
+    draft.propagate(flow, dict.fromkeys(map_names("scale", len(draft.feature_shapes)), one))
+    return FusedGraph(draft.finish("warp"), frozenset())
 
 
 @dataclass
@@ -121,7 +141,7 @@ class _Draft:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
-    def output(self, name: str, source: str, dtype: int, shape: list[int]) -> None:
+    def output(self, name: str, source: str, dtype: int, shape: Sequence[int | None]) -> None:
         self.nodes.append(helper.make_node("Identity", [source], [name]))
         self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
 
@@ -175,12 +195,37 @@ class _Draft:
         self.initializers.extend(graph.initializer)
         return {output.name: prefix + output.name for output in model.graph.output}
 
+    def propagate(self, flow: str, scales: dict[str, str]) -> None:
+        """Warp the key frame's features, which are inputs, and read the result off them."""
+        names = list(self.feature_shapes)
+        features = {name: self.input(name, TensorProto.FLOAT, shape) for name, shape in self.feature_shapes.items()}
+        warped = self.splice("warp", **features, flow=flow, **scales)
+        moved = map_names("warped", len(names))
+        self.result(self.splice("head", **{name: warped[w] for name, w in zip(names, moved, strict=True)}))
+
+    def result(self, head: dict[str, str]) -> None:
+        """The outputs that the task's last step outside of the graph takes."""
+        manifest = self.bundle.manifest
+        expected = HEAD_OUTPUTS[manifest.detection.kind if manifest.detection else manifest.task]
+        if set(head) != set(expected):
+            path = self.bundle.path / "head.onnx"
+            raise BundleError(f"{path} should have the outputs {list(expected)}, it has {list(head)}")
+        if manifest.task == "segmentation":
+            labels = self.label(head["scores"])
+            self.output(LABELS, labels, TensorProto.UINT8, [1, self.height, self.width])
+            return
+        for name, rank in expected.items():  # the rest happens outside of the graph
+            self.output(name, head[name], TensorProto.FLOAT, [None] * rank)
+
     def label(self, scores: str) -> str:
         """Class ids at the input's size from scores at the features' stride (section 4).
 
         The up-sampling is two matrix products: faster than Resize, several times on OpenVINO, a little on ONNX Runtime.
         """
-        stride = self.bundle.manifest.features[0].stride
+        manifest = self.bundle.manifest
+        stride = manifest.segmentation.stride if manifest.segmentation else manifest.features[0].stride
+        if stride == 1:
+            return self.node("Cast", self.node("ArgMax", scores, axis=1, keepdims=0), to=TensorProto.UINT8)
         rows = self.constant(_interpolation(self.height, stride))
         columns = self.constant(_interpolation(self.width, stride).T.copy())
         full = self.node("MatMul", rows, self.node("MatMul", scores, columns))

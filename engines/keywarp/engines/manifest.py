@@ -17,6 +17,11 @@ Channel = Annotated[int, Field(ge=0, le=255)]
 Triple = tuple[float, float, float]
 
 
+def map_names(prefix: str, count: int) -> tuple[str, ...]:
+    """The graphs' names for something that each feature map has: `features`, or `features_0`, `features_1`, ..."""
+    return (prefix,) if count == 1 else tuple(f"{prefix}_{number}" for number in range(count))
+
+
 class Record(BaseModel):
     """Frozen, and strict about fields that it doesn't know."""
 
@@ -57,7 +62,7 @@ class ImagePreparation(Record):
 class FeatureMap(Record):
     """One map that the feature network yields and the warp moves: (N, channels, H / stride, W / stride)."""
 
-    name: str  # "features", or "features_0", "features_1", ...
+    name: str  # as `map_names` gives them
     stride: int = Field(ge=1)
     channels: int = Field(ge=1)
 
@@ -66,6 +71,46 @@ class FlowInput(Record):
     """What the flow network sees: the mean-subtracted RGB frame (0..255, no std), average-pooled by `downscale`."""
 
     downscale: int = Field(default=2, ge=1, le=8)
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class SegmentationSettings(Record):
+    """How class ids come out of the head's `scores`."""
+
+    stride: int = Field(ge=1)  # image pixels per cell of the scores
+
+
+class RegionDetection(Record):
+    """How boxes come out of an R-FCN head's maps: proposals, position-sensitive pooling, suppression (section 4)."""
+
+    kind: Literal["regions"] = "regions"
+    stride: int = Field(default=16, ge=1)  # image pixels per cell of the maps
+    anchor_base: int = Field(default=16, ge=1)  # pixels: the side that the scales multiply
+    anchor_ratios: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 1.0, 2.0)  # height / width
+    anchor_scales: tuple[Annotated[float, Field(gt=0)], ...] = (8.0, 16.0, 32.0)
+    candidates: int = Field(default=6000, ge=1)  # of the anchors, the best that enter the suppression
+    proposals: int = Field(default=300, ge=1)  # that leave it
+    proposal_iou: Probability = 0.7  # of two proposals above this, one stays
+    pooling: int = Field(default=7, ge=1)  # k: bins along each side of a region
+    box_std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)  # of dx, dy, dw, dh in the box maps
+    threshold: Probability = 0.05  # lowest score that is reported
+    iou: Probability = 0.3  # of two objects of one class above this, one stays
+    limit: int = Field(default=100, ge=1)  # objects reported at most
+
+
+class DenseDetection(Record):
+    """How objects come out of a head that yields boxes and scores by itself: threshold and suppression."""
+
+    kind: Literal["dense"] = "dense"
+    threshold: Probability = 0.05
+    iou: Probability = 0.5
+    candidates: int = Field(default=1000, ge=1)  # the best that enter the suppression
+    limit: int = Field(default=100, ge=1)
+
+
+DetectionSettings = Annotated[RegionDetection | DenseDetection, Field(discriminator="kind")]
 
 
 class GraphFile(Record):
@@ -90,11 +135,13 @@ class Manifest(Record):
     schema_version: Literal[1] = 1
     name: Name
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
-    task: Literal["segmentation"]
+    task: Literal["segmentation", "detection"]
     classes: tuple[ClassInfo, ...] = Field(min_length=2)
     image: ImagePreparation
     features: tuple[FeatureMap, ...] = Field(min_length=1)
     flow: FlowInput = FlowInput()
+    segmentation: SegmentationSettings | None = None  # None: the scores have the features' stride
+    detection: DetectionSettings | None = None  # for detectors
     key_interval: int = Field(default=10, ge=1, le=1000)
     opset: int = Field(ge=16, le=19)  # from 20 on, GridSample's modes are renamed and TensorRT misreads them
     license: str
@@ -107,6 +154,26 @@ class Manifest(Record):
         if [c.id for c in classes] != list(range(len(classes))):
             raise ValueError(f"class ids must be 0..{len(classes) - 1} in order, got {[c.id for c in classes]}")
         return classes
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        expected = map_names("features", len(self.features))
+        if tuple(f.name for f in self.features) != expected:
+            raise ValueError(f"the feature maps must be named {', '.join(expected)}, in order")
+        if (self.task == "detection") != (self.detection is not None):
+            raise ValueError("`detection` says how boxes are found: a detector has it, no other model does")
+        if self.segmentation is not None and self.task != "segmentation":
+            raise ValueError(f"`segmentation` isn't for {self.task}")
+        finest = self.finest.stride
+        if any(f.stride % finest or (f.stride // finest).bit_count() != 1 for f in self.features):
+            strides = [f.stride for f in self.features]
+            raise ValueError(f"strides must be the finest one times powers of 2, got {strides}")
+        return self
+
+    @property
+    def finest(self) -> FeatureMap:
+        """The feature map of the smallest stride: the flow is in cells of it."""
+        return min(self.features, key=lambda f: f.stride)
 
     @field_validator("files")
     @classmethod

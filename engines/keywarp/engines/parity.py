@@ -54,7 +54,8 @@ def compare_backends(bundle: Bundle, backends: Sequence[Backend], height: int = 
     for name in ("features", "flow", "warp", "head"):
         model = bundle.graph(f"{name}.onnx")
         inputs = {i.name: values[i.name] for i in model.graph.input}
-        outputs = [backend.compile(model).run(inputs) for backend in backends]
+        programs = [backend.compile(model) for backend in backends]  # which own their outputs
+        outputs = [program.run(inputs) for program in programs]
         reference = {key: np.asarray(value) for key, value in outputs[0].items()}
         for backend, output in zip(backends[1:], outputs[1:], strict=True):
             for key, expected in reference.items():
@@ -62,7 +63,7 @@ def compare_backends(bundle: Bundle, backends: Sequence[Backend], height: int = 
                 largest = float(np.abs(expected).max())
                 relative = error / largest if largest else error
                 found.append(Parity(name, key, backend.name, backends[0].name, error, relative))
-        values |= reference
+        values |= {name: value.copy() for name, value in reference.items()}
     return found
 
 

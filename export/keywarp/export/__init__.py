@@ -6,17 +6,27 @@ from typing import TYPE_CHECKING, Any
 from keywarp.export.errors import ExportError
 
 if TYPE_CHECKING:
-    from keywarp.export.bundle import export_bundle
+    from keywarp.export.bundle import export_bundle, export_network
     from keywarp.export.graphs import Graph, graphs_of, round_weights, to_onnx
     from keywarp.export.parity import check_parity
 
-__all__ = ["ExportError", "Graph", "check_parity", "export_bundle", "graphs_of", "round_weights", "to_onnx"]
+__all__ = [
+    "ExportError",
+    "Graph",
+    "check_parity",
+    "export_bundle",
+    "export_network",
+    "graphs_of",
+    "round_weights",
+    "to_onnx",
+]
 
 # Loaded when first used, so that `keywarp --help` needs no torch.
 _HOMES = {
     "Graph": "graphs",
     "check_parity": "parity",
     "export_bundle": "bundle",
+    "export_network": "bundle",
     "graphs_of": "graphs",
     "round_weights": "graphs",
     "to_onnx": "graphs",

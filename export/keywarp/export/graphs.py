@@ -8,6 +8,7 @@ rounds the networks first.
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,8 +16,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from keywarp.engines.manifest import map_names
 from keywarp.export.errors import ExportError
-from keywarp.networks import FEATURE_STRIDE, DeepFeatureFlow
+from keywarp.networks import DeepFeatureFlow, FlowNetwork, RecognitionNetwork, Warp
 from keywarp.networks.flownet import INPUT_DOWNSCALE
 
 OPSET = 17  # from 20 on, GridSample's modes are renamed and TensorRT misreads them
@@ -33,21 +35,80 @@ class Graph:
     example: tuple[Tensor, ...]
 
 
-def graphs_of(network: DeepFeatureFlow, height: int = 96, width: int = 128, batch: int = 1) -> list[Graph]:
+def graphs_of(network: DeepFeatureFlow[Any], height: int = 96, width: int = 128, batch: int = 1) -> list[Graph]:
     """The four graphs of a bundle, with random example inputs for an image of this size."""
-    channels = network.features.options.channels
+    maps, std = network.recognition.maps, torch.tensor(network.recognition.std).view(1, 3, 1, 1)
     image = torch.randn(batch, 3, height, width) * 60
     half = (-(-height // INPUT_DOWNSCALE), -(-width // INPUT_DOWNSCALE))
-    cells = (-(-height // FEATURE_STRIDE), -(-width // FEATURE_STRIDE))
     pair = (torch.randn(batch, 3, *half) * 60, torch.randn(batch, 3, *half) * 60)
-    features = torch.rand(batch, channels, *cells)
-    motion = (torch.randn(batch, 2, *cells), torch.rand(batch, channels, *cells))
+    sizes = [(batch, m.channels, -(-height // m.stride), -(-width // m.stride)) for m in maps]
+    finest = min(maps, key=lambda m: m.stride).stride
+    features, scales = tuple(torch.rand(size) for size in sizes), tuple(torch.rand(size) for size in sizes)
+    flow = torch.randn(batch, 2, -(-height // finest), -(-width // finest))
+    names, scale_names, warped_names = (map_names(prefix, len(maps)) for prefix in ("features", "scale", "warped"))
     return [
-        Graph("features.onnx", network.features, ("image",), ("features",), (image,)),
-        Graph("flow.onnx", network.flow, ("current", "key"), ("flow", "scale"), pair),
-        Graph("warp.onnx", network.warp, ("features", "flow", "scale"), ("warped",), (features, *motion)),
-        Graph("head.onnx", network.head, ("features",), ("scores",), (features,)),
+        Graph("features.onnx", FeaturePart(network.recognition), ("image",), names, (image / std,)),
+        Graph("flow.onnx", FlatFlow(network.flow), ("current", "key"), ("flow", *scale_names), pair),
+        Graph(
+            "warp.onnx",
+            FlatWarp(network.warp),
+            (*names, "flow", *scale_names),
+            warped_names,
+            (*features, flow, *scales),
+        ),
+        Graph("head.onnx", HeadPart(network.recognition), names, network.recognition.outputs, features),
     ]
+
+
+class FeaturePart(nn.Module):
+    """N_feat of a recognition network, as a module of its own."""
+
+    def __init__(self, recognition: RecognitionNetwork[Any]) -> None:
+        super().__init__()
+        self.recognition = recognition
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, H, W), normalised -> the feature maps."""
+        return self.recognition.features(image)
+
+
+class HeadPart(nn.Module):
+    """N_task with the last step that has no parameters."""
+
+    def __init__(self, recognition: RecognitionNetwork[Any]) -> None:
+        super().__init__()
+        self.recognition = recognition
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps -> what `predict` gives."""
+        return self.recognition.predict(self.recognition.head(*features))
+
+
+class FlatFlow(nn.Module):
+    """The flow network with flat outputs."""
+
+    def __init__(self, flow: FlowNetwork) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, current: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        """Half-size images -> the flow, and a scale field per feature map."""
+        motion = self.flow(current, key)
+        return (motion.flow, *motion.scales)
+
+
+class FlatWarp(nn.Module):
+    """The warp with flat inputs."""
+
+    def __init__(self, warp: Warp) -> None:
+        super().__init__()
+        self.warp = warp
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps, flow, scale fields -> warped feature maps."""
+        maps = len(self.warp.coarser)
+        warped: tuple[Tensor, ...] = self.warp(tensors[:maps], tensors[maps], tensors[maps + 1 :])
+        return warped
 
 
 def round_weights(network: nn.Module) -> None:
@@ -74,7 +135,6 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
     Raises:
         ExportError: The result isn't a valid graph.
     """
-    dynamic = {name: {0: "n", 2: f"{name}_h", 3: f"{name}_w"} for name in (*graph.inputs, *graph.outputs)}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # deprecated, but chosen: its graphs are plain opset 17, which every runtime here takes
@@ -85,8 +145,11 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
             buffer,  # type: ignore[arg-type]  # a file is fine, as its documentation says
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            dynamic_axes=dynamic,
+            dynamic_axes=_dynamic_axes(graph),
             opset_version=OPSET,
+            # Otherwise it would fold batch norms into weights, which are no longer rounded ones then.
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
             dynamo=False,
         )
     model = onnx.load_model_from_string(buffer.getvalue())
@@ -96,6 +159,18 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
     except onnx.checker.ValidationError as error:
         raise ExportError(f"{graph.file} is not a valid graph: {error}") from error
     return model
+
+
+def _dynamic_axes(graph: Graph) -> dict[str, dict[int, str]]:
+    """All dimensions but the channels of maps (N, C, H, W) and the last one of lists (N, n, C)."""
+    with torch.inference_mode():
+        outputs = graph.module.eval()(*graph.example)
+    tensors = dict(zip((*graph.inputs, *graph.outputs), (*graph.example, *outputs), strict=True))
+    axes = {4: {0: "n", 2: "h", 3: "w"}, 3: {0: "n", 1: "rows"}}
+    return {
+        name: {axis: "n" if axis == 0 else f"{name}_{size}" for axis, size in axes[tensor.ndim].items()}
+        for name, tensor in tensors.items()
+    }
 
 
 def _halve(model: onnx.ModelProto) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from keywarp.cli.errors import CommandError
 from keywarp.commands.models import MODELS, Folder, find_bundle
+from keywarp.commands.motion import Motion, MotionOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ def run(
     backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
+    motion: MotionOption = Motion.NETWORK,
     summary_json: Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Do what `keywarp stream` does without a server.
@@ -49,7 +51,13 @@ def run(
     bundle = find_bundle(model, models)
     try:
         with open_source(source) as frames:
-            engine = Engine(bundle, cast("BackendName", backend), cast("Precision", precision), threads)
+            engine = Engine(
+                bundle,
+                cast("BackendName", backend),
+                cast("Precision", precision),
+                threads,
+                motion=motion.value,
+            )
             engine.prepare(frames.height, frames.width)
             session = StreamSession(engine, FixedInterval(interval or bundle.manifest.key_interval))
             summary = record(

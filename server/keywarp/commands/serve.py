@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from keywarp.commands.motion import Motion, MotionOption
+
 if TYPE_CHECKING:
     from keywarp.engines import BackendName, Precision
 
@@ -23,6 +25,7 @@ def serve(
     backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
+    motion: MotionOption = Motion.NETWORK,
     max_streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 64,
     max_message: Annotated[int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.")] = 16,
     max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of one frame.")] = 4096 * 4096,
@@ -50,6 +53,7 @@ def serve(
             backend=cast("BackendName", backend),
             precision=cast("Precision", precision),
             threads=threads,
+            motion=motion.value,
             max_streams=max_streams,
             max_message_bytes=max_message * MEBIBYTE,
             max_pixels=max_pixels,

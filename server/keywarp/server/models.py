@@ -55,7 +55,9 @@ class Models:
         """
         engines: dict[str, Engine] = {}
         for bundle in bundles:
-            engine = Engine(bundle, settings.backend, settings.precision, settings.threads, settings.cache)
+            engine = Engine(
+                bundle, settings.backend, settings.precision, settings.threads, settings.cache, settings.motion
+            )
             _warm_up(engine)
             backend = engine.backend
             log.info("model %s runs on %s %s %s", bundle.name, backend.name, backend.device, backend.precision)

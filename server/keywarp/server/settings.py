@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from keywarp.engines import BackendName, Precision
+from keywarp.engines import BackendName, MotionName, Precision
 
 
 class Settings(BaseModel):
@@ -21,6 +21,7 @@ class Settings(BaseModel):
     backend: BackendName = "auto"
     precision: Precision = "auto"
     threads: int = Field(default=0, ge=0)  # of the inference; 0: the backend decides
+    motion: MotionName = "network"  # where the flow comes from
     cache: Path | None = None  # compiled engines; None: the engine's default
 
     host: str = "127.0.0.1"

@@ -30,7 +30,8 @@ class Program(Protocol):
             inputs: By the graph's names; C-contiguous host arrays or tensors of this backend.
 
         Returns:
-            All outputs by name: `DeviceTensor` those compiled as resident, host arrays of the caller's own the others.
+            All outputs by name: `DeviceTensor` those compiled as resident; the others host arrays that belong to the
+            program and are overwritten when it runs again.
         """
         ...
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import openvino as ov
 
@@ -73,8 +72,6 @@ class _OpenVINOProgram:
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed: {error}") from error
         return {
-            name: DeviceTensor(request.get_tensor(port))
-            if name in self._resident
-            else np.array(request.get_tensor(port).data)
+            name: DeviceTensor(request.get_tensor(port)) if name in self._resident else request.get_tensor(port).data
             for name, port in self._outputs.items()
         }

@@ -1,0 +1,77 @@
+"""Position-sensitive pooling and voting ("R-FCN", Dai et al., 2016, reference [8] of the paper).
+
+A region is cut into k x k bins, each of which reads maps of its own. The arithmetic is that of torchvision's
+ps_roi_pool: regions are rounded to whole cells, a bin is the mean over the cells that it touches, and zero without any.
+But the last row and column are read, too, which torchvision leaves out.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.engines.compiled import compiled
+
+_LANES = 4  # values that a vector register holds at least
+
+
+@compiled
+def vote(maps: NDArray[np.float32], regions: NDArray[np.float32], bins: int, scale: np.float32) -> NDArray[np.float32]:
+    """Pool each region and average its bins.
+
+    Args:
+        maps: (H, W, bins^2, C): at each cell, for each bin (row by row), C values.
+        regions: (n, 4): x1, y1, x2, y2, not negative, in pixels.
+        bins: k, along each side.
+        scale: Cells per pixel.
+
+    Returns:
+        (n, C).
+    """
+    height, width, _, channels = maps.shape
+    values = maps.reshape(-1)
+    columns = _edges(regions[:, 0], regions[:, 2], scale, bins, width)
+    rows = _edges(regions[:, 1], regions[:, 3], scale, bins, height)
+    # Whole vector registers are added up: a few values of the next bin along with this one's, and ignored.
+    lanes = -(-channels // _LANES) * _LANES
+    bin_sum = np.empty(lanes, np.float32)
+    votes = np.zeros((len(regions), channels), np.float64)  # in double precision, the order of the bins doesn't matter
+    for row in range(bins):
+        for column in range(bins):  # all regions of one bin: a bin's values fit into the cache
+            for n in range(len(regions)):
+                top, bottom = rows[row, n, 0], rows[row, n, 1]
+                left, right = columns[column, n, 0], columns[column, n, 1]
+                cells = (bottom - top) * (right - left)
+                if cells == 0:
+                    continue
+                bin_sum[:] = 0
+                for y in range(top, bottom):
+                    for x in range(left, right):
+                        start = (((y * width + x) * bins + row) * bins + column) * channels
+                        cell = values[start : min(start + lanes, len(values))]
+                        for c in range(len(cell)):
+                            bin_sum[c] += cell[c]
+                for c in range(channels):
+                    votes[n, c] += bin_sum[c] / np.float32(cells)
+    return (votes / bins**2).astype(np.float32)
+
+
+@compiled
+def _edges(
+    starts: NDArray[np.float32], ends: NDArray[np.float32], scale: np.float32, bins: int, cells: int
+) -> NDArray[np.intp]:
+    """(bins, n, 2): along one side of each region, the first cell of each bin and the one after its last."""
+    edges = np.empty((bins, len(starts), 2), np.intp)
+    for n in range(len(starts)):
+        first, last = _round(starts[n] * scale), _round(ends[n] * scale)
+        size = np.float32(max(last - first, 1)) / np.float32(bins)
+        for k in range(bins):
+            edges[k, n, 0] = min(first + math.floor(np.float32(k) * size), cells)
+            edges[k, n, 1] = min(first + math.ceil(np.float32(k + 1) * size), cells)
+    return edges
+
+
+@compiled
+def _round(value: np.float32) -> int:
+    """To the nearest integer, halves up."""
+    return math.floor(np.float64(value) + 0.5)

@@ -1,0 +1,62 @@
+"""Non-maximum suppression: of boxes that overlap much, the best stays."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.engines.compiled import compiled
+
+_CHUNK = 64  # boxes compared at once: enough for vector instructions, few enough to stop early
+
+
+def suppress(boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: float, limit: int) -> NDArray[np.intp]:
+    """Keep each box that no better one of its group, kept before, overlaps by more than `iou`.
+
+    Args:
+        boxes: (n, 4): x1, y1, x2, y2, the best first.
+        groups: (n,): boxes of different groups (classes) don't compete.
+        iou: Intersection over union, 0..1.
+        limit: How many are kept at most.
+
+    Returns:
+        Indices of the kept boxes, ascending.
+    """
+    # The highest float32 that isn't above iou: to be above it is to be above iou itself.
+    highest = np.float32(iou)
+    if float(highest) > iou:
+        highest = np.nextafter(highest, np.float32(-1))
+    return _suppress(boxes, groups, highest, limit)
+
+
+@compiled
+def _suppress(boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: np.float32, limit: int) -> NDArray[np.intp]:
+    limit = min(limit, len(boxes))
+    kept = np.empty(limit, np.intp)
+    x1, y1 = np.empty(limit, np.float32), np.empty(limit, np.float32)
+    x2, y2 = np.empty(limit, np.float32), np.empty(limit, np.float32)
+    area = np.empty(limit, np.float32)
+    group = np.empty(limit, np.intp)
+    count = 0
+    for n in range(len(boxes)):
+        if count == limit:
+            break
+        left, top, right, bottom = boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3]
+        size, own = (right - left) * (bottom - top), groups[n]
+        stays = True
+        for start in range(0, count, _CHUNK):
+            overlapping = 0
+            for j in range(start, min(start + _CHUNK, count)):
+                w = max(np.float32(0), min(right, x2[j]) - max(left, x1[j]))
+                h = max(np.float32(0), min(bottom, y2[j]) - max(top, y1[j]))
+                intersection = w * h
+                union = area[j] + size - intersection
+                # np.divide: 0 / 0 isn't an error, whose check would also keep this loop from being vectorised
+                overlapping += (np.divide(intersection, union) > iou) & (group[j] == own)
+            if overlapping:
+                stays = False
+                break
+        if stays:
+            kept[count] = n
+            x1[count], y1[count], x2[count], y2[count], area[count] = left, top, right, bottom, size
+            group[count] = own
+            count += 1
+    return kept[:count]

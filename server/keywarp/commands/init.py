@@ -1,0 +1,183 @@
+"""`keywarp init`: a checkpoint of the paper's networks before any training."""
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from keywarp.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from keywarp.networks import ModelCard, ResNetFeatures, Task
+
+
+class Features(StrEnum):
+    """The feature networks."""
+
+    RESNET50 = "resnet50"
+    RESNET101 = "resnet101"
+
+
+class Layout(StrEnum):
+    """Who wrote the weights of the feature network."""
+
+    TORCHVISION = "torchvision"
+    CAFFE = "caffe"
+    KERAS = "keras"
+
+
+class TaskName(StrEnum):
+    """The tasks."""
+
+    DETECTION = "detection"
+    SEGMENTATION = "segmentation"
+
+
+class Flow(StrEnum):
+    """The flow networks."""
+
+    FLOWNET = "flownet"
+    FLOWNET_HALF = "flownet_half"
+    FLOWNET_INCEPTION = "flownet_inception"
+
+
+def init(
+    out: Annotated[Path, typer.Argument(help="The checkpoint to write.", dir_okay=False)],
+    task: Annotated[TaskName, typer.Option(help="What to recognise.")] = TaskName.DETECTION,
+    features: Annotated[Features, typer.Option(help="The feature network.")] = Features.RESNET101,
+    flow: Annotated[Flow, typer.Option(help="The flow network.")] = Flow.FLOWNET,
+    head_layers: Annotated[
+        int, typer.Option(help="Layers that run on every frame: 0, 1, 5, 12 or 21 (the paper's Table 5).")
+    ] = 1,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Names, separated by commas, without the background.", show_default="ImageNet VID's or Cityscapes'"
+        ),
+    ] = None,
+    short_side: Annotated[
+        int | None, typer.Option(min=16, help="Of the images, pixels.", show_default="the paper's: 600 or 1024")
+    ] = None,
+    long_side: Annotated[
+        int | None, typer.Option(min=16, help="At most.", show_default="the paper's: 1000 or 2048")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="ImageNet weights of the feature network; none: random.", metavar="FILE")
+    ] = None,
+    layout: Annotated[
+        Layout, typer.Option(help="Of --weights: a state dict, or for keras the folder of a TensorFlow.js model.")
+    ] = Layout.TORCHVISION,
+    flow_weights: Annotated[
+        Path | None, typer.Option(help="FlowNet-S weights for --flow flownet; none: random.", metavar="FILE")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+) -> None:
+    """Write the paper's networks with ImageNet or random weights, before any training.
+
+    Such a checkpoint recognises nothing yet. It tells, exported, what the networks cost on this machine before anybody
+    trains them.
+
+    Example: keywarp init resnet101.pt --task detection && keywarp export resnet101.pt --out models/resnet101
+    """
+    try:
+        import torch
+
+        from keywarp.networks import Checkpoint, CheckpointError, NetworkOptions, build_network, save_checkpoint
+        from keywarp.networks.resnet import RESNET50, RESNET101
+    except ImportError as error:
+        raise CommandError(f"the networks need {error.name}: pip install 'keywarp[train]'") from error
+    from keywarp.networks import WeightsError, load_flownet_weights
+
+    first = f"{features.value}: {weights.name if weights else 'random'}"
+    card = _card(out.stem, cast("Task", task.value), classes, first)
+    card = replace(card, short_side=short_side or card.short_side, long_side=long_side or card.long_side)
+    if card.long_side < card.short_side:
+        raise CommandError(f"the long side, {card.long_side}, is below the short side, {card.short_side}")
+    torch.manual_seed(seed)
+    try:
+        options = NetworkOptions(
+            classes=len(card.classes),
+            task=cast("Task", task.value),
+            blocks=RESNET50 if features is Features.RESNET50 else RESNET101,
+            stride_on="3x3" if weights is not None and layout is Layout.TORCHVISION else "1x1",
+            flow=flow.value,
+            head_layers=head_layers,
+        )
+        network = build_network(options, lambda backbone: _load(backbone, weights, layout))
+        if flow_weights is not None:
+            if flow is not Flow.FLOWNET:
+                raise CommandError(f"--flow-weights are FlowNet-S's, they don't fit {flow.value}")
+            load_flownet_weights(network.flow, _state_dict(flow_weights))
+        save_checkpoint(Checkpoint(options, card, network.state_dict()), out)
+    except (CheckpointError, WeightsError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"can't write {out}: {error.strerror}") from error
+    parameters = sum(p.numel() for p in network.parameters())
+    told = f"{task.value} of {len(card.classes)} classes"
+    typer.echo(f"{out}: {features.value}, {flow.value}, {told}, {parameters:,} parameters")
+
+
+def _card(name: str, task: "Task", classes: str | None, weights: str) -> "ModelCard":
+    """What is known of networks that nobody has trained; sizes and intervals are the paper's (section 5.1)."""
+    from keywarp.datasets.classes import BACKGROUND, CITYSCAPES, IMAGENET_VID, distinct_colors
+    from keywarp.networks import ModelCard
+
+    if classes is not None:
+        names = [part.strip() for part in classes.split(",") if part.strip()]
+        if not names:
+            raise CommandError("--classes names no class")
+        chosen = (BACKGROUND, *zip(names, distinct_colors(len(names)), strict=True))
+    else:
+        chosen = IMAGENET_VID if task == "detection" else CITYSCAPES
+    return ModelCard(
+        name="".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).lstrip("._-")[:64] or "model",
+        version="0.0.0",
+        license="unlicensed",
+        classes=chosen,
+        short_side=600 if task == "detection" else 1024,
+        long_side=1000 if task == "detection" else 2048,
+        multiple=1,
+        key_interval=10 if task == "detection" else 5,
+        recipe="",
+        data="",
+        notes=f"Never trained for its task: it recognises nothing. Weights of {weights}.",
+    )
+
+
+def _load(backbone: "ResNetFeatures", weights: Path | None, layout: Layout) -> None:
+    from keywarp.networks import load_caffe_weights, load_keras_weights, load_torchvision_weights
+
+    if weights is None:
+        return
+    if layout is Layout.KERAS:
+        load_keras_weights(backbone, weights)
+    elif layout is Layout.CAFFE:
+        load_caffe_weights(backbone, _state_dict(weights))
+    else:
+        load_torchvision_weights(backbone, _state_dict(weights))
+
+
+def _state_dict(path: Path) -> "dict[str, Tensor]":
+    """The tensors of a PyTorch file; never executes code from it."""
+    import pickle
+
+    import torch
+
+    from keywarp.networks import WeightsError
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"can't read {path}: {error.strerror}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} is not a file of PyTorch weights") from error
+    content = content.get("state_dict", content) if isinstance(content, dict) else {}
+    tensors = {name.removeprefix("module."): value for name, value in content.items() if torch.is_tensor(value)}
+    if not tensors:
+        raise WeightsError(f"{path} holds no weights")
+    return tensors

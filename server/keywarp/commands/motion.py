@@ -1,0 +1,25 @@
+"""The choice of a motion source on the command line."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Motion(StrEnum):
+    """The names of `keywarp.engines.motion`, known here without importing what is heavy."""
+
+    NETWORK = "network"
+    NONE = "none"
+    DIS = "dis"
+    SIFT_FAST = "sift-fast"
+    SIFT_SLOW = "sift-slow"
+
+
+MotionOption = Annotated[
+    Motion,
+    typer.Option(
+        help="Where the motion between key frames comes from: the model's flow network, none (features are copied), "
+        "OpenCV's DIS, or SIFT-Flow."
+    ),
+]

@@ -1,0 +1,55 @@
+"""From `keywarp init` over `keywarp export` to `keywarp run`, as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from keywarp.networks import load_checkpoint
+from tests.client.media import write_video
+
+
+def keywarp(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("keywarp"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_untrained_networks_run_a_video(task: str, tmp_path: Path) -> None:
+    made = keywarp(
+        "init", tmp_path / "r50.pt", "--task", task, "--features", "resnet50", "--flow", "flownet_half",
+        "--classes", "cat, dog", "--short-side", "96", "--long-side", "160",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "resnet50, flownet_half" in made.stdout
+    checkpoint = load_checkpoint(tmp_path / "r50.pt")
+    assert [c[0] for c in checkpoint.card.classes] == ["background", "cat", "dog"]
+    exported = keywarp("export", tmp_path / "r50.pt", "--out", tmp_path / "r50")
+    assert exported.returncode == 0, exported.stderr
+    video = write_video(tmp_path / "v.mp4", frames=3)
+    ran = keywarp("run", video, "--model", tmp_path / "r50", "--json", tmp_path / "r.ndjson", "--interval", "2")
+    assert ran.returncode == 0, ran.stderr
+    lines = [json.loads(line) for line in (tmp_path / "r.ndjson").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["key", "propagated", "key"]
+    assert all((line["detections"] is not None) == (task == "detection") for line in lines)
+
+
+def test_a_split_that_cuts_a_unit_is_one_sentence(tmp_path: Path) -> None:
+    made = keywarp("init", tmp_path / "x.pt", "--head-layers", "3", "--features", "resnet50")
+    assert made.returncode == 1
+    assert "it can have 0, 1, 2, 5" in made.stderr.replace("\n", " ")
+    assert "Traceback" not in made.stderr
+    assert not (tmp_path / "x.pt").exists()
+
+
+def test_weights_that_are_none_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_text("not weights")
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    for weights, complaint in (("w.pth", "not a file of PyTorch weights"), ("other.pth", "conv1.weight")):
+        made = keywarp("init", tmp_path / "x.pt", "--features", "resnet50", "--weights", tmp_path / weights)
+        assert made.returncode == 1
+        assert complaint in made.stderr.replace("\n", " ")
+        assert "Traceback" not in made.stderr

@@ -1,0 +1,76 @@
+"""Detection through streams: the tiny detector finds each red or green cell as a box one pixel wider than the cell."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from keywarp.engines import AVAILABLE, BackendName, Detections, Engine, FixedInterval, FrameKind, StreamSession
+from tests.tiny_bundle import tiny_bundle
+
+RED, GREEN = 1, 2
+COLORS = {RED: (255, 0, 0), GREEN: (0, 255, 0)}
+
+
+@pytest.fixture(params=AVAILABLE)
+def backend(request: pytest.FixtureRequest) -> BackendName:
+    name: BackendName = request.param
+    return name
+
+
+def frame(cells: dict[tuple[int, int], int], height: int = 64, width: int = 96) -> NDArray[np.uint8]:
+    """A black frame with some cells (row, column) of 16x16 pixels in the colour of a class."""
+    image = np.zeros((height, width, 3), np.uint8)
+    for (row, column), class_id in cells.items():
+        image[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = COLORS[class_id]
+    return image
+
+
+def found(detections: Detections) -> dict[tuple[float, ...], int]:
+    assert len(detections.boxes) == len(detections.scores) == len(detections.class_ids)
+    return {tuple(box.tolist()): int(i) for box, i in zip(detections.boxes, detections.class_ids, strict=True)}
+
+
+def test_objects_are_found_on_key_frames_and_move_with_the_flow(backend: BackendName, tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", detection=True, flow=(-1.0, 0.0))  # one cell to the right per frame
+    session = StreamSession(Engine(bundle, backend, "fp32", cache=tmp_path / "cache"), FixedInterval(10))
+    key = session.process(frame({(1, 2): RED, (3, 4): GREEN}))
+    assert key.kind is FrameKind.KEY
+    assert found(key.detections) == {(31, 15, 49, 33): RED, (63, 47, 81, 64): GREEN}  # clipped to the frame
+    moved = session.process(frame({}))
+    assert moved.kind is FrameKind.PROPAGATED
+    assert found(moved.detections) == {(47, 15, 65, 33): RED, (79, 47, 96, 64): GREEN}
+
+
+def test_boxes_are_in_pixels_of_the_frame_not_of_the_networks_input(tmp_path: Path) -> None:
+    engine = Engine(tiny_bundle(tmp_path / "tiny", detection=True), precision="fp32", cache=tmp_path / "cache")
+    image = frame({(1, 2): RED}).repeat(2, axis=0).repeat(2, axis=1)  # the network sees it at 64 pixels high
+    result = StreamSession(engine).process(image)
+    assert (result.height, result.width) == (128, 192)
+    assert found(result.detections) == {(62, 30, 98, 66): RED}
+
+
+def test_a_frame_without_objects_gives_empty_arrays(tmp_path: Path) -> None:
+    engine = Engine(tiny_bundle(tmp_path / "tiny", detection=True), precision="fp32", cache=tmp_path / "cache")
+    nothing = StreamSession(engine).process(frame({})).detections
+    assert nothing.boxes.shape == (0, 4)
+    assert nothing.scores.shape == nothing.class_ids.shape == (0,)
+
+
+def test_results_of_one_task_refuse_to_be_read_as_the_others(tmp_path: Path) -> None:
+    detector = Engine(tiny_bundle(tmp_path / "d", detection=True), precision="fp32", cache=tmp_path / "cache")
+    segmenter = Engine(tiny_bundle(tmp_path / "s"), precision="fp32", cache=tmp_path / "cache")
+    with pytest.raises(ValueError, match="no labels"):
+        _ = StreamSession(detector).process(frame({})).labels
+    with pytest.raises(ValueError, match="no detections"):
+        _ = StreamSession(segmenter).process(frame({})).detections
+
+
+def test_results_do_not_change_when_the_next_frame_runs(backend: BackendName, tmp_path: Path) -> None:
+    engine = Engine(tiny_bundle(tmp_path / "tiny", detection=True), backend, "fp32", cache=tmp_path / "cache")
+    session = StreamSession(engine, FixedInterval(1))
+    first = session.process(frame({(1, 2): RED})).detections
+    before = found(first)
+    session.process(frame({(0, 0): GREEN, (2, 2): GREEN}))
+    assert found(first) == before

@@ -1,0 +1,99 @@
+"""Streams whose motion comes from elsewhere than the bundle's flow network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from keywarp.engines import AVAILABLE, BackendName, Engine, FixedInterval, FrameKind, OpticalFlow, StreamSession
+from keywarp.engines.motion import MotionName
+from tests.tiny_bundle import tiny_bundle
+
+
+def coloured(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Red, green and dark areas of many pixels, with texture that optical flow can hold on to."""
+    random = np.random.default_rng(seed)
+    classes = random.integers(0, 3, (-(-height // 32), -(-width // 32))).repeat(32, 0).repeat(32, 1)[:height, :width]
+    image = random.integers(0, 60, (height, width, 3), np.uint8)
+    for channel, class_id in ((0, 1), (1, 2)):
+        image[..., channel] += (classes == class_id).astype(np.uint8) * 180
+    return image
+
+
+class ConstantFlow:
+    """A motion source that knows the answer, and remembers what it was asked."""
+
+    name = "constant"
+
+    def __init__(self, dx: float, dy: float) -> None:
+        self.flow = (dx, dy)
+        self.seen: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
+
+    def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.seen.append((current, key))
+        return np.tile(np.array(self.flow, np.float32), (*current.shape[:2], 1))
+
+
+@pytest.fixture(params=AVAILABLE)
+def backend(request: pytest.FixtureRequest) -> BackendName:
+    name: BackendName = request.param
+    return name
+
+
+def session(
+    tmp_path: Path, motion: MotionName | OpticalFlow, backend: BackendName = "auto", multiple: int = 16
+) -> StreamSession:
+    bundle = tiny_bundle(tmp_path / "tiny", flow=(7.0, 7.0), multiple=multiple, short_side=128, long_side=1024)
+    engine = Engine(bundle, backend, "fp32", cache=tmp_path / "cache", motion=motion)
+    return StreamSession(engine, FixedInterval(10))
+
+
+def test_copied_features_give_the_key_frames_result_again(tmp_path: Path) -> None:
+    stream = session(tmp_path, "none")
+    key = stream.process(coloured(128, 192))
+    copy = stream.process(coloured(128, 192, seed=1))
+    assert copy.kind is FrameKind.PROPAGATED
+    np.testing.assert_array_equal(copy.labels, key.labels)
+
+
+def test_a_flow_in_half_size_pixels_moves_features_by_cells(backend: BackendName, tmp_path: Path) -> None:
+    """16 half-size pixels are 32 of the frame are two cells; the bundle's own flow and scale play no part."""
+    stream = session(tmp_path, ConstantFlow(-16, 8), backend)
+    labels = stream.process(coloured(128, 192)).labels
+    moved = stream.process(coloured(128, 192)).labels
+    np.testing.assert_array_equal(moved[8:104, 40:184], labels[24:120, 8:152])
+
+
+def test_the_source_sees_both_frames_at_half_size_the_current_one_first(tmp_path: Path) -> None:
+    source = ConstantFlow(0, 0)
+    stream = session(tmp_path, source, multiple=1)
+    frames = [coloured(128, 191, seed) for seed in range(3)]
+    for image in frames:
+        stream.process(image)
+    assert len(source.seen) == 2  # none for the key frame
+    current, key = source.seen[1]
+    for half, image in ((current, frames[2]), (key, frames[0])):
+        assert half.shape == (64, 96, 3)
+        mean = image[:, :190].reshape(64, 2, 95, 2, 3).mean((1, 3))
+        np.testing.assert_allclose(half[:, :95], mean, atol=1)
+
+
+@pytest.mark.parametrize("motion", ["dis", "sift-fast"])
+def test_hand_crafted_flow_follows_a_moving_picture(motion: MotionName, tmp_path: Path) -> None:
+    scene = coloured(160, 320)
+    key, current = scene[16:144, 64:256], scene[16:144, 48:240]  # the picture moves 16 pixels, a cell, to the right
+    stream = session(tmp_path, motion)
+    before = stream.process(np.ascontiguousarray(key)).labels
+    moved = stream.process(np.ascontiguousarray(current)).labels
+    inside = (slice(16, 112), slice(48, 160))
+    truth = before[:, :-16]  # what should have arrived 16 pixels further right
+    right = float((moved[:, 16:][inside] == truth[inside]).mean())
+    copied = float((before[:, 16:][inside] == truth[inside]).mean())
+    assert right > 0.97
+    assert copied < 0.8
+
+
+def test_an_unknown_motion_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no motion source is called 'raft'"):
+        session(tmp_path, "raft")  # type: ignore[arg-type]

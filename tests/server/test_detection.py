@@ -1,0 +1,67 @@
+"""A detection model over HTTP and WebSocket, beside a segmentation model."""
+
+from pathlib import Path
+
+import pytest
+
+from keywarp.protocol import Detection, Hello, Result
+from tests.server.conftest import Starter
+from tests.server.media import GREEN, RED, jpeg
+from tests.tiny_bundle import tiny_bundle
+
+RED_CLASS, GREEN_CLASS = 1, 2
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models")
+    tiny_bundle(path / "detector", name="detector", detection=True)
+    tiny_bundle(path / "tiny")
+    return path
+
+
+def check(detections: tuple[Detection, ...] | None, class_id: int) -> None:
+    """All 4 x 8 cells of a plain frame of 64 x 128 pixels."""
+    assert detections is not None
+    assert len(detections) == 32
+    assert {d.class_id for d in detections} == {class_id}
+    assert {d.name for d in detections} == {("background", "red", "green")[class_id]}
+    assert (0.0, 0.0, 17.0, 17.0) in [d.xyxy for d in detections]
+    assert all(0.6 < d.confidence <= 1 for d in detections)
+
+
+def test_single_frames_give_detections(start: Starter) -> None:
+    server = start()
+    [model] = [m for m in server.http.get("/v1/models").json() if m["name"] == "detector"]
+    assert model["task"] == "detection"
+    assert server.http.post("/v1/streams", json={"id": "d", "model": "detector"}).status_code == 201
+    result = Result.model_validate_json(server.frame("d", jpeg(RED)).text)
+    check(result.detections, RED_CLASS)
+    assert result.segmentation is None
+
+
+def test_streams_of_both_tasks_run_side_by_side(start: Starter) -> None:
+    server = start()
+    with (
+        server.connect("d", Hello(model="detector", interval=10)) as detector,
+        server.connect("s", Hello(model="tiny", interval=10)) as segmenter,
+    ):
+        for _ in range(3):
+            detector.frame(jpeg(GREEN))
+            segmenter.frame(jpeg(GREEN))
+        for expected in ("key", "propagated", "propagated"):
+            found, labelled = detector.result(), segmenter.result()
+            assert found.kind == labelled.kind == expected
+            check(found.detections, GREEN_CLASS)
+            assert labelled.segmentation is not None
+            assert labelled.detections is None
+
+
+def test_features_can_be_copied_by_a_setting(start: Starter) -> None:
+    server = start(motion="none")
+    with server.connect("d", Hello(model="detector", interval=2)) as detector:
+        for color in (RED, GREEN, GREEN):
+            detector.frame(jpeg(color))
+        check(detector.result().detections, RED_CLASS)
+        check(detector.result().detections, RED_CLASS)  # the key frame's again
+        check(detector.result().detections, GREEN_CLASS)
