@@ -31,9 +31,7 @@ def networks() -> Iterator[tuple[str, NetworkOptions, tuple[str, ...]]]:
     for task, classes in tasks:
         for head_layers in (0, 1, 5, 12, 21):
             graphs = ("features.onnx", "head.onnx")
-            options = NetworkOptions(
-                classes, task, (1, 1, 4, 3), flow="flownet_inception", head_layers=head_layers
-            )
+            options = NetworkOptions(classes, task, (1, 1, 4, 3), flow="flownet_inception", head_layers=head_layers)
             yield f"{task}, {head_layers} layers", options, graphs
 
 

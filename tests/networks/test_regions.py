@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 16 * ROWS, 16 * COLUMNS
 def quiet_maps(images: int = 1) -> DetectionMaps:
     """Nothing anywhere: all background."""
     maps = DetectionMaps(*(torch.zeros(images, channels, ROWS, COLUMNS) for channels in (4, 8, CLASSES * 9, 4 * 9)))
-    maps.class_maps[:, :9] = 8
+    maps.class_maps[:, 0::CLASSES] = 8
     return maps
 
 
@@ -39,7 +39,7 @@ def pooled_by_loops(maps: Tensor, region: Tensor, options: RegionOptions) -> Ten
         for row in range(k):
             for column in range(k):
                 cells = [
-                    maps[value * k**2 + row * k + column, y, x]
+                    maps[(row * k + column) * len(votes) + value, y, x]
                     for y in range(y1 + math.floor(row * (y2 - y1) / k), y1 + math.ceil((row + 1) * (y2 - y1) / k))
                     for x in range(
                         x1 + math.floor(column * (x2 - x1) / k), x1 + math.ceil((column + 1) * (x2 - x1) / k)
@@ -53,7 +53,7 @@ def pooled_by_loops(maps: Tensor, region: Tensor, options: RegionOptions) -> Ten
 def test_an_object_is_found_where_the_maps_say() -> None:
     maps = quiet_maps()
     maps.objectness[0, 2 + 1, 3, 4] = 5  # foreground of the second anchor, 64 pixels, at row 3, column 4
-    maps.class_maps[0, 2 * 9 : 3 * 9, 1:6, 2:7] = 10
+    maps.class_maps[0, 2::CLASSES, 1:6, 2:7] = 10
     first, *_ = propose(maps, HEIGHT, WIDTH, OPTIONS)[0]
     assert first.tolist() == [40, 24, 104, 88]
     (found,) = detect(maps, HEIGHT, WIDTH, OPTIONS)
@@ -66,9 +66,9 @@ def test_an_object_is_found_where_the_maps_say() -> None:
 def test_the_box_maps_move_the_box_in_units_of_their_deviation() -> None:
     maps = quiet_maps()
     maps.objectness[0, 2 + 1, 3, 4] = 5
-    maps.class_maps[0, 2 * 9 : 3 * 9] = 10
-    maps.box_maps[0, :9] = 2.5  # dx: 2.5 x 0.1 x 64 = 16 pixels to the right
-    maps.box_maps[0, 3 * 9 :] = math.log(2) / 0.2  # dh: twice as high, from the centre
+    maps.class_maps[0, 2::CLASSES] = 10
+    maps.box_maps[0, 0::4] = 2.5  # dx: 2.5 x 0.1 x 64 = 16 pixels to the right
+    maps.box_maps[0, 3::4] = math.log(2) / 0.2  # dh: twice as high, from the centre
     found = detect(maps, HEIGHT, WIDTH, OPTIONS)[0]
     moved = torch.tensor([56.0, 0.0, 120.0, 120.0])  # 24 - 32 is outside
     assert torch.isclose(found.boxes, moved, atol=1e-3).all(1).any()

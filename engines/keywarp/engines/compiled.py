@@ -13,12 +13,13 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function with numba when it is first called; a decorator.
 
     The code releases the interpreter's lock while it runs, and keeps to IEEE arithmetic, so that equal inputs give
-    equal outputs. It is cached on disk next to the source or in the user's cache folder, where one can be written.
+    equal outputs; a division by zero is no error. It is cached on disk, next to the source or in the user's cache
+    folder, where one can be written.
 
     Args:
         function: What to compile: of numpy arrays and numbers.
     """
     try:
-        return cast("Callable[P, R]", numba.njit(function, nogil=True, cache=True))
+        return cast("Callable[P, R]", numba.njit(function, nogil=True, error_model="numpy", cache=True))
     except RuntimeError:  # "cannot cache function: no locator available": a read-only installation
-        return cast("Callable[P, R]", numba.njit(function, nogil=True))
+        return cast("Callable[P, R]", numba.njit(function, nogil=True, error_model="numpy"))

@@ -11,7 +11,7 @@ from keywarp.networks.heads import SegmentationHead
 from keywarp.networks.maps import FeatureMap
 from keywarp.networks.pretrained import IMAGE_MEAN
 from keywarp.networks.resnet import FEATURE_STRIDE, ResNetFeatures
-from keywarp.networks.rfcn import DetectionMaps, RegionOutputs, RFCNHead, log_odds
+from keywarp.networks.rfcn import DetectionMaps, RFCNHead, region_outputs
 
 Task = Literal["segmentation", "detection"]
 Raw = TypeVar("Raw")
@@ -160,7 +160,6 @@ class DetectionNetwork(SplitNetwork[DetectionMaps]):
         bins, anchors = head.pooling**2, head.anchors
         self._channels = [2 * anchors, 4 * anchors, classes * bins, 4 * bins]
         super().__init__(backbone, head, sum(self._channels), head_layers)
-        self._bins = bins
 
     def pack(self, raw: DetectionMaps) -> Tensor:
         """The four maps, one after the other."""
@@ -172,19 +171,7 @@ class DetectionNetwork(SplitNetwork[DetectionMaps]):
 
     def predict(self, raw: DetectionMaps) -> tuple[Tensor, ...]:
         """The maps in the layout of the bundle's head; see `RegionOutputs`."""
-        last = (0, 2, 3, 1)
-        return RegionOutputs(
-            log_odds(raw.objectness).permute(last),
-            raw.anchor_deltas.permute(last),
-            _bins_first(raw.class_maps, self._bins),
-            _bins_first(raw.box_maps, self._bins),
-        )
-
-
-def _bins_first(maps: Tensor, bins: int) -> Tensor:
-    """(N, values * bins, H, W) -> (N, H, W, bins * values)."""
-    split = torch.unflatten(maps, 1, (-1, bins))  # (N, values, bins, H, W)
-    return split.permute(0, 3, 4, 2, 1).flatten(3)
+        return region_outputs(raw)
 
 
 def _stride_reached(blocks: Sequence[nn.Module]) -> int:

@@ -143,8 +143,10 @@ def _visible(boxes: Tensor) -> Tensor:
 
 
 def _pool(maps: Tensor, proposals: list[Tensor], options: RegionOptions) -> Tensor:
+    by_bin = torch.unflatten(maps, 1, (options.pooling**2, -1))
+    by_value = by_bin.transpose(1, 2).flatten(1, 2)  # as torchvision wants it
     # torchvision clips regions to the last row and column less one, so these would never be pooled: hence one more
-    padded = functional.pad(maps, (0, 1, 0, 1))
+    padded = functional.pad(by_value, (0, 1, 0, 1))
     pooled: Tensor = ps_roi_pool(padded, proposals, options.pooling, 1 / options.stride)
     return pooled
 

@@ -6,7 +6,6 @@ detection from the second. What follows has no parameters: see `keywarp.networks
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 
@@ -15,8 +14,8 @@ class DetectionMaps(NamedTuple):
 
     objectness: Tensor  # (N, 2A, H, W), before the softmax: background of each anchor, then foreground of each
     anchor_deltas: Tensor  # (N, 4A, H, W): dx, dy, dw, dh of the first anchor, then of the next
-    class_maps: Tensor  # (N, (C+1) k^2, H, W), before the softmax: channel class * k^2 + row * k + column
-    box_maps: Tensor  # (N, 4 k^2, H, W): channel j * k^2 + row * k + column for dx, dy, dw, dh
+    class_maps: Tensor  # (N, k^2 (C+1), H, W), before the softmax: channel (row * k + column) * (C+1) + class
+    box_maps: Tensor  # (N, 4 k^2, H, W): channel (row * k + column) * 4 + j for dx, dy, dw, dh
 
 
 class RFCNHead(nn.Module):
@@ -58,37 +57,21 @@ class RFCNHead(nn.Module):
 
 
 class RegionOutputs(NamedTuple):
-    """The maps as a bundle's head graph hands them over: channels last, and of a bin all classes side by side.
+    """The maps as a bundle's head graph hands them over: channels last.
 
     So the host pools regions from contiguous memory, and runtimes that compute channels-last have nothing to reorder.
     """
 
     objectness: Tensor  # (N, H, W, A): see `log_odds`
-    anchor_deltas: Tensor  # (N, H, W, 4A): channel 4 anchor + j
-    class_maps: Tensor  # (N, H, W, k^2 (C+1)): channel bin * (C+1) + class, bin = row * k + column
-    box_maps: Tensor  # (N, H, W, 4 k^2): channel 4 bin + j
+    anchor_deltas: Tensor  # (N, H, W, 4A)
+    class_maps: Tensor  # (N, H, W, k^2 (C+1))
+    box_maps: Tensor  # (N, H, W, 4 k^2)
 
 
-class RegionGraph(nn.Module):
-    """An `RFCNHead` as a bundle's head graph computes it: the same weights, rearranged."""
-
-    def __init__(self, head: RFCNHead) -> None:
-        """Copy the head's weights."""
-        super().__init__()
-        self.objectness = head.objectness
-        self.anchor_deltas = head.anchor_deltas
-        self.class_maps = _bins_first(head.class_maps, head.pooling**2)
-        self.box_maps = _bins_first(head.box_maps, head.pooling**2)
-
-    def forward(self, features: Tensor) -> RegionOutputs:
-        """(N, channels, H, W) -> the four maps, channels last."""
-        proposal, detection = features.chunk(2, dim=1)
-        return RegionOutputs(
-            log_odds(self.objectness(proposal)).permute(0, 2, 3, 1),
-            self.anchor_deltas(proposal).permute(0, 2, 3, 1),
-            self.class_maps(detection).permute(0, 2, 3, 1),
-            self.box_maps(detection).permute(0, 2, 3, 1),
-        )
+def region_outputs(maps: DetectionMaps) -> RegionOutputs:
+    """The maps for the host."""
+    odds = log_odds(maps.objectness)
+    return RegionOutputs(*(x.permute(0, 2, 3, 1) for x in (odds, maps.anchor_deltas, maps.class_maps, maps.box_maps)))
 
 
 def log_odds(objectness: Tensor) -> Tensor:
@@ -110,11 +93,3 @@ def _score(inputs: int, outputs: int) -> nn.Conv2d:
     nn.init.normal_(convolution.weight, std=0.01)
     nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # there is one: bias is True by default
     return convolution
-
-
-def _bins_first(convolution: nn.Conv2d, bins: int) -> nn.Conv2d:
-    """The convolution with its outputs reordered from (values, bins) to (bins, values)."""
-    order = torch.arange(convolution.out_channels).view(-1, bins).T.flatten()
-    reordered = nn.Conv2d(convolution.in_channels, convolution.out_channels, 1)
-    reordered.load_state_dict({name: value[order] for name, value in convolution.state_dict().items()})
-    return reordered

@@ -11,7 +11,7 @@ from keywarp.engines.manifest import RegionDetection
 from keywarp.networks.anchors import base_anchors, grid_anchors
 from keywarp.networks.boxes import encode_boxes
 from keywarp.networks.regions import RegionOptions
-from keywarp.networks.rfcn import DetectionMaps, log_odds
+from keywarp.networks.rfcn import DetectionMaps, region_outputs
 
 
 def settings_of(options: RegionOptions) -> RegionDetection:
@@ -44,8 +44,8 @@ def clustered_maps(options: RegionOptions, classes: int, height: int, width: int
     odds = 10 * overlap - 5 + 0.5 * torch.randn(len(anchors))
     foreground = odds.view(1, rows, columns, len(base)).permute(0, 3, 1, 2)
     for n, box in enumerate((boxes / options.stride).clamp(min=0).int().tolist()):
-        label, bins = 1 + n % (classes - 1), options.pooling**2
-        maps.class_maps[0, label * bins : (label + 1) * bins, box[1] : box[3] + 1, box[0] : box[2] + 1] += 6
+        label = 1 + n % (classes - 1)
+        maps.class_maps[0, label::classes, box[1] : box[3] + 1, box[0] : box[2] + 1] += 6
     return DetectionMaps(
         torch.cat((torch.zeros_like(foreground), foreground), dim=1),
         deltas.view(1, rows, columns, 4 * len(base)).permute(0, 3, 1, 2),
@@ -54,17 +54,6 @@ def clustered_maps(options: RegionOptions, classes: int, height: int, width: int
     )
 
 
-def outputs_of(maps: DetectionMaps, bins: int) -> dict[str, NDArray[np.float32]]:
+def outputs_of(maps: DetectionMaps) -> dict[str, NDArray[np.float32]]:
     """The maps as a bundle's graph hands them over."""
-
-    def bins_first(values: torch.Tensor) -> torch.Tensor:
-        batch, _, rows, columns = values.shape
-        return values.view(batch, -1, bins, rows, columns).permute(0, 3, 4, 2, 1).flatten(3)
-
-    outputs = {
-        "objectness": log_odds(maps.objectness).permute(0, 2, 3, 1),
-        "anchor_deltas": maps.anchor_deltas.permute(0, 2, 3, 1),
-        "class_maps": bins_first(maps.class_maps),
-        "box_maps": bins_first(maps.box_maps),
-    }
-    return {name: values.contiguous().numpy() for name, values in outputs.items()}
+    return {name: values.contiguous().numpy() for name, values in region_outputs(maps)._asdict().items()}

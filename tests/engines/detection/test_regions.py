@@ -9,7 +9,7 @@ from keywarp.engines.detection import RegionDetector
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import RegionDetection
 from keywarp.networks.regions import RegionOptions, detect
-from keywarp.networks.rfcn import DetectionMaps, RegionGraph, RFCNHead
+from keywarp.networks.rfcn import DetectionMaps, RFCNHead, region_outputs
 from tests.engines.detection.maps import clustered_maps, outputs_of, random_maps, settings_of
 
 Maps = Callable[[RegionOptions, int, int, int], DetectionMaps]
@@ -27,7 +27,7 @@ OTHERS = [
 def assert_same(maps: DetectionMaps, options: RegionOptions, classes: int, height: int, width: int) -> int:
     (expected,) = detect(maps, height, width, options)
     detector = RegionDetector(settings_of(options), classes, height, width)
-    found = detector.detect(outputs_of(maps, options.pooling**2))
+    found = detector.detect(outputs_of(maps))
     np.testing.assert_array_equal(found.class_ids, expected.labels.numpy())
     np.testing.assert_array_equal(found.boxes, expected.boxes.numpy())
     np.testing.assert_array_equal(found.scores, expected.scores.numpy())
@@ -74,8 +74,9 @@ def test_a_head_as_a_graph_gives_the_objects_of_the_head() -> None:
         torch.nn.init.normal_(parameter, std=0.5)
     features = torch.randn(1, 32, 6, 9)
     with torch.no_grad():
-        (expected,) = detect(head(features), 96, 144, PAPER)
-        outputs = {name: values.numpy() for name, values in RegionGraph(head)(features)._asdict().items()}
+        maps = head(features)
+        (expected,) = detect(maps, 96, 144, PAPER)
+        outputs = {name: values.numpy() for name, values in region_outputs(maps)._asdict().items()}
     found = RegionDetector(RegionDetection(), 4, 96, 144).detect(outputs)  # channels-last views of torch's memory
     assert len(found.scores) > 0
     np.testing.assert_array_equal(found.class_ids, expected.labels.numpy())
@@ -85,7 +86,7 @@ def test_a_head_as_a_graph_gives_the_objects_of_the_head() -> None:
 
 def outputs() -> dict[str, NDArray[np.float32]]:
     torch.manual_seed(0)
-    return outputs_of(random_maps(PAPER, 5, 96, 128), 49)
+    return outputs_of(random_maps(PAPER, 5, 96, 128))
 
 
 @pytest.fixture(scope="module")

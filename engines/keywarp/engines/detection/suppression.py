@@ -49,8 +49,7 @@ def _suppress(boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: np.floa
                 h = max(np.float32(0), min(bottom, y2[j]) - max(top, y1[j]))
                 intersection = w * h
                 union = area[j] + size - intersection
-                # np.divide: 0 / 0 isn't an error, whose check would also keep this loop from being vectorised
-                overlapping += (np.divide(intersection, union) > iou) & (group[j] == own)
+                overlapping += (intersection / union > iou) & (group[j] == own)  # 0 / 0 isn't above anything
             if overlapping:
                 stays = False
                 break
