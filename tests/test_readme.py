@@ -2,36 +2,53 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from keywarp.engines import Engine, StreamSession, load_bundle
+from keywarp.engines.detection import DenseDetector
+from keywarp.engines.manifest import DenseDetection
+from keywarp.networks import cut
 from tests.e2e.running import Server, street_video
+from tests.shift import Shift
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OWN_NETWORK = "docs/own-network.md"
 
 
-def blocks(document: str) -> list[str]:
-    return BLOCK.findall((ROOT / document).read_text())
+def blocks(document: str, language: str = "python") -> list[str]:
+    return [code for found, code in BLOCK.findall((ROOT / document).read_text()) if found == language]
 
 
 def run(code: str, folder: Path, *arguments: str) -> str:
-    """Run code as a user would: a script in a folder with `models` and `street.mp4`."""
-    (folder / "models").symlink_to(ROOT / "models")
+    """Run code as a user would: a script in a folder with `street.mp4` and `models`."""
+    if not (folder / "models").exists():
+        (folder / "models").symlink_to(ROOT / "models")
     (folder / "street.mp4").symlink_to(street_video())
     script = folder / "script.py"
     script.write_text(code)
+    return command([sys.executable, script, *arguments], folder)
+
+
+def command(arguments: list[str | Path], folder: Path) -> str:
+    """Run a program in a folder; it must succeed without warnings."""
     done = subprocess.run(
-        [sys.executable, script, *arguments],
+        arguments,
         cwd=folder,
         env=os.environ | {"PYTHONWARNINGS": "error"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -64,3 +81,75 @@ def test_the_protocols_plain_client_runs(server: Server, tmp_path: Path) -> None
         ["2.jpg", "propagated", "2"],
     ]
     assert "'type': 'done', 'frames': 3, 'key_frames': 1, 'errors': 0" in lines[4]
+
+
+@dataclass(frozen=True)
+class Tutorial:
+    """What is there when the tutorial's script has run."""
+
+    folder: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Tutorial:
+    folder = tmp_path_factory.mktemp("tutorial")
+    (folder / "models").mkdir()  # it writes there
+    seed = "import torch\n\ntorch.manual_seed(0)\n"  # its networks are random
+    return Tutorial(folder, run(seed + "\n".join(blocks(OWN_NETWORK)), folder))
+
+
+def test_the_tutorial_prints_what_it_says(tutorial: Tutorial) -> None:
+    said = [block for block in blocks(OWN_NETWORK, "") if "keywarp" not in block]
+    assert len(said) == 4
+    for block in said:
+        assert block in tutorial.printed
+
+
+def test_the_tutorials_networks_run_on_a_video(tutorial: Tutorial) -> None:
+    kinds = [(str(n), "propagated" if n % 5 else "key") for n in range(10)]
+    assert re.findall(r"^(\d) (\w+) \(96, 256\) \d+ ms$", tutorial.printed, re.MULTILINE) == kinds
+    assert re.findall(r"^(\d) (\w+) 0 objects$", tutorial.printed, re.MULTILINE) == kinds
+
+
+def test_the_tutorials_command_draws_a_video(tutorial: Tutorial) -> None:
+    [line] = [line for block in blocks(OWN_NETWORK, "") for line in block.splitlines() if "keywarp run" in line]
+    keywarp, *arguments = shlex.split(line)
+    assert keywarp == ".venv/bin/keywarp"
+    command([Path(sys.executable).with_name("keywarp"), *arguments], tutorial.folder)
+    assert (tutorial.folder / "annotated.mp4").stat().st_size > 0
+
+
+def test_the_tutorials_labels_move_with_the_frame(tutorial: Tutorial, tmp_path: Path) -> None:
+    """The head looks at single cells, so whole cells of motion move the labels; the first columns come from outside."""
+    bundle = load_bundle(tutorial.folder / "models" / "deeplab")
+    session = StreamSession(Engine(bundle, "onnxruntime", "fp32", cache=tmp_path, motion=Shift(16)))
+    key = np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    before = session.process(key).labels
+    after = session.process(np.zeros_like(key)).labels
+    assert len(np.unique(before)) > 1
+    assert (before[:, 16:] != before[:, :-16]).mean() > 0.1
+    np.testing.assert_array_equal(after[:, 24:-8], before[:, 8:-24])
+
+
+def test_the_tutorials_detector_finds_what_torchvisions_does() -> None:
+    [code] = [block for block in blocks(OWN_NETWORK) if "def ssd_head" in block]
+    tutorial: dict[str, Any] = {"torch": torch, "cut": cut}
+    torch.manual_seed(0)
+    exec(compile(code, OWN_NETWORK, "exec"), tutorial)
+    model, network, image = tutorial["detector"], tutorial["network"], torch.rand(1, 3, 320, 320)
+    with torch.inference_mode():
+        for head, spread in ((model.head.classification_head, 3.0), (model.head.regression_head, 1.0)):
+            raw = head(list(model.backbone(image * 2 - 1).values()))
+            for block in head.module_list:
+                block[-1].weight *= spread / raw.std()  # or it would be sure of nothing
+        boxes, scores = network.predict(network(image * 2 - 1))
+        best = scores[..., 1:].flatten().sort(descending=True).values
+        model.score_thresh = threshold = float(best[100:102].mean())
+        [expected] = model([image[0]])
+    settings = DenseDetection(threshold=threshold, iou=model.nms_thresh)
+    found = DenseDetector(settings, 91, 320, 320).detect({"boxes": boxes.numpy(), "scores": scores.numpy()})
+    assert 20 < len(found.boxes) <= 101
+    np.testing.assert_array_equal(found.class_ids, expected["labels"])
+    np.testing.assert_allclose(found.boxes, expected["boxes"], atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-5)

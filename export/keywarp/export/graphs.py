@@ -7,6 +7,7 @@ rounds the networks first.
 
 import io
 import warnings
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,7 +154,7 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
             dynamo=False,
         )
     model = onnx.load_model_from_string(buffer.getvalue())
-    _halve(model)
+    _halve(model, {name for name, _ in graph.module.named_parameters()})
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
@@ -173,12 +174,12 @@ def _dynamic_axes(graph: Graph) -> dict[str, dict[int, str]]:
     }
 
 
-def _halve(model: onnx.ModelProto) -> None:
-    """Store weights (not biases) in 16 bits, in place."""
+def _halve(model: onnx.ModelProto, parameters: Set[str]) -> None:
+    """Store weights (not biases, nor buffers) in 16 bits, in place."""
     casts = []
     for initializer in model.graph.initializer:
-        if initializer.data_type == onnx.TensorProto.FLOAT and len(initializer.dims) > 1:
-            name = initializer.name
+        name = initializer.name
+        if name in parameters and initializer.data_type == onnx.TensorProto.FLOAT and len(initializer.dims) > 1:
             values = numpy_helper.to_array(initializer).astype(np.float16)
             initializer.CopyFrom(numpy_helper.from_array(values, f"{name}.half"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))

@@ -9,7 +9,7 @@ from keywarp.networks.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from keywarp.networks.cut import TORCHVISION_MEAN, TORCHVISION_STD, CutError, CutNetwork, cut
+from keywarp.networks.cut import CutError, CutNetwork, cut
 from keywarp.networks.dff import DeepFeatureFlow, half_size
 from keywarp.networks.flownet import (
     FLOW_NETWORKS,
@@ -24,6 +24,8 @@ from keywarp.networks.heads import SegmentationHead
 from keywarp.networks.maps import FeatureMap
 from keywarp.networks.pretrained import (
     IMAGE_MEAN,
+    TORCHVISION_MEAN,
+    TORCHVISION_STD,
     WeightsError,
     load_caffe_weights,
     load_flownet_weights,

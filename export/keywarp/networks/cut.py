@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from keywarp.networks.flownet import STRIDES
 from keywarp.networks.maps import FeatureMap
+from keywarp.networks.pretrained import TORCHVISION_MEAN, TORCHVISION_STD
 from keywarp.networks.recognition import RecognitionNetwork, Task
 
-TORCHVISION_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255: what torchvision's weights expect
-TORCHVISION_STD = (58.395, 57.12, 57.375)
+SCORE_STRIDES = (1, 2, *STRIDES)  # image pixels per cell of the scores
 
 
 class CutError(ValueError):
@@ -99,7 +99,7 @@ def cut(
     width = height + multiple  # not square, so that rows and columns can't be confused
     with torch.inference_mode():
         found = _as_maps(features(model, torch.zeros(1, 3, height, width)))
-        maps = tuple(_map_of(x, height, width) for x in found)
+        maps = tuple(FeatureMap(x.shape[1], _stride_of(x, height, width, STRIDES)) for x in found)
         raw = head(model, *found)
     if task == "segmentation":
         _check_scores(raw, height, width)
@@ -119,26 +119,22 @@ def _as_maps(found: Any) -> tuple[Tensor, ...]:
     return maps
 
 
-def _map_of(x: Tensor, height: int, width: int) -> FeatureMap:
-    for stride in STRIDES:
+def _stride_of(x: Tensor, height: int, width: int, strides: Sequence[int]) -> int:
+    for stride in strides:
         if x.shape[-2:] == (-(-height // stride), -(-width // stride)):
-            return FeatureMap(x.shape[1], stride)
+            return stride
     raise CutError(
-        f"a map of {x.shape[-2]}x{x.shape[-1]} cells for an image of {height}x{width} pixels has none of the strides "
-        f"{', '.join(map(str, STRIDES))}: cut elsewhere, or give another multiple"
+        f"{x.shape[-2]}x{x.shape[-1]} cells for an image of {height}x{width} pixels are none of the strides "
+        f"{', '.join(map(str, strides))}: cut elsewhere, or give another multiple"
     )
 
 
 def _check_scores(raw: Any, height: int, width: int) -> None:
     if not isinstance(raw, Tensor) or raw.ndim != 4:
         raise CutError(f"a segmentation head should return scores (N, classes, h, w), not {_told(raw)}")
-    classes, rows, columns = raw.shape[1:]
-    if classes < 2:
-        raise CutError(f"scores should be of two classes or more, the background first, not of {classes}")
-    if (rows, columns) not in {(-(-height // stride), -(-width // stride)) for stride in range(1, max(STRIDES) + 1)}:
-        raise CutError(
-            f"scores of {rows}x{columns} cells for an image of {height}x{width} pixels have no stride in whole pixels"
-        )
+    if raw.shape[1] < 2:
+        raise CutError(f"scores should be of two classes or more, the background first, not of {raw.shape[1]}")
+    _stride_of(raw, height, width, SCORE_STRIDES)
 
 
 def _check_boxes(raw: Any) -> None:
