@@ -46,7 +46,7 @@ def command(arguments: list[str | Path], folder: Path) -> str:
         cwd=folder,
         env=os.environ | {"PYTHONWARNINGS": "error"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=300,
     )

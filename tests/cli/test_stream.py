@@ -124,7 +124,7 @@ def test_an_interrupt_ends_with_status_130_and_valid_parts(tmp_path: Path) -> No
     with ScriptedPeer(stop_in_the_middle) as server:
         command = [*COMMAND, str(video), "--server", server.address]
         command += ["--out", str(tmp_path / "o.mp4"), "--json", str(tmp_path / "r.ndjson")]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", env=environment) as process:
             assert stuck.wait(30)
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=30)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def keywarp(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("keywarp")), "complexity", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=60)
 
 
 def test_json_holds_table_2_and_every_network() -> None:
@@ -50,7 +50,9 @@ def test_without_torch_it_says_what_to_install() -> None:
         "import sys; sys.modules['torch'] = None; sys.argv = ['keywarp', 'complexity']; "
         "from keywarp.cli.main import main; main()"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False, timeout=60
+    )
     assert run.returncode == 1
     assert "counting needs torch: pip install 'keywarp[train]'" in run.stderr
     assert "Traceback" not in run.stderr

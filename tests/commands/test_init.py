@@ -14,7 +14,7 @@ from tests.client.media import write_video
 
 def keywarp(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).with_name("keywarp"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=240)
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
@@ -53,3 +53,32 @@ def test_weights_that_are_none_are_one_sentence(tmp_path: Path) -> None:
         assert made.returncode == 1
         assert complaint in made.stderr.replace("\n", " ")
         assert "Traceback" not in made.stderr
+
+
+def test_an_existing_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "trained.pt").write_text("weeks of work")
+    made = keywarp("init", tmp_path / "trained.pt", "--features", "resnet50")
+    assert made.returncode == 1
+    assert "--force replaces it" in made.stderr
+    assert (tmp_path / "trained.pt").read_text() == "weeks of work"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--classes", ","),
+        ("--short-side", "200", "--long-side", "100"),
+        ("--flow", "flownet_half", "--flow-weights", "x"),
+    ],
+)
+def test_wrong_use_is_status_two(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    made = keywarp("init", tmp_path / "x.pt", *arguments)
+    assert made.returncode == 2, made.stderr
+    assert "Traceback" not in made.stderr
+
+
+def test_a_folder_that_is_no_resnet_of_keras_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({"weightsManifest": []}))
+    made = keywarp("init", tmp_path / "x.pt", "--features", "resnet50", "--weights", tmp_path, "--layout", "keras")
+    assert made.returncode == 1
+    assert "Traceback" not in made.stderr

@@ -12,7 +12,7 @@ from tests.tiny_bundle import tiny_bundle
 
 def keywarp(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).with_name("keywarp"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=60)
 
 
 @pytest.fixture

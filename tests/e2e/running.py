@@ -31,7 +31,7 @@ def serving(*options: str, models: Path = MODELS) -> Iterator[Server]:
     process = subprocess.Popen(
         [sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--models", str(models), *options],
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
     watchdog = threading.Timer(START_SECONDS, process.kill)
     watchdog.start()
@@ -65,4 +65,4 @@ def street_video() -> Path:
 def keywarp(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run the command as a user types it."""
     command = [Path(sys.executable).with_name("keywarp"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=timeout)

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
-from keywarp.engines import BundleError, load_bundle
+from keywarp.engines import BundleError, Engine, load_bundle, write_bundle
 from keywarp.engines.manifest import GRAPHS
+from tests.tiny_bundle import tiny_bundle
 
 
 def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -58,6 +60,27 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
     ("change", "message"),
     [
         pytest.param(lambda m: m.update(schema_version=2), "schema_version", id="unknown version"),
+        pytest.param(lambda m: m.update(task="detection"), "a detector has it", id="detector without settings"),
+        pytest.param(
+            lambda m: m.update(classes=[{"id": i, "name": "x", "color": [0, 0, 0]} for i in range(257)]),
+            "256 classes at most, got 257",
+            id="more classes than bytes",
+        ),
+        pytest.param(
+            lambda m: m.update(features=[{"name": f"features_{i}", "stride": 16, "channels": 3} for i in (0, 1)]),
+            "what the scores' stride is",
+            id="several maps without the stride of the scores",
+        ),
+        pytest.param(
+            lambda m: m.update(task="detection", detection={"kind": "regions", "pooling": 3000}),
+            "pooling",
+            id="bins without end",
+        ),
+        pytest.param(
+            lambda m: m.update(task="detection", detection={"kind": "regions", "anchor_ratios": []}),
+            "anchor_ratios",
+            id="no anchors",
+        ),
         pytest.param(lambda m: m.update(colour="red"), "colour: Extra inputs", id="unknown field"),
         pytest.param(lambda m: m.update(opset=20), "opset", id="an opset that renames GridSample's modes"),
         pytest.param(lambda m: m.update(key_interval=0), "key_interval", id="no interval"),
@@ -84,8 +107,31 @@ def test_a_manifest_that_is_not_json_is_refused(bundle_path: Path) -> None:
 
 
 def test_the_digest_follows_the_graphs(tmp_path: Path) -> None:
-    from tests.tiny_bundle import tiny_bundle
-
     one, same = tiny_bundle(tmp_path / "one"), tiny_bundle(tmp_path / "same", name="other")
     moved = tiny_bundle(tmp_path / "moved", flow=(1.0, 0.0))
     assert one.digest == same.digest != moved.digest
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_with_other_outputs_is_refused(tmp_path: Path, name: str) -> None:
+    sound = tiny_bundle(tmp_path / "sound")
+    graphs = {file: sound.graph(file) for file in GRAPHS}
+    output = graphs[name].graph.output[0]
+    for node in graphs[name].graph.node:
+        node.output[:] = ["other" if n == output.name else n for n in node.output]
+        node.input[:] = ["other" if n == output.name else n for n in node.input]
+    output.name = "other"
+    fields = sound.manifest.model_dump(exclude={"files"})
+    bundle = write_bundle(tmp_path / "other", graphs, **fields)
+    with pytest.raises(BundleError, match=rf"{name} should have the outputs .* it has .*other"):
+        Engine(bundle, cache=tmp_path / "cache").prepare(64, 96)
+
+
+def test_labels_that_the_manifest_doesnt_name_are_refused(tmp_path: Path) -> None:
+    sound = tiny_bundle(tmp_path / "sound")
+    fields = sound.manifest.model_dump(exclude={"files"})
+    fields["classes"] = fields["classes"][:2]  # the head scores three
+    bundle = write_bundle(tmp_path / "fewer", {file: sound.graph(file) for file in GRAPHS}, **fields)
+    green = np.full((64, 96, 3), (0, 255, 0), np.uint8)
+    with pytest.raises(BundleError, match="should score 2 classes"):
+        Engine(bundle, cache=tmp_path / "cache").key(green)

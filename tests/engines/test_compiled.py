@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -25,3 +26,18 @@ def test_a_function_that_cannot_be_cached_is_compiled_all_the_same() -> None:
     with pytest.raises(RuntimeError, match="no locator"):
         numba.njit(cache=True)(scope["three"])
     assert compiled(scope["three"])() == 3
+
+
+def test_a_full_disk_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "four.py"
+    source.write_text("def four():\n    return 4\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from importlib import import_module
+
+    four = import_module("four").four
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile.save", full)
+    assert compiled(four)() == 4

@@ -1,5 +1,6 @@
 """Detection through streams: the tiny detector finds each red or green cell as a box one pixel wider than the cell."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from keywarp.engines import AVAILABLE, BackendName, Detections, Engine, FixedInterval, FrameKind, StreamSession
+from keywarp.engines.detection import DenseDetector
+from keywarp.engines.errors import BundleError
+from keywarp.engines.manifest import DenseDetection
 from tests.tiny_bundle import tiny_bundle
 
 RED, GREEN = 1, 2
@@ -67,10 +71,32 @@ def test_results_of_one_task_refuse_to_be_read_as_the_others(tmp_path: Path) -> 
         _ = StreamSession(segmenter).process(frame({})).detections
 
 
-def test_results_do_not_change_when_the_next_frame_runs(backend: BackendName, tmp_path: Path) -> None:
-    engine = Engine(tiny_bundle(tmp_path / "tiny", detection=True), backend, "fp32", cache=tmp_path / "cache")
-    session = StreamSession(engine, FixedInterval(1))
-    first = session.process(frame({(1, 2): RED})).detections
-    before = found(first)
-    session.process(frame({(0, 0): GREEN, (2, 2): GREEN}))
-    assert found(first) == before
+def test_streams_of_several_sizes_share_an_engine_from_several_threads(backend: BackendName, tmp_path: Path) -> None:
+    """Outputs are read where the runtime wrote them: another stream's frame mustn't come in between."""
+    bundle = tiny_bundle(tmp_path / "tiny", detection=True, motion_gain=0.02)
+    random = np.random.default_rng(0)
+    videos = []
+    for columns in (4, 5, 6, 8, 4, 5, 6, 8):
+        cells = random.integers(0, 256, (20, 4, columns, 3), np.uint8)
+        videos.append(cells.repeat(16, axis=1).repeat(16, axis=2))
+
+    def detect(engine: Engine, video: NDArray[np.uint8]) -> list[dict[tuple[float, ...], int]]:
+        session = StreamSession(engine, FixedInterval(3))
+        return [found(session.process(frame).detections) for frame in video]
+
+    alone, shared = (Engine(bundle, backend, "fp32", threads=1, cache=tmp_path / "cache") for _ in range(2))
+    expected = [detect(alone, video) for video in videos]
+    with ThreadPoolExecutor(len(videos)) as threads:
+        assert list(threads.map(lambda video: detect(shared, video), videos)) == expected
+
+
+def test_scores_that_are_no_probabilities_are_refused() -> None:
+    detector = DenseDetector(DenseDetection(), 3, 64, 96)
+    with pytest.raises(BundleError, match="was the softmax left out"):
+        detector.detect({"boxes": np.zeros((1, 2, 4), np.float32), "scores": np.full((1, 2, 3), 12.8, np.float32)})
+
+
+def test_lists_of_different_lengths_are_refused() -> None:
+    detector = DenseDetector(DenseDetection(), 3, 64, 96)
+    with pytest.raises(BundleError, match="should yield scores"):
+        detector.detect({"boxes": np.zeros((1, 10, 4), np.float32), "scores": np.zeros((1, 12, 3), np.float32)})

@@ -1,12 +1,23 @@
 """Streams whose motion comes from elsewhere than the bundle's flow network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.engines import AVAILABLE, BackendName, Engine, FixedInterval, FrameKind, OpticalFlow, StreamSession
+from keywarp.engines import (
+    AVAILABLE,
+    BackendName,
+    Engine,
+    FixedInterval,
+    FrameKind,
+    MotionError,
+    OpticalFlow,
+    StreamSession,
+)
+from keywarp.engines.manifest import FlowInput
 from keywarp.engines.motion import MotionName
 from tests.tiny_bundle import tiny_bundle
 
@@ -92,6 +103,45 @@ def test_hand_crafted_flow_follows_a_moving_picture(motion: MotionName, tmp_path
     copied = float((before[:, 16:][inside] == truth[inside]).mean())
     assert right > 0.97
     assert copied < 0.8
+
+
+class NoFlow:
+    """Gives what is no flow."""
+
+    name = "no-flow"
+
+    def __init__(self, flow: object) -> None:
+        self.flow = flow
+
+    def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002
+        return self.flow  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "flow", [np.zeros((2, 64, 96)), np.zeros((32, 48, 2)), np.full((64, 96, 2), np.nan), None], ids=repr
+)
+def test_what_is_no_flow_is_refused_and_the_next_frame_becomes_a_key_frame(flow: object, tmp_path: Path) -> None:
+    stream = session(tmp_path, NoFlow(flow))
+    stream.process(coloured(128, 192))
+    with pytest.raises(MotionError, match="no-flow should give a finite flow"):
+        stream.process(coloured(128, 192))
+    assert stream.process(coloured(128, 192)).kind is FrameKind.KEY
+
+
+def test_changing_a_copied_result_changes_no_other(tmp_path: Path) -> None:
+    stream = session(tmp_path, "none")
+    key = stream.process(coloured(128, 192)).labels
+    copy = stream.process(coloured(128, 192)).labels
+    copy[:] = 7
+    assert not (key == 7).any()
+    assert not (stream.process(coloured(128, 192)).labels == 7).any()
+
+
+def test_strides_that_half_size_pixels_dont_divide_are_refused(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny")
+    manifest = bundle.manifest.model_copy(update={"flow": FlowInput(downscale=3)})
+    with pytest.raises(MotionError, match="1/3 the size, where cells of 16"):
+        Engine(replace(bundle, manifest=manifest), cache=tmp_path / "cache", motion="dis")
 
 
 def test_an_unknown_motion_source_is_refused(tmp_path: Path) -> None:

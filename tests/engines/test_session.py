@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines import (
     AVAILABLE,
+    BackendError,
     BackendName,
     Engine,
     FixedInterval,
@@ -144,3 +145,18 @@ def test_odd_sizes_run_whole(backend: BackendName, tmp_path: Path) -> None:
         result = session.process(image)
         assert (result.height, result.width) == (61, 97)
         assert result.labels.shape == (80, 128)
+
+
+def test_after_a_failure_the_next_frame_becomes_a_key_frame(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = StreamSession(engine, FixedInterval(10))
+    session.process(frame())
+
+    def fail(*_: object) -> None:
+        raise BackendError("the device is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(engine, "propagate", fail)
+        with pytest.raises(BackendError, match="gone"):
+            session.process(frame())
+    assert session.process(frame()).kind is FrameKind.KEY
+    assert session.process(frame()).kind is FrameKind.PROPAGATED

@@ -24,10 +24,7 @@ CARD = ModelCard(
     classes=(BACKGROUND, *zip(NAMES, distinct_colors(3), strict=True)),
     short_side=95,
     long_side=200,
-    multiple=1,
     key_interval=3,
-    recipe="",
-    data="",
 )
 SETTINGS = RegionDetection(candidates=500, proposals=60, threshold=0.1, limit=40)
 REFERENCE = RegionOptions(candidates=500, proposals=60, threshold=0.1, limit=40)

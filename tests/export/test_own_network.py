@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights, lraspp_mobilenet_v3_large
 
-from keywarp.engines import AVAILABLE, BackendName, Bundle, Engine, FrameKind, MotionName, StreamSession
-from keywarp.engines.engine import MotionSource
+from keywarp.engines import AVAILABLE, BackendName, Bundle, Engine, FrameKind, MotionName, OpticalFlow, StreamSession
 from keywarp.engines.manifest import DenseDetection, RegionDetection
 from keywarp.export import ExportError, export_network, round_weights
 from keywarp.networks import CutNetwork, DeepFeatureFlow, FlowNetInception, ModelCard, cut
@@ -85,7 +84,7 @@ def moved_labels(network: CutNetwork, frame: Image) -> Image:
 
 @pytest.mark.parametrize("motion", ["network", Shift(SHIFT)], ids=["network", "flow"])
 def test_maps_of_several_strides_move_together(
-    lraspp: tuple[CutNetwork, Bundle], backend: BackendName, motion: MotionSource, tmp_path: Path
+    lraspp: tuple[CutNetwork, Bundle], backend: BackendName, motion: MotionName | OpticalFlow, tmp_path: Path
 ) -> None:
     network, bundle = lraspp
     session = StreamSession(Engine(bundle, backend, "fp32", cache=tmp_path, motion=motion))
@@ -264,3 +263,17 @@ def test_arrays_that_are_no_weights_keep_their_precision(tmp_path: Path) -> None
     bundle = export_network(with_flow(network), SQUARES, tmp_path)
     [offset] = [i for i in bundle.graph("features.onnx").graph.initializer if list(i.dims) == [1, 3, 1, 1]]
     np.testing.assert_array_equal(numpy_helper.to_array(offset), model.get_buffer("offset").numpy())
+
+
+def test_weights_that_are_too_small_for_16_bits_are_stored_whole(tmp_path: Path) -> None:
+    model = Squares()
+    with torch.no_grad():
+        model.score.weight.mul_(1e-6)
+
+    def boxes(model: Squares, features: Tensor) -> tuple[Tensor, Tensor]:
+        return model.boxes(features * 1e6)
+
+    network = cut(model, Squares.colors, boxes, task="detection", multiple=16)
+    bundle = export_network(with_flow(network), SQUARES, tmp_path)
+    stored = [numpy_helper.to_array(i) for i in bundle.graph("head.onnx").graph.initializer]
+    assert any(np.array_equal(array, model.score.weight.detach().numpy()) for array in stored)

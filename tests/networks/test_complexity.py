@@ -50,9 +50,24 @@ def test_a_layer_that_runs_twice_counts_twice() -> None:
 
 
 def test_counting_leaves_a_network_as_it_was() -> None:
-    layer = nn.Conv2d(3, 8, 3)
-    measure(layer, (1, 3, 8, 8))
-    assert not layer._forward_hooks
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    measure(network, (1, 3, 8, 8))
+    assert not network[0]._forward_hooks
+    assert network[1].training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_layer_that_is_called_by_keyword_counts() -> None:
+    class ByKeyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(input=x)  # type: ignore[no-any-return]
+
+    assert layer_operations(ByKeyword(), (1, 3, 4, 5)) == {"layer": 2 * 20 * 3 * 2}
 
 
 def test_a_network_on_the_meta_device_counts_the_same() -> None:
@@ -83,7 +98,7 @@ def test_the_speed_up_is_equation_7() -> None:
     assert pair.speed_up(10) == pytest.approx(5.85, abs=0.005)
 
 
-def test_heads_and_warp_are_small_beside_the_features() -> None:
+def test_heads_and_warp_cost_what_their_sizes_say() -> None:
     found = measure_networks()
     assert list(found)[-3:] == ["segmentation_head", "detection_head", "warp"]
     cells = 38 * 63

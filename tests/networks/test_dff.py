@@ -28,6 +28,15 @@ def test_a_pair_of_one_frame_is_plain_per_frame_evaluation() -> None:
     assert not torch.allclose(same, network(current, key, torch.tensor([True])))
 
 
+def test_images_are_divided_by_the_deviation_that_the_network_wants() -> None:
+    torch.manual_seed(0)
+    network = build_network(OPTIONS).eval()
+    network.recognition.std = (2.0, 4.0, 8.0)
+    image = torch.randn(1, 3, 48, 64) * 60
+    divided = image / torch.tensor([2.0, 4.0, 8.0]).view(1, 3, 1, 1)
+    torch.testing.assert_close(network(image, image, torch.tensor([False])), network.recognition(divided))
+
+
 def test_all_three_networks_get_gradients_from_one_pair() -> None:
     torch.manual_seed(0)
     network = build_network(OPTIONS)

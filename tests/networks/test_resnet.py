@@ -98,4 +98,5 @@ def test_folding_batch_norms_changes_nothing() -> None:
         fold_batch_norms(network)
         after = network(image)
     assert not list(network.buffers())
+    assert not any(p.requires_grad for name, p in network.named_parameters() if name.endswith("conv1.bias"))
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)

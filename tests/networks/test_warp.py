@@ -109,3 +109,8 @@ def test_the_gradient_of_the_flow_is_equation_4() -> None:
 def test_gradients_reach_features_flow_and_scale() -> None:
     inputs = tuple(x.requires_grad_() for x in off_the_grid())
     assert torch.autograd.gradcheck(lambda f, m, s: Warp(ONE)([f], m, [s]), inputs)
+
+
+def test_strides_that_are_no_powers_of_2_apart_are_refused() -> None:
+    with pytest.raises(ValueError, match="powers of 2"):
+        Warp([FeatureMap(2, 8), FeatureMap(2, 24)])

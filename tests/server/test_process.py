@@ -26,7 +26,7 @@ SERVE = [
 @contextmanager
 def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [*SERVE, "--port", "0", "--backend", "onnxruntime", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as running:
         try:
             yield running
         finally:

@@ -15,6 +15,6 @@ def test_without_torch_a_sentence_says_what_to_install() -> None:
         "import sys, typer; sys.modules['torch'] = None; from keywarp.training.command import train; "
         "sys.argv = ['train', 'street.toml']; typer.run(train)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("Training needs torch: pip install 'keywarp[train]'")

@@ -1,7 +1,12 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
 import torch
+from torch import Tensor
 
 from keywarp.datasets import Augmentation, MadeMotion, PairSampler
-from keywarp.networks import FeatureMap, FlowNetInception, NetworkOptions, SplitNetwork, build_network
+from keywarp.networks import FeatureMap, FlowNetInception, Motion, NetworkOptions, SplitNetwork, build_network
 from keywarp.training.flow import end_point_error, flow_loss, measure_flow
 from keywarp.training.joint import enlarged, joint_loss, joint_rates
 from keywarp.training.recipe import AugmentationRecipe, JointTraining
@@ -73,3 +78,24 @@ def test_enlarging_keeps_cell_centres() -> None:
     assert large.shape == (1, 1, 32, 64)
     # the centre of cell 1 lies between pixels 23 and 24
     assert abs(float(large[0, 0, 16, 23:25].mean()) - 1) < 1e-5
+
+
+class PerfectFlow(FlowNetInception):
+    """Says at every level what the truth is: everything moves by 4 half-size pixels."""
+
+    def with_pyramid(self, current: Tensor, key: Tensor) -> tuple[Motion, list[Tensor]]:  # noqa: ARG002
+        n, _, height, width = current.shape
+        cells = self.stride // 2  # half-size pixels along a cell
+        flow = torch.full((n, 2, height // cells, width // cells), 4 / cells)
+        pyramid = [torch.full((n, 2, height // s, width // s), 4 / 20) for s in (32, 16, 8, 4)]
+        return Motion(flow, ()), pyramid
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_a_perfect_flow_costs_nothing_at_any_stride(stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = PairSampler([moving_square()], Augmentation(64, 64, (0.5, 0.5)), seed=0)
+    pairs = sampler.flows(0, 1, 1, MadeMotion())
+    known = replace(pairs, flow=np.full_like(pairs.flow, 4))
+    monkeypatch.setattr(sampler, "flows", lambda *_: known)
+    loss = flow_loss(PerfectFlow([FeatureMap(2, stride)]), sampler, step=0, batch=1, made_share=1)
+    assert float(loss) < 0.01

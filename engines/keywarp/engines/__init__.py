@@ -9,7 +9,7 @@ Example:
 from keywarp.engines.backends import AVAILABLE, Backend, BackendName, Precision, open_backend
 from keywarp.engines.bundle import Bundle, load_bundle, read_manifest, write_bundle
 from keywarp.engines.engine import Engine, KeyState
-from keywarp.engines.errors import BackendError, BundleError, EngineError, FrameError, FrameOrderError
+from keywarp.engines.errors import BackendError, BundleError, EngineError, FrameError, FrameOrderError, MotionError
 from keywarp.engines.executor import Executed, Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, OpticalFlow
@@ -37,6 +37,7 @@ __all__ = [
     "KeySchedule",
     "KeyState",
     "Manifest",
+    "MotionError",
     "MotionName",
     "OpticalFlow",
     "Output",

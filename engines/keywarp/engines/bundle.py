@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 from pydantic import ValidationError
 
+from keywarp.engines.contract import graph_ends
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import GRAPHS, MANIFEST, GraphFile, Manifest
 
@@ -33,19 +34,26 @@ class Bundle:
         return hashlib.sha256("".join(files[name].sha256 for name in GRAPHS).encode()).hexdigest()
 
     def graph(self, name: str) -> onnx.ModelProto:
-        """Read one graph, checking its hash once more on the very bytes that are parsed.
+        """Read one graph, checking its hash once more on the very bytes that are parsed, and its inputs and outputs.
 
         Args:
             name: A file of the bundle, such as `features.onnx`.
 
         Raises:
-            BundleError: The file changed since the bundle was loaded, or isn't ONNX.
+            BundleError: The file changed since the bundle was loaded, isn't ONNX, or has other inputs or outputs than
+                the contract says.
         """
         content = _sealed_bytes(self.path / name, self.manifest.files[name])
         try:
-            return onnx.load_model_from_string(content)
+            model = onnx.load_model_from_string(content)
         except Exception as error:  # protobuf's own errors have no common public base
             raise BundleError(f"{self.path / name} is not an ONNX graph: {error}") from error
+        ends = (("inputs", model.graph.input), ("outputs", model.graph.output))
+        for (kind, found), expected in zip(ends, graph_ends(self.manifest, name), strict=True):
+            if {value.name for value in found} != set(expected):
+                names = ", ".join(value.name for value in found)
+                raise BundleError(f"{self.path / name} should have the {kind} {', '.join(expected)}; it has {names}")
+        return model
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:

@@ -1,7 +1,8 @@
 """Functions compiled to machine code: loops over pixels, boxes and messages that arrays don't express."""
 
+import contextlib
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 
@@ -20,6 +21,19 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         function: What to compile: of numpy arrays and numbers.
     """
     try:
-        return cast("Callable[P, R]", numba.njit(function, nogil=True, error_model="numpy", cache=True))
+        dispatcher = numba.njit(function, nogil=True, error_model="numpy", cache=True)
+        _forgive(dispatcher._cache)
+        return cast("Callable[P, R]", dispatcher)
     except RuntimeError:  # "cannot cache function: no locator available": a read-only installation
         return cast("Callable[P, R]", numba.njit(function, nogil=True, error_model="numpy"))
+
+
+def _forgive(cache: Any) -> None:
+    """Make a full disk no reason to fail: what can't be kept is compiled again next time."""
+    save = cache.save_overload
+
+    def save_overload(signature: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            save(signature, data)
+
+    cache.save_overload = save_overload

@@ -1,5 +1,6 @@
 """A bundle compiled for a device: the two things that Algorithm 1 does with a frame."""
 
+import copy
 import os
 import time
 from collections import OrderedDict
@@ -7,7 +8,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import cast
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from keywarp.engines.backends import BackendName, Precision, Program, open_backend
 from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
+from keywarp.engines.errors import MotionError
 from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, FusedGraph, fuse_key, fuse_propagate, fuse_warp
 from keywarp.engines.motion import MotionName, OpticalFlow, open_motion, to_cells
 from keywarp.engines.preparation import input_size, resize
@@ -25,16 +26,14 @@ from keywarp.engines.result import Output
 
 MAX_SIZES = 8  # input sizes that stay compiled at once; the least recently used goes first
 
-MotionSource = MotionName | OpticalFlow
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyState:
     """What a key frame leaves behind: its features on the device, and what its motion is told from."""
 
     size: tuple[int, int]  # (height, width) of the network's input
-    features: dict[str, Tensor]
-    small: Tensor | None  # the frame as the motion source sees it; None where features are copied
+    features: dict[str, Tensor]  # empty where the result is copied
+    small: Tensor | None  # the frame as the motion source sees it; None where the result is copied
     output: Output  # the key frame's result
 
 
@@ -43,7 +42,7 @@ class Inferred:
     """A frame's result, and the time it took in seconds."""
 
     output: Output
-    inference: float  # resize, motion, transfer and network
+    inference: float  # until the network's outputs were there: also waiting for other streams, and compiling
     postprocess: float  # from the network's outputs to `output`
 
 
@@ -65,7 +64,7 @@ class Engine:
         precision: Precision = "auto",
         threads: int = 0,
         cache: Path | None = None,
-        motion: MotionSource = "network",
+        motion: MotionName | OpticalFlow = "network",
     ) -> None:
         """Open the backend; graphs are compiled by `prepare`, or when the first frame of a size comes.
 
@@ -80,11 +79,20 @@ class Engine:
 
         Raises:
             BackendError: The backend isn't there.
+            MotionError: The bundle's features can't be moved by optical flow.
             ValueError: There is no motion source of this name.
         """
         self.bundle = bundle
         self.backend = open_backend(backend, precision, threads, cache or _default_cache())
-        self.motion = open_motion(motion) if isinstance(motion, str) else motion
+        source = open_motion(motion) if isinstance(motion, str) else motion
+        self._optical_flow = None if isinstance(source, str) else source
+        self.motion = source if isinstance(source, str) else source.name  # where the flow comes from
+        stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
+        if self._optical_flow and stride % downscale:
+            raise MotionError(
+                f"{bundle.path}: {self.motion} works on images of 1/{downscale} the size, where cells of {stride} "
+                "pixels are no whole number of pixels: only the bundle's own flow network can move its features"
+            )
         self._programs: OrderedDict[tuple[int, int], Future[_Programs]] = OrderedDict()
         self._lock = Lock()
 
@@ -97,6 +105,7 @@ class Engine:
 
         Raises:
             BackendError: The runtime refuses the graphs.
+            BundleError: The graphs don't fit together.
         """
         self._compiled(input_size(height, width, self.bundle.manifest.image))
 
@@ -108,6 +117,7 @@ class Engine:
 
         Raises:
             BackendError: The device failed.
+            BundleError: The graphs don't fit together, or their outputs aren't what the manifest says.
         """
         started = time.perf_counter()
         size = input_size(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
@@ -116,10 +126,10 @@ class Engine:
         with programs.lock:
             outputs = programs.key.run({FRAME: image[np.newaxis]})
             inferred = _read(programs.reader, outputs, frame, started)
-        small: Tensor | None = outputs[KEY_SMALL]
-        if self.motion != "network":
-            small = None if self.motion == "none" else self._downscale(image)
+        if self.motion == "none":
+            return inferred, KeyState(size, {}, None, inferred.output)
         features = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
+        small = self._downscale(image) if self._optical_flow else outputs[KEY_SMALL]
         return inferred, KeyState(size, features, small, inferred.output)
 
     def propagate(self, frame: NDArray[np.uint8], key: KeyState) -> Inferred:
@@ -133,11 +143,14 @@ class Engine:
 
         Raises:
             BackendError: The device failed.
+            BundleError: The graphs don't fit together, or their outputs aren't what the manifest says.
+            MotionError: The motion source gave no flow.
         """
         started = time.perf_counter()
+        if key.small is None:  # a copy: results are their frames' own
+            return Inferred(copy.deepcopy(key.output), time.perf_counter() - started, 0.0)
         programs = self._compiled(key.size)
-        if programs.propagate is None or key.small is None:
-            return Inferred(key.output, time.perf_counter() - started, 0.0)
+        assert programs.propagate is not None
         image = resize(frame, *key.size)
         inputs: dict[str, Tensor] = {**key.features}
         if isinstance(key.small, DeviceTensor):
@@ -149,9 +162,13 @@ class Engine:
 
     def _flow(self, image: NDArray[np.uint8], key_small: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Optical flow between images of the size that a flow network would see, in cells."""
+        assert self._optical_flow is not None
+        flow = self._optical_flow.estimate(self._downscale(image), key_small)
+        shape = (*key_small.shape[:2], 2)
+        if np.shape(flow) != shape or not np.isfinite(flow).all():
+            raise MotionError(f"{self.motion} should give a finite flow of shape {shape}, it gave {np.shape(flow)}")
         manifest = self.bundle.manifest
-        flow = cast("OpticalFlow", self.motion).estimate(self._downscale(image), key_small)
-        return to_cells(flow, manifest.finest.stride // manifest.flow.downscale)
+        return to_cells(flow.astype(np.float32, copy=False), manifest.finest.stride // manifest.flow.downscale)
 
     def _downscale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image averaged over `downscale` pixels; what sticks out at the end is averaged alone."""
@@ -185,10 +202,10 @@ class Engine:
             return self.backend.compile(graph.model, graph.resident)
 
         propagate: FusedGraph | None = None
-        if self.motion == "network":
-            propagate = fuse_propagate(self.bundle, height, width)
-        elif self.motion != "none":
+        if self._optical_flow:
             propagate = fuse_warp(self.bundle, height, width)
+        elif self.motion == "network":
+            propagate = fuse_propagate(self.bundle, height, width)
         return _Programs(
             key=compile_(fuse_key(self.bundle, height, width)),
             propagate=compile_(propagate) if propagate else None,

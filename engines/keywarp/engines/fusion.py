@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from keywarp.engines.bundle import Bundle
+from keywarp.engines.contract import RANKS
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import map_names
 
@@ -34,12 +35,6 @@ FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
 KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale): the key frame as the flow network sees it
 FLOW = "flow"  # float (1, 2, h, w): from elsewhere than the flow network, (dx, dy) in cells of the finest map
 LABELS = "labels"  # uint8 (1, H, W)
-
-HEAD_OUTPUTS = {  # by task, or kind of detection: names and ranks
-    "segmentation": {"scores": 4},
-    "regions": {"objectness": 4, "anchor_deltas": 4, "class_maps": 4, "box_maps": 4},
-    "dense": {"boxes": 3, "scores": 3},
-}
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,12 @@ def fuse_propagate(bundle: Bundle, height: int, width: int) -> FusedGraph:
 
 
 def fuse_warp(bundle: Bundle, height: int, width: int) -> FusedGraph:
-    """As `fuse_propagate`, with a flow from outside of the graph and a scale of 1 (section 3, "Flow function").
+    """As `fuse_propagate`, with a flow from outside of the graph and a scale of 1 (section 3: "any flow function").
+
+    Args:
+        bundle: The bundle.
+        height: Of the network's input, pixels.
+        width: Of the network's input, pixels.
 
     Returns:
         `flow` (1, 2, H / stride, W / stride), in cells of the finest feature map, and the feature maps -> the result.
@@ -108,8 +108,10 @@ def fuse_warp(bundle: Bundle, height: int, width: int) -> FusedGraph:
     """
     draft = _Draft(bundle, height, width)
     flow = draft.input(FLOW, TensorProto.FLOAT, [1, 2, *draft.feature_shapes[bundle.manifest.finest.name][2:]])
-    one = draft.constant(np.ones((1, 1, 1, 1), np.float32))
-    draft.propagate(flow, dict.fromkeys(map_names("scale", len(draft.feature_shapes)), one))
+    one = draft.constant(np.ones(1, np.float32))
+    shapes = [draft.constant(np.array(shape, np.int64)) for shape in draft.feature_shapes.values()]
+    scales = [draft.node("Expand", one, shape) for shape in shapes]
+    draft.propagate(flow, dict(zip(map_names("scale", len(scales)), scales, strict=True)))
     return FusedGraph(draft.finish("warp"), frozenset())
 
 
@@ -186,9 +188,6 @@ class _Draft:
         """Add `<part>.onnx` with its inputs wired to tensors of this graph; its outputs' names here."""
         prefix = f"{part}/"
         model = self.bundle.graph(f"{part}.onnx")
-        if {i.name for i in model.graph.input} != set(wires):
-            expected, found = sorted(wires), sorted(i.name for i in model.graph.input)
-            raise BundleError(f"{self.bundle.path / part}.onnx should have the inputs {expected}, it has {found}")
         graph = compose.add_prefix_graph(model.graph, prefix)
         self.nodes.extend(helper.make_node("Identity", [tensor], [prefix + name]) for name, tensor in wires.items())
         self.nodes.extend(graph.node)
@@ -206,16 +205,12 @@ class _Draft:
     def result(self, head: dict[str, str]) -> None:
         """The outputs that the task's last step outside of the graph takes."""
         manifest = self.bundle.manifest
-        expected = HEAD_OUTPUTS[manifest.detection.kind if manifest.detection else manifest.task]
-        if set(head) != set(expected):
-            path = self.bundle.path / "head.onnx"
-            raise BundleError(f"{path} should have the outputs {list(expected)}, it has {list(head)}")
         if manifest.task == "segmentation":
             labels = self.label(head["scores"])
             self.output(LABELS, labels, TensorProto.UINT8, [1, self.height, self.width])
             return
-        for name, rank in expected.items():  # the rest happens outside of the graph
-            self.output(name, head[name], TensorProto.FLOAT, [None] * rank)
+        for name, source in head.items():  # the rest happens outside of the graph
+            self.output(name, source, TensorProto.FLOAT, [None] * RANKS[name])
 
     def label(self, scores: str) -> str:
         """Class ids at the input's size from scores at the features' stride (section 4).

@@ -74,6 +74,10 @@ class FlowInput(Record):
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[float, Field(gt=1e-3, lt=1e3, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(gt=0, lt=1e3, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+MAX_LABELS = 256  # classes of a segmentation: labels are bytes
 
 
 class SegmentationSettings(Record):
@@ -87,17 +91,22 @@ class RegionDetection(Record):
 
     kind: Literal["regions"] = "regions"
     stride: int = Field(default=16, ge=1)  # image pixels per cell of the maps
-    anchor_base: int = Field(default=16, ge=1)  # pixels: the side that the scales multiply
-    anchor_ratios: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 1.0, 2.0)  # height / width
-    anchor_scales: tuple[Annotated[float, Field(gt=0)], ...] = (8.0, 16.0, 32.0)
-    candidates: int = Field(default=6000, ge=1)  # of the anchors, the best that enter the suppression
-    proposals: int = Field(default=300, ge=1)  # that leave it
+    anchor_base: int = Field(default=16, ge=1, le=8192)  # pixels: the side that the scales multiply
+    anchor_ratios: tuple[Size, ...] = Field(default=(0.5, 1.0, 2.0), min_length=1, max_length=16)  # height / width
+    anchor_scales: tuple[Size, ...] = Field(default=(8.0, 16.0, 32.0), min_length=1, max_length=16)
+    candidates: Count = 6000  # of the anchors, the best that enter the suppression
+    proposals: Count = 300  # that leave it
     proposal_iou: Probability = 0.7  # of two proposals above this, one stays
-    pooling: int = Field(default=7, ge=1)  # k: bins along each side of a region
-    box_std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)  # of dx, dy, dw, dh in the box maps
+    pooling: int = Field(default=7, ge=1, le=32)  # k: bins along each side of a region
+    box_std: tuple[Deviation, Deviation, Deviation, Deviation] = (
+        0.1,
+        0.1,
+        0.2,
+        0.2,
+    )  # of dx, dy, dw, dh in the box maps
     threshold: Probability = 0.05  # lowest score that is reported
     iou: Probability = 0.3  # of two objects of one class above this, one stays
-    limit: int = Field(default=100, ge=1)  # objects reported at most
+    limit: Count = 100  # objects reported at most
 
 
 class DenseDetection(Record):
@@ -106,8 +115,8 @@ class DenseDetection(Record):
     kind: Literal["dense"] = "dense"
     threshold: Probability = 0.05
     iou: Probability = 0.5
-    candidates: int = Field(default=1000, ge=1)  # the best that enter the suppression
-    limit: int = Field(default=100, ge=1)
+    candidates: Count = 1000  # the best that enter the suppression
+    limit: Count = 100
 
 
 DetectionSettings = Annotated[RegionDetection | DenseDetection, Field(discriminator="kind")]
@@ -162,7 +171,12 @@ class Manifest(Record):
             raise ValueError(f"the feature maps must be named {', '.join(expected)}, in order")
         if (self.task == "detection") != (self.detection is not None):
             raise ValueError("`detection` says how boxes are found: a detector has it, no other model does")
-        if self.segmentation is not None and self.task != "segmentation":
+        if self.task == "segmentation":
+            if len(self.classes) > MAX_LABELS:
+                raise ValueError(f"labels are bytes: {MAX_LABELS} classes at most, got {len(self.classes)}")
+            if self.segmentation is None and len(self.features) > 1:
+                raise ValueError("with several feature maps, `segmentation.stride` must say what the scores' stride is")
+        elif self.segmentation is not None:
             raise ValueError(f"`segmentation` isn't for {self.task}")
         finest = self.finest.stride
         if any(f.stride % finest or (f.stride // finest).bit_count() != 1 for f in self.features):

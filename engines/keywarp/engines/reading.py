@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.engines.errors import BundleError
 from keywarp.engines.fusion import LABELS
 from keywarp.engines.manifest import Manifest, RegionDetection
 from keywarp.engines.result import Detections, Output, Segmentation
@@ -21,6 +22,9 @@ class Reader(Protocol):
             outputs: By name; they are the program's own, and only valid until it runs again.
             height: Of the frame, pixels.
             width: Of the frame, pixels.
+
+        Raises:
+            BundleError: The outputs aren't what the manifest says.
         """
         ...
 
@@ -33,15 +37,26 @@ def open_reader(manifest: Manifest, height: int, width: int) -> Reader:
         height: Of the network's input, pixels.
         width: Of the network's input, pixels.
     """
-    return DetectionReader(manifest, height, width) if manifest.task == "detection" else SegmentationReader()
+    reader = DetectionReader if manifest.task == "detection" else SegmentationReader
+    return reader(manifest, height, width)
 
 
 class SegmentationReader:
     """Takes the labels, which are at the network's resolution."""
 
+    def __init__(self, manifest: Manifest, height: int, width: int) -> None:
+        self._shape = (1, height, width)
+        self._classes = len(manifest.classes)
+
     def read(self, outputs: Mapping[str, NDArray[Any]], height: int, width: int) -> Segmentation:  # noqa: ARG002
         """See `Reader.read`."""
-        return Segmentation(outputs[LABELS][0].copy())
+        labels = outputs[LABELS]
+        if labels.shape != self._shape or labels.max() >= self._classes:
+            raise BundleError(
+                f"head.onnx should score {self._classes} classes, for labels of shape {self._shape}; "
+                f"they have shape {labels.shape} and go to {labels.max()}"
+            )
+        return Segmentation(labels[0].copy())
 
 
 class DetectionReader:
@@ -64,4 +79,6 @@ class DetectionReader:
         """See `Reader.read`."""
         found = self._detector.detect(outputs)
         x, y = width / self._size[1], height / self._size[0]
-        return Detections(found.boxes * np.array([x, y, x, y], np.float32), found.scores, found.class_ids)
+        boxes = found.boxes * np.array([x, y, x, y], np.float32)
+        np.minimum(boxes, np.array([width, height, width, height], np.float32), out=boxes)  # the product is rounded
+        return Detections(boxes, found.scores, found.class_ids)

@@ -11,7 +11,7 @@ class FrameKind(StrEnum):
     """How a frame's features came about."""
 
     KEY = "key"  # by the feature network
-    PROPAGATED = "propagated"  # warped from the key frame
+    PROPAGATED = "propagated"  # moved here from the key frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +46,7 @@ class FrameResult:
     height: int  # of the frame, pixels
     width: int
     output: Output
-    inference: float  # seconds: resize, transfer and network
+    inference: float  # seconds: until the network's outputs were there
     postprocess: float  # seconds: from the network's outputs to `output`
 
     @property

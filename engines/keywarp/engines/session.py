@@ -55,7 +55,8 @@ class StreamSession:
         Raises:
             FrameError: `frame` isn't such an array.
             FrameOrderError: `index` isn't after the last frame's. The state is as before.
-            BackendError: The device failed. The next frame becomes a key frame.
+            EngineError: The device or the motion source failed, or the bundle's graphs don't fit. The next frame
+                becomes a key frame.
         """
         check_frame(frame)
         index = self._last + 1 if index is None else index
@@ -63,13 +64,13 @@ class StreamSession:
             raise FrameOrderError(f"frame {index} came after frame {self._last}: frames must come in order")
         gap = index > self._last + 1
         key = None if gap or self._key is None or self._key.shape != frame.shape else self._key
+        self._key = None  # until this frame has succeeded
         if key is None or self.schedule.is_key(index, key.index):
-            self._key = None  # gone even if the device fails
             inferred, state = self.engine.key(frame)
-            self._key = key = _KeyFrame(index, frame.shape, state)
+            key = _KeyFrame(index, frame.shape, state)
         else:
             inferred = self.engine.propagate(frame, key.state)
-        self._last = index
+        self._key, self._last = key, index
         return FrameResult(
             index=index,
             kind=FrameKind.KEY if index == key.index else FrameKind.PROPAGATED,

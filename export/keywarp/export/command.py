@@ -7,7 +7,7 @@ import typer
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="What `keywarp train` wrote.", dir_okay=False)],
+    checkpoint: Annotated[Path, typer.Argument(help="What `keywarp train` or `keywarp init` wrote.", dir_okay=False)],
     out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle in it is replaced.", file_okay=False)],
 ) -> None:
     """Export a trained checkpoint as a bundle, after checking that its graphs compute what the networks do.

@@ -7,7 +7,6 @@ rounds the networks first.
 
 import io
 import warnings
-from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from keywarp.export.errors import ExportError
 from keywarp.networks import DeepFeatureFlow, FlowNetwork, RecognitionNetwork, Warp
 from keywarp.networks.flownet import INPUT_DOWNSCALE
 
+ROUNDING = 2.0**-10  # of a weight's norm: twice what rounding to 11 significant bits can cost
 OPSET = 17  # from 20 on, GridSample's modes are renamed and TensorRT misreads them
 
 
@@ -115,6 +115,9 @@ class FlatWarp(nn.Module):
 def round_weights(network: nn.Module) -> None:
     """Round the weights that are stored as 16-bit floats to such, in place.
 
+    Those that would lose more than 16 bits usually cost, being too small for them, stay as they are and are stored
+    whole.
+
     Raises:
         ExportError: One is beyond their range, or isn't a number.
     """
@@ -124,7 +127,8 @@ def round_weights(network: nn.Module) -> None:
                 rounded = parameter.half().float()
                 if not bool(torch.isfinite(rounded).all()):
                     raise ExportError(f"{name} has values that aren't finite 16-bit floats")
-                parameter.copy_(rounded)
+                if bool((parameter - rounded).norm() <= ROUNDING * parameter.norm()):
+                    parameter.copy_(rounded)
 
 
 def to_onnx(graph: Graph) -> onnx.ModelProto:
@@ -154,7 +158,7 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
             dynamo=False,
         )
     model = onnx.load_model_from_string(buffer.getvalue())
-    _halve(model, {name for name, _ in graph.module.named_parameters()})
+    _halve(model)
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
@@ -174,14 +178,18 @@ def _dynamic_axes(graph: Graph) -> dict[str, dict[int, str]]:
     }
 
 
-def _halve(model: onnx.ModelProto, parameters: Set[str]) -> None:
-    """Store weights (not biases, nor buffers) in 16 bits, in place."""
+def _halve(model: onnx.ModelProto) -> None:
+    """Store in 16 bits what loses nothing by it, in place: the rounded weights."""
     casts = []
     for initializer in model.graph.initializer:
         name = initializer.name
-        if name in parameters and initializer.data_type == onnx.TensorProto.FLOAT and len(initializer.dims) > 1:
-            values = numpy_helper.to_array(initializer).astype(np.float16)
-            initializer.CopyFrom(numpy_helper.from_array(values, f"{name}.half"))
+        if initializer.data_type != onnx.TensorProto.FLOAT or len(initializer.dims) < 2:
+            continue
+        values = numpy_helper.to_array(initializer)
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if np.array_equal(halves.astype(np.float32), values):
+            initializer.CopyFrom(numpy_helper.from_array(halves, f"{name}.half"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]

@@ -136,4 +136,4 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except OSError as error:
         raise CheckpointError(f"can't read the checkpoint {path}: {error.strerror}") from error
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of keywarp train") from error
+        raise CheckpointError(f"{path} is not a checkpoint of keywarp train or init") from error

@@ -64,10 +64,12 @@ class Pair:
 
 
 def layer_operations(network: nn.Module, *shapes: tuple[int, ...]) -> dict[str, int]:
-    """Count the operations of every convolution, deconvolution and matrix product in one forward pass.
+    """Count the operations of the 2-D convolutions and deconvolutions and of the linear layers in one forward pass.
+
+    Anything else that a network computes, such as attention written with functions, isn't counted.
 
     Args:
-        network: What to count. One on the "meta" device costs nothing to run.
+        network: What to count, in evaluation mode and left as it was. One on the "meta" device costs nothing to run.
         shapes: Of its inputs.
 
     Returns:
@@ -75,21 +77,27 @@ def layer_operations(network: nn.Module, *shapes: tuple[int, ...]) -> dict[str, 
     """
     counts: dict[str, int] = {}
 
-    def count(name: str, layer: nn.Module, inputs: Any, output: Tensor) -> None:
-        counts[name] = counts.get(name, 0) + 2 * _multiply_adds(layer, inputs[0], output)
+    def count(name: str, layer: nn.Module, inputs: Any, named: dict[str, Any], output: Tensor) -> None:
+        counts[name] = counts.get(name, 0) + 2 * _multiply_adds(layer, inputs[0] if inputs else named["input"], output)
 
     hooks = [
-        layer.register_forward_hook(lambda layer, inputs, output, name=name: count(name, layer, inputs, output))
+        layer.register_forward_hook(
+            lambda layer, inputs, named, output, name=name: count(name, layer, inputs, named, output), with_kwargs=True
+        )
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
     ]
     device = next(network.parameters()).device
+    training = [module for module in network.modules() if module.training]
+    network.eval()  # or batch norms would learn from the zeros
     try:
         with torch.inference_mode():
             network(*(torch.zeros(shape, device=device) for shape in shapes))
     finally:
         for hook in hooks:
             hook.remove()
+        for module in training:
+            module.training = True
     return counts
 
 

@@ -194,8 +194,8 @@ class FlowNetInception(FlowNetwork):
     """An eighth of FlowNet's operations (Table 8).
 
     The table ends with the contracting part. The deconvolutions have an eighth of FlowNet's channels, 64, 32, 16, 8, as
-    the whole has an eighth of its operations. With the scale field counted, which Table 2's other entries fit to 0.3 %,
-    that meets its entries within 3 %; twice as many channels would miss them by 12 % (`keywarp complexity`).
+    the whole has an eighth of its operations. With the scale field counted, by which Table 2's other entries come out
+    to 0.3 %, that is 2 % from its entries; twice as many channels would be 12 % away, or 2 % without the scale field.
     """
 
     def __init__(

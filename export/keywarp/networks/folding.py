@@ -28,5 +28,5 @@ def _fold(owner: nn.Module, convolution: str, norm: str) -> None:
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     with torch.no_grad():
         conv.weight.mul_(scale.view(-1, 1, 1, 1))
-    conv.bias = nn.Parameter(bn.bias - bn.running_mean * scale)
+    conv.bias = nn.Parameter(bn.bias - bn.running_mean * scale, requires_grad=False)  # frozen, as the norm was
     setattr(owner, norm, nn.Identity())

@@ -91,7 +91,12 @@ def load_keras_weights(network: ResNetFeatures, folder: Path) -> None:
     Raises:
         WeightsError: As for `load_torchvision_weights`.
     """
-    load_caffe_weights(network, from_keras(read_tfjs(folder)))
+    arrays = read_tfjs(folder)
+    try:
+        weights = from_keras(arrays)
+    except KeyError as error:
+        raise WeightsError(f"{folder} is no ResNet of Keras: it has no {error.args[0]}") from error
+    load_caffe_weights(network, weights)
 
 
 def load_flownet_weights(network: FlowNet, weights: Mapping[str, Tensor]) -> None:
@@ -102,11 +107,13 @@ def load_flownet_weights(network: FlowNet, weights: Mapping[str, Tensor]) -> Non
 
     Args:
         network: Gets the weights; its scale fields stay as they are.
-        weights: The file's `state_dict`, of the variant without batch norms.
+        weights: The file's `state_dict`, of the variant without batch norms, trained on RGB images.
 
     Raises:
         WeightsError: Something is missing or has another shape.
     """
+    if any(name.endswith("running_mean") for name in weights):
+        raise WeightsError("the weights are of the variant with batch norms, whose convolutions have no biases")
     layers = {f"{name}.0": f"{name}.0" for name in CONTRACTION} | {"flow": "predict_flow2"}
     for step, level in enumerate(REFINED_LEVELS):
         layers[f"refinement.{step}.predict"] = f"predict_flow{level}"
@@ -161,7 +168,7 @@ def read_tfjs(folder: Path) -> dict[str, Array]:
                 flat = np.frombuffer(content, "<f4", count, start)
                 arrays[entry["name"]] = flat.reshape(entry["shape"])
                 start += 4 * count
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{folder} is not a TensorFlow.js model: {error}") from error
     return arrays
 

@@ -17,7 +17,7 @@ def sample(features: Tensor, flow: Tensor) -> Tensor:
         flow: (N, 2, H, W), (dx, dy) in cells: cell p of the result comes from p + flow(p) of the key frame.
 
     Returns:
-        (N, C, H, W); zero where the flow points outside.
+        (N, C, H, W); zero where the flow points outside. Along a side of one cell there is no motion.
     """
     height, width = features.shape[-2:]
     x = torch.arange(width, device=flow.device, dtype=flow.dtype)
@@ -37,9 +37,14 @@ class Warp(nn.Module):
 
         Args:
             maps: What is warped. The flow is in cells of the finest of them.
+
+        Raises:
+            ValueError: A stride isn't the finest one times a power of 2.
         """
         super().__init__()
         finest = min(m.stride for m in maps)
+        if any(m.stride % finest or (m.stride // finest).bit_count() != 1 for m in maps):
+            raise ValueError(f"strides must be the finest one times powers of 2, got {[m.stride for m in maps]}")
         self.coarser = tuple(m.stride // finest for m in maps)  # cells of the finest map along one of this map
 
     def forward(self, features: Sequence[Tensor], flow: Tensor, scales: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -109,7 +109,8 @@ def predict(
     network: DeepFeatureFlow[Tensor], features: tuple[Tensor, ...], shape: tuple[int, ...]
 ) -> npt.NDArray[np.uint8]:
     """Features -> class ids (H, W) of the labels' shape."""
-    scores = enlarged(network.recognition.head(*features).float())
+    [probabilities] = network.recognition.predict(network.recognition.head(*features))
+    scores = enlarged(probabilities.float())
     ids = scores.argmax(dim=1, keepdim=True).to(torch.uint8)
     if ids.shape[-2:] != shape:
         ids = functional.interpolate(ids, size=shape, mode="nearest")

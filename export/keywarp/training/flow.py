@@ -9,20 +9,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from keywarp.datasets import FlowPairs, MadeMotion, PairSampler
-from keywarp.networks import FEATURE_STRIDE, FlowNetwork
+from keywarp.networks import FlowNetwork
 from keywarp.networks.flownet import INPUT_DOWNSCALE
 from keywarp.training.images import normalised
 
 PYRAMID_WEIGHTS = (0.05, 0.1, 0.2, 0.4)  # of the refinement steps' losses, coarse to fine; the final flow's is 1
-
-CELL = FEATURE_STRIDE / INPUT_DOWNSCALE  # pixels of the half-size images
 
 
 def flow_loss(network: FlowNetwork, sampler: PairSampler, step: int, batch: int, made_share: float) -> Tensor:
     """End-point error of the final flow in cells, plus the weighted errors of the refinement steps."""
     pairs = sampler.flows(step, batch, made_share, MadeMotion())
     motion, pyramid = network.with_pyramid(normalised(pairs.current), normalised(pairs.key))
-    cells = torch.from_numpy(pairs.flow).permute(0, 3, 1, 2) / CELL
+    cells = torch.from_numpy(pairs.flow).permute(0, 3, 1, 2) / (network.stride / INPUT_DOWNSCALE)
     total = end_point_error(motion.flow.float(), _to(cells, motion.flow))
     for weight, flow in zip(PYRAMID_WEIGHTS, pyramid, strict=True):
         total = total + weight * end_point_error(flow.float() * network.cells_per_unit, _to(cells, flow))
@@ -38,7 +36,7 @@ def measure_flow(network: FlowNetwork, pairs: FlowPairs) -> dict[str, float]:
     """End-point errors in cells: of the network, and of predicting no motion."""
     with torch.inference_mode():
         motion = network(normalised(pairs.current), normalised(pairs.key))
-        target = _to(torch.from_numpy(pairs.flow).permute(0, 3, 1, 2) / CELL, motion.flow)
+        target = _to(torch.from_numpy(pairs.flow).permute(0, 3, 1, 2) / (network.stride / INPUT_DOWNSCALE), motion.flow)
         network_error = end_point_error(motion.flow, target)
         zero_error = end_point_error(torch.zeros_like(target), target)
     return {"network": float(network_error), "zero": float(zero_error)}

@@ -20,7 +20,7 @@ def joint_loss(network: DeepFeatureFlow[Tensor], sampler: PairSampler, step: int
 
 
 def enlarged(scores: Tensor) -> Tensor:
-    """(N, C, H/16, W/16) -> (N, C, H, W), bilinear between cell centres (not aligned corners), as serving does it."""
+    """(N, C, H/16, W/16) -> (N, C, H, W), bilinear between cell centres (not aligned corners)."""
     return functional.interpolate(scores, scale_factor=FEATURE_STRIDE, mode="bilinear", align_corners=False)
 
 

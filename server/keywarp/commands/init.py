@@ -60,10 +60,11 @@ def init(
         ),
     ] = None,
     short_side: Annotated[
-        int | None, typer.Option(min=16, help="Of the images, pixels.", show_default="the paper's: 600 or 1024")
+        int | None,
+        typer.Option(min=16, max=8192, help="Of the images, pixels.", show_default="the paper's: 600 or 1024"),
     ] = None,
     long_side: Annotated[
-        int | None, typer.Option(min=16, help="At most.", show_default="the paper's: 1000 or 2048")
+        int | None, typer.Option(min=16, max=8192, help="At most.", show_default="the paper's: 1000 or 2048")
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="ImageNet weights of the feature network; none: random.", metavar="FILE")
@@ -74,6 +75,7 @@ def init(
     flow_weights: Annotated[
         Path | None, typer.Option(help="FlowNet-S weights for --flow flownet; none: random.", metavar="FILE")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
 ) -> None:
     """Write the paper's networks with ImageNet or random weights, before any training.
@@ -96,7 +98,12 @@ def init(
     card = _card(out.stem, cast("Task", task.value), classes, first)
     card = replace(card, short_side=short_side or card.short_side, long_side=long_side or card.long_side)
     if card.long_side < card.short_side:
-        raise CommandError(f"the long side, {card.long_side}, is below the short side, {card.short_side}")
+        told = f"{card.long_side} is below the short side, {card.short_side}"
+        raise typer.BadParameter(told, param_hint="--long-side")
+    if flow_weights is not None and flow is not Flow.FLOWNET:
+        raise typer.BadParameter(f"FlowNet-S's weights don't fit {flow.value}", param_hint="--flow-weights")
+    if out.exists() and not force:
+        raise CommandError(f"{out} exists; --force replaces it")
     torch.manual_seed(seed)
     try:
         options = NetworkOptions(
@@ -109,8 +116,6 @@ def init(
         )
         network = build_network(options, lambda backbone: _load(backbone, weights, layout))
         if flow_weights is not None:
-            if flow is not Flow.FLOWNET:
-                raise CommandError(f"--flow-weights are FlowNet-S's, they don't fit {flow.value}")
             load_flownet_weights(network.flow, _state_dict(flow_weights))
         save_checkpoint(Checkpoint(options, card, network.state_dict()), out)
     except (CheckpointError, WeightsError, ValueError) as error:
@@ -130,7 +135,7 @@ def _card(name: str, task: "Task", classes: str | None, weights: str) -> "ModelC
     if classes is not None:
         names = [part.strip() for part in classes.split(",") if part.strip()]
         if not names:
-            raise CommandError("--classes names no class")
+            raise typer.BadParameter("names no class", param_hint="--classes")
         chosen = (BACKGROUND, *zip(names, distinct_colors(len(names)), strict=True))
     else:
         chosen = IMAGENET_VID if task == "detection" else CITYSCAPES
@@ -141,10 +146,7 @@ def _card(name: str, task: "Task", classes: str | None, weights: str) -> "ModelC
         classes=chosen,
         short_side=600 if task == "detection" else 1024,
         long_side=1000 if task == "detection" else 2048,
-        multiple=1,
         key_interval=10 if task == "detection" else 5,
-        recipe="",
-        data="",
         notes=f"Never trained for its task: it recognises nothing. Weights of {weights}.",
     )
 

@@ -81,14 +81,14 @@ def verify(name: Name, models: Folder = MODELS, as_json: Json = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from keywarp.engines import AVAILABLE, BackendError, open_backend
+    from keywarp.engines import AVAILABLE, EngineError, open_backend
     from keywarp.engines.parity import TOLERANCE, compare_backends
 
     bundle = find_bundle(name, models)
     try:
         backends = [open_backend(b, "fp32") for b in reversed(AVAILABLE)]  # type: ignore[arg-type]
         parities = compare_backends(bundle, backends)
-    except BackendError as error:
+    except EngineError as error:
         raise CommandError(str(error)) from error
     if as_json:
         rows = [asdict(p) | {"agrees": p.agrees} for p in parities]

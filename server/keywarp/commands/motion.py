@@ -20,6 +20,6 @@ MotionOption = Annotated[
     Motion,
     typer.Option(
         help="Where the motion between key frames comes from: the model's flow network, none (features are copied), "
-        "OpenCV's DIS, or SIFT-Flow."
+        "OpenCV's DIS, or SIFT-Flow (seconds per frame)."
     ),
 ]

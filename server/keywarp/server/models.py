@@ -60,7 +60,8 @@ class Models:
             )
             _warm_up(engine)
             backend = engine.backend
-            log.info("model %s runs on %s %s %s", bundle.name, backend.name, backend.device, backend.precision)
+            runs_on = (backend.name, backend.device, backend.precision, engine.motion)
+            log.info("model %s runs on %s %s %s, motion: %s", bundle.name, *runs_on)
             engines[bundle.name] = engine
         return cls(engines, settings.default_model or bundles[0].name)
 
@@ -91,6 +92,7 @@ def describe(engine: Engine) -> ModelInfo:
         backend=backend.name,
         device=backend.device,
         precision=backend.precision,
+        motion=engine.motion,
     )
 
 

@@ -63,6 +63,7 @@ class ModelInfo(Message):
     backend: str
     device: str
     precision: str
+    motion: str = "network"  # where the motion between key frames comes from; "none": results are copied
 
 
 class StreamInfo(Message):

@@ -61,13 +61,13 @@ class _OpenVINOProgram:
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         request = self._request
-        for name, tensor in inputs.items():
-            shared = tensor.value if isinstance(tensor, DeviceTensor) else ov.Tensor(tensor, shared_memory=True)
-            request.set_tensor(name, shared)
-        for name in self._resident:  # a tensor of its own, so that the next run doesn't overwrite it
-            port = self._outputs[name]
-            request.set_tensor(port, ov.Tensor(port.element_type, port.shape))
         try:
+            for name, tensor in inputs.items():
+                shared = tensor.value if isinstance(tensor, DeviceTensor) else ov.Tensor(tensor, shared_memory=True)
+                request.set_tensor(name, shared)
+            for name in self._resident:  # a tensor of its own, so that the next run doesn't overwrite it
+                port = self._outputs[name]
+                request.set_tensor(port, ov.Tensor(port.element_type, port.shape))
             request.infer()
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed: {error}") from error

@@ -1,4 +1,4 @@
-"""Objects from a head that scores boxes by itself: SSD, RetinaNet and their like."""
+"""Objects from a head that scores boxes by itself: SSD and its like."""
 
 from collections.abc import Mapping
 
@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 
 from keywarp.engines.detection.outputs import check_outputs
 from keywarp.engines.detection.selection import select
+from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import DenseDetection
 from keywarp.engines.result import Detections
 
 BOXES, SCORES = "boxes", "scores"
+_ROUNDING = 1e-2  # that 16-bit arithmetic may leave
 
 
 class DenseDetector:
@@ -48,9 +50,14 @@ class DenseDetector:
             Objects with boxes in pixels of the network's input, inside of it and not empty.
 
         Raises:
-            BundleError: An output is missing or of another type or shape.
+            BundleError: An output is missing or of another type or shape, or the scores are no probabilities.
         """
         check_outputs(outputs, self._shapes)
         boxes, scores = outputs[BOXES][0], outputs[SCORES][0]
+        if scores.size and not (np.nanmin(scores) >= -_ROUNDING and np.nanmax(scores) <= 1 + _ROUNDING):
+            raise BundleError(
+                f"head.onnx should yield scores from 0 to 1, they go from {np.nanmin(scores):.3g} to "
+                f"{np.nanmax(scores):.3g}: was the softmax left out?"
+            )
         clipped = np.clip(boxes, 0, self._corner)
         return select(clipped, scores, self._settings, self._settings.candidates)

@@ -2,6 +2,8 @@
 
 from typing import Literal, get_args, overload
 
+import numpy as np
+
 from keywarp.engines.motion.cells import to_cells
 from keywarp.engines.motion.dis import DIS
 from keywarp.engines.motion.interface import OpticalFlow
@@ -43,6 +45,9 @@ def open_motion(name: MotionName) -> InDevice | OpticalFlow:
         # numba, which it is compiled by, takes a while to import
         from keywarp.engines.motion.siftflow import SIFTFlow
 
-        return SIFTFlow(SIFTFlow.FAST if name == "sift-fast" else SIFTFlow.SLOW)
+        source = SIFTFlow(SIFTFlow.FAST if name == "sift-fast" else SIFTFlow.SLOW)
+        tiny = np.zeros((32, 32, 3), np.uint8)
+        source.estimate(tiny, tiny)  # compiles: seconds the first time
+        return source
     names = ", ".join((*get_args(InDevice), *get_args(OpticalFlowName)))
     raise ValueError(f"no motion source is called {name!r}; there are {names}")

@@ -9,7 +9,10 @@ from keywarp.engines.errors import FrameError
 
 
 class OpticalFlow(Protocol):
-    """A hand-crafted flow function F (Eq. 2): "any flow function is readily applicable" (section 3)."""
+    """A hand-crafted flow function F (Eq. 2): "any flow function is readily applicable" (section 3).
+
+    Streams of one engine share it, and may call it from several threads at once.
+    """
 
     @property
     def name(self) -> str:
