@@ -149,7 +149,7 @@ def test_the_tutorials_detector_finds_what_torchvisions_does() -> None:
         [expected] = model([image[0]])
     settings = DenseDetection(threshold=threshold, iou=model.nms_thresh)
     found = DenseDetector(settings, 91, 320, 320).detect({"boxes": boxes.numpy(), "scores": scores.numpy()})
-    assert 20 < len(found.boxes) <= 101
-    np.testing.assert_array_equal(found.class_ids, expected["labels"])
-    np.testing.assert_allclose(found.boxes, expected["boxes"], atol=1e-3)
-    np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-5)
+    assert 20 < len(found.xyxy) <= 101
+    np.testing.assert_array_equal(found.class_id, expected["labels"])
+    np.testing.assert_allclose(found.xyxy, expected["boxes"], atol=1e-3)
+    np.testing.assert_allclose(found.confidence, expected["scores"], atol=1e-5)

@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from keywarp.networks import load_checkpoint
+from keywarp.commands.init import Flow
+from keywarp.networks import FLOW_NETWORKS, load_checkpoint
 from tests.client.media import write_video
 
 
 def keywarp(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).with_name("keywarp"), *arguments]
     return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=240)
+
+
+def test_the_command_knows_every_flow_network() -> None:
+    assert [flow.value for flow in Flow] == list(FLOW_NETWORKS)
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])

@@ -32,8 +32,8 @@ def frame(cells: dict[tuple[int, int], int], height: int = 64, width: int = 96) 
 
 
 def found(detections: Detections) -> dict[tuple[float, ...], int]:
-    assert len(detections.boxes) == len(detections.scores) == len(detections.class_ids)
-    return {tuple(box.tolist()): int(i) for box, i in zip(detections.boxes, detections.class_ids, strict=True)}
+    assert len(detections.xyxy) == len(detections.confidence) == len(detections.class_id)
+    return {tuple(box.tolist()): int(i) for box, i in zip(detections.xyxy, detections.class_id, strict=True)}
 
 
 def test_objects_are_found_on_key_frames_and_move_with_the_flow(backend: BackendName, tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ def test_boxes_are_in_pixels_of_the_frame_not_of_the_networks_input(tmp_path: Pa
 def test_a_frame_without_objects_gives_empty_arrays(tmp_path: Path) -> None:
     engine = Engine(tiny_bundle(tmp_path / "tiny", detection=True), precision="fp32", cache=tmp_path / "cache")
     nothing = StreamSession(engine).process(frame({})).detections
-    assert nothing.boxes.shape == (0, 4)
-    assert nothing.scores.shape == nothing.class_ids.shape == (0,)
+    assert nothing.xyxy.shape == (0, 4)
+    assert nothing.confidence.shape == nothing.class_id.shape == (0,)
 
 
 def test_results_of_one_task_refuse_to_be_read_as_the_others(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_changing_a_copied_result_changes_no_other(tmp_path: Path) -> None:
     copy = stream.process(coloured(128, 192)).labels
     copy[:] = 7
     assert not (key == 7).any()
+    key[:] = 7
     assert not (stream.process(coloured(128, 192)).labels == 7).any()
 
 

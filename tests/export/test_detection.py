@@ -71,8 +71,8 @@ def same(result: FrameResult, want: Objects) -> float:
     found = result.detections
     hits = 0
     for box, score, label in zip(want.boxes.numpy(), want.scores.numpy(), want.labels.numpy(), strict=True):
-        near = np.abs(found.boxes - box).max(axis=1, initial=0) < 0.5
-        hits += bool((near & (found.class_ids == label) & (np.abs(found.scores - score) < 1e-3)).any())
+        near = np.abs(found.xyxy - box).max(axis=1, initial=0) < 0.5
+        hits += bool((near & (found.class_id == label) & (np.abs(found.confidence - score) < 1e-3)).any())
     return hits / max(1, len(want.scores))
 
 
@@ -84,7 +84,7 @@ def test_the_stream_finds_what_pytorch_finds(backend: BackendName, bundle: Path,
     for image, want in zip(images, expected(images), strict=True):
         result = session.process(image)
         assert len(want.scores) > 10
-        assert abs(len(result.detections.scores) - len(want.scores)) <= 2
+        assert abs(len(result.detections.confidence) - len(want.scores)) <= 2
         assert same(result, want) > 0.9
 
 

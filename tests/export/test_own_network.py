@@ -181,9 +181,9 @@ def test_boxes_move_with_the_features(detector: Bundle, backend: BackendName, tm
     key = np.full((64, 96, 3), 40, np.uint8)
     key[16:32, 32:48] = (255, 0, 0)
     found = session.process(key).detections
-    assert (found.boxes.tolist(), found.class_ids.tolist()) == ([[32, 16, 48, 32]], [1])
-    assert found.scores[0] > 0.99
-    assert session.process(np.zeros_like(key)).detections.boxes.tolist() == [[64, 16, 80, 32]]
+    assert (found.xyxy.tolist(), found.class_id.tolist()) == ([[32, 16, 48, 32]], [1])
+    assert found.confidence[0] > 0.99
+    assert session.process(np.zeros_like(key)).detections.xyxy.tolist() == [[64, 16, 80, 32]]
 
 
 def test_given_colours_and_settings_are_kept(detector: Bundle) -> None:

@@ -15,9 +15,9 @@ CLASSES = [ClassInfo(id=i, name=name, color=(i, i, i)) for i, name in enumerate(
 LABELS = np.array([[0, 2, 2, 2]], np.uint8)
 NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.intp))
 OBJECTS = Detections(
-    boxes=np.array([[0.004, 1.006, 30.126, 40.99], [7, 8, 9, 10]], np.float32),
-    scores=np.array([0.87, 0.123449], np.float32),
-    class_ids=np.array([2, 1]),
+    xyxy=np.array([[0.004, 1.006, 30.126, 40.99], [7, 8, 9, 10]], np.float32),
+    confidence=np.array([0.87, 0.123449], np.float32),
+    class_id=np.array([2, 1]),
 )
 
 

@@ -87,6 +87,7 @@ class Engine:
         source = open_motion(motion) if isinstance(motion, str) else motion
         self._optical_flow = None if isinstance(source, str) else source
         self.motion = source if isinstance(source, str) else source.name  # where the flow comes from
+        self._copies = source == "none"
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
         if self._optical_flow and stride % downscale:
             raise MotionError(
@@ -126,8 +127,8 @@ class Engine:
         with programs.lock:
             outputs = programs.key.run({FRAME: image[np.newaxis]})
             inferred = _read(programs.reader, outputs, frame, started)
-        if self.motion == "none":
-            return inferred, KeyState(size, {}, None, inferred.output)
+        if self._copies:
+            return inferred, KeyState(size, {}, None, copy.deepcopy(inferred.output))
         features = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
         small = self._downscale(image) if self._optical_flow else outputs[KEY_SMALL]
         return inferred, KeyState(size, features, small, inferred.output)
@@ -204,7 +205,7 @@ class Engine:
         propagate: FusedGraph | None = None
         if self._optical_flow:
             propagate = fuse_warp(self.bundle, height, width)
-        elif self.motion == "network":
+        elif not self._copies:
             propagate = fuse_propagate(self.bundle, height, width)
         return _Programs(
             key=compile_(fuse_key(self.bundle, height, width)),

@@ -79,6 +79,6 @@ class DetectionReader:
         """See `Reader.read`."""
         found = self._detector.detect(outputs)
         x, y = width / self._size[1], height / self._size[0]
-        boxes = found.boxes * np.array([x, y, x, y], np.float32)
+        boxes = found.xyxy * np.array([x, y, x, y], np.float32)
         np.minimum(boxes, np.array([width, height, width, height], np.float32), out=boxes)  # the product is rounded
-        return Detections(boxes, found.scores, found.class_ids)
+        return Detections(boxes, found.confidence, found.class_id)

@@ -23,14 +23,14 @@ class Segmentation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """Objects, the most certain first.
+    """Objects, the most certain first. The names are the client's, and those of the package supervision.
 
     A box covers x1 <= x < x2 and y1 <= y < y2: one around the frame's first pixel is (0, 0, 1, 1).
     """
 
-    boxes: NDArray[np.float32]  # (n, 4): x1, y1, x2, y2 in pixels of the frame
-    scores: NDArray[np.float32]  # (n,), 0..1
-    class_ids: NDArray[np.intp]  # (n,), never the background
+    xyxy: NDArray[np.float32]  # (n, 4): x1, y1, x2, y2 in pixels of the frame
+    confidence: NDArray[np.float32]  # (n,), 0..1
+    class_id: NDArray[np.intp]  # (n,), never the background
 
 
 Output = Segmentation | Detections

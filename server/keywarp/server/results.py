@@ -100,9 +100,9 @@ def encode_detections(found: Detections, classes: Sequence[ClassInfo]) -> tuple[
         The objects in the same order, their numbers rounded to what means something.
     """
     # Rounded as float64: the nearest float32 of 0.87 would be written as 0.8700000047683716.
-    boxes = found.boxes.astype(np.float64).round(COORDINATE_DECIMALS).tolist()
-    scores = found.scores.astype(np.float64).round(CONFIDENCE_DECIMALS).tolist()
+    boxes = found.xyxy.astype(np.float64).round(COORDINATE_DECIMALS).tolist()
+    scores = found.confidence.astype(np.float64).round(CONFIDENCE_DECIMALS).tolist()
     return tuple(
         Detection(class_id=class_id, name=classes[class_id].name, confidence=score, xyxy=tuple(box))
-        for class_id, score, box in zip(found.class_ids.tolist(), scores, boxes, strict=True)
+        for class_id, score, box in zip(found.class_id.tolist(), scores, boxes, strict=True)
     )

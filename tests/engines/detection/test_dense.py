@@ -34,17 +34,17 @@ def test_each_class_is_suppressed_as_by_torchvision_and_the_best_are_reported() 
     expected.sort(key=lambda found: -found[0])
     found = DenseDetector(settings, CLASSES, HEIGHT, WIDTH).detect(outputs)
     assert len(expected) > 50
-    assert found.scores.tolist() == [score for score, _, _ in expected[:50]]
-    assert found.class_ids.tolist() == [label for _, label, _ in expected[:50]]
-    assert found.boxes.tolist() == [box for _, _, box in expected[:50]]
+    assert found.confidence.tolist() == [score for score, _, _ in expected[:50]]
+    assert found.class_id.tolist() == [label for _, label, _ in expected[:50]]
+    assert found.xyxy.tolist() == [box for _, _, box in expected[:50]]
 
 
 def test_only_the_best_candidates_enter() -> None:
     outputs = random_outputs(500)
     best = float(np.sort(outputs["scores"][0, :, 1:].ravel())[-7])
     found = DenseDetector(DenseDetection(iou=1, candidates=7), CLASSES, HEIGHT, WIDTH).detect(outputs)
-    assert len(found.scores) == 7
-    assert found.scores.min() == best
+    assert len(found.confidence) == 7
+    assert found.confidence.min() == best
 
 
 def test_the_background_and_boxes_outside_are_not_reported_and_the_rest_clipped() -> None:
@@ -53,8 +53,8 @@ def test_the_background_and_boxes_outside_are_not_reported_and_the_rest_clipped(
     found = DenseDetector(DenseDetection(threshold=0.3), CLASSES, HEIGHT, WIDTH).detect(
         {"boxes": boxes[np.newaxis], "scores": scores[np.newaxis]}
     )
-    assert found.boxes.tolist() == [[280, 150, 300, 200]]
-    assert found.class_ids.tolist() == [2]
+    assert found.xyxy.tolist() == [[280, 150, 300, 200]]
+    assert found.class_id.tolist() == [2]
 
 
 def test_what_is_not_a_number_is_not_reported() -> None:
@@ -63,16 +63,16 @@ def test_what_is_not_a_number_is_not_reported() -> None:
         outputs = random_outputs(60)
         outputs[name][0, ::2] = np.nan
         found = detector.detect(outputs)
-        assert len(found.scores) > 0
-        assert np.isfinite(found.boxes).all()
-        assert np.isfinite(found.scores).all()
+        assert len(found.confidence) > 0
+        assert np.isfinite(found.xyxy).all()
+        assert np.isfinite(found.confidence).all()
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_found_is_empty_arrays(count: int) -> None:
     nothing = {"boxes": np.zeros((1, count, 4), np.float32), "scores": np.zeros((1, count, CLASSES), np.float32)}
     found = DenseDetector(DenseDetection(), CLASSES, HEIGHT, WIDTH).detect(nothing)
-    assert (found.boxes.shape, found.scores.shape, found.class_ids.shape) == ((0, 4), (0,), (0,))
+    assert (found.xyxy.shape, found.confidence.shape, found.class_id.shape) == ((0, 4), (0,), (0,))
 
 
 def test_outputs_that_do_not_fit_are_refused() -> None:

@@ -28,10 +28,10 @@ def assert_same(maps: DetectionMaps, options: RegionOptions, classes: int, heigh
     (expected,) = detect(maps, height, width, options)
     detector = RegionDetector(settings_of(options), classes, height, width)
     found = detector.detect(outputs_of(maps))
-    np.testing.assert_array_equal(found.class_ids, expected.labels.numpy())
-    np.testing.assert_array_equal(found.boxes, expected.boxes.numpy())
-    np.testing.assert_array_equal(found.scores, expected.scores.numpy())
-    return len(found.scores)
+    np.testing.assert_array_equal(found.class_id, expected.labels.numpy())
+    np.testing.assert_array_equal(found.xyxy, expected.boxes.numpy())
+    np.testing.assert_array_equal(found.confidence, expected.scores.numpy())
+    return len(found.confidence)
 
 
 @pytest.mark.parametrize("make", [random_maps, clustered_maps])
@@ -78,10 +78,10 @@ def test_a_head_as_a_graph_gives_the_objects_of_the_head() -> None:
         (expected,) = detect(maps, 96, 144, PAPER)
         outputs = {name: values.numpy() for name, values in region_outputs(maps)._asdict().items()}
     found = RegionDetector(RegionDetection(), 4, 96, 144).detect(outputs)  # channels-last views of torch's memory
-    assert len(found.scores) > 0
-    np.testing.assert_array_equal(found.class_ids, expected.labels.numpy())
-    np.testing.assert_allclose(found.boxes, expected.boxes.numpy(), atol=1e-2)
-    np.testing.assert_allclose(found.scores, expected.scores.numpy(), atol=1e-4)
+    assert len(found.confidence) > 0
+    np.testing.assert_array_equal(found.class_id, expected.labels.numpy())
+    np.testing.assert_allclose(found.xyxy, expected.boxes.numpy(), atol=1e-2)
+    np.testing.assert_allclose(found.confidence, expected.scores.numpy(), atol=1e-4)
 
 
 def outputs() -> dict[str, NDArray[np.float32]]:
@@ -102,11 +102,11 @@ def test_values_gone_wrong_never_crash_or_show(detector: RegionDetector, name: s
     all_[name][:] = value
     for damaged in (some, all_):
         found = detector.detect(damaged)
-        assert np.isfinite(found.boxes).all()
-        assert ((found.scores >= 0.05) & (found.scores <= 1)).all()
-        assert (found.boxes[:, :2] < found.boxes[:, 2:]).all()
-        assert (found.boxes >= 0).all()
-        assert (found.boxes <= [128, 96, 128, 96]).all()
+        assert np.isfinite(found.xyxy).all()
+        assert ((found.confidence >= 0.05) & (found.confidence <= 1)).all()
+        assert (found.xyxy[:, :2] < found.xyxy[:, 2:]).all()
+        assert (found.xyxy >= 0).all()
+        assert (found.xyxy <= [128, 96, 128, 96]).all()
 
 
 def test_nothing_found_is_empty_arrays(detector: RegionDetector) -> None:
@@ -114,8 +114,8 @@ def test_nothing_found_is_empty_arrays(detector: RegionDetector) -> None:
         empty = {name: np.full_like(values, value) for name, values in outputs().items()}
         empty["class_maps"].reshape(6, 8, 49, 5)[..., 0] += 50
         found = detector.detect(empty)
-        assert (found.boxes.shape, found.scores.shape, found.class_ids.shape) == ((0, 4), (0,), (0,))
-        assert [a.dtype.char for a in (found.boxes, found.scores, found.class_ids)] == [
+        assert (found.xyxy.shape, found.confidence.shape, found.class_id.shape) == ((0, 4), (0,), (0,))
+        assert [a.dtype.char for a in (found.xyxy, found.confidence, found.class_id)] == [
             "f",
             "f",
             np.dtype(np.intp).char,
@@ -131,7 +131,7 @@ def test_outputs_may_be_read_only_and_strided_and_stay_as_they_are(detector: Reg
         values.flags.writeable = False
     for same in (strided, frozen):
         found = detector.detect(same)
-        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        np.testing.assert_array_equal(found.xyxy, expected.xyxy)
     for name, values in outputs().items():
         np.testing.assert_array_equal(plain[name], values)
 
