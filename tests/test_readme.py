@@ -26,7 +26,7 @@ OWN_NETWORK = "docs/own-network.md"
 
 
 def blocks(document: str, language: str = "python") -> list[str]:
-    return [code for found, code in BLOCK.findall((ROOT / document).read_text()) if found == language]
+    return [code for found, code in BLOCK.findall((ROOT / document).read_text(encoding="utf-8")) if found == language]
 
 
 def run(code: str, folder: Path, *arguments: str) -> str:

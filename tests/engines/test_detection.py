@@ -1,5 +1,6 @@
 """Detection through streams: the tiny detector finds each red or green cell as a box one pixel wider than the cell."""
 
+import locale
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,8 +87,10 @@ def test_streams_of_several_sizes_share_an_engine_from_several_threads(backend: 
 
     alone, shared = (Engine(bundle, backend, "fp32", threads=1, cache=tmp_path / "cache") for _ in range(2))
     expected = [detect(alone, video) for video in videos]
+    encoding = locale.getencoding()
     with ThreadPoolExecutor(len(videos)) as threads:
         assert list(threads.map(lambda video: detect(shared, video), videos)) == expected
+    assert locale.getencoding() == encoding  # which OpenVINO changes for a while
 
 
 def test_scores_that_are_no_probabilities_are_refused() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import onnx
@@ -11,6 +12,9 @@ import openvino as ov
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.errors import BackendError
 
+# OpenVINO changes the process's locale while it reads and compiles, and puts it back: two threads at once could leave it
+# changed, and text files would be read in ASCII from then on.
+_COMPILING = Lock()
 _ELEMENT = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -43,14 +47,18 @@ class OpenVINOBackend:
         """See `Backend.compile`."""
         outputs = [output.name for output in model.graph.output]
         try:
-            network = self._core.read_model(model.SerializeToString())
-            if self._cache:
-                with contextlib.suppress(RuntimeError):  # a full disk, or another process writing the same entry
-                    cached = self._config | {"CACHE_DIR": str(self._cache)}
-                    return _OpenVINOProgram(self._core.compile_model(network, "CPU", cached), outputs, resident)
-            return _OpenVINOProgram(self._core.compile_model(network, "CPU", self._config), outputs, resident)
+            with _COMPILING:
+                compiled = self._compile(model.SerializeToString())
+            return _OpenVINOProgram(compiled, outputs, resident)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO can't compile {model.graph.name}: {error}") from error
+
+    def _compile(self, content: bytes) -> ov.CompiledModel:
+        network = self._core.read_model(content)
+        if self._cache:
+            with contextlib.suppress(RuntimeError):  # a full disk, or another process writing the same entry
+                return self._core.compile_model(network, "CPU", self._config | {"CACHE_DIR": str(self._cache)})
+        return self._core.compile_model(network, "CPU", self._config)
 
 
 class _OpenVINOProgram:
