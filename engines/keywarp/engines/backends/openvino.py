@@ -12,8 +12,8 @@ import openvino as ov
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.errors import BackendError
 
-# OpenVINO changes the process's locale while it reads and compiles, and puts it back: two threads at once could leave it
-# changed, and text files would be read in ASCII from then on.
+# OpenVINO changes the process's locale while it reads and compiles, and puts it back: two threads at once could leave
+# it changed, and text files would be read in ASCII from then on.
 _COMPILING = Lock()
 _ELEMENT = {"fp32": "f32", "bf16": "bf16"}
 
