@@ -1,0 +1,274 @@
+"""ImageNet's video and still detection sets, VID and DET, as they are unpacked (section 5.1 of the paper).
+
+    Data/VID/train/ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000000/000000.JPEG
+    Data/VID/val/ILSVRC2015_val_00000000/000000.JPEG
+    Data/DET/train/ILSVRC2013_train/n02691156/n02691156_10153.JPEG
+    Data/DET/train/ILSVRC2014_train_0000/ILSVRC2014_train_00000663.JPEG
+    Annotations/...                                  (the same paths, .xml)
+    ImageSets/VID/train_1.txt ... train_30.txt, val.txt   (optional)
+    ImageSets/DET/train_1.txt ... train_200.txt           (optional)
+
+Both name objects by WordNet id; VID's 30 classes are 30 of DET's 200, with the same ids (development kit, 4.1).
+
+Boxes are taken as the paper's own code takes them: pixels counted from 0, xmax and ymax the last ones inside. Here that
+is the box up to xmax + 1, ymax + 1. What lies outside the image is cut off. Objects count whether they are occluded or
+not, and whether their box was drawn or generated between two drawn ones.
+"""
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keywarp.datasets.clips import Image
+from keywarp.datasets.errors import DataError
+from keywarp.datasets.footage import Annotation, draw_pair, snippets_of
+from keywarp.datasets.pictures import Fit, read_bytes, read_image
+from keywarp.datasets.samples import MAX_GAP, Boxes, Pair, Snippet, Truth
+
+# the 30 classes, in the order of `keywarp.datasets.classes.IMAGENET_VID` without its background
+WORDNET_IDS = (
+    *("n02691156", "n02419796", "n02131653", "n02834778", "n01503061", "n02924116", "n02958343", "n02402425"),
+    *("n02084071", "n02121808", "n02503517", "n02118333", "n02510455", "n02342885", "n02374451", "n02129165"),
+    *("n01674464", "n02484322", "n03790512", "n02324045", "n02509815", "n02411705", "n01726692", "n02355227"),
+    *("n02129604", "n04468005", "n01662784", "n04530566", "n02062744", "n02391049"),
+)
+# their numbers among DET's 200 classes, which are in alphabetical order
+DET_NUMBERS = (
+    *(2, 4, 20, 24, 26, 33, 37, 39, 58, 59, 64, 70, 74, 84, 92),
+    *(103, 105, 113, 114, 141, 144, 155, 159, 166, 182, 185, 188, 197, 198, 200),
+)
+
+_CLASS_OF = {wordnet_id: number for number, wordnet_id in enumerate(WORDNET_IDS, 1)}
+_DRAWS = 100  # images without an object of the 30 classes in a row, before a list is said to be wrong
+
+Progress = Callable[[int, int], None]  # files done, of how many
+
+
+class ImageNetVid:
+    """A split of ImageNet VID, with the classes of `keywarp.datasets.classes.IMAGENET_VID`.
+
+    Every frame is labelled; a frame may be without objects. Pairs are drawn uniformly over the snippets and then over
+    the snippet's frames. The paper's own list, 15 frames out of each snippet, weighs snippets in the same way: long
+    ones, which are almost the same picture thousands of times, don't count for more.
+    """
+
+    def __init__(self, root: Path, split: str = "train", short_side: int = 600, long_side: int = 1000) -> None:
+        """Find the snippets: those that the lists in `ImageSets/VID` name, or all where there are no lists.
+
+        Args:
+            root: The folder that holds `Data` and `Annotations`.
+            split: `train` or `val`.
+            short_side: Frames are resized so that their shorter side is this, in pixels, ...
+            long_side: ... unless the longer one would then be above this.
+
+        Raises:
+            DataError: Folders are missing.
+        """
+        self._fit = Fit(short_side, long_side)
+        data = root / "Data" / "VID" / split
+        names = _listed_snippets(root / "ImageSets" / "VID", split) or _found_snippets(data, split)
+        if not names:
+            raise DataError(f"no snippets in {data}; unpack the VID archive and name the folder above `Data`")
+        for name in names:
+            if not (data / name).is_dir():
+                raise DataError(f"{data / name} is missing; unpack it, or take it out of the lists in ImageSets/VID")
+        annotations = root / "Annotations" / "VID" / split
+        self._snippets = [_Snippet(data / name, annotations / name) for name in names]
+
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+        """Draw a frame and a key frame before it.
+
+        Raises:
+            DataError: A file is missing or broken.
+        """
+        snippet = self._snippets[int(random.integers(len(self._snippets)))]
+        return draw_pair(snippet, int(random.integers(len(snippet))), self._fit, random, max_gap)
+
+    def __len__(self) -> int:
+        """How many frames there are (this lists every snippet's folder)."""
+        return sum(len(snippet) for snippet in self._snippets)
+
+    def snippets(self, length: int) -> Iterator[Snippet]:
+        """Every frame with up to `length` - 1 frames before it, in the order of names.
+
+        Raises:
+            DataError: A file is missing or broken.
+        """
+        for snippet in self._snippets:
+            yield from snippets_of(snippet, range(len(snippet)), length, self._fit)
+
+
+class ImageNetDet:
+    """ImageNet DET's training images that show one of VID's 30 classes, with the objects of these classes.
+
+    Pairs have gap 0. They are drawn uniformly over the classes and then over a class's images: DET's classes have
+    between 461 and 67,513 images, and the largest would drown the others. Where a list says that only some of a class's
+    objects are boxed, the image isn't used.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        short_side: int = 600,
+        long_side: int = 1000,
+        cache: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Find the images: by the lists in `ImageSets/DET`, or else by reading all annotations once.
+
+        Args:
+            root: The folder that holds `Data` and `Annotations`.
+            short_side: Images are resized so that their shorter side is this, in pixels, ...
+            long_side: ... unless the longer one would then be above this.
+            cache: The file that keeps what was found where there are no lists (reading takes minutes).
+            progress: Is called while annotations are read.
+
+        Raises:
+            DataError: There are neither lists nor a cache file is named, or no images.
+        """
+        self._fit = Fit(short_side, long_side)
+        self._data = root / "Data" / "DET" / "train"
+        self._annotations = root / "Annotations" / "DET" / "train"
+        lists = [root / "ImageSets" / "DET" / f"train_{number}.txt" for number in DET_NUMBERS]
+        if all(list_.is_file() for list_ in lists):
+            images = [[name for name, mark in _lines(list_) if mark == "1"] for list_ in lists]
+        elif cache is None:
+            missing = next(list_ for list_ in lists if not list_.is_file())
+            raise DataError(f"{missing} is missing; unpack ImageSets, or name a cache file for what a search finds")
+        elif cache.is_file():
+            images = _read_cache(cache)
+        else:
+            images = _search(self._annotations, progress)
+            _write_cache(cache, images)
+        self._images = [names for names in images if names]
+        if not self._images:
+            raise DataError(f"no images of the 30 classes in {root}; unpack the DET archive there")
+
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+        """Draw an image; it is current and key frame.
+
+        Raises:
+            DataError: A file is missing or broken.
+        """
+        for _ in range(_DRAWS):
+            names = self._images[int(random.integers(len(self._images)))]
+            name = names[int(random.integers(len(names)))]
+            still = _Still(self._data / f"{name}.JPEG", _annotation(self._annotations / f"{name}.xml", name))
+            if still.known.truth.boxes is not None and len(still.known.truth.boxes.classes):
+                return draw_pair(still, still.first, self._fit, random, max_gap)
+        raise DataError(f"{_DRAWS} images in {self._data} were without objects of the 30 classes; get ImageSets again")
+
+
+@dataclass(frozen=True)
+class _Snippet:
+    """A snippet's two folders."""
+
+    images: Path
+    annotations: Path
+    first = 0
+
+    def __len__(self) -> int:
+        names = sorted(path.name for path in self.images.glob("*.JPEG"))
+        for number, name in enumerate(names):
+            if name != f"{number:06d}.JPEG":
+                raise DataError(f"{self.images} has {name} where {number:06d}.JPEG belongs; unpack the snippet again")
+        if not names:
+            raise DataError(f"{self.images} has no frames; unpack the snippet again")
+        return len(names)
+
+    def frame(self, number: int) -> Image:
+        return read_image(self.images / f"{number:06d}.JPEG")
+
+    def annotation(self, number: int) -> Annotation:
+        return _annotation(self.annotations / f"{number:06d}.xml", f"{self.images.name}/{number:06d}")
+
+
+@dataclass(frozen=True)
+class _Still:
+    """A photograph."""
+
+    image: Path
+    known: Annotation
+    first = 0
+
+    def frame(self, number: int) -> Image:  # noqa: ARG002 - there is only one
+        return read_image(self.image)
+
+    def annotation(self, number: int) -> Annotation:  # noqa: ARG002
+        return self.known
+
+
+def _annotation(path: Path, name: str) -> Annotation:
+    """Read an XML file. Objects of other classes are left out."""
+    try:
+        root = ET.fromstring(read_bytes(path))
+        width, height = (int(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
+        objects = [item for item in root.iter("object") if item.findtext("name") in _CLASS_OF]
+        numbers = [_CLASS_OF[item.findtext("name", "")] for item in objects]
+        edges = [
+            [float(item.findtext(f"bndbox/{edge}", "")) for edge in ("xmin", "ymin", "xmax", "ymax")]
+            for item in objects
+        ]
+    except (ET.ParseError, ValueError) as error:
+        raise DataError(f"{path} is not an annotation: {error}; get it again") from error
+    corners = np.array(edges, np.float32).reshape(-1, 4) + np.array([0, 0, 1, 1], np.float32)
+    corners = corners.clip(0, np.array([width, height] * 2, np.float32))
+    real = (corners[:, :2] < corners[:, 2:]).all(axis=1)
+    boxes = Boxes(corners[real], np.array(numbers, np.int64)[real])
+    return Annotation(name, path, (height, width), Truth(boxes=boxes))
+
+
+def _listed_snippets(folder: Path, split: str) -> list[str]:
+    """The snippets that lists name, without repetition; none where there are no lists."""
+    if split == "train":
+        lists = [folder / f"train_{number}.txt" for number in range(1, len(WORDNET_IDS) + 1)]
+        return sorted({name for list_ in lists if list_.is_file() for name, mark in _lines(list_) if mark != "-1"})
+    list_ = folder / f"{split}.txt"  # of frames
+    return sorted({name.rpartition("/")[0] for name, _ in _lines(list_)}) if list_.is_file() else []
+
+
+def _found_snippets(data: Path, split: str) -> list[str]:
+    pattern = "ILSVRC*/ILSVRC*" if split == "train" else "ILSVRC*"
+    return sorted(path.relative_to(data).as_posix() for path in data.glob(pattern))
+
+
+def _lines(list_: Path) -> Iterator[tuple[str, str]]:
+    """A list's lines: a name and a mark."""
+    for number, line in enumerate(list_.read_text().splitlines(), 1):
+        name, _, mark = line.strip().partition(" ")
+        if not name or not mark:
+            raise DataError(f"line {number} of {list_} is `{line}`, not a name and a number; get it again")
+        yield name, mark.strip()
+
+
+def _search(annotations: Path, progress: Progress | None) -> list[list[str]]:
+    """For each class, the images that show it."""
+    files = sorted(annotations.rglob("*.xml"))
+    images: list[list[str]] = [[] for _ in WORDNET_IDS]
+    for done, path in enumerate(files):
+        name = path.relative_to(annotations).with_suffix("").as_posix()
+        boxes = _annotation(path, name).truth.boxes
+        for number in np.unique(boxes.classes) if boxes is not None else ():
+            images[number - 1].append(name)
+        if progress is not None:
+            progress(done + 1, len(files))
+    return images
+
+
+def _read_cache(cache: Path) -> list[list[str]]:
+    try:
+        found = json.loads(cache.read_bytes())
+        return [[str(name) for name in found[wordnet_id]] for wordnet_id in WORDNET_IDS]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{cache} is not a list of images; delete it to search again") from error
+
+
+def _write_cache(cache: Path, images: list[list[str]]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache.with_name(f"{cache.name}.partial")
+    partial.write_text(json.dumps(dict(zip(WORDNET_IDS, images, strict=True))))
+    partial.replace(cache)  # all of it or nothing

@@ -1,0 +1,248 @@
+"""Plain videos of one's own, a few frames of which are labelled.
+
+    gate.mp4                  a video, ...
+    yard/000000.jpg           ... or a folder of frames, named by consecutive numbers
+    gate.labels/000120.png    segmentation: frame 120's class ids, an 8-bit greyscale PNG; 255 where nobody knows
+    gate.boxes.json           detection: {"120": [{"class": "person", "box": [x1, y1, x2, y2]}], "300": []}
+
+A video's frames are counted from 0 in the order in which they are shown, a folder's frames by the numbers in their
+names. Boxes are in the frame's own pixels, from its top left corner; a frame with an empty list shows nothing.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
+
+from keywarp.datasets.classes import Classes
+from keywarp.datasets.clips import IGNORE, Image, Labels
+from keywarp.datasets.errors import DataError
+from keywarp.datasets.footage import Annotation, draw_pair, snippets_of
+from keywarp.datasets.pictures import Fit, Size, read_bytes, read_image, read_labels
+from keywarp.datasets.reel import Reel, VideoFile
+from keywarp.datasets.samples import MAX_GAP, Boxes, Pair, Snippet, Truth
+
+_LABELS, _BOXES = ".labels", ".boxes.json"
+_PICTURES = {".jpg", ".jpeg", ".png", ".ppm"}
+
+
+class LabelledVideos:
+    """A folder of videos with sparse labels. Pairs are drawn uniformly over the labelled frames of all videos."""
+
+    def __init__(self, root: Path, classes: Classes, short_side: int, long_side: int) -> None:
+        """Find the videos that have labels, and read their boxes.
+
+        Args:
+            root: The folder.
+            classes: What class ids and names mean; the first one is the background.
+            short_side: Frames are resized so that their shorter side is this, in pixels, ...
+            long_side: ... unless the longer one would then be above this.
+
+        Raises:
+            DataError: There are no labels, labels without a video, or boxes that can't be understood.
+        """
+        self._fit = Fit(short_side, long_side)
+        if not root.is_dir():
+            raise DataError(f"{root} is not a folder; name the one that holds the videos")
+        entries = sorted(root.iterdir())
+        names = {e.name.removesuffix(end) for e in entries for end in (_LABELS, _BOXES) if e.name.endswith(end)}
+        self._videos = [_video(root / name, entries, classes) for name in sorted(names)]
+        self._labelled = [(video, number) for video in self._videos for number in video.labelled]
+        if not self._labelled:
+            raise DataError(
+                f"no labelled frames in {root}; put NAME{_LABELS}/NUMBER.png or NAME{_BOXES} beside a video"
+            )
+
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+        """Draw a labelled frame and a key frame before it.
+
+        Raises:
+            DataError: A file is missing or broken, or a label is of no frame.
+        """
+        video, number = self._labelled[int(random.integers(len(self._labelled)))]
+        return draw_pair(video.open(), number, self._fit, random, max_gap)
+
+    def __len__(self) -> int:
+        """How many labelled frames there are."""
+        return len(self._labelled)
+
+    def snippets(self, length: int) -> Iterator[Snippet]:
+        """Every labelled frame with up to `length` - 1 frames before it, by video and number.
+
+        Raises:
+            DataError: A file is missing or broken, or a label is of no frame.
+        """
+        for video in self._videos:
+            yield from snippets_of(video.open(), video.labelled, length, self._fit)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder of frames."""
+
+    frames: dict[int, Path]  # by number
+
+    @property
+    def first(self) -> int:
+        return min(self.frames)
+
+    @property
+    def last(self) -> int:
+        return max(self.frames)
+
+    def frame(self, number: int) -> Image:
+        return read_image(self.frames[number])
+
+    def size(self, number: int) -> Size:
+        height, width = self.frame(number).shape[:2]
+        return height, width
+
+    def open(self) -> "_Folder":
+        return self
+
+
+@dataclass(frozen=True)
+class _Video:
+    """A video, and where what is known of its frames is."""
+
+    path: Path  # without its suffix
+    source: VideoFile | _Folder
+    labels: dict[int, Path]
+    boxes: dict[int, Boxes]
+    classes: int
+
+    @property
+    def labelled(self) -> list[int]:
+        return sorted({*self.labels, *self.boxes})
+
+    def open(self) -> "_Showing":
+        return _Showing(self, self.source.open())
+
+
+@dataclass(frozen=True)
+class _Showing:
+    """A labelled video while it is read."""
+
+    video: _Video
+    frames: Reel | _Folder
+
+    @property
+    def first(self) -> int:
+        return self.frames.first
+
+    def frame(self, number: int) -> Image:
+        return self.frames.frame(number)
+
+    def annotation(self, number: int) -> Annotation:
+        video = self.video
+        file = video.labels.get(number, video.path.with_name(f"{video.path.name}{_BOXES}"))
+        if not self.frames.first <= number <= self.frames.last:
+            raise DataError(
+                f"{file} labels frame {number}, but {video.path.name} has frames {self.frames.first} to "
+                f"{self.frames.last}; number labels like frames"
+            )
+        labels = _read_labels(file, video.classes) if number in video.labels else None
+        size = self.frames.size(number) if labels is None else (labels.shape[0], labels.shape[1])
+        boxes = _cut(video.boxes[number], size, f"frame {number} of {file}") if number in video.boxes else None
+        return Annotation(f"{video.path.name}/{number:06d}", file, size, Truth(labels, boxes))
+
+
+def _video(path: Path, entries: list[Path], classes: Classes) -> _Video:
+    """The video of a name, of all entries of its folder."""
+    sources = [e for e in entries if e == path or (e.stem == path.name and e.is_file() and e.suffix != ".json")]
+    if len(sources) != 1:
+        found = " and ".join(source.name for source in sources) or "no video"
+        raise DataError(
+            f"there are labels for {path}, and {found}; put one video or folder of frames of that name there"
+        )
+    source: VideoFile | _Folder = VideoFile(sources[0])
+    if sources[0].is_dir():
+        frames = _numbered(sources[0], _PICTURES)
+        gap = next((number for number in frames if number - 1 not in frames and number != min(frames)), None)
+        if not frames or gap is not None:
+            what = "no frames" if gap is None else f"no frame {gap - 1}"
+            raise DataError(f"{sources[0]} has {what}; a video is a folder of consecutively numbered frames")
+        source = _Folder(frames)
+    labels, boxes = (path.with_name(path.name + end) for end in (_LABELS, _BOXES))
+    return _Video(
+        path,
+        source,
+        _numbered(labels, {".png"}) if labels.is_dir() else {},
+        _read_boxes(boxes, classes) if boxes.is_file() else {},
+        len(classes),
+    )
+
+
+def _numbered(folder: Path, suffixes: set[str]) -> dict[int, Path]:
+    """A folder's pictures by the number that their names end in."""
+    pictures: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in suffixes:
+            continue
+        digits = re.search(r"[0-9]+$", path.stem)
+        if digits is None:
+            raise DataError(f"{path} has no number; end its name in its frame's number")
+        if int(digits[0]) in pictures:
+            raise DataError(f"{path} and {pictures[int(digits[0])].name} have the same number; keep one")
+        pictures[int(digits[0])] = path
+    return pictures
+
+
+def _read_labels(path: Path, classes: int) -> Labels:
+    labels = read_labels(path)
+    unknown = labels[(labels >= classes) & (labels != IGNORE)]
+    if unknown.size:
+        raise DataError(f"{path} holds class id {unknown[0]}; there are 0 to {classes - 1}, and {IGNORE} for unknown")
+    return labels
+
+
+class _Object(BaseModel):
+    """An object in a .boxes.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(alias="class")]
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+
+
+_OBJECTS = TypeAdapter(dict[NonNegativeInt, list[_Object]])
+
+
+def _read_boxes(path: Path, classes: Classes) -> dict[int, Boxes]:
+    try:
+        frames = _OBJECTS.validate_json(read_bytes(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = " / ".join(str(step) for step in first["loc"])
+        raise DataError(f"{path} is malformed{f' at {where}' if where else ''}: {first['msg']}") from error
+    ids = {name: number for number, (name, _) in enumerate(classes) if number}
+    for number, objects in frames.items():
+        for object_ in objects:
+            if object_.name not in ids:
+                raise DataError(f"{path} has a `{object_.name}` on frame {number}; the classes are {', '.join(ids)}")
+            x1, y1, x2, y2 = object_.box
+            if not (x1 < x2 and y1 < y2):
+                raise DataError(
+                    f"{path} has an empty box {list(object_.box)} on frame {number}; it is [x1, y1, x2, y2]"
+                )
+    return {
+        number: Boxes(
+            np.array([object_.box for object_ in objects], np.float32).reshape(-1, 4),
+            np.array([ids[object_.name] for object_ in objects], np.int64),
+        )
+        for number, objects in frames.items()
+    }
+
+
+def _cut(boxes: Boxes, size: Size, where: str) -> Boxes:
+    """Boxes without what lies outside the frame."""
+    corners = boxes.corners.clip(0, np.array([size[1], size[0]] * 2, np.float32))
+    outside = (corners[:, :2] >= corners[:, 2:]).any(axis=1)
+    if outside.any():
+        box = boxes.corners[outside][0].tolist()
+        raise DataError(f"{where} has a box {box} outside its {size[1]}x{size[0]} pixels; give boxes in its own pixels")
+    return Boxes(corners, boxes.classes)
