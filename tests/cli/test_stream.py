@@ -12,7 +12,7 @@ import pytest
 
 from keywarp.cli.main import main
 from keywarp.client import open_source
-from keywarp.protocol import CloseCode
+from keywarp.protocol import CloseCode, Hello
 from tests.client.media import write_cut_video, write_video
 from tests.client.scripted import Peer, ScriptedPeer, answer_all
 
@@ -58,6 +58,21 @@ def test_a_video_is_streamed_written_down_and_summed_up(tmp_path: Path, stream: 
     assert [json.loads(line)["frame"] for line in lines.read_text().splitlines()] == list(range(20))
     with open_source(out) as source:
         assert len(list(source)) == 20
+
+
+def test_the_schedule_is_asked_for_and_named(tmp_path: Path, stream: Stream) -> None:
+    heard: list[Hello | None] = []
+
+    def script(peer: Peer) -> None:
+        heard.append(peer.greet())
+        peer.fail(CloseCode.TRY_AGAIN_LATER, "enough")
+
+    options = ["--schedule", "adaptive", "--interval", "8", "--max-interval", "40"]
+    with ScriptedPeer(script) as server:
+        stream(server.address, write_video(tmp_path / "v.mp4"), *options)
+    assert heard == [Hello(schedule="adaptive", interval=8, max_interval=40)]
+    with ScriptedPeer() as server:
+        assert "street, adaptive interval 8" in stream(server.address, tmp_path / "v.mp4", *options).out
 
 
 def test_figures_are_printed_as_json(tmp_path: Path, stream: Stream) -> None:

@@ -50,6 +50,7 @@ class Peer:
                 stream="s",
                 model=MODEL,
                 interval=hello.interval or MODEL.key_interval,
+                schedule=hello.schedule or "fixed",
                 credit=self.credit,
                 max_message_bytes=max_message_bytes,
             )

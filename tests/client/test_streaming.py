@@ -67,7 +67,8 @@ def test_hello_says_what_was_asked_for(twin: Twin) -> None:
 
     with ScriptedPeer(script) as server:
         twin.stream(server.address, frames(1), model="street", interval=4)
-    assert heard == [Hello(model="street", interval=4)]
+        twin.stream(server.address, frames(1), schedule="adaptive", max_interval=20)
+    assert heard == [Hello(model="street", interval=4), Hello(schedule="adaptive", max_interval=20)]
 
 
 def test_frames_are_read_only_as_results_are_taken(twin: Twin) -> None:
@@ -313,7 +314,7 @@ def test_h264_is_sent_as_it_is(twin: Twin, tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_result_left_out_does_not_shift_the_images_of_those_after_it(tmp_path: Path) -> None:
-    plan = StreamPlan(None, None, "h264", 2, 90, "skip", decode=True, stream_id=None)
+    plan = StreamPlan(None, None, None, None, "h264", 2, 90, "skip", decode=True, stream_id=None)
     feed = Feed(write_video(tmp_path / "video.mp4"), plan)
     for frame in (0, 3, 4, 19):
         image = feed.with_image(FrameResult(result(frame))).image

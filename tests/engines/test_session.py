@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines import (
     AVAILABLE,
+    AdaptiveInterval,
     BackendError,
     BackendName,
     Engine,
@@ -16,8 +17,12 @@ from keywarp.engines import (
     FrameError,
     FrameKind,
     FrameOrderError,
+    FrameResult,
+    KeyReason,
+    Placement,
     StreamSession,
 )
+from tests.engines.scenes import scene
 from tests.tiny_bundle import tiny_bundle
 
 HEIGHT, WIDTH = 64, 96
@@ -160,3 +165,62 @@ def test_after_a_failure_the_next_frame_becomes_a_key_frame(engine: Engine, monk
             session.process(frame())
     assert session.process(frame()).kind is FrameKind.KEY
     assert session.process(frame()).kind is FrameKind.PROPAGATED
+
+
+def test_every_key_frame_says_why_it_is_one(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(2))
+    results = [session.process(frame(), index) for index in (0, 1, 2, 4, 5)]
+    results.append(session.process(frame(height=80)))
+    session.interrupt()
+    results.append(session.process(frame(height=80)))
+    assert [r.reason for r in results] == ["start", None, "interval", "gap", None, "size", "gap"]
+    assert {r.change for r in results} == {None}
+
+
+def test_an_adaptive_schedule_sees_the_frames_and_its_measure_is_told(engine: Engine) -> None:
+    session = StreamSession(engine, AdaptiveInterval(threshold=0.2, maximum=4))
+    results = [session.process(scene(seed)) for seed in (0, 0, 1, 1, 1, 1, 1)]
+    assert [r.reason for r in results] == ["start", None, "cut", None, None, None, "interval"]
+    assert [r.key_age for r in results] == [0, 1, 0, 1, 2, 3, 0]
+    assert [r.change for r in results[:2]] == [None, 0.0]
+    assert (results[2].change or 0) > 0.45
+
+
+def test_after_a_failure_an_adaptive_schedule_starts_from_the_next_key_frame(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BackendError("the device is gone")
+
+    def process(seed: int) -> FrameResult:
+        return session.process(scene(seed))
+
+    session = StreamSession(engine, AdaptiveInterval(threshold=0.2, maximum=3))
+    process(0)
+    for method in ("propagate", "key"):  # of the first key frame's scene, then of one that never became a key frame
+        with monkeypatch.context() as broken:
+            broken.setattr(engine, method, fail)
+            with pytest.raises(BackendError):
+                process(0 if method == "propagate" else 1)
+    results = [process(2) for _ in range(4)]
+    assert [r.reason for r in results] == ["gap", None, None, "interval"]
+    assert [r.change for r in results] == [None, 0.0, 0.0, None]
+
+
+def test_a_schedule_of_ones_own_is_asked_and_cannot_prevent_a_forced_key_frame(engine: Engine) -> None:
+    class Never:
+        def __init__(self) -> None:
+            self.forced: list[KeyReason | None] = []
+
+        def pacer(self) -> "Never":
+            return self
+
+        def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> Placement:  # noqa: ARG002
+            self.forced.append(forced)
+            return Placement(None)
+
+    schedule = Never()
+    session = StreamSession(engine, schedule)
+    results = [session.process(frame(), index) for index in (0, 1, 5)]
+    assert [r.reason for r in results] == schedule.forced == ["start", None, "gap"]
+    assert [r.kind for r in results] == ["key", "propagated", "key"]

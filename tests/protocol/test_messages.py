@@ -40,7 +40,15 @@ RESULT = Result(
 CAR = Detection(class_id=3, name="car", confidence=0.9641, xyxy=(320.25, 103.0, 425.4, 158.75))
 
 
-@pytest.mark.parametrize("message", [Hello(), Hello(model="m", interval=5, codec="h264", framing="chunks"), End()])
+@pytest.mark.parametrize(
+    "message",
+    [
+        Hello(),
+        Hello(model="m", interval=5, codec="h264", framing="chunks"),
+        Hello(schedule="adaptive", max_interval=9),
+        End(),
+    ],
+)
 def test_client_messages_survive_the_wire(message: Hello | End) -> None:
     assert ClientMessage.validate_json(message.model_dump_json(exclude_none=True)) == message
 
@@ -53,6 +61,7 @@ def test_client_messages_survive_the_wire(message: Hello | End) -> None:
         Error(problem=Problem(title="t", status=422), fatal=False, frame=3, id="x"),
         Done(frames=1, key_frames=1, errors=0),
         RESULT,
+        RESULT.model_copy(update={"kind": "key", "reason": "cut", "change": 0.7123}),
         RESULT.model_copy(update={"detections": (CAR, CAR)}),
     ],
 )
@@ -69,6 +78,8 @@ def test_server_messages_survive_the_wire(message: Ready | Credit | Error | Done
         '{"type": "other"}',
         '{"type": "hello", "modle": "m"}',
         '{"type": "hello", "interval": 0}',
+        '{"type": "hello", "schedule": "daily"}',
+        '{"type": "hello", "schedule": "adaptive", "max_interval": 1001}',
         '{"type": "hello", "codec": "mjpeg"}',
         '{"type": "end", "now": true}',
     ],
@@ -100,6 +111,16 @@ def test_results_of_other_versions_are_understood(task: str) -> None:
     assert isinstance(read, Result)
     assert read.detections == (None if task == "detections" else (CAR,))
     assert read.segmentation is None
+
+
+def test_an_older_server_is_asked_for_nothing_that_it_does_not_know() -> None:
+    assert Hello(interval=5).model_dump(exclude_none=True).keys() == {"type", "interval", "codec", "framing"}
+
+
+def test_an_older_servers_streams_are_fixed() -> None:
+    ready = Ready(stream="s", model=MODEL, interval=10, credit=8, max_message_bytes=100).model_dump()
+    del ready["schedule"], ready["max_interval"]
+    assert Ready.model_validate(ready).schedule == "fixed"
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a/b", "../x", "a" * 65, "ü"])

@@ -30,6 +30,12 @@ def saved(image: Image.Image, form: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def textured(seed: int) -> bytes:
+    """A PNG of a scene of its own."""
+    grid = np.random.default_rng(seed).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    return saved(Image.fromarray(grid).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), "PNG")
+
+
 def moving(count: int) -> list[NDArray[np.uint8]]:
     """Frames of a grey that tells them apart, 4 steps a frame."""
     return [plain((16 + 4 * i,) * 3) for i in range(count)]

@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from keywarp.protocol import CloseCode, Credit, Done, End, Error, Hello, Result
 from keywarp.server import video
 from tests.server.conftest import Conversation, Running, Starter, eventually
-from tests.server.media import B_FRAMES, GREEN, NO_DELAY, RED, h264, jpeg, mpegts, pieces, plain, saved
+from tests.server.media import B_FRAMES, GREEN, NO_DELAY, RED, h264, jpeg, mpegts, pieces, plain, saved, textured
 
 
 def names(result: Result | Error) -> list[str]:
@@ -95,6 +95,31 @@ def test_a_new_frame_size_gives_a_key_frame(server: Running) -> None:
     ]
 
 
+def test_an_adaptive_stream_has_key_frames_where_scenes_change(server: Running) -> None:
+    hello = Hello(schedule="adaptive", interval=10, max_interval=12)
+    with server.connect("adaptive", hello) as talk:
+        ready = talk.ready
+        assert (ready.schedule, ready.interval, ready.max_interval) == ("adaptive", 10, 12)
+        answers, done = talk.stream([(i, textured(0 if i < 5 else 1)) for i in range(18)])
+    results = [a for a in answers if isinstance(a, Result)]
+    assert {r.frame: r.reason for r in results if r.reason} == {0: "start", 5: "cut", 17: "interval"}
+    assert [r.kind == "key" for r in results] == [r.reason is not None for r in results]
+    assert [r.change for r in results[:3]] == [None, 0.0, 0.0]
+    assert done.key_frames == 3
+
+
+def test_who_knows_nothing_of_schedules_gets_the_fixed_one(server: Running) -> None:
+    with server.connect("old") as talk:
+        talk.socket.send('{"type": "hello", "interval": 3}')
+        ready = json.loads(talk.socket.recv())
+        assert (ready["schedule"], ready["interval"]) == ("fixed", 3)
+        assert "max_interval" not in ready
+        talk.credit = ready["credit"]
+        answers, _ = talk.stream([(i, textured(i)) for i in range(6)])
+    assert [a.reason for a in answers if isinstance(a, Result)] == ["start", None, None, "interval", None, None]
+    assert {a.change for a in answers if isinstance(a, Result)} == {None}
+
+
 def test_after_done_the_id_is_free_at_once(server: Running) -> None:
     for _ in range(10):
         with server.connect("again", Hello()) as talk:
@@ -163,6 +188,13 @@ TEXT = b"a text file\n" * 100
         (None, say_text('{"type": "hello", "colour": "red"}'), 4400, "colour"),
         (None, say_bytes(b"\x02\0\0\0{}" + jpeg()), 4400, "expected `hello`, got a frame"),
         (None, say_text('{"type": "hello", "model": "nope"}'), 4404, "there is no model 'nope'; there are: tiny"),
+        (None, say_text('{"type": "hello", "schedule": "daily"}'), 4400, "schedule"),
+        (
+            None,
+            say_text('{"type": "hello", "max_interval": 9}'),
+            4400,
+            "`max_interval` goes with the schedule `adaptive`",
+        ),
         (Hello(), say_text('{"type": "hello"}'), 4400, "expected a frame or `end`, got `hello`"),
         (Hello(), say_text("[" * 100_000), 4400, "expected a frame or `end`"),
         (Hello(), say_bytes(b""), 4400, "at least 4 bytes"),
@@ -260,7 +292,7 @@ def test_a_connection_attaches_to_a_stream_that_exists_and_leaves_it(server: Run
     assert (info["frames"], info["connected"]) == (2, False)
 
 
-@pytest.mark.parametrize("hello", [Hello(model="other"), Hello(interval=5)])
+@pytest.mark.parametrize("hello", [Hello(model="other"), Hello(interval=5), Hello(schedule="adaptive")])
 def test_a_stream_that_exists_keeps_its_settings(server: Running, hello: Hello) -> None:
     server.http.post("/v1/streams", json={"id": "kept"})
     with server.connect("kept") as talk:

@@ -8,7 +8,7 @@ from keywarp.engines import BundleError
 from keywarp.protocol import Hello, Problem, Result, StreamInfo
 from keywarp.server import Server, Settings
 from tests.server.conftest import Running, Starter, eventually
-from tests.server.media import GREEN, jpeg
+from tests.server.media import GREEN, jpeg, textured
 from tests.tiny_bundle import tiny_bundle
 
 
@@ -58,6 +58,21 @@ def test_a_stream_is_created_fed_shown_and_deleted(server: Running) -> None:
     assert problem(server.frame(stream.id)).status == 404
 
 
+def test_an_adaptive_stream_is_created_and_shown(server: Running) -> None:
+    stream = create(server, schedule="adaptive", interval=4)
+    assert (stream.schedule, stream.interval, stream.max_interval) == ("adaptive", 4, 12)
+    results = [Result.model_validate_json(server.frame(stream.id, textured(seed)).text) for seed in (0, 0, 1)]
+    assert [r.reason for r in results] == ["start", None, "cut"]
+    assert create(server, schedule="adaptive", interval=500).max_interval == 1000
+    assert create(server).schedule == "fixed"
+
+
+def test_the_servers_schedule_is_for_streams_that_ask_for_none(start: Starter) -> None:
+    server = start(schedule="adaptive")
+    assert create(server).max_interval == 30
+    assert create(server, schedule="fixed").max_interval is None
+
+
 def test_a_bad_frame_is_answered_with_its_fault_and_the_next_becomes_a_key_frame(server: Running) -> None:
     stream = create(server).id
     assert [server.frame(stream).json()["kind"] for _ in range(2)] == ["key", "propagated"]
@@ -84,6 +99,16 @@ def test_a_body_without_a_length_is_cut_at_the_limit(server: Running) -> None:
         ("GET", "/v1/models/nope", None, 404, "there is no model 'nope'; there are: tiny"),
         ("POST", "/v1/streams", b'{"model": "nope"}', 404, "there is no model 'nope'; there are: tiny"),
         ("POST", "/v1/streams", b'{"interval": 0}', 422, "interval"),
+        ("POST", "/v1/streams", b'{"schedule": "daily"}', 422, "schedule"),
+        ("POST", "/v1/streams", b'{"schedule": "adaptive", "max_interval": 1001}', 422, "max_interval"),
+        ("POST", "/v1/streams", b'{"max_interval": 20}', 400, "goes with the schedule `adaptive`"),
+        (
+            "POST",
+            "/v1/streams",
+            b'{"schedule": "adaptive", "max_interval": 9}',
+            400,
+            "9 is below the mean interval, 10",
+        ),
         ("POST", "/v1/streams", b'{"id": "../etc"}', 422, "id"),
         ("POST", "/v1/streams", b'{"colour": "red"}', 422, "colour"),
         ("POST", "/v1/streams", b"{", 422, ""),
@@ -159,6 +184,7 @@ def test_metrics_count_frames_errors_and_stages(start: Starter) -> None:
     for line in (
         'keywarp_frames_total{kind="key",model="tiny"} 1.0',
         'keywarp_frames_total{kind="propagated",model="tiny"} 1.0',
+        'keywarp_key_frames_total{model="tiny",reason="start"} 1.0',
         'keywarp_frame_errors_total{reason="not_an_image"} 1.0',
         'keywarp_stage_seconds_count{stage="decode"} 2.0',
         'keywarp_stage_seconds_count{stage="inference"} 2.0',

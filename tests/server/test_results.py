@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from keywarp.engines.manifest import ClassInfo
-from keywarp.engines.result import Detections, FrameKind, FrameResult, Output, Segmentation
+from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, Output, Segmentation
 from keywarp.protocol import Result
 from keywarp.server.results import encode_detections, encode_result, encode_segmentation
 
@@ -46,6 +46,15 @@ def test_objects_keep_their_order_and_are_named_and_rounded() -> None:
 def test_numbers_take_no_more_digits_on_the_wire_than_they_mean() -> None:
     written = json.loads(encoded(OBJECTS).model_dump_json(), parse_float=str)["detections"][0]
     assert (written["confidence"], written["xyxy"]) == ("0.87", ["0.0", "1.01", "30.13", "40.99"])
+
+
+def test_a_key_frame_says_why_and_what_was_measured() -> None:
+    found = FrameResult(
+        3, FrameKind.KEY, 0, 48, 64, NOTHING, inference=0.02, postprocess=0.001, reason=KeyReason.CUT, change=2 / 3
+    )
+    result = encode_result(found, CLASSES, stream="s", decode=0.003, queue=0.004)
+    assert (result.reason, result.change) == ("cut", 0.6667)
+    assert (encoded(NOTHING).reason, encoded(NOTHING).change) == (None, None)
 
 
 @pytest.mark.parametrize(("output", "count"), [(OBJECTS, 2), (NOTHING, 0)])

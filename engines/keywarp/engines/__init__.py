@@ -6,6 +6,7 @@ Example:
     >>> result = session.process(frame)  # uint8 (H, W, 3), RGB
 """
 
+from keywarp.engines.adaptive import AdaptiveInterval
 from keywarp.engines.backends import AVAILABLE, Backend, BackendName, Precision, open_backend
 from keywarp.engines.bundle import Bundle, load_bundle, read_manifest, write_bundle
 from keywarp.engines.engine import Engine, KeyState
@@ -13,12 +14,13 @@ from keywarp.engines.errors import BackendError, BundleError, EngineError, Frame
 from keywarp.engines.executor import Executed, Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, OpticalFlow
-from keywarp.engines.result import Detections, FrameKind, FrameResult, Output, Segmentation
-from keywarp.engines.schedule import FixedInterval, KeySchedule
+from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, Output, Segmentation
+from keywarp.engines.schedule import FixedInterval, KeySchedule, Pacer, Placement
 from keywarp.engines.session import StreamSession
 
 __all__ = [
     "AVAILABLE",
+    "AdaptiveInterval",
     "Backend",
     "BackendError",
     "BackendName",
@@ -34,6 +36,7 @@ __all__ = [
     "FrameKind",
     "FrameOrderError",
     "FrameResult",
+    "KeyReason",
     "KeySchedule",
     "KeyState",
     "Manifest",
@@ -41,6 +44,8 @@ __all__ = [
     "MotionName",
     "OpticalFlow",
     "Output",
+    "Pacer",
+    "Placement",
     "Precision",
     "Segmentation",
     "StreamSession",

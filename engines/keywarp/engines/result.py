@@ -14,6 +14,17 @@ class FrameKind(StrEnum):
     PROPAGATED = "propagated"  # moved here from the key frame
 
 
+class KeyReason(StrEnum):
+    """Why a frame became a key frame."""
+
+    START = "start"  # the stream begins
+    GAP = "gap"  # frames before it are missing or failed
+    SIZE = "size"  # its size isn't the key frame's
+    INTERVAL = "interval"  # the schedule's interval is over
+    CHANGE = "change"  # motion explains too little of what changed since the key frame
+    CUT = "cut"  # another scene than the frame before
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
     """One class id per pixel."""
@@ -48,6 +59,8 @@ class FrameResult:
     output: Output
     inference: float  # seconds: until the network's outputs were there
     postprocess: float  # seconds: from the network's outputs to `output`
+    reason: KeyReason | None = None  # why it is a key frame; None: it isn't
+    change: float | None = None  # 0..1, what motion doesn't explain since the key frame; None: not measured
 
     @property
     def labels(self) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import FrameOrderError
 from keywarp.engines.preparation import check_frame
-from keywarp.engines.result import FrameKind, FrameResult
+from keywarp.engines.result import FrameKind, FrameResult, KeyReason
 from keywarp.engines.schedule import FixedInterval, KeySchedule
 
 
@@ -39,6 +39,7 @@ class StreamSession:
         """
         self.engine = engine
         self.schedule = schedule or FixedInterval(engine.bundle.manifest.key_interval)
+        self._pacer = self.schedule.pacer()
         self._key: _KeyFrame | None = None
         self._last = -1
 
@@ -62,10 +63,11 @@ class StreamSession:
         index = self._last + 1 if index is None else index
         if index <= self._last:
             raise FrameOrderError(f"frame {index} came after frame {self._last}: frames must come in order")
-        gap = index > self._last + 1
-        key = None if gap or self._key is None or self._key.shape != frame.shape else self._key
-        self._key = None  # until this frame has succeeded
-        if key is None or self.schedule.is_key(index, key.index):
+        forced = self._forced(frame, index)
+        key, self._key = self._key, None  # until this frame has succeeded
+        placement = self._pacer.place(frame, forced)
+        reason = forced or placement.reason
+        if key is None or reason:
             inferred, state = self.engine.key(frame)
             key = _KeyFrame(index, frame.shape, state)
         else:
@@ -80,6 +82,8 @@ class StreamSession:
             output=inferred.output,
             inference=inferred.inference,
             postprocess=inferred.postprocess,
+            reason=reason,
+            change=placement.change,
         )
 
     def interrupt(self) -> None:
@@ -89,3 +93,11 @@ class StreamSession:
     def close(self) -> None:
         """Free the key frame's features."""
         self._key = None
+
+    def _forced(self, frame: NDArray[np.uint8], index: int) -> KeyReason | None:
+        """Why nothing can be propagated to this frame."""
+        if self._last < 0:
+            return KeyReason.START
+        if self._key is None or index > self._last + 1:
+            return KeyReason.GAP
+        return KeyReason.SIZE if self._key.shape != frame.shape else None

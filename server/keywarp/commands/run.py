@@ -8,6 +8,7 @@ import typer
 from keywarp.cli.errors import CommandError
 from keywarp.commands.models import MODELS, Folder, find_bundle
 from keywarp.commands.motion import Motion, MotionOption
+from keywarp.protocol import MAX_INTERVAL, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,15 @@ def run(
     models: Folder = MODELS,
     interval: Annotated[
         int | None,
-        typer.Option(min=1, max=1000, help="Frames from one key frame to the next (default: the model's)."),
+        typer.Option(min=1, max=MAX_INTERVAL, help="Frames from one key frame to the next (default: the model's)."),
+    ] = None,
+    schedule: Annotated[
+        Schedule,
+        typer.Option(help="A key frame every INTERVAL frames, or where the content changes, INTERVAL in the mean."),
+    ] = "fixed",
+    max_interval: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_INTERVAL, help="With adaptive: the longest interval (default: 3 x INTERVAL)."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write an annotated MP4 video.", metavar="FILE")] = None,
     ndjson: Annotated[
@@ -45,10 +54,17 @@ def run(
     from keywarp.cli.report import record
     from keywarp.cli.summary import summary_table
     from keywarp.client import open_source
-    from keywarp.engines import Engine, EngineError, FixedInterval, StreamSession
-    from keywarp.protocol import ClassInfo
+    from keywarp.engines import Engine, EngineError, StreamSession
+    from keywarp.protocol import ClassInfo, StreamOptions
+    from keywarp.server.errors import BadMessageError
+    from keywarp.server.pacing import settle
 
     bundle = find_bundle(model, models)
+    options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval)
+    try:
+        pacing = settle(options, "fixed", bundle.manifest.key_interval)
+    except BadMessageError as error:
+        raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
         with open_source(source) as frames:
             engine = Engine(
@@ -59,7 +75,7 @@ def run(
                 motion=motion.value,
             )
             engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, FixedInterval(interval or bundle.manifest.key_interval))
+            session = StreamSession(engine, pacing.open())
             summary = record(
                 _results(session, frames),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
@@ -67,7 +83,7 @@ def run(
                 out=out,
                 json=ndjson,
                 total=frames.count,
-                title=f"{bundle.name}, interval {interval or bundle.manifest.key_interval}",
+                title=f"{bundle.name}, {pacing}",
             )
     except EngineError as error:
         raise CommandError(str(error)) from error

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from keywarp.commands.motion import Motion, MotionOption
+from keywarp.protocol import Schedule
 
 if TYPE_CHECKING:
     from keywarp.engines import BackendName, Precision
@@ -26,6 +27,9 @@ def serve(
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
     motion: MotionOption = Motion.NETWORK,
+    schedule: Annotated[
+        Schedule, typer.Option(help="Of key frames, for streams that ask for none: fixed, or adaptive to the content.")
+    ] = "fixed",
     max_streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 64,
     max_message: Annotated[int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.")] = 16,
     max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of one frame.")] = 4096 * 4096,
@@ -54,6 +58,7 @@ def serve(
             precision=cast("Precision", precision),
             threads=threads,
             motion=motion.value,
+            schedule=schedule,
             max_streams=max_streams,
             max_message_bytes=max_message * MEBIBYTE,
             max_pixels=max_pixels,

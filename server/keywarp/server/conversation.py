@@ -143,7 +143,9 @@ class Conversation:
             Ready(
                 stream=stream.id,
                 model=describe(stream.engine),
-                interval=stream.interval,
+                interval=stream.pacing.interval,
+                schedule=stream.pacing.schedule,
+                max_interval=stream.pacing.max_interval,
                 credit=self._credit,
                 max_message_bytes=self._service.settings.max_message_bytes,
             )
@@ -288,5 +290,12 @@ def _refuse_if_different(stream: Stream, hello: Hello) -> None:
     model = stream.engine.bundle.name
     if hello.model not in (None, model):
         raise BadMessageError(f"stream {stream.id!r} runs model {model!r}, not {hello.model[:64]!r}")
-    if hello.interval not in (None, stream.interval):
-        raise BadMessageError(f"stream {stream.id!r} has key interval {stream.interval}, not {hello.interval}")
+    pacing = stream.pacing
+    if hello.interval not in (None, pacing.interval):
+        raise BadMessageError(f"stream {stream.id!r} has key interval {pacing.interval}, not {hello.interval}")
+    if hello.schedule not in (None, pacing.schedule):
+        raise BadMessageError(f"stream {stream.id!r} has the schedule `{pacing.schedule}`, not `{hello.schedule}`")
+    if hello.max_interval not in (None, pacing.max_interval):
+        raise BadMessageError(
+            f"stream {stream.id!r} has the longest key interval {pacing.max_interval}, not {hello.max_interval}"
+        )

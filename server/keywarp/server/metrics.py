@@ -5,7 +5,7 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from keywarp.protocol import Timings
+from keywarp.protocol import Result
 
 # Seconds: from a propagated frame's post-processing to a key frame on a slow CPU.
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -27,6 +27,12 @@ class Metrics:
         self._frames = Counter(
             "keywarp_frames_total", "Frames with a result.", ("model", "kind"), registry=self._registry
         )
+        self._key_frames = Counter(
+            "keywarp_key_frames_total",
+            "Key frames with a result, by what made them key frames.",
+            ("model", "reason"),
+            registry=self._registry,
+        )
         self._errors = Counter(
             "keywarp_frame_errors_total", "Frames with an error.", ("reason",), registry=self._registry
         )
@@ -42,10 +48,12 @@ class Metrics:
             "keywarp_queue_depth", "Frames that wait for the device or run on it.", registry=self._registry
         ).set_function(queue_depth)
 
-    def frame(self, model: str, kind: str, timings: Timings) -> None:
+    def frame(self, model: str, result: Result) -> None:
         """Count one result."""
-        self._frames.labels(model, kind).inc()
-        for stage, seconds in timings:
+        self._frames.labels(model, result.kind).inc()
+        if result.reason:
+            self._key_frames.labels(model, result.reason).inc()
+        for stage, seconds in result.timings:
             self._stages.labels(stage).observe(seconds)
 
     def error(self, reason: str) -> None:

@@ -32,7 +32,7 @@ Serving = Annotated[Service, Depends(_service)]
 Id = Annotated[StreamId, Path(description="The stream's id.")]
 
 NOT_FOUND = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
-REFUSED = documented(HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+REFUSED = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 BAD_FRAME = documented(
     HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 )

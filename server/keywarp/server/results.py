@@ -14,6 +14,7 @@ from keywarp.engines.result import Detections
 from keywarp.protocol import ClientId, Detection, Region, Result, Segmentation, Timings
 
 BACKGROUND = 0
+CHANGE_DECIMALS = 4
 CONFIDENCE_DECIMALS = 4
 COORDINATE_DECIMALS = 2  # of pixels
 # Label maps are large flat areas: trying filters on each row makes them no smaller, and takes longer.
@@ -61,6 +62,8 @@ def encode_result(
         height=found.height,
         kind=found.kind.value,
         key_age=found.key_age,
+        reason=None if found.reason is None else found.reason.value,
+        change=None if found.change is None else round(found.change, CHANGE_DECIMALS),
         timings=Timings(decode=decode, queue=queue, inference=found.inference, postprocess=postprocess),
         segmentation=segmentation,
         detections=detections,

@@ -15,6 +15,7 @@ from keywarp.protocol import StreamOptions
 from keywarp.server.errors import DrainingError, InternalError, NotReadyError
 from keywarp.server.metrics import Metrics
 from keywarp.server.models import Models, find_bundles
+from keywarp.server.pacing import settle
 from keywarp.server.settings import Settings
 from keywarp.server.stream import Stream, Workshop
 from keywarp.server.streams import Streams
@@ -78,10 +79,12 @@ class Service:
         """Add a stream.
 
         Raises:
-            ServerError: See `models`, `Models.__getitem__`, `Streams.create`, `refuse_if_draining`.
+            ServerError: See `models`, `Models.__getitem__`, `settle`, `Streams.create`, `refuse_if_draining`.
         """
         self.refuse_if_draining()
-        return self.streams.create(id_, self.models[options.model], options.interval, self._workshop)
+        engine = self.models[options.model]
+        pacing = settle(options, self.settings.schedule, engine.bundle.manifest.key_interval)
+        return self.streams.create(id_, engine, pacing, self._workshop)
 
     async def step(self, items: Iterator[_Item]) -> _Item | None:
         """Run an iterator up to its next item on a thread of the pool.

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from keywarp.engines import BackendName, MotionName, Precision
+from keywarp.protocol import Schedule
 
 
 class Settings(BaseModel):
@@ -22,6 +23,7 @@ class Settings(BaseModel):
     precision: Precision = "auto"
     threads: int = Field(default=0, ge=0)  # of the inference; 0: the backend decides
     motion: MotionName = "network"  # where the flow comes from
+    schedule: Schedule = "fixed"  # of key frames, for streams that ask for none
     cache: Path | None = None  # compiled engines; None: the engine's default
 
     host: str = "127.0.0.1"

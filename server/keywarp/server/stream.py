@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from keywarp.engines import Engine, Executed, Executor, FixedInterval, FrameKind, StreamSession
+from keywarp.engines import Engine, Executed, Executor, FrameKind, StreamSession
 from keywarp.protocol import Result, StreamInfo
 from keywarp.server.errors import (
     FrameFailedError,
@@ -19,6 +19,7 @@ from keywarp.server.errors import (
     StreamGoneError,
 )
 from keywarp.server.metrics import Metrics
+from keywarp.server.pacing import Pacing
 from keywarp.server.pictures import Picture
 from keywarp.server.results import encode_result
 
@@ -48,15 +49,15 @@ class Pending:
 class Stream:
     """One stream. Frames enter by `submit` (or `skip`) in order, and each one's result is fetched by `result`."""
 
-    def __init__(self, id_: str, engine: Engine, interval: int, workshop: Workshop) -> None:
+    def __init__(self, id_: str, engine: Engine, pacing: Pacing, workshop: Workshop) -> None:
         self.id = id_
         self.engine = engine
-        self.interval = interval
+        self.pacing = pacing
         self.turn = asyncio.Lock()  # for those who feed single frames
         self.gone = asyncio.Event()
         self.gone_because = ""
         self._workshop = workshop
-        self._session = StreamSession(engine, FixedInterval(interval))
+        self._session = StreamSession(engine, pacing.open())
         self._connected = False
         self._next = 0
         self._size: tuple[int, ...] | None = None  # of the frames that the engine was last prepared for
@@ -76,7 +77,9 @@ class Stream:
         return StreamInfo(
             id=self.id,
             model=self.engine.bundle.name,
-            interval=self.interval,
+            interval=self.pacing.interval,
+            schedule=self.pacing.schedule,
+            max_interval=self.pacing.max_interval,
             connected=self._connected,
             age=time.monotonic() - self._created,
             idle=self.idle,
@@ -179,7 +182,7 @@ class Stream:
         result = await asyncio.get_running_loop().run_in_executor(self._workshop.pool, encode)
         self._frames += 1
         self._key_frames += executed.result.kind is FrameKind.KEY
-        self._workshop.metrics.frame(self.engine.bundle.name, executed.result.kind, result.timings)
+        self._workshop.metrics.frame(self.engine.bundle.name, result)
         return result
 
     async def close(self, because: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from keywarp.engines import Engine
 from keywarp.server.errors import StreamConflictError, TooManyStreamsError, UnknownStreamError
+from keywarp.server.pacing import Pacing
 from keywarp.server.stream import Stream, Workshop
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,13 @@ class Streams:
         """The stream of this id, if there is one."""
         return self._streams.get(id_)
 
-    def create(self, id_: str | None, engine: Engine, interval: int | None, workshop: Workshop) -> Stream:
+    def create(self, id_: str | None, engine: Engine, pacing: Pacing, workshop: Workshop) -> Stream:
         """Add a stream.
 
         Args:
             id_: None: a random one.
             engine: Of the stream's model.
-            interval: The key interval; None: the model's default.
+            pacing: How its key frames are placed.
             workshop: Where its frames are processed.
 
         Raises:
@@ -65,7 +66,7 @@ class Streams:
             raise StreamConflictError(f"there is already a stream {id_!r}")
         if len(self._streams) >= self._limit:
             raise TooManyStreamsError(f"the server has its {self._limit} streams: delete one, or try again later")
-        stream = Stream(id_, engine, interval or engine.bundle.manifest.key_interval, workshop)
+        stream = Stream(id_, engine, pacing, workshop)
         self._streams[id_] = stream
         return stream
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from keywarp.cli.report import record
 from keywarp.cli.summary import summary_table
 from keywarp.client import DEFAULT_SERVER, Client, open_source
-from keywarp.protocol import Codec
+from keywarp.protocol import MAX_INTERVAL, Codec, Schedule
 
 
 def stream(
@@ -27,7 +27,27 @@ def stream(
     interval: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1000, help="Frames from one key frame to the next (default: the model's).", show_default=False
+            min=1,
+            max=MAX_INTERVAL,
+            help="Frames from one key frame to the next (default: the model's).",
+            show_default=False,
+        ),
+    ] = None,
+    schedule: Annotated[
+        Schedule | None,
+        typer.Option(
+            help="A key frame every INTERVAL frames, or where the content changes, INTERVAL in the mean (default: the "
+            "server's).",
+            show_default=False,
+        ),
+    ] = None,
+    max_interval: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_INTERVAL,
+            help="With adaptive: the longest interval (default: 3 x INTERVAL).",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[
@@ -63,6 +83,8 @@ def stream(
                 frames if codec == "image" else source,
                 model=model,
                 interval=interval,
+                schedule=schedule,
+                max_interval=max_interval,
                 codec=codec,
                 in_flight=in_flight,
                 quality=quality,
@@ -70,6 +92,7 @@ def stream(
             )
         )
         ready = results.ready
+        adaptive = "" if ready.schedule == "fixed" else f"{ready.schedule} "
         summary = record(
             results,
             classes=ready.model.classes,
@@ -77,7 +100,7 @@ def stream(
             out=out,
             json=ndjson,
             total=frames.count,
-            title=f"{ready.model.name}, interval {ready.interval}",
+            title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
         )
     if summary_json:
         typer.echo(json.dumps(summary.as_dict()))

@@ -16,7 +16,7 @@ from keywarp.client.frames import Source
 from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
-from keywarp.protocol import ClientId, Codec, CreateStream, ModelInfo, StreamInfo
+from keywarp.protocol import ClientId, Codec, CreateStream, ModelInfo, Schedule, StreamInfo
 
 T = TypeVar("T")
 
@@ -69,7 +69,13 @@ class AsyncClient:
         return await self._do(calls.stream_info(stream_id))
 
     async def create_stream(
-        self, stream_id: str | None = None, *, model: str | None = None, interval: int | None = None
+        self,
+        stream_id: str | None = None,
+        *,
+        model: str | None = None,
+        interval: int | None = None,
+        schedule: Schedule | None = None,
+        max_interval: int | None = None,
     ) -> StreamInfo:
         """Make a stream to send single frames to with `infer`.
 
@@ -77,11 +83,18 @@ class AsyncClient:
             stream_id: Its name; None lets the server choose.
             model: The model's name; None is the server's default.
             interval: Frames from one key frame to the next; None is the model's default.
+            schedule: `fixed`, or `adaptive`: key frames where the content changes, `interval` being the mean; None is
+                the server's default.
+            max_interval: With `adaptive`: frames from one key frame to the next at most; None is 3 x `interval`.
 
         Raises:
-            ApiError: There is no such model (404), the name is taken (409), or there are too many streams (429).
+            ApiError: There is no such model (404), the name is taken (409), the intervals don't go together (400), or
+                there are too many streams (429).
         """
-        return await self._do(calls.create_stream(CreateStream(id=stream_id, model=model, interval=interval)))
+        options = CreateStream(
+            id=stream_id, model=model, interval=interval, schedule=schedule, max_interval=max_interval
+        )
+        return await self._do(calls.create_stream(options))
 
     async def delete_stream(self, stream_id: str) -> None:
         """Free a stream.
@@ -125,6 +138,8 @@ class AsyncClient:
         *,
         model: str | None = None,
         interval: int | None = None,
+        schedule: Schedule | None = None,
+        max_interval: int | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -141,6 +156,8 @@ class AsyncClient:
             source: What `open_source` takes, or what it gave.
             model: As in `Client.stream`, and so are all that follow.
             interval: Frames.
+            schedule: `fixed` or `adaptive`.
+            max_interval: Frames.
             codec: `image`, `h264` or `mpegts`.
             in_flight: Frames.
             quality: Of the JPEGs, 1 to 100.
@@ -148,7 +165,18 @@ class AsyncClient:
             decode: Whether to decode here too, with `h264` and `mpegts`.
             stream_id: The stream's name on the server.
         """
-        plan = StreamPlan(model, interval, codec, in_flight, quality, on_error, decode, stream_id)
+        plan = StreamPlan(
+            model=model,
+            interval=interval,
+            schedule=schedule,
+            max_interval=max_interval,
+            codec=codec,
+            in_flight=in_flight,
+            quality=quality,
+            on_error=on_error,
+            decode=decode,
+            stream_id=stream_id,
+        )
         return AsyncResultStream(self.server, source, plan, self._timeout)
 
     async def close(self) -> None:

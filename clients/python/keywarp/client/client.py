@@ -15,7 +15,7 @@ from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
 from keywarp.client.streaming import ResultStream
-from keywarp.protocol import ClientId, Codec, CreateStream, ModelInfo, StreamInfo
+from keywarp.protocol import ClientId, Codec, CreateStream, ModelInfo, Schedule, StreamInfo
 
 T = TypeVar("T")
 
@@ -68,7 +68,13 @@ class Client:
         return self._do(calls.stream_info(stream_id))
 
     def create_stream(
-        self, stream_id: str | None = None, *, model: str | None = None, interval: int | None = None
+        self,
+        stream_id: str | None = None,
+        *,
+        model: str | None = None,
+        interval: int | None = None,
+        schedule: Schedule | None = None,
+        max_interval: int | None = None,
     ) -> StreamInfo:
         """Make a stream to send single frames to with `infer`.
 
@@ -76,11 +82,18 @@ class Client:
             stream_id: Its name; None lets the server choose.
             model: The model's name; None is the server's default.
             interval: Frames from one key frame to the next; None is the model's default.
+            schedule: `fixed`, or `adaptive`: key frames where the content changes, `interval` being the mean; None is
+                the server's default.
+            max_interval: With `adaptive`: frames from one key frame to the next at most; None is 3 x `interval`.
 
         Raises:
-            ApiError: There is no such model (404), the name is taken (409), or there are too many streams (429).
+            ApiError: There is no such model (404), the name is taken (409), the intervals don't go together (400), or
+                there are too many streams (429).
         """
-        return self._do(calls.create_stream(CreateStream(id=stream_id, model=model, interval=interval)))
+        options = CreateStream(
+            id=stream_id, model=model, interval=interval, schedule=schedule, max_interval=max_interval
+        )
+        return self._do(calls.create_stream(options))
 
     def delete_stream(self, stream_id: str) -> None:
         """Free a stream.
@@ -124,6 +137,8 @@ class Client:
         *,
         model: str | None = None,
         interval: int | None = None,
+        schedule: Schedule | None = None,
+        max_interval: int | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -141,6 +156,9 @@ class Client:
             source: What `open_source` takes, or what it gave.
             model: The model's name; None is the server's default.
             interval: Frames from one key frame to the next; None is the model's default.
+            schedule: `fixed`, or `adaptive`: key frames where the content changes, `interval` being the mean; None is
+                the server's default.
+            max_interval: With `adaptive`: frames from one key frame to the next at most; None is 3 x `interval`.
             codec: `image` sends each frame as a JPEG. `h264` sends a file's H.264 packets, and `mpegts` an MPEG
                 transport stream, as they are: nothing is decoded or compressed again.
             in_flight: Frames that may wait for their results at a time (codec `image`; with the others the server's
@@ -156,7 +174,18 @@ class Client:
             ConnectError: No server answers.
             StreamError: The server doesn't take the stream; `keywarp.client.errors` lists the reasons.
         """
-        plan = StreamPlan(model, interval, codec, in_flight, quality, on_error, decode, stream_id)
+        plan = StreamPlan(
+            model=model,
+            interval=interval,
+            schedule=schedule,
+            max_interval=max_interval,
+            codec=codec,
+            in_flight=in_flight,
+            quality=quality,
+            on_error=on_error,
+            decode=decode,
+            stream_id=stream_id,
+        )
         return ResultStream(self.server, source, plan, self._timeout)
 
     def close(self) -> None:

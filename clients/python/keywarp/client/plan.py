@@ -14,7 +14,7 @@ from keywarp.client.payloads import H264Payloads, ImagePayloads, Payload, Payloa
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike, open_source
 from keywarp.client.videos import VideoSource
-from keywarp.protocol import Codec, Hello
+from keywarp.protocol import Codec, Hello, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,8 @@ class StreamPlan:
 
     model: str | None
     interval: int | None
+    schedule: Schedule | None
+    max_interval: int | None
     codec: Codec
     in_flight: int
     quality: int
@@ -37,7 +39,13 @@ class StreamPlan:
 
     def hello(self) -> Hello:
         """Make the first message."""
-        return Hello(model=self.model, interval=self.interval, codec=self.codec)
+        return Hello(
+            model=self.model,
+            interval=self.interval,
+            schedule=self.schedule,
+            max_interval=self.max_interval,
+            codec=self.codec,
+        )
 
 
 class Feed:

@@ -3,6 +3,7 @@
 from keywarp.protocol.closing import CloseCode
 from keywarp.protocol.framing import FrameHeader, FramingError, pack, unpack
 from keywarp.protocol.messages import (
+    MAX_INTERVAL,
     SUBPROTOCOL,
     ClassInfo,
     ClientId,
@@ -21,6 +22,7 @@ from keywarp.protocol.messages import (
     Ready,
     Region,
     Result,
+    Schedule,
     Segmentation,
     ServerMessage,
     StreamInfo,
@@ -29,6 +31,7 @@ from keywarp.protocol.messages import (
 )
 
 __all__ = [
+    "MAX_INTERVAL",
     "SUBPROTOCOL",
     "ClassInfo",
     "ClientId",
@@ -50,6 +53,7 @@ __all__ = [
     "Ready",
     "Region",
     "Result",
+    "Schedule",
     "Segmentation",
     "ServerMessage",
     "StreamInfo",

@@ -22,11 +22,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 SUBPROTOCOL = "keywarp.v1"
+MAX_INTERVAL = 1000  # frames, of any kind of key interval
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClientId = Annotated[str, Field(max_length=128)] | int
 Kind = Literal["key", "propagated"]
 Codec = Literal["image", "h264", "mpegts"]
+Schedule = Literal["fixed", "adaptive"]
 
 
 class Message(BaseModel):
@@ -71,7 +73,9 @@ class StreamInfo(Message):
 
     id: str
     model: str
-    interval: int
+    interval: int  # from one key frame to the next; with the schedule `adaptive` in the mean
+    schedule: str = "fixed"
+    max_interval: int | None = None  # `adaptive` only: frames from one key frame to the next at most
     connected: bool
     age: float  # seconds since it was created
     idle: float  # seconds since its last frame
@@ -142,6 +146,8 @@ class Result(Message):
     height: int
     kind: Kind
     key_age: int  # frames since the key frame; 0 on a key frame
+    reason: str | None = None  # why it is a key frame: start, gap, size, interval, change, cut
+    change: float | None = None  # 0..1, what motion doesn't explain since the key frame, where that was measured
     timings: Timings
     segmentation: Segmentation | None = None
     detections: tuple[Detection, ...] | None = None  # the most certain first; empty where nothing was found
@@ -155,7 +161,9 @@ class StreamOptions(Request):
     """What a stream is asked to do."""
 
     model: str | None = None  # None: the server's default
-    interval: int | None = Field(default=None, ge=1, le=1000)  # None: the model's default
+    interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # None: the model's default
+    schedule: Schedule | None = None  # `adaptive`: interval is the mean; None: the server's default
+    max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # `adaptive` only; None: 3 x interval
 
 
 class CreateStream(StreamOptions):
@@ -189,6 +197,8 @@ class Ready(Message):
     stream: str
     model: ModelInfo
     interval: int
+    schedule: str = "fixed"
+    max_interval: int | None = None  # `adaptive` only
     credit: int
     max_message_bytes: int
 

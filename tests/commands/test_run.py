@@ -1,0 +1,51 @@
+"""`--schedule` of the commands that run an engine."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.commands.test_models import keywarp
+from tests.engines.scenes import scene
+from tests.tiny_bundle import tiny_bundle
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """A folder of six frames, with a cut before the fifth."""
+    folder = tmp_path / "film"
+    folder.mkdir()
+    for index in range(6):
+        Image.fromarray(scene(0 if index < 4 else 1)).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reasons"),
+    [
+        ("fixed", ["start", None, None, "interval", None, None]),
+        ("adaptive", ["start", None, None, None, "cut", None]),
+    ],
+)
+def test_run_places_key_frames_by_the_schedule_that_it_is_told(
+    schedule: str, reasons: list[str | None], film: Path, tmp_path: Path
+) -> None:
+    bundle, results = tiny_bundle(tmp_path / "tiny"), tmp_path / "r.ndjson"
+    ran = keywarp("run", film, "--model", bundle.path, "--schedule", schedule, "--interval", "3", "--json", results)
+    assert ran.returncode == 0, ran.stderr
+    assert [json.loads(line)["reason"] for line in results.read_text().splitlines()] == reasons
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--schedule", "daily"], "adaptive"),
+        (["--max-interval", "20"], "goes with the schedule"),
+        (["--schedule", "adaptive", "--max-interval", "9"], "is below"),
+    ],
+)
+def test_schedules_that_make_no_sense_are_wrong_use(options: list[str], says: str, film: Path, tmp_path: Path) -> None:
+    ran = keywarp("run", film, "--model", tiny_bundle(tmp_path / "tiny").path, *options)
+    assert ran.returncode == 2
+    assert says in ran.stderr
