@@ -1,53 +1,85 @@
+from collections import Counter
+from itertools import pairwise
+
 import numpy as np
+import pytest
 
-from keywarp.datasets import IGNORE, Augmentation, Clip, LabelledClip, MadeMotion, PairSampler
-from tests.datasets.clips import moving_square
-
-EXACT = Augmentation(64, 96, zoom=(1, 1), gain=0, tint=0, flip=0)
+from keywarp.datasets import Augmentation, Clip, ClipFlows, LabelledClip, MadeMotion, move
+from tests.datasets.clips import textured
 
 
-def numbered(frames: int, cut: int) -> LabelledClip:
+def numbered(frames: int, *cuts: int) -> LabelledClip:
     """A clip whose pixels hold their frame's number."""
     pictures = np.broadcast_to(np.arange(frames, dtype=np.uint8)[:, None, None, None], (frames, 16, 16, 3)).copy()
-    return LabelledClip(Clip("numbered", pictures, (range(cut), range(cut, frames))), pictures[..., 0] % 2)
+    bounds = [0, *cuts, frames]
+    shots = tuple(range(a, b) for a, b in pairwise(bounds))
+    return LabelledClip(Clip("numbered", pictures, shots), pictures[..., 0] % 2)
 
 
-def test_pairs_stay_within_a_shot_and_at_most_nine_frames_apart() -> None:
-    sampler = PairSampler([numbered(40, 12)], Augmentation(16, 16, (1, 1), 0, 0, 0), seed=0)
-    batch = sampler.labelled(0, 400)
-    current, key = batch.current[:, 0, 0, 0].astype(int), batch.key[:, 0, 0, 0].astype(int)
-    gaps = current - key
-    assert set(gaps) == set(range(10))
-    assert ((current < 12) == (key < 12)).all()
-    assert np.array_equal(batch.propagated, gaps > 0)
-    assert (batch.labels[:, 0, 0] == current % 2).all()
+def test_the_gap_is_uniform_in_0_to_9() -> None:
+    source, random = numbered(250), np.random.default_rng(0)
+    pairs = [source.pair(random) for _ in range(5000)]
+    inside = [pair.gap for pair in pairs if pair.current[0, 0, 0] >= 9]
+    counts = Counter(inside)
+    assert set(counts) == set(range(10))
+    for count in counts.values():  # 4800 / 10; the standard deviation is 21
+        assert count == pytest.approx(len(inside) / 10, abs=90)
 
 
-def test_without_augmentation_a_sample_is_the_frame() -> None:
-    source = moving_square()
-    batch = PairSampler([source], EXACT, seed=0).labelled(0, 4)
-    for image, labels in zip(batch.current, batch.labels, strict=True):
-        index = next(i for i, frame in enumerate(source.clip.frames) if np.array_equal(frame, image))
-        np.testing.assert_array_equal(labels, source.labels[index])
+def test_pairs_stay_within_a_shot_and_are_as_far_apart_as_they_say() -> None:
+    source, random = numbered(40, 3, 12), np.random.default_rng(0)
+    seen = set()
+    for _ in range(600):
+        pair = source.pair(random)
+        current, key = int(pair.current[0, 0, 0]), int(pair.key[0, 0, 0])
+        assert current - key == pair.gap
+        assert source.clip.shot_of(current) == source.clip.shot_of(key)
+        assert pair.truth.labels is not None
+        assert (pair.truth.labels == current % 2).all()
+        seen.add((current, key))
+    assert {(0, 0), (2, 0), (11, 3), (39, 30)} <= seen
 
 
-def test_labels_follow_zoom_crop_and_mirror() -> None:
-    sampler = PairSampler([moving_square()], Augmentation(48, 64, (0.7, 1.4), gain=0, tint=0), seed=1)
-    batch = sampler.labelled(0, 16)
-    white = batch.current.min(axis=3) > 250
-    known = batch.labels != IGNORE
-    assert (white == (batch.labels == 1))[known].mean() > 0.97
+def test_without_a_gap_a_pair_is_one_frame() -> None:
+    source, random = numbered(40), np.random.default_rng(0)
+    for _ in range(50):
+        pair = source.pair(random, max_gap=0)
+        assert pair.gap == 0
+        assert np.array_equal(pair.current, pair.key)
 
 
-def test_what_is_outside_the_frame_is_ignored() -> None:
-    batch = PairSampler([moving_square()], Augmentation(96, 128, (1, 1)), seed=0).labelled(0, 1)
-    assert (batch.labels[0, :16] == IGNORE).all()
-    assert (batch.labels[0, 17:79, 17:111] != IGNORE).all()
+def test_a_snippet_ends_with_its_labelled_frame_and_begins_within_the_shot() -> None:
+    source = numbered(9, 4)
+    found = [([int(frame[0, 0, 0]) for frame in s.frames], s.truth.labels) for s in source.snippets(3)]
+    assert [frames for frames, _ in found] == [
+        [0], [0, 1], [0, 1, 2], [1, 2, 3], [4], [4, 5], [4, 5, 6], [5, 6, 7], [6, 7, 8],
+    ]  # fmt: skip
+    assert all(labels is not None and (labels == frames[-1] % 2).all() for frames, labels in found)
+    assert len(source) == len(found)
 
 
-def test_equal_seeds_draw_equal_batches() -> None:
-    first, second = (
-        PairSampler([moving_square()], Augmentation(32, 48), seed=7).flows(0, 3, 0.5, MadeMotion()) for _ in "ab"
-    )
-    np.testing.assert_array_equal(first.flow, second.flow)
-    np.testing.assert_array_equal(first.key, second.key)
+@pytest.mark.parametrize("made_share", [0.0, 1.0])
+def test_motion_of_clips_leads_from_the_current_image_to_the_key(made_share: float) -> None:
+    panorama = textured(96, 168)
+    frames = np.stack([panorama[:, 2 * n : 2 * n + 144] for n in range(12)])
+    clip = LabelledClip(Clip("pan", frames, (range(12),)), frames[..., 0])
+    flows = ClipFlows([clip], Augmentation(64, 96, (0.7, 1.2)), made_share, MadeMotion(shift=4))
+    random = np.random.default_rng(3)
+    moved, still = [], []
+    for _ in range(12):
+        pair = flows.flow_pair(random)
+        assert pair.flow.shape == (64, 96, 2)
+        current, key = pair.current.astype(np.float32), pair.key.astype(np.float32)
+        inside = move(np.ones_like(key), pair.flow) > 0.99
+        moved.append(np.abs(move(key, pair.flow) - current)[inside].mean())
+        still.append(np.abs(key - current).mean())
+    assert np.mean(moved) < 0.6 * np.mean(still)
+
+
+def test_clips_of_more_weight_are_sampled_more() -> None:
+    light, heavy = numbered(40), LabelledClip(numbered(40).clip, numbered(40).labels, weight=3)
+    heavy.clip.frames[:] += 100
+    flows = ClipFlows([light, heavy], Augmentation(16, 16, (1, 1), 0, 0, 0), 0.0, MadeMotion())
+    random = np.random.default_rng(0)
+    bright = [flows.flow_pair(random).current[0, 0, 0] >= 100 for _ in range(200)]
+    assert np.mean(bright) == pytest.approx(0.75, abs=0.1)

@@ -1,5 +1,6 @@
 """The exported detector through streams, against the same networks in PyTorch."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,16 @@ def test_the_stream_finds_what_pytorch_finds(backend: BackendName, bundle: Path,
         assert len(want.scores) > 10
         assert abs(len(result.detections.confidence) - len(want.scores)) <= 2
         assert same(result, want) > 0.9
+
+
+def test_a_detectors_own_regions_are_in_the_bundle(tmp_path: Path) -> None:
+    regions = RegionOptions(
+        anchor_scales=(2.0, 4.0), anchor_ratios=(1.0,), pooling=3, proposals=40, box_std=(1, 1, 1, 1)
+    )
+    export_network(build_network(replace(OPTIONS, regions=regions)).eval(), CARD, tmp_path / "own")
+    settings = load_bundle(tmp_path / "own").manifest.detection
+    assert isinstance(settings, RegionDetection)
+    assert {name: getattr(settings, name) for name in asdict(regions)} == asdict(regions)
 
 
 def test_propagation_changes_the_result() -> None:

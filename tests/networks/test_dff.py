@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import torch
 from keywarp.networks import (
     Checkpoint,
     CheckpointError,
+    DetectionNetwork,
+    FlowNetInception,
     ModelCard,
     NetworkOptions,
     SegmentationNetwork,
@@ -14,6 +17,7 @@ from keywarp.networks import (
     load_checkpoint,
     save_checkpoint,
 )
+from keywarp.networks.regions import RegionOptions
 
 OPTIONS = NetworkOptions(classes=3, blocks=(1, 1, 1, 0), channels=8, flow="flownet_inception")
 
@@ -69,6 +73,34 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert (loaded.options, loaded.card) == (OPTIONS, card())
     for name, tensor in loaded.network().state_dict().items():
         assert torch.equal(tensor, network.state_dict()[name])
+
+
+def test_a_detectors_regions_and_the_widths_come_back(tmp_path: Path) -> None:
+    regions = RegionOptions(anchor_scales=(2, 4), anchor_ratios=(1,), pooling=3, box_std=(1, 1, 1, 1), proposals=50)
+    options = replace(OPTIONS, task="detection", width=0.25, flow_share=0.5, refinement=(8, 8, 8, 8), regions=regions)
+    save_checkpoint(Checkpoint(options, card(), build_network(options).state_dict()), tmp_path / "c.pt")
+    loaded = load_checkpoint(tmp_path / "c.pt")
+    assert loaded.options == options
+    network = loaded.network()
+    recognition, flow = network.recognition, network.flow
+    assert isinstance(flow, FlowNetInception)
+    assert flow.conv2.outputs == 32
+    assert isinstance(recognition, DetectionNetwork)
+    assert recognition.backbone.conv1.weight.shape[0] == 16
+    assert recognition.regions == regions
+
+
+def test_a_checkpoint_from_before_there_were_widths_and_regions_is_still_read(tmp_path: Path) -> None:
+    network = build_network(OPTIONS)
+    save_checkpoint(Checkpoint(OPTIONS, card(), network.state_dict()), tmp_path / "c.pt")
+    content = torch.load(tmp_path / "c.pt", weights_only=True)
+    description = json.loads(content["description"])
+    for added in ("width", "flow_share", "regions"):
+        del description["options"][added]
+    torch.save({**content, "description": json.dumps(description)}, tmp_path / "old.pt")
+    loaded = load_checkpoint(tmp_path / "old.pt")
+    assert loaded.options == OPTIONS
+    loaded.network()
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

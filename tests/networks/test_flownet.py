@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from keywarp.networks.flownet import FLOW_NETWORKS, FlowNet, FlowNetHalf, FlowNetInception, FlowNetwork
+from keywarp.networks.flownet import (
+    FLOW_NETWORKS,
+    FlowNet,
+    FlowNetHalf,
+    FlowNetInception,
+    FlowNetwork,
+    FlowNetworkBuilder,
+)
 from keywarp.networks.maps import FeatureMap
 
 Builder = Callable[[Sequence[FeatureMap]], FlowNetwork]
@@ -79,6 +86,24 @@ def test_every_layer_has_the_channels_and_strides_of_its_table(
         getattr(network, name).register_forward_hook(lambda _m, _i, output, name=name: remember(name, output))
     network(image, image)
     assert found == table
+
+
+@pytest.mark.parametrize(
+    ("build", "table"), [(FlowNet, TABLE_6), (FlowNetHalf, TABLE_7), (FlowNetInception, TABLE_8)], ids=FLOW_NETWORKS
+)
+def test_a_share_of_the_channels_is_of_every_layer(
+    build: FlowNetworkBuilder, table: dict[str, tuple[int, int]]
+) -> None:
+    with torch.device("meta"):
+        network = build(SMALL, share=0.25)
+        motion = network(*half_size_pair(97, 131))
+    for name, (channels, _) in table.items():
+        if name.startswith("conv"):
+            layers = [m for m in getattr(network, name).modules() if isinstance(m, torch.nn.Conv2d)]
+            outputs = getattr(getattr(network, name), "outputs", layers[-1].out_channels)
+            assert outputs == channels // 4, name
+    assert motion.scales[0].shape == (1, 8, 7, 9)
+    assert motion.flow.shape == (1, 2, 7, 9)
 
 
 @every_network

@@ -46,6 +46,15 @@ def test_the_depth_is_the_names(build: Callable[[int], ResNetFeatures], blocks: 
     assert sum(len(stage) for stage in (network.layer1, network.layer2, network.layer3, network.layer4)) == blocks
 
 
+def test_a_share_of_the_width_is_a_share_of_all_channels_but_those_of_the_map() -> None:
+    with torch.device("meta"):
+        network = ResNetFeatures(ResNetOptions((1, 1, 1, 1), channels=24, width=0.25))
+        features = network(torch.zeros(1, 3, 64, 96))
+    assert network.conv1.out_channels == 16
+    assert [block.outputs for block in network.bottlenecks()] == [64, 128, 256, 512]
+    assert features.shape == (1, 24, 4, 6)
+
+
 def test_a_network_may_end_within_conv4() -> None:
     with torch.device("meta"):
         network = resnet50_conv4_features(16, conv4_blocks=2)

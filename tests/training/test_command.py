@@ -1,5 +1,41 @@
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from keywarp.networks import load_checkpoint
+from keywarp.training.command import train
+from tests.training.recipes import FEATURES, VIDEOS, write_recipe
+from tests.training.torchrun import torchrun
+
+Invoke = Callable[..., tuple[int, str, str]]
+KEPT = Path(".cache/keywarp/square/checkpoint.pt")
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
+    """Run `keywarp train` with the given arguments: exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(train)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        result = CliRunner().invoke(app, arguments)
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+def sentence(err: str) -> str:
+    """The one line that an error is."""
+    [line] = err.strip().splitlines()
+    return line
 
 
 def test_the_commands_load_without_torch() -> None:
@@ -18,3 +54,109 @@ def test_without_torch_a_sentence_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("Training needs torch: pip install 'keywarp[train]'")
+
+
+def test_a_recipe_is_trained_and_its_accuracy_printed(invoke: Invoke, tmp_path: Path) -> None:
+    write_recipe(tmp_path, VIDEOS)
+    status, out, err = invoke("square.toml", "--json")
+    assert status == 0, err
+    assert "training segmentation dff: 2/2" in err
+    result = json.loads(out)
+    assert result["checkpoint"] == str(KEPT)
+    assert list(result["accuracy"]) == ["held-out"]
+    assert len(result["accuracy"]["held-out"]["propagated"]["by_age"]) == 4
+
+    status, again, err = invoke("square.toml", "--json")
+    assert status == 0
+    assert "training" not in err
+    assert json.loads(again) == result
+
+    status, out, _ = invoke("square.toml")
+    assert status == 0
+    assert "mean over key ages" in out
+    assert out.rstrip().endswith(f"Checkpoint: {KEPT}")
+
+
+def test_variants_are_trained_from_the_checkpoint_of_the_first(invoke: Invoke, tmp_path: Path) -> None:
+    write_recipe(tmp_path, VIDEOS)
+    status, _, err = invoke("square.toml", "--variant", "frame", "--work", "frame")
+    assert status == 0, err
+    assert "training segmentation frame: 2/2" in err
+
+    status, _, err = invoke("square.toml", "--variant", "fix_n", "--work", "fixed")
+    assert status == 1
+    assert sentence(err).startswith("Error: the variant fix_n starts from networks that were trained on single frames")
+
+    status, _, err = invoke("square.toml", "--variant", "fix_n", "--start", "frame/checkpoint.pt", "--work", "fixed")
+    assert status == 0, err
+    first, second = (load_checkpoint(tmp_path / name / "checkpoint.pt").weights for name in ("frame", "fixed"))
+    assert all(torch.equal(second[name], first[name]) for name in first if name.startswith("recognition."))
+
+    status, _, err = invoke("square.toml", "--variant", "copy", "--start", "none.pt", "--work", "copied")
+    assert status == 1
+    assert sentence(err) == "Error: can't read the checkpoint none.pt: No such file or directory"
+
+
+def test_a_seed_can_be_chosen(invoke: Invoke, tmp_path: Path) -> None:
+    write_recipe(tmp_path, VIDEOS)
+    for seed, work in (("0", "a"), ("1", "b")):
+        assert invoke("square.toml", "--seed", seed, "--work", work)[0] == 0
+    weights = [load_checkpoint(tmp_path / w / "checkpoint.pt").weights["flow.flow.weight"] for w in ("a", "b")]
+    assert not torch.equal(*weights)
+    status, _, err = invoke("square.toml", "--seed", "1", "--work", "a")
+    assert status == 1
+    assert sentence(err).endswith("delete it to start anew")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
+    write_recipe(tmp_path, VIDEOS)
+    status, _, err = invoke("square.toml", "--device", "cuda")
+    assert status == 1
+    assert sentence(err) == "Error: there is no CUDA device here: use --device cpu"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ('kind = "videos"\ntrain = "none"\nevaluate = "none"\nclasses = [["square", [255, 255, 255]]]', "none"),
+        ('kind = "cityscapes"\nroot = "none"', "none"),
+        ('kind = "imagenet"\nroot = "none"', "none"),
+    ],
+    ids=["videos", "cityscapes", "imagenet"],
+)
+def test_a_missing_data_set_is_one_sentence(data: str, message: str, invoke: Invoke, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, f"[data]\n{data}\n")
+    if "imagenet" in data:
+        path.write_text(path.read_text().replace("seed = 0", 'seed = 0\ntask = "detection"'))
+    status, _, err = invoke("square.toml")
+    assert status == 1
+    assert sentence(err).startswith("Error: ")
+    assert message in err
+
+
+def test_a_wrong_recipe_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("name = 1")
+    status, _, err = invoke("r.toml")
+    assert status == 1
+    assert sentence(err).startswith("Error: r.toml is not a recipe: name: ")
+
+
+def test_torchrun_trains_the_same_networks_in_two_processes(invoke: Invoke, tmp_path: Path) -> None:
+    write_recipe(tmp_path, VIDEOS)
+    assert invoke("square.toml", "--work", "alone", "--precision", "fp32")[0] == 0
+    command = str(Path(sys.executable).with_name("keywarp"))
+    options = ("--work", "shared", "--device", "cpu", "--precision", "fp32")
+    told = torchrun("--no-python", command, "train", "square.toml", *options, folder=tmp_path)
+    assert told.count("training segmentation dff: 2/2") == 1
+    assert told.count("Checkpoint: shared/checkpoint.pt") == 1
+    one, two = (load_checkpoint(tmp_path / work / "checkpoint.pt").weights for work in ("alone", "shared"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_feature_network_from_scratch_is_trained_by_the_command(invoke: Invoke, tmp_path: Path) -> None:
+    write_recipe(tmp_path, VIDEOS, FEATURES)
+    status, _, err = invoke("square.toml")
+    assert status == 0, err
+    assert "training features: 3/3" in err

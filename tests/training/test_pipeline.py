@@ -1,60 +1,37 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
+import torch
 
 from keywarp.datasets import Image
+from keywarp.datasets.batches import Share
 from keywarp.datasets.labels import Evidence
-from keywarp.networks import load_checkpoint
-from keywarp.training.command import train
-from tests.datasets.clips import moving_square
-from tests.datasets.test_clips import write_video
+from keywarp.networks import (
+    Checkpoint,
+    SplitNetwork,
+    load_checkpoint,
+    revive_batch_norms,
+    save_checkpoint,
+)
+from keywarp.networks.checkpoint import build_recognition
+from keywarp.training import pipeline
+from keywarp.training.compute import Compute
+from keywarp.training.errors import ComputeError, RecipeError, ResumeError, TrainingError
+from keywarp.training.joint import FrameLoss, PairLoss
+from keywarp.training.pipeline import Trainer, network_options, run
+from keywarp.training.recipe import Recipe, read_recipe
+from keywarp.training.reporting import Journal, Silence
+from keywarp.training.variants import Variant
+from tests.training.recipes import FEATURES, TAUGHT, VIDEOS, write_recipe
+from tests.training.tiny import moved_parts
 
-RECIPE = """
-name = "square"
-version = "0.1.0"
-license = "Apache-2.0"
-key_interval = 4
-seed = 0
-
-classes = [
-    { name = "background", color = [0, 0, 0] },
-    { name = "square", color = [255, 255, 255], categories = [1], accept = 0.4 },
-]
-image = { short_side = 64, long_side = 96 }
-network = { channels = 8, conv4_blocks = 1 }
-
-[teacher]
-threshold = 0.2
-model = { ecosystem = "npm", package = "none@1.0", member = "none", sha256 = "SHA" }
-
-[[clips]]
-name = "square"
-source = "VIDEO"
-grids = [[1, 1]]
-holdout = 0.5
-
-[flow]
-steps = 2
-batch = 2
-learning_rate = 1e-4
-made_share = 0.5
-crop = { height = 32, width = 32, zoom = [0.5, 0.5] }
-
-[joint]
-steps = 2
-batch = 2
-features_rate = 1e-4
-flow_rate = 1e-4
-new_rate = 1e-3
-weight_decay = 1e-4
-frozen_stages = 2
-crop = { height = 48, width = 64, zoom = [1, 1] }
-""".replace("SHA", "0" * 64)
+HERE = Compute()
+Trained = Callable[..., Checkpoint]
 
 
 def white(frame: Image) -> Evidence:
@@ -62,62 +39,220 @@ def white(frame: Image) -> Evidence:
     return np.asarray(frame.min(axis=2) > 200, np.float32)[None]
 
 
-@pytest.fixture
-def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    """Run `keywarp train` with the given arguments: exit status, stdout, stderr."""
+class Notes(Silence):
+    """A reporter that remembers the stages."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.steps = 0
+
+    def stage(self, name: str, total: int) -> None:
+        self.stages.append(f"{name} {total}")
+
+    def step(self, done: int | None = None, note: str = "") -> None:  # noqa: ARG002
+        self.steps += 1
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keywarp.training.material.teacher", lambda *_: white)
-    app = typer.Typer()
-    app.command()(train)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        result = CliRunner().invoke(app, arguments)
-        return result.exit_code, result.stdout, result.stderr
-
-    return run
+    monkeypatch.setattr("keywarp.training.taught.teacher", lambda *_: white)
+    return tmp_path
 
 
-def write_recipe(folder: Path) -> None:
-    write_video(folder / "v.mp4", moving_square(frames=12).clip.frames)
-    (folder / "square.toml").write_text(RECIPE.replace("VIDEO", str(folder / "v.mp4")))
+def trainer(recipe: Recipe, work: Path, compute: Compute = HERE) -> Trainer:
+    return Trainer(recipe, work, compute, Journal(work / "logs", Silence()))
 
 
-def test_training_runs_from_a_recipe_to_a_checkpoint_and_is_not_repeated(
-    invoke: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
-    write_recipe(tmp_path)
-    status, out, err = invoke("square.toml", "--json")
-    assert status == 0, err
-    assert "joint training: 2/2" in err
-    result = json.loads(out)
-    assert list(result["accuracy"]) == ["square (held out)"]
-    assert len(result["accuracy"]["square (held out)"]["by_age"]) == 4
+def videos(folder: Path, *parts: str, variant: Variant = Variant.DFF) -> Recipe:
+    return read_recipe(write_recipe(folder, VIDEOS, *parts)).model_copy(update={"variant": variant})
 
-    checkpoint = load_checkpoint(tmp_path / ".cache" / "keywarp" / "square" / "checkpoint.pt")
-    assert checkpoint.card.recipe == "square.toml"
-    assert checkpoint.card.data == "v.mp4"
-    assert checkpoint.card.accuracy["mean IoU, square (held out)"]["by_age"]
+
+def test_a_recipe_is_trained_in_stages_and_none_is_repeated(folder: Path) -> None:
+    file = write_recipe(folder, TAUGHT, FEATURES)
+    recipe, first, second = read_recipe(file), Notes(), Notes()
+    path, accuracy = run(recipe, file.relative_to(folder), folder / "work", HERE, first)
+    assert first.stages == [
+        "labelling square 12", "training features 3", "training flow 2", "training segmentation dff 2",
+        "evaluating square (held out) 6",
+    ]  # fmt: skip
+    assert first.steps == 12 + 3 + 2 + 2 + 6
+    assert list(accuracy) == ["square (held out)"]
+    assert list(accuracy["square (held out)"]) == ["per frame", "propagated", "copied"]
+    assert len(accuracy["square (held out)"]["propagated"].by_age) == 4
+
+    checkpoint = load_checkpoint(path)
+    assert path == folder / "work" / "checkpoint.pt"
+    assert (checkpoint.card.recipe, checkpoint.card.data) == ("square.toml", "v.mp4")
+    assert list(checkpoint.card.accuracy["mIoU, square (held out), propagated"]["per_class"]) == [
+        "background",
+        "square",
+    ]
+    json.dumps(checkpoint.card.accuracy, allow_nan=False)
     checkpoint.network()
 
-    status, again, err = invoke("square.toml", "--json")
-    assert status == 0
-    assert "training" not in err
-    assert json.loads(again) == result
+    _, again = run(recipe, file, folder / "work", HERE, second)
+    assert again == accuracy
+    assert second.steps == 6  # of evaluation
+    weights = load_checkpoint(path).weights
+    assert all(torch.equal(weights[name], value) for name, value in checkpoint.weights.items())
 
 
-def test_a_missing_video_is_one_sentence_and_status_1(
-    invoke: Callable[..., tuple[int, str, str]], tmp_path: Path
+def test_the_card_names_no_folder_of_this_machine(folder: Path) -> None:
+    file = write_recipe(folder, VIDEOS)
+    path, _ = run(read_recipe(file), file, folder / "work", HERE, Silence())
+    assert str(folder) not in json.dumps(load_checkpoint(path).card.__dict__)
+
+
+def test_a_feature_network_from_scratch_computes_the_same_where_joint_training_starts(folder: Path) -> None:
+    recipe = videos(folder, FEATURES)
+    training = trainer(recipe, folder)
+    weights = training.features(folder / "features.pt")
+    assert weights is not None
+    recognition = training.start(features=weights).recognition
+    assert isinstance(recognition, SplitNetwork)
+    live = build_recognition(network_options(recipe, classes=2)).backbone
+    revive_batch_norms(live)
+    live.load_state_dict(weights)
+    assert not torch.equal(live.bn1.running_mean, torch.zeros(16))
+    image = 50 * torch.randn(2, 3, 64, 96)
+    for network in (live, recognition.backbone):
+        network.reduction.weight.data *= 100  # so that differences would be seen
+    with torch.inference_mode():
+        expected, found = live.eval()(image), recognition.backbone.eval()(image)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 0.01
+
+
+CHANGED = {
+    Variant.FRAME: {"backbone", "task_head"},
+    Variant.DFF: {"backbone", "task_head", "flow", "scales"},
+    Variant.NO_SCALE: {"backbone", "task_head", "flow"},
+    Variant.FIX_F: {"backbone", "task_head"},
+    Variant.FIX_N: {"flow", "scales"},
+    Variant.SEPARATE: set(),
+    Variant.SFF_SLOW: set(),
+    Variant.SFF_FAST: set(),
+    Variant.COPY: set(),
+}
+FROM_FRAME = [Variant.FIX_N, Variant.SEPARATE, Variant.SFF_SLOW, Variant.SFF_FAST, Variant.COPY]
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a recognition network that was trained on single frames."""
+    folder = tmp_path_factory.mktemp("frame")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        training = trainer(videos(folder, variant=Variant.FRAME), folder)
+        network = training.start()
+        training.joint(network, folder / "joint.pt")
+        save_checkpoint(training.checkpoint(network, Path("square.toml"), {}), folder / "frame.pt")
+    return folder / "frame.pt"
+
+
+@pytest.mark.parametrize("variant", Variant)
+def test_a_variant_trains_its_own_parts_and_no_other(variant: Variant, folder: Path, frame: Path) -> None:
+    training = trainer(videos(folder, variant=variant), folder)
+    network = training.start(checkpoint=frame if variant in FROM_FRAME else None)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    training.joint(network, folder / "joint.pt")
+    assert moved_parts(before, network) == CHANGED[variant]
+    if "scales" not in CHANGED[variant]:
+        [scale] = network.flow(*torch.randn(2, 1, 3, 32, 48)).scales
+        assert torch.equal(scale, torch.ones_like(scale))
+
+
+@pytest.mark.parametrize(("variant", "moving"), [(Variant.FRAME, False), (Variant.DFF, True), (Variant.FIX_F, True)])
+def test_only_single_frames_are_drawn_for_a_network_of_single_frames(
+    variant: Variant, moving: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_recipe(tmp_path)
-    (tmp_path / "v.mp4").unlink()
-    status, _, err = invoke("square.toml")
-    assert status == 1
-    assert err.strip().splitlines()[-1].startswith("Error: ")
-    assert "v.mp4" in err
+    stages: list[Any] = []
+    monkeypatch.setattr(pipeline, "train", lambda stage, *_: stages.append(stage))
+    training = trainer(videos(folder, variant=variant), folder)
+    training.joint(training.start(), folder / "joint.pt")
+    [stage] = stages
+    assert isinstance(stage.loss, PairLoss if moving else FrameLoss)
+    propagated = [batch.propagated.any() for batch in stage.batches.batches(0, 2, Share())]
+    assert any(propagated) == moving
 
 
-def test_a_wrong_recipe_is_status_1(invoke: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text("name = 1")
-    status, _, err = invoke("r.toml")
-    assert status == 1
-    assert "is not a recipe" in err
+@pytest.mark.parametrize("variant", FROM_FRAME)
+def test_variants_that_train_no_recognition_network_start_from_one(variant: Variant, folder: Path, frame: Path) -> None:
+    training = trainer(videos(folder, variant=variant), folder)
+    with pytest.raises(TrainingError, match=rf"the variant {variant.value} starts from .*--variant frame.*--start"):
+        training.start()
+    found, random = training.start(checkpoint=frame).state_dict(), trainer(videos(folder), folder).start().state_dict()
+    for name, value in load_checkpoint(frame).weights.items():
+        assert torch.equal(found[name], value if name.startswith("recognition.") else random[name]), name
+
+
+def test_other_networks_are_no_start(folder: Path, frame: Path) -> None:
+    kept = load_checkpoint(frame)
+    save_checkpoint(replace(kept, weights={"flow.conv1.0.weight": torch.zeros(1)}), folder / "other.pt")
+    training = trainer(videos(folder, variant=Variant.FIX_N), folder)
+    with pytest.raises(TrainingError, match=r"other\.pt is of other networks than the recipe's"):
+        training.start(checkpoint=folder / "other.pt")
+
+
+def test_the_flow_network_is_trained_without_its_scales_and_whatever_the_cut(folder: Path) -> None:
+    recipe = read_recipe(write_recipe(folder, TAUGHT))
+    weights = trainer(recipe, folder).flow(folder / "flow.pt")
+    assert weights is not None
+    assert not any(name.startswith("scales") for name in weights)
+    for head_layers in (0, 1, 2):
+        network = recipe.network.model_copy(update={"head_layers": head_layers})
+        training = trainer(recipe.model_copy(update={"network": network}), folder)
+        again = training.flow(folder / "flow.pt")  # trained already
+        started = training.start(flow=again)
+        assert all(torch.equal(started.flow.state_dict()[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("variant", [Variant.FRAME, Variant.COPY, Variant.SFF_FAST])
+def test_variants_without_a_flow_network_train_none(variant: Variant, folder: Path) -> None:
+    recipe = read_recipe(write_recipe(folder, TAUGHT)).model_copy(update={"variant": variant})
+    assert trainer(recipe, folder).flow(folder / "flow.pt") is None
+
+
+def test_progress_of_another_recipe_is_not_gone_on_with(folder: Path) -> None:
+    recipe = videos(folder)
+    training = trainer(recipe, folder)
+    training.joint(training.start(), folder / "joint.pt")
+    other = trainer(recipe.model_copy(update={"seed": 1}), folder)
+    with pytest.raises(ResumeError, match=r"joint\.pt was begun with other settings.*delete it"):
+        other.joint(other.start(), folder / "joint.pt")
+
+
+def test_seeds_start_from_other_networks_and_draw_other_samples(folder: Path) -> None:
+    recipe = videos(folder)
+    first, same, other = (trainer(recipe.model_copy(update={"seed": seed}), folder) for seed in (0, 0, 1))
+    weights = [t.start().state_dict()["recognition.backbone.reduction.weight"] for t in (first, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("stage", ["features", "flow", "joint"])
+def test_batches_that_processes_cannot_share_are_refused_before_anything_is_trained(stage: str, folder: Path) -> None:
+    recipe = read_recipe(write_recipe(folder, TAUGHT, FEATURES))
+    training = getattr(recipe, stage).model_copy(update={"batch": 3})
+    shared = Compute(share=Share(0, 2))
+    with pytest.raises(ComputeError, match=rf"{stage}\.batch: 3 samples can't be shared equally by 2 processes"):
+        trainer(recipe.model_copy(update={stage: training}), folder, shared)
+
+
+def test_networks_that_there_are_not_are_refused_before_anything_is_trained(folder: Path) -> None:
+    recipe = videos(folder)
+    network = recipe.network.model_copy(update={"head_layers": 3})
+    with pytest.raises(RecipeError, match="network: the head can't have 3 layers"):
+        trainer(recipe.model_copy(update={"network": network}), folder)
+
+
+def test_processes_that_do_not_lead_neither_measure_nor_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as can be seen from one process; `test_sharing` and `test_command` start several."""
+    file = write_recipe(folder, VIDEOS)
+    monkeypatch.setattr(Compute, "average", lambda _, value: value)
+    monkeypatch.setattr(pipeline, "measure", None)
+    path, accuracy = run(read_recipe(file), file, folder / "work", Compute(share=Share(1, 2)), Silence())
+    assert accuracy == {}
+    assert not path.exists()
+    assert not (folder / "work").exists()

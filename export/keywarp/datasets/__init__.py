@@ -1,5 +1,7 @@
-"""Training data out of plain video: clips, a teacher's labels, pairs with labels or motion."""
+"""Training data: the paper's data sets, generated video, plain video with labels of one's own or a teacher's."""
 
+from keywarp.datasets.augmentation import Augmentation
+from keywarp.datasets.batches import FlowBatch, FlowDraws, PairBatch, PairDraws
 from keywarp.datasets.clips import IGNORE, Clip, Image, Labels, read_clip
 from keywarp.datasets.detector import Detection, Detector, Grid
 from keywarp.datasets.errors import DataError, PackageError
@@ -7,28 +9,50 @@ from keywarp.datasets.labels import Vote, label_clip
 from keywarp.datasets.masks import Shape, TaughtClass, evidence
 from keywarp.datasets.motion import Flow, MadeMotion, dense_flow, made_pair, move
 from keywarp.datasets.packages import PackageFile, fetch
-from keywarp.datasets.pairs import Augmentation, FlowPairs, LabelledClip, LabelledPairs, PairSampler
+from keywarp.datasets.pairs import ClipFlows, LabelledClip
+from keywarp.datasets.samples import (
+    MAX_GAP,
+    Boxes,
+    FlowPair,
+    FlowSource,
+    Pair,
+    PairSource,
+    Snippet,
+    SnippetSource,
+    Truth,
+)
 
 __all__ = [
     "IGNORE",
+    "MAX_GAP",
     "Augmentation",
+    "Boxes",
     "Clip",
+    "ClipFlows",
     "DataError",
     "Detection",
     "Detector",
     "Flow",
-    "FlowPairs",
+    "FlowBatch",
+    "FlowDraws",
+    "FlowPair",
+    "FlowSource",
     "Grid",
     "Image",
     "LabelledClip",
-    "LabelledPairs",
     "Labels",
     "MadeMotion",
     "PackageError",
     "PackageFile",
-    "PairSampler",
+    "Pair",
+    "PairBatch",
+    "PairDraws",
+    "PairSource",
     "Shape",
+    "Snippet",
+    "SnippetSource",
     "TaughtClass",
+    "Truth",
     "Vote",
     "dense_flow",
     "evidence",

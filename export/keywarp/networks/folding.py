@@ -1,4 +1,4 @@
-"""Frozen batch norms, folded into the convolutions before them: the same function in fewer operations."""
+"""Batch norms: live while a feature network is trained from scratch; then frozen, and folded into convolutions."""
 
 import torch
 from torch import nn
@@ -19,6 +19,19 @@ def fold_batch_norms(network: ResNetFeatures) -> None:
                 _fold(block, f"conv{number}", f"bn{number}")
             if isinstance(block.downsample, nn.Sequential):
                 _fold(block.downsample, "0", "1")
+
+
+def revive_batch_norms(network: ResNetFeatures) -> None:
+    """Let every frozen batch norm of a feature network learn again, in place: for training from scratch.
+
+    The names of parameters and buffers stay, so that the weights fit a network whose batch norms are frozen.
+    """
+    for owner in list(network.modules()):
+        for name, norm in list(owner.named_children()):
+            if isinstance(norm, FrozenBatchNorm2d):
+                live = nn.BatchNorm2d(norm.weight.numel(), norm.eps)
+                live.load_state_dict(norm.state_dict(), strict=False)  # it counts batches, too
+                setattr(owner, name, live)
 
 
 def _fold(owner: nn.Module, convolution: str, norm: str) -> None:

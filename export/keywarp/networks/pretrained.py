@@ -6,6 +6,7 @@ the zero padding at the border, which has another mean: by less than a grey leve
 """
 
 import json
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,25 @@ Array = npt.NDArray[np.float32]
 
 class WeightsError(Exception):
     """A weights file is missing, damaged or not for this network."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a PyTorch file; never executes code from it.
+
+    Raises:
+        WeightsError: It can't be read, or holds none.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"can't read {path}: {error.strerror}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} is not a file of PyTorch weights") from error
+    content = content.get("state_dict", content) if isinstance(content, dict) else {}
+    tensors = {name.removeprefix("module."): value for name, value in content.items() if torch.is_tensor(value)}
+    if not tensors:
+        raise WeightsError(f"{path} holds no weights")
+    return tensors
 
 
 def load_torchvision_weights(network: ResNetFeatures, weights: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from keywarp.networks.heads import SegmentationHead
 from keywarp.networks.maps import FeatureMap
 from keywarp.networks.pretrained import IMAGE_MEAN
+from keywarp.networks.regions import RegionOptions
 from keywarp.networks.resnet import FEATURE_STRIDE, ResNetFeatures
 from keywarp.networks.rfcn import DetectionMaps, RFCNHead, region_outputs
 
@@ -148,16 +149,21 @@ class DetectionNetwork(SplitNetwork[DetectionMaps]):
     task: Task = "detection"
     outputs = ("objectness", "anchor_deltas", "class_maps", "box_maps")
 
-    def __init__(self, backbone: ResNetFeatures, classes: int, head_layers: int = 1) -> None:
+    def __init__(
+        self, backbone: ResNetFeatures, classes: int, head_layers: int = 1, regions: RegionOptions | None = None
+    ) -> None:
         """Build the head; see `SplitNetwork`.
 
         Args:
             backbone: The ResNet.
             classes: With the background (the paper's C + 1).
             head_layers: See `SplitNetwork`.
+            regions: How boxes come out of the maps, and so how many of these there are; None: as in the paper.
         """
-        head = RFCNHead(backbone.options.channels, classes)
-        bins, anchors = head.pooling**2, head.anchors
+        self.regions = regions = regions or RegionOptions()
+        anchors = len(regions.anchor_ratios) * len(regions.anchor_scales)
+        head = RFCNHead(backbone.options.channels, classes, regions.pooling, anchors)
+        bins = regions.pooling**2
         self._channels = [2 * anchors, 4 * anchors, classes * bins, 4 * bins]
         super().__init__(backbone, head, sum(self._channels), head_layers)
 

@@ -15,6 +15,8 @@ from torchvision.ops import FrozenBatchNorm2d
 FEATURE_STRIDE = 16  # image pixels per feature cell
 EXPANSION = 4  # output channels of a bottleneck per channel of its 3x3 convolution
 REDUCTION_DILATION = 6
+STEM = 64  # channels of conv1
+WIDTHS = (64, 128, 256, 512)  # of the 3x3 convolutions in conv2, conv3, conv4, conv5
 RESNET50 = (3, 4, 6, 3)  # bottlenecks in conv2, conv3, conv4, conv5
 RESNET101 = (3, 4, 23, 3)
 
@@ -30,6 +32,7 @@ class ResNetOptions:
     # The convolution of a bottleneck that carries its stride: the first 1x1 in the original ("v1", Caffe and Keras
     # weights), the 3x3 in torchvision's weights ("v1.5").
     stride_on: StrideOn = "1x1"
+    width: float = 1.0  # share of the published channels before the reduction, for compact networks
 
 
 class Bottleneck(nn.Module):
@@ -63,14 +66,13 @@ class ResNetFeatures(nn.Module):
     def __init__(self, options: ResNetOptions) -> None:
         super().__init__()
         self.options = options
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = FrozenBatchNorm2d(64)
+        stem, *widths = (round(channels * options.width) for channels in (STEM, *WIDTHS))
+        self.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        self.bn1 = FrozenBatchNorm2d(stem)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        inputs = 64
+        inputs = stem
         stages = []
-        for width, blocks, stride, dilation in zip(
-            (64, 128, 256, 512), options.blocks, (1, 2, 2, 1), (1, 1, 1, 2), strict=True
-        ):
+        for width, blocks, stride, dilation in zip(widths, options.blocks, (1, 2, 2, 1), (1, 1, 1, 2), strict=True):
             stage = []
             for block in range(blocks):
                 stage.append(Bottleneck(inputs, width, stride if block == 0 else 1, dilation, options.stride_on))
@@ -82,7 +84,7 @@ class ResNetFeatures(nn.Module):
         nn.init.zeros_(self.reduction.bias)  # type: ignore[arg-type]  # there is one: bias is True by default
 
     def stem(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 64, ceil(H / 4), ceil(W / 4)): conv1 and the pooling after it."""
+        """(N, 3, H, W) -> (N, 64 width, ceil(H / 4), ceil(W / 4)): conv1 and the pooling after it."""
         x: Tensor = self.maxpool(torch.relu(self.bn1(self.conv1(image))))
         return x
 

@@ -7,8 +7,9 @@ from keywarp.training.errors import RecipeError, ResumeError, TrainingError
 
 if TYPE_CHECKING:
     from keywarp.training.evaluation import Accuracy, evaluate
-    from keywarp.training.pipeline import Reporter, run
+    from keywarp.training.pipeline import run
     from keywarp.training.recipe import Recipe, read_recipe
+    from keywarp.training.reporting import Reporter
 
 __all__ = [
     "Accuracy",
@@ -26,7 +27,7 @@ __all__ = [
 _HOMES = {
     "Accuracy": "evaluation",
     "Recipe": "recipe",
-    "Reporter": "pipeline",
+    "Reporter": "reporting",
     "evaluate": "evaluation",
     "read_recipe": "recipe",
     "run": "pipeline",

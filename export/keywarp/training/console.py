@@ -57,15 +57,19 @@ class ConsoleReporter:
             self._console.print(f"{self._name}: {self._done}/{self._total} {note}", soft_wrap=True)
 
 
-def print_accuracy(accuracy: Mapping[str, Accuracy], checkpoint: Path, as_json: bool) -> None:
+def print_accuracy(
+    accuracy: Mapping[str, Mapping[str, Accuracy]], checkpoint: Path | None = None, as_json: bool = False
+) -> None:
     """Print the figures on stdout: a table, or JSON."""
     if as_json:
-        clips = {name: asdict(value) for name, value in accuracy.items()}
-        print(json.dumps({"checkpoint": str(checkpoint), "accuracy": clips}, indent=2))
+        figures = {source: {way: asdict(value) for way, value in ways.items()} for source, ways in accuracy.items()}
+        told = {"checkpoint": str(checkpoint)} if checkpoint else {}
+        print(json.dumps({**told, "accuracy": figures}, indent=2))
         return
-    table = Table("clip", "per frame", "propagated", "copied", "worst key age", title="mean IoU against the labels")
-    for name, value in accuracy.items():
-        figures = (value.per_frame, value.propagated, value.copied, min(value.by_age))
-        table.add_row(name, *(f"{100 * figure:.1f} %" for figure in figures))
+    table = Table("data", "features", "accuracy", "mean over key ages", "worst key age")
+    for source, ways in accuracy.items():
+        for way, value in ways.items():
+            table.add_row(source, way, value.metric, f"{100 * value.mean:.1f} %", f"{100 * value.worst:.1f} %")
     Console().print(table)
-    print(f"Checkpoint: {checkpoint}")
+    if checkpoint:
+        print(f"Checkpoint: {checkpoint}")

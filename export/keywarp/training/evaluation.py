@@ -1,131 +1,214 @@
-"""Accuracy as a stream sees it: by position in the key interval, beside per-frame evaluation and copied features."""
+"""Accuracy by the paper's protocol, and as a stream sees it; both by the age of the key frame.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+The paper evaluates l pairs (k, i), k = i - l + 1, ..., i, for each frame i with ground truth, and averages (section
+5.2). Here every age i - k is measured by itself, over all labelled frames; their mean is the paper's figure, and the
+worst tells what a user sees just before the next key frame.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from keywarp.datasets import IGNORE, LabelledClip
-from keywarp.networks import DeepFeatureFlow
+from keywarp.datasets import DataError, Image, Labels
+from keywarp.datasets.samples import Snippet, SnippetSource, Truth
+from keywarp.networks import DeepFeatureFlow, DetectionNetwork
+from keywarp.networks.regions import Objects, detect
 from keywarp.training.images import normalised
 from keywarp.training.joint import enlarged
+from keywarp.training.metrics import DetectionMetric, Metric, SegmentationMetric
 
-
-class Confusion:
-    """Counts of pixels by true and predicted class."""
-
-    def __init__(self, classes: int) -> None:
-        self._counts = np.zeros((classes, classes), np.int64)
-
-    def add(self, truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8]) -> None:
-        """Count one picture, but for its ignored pixels."""
-        classes = len(self._counts)
-        known = truth != IGNORE
-        pairs = truth[known].astype(np.int64) * classes + predicted[known]
-        self._counts += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-
-    def merge(self, other: "Confusion") -> None:
-        """Count what another one counted."""
-        self._counts += other._counts
-
-    def iou(self) -> list[float | None]:
-        """Intersection over union of each class; None for a class that is in neither truth nor prediction."""
-        hits = np.diag(self._counts)
-        union = self._counts.sum(0) + self._counts.sum(1) - hits
-        return [float(h / u) if u else None for h, u in zip(hits, union, strict=True)]
-
-    def mean_iou(self) -> float:
-        """Mean over the classes that occur in the truth."""
-        values = [v for v, n in zip(self.iou(), self._counts.sum(1), strict=True) if n and v is not None]
-        return float(np.mean(values)) if values else float("nan")
+PIXELS = 1 << 20  # of all images that go through a network at once
+Features = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Mean IoU against a clip's labels."""
+    """A metric's values, 0..1."""
 
-    per_frame: float  # interval 1: the feature network on every frame
-    per_class: list[float | None]  # IoU, of interval 1
-    propagated: float  # the key interval, all frames
-    copied: float  # the same with the key frame's features unwarped
-    by_age: list[float]  # propagated, by frames since the key frame
-    copied_by_age: list[float]
+    metric: str
+    mean: float  # over the ages
+    worst: float  # of the ages
+    by_age: tuple[float, ...]  # frames since the key frame: 0, 1, ..., l - 1
+    per_class: tuple[float | None, ...]  # all measured ages together; None: the class isn't in the truth
+
+    def until(self, interval: int) -> "Accuracy":
+        """The same of a shorter key interval."""
+        ages = tuple(self.by_age[:interval])
+        return replace(self, mean=float(np.nanmean(ages)), worst=float(np.nanmin(ages)), by_age=ages)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A labelled frame and the key frames that its features may come from."""
+
+    name: str
+    current: Image
+    keys: Sequence[Image]  # by age; the first one is the current frame itself
+
+
+class Propagation(Protocol):
+    """Where the current frame's features come from."""
+
+    def __call__(self, network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:
+        """Key features -> the current frame's.
+
+        Args:
+            network: Whose features they are.
+            features: Per map (l, C, H, W), of the key frames.
+            pairs: The frames.
+        """
+        ...
+
+
+def by_network(network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:
+    """Deep feature flow: along the flow network's motion. The youngest key frame is the frame itself."""
+    keys = tensor(pairs.keys[1:], features[0].device)
+    if not len(keys):
+        return features
+    current = tensor([pairs.current], keys.device).expand_as(keys)
+    warped = network.propagate(tuple(x[1:] for x in features), current, keys)
+    return tuple(torch.cat((x[:1], w.to(x))) for x, w in zip(features, warped, strict=True))
+
+
+def by_copying(network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:  # noqa: ARG001
+    """Nothing moves: the key frame's features as they are."""
+    return features
+
+
+def by_computing(network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:  # noqa: ARG001
+    """Every frame is a key frame (the paper's Frame): the same for all ages."""
+    return tuple(x[:1].expand_as(x) for x in features)
+
+
+PROPAGATIONS: dict[str, Propagation] = {"per frame": by_computing, "propagated": by_network, "copied": by_copying}
 
 
 def evaluate(
-    network: DeepFeatureFlow[Tensor],
-    source: LabelledClip,
+    network: DeepFeatureFlow[Any],
+    source: SnippetSource,
     classes: int,
     interval: int,
-    multiple: int,
+    propagations: Mapping[str, Propagation] = PROPAGATIONS,
+    device: torch.device | None = None,
     progress: Callable[[], None] = lambda: None,
-) -> Accuracy:
-    """Run a clip as streams do (Algorithm 1), in three ways at once.
-
-    A new shot doesn't restart the interval: a camera's stream doesn't either, so what a cut costs is in the figures.
+) -> dict[str, Accuracy]:
+    """Measure by the paper's protocol, in several ways at once.
 
     Args:
-        network: The networks.
-        source: What they are measured on.
+        network: The networks; set to evaluation mode.
+        source: Labelled frames, with the frames before them.
         classes: With the background.
-        interval: Frames from one key frame to the next.
-        multiple: Frame sides are rounded to this by resizing, as in the bundle.
-        progress: Called once a frame.
+        interval: l, frames.
+        propagations: The ways, by name.
+        device: Where the network is; None: on the CPU.
+        progress: Called once a labelled frame.
     """
-    single = Confusion(classes)
-    warped = [Confusion(classes) for _ in range(interval)]
-    copied = [Confusion(classes) for _ in range(interval)]
     network.eval()
-    key_image = torch.empty(0)
-    key_features: tuple[Tensor, ...] = ()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for index, (frame, truth) in enumerate(zip(source.clip.frames, source.labels, strict=True)):
-            image = _rounded(normalised(frame[None]), multiple)
-            features = network.features(image)
-            age = index % interval
-            if age == 0:
-                key_image, key_features = image, features
-            single.add(truth, predict(network, features, truth.shape))
-            copied[age].add(truth, predict(network, key_features, truth.shape))
-            if age:
-                features = network.propagate(key_features, image, key_image)
-            warped[age].add(truth, predict(network, features, truth.shape))
+    metrics = {name: [metric_for(network, classes) for _ in range(interval)] for name in propagations}
+    with torch.inference_mode():
+        for snippet in source.snippets(interval):
+            for pairs, ages in _chunks(snippet):
+                features = network.features(tensor(pairs.keys, device))
+                for name, propagate in propagations.items():
+                    moved = propagate(network, features, pairs)
+                    for age, found in zip(ages, recognise(network, moved, pairs.current.shape), strict=True):
+                        if age is not None:
+                            add(metrics[name][age], snippet.truth, found)
             progress()
-    return Accuracy(
-        single.mean_iou(),
-        single.iou(),
-        _sum(warped).mean_iou(),
-        _sum(copied).mean_iou(),
-        [c.mean_iou() for c in warped],
-        [c.mean_iou() for c in copied],
-    )
+    return {name: _accuracy(of_ages) for name, of_ages in metrics.items()}
 
 
-def predict(
-    network: DeepFeatureFlow[Tensor], features: tuple[Tensor, ...], shape: tuple[int, ...]
-) -> npt.NDArray[np.uint8]:
-    """Features -> class ids (H, W) of the labels' shape."""
-    [probabilities] = network.recognition.predict(network.recognition.head(*features))
-    scores = enlarged(probabilities.float())
-    ids = scores.argmax(dim=1, keepdim=True).to(torch.uint8)
-    if ids.shape[-2:] != shape:
-        ids = functional.interpolate(ids, size=shape, mode="nearest")
-    return np.asarray(ids[0, 0].numpy())
+def evaluate_stream(
+    network: DeepFeatureFlow[Any],
+    frames: Iterable[tuple[Image, Truth]],
+    classes: int,
+    interval: int,
+    device: torch.device | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Accuracy]:
+    """Run a labelled video as streams do (Algorithm 1), in the ways of `PROPAGATIONS`.
+
+    A new shot doesn't restart the interval: a camera's stream doesn't either, so what a cut costs is in the figures.
+    """
+    network.eval()
+    metrics = {name: [metric_for(network, classes) for _ in range(interval)] for name in PROPAGATIONS}
+    key: Image = np.empty(0, np.uint8)
+    key_features: Features = ()
+    with torch.inference_mode():
+        for index, (frame, truth) in enumerate(frames):
+            features, age = network.features(tensor([frame], device)), index % interval
+            if age == 0:
+                key, key_features = frame, features
+            warped = features
+            if age:
+                warped = network.propagate(key_features, tensor([frame], device), tensor([key], device))
+            for name, chosen in zip(PROPAGATIONS, (features, warped, key_features), strict=True):
+                add(metrics[name][age], truth, recognise(network, chosen, frame.shape)[0])
+            progress()
+    return {name: _accuracy(of_ages) for name, of_ages in metrics.items()}
 
 
-def _rounded(image: Tensor, multiple: int) -> Tensor:
-    size = [max(multiple, round(side / multiple) * multiple) for side in image.shape[-2:]]
-    if size == list(image.shape[-2:]):
-        return image
-    return functional.interpolate(image, size=size, mode="bilinear", align_corners=False)
+def recognise(network: DeepFeatureFlow[Any], features: Features, shape: Sequence[int]) -> list[Labels | Objects]:
+    """Features of N images of one shape (H, W, ...) -> what is recognised on each, in pixels."""
+    height, width = shape[:2]
+    raw = network.recognition.head(*features)
+    if isinstance(network.recognition, DetectionNetwork):
+        return list(detect(raw, height, width, network.recognition.regions))
+    [probabilities] = network.recognition.predict(raw)
+    ids = enlarged(probabilities.float()).argmax(dim=1)[:, :height, :width].to(torch.uint8)
+    return [np.asarray(x) for x in ids.cpu().numpy()]
 
 
-def _sum(parts: list[Confusion]) -> Confusion:
-    total = Confusion(len(parts[0].iou()))
-    for part in parts:
-        total.merge(part)
-    return total
+def tensor(frames: Sequence[Image], device: torch.device | None = None) -> Tensor:
+    """Frames of one size -> (N, 3, H, W), normalised."""
+    if not len(frames):
+        return torch.empty(0, device=device)
+    return normalised(torch.from_numpy(np.stack(frames)).to(device))
+
+
+def metric_for(network: DeepFeatureFlow[Any], classes: int) -> Metric:
+    """The network's task's."""
+    return SegmentationMetric(classes) if network.recognition.task == "segmentation" else DetectionMetric(classes)
+
+
+def add(metric: Metric, truth: Truth, found: Labels | Objects) -> None:
+    """Count a frame.
+
+    Raises:
+        DataError: Its truth is of another task.
+    """
+    if isinstance(metric, SegmentationMetric):
+        if truth.labels is None:
+            raise DataError("the data have frames without pixel labels, which segmentation is measured on")
+        assert isinstance(found, np.ndarray)
+        metric.add(truth.labels, found)
+    else:
+        assert isinstance(metric, DetectionMetric)
+        if truth.boxes is None:
+            raise DataError("the data have frames without boxes, which detection is measured on")
+        assert isinstance(found, Objects)
+        metric.add(truth.boxes, found)
+
+
+def _chunks(snippet: Snippet) -> Iterator[tuple[Pairs, list[int | None]]]:
+    """The pairs of a snippet and their ages, so many at once as fit; the frame itself leads every chunk."""
+    current, *older = (snippet.frames[n] for n in reversed(range(len(snippet.frames))))
+    size = max(1, PIXELS // (current.shape[0] * current.shape[1]) - 1)
+    for start in range(0, max(1, len(older)), size):
+        part = older[start : start + size]
+        yield (
+            Pairs(snippet.name, current, [current, *part]),
+            [None if start else 0, *range(start + 1, start + 1 + len(part))],
+        )
+
+
+def _accuracy(of_ages: Sequence[Metric]) -> Accuracy:
+    by_age = tuple(metric.value() for metric in of_ages)
+    whole = of_ages[0]
+    for metric in of_ages[1:]:
+        whole.merge(metric)
+    return Accuracy(whole.name, float(np.nanmean(by_age)), float(np.nanmin(by_age)), by_age, tuple(whole.per_class()))

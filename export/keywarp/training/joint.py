@@ -1,22 +1,81 @@
 """Joint training of feature network, flow network and head on pairs of frames (section 3 of the paper)."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keywarp.datasets import IGNORE, PairSampler
-from keywarp.networks import FEATURE_STRIDE, DeepFeatureFlow, SplitNetwork
+from keywarp.datasets import IGNORE, DataError
+from keywarp.datasets.batches import PairBatch
+from keywarp.networks import FEATURE_STRIDE, DeepFeatureFlow, DetectionNetwork, RecognitionNetwork, SplitNetwork
+from keywarp.training.compute import CPU
+from keywarp.training.detection import detection_loss
 from keywarp.training.images import normalised
 from keywarp.training.loop import Rate
 from keywarp.training.recipe import JointTraining
+from keywarp.training.variants import Method
 
 
-def joint_loss(network: DeepFeatureFlow[Tensor], sampler: PairSampler, step: int, batch: int) -> Tensor:
-    """Cross-entropy of the current frames' labels, at the labels' resolution."""
-    pairs = sampler.labelled(step, batch)
-    logits = network(normalised(pairs.current), normalised(pairs.key), torch.from_numpy(pairs.propagated))
-    labels = torch.from_numpy(pairs.labels).long()
-    return functional.cross_entropy(enlarged(logits.float()), labels, ignore_index=IGNORE)
+@dataclass(frozen=True)
+class TaskLoss:
+    """The loss of what a recognition network says of frames."""
+
+    recognition: RecognitionNetwork[Any]
+    seed: int = 0  # of the anchors that a detector learns from
+
+    def __call__(self, raw: Any, batch: PairBatch) -> Tensor:
+        """The mean over the batch's samples, each of which counts alike."""
+        if not isinstance(self.recognition, DetectionNetwork):
+            if batch.labels is None:
+                raise DataError("the data have no pixel labels to learn segmentation from")
+            return segmentation_loss(raw, batch.labels.to(raw.device).long())
+        if len(batch.boxes) != len(batch.numbers):
+            raise DataError("the data have no boxes to learn detection from")
+        height, width = batch.current.shape[1:3]
+        generators = [torch.Generator().manual_seed(hash((self.seed, number))) for number in batch.numbers]
+        return detection_loss(raw, batch.boxes, height, width, self.recognition.regions, generators)
+
+
+@dataclass(frozen=True)
+class FrameLoss:
+    """The task's loss on single frames (Figure 2a)."""
+
+    recognition: RecognitionNetwork[Any]
+    task: TaskLoss
+    device: torch.device = CPU
+
+    def __call__(self, batch: PairBatch) -> Tensor:
+        """The mean over the batch's current frames."""
+        return self.task(self.recognition(normalised(batch.current.to(self.device))), batch)
+
+
+@dataclass(frozen=True)
+class PairLoss:
+    """The task's loss on the current frames, of features that come from the key frames (Figure 2b)."""
+
+    network: DeepFeatureFlow[Any]
+    task: TaskLoss
+    device: torch.device = CPU
+
+    def __call__(self, batch: PairBatch) -> Tensor:
+        """The mean over the batch's pairs."""
+        current, key = (normalised(x.to(self.device)) for x in (batch.current, batch.key))
+        return self.task(self.network(current, key, batch.propagated.to(self.device)), batch)
+
+
+def segmentation_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy at the labels' resolution: the mean over each image's known pixels, then over the images.
+
+    Args:
+        scores: (N, C, H/16, W/16), before the softmax.
+        labels: int64 (N, H, W).
+    """
+    large = enlarged(scores.float())[..., : labels.shape[-2], : labels.shape[-1]]
+    losses = functional.cross_entropy(large, labels, ignore_index=IGNORE, reduction="none").sum((1, 2))
+    return (losses / (labels != IGNORE).sum((1, 2)).clamp(min=1)).mean()
 
 
 def enlarged(scores: Tensor) -> Tensor:
@@ -24,8 +83,8 @@ def enlarged(scores: Tensor) -> Tensor:
     return functional.interpolate(scores, scale_factor=FEATURE_STRIDE, mode="bilinear", align_corners=False)
 
 
-def joint_rates(network: DeepFeatureFlow[Tensor], training: JointTraining) -> list[Rate]:
-    """Freeze the first stages, and give what is new a larger learning rate than what is pre-trained."""
+def joint_rates(network: DeepFeatureFlow[Any], training: JointTraining, method: Method) -> list[Rate]:
+    """Freeze what the method doesn't train, and give what is new a larger rate than what is pre-trained."""
     recognition = network.recognition
     if not isinstance(recognition, SplitNetwork):
         raise TypeError(f"{type(recognition).__name__} has no stages that could be frozen")
@@ -35,8 +94,23 @@ def joint_rates(network: DeepFeatureFlow[Tensor], training: JointTraining) -> li
         stage.requires_grad_(False)
     trained = [*stages[training.frozen_stages :], backbone.layer3, backbone.layer4]
     new = [*backbone.reduction.parameters(), *recognition.task_head.parameters()]
+    scales = [*network.flow.scales.parameters()]
+    moving = [p for name, p in network.flow.named_parameters() if not name.startswith("scales.")]
+    pretrained = [p for stage in trained for p in stage.parameters()]
+    for parameters, learn in (
+        ([*pretrained, *new], method.trains_recognition),
+        (moving, method.trains_flow),
+        (scales, method.trains_scale),
+    ):
+        _freeze(parameters, not learn)
     return [
-        ([p for stage in trained for p in stage.parameters()], training.features_rate),
-        (network.flow.parameters(), training.flow_rate),
-        (new, training.new_rate),
+        Rate("features", pretrained, training.features_rate),
+        Rate("flow", [*moving, *scales], training.flow_rate),
+        Rate("new", new, training.new_rate),
     ]
+
+
+def _freeze(parameters: Iterable[nn.Parameter], frozen: bool) -> None:
+    for parameter in parameters:
+        if frozen:
+            parameter.requires_grad_(False)

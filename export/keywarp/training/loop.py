@@ -1,114 +1,176 @@
-"""A training loop that can be stopped and goes on where it was."""
+"""A training loop that can be stopped, killed even, and goes on where it was: on the CPU to the very bit."""
 
-from collections.abc import Callable, Iterable
+import math
+import os
+import pickle
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from keywarp.training.errors import ResumeError
+from keywarp.datasets.batches import Batches
+from keywarp.training.compute import Compute
+from keywarp.training.errors import DivergedError, ResumeError
+from keywarp.training.recipe import Optimization
 
-WARM_UP = 0.05  # share of the steps over which the learning rate rises
 SAVE_EVERY = 100  # steps
-CLIP_NORM = 5.0  # of the gradient
+SMOOTHING = 0.98  # of the running mean of the loss, per step
 
-Rate = tuple[Iterable[nn.Parameter], float]
+Batch = TypeVar("Batch")
 
 
-@dataclass
-class Progress:
-    """What the loop reports."""
+@dataclass(frozen=True)
+class Rate:
+    """Parameters that are trained alike."""
 
-    step: int
+    name: str
+    parameters: Sequence[nn.Parameter]
+    rate: float  # peak learning rate
+
+
+@dataclass(frozen=True)
+class Stage(Generic[Batch]):
+    """One training."""
+
+    name: str
+    network: nn.Module
+    rates: list[Rate]
+    batches: Batches[Batch]
+    loss: Callable[[Batch], Tensor]  # mean over the batch's samples
     steps: int
-    loss: float  # running mean
+    optimization: Optimization
+    settings: str = ""  # digest of all that makes it what it is: progress of other settings isn't gone on with
 
 
-def train(
-    network: nn.Module,
-    rates: list[Rate],
-    loss: Callable[[int], Tensor],
-    steps: int,
-    state: Path,
-    report: Callable[[Progress], None],
-    weight_decay: float = 1e-4,
-) -> None:
-    """Run AdamW with a warm-up and a cosine decay to zero, in bfloat16 autocast.
+@dataclass(frozen=True)
+class Progress:
+    """What the loop reports after every step."""
+
+    step: int  # steps done
+    steps: int
+    loss: float  # of this step
+    mean_loss: float  # running mean
+    rates: dict[str, float]  # learning rates
+
+
+class Watcher(Protocol):
+    """Is told about progress."""
+
+    def __call__(self, stage: str, progress: Progress) -> None:
+        """A step is done."""
+        ...
+
+
+def train(stage: Stage[Batch], state: Path, compute: Compute, watch: Watcher) -> None:
+    """Run a stage, or what is left of it.
 
     Args:
-        network: What is trained; saved in `state` from time to time.
-        rates: Groups of parameters with their peak learning rate.
-        loss: Step number -> the loss of one batch.
-        steps: How many.
+        stage: What is trained and how; its network is on the device already.
         state: File that progress is kept in; if it exists, training goes on from it.
-        report: Called after every step.
-        weight_decay: AdamW's.
+        compute: Where; only the leading process writes `state` and is watched.
+        watch: Called after every step.
 
     Raises:
-        ResumeError: `state` belongs to other networks.
+        ResumeError: `state` is damaged, or belongs to other networks or settings.
+        DivergedError: The loss became infinite or not a number.
     """
-    optimizer = torch.optim.AdamW(
-        [{"params": list(group), "lr": rate} for group, rate in rates], weight_decay=weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    first, mean = 0, 0.0
+    trained = [(rate, [p for p in rate.parameters if p.requires_grad]) for rate in stage.rates]
+    groups = [{"params": parameters, "lr": rate.rate, "name": rate.name} for rate, parameters in trained if parameters]
+    run = _Run(stage, groups, compute)
     if state.exists():
-        first, mean = _resume(state, network, optimizer, schedule)
-    for step in range(first, steps):
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            value = loss(step)
-        value.backward()  # type: ignore[no-untyped-call]
-        for group in optimizer.param_groups:
-            nn.utils.clip_grad_norm_(group["params"], CLIP_NORM)
-        optimizer.step()
-        schedule.step()
-        mean = value.item() if step == 0 else 0.98 * mean + 0.02 * value.item()
-        report(Progress(step + 1, steps, mean))
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            _save(state, network, optimizer, schedule, step + 1, mean)
+        run.resume(state)
+    parameters = [p for _, group in trained for p in group]
+    for step, batch in enumerate(stage.batches.batches(run.step, stage.steps, compute.share), run.step):
+        with compute.autocast():
+            loss = stage.loss(batch)
+        run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        compute.average_gradients(parameters)  # before unscaling: all processes then skip the same steps
+        run.scaler.unscale_(run.optimizer)
+        value = float(compute.average(loss.detach()))
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"{stage.name}: the loss is {value} at step {step + 1}: lower the learning rates of the recipe, "
+                f"and delete {state} to start anew"
+            )
+        if stage.optimization.clip_norm is not None:
+            for group in run.optimizer.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], stage.optimization.clip_norm)
+        rates = {group["name"]: group["lr"] for group in run.optimizer.param_groups}
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+        run.schedule.step()
+        run.optimizer.zero_grad(set_to_none=True)
+        run.step = step + 1
+        run.mean_loss = value if step == 0 else SMOOTHING * run.mean_loss + (1 - SMOOTHING) * value
+        if compute.leads:
+            watch(stage.name, Progress(run.step, stage.steps, value, run.mean_loss, rates))
+        if run.step % SAVE_EVERY == 0 or run.step == stage.steps:
+            compute.average_buffers(stage.network)
+            if compute.leads:
+                run.save(state)
 
 
-def _rate(step: int, steps: int) -> float:
-    warm = max(1, round(WARM_UP * steps))
+class _Run:
+    """What a stopped stage needs to go on."""
+
+    def __init__(self, stage: Stage[Any], groups: list[dict[str, Any]], compute: Compute) -> None:
+        self._network = stage.network
+        self._settings = stage.settings
+        self._device = compute.device
+        self.optimizer = _optimizer(groups, stage.optimization)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: rate_factor(step, stage.steps, stage.optimization)
+        )
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+        self.step = 0
+        self.mean_loss = 0.0
+
+    def save(self, state: Path) -> None:
+        """Write it, whole or not at all."""
+        state.parent.mkdir(parents=True, exist_ok=True)
+        partial = state.with_suffix(".partial")
+        content = {name: part.state_dict() for name, part in self._parts().items()}
+        with partial.open("wb") as file:
+            torch.save({**content, "step": self.step, "loss": self.mean_loss, "settings": self._settings}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(state)
+
+    def resume(self, state: Path) -> None:
+        """Read it."""
+        try:
+            content = torch.load(state, map_location=self._device, weights_only=True)
+            if content["settings"] != self._settings:
+                raise ResumeError(f"{state} was begun with other settings than the recipe's; delete it to start anew")
+            for name, part in self._parts().items():
+                part.load_state_dict(content[name])
+            self.step, self.mean_loss = int(content["step"]), float(content["loss"])
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise ResumeError(f"can't go on from {state}: {error}; delete it to start anew") from error
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "network": self._network,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+        }
+
+
+def rate_factor(step: int, steps: int, optimization: Optimization) -> float:
+    """What the peak learning rates are multiplied by at a step."""
+    warm = round(optimization.warm_up * steps)
     if step < warm:
         return (step + 1) / warm
-    return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * (step - warm) / max(1, steps - warm)))))
+    if optimization.drops:  # to a tenth each, as in the paper (section 5.1)
+        return float(0.1 ** sum(step >= round(drop * steps) for drop in optimization.drops))
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _save(
-    state: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    step: int,
-    mean: float,
-) -> None:
-    state.parent.mkdir(parents=True, exist_ok=True)
-    partial = state.with_suffix(".partial")
-    content = {
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "step": step,
-        "loss": mean,
-    }
-    torch.save(content, partial)
-    partial.replace(state)
-
-
-def _resume(
-    state: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> tuple[int, float]:
-    try:
-        content = torch.load(state, weights_only=True)
-        network.load_state_dict(content["network"])
-        optimizer.load_state_dict(content["optimizer"])
-        schedule.load_state_dict(content["schedule"])
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise ResumeError(f"can't go on from {state}: {error}; delete it to start anew") from error
-    return int(content["step"]), float(content["loss"])
+def _optimizer(groups: list[dict[str, Any]], optimization: Optimization) -> torch.optim.Optimizer:
+    if optimization.algorithm == "sgd":
+        return torch.optim.SGD(groups, momentum=optimization.momentum, weight_decay=optimization.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=optimization.weight_decay)

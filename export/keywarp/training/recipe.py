@@ -4,12 +4,19 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from keywarp.datasets.moving_scenes.options import SceneOptions
+from keywarp.networks.flownet import FLOW_NETWORKS
+from keywarp.networks.regions import RegionOptions
+from keywarp.networks.resnet import RESNET101
 from keywarp.training.errors import RecipeError
+from keywarp.training.variants import Variant
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Color = tuple[int, int, int]  # RGB
+SCENES = SceneOptions()
 
 
 class Part(BaseModel):
@@ -27,32 +34,26 @@ class FileInPackage(Part):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class ClassRecipe(Part):
-    """A class of the task and how the teacher's boxes of it become pixels."""
-
-    name: str
-    color: tuple[int, int, int]  # RGB
-    categories: tuple[int, ...] = ()  # the teacher's category numbers; none: the background
-    power: Positive = 2.5  # exponent of the super-ellipse that probably holds the object
-    core: tuple[float, float] | None = None  # half axes of the ellipse that certainly is object; none: don't cut
-    accept: Fraction = 0.2  # mean score over neighbouring frames from which a pixel gets the class
-
-
 class ImageRecipe(Part):
     """The size that frames are brought to, in training and in the bundle."""
 
     short_side: int = Field(ge=16)
     long_side: int = Field(ge=16)
-    multiple: int = Field(default=16, ge=1)
+    multiple: int = Field(default=1, ge=1)
 
 
-class NetworkRecipe(Part):
-    """The sizes of the networks."""
+# --- data
 
-    channels: int = Field(ge=1)  # of the feature map
-    conv4_blocks: int = Field(ge=1, le=6)  # ResNet-50 ends after these
-    refinement: tuple[int, int, int, int] | None = None  # FlowNet Inception's widths, coarse to fine; none: its own
-    weights: FileInPackage | None = None  # ImageNet weights in Keras's layout; none: random
+
+class ClassRecipe(Part):
+    """A class of the task and how the teacher's boxes of it become pixels."""
+
+    name: str
+    color: Color
+    categories: tuple[int, ...] = ()  # the teacher's category numbers; none: the background
+    power: Positive = 2.5  # exponent of the super-ellipse that probably holds the object
+    core: tuple[float, float] | None = None  # half axes of the ellipse that certainly is object; none: don't cut
+    accept: Fraction = 0.2  # mean score over neighbouring frames from which a pixel gets the class
 
 
 class TeacherRecipe(Part):
@@ -73,35 +74,170 @@ class ClipRecipe(Part):
     holdout: Fraction = 0.0  # share of its end that is never trained on
 
 
-class AugmentationRecipe(Part):
+class TaughtClips(Part):
+    """Clips that a detector labels, for segmentation."""
+
+    kind: Literal["taught"]
+    classes: tuple[ClassRecipe, ...] = Field(min_length=2)
+    teacher: TeacherRecipe
+    clips: tuple[ClipRecipe, ...] = Field(min_length=1)
+
+
+class MovingScenesData(Part):
+    """Generated video with exact truth; for both tasks."""
+
+    kind: Literal["moving_scenes"]
+    scenes: int = Field(default=300, ge=1)  # that are evaluated on; training never sees one twice
+    options: SceneOptions = SCENES  # what they are like; the image's size is the recipe's
+
+
+class CityscapesData(Part):
+    """Cityscapes, for segmentation."""
+
+    kind: Literal["cityscapes"]
+    root: Path
+
+
+class ImageNetData(Part):
+    """ImageNet VID and DET, for detection."""
+
+    kind: Literal["imagenet"]
+    root: Path  # of the ILSVRC tree
+    # Of the samples are photographs of DET: VID:DET = 2:1 in section 5.1; 0: no DET.
+    still_share: float = Field(default=1 / 3, ge=0, lt=1)
+
+
+class VideoData(Part):
+    """A folder of videos of one's own, labelled here and there."""
+
+    kind: Literal["videos"]
+    train: Path
+    evaluate: Path
+    classes: tuple[tuple[str, Color], ...] = Field(min_length=1)  # without the background
+
+
+Data = Annotated[
+    TaughtClips | MovingScenesData | CityscapesData | ImageNetData | VideoData, Field(discriminator="kind")
+]
+
+
+# --- networks
+
+
+class WeightsRecipe(Part):
+    """The first weights of the feature network."""
+
+    source: FileInPackage | Path
+    layout: Literal["keras", "torchvision", "caffe"]
+
+
+class NetworkRecipe(Part):
+    """Which networks; the defaults are the paper's."""
+
+    blocks: tuple[int, int, int, int] = RESNET101  # of the ResNet, see `ResNetOptions`
+    channels: int = Field(default=1024, ge=1)  # of the feature map
+    stride_on: Literal["1x1", "3x3"] = "1x1"
+    width: Positive = 1.0  # share of the ResNet's published channels
+    flow: str = "flownet"
+    flow_share: Positive = 1.0  # of the flow network's
+    refinement: tuple[int, int, int, int] | None = None  # FlowNet Inception's widths, coarse to fine; none: its own
+    head_layers: int = Field(default=1, ge=0)  # where the network is cut (Table 5)
+    regions: RegionOptions = RegionOptions()  # of a detector
+    weights: WeightsRecipe | None = None  # none: random
+    flow_weights: Path | None = None  # of FlowNet-S, as PyTorch state dict; none: random
+
+    @model_validator(mode="after")
+    def _flow_exists(self) -> "NetworkRecipe":
+        if self.flow not in FLOW_NETWORKS:
+            raise ValueError(f"flow: there is no {self.flow!r}; there are {', '.join(FLOW_NETWORKS)}")
+        return self
+
+
+# --- training
+
+
+class Augmented(Part):
     """The crops that are trained on."""
 
     height: int = Field(ge=16)
     width: int = Field(ge=16)
-    zoom: tuple[Positive, Positive]
+    zoom: tuple[Positive, Positive] = (1.0, 1.0)
+    gain: Fraction = 0.25
+    tint: Fraction = 0.08
+    flip: Fraction = 0.5
+
+
+class Optimization(Part):
+    """The steps that are taken."""
+
+    algorithm: Literal["adamw", "sgd"] = "adamw"
+    momentum: Fraction = 0.9  # sgd's
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warm_up: Fraction = 0.05  # share of the steps over which the learning rate rises
+    drops: tuple[Fraction, ...] = ()  # after these shares of the steps it falls to a tenth; none: along a cosine to 0
+    clip_norm: Positive | None = 5.0  # of the gradient of each group of parameters; none: it isn't clipped
+
+
+class FeatureTraining(Part):
+    """Training of the feature network from scratch, on single frames, with live batch norms: in place of ImageNet."""
+
+    task: Literal["segmentation", "detection"] | None = None  # what it learns to recognise; none: the recipe's task
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    rate: Positive
+    crop: Augmented
+    optimization: Optimization = Optimization()
+
+
+class MadeFlow(Part):
+    """Motion made of clips, and measured on them."""
+
+    kind: Literal["clips"]
+    made_share: Fraction  # of samples with made, exactly known motion
+
+
+class MovingScenesFlow(Part):
+    """Exact motion of Moving Scenes."""
+
+    kind: Literal["moving_scenes"]
+
+
+class FlyingPiecesFlow(Part):
+    """Pieces of photographs over photographs, in place of Flying Chairs; of the size of the recipe's images."""
+
+    kind: Literal["flying_pieces"]
+    shift: Positive  # pixels of these images: standard deviation of the largest translations
+
+
+class FlyingChairsFlow(Part):
+    """Flying Chairs."""
+
+    kind: Literal["flying_chairs"]
+    root: Path
 
 
 class FlowTraining(Part):
     """Pre-training of the flow network; its crop is of the half-size images that it sees, zoom and all."""
 
+    source: MadeFlow | MovingScenesFlow | FlyingPiecesFlow | FlyingChairsFlow = Field(discriminator="kind")
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
-    learning_rate: Positive
-    made_share: Fraction  # of samples with made, exactly known motion
-    crop: AugmentationRecipe
+    rate: Positive
+    crop: Augmented
+    optimization: Optimization = Optimization()
 
 
 class JointTraining(Part):
     """Joint training of all networks."""
 
     steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=1)  # of all devices together
     features_rate: Positive  # learning rate of the pre-trained part of the feature network
     flow_rate: Positive  # ... of the flow network
     new_rate: Positive  # ... of the reduction and the head
-    weight_decay: float = Field(ge=0)
-    frozen_stages: int = Field(ge=0, le=3)  # conv1 .. of the feature network that keep their weights
-    crop: AugmentationRecipe
+    frozen_stages: int = Field(default=0, ge=0, le=3)  # conv1 .. of the feature network that keep their weights
+    crop: Augmented
+    optimization: Optimization = Optimization()
 
 
 class Recipe(Part):
@@ -110,16 +246,26 @@ class Recipe(Part):
     name: str
     version: str
     license: str
+    task: Literal["segmentation", "detection"] = "segmentation"
+    variant: Variant = Variant.DFF
     key_interval: int = Field(ge=1)
-    seed: int
+    seed: int = Field(ge=0)
     notes: str = ""
-    classes: tuple[ClassRecipe, ...] = Field(min_length=2)
     image: ImageRecipe
+    data: Data
     network: NetworkRecipe
-    teacher: TeacherRecipe
-    clips: tuple[ClipRecipe, ...] = Field(min_length=1)
-    flow: FlowTraining
+    features: FeatureTraining | None = None  # none: the weights are good enough to start from
+    flow: FlowTraining | None = None  # none: likewise
     joint: JointTraining
+
+    @model_validator(mode="after")
+    def _data_fits_task(self) -> "Recipe":
+        for_one = {"taught": "segmentation", "cityscapes": "segmentation", "imagenet": "detection"}
+        if for_one.get(self.data.kind, self.task) != self.task:
+            raise ValueError(f"task: the labels of {self.data.kind} aren't for {self.task}")
+        if self.flow and self.flow.source.kind == "clips" and self.data.kind != "taught":
+            raise ValueError("flow: motion is only made of clips where the data are clips (kind = 'taught')")
+        return self
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -132,7 +278,7 @@ def read_recipe(path: Path) -> Recipe:
         return Recipe.model_validate(tomllib.loads(path.read_text()))
     except OSError as error:
         raise RecipeError(f"can't read the recipe {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())

@@ -3,15 +3,13 @@
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from keywarp.cli.errors import CommandError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from keywarp.networks import ModelCard, ResNetFeatures, Task
 
 
@@ -92,10 +90,10 @@ def init(
         from keywarp.networks.resnet import RESNET50, RESNET101
     except ImportError as error:
         raise CommandError(f"the networks need {error.name}: pip install 'keywarp[train]'") from error
-    from keywarp.networks import WeightsError, load_flownet_weights
+    from keywarp.networks import FlowNet, WeightsError, load_flownet_weights, read_weights
 
     first = f"{features.value}: {weights.name if weights else 'random'}"
-    card = _card(out.stem, cast("Task", task.value), classes, first)
+    card = _card(out.stem, task.value, classes, first)
     card = replace(card, short_side=short_side or card.short_side, long_side=long_side or card.long_side)
     if card.long_side < card.short_side:
         told = f"{card.long_side} is below the short side, {card.short_side}"
@@ -108,7 +106,7 @@ def init(
     try:
         options = NetworkOptions(
             classes=len(card.classes),
-            task=cast("Task", task.value),
+            task=task.value,
             blocks=RESNET50 if features is Features.RESNET50 else RESNET101,
             stride_on="3x3" if weights is not None and layout is Layout.TORCHVISION else "1x1",
             flow=flow.value,
@@ -116,7 +114,8 @@ def init(
         )
         network = build_network(options, lambda backbone: _load(backbone, weights, layout))
         if flow_weights is not None:
-            load_flownet_weights(network.flow, _state_dict(flow_weights))
+            assert isinstance(network.flow, FlowNet)  # asked for above
+            load_flownet_weights(network.flow, read_weights(flow_weights))
         save_checkpoint(Checkpoint(options, card, network.state_dict()), out)
     except (CheckpointError, WeightsError, ValueError) as error:
         raise CommandError(str(error)) from error
@@ -152,34 +151,13 @@ def _card(name: str, task: "Task", classes: str | None, weights: str) -> "ModelC
 
 
 def _load(backbone: "ResNetFeatures", weights: Path | None, layout: Layout) -> None:
-    from keywarp.networks import load_caffe_weights, load_keras_weights, load_torchvision_weights
+    from keywarp.networks import load_caffe_weights, load_keras_weights, load_torchvision_weights, read_weights
 
     if weights is None:
         return
     if layout is Layout.KERAS:
         load_keras_weights(backbone, weights)
     elif layout is Layout.CAFFE:
-        load_caffe_weights(backbone, _state_dict(weights))
+        load_caffe_weights(backbone, read_weights(weights))
     else:
-        load_torchvision_weights(backbone, _state_dict(weights))
-
-
-def _state_dict(path: Path) -> "dict[str, Tensor]":
-    """The tensors of a PyTorch file; never executes code from it."""
-    import pickle
-
-    import torch
-
-    from keywarp.networks import WeightsError
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WeightsError(f"can't read {path}: {error.strerror}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path} is not a file of PyTorch weights") from error
-    content = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {name.removeprefix("module."): value for name, value in content.items() if torch.is_tensor(value)}
-    if not tensors:
-        raise WeightsError(f"{path} holds no weights")
-    return tensors
+        load_torchvision_weights(backbone, read_weights(weights))

@@ -167,8 +167,12 @@ def _draw_sprite(
     layers[..., 3] = draw_pattern(kind.pattern, size, radius * random.uniform(0.35, 0.6), random)
     tint = random.uniform(0.7, 1.25) * random.uniform(0.85, 1.15, 3)
     strength = random.uniform(*options.contrast) * random.uniform(0.7, 1.3, 3)
-    # all colours at once: tint * photograph + strength * (pattern - middle)
-    mixing = np.column_stack([np.diag(tint), strength, -MIDDLE * strength])
+    paint, doubt = random.uniform(*options.paint), random.uniform(0, options.doubt)
+    chance = random.uniform(0, 255, 3)
+    color = (1 - doubt) * np.array(kind.color) + doubt * chance if kind is not CLUTTER else chance
+    # all colours at once: the photograph, tinted, under the pattern; then painted over, not quite covering
+    mixing = (1 - paint) * np.column_stack([np.diag(tint), strength, -MIDDLE * strength])
+    mixing[:, -1] += paint * color
     sprite = np.empty_like(layers)
     sprite[..., :3] = cv2.transform(layers, mixing)
     sprite[..., 3] = fill(draw_contours(kind.silhouette, random), size, MARGIN)

@@ -11,7 +11,7 @@ class Kind:
     """What is typical of a class."""
 
     name: str
-    color: tuple[int, int, int]  # RGB, to paint labels with; objects have any colour
+    color: tuple[int, int, int]  # RGB: of its labels, and what its objects are more or less painted with
     silhouette: Silhouette
     pattern: Pattern
 

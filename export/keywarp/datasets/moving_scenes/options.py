@@ -17,7 +17,9 @@ class SceneOptions:
     objects: tuple[int, int] = (2, 6)  # how many in a scene
     clutter: tuple[int, int] = (0, 2)  # how many further pieces that are of no class (labelled 0, without a box)
     diameter: Range = (36, 110)  # of an object, pixels, uniform in the logarithm
-    contrast: Range = (0.12, 0.5)  # of a class's pattern over the object's photograph; 1: from black to white
+    contrast: Range = (0.3, 0.8)  # of a class's pattern over the object's photograph; 1: from black to white
+    paint: Range = (0.2, 0.5)  # how much an object is painted over, in a colour near its class's
+    doubt: float = 0.6  # highest share of any other colour in that
 
     still: float = 0.12  # share of the objects that don't travel
     speed: Range = (0.6, 4.0)  # of the others, pixels per frame, uniform in the logarithm
@@ -43,7 +45,7 @@ class SceneOptions:
     shot: tuple[int, int] = (24, 72)  # length of a clip's shots, frames
 
     def __post_init__(self) -> None:
-        for name in ("objects", "clutter", "diameter", "contrast", "speed", "camera_speed", "noise", "shot"):
+        for name in ("objects", "clutter", "diameter", "contrast", "paint", "speed", "camera_speed", "noise", "shot"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
                 raise DataError(f"{name} must be a range that starts at 0 or above, not {low} to {high}")

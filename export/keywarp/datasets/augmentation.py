@@ -1,0 +1,110 @@
+"""Augmented crops: what is trained on are never quite the frames themselves."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from keywarp.datasets.clips import IGNORE, Image, Labels
+from keywarp.datasets.motion import Flow
+from keywarp.datasets.samples import Boxes, FlowPair, Pair, Truth
+
+VISIBLE = 0.25  # share of a box that a crop must hold for it to count
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How crops differ from frames. Both frames of a pair get the same change."""
+
+    height: int  # of the crop, pixels
+    width: int
+    zoom: tuple[float, float] = (0.8, 1.5)  # magnification, drawn uniformly in the logarithm
+    gain: float = 0.25  # brightness factor per image: 1 +- this
+    tint: float = 0.08  # the same per colour channel
+    flip: float = 0.5  # share of mirrored samples
+
+    def view(self, frame: Image, random: np.random.Generator) -> "View":
+        """Draw a crop of frames of this one's size."""
+        height, width = frame.shape[:2]
+        zoom = float(np.exp(random.uniform(*np.log(self.zoom))))
+        # where the crop may start, in source pixels; a crop larger than the frame is centred on it
+        spare = np.array([width - self.width / zoom, height - self.height / zoom])
+        start = np.where(spare > 0, random.uniform(0, 1, 2) * spare, spare / 2)
+        mirror = bool(random.random() < self.flip)
+        gain = random.uniform(1 - self.gain, 1 + self.gain) * random.uniform(1 - self.tint, 1 + self.tint, 3)
+        return View(self.height, self.width, zoom, (float(start[0]), float(start[1])), mirror, gain)
+
+    def pair(self, pair: Pair, random: np.random.Generator) -> Pair:
+        """Crop a pair and what is known of it."""
+        view = self.view(pair.current, random)
+        current = view.image(pair.current)
+        truth = Truth(
+            labels=None if pair.truth.labels is None else view.labels(pair.truth.labels),
+            boxes=None if pair.truth.boxes is None else view.boxes(pair.truth.boxes),
+        )
+        return Pair(current, view.image(pair.key) if pair.gap else current, pair.gap, truth)
+
+    def flow_pair(self, pair: FlowPair, random: np.random.Generator) -> FlowPair:
+        """Crop two images and the motion between them."""
+        view = self.view(pair.current, random)
+        return FlowPair(view.image(pair.current), view.image(pair.key), view.flow(pair.flow))
+
+
+@dataclass(frozen=True)
+class View:
+    """One drawn crop."""
+
+    height: int
+    width: int
+    zoom: float
+    start: tuple[float, float]  # x, y in source pixels
+    mirror: bool
+    gain: npt.NDArray[np.float64]  # (3,)
+
+    def image(self, frame: Image) -> Image:
+        """A frame, resampled and relit."""
+        cut = self._cut(frame, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101)
+        return np.asarray(np.clip(cut * self.gain.astype(np.float32), 0, 255), np.uint8)
+
+    def labels(self, labels: Labels) -> Labels:
+        """Labels; `IGNORE` outside the frame."""
+        return np.asarray(self._cut(labels, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT), np.uint8)
+
+    def boxes(self, boxes: Boxes) -> Boxes:
+        """Boxes, clipped to the crop; without those of which it holds too little."""
+        corners = (boxes.corners - np.tile(self.start, 2)) * self.zoom
+        if self.mirror:
+            corners = np.stack(
+                [self.width - corners[:, 2], corners[:, 1], self.width - corners[:, 0], corners[:, 3]], 1
+            )
+        clipped = np.clip(corners, 0, [self.width, self.height] * 2)
+        kept = _areas(clipped) > np.maximum(VISIBLE * _areas(corners), 1)
+        return Boxes(clipped[kept].astype(np.float32), boxes.classes[kept])
+
+    def flow(self, flow: Flow) -> Flow:
+        """Motion, in pixels of the crop."""
+        cut = self._cut(flow, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE) * self.zoom
+        return np.asarray(cut * (-1, 1) if self.mirror else cut, np.float32)
+
+    def _cut(self, source: npt.NDArray[Any], interpolation: int, border: int) -> npt.NDArray[Any]:
+        step = 1 / self.zoom
+        # pixel centres: crop pixel x lies at start + (x + 0.5) * step - 0.5 of the source
+        shift = [self.start[0] + 0.5 * step - 0.5, self.start[1] + 0.5 * step - 0.5]
+        matrix = np.array([[step, 0, shift[0]], [0, step, shift[1]]])
+        if self.mirror:
+            matrix[0] = [-step, 0, shift[0] + (self.width - 1) * step]
+        return cv2.warpAffine(
+            source,
+            matrix,
+            (self.width, self.height),
+            flags=interpolation | cv2.WARP_INVERSE_MAP,
+            borderMode=border,
+            borderValue=[IGNORE] * 3,
+        )
+
+
+def _areas(corners: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    size = np.maximum(corners[:, 2:] - corners[:, :2], 0)
+    return np.asarray(size[:, 0] * size[:, 1])

@@ -1,0 +1,162 @@
+"""Batches for training: sample number n of a training is the same one in whatever process and after whatever stop."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from keywarp.datasets.augmentation import Augmentation
+from keywarp.datasets.samples import MAX_GAP, Boxes, FlowPair, FlowSource, Pair, PairSource
+
+Sample = TypeVar("Sample")
+Batch_co = TypeVar("Batch_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Pairs for joint training: only the current frame is labelled."""
+
+    numbers: tuple[int, ...]  # of the samples, in the whole training
+    current: Tensor  # uint8 (N, H, W, 3) RGB
+    key: Tensor
+    propagated: Tensor  # bool (N,): False where current and key are the same frame
+    labels: Tensor | None  # uint8 (N, H, W); None: not all have some
+    boxes: tuple[Boxes, ...]  # of those that have some
+
+
+@dataclass(frozen=True)
+class FlowBatch:
+    """Pairs for pre-training a flow network."""
+
+    numbers: tuple[int, ...]
+    current: Tensor  # uint8 (N, H, W, 3) RGB
+    key: Tensor
+    flow: Tensor  # float32 (N, H, W, 2), pixels, current to key
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that this process trains on."""
+
+    rank: int = 0
+    processes: int = 1
+
+
+class Batches(Protocol[Batch_co]):
+    """A training's batches."""
+
+    def batches(self, first: int, steps: int, share: Share) -> Iterator[Batch_co]:
+        """The batches of the steps `first` .. `steps` - 1, of each this process's share."""
+        ...
+
+
+class _Draws(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
+    """Samples by number, loaded in batches."""
+
+    def __init__(self, batch: int, seed: int, workers: int) -> None:
+        self._batch = batch
+        self._seed = seed
+        self._workers = workers
+
+    def random(self, number: int) -> np.random.Generator:
+        """Where a sample's chance comes from."""
+        return np.random.default_rng((self._seed, number))
+
+    def batches(self, first: int, steps: int, share: Share) -> Iterator[Batch_co]:
+        """The batches of the steps `first` .. `steps` - 1, of each this process's share.
+
+        Raises:
+            ValueError: The processes can't have equal shares.
+        """
+        if self._batch % share.processes:
+            raise ValueError(f"a batch of {self._batch} can't be shared equally by {share.processes} processes")
+        size = self._batch // share.processes
+        numbers = [
+            list(range(step * self._batch + share.rank * size, step * self._batch + (share.rank + 1) * size))
+            for step in range(first, steps)
+        ]
+        loader: DataLoader[Any] = DataLoader(
+            self, batch_sampler=numbers, num_workers=self._workers, collate_fn=self.collate
+        )
+        return iter(loader)
+
+    def collate(self, samples: Sequence[tuple[int, Sample]]) -> Batch_co:
+        """Samples -> batch."""
+        raise NotImplementedError
+
+
+class PairDraws(_Draws[Pair, PairBatch]):
+    """Augmented pairs out of a data set."""
+
+    def __init__(
+        self,
+        source: PairSource,
+        augmentation: Augmentation,
+        batch: int,
+        seed: int,
+        max_gap: int = MAX_GAP,
+        workers: int = 0,
+    ) -> None:
+        """Prepare to draw.
+
+        Args:
+            source: Where from.
+            augmentation: The crops.
+            batch: Samples in a batch, of all processes together.
+            seed: Equal seeds and numbers draw equal samples.
+            max_gap: Frames between key and current frame, at most; 0 trains on single frames.
+            workers: Processes that draw; 0: this one.
+        """
+        super().__init__(batch, seed, workers)
+        self._source = source
+        self._augmentation = augmentation
+        self._max_gap = max_gap
+
+    def __getitem__(self, number: int) -> tuple[int, Pair]:
+        """Sample number `number`."""
+        random = self.random(number)
+        return number, self._augmentation.pair(self._source.pair(random, self._max_gap), random)
+
+    def collate(self, samples: Sequence[tuple[int, Pair]]) -> PairBatch:
+        """Stack pairs."""
+        numbers, pairs = zip(*samples, strict=True)
+        labels = [pair.truth.labels for pair in pairs if pair.truth.labels is not None]
+        return PairBatch(
+            numbers=numbers,
+            current=_stack([pair.current for pair in pairs]),
+            key=_stack([pair.key for pair in pairs]),
+            propagated=torch.tensor([pair.gap > 0 for pair in pairs]),
+            labels=_stack(labels) if len(labels) == len(pairs) else None,
+            boxes=tuple(pair.truth.boxes for pair in pairs if pair.truth.boxes is not None),
+        )
+
+
+class FlowDraws(_Draws[FlowPair, FlowBatch]):
+    """Pairs with known motion out of a data set."""
+
+    def __init__(
+        self, source: FlowSource, augmentation: Augmentation | None, batch: int, seed: int, workers: int = 0
+    ) -> None:
+        """Prepare to draw; as for `PairDraws`, and without augmentation the pairs are the source's own."""
+        super().__init__(batch, seed, workers)
+        self._source = source
+        self._augmentation = augmentation
+
+    def __getitem__(self, number: int) -> tuple[int, FlowPair]:
+        """Sample number `number`."""
+        random = self.random(number)
+        pair = self._source.flow_pair(random)
+        return number, self._augmentation.flow_pair(pair, random) if self._augmentation else pair
+
+    def collate(self, samples: Sequence[tuple[int, FlowPair]]) -> FlowBatch:
+        """Stack pairs."""
+        numbers, pairs = zip(*samples, strict=True)
+        return FlowBatch(numbers, *(_stack([getattr(p, name) for p in pairs]) for name in ("current", "key", "flow")))
+
+
+def _stack(arrays: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

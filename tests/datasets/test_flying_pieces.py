@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from keywarp.datasets import DataError, Image, MadeMotion, move
+from keywarp.datasets.flying_pieces import FlyingPieces
+from tests.datasets.clips import textured
+
+
+def photographs() -> list[Image]:
+    return [textured(90, 160, seed) for seed in range(3)] + [textured(50, 70, 9)]
+
+
+def test_equal_chance_draws_equal_pairs() -> None:
+    source = FlyingPieces(photographs(), 48, 64, MadeMotion(shift=8))
+    first, second = (source.flow_pair(np.random.default_rng(3)) for _ in "ab")
+    np.testing.assert_array_equal(first.current, second.current)
+    np.testing.assert_array_equal(first.flow, second.flow)
+    assert first.current.shape == first.key.shape == (48, 64, 3)
+    assert first.flow.shape == (48, 64, 2)
+
+
+def test_the_key_sampled_along_the_flow_is_the_current_image() -> None:
+    source = FlyingPieces(photographs(), 96, 128, MadeMotion(shift=6))
+    for seed in range(4):
+        pair = source.flow_pair(np.random.default_rng(seed))
+        moved = move(pair.key.astype(np.float32), pair.flow)
+        difference = np.abs(moved - pair.current).mean(axis=2)
+        assert np.median(difference) < 4  # all but what is hidden in one of the two
+
+
+def test_things_move_as_far_as_they_are_told() -> None:
+    near, far = (
+        np.mean([np.abs(source.flow_pair(np.random.default_rng(seed)).flow).mean() for seed in range(20)])
+        for source in (FlyingPieces(photographs(), 48, 64, MadeMotion(shift=shift)) for shift in (2, 12))
+    )
+    assert far > 2 * near
+
+
+def test_without_photographs_there_are_no_pieces() -> None:
+    with pytest.raises(DataError, match="give at least one"):
+        FlyingPieces([], 48, 64, MadeMotion())

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from torch import nn
+
+from keywarp.training import loop
+from keywarp.training.compute import Compute
+from keywarp.training.loop import Progress, train
+from keywarp.training.reporting import Journal, Silence
+from tests.training.test_loop import StoppedError, identity
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows: (step, value) by name."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_losses_and_rates_are_logged_at_their_steps_after_a_resume_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY", 20)
+    seen: dict[int, Progress] = {}
+
+    def fit(stop_at: int | None = None) -> None:
+        torch.manual_seed(0)
+        with Journal(tmp_path / "logs", Silence()) as journal:
+
+            def watch(stage: str, progress: Progress) -> None:
+                journal(stage, progress)
+                seen[progress.step] = progress
+                if progress.step == stop_at:
+                    raise StoppedError
+
+            train(identity(nn.Linear(2, 2), steps=65), tmp_path / "state.pt", Compute(), watch)
+
+    with pytest.raises(StoppedError):
+        fit(stop_at=53)
+    fit()  # from step 40 on: 50 is there twice, and shown once
+    found = scalars(tmp_path / "logs" / "identity")
+    assert set(found) == {"loss", "mean loss", "rate of all"}
+    steps = [10, 20, 30, 40, 50, 60, 65]
+    assert [step for step, _ in found["loss"]] == steps
+    for tag, values in {
+        "loss": [seen[step].loss for step in steps],
+        "mean loss": [seen[step].mean_loss for step in steps],
+        "rate of all": [seen[step].rates["all"] for step in steps],
+    }.items():
+        assert [value for _, value in found[tag]] == pytest.approx(values)
+
+
+def progress(step: int) -> Progress:
+    return Progress(step, steps=100, loss=step / 100, mean_loss=0.5, rates={"flow": 1e-3})
+
+
+def test_a_resumed_stage_leaves_the_curves_of_others_alone(tmp_path: Path) -> None:
+    with Journal(tmp_path, Silence()) as journal:
+        for stage, last in (("features", 100), ("segmentation dff", 60)):
+            for step in range(10, last + 1, 10):
+                journal(stage, progress(step))
+    with Journal(tmp_path, Silence()) as journal:
+        journal("segmentation dff", progress(30))
+    assert [step for step, _ in scalars(tmp_path / "features")["loss"]] == list(range(10, 101, 10))
+    assert [step for step, _ in scalars(tmp_path / "segmentation-dff")["loss"]] == [10, 20, 30]
+
+
+def test_what_was_logged_is_on_the_disk_before_the_process_could_be_killed(tmp_path: Path) -> None:
+    with Journal(tmp_path, Silence()) as journal:
+        for step in (10, 20, 30):
+            journal("flow", progress(step))
+            assert [logged for logged, _ in scalars(tmp_path / "flow")["loss"]][-1] == step
+
+
+def test_a_journal_of_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with Journal(tmp_path / "logs", Silence()) as journal:
+        journal("flow", progress(9))
+    assert not (tmp_path / "logs").exists()
+
+
+def test_the_reporter_is_told_of_every_step(tmp_path: Path) -> None:
+    told: list[tuple[int | None, str]] = []
+
+    class Listener(Silence):
+        def step(self, done: int | None = None, note: str = "") -> None:
+            told.append((done, note))
+
+    with Journal(tmp_path, Listener()) as journal:
+        journal("flow", progress(7))
+    assert told == [(7, "loss 0.500")]

@@ -1,0 +1,101 @@
+"""Trainings of seconds: networks of a few channels that learn to see the moving square."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from keywarp.datasets import Augmentation, PairBatch, PairDraws
+from keywarp.networks import DeepFeatureFlow, NetworkOptions, Task, build_network, revive_batch_norms
+from keywarp.networks.checkpoint import build_recognition
+from keywarp.networks.regions import RegionOptions
+from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, joint_rates
+from keywarp.training.loop import Rate, Stage
+from keywarp.training.recipe import Augmented, JointTraining, Optimization
+from keywarp.training.variants import METHODS, Method, Variant
+from tests.datasets.clips import Squares
+
+OPTIONS = NetworkOptions(
+    classes=2,
+    blocks=(1, 1, 1, 0),
+    channels=8,
+    width=0.25,
+    flow="flownet_inception",
+    flow_share=0.25,
+    regions=RegionOptions(anchor_ratios=(1.0,), anchor_scales=(1.0, 2.0), pooling=3, candidates=20, proposals=8),
+)
+JOINT = JointTraining(
+    steps=4,
+    batch=4,
+    features_rate=1e-3,
+    flow_rate=1e-3,
+    new_rate=1e-2,
+    crop=Augmented(height=48, width=64, zoom=(0.9, 1.2)),
+)
+SGD = Optimization(algorithm="sgd", warm_up=0)
+DFF = METHODS[Variant.DFF]
+
+
+def networks(task: Task = "segmentation") -> DeepFeatureFlow[Any]:
+    """Always the same."""
+    torch.manual_seed(0)
+    return build_network(replace(OPTIONS, task=task)).train()
+
+
+def pairs(batch: int = 4, max_gap: int = 9) -> PairDraws:
+    """Of the moving square."""
+    crop = JOINT.crop
+    return PairDraws(Squares(), Augmentation(crop.height, crop.width, crop.zoom), batch, seed=3, max_gap=max_gap)
+
+
+def joint_stage(
+    network: DeepFeatureFlow[Any],
+    steps: int = 4,
+    optimization: Optimization = SGD,
+    method: Method = DFF,
+    settings: str = "",
+) -> Stage[PairBatch]:
+    """Joint training."""
+    return Stage(
+        name="joint",
+        network=network,
+        rates=joint_rates(network, JOINT, method),
+        batches=pairs(max_gap=method.max_gap),
+        loss=PairLoss(network, TaskLoss(network.recognition)),
+        steps=steps,
+        optimization=optimization,
+        settings=settings,
+    )
+
+
+def frame_stage(steps: int = 4) -> Stage[PairBatch]:
+    """A recognition network from scratch, on single frames, with live batch norms."""
+    torch.manual_seed(0)
+    recognition = build_recognition(OPTIONS)
+    revive_batch_norms(recognition.backbone)
+    return Stage(
+        name="features",
+        network=recognition.train(),
+        rates=[Rate("features", [*recognition.parameters()], 1e-3)],
+        batches=pairs(max_gap=0),
+        loss=FrameLoss(recognition, TaskLoss(recognition)),
+        steps=steps,
+        optimization=SGD,
+    )
+
+
+def moved_parts(before: Mapping[str, Tensor], network: DeepFeatureFlow[Any]) -> set[str]:
+    """Which parts have other weights than before; a part that has must have almost everywhere."""
+    changed: dict[str, list[bool]] = {}
+    for name, value in network.state_dict().items():
+        if "conv" in name and name.endswith("bias") and name.startswith("recognition.backbone"):
+            assert torch.equal(value, before[name]), name  # of a batch norm, which is frozen
+            continue
+        part = name.split(".")[1]
+        part = part if name.startswith("recognition.") else "scales" if part == "scales" else "flow"
+        changed.setdefault(part, []).append(not torch.equal(value, before[name]))
+    for part, moved in changed.items():
+        assert sum(moved) in (0, *range(round(0.8 * len(moved)), len(moved) + 1)), part
+    return {part for part, moved in changed.items() if any(moved)}
