@@ -8,6 +8,7 @@ import torch
 from keywarp.datasets import (
     Augmentation,
     ClipFlows,
+    DataError,
     FlowBatch,
     FlowDraws,
     MadeMotion,
@@ -122,3 +123,18 @@ def test_a_batch_has_labels_only_if_all_its_samples_have_them() -> None:
     [batch] = PairDraws(Unlabelled(), CROP, 16, seed=0).batches(0, 1, ALONE)
     assert batch.labels is None
     assert len(batch.boxes) == 16
+
+
+class Broken(Squares):
+    """Can't be read."""
+
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:  # noqa: ARG002
+        raise DataError("a.png is cut short; get it again")
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_data_are_told_in_one_sentence_by_whatever_process(workers: int) -> None:
+    with pytest.raises(DataError) as caught:
+        list(PairDraws(Broken(), CROP, 2, seed=0, workers=workers).batches(0, 1, ALONE))
+    assert str(caught.value) == "a.png is cut short; get it again"

@@ -77,33 +77,47 @@ def test_a_recipe_is_trained_and_its_accuracy_printed(invoke: Invoke, tmp_path: 
     assert out.rstrip().endswith(f"Checkpoint: {KEPT}")
 
 
-def test_variants_are_trained_from_the_checkpoint_of_the_first(invoke: Invoke, tmp_path: Path) -> None:
+def test_variants_are_trained_beside_each_other(invoke: Invoke, tmp_path: Path) -> None:
     write_recipe(tmp_path, VIDEOS)
-    status, _, err = invoke("square.toml", "--variant", "frame", "--work", "frame")
+    status, _, err = invoke("square.toml", "--variant", "frame", "--work", "w")
     assert status == 0, err
     assert "training segmentation frame: 2/2" in err
 
-    status, _, err = invoke("square.toml", "--variant", "fix_n", "--work", "fixed")
+    status, _, err = invoke("square.toml", "--variant", "fix_n", "--work", "w")
     assert status == 1
     assert sentence(err).startswith("Error: the variant fix_n starts from networks that were trained on single frames")
 
-    status, _, err = invoke("square.toml", "--variant", "fix_n", "--start", "frame/checkpoint.pt", "--work", "fixed")
+    frame = "w/frame/checkpoint.pt"
+    status, _, err = invoke("square.toml", "--variant", "fix_n", "--start", frame, "--work", "w")
     assert status == 0, err
-    first, second = (load_checkpoint(tmp_path / name / "checkpoint.pt").weights for name in ("frame", "fixed"))
+    first, second = (load_checkpoint(tmp_path / "w" / name / "checkpoint.pt").weights for name in ("frame", "fix_n"))
     assert all(torch.equal(second[name], first[name]) for name in first if name.startswith("recognition."))
 
-    status, _, err = invoke("square.toml", "--variant", "copy", "--start", "none.pt", "--work", "copied")
+    status, out, err = invoke("square.toml", "--variant", "copy", "--start", frame, "--work", "w", "--json")
+    assert status == 0, err
+    [ways] = json.loads(out)["accuracy"].values()
+    assert list(ways) == ["per frame", "copied"]  # it has no flow network to propagate by
+
+    status, _, err = invoke("square.toml", "--variant", "copy", "--start", "none.pt", "--work", "w")
     assert status == 1
     assert sentence(err) == "Error: can't read the checkpoint none.pt: No such file or directory"
 
 
-def test_a_seed_can_be_chosen(invoke: Invoke, tmp_path: Path) -> None:
+def test_seeds_are_trained_beside_each_other(invoke: Invoke, tmp_path: Path) -> None:
     write_recipe(tmp_path, VIDEOS)
-    for seed, work in (("0", "a"), ("1", "b")):
-        assert invoke("square.toml", "--seed", seed, "--work", work)[0] == 0
-    weights = [load_checkpoint(tmp_path / w / "checkpoint.pt").weights["flow.flow.weight"] for w in ("a", "b")]
-    assert not torch.equal(*weights)
-    status, _, err = invoke("square.toml", "--seed", "1", "--work", "a")
+    for seed in ("0", "1"):
+        assert invoke("square.toml", "--seed", seed, "--work", "w")[0] == 0
+    files = [tmp_path / "w" / f"seed{seed}" / "checkpoint.pt" for seed in (0, 1)]
+    assert not torch.equal(*(load_checkpoint(file).weights["flow.flow.weight"] for file in files))
+
+
+def test_networks_that_start_from_others_are_trained_anew(invoke: Invoke, tmp_path: Path) -> None:
+    write_recipe(tmp_path, VIDEOS)
+    for seed in ("0", "1"):
+        assert invoke("square.toml", "--variant", "frame", "--seed", seed, "--work", "w")[0] == 0
+    arguments = ("square.toml", "--variant", "fix_n", "--work", "w", "--start")
+    assert invoke(*arguments, "w/seed0/frame/checkpoint.pt")[0] == 0
+    status, _, err = invoke(*arguments, "w/seed1/frame/checkpoint.pt")
     assert status == 1
     assert sentence(err).endswith("delete it to start anew")
 

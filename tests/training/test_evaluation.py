@@ -118,6 +118,11 @@ def test_a_video_that_does_not_reach_back_counts_for_the_ages_that_it_has() -> N
     assert found.by_age == (0.5, 1, 0)
 
 
+def test_still_images_are_their_own_key_frames_and_no_others() -> None:
+    found = evaluate(network(), Snippets([([WHITE], all_of(1))]), classes=2, interval=3)
+    assert {name: accuracy.by_age for name, accuracy in found.items()} == dict.fromkeys(found, (1.0,))
+
+
 def test_a_shorter_interval_is_the_first_ages() -> None:
     accuracy = Accuracy("mIoU", mean=0.5, worst=0.25, by_age=(0.9, 0.7, 0.25, 0.15), per_class=(None, 0.5))
     shorter = accuracy.until(3)

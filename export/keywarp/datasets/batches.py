@@ -1,5 +1,6 @@
 """Batches for training: sample number n of a training is the same one in whatever process and after whatever stop."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from keywarp.datasets.augmentation import Augmentation
+from keywarp.datasets.errors import DataError
 from keywarp.datasets.samples import MAX_GAP, Boxes, FlowPair, FlowSource, Pair, PairSource
 
 Sample = TypeVar("Sample")
@@ -82,7 +84,7 @@ class _Draws(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
         loader: DataLoader[Any] = DataLoader(
             self, batch_sampler=numbers, num_workers=self._workers, collate_fn=self.collate
         )
-        return iter(loader)
+        return _with_own_errors(loader)
 
     def collate(self, samples: Sequence[tuple[int, Sample]]) -> Batch_co:
         """Samples -> batch."""
@@ -156,6 +158,15 @@ class FlowDraws(_Draws[FlowPair, FlowBatch]):
         """Stack pairs."""
         numbers, pairs = zip(*samples, strict=True)
         return FlowBatch(numbers, *(_stack([getattr(p, name) for p in pairs]) for name in ("current", "key", "flow")))
+
+
+def _with_own_errors(loader: DataLoader[Any]) -> Iterator[Any]:
+    """What goes wrong in a process that draws is told in its own words, without that process's traceback."""
+    try:
+        yield from loader
+    except DataError as error:
+        *_, told = str(error).strip().splitlines()
+        raise DataError(re.sub(r"^[\w.]+Error: ", "", told)) from error
 
 
 def _stack(arrays: Sequence[np.ndarray[Any, Any]]) -> Tensor:

@@ -75,12 +75,14 @@ def train(
         changes = {"variant": variant, "seed": seed}
         content = content.model_copy(update={name: value for name, value in changes.items() if value is not None})
         work = work or Path(".cache/keywarp") / recipe.stem
+        begun = "" if seed is None else f"seed{seed}"
+        folders = (begun, str(Path(begun, variant.value)) if variant else begun)
         with open_compute(device.value, precision.value) as compute:
             if not compute.leads:
-                run(content, recipe, work, compute, Silence(), start, workers)
+                run(content, recipe, work, compute, Silence(), start, workers, folders)
                 return
             with ConsoleReporter() as reporter:
-                checkpoint, accuracy = run(content, recipe, work, compute, reporter, start, workers)
+                checkpoint, accuracy = run(content, recipe, work, compute, reporter, start, workers, folders)
     except (DataError, TrainingError, WeightsError, CheckpointError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error

@@ -21,7 +21,7 @@ from keywarp.datasets.samples import PairSource, SnippetSource, Truth
 from keywarp.datasets.videos import LabelledVideos
 from keywarp.networks import DeepFeatureFlow
 from keywarp.training import taught
-from keywarp.training.evaluation import Accuracy, evaluate, evaluate_stream
+from keywarp.training.evaluation import PROPAGATIONS, Accuracy, by_network, evaluate, evaluate_stream
 from keywarp.training.recipe import (
     Augmented,
     CityscapesData,
@@ -39,6 +39,7 @@ from keywarp.training.recipe import (
     VideoData,
 )
 from keywarp.training.reporting import Reporter
+from keywarp.training.variants import METHODS
 
 EVALUATION_SEED = 1 << 20  # of the scenes that are evaluated on; those of training have their own
 Class = tuple[str, Color]
@@ -129,18 +130,21 @@ def flow_draws(recipe: Recipe, training: FlowTraining, data: Data, cache: Path, 
 def measure(
     network: DeepFeatureFlow[Any], recipe: Recipe, data: Data, reporter: Reporter, device: torch.device
 ) -> dict[str, dict[str, Accuracy]]:
-    """Accuracy by data set and way of propagation. Clips are run as streams, others by the paper's protocol."""
+    """Accuracy by data set and way of propagation. Clips are run as streams, others by the paper's protocol.
+
+    Features are propagated where the variant has a flow network to do it.
+    """
     accuracy = {}
+    has_flow = METHODS[recipe.variant].motion == "network"
+    ways = {name: way for name, way in PROPAGATIONS.items() if has_flow or way is not by_network}
+    classes, interval = len(data.classes), recipe.key_interval
     for name, source in data.evaluation.items():
         reporter.stage(f"evaluating {name}", len(source))
         if isinstance(source, LabelledClip):
             frames = zip(source.clip.frames, (Truth(labels=labels) for labels in source.labels), strict=True)
-            found = evaluate_stream(network, frames, len(data.classes), recipe.key_interval, device, reporter.step)
+            accuracy[name] = evaluate_stream(network, frames, classes, interval, ways, device, reporter.step)
         else:
-            found = evaluate(
-                network, source, len(data.classes), recipe.key_interval, device=device, progress=reporter.step
-            )
-        accuracy[name] = found
+            accuracy[name] = evaluate(network, source, classes, interval, ways, device, reporter.step)
     return accuracy
 
 

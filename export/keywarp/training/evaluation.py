@@ -38,7 +38,7 @@ class Accuracy:
     def until(self, interval: int) -> "Accuracy":
         """The same of a shorter key interval."""
         ages = tuple(self.by_age[:interval])
-        return replace(self, mean=float(np.nanmean(ages)), worst=float(np.nanmin(ages)), by_age=ages)
+        return replace(self, mean=float(np.mean(ages)), worst=min(ages), by_age=ages)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def evaluate(
         progress: Called once a labelled frame.
     """
     network.eval()
-    metrics = {name: [metric_for(network, classes) for _ in range(interval)] for name in propagations}
+    metrics = {name: _ByAge(network, classes) for name in propagations}
     with torch.inference_mode():
         for snippet in source.snippets(interval):
             for pairs, ages in _chunks(snippet):
@@ -117,9 +117,9 @@ def evaluate(
                     moved = propagate(network, features, pairs)
                     for age, found in zip(ages, recognise(network, moved, pairs.current.shape), strict=True):
                         if age is not None:
-                            add(metrics[name][age], snippet.truth, found)
+                            add(metrics[name].at(age), snippet.truth, found)
             progress()
-    return {name: _accuracy(of_ages) for name, of_ages in metrics.items()}
+    return {name: by_age.accuracy() for name, by_age in metrics.items()}
 
 
 def evaluate_stream(
@@ -127,15 +127,16 @@ def evaluate_stream(
     frames: Iterable[tuple[Image, Truth]],
     classes: int,
     interval: int,
+    propagations: Mapping[str, Propagation] = PROPAGATIONS,
     device: torch.device | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Accuracy]:
-    """Run a labelled video as streams do (Algorithm 1), in the ways of `PROPAGATIONS`.
+    """Run a labelled video as streams do (Algorithm 1), in several ways at once; otherwise as `evaluate`.
 
     A new shot doesn't restart the interval: a camera's stream doesn't either, so what a cut costs is in the figures.
     """
     network.eval()
-    metrics = {name: [metric_for(network, classes) for _ in range(interval)] for name in PROPAGATIONS}
+    metrics = {name: _ByAge(network, classes) for name in propagations}
     key: Image = np.empty(0, np.uint8)
     key_features: Features = ()
     with torch.inference_mode():
@@ -143,13 +144,13 @@ def evaluate_stream(
             features, age = network.features(tensor([frame], device)), index % interval
             if age == 0:
                 key, key_features = frame, features
-            warped = features
-            if age:
-                warped = network.propagate(key_features, tensor([frame], device), tensor([key], device))
-            for name, chosen in zip(PROPAGATIONS, (features, warped, key_features), strict=True):
-                add(metrics[name][age], truth, recognise(network, chosen, frame.shape)[0])
+            pairs = Pairs(str(index), frame, [frame, key] if age else [frame])
+            known = tuple(torch.cat(x) for x in zip(features, key_features, strict=True)) if age else features
+            for name, propagate in propagations.items():
+                moved = propagate(network, known, pairs)
+                add(metrics[name].at(age), truth, recognise(network, tuple(x[-1:] for x in moved), frame.shape)[0])
             progress()
-    return {name: _accuracy(of_ages) for name, of_ages in metrics.items()}
+    return {name: by_age.accuracy() for name, by_age in metrics.items()}
 
 
 def recognise(network: DeepFeatureFlow[Any], features: Features, shape: Sequence[int]) -> list[Labels | Objects]:
@@ -206,9 +207,22 @@ def _chunks(snippet: Snippet) -> Iterator[tuple[Pairs, list[int | None]]]:
         )
 
 
-def _accuracy(of_ages: Sequence[Metric]) -> Accuracy:
-    by_age = tuple(metric.value() for metric in of_ages)
-    whole = of_ages[0]
-    for metric in of_ages[1:]:
-        whole.merge(metric)
-    return Accuracy(whole.name, float(np.nanmean(by_age)), float(np.nanmin(by_age)), by_age, tuple(whole.per_class()))
+class _ByAge:
+    """A metric for each key age that there are frames of."""
+
+    def __init__(self, network: DeepFeatureFlow[Any], classes: int) -> None:
+        self._network = network
+        self._classes = classes
+        self._metrics: list[Metric] = []
+
+    def at(self, age: int) -> Metric:
+        while len(self._metrics) <= age:
+            self._metrics.append(metric_for(self._network, self._classes))
+        return self._metrics[age]
+
+    def accuracy(self) -> Accuracy:
+        by_age = tuple(metric.value() for metric in self._metrics)
+        whole = metric_for(self._network, self._classes)
+        for metric in self._metrics:
+            whole.merge(metric)
+        return Accuracy(whole.name, float(np.mean(by_age)), min(by_age), by_age, tuple(whole.per_class()))

@@ -57,6 +57,7 @@ def run(
     reporter: Reporter,
     start: Path | None = None,
     workers: int = 0,
+    folders: tuple[str, str] = ("", ""),
 ) -> tuple[Path, dict[str, dict[str, Accuracy]]]:
     """Train what a recipe says, and measure it.
 
@@ -68,6 +69,7 @@ def run(
         reporter: Told about progress.
         start: A checkpoint whose recognition network variants start from that don't train one of their own.
         workers: Processes that draw samples; 0: this one.
+        folders: In `work`, of the pre-trained networks, and of the jointly trained ones and their checkpoint.
 
     Returns:
         The checkpoint's path; and the accuracy by data set and by where the features come from, but for processes that
@@ -79,12 +81,13 @@ def run(
         keywarp.networks.WeightsError: The first weights don't fit.
         keywarp.networks.CheckpointError: `start` is none.
     """
-    with Journal(work / "logs", reporter) as journal:
+    begun, done = (work / part for part in folders)
+    with Journal(done / "logs", reporter) as journal:
         trainer = Trainer(recipe, work, compute, journal, workers)
-        features, flow = trainer.features(work / "features.pt"), trainer.flow(work / "flow.pt")
+        features, flow = trainer.features(begun / "features.pt"), trainer.flow(begun / "flow.pt")
         network = trainer.start(features, flow, start)
-        trainer.joint(network, work / "joint.pt")
-        path = work / CHECKPOINT
+        trainer.joint(network, done / "joint.pt")
+        path = done / CHECKPOINT
         if not compute.leads:
             return path, {}
         accuracy = measure(network, recipe, trainer.data, reporter, compute.device)
@@ -223,7 +226,7 @@ class Trainer:
             loss=FrameLoss(network.recognition, task, device) if single else PairLoss(network, task, device),
             steps=training.steps,
             optimization=training.optimization,
-            settings=digest(self.recipe),
+            settings=digest(self.recipe.image, self.recipe.data, training, self.recipe.seed, weights_digest(network)),
         )
         self._run(stage, state)
 
@@ -344,7 +347,16 @@ def first_weights(recipe: Recipe, cache: Path, backbone: ResNetFeatures) -> None
             load_torchvision_weights(backbone, read_weights(source))
 
 
-def digest(*settings: BaseModel | dict[str, Any] | int) -> str:
+def weights_digest(network: nn.Module) -> str:
+    """What tells the weights that a stage starts from apart."""
+    found = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def digest(*settings: BaseModel | dict[str, Any] | int | str) -> str:
     """What tells settings apart."""
     fields = [s.model_dump(mode="json") if isinstance(s, BaseModel) else s for s in settings]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
