@@ -2,7 +2,7 @@
 
 from keywarp.datasets.augmentation import Augmentation
 from keywarp.datasets.batches import FlowBatch, FlowDraws, PairBatch, PairDraws
-from keywarp.datasets.clips import IGNORE, Clip, Image, Labels, read_clip
+from keywarp.datasets.clips import Clip, read_clip
 from keywarp.datasets.detector import Detection, Detector, Grid
 from keywarp.datasets.errors import DataError, PackageError
 from keywarp.datasets.labels import Vote, label_clip
@@ -21,6 +21,7 @@ from keywarp.datasets.samples import (
     SnippetSource,
     Truth,
 )
+from keywarp.datasets.types import IGNORE, Image, Labels
 
 __all__ = [
     "IGNORE",

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import IGNORE, Image, Labels
 from keywarp.datasets.motion import Flow
 from keywarp.datasets.samples import Boxes, FlowPair, Pair, Truth
+from keywarp.datasets.types import IGNORE, Image, Labels
 
 VISIBLE = 0.25  # share of a box that a crop must hold for it to count
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keywarp.datasets.clips import IGNORE, Image
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.footage import Annotation, draw_pair, snippets_of
 from keywarp.datasets.pictures import Fit, read_image, read_labels
 from keywarp.datasets.samples import MAX_GAP, Pair, Snippet, Truth
+from keywarp.datasets.types import IGNORE, Image
 
 FRAMES_BEFORE = 19  # in a snippet, before its labelled frame
 

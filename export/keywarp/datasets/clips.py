@@ -5,15 +5,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from keywarp.datasets.errors import DataError
-
-Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
-Labels = npt.NDArray[np.uint8]  # (H, W) class ids; IGNORE where nobody knows
-IGNORE = 255
+from keywarp.datasets.pictures import Fit
+from keywarp.datasets.types import Image
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,10 @@ def read_clip(path: Path, name: str, cuts: tuple[int, ...] = (), short_side: int
     Raises:
         DataError: It isn't a video, or a cut is outside it.
     """
+    fit = Fit(short_side, long_side)
     try:
         with av.open(str(path)) as container:
-            frames = [_fit(f, short_side, long_side) for f in container.decode(video=0)]
+            frames = [fit.image(_pixels(picture)) for picture in container.decode(video=0)]
     except (av.FFmpegError, IndexError) as error:
         raise DataError(f"{path} is not a readable video: {error}") from error
     if not frames:
@@ -70,13 +68,5 @@ def read_clip(path: Path, name: str, cuts: tuple[int, ...] = (), short_side: int
     return Clip(name, np.stack(frames), tuple(range(a, b) for a, b in pairwise(bounds)))
 
 
-def _fit(picture: av.VideoFrame, short_side: int, long_side: int) -> Image:
-    frame = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
-    height, width = frame.shape[:2]
-    factor = min(short_side / min(height, width), long_side / max(height, width))
-    if factor == 1:
-        return frame
-    size = (round(width * factor), round(height * factor))
-    return np.asarray(
-        cv2.resize(frame, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR), np.uint8
-    )
+def _pixels(picture: av.VideoFrame) -> Image:
+    return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)

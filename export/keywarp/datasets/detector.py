@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import Image
 from keywarp.datasets.errors import DataError
+from keywarp.datasets.types import Image
 
 Grid = tuple[int, int]  # columns, rows of tiles
 OVERLAP = 0.25  # of a tile's side, shared with its neighbour

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from keywarp.datasets.clips import Image
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.motion import MadeMotion, made_pair
 from keywarp.datasets.samples import FlowPair
+from keywarp.datasets.types import Image
 
 PIECES = 3  # photographs that a sample's pieces are cut from
 

@@ -8,10 +8,10 @@ from typing import Protocol, overload
 
 import numpy as np
 
-from keywarp.datasets.clips import Image
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.pictures import Fit, Size
 from keywarp.datasets.samples import Pair, Snippet, Truth
+from keywarp.datasets.types import Image
 
 
 @dataclass(frozen=True)

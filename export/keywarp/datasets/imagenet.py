@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keywarp.datasets.clips import Image
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.footage import Annotation, draw_pair, snippets_of
 from keywarp.datasets.pictures import Fit, read_bytes, read_image
 from keywarp.datasets.samples import MAX_GAP, Boxes, Pair, Snippet, Truth
+from keywarp.datasets.types import Image
 
 # the 30 classes, in the order of `keywarp.datasets.classes.IMAGENET_VID` without its background
 WORDNET_IDS = (

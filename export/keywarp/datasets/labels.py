@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import IGNORE, Clip, Image, Labels
+from keywarp.datasets.clips import Clip
 from keywarp.datasets.motion import Flow, dense_flow, move
+from keywarp.datasets.types import IGNORE, Image, Labels
 
 Evidence = npt.NDArray[np.float32]  # (classes - 1, H, W), 0..1
 

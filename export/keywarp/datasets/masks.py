@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import Image
 from keywarp.datasets.detector import Detection
+from keywarp.datasets.types import Image
 
 Mask = npt.NDArray[np.float32]  # (H, W), 0..1
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import Image
+from keywarp.datasets.types import Image
 
 Flow = npt.NDArray[np.float32]  # (H, W, 2)
 

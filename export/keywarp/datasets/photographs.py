@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import Image
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.packages import PackageFile, fetch
+from keywarp.datasets.types import Image
 
 RESOURCES = PackageFile(
     "debian",

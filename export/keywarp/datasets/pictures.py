@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import Image, Labels
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.samples import Boxes, Truth
+from keywarp.datasets.types import Image, Labels
 
 Size = tuple[int, int]  # height, width in pixels
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from keywarp.datasets.clips import Image
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.pictures import Size
+from keywarp.datasets.types import Image
 
 _CONVERT = "convert it to MP4, or unpack it into a folder of frames"
 

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import Image, Labels
 from keywarp.datasets.motion import Flow
+from keywarp.datasets.types import Image, Labels
 
 MAX_GAP = 9  # frames between key and current frame in training: 0 <= i - k <= 9 (section 3 of the paper)
 

@@ -19,12 +19,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
 from keywarp.datasets.classes import Classes
-from keywarp.datasets.clips import IGNORE, Image, Labels
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.footage import Annotation, draw_pair, snippets_of
 from keywarp.datasets.pictures import Fit, Size, read_bytes, read_image, read_labels
 from keywarp.datasets.reel import Reel, VideoFile
 from keywarp.datasets.samples import MAX_GAP, Boxes, Pair, Snippet, Truth
+from keywarp.datasets.types import IGNORE, Image, Labels
 
 _LABELS, _BOXES = ".labels", ".boxes.json"
 _PICTURES = {".jpg", ".jpeg", ".png", ".ppm"}

@@ -13,8 +13,8 @@ from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from keywarp.datasets.clips import IGNORE
 from keywarp.datasets.samples import Boxes
+from keywarp.datasets.types import IGNORE
 from keywarp.networks.regions import Objects
 
 

@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import Image
 from keywarp.datasets.moving_scenes.kinds import CLUTTER, KINDS, Kind
 from keywarp.datasets.moving_scenes.options import SceneOptions
 from keywarp.datasets.moving_scenes.patterns import MIDDLE, draw_pattern
 from keywarp.datasets.moving_scenes.silhouettes import Coverage, draw_contours, fill
 from keywarp.datasets.moving_scenes.waves import Wave, draw_logarithmic, draw_wave
+from keywarp.datasets.types import Image
 
 Array = npt.NDArray[np.floating]  # coordinates, of any shape
 Span = tuple[slice, slice]  # rows, columns

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import Image
 from keywarp.datasets.moving_scenes.options import SceneOptions
 from keywarp.datasets.moving_scenes.waves import Wave, draw_wave
+from keywarp.datasets.types import Image
 
 Field = npt.NDArray[np.float32]
 

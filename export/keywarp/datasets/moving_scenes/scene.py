@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.clips import Image, Labels
 from keywarp.datasets.motion import Flow
 from keywarp.datasets.moving_scenes.bodies import EDGE, Body, draw_body, draw_clutter
 from keywarp.datasets.moving_scenes.camera import Camera, draw_camera
 from keywarp.datasets.moving_scenes.light import Light, draw_light
 from keywarp.datasets.moving_scenes.options import SceneOptions
 from keywarp.datasets.samples import Boxes, Truth
+from keywarp.datasets.types import Image, Labels
 
 Surfaces = npt.NDArray[np.uint8]  # (H, W): 0 where the background is seen, else 1 + the number of the body in front
 

@@ -7,13 +7,13 @@ from typing import overload
 import cv2
 import numpy as np
 
-from keywarp.datasets.clips import Image
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.moving_scenes.camera import COVER
 from keywarp.datasets.moving_scenes.clip import SceneClip, Shot
 from keywarp.datasets.moving_scenes.options import SceneOptions
 from keywarp.datasets.moving_scenes.scene import Scene, draw_scene
 from keywarp.datasets.samples import MAX_GAP, FlowPair, Pair, Snippet
+from keywarp.datasets.types import Image
 
 _SNIPPETS, _CLIPS = 0, 1  # what a seed is for
 
