@@ -17,11 +17,14 @@ from keywarp.engines import Engine, StreamSession, load_bundle
 from keywarp.engines.detection import DenseDetector
 from keywarp.engines.manifest import DenseDetection
 from keywarp.networks import cut
+from tests.datasets.clips import moving_square, write_frames
+from tests.datasets.test_imagenet import CAR, STILL, TRAIN, write_lists, write_snippet, write_still
 from tests.e2e.running import Server, street_video
 from tests.shift import Shift
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CACHE = ROOT / ".cache"
 OWN_NETWORK = "docs/own-network.md"
 
 
@@ -30,10 +33,12 @@ def blocks(document: str, language: str = "python") -> list[str]:
 
 
 def run(code: str, folder: Path, *arguments: str) -> str:
-    """Run code as a user would: a script in a folder with `street.mp4` and `models`."""
+    """Run code as a user would: a script in a folder with `street.mp4`, `models` and the packages that were fetched."""
     if not (folder / "models").exists():
         (folder / "models").symlink_to(ROOT / "models")
     (folder / "street.mp4").symlink_to(street_video())
+    CACHE.mkdir(parents=True, exist_ok=True)
+    (folder / ".cache").symlink_to(CACHE)
     script = folder / "script.py"
     script.write_text(code)
     return command([sys.executable, script, *arguments], folder)
@@ -81,6 +86,43 @@ def test_the_protocols_plain_client_runs(server: Server, tmp_path: Path) -> None
         ["2.jpg", "propagated", "2"],
     ]
     assert "'type': 'done', 'frames': 3, 'key_frames': 1, 'errors': 0" in lines[4]
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["stream", "pacer"])
+def test_the_adaptive_schedules_code_runs(tmp_path: Path, number: int) -> None:
+    lines = run(blocks("docs/adaptive.md")[number], tmp_path).splitlines()
+    if number == 0:
+        assert len(lines) == 250
+        assert lines[0] == "0 key start None"
+        assert re.fullmatch(r"1 propagated None 0\.\d+", lines[1])
+        keys = [line for line in lines if " key " in line]
+        assert len(keys) <= 250 / 10 + 8
+    else:
+        keys = lines
+        assert keys[0] == "0 start"
+    assert len(keys) >= 250 / 30
+    assert all(re.search(r" (change|cut|interval)\b", key) for key in keys[1:])
+
+
+def test_the_moving_scenes_code_runs(tmp_path: Path) -> None:
+    """The first run downloads 44 MB from Debian."""
+    [code] = blocks("docs/moving-scenes.md")
+    told = "print(len(training), len(evaluation), pair.gap, first.shape, labels.shape, motion.flow.shape, flow.shape)"
+    sizes = "(192, 256, 3) (192, 256) (192, 256, 2) (192, 256, 2)"
+    assert re.fullmatch(rf"84 28 \d {re.escape(sizes)}\n", run(f"{code}\n{told}", tmp_path))
+
+
+def test_the_data_sets_code_runs(tmp_path: Path) -> None:
+    imagenet, videos = blocks("docs/datasets.md")
+    car = [(CAR, (2, 3, 5, 7))]
+    write_snippet(tmp_path / "ILSVRC2015", TRAIN, 3, car)
+    write_still(tmp_path / "ILSVRC2015", STILL, car)
+    write_lists(tmp_path / "ILSVRC2015", {CAR: f"{STILL} 1\n"})
+    write_frames(tmp_path / "cameras", moving_square(frames=3), range(1, 3))
+    told = "print(pair.current.shape, pair.truth.boxes.corners.shape, len(source))"
+    code = imagenet.replace("/data/ILSVRC2015", "ILSVRC2015").replace("source =", "both =").replace("source.", "both.")
+    assert code.count("both") == 2
+    assert run(f"{code}\n{videos}\n{told}", tmp_path) == "(600, 900, 3) (1, 4) 2\n"
 
 
 @dataclass(frozen=True)

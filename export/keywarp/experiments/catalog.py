@@ -1,0 +1,22 @@
+"""The experiments by name, what is quick and what others build upon first; last what not every preset can do."""
+
+from collections.abc import Callable
+
+from keywarp.experiments.adaptive import adaptive
+from keywarp.experiments.curves import ages, figure3
+from keywarp.experiments.laboratory import Laboratory
+from keywarp.experiments.pictures import figure1, figure4, figure5
+from keywarp.experiments.report import Report
+from keywarp.experiments.tables import table2, table4, table5
+
+EXPERIMENTS: dict[str, Callable[[Laboratory], Report]] = {
+    "table2": table2,
+    "table4": table4,
+    "ages": ages,
+    "figure1": figure1,
+    "figure4": figure4,
+    "figure5": figure5,
+    "figure3": figure3,
+    "table5": table5,
+    "adaptive": adaptive,
+}

@@ -1,0 +1,108 @@
+"""Figure 3, accuracy against speed; and accuracy against the age of the key frame."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from keywarp.experiments.laboratory import Laboratory, Run
+from keywarp.experiments.presets import TASKS
+from keywarp.experiments.report import Report, machine, table
+from keywarp.experiments.runtime import measure_runtime
+from keywarp.experiments.tables import METRIC_NAMES, variants
+from keywarp.networks import Task
+from keywarp.training.evaluation import Accuracy
+from keywarp.training.variants import METHODS, Variant
+
+TITLES = {"flownet": "FlowNet", "flownet_half": "FlowNet Half", "flownet_inception": "FlowNet Inception"}
+# Section 5.2, what the text tells of Figure 3: (network, accuracy in %, frames per second on a K40)
+PAPER: dict[Task, tuple[tuple[str, float, float], ...]] = {
+    "segmentation": (
+        ("ResNet-101 Frame", 71.1, 1.52),
+        ("ResNet-101 FlowNet, l = 5", 69.2, 5.60),
+        ("ResNet-50 Frame", 69.7, 2.24),
+        ("ResNet-50 FlowNet Inception", 62.4, 17.48),
+    ),
+    "detection": (
+        ("ResNet-101 Frame", 73.9, 4.05),
+        ("ResNet-101 FlowNet, l = 10", 73.1, 20.25),
+        ("ResNet-101 FlowNet Inception", 69.5, 41.26),
+    ),
+}
+
+
+def figure3(laboratory: Laboratory) -> Report:
+    """Accuracy and speed of DFF over the key interval, for the three flow networks."""
+    preset = laboratory.preset
+    figures: dict[str, Any] = {}
+    text = [
+        "DFF with each flow network at key intervals l = 1, 2, ..., as accuracy (mean over the key ages, in %) against "
+        f"frames per second through the engine, batch 1, on {machine()}; one seed. The paper's figure can't be read "
+        "off exactly; what its text tells of it stands below."
+    ]
+    picture = Figure(figsize=(10, 4), layout="constrained")
+    axes = picture.subplots(1, len(TASKS))
+    for task, axis in zip(TASKS, axes, strict=True):
+        longest = preset.longest[task]
+        figures[task] = {}
+        rows = []
+        for flow in preset.flows:
+            run = Run(task, seed=preset.seeds[0], flow=None if flow == preset.recipes[task].network.flow else flow)
+            accuracy = laboratory.accuracy(run, [Variant.DFF], longest)[Variant.DFF]
+            runtime = measure_runtime(laboratory, run)["network"]
+            points = [
+                {"l": n, "accuracy": 100 * accuracy.until(n).mean, "fps": runtime.frames_per_second(n)}
+                for n in range(1, longest + 1)
+            ]
+            figures[task][flow] = points
+            axis.plot([p["fps"] for p in points], [p["accuracy"] for p in points], marker="o", ms=3, label=TITLES[flow])
+            rows.append([TITLES[flow], *(f"{p['accuracy']:.1f} ({p['fps']:.0f})" for p in _some(points))])
+        _label(axis, task, "frames per second")
+        axis.legend()
+        columns = [f"{task}: {METRIC_NAMES[task]} (fps, {runtime.backend})", *(f"l = {p['l']}" for p in _some(points))]
+        text.append(table(columns, rows))
+        text.append(
+            "The paper: " + "; ".join(f"{name}: {value} % at {speed} fps" for name, value, speed in PAPER[task]) + "."
+        )
+    return Report("figure3", "Figure 3: accuracy against speed", figures, text, picture)
+
+
+def ages(laboratory: Laboratory) -> Report:
+    """Accuracy of Table 4's variants over the age of the key frame."""
+    preset = laboratory.preset
+    figures: dict[str, Any] = {}
+    text = [
+        "Accuracy in % by frames since the key frame, mean over the seeds: what the averages of Table 4 are made of."
+    ]
+    picture = Figure(figsize=(10, 4.5), layout="constrained")
+    axes = picture.subplots(1, len(TASKS))
+    for task, axis in zip(TASKS, axes, strict=True):
+        by_variant = {variant: _over_seeds(found) for variant, found in variants(laboratory, task).items()}
+        figures[task] = {variant.value: values for variant, values in by_variant.items()}
+        for variant, values in by_variant.items():
+            axis.plot(range(len(values)), values, marker="o", ms=3, label=METHODS[variant].title)
+        _label(axis, task, "frames since the key frame")
+        frames = range(preset.recipes[task].key_interval)
+        axis.set_xticks(frames)
+        rows = [[METHODS[v].title, *(f"{value:.1f}" for value in values)] for v, values in by_variant.items()]
+        text.append(table([f"{task}, {METRIC_NAMES[task]} at age", *map(str, frames)], rows))
+    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
+    return Report("ages", "Accuracy over the age of the key frame", figures, text, picture)
+
+
+def _over_seeds(found: Sequence[Accuracy]) -> list[float]:
+    """Mean accuracy by key age, in %."""
+    return [100 * fmean(values) for values in zip(*(accuracy.by_age for accuracy in found), strict=True)]
+
+
+def _label(axis: Axes, task: Task, across: str) -> None:
+    axis.set(xlabel=across, ylabel=f"{METRIC_NAMES[task]}, %", title=task)
+    axis.grid(alpha=0.3)
+
+
+def _some(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A table's worth of points: the first, the last, and some between."""
+    wanted = {1, 2, 3, 5, 7, 10, 15, 20, len(points)}
+    return [point for point in points if point["l"] in wanted]

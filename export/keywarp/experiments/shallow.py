@@ -1,0 +1,76 @@
+"""Shallow feature flow: features moved by optical flow that nobody trained (SFF in Table 3)."""
+
+import time
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from keywarp.datasets import Image
+from keywarp.engines.motion import OpticalFlowName, open_motion, to_cells
+from keywarp.networks import DeepFeatureFlow
+from keywarp.networks.flownet import INPUT_DOWNSCALE
+from keywarp.training.evaluation import Features, Pairs
+
+SAVE_EVERY = 60.0  # seconds: a flow may take some
+
+
+class ShallowFlow:
+    """A propagation along SIFT-Flow, with a scale field of 1. Flows are kept: they don't depend on the networks."""
+
+    def __init__(self, name: OpticalFlowName, file: Path) -> None:
+        """Open it.
+
+        Args:
+            name: See `keywarp.engines.motion.open_motion`.
+            file: Keeps the flows.
+        """
+        self._source = open_motion(name)
+        self._file = file
+        self._flows: dict[str, NDArray[np.float32]] = {}
+        if file.exists():
+            with np.load(file) as content:
+                self._flows = {key: content[key] for key in content.files}
+        self._kept, self._saved = len(self._flows), time.monotonic()
+
+    def __call__(self, network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:
+        """Key features -> the current frame's; the youngest key frame is the frame itself."""
+        cells = network.flow.stride // INPUT_DOWNSCALE
+        flows = [self._flow(pairs.current, key, cells) for key in pairs.keys[1:]]
+        if not flows:
+            return features
+        flow = torch.from_numpy(np.concatenate(flows)).to(features[0].device)
+        scales = tuple(torch.ones((), device=x.device).expand_as(x[1:]) for x in features)
+        warped = network.warp(tuple(x[1:] for x in features), flow, scales)
+        return tuple(torch.cat((x[:1], w)) for x, w in zip(features, warped, strict=True))
+
+    def save(self) -> None:
+        """Keep the flows, whole or not at all."""
+        if len(self._flows) == self._kept:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._file.with_suffix(".partial.npz")
+        np.savez(partial, **self._flows)  # type: ignore[arg-type]
+        partial.replace(self._file)
+        self._kept, self._saved = len(self._flows), time.monotonic()
+
+    def _flow(self, current: Image, key: Image, cells: int) -> NDArray[np.float32]:
+        """(1, 2, H, W), in cells."""
+        name = blake2b(current.tobytes() + key.tobytes(), digest_size=16).hexdigest()
+        if name not in self._flows:
+            self._flows[name] = to_cells(self._source.estimate(_half(current), _half(key)), cells)
+            if time.monotonic() - self._saved > SAVE_EVERY:
+                self.save()
+        return self._flows[name]
+
+
+def _half(image: Image) -> Image:
+    """What a flow network would see; as the engine makes it."""
+    height, width = image.shape[:2]
+    padded = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    size = (padded.shape[1] // 2, padded.shape[0] // 2)
+    return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,202 @@
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from keywarp.experiments import curves, tables
+from keywarp.experiments.curves import ages, figure3
+from keywarp.experiments.errors import ExperimentError, OutOfTimeError
+from keywarp.experiments.laboratory import Laboratory, Run
+from keywarp.experiments.presets import TASKS, Preset, open_preset
+from keywarp.experiments.runtime import Runtime, measure_runtime, run_bundle
+from keywarp.experiments.tables import MOTIONS, table4, table5
+from keywarp.networks import load_checkpoint
+from keywarp.training import pipeline
+from keywarp.training.compute import Compute
+from keywarp.training.evaluation import Accuracy
+from keywarp.training.recipe import FeatureTraining
+from keywarp.training.variants import METHODS, Variant
+from tests.experiments.reproducing import Reproduced, Stages
+
+Open = Callable[[], tuple[Laboratory, Stages]]
+
+
+@pytest.fixture
+def opened(reproduced: Reproduced, tmp_path: Path) -> Open:
+    """Opens a laboratory where two runs are trained and nothing is measured."""
+    work = tmp_path / "work"
+    shutil.copytree(reproduced.work / "packages", work / "packages")
+    for name in ("dff-seed1", "frame-seed1"):
+        folder = work / "segmentation" / name
+        folder.mkdir(parents=True)
+        shutil.copy(reproduced.work / "segmentation" / name / "checkpoint.pt", folder)
+
+    def open_laboratory() -> tuple[Laboratory, Stages]:
+        stages = Stages()
+        return Laboratory(open_preset("smoke"), work, Compute(), stages), stages
+
+    return open_laboratory
+
+
+def test_accuracy_is_measured_once_and_again_only_for_longer_intervals(opened: Open) -> None:
+    run = Run("segmentation", seed=1)
+    laboratory, stages = opened()
+    first = laboratory.accuracy(run, [Variant.DFF, Variant.COPY], 2)
+    assert stages.names == ["evaluating segmentation/dff-seed1: dff, copy"]
+    laboratory, stages = opened()
+    assert laboratory.accuracy(run, [Variant.DFF, Variant.COPY], 2) == first
+    [shorter] = laboratory.accuracy(run, [Variant.DFF], 1).values()
+    assert stages.names == []
+    assert shorter == first[Variant.DFF].until(1)
+    assert (shorter.mean, shorter.worst) == (shorter.by_age[0], shorter.by_age[0])
+    longer = laboratory.accuracy(run, [Variant.DFF, Variant.COPY], 4)
+    assert stages.names == ["evaluating segmentation/dff-seed1: dff, copy"]
+    for way in (Variant.DFF, Variant.COPY):
+        assert len(longer[way].by_age) == 4
+        assert longer[way].by_age[:2] == pytest.approx(first[way].by_age, abs=1e-3)
+    assert laboratory.accuracy(run, [Variant.FRAME, Variant.DFF], 2)[Variant.DFF] == longer[Variant.DFF].until(2)
+    assert stages.names[1:] == ["evaluating segmentation/dff-seed1: frame"]
+
+
+def test_flows_are_kept_where_the_time_ends_an_evaluation(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    laboratory, _ = opened()
+    run, found = Run("segmentation", Variant.FRAME, seed=1), laboratory.work / "sift-fast.npz"
+
+    def end() -> None:
+        raise OutOfTimeError
+
+    monkeypatch.setattr(laboratory, "check_time", end)
+    with pytest.raises(OutOfTimeError):
+        laboratory.accuracy(run, [Variant.SFF_FAST], 3)
+    assert found.exists()
+
+
+def test_motion_sources_are_timed_once(opened: Open) -> None:
+    run = Run("segmentation", seed=1)
+    laboratory, stages = opened()
+    first = measure_runtime(laboratory, run)
+    more = measure_runtime(laboratory, run, ["none", "network"])
+    assert more["network"] == first["network"]
+    assert measure_runtime(opened()[0], run, ["network", "none"]) == more
+    assert stages.names == ["timing segmentation/dff-seed1: network", "timing segmentation/dff-seed1: none"]
+
+
+def test_a_bundle_that_was_not_finished_is_made_again(opened: Open) -> None:
+    laboratory, _ = opened()
+    folder = laboratory.work / "segmentation" / "dff-seed1" / "bundle"
+    folder.mkdir()
+    (folder / "flow.onnx").write_bytes(b"the beginning of ")
+    assert run_bundle(laboratory, Run("segmentation", seed=1)).manifest.name == "scenes-segmentation"
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("variant", [Variant.FIX_N, Variant.SEPARATE])
+def test_variants_with_a_fixed_recognition_network_have_that_of_frame_with_their_seed(
+    reproduced: Reproduced, task: str, variant: Variant
+) -> None:
+    def recognition(name: str) -> dict[str, Any]:
+        weights = load_checkpoint(reproduced.work / task / name / "checkpoint.pt").weights
+        return {name: value for name, value in weights.items() if name.startswith("recognition.")}
+
+    same, other, found = (recognition(name) for name in ("frame-seed1", "frame-seed0", f"{variant.value}-seed1"))
+    assert found.keys() == same.keys()
+    assert all(torch.equal(found[name], value) for name, value in same.items())
+    assert not all(torch.equal(found[name], value) for name, value in other.items())
+
+
+def test_all_runs_start_from_networks_that_are_trained_once(reproduced: Reproduced) -> None:
+    assert {file.name for file in reproduced.work.glob("*.pt")} == {
+        "features.pt",
+        "flownet.pt",
+        "flownet_inception.pt",
+    }
+    assert not [*reproduced.work.rglob("joint.pt")]  # done, and large
+
+
+@pytest.mark.parametrize("changed", ["image", "features"])
+def test_tasks_share_first_networks_only_if_their_recipes_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """As Cityscapes and ImageNet don't, which are of other sizes."""
+    preset = open_preset("smoke")
+    recipe = preset.recipes["detection"]
+    assert isinstance(recipe.features, FeatureTraining)
+    changes: dict[str, dict[str, Any]] = {
+        "image": {"image": recipe.image.model_copy(update={"long_side": 128})},
+        "features": {"features": recipe.features.model_copy(update={"task": None})},
+    }
+    other = {**preset.recipes, "detection": recipe.model_copy(update=changes[changed])}
+    asked: list[Path] = []
+    for name in ("features", "flow"):
+        monkeypatch.setattr(pipeline.Trainer, name, lambda _, state: asked.append(state))
+    monkeypatch.setattr(pipeline, "open_data", lambda *_: None)
+    for number, recipes in enumerate((preset.recipes, other)):
+        asked.clear()
+        work = tmp_path / str(number)
+        laboratory = Laboratory(replace(preset, recipes=recipes), work, Compute(), Stages())
+        for task in TASKS:
+            laboratory._pretrained(Run(task, Variant.FIX_F, seed=1, head_layers=0))
+        folders = [work] * 2 if recipes is preset.recipes else [work / task for task in TASKS]
+        assert asked == [folder / name for folder in folders for name in ("features.pt", "flownet.pt")]
+
+
+class Recorded(Laboratory):
+    """Trains and measures nothing: seed s reaches 50 + 4 s % on key frames, and 1 less with each frame since."""
+
+    def __init__(self, preset: Preset, work: Path) -> None:
+        super().__init__(preset, work, Compute(), Stages())
+        self.runs: list[Run] = []
+
+    def accuracy(self, run: Run, ways: Sequence[Variant], longest: int) -> dict[Variant, Accuracy]:
+        self.runs.append(run)
+        ages = tuple((50 + 4 * run.seed - age) / 100 for age in range(longest))
+        return dict.fromkeys(ways, Accuracy("mIoU", sum(ages) / longest, min(ages), ages, ()))
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    timed = dict.fromkeys(MOTIONS, Runtime(0.1, 0.02, "none fp32"))
+    for module in (tables, curves):
+        monkeypatch.setattr(module, "measure_runtime", lambda *_: timed)
+    return Recorded(open_preset("cpu"), tmp_path)
+
+
+def test_figures_are_means_over_key_ages_and_sample_deviations_over_seeds_in_percent(recorded: Recorded) -> None:
+    figures = table4(recorded).figures
+    for task, mean, worst in (("segmentation", 52.0, 50.0), ("detection", 49.5, 45.0)):  # 5 and 10 ages
+        for entry in figures[task].values():
+            assert entry["seeds"] == pytest.approx([mean - 4, mean, mean + 4])
+            assert (entry["mean"], entry["std"]) == (pytest.approx(mean), pytest.approx(4))
+            assert entry["worst_age"] == pytest.approx(worst)
+        assert figures[task]["frame"]["fps"] == pytest.approx(10)
+    assert figures["detection"]["dff"]["fps"] == pytest.approx(10 / (0.1 + 9 * 0.02))
+    assert ages(recorded).figures["segmentation"]["dff"] == pytest.approx([54, 53, 52, 51, 50])
+    assert table5(recorded).figures["segmentation"]["0"]["value"] == pytest.approx(48)  # of the first seed
+    points = figure3(recorded).figures["detection"]["flownet"]
+    assert [(p["l"], p["accuracy"], p["fps"]) for p in (points[0], points[-1])] == [
+        (1, pytest.approx(50), pytest.approx(10)),
+        (20, pytest.approx(40.5), pytest.approx(20 / (0.1 + 19 * 0.02))),
+    ]
+
+
+def test_every_run_has_a_name_of_its_own(recorded: Recorded) -> None:
+    for experiment in (table4, table5, figure3, ages):
+        experiment(recorded)
+    runs = set(recorded.runs)
+    assert len({run.name for run in runs}) == len(runs) == 2 * (3 * 6 + 4 + 2)
+    assert {run.variant for run in runs} == {v for v in Variant if METHODS[v].trains or v is Variant.SEPARATE}
+
+
+def test_a_preset_without_fully_labelled_video_has_no_adaptive_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keywarp.experiments.adaptive import adaptive
+
+    laboratory = Laboratory(open_preset("paper"), tmp_path, Compute(), Stages())
+    monkeypatch.setattr(laboratory, "evaluation", lambda _: ())
+    with pytest.raises(ExperimentError, match="the preset paper has no videos of which every frame is labelled"):
+        adaptive(laboratory)
