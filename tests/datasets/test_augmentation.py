@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keywarp.datasets import IGNORE, Augmentation, Boxes, FlowPair, Pair, Truth, move
-from keywarp.datasets.augmentation import View
+from keywarp.datasets.augmentation import GREY, View
 from tests.datasets.clips import Squares, moving_square, textured
 
 EXACT = Augmentation(64, 96, zoom=(1, 1), gain=0, tint=0, flip=0)
@@ -123,3 +123,14 @@ def test_objects_count_if_a_quarter_of_them_is_seen() -> None:
     assert seen.corners.tolist() == [[54, 10, 64, 20], [0, 0, 4, 8]]
     assert seen.classes.tolist() == [1, 3]
     assert view().boxes(Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))).corners.shape == (0, 4)
+
+
+def test_outside_of_a_frame_with_boxes_there_is_nothing_to_detect() -> None:
+    frame = np.full((32, 32, 3), 255, np.uint8)
+    boxes = Boxes(np.array([[0, 0, 32, 32]], np.float32), np.array([1]))
+    larger = Augmentation(32, 64, (1, 1), gain=0, tint=0, flip=0)
+    cut = larger.pair(Pair(frame, frame, 0, Truth(boxes=boxes)), np.random.default_rng(0)).current
+    assert (cut[:, 16:48] == 255).all()
+    assert (cut[:, :15] == GREY).all()
+    mirrored = larger.pair(Pair(frame, frame, 0, Truth(labels=frame[..., 0])), np.random.default_rng(0)).current
+    assert (mirrored == 255).all()

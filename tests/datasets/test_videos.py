@@ -151,6 +151,19 @@ def test_a_folder_counts_as_its_files_are_numbered(tmp_path: Path) -> None:
     assert {pair.gap for pair in pairs} == {0, 1}
 
 
+def test_only_frames_with_the_wanted_kind_of_labels_count(tmp_path: Path) -> None:
+    for name in ("gate", "yard"):
+        write_frames(tmp_path / name, range(4))
+    write_labels(tmp_path / "gate.labels" / "000002.png")
+    write_boxes(tmp_path / "yard.boxes.json", {"3": [{"class": "car", "box": [1, 1, 9, 9]}]})
+    found = {
+        wanted: [(s.truth.labels is not None, s.truth.boxes is not None) for s in source.snippets(1)]
+        for wanted in ("labels", "boxes")
+        for source in [LabelledVideos(tmp_path, CLASSES, *SIZE, truth=wanted)]
+    }
+    assert found == {"labels": [(True, False)], "boxes": [(False, True)]}
+
+
 def test_videos_without_labels_are_left_alone(tmp_path: Path) -> None:
     write_frames(tmp_path / "yard", range(2))
     (tmp_path / "other.mp4").write_text("not read")

@@ -114,3 +114,13 @@ def test_gradients_reach_features_flow_and_scale() -> None:
 def test_strides_that_are_no_powers_of_2_apart_are_refused() -> None:
     with pytest.raises(ValueError, match="powers of 2"):
         Warp([FeatureMap(2, 8), FeatureMap(2, 24)])
+
+
+def test_zero_flow_is_the_identity_on_wide_maps_in_16_bits() -> None:
+    """As in training at 1024x2048: the grid has more steps than bfloat16 can tell apart."""
+    features = torch.rand(1, 3, 64, 128)
+    flow = torch.zeros(1, 2, 64, 128, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(sample(features, flow), features, atol=1e-4, rtol=0)
+    half = features.bfloat16()
+    torch.testing.assert_close(sample(half, flow), half, atol=1e-4, rtol=2**-7)  # a last digit, no cell

@@ -107,8 +107,7 @@ def test_accuracy_is_measured_by_the_age_of_the_key_frame() -> None:
     assert found.by_age == pytest.approx((1, 0.25, 0))
     assert found.mean == pytest.approx(1.25 / 3)
     assert found.worst == 0
-    # all ages: black is there 3 times, once found, once seen where it isn't; white 3 times, twice, twice
-    assert found.per_class == pytest.approx((1 / 4, 2 / 5))
+    assert found.per_class == pytest.approx(((1 + 0 + 0) / 3, (1 + 1 / 2 + 0) / 3))  # black, white
     assert found.metric == "mIoU"
 
 

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,7 @@ def test_processes_that_do_not_lead_neither_measure_nor_write(folder: Path, monk
     """As far as can be seen from one process; `test_sharing` and `test_command` start several."""
     file = write_recipe(folder, VIDEOS)
     monkeypatch.setattr(Compute, "average", lambda _, value: value)
+    monkeypatch.setattr(Compute, "leader_first", lambda _: nullcontext())
     monkeypatch.setattr(pipeline, "measure", None)
     path, accuracy = run(read_recipe(file), file, folder / "work", Compute(share=Share(1, 2)), Silence())
     assert accuracy == {}

@@ -138,6 +138,13 @@ def test_all_samples_can_not_be_still(tmp_path: Path) -> None:
         read(tmp_path, IMAGENET + "still_share = 1.0\n", change=stills)
 
 
+def test_networks_start_from_weights_or_from_scratch(tmp_path: Path) -> None:
+    weights = '[network.weights]\nsource = "resnet.pth"\nlayout = "caffe"\n'
+    with pytest.raises(RecipeError, match="there is nothing to train from scratch"):
+        read(tmp_path, VIDEOS, FEATURES + weights)
+    read(tmp_path, VIDEOS, weights)
+
+
 def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="can't read the recipe"):
         read_recipe(tmp_path / "none.toml")

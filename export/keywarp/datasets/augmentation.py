@@ -1,6 +1,6 @@
 """Augmented crops: what is trained on are never quite the frames themselves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -11,6 +11,7 @@ from keywarp.datasets.motion import Flow
 from keywarp.datasets.samples import Boxes, FlowPair, Pair, Truth
 from keywarp.datasets.types import IGNORE, Image, Labels
 
+GREY = 114  # near the mean that networks subtract
 VISIBLE = 0.25  # share of a box that a crop must hold for it to count
 
 
@@ -39,6 +40,8 @@ class Augmentation:
     def pair(self, pair: Pair, random: np.random.Generator) -> Pair:
         """Crop a pair and what is known of it."""
         view = self.view(pair.current, random)
+        if pair.truth.boxes is not None:
+            view = replace(view, border=cv2.BORDER_CONSTANT)  # a mirrored object would have no box
         current = view.image(pair.current)
         truth = Truth(
             labels=None if pair.truth.labels is None else view.labels(pair.truth.labels),
@@ -62,10 +65,11 @@ class View:
     start: tuple[float, float]  # x, y in source pixels
     mirror: bool
     gain: npt.NDArray[np.float64]  # (3,)
+    border: int = cv2.BORDER_REFLECT_101  # what is outside of the frame: it mirrored, or (constant) grey
 
     def image(self, frame: Image) -> Image:
         """A frame, resampled and relit."""
-        cut = self._cut(frame, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101)
+        cut = self._cut(frame, cv2.INTER_LINEAR, self.border, GREY)
         return np.asarray(np.clip(cut * self.gain.astype(np.float32), 0, 255), np.uint8)
 
     def labels(self, labels: Labels) -> Labels:
@@ -88,7 +92,9 @@ class View:
         cut = self._cut(flow, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE) * self.zoom
         return np.asarray(cut * (-1, 1) if self.mirror else cut, np.float32)
 
-    def _cut(self, source: npt.NDArray[Any], interpolation: int, border: int) -> npt.NDArray[Any]:
+    def _cut(
+        self, source: npt.NDArray[Any], interpolation: int, border: int, outside: int = IGNORE
+    ) -> npt.NDArray[Any]:
         step = 1 / self.zoom
         # pixel centres: crop pixel x lies at start + (x + 0.5) * step - 0.5 of the source
         shift = [self.start[0] + 0.5 * step - 0.5, self.start[1] + 0.5 * step - 0.5]
@@ -101,7 +107,7 @@ class View:
             (self.width, self.height),
             flags=interpolation | cv2.WARP_INVERSE_MAP,
             borderMode=border,
-            borderValue=[IGNORE] * 3,
+            borderValue=[outside] * 3,
         )
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
@@ -27,13 +27,16 @@ from keywarp.datasets.samples import MAX_GAP, Boxes, Pair, Snippet, Truth
 from keywarp.datasets.types import IGNORE, Image, Labels
 
 _LABELS, _BOXES = ".labels", ".boxes.json"
+Wanted = Literal["labels", "boxes"]
 _PICTURES = {".jpg", ".jpeg", ".png", ".ppm"}
 
 
 class LabelledVideos:
     """A folder of videos with sparse labels. Pairs are drawn uniformly over the labelled frames of all videos."""
 
-    def __init__(self, root: Path, classes: Classes, short_side: int, long_side: int) -> None:
+    def __init__(
+        self, root: Path, classes: Classes, short_side: int, long_side: int, truth: Wanted | None = None
+    ) -> None:
         """Find the videos that have labels, and read their boxes.
 
         Args:
@@ -41,6 +44,7 @@ class LabelledVideos:
             classes: What class ids and names mean; the first one is the background.
             short_side: Frames are resized so that their shorter side is this, in pixels, ...
             long_side: ... unless the longer one would then be above this.
+            truth: Only frames with pixel labels, or only those with boxes; None: with either.
 
         Raises:
             DataError: There are no labels, labels without a video, or boxes that can't be understood.
@@ -49,12 +53,15 @@ class LabelledVideos:
         if not root.is_dir():
             raise DataError(f"{root} is not a folder; name the one that holds the videos")
         entries = sorted(root.iterdir())
-        names = {e.name.removesuffix(end) for e in entries for end in (_LABELS, _BOXES) if e.name.endswith(end)}
-        self._videos = [_video(root / name, entries, classes) for name in sorted(names)]
+        endings = [end for kind, end in (("labels", _LABELS), ("boxes", _BOXES)) if truth in (None, kind)]
+        names = {e.name.removesuffix(end) for e in entries for end in endings if e.name.endswith(end)}
+        self._videos = [_video(root / name, entries, classes, endings) for name in sorted(names)]
         self._labelled = [(video, number) for video in self._videos for number in video.labelled]
         if not self._labelled:
             raise DataError(
-                f"no labelled frames in {root}; put NAME{_LABELS}/NUMBER.png or NAME{_BOXES} beside a video"
+                f"no labelled frames in {root}; put "
+                + " or ".join({_LABELS: f"NAME{_LABELS}/NUMBER.png", _BOXES: f"NAME{_BOXES}"}[end] for end in endings)
+                + " beside a video"
             )
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
@@ -151,7 +158,7 @@ class _Showing:
         return Annotation(f"{video.path.name}/{number:06d}", file, size, Truth(labels, boxes))
 
 
-def _video(path: Path, entries: list[Path], classes: Classes) -> _Video:
+def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]) -> _Video:
     """The video of a name, of all entries of its folder."""
     sources = [e for e in entries if e == path or (e.stem == path.name and e.is_file() and e.suffix != ".json")]
     if len(sources) != 1:
@@ -171,8 +178,8 @@ def _video(path: Path, entries: list[Path], classes: Classes) -> _Video:
     return _Video(
         path,
         source,
-        _numbered(labels, {".png"}) if labels.is_dir() else {},
-        _read_boxes(boxes, classes) if boxes.is_file() else {},
+        _numbered(labels, {".png"}) if _LABELS in endings and labels.is_dir() else {},
+        _read_boxes(boxes, classes) if _BOXES in endings and boxes.is_file() else {},
         len(classes),
     )
 

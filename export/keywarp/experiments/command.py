@@ -86,7 +86,7 @@ def reproduce(
     try:
         with open_compute(device.value, precision.value) as compute, ConsoleReporter() as reporter:
             seconds = None if minutes is None else 60 * minutes
-            laboratory = Laboratory(open_preset(preset.value), work, compute, reporter, seconds)
+            laboratory = Laboratory(open_preset(preset.value), work, compute.alone(), reporter, seconds)
             for chosen in names:
                 for file in EXPERIMENTS[chosen](laboratory).write(out):
                     typer.echo(str(file))

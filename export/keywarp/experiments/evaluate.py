@@ -71,7 +71,7 @@ def evaluate(
                 content,
                 [way.value for way in motion or (Way.NETWORK, Way.NONE)],
                 work or Path(".cache/keywarp") / recipe.stem,
-                compute,
+                compute.alone(),
                 reporter,
                 runtime,
             )

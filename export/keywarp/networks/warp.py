@@ -19,6 +19,8 @@ def sample(features: Tensor, flow: Tensor) -> Tensor:
     Returns:
         (N, C, H, W); zero where the flow points outside. Along a side of one cell there is no motion.
     """
+    precise = torch.promote_types(flow.dtype, torch.float32)  # in 16 bits, cells of a wide map can't be told apart
+    flow = flow.to(precise)
     height, width = features.shape[-2:]
     x = torch.arange(width, device=flow.device, dtype=flow.dtype)
     y = torch.arange(height, device=flow.device, dtype=flow.dtype)
@@ -26,7 +28,10 @@ def sample(features: Tensor, flow: Tensor) -> Tensor:
     u = (flow[:, 0] + x) / (x[-1:].clamp(min=1) / 2) - 1
     v = (flow[:, 1] + y.unsqueeze(1)) / (y[-1:].clamp(min=1) / 2) - 1
     grid = torch.stack((u, v), dim=-1)  # (N, H, W, 2)
-    return functional.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    sampled = functional.grid_sample(
+        features.to(precise), grid, mode="bilinear", padding_mode="zeros", align_corners=True
+    )
+    return sampled.to(features.dtype)
 
 
 class Warp(nn.Module):

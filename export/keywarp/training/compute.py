@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, distributed, nn
@@ -42,6 +42,26 @@ class Compute:
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, DTYPES[self.precision])
+
+    def alone(self) -> Self:
+        """Itself, for what one process does.
+
+        Raises:
+            ComputeError: There are several.
+        """
+        if self.share.processes > 1:
+            raise ComputeError("only `keywarp train` runs in several processes: start this one without torchrun")
+        return self
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Let the others begin when the leading process has ended: it fetches and makes files that all need."""
+        alone = self.share.processes == 1
+        if not alone and not self.leads:
+            distributed.barrier()
+        yield
+        if not alone and self.leads:
+            distributed.barrier()
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give every process the mean of all processes' gradients."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -85,7 +85,8 @@ def open_data(recipe: Recipe, cache: Path, reporter: Reporter) -> Data:
             return Data(IMAGENET_VID, train_on, {"val": ImageNetVid(root, "val", *sides)}, "ImageNet VID and DET")
         case VideoData(train=folder, evaluate=held_out_folder, classes=classes):
             known = (BACKGROUND, *classes)
-            first, second = (LabelledVideos(root, known, *sides) for root in (folder, held_out_folder))
+            truth: Literal["labels", "boxes"] = "labels" if recipe.task == "segmentation" else "boxes"
+            first, second = (LabelledVideos(root, known, *sides, truth) for root in (folder, held_out_folder))
             return Data(known, first, {held_out_folder.name: second}, folder.name)
 
 

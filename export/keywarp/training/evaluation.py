@@ -33,7 +33,7 @@ class Accuracy:
     mean: float  # over the ages
     worst: float  # of the ages
     by_age: tuple[float, ...]  # frames since the key frame: 0, 1, ..., l - 1
-    per_class: tuple[float | None, ...]  # all measured ages together; None: the class isn't in the truth
+    per_class: tuple[float | None, ...]  # means over all measured ages; None: the class isn't in the truth
 
     def until(self, interval: int) -> "Accuracy":
         """The same of a shorter key interval."""
@@ -197,7 +197,8 @@ def add(metric: Metric, truth: Truth, found: Labels | Objects) -> None:
 
 def _chunks(snippet: Snippet) -> Iterator[tuple[Pairs, list[int | None]]]:
     """The pairs of a snippet and their ages, so many at once as fit; the frame itself leads every chunk."""
-    current, *older = (snippet.frames[n] for n in reversed(range(len(snippet.frames))))
+    *older, current = list(snippet.frames)  # video is best read forwards
+    older.reverse()
     size = max(1, PIXELS // (current.shape[0] * current.shape[1]) - 1)
     for start in range(0, max(1, len(older)), size):
         part = older[start : start + size]
@@ -222,7 +223,7 @@ class _ByAge:
 
     def accuracy(self) -> Accuracy:
         by_age = tuple(metric.value() for metric in self._metrics)
-        whole = metric_for(self._network, self._classes)
-        for metric in self._metrics:
-            whole.merge(metric)
-        return Accuracy(whole.name, float(np.mean(by_age)), min(by_age), by_age, tuple(whole.per_class()))
+        per_class = zip(*(metric.per_class() for metric in self._metrics), strict=True)
+        means = (None if None in ages else float(np.mean(ages)) for ages in per_class)
+        name = metric_for(self._network, self._classes).name
+        return Accuracy(name, float(np.mean(by_age)), min(by_age), by_age, tuple(means))

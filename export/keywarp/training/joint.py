@@ -12,7 +12,7 @@ from keywarp.datasets import IGNORE, DataError
 from keywarp.datasets.batches import PairBatch
 from keywarp.networks import FEATURE_STRIDE, DeepFeatureFlow, DetectionNetwork, RecognitionNetwork, SplitNetwork
 from keywarp.training.compute import CPU
-from keywarp.training.detection import detection_loss
+from keywarp.training.detection import DetectionTraining, detection_loss
 from keywarp.training.images import normalised
 from keywarp.training.loop import Rate
 from keywarp.training.recipe import JointTraining
@@ -25,6 +25,7 @@ class TaskLoss:
 
     recognition: RecognitionNetwork[Any]
     seed: int = 0  # of the anchors that a detector learns from
+    anchors_inside: bool = False  # see `DetectionTraining`
 
     def __call__(self, raw: Any, batch: PairBatch) -> Tensor:
         """The mean over the batch's samples, each of which counts alike."""
@@ -35,8 +36,9 @@ class TaskLoss:
         if len(batch.boxes) != len(batch.numbers):
             raise DataError("the data have no boxes to learn detection from")
         height, width = batch.current.shape[1:3]
+        training = DetectionTraining(anchors_inside=self.anchors_inside)
         generators = [torch.Generator().manual_seed(hash((self.seed, number))) for number in batch.numbers]
-        return detection_loss(raw, batch.boxes, height, width, self.recognition.regions, generators)
+        return detection_loss(raw, batch.boxes, height, width, self.recognition.regions, generators, training)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def train(stage: Stage[Batch], state: Path, compute: Compute, watch: Watcher) ->
                 f"{stage.name}: the loss is {value} at step {step + 1}: lower the learning rates of the recipe, "
                 f"and delete {state} to start anew"
             )
-        if stage.optimization.clip_norm is not None:
+        if stage.optimization.clip_norm:
             for group in run.optimizer.param_groups:
                 nn.utils.clip_grad_norm_(group["params"], stage.optimization.clip_norm)
         rates = {group["name"]: group["lr"] for group in run.optimizer.param_groups}

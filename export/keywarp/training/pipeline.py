@@ -90,6 +90,7 @@ def run(
         path = done / CHECKPOINT
         if not compute.leads:
             return path, {}
+        save_checkpoint(trainer.checkpoint(network, file, {}), path)  # measuring may take long, and fail
         accuracy = measure(network, recipe, trainer.data, reporter, compute.device)
         save_checkpoint(trainer.checkpoint(network, file, accuracy), path)
     return path, accuracy
@@ -117,7 +118,8 @@ class Trainer:
         self.method = METHODS[recipe.variant]
         check_networks(recipe)
         check_batches(recipe, compute.share)
-        self.data = open_data(recipe, cache, journal.reporter)
+        with compute.leader_first():
+            self.data = open_data(recipe, cache, journal.reporter)
         self._cache = cache
         self._compute = compute
         self._journal = journal
@@ -142,7 +144,7 @@ class Trainer:
             loss=FrameLoss(recognition, TaskLoss(recognition, self.recipe.seed), self._compute.device),
             steps=training.steps,
             optimization=training.optimization,
-            settings=digest(self.recipe.image, self.recipe.data, training, layers, self.recipe.seed),
+            settings=digest(self.recipe.image, self.recipe.data, training, layers, task, self.recipe.seed),
         )
         self._run(stage, state)
         return backbone.state_dict()
@@ -215,7 +217,7 @@ class Trainer:
             return
         training = self.recipe.joint
         pairs = pair_draws(self.recipe, self.data, training.crop, training.batch, self.method.max_gap, self._workers)
-        task = TaskLoss(network.recognition, self.recipe.seed)
+        task = TaskLoss(network.recognition, self.recipe.seed, training.anchors_inside)
         device = self._compute.device
         single = self.method.max_gap == 0
         stage = Stage(
@@ -226,7 +228,15 @@ class Trainer:
             loss=FrameLoss(network.recognition, task, device) if single else PairLoss(network, task, device),
             steps=training.steps,
             optimization=training.optimization,
-            settings=digest(self.recipe.image, self.recipe.data, training, self.recipe.seed, weights_digest(network)),
+            settings=digest(
+                self.recipe.image,
+                self.recipe.data,
+                self.recipe.network,
+                training,
+                self.recipe.seed,
+                self.recipe.variant.value,
+                weights_digest(network),
+            ),
         )
         self._run(stage, state)
 
@@ -249,7 +259,7 @@ class Trainer:
             short_side=recipe.image.short_side,
             long_side=recipe.image.long_side,
             multiple=recipe.image.multiple,
-            key_interval=recipe.key_interval,
+            key_interval=1 if self.method.motion == "every-frame" else recipe.key_interval,
             recipe=file.name if file.is_absolute() else file.as_posix(),  # no paths of this machine
             data=self.data.described,
             accuracy={
@@ -257,7 +267,7 @@ class Trainer:
                 for source, ways in accuracy.items()
                 for way, value in ways.items()
             },
-            notes=" ".join(recipe.notes.split()),
+            notes=" ".join((*recipe.notes.split(), f"Variant {recipe.variant.value}, seed {recipe.seed}.")),
         )
 
     def _take(self, network: DeepFeatureFlow[Any], weights: Weights, source: Path) -> None:

@@ -175,7 +175,7 @@ class Optimization(Part):
     weight_decay: float = Field(default=1e-4, ge=0)
     warm_up: Fraction = 0.05  # share of the steps over which the learning rate rises
     drops: tuple[Fraction, ...] = ()  # after these shares of the steps it falls to a tenth; none: along a cosine to 0
-    clip_norm: Positive | None = 5.0  # of the gradient of each group of parameters; none: it isn't clipped
+    clip_norm: float = Field(default=5.0, ge=0)  # of the gradient of each group of parameters; 0: it isn't clipped
 
 
 class FeatureTraining(Part):
@@ -235,6 +235,7 @@ class JointTraining(Part):
     features_rate: Positive  # learning rate of the pre-trained part of the feature network
     flow_rate: Positive  # ... of the flow network
     new_rate: Positive  # ... of the reduction and the head
+    anchors_inside: bool = False  # a detector learns only from anchors inside the image, as the paper's does
     frozen_stages: int = Field(default=0, ge=0, le=3)  # conv1 .. of the feature network that keep their weights
     crop: Augmented
     optimization: Optimization = Optimization()
@@ -263,6 +264,8 @@ class Recipe(Part):
         for_one = {"taught": "segmentation", "cityscapes": "segmentation", "imagenet": "detection"}
         if for_one.get(self.data.kind, self.task) != self.task:
             raise ValueError(f"task: the labels of {self.data.kind} aren't for {self.task}")
+        if self.features and self.network.weights:
+            raise ValueError("features: with [network.weights] there is nothing to train from scratch; leave one out")
         if self.flow and self.flow.source.kind == "clips" and self.data.kind != "taught":
             raise ValueError("flow: motion is only made of clips where the data are clips (kind = 'taught')")
         return self
