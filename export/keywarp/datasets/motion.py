@@ -73,10 +73,10 @@ def made_pair(
             texture = texture[:, ::-1].copy()
         shape = _random_piece(height, width, random)
         own = _random_affine(height, width, motion, random)
-        key = np.where(shape[..., None] > 0, texture, key)
         moved = _sample(shape, own, cv2.BORDER_CONSTANT)
-        current = np.where(moved[..., None] > 0, _sample(texture, own, cv2.BORDER_REFLECT_101), current)
-        flow = np.where(moved[..., None] > 0, _affine_flow(height, width, own), flow)
+        cv2.copyTo(texture, shape, key)
+        cv2.copyTo(_sample(texture, own, cv2.BORDER_REFLECT_101), moved, current)
+        cv2.copyTo(_affine_flow(height, width, own), moved, flow)
     return current, key, flow
 
 
@@ -91,9 +91,12 @@ def _random_affine(height: int, width: int, motion: MadeMotion, random: np.rando
 
 
 def _affine_flow(height: int, width: int, matrix: npt.NDArray[np.float64]) -> Flow:
-    rows, columns = np.indices((height, width), np.float64)
-    points = np.stack([columns, rows], axis=-1)
-    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2] - points, np.float32)
+    (a, b, dx), (c, d, dy) = matrix
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    flow = np.empty((height, width, 2), np.float32)
+    flow[..., 0] = (a - 1) * columns + (b * rows + dx)
+    flow[..., 1] = c * columns + ((d - 1) * rows + dy)
+    return flow
 
 
 def _sample(image: Image, matrix: npt.NDArray[np.float64], border: int) -> Image:
