@@ -70,15 +70,14 @@ class Fit:
     def size(self, size: Size) -> Size:
         """What a picture's size becomes."""
         factor = min(self.short_side / min(size), self.long_side / max(size))
-        return round(size[0] * factor), round(size[1] * factor)
+        return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
     def image(self, image: Image) -> Image:
-        """Resize a picture, (H, W, 3)."""
+        """Resize a picture, (H, W, 3): bilinearly as the engine does, which has no time for better."""
         old, new = _size(image), self.size(_size(image))
         if old == new:
             return image
-        interpolation = cv2.INTER_AREA if sum(new) < sum(old) else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(image, new[::-1], interpolation=interpolation), np.uint8)
+        return np.asarray(cv2.resize(image, new[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
 
     def truth(self, truth: Truth, size: Size) -> Truth:
         """Resize what is known of a picture of a size: labels to the nearest pixel, boxes in proportion."""
