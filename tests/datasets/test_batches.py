@@ -1,4 +1,6 @@
 import dataclasses
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,18 @@ def samples(batches: Any) -> dict[int, tuple[Any, ...]]:
 
 def same(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def child_signal() -> Iterator[None]:
+    """PyTorch's loader leaves a handler of SIGCHLD behind.
+
+    Python runs it on the alternate signal stack, which a library that a later test loads takes away (ai-edge-litert, by
+    all signs): the next child that ends would end the tests.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 8, 12])
