@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keywarp.datasets import DataError, Image, MadeMotion, move
-from keywarp.datasets.flying_pieces import FlyingPieces
+from keywarp.datasets.flying_pieces import LIGHT, NOISE, FlyingPieces
 from tests.datasets.clips import textured
 
 
@@ -23,9 +23,22 @@ def test_the_key_sampled_along_the_flow_is_the_current_image() -> None:
     source = FlyingPieces(photographs(), 96, 128, MadeMotion(shift=6))
     for seed in range(4):
         pair = source.flow_pair(np.random.default_rng(seed))
-        moved = move(pair.key.astype(np.float32), pair.flow)
-        difference = np.abs(moved - pair.current).mean(axis=2)
-        assert np.median(difference) < 4  # all but what is hidden in one of the two
+        moved = move(pair.key.astype(np.float32), pair.flow) + 1
+        light = np.median((pair.current + 1) / moved, axis=(0, 1))
+        difference = np.abs(light * moved - pair.current - 1).mean(axis=2)
+        assert np.median(difference) < NOISE + 2  # all but what is hidden in one of the two
+
+
+def test_each_image_has_its_own_light_and_noise() -> None:
+    source = FlyingPieces(photographs(), 96, 128, MadeMotion(shift=1e-6, turn=0, zoom=0, layers=0))
+    light, noise = [], []
+    for seed in range(20):
+        pair = source.flow_pair(np.random.default_rng(seed))
+        ratio = (pair.current + 1.0) / (pair.key + 1.0)
+        light.append(np.log(np.median(ratio)))
+        noise.append(np.std(ratio[pair.key > 100]))
+    assert LIGHT / 2 < np.std(light) < 2 * LIGHT
+    assert min(noise) < 0.03 < max(noise)
 
 
 def test_things_move_as_far_as_they_are_told() -> None:

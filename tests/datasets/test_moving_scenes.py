@@ -132,6 +132,16 @@ def test_half_a_pixel_off_would_be_noticed() -> None:
     assert wrong > 3 * right
 
 
+def test_what_rests_moves_with_the_background() -> None:
+    resting = replace(SMALL, still=1.0, growth=0.0, bend=0.0, turn=0.0, camera_still=0.0, objects=(4, 4))
+    rows, columns = np.indices((96, 128), np.float64)
+    for scene in drawn(6, resting):
+        assert np.count_nonzero(scene.surfaces(0)) > 100
+        there = np.linalg.inv(scene.camera.matrix(-7)) @ scene.camera.matrix(0)
+        x, y = (there[axis, 0] * columns + there[axis, 1] * rows + there[axis, 2] for axis in (0, 1))
+        np.testing.assert_allclose(scene.flow(0, -7), np.stack([x - columns, y - rows], -1), atol=1e-4)
+
+
 def test_no_time_no_flow() -> None:
     for scene in drawn(4):
         np.testing.assert_allclose(scene.flow(2, 2), 0, atol=1e-4)

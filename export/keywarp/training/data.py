@@ -120,8 +120,7 @@ def flow_draws(recipe: Recipe, training: FlowTraining, data: Data, cache: Path, 
             return FlowDraws(scenes, crop, training.batch, recipe.seed, workers)
         case FlyingPiecesFlow(shift=shift):
             pictures, _ = split_photographs(photographs(cache / "packages"))
-            size = (recipe.image.short_side, recipe.image.long_side)
-            pieces = FlyingPieces(pictures, *size, MadeMotion(shift=shift))
+            pieces = FlyingPieces(pictures, crop.height, crop.width, MadeMotion(shift=shift))
             return FlowDraws(pieces, crop, training.batch, recipe.seed, workers)
         case MadeFlow(made_share=share):
             clips = ClipFlows(data.clips, crop, share, MadeMotion())

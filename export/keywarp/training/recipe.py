@@ -203,7 +203,7 @@ class MovingScenesFlow(Part):
 
 
 class FlyingPiecesFlow(Part):
-    """Pieces of photographs over photographs, in place of Flying Chairs; of the size of the recipe's images."""
+    """Pieces of photographs over photographs, in place of Flying Chairs; of the size of the crops."""
 
     kind: Literal["flying_pieces"]
     shift: Positive  # pixels of these images: standard deviation of the largest translations

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from keywarp.datasets.moving_scenes.camera import Camera
 from keywarp.datasets.moving_scenes.kinds import CLUTTER, KINDS, Kind
 from keywarp.datasets.moving_scenes.options import SceneOptions
 from keywarp.datasets.moving_scenes.patterns import MIDDLE, draw_pattern
@@ -46,8 +47,9 @@ class Bend:
 
 @dataclass(frozen=True)
 class Body:
-    """A moving thing."""
+    """A moving thing. Its motion is its own, and the camera's is added to it."""
 
+    camera: Camera
     category: int  # its class; 0: none
     sprite: Image  # (n, n, 4): RGB and coverage
     radius: float  # pixels, before growth
@@ -61,7 +63,7 @@ class Body:
 
     def scale(self, time: float) -> float:
         """The radius at a time, in pixels."""
-        return self.radius * math.exp(self.growth.at(time))
+        return self.radius * math.exp(self.growth.at(time)) * self.camera.magnify(time)
 
     def centre(self, time: float) -> tuple[float, float]:
         """(x, y) at a time, in pixels."""
@@ -69,7 +71,7 @@ class Body:
             start + time * (speed + time * gain / 2)
             for start, speed, gain in zip(self.place, self.velocity, self.acceleration, strict=True)
         )
-        return x, y
+        return self.camera.carry(x, y, time)
 
     def area(self, time: float) -> float:
         """Of the whole outline, hidden or not, in pixels: bending doesn't change it."""
@@ -116,29 +118,37 @@ class Body:
         return np.asarray(colors, np.uint8), np.asarray(cover, np.uint8)
 
     def _rotation(self, time: float, scale: float) -> tuple[float, float]:
-        angle = self.angle + self.turn * time
+        angle = self.angle + self.turn * time + self.camera.tilt(time)
         return scale * math.cos(angle), scale * math.sin(angle)
 
 
-def draw_body(photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator) -> Body:
+def draw_body(camera: Camera, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator) -> Body:
     """A body of one of the classes."""
     number = int(random.integers(len(KINDS)))
-    return _draw(number + 1, KINDS[number], photographs, options, random)
+    return _draw(number + 1, KINDS[number], camera, photographs, options, random)
 
 
-def draw_clutter(photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator) -> Body:
+def draw_clutter(
+    camera: Camera, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
+) -> Body:
     """A body of no class."""
-    return _draw(0, CLUTTER, photographs, options, random)
+    return _draw(0, CLUTTER, camera, photographs, options, random)
 
 
 def _draw(
-    category: int, kind: Kind, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
+    category: int,
+    kind: Kind,
+    camera: Camera,
+    photographs: Sequence[Image],
+    options: SceneOptions,
+    random: np.random.Generator,
 ) -> Body:
     radius = draw_logarithmic(random, *options.diameter) / 2
     direction, travels = random.uniform(0, 2 * math.pi), random.random() >= options.still
     speed = draw_logarithmic(random, *options.speed) * travels
     gain = random.normal(0, options.acceleration, 2) * travels
     return Body(
+        camera=camera,
         category=category,
         sprite=_draw_sprite(kind, radius, photographs, options, random),
         radius=radius,

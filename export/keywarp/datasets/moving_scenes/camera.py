@@ -1,5 +1,6 @@
-"""Where the camera looks on the background photograph."""
+"""Where the camera looks: on the background photograph, and with it on all that is before it."""
 
+import cmath
 import math
 from dataclasses import dataclass
 
@@ -27,11 +28,32 @@ class Camera:
 
     def matrix(self, time: float) -> Matrix:
         """From pixels at a time (frames) to pixels of the photograph."""
-        angle, zoom = self.angle + self.turn.at(time), self.zoom * math.exp(self.zooming.at(time))
-        cos, sin = zoom * math.cos(angle), zoom * math.sin(angle)
-        x, y = self.image_centre
-        to_x, to_y = (middle + wave.at(time) for middle, wave in zip(self.centre, self.pan, strict=True))
-        return np.array([[cos, -sin, to_x - cos * x + sin * y], [sin, cos, to_y - sin * x - cos * y], [0, 0, 1]])
+        lens = self._lens(time)
+        shift = self._target(time) - lens * complex(*self.image_centre)
+        return np.array([[lens.real, -lens.imag, shift.real], [lens.imag, lens.real, shift.imag], [0, 0, 1]])
+
+    def carry(self, x: float, y: float, time: float) -> tuple[float, float]:
+        """Where what is at a place at time 0, and rests, is seen at another time, in pixels."""
+        middle = complex(*self.image_centre)
+        place = self._target(0) + self._lens(0) * (complex(x, y) - middle)
+        seen = middle + (place - self._target(time)) / self._lens(time)
+        return seen.real, seen.imag
+
+    def magnify(self, time: float) -> float:
+        """How much larger things are seen than at time 0."""
+        return abs(self._lens(0) / self._lens(time))
+
+    def tilt(self, time: float) -> float:
+        """How far things are seen turned since time 0, in radians."""
+        return cmath.phase(self._lens(0) / self._lens(time))
+
+    def _lens(self, time: float) -> complex:
+        """What turns and scales pixels to the photograph's, x + iy."""
+        return cmath.rect(self.zoom * math.exp(self.zooming.at(time)), self.angle + self.turn.at(time))
+
+    def _target(self, time: float) -> complex:
+        """The point of the photograph before the camera, x + iy."""
+        return complex(*(middle + wave.at(time) for middle, wave in zip(self.centre, self.pan, strict=True)))
 
 
 def draw_camera(options: SceneOptions, random: np.random.Generator, height: int, width: int) -> Camera:

@@ -21,8 +21,8 @@ class SceneOptions:
     paint: Range = (0.2, 0.5)  # how much an object is painted over, in a colour near its class's
     doubt: float = 0.6  # highest share of any other colour in that
 
-    still: float = 0.12  # share of the objects that don't travel
-    speed: Range = (0.6, 4.0)  # of the others, pixels per frame, uniform in the logarithm
+    still: float = 0.12  # share of the objects that don't travel of themselves
+    speed: Range = (0.6, 4.0)  # of the others, pixels per frame besides the camera's, uniform in the logarithm
     acceleration: float = 0.06  # pixels per frame^2, standard deviation per axis
     turn: float = 0.03  # radians per frame, standard deviation
     growth: float = 0.2  # highest amplitude of the logarithm of an object's size

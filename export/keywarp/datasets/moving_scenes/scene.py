@@ -133,13 +133,14 @@ def draw_scene(photographs: Sequence[Image], options: SceneOptions, random: np.r
         random: The source of chance.
     """
     background = photographs[int(random.integers(len(photographs)))]
+    camera = draw_camera(options, random, *background.shape[:2])
     objects, pieces = (int(random.integers(*count, endpoint=True)) for count in (options.objects, options.clutter))
-    bodies = [draw_body(photographs, options, random) for _ in range(objects)]
-    bodies += [draw_clutter(photographs, options, random) for _ in range(pieces)]
+    bodies = [draw_body(camera, photographs, options, random) for _ in range(objects)]
+    bodies += [draw_clutter(camera, photographs, options, random) for _ in range(pieces)]
     return Scene(
         options=options,
         background=background,
-        camera=draw_camera(options, random, *background.shape[:2]),
+        camera=camera,
         bodies=tuple(bodies[n] for n in random.permutation(len(bodies))),
         light=draw_light(options, random),
     )
