@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import cv2
 import torch
 from torch import Tensor, distributed, nn
 
@@ -112,6 +113,7 @@ def open_compute(device: DeviceName = "auto", precision: Precision = "auto") -> 
         if local >= torch.cuda.device_count():
             raise ComputeError(f"process {local} has no GPU of its own: there are {torch.cuda.device_count()}")
         torch.cuda.set_device(local)
+    cv2.setNumThreads(1)  # several gain nothing on samples, and are in the way of PyTorch's
     if processes > 1:
         distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
