@@ -18,9 +18,11 @@ from keywarp.networks import load_checkpoint
 from keywarp.training import pipeline
 from keywarp.training.compute import Compute
 from keywarp.training.evaluation import Accuracy
-from keywarp.training.recipe import FeatureTraining
+from keywarp.training.recipe import FlowTraining, ImageRecipe
 from keywarp.training.variants import METHODS, Variant
 from tests.experiments.reproducing import Reproduced, Stages
+
+SOURCES = {"flying_pieces": {"kind": "flying_pieces", "shift": 4}, "moving_scenes": {"kind": "moving_scenes"}}
 
 Open = Callable[[], tuple[Laboratory, Stages]]
 
@@ -109,39 +111,52 @@ def test_variants_with_a_fixed_recognition_network_have_that_of_frame_with_their
 
 
 def test_all_runs_start_from_networks_that_are_trained_once(reproduced: Reproduced) -> None:
-    assert {file.name for file in reproduced.work.glob("*.pt")} == {
-        "features.pt",
-        "flownet.pt",
-        "flownet_inception.pt",
-    }
+    assert {file.name for file in reproduced.work.glob("*.pt")} == {"flownet.pt", "flownet_inception.pt"}
+    for task in TASKS:
+        assert [file.name for file in (reproduced.work / task).glob("*.pt")] == ["features.pt"]
     assert not [*reproduced.work.rglob("joint.pt")]  # done, and large
 
 
-@pytest.mark.parametrize("changed", ["image", "features"])
+@pytest.mark.parametrize(
+    ("features", "source", "changes", "shared"),
+    [
+        ("segmentation", "flying_pieces", {}, {"features.pt", "flownet.pt"}),
+        (None, "flying_pieces", {}, {"flownet.pt"}),
+        ("segmentation", "flying_pieces", {"image": ImageRecipe(short_side=64, long_side=128)}, {"flownet.pt"}),
+        ("segmentation", "moving_scenes", {"image": ImageRecipe(short_side=64, long_side=128)}, set()),
+        ("segmentation", "flying_pieces", {"seed": 7}, set()),
+    ],
+)
 def test_tasks_share_first_networks_only_if_their_recipes_agree(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    features: str | None,
+    source: str,
+    changes: dict[str, Any],
+    shared: set[str],
 ) -> None:
     """As Cityscapes and ImageNet don't, which are of other sizes."""
-    preset = open_preset("smoke")
-    recipe = preset.recipes["detection"]
-    assert isinstance(recipe.features, FeatureTraining)
-    changes: dict[str, dict[str, Any]] = {
-        "image": {"image": recipe.image.model_copy(update={"long_side": 128})},
-        "features": {"features": recipe.features.model_copy(update={"task": None})},
-    }
-    other = {**preset.recipes, "detection": recipe.model_copy(update=changes[changed])}
+    recipes = {}
+    for task, recipe in open_preset("smoke").recipes.items():
+        assert recipe.features is not None
+        assert recipe.flow is not None
+        first = {
+            "features": recipe.features.model_copy(update={"task": features}),
+            "flow": FlowTraining.model_validate({**recipe.flow.model_dump(), "source": SOURCES[source]}),
+        }
+        recipes[task] = recipe.model_copy(update=first | (changes if task == "detection" else {}))
     asked: list[Path] = []
     for name in ("features", "flow"):
         monkeypatch.setattr(pipeline.Trainer, name, lambda _, state: asked.append(state))
     monkeypatch.setattr(pipeline, "open_data", lambda *_: None)
-    for number, recipes in enumerate((preset.recipes, other)):
-        asked.clear()
-        work = tmp_path / str(number)
-        laboratory = Laboratory(replace(preset, recipes=recipes), work, Compute(), Stages())
-        for task in TASKS:
-            laboratory._pretrained(Run(task, Variant.FIX_F, seed=1, head_layers=0))
-        folders = [work] * 2 if recipes is preset.recipes else [work / task for task in TASKS]
-        assert asked == [folder / name for folder in folders for name in ("features.pt", "flownet.pt")]
+    laboratory = Laboratory(replace(open_preset("smoke"), recipes=recipes), tmp_path, Compute(), Stages())
+    for task in TASKS:
+        laboratory._pretrained(Run(task, Variant.FIX_F, seed=1, head_layers=0))
+    assert asked == [
+        (tmp_path if name in shared else tmp_path / task) / name
+        for task in TASKS
+        for name in ("features.pt", "flownet.pt")
+    ]
 
 
 class Recorded(Laboratory):

@@ -14,6 +14,7 @@ from keywarp.datasets.batches import Share
 from keywarp.datasets.labels import Evidence
 from keywarp.networks import (
     Checkpoint,
+    ResNetFeatures,
     SplitNetwork,
     load_checkpoint,
     revive_batch_norms,
@@ -112,9 +113,12 @@ def test_a_feature_network_from_scratch_computes_the_same_where_joint_training_s
     assert weights is not None
     recognition = training.start(features=weights).recognition
     assert isinstance(recognition, SplitNetwork)
-    live = build_recognition(network_options(recipe, classes=2)).backbone
+    trained = build_recognition(network_options(recipe, classes=2))
+    live = trained.backbone
     revive_batch_norms(live)
-    live.load_state_dict(weights)
+    trained.load_state_dict(dict(weights))
+    head = recognition.task_head.state_dict()
+    assert all(torch.equal(head[name], value) for name, value in trained.task_head.state_dict().items())
     assert not torch.equal(live.bn1.running_mean, torch.zeros(16))
     image = 50 * torch.randn(2, 3, 64, 96)
     for network in (live, recognition.backbone):
@@ -123,6 +127,22 @@ def test_a_feature_network_from_scratch_computes_the_same_where_joint_training_s
         expected, found = live.eval()(image), recognition.backbone.eval()(image)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert expected.std() > 0.01
+
+
+def test_of_what_learned_another_task_only_the_feature_network_is_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = videos(folder, FEATURES)
+    assert recipe.features is not None
+    other = recipe.model_copy(update={"features": recipe.features.model_copy(update={"task": "detection"})})
+    training = trainer(other, folder)
+    monkeypatch.setattr(training, "_run", lambda *_: None)  # there are no boxes
+    weights = training.features(folder / "features.pt")
+    assert weights is not None
+    assert all(name.startswith("backbone.") for name in weights)
+    backbone = training.start(features=weights).recognition.backbone
+    assert isinstance(backbone, ResNetFeatures)
+    torch.testing.assert_close(backbone.reduction.weight, weights["backbone.reduction.weight"])
 
 
 CHANGED = {

@@ -15,7 +15,7 @@ from keywarp.networks import DeepFeatureFlow, Task, load_checkpoint, save_checkp
 from keywarp.training.compute import Compute
 from keywarp.training.data import open_data
 from keywarp.training.evaluation import Accuracy, Propagation, by_computing, by_copying, by_network, evaluate
-from keywarp.training.pipeline import Trainer, Weights
+from keywarp.training.pipeline import Trainer, Weights, features_settings, flow_settings
 from keywarp.training.recipe import Recipe
 from keywarp.training.reporting import Journal, Reporter
 from keywarp.training.variants import METHODS, Variant
@@ -159,14 +159,19 @@ class Laboratory:
         recipe = self.recipe(base)
         key = (run.task, recipe.network.flow)
         if key not in self._first_weights:
-            folder = self.work if _start_alike(list(self.preset.recipes.values())) else self.work / run.task
-            with self._journal(folder / "logs") as journal:
+            features, flow = self._shared(run.task, features_settings), self._shared(run.task, flow_settings)
+            with self._journal(features / "logs") as journal:
                 trainer = Trainer(recipe, self.work, self._compute, journal)
                 self._first_weights[key] = (
-                    trainer.features(folder / "features.pt"),
-                    trainer.flow(folder / f"{recipe.network.flow}.pt"),
+                    trainer.features(features / "features.pt"),
+                    trainer.flow(flow / f"{recipe.network.flow}.pt"),
                 )
         return self._first_weights[key]
+
+    def _shared(self, task: Task, settings: Callable[[Recipe], str]) -> Path:
+        """The folder of what is trained by these settings: all tasks' if theirs are the same."""
+        alike = len({settings(recipe) for recipe in self.preset.recipes.values()}) == 1
+        return self.work if alike else self.work / task
 
     def _journal(self, logs: Path) -> Journal:
         return Journal(logs, _Timed(self.reporter, self.check_time))
@@ -200,19 +205,6 @@ class _Timed:
     def step(self, done: int | None = None, note: str = "") -> None:
         self.reporter.step(done, note)
         self.check_time()
-
-
-def _start_alike(recipes: Sequence[Recipe]) -> bool:
-    """Whether tasks can share the networks that joint training starts from."""
-    kept = [
-        (
-            recipe.model_dump(include={"image", "data", "features", "flow", "seed"}),
-            recipe.network.model_dump(exclude={"head_layers", "regions"}),
-            recipe.features and (recipe.features.task or recipe.task),
-        )
-        for recipe in recipes
-    ]
-    return all(first == kept[0] for first in kept)
 
 
 def _read_accuracy(file: Path) -> Accuracy:

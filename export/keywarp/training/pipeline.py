@@ -45,6 +45,7 @@ from keywarp.training.variants import METHODS
 
 CHECKPOINT = "checkpoint.pt"
 SCALES = "scales."  # how the names of the scale fields' parameters begin in a flow network
+BACKBONE, TASK_HEAD = "backbone.", "task_head."  # ... in a recognition network
 Weights = Mapping[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -126,16 +127,19 @@ class Trainer:
         self._workers = workers
 
     def features(self, state: Path) -> Weights | None:
-        """Train the feature network from scratch, if the recipe says so; returns its weights, batch norms and all."""
+        """Train on single frames from scratch, if the recipe says so.
+
+        Returns:
+            The recognition network's weights, batch norms and all; of its feature network alone if what it learned to
+            recognise isn't the recipe's task.
+        """
         training = self.recipe.features
         if training is None:
             return None
         torch.manual_seed(self.recipe.seed)
         task = training.task or self.recipe.task
         recognition = self._to_device(build_recognition(network_options(self.recipe, len(self.data.classes), task)))
-        backbone = recognition.backbone
-        revive_batch_norms(backbone)
-        layers = self.recipe.network.model_dump(include={"blocks", "channels", "stride_on", "width"}, mode="json")
+        revive_batch_norms(recognition.backbone)
         stage = Stage(
             name="features",
             network=recognition.train(),
@@ -144,10 +148,11 @@ class Trainer:
             loss=FrameLoss(recognition, TaskLoss(recognition, self.recipe.seed), self._compute.device),
             steps=training.steps,
             optimization=training.optimization,
-            settings=digest(self.recipe.image, self.recipe.data, training, layers, task, self.recipe.seed),
+            settings=features_settings(self.recipe),
         )
         self._run(stage, state)
-        return backbone.state_dict()
+        weights = recognition.state_dict()
+        return weights if task == self.recipe.task else _part(weights, BACKBONE)
 
     def flow(self, state: Path) -> Weights | None:
         """Pre-train the flow network, if the recipe says so and the variant has one; returns its weights."""
@@ -160,9 +165,6 @@ class Trainer:
         network = self._to_device(build_network(options).flow)
         self._load_flow(network)
         moving = [p for name, p in network.named_parameters() if not name.startswith(SCALES)]
-        layers = self.recipe.network.model_dump(
-            include={"flow", "flow_share", "refinement", "flow_weights"}, mode="json"
-        )
         stage = Stage(
             name="flow",
             network=network.train(),
@@ -171,7 +173,7 @@ class Trainer:
             loss=FlowLoss(network, self._compute.device),
             steps=training.steps,
             optimization=training.optimization,
-            settings=digest(self.recipe.image, self.recipe.data, training, layers, self.recipe.seed),
+            settings=flow_settings(self.recipe),
         )
         self._run(stage, state)
         return {name: value for name, value in network.state_dict().items() if not name.startswith(SCALES)}
@@ -182,7 +184,8 @@ class Trainer:
         """The networks as joint training starts from them.
 
         Args:
-            features: Of the feature network, its batch norms not folded; None: as the recipe says.
+            features: Of the recognition network, or of its feature network alone, batch norms not folded; None: as
+                the recipe says.
             flow: Of the flow network, without scale fields; None: as the recipe says.
             checkpoint: Whose recognition network is taken instead, if the variant starts from a trained one.
 
@@ -193,11 +196,13 @@ class Trainer:
 
         def initialise(backbone: ResNetFeatures) -> None:
             if features is not None:
-                backbone.load_state_dict(features)
+                backbone.load_state_dict(_part(features, BACKBONE, short=True))
             else:
                 first_weights(self.recipe, self._cache, backbone)
 
         network = build_network(network_options(self.recipe, len(self.data.classes)), initialise)
+        if features is not None:
+            network.recognition.load_state_dict(_part(features, TASK_HEAD), strict=False)
         if flow is not None:
             network.flow.load_state_dict(flow, strict=False)  # its scale fields are of these maps, and stay 1
         else:
@@ -271,10 +276,8 @@ class Trainer:
         )
 
     def _take(self, network: DeepFeatureFlow[Any], weights: Weights, source: Path) -> None:
-        prefix = "recognition."
-        found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
         try:
-            network.recognition.load_state_dict(found)
+            network.recognition.load_state_dict(_part(weights, "recognition.", short=True))
         except RuntimeError as error:
             raise TrainingError(f"{source} is of other networks than the recipe's: {error}") from error
 
@@ -311,6 +314,21 @@ def network_options(recipe: Recipe, classes: int, task: str | None = None) -> Ne
         head_layers=network.head_layers,
         regions=network.regions,
     )
+
+
+def features_settings(recipe: Recipe) -> str:
+    """What tells trainings of the feature network apart."""
+    task = recipe.features and (recipe.features.task or recipe.task)
+    fields = {"blocks", "channels", "stride_on", "width"} | ({"regions"} if task == "detection" else set())
+    layers = recipe.network.model_dump(include=fields, mode="json")
+    return digest(recipe.image, recipe.data, recipe.features, layers, task, recipe.seed)
+
+
+def flow_settings(recipe: Recipe) -> str:
+    """What tells trainings of the flow network apart: not the recipe's data, if its motion isn't theirs."""
+    layers = recipe.network.model_dump(include={"flow", "flow_share", "refinement", "flow_weights"}, mode="json")
+    own = recipe.flow and recipe.flow.source.kind in ("flying_pieces", "flying_chairs")
+    return digest(*(() if own else (recipe.image, recipe.data)), recipe.flow, layers, recipe.seed)
 
 
 def check_networks(recipe: Recipe) -> None:
@@ -366,10 +384,19 @@ def weights_digest(network: nn.Module) -> str:
     return found.hexdigest()
 
 
-def digest(*settings: BaseModel | dict[str, Any] | int | str) -> str:
+def digest(*settings: BaseModel | dict[str, Any] | int | str | None) -> str:
     """What tells settings apart."""
     fields = [s.model_dump(mode="json") if isinstance(s, BaseModel) else s for s in settings]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _part(weights: Weights, prefix: str, *, short: bool = False) -> dict[str, Tensor]:
+    """Those whose names start so; without that if they are to be short."""
+    return {
+        name.removeprefix(prefix) if short else name: value
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
 
 
 def _figures(accuracy: Accuracy, classes: list[str]) -> dict[str, Any]:
