@@ -171,7 +171,8 @@ def say_frames(*payloads: bytes) -> object:
     def say(talk: Conversation) -> None:
         for payload in payloads:
             talk.frame(payload)
-        talk.say(End())
+        with suppress(ConnectionClosed):  # the server may have refused the frame already
+            talk.say(End())
 
     return say
 
