@@ -120,7 +120,7 @@ def test_without_a_gap_batches_are_of_single_frames() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused() -> None:
-    with pytest.raises(ValueError, match="a batch of 4 can't be shared equally by 3 processes"):
+    with pytest.raises(ValueError, match="a batch of 4 samples can't be shared equally by 3 processes"):
         pairs().batches(0, 1, Share(0, 3))
 
 
@@ -131,6 +131,16 @@ class Unlabelled(Squares):
         pair = super().pair(random, max_gap)
         labels = pair.truth.labels if random.random() < 0.5 else None
         return Pair(pair.current, pair.key, pair.gap, Truth(labels, pair.truth.boxes))
+
+
+def test_parts_hold_a_share_in_order() -> None:
+    expected = samples(pairs().batches(1, 3, Share(1, 2)))
+    found = samples(pairs().batches(1, 3, Share(1, 2, parts=2)))
+    assert list(found) == list(expected)
+    assert all(same(sample, expected[number]) for number, sample in found.items())
+    assert len(list(pairs().batches(1, 3, Share(1, 2, parts=2)))) == 4
+    with pytest.raises(ValueError, match="a batch of 4 samples can't be shared equally by 1 processes in 3 parts each"):
+        pairs().batches(0, 1, Share(parts=3))
 
 
 def test_a_batch_has_labels_only_if_all_its_samples_have_them() -> None:

@@ -149,6 +149,13 @@ def test_a_missing_data_set_is_one_sentence(data: str, message: str, invoke: Inv
     assert message in err
 
 
+def test_parts_that_a_batch_has_not_are_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
+    write_recipe(tmp_path, VIDEOS)
+    status, _, err = invoke("square.toml", "--device", "cpu", "--parts", "7")
+    assert status == 1
+    assert sentence(err).endswith("samples can't be shared equally by 1 processes in 7 parts each")
+
+
 def test_a_wrong_recipe_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("name = 1")
     status, _, err = invoke("r.toml")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from keywarp.datasets.batches import Share
 from keywarp.networks import Task
 from keywarp.training.compute import Compute
 from tests.training.sharing import FRAMES, TASKS, fit
@@ -33,6 +34,16 @@ def test_two_processes_train_the_same_as_one(task: Task, shared: Path, tmp_path:
     for name, weights in alone["weights"].items():
         torch.testing.assert_close(first["weights"][name], weights, rtol=1e-5, atol=1e-6)
         assert torch.equal(first["weights"][name], second["weights"][name]), name
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_batches_in_parts_train_the_same(task: Task, tmp_path: Path) -> None:
+    for name, share in (("whole", Share()), ("parts", Share(parts=2))):
+        fit(task, tmp_path / name, Compute(share=share))
+    whole, parts = (load(tmp_path / name / f"{task}-0.pt") for name in ("whole", "parts"))
+    assert parts["losses"] == pytest.approx(whole["losses"], rel=1e-5)
+    for name, weights in whole["weights"].items():
+        torch.testing.assert_close(parts["weights"][name], weights, rtol=1e-5, atol=1e-6)
 
 
 def test_processes_agree_on_what_live_batch_norms_saw(shared: Path) -> None:

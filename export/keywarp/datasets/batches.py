@@ -42,17 +42,26 @@ class FlowBatch:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every batch that this process trains on."""
+    """What of every batch this process trains on, and in how many parts, one after the other, which saves memory."""
 
     rank: int = 0
     processes: int = 1
+    parts: int = 1
+
+
+def unequal(batch: int, share: Share) -> str | None:
+    """Why so many samples can't be shared, if they can't."""
+    if batch % (share.processes * share.parts) == 0:
+        return None
+    parts = "" if share.parts == 1 else f" in {share.parts} parts each"
+    return f"{batch} samples can't be shared equally by {share.processes} processes{parts}"
 
 
 class Batches(Protocol[Batch_co]):
     """A training's batches."""
 
     def batches(self, first: int, steps: int, share: Share) -> Iterator[Batch_co]:
-        """The batches of the steps `first` .. `steps` - 1, of each this process's share."""
+        """The batches of the steps `first` .. `steps` - 1, of each this process's share, of that each part."""
         ...
 
 
@@ -69,18 +78,20 @@ class _Draws(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
         return np.random.default_rng((self._seed, number))
 
     def batches(self, first: int, steps: int, share: Share) -> Iterator[Batch_co]:
-        """The batches of the steps `first` .. `steps` - 1, of each this process's share.
+        """The batches of the steps `first` .. `steps` - 1, of each this process's share, of that each part.
 
         Raises:
-            ValueError: The processes can't have equal shares.
+            ValueError: There are no equal shares and parts.
         """
-        if self._batch % share.processes:
-            raise ValueError(f"a batch of {self._batch} can't be shared equally by {share.processes} processes")
-        size = self._batch // share.processes
-        numbers = [
-            list(range(step * self._batch + share.rank * size, step * self._batch + (share.rank + 1) * size))
+        if refused := unequal(self._batch, share):
+            raise ValueError(f"a batch of {refused}")
+        size = self._batch // (share.processes * share.parts)
+        starts = [
+            step * self._batch + (share.rank * share.parts + part) * size
             for step in range(first, steps)
+            for part in range(share.parts)
         ]
+        numbers = [list(range(start, start + size)) for start in starts]
         loader: DataLoader[Any] = DataLoader(
             self, batch_sampler=numbers, num_workers=self._workers, collate_fn=self.collate
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from keywarp.training.command import Device, DeviceOption, PrecisionName, PrecisionOption
+from keywarp.training.command import Device, DeviceOption, PartsOption, PrecisionName, PrecisionOption
 
 OUT_OF_TIME = 3  # exit status: the time is over, not the work
 
@@ -57,6 +57,7 @@ def reproduce(
     ] = None,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = PrecisionName.FP32,
+    parts: PartsOption = 1,
 ) -> None:
     """Repeat an experiment of the paper: trains what is missing, evaluates, writes JSON, Markdown and a picture.
 
@@ -84,7 +85,7 @@ def reproduce(
     out = out or (Path("docs/results") if preset is PresetName.CPU else work / "results")
     names = list(EXPERIMENTS) if name is Experiment.ALL else [name.value]
     try:
-        with open_compute(device.value, precision.value) as compute, ConsoleReporter() as reporter:
+        with open_compute(device.value, precision.value, parts) as compute, ConsoleReporter() as reporter:
             seconds = None if minutes is None else 60 * minutes
             laboratory = Laboratory(open_preset(preset.value), work, compute.alone(), reporter, seconds)
             for chosen in names:

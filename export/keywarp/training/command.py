@@ -30,6 +30,9 @@ DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto: CUDA
 PrecisionOption = Annotated[
     PrecisionName, typer.Option(help="auto: bf16 where the device computes in it, else fp32. fp16 is for CUDA.")
 ]
+PartsOption = Annotated[
+    int, typer.Option(min=1, help="Compute batches in so many parts, one after the other: for less memory.")
+]
 
 
 def train(
@@ -48,6 +51,7 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Of chance, instead of the recipe's.")] = None,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = PrecisionName.AUTO,
+    parts: PartsOption = 1,
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples; 0: the one that trains.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the accuracy as JSON.")] = False,
 ) -> None:
@@ -77,7 +81,7 @@ def train(
         work = work or Path(".cache/keywarp") / recipe.stem
         begun = "" if seed is None else f"seed{seed}"
         folders = (begun, str(Path(begun, variant.value)) if variant else begun)
-        with open_compute(device.value, precision.value) as compute:
+        with open_compute(device.value, precision.value, parts) as compute:
             if not compute.leads:
                 run(content, recipe, work, compute, Silence(), start, workers, folders)
                 return

@@ -1,8 +1,8 @@
 """Where training runs: the device, the precision of its arithmetic, and the other processes that share the work.
 
 Started by `torchrun`, each process takes an equal share of every batch and all of them take the same step, so that any
-number of processes trains the same networks (the paper's 8 GPUs). Live batch norms are the exception: each process
-normalises by its own share of the batch.
+number of processes trains the same networks (the paper's 8 GPUs). So does any number of parts that a process computes
+its share in. Live batch norms are the exception: they normalise by what is computed at once.
 """
 
 import os
@@ -89,13 +89,14 @@ class Compute:
 
 
 @contextmanager
-def open_compute(device: DeviceName = "auto", precision: Precision = "auto") -> Iterator[Compute]:
+def open_compute(device: DeviceName = "auto", precision: Precision = "auto", parts: int = 1) -> Iterator[Compute]:
     """Find the device, and the other processes if `torchrun` started some.
 
     Args:
         device: `auto` is CUDA if there is one.
         precision: Of the arithmetic; weights are always 32 bits. `auto` is bf16 where the device computes in it, else
             fp32. fp16 scales the loss, and is only for CUDA.
+        parts: That a process computes its share of a batch in, one after the other.
 
     Raises:
         ComputeError: There is no such device, or it can't compute so.
@@ -118,7 +119,7 @@ def open_compute(device: DeviceName = "auto", precision: Precision = "auto") -> 
         distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         chosen = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
-        yield Compute(chosen, precision, Share(rank, processes))
+        yield Compute(chosen, precision, Share(rank, processes, parts))
     finally:
         if processes > 1:
             distributed.destroy_process_group()

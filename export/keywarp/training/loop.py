@@ -5,6 +5,7 @@ import os
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -83,13 +84,12 @@ def train(stage: Stage[Batch], state: Path, compute: Compute, watch: Watcher) ->
     if state.exists():
         run.resume(state)
     parameters = [p for _, group in trained for p in group]
-    for step, batch in enumerate(stage.batches.batches(run.step, stage.steps, compute.share), run.step):
-        with compute.autocast():
-            loss = stage.loss(batch)
-        run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    batches = stage.batches.batches(run.step, stage.steps, compute.share)
+    for step in range(run.step, stage.steps):
+        losses = [_add_gradients(stage, run, compute, batch) for batch in islice(batches, compute.share.parts)]
         compute.average_gradients(parameters)  # before unscaling: all processes then skip the same steps
         run.scaler.unscale_(run.optimizer)
-        value = float(compute.average(loss.detach()))
+        value = float(compute.average(torch.stack(losses).sum()))
         if not math.isfinite(value):
             raise DivergedError(
                 f"{stage.name}: the loss is {value} at step {step + 1}: lower the learning rates of the recipe, "
@@ -111,6 +111,14 @@ def train(stage: Stage[Batch], state: Path, compute: Compute, watch: Watcher) ->
             compute.average_buffers(stage.network)
             if compute.leads:
                 run.save(state)
+
+
+def _add_gradients(stage: Stage[Batch], run: "_Run", compute: Compute, batch: Batch) -> Tensor:
+    """Compute a part's share of the loss, and add its gradients to those of the parts before it."""
+    with compute.autocast():
+        loss = stage.loss(batch) / compute.share.parts
+    run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 class _Run:

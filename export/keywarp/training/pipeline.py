@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from keywarp.datasets import PackageFile, fetch
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import Share, unequal
 from keywarp.networks import (
     Checkpoint,
     DeepFeatureFlow,
@@ -348,13 +348,11 @@ def check_batches(recipe: Recipe, share: Share) -> None:
     """Before hours are spent on another stage.
 
     Raises:
-        ComputeError: A batch has no equal shares.
+        ComputeError: A batch has no equal shares and parts.
     """
     for name, training in (("features", recipe.features), ("flow", recipe.flow), ("joint", recipe.joint)):
-        if training and training.batch % share.processes:
-            raise ComputeError(
-                f"{name}.batch: {training.batch} samples can't be shared equally by {share.processes} processes"
-            )
+        if training and (refused := unequal(training.batch, share)):
+            raise ComputeError(f"{name}.batch: {refused}")
 
 
 def first_weights(recipe: Recipe, cache: Path, backbone: ResNetFeatures) -> None:
