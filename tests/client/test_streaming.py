@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import simplejpeg
+from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
 from keywarp.client import (
@@ -272,8 +273,9 @@ class Decoder:
         self.levels: list[float] = []
 
     def __call__(self, peer: Peer) -> None:
-        assert peer.greet().codec == "h264"
-        decoder = av.CodecContext.create("h264", "r")
+        codec = peer.greet().codec
+        decoder = av.CodecContext.create("libdav1d" if codec == "av1" else codec, "r")
+        assert isinstance(decoder, VideoCodecContext)
         headers: list[FrameHeader] = []
         while True:
             taken = peer.take()
@@ -313,6 +315,19 @@ def test_h264_is_sent_as_it_is(twin: Twin, tmp_path: Path, suffix: str) -> None:
         assert [r.result.timestamp for r in results] == pytest.approx([i / 10 for i in range(20)])
 
 
+@pytest.mark.parametrize(
+    ("codec", "encoder", "suffix"),
+    [("hevc", "libx265", "mp4"), ("vp8", "libvpx", "webm"), ("vp9", "libvpx-vp9", "mkv"), ("av1", "libsvtav1", "mp4")],
+)
+def test_other_codecs_are_sent_as_they_are(twin: Twin, tmp_path: Path, codec: Codec, encoder: str, suffix: str) -> None:
+    video = write_video(tmp_path / f"video.{suffix}", codec=encoder)
+    script = Decoder()
+    with ScriptedPeer(script) as server:
+        results = twin.stream(server.address, video, codec=codec)
+    np.testing.assert_allclose(script.levels, [grey_level(frame) for frame in range(20)], atol=6)
+    assert sorted(str(r.result.id) for r in results) == sorted(str(i) for i in range(20))
+
+
 def test_a_result_left_out_does_not_shift_the_images_of_those_after_it(tmp_path: Path) -> None:
     plan = StreamPlan(None, None, None, None, "h264", 2, 90, "skip", decode=True, stream_id=None)
     feed = Feed(write_video(tmp_path / "video.mp4"), plan)
@@ -330,19 +345,25 @@ def test_without_decoding_results_have_no_image(twin: Twin, tmp_path: Path) -> N
     assert [r.image for r in results] == [None] * 20
 
 
-def test_a_transport_stream_is_sent_byte_for_byte(twin: Twin, tmp_path: Path) -> None:
-    video = write_video(tmp_path / "video.ts", frames=400)
+@pytest.mark.parametrize(
+    ("container", "suffix", "encoder"),
+    [("mpegts", "ts", "libx264"), ("mp4", "mp4", "libx264"), ("webm", "webm", "libvpx")],
+)
+def test_a_container_is_sent_byte_for_byte(
+    twin: Twin, tmp_path: Path, container: Codec, suffix: str, encoder: str
+) -> None:
+    video = write_video(tmp_path / f"video.{suffix}", frames=400, codec=encoder)
     heard = bytearray()
 
     def script(peer: Peer) -> None:
-        assert peer.greet().codec == "mpegts"
+        assert peer.greet().codec == container
         while (taken := peer.take()) is not None:
             heard.extend(taken[1])
             peer.answer(0, taken[0])
         peer.finish(1)
 
     with ScriptedPeer(script, credit=1) as server:
-        results = twin.stream(server.address, video, codec="mpegts")
+        results = twin.stream(server.address, video, codec=container)
     assert bytes(heard) == video.read_bytes()
     assert results[0].latency is None
 
@@ -350,10 +371,11 @@ def test_a_transport_stream_is_sent_byte_for_byte(twin: Twin, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("codec", "make", "reason"),
     [
-        ("h264", lambda p: write_video(p / "v.avi", codec="mpeg4"), "not H.264"),
+        ("h264", lambda p: write_video(p / "v.avi", codec="mpeg4"), "is mpeg4, not h264: use the codec `image`"),
+        ("vp9", lambda p: write_video(p / "v.mp4"), "is h264, not vp9: use the codec `image` or `h264`"),
         ("h264", lambda p: p / "missing.mp4", "no file"),
         ("h264", lambda _: frames(2), "not list"),
-        ("mpegts", lambda p: write_video(p / "v.mp4"), "no MPEG transport stream"),
+        ("mpegts", lambda p: write_video(p / "v.mp4"), "is not mpegts"),
     ],
 )
 def test_a_file_that_does_not_suit_the_codec_is_refused(

@@ -5,8 +5,11 @@ import io
 import av
 import numpy as np
 import simplejpeg
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
+
+from keywarp.protocol import PacketCodec
 
 WIDTH, HEIGHT = 128, 64
 RED, GREEN = (250, 20, 20), (20, 250, 20)
@@ -14,6 +17,15 @@ RED, GREEN = (250, 20, 20), (20, 250, 20)
 # options of the encoder
 B_FRAMES = {"bf": "3", "b-adapt": "0"}
 NO_DELAY = {"tune": "zerolatency"}
+# by codec: encoder, container, options
+ENCODERS: dict[PacketCodec, tuple[str, str, dict[str, str]]] = {
+    "h264": ("libx264", "h264", B_FRAMES),
+    "hevc": ("libx265", "hevc", {"x265-params": "log-level=error"}),
+    "vp8": ("libvpx", "webm", {"deadline": "realtime", "cpu-used": "8"}),
+    "vp9": ("libvpx-vp9", "webm", {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "6"}),  # superframes
+    "av1": ("libsvtav1", "webm", {"preset": "12"}),
+}
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 
 
 def plain(color: tuple[int, int, int] = RED, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
@@ -42,7 +54,11 @@ def moving(count: int) -> list[NDArray[np.uint8]]:
 
 
 def encode(
-    frames: list[NDArray[np.uint8]], form: str, options: dict[str, str]
+    frames: list[NDArray[np.uint8]],
+    form: str,
+    options: dict[str, str],
+    encoder: str = "libx264",
+    muxing: dict[str, str] | None = None,
 ) -> tuple[bytes, list[tuple[int, bytes]]]:
     """Encode at 25 fps.
 
@@ -51,8 +67,9 @@ def encode(
     """
     file = io.BytesIO()
     packets: list[tuple[int, bytes]] = []
-    with av.open(file, "w", format=form) as container:
-        stream = container.add_stream("libx264", rate=25, options=options)
+    with av.open(file, "w", format=form, options=muxing or {}) as container:
+        stream = container.add_stream(encoder, rate=25, options=options)
+        assert isinstance(stream, VideoStream)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         for number, pixels in enumerate([*frames, None]):
@@ -74,6 +91,12 @@ def h264(count: int, options: dict[str, str]) -> list[tuple[int, bytes]]:
 
 def mpegts(count: int, options: dict[str, str]) -> bytes:
     return encode(moving(count), "mpegts", options)[0]
+
+
+def packets(codec: PacketCodec, count: int) -> list[tuple[int, bytes]]:
+    """Packets as their encoder gives them, in coding order, each with its frame's number in showing order."""
+    encoder, form, options = ENCODERS[codec]
+    return encode(moving(count), form, options, encoder)[1]
 
 
 def pieces(data: bytes, size: int) -> list[bytes]:

@@ -7,10 +7,27 @@ from contextlib import suppress
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from keywarp.protocol import CloseCode, Credit, Done, End, Error, Hello, Result
-from keywarp.server import video
+from keywarp.protocol import CloseCode, Container, Credit, Done, End, Error, Hello, PacketCodec, Result
+from keywarp.server import screen
 from tests.server.conftest import Conversation, Running, Starter, eventually
-from tests.server.media import B_FRAMES, GREEN, NO_DELAY, RED, h264, jpeg, mpegts, pieces, plain, saved, textured
+from tests.server.media import (
+    B_FRAMES,
+    ENCODERS,
+    FRAGMENTED,
+    GREEN,
+    NO_DELAY,
+    RED,
+    encode,
+    h264,
+    jpeg,
+    moving,
+    mpegts,
+    packets,
+    pieces,
+    plain,
+    saved,
+    textured,
+)
 
 
 def names(result: Result | Error) -> list[str]:
@@ -81,6 +98,25 @@ def test_mpegts(server: Running) -> None:
     assert done == Done(frames=30, key_frames=3, errors=0)
     times = [a.timestamp for a in answers if isinstance(a, Result) and a.timestamp is not None]
     assert [round((t - times[0]) * 25) for t in times] == list(range(30))
+    assert server.threads() == []
+
+
+@pytest.mark.parametrize("codec", ["hevc", "vp8", "vp9", "av1"])
+def test_packets_of_other_codecs(server: Running, codec: PacketCodec) -> None:
+    units: list[tuple[int | None, bytes]] = [*packets(codec, 30)]
+    with server.connect(codec, Hello(codec=codec)) as talk:
+        answers, done = talk.stream(units)
+    assert done == Done(frames=30, key_frames=3, errors=0)
+    assert [a.id for a in answers] == list(range(30))
+
+
+@pytest.mark.parametrize(("container", "encoder", "muxing"), [("mp4", "h264", FRAGMENTED), ("webm", "vp8", {})])
+def test_containers(server: Running, container: Container, encoder: PacketCodec, muxing: dict[str, str]) -> None:
+    name, _, options = ENCODERS[encoder]
+    data, _ = encode(moving(30), container, options, name, muxing)
+    with server.connect(container, Hello(codec=container)) as talk:
+        _, done = talk.stream([(None, piece) for piece in pieces(data, 1316)])
+    assert done == Done(frames=30, key_frames=3, errors=0)
     assert server.threads() == []
 
 
@@ -236,7 +272,7 @@ def test_frames_after_end_are_refused(server: Running) -> None:
 
 
 def test_results_of_what_came_before_bad_video_are_given(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "PATIENCE", 1)
+    monkeypatch.setattr(screen, "PATIENCE", 1)
     units = [unit for _, unit in h264(3, NO_DELAY)]
     with server.connect("breaks", Hello(codec="h264")) as talk:
         for unit in [*units, b"not a packet", b"not a packet"]:

@@ -150,7 +150,7 @@ class Conversation:
                 max_message_bytes=self._service.settings.max_message_bytes,
             )
         )
-        decoder = open_decoder(hello, self._service.settings.max_pixels)
+        decoder = open_decoder(hello.codec, self._service.settings.max_pixels, chunks=hello.framing == "chunks")
         try:
             async with asyncio.TaskGroup() as tasks:
                 watches = [

@@ -1,20 +1,23 @@
 """Which decoder reads what a client says that it sends."""
 
-from typing import assert_never
+from typing import get_args
 
-from keywarp.protocol import Hello
+from keywarp.protocol import Codec, Container
+from keywarp.server.containers import ContainerDecoder
+from keywarp.server.packets import PacketDecoder
 from keywarp.server.pictures import Decoder, ImageDecoder
-from keywarp.server.video import H264Decoder, MpegTsDecoder
 
 
-def open_decoder(hello: Hello, max_pixels: int) -> Decoder:
-    """A fresh decoder for one connection."""
-    match hello.codec:
-        case "image":
-            return ImageDecoder(max_pixels)
-        case "h264":
-            return H264Decoder(max_pixels, chunks=hello.framing == "chunks")
-        case "mpegts":
-            return MpegTsDecoder(max_pixels)
-        case _:
-            assert_never(hello.codec)
+def open_decoder(codec: Codec, max_pixels: int, *, chunks: bool = False) -> Decoder:
+    """A fresh decoder for one connection.
+
+    Args:
+        codec: What the payloads are.
+        max_pixels: Of a frame.
+        chunks: Payloads are pieces of a byte stream, not packets; containers always are.
+    """
+    if codec == "image":
+        return ImageDecoder(max_pixels)
+    if codec in get_args(Container):
+        return ContainerDecoder(codec, max_pixels)
+    return PacketDecoder(codec, max_pixels, chunks=chunks)

@@ -61,7 +61,7 @@ def stream(
         ),
     ] = None,
     codec: Annotated[
-        Codec, typer.Option(help="Send JPEG images, or a file's own H.264 or MPEG-TS as it is.")
+        Codec, typer.Option(help="Send JPEG images, a file's own packets (h264, ...) or the file as it is (mp4, ...).")
     ] = "image",
     in_flight: Annotated[int, typer.Option(min=1, help="Images on the way at a time; 1 for the lowest latency.")] = 2,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG images.")] = 90,

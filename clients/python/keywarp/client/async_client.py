@@ -158,11 +158,11 @@ class AsyncClient:
             interval: Frames.
             schedule: `fixed` or `adaptive`.
             max_interval: Frames.
-            codec: `image`, `h264` or `mpegts`.
+            codec: `image`, or how a file is sent as it is.
             in_flight: Frames.
             quality: Of the JPEGs, 1 to 100.
             on_error: `raise` or `skip`.
-            decode: Whether to decode here too, with `h264` and `mpegts`.
+            decode: Whether to decode here too, with the codecs of files.
             stream_id: The stream's name on the server.
         """
         plan = StreamPlan(

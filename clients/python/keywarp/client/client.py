@@ -159,14 +159,14 @@ class Client:
             schedule: `fixed`, or `adaptive`: key frames where the content changes, `interval` being the mean; None is
                 the server's default.
             max_interval: With `adaptive`: frames from one key frame to the next at most; None is 3 x `interval`.
-            codec: `image` sends each frame as a JPEG. `h264` sends a file's H.264 packets, and `mpegts` an MPEG
-                transport stream, as they are: nothing is decoded or compressed again.
+            codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets,
+                `mpegts`, `mp4` and `webm` such a file, as they are: nothing is decoded or compressed again.
             in_flight: Frames that may wait for their results at a time (codec `image`; with the others the server's
                 credit decides). With 1, a result of a live source is given before the next frame is read.
             quality: Of the JPEGs, 1 to 100.
             on_error: `raise` ends the stream with a `FrameError` at a frame that the server can't process; `skip` goes
                 on without the frame, and counts it.
-            decode: With `h264` and `mpegts`: decode the file here too, so that the results have their images.
+            decode: With the codecs of files: decode the file here too, so that the results have their images.
             stream_id: The stream's name on the server; None makes one up.
 
         Raises:

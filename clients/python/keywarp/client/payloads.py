@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, get_args
 
 import av
 import numpy as np
@@ -14,8 +15,10 @@ from keywarp.client.errors import SourceError
 from keywarp.client.frames import Source
 from keywarp.client.images import encode_jpeg
 from keywarp.client.videos import is_truncated, open_video
+from keywarp.protocol import Container, PacketCodec
 
-CHUNK_BYTES = 188 * 128  # of a transport stream: 128 of its packets
+CHUNK_BYTES: Final = 188 * 128  # 128 packets of a transport stream
+ANNEX_B: Final[dict[PacketCodec, str]] = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}  # FFmpeg's filters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,26 +59,27 @@ class ImagePayloads(Payloads):
             yield Payload(encode_jpeg(frame.image, self._quality), index, frame.timestamp, frame.image)
 
 
-class H264Payloads(Payloads):
-    """A file's H.264 packets in Annex-B format, one access unit each, without decoding them."""
+class PacketPayloads(Payloads):
+    """A file's own packets, one frame each, without decoding them; H.264 and HEVC in Annex-B format."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, codec: PacketCodec) -> None:
         """Open the file.
 
         Raises:
-            SourceError: It can't be opened, or its video isn't H.264.
+            SourceError: It can't be opened, or its video is of another codec.
         """
         self._path = path
+        self._codec = codec
         self._container = open_video(path)
-        codec = self._container.streams.video[0].codec_context.name
-        if codec != "h264":
+        found = self._container.streams.video[0].codec_context.codec.canonical_name
+        if found != codec:
             self._container.close()
-            raise SourceError(f"the video in {str(path)!r} is {codec}, not H.264: use the codec `image`")
+            raise SourceError(f"the video in {str(path)!r} is {found}, not {codec}: use the codec {_instead(found)}")
 
     def __iter__(self) -> Iterator[Payload]:
         """Read the packets."""
         stream = self._container.streams.video[0]
-        annex_b = BitStreamFilterContext("h264_mp4toannexb", stream)
+        annex_b = BitStreamFilterContext(ANNEX_B.get(self._codec, "null"), stream)
         index = 0
         try:
             for packet in self._container.demux(stream):
@@ -94,20 +98,20 @@ class H264Payloads(Payloads):
         self._container.close()
 
 
-class TransportPayloads(Payloads):
-    """An MPEG transport stream in chunks, as it is."""
+class ContainerPayloads(Payloads):
+    """A file in chunks, as it is."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, container: Container) -> None:
         """Look at the file.
 
         Raises:
-            SourceError: It can't be opened, or isn't a transport stream.
+            SourceError: It can't be opened, or is of another format.
         """
-        with open_video(path) as container:
-            if container.format.name != "mpegts":
+        with open_video(path) as opened:
+            if container not in opened.format.name.split(","):
+                found = opened.streams.video[0].codec_context.codec.canonical_name
                 raise SourceError(
-                    f"{str(path)!r} is no MPEG transport stream ({container.format.name}): "
-                    "use the codec `image` or `h264`"
+                    f"{str(path)!r} is not {container} ({opened.format.name}): use the codec {_instead(found)}"
                 )
         self._file = path.open("rb")
 
@@ -119,3 +123,19 @@ class TransportPayloads(Payloads):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def open_payloads(path: Path, codec: PacketCodec | Container) -> Payloads:
+    """A video file's own packets, or the file as it is.
+
+    Raises:
+        SourceError: It can't be opened, or isn't of this codec or container.
+    """
+    if codec in get_args(Container):
+        return ContainerPayloads(path, codec)
+    return PacketPayloads(path, codec)
+
+
+def _instead(found: str) -> str:
+    """What a video of this codec can be sent by."""
+    return f"`image` or `{found}`" if found in get_args(PacketCodec) else "`image`"

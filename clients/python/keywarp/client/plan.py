@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import Frame, Source
-from keywarp.client.payloads import H264Payloads, ImagePayloads, Payload, Payloads, TransportPayloads
+from keywarp.client.payloads import ImagePayloads, Payload, Payloads, open_payloads
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike, open_source
 from keywarp.client.videos import VideoSource
@@ -77,7 +77,7 @@ class Feed:
                 payloads = ImagePayloads(source, plan.quality)
             else:
                 path = _video_file(source, plan.codec)
-                payloads = H264Payloads(path) if plan.codec == "h264" else TransportPayloads(path)
+                payloads = open_payloads(path, plan.codec)
                 opened.callback(payloads.close)
                 if plan.decode:
                     self._images = iter(opened.enter_context(VideoSource(path)))

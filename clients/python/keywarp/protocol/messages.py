@@ -17,9 +17,9 @@ Flow control: `credit` is the number of binary messages that the client may have
 A client that sends more breaks the protocol (close 4429).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 SUBPROTOCOL = "keywarp.v1"
 MAX_INTERVAL = 1000  # frames, of any kind of key interval
@@ -27,7 +27,10 @@ MAX_INTERVAL = 1000  # frames, of any kind of key interval
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClientId = Annotated[str, Field(max_length=128)] | int
 Kind = Literal["key", "propagated"]
-Codec = Literal["image", "h264", "mpegts"]
+PacketCodec = Literal["h264", "hevc", "vp8", "vp9", "av1"]
+Container = Literal["mpegts", "mp4", "webm"]
+Codec = Literal["image", PacketCodec, Container]
+NO_CHUNKS: frozenset[Codec] = frozenset({"image", "vp8", "vp9", "av1"})  # nothing in a byte stream tells where they end
 Schedule = Literal["fixed", "adaptive"]
 
 
@@ -175,13 +178,21 @@ class CreateStream(StreamOptions):
 class Hello(StreamOptions):
     """The client's first message.
 
-    `codec` says what the payloads are. `image`: each a whole JPEG, PNG or WebP. `h264`: each one access unit in Annex-B
-    format, or with `framing="chunks"` any piece of such a byte stream. `mpegts`: any piece of an MPEG transport stream.
+    `codec` says what the payloads are. `image`: each a whole JPEG, PNG or WebP. `h264`, `hevc`: each one access unit in
+    Annex-B format, or with `framing="chunks"` any piece of such a byte stream. `vp8`, `vp9`, `av1`: each one packet, as
+    encoders give and WebM holds them. `mpegts`, `mp4`, `webm`: any piece of such a container, which needs its index in
+    front (fragmented MP4).
     """
 
     type: Literal["hello"] = "hello"
     codec: Codec = "image"
     framing: Literal["packets", "chunks"] = "packets"
+
+    @model_validator(mode="after")
+    def _framing_fits_codec(self) -> Self:
+        if self.framing == "chunks" and self.codec in NO_CHUNKS:
+            raise ValueError(f"`{self.codec}` has no byte stream that could be sent in chunks: send packets")
+        return self
 
 
 class End(Request):

@@ -1,0 +1,179 @@
+"""Video in containers to pictures by PyAV (FFmpeg): MPEG transport streams, fragmented MP4 and WebM, while they arrive.
+
+The delay is what the container asks for: an MPEG-TS unit ends only where the next begins, an MP4 fragment comes as a
+whole.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from queue import SimpleQueue
+from typing import Final
+
+import av
+from av.error import FFmpegError
+
+from keywarp.protocol import Container, FrameHeader
+from keywarp.server.errors import BadVideoError
+from keywarp.server.pictures import Damage, Picture
+from keywarp.server.screen import Screen
+
+MAX_SILENCE: Final = 64 * 2**20  # bytes without a picture
+_PROBE: Final = {"probesize": str(2**20), "analyzeduration": "1000000", "fpsprobesize": "0"}  # bytes, microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    name: str  # for people
+    hint: str = ""  # what else may be wrong where it can't be read
+
+
+_FORMATS: Final[Mapping[Container, _Format]] = {
+    "mpegts": _Format("an MPEG transport stream"),
+    "mp4": _Format("an MP4 stream", " (its index must come first: ffmpeg -movflags frag_keyframe+empty_moov)"),
+    "webm": _Format("a WebM stream"),
+}
+
+
+class _Turn(Enum):
+    """What decoder and demuxer say to each other besides content."""
+
+    GO_ON = auto()
+    END = auto()  # of the content
+    STOP = auto()  # whatever you do
+    HUNGRY = auto()
+    FINISHED = auto()
+
+
+class _StoppedError(Exception):
+    """The decoder was closed."""
+
+
+class _Demuxer(threading.Thread):
+    """Runs FFmpeg's demuxer, which pulls its input, as a coroutine of its decoder, which is pushed to.
+
+    Strictly in turns: the thread runs from one turn it is given to the one event that it answers with. So there is
+    never more than one payload and one picture in it, and it always waits where `STOP` reaches it.
+    """
+
+    def __init__(self, container: Container, max_pixels: int) -> None:
+        super().__init__(name="keywarp-demuxer", daemon=True)
+        self._container = container
+        self._format = _FORMATS[container]
+        self.turns: SimpleQueue[memoryview | _Turn] = SimpleQueue()
+        self.events: SimpleQueue[Picture | Damage | _Turn | Exception] = SimpleQueue()
+        self._screen = Screen(max_pixels)
+        self._payload = memoryview(b"")
+        self._ended = False
+        self._stopped = False
+
+    def run(self) -> None:
+        self._await_turn()
+        try:
+            self._demux()
+        except FFmpegError as error:
+            self.events.put(BadVideoError(f"not {self._format.name}: {error.strerror}{self._format.hint}"))
+        except Exception as error:  # noqa: BLE001 - raised again by the decoder
+            self.events.put(error)
+        else:
+            self.events.put(_Turn.FINISHED)
+
+    def read(self, size: int) -> bytes:
+        """FFmpeg's input. At the end it keeps returning nothing."""
+        while not self._payload and not self._ended:
+            self.events.put(_Turn.HUNGRY)
+            self._await_turn()
+        piece, self._payload = self._payload[:size], self._payload[size:]
+        return bytes(piece)
+
+    def _demux(self) -> None:
+        with av.open(self, "r", format=self._container, options=_PROBE | self._screen.options) as container:
+            stream = next((s for s in container.streams.video if s.codec_context), None)
+            if stream is None:
+                raise BadVideoError(f"{self._format.name} without video of a known codec")
+            self._screen.check_size(stream.codec_context)  # which the container tells; not all decoders do
+            self._screen.configure(stream.codec_context)
+            for packet in container.demux(stream):
+                started = time.perf_counter()
+                try:
+                    frames = packet.decode()
+                except FFmpegError:
+                    for damage in self._screen.failed(stream.codec_context, None):
+                        self._hand_over(damage)
+                    continue
+                for frame in frames:
+                    self._hand_over(self._screen.picture(frame, None, frame.time, started))
+                    started = time.perf_counter()
+        if not self._ended:
+            raise BadVideoError(f"{self._format.name} that broke off")
+        if not self._stopped:
+            self._screen.check_used()
+
+    def _hand_over(self, event: Picture | Damage) -> None:
+        if not self._stopped:
+            self.events.put(event)
+            self._await_turn()
+        if self._stopped:  # before or now: nobody takes turns any more
+            raise _StoppedError
+
+    def _await_turn(self) -> None:
+        match self.turns.get():
+            case _Turn.END:
+                self._ended = True
+            case _Turn.STOP:
+                self._ended = self._stopped = True
+            case memoryview() as payload:
+                self._payload = payload
+
+
+class ContainerDecoder:
+    """A container in pieces of any size; its first video of any codec that FFmpeg knows.
+
+    Frames bear the container's timestamps, and no id.
+    """
+
+    def __init__(self, container: Container, max_pixels: int) -> None:
+        """Set a demuxer up.
+
+        Args:
+            container: What the pieces are pieces of.
+            max_pixels: Of a frame; larger ones are refused.
+        """
+        self._demuxer = _Demuxer(container, max_pixels)
+        self._silence = 0  # bytes since the last picture
+
+    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Picture | Damage]:  # noqa: ARG002
+        """The frames that this payload completes."""
+        if not self._demuxer.is_alive():
+            self._demuxer.start()
+        self._silence += len(payload)
+        for event in self._run(payload):
+            self._silence = 0
+            yield event
+        if self._silence > MAX_SILENCE:
+            raise BadVideoError(f"{self._silence} bytes of video without a picture")
+
+    def finish(self) -> Iterator[Picture | Damage]:
+        """The frames that were held back for their order."""
+        if self._demuxer.is_alive():
+            yield from self._run(_Turn.END)
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._demuxer.is_alive():
+            self._demuxer.turns.put(_Turn.STOP)
+            self._demuxer.join()
+
+    def _run(self, turn: memoryview | _Turn) -> Iterator[Picture | Damage]:
+        while True:
+            self._demuxer.turns.put(turn)
+            match self._demuxer.events.get():
+                case _Turn():
+                    return
+                case Exception() as error:
+                    raise error
+                case event:
+                    yield event
+            turn = _Turn.GO_ON
