@@ -142,13 +142,13 @@ class Running:
         return self.http.post(f"/v1/streams/{stream}/frames", content=jpeg() if body is None else body, params=query)
 
     def tasks(self) -> list[str]:
-        """Names of the coroutines that run for conversations."""
+        """Names of the coroutines that run for connections."""
         assert self._loop is not None
         names = [str(task.get_coro()) for task in asyncio.all_tasks(self._loop)]
-        return [name for name in names if "Conversation" in name]
+        return [name for name in names if any(part in name for part in ("Conversation", "VideoResponse", "Pipeline"))]
 
     def threads(self) -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name == "keywarp-mpegts"]
+        return [thread.name for thread in threading.enumerate() if thread.name == "keywarp-demuxer"]
 
     def hold_device(self) -> Callable[[], None]:
         """Keep the device busy; the answer ends that."""

@@ -198,6 +198,10 @@ def test_metrics_count_frames_errors_and_stages(start: Starter) -> None:
 def test_the_interface_is_documented(server: Running) -> None:
     paths = server.http.get("/openapi.json").json()["paths"]
     assert set(paths["/v1/streams/{stream_id}/frames"]["post"]["responses"]) >= {"200", "404", "409", "413", "415"}
+    video = paths["/v1/videos"]["post"]
+    assert set(video["responses"]) >= {"200", "404", "413", "415", "422", "429"}
+    assert "application/x-ndjson" in video["responses"]["200"]["content"]
+    assert "video/mp4" in video["requestBody"]["content"]
 
 
 def test_several_models_and_a_default(start: Starter, tmp_path: Path) -> None:

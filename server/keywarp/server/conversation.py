@@ -1,20 +1,17 @@
-"""One WebSocket conversation of protocol `keywarp.v1`: a state machine and a pipeline.
+"""One WebSocket conversation of protocol `keywarp.v1`: a state machine before and behind a pipeline.
 
-    receive -> inbox -> decode -> device -> outbox -> send
+    receive -> inbox -> pipeline -> send
 
-The stages overlap: while a frame is on the device, the next is being decoded and the one before encoded. The inbox is
-bounded by the credit, the outbox by its size; whoever can't go on makes those before it wait, up to the client, who
-gets no more credit. Receiving never waits for anything, so a client that vanishes is noticed at once.
+The inbox is bounded by the credit; whoever can't go on makes those before it wait, up to the client, who gets no more
+credit. Receiving never waits for anything, so a client that vanishes is noticed at once.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum, StrEnum, auto
-from typing import assert_never
+from collections.abc import AsyncIterator
+from enum import StrEnum
 
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ValidationError
@@ -38,16 +35,14 @@ from keywarp.server.errors import (
     BadMessageError,
     CreditExceededError,
     DrainingError,
-    FrameRefusedError,
     HelloTimeoutError,
     InternalError,
     ServerError,
-    StreamGoneError,
 )
 from keywarp.server.models import describe
-from keywarp.server.pictures import Damage, Decoder, Picture
+from keywarp.server.pipeline import Arrived, Pipeline
 from keywarp.server.service import Service
-from keywarp.server.stream import Pending, Stream
+from keywarp.server.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -58,20 +53,6 @@ class State(StrEnum):
     GREETING = "`hello`"
     STREAMING = "a frame or `end`"
     ENDING = "nothing after `end`"
-
-
-class _Token(Enum):
-    """What goes through the pipeline besides content."""
-
-    CONSUMED = auto()  # a message was decoded entirely
-    END = auto()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Arrived:
-    header: FrameHeader
-    payload: memoryview
-    at: float  # monotonic seconds
 
 
 class _VanishedError(Exception):
@@ -88,18 +69,16 @@ class Conversation:
         self._stopping = False  # the server is
         self._received = 0  # binary messages
         self._credit = self._announced = service.settings.credit  # binary messages since the start
-        self._inbox: asyncio.Queue[_Arrived | _Token] = asyncio.Queue()
-        self._outbox: asyncio.Queue[Pending | Error | ServerError | _Token] = asyncio.Queue(1)
-        self._frames = self._key_frames = self._errors = 0
+        self._inbox: asyncio.Queue[Arrived | None] = asyncio.Queue()  # None: the end
 
     async def run(self, stream_id: str) -> None:
         """Hold the conversation. Every way out frees the stream, or leaves it as free as it was."""
         try:
-            await self._converse(stream_id)
+            done = await self._converse(stream_id)
             # The stream is free by now: whoever hears this may use its id again at once.
-            await self._say(Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors))
+            await self._say(done)
             await self._websocket.close(CloseCode.NORMAL)
-            log.info("stream %s: done, %d frames, %d errors", stream_id, self._frames, self._errors)
+            log.info("stream %s: done, %d frames, %d errors", stream_id, done.frames, done.errors)
         except (_VanishedError, WebSocketDisconnect):
             log.info("stream %s: the client vanished", stream_id)
         except ServerError as error:
@@ -109,7 +88,7 @@ class Conversation:
             log.exception("stream %s: a fault of the server", stream_id)
             await self._refuse(InternalError("the server failed: its log says more"))
 
-    async def _converse(self, stream_id: str) -> None:
+    async def _converse(self, stream_id: str) -> Done:
         hello = await self._greet()
         stream = self._service.streams.get(stream_id)
         ours = stream is None  # then the stream lives as long as the conversation
@@ -121,7 +100,7 @@ class Conversation:
         try:
             async with stream.connected():
                 with self._service.conversation():
-                    await self._pipeline(stream, hello)
+                    return await self._stream(stream, hello)
         finally:
             if ours:
                 await self._service.streams.remove(stream, f"the connection of stream {stream_id!r} ended")
@@ -137,7 +116,7 @@ class Conversation:
             raise self._unexpected(message)
         return message
 
-    async def _pipeline(self, stream: Stream, hello: Hello) -> None:
+    async def _stream(self, stream: Stream, hello: Hello) -> Done:
         self._state = State.STREAMING
         await self._say(
             Ready(
@@ -151,23 +130,26 @@ class Conversation:
             )
         )
         decoder = open_decoder(hello.codec, self._service.settings.max_pixels, chunks=hello.framing == "chunks")
+        pipeline = Pipeline(self._service, stream, decoder)
         try:
             async with asyncio.TaskGroup() as tasks:
                 watches = [
                     tasks.create_task(self._receive()),
-                    tasks.create_task(self._watch_stream(stream)),
+                    tasks.create_task(stream.watch()),
                     tasks.create_task(self._watch_server()),
                 ]
-                tasks.create_task(self._decode(stream, decoder))
-                await self._send(stream)
+                tasks.create_task(pipeline.decode(self._arrivals(), self._grant))
+                async for answer in pipeline.answers():
+                    await self._pass_on(answer)
                 for watch in watches:
                     watch.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
-            await asyncio.get_running_loop().run_in_executor(self._service.pool, decoder.close)
+            await pipeline.close()
         if self._state is not State.ENDING:
             raise DrainingError("the server stops: connect again in a few seconds")
+        return pipeline.done
 
     # -- the stages ----------------------------------------------------------------------------------------------------
 
@@ -181,72 +163,32 @@ class Conversation:
                     self._received += 1
                     if self._received > self._credit:
                         raise CreditExceededError(f"{self._received} messages sent, but the credit is {self._credit}")
-                    self._inbox.put_nowait(_Arrived(header, payload, time.monotonic()))
+                    self._inbox.put_nowait(Arrived(header, payload, time.monotonic()))
                 case End() if self._state is State.STREAMING:
                     self._state = State.ENDING
-                    self._inbox.put_nowait(_Token.END)
+                    self._inbox.put_nowait(None)
                 case _:
                     raise self._unexpected(message)
 
-    async def _decode(self, stream: Stream, decoder: Decoder) -> None:
-        try:
-            while isinstance(arrived := await self._inbox.get(), _Arrived):
-                waited = time.monotonic() - arrived.at
-                await self._submit(stream, decoder.decode(arrived.header, arrived.payload), waited)
-                self._credit += 1
-                await self._outbox.put(_Token.CONSUMED)
-            await self._submit(stream, decoder.finish(), 0.0)
-        except ServerError as error:  # told when it is its turn, after the results of what came before
-            await self._outbox.put(error)
-        else:
-            await self._outbox.put(_Token.END)
+    async def _arrivals(self) -> AsyncIterator[Arrived]:
+        while arrived := await self._inbox.get():
+            yield arrived
 
-    async def _submit(self, stream: Stream, items: Iterator[Picture | Damage], waited: float) -> None:
-        while item := await self._service.step(items):
-            match item:
-                case Picture():
-                    await self._outbox.put(await stream.submit(item, waited))
-                case Damage():
-                    index = stream.skip(item.error)
-                    await self._outbox.put(Error(problem=item.error.problem, fatal=False, frame=index, id=item.id))
-                case _:
-                    assert_never(item)
+    def _grant(self) -> None:
+        self._credit += 1
 
-    async def _send(self, stream: Stream) -> None:
-        while (item := await self._outbox.get()) is not _Token.END:
-            match item:
-                case Pending():
-                    await self._say(await self._answer(stream, item))
-                case Error():
-                    self._errors += 1
-                    await self._say(item.model_copy(update={"credit": self._news()}))
-                case ServerError():
-                    raise item
-                case _Token.CONSUMED:
-                    if news := self._news():
-                        await self._say(Credit(credit=news))
-
-    async def _answer(self, stream: Stream, pending: Pending) -> Result | Error:
-        try:
-            result = await stream.result(pending)
-        except FrameRefusedError as error:
-            self._errors += 1
-            return Error(
-                problem=error.problem, fatal=False, frame=pending.index, id=pending.picture.id, credit=self._news()
-            )
-        self._frames += 1
-        self._key_frames += result.kind == "key"
-        return result.model_copy(update={"credit": self._news()})
-
-    async def _watch_stream(self, stream: Stream) -> None:
-        await stream.gone.wait()
-        raise StreamGoneError(stream.gone_because)
+    async def _pass_on(self, answer: Result | Error | None) -> None:
+        news = self._news()
+        if answer:
+            await self._say(answer.model_copy(update={"credit": news}))
+        elif news:
+            await self._say(Credit(credit=news))
 
     async def _watch_server(self) -> None:
         await self._service.draining.wait()
         self._stopping = True
         if self._state is State.STREAMING:
-            self._inbox.put_nowait(_Token.END)
+            self._inbox.put_nowait(None)
 
     # -- messages ------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ ServerError
 ├── StreamConflictError    409 / 4409  the stream exists already, or another connection feeds it
 ├── StreamGoneError        410 / 4410  deleted, or expired while idle
 ├── TooLargeError          413 / 1009  a message or body of too many bytes
+├── UnsupportedMediaError  415 / 4400  a body of a kind that can't be decoded
 ├── CreditExceededError    429 / 4429  more messages than the credit allows
 ├── TooManyStreamsError    429 / 1013
 ├── InternalError          500 / 1011
@@ -89,6 +90,15 @@ class TooLargeError(ServerError):
     """A body of too many bytes."""
 
     status, close, reason = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CloseCode.MESSAGE_TOO_BIG, "too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is larger than {limit} bytes")
+
+
+class UnsupportedMediaError(ServerError):
+    """A body of a kind that can't be decoded."""
+
+    status, close, reason = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, CloseCode.BAD_MESSAGE, "unsupported_media"
 
 
 class CreditExceededError(ServerError):

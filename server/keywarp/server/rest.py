@@ -18,6 +18,7 @@ from keywarp.server.models import describe
 from keywarp.server.pictures import Picture
 from keywarp.server.problems import documented, problem_response
 from keywarp.server.service import Service
+from keywarp.server.uploads import MEDIA_TYPES, NDJSON, VideoOptions, VideoResponse, codec_of
 
 router = APIRouter()
 _stream_id = TypeAdapter[str](StreamId)
@@ -33,6 +34,7 @@ Id = Annotated[StreamId, Path(description="The stream's id.")]
 
 NOT_FOUND = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 REFUSED = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+BAD_VIDEO = documented(HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 BAD_FRAME = documented(
     HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 )
@@ -137,6 +139,34 @@ async def process_frame(
             return await stream.result(await stream.submit(picture))
 
 
+@router.post(
+    "/v1/videos",
+    status_code=HTTPStatus.OK,
+    response_class=VideoResponse,
+    responses=NOT_FOUND
+    | REFUSED
+    | BAD_VIDEO
+    | {
+        int(HTTPStatus.OK): {
+            "description": "The results while the video comes in, one JSON object a line: `result` or `error` for each "
+            "frame, at last `done`, or `error` with `fatal`.",
+            "content": {NDJSON: {"schema": {"type": "string"}}},
+        }
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {t: {"schema": {"type": "string", "format": "binary"}} for t in MEDIA_TYPES},
+        }
+    },
+)
+async def process_video(options: Annotated[VideoOptions, Query()], request: Request, service: Serving) -> VideoResponse:
+    """Process a video while it is being uploaded, as a stream of its own. Read the results while you send."""
+    codec = codec_of(options, request.headers.get("content-type", ""))
+    _refuse_length(request, service.settings.max_video_bytes)
+    return VideoResponse(request, service, service.create_stream(options, None), codec)
+
+
 @router.websocket("/v1/streams/{stream_id}/ws")
 async def converse(websocket: WebSocket, stream_id: str, service: Serving) -> None:
     """The protocol `keywarp.v1`: see `keywarp.protocol.messages`."""
@@ -157,12 +187,16 @@ async def converse(websocket: WebSocket, stream_id: str, service: Serving) -> No
 
 async def _body(request: Request, limit: int) -> bytes:
     """Read a body, but no more of it than allowed."""
-    error = TooLargeError(f"the body is larger than {limit} bytes")
-    if (length := request.headers.get("content-length", "0")).isdecimal() and int(length) > limit:
-        raise error
+    _refuse_length(request, limit)
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > limit:
-            raise error
+            raise TooLargeError(limit)
     return bytes(body)
+
+
+def _refuse_length(request: Request, limit: int) -> None:
+    """Refuse a body that says itself that it is too large."""
+    if (length := request.headers.get("content-length", "0")).isdecimal() and int(length) > limit:
+        raise TooLargeError(limit)

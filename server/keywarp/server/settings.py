@@ -31,6 +31,7 @@ class Settings(BaseModel):
 
     max_streams: int = Field(default=64, ge=1)
     max_message_bytes: int = Field(default=16 * 2**20, ge=1024)  # one WebSocket message, one REST body
+    max_video_bytes: int = Field(default=16 * 2**30, ge=1024)  # one uploaded video, which is never held as a whole
     max_pixels: int = Field(default=4096 * 4096, ge=1)  # of one frame
     credit: int = Field(default=8, ge=1)  # messages that a WebSocket client may be ahead
     idle_timeout: float = Field(default=30.0, gt=0)  # without a frame, a stream expires

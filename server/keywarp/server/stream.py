@@ -185,6 +185,15 @@ class Stream:
         self._workshop.metrics.frame(self.engine.bundle.name, result)
         return result
 
+    async def watch(self) -> None:
+        """Wait until it is closed.
+
+        Raises:
+            StreamGoneError: It is, always.
+        """
+        await self.gone.wait()
+        raise StreamGoneError(self.gone_because)
+
     async def close(self, because: str) -> None:
         """Drop what is queued, wait for what is on the device, and free the state."""
         self.gone_because = because
