@@ -7,7 +7,10 @@ import pytest
 
 from keywarp.cli import CommandError, Summary, partial, record
 from keywarp.client import DrawingError, FrameResult, open_source
+from keywarp.protocol import Detection
 from tests.client.media import CLASSES, frame_result, result
+
+CAR = Detection(class_id=2, name="car", confidence=0.6, xyxy=(20.0, 10.0, 64.0, 40.0))
 
 
 def run(results: Iterator[FrameResult], **options: Path) -> Summary:
@@ -29,6 +32,19 @@ def test_each_result_is_a_line_with_its_latency(tmp_path: Path) -> None:
     assert lines[3]["timings"]["inference"] == 0.01
     assert (summary.frames, summary.key_frames) == (12, 2)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_results_for_other_tools(tmp_path: Path) -> None:
+    run(some(3), coco=tmp_path / "coco.json")
+    coco = json.loads((tmp_path / "coco.json").read_text())
+    assert [image["id"] for image in coco["images"]] == [0, 1, 2]
+    assert {annotation["category_id"] for annotation in coco["annotations"]} == {1}
+    boxes = [FrameResult(result(frame).model_copy(update={"detections": (CAR,)})) for frame in range(3)]
+    run(iter(boxes), mot=tmp_path / "boxes.txt")
+    assert len((tmp_path / "boxes.txt").read_text().splitlines()) == 3
+    with pytest.raises(CommandError, match="don't have"):
+        run(some(3), mot=tmp_path / "none.txt")
+    assert not (tmp_path / "none.txt").exists()
 
 
 def test_each_result_is_a_frame_of_the_video(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def run(
     ndjson: Annotated[
         Path | None, typer.Option("--json", help="Write the results, one a line (NDJSON).", metavar="FILE")
     ] = None,
+    coco: Annotated[Path | None, typer.Option(help="Write the results as a COCO file.", metavar="FILE")] = None,
+    mot: Annotated[Path | None, typer.Option(help="Write boxes as a MOTChallenge file.", metavar="FILE")] = None,
     backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
@@ -82,6 +84,8 @@ def run(
                 fps=frames.fps,
                 out=out,
                 json=ndjson,
+                coco=coco,
+                mot=mot,
                 total=frames.count,
                 title=f"{bundle.name}, {pacing}",
             )

@@ -14,6 +14,7 @@ from keywarp.cli.partial import partial
 from keywarp.cli.summary import Latency, Summary, covered
 from keywarp.client.drawing import Annotator
 from keywarp.client.errors import DrawingError
+from keywarp.client.exports import CocoWriter, to_mot
 from keywarp.client.results import FrameResult
 from keywarp.client.writing import VideoWriter
 from keywarp.protocol import ClassInfo
@@ -28,6 +29,8 @@ def record(
     fps: float,
     out: Path | None = None,
     json: Path | None = None,
+    coco: Path | None = None,
+    mot: Path | None = None,
     total: int | None = None,
     title: str = "frames",
 ) -> Summary:
@@ -42,6 +45,8 @@ def record(
         fps: Of the video to write.
         out: An MP4 file for the annotated video; needs results with images.
         json: An NDJSON file: a line for each frame, its `Result` as it came and its `latency` in seconds.
+        coco: A COCO file of all frames.
+        mot: A MOTChallenge file of all frames' boxes.
         total: How many results to expect, for the progress bar.
         title: What is run, for the progress bar and the summary.
 
@@ -49,7 +54,7 @@ def record(
         The figures; see `Summary` for what counts.
 
     Raises:
-        CommandError: A file can't be written.
+        CommandError: A file can't be written, or results have no boxes for `mot`.
         DrawingError: The extra `draw` isn't installed, or results have no image to draw on.
     """
     stopwatch = _Stopwatch(title)
@@ -57,6 +62,10 @@ def record(
         sinks = [opened.enter_context(_bar(title, total))]
         if json is not None:
             sinks.append(opened.enter_context(_lines(json)))
+        if coco is not None:
+            sinks.append(opened.enter_context(_coco(coco, classes)))
+        if mot is not None:
+            sinks.append(opened.enter_context(_boxes(mot)))
         if out is not None:
             sinks.append(opened.enter_context(_film(out, classes, fps)))
         for result in stopwatch.timed(results):
@@ -128,6 +137,27 @@ def _lines(path: Path) -> Iterator[Sink]:
 
         def write(result: FrameResult) -> None:
             file.write(dumps(result.result.model_dump(mode="json") | {"latency": result.latency}) + "\n")
+
+        yield write
+
+
+@contextmanager
+def _coco(path: Path, classes: Iterable[ClassInfo]) -> Iterator[Sink]:
+    """Write a COCO file."""
+    with partial(path) as part, CocoWriter(part, classes) as file:
+        yield file.write
+
+
+@contextmanager
+def _boxes(path: Path) -> Iterator[Sink]:
+    """Write a MOTChallenge file."""
+    with partial(path) as part, part.open("w", encoding="utf-8") as file:
+
+        def write(result: FrameResult) -> None:
+            try:
+                file.writelines(line + "\n" for line in to_mot(result))
+            except ValueError as error:
+                raise CommandError(str(error)) from error
 
         yield write
 

@@ -60,6 +60,14 @@ def stream(
             "--json", help="Write the results, one a line (NDJSON).", metavar="FILE", dir_okay=False, show_default=False
         ),
     ] = None,
+    coco: Annotated[
+        Path | None,
+        typer.Option(help="Write the results as a COCO file.", metavar="FILE", dir_okay=False, show_default=False),
+    ] = None,
+    mot: Annotated[
+        Path | None,
+        typer.Option(help="Write boxes as a MOTChallenge file.", metavar="FILE", dir_okay=False, show_default=False),
+    ] = None,
     codec: Annotated[
         Codec, typer.Option(help="Send JPEG images, a file's own packets (h264, ...) or the file as it is (mp4, ...).")
     ] = "image",
@@ -99,6 +107,8 @@ def stream(
             fps=frames.fps,
             out=out,
             json=ndjson,
+            coco=coco,
+            mot=mot,
             total=frames.count,
             title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
         )

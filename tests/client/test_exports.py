@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+
+from keywarp.client import FrameResult
+from keywarp.client.exports import CocoWriter, run_lengths, to_mot
+from keywarp.protocol import Detection
+from tests.client.media import CLASSES, result
+
+PERSON = Detection(class_id=1, name="person", confidence=0.9, xyxy=(1.25, 2.0, 30.5, 47.1))
+CAR = Detection(class_id=2, name="car", confidence=0.6, xyxy=(20.0, 10.0, 64.0, 40.0))
+LABELS = np.array([[0, 0, 2, 2], [0, 1, 2, 2], [0, 1, 1, 0]], np.uint8)  # of a 64x48 frame
+
+
+def detected(*objects: Detection, frame: int = 0) -> FrameResult:
+    return FrameResult(result(frame).model_copy(update={"detections": objects}))
+
+
+def segmented(labels: NDArray[np.uint8] = LABELS, frame: int = 0) -> FrameResult:
+    return FrameResult(result(frame, labels=labels))
+
+
+def test_labels_at_the_frames_resolution() -> None:
+    given = segmented()
+    assert given.frame_labels.shape == (48, 64)
+    np.testing.assert_array_equal(given.frame_labels, LABELS.repeat(16, axis=0).repeat(16, axis=1))
+    assert given.frame_labels is given.frame_labels
+
+
+def test_objects_for_supervision() -> None:
+    supervision = pytest.importorskip("supervision", reason="the extra `draw` is not installed")
+    given = detected(PERSON, CAR).to_supervision()
+    assert isinstance(given, supervision.Detections)
+    np.testing.assert_allclose(given.xyxy, [PERSON.xyxy, CAR.xyxy])
+    np.testing.assert_allclose(given.confidence, [0.9, 0.6])
+    assert given.class_id.tolist() == [1, 2]
+    assert given.data["class_name"].tolist() == ["person", "car"]
+    assert len(detected().to_supervision()) == 0
+    assert given[given.confidence > 0.7].data["class_name"].tolist() == ["person"]
+
+
+def test_masks_for_supervision() -> None:
+    pytest.importorskip("supervision", reason="the extra `draw` is not installed")
+    given = segmented().to_supervision()
+    assert given.class_id is not None
+    assert given.mask is not None
+    assert given.class_id.tolist() == [1, 2]
+    np.testing.assert_array_equal(given.mask[0], segmented().frame_labels == 1)
+    assert given.data["class_name"].tolist() == ["person", "car"]  # type: ignore[union-attr]
+    assert len(segmented(np.zeros((3, 4), np.uint8)).to_supervision()) == 0
+
+
+def test_objects_as_coco() -> None:
+    assert detected(PERSON, frame=7).to_coco() == [
+        {
+            "image_id": 7,
+            "category_id": 1,
+            "bbox": (1.25, 2.0, 29.25, 45.1),
+            "area": 1319.17,
+            "iscrowd": 0,
+            "score": 0.9,
+        }
+    ]
+    assert detected(PERSON).to_coco(image_id=99)[0]["image_id"] == 99
+
+
+@pytest.mark.parametrize(
+    ("mask", "lengths"),
+    [([[0, 1], [0, 1]], [2, 2]), ([[1, 0], [1, 1]], [0, 2, 1, 1]), ([[1]], [0, 1]), ([[0, 0]], [2])],
+)
+def test_run_lengths(mask: list[list[int]], lengths: list[int]) -> None:
+    assert run_lengths(np.array(mask, bool)) == lengths
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, of numpy
+def test_cocos_own_tools_read_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "coco.json"
+    others = np.zeros((3, 4), np.uint8)
+    with CocoWriter(path, CLASSES) as file:
+        for frame, labels in enumerate((LABELS, others, LABELS[::-1])):
+            file.write(segmented(labels, frame))
+    coco = COCO(str(path))
+    assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == ["person", "car"]
+    assert coco.getImgIds() == [0, 1, 2]
+    [annotation] = coco.loadAnns(coco.getAnnIds(imgIds=[2], catIds=[2]))
+    expected = segmented(LABELS[::-1]).frame_labels == 2
+    np.testing.assert_array_equal(coco.annToMask(annotation), expected)
+    assert annotation["area"] == expected.sum()
+    assert annotation["bbox"] == [32, 16, 32, 32]
+    capsys.readouterr()
+
+
+def test_a_coco_file_of_nothing_is_valid(tmp_path: Path) -> None:
+    with CocoWriter(tmp_path / "coco.json", CLASSES):
+        pass
+    assert json.loads((tmp_path / "coco.json").read_text())["annotations"] == []
+
+
+def test_boxes_as_motchallenge_count_from_one() -> None:
+    assert to_mot(detected(PERSON, CAR, frame=4)) == [
+        "5,-1,2.25,3,29.25,45.1,0.9,-1,-1,-1",
+        "5,-1,21,11,44,30,0.6,-1,-1,-1",
+    ]
+    with pytest.raises(ValueError, match="boxes"):
+        to_mot(segmented())
