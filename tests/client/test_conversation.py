@@ -4,7 +4,7 @@ from pydantic import BaseModel
 from keywarp.client import FrameError, FrameResult, ProtocolError
 from keywarp.client.conversation import Conversation, State
 from keywarp.client.payloads import Payload
-from keywarp.protocol import Codec, Credit, Done, Error, Hello, Problem, Ready
+from keywarp.protocol import Codec, Credit, Done, Dropped, Error, Hello, Mode, Problem, Ready
 from tests.client.media import MODEL, result
 
 
@@ -12,8 +12,8 @@ def ready(credit: int) -> Ready:
     return Ready(stream="s", model=MODEL, interval=10, credit=credit, max_message_bytes=1000)
 
 
-def begin(credit: int = 100, in_flight: int = 2, codec: Codec = "image") -> Conversation:
-    conversation = Conversation(Hello(codec=codec), in_flight)
+def begin(credit: int = 100, in_flight: int = 2, codec: Codec = "image", mode: Mode = "lossless") -> Conversation:
+    conversation = Conversation(Hello(codec=codec, mode=mode), in_flight)
     conversation.hello()
     hear(conversation, ready(credit))
     return conversation
@@ -54,6 +54,17 @@ def test_packets_are_bounded_by_credit_alone() -> None:
     assert send_all(conversation) == 5
     hear(conversation, Credit(credit=7))
     assert conversation.wants_payload
+
+
+def test_in_a_hurry_images_are_bounded_by_credit_alone_and_those_dropped_are_counted() -> None:
+    conversation = begin(credit=3, in_flight=1, mode="latest")
+    assert send_all(conversation) == 3
+    assert hear(conversation, Dropped(frame=0, id=0, reason="newer", credit=4)) is None
+    assert conversation.dropped == 1
+    assert conversation.wants_payload
+    assert isinstance(hear(conversation, result(1, id=1)), FrameResult)
+    with pytest.raises(ProtocolError, match="id 2"):
+        hear(conversation, Dropped(frame=3, id=3, reason="newer"))
 
 
 def test_credit_never_shrinks() -> None:

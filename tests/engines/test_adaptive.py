@@ -98,6 +98,8 @@ def test_change_is_told_from_a_forced_key_frame_on() -> None:
     assert pacer.place(scene(1), forced=KeyReason.GAP) == Placement(KeyReason.GAP)
     assert [pacer.place(scene(1)) for _ in range(9)] == [Placement(None, 0.0)] * 9
     assert pacer.place(scene(1)).reason is KeyReason.INTERVAL
+    assert pacer.place(scene(1), skipped=8) == Placement(None, 0.0)
+    assert pacer.place(scene(1)).reason is KeyReason.INTERVAL
 
 
 def test_a_new_size_is_no_cut() -> None:

@@ -26,6 +26,12 @@ def test_the_interval_begins_anew_at_a_forced_key_frame() -> None:
     assert reasons == ["start", None, "gap", None, None, "interval", None]
 
 
+def test_frames_left_out_count() -> None:
+    pacer = FixedInterval(5).pacer()
+    reasons = [pacer.place(FRAME, skipped=skipped).reason for skipped in (0, 2, 0, 0, 9, 0, 3)]
+    assert reasons == ["start", None, None, "interval", "interval", None, "interval"]
+
+
 def test_streams_that_share_a_schedule_do_not_mix() -> None:
     schedule = FixedInterval(2)
     one, two = schedule.pacer(), schedule.pacer()

@@ -101,6 +101,19 @@ def test_a_gap_in_frame_indices_forces_a_key_frame(engine: Engine) -> None:
     assert results[-1].key_age == 1
 
 
+def test_frames_that_were_skipped_are_no_gap_but_count(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(5))
+    results = [session.process(image, skipped=skipped) for image, skipped in zip(noise(4), (0, 2, 0, 1), strict=True)]
+    assert [(r.index, r.kind.value, r.key_age) for r in results] == [
+        (0, "key", 0),
+        (3, "propagated", 3),
+        (4, "propagated", 4),
+        (6, "key", 0),
+    ]
+    assert results[-1].reason is KeyReason.INTERVAL
+    assert session.process(frame(), 9, skipped=1).reason is KeyReason.GAP  # one is missing, besides
+
+
 def test_a_new_frame_size_forces_a_key_frame(engine: Engine) -> None:
     session = StreamSession(engine, FixedInterval(10))
     results = [session.process(frame(height=height)) for height in (64, 64, 128, 128, 64)]
@@ -215,7 +228,7 @@ def test_a_schedule_of_ones_own_is_asked_and_cannot_prevent_a_forced_key_frame(e
         def pacer(self) -> "Never":
             return self
 
-        def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> Placement:  # noqa: ARG002
+        def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> Placement:  # noqa: ARG002
             self.forced.append(forced)
             return Placement(None)
 

@@ -18,6 +18,7 @@ from keywarp.protocol import (
     SUBPROTOCOL,
     Credit,
     Done,
+    Dropped,
     End,
     Error,
     FrameHeader,
@@ -62,7 +63,7 @@ class Conversation:
         self.sent += 1
         self.socket.send(pack(FrameHeader(id=id_, timestamp=timestamp), payload))
 
-    def hear(self) -> Ready | Result | Credit | Error | Done:
+    def hear(self) -> Ready | Result | Credit | Error | Dropped | Done:
         message = ServerMessage.validate_json(self.socket.recv(PATIENCE))
         if not isinstance(message, Done):
             self.credit = message.credit or self.credit
@@ -80,6 +81,12 @@ class Conversation:
         assert isinstance(message, Error), message
         return message
 
+    def answer(self) -> Result | Error | Dropped:
+        while isinstance(message := self.hear(), Credit):
+            pass
+        assert isinstance(message, Result | Error | Dropped), message
+        return message
+
     def closed(self) -> int:
         """Whatever else comes, the close code is the answer."""
         try:
@@ -89,9 +96,9 @@ class Conversation:
             assert self.socket.close_code is not None
             return self.socket.close_code
 
-    def stream(self, payloads: list[tuple[int | None, bytes]]) -> tuple[list[Result | Error], Done]:
+    def stream(self, payloads: list[tuple[int | None, bytes]]) -> tuple[list[Result | Error | Dropped], Done]:
         """Send payloads (id, content) as the credit allows, then `end`, and collect all answers."""
-        answers: list[Result | Error] = []
+        answers: list[Result | Error | Dropped] = []
         waiting = list(payloads)
         while True:
             while waiting and self.sent < self.credit:
@@ -100,7 +107,7 @@ class Conversation:
                 if not waiting:
                     self.say(End())
             match self.hear():
-                case Result() | Error() as answer:
+                case Result() | Error() | Dropped() as answer:
                     answers.append(answer)
                 case Done() as done:
                     assert self.closed() == 1000

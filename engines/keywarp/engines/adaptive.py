@@ -60,7 +60,8 @@ class _AdaptivePacer:
         self._last: Thumbnail | None = None  # the frame before
         self._age = 0  # its key age
 
-    def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> Placement:
+    def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> Placement:
+        self._age += skipped
         current = Thumbnail.of(frame)
         placement = Placement(forced) if forced else self._judge(current)
         if placement.is_key:
@@ -68,7 +69,7 @@ class _AdaptivePacer:
         else:
             self._age += 1
         self._last = current
-        self._adapt(placement.is_key)
+        self._adapt(placement.is_key, 1 + skipped)
         return placement
 
     def _judge(self, current: Thumbnail) -> Placement:
@@ -92,11 +93,11 @@ class _AdaptivePacer:
             return False
         return (change if last is self._key else moved_share(current, last)) > self._options.cut
 
-    def _adapt(self, is_key: bool) -> None:
+    def _adapt(self, is_key: bool, frames: int) -> None:
         """Integral control: each key frame raises the threshold, each other frame lowers it by what target allows.
 
         So as long as no bound is met, the threshold tells how many key frames the stream is ahead of its target.
         """
         if self._options.target is not None:
-            step = math.exp(GAIN * (is_key - 1 / self._options.target))
+            step = math.exp(GAIN * (is_key - frames / self._options.target))
             self._threshold = min(max(self._threshold * step, LEAST_THRESHOLD), GREATEST_THRESHOLD)

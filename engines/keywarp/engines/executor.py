@@ -36,7 +36,9 @@ class Executor:
         """Frames that wait or run."""
         return self._depth
 
-    def submit(self, session: StreamSession, frame: NDArray[np.uint8], index: int | None = None) -> Future[Executed]:
+    def submit(
+        self, session: StreamSession, frame: NDArray[np.uint8], index: int | None = None, skipped: int = 0
+    ) -> Future[Executed]:
         """Queue one frame; the arguments are those of `StreamSession.process`, whose errors the future carries.
 
         Raises:
@@ -46,7 +48,7 @@ class Executor:
 
         def run() -> Executed:
             queued = time.perf_counter() - queued_at
-            return Executed(session.process(frame, index), queued)
+            return Executed(session.process(frame, index, skipped), queued)
 
         future = self._pool.submit(run)
         with self._lock:

@@ -25,7 +25,7 @@ class Placement:
 class Pacer(Protocol):
     """A schedule at work on one stream."""
 
-    def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> Placement:
+    def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> Placement:
         """Decide on the stream's next frame; the first is always a key frame.
 
         A frame that was placed and then failed needs no undoing, if the next one is forced.
@@ -33,6 +33,7 @@ class Pacer(Protocol):
         Args:
             frame: uint8 (H, W, 3), RGB.
             forced: Why it has to be a key frame, whatever the schedule says; None: it hasn't.
+            skipped: Frames right before it that were left out; they count like others.
         """
         ...
 
@@ -74,7 +75,8 @@ class _FixedPacer:
         self._left = 0  # frames before the next key frame
         self._due = KeyReason.START
 
-    def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> Placement:  # noqa: ARG002
+    def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> Placement:  # noqa: ARG002
+        self._left = max(self._left - skipped, 0)
         reason = forced or (None if self._left else self._due)
         self._left = (self._interval if reason else self._left) - 1
         self._due = KeyReason.INTERVAL

@@ -43,7 +43,7 @@ class StreamSession:
         self._key: _KeyFrame | None = None
         self._last = -1
 
-    def process(self, frame: NDArray[np.uint8], index: int | None = None) -> FrameResult:
+    def process(self, frame: NDArray[np.uint8], index: int | None = None, skipped: int = 0) -> FrameResult:
         """Process the next frame.
 
         It becomes a key frame if the schedule says so, if it is the first, if frames are missing before it (a gap in
@@ -51,7 +51,8 @@ class StreamSession:
 
         Args:
             frame: uint8 (H, W, 3), RGB.
-            index: The frame's position in the stream; None: the one after the last.
+            index: The frame's position in the stream; None: the one after the last and those skipped.
+            skipped: Frames right before it that were left out on purpose: they count for the schedule, and are no gap.
 
         Raises:
             FrameError: `frame` isn't such an array.
@@ -60,12 +61,13 @@ class StreamSession:
                 becomes a key frame.
         """
         check_frame(frame)
-        index = self._last + 1 if index is None else index
+        following = self._last + 1 + skipped
+        index = following if index is None else index
         if index <= self._last:
             raise FrameOrderError(f"frame {index} came after frame {self._last}: frames must come in order")
-        forced = self._forced(frame, index)
+        forced = self._forced(frame, gap=index > following)
         key, self._key = self._key, None  # until this frame has succeeded
-        placement = self._pacer.place(frame, forced)
+        placement = self._pacer.place(frame, forced, skipped)
         reason = forced or placement.reason
         if key is None or reason:
             inferred, state = self.engine.key(frame)
@@ -94,10 +96,10 @@ class StreamSession:
         """Free the key frame's features."""
         self._key = None
 
-    def _forced(self, frame: NDArray[np.uint8], index: int) -> KeyReason | None:
+    def _forced(self, frame: NDArray[np.uint8], *, gap: bool) -> KeyReason | None:
         """Why nothing can be propagated to this frame."""
         if self._last < 0:
             return KeyReason.START
-        if self._key is None or index > self._last + 1:
+        if self._key is None or gap:
             return KeyReason.GAP
         return KeyReason.SIZE if self._key.shape != frame.shape else None

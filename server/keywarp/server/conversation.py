@@ -27,7 +27,6 @@ from keywarp.protocol import (
     FramingError,
     Hello,
     Ready,
-    Result,
     unpack,
 )
 from keywarp.server.decoders import open_decoder
@@ -40,7 +39,7 @@ from keywarp.server.errors import (
     ServerError,
 )
 from keywarp.server.models import describe
-from keywarp.server.pipeline import Arrived, Pipeline
+from keywarp.server.pipeline import Answer, Arrived, Pipeline
 from keywarp.server.service import Service
 from keywarp.server.stream import Stream
 
@@ -125,6 +124,7 @@ class Conversation:
                 interval=stream.pacing.interval,
                 schedule=stream.pacing.schedule,
                 max_interval=stream.pacing.max_interval,
+                mode=stream.mode,
                 credit=self._credit,
                 max_message_bytes=self._service.settings.max_message_bytes,
             )
@@ -177,7 +177,7 @@ class Conversation:
     def _grant(self) -> None:
         self._credit += 1
 
-    async def _pass_on(self, answer: Result | Error | None) -> None:
+    async def _pass_on(self, answer: Answer | None) -> None:
         news = self._news()
         if answer:
             await self._say(answer.model_copy(update={"credit": news}))
@@ -232,6 +232,8 @@ def _refuse_if_different(stream: Stream, hello: Hello) -> None:
     model = stream.engine.bundle.name
     if hello.model not in (None, model):
         raise BadMessageError(f"stream {stream.id!r} runs model {model!r}, not {hello.model[:64]!r}")
+    if hello.mode not in (None, stream.mode):
+        raise BadMessageError(f"stream {stream.id!r} has the mode `{stream.mode}`, not `{hello.mode}`")
     pacing = stream.pacing
     if hello.interval not in (None, pacing.interval):
         raise BadMessageError(f"stream {stream.id!r} has key interval {pacing.interval}, not {hello.interval}")

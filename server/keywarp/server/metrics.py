@@ -36,6 +36,9 @@ class Metrics:
         self._errors = Counter(
             "keywarp_frame_errors_total", "Frames with an error.", ("reason",), registry=self._registry
         )
+        self._dropped = Counter(
+            "keywarp_frames_dropped_total", "Frames that were left out.", ("reason",), registry=self._registry
+        )
         self._stages = Histogram(
             "keywarp_stage_seconds",
             "Time of one frame in one stage.",
@@ -59,6 +62,10 @@ class Metrics:
     def error(self, reason: str) -> None:
         """Count one frame answered with an error."""
         self._errors.labels(reason).inc()
+
+    def dropped(self, reason: str) -> None:
+        """Count one frame that was left out."""
+        self._dropped.labels(reason).inc()
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""

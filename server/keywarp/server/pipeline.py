@@ -3,21 +3,25 @@
     arrivals -> decode -> device -> outbox -> answers
 
 While a frame is on the device, the next is being decoded and the one before encoded. The outbox is bounded, so whoever
-doesn't take answers makes those before it wait.
+doesn't take answers makes those before it wait. In the mode `latest` decoding never waits for the device: of the frames
+that are decoded while it is busy, only the newest gets there.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import assert_never
+from typing import Final
 
-from keywarp.protocol import Done, Error, FrameHeader, Result
+from keywarp.protocol import ClientId, Done, Dropped, Error, FrameHeader, Result
 from keywarp.server.errors import FrameRefusedError, ServerError
 from keywarp.server.pictures import Damage, Decoder, Picture
 from keywarp.server.service import Service
 from keywarp.server.stream import Pending, Stream
+
+NEWER: Final = "newer"  # why a frame was dropped
+Answer = Result | Error | Dropped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +40,16 @@ class _Token(Enum):
     END = auto()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Old:
+    """A picture whose place a newer one took."""
+
+    id: ClientId | None
+
+
+_Item = Picture | Damage | ServerError | _Token
+
+
 def _nothing() -> None:
     pass
 
@@ -47,13 +61,14 @@ class Pipeline:
         self._service = service
         self._stream = stream
         self._decoder = decoder
-        self._outbox: asyncio.Queue[Pending | Error | ServerError | _Token] = asyncio.Queue(1)
-        self._frames = self._key_frames = self._errors = 0
+        self._latest = _Latest() if stream.mode == "latest" else None
+        self._outbox: asyncio.Queue[Pending | Error | Dropped | ServerError | _Token] = asyncio.Queue(1)
+        self._frames = self._key_frames = self._errors = self._dropped = 0
 
     @property
     def done(self) -> Done:
         """The count of the answers that were taken."""
-        return Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors)
+        return Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors, dropped=self._dropped)
 
     async def decode(self, arrivals: AsyncIterator[Arrived], consumed: Callable[[], None] = _nothing) -> None:
         """Decode all that arrives and queue its frames for the device.
@@ -62,19 +77,14 @@ class Pipeline:
             arrivals: Ends where the client says so. If it raises `ServerError`, `answers` does so in its turn.
             consumed: Called after each payload.
         """
-        try:
-            async for arrived in arrivals:
-                waited = time.monotonic() - arrived.at
-                await self._submit(self._decoder.decode(arrived.header, arrived.payload), waited)
-                consumed()
-                await self._outbox.put(_Token.CONSUMED)
-            await self._submit(self._decoder.finish(), 0.0)
-        except ServerError as error:  # told when it is its turn, after the results of what came before
-            await self._outbox.put(error)
-        else:
-            await self._outbox.put(_Token.END)
+        if self._latest is None:
+            await self._decode(arrivals, consumed, self._submit)
+            return
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._submit_latest(self._latest))
+            await self._decode(arrivals, consumed, self._latest.put)
 
-    async def answers(self) -> AsyncIterator[Result | Error | None]:
+    async def answers(self) -> AsyncIterator[Answer | None]:
         """One for each frame, in order; None where a payload was consumed.
 
         Raises:
@@ -87,6 +97,9 @@ class Pipeline:
                 case Error():
                     self._errors += 1
                     yield item
+                case Dropped():
+                    self._dropped += 1
+                    yield item
                 case ServerError():
                     raise item
                 case _Token.CONSUMED:
@@ -96,16 +109,54 @@ class Pipeline:
         """Free the decoder."""
         await asyncio.get_running_loop().run_in_executor(self._service.pool, self._decoder.close)
 
-    async def _submit(self, items: Iterator[Picture | Damage], waited: float) -> None:
+    async def _decode(
+        self,
+        arrivals: AsyncIterator[Arrived],
+        consumed: Callable[[], None],
+        give: Callable[[_Item, float], Awaitable[None]],
+    ) -> None:
+        try:
+            async for arrived in arrivals:
+                waited = time.monotonic() - arrived.at
+                await self._give(self._decoder.decode(arrived.header, arrived.payload), waited, give)
+                consumed()
+                await give(_Token.CONSUMED, 0.0)
+            await self._give(self._decoder.finish(), 0.0, give)
+        except ServerError as error:  # told when it is its turn, after the results of what came before
+            await give(error, 0.0)
+        else:
+            await give(_Token.END, 0.0)
+
+    async def _give(
+        self, items: Iterator[Picture | Damage], waited: float, give: Callable[[_Item, float], Awaitable[None]]
+    ) -> None:
         while item := await self._service.step(items):
-            match item:
-                case Picture():
-                    await self._outbox.put(await self._stream.submit(item, waited))
-                case Damage():
-                    index = self._stream.skip(item.error)
-                    await self._outbox.put(Error(problem=item.error.problem, fatal=False, frame=index, id=item.id))
-                case _:
-                    assert_never(item)
+            await give(item, waited)
+
+    async def _submit(self, item: _Item, waited: float, skipped: int = 0) -> None:
+        """Let a frame take its place in the queue for the device, and whatever comes to the outbox."""
+        match item:
+            case Picture():
+                await self._outbox.put(await self._stream.submit(item, waited, skipped))
+            case Damage():
+                index = self._stream.skip(item.error)
+                await self._outbox.put(Error(problem=item.error.problem, fatal=False, frame=index, id=item.id))
+            case _:
+                await self._outbox.put(item)
+
+    async def _submit_latest(self, latest: "_Latest") -> None:
+        """Submit whenever the frame before is done."""
+        item: _Item | _Old | None = None
+        while item is not _Token.END and not isinstance(item, ServerError):
+            skipped = 0
+            for item, waited in await latest.take():
+                if isinstance(item, _Old):
+                    skipped += 1
+                    index = self._stream.drop(NEWER)
+                    await self._outbox.put(Dropped(frame=index, id=item.id, reason=NEWER))
+                else:
+                    await self._submit(item, waited, skipped)
+            await self._stream.settle()
 
     async def _answer(self, pending: Pending) -> Result | Error:
         try:
@@ -116,3 +167,27 @@ class Pipeline:
         self._frames += 1
         self._key_frames += result.kind == "key"
         return result
+
+
+class _Latest:
+    """What was decoded while the device was busy, in order: at most one picture, and whatever else."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[_Item | _Old, float]] = []  # since when; monotonic seconds
+        self._some = asyncio.Event()
+
+    async def put(self, item: _Item, waited: float) -> None:
+        """Add something that has waited some seconds already; this never waits."""
+        if item is _Token.CONSUMED and self._waiting:
+            return  # credit is told of by the next answer anyway
+        if isinstance(item, Picture):
+            self._waiting = [(_Old(old.id) if isinstance(old, Picture) else old, since) for old, since in self._waiting]
+        self._waiting.append((item, time.monotonic() - waited))
+        self._some.set()
+
+    async def take(self) -> list[tuple[_Item | _Old, float]]:
+        """Wait for something, and take all that there is, with the seconds that it has waited."""
+        await self._some.wait()
+        self._some.clear()
+        taken, self._waiting, now = self._waiting, [], time.monotonic()
+        return [(item, now - since) for item, since in taken]

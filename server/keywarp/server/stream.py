@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from keywarp.engines import Engine, Executed, Executor, FrameKind, StreamSession
-from keywarp.protocol import Result, StreamInfo
+from keywarp.protocol import Mode, Result, StreamInfo
 from keywarp.server.errors import (
     FrameFailedError,
     ServerError,
@@ -49,10 +49,11 @@ class Pending:
 class Stream:
     """One stream. Frames enter by `submit` (or `skip`) in order, and each one's result is fetched by `result`."""
 
-    def __init__(self, id_: str, engine: Engine, pacing: Pacing, workshop: Workshop) -> None:
+    def __init__(self, id_: str, engine: Engine, pacing: Pacing, mode: Mode, workshop: Workshop) -> None:
         self.id = id_
         self.engine = engine
         self.pacing = pacing
+        self.mode = mode
         self.turn = asyncio.Lock()  # for those who feed single frames
         self.gone = asyncio.Event()
         self.gone_because = ""
@@ -64,7 +65,7 @@ class Stream:
         self._preparing = False
         self._pending: set[Pending] = set()
         self._created = self._touched = time.monotonic()
-        self._frames = self._key_frames = self._errors = 0
+        self._frames = self._key_frames = self._errors = self._dropped = 0
 
     @property
     def idle(self) -> float:
@@ -80,12 +81,14 @@ class Stream:
             interval=self.pacing.interval,
             schedule=self.pacing.schedule,
             max_interval=self.pacing.max_interval,
+            mode=self.mode,
             connected=self._connected,
             age=time.monotonic() - self._created,
             idle=self.idle,
             frames=self._frames,
             key_frames=self._key_frames,
             errors=self._errors,
+            dropped=self._dropped,
         )
 
     @asynccontextmanager
@@ -99,7 +102,7 @@ class Stream:
             raise StreamConflictError(f"another connection feeds stream {self.id!r}")
         self._connected = True
         try:
-            await self._settle()
+            await self.settle()
             self._session.interrupt()  # nobody knows what happened between the last connection and this one
             yield
         finally:
@@ -129,12 +132,25 @@ class Stream:
         self._next += 1
         return self._next - 1
 
-    async def submit(self, picture: Picture, waited: float = 0.0) -> Pending:
+    def drop(self, reason: str) -> int:
+        """Count a frame that is left out on purpose; the next that is submitted must be told of it.
+
+        Returns:
+            Its position in the stream.
+        """
+        self._touched = time.monotonic()
+        self._dropped += 1
+        self._workshop.metrics.dropped(reason)
+        self._next += 1
+        return self._next - 1
+
+    async def submit(self, picture: Picture, waited: float = 0.0, skipped: int = 0) -> Pending:
         """Queue one frame for the device, after the engine was compiled for frames of its size.
 
         Args:
             picture: The frame.
             waited: Seconds that it waited before it was decoded.
+            skipped: Frames right before it that were dropped.
 
         Raises:
             StreamGoneError: The stream was closed.
@@ -146,7 +162,7 @@ class Stream:
             await self._prepare(picture.pixels.shape)
         if self.gone.is_set():
             raise StreamGoneError(self.gone_because)
-        job = self._workshop.executor.submit(self._session, picture.pixels, index)
+        job = self._workshop.executor.submit(self._session, picture.pixels, index, skipped)
         waited += time.monotonic() - started
         pending = Pending(index, picture, waited, job, asyncio.wrap_future(job))
         self._pending.add(pending)
@@ -194,12 +210,17 @@ class Stream:
         await self.gone.wait()
         raise StreamGoneError(self.gone_because)
 
+    async def settle(self) -> None:
+        """Wait until none of its frames is on the device or waits for it."""
+        if self._pending:
+            await asyncio.wait([pending.done for pending in self._pending])
+
     async def close(self, because: str) -> None:
         """Drop what is queued, wait for what is on the device, and free the state."""
         self.gone_because = because
         self.gone.set()
         self._cancel()
-        await self._settle()
+        await self.settle()
         self._session.close()
 
     async def _prepare(self, shape: tuple[int, ...]) -> None:
@@ -225,10 +246,6 @@ class Stream:
     def _cancel(self) -> None:
         for pending in self._pending:
             pending.job.cancel()
-
-    async def _settle(self) -> None:
-        if self._pending:
-            await asyncio.wait([pending.done for pending in self._pending])
 
     def _count_error(self, error: ServerError) -> None:
         self._touched = time.monotonic()

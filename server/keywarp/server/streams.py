@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 
 from keywarp.engines import Engine
+from keywarp.protocol import Mode
 from keywarp.server.errors import StreamConflictError, TooManyStreamsError, UnknownStreamError
 from keywarp.server.pacing import Pacing
 from keywarp.server.stream import Stream, Workshop
@@ -48,13 +49,14 @@ class Streams:
         """The stream of this id, if there is one."""
         return self._streams.get(id_)
 
-    def create(self, id_: str | None, engine: Engine, pacing: Pacing, workshop: Workshop) -> Stream:
+    def create(self, id_: str | None, engine: Engine, pacing: Pacing, mode: Mode, workshop: Workshop) -> Stream:
         """Add a stream.
 
         Args:
             id_: None: a random one.
             engine: Of the stream's model.
             pacing: How its key frames are placed.
+            mode: What becomes of frames that wait.
             workshop: Where its frames are processed.
 
         Raises:
@@ -66,7 +68,7 @@ class Streams:
             raise StreamConflictError(f"there is already a stream {id_!r}")
         if len(self._streams) >= self._limit:
             raise TooManyStreamsError(f"the server has its {self._limit} streams: delete one, or try again later")
-        stream = Stream(id_, engine, pacing, workshop)
+        stream = Stream(id_, engine, pacing, mode, workshop)
         self._streams[id_] = stream
         return stream
 

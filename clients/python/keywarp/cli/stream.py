@@ -11,7 +11,7 @@ from rich.console import Console
 from keywarp.cli.report import record
 from keywarp.cli.summary import summary_table
 from keywarp.client import DEFAULT_SERVER, Client, open_source
-from keywarp.protocol import MAX_INTERVAL, Codec, Schedule
+from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
 
 
 def stream(
@@ -47,6 +47,13 @@ def stream(
             min=1,
             max=MAX_INTERVAL,
             help="With adaptive: the longest interval (default: 3 x INTERVAL).",
+            show_default=False,
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="latest: frames that wait when a newer one comes are dropped, for cameras (default: lossless).",
             show_default=False,
         ),
     ] = None,
@@ -93,6 +100,7 @@ def stream(
                 interval=interval,
                 schedule=schedule,
                 max_interval=max_interval,
+                mode=mode,
                 codec=codec,
                 in_flight=in_flight,
                 quality=quality,

@@ -16,7 +16,7 @@ from keywarp.client.frames import Source
 from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
-from keywarp.protocol import ClientId, Codec, CreateStream, ModelInfo, Schedule, StreamInfo
+from keywarp.protocol import ClientId, Codec, CreateStream, Mode, ModelInfo, Schedule, StreamInfo
 
 T = TypeVar("T")
 
@@ -140,6 +140,7 @@ class AsyncClient:
         interval: int | None = None,
         schedule: Schedule | None = None,
         max_interval: int | None = None,
+        mode: Mode | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -158,6 +159,7 @@ class AsyncClient:
             interval: Frames.
             schedule: `fixed` or `adaptive`.
             max_interval: Frames.
+            mode: `lossless` or `latest`; None is `lossless`.
             codec: `image`, or how a file is sent as it is.
             in_flight: Frames.
             quality: Of the JPEGs, 1 to 100.
@@ -170,6 +172,7 @@ class AsyncClient:
             interval=interval,
             schedule=schedule,
             max_interval=max_interval,
+            mode=mode,
             codec=codec,
             in_flight=in_flight,
             quality=quality,

@@ -31,6 +31,7 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
         self._server = server
         self._source = source
         self._plan = plan
+        self._hurried = plan.mode == "latest"
         self._timeout = timeout
         self._conversation = Conversation(plan.hello(), plan.in_flight)
         self._opened = AsyncExitStack()
@@ -46,6 +47,11 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
         if self._conversation.ready is None:
             raise RuntimeError("the stream isn't open yet: use it in `async with`, or take a result first")
         return self._conversation.ready
+
+    @property
+    def dropped(self) -> int:
+        """Frames so far that the server left out for newer ones (mode `latest`)."""
+        return self._conversation.dropped
 
     @property
     def skipped(self) -> int:
@@ -104,7 +110,7 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
         raise self._feed.fault or StopAsyncIteration
 
     async def _send(self) -> None:
-        while self._conversation.wants_payload:
+        while self._conversation.wants_payload and not (self._hurried and self._connection.has_arrived):
             payload = await asyncio.to_thread(self._feed.next_payload)
             if payload is None:
                 await self._connection.send(self._conversation.end())
@@ -160,6 +166,11 @@ class AsyncConnection:
         """Send a message; if the connection is closed, `receive` will say so after what came before."""
         with suppress(ConnectionClosed):
             await self._socket.send(message)
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether `receive` would not wait."""
+        return not self._arrived.empty()
 
     async def receive(self) -> tuple[str | bytes | ConnectionClosed, float]:
         """Wait for the next message and say when it came (monotonic seconds); last comes the closing."""

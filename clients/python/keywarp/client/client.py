@@ -15,7 +15,7 @@ from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
 from keywarp.client.streaming import ResultStream
-from keywarp.protocol import ClientId, Codec, CreateStream, ModelInfo, Schedule, StreamInfo
+from keywarp.protocol import ClientId, Codec, CreateStream, Mode, ModelInfo, Schedule, StreamInfo
 
 T = TypeVar("T")
 
@@ -139,6 +139,7 @@ class Client:
         interval: int | None = None,
         schedule: Schedule | None = None,
         max_interval: int | None = None,
+        mode: Mode | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -159,6 +160,9 @@ class Client:
             schedule: `fixed`, or `adaptive`: key frames where the content changes, `interval` being the mean; None is
                 the server's default.
             max_interval: With `adaptive`: frames from one key frame to the next at most; None is 3 x `interval`.
+            mode: `lossless`: all frames have their turn. `latest`: a frame that waits for the device is dropped when a
+                newer one comes (`ResultStream.dropped` counts); for live sources, whose frames are then sent as they
+                come. None is `lossless`.
             codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets,
                 `mpegts`, `mp4` and `webm` such a file, as they are: nothing is decoded or compressed again.
             in_flight: Frames that may wait for their results at a time (codec `image`; with the others the server's
@@ -179,6 +183,7 @@ class Client:
             interval=interval,
             schedule=schedule,
             max_interval=max_interval,
+            mode=mode,
             codec=codec,
             in_flight=in_flight,
             quality=quality,

@@ -20,6 +20,7 @@ from keywarp.protocol import (
     CloseCode,
     Credit,
     Done,
+    Dropped,
     End,
     Error,
     FrameHeader,
@@ -52,14 +53,16 @@ class Conversation:
     """One stream, from `hello` to `done`.
 
     With the codec `image` each message is answered by one result or error, in order, and at most `in_flight` wait for
-    theirs. Packets of a video are not frames (a decoder holds some back), so there the server's credit is the only
-    bound, and results find their packet by its id.
+    theirs; in the mode `latest`, where frames may be dropped instead, as many as the credit allows. Packets of a video
+    are not frames (a decoder holds some back), so there the server's credit is the only bound, and results find their
+    packet by its id.
 
     Attributes:
         state: How far it has come.
         ready: The server's answer to `hello`, once it came.
         done: The server's count at the end, once it came.
         errors: Frames so far that the server could not process.
+        dropped: Frames so far that the server left out.
     """
 
     def __init__(self, hello: Hello, in_flight: int) -> None:
@@ -69,9 +72,11 @@ class Conversation:
         self.ready: Ready | None = None
         self.done: Done | None = None
         self.errors = 0
+        self.dropped = 0
         self._hello = hello
         self._in_flight = in_flight
         self._one_to_one = hello.codec == "image"
+        self._hurried = hello.mode == "latest"
         self._credit = 0
         self._sent = 0
         self._waiting: dict[int, _Sent] = {}  # by id, oldest first
@@ -87,7 +92,7 @@ class Conversation:
         """Whether the next payload may be sent now."""
         if self.state is not State.STREAMING or self._sent >= self._credit:
             return False
-        return not self._one_to_one or len(self._waiting) < self._in_flight
+        return not self._one_to_one or self._hurried or len(self._waiting) < self._in_flight
 
     def pack(self, payload: Payload, now: float) -> bytes:
         """Make the message that carries a payload; `now` is in monotonic seconds.
@@ -150,6 +155,10 @@ class Conversation:
                 self._match(said.id)
                 self.errors += 1
                 return FrameError(said.problem, said.frame, said.id)
+            case Dropped():
+                self._grant(said.credit)
+                self._match(said.id)
+                self.dropped += 1
             case Credit():
                 self._grant(said.credit)
             case Done():

@@ -14,7 +14,7 @@ from keywarp.client.payloads import ImagePayloads, Payload, Payloads, open_paylo
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike, open_source
 from keywarp.client.videos import VideoSource
-from keywarp.protocol import Codec, Hello, Schedule
+from keywarp.protocol import Codec, Hello, Mode, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ class StreamPlan:
     interval: int | None
     schedule: Schedule | None
     max_interval: int | None
+    mode: Mode | None
     codec: Codec
     in_flight: int
     quality: int
@@ -44,6 +45,7 @@ class StreamPlan:
             interval=self.interval,
             schedule=self.schedule,
             max_interval=self.max_interval,
+            mode=self.mode,
             codec=self.codec,
         )
 

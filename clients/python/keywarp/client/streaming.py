@@ -35,6 +35,7 @@ class ResultStream(Iterator[FrameResult]):
     def __init__(self, server: str, source: SourceLike | Source, plan: StreamPlan, timeout: float) -> None:
         """Open the source, connect, and say hello."""
         self._on_error = plan.on_error
+        self._hurried = plan.mode == "latest"
         self._conversation = Conversation(plan.hello(), plan.in_flight)
         with ExitStack() as opened:
             self._feed = Feed(source, plan)
@@ -47,6 +48,11 @@ class ResultStream(Iterator[FrameResult]):
             self.ready: Ready = self._conversation.ready
             # Runs once: at the end, in `close`, or when nobody iterates any more.
             self._finish = weakref.finalize(self, opened.pop_all().close)
+
+    @property
+    def dropped(self) -> int:
+        """Frames so far that the server left out for newer ones (mode `latest`)."""
+        return self._conversation.dropped
 
     @property
     def skipped(self) -> int:
@@ -85,7 +91,8 @@ class ResultStream(Iterator[FrameResult]):
         raise self._feed.fault or StopIteration
 
     def _send(self) -> None:
-        while self._conversation.wants_payload:
+        # In a hurry, results that are there come first: reading a camera takes until its next frame.
+        while self._conversation.wants_payload and not (self._hurried and self._connection.has_arrived):
             payload = self._feed.next_payload()
             if payload is None:
                 self._connection.send(self._conversation.end())
@@ -137,6 +144,11 @@ class Connection:
         """Send a message; if the connection is closed, `receive` will say so after what came before."""
         with suppress(ConnectionClosed):
             self._socket.send(message)
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether `receive` would not wait."""
+        return not self._arrived.empty()
 
     def receive(self) -> tuple[str | bytes | ConnectionClosed, float]:
         """Wait for the next message and say when it came (monotonic seconds); last comes the closing."""

@@ -6,7 +6,7 @@ A WebSocket conversation::
     hello (text)                      ->
                                       <-    ready (text): the model, the credit
     frame (binary), frame, ...        ->
-                                      <-    result or error (text), one per frame, in order
+                                      <-    result, error or dropped (text), one per frame, in order
                                       <-    credit (text), where a message made room without a result
     end (text)                        ->
                                       <-    the remaining results, then done (text), then close 1000
@@ -32,6 +32,7 @@ Container = Literal["mpegts", "mp4", "webm"]
 Codec = Literal["image", PacketCodec, Container]
 NO_CHUNKS: frozenset[Codec] = frozenset({"image", "vp8", "vp9", "av1"})  # nothing in a byte stream tells where they end
 Schedule = Literal["fixed", "adaptive"]
+Mode = Literal["lossless", "latest"]
 
 
 class Message(BaseModel):
@@ -79,12 +80,14 @@ class StreamInfo(Message):
     interval: int  # from one key frame to the next; with the schedule `adaptive` in the mean
     schedule: str = "fixed"
     max_interval: int | None = None  # `adaptive` only: frames from one key frame to the next at most
+    mode: str = "lossless"
     connected: bool
     age: float  # seconds since it was created
     idle: float  # seconds since its last frame
     frames: int  # results given
     key_frames: int
     errors: int  # frames answered with an error
+    dropped: int = 0  # frames left out
 
 
 class Problem(Message):
@@ -167,6 +170,7 @@ class StreamOptions(Request):
     interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # None: the model's default
     schedule: Schedule | None = None  # `adaptive`: interval is the mean; None: the server's default
     max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # `adaptive` only; None: 3 x interval
+    mode: Mode | None = None  # `latest`: the newest frame takes the place of those that wait; None: all have their turn
 
 
 class CreateStream(StreamOptions):
@@ -210,6 +214,7 @@ class Ready(Message):
     interval: int
     schedule: str = "fixed"
     max_interval: int | None = None  # `adaptive` only
+    mode: str = "lossless"
     credit: int
     max_message_bytes: int
 
@@ -232,6 +237,16 @@ class Error(Message):
     credit: int | None = None
 
 
+class Dropped(Message):
+    """A frame was left out: it never reached the networks."""
+
+    type: Literal["dropped"] = "dropped"
+    frame: int
+    id: ClientId | None = None
+    reason: str  # "newer": one came while it waited (mode `latest`)
+    credit: int | None = None
+
+
 class Done(Message):
     """The answer to `end`, after the last result."""
 
@@ -239,9 +254,10 @@ class Done(Message):
     frames: int  # results given
     key_frames: int
     errors: int
+    dropped: int = 0
 
 
 ClientMessage = TypeAdapter[Hello | End](Annotated[Hello | End, Field(discriminator="type")])
-ServerMessage = TypeAdapter[Ready | Result | Credit | Error | Done](
-    Annotated[Ready | Result | Credit | Error | Done, Field(discriminator="type")]
+ServerMessage = TypeAdapter[Ready | Result | Credit | Error | Dropped | Done](
+    Annotated[Ready | Result | Credit | Error | Dropped | Done, Field(discriminator="type")]
 )
