@@ -30,8 +30,18 @@ def serve(
     schedule: Annotated[
         Schedule, typer.Option(help="Of key frames, for streams that ask for none: fixed, or adaptive to the content.")
     ] = "fixed",
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file of API keys (`keywarp keys add`); without one, whoever reaches the server may use it.",
+            envvar="KEYWARP_KEYS",
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     max_streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 64,
     max_message: Annotated[int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.")] = 16,
+    max_video: Annotated[int, typer.Option(min=1, help="MiB of one uploaded video.")] = 16 * 1024,
     max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of one frame.")] = 4096 * 4096,
     credit: Annotated[int, typer.Option(min=1, help="Messages that a WebSocket client may be ahead.")] = 8,
     idle_timeout: Annotated[float, typer.Option(help="Seconds without a frame until a stream expires.")] = 30.0,
@@ -47,6 +57,7 @@ def serve(
 
     from keywarp.engines import EngineError
     from keywarp.server import Settings, run
+    from keywarp.server.errors import KeyFileError
 
     try:
         settings = Settings(
@@ -59,7 +70,9 @@ def serve(
             threads=threads,
             motion=motion.value,
             schedule=schedule,
+            keys=keys,
             max_streams=max_streams,
+            max_video_bytes=max_video * MEBIBYTE,
             max_message_bytes=max_message * MEBIBYTE,
             max_pixels=max_pixels,
             credit=credit,
@@ -72,8 +85,10 @@ def serve(
     if log_level.upper() not in levels:
         raise typer.BadParameter(f"no such level: {log_level!r}", param_hint="--log-level")
     logging.basicConfig(level=levels[log_level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not keys and host not in ("127.0.0.1", "::1", "localhost"):
+        logging.getLogger(__name__).warning("%s is open to whoever reaches it: consider --keys", host)
     try:
         run(settings)
-    except (EngineError, OSError) as error:
+    except (EngineError, KeyFileError, OSError) as error:
         typer.echo(f"keywarp serve: {error}", err=True)
         raise typer.Exit(1) from error

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from keywarp.server import problems, rest
+from keywarp.server.access import Access, AccessMiddleware
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
 
@@ -19,6 +20,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError: A bundle can't be used, there is none, or not the default one.
+        KeyFileError: The API keys can't be read.
     """
     service = Service(settings)
 
@@ -31,6 +33,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.include_router(rest.router)
     problems.install(app)
+    if settings.keys:
+        app.add_middleware(AccessMiddleware, access=Access.read(settings.keys), metrics=service.metrics)
     return app
 
 

@@ -2,6 +2,8 @@
 
 ServerError
 ├── BadMessageError        400 / 4400  not a message of the protocol, or not at this point
+├── UnauthorizedError      401 / 1008  no API key, or not one of this server
+├── ForbiddenError         403 / 1008  an API key that isn't for this
 ├── UnknownModelError      404 / 4404
 ├── UnknownStreamError     404 / 4404
 ├── HelloTimeoutError      408 / 4408  connected, but never said hello
@@ -32,6 +34,10 @@ _MAX_DETAIL = 500  # characters
 _MAX_CLOSE_REASON = 123  # bytes (RFC 6455, section 5.5)
 
 
+class KeyFileError(Exception):
+    """The file of API keys can't be used; for the operator."""
+
+
 class ServerError(Exception):
     """Base class: a refusal whose message is meant for the client (so never a path, never a trace)."""
 
@@ -54,6 +60,18 @@ class BadMessageError(ServerError):
     """Not a message of the protocol, or not at this point."""
 
     status, close, reason = HTTPStatus.BAD_REQUEST, CloseCode.BAD_MESSAGE, "bad_message"
+
+
+class UnauthorizedError(ServerError):
+    """No API key, or not one of this server."""
+
+    status, close, reason = HTTPStatus.UNAUTHORIZED, CloseCode.POLICY_VIOLATION, "unauthorized"
+
+
+class ForbiddenError(ServerError):
+    """An API key that isn't for this."""
+
+    status, close, reason = HTTPStatus.FORBIDDEN, CloseCode.POLICY_VIOLATION, "forbidden"
 
 
 class UnknownModelError(ServerError):

@@ -39,6 +39,9 @@ class Metrics:
         self._dropped = Counter(
             "keywarp_frames_dropped_total", "Frames that were left out.", ("reason",), registry=self._registry
         )
+        self._refused = Counter(
+            "keywarp_requests_refused_total", "Requests without a key for them.", ("reason",), registry=self._registry
+        )
         self._stages = Histogram(
             "keywarp_stage_seconds",
             "Time of one frame in one stage.",
@@ -66,6 +69,10 @@ class Metrics:
     def dropped(self, reason: str) -> None:
         """Count one frame that was left out."""
         self._dropped.labels(reason).inc()
+
+    def refused(self, reason: str) -> None:
+        """Count one request that had no key for it."""
+        self._refused.labels(reason).inc()
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -26,6 +26,8 @@ class Settings(BaseModel):
     schedule: Schedule = "fixed"  # of key frames, for streams that ask for none
     cache: Path | None = None  # compiled engines; None: the engine's default
 
+    keys: Path | None = None  # the file of API keys; None: everyone may do everything
+
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)  # 0: any free one
 

@@ -21,6 +21,10 @@ def stream(
     server: Annotated[
         str, typer.Option(help="The server's address.", envvar="KEYWARP_SERVER", metavar="URL")
     ] = DEFAULT_SERVER,
+    api_key: Annotated[
+        str | None,
+        typer.Option(help="Where the server wants one.", envvar="KEYWARP_API_KEY", metavar="KEY", show_default=False),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="The model's name (default: the server's).", show_default=False)
     ] = None,
@@ -89,7 +93,7 @@ def stream(
     """
     with ExitStack() as opened:
         try:
-            client = opened.enter_context(Client(server))
+            client = opened.enter_context(Client(server, api_key=api_key))
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--server") from error
         frames = opened.enter_context(open_source(source))

@@ -30,19 +30,23 @@ class AsyncClient:
         ...         print(result.frame, result.kind, result.latency)
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, server: str = DEFAULT_SERVER, timeout: float = DEFAULT_TIMEOUT, api_key: str | None = None
+    ) -> None:
         """Name a server; nothing is sent yet.
 
         Args:
             server: Its address, http:// or https://.
             timeout: Seconds that an answer may take.
+            api_key: Where the server wants one; None: that of the environment, `KEYWARP_API_KEY`, if it is set.
 
         Raises:
             ValueError: The address isn't one.
         """
         self.server = calls.check_server(server)
         self._timeout = timeout
-        self._http = httpx.AsyncClient(base_url=self.server, timeout=timeout)
+        self._headers = calls.authorization(api_key)
+        self._http = httpx.AsyncClient(base_url=self.server, timeout=timeout, headers=self._headers)
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """List the models that the server has loaded."""
@@ -180,7 +184,7 @@ class AsyncClient:
             decode=decode,
             stream_id=stream_id,
         )
-        return AsyncResultStream(self.server, source, plan, self._timeout)
+        return AsyncResultStream(self.server, source, plan, self._timeout, self._headers)
 
     async def close(self) -> None:
         """Close the connections that are kept for the next request."""

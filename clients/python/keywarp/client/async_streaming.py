@@ -3,7 +3,7 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -26,13 +26,16 @@ from keywarp.protocol import SUBPROTOCOL, Ready
 class AsyncResultStream(AsyncIterator[FrameResult]):
     """The results of one streamed source, made by `AsyncClient.stream`: the twin of `ResultStream`."""
 
-    def __init__(self, server: str, source: SourceLike | Source, plan: StreamPlan, timeout: float) -> None:
+    def __init__(
+        self, server: str, source: SourceLike | Source, plan: StreamPlan, timeout: float, headers: Mapping[str, str]
+    ) -> None:
         """Note what to do; the source is opened and the connection made at the first result or on entering."""
         self._server = server
         self._source = source
         self._plan = plan
         self._hurried = plan.mode == "latest"
         self._timeout = timeout
+        self._headers = headers
         self._conversation = Conversation(plan.hello(), plan.in_flight)
         self._opened = AsyncExitStack()
         self._closed = False
@@ -90,7 +93,7 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
             return
         self._feed = await asyncio.to_thread(Feed, self._source, self._plan)
         self._opened.push_async_callback(asyncio.to_thread, self._feed.close)
-        self._connection = await AsyncConnection.open(self._server, self._feed.stream_id, self._timeout)
+        self._connection = await AsyncConnection.open(self._server, self._feed.stream_id, self._timeout, self._headers)
         self._opened.push_async_callback(self._connection.close)
         # For who leaves the loop without closing the stream.
         weakref.finalize(self, self._connection.abort).atexit = False
@@ -135,7 +138,7 @@ class AsyncConnection:
         self._task = asyncio.create_task(_stamp(socket, self._arrived), name="keywarp-receive")
 
     @classmethod
-    async def open(cls, server: str, stream_id: str, timeout: float) -> Self:  # noqa: ASYNC109 (websockets' own)
+    async def open(cls, server: str, stream_id: str, timeout: float, headers: Mapping[str, str]) -> Self:  # noqa: ASYNC109 (websockets' own)
         """Connect.
 
         Raises:
@@ -147,6 +150,7 @@ class AsyncConnection:
             socket = await connect(
                 calls.websocket_address(server, stream_id),
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
+                additional_headers=headers,
                 compression=None,
                 max_size=calls.MAX_MESSAGE_BYTES,
                 # Results are bounded by the credit; so our sending never waits for our own receiving.

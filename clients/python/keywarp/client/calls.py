@@ -1,5 +1,6 @@
 """The requests of the REST interface, and what their answers mean; both clients send them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -52,6 +53,12 @@ class Call(Generic[T]):
             return self.answer.validate_json(response.content or b"null")
         except ValidationError as error:
             raise ProtocolError(f"{response.request.url} gives an answer that Keywarp doesn't: {error}") from error
+
+
+def authorization(api_key: str | None) -> dict[str, str]:
+    """The headers that bear an API key; None: the environment's, if there is one."""
+    key = api_key or os.environ.get("KEYWARP_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def models() -> Call[tuple[ModelInfo, ...]]:

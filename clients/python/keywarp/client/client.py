@@ -29,19 +29,23 @@ class Client:
         ...         print(result.frame, result.kind, result.latency)
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, server: str = DEFAULT_SERVER, timeout: float = DEFAULT_TIMEOUT, api_key: str | None = None
+    ) -> None:
         """Name a server; nothing is sent yet.
 
         Args:
             server: Its address, http:// or https://.
             timeout: Seconds that an answer may take.
+            api_key: Where the server wants one; None: that of the environment, `KEYWARP_API_KEY`, if it is set.
 
         Raises:
             ValueError: The address isn't one.
         """
         self.server = calls.check_server(server)
         self._timeout = timeout
-        self._http = httpx.Client(base_url=self.server, timeout=timeout)
+        self._headers = calls.authorization(api_key)
+        self._http = httpx.Client(base_url=self.server, timeout=timeout, headers=self._headers)
 
     def models(self) -> tuple[ModelInfo, ...]:
         """List the models that the server has loaded."""
@@ -191,7 +195,7 @@ class Client:
             decode=decode,
             stream_id=stream_id,
         )
-        return ResultStream(self.server, source, plan, self._timeout)
+        return ResultStream(self.server, source, plan, self._timeout, self._headers)
 
     def close(self) -> None:
         """Close the connections that are kept for the next request."""

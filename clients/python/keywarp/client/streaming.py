@@ -3,7 +3,7 @@
 import queue
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from threading import Thread
 from types import TracebackType
@@ -32,7 +32,9 @@ class ResultStream(Iterator[FrameResult]):
         ready: What the server said of the stream: its id, model and interval.
     """
 
-    def __init__(self, server: str, source: SourceLike | Source, plan: StreamPlan, timeout: float) -> None:
+    def __init__(
+        self, server: str, source: SourceLike | Source, plan: StreamPlan, timeout: float, headers: Mapping[str, str]
+    ) -> None:
         """Open the source, connect, and say hello."""
         self._on_error = plan.on_error
         self._hurried = plan.mode == "latest"
@@ -40,7 +42,7 @@ class ResultStream(Iterator[FrameResult]):
         with ExitStack() as opened:
             self._feed = Feed(source, plan)
             opened.callback(self._feed.close)
-            self._connection = Connection(server, self._feed.stream_id, timeout)
+            self._connection = Connection(server, self._feed.stream_id, timeout, headers)
             opened.callback(self._connection.close)
             self._connection.send(self._conversation.hello())
             while self._conversation.ready is None:
@@ -109,7 +111,7 @@ class ResultStream(Iterator[FrameResult]):
 class Connection:
     """A WebSocket whose messages are stamped as they arrive, however late they are asked for."""
 
-    def __init__(self, server: str, stream_id: str, timeout: float) -> None:
+    def __init__(self, server: str, stream_id: str, timeout: float, headers: Mapping[str, str]) -> None:
         """Connect.
 
         Raises:
@@ -123,6 +125,7 @@ class Connection:
             connecting = connect(
                 calls.websocket_address(server, stream_id),
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
+                additional_headers=headers,
                 compression=None,
                 max_size=calls.MAX_MESSAGE_BYTES,
                 # Results are bounded by the credit; so our sending never waits for our own receiving.

@@ -3,6 +3,7 @@
 from keywarp.protocol.closing import CloseCode
 from keywarp.protocol.framing import FrameHeader, FramingError, pack, unpack
 from keywarp.protocol.messages import (
+    KEY_SUBPROTOCOL,
     MAX_INTERVAL,
     SUBPROTOCOL,
     ClassInfo,
@@ -35,6 +36,7 @@ from keywarp.protocol.messages import (
 )
 
 __all__ = [
+    "KEY_SUBPROTOCOL",
     "MAX_INTERVAL",
     "SUBPROTOCOL",
     "ClassInfo",

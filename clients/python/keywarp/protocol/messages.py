@@ -22,6 +22,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 SUBPROTOCOL = "keywarp.v1"
+KEY_SUBPROTOCOL = "keywarp.key."  # with an API key behind it, for browsers, which can't send headers
 MAX_INTERVAL = 1000  # frames, of any kind of key interval
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]

@@ -1,0 +1,56 @@
+"""`keywarp keys`: the API keys of a server."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keywarp.cli.errors import CommandError
+
+app = typer.Typer(no_args_is_help=True, help="The API keys that a server takes.", pretty_exceptions_enable=False)
+
+File = Annotated[Path, typer.Option("--file", help="The file of keys.", envvar="KEYWARP_KEYS", dir_okay=False)]
+KEYS = Path("keys.txt")
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Whose key it is, for the log.")],
+    scopes: Annotated[
+        str, typer.Option(help="What it is for, with commas: stream (models, streams, videos), metrics.")
+    ] = "stream",
+    file: File = KEYS,
+) -> None:
+    """Make a key, show it this once, and append its hash to the file.
+
+    Example: keywarp keys add gate-1 --file keys.txt && keywarp serve --keys keys.txt
+    """
+    from keywarp.server.access import new_key, read_keys
+    from keywarp.server.errors import KeyFileError
+
+    try:
+        known = read_keys(file) if file.exists() and file.stat().st_size else []
+        if name in [key.name for key in known]:
+            raise KeyFileError(f"{file} has a key named {name} already: remove its line first")
+        secret, key = new_key(name, scopes)
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(f"{key}\n")
+    except (KeyFileError, OSError) as error:
+        raise CommandError(str(error)) from error
+    typer.echo(secret)
+
+
+@app.command("list")
+def show(file: File = KEYS) -> None:
+    """List the keys of the file: names and scopes.
+
+    Example: keywarp keys list --file keys.txt
+    """
+    from keywarp.server.access import read_keys
+    from keywarp.server.errors import KeyFileError
+
+    try:
+        for key in read_keys(file):
+            typer.echo(f"{key.name}\t{','.join(sorted(key.scopes))}")
+    except KeyFileError as error:
+        raise CommandError(str(error)) from error

@@ -1,0 +1,183 @@
+"""API keys: who may do what. Checked before a request reaches anything else.
+
+The file of keys has one line for each, `NAME SCOPE[,SCOPE] SHA-256`, so it holds nothing that could be used as a key:
+
+    # name   scopes          SHA-256 of the key
+    gate-1   stream          9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    grafana  metrics         60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752
+"""
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Self, get_args
+
+from fastapi import WebSocket
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as Connection
+
+from keywarp.protocol import KEY_SUBPROTOCOL
+from keywarp.server.errors import ForbiddenError, KeyFileError, ServerError, UnauthorizedError
+from keywarp.server.metrics import Metrics
+from keywarp.server.problems import problem_response
+
+log = logging.getLogger(__name__)
+
+Scope = Literal["stream", "metrics"]  # models, streams, frames and videos; what Prometheus scrapes
+OPEN: Final = frozenset({"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+PREFIX: Final = "kw_"  # so that secret scanners find a key where it shouldn't be
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One line of the file."""
+
+    name: str
+    scopes: frozenset[Scope]
+    digest: str  # SHA-256 of the key, hexadecimal
+
+    def __str__(self) -> str:
+        return f"{self.name} {','.join(sorted(self.scopes))} {self.digest}"
+
+
+def new_key(name: str, scopes: str) -> tuple[str, Key]:
+    """Make a key of 256 random bits: itself, and its line.
+
+    Args:
+        name: Whose it is.
+        scopes: With commas between them.
+
+    Raises:
+        KeyFileError: Not a name or not scopes.
+    """
+    secret = PREFIX + secrets.token_urlsafe(32)
+    return secret, parse_key(f"{name} {scopes} {_digest(secret)}")
+
+
+def read_keys(file: Path) -> list[Key]:
+    """Read a file of keys.
+
+    Raises:
+        KeyFileError: It can't be read, holds no key, a line isn't one, or two have the same name; says which line.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"the keys in {file} can't be read: {error}") from error
+    keys: dict[str, Key] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            key = parse_key(line)
+        except KeyFileError as error:
+            raise KeyFileError(f"{file}, line {number}: {error}") from error
+        if key.name in keys:
+            raise KeyFileError(f"{file}, line {number}: there is already a key named {key.name}")
+        keys[key.name] = key
+    if not keys:
+        raise KeyFileError(f"{file} holds no key: add one by `keywarp keys add`")
+    return [*keys.values()]
+
+
+def parse_key(line: str) -> Key:
+    """Read one line.
+
+    Raises:
+        KeyFileError: It isn't one.
+    """
+    match line.split():
+        case [name, scopes, digest] if _NAME.fullmatch(name) and _DIGEST.fullmatch(digest):
+            wanted, known = frozenset(scopes.split(",")), get_args(Scope)
+            if unknown := wanted.difference(known):
+                raise KeyFileError(f"no such scope: {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+            return Key(name, wanted, digest)  # type: ignore[arg-type]  # just checked
+    raise KeyFileError("not `NAME SCOPE[,SCOPE] SHA-256`")
+
+
+class Access:
+    """The keys that a server takes."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._keys = keys
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Take those of a file; raises as `read_keys`."""
+        return cls(read_keys(file))
+
+    def check(self, secret: str | None, scope: Scope) -> Key:
+        """Find out whose key this is.
+
+        Raises:
+            UnauthorizedError: Nobody's.
+            ForbiddenError: It isn't for this.
+        """
+        if not secret:
+            raise UnauthorizedError("this server wants an API key")
+        digest = _digest(secret)
+        # Every key is compared, each in constant time: how long it takes tells nothing about any.
+        found = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]
+        if not found:
+            raise UnauthorizedError("this isn't an API key of this server")
+        if scope not in found[0].scopes:
+            raise ForbiddenError(f"the API key {found[0].name} isn't for {scope!r}")
+        return found[0]
+
+
+class AccessMiddleware:
+    """Lets only those through who have a key for it."""
+
+    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics) -> None:
+        self._app = app
+        self._access = access
+        self._metrics = metrics
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN:
+            try:
+                self._access.check(_secret(scope), "metrics" if scope["path"] == "/metrics" else "stream")
+            except ServerError as error:
+                log.info("%r refused: %s", scope["path"][:200], error)
+                self._metrics.refused(error.reason)
+                await _refuse(error, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+async def _refuse(error: ServerError, scope: Connection, receive: Receive, send: Send) -> None:
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
+    response = problem_response(error.problem, headers)
+    if scope["type"] == "websocket":
+        websocket = WebSocket(scope, receive, send)
+        await websocket.send_denial_response(response)
+    else:
+        await response(scope, receive, send)
+
+
+def _secret(scope: Mapping[str, object]) -> str | None:
+    """The key that a request bears: `Authorization: Bearer`, `X-API-Key`, or a subprotocol, which browsers can send."""
+    headers = Headers(scope=dict(scope))
+    kind, _, secret = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return secret.strip()
+    if secret := headers.get("x-api-key", ""):
+        return secret
+    offered = scope.get("subprotocols")
+    for name in offered if isinstance(offered, list) else ():
+        if name.startswith(KEY_SUBPROTOCOL):
+            return str(name.removeprefix(KEY_SUBPROTOCOL))
+    return None
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,40 @@
+"""`keywarp keys`."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from keywarp.cli import CommandError
+from keywarp.commands.keys import app
+from keywarp.server.access import Access
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_key_is_shown_once_and_its_hash_kept(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    gate = run("add", "gate", "--file", str(file)).strip()
+    both = run("add", "ops", "--scopes", "stream,metrics", "--file", str(file)).strip()
+    assert gate not in file.read_text()
+    access = Access.read(file)
+    assert access.check(gate, "stream").name == "gate"
+    assert access.check(both, "metrics").name == "ops"
+    assert run("list", "--file", str(file)) == "gate\tstream\nops\tmetrics,stream\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(("gate",), "already"), (("a b",), "not `NAME"), (("x", "--scopes", "root"), "no such scope")],
+)
+def test_what_cannot_be_added_changes_nothing(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    file = tmp_path / "keys.txt"
+    run("add", "gate", "--file", str(file))
+    before = file.read_text()
+    with pytest.raises(CommandError, match=says):
+        run("add", *arguments, "--file", str(file))
+    assert file.read_text() == before
