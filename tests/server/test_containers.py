@@ -39,6 +39,7 @@ STREAMS = {
     "webm-av1": Made("webm", "webm", *AV1, {}),
     "matroska": Made("webm", "matroska", "libx264", NO_DELAY, {}),
 }
+INDEX_BEHIND = Made("mp4", "mp4", "libx264", B_FRAMES, {})
 ALL = pytest.mark.parametrize("made", STREAMS.values(), ids=STREAMS)
 CONTAINERS = pytest.mark.parametrize("container", ["mpegts", "mp4", "webm"])
 
@@ -110,10 +111,28 @@ def test_a_stream_that_is_cut_off_gives_what_came(made: Made) -> None:
     assert numbers == sorted(numbers)
 
 
-def test_an_mp4_file_with_its_index_behind_is_refused_with_advice() -> None:
-    behind = encode(moving(30), "mp4", B_FRAMES)[0]
-    with pytest.raises(BadVideoError, match="index must come first"):
+@pytest.mark.parametrize("size", [5, 1316, 1_000_000])
+def test_an_mp4_file_with_its_index_behind_is_kept_until_it_is_whole(size: int) -> None:
+    behind = INDEX_BEHIND.stream()
+    assert behind.index(b"mdat") < behind.index(b"moov")
+    decoder = ContainerDecoder("mp4", LIMIT)
+    assert list(decode(decoder, pieces(behind, size))) == []
+    assert [grey(p) for p in decoder.finish()] == list(range(30))
+    decoder.close()
+    assert no_thread_is_left()
+
+
+def test_such_a_file_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = INDEX_BEHIND.stream()
+    monkeypatch.setattr(containers, "MAX_FILE", len(behind) - 1)
+    with pytest.raises(BadVideoError, match="faststart"):
         decode_all(ContainerDecoder("mp4", LIMIT), pieces(behind, 1316))
+
+
+def test_such_a_file_without_its_end_is_refused() -> None:
+    behind = INDEX_BEHIND.stream()
+    with pytest.raises(BadVideoError, match="not an MP4"):
+        decode_all(ContainerDecoder("mp4", LIMIT), [behind[: behind.index(b"moov") - 4]])
 
 
 def test_a_container_without_video_is_refused() -> None:
@@ -123,16 +142,11 @@ def test_a_container_without_video_is_refused() -> None:
 
 def test_endless_bytes_without_a_picture_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "MAX_SILENCE", 50_000)
-    free = (1 << 30).to_bytes(4) + b"free"  # an MP4 box of a gigabyte
-    decoder = ContainerDecoder("mp4", LIMIT)
+    decoder = ContainerDecoder("mpegts", LIMIT)
     with pytest.raises(BadVideoError, match="without a picture"):
-        list(decode(decoder, [mp4_start() + free, *[bytes(1000)] * 100]))
+        list(decode(decoder, [b"\x47\x1f\xff\x10" + bytes(184)] * 1000))  # null packets
     decoder.close()
     assert no_thread_is_left()
-
-
-def mp4_start() -> bytes:
-    return (16).to_bytes(4) + b"ftypisom" + bytes(4)
 
 
 def sound() -> bytes:

@@ -1,16 +1,16 @@
 """Video in containers to pictures by PyAV (FFmpeg): MPEG transport streams, fragmented MP4 and WebM, while they arrive.
 
 The delay is what the container asks for: an MPEG-TS unit ends only where the next begins, an MP4 fragment comes as a
-whole.
+whole. An MP4 file whose index is behind its content, as most programs write them, is kept until it is whole.
 """
 
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from queue import SimpleQueue
-from typing import Final
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Final
 
 import av
 from av.error import FFmpegError
@@ -21,19 +21,16 @@ from keywarp.server.pictures import Damage, Picture
 from keywarp.server.screen import Screen
 
 MAX_SILENCE: Final = 64 * 2**20  # bytes without a picture
+MAX_FILE: Final = 2 * 2**30  # bytes of an MP4 that can't be read before it is whole
+_IN_MEMORY: Final = 16 * 2**20  # bytes of it; the rest is kept on disk
+_MAX_START: Final = 2**20  # bytes before an MP4's index or content
 _PROBE: Final = {"probesize": str(2**20), "analyzeduration": "1000000", "fpsprobesize": "0"}  # bytes, microseconds
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
-    name: str  # for people
-    hint: str = ""  # what else may be wrong where it can't be read
-
-
-_FORMATS: Final[Mapping[Container, _Format]] = {
-    "mpegts": _Format("an MPEG transport stream"),
-    "mp4": _Format("an MP4 stream", " (its index must come first: ffmpeg -movflags frag_keyframe+empty_moov)"),
-    "webm": _Format("a WebM stream"),
+_NAMES: Final[Mapping[Container, str]] = {
+    "mpegts": "an MPEG transport stream",
+    "mp4": "an MP4 stream",
+    "webm": "a WebM stream",
 }
 
 
@@ -61,11 +58,12 @@ class _Demuxer(threading.Thread):
     def __init__(self, container: Container, max_pixels: int) -> None:
         super().__init__(name="keywarp-demuxer", daemon=True)
         self._container = container
-        self._format = _FORMATS[container]
+        self._name = _NAMES[container]
         self.turns: SimpleQueue[memoryview | _Turn] = SimpleQueue()
         self.events: SimpleQueue[Picture | Damage | _Turn | Exception] = SimpleQueue()
         self._screen = Screen(max_pixels)
         self._payload = memoryview(b"")
+        self.keeps = False  # what comes, until it is whole
         self._ended = False
         self._stopped = False
 
@@ -74,7 +72,7 @@ class _Demuxer(threading.Thread):
         try:
             self._demux()
         except FFmpegError as error:
-            self.events.put(BadVideoError(f"not {self._format.name}: {error.strerror}{self._format.hint}"))
+            self.events.put(BadVideoError(f"not {self._name}: {error.strerror}"))
         except Exception as error:  # noqa: BLE001 - raised again by the decoder
             self.events.put(error)
         else:
@@ -89,10 +87,22 @@ class _Demuxer(threading.Thread):
         return bytes(piece)
 
     def _demux(self) -> None:
-        with av.open(self, "r", format=self._container, options=_PROBE | self._screen.options) as container:
+        with SpooledTemporaryFile(_IN_MEMORY) as file:
+            if self._container == "mp4" and self._index_is_behind():
+                self._keep(file)
+                self._decode(file)
+            else:
+                self._decode(self)
+        if not self._ended:
+            raise BadVideoError(f"{self._name} that broke off")
+        if not self._stopped:
+            self._screen.check_used()
+
+    def _decode(self, file: Any) -> None:
+        with av.open(file, "r", format=self._container, options=_PROBE | self._screen.options) as container:
             stream = next((s for s in container.streams.video if s.codec_context), None)
             if stream is None:
-                raise BadVideoError(f"{self._format.name} without video of a known codec")
+                raise BadVideoError(f"{self._name} without video of a known codec")
             self._screen.check_size(stream.codec_context)  # which the container tells; not all decoders do
             self._screen.configure(stream.codec_context)
             for packet in container.demux(stream):
@@ -106,10 +116,36 @@ class _Demuxer(threading.Thread):
                 for frame in frames:
                     self._hand_over(self._screen.picture(frame, None, frame.time, started))
                     started = time.perf_counter()
-        if not self._ended:
-            raise BadVideoError(f"{self._format.name} that broke off")
-        if not self._stopped:
-            self._screen.check_used()
+
+    def _index_is_behind(self) -> bool:
+        """Whether an MP4's content comes before its index (ISO 14496-12: boxes of size, type, content)."""
+        head, box = b"", 0
+        try:
+            while box < _MAX_START:
+                while len(head) < box + 8:
+                    if not (piece := self.read(_MAX_START)):
+                        return False
+                    head += piece
+                size, kind = int.from_bytes(head[box : box + 4]), head[box + 4 : box + 8]
+                if kind in (b"moov", b"mdat") or size < 8:
+                    return kind == b"mdat"
+                box += size
+            return False
+        finally:
+            self._payload = memoryview(head + self._payload)  # to be read again
+
+    def _keep(self, file: IO[bytes]) -> None:
+        """Write all that comes to a file."""
+        self.keeps = True
+        while piece := self.read(_IN_MEMORY):
+            file.write(piece)
+            if file.tell() > MAX_FILE:
+                raise BadVideoError(
+                    f"an MP4 of more than {MAX_FILE} bytes must have its index in front "
+                    "(ffmpeg -c copy -movflags faststart)"
+                )
+        self.keeps = False
+        file.seek(0)
 
     def _hand_over(self, event: Picture | Damage) -> None:
         if not self._stopped:
@@ -152,7 +188,7 @@ class ContainerDecoder:
         for event in self._run(payload):
             self._silence = 0
             yield event
-        if self._silence > MAX_SILENCE:
+        if self._silence > MAX_SILENCE and not self._demuxer.keeps:
             raise BadVideoError(f"{self._silence} bytes of video without a picture")
 
     def finish(self) -> Iterator[Picture | Damage]:

@@ -185,8 +185,7 @@ class Hello(StreamOptions):
 
     `codec` says what the payloads are. `image`: each a whole JPEG, PNG or WebP. `h264`, `hevc`: each one access unit in
     Annex-B format, or with `framing="chunks"` any piece of such a byte stream. `vp8`, `vp9`, `av1`: each one packet, as
-    encoders give and WebM holds them. `mpegts`, `mp4`, `webm`: any piece of such a container, which needs its index in
-    front (fragmented MP4).
+    encoders give and WebM holds them. `mpegts`, `mp4`, `webm`: any piece of such a container.
     """
 
     type: Literal["hello"] = "hello"
