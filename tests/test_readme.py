@@ -1,8 +1,10 @@
 """The Python in README and docs runs as it stands, against a real server and a real video."""
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 
+from keywarp.client import open_source
 from keywarp.engines import Engine, StreamSession, load_bundle
 from keywarp.engines.detection import DenseDetector
 from keywarp.engines.manifest import DenseDetection
@@ -59,6 +63,23 @@ def command(arguments: list[str | Path], folder: Path) -> str:
     return done.stdout
 
 
+def test_tritons_client_runs(server: Server, tmp_path: Path) -> None:
+    [code] = blocks("docs/open-inference.md")
+    names = write_images(tmp_path)
+    lines = run(code.replace("127.0.0.1:8080", server.url.removeprefix("http://")), tmp_path, *names).splitlines()
+    assert [line.split()[:2] for line in lines] == [["0.jpg", "key"], ["1.jpg", "propagated"], ["2.jpg", "propagated"]]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_uploads_a_video(server: Server, tmp_path: Path) -> None:
+    line = next(line for line in "".join(blocks("docs/protocol.md", "")).splitlines() if "-T street.mp4" in line)
+    (tmp_path / "street.mp4").symlink_to(street_video())
+    arguments = shlex.split(line.replace("localhost:8080", server.url))
+    *results, done = map(json.loads, command([*arguments], tmp_path).splitlines())
+    assert [result["frame"] for result in results] == list(range(250))
+    assert done == {"type": "done", "frames": 250, "key_frames": 25, "errors": 0, "dropped": 0}
+
+
 @pytest.mark.parametrize(("number", "first"), [(0, "0 key 0 "), (1, "0 key 0 ")], ids=["client", "engine"])
 def test_the_readmes_code_runs(server: Server, tmp_path: Path, number: int, first: str) -> None:
     lines = run(blocks("README.md")[number].replace("http://127.0.0.1:8080", server.url), tmp_path).splitlines()
@@ -68,15 +89,17 @@ def test_the_readmes_code_runs(server: Server, tmp_path: Path, number: int, firs
     assert lines[10].startswith("10 key 0 ")
 
 
-def test_the_protocols_plain_client_runs(server: Server, tmp_path: Path) -> None:
-    import simplejpeg
-
-    from keywarp.client import open_source
-
+def write_images(folder: Path, count: int = 3) -> list[str]:
+    """The video's first frames as files; returns their names."""
     names = []
-    for index, frame in zip(range(3), open_source(street_video()), strict=False):
+    for index, frame in zip(range(count), open_source(street_video()), strict=False):
         names.append(f"{index}.jpg")
-        (tmp_path / names[-1]).write_bytes(simplejpeg.encode_jpeg(frame.image))
+        (folder / names[-1]).write_bytes(simplejpeg.encode_jpeg(frame.image))
+    return names
+
+
+def test_the_protocols_plain_client_runs(server: Server, tmp_path: Path) -> None:
+    names = write_images(tmp_path)
     url = server.url.replace("http", "ws") + "/v1/streams/plain/ws"
     lines = run(blocks("docs/protocol.md")[0], tmp_path, url, *names).splitlines()
     assert lines[0].startswith("street [")

@@ -156,7 +156,7 @@ class AccessMiddleware:
 
 async def _refuse(error: ServerError, scope: Connection, receive: Receive, send: Send) -> None:
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
-    response = problem_response(error.problem, headers)
+    response = problem_response(error.problem, scope["path"], headers)
     if scope["type"] == "websocket":
         websocket = WebSocket(scope, receive, send)
         await websocket.send_denial_response(response)

@@ -6,8 +6,9 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from keywarp.server import problems, rest
+from keywarp.server import open_inference, problems, rest
 from keywarp.server.access import Access, AccessMiddleware
+from keywarp.server.sequences import Sequences
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
 
@@ -31,7 +32,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Keywarp", version=version("keywarp"), lifespan=lifespan)
     app.state.service = service
+    app.state.sequences = Sequences(service)
     app.include_router(rest.router)
+    app.include_router(open_inference.router)
     problems.install(app)
     if settings.keys:
         app.add_middleware(AccessMiddleware, access=Access.read(settings.keys), metrics=service.metrics)

@@ -1,18 +1,39 @@
 """The Prometheus metrics: base units, our own registry, no stream id as a label."""
 
+import time
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from keywarp.protocol import Result
+from keywarp.engines import FrameResult
+from keywarp.protocol import Timings
 
 # Seconds: from a propagated frame's post-processing to a key frame on a slow CPU.
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
+@dataclass
+class Totals:
+    """What one model has done."""
+
+    frames: int = 0  # with a result
+    errors: int = 0  # frames without
+    last: float = 0.0  # when the last result was given; seconds since 1970
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # by stage
+
+    def add(self, timings: Timings) -> None:
+        """Count one result."""
+        self.frames += 1
+        self.last = time.time()
+        for stage, seconds in timings:
+            self.seconds[stage] += seconds
+
+
 class Metrics:
-    """All that `/metrics` shows."""
+    """All that `/metrics` shows; and the same in sum by model, as `totals`."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -23,6 +44,7 @@ class Metrics:
             streams: The number of open streams, asked for when scraped.
             queue_depth: The number of frames that wait for the device or run on it, likewise.
         """
+        self.totals: defaultdict[str, Totals] = defaultdict(Totals)
         self._registry = CollectorRegistry()
         self._frames = Counter(
             "keywarp_frames_total", "Frames with a result.", ("model", "kind"), registry=self._registry
@@ -54,17 +76,19 @@ class Metrics:
             "keywarp_queue_depth", "Frames that wait for the device or run on it.", registry=self._registry
         ).set_function(queue_depth)
 
-    def frame(self, model: str, result: Result) -> None:
+    def frame(self, model: str, found: FrameResult, timings: Timings) -> None:
         """Count one result."""
-        self._frames.labels(model, result.kind).inc()
-        if result.reason:
-            self._key_frames.labels(model, result.reason).inc()
-        for stage, seconds in result.timings:
+        self._frames.labels(model, found.kind.value).inc()
+        if found.reason:
+            self._key_frames.labels(model, found.reason.value).inc()
+        for stage, seconds in timings:
             self._stages.labels(stage).observe(seconds)
+        self.totals[model].add(timings)
 
-    def error(self, reason: str) -> None:
+    def error(self, model: str, reason: str) -> None:
         """Count one frame answered with an error."""
         self._errors.labels(reason).inc()
+        self.totals[model].errors += 1
 
     def dropped(self, reason: str) -> None:
         """Count one frame that was left out."""

@@ -1,5 +1,6 @@
 """Every error over HTTP as RFC 9457 problem details."""
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -19,12 +20,15 @@ MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER = {HTTPStatus.TOO_MANY_REQUESTS: "5", HTTPStatus.SERVICE_UNAVAILABLE: "5"}  # seconds
 
 
-def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    """One problem as a response."""
+def problem_response(problem: Problem, path: str, headers: dict[str, str] | None = None) -> Response:
+    """One problem as a response to a request for a path; clients of `/v2` look for a member `error`."""
     headers = dict(headers or {})
     if seconds := _RETRY_AFTER.get(HTTPStatus(problem.status)):
         headers.setdefault("Retry-After", seconds)
-    return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
+    content = problem.model_dump()
+    if path.startswith("/v2"):
+        content["error"] = problem.detail or problem.title
+    return Response(json.dumps(content), problem.status, headers, MEDIA_TYPE)
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -41,24 +45,24 @@ def install(app: FastAPI) -> None:
     app.add_middleware(_FaultMiddleware)
 
 
-async def _server_error(_: Request, error: Exception) -> Response:
+async def _server_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServerError)
-    return problem_response(error.problem)
+    return problem_response(error.problem, request.url.path)
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     detail = "" if error.detail == status.phrase else error.detail
     headers = dict(error.headers) if error.headers else None
-    return problem_response(Problem(title=status.phrase, status=status, detail=detail), headers)
+    return problem_response(Problem(title=status.phrase, status=status, detail=detail), request.url.path, headers)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    return problem_response(Problem(title=status.phrase, status=status, detail=detail[:500]))
+    return problem_response(Problem(title=status.phrase, status=status, detail=detail[:500]), request.url.path)
 
 
 class _FaultMiddleware:
@@ -88,5 +92,5 @@ class _FaultMiddleware:
             if started:
                 raise
             log.exception("%s %r failed", scope["method"], scope["path"][:200])
-            response = problem_response(InternalError("the server failed: its log says more").problem)
+            response = problem_response(InternalError("the server failed: its log says more").problem, scope["path"])
             await response(scope, receive, send)

@@ -11,8 +11,9 @@ from starlette.requests import HTTPConnection
 
 from keywarp.protocol import SUBPROTOCOL, CreateStream, FrameHeader, ModelInfo, Result, StreamInfo
 from keywarp.protocol.messages import StreamId
+from keywarp.server.bodies import read_body, refuse_length
 from keywarp.server.conversation import Conversation
-from keywarp.server.errors import BadMessageError, FrameRefusedError, ServerError, TooLargeError
+from keywarp.server.errors import BadMessageError, FrameRefusedError, ServerError
 from keywarp.server.images import decode_image
 from keywarp.server.models import describe
 from keywarp.server.pictures import Picture
@@ -124,7 +125,7 @@ async def process_frame(
     """Process one JPEG, PNG or WebP image as the stream's next frame."""
     service.refuse_if_draining()
     stream = service.streams[stream_id]
-    body = await _body(request, service.settings.max_message_bytes)
+    body = await read_body(request, service.settings.max_message_bytes)
     async with stream.single_frame():
         with service.conversation():
             started = time.perf_counter()
@@ -163,7 +164,7 @@ async def process_frame(
 async def process_video(options: Annotated[VideoOptions, Query()], request: Request, service: Serving) -> VideoResponse:
     """Process a video while it is being uploaded, as a stream of its own. Read the results while you send."""
     codec = codec_of(options, request.headers.get("content-type", ""))
-    _refuse_length(request, service.settings.max_video_bytes)
+    refuse_length(request, service.settings.max_video_bytes)
     return VideoResponse(request, service, service.create_stream(options, None), codec)
 
 
@@ -179,24 +180,7 @@ async def converse(websocket: WebSocket, stream_id: str, service: Serving) -> No
             raise BadMessageError(f"not a stream id: {error.errors()[0]['msg']}") from error
         service.refuse_if_draining()
     except ServerError as error:
-        await websocket.send_denial_response(problem_response(error.problem))
+        await websocket.send_denial_response(problem_response(error.problem, websocket.url.path))
         return
     await websocket.accept(SUBPROTOCOL)
     await Conversation(websocket, service).run(stream_id)
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Read a body, but no more of it than allowed."""
-    _refuse_length(request, limit)
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise TooLargeError(limit)
-    return bytes(body)
-
-
-def _refuse_length(request: Request, limit: int) -> None:
-    """Refuse a body that says itself that it is too large."""
-    if (length := request.headers.get("content-length", "0")).isdecimal() and int(length) > limit:
-        raise TooLargeError(limit)

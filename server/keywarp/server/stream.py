@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from keywarp.engines import Engine, Executed, Executor, FrameKind, StreamSession
-from keywarp.protocol import Mode, Result, StreamInfo
+from keywarp.engines import Engine, Executed, Executor, FrameKind, FrameResult, StreamSession
+from keywarp.protocol import Mode, Result, StreamInfo, Timings
 from keywarp.server.errors import (
     FrameFailedError,
     ServerError,
@@ -169,8 +169,8 @@ class Stream:
         pending.done.add_done_callback(lambda _: self._finished(pending))
         return pending
 
-    async def result(self, pending: Pending) -> Result:
-        """Wait for a frame's result and put it into its wire form.
+    async def outcome(self, pending: Pending) -> Executed:
+        """Wait for a frame's result; whoever delivers it says so by `count`.
 
         Raises:
             FrameFailedError: The engine failed on it.
@@ -184,7 +184,11 @@ class Stream:
             failure = FrameFailedError(f"frame {pending.index} could not be processed")
             self._count_error(failure)
             raise failure from error
-        executed, picture = pending.done.result(), pending.picture
+        return pending.done.result()
+
+    async def result(self, pending: Pending) -> Result:
+        """Wait for a frame's result and put it into its wire form; raises as `outcome`."""
+        executed, picture = await self.outcome(pending), pending.picture
         encode = partial(
             encode_result,
             executed.result,
@@ -196,10 +200,14 @@ class Stream:
             timestamp=picture.timestamp,
         )
         result = await asyncio.get_running_loop().run_in_executor(self._workshop.pool, encode)
-        self._frames += 1
-        self._key_frames += executed.result.kind is FrameKind.KEY
-        self._workshop.metrics.frame(self.engine.bundle.name, result)
+        self.count(executed.result, result.timings)
         return result
+
+    def count(self, found: FrameResult, timings: Timings) -> None:
+        """Count a frame whose result is delivered."""
+        self._frames += 1
+        self._key_frames += found.kind is FrameKind.KEY
+        self._workshop.metrics.frame(self.engine.bundle.name, found, timings)
 
     async def watch(self) -> None:
         """Wait until it is closed.
@@ -250,4 +258,4 @@ class Stream:
     def _count_error(self, error: ServerError) -> None:
         self._touched = time.monotonic()
         self._errors += 1
-        self._workshop.metrics.error(error.reason)
+        self._workshop.metrics.error(self.engine.bundle.name, error.reason)
