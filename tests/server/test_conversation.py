@@ -433,6 +433,17 @@ def test_deleting_a_stream_closes_its_connection(server: Running) -> None:
         assert talk.closed() == CloseCode.STREAM_GONE
 
 
+def test_deleting_a_stream_in_a_hurry_closes_its_connection(server: Running) -> None:
+    for _ in range(5):
+        with server.connect("doomed", Hello(mode="latest")) as talk:
+            for _ in range(8):
+                talk.frame(jpeg())
+            talk.result()
+            server.http.delete("/v1/streams/doomed")
+            assert talk.closed() == CloseCode.STREAM_GONE
+    eventually(lambda: not server.tasks())
+
+
 def test_deleting_a_stream_drops_what_is_queued(start: Starter) -> None:
     server = start()
     release = server.hold_device()

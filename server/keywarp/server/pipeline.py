@@ -147,16 +147,19 @@ class Pipeline:
     async def _submit_latest(self, latest: "_Latest") -> None:
         """Submit whenever the frame before is done."""
         item: _Item | _Old | None = None
-        while item is not _Token.END and not isinstance(item, ServerError):
-            skipped = 0
-            for item, waited in await latest.take():
-                if isinstance(item, _Old):
-                    skipped += 1
-                    index = self._stream.drop(NEWER)
-                    await self._outbox.put(Dropped(frame=index, id=item.id, reason=NEWER))
-                else:
-                    await self._submit(item, waited, skipped)
-            await self._stream.settle()
+        try:
+            while item is not _Token.END and not isinstance(item, ServerError):
+                skipped = 0
+                for item, waited in await latest.take():
+                    if isinstance(item, _Old):
+                        skipped += 1
+                        index = self._stream.drop(NEWER)
+                        await self._outbox.put(Dropped(frame=index, id=item.id, reason=NEWER))
+                    else:
+                        await self._submit(item, waited, skipped)
+                await self._stream.settle()
+        except ServerError as error:  # the stream is gone
+            await self._outbox.put(error)
 
     async def _answer(self, pending: Pending) -> Result | Error:
         try:
