@@ -6,7 +6,7 @@ import simplejpeg
 
 from keywarp.client import FrameResult, ProtocolError, SourceError
 from keywarp.client.images import decode_labels, encode_jpeg
-from keywarp.protocol import Detection, Segmentation
+from keywarp.protocol import Detection, Region, RunLengths, Segmentation
 from tests.client.media import picture, result, segmentation
 
 PERSON = Detection(class_id=1, name="person", confidence=0.9, xyxy=(1.25, 2.0, 30.5, 47.1))
@@ -74,6 +74,13 @@ def test_supervision_takes_detections_as_they_are(objects: tuple[Detection, ...]
     taken = supervision.Detections(**vars(found))
     assert len(taken) == len(found) == len(objects)
     np.testing.assert_array_equal(taken.class_id, found.class_id)
+
+
+@pytest.mark.parametrize("counts", [(), (12, 1), (-1, 13), (11,)])
+def test_run_lengths_of_another_size_are_refused(counts: tuple[int, ...]) -> None:
+    region = Region(class_id=1, name="person", area=0.5, rle=RunLengths(size=(3, 4), counts=counts))
+    with pytest.raises(ProtocolError, match="4x3"):
+        decode_labels(Segmentation(width=4, height=3, regions=(region,)))
 
 
 @pytest.mark.parametrize("png", ["", "!", b64encode(b"not a PNG").decode()])

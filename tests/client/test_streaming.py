@@ -329,7 +329,7 @@ def test_other_codecs_are_sent_as_they_are(twin: Twin, tmp_path: Path, codec: Co
 
 
 def test_a_result_left_out_does_not_shift_the_images_of_those_after_it(tmp_path: Path) -> None:
-    plan = StreamPlan(None, None, None, None, None, "h264", 2, 90, "skip", decode=True, stream_id=None)
+    plan = StreamPlan(None, None, None, None, None, None, None, "h264", 2, 90, "skip", decode=True, stream_id=None)
     feed = Feed(write_video(tmp_path / "video.mp4"), plan)
     for frame in (0, 3, 4, 19):
         image = feed.with_image(FrameResult(result(frame))).image

@@ -385,7 +385,8 @@ def test_a_connection_attaches_to_a_stream_that_exists_and_leaves_it(server: Run
 
 
 @pytest.mark.parametrize(
-    "hello", [Hello(model="other"), Hello(interval=5), Hello(schedule="adaptive"), Hello(mode="latest")]
+    "hello",
+    [Hello(model="other"), Hello(interval=5), Hello(schedule="adaptive"), Hello(mode="latest"), Hello(masks="rle")],
 )
 def test_a_stream_that_exists_keeps_its_settings(server: Running, hello: Hello) -> None:
     server.http.post("/v1/streams", json={"id": "kept"})
@@ -496,6 +497,17 @@ def test_a_client_that_vanishes_frees_everything(server: Running, hello: Hello, 
         eventually(lambda: server.service.streams.get("ghost") is None)
         eventually(lambda: not server.tasks())
         eventually(lambda: not server.threads())
+
+
+def test_masks_come_as_they_are_asked_for(server: Running) -> None:
+    with server.connect("rle", Hello(masks="rle", resolution="frame")) as talk:
+        talk.frame(jpeg(GREEN))
+        segmentation = talk.result().segmentation
+        assert segmentation
+        assert (segmentation.width, segmentation.height, segmentation.labels_png) == (128, 64, None)
+        [region] = segmentation.regions
+        assert region.rle
+        assert region.rle.counts == (0, 128 * 64)
 
 
 def test_png_and_webp(server: Running) -> None:

@@ -1,14 +1,17 @@
 import base64
 import io
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from keywarp.client import FrameResult as Received
+from keywarp.client.images import decode_labels
 from keywarp.engines.manifest import ClassInfo
 from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, Output, Segmentation
-from keywarp.protocol import Result
+from keywarp.protocol import Masks, Resolution, Result
 from keywarp.server.results import encode_detections, encode_result, encode_segmentation
 
 CLASSES = [ClassInfo(id=i, name=name, color=(i, i, i)) for i, name in enumerate(("ground", "person", "car"))]
@@ -30,11 +33,46 @@ def test_the_png_holds_the_label_map_and_regions_the_areas() -> None:
     labels = np.zeros((4, 10), np.uint8)
     labels[1, 2:6] = 2
     found = encode_segmentation(labels, CLASSES)
+    assert found.labels_png
     image = Image.open(io.BytesIO(base64.b64decode(found.labels_png)))
     assert image.mode == "L"
     assert np.array_equal(np.asarray(image), labels)
     assert (found.width, found.height) == (10, 4)
     assert [(r.class_id, r.name, r.area) for r in found.regions] == [(2, "car", 0.1)]
+
+
+def test_masks_may_be_run_lengths() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (5, 7)).astype(np.uint8)
+    found = encode_segmentation(labels, CLASSES, "rle")
+    assert found.labels_png is None
+    for region in found.regions:
+        assert region.rle
+        assert (region.rle.size, sum(region.rle.counts)) == ((5, 7), 35)
+        assert sum(region.rle.counts[1::2]) == round(35 * region.area)
+    np.testing.assert_array_equal(decode_labels(found), labels)
+
+
+def test_masks_may_be_left_out() -> None:
+    found = encode_segmentation(LABELS, CLASSES, "none")
+    assert found.labels_png is None
+    assert [(r.name, r.area, r.rle) for r in found.regions] == [("car", 0.75, None)]
+    with pytest.raises(ValueError, match="none were asked for"):
+        decode_labels(found)
+
+
+@pytest.mark.parametrize("masks", ["png", "rle"])
+def test_masks_may_have_the_frames_resolution(masks: Masks) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (5, 7)).astype(np.uint8)
+    found = FrameResult(3, FrameKind.KEY, 0, 48, 64, Segmentation(labels), inference=0.02, postprocess=0.001)
+    at = {
+        resolution: Received(
+            encode_result(found, CLASSES, stream="s", decode=0, queue=0, masks=masks, resolution=resolution)
+        )
+        for resolution in get_args(Resolution)
+    }
+    assert at["model"].labels.shape == (5, 7)
+    assert at["frame"].labels.shape == (48, 64)
+    np.testing.assert_array_equal(at["frame"].labels, at["model"].frame_labels)
 
 
 def test_objects_keep_their_order_and_are_named_and_rounded() -> None:

@@ -234,6 +234,10 @@ def _refuse_if_different(stream: Stream, hello: Hello) -> None:
         raise BadMessageError(f"stream {stream.id!r} runs model {model!r}, not {hello.model[:64]!r}")
     if hello.mode not in (None, stream.mode):
         raise BadMessageError(f"stream {stream.id!r} has the mode `{stream.mode}`, not `{hello.mode}`")
+    if hello.masks not in (None, stream.masks) or hello.resolution not in (None, stream.resolution):
+        raise BadMessageError(
+            f"stream {stream.id!r} has masks `{stream.masks}` at the resolution `{stream.resolution}`, not others"
+        )
     pacing = stream.pacing
     if hello.interval not in (None, pacing.interval):
         raise BadMessageError(f"stream {stream.id!r} has key interval {pacing.interval}, not {hello.interval}")

@@ -84,7 +84,7 @@ class Service:
         self.refuse_if_draining()
         engine = self.models[options.model]
         pacing = settle(options, self.settings.schedule, engine.bundle.manifest.key_interval)
-        return self.streams.create(id_, engine, pacing, options.mode or "lossless", self._workshop)
+        return self.streams.create(id_, engine, pacing, options, self._workshop)
 
     async def step(self, items: Iterator[_Item]) -> _Item | None:
         """Run an iterator up to its next item on a thread of the pool.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from keywarp.engines import Engine, Executed, Executor, FrameKind, FrameResult, StreamSession
-from keywarp.protocol import Mode, Result, StreamInfo, Timings
+from keywarp.protocol import Masks, Mode, Resolution, Result, StreamInfo, StreamOptions, Timings
 from keywarp.server.errors import (
     FrameFailedError,
     ServerError,
@@ -49,11 +49,13 @@ class Pending:
 class Stream:
     """One stream. Frames enter by `submit` (or `skip`) in order, and each one's result is fetched by `result`."""
 
-    def __init__(self, id_: str, engine: Engine, pacing: Pacing, mode: Mode, workshop: Workshop) -> None:
+    def __init__(self, id_: str, engine: Engine, pacing: Pacing, options: StreamOptions, workshop: Workshop) -> None:
         self.id = id_
         self.engine = engine
         self.pacing = pacing
-        self.mode = mode
+        self.mode: Mode = options.mode or "lossless"
+        self.masks: Masks = options.masks or "png"
+        self.resolution: Resolution = options.resolution or "model"
         self.turn = asyncio.Lock()  # for those who feed single frames
         self.gone = asyncio.Event()
         self.gone_because = ""
@@ -198,6 +200,8 @@ class Stream:
             queue=pending.waited + executed.queued,
             id=picture.id,
             timestamp=picture.timestamp,
+            masks=self.masks,
+            resolution=self.resolution,
         )
         result = await asyncio.get_running_loop().run_in_executor(self._workshop.pool, encode)
         self.count(executed.result, result.timings)

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 
 from keywarp.engines import Engine
-from keywarp.protocol import Mode
+from keywarp.protocol import StreamOptions
 from keywarp.server.errors import StreamConflictError, TooManyStreamsError, UnknownStreamError
 from keywarp.server.pacing import Pacing
 from keywarp.server.stream import Stream, Workshop
@@ -49,14 +49,16 @@ class Streams:
         """The stream of this id, if there is one."""
         return self._streams.get(id_)
 
-    def create(self, id_: str | None, engine: Engine, pacing: Pacing, mode: Mode, workshop: Workshop) -> Stream:
+    def create(
+        self, id_: str | None, engine: Engine, pacing: Pacing, options: StreamOptions, workshop: Workshop
+    ) -> Stream:
         """Add a stream.
 
         Args:
             id_: None: a random one.
             engine: Of the stream's model.
             pacing: How its key frames are placed.
-            mode: What becomes of frames that wait.
+            options: What was asked for.
             workshop: Where its frames are processed.
 
         Raises:
@@ -68,7 +70,7 @@ class Streams:
             raise StreamConflictError(f"there is already a stream {id_!r}")
         if len(self._streams) >= self._limit:
             raise TooManyStreamsError(f"the server has its {self._limit} streams: delete one, or try again later")
-        stream = Stream(id_, engine, pacing, mode, workshop)
+        stream = Stream(id_, engine, pacing, options, workshop)
         self._streams[id_] = stream
         return stream
 

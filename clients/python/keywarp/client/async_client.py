@@ -16,7 +16,7 @@ from keywarp.client.frames import Source
 from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
-from keywarp.protocol import ClientId, Codec, CreateStream, Mode, ModelInfo, Schedule, StreamInfo
+from keywarp.protocol import ClientId, Codec, CreateStream, Masks, Mode, ModelInfo, Resolution, Schedule, StreamInfo
 
 T = TypeVar("T")
 
@@ -145,6 +145,8 @@ class AsyncClient:
         schedule: Schedule | None = None,
         max_interval: int | None = None,
         mode: Mode | None = None,
+        masks: Masks | None = None,
+        resolution: Resolution | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -164,6 +166,8 @@ class AsyncClient:
             schedule: `fixed` or `adaptive`.
             max_interval: Frames.
             mode: `lossless` or `latest`; None is `lossless`.
+            masks: `png`, `rle` or `none`; None is `png`.
+            resolution: Of masks, `model` or `frame`; None is `model`.
             codec: `image`, or how a file is sent as it is.
             in_flight: Frames.
             quality: Of the JPEGs, 1 to 100.
@@ -176,6 +180,8 @@ class AsyncClient:
             interval=interval,
             schedule=schedule,
             max_interval=max_interval,
+            masks=masks,
+            resolution=resolution,
             mode=mode,
             codec=codec,
             in_flight=in_flight,

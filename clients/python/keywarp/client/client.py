@@ -15,7 +15,7 @@ from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
 from keywarp.client.streaming import ResultStream
-from keywarp.protocol import ClientId, Codec, CreateStream, Mode, ModelInfo, Schedule, StreamInfo
+from keywarp.protocol import ClientId, Codec, CreateStream, Masks, Mode, ModelInfo, Resolution, Schedule, StreamInfo
 
 T = TypeVar("T")
 
@@ -144,6 +144,8 @@ class Client:
         schedule: Schedule | None = None,
         max_interval: int | None = None,
         mode: Mode | None = None,
+        masks: Masks | None = None,
+        resolution: Resolution | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -167,6 +169,9 @@ class Client:
             mode: `lossless`: all frames have their turn. `latest`: a frame that waits for the device is dropped when a
                 newer one comes (`ResultStream.dropped` counts); for live sources, whose frames are then sent as they
                 come. None is `lossless`.
+            masks: How segmentations come: `png`, `rle` (COCO's, in `result.result.segmentation.regions`) or `none`
+                (areas only); `FrameResult.labels` reads either. None is `png`.
+            resolution: Of masks: `model`, or `frame`, which is larger. None is `model`.
             codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets,
                 `mpegts`, `mp4` and `webm` such a file, as they are: nothing is decoded or compressed again.
             in_flight: Frames that may wait for their results at a time (codec `image`; with the others the server's
@@ -187,6 +192,8 @@ class Client:
             interval=interval,
             schedule=schedule,
             max_interval=max_interval,
+            masks=masks,
+            resolution=resolution,
             mode=mode,
             codec=codec,
             in_flight=in_flight,

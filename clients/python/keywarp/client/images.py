@@ -44,11 +44,14 @@ def check_image(image: NDArray[np.uint8]) -> None:
 
 
 def decode_labels(segmentation: Segmentation) -> NDArray[np.uint8]:
-    """Read a label map: uint8 (h, w) class ids at the model's resolution.
+    """Read a label map: uint8 (h, w) class ids, at the resolution that was asked for.
 
     Raises:
-        ProtocolError: It isn't an 8-bit grey PNG of the size that the message says.
+        ProtocolError: It isn't an 8-bit grey PNG of the size that the message says, or RLE of that size.
+        ValueError: No masks were asked for.
     """
+    if segmentation.labels_png is None:
+        return _from_runs(segmentation)
     try:
         with Image.open(BytesIO(b64decode(segmentation.labels_png, validate=True)), formats=["PNG"]) as png:
             if png.mode not in ("L", "P") or png.size != (segmentation.width, segmentation.height):
@@ -59,3 +62,17 @@ def decode_labels(segmentation: Segmentation) -> NDArray[np.uint8]:
             return np.array(png, dtype=np.uint8)
     except (ValueError, OSError) as error:
         raise ProtocolError(f"the label map can't be decoded: {error}") from error
+
+
+def _from_runs(segmentation: Segmentation) -> NDArray[np.uint8]:
+    size = segmentation.height, segmentation.width
+    labels = np.zeros(size, np.uint8)
+    for region in segmentation.regions:
+        if region.rle is None:
+            raise ValueError("this result has no masks: none were asked for")
+        counts = region.rle.counts
+        if region.rle.size != size or min(counts, default=0) < 0 or sum(counts) != labels.size:
+            raise ProtocolError(f"the mask of {region.name} isn't of {size[1]}x{size[0]} pixels")
+        inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+        labels[inside.reshape(size, order="F")] = region.class_id
+    return labels

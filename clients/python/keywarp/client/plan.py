@@ -14,7 +14,7 @@ from keywarp.client.payloads import ImagePayloads, Payload, Payloads, open_paylo
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike, open_source
 from keywarp.client.videos import VideoSource
-from keywarp.protocol import Codec, Hello, Mode, Schedule
+from keywarp.protocol import Codec, Hello, Masks, Mode, Resolution, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +31,8 @@ class StreamPlan:
     schedule: Schedule | None
     max_interval: int | None
     mode: Mode | None
+    masks: Masks | None
+    resolution: Resolution | None
     codec: Codec
     in_flight: int
     quality: int
@@ -46,6 +48,8 @@ class StreamPlan:
             schedule=self.schedule,
             max_interval=self.max_interval,
             mode=self.mode,
+            masks=self.masks,
+            resolution=self.resolution,
             codec=self.codec,
         )
 

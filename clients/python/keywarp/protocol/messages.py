@@ -34,6 +34,8 @@ Codec = Literal["image", PacketCodec, Container]
 NO_CHUNKS: frozenset[Codec] = frozenset({"image", "vp8", "vp9", "av1"})  # nothing in a byte stream tells where they end
 Schedule = Literal["fixed", "adaptive"]
 Mode = Literal["lossless", "latest"]
+Masks = Literal["png", "rle", "none"]
+Resolution = Literal["model", "frame"]
 
 
 class Message(BaseModel):
@@ -112,20 +114,28 @@ class Timings(Message):
     postprocess: float
 
 
+class RunLengths(Message):
+    """A mask as COCO's uncompressed RLE: pixels outside and inside in turns, down the columns, from outside."""
+
+    size: tuple[int, int]  # height, width
+    counts: tuple[int, ...]
+
+
 class Region(Message):
     """The share of the frame that one class covers; background (class 0) is left out."""
 
     class_id: int
     name: str
     area: float  # 0..1 of the frame
+    rle: RunLengths | None = None  # its pixels, where masks are asked for in this form
 
 
 class Segmentation(Message):
-    """A label map at the model's resolution: an 8-bit grey PNG (base64) whose pixels are class ids."""
+    """A label map: an 8-bit grey PNG (base64) whose pixels are class ids; or RLE by region; or neither, if so asked."""
 
     width: int
     height: int
-    labels_png: str
+    labels_png: str | None = None
     regions: tuple[Region, ...]
 
 
@@ -171,6 +181,8 @@ class StreamOptions(Request):
     interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # None: the model's default
     schedule: Schedule | None = None  # `adaptive`: interval is the mean; None: the server's default
     max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # `adaptive` only; None: 3 x interval
+    masks: Masks | None = None  # how segmentations are told; None: as PNG
+    resolution: Resolution | None = None  # of masks; None: the model's
     mode: Mode | None = None  # `latest`: the newest frame takes the place of those that wait; None: all have their turn
 
 
