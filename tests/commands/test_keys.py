@@ -27,6 +27,15 @@ def test_a_key_is_shown_once_and_its_hash_kept(tmp_path: Path) -> None:
     assert run("list", "--file", str(file)) == "gate\tstream\nops\tmetrics,stream\n"
 
 
+def test_a_key_is_added_behind_a_line_that_has_no_end(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    first = run("add", "first", "--file", str(file)).strip()
+    file.write_text(file.read_text().rstrip("\n"))
+    second = run("add", "second", "--file", str(file)).strip()
+    access = Access.read(file)
+    assert [access.check(secret, "stream").name for secret in (first, second)] == ["first", "second"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [(("gate",), "already"), (("a b",), "not `NAME"), (("x", "--scopes", "root"), "no such scope")],

@@ -25,7 +25,7 @@ def add(
 
     Example: keywarp keys add gate-1 --file keys.txt && keywarp serve --keys keys.txt
     """
-    from keywarp.server.access import new_key, read_keys
+    from keywarp.server.access import add_key, new_key, read_keys
     from keywarp.server.errors import KeyFileError
 
     try:
@@ -33,8 +33,7 @@ def add(
         if name in [key.name for key in known]:
             raise KeyFileError(f"{file} has a key named {name} already: remove its line first")
         secret, key = new_key(name, scopes)
-        with file.open("a", encoding="utf-8") as opened:
-            opened.write(f"{key}\n")
+        add_key(file, key)
     except (KeyFileError, OSError) as error:
         raise CommandError(str(error)) from error
     typer.echo(secret)

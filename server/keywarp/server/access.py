@@ -88,6 +88,18 @@ def read_keys(file: Path) -> list[Key]:
     return [*keys.values()]
 
 
+def add_key(file: Path, key: Key) -> None:
+    """Append a key to a file, which is made where there is none.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    with file.open("a+b") as lines:
+        lines.seek(max(lines.tell() - 1, 0))
+        ended = lines.read() in (b"", b"\n")  # not every editor ends the last line
+        lines.write(f"{'' if ended else chr(10)}{key}\n".encode())
+
+
 def parse_key(line: str) -> Key:
     """Read one line.
 
