@@ -1,4 +1,5 @@
 import json
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,22 @@ def test_a_broken_off_run_leaves_valid_parts(
     with open_source(tmp_path / "v.mp4.part") as source:
         assert len(list(source)) == 5
     assert "r.ndjson.part" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file can grow beyond 64 KiB: as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_file_that_cannot_grow_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"r\.ndjson' can't be written: File too large"):
+        run(some(2000), json=tmp_path / "r.ndjson", coco=tmp_path / "coco.json")
+    assert not (tmp_path / "r.ndjson").exists()
 
 
 def test_an_older_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:

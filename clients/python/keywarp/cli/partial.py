@@ -18,12 +18,11 @@ def partial(path: Path) -> Iterator[Path]:
         CommandError: The file can't be written.
     """
     part = path.with_name(path.name + ".part")
-    try:
+    with writing(path):
         part.write_bytes(b"")
-    except OSError as error:
-        raise CommandError(f"{str(path)!r} can't be written: {error.strerror}") from error
     try:
-        yield part
+        with writing(path):
+            yield part
     except BaseException:
         if part.stat().st_size:
             print(f"keywarp: what was done so far is in {part}", file=sys.stderr)
@@ -31,3 +30,16 @@ def partial(path: Path) -> Iterator[Path]:
             part.unlink()
         raise
     part.replace(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Blame a file for what the system says against the block, such as that the disk is full.
+
+    Raises:
+        CommandError: It says something.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{str(path)!r} can't be written: {error.strerror or error}") from error

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.partial import partial
+from keywarp.cli.partial import partial, writing
 from keywarp.cli.summary import Latency, Summary, covered
 from keywarp.client.drawing import Annotator
 from keywarp.client.errors import DrawingError
@@ -59,18 +59,21 @@ def record(
     """
     stopwatch = _Stopwatch(title)
     with ExitStack() as opened:
-        sinks = [opened.enter_context(_bar(title, total))]
+        advance = opened.enter_context(_bar(title, total))
+        sinks: dict[Path, Sink] = {}
         if json is not None:
-            sinks.append(opened.enter_context(_lines(json)))
+            sinks[json] = opened.enter_context(_lines(json))
         if coco is not None:
-            sinks.append(opened.enter_context(_coco(coco, classes)))
+            sinks[coco] = opened.enter_context(_coco(coco, classes))
         if mot is not None:
-            sinks.append(opened.enter_context(_boxes(mot)))
+            sinks[mot] = opened.enter_context(_boxes(mot))
         if out is not None:
-            sinks.append(opened.enter_context(_film(out, classes, fps)))
+            sinks[out] = opened.enter_context(_film(out, classes, fps))
         for result in stopwatch.timed(results):
-            for sink in sinks:
-                sink(result)
+            for path, sink in sinks.items():
+                with writing(path):
+                    sink(result)
+            advance(result)
         summary = stopwatch.summary()
         if not summary.frames:
             raise CommandError("no frame came through")
