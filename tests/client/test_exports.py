@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from keywarp.client import FrameResult
-from keywarp.client.exports import CocoWriter, run_lengths, to_mot
+from keywarp.client.exports import CocoWriter, to_mot
 from keywarp.protocol import Detection
 from tests.client.media import CLASSES, result
 
@@ -66,14 +66,6 @@ def test_objects_as_coco() -> None:
         }
     ]
     assert detected(PERSON).to_coco(image_id=99)[0]["image_id"] == 99
-
-
-@pytest.mark.parametrize(
-    ("mask", "lengths"),
-    [([[0, 1], [0, 1]], [2, 2]), ([[1, 0], [1, 1]], [0, 2, 1, 1]), ([[1]], [0, 1]), ([[0, 0]], [2])],
-)
-def test_run_lengths(mask: list[list[int]], lengths: list[int]) -> None:
-    assert run_lengths(np.array(mask, bool)) == lengths
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, of numpy

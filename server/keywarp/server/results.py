@@ -18,9 +18,9 @@ from keywarp.protocol import (
     Region,
     Resolution,
     Result,
-    RunLengths,
     Segmentation,
     Timings,
+    run_lengths,
 )
 
 BACKGROUND = 0
@@ -112,7 +112,7 @@ def encode_segmentation(labels: NDArray[np.uint8], classes: Sequence[ClassInfo],
             class_id=c.id,
             name=c.name,
             area=float(shares[c.id]),
-            rle=encode_mask(labels == c.id) if masks == "rle" else None,
+            rle=run_lengths(labels == c.id) if masks == "rle" else None,
         )
         for c in classes
         if c.id != BACKGROUND and shares[c.id]
@@ -122,15 +122,6 @@ def encode_segmentation(labels: NDArray[np.uint8], classes: Sequence[ClassInfo],
         _, png = cv2.imencode(".png", labels, _PNG)
         labels_png = base64.b64encode(png.tobytes()).decode("ascii")
     return Segmentation(width=width, height=height, labels_png=labels_png, regions=regions)
-
-
-def encode_mask(mask: NDArray[np.bool_]) -> RunLengths:
-    """Encode (h, w) pixels as COCO's uncompressed RLE."""
-    pixels = mask.ravel(order="F")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    counts = np.diff(changes, prepend=0, append=pixels.size).tolist()
-    height, width = mask.shape
-    return RunLengths(size=(height, width), counts=(0, *counts) if pixels[0] else tuple(counts))
 
 
 def encode_detections(found: Detections, classes: Sequence[ClassInfo]) -> tuple[Detection, ...]:

@@ -8,10 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keywarp.client.errors import DrawingError
-from keywarp.protocol import ClassInfo
+from keywarp.protocol import ClassInfo, run_lengths
 
 if TYPE_CHECKING:
     import supervision
@@ -87,18 +86,10 @@ def to_coco(result: "FrameResult", image_id: int | None = None) -> list[dict[str
                     "bbox": _bbox((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)),
                     "area": int(mask.sum()),
                     "iscrowd": 1,  # all objects of the class together
-                    "segmentation": {"size": [*mask.shape], "counts": run_lengths(mask)},
+                    "segmentation": run_lengths(mask).model_dump(mode="json"),
                 }
             )
     return found
-
-
-def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
-    """COCO's uncompressed RLE: pixels outside and inside in turns, down the columns, from outside."""
-    pixels = mask.ravel(order="F")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    lengths: list[int] = np.diff([0, *changes.tolist(), pixels.size]).tolist()
-    return [0, *lengths] if pixels[0] else lengths
 
 
 class CocoWriter:

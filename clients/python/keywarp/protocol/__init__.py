@@ -2,6 +2,7 @@
 
 from keywarp.protocol.closing import CloseCode
 from keywarp.protocol.framing import FrameHeader, FramingError, pack, unpack
+from keywarp.protocol.masks import run_lengths
 from keywarp.protocol.messages import (
     KEY_SUBPROTOCOL,
     MAX_INTERVAL,
@@ -76,5 +77,6 @@ __all__ = [
     "StreamOptions",
     "Timings",
     "pack",
+    "run_lengths",
     "unpack",
 ]
