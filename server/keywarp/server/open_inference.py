@@ -15,13 +15,13 @@ from typing import Annotated, Any, Final
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
-from starlette.requests import HTTPConnection
 
 from keywarp.engines import Detections, Engine, FrameResult
 from keywarp.engines.errors import FrameError
 from keywarp.engines.preparation import check_frame
 from keywarp.protocol import Timings
 from keywarp.server.bodies import read_body
+from keywarp.server.dependencies import NOT_FOUND, UNAVAILABLE, Serving, Turns
 from keywarp.server.errors import (
     BadMessageError,
     FrameRefusedError,
@@ -32,7 +32,7 @@ from keywarp.server.errors import (
 from keywarp.server.images import decode_image
 from keywarp.server.pictures import Picture
 from keywarp.server.problems import documented
-from keywarp.server.sequences import Sequences, Turn
+from keywarp.server.sequences import Turn
 from keywarp.server.service import Service
 from keywarp.server.tensors import format_response, parse_request, wanted_outputs
 
@@ -48,19 +48,6 @@ OUTPUTS: Final = {
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
 
-def _service(connection: HTTPConnection) -> Service:
-    service: Service = connection.app.state.service
-    return service
-
-
-def _sequences(connection: HTTPConnection) -> Sequences:
-    sequences: Sequences = connection.app.state.sequences
-    return sequences
-
-
-Serving = Annotated[Service, Depends(_service)]
-UNAVAILABLE = documented(HTTPStatus.SERVICE_UNAVAILABLE)
-NOT_FOUND = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 REFUSED = documented(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.GONE,
@@ -169,9 +156,7 @@ async def model_statistics(engine: Model, service: Serving) -> dict[str, Any]:
 
 @router.post("/models/{name}/infer", responses=NOT_FOUND | REFUSED)
 @router.post("/models/{name}/versions/{model_version}/infer", responses=NOT_FOUND | REFUSED)
-async def infer(
-    engine: Model, request: Request, service: Serving, sequences: Annotated[Sequences, Depends(_sequences)]
-) -> Response:
+async def infer(engine: Model, request: Request, service: Serving, sequences: Turns) -> Response:
     """Process one frame: `image`, a JPEG, PNG or WebP, or `frame`, its pixels, RGB (H, W, 3).
 
     Parameters `sequence_id`, `sequence_start` and `sequence_end` make it a stream's; `interval`, `schedule` and

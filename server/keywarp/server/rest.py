@@ -5,35 +5,25 @@ import time
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response, WebSocket
+from fastapi import APIRouter, Path, Query, Request, Response, WebSocket
 from pydantic import TypeAdapter, ValidationError
-from starlette.requests import HTTPConnection
 
 from keywarp.protocol import SUBPROTOCOL, CreateStream, FrameHeader, ModelInfo, Result, StreamInfo
 from keywarp.protocol.messages import StreamId
 from keywarp.server.bodies import read_body, refuse_length
 from keywarp.server.conversation import Conversation
+from keywarp.server.dependencies import NOT_FOUND, UNAVAILABLE, Serving
 from keywarp.server.errors import BadMessageError, FrameRefusedError, ServerError
 from keywarp.server.images import decode_image
 from keywarp.server.models import describe
 from keywarp.server.pictures import Picture
 from keywarp.server.problems import documented, problem_response
-from keywarp.server.service import Service
 from keywarp.server.uploads import MEDIA_TYPES, NDJSON, VideoOptions, VideoResponse, codec_of
 
 router = APIRouter()
 _stream_id = TypeAdapter[str](StreamId)
-
-
-def _service(connection: HTTPConnection) -> Service:
-    service: Service = connection.app.state.service
-    return service
-
-
-Serving = Annotated[Service, Depends(_service)]
 Id = Annotated[StreamId, Path(description="The stream's id.")]
 
-NOT_FOUND = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 REFUSED = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 BAD_VIDEO = documented(HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 BAD_FRAME = documented(
@@ -49,7 +39,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INTERNAL_SERVER_ERROR))
+@router.get("/readyz", responses=UNAVAILABLE | documented(HTTPStatus.INTERNAL_SERVER_ERROR))
 async def readyz(service: Serving) -> dict[str, str]:
     """Whether streams can be created: the models are loaded and warm, and the server doesn't stop."""
     service.refuse_if_draining()
@@ -66,7 +56,7 @@ async def metrics(service: Serving) -> Response:
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-@router.get("/v1/models", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+@router.get("/v1/models", responses=UNAVAILABLE)
 async def list_models(service: Serving) -> list[ModelInfo]:
     """The loaded models."""
     return [describe(engine) for engine in service.models]
