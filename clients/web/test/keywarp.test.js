@@ -1,0 +1,196 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { ApiError, Client, ConnectError, StreamError, containerOf, lines, pack, parts } from "../keywarp.js";
+
+const READY = { type: "ready", stream: "door", model: { name: "street" }, credit: 2, max_message_bytes: 1 << 20 };
+
+/** The server's side of a conversation, as a script. */
+class Socket {
+  /** @type {Socket} */ static last;
+  /** @type {any[]} */ sent = [];
+  /** @type {any} */ onopen;
+  /** @type {any} */ onmessage;
+  /** @type {any} */ onclose;
+
+  /** @param {URL} url @param {string[]} protocols */
+  constructor(url, protocols) {
+    this.url = url.href;
+    this.protocols = protocols;
+    Socket.last = this;
+    queueMicrotask(() => this.onopen());
+  }
+
+  /** @param {string | Uint8Array} message */
+  send(message) {
+    this.sent.push(typeof message === "string" ? JSON.parse(message) : message);
+    if (this.sent.length === 1) this.say(READY);
+  }
+
+  /** @param {object} message */
+  say(message) {
+    this.onmessage({ data: JSON.stringify(message) });
+  }
+
+  close(code = 1000, reason = "") {
+    this.onclose({ code, reason });
+  }
+}
+
+const client = (/** @type {object} */ options = {}) =>
+  new Client("http://localhost:8080", { WebSocket: /** @type {any} */ (Socket), ...options });
+
+/** @param {object} more */
+const result = (more) => ({ type: "result", stream: "door", frame: 0, kind: "key", key_age: 0, ...more });
+
+/** @param {string[]} texts */
+const body = (...texts) =>
+  new ReadableStream({
+    start(controller) {
+      for (const text of texts) controller.enqueue(new TextEncoder().encode(text));
+      controller.close();
+    },
+  });
+
+const soon = () => new Promise((resolve) => setTimeout(resolve, 5));
+
+test("a message is the header's length, the header and the payload", () => {
+  const message = pack({ id: "ä", timestamp: 1.5 }, new Uint8Array([7, 8]));
+  const length = new DataView(message.buffer).getUint32(0, true);
+  assert.deepEqual(JSON.parse(new TextDecoder().decode(message.subarray(4, 4 + length))), { id: "ä", timestamp: 1.5 });
+  assert.deepEqual([...message.subarray(4 + length)], [7, 8]);
+});
+
+test("hello is said first, with the key as a subprotocol", async () => {
+  const conversation = await client({ apiKey: "kw_1" }).connect({ stream: "door", model: "street", codec: "h264" });
+  assert.equal(Socket.last.url, "ws://localhost:8080/v1/streams/door/ws");
+  assert.deepEqual(Socket.last.protocols, ["keywarp.v1", "keywarp.key.kw_1"]);
+  assert.deepEqual(Socket.last.sent, [{ type: "hello", model: "street", codec: "h264" }]);
+  assert.equal(conversation.ready.model.name, "street");
+});
+
+test("no more is sent than there is credit for, and in order", async () => {
+  const conversation = await client().connect();
+  assert.equal(conversation.room, 2);
+  const sending = [1, 2, 3, 4].map((n) => conversation.send(new Blob([new Uint8Array([n])])));
+  await soon();
+  assert.equal(Socket.last.sent.length, 1 + 2);
+  assert.equal(conversation.room, 0);
+  Socket.last.say({ type: "credit", credit: 3 });
+  await soon();
+  assert.equal(Socket.last.sent.length, 1 + 3);
+  Socket.last.say(result({ credit: 4 }));
+  await Promise.all(sending);
+  assert.deepEqual(Socket.last.sent.slice(1).map((message) => message.at(-1)), [1, 2, 3, 4]);
+});
+
+test("answers come in order, and the loop ends with the conversation", async () => {
+  const conversation = await client().connect();
+  /** @type {string[]} */ const answers = [];
+  const reading = (async () => {
+    for await (const answer of conversation) answers.push(answer.type);
+  })();
+  Socket.last.say(result({}));
+  Socket.last.say({ type: "dropped", frame: 1, reason: "newer" });
+  await soon();
+  Socket.last.say({ type: "error", fatal: false, frame: 2, problem: { title: "Unprocessable", status: 422 } });
+  const done = conversation.end();
+  assert.deepEqual(Socket.last.sent.at(-1), { type: "end" });
+  Socket.last.say({ type: "done", frames: 1, key_frames: 1, errors: 1, dropped: 1 });
+  Socket.last.close(1000);
+  await reading;
+  assert.deepEqual(answers, ["result", "dropped", "error"]);
+  assert.equal((await done)?.frames, 1);
+});
+
+test("a close code is an error with the server's words, for reader, sender and end", async () => {
+  const conversation = await client().connect();
+  const blocked = Promise.allSettled([1, 2, 3].map(() => conversation.send(new Uint8Array(1))));
+  await soon();
+  Socket.last.say({ type: "error", fatal: true, problem: { title: "Gone", status: 410, detail: "it was deleted" } });
+  Socket.last.close(4410, "gone");
+  /** @param {unknown} error */
+  const gone = (error) => error instanceof StreamError && error.code === 4410 && error.message === "it was deleted";
+  await assert.rejects(async () => {
+    for await (const _ of conversation);
+  }, gone);
+  await assert.rejects(conversation.end(), gone);
+  assert.deepEqual((await blocked).map((one) => one.status), ["fulfilled", "fulfilled", "rejected"]);
+  await assert.rejects(conversation.send(new Uint8Array(1)), gone);
+});
+
+test("a refused hello is told by connect", async () => {
+  class Refusing extends Socket {
+    send() {
+      this.say({ type: "error", fatal: true, problem: { title: "Not Found", status: 404, detail: "no model 'x'" } });
+      this.close(4404);
+    }
+  }
+  await assert.rejects(client({ WebSocket: Refusing }).connect({ model: "x" }), /no model 'x'/);
+});
+
+test("a refused handshake is explained by REST", async () => {
+  class Closed extends Socket {
+    send() {
+      this.close(1006);
+    }
+  }
+  const refused = async () =>
+    new Response(JSON.stringify({ title: "Unauthorized", status: 401, detail: "this server wants an API key" }), {
+      status: 401,
+    });
+  await assert.rejects(
+    client({ WebSocket: Closed, fetch: refused }).connect(),
+    (error) => error instanceof ApiError && error.status === 401,
+  );
+  const nobody = () => Promise.reject(new TypeError("fetch failed"));
+  await assert.rejects(client({ WebSocket: Closed, fetch: nobody }).connect(), ConnectError);
+});
+
+test("requests bear the key, and problems have their delay", async () => {
+  /** @type {any[]} */ const requests = [];
+  const full = async (/** @type {any} */ url, /** @type {any} */ init) => {
+    requests.push([String(url), init.method, init.headers.get("Authorization"), init.body]);
+    const problem = JSON.stringify({ title: "Too Many Requests", status: 429, detail: "the server has its 64 streams" });
+    return new Response(problem, { status: 429, headers: { "Retry-After": "5" } });
+  };
+  await assert.rejects(
+    client({ apiKey: "kw_1", fetch: full }).createStream({ source: "rtsp://camera/1" }),
+    (error) => error instanceof ApiError && error.retryAfter === 5 && /64 streams/.test(error.message),
+  );
+  const sent = '{"source":"rtsp://camera/1"}';
+  assert.deepEqual(requests, [["http://localhost:8080/v1/streams", "POST", "Bearer kw_1", sent]]);
+});
+
+test("an answer that isn't Keywarp's is told by its status", async () => {
+  const proxy = async () => new Response("<h1>Bad Gateway</h1>", { status: 502, statusText: "Bad Gateway" });
+  await assert.rejects(client({ fetch: proxy }).models(), /Bad Gateway/);
+});
+
+test("lines are found wherever the pieces are cut", async () => {
+  const found = [];
+  for await (const line of lines(body('{"a"', ':1}\n{"b":2', "}\n", "\n", '{"c":3}'))) found.push(line);
+  assert.deepEqual(found, ['{"a":1}', '{"b":2}', '{"c":3}']);
+});
+
+test("parts of a multipart body are found wherever the pieces are cut", async () => {
+  const part = (/** @type {string} */ text) =>
+    `--frame\r\nContent-Type: image/jpeg\r\nContent-Length: ${text.length}\r\n\r\n${text}\r\n`;
+  const whole = part("one\r\n\r\n--frame") + part("") + part("three");
+  for (const size of [1, 7, 1000]) {
+    const pieces = whole.match(new RegExp(`[^]{1,${size}}`, "g")) ?? [];
+    const found = [];
+    for await (const blob of parts(body(...pieces))) {
+      assert.equal(blob.type, "image/jpeg");
+      found.push(await blob.text());
+    }
+    assert.deepEqual(found, ["one\r\n\r\n--frame", "", "three"]);
+  }
+});
+
+test("containers are told by name or type", () => {
+  const names = ["a.MP4", "b.mov", "c.mkv", "d.ts", "e.264", "f.hevc", "g.txt"];
+  const found = names.map((name) => containerOf({ name, type: "" }));
+  assert.deepEqual(found, ["mp4", "mp4", "webm", "mpegts", "h264", "hevc", null]);
+  assert.equal(containerOf({ name: "video", type: "video/webm" }), "webm");
+});
