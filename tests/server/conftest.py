@@ -148,11 +148,12 @@ class Running:
     def frame(self, stream: str, body: bytes | None = None, **query: str) -> httpx.Response:
         return self.http.post(f"/v1/streams/{stream}/frames", content=jpeg() if body is None else body, params=query)
 
-    def tasks(self) -> list[str]:
-        """Names of the coroutines that run for connections."""
+    def tasks(self, *kinds: str) -> list[str]:
+        """Names of the coroutines that run for connections, or of other kinds."""
+        kinds = kinds or ("Conversation", "VideoResponse", "Pipeline")
         assert self._loop is not None
         names = [str(task.get_coro()) for task in asyncio.all_tasks(self._loop)]
-        return [name for name in names if any(part in name for part in ("Conversation", "VideoResponse", "Pipeline"))]
+        return [name for name in names if any(kind in name for kind in kinds)]
 
     def threads(self) -> list[str]:
         return [thread.name for thread in threading.enumerate() if thread.name == "keywarp-demuxer"]

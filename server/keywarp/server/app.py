@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from keywarp.server import open_inference, problems, rest
+from keywarp.server import open_inference, problems, rest, watching
 from keywarp.server.access import Access, AccessMiddleware
 from keywarp.server.sequences import Sequences
 from keywarp.server.service import Service
@@ -34,6 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.state.sequences = Sequences(service)
     app.include_router(rest.router)
+    app.include_router(watching.router)
     app.include_router(open_inference.router)
     problems.install(app)
     if settings.keys:

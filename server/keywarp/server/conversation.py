@@ -29,6 +29,7 @@ from keywarp.protocol import (
     Ready,
     unpack,
 )
+from keywarp.server.audience import Answer
 from keywarp.server.decoders import open_decoder
 from keywarp.server.errors import (
     BadMessageError,
@@ -39,7 +40,7 @@ from keywarp.server.errors import (
     ServerError,
 )
 from keywarp.server.models import describe
-from keywarp.server.pipeline import Answer, Arrived, Pipeline
+from keywarp.server.pipeline import Arrived, Pipeline
 from keywarp.server.service import Service
 from keywarp.server.stream import Stream
 

@@ -177,7 +177,7 @@ async def infer(engine: Model, request: Request, service: Serving, sequences: Tu
             try:
                 pixels = await in_pool(_pixels, tensors, service.settings.max_pixels)
             except FrameRefusedError as error:
-                stream.skip(error)
+                stream.audience.tell(stream.skip(error, None))
                 raise
             picture = Picture(pixels, None, None, time.perf_counter() - started)
             pending = await stream.submit(picture)
@@ -192,6 +192,8 @@ async def infer(engine: Model, request: Request, service: Serving, sequences: Tu
                     postprocess=found.postprocess,
                 ),
             )
+            if stream.audience.listens:
+                stream.audience.tell(await stream.encode(pending, executed))
     parameters = {"kind": found.kind.value, "key_age": found.key_age, "frame": found.index}
     if turn.id is not None:
         parameters |= {"sequence_id": turn.id, "sequence_start": turn.start, "sequence_end": turn.end}

@@ -15,13 +15,13 @@ from enum import Enum, auto
 from typing import Final
 
 from keywarp.protocol import ClientId, Done, Dropped, Error, FrameHeader, Result
+from keywarp.server.audience import Answer
 from keywarp.server.errors import FrameRefusedError, ServerError
 from keywarp.server.pictures import Damage, Decoder, Picture
 from keywarp.server.service import Service
 from keywarp.server.stream import Pending, Stream
 
 NEWER: Final = "newer"  # why a frame was dropped
-Answer = Result | Error | Dropped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,9 +96,11 @@ class Pipeline:
                     yield await self._answer(item)
                 case Error():
                     self._errors += 1
+                    self._stream.audience.tell(item)
                     yield item
                 case Dropped():
                     self._dropped += 1
+                    self._stream.audience.tell(item)
                     yield item
                 case ServerError():
                     raise item
@@ -139,8 +141,7 @@ class Pipeline:
             case Picture():
                 await self._outbox.put(await self._stream.submit(item, waited, skipped))
             case Damage():
-                index = self._stream.skip(item.error)
-                await self._outbox.put(Error(problem=item.error.problem, fatal=False, frame=index, id=item.id))
+                await self._outbox.put(self._stream.skip(item.error, item.id))
             case _:
                 await self._outbox.put(item)
 
@@ -153,8 +154,7 @@ class Pipeline:
                 for item, waited in await latest.take():
                     if isinstance(item, _Old):
                         skipped += 1
-                        index = self._stream.drop(NEWER)
-                        await self._outbox.put(Dropped(frame=index, id=item.id, reason=NEWER))
+                        await self._outbox.put(self._stream.drop(NEWER, item.id))
                     else:
                         await self._submit(item, waited, skipped)
                 await self._stream.settle()

@@ -124,7 +124,7 @@ async def process_frame(
                     service.pool, decode_image, body, service.settings.max_pixels
                 )
             except FrameRefusedError as error:
-                stream.skip(error)
+                stream.audience.tell(stream.skip(error, header.id))
                 raise
             picture = Picture(pixels, header.id, header.timestamp, time.perf_counter() - started)
             return await stream.result(await stream.submit(picture))

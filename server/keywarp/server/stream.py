@@ -11,16 +11,24 @@ from dataclasses import dataclass
 from functools import partial
 
 from keywarp.engines import Engine, Executed, Executor, FrameKind, FrameResult, StreamSession
-from keywarp.protocol import Masks, Mode, Resolution, Result, StreamInfo, StreamOptions, Timings
-from keywarp.server.errors import (
-    FrameFailedError,
-    ServerError,
-    StreamConflictError,
-    StreamGoneError,
+from keywarp.protocol import (
+    ClientId,
+    Dropped,
+    Error,
+    Masks,
+    Mode,
+    Resolution,
+    Result,
+    StreamInfo,
+    StreamOptions,
+    Timings,
 )
+from keywarp.server.audience import Audience
+from keywarp.server.errors import FrameFailedError, FrameRefusedError, StreamConflictError, StreamGoneError
 from keywarp.server.metrics import Metrics
 from keywarp.server.pacing import Pacing
 from keywarp.server.pictures import Picture
+from keywarp.server.pulse import Heart
 from keywarp.server.results import encode_result
 
 log = logging.getLogger(__name__)
@@ -47,7 +55,10 @@ class Pending:
 
 
 class Stream:
-    """One stream. Frames enter by `submit` (or `skip`) in order, and each one's result is fetched by `result`."""
+    """One stream. Frames enter by `submit` (or `skip`) in order, and each one's result is fetched by `result`.
+
+    Its audience is told of results as they are fetched; of other answers by whoever feeds it, when it is their turn.
+    """
 
     def __init__(self, id_: str, engine: Engine, pacing: Pacing, options: StreamOptions, workshop: Workshop) -> None:
         self.id = id_
@@ -59,6 +70,8 @@ class Stream:
         self.turn = asyncio.Lock()  # for those who feed single frames
         self.gone = asyncio.Event()
         self.gone_because = ""
+        self.audience = Audience()
+        self._heart = Heart()
         self._workshop = workshop
         self._session = StreamSession(engine, pacing.open())
         self._connected = False
@@ -91,6 +104,8 @@ class Stream:
             key_frames=self._key_frames,
             errors=self._errors,
             dropped=self._dropped,
+            live=self._heart.pulse,
+            watchers=len(self.audience),
         )
 
     @asynccontextmanager
@@ -124,27 +139,26 @@ class Stream:
         async with self.turn:
             yield
 
-    def skip(self, error: ServerError) -> int:
+    def skip(self, error: FrameRefusedError, id_: ClientId | None) -> Error:
         """Count a frame that couldn't be decoded. It leaves a gap, so the next one becomes a key frame.
 
         Returns:
-            Its position in the stream.
+            Its answer.
         """
-        self._count_error(error)
         self._next += 1
-        return self._next - 1
+        return self._failed(error, self._next - 1, id_)
 
-    def drop(self, reason: str) -> int:
+    def drop(self, reason: str, id_: ClientId | None) -> Dropped:
         """Count a frame that is left out on purpose; the next that is submitted must be told of it.
 
         Returns:
-            Its position in the stream.
+            Its answer.
         """
         self._touched = time.monotonic()
         self._dropped += 1
         self._workshop.metrics.dropped(reason)
         self._next += 1
-        return self._next - 1
+        return Dropped(frame=self._next - 1, id=id_, reason=reason)
 
     async def submit(self, picture: Picture, waited: float = 0.0, skipped: int = 0) -> Pending:
         """Queue one frame for the device, after the engine was compiled for frames of its size.
@@ -172,7 +186,7 @@ class Stream:
         return pending
 
     async def outcome(self, pending: Pending) -> Executed:
-        """Wait for a frame's result; whoever delivers it says so by `count`.
+        """Wait for a frame's result; whoever delivers it says so by `count`. Those who look are shown it.
 
         Raises:
             FrameFailedError: The engine failed on it.
@@ -184,13 +198,23 @@ class Stream:
         if error := pending.done.exception():
             log.error("stream %s, frame %d: the engine failed", self.id, pending.index, exc_info=error)
             failure = FrameFailedError(f"frame {pending.index} could not be processed")
-            self._count_error(failure)
+            self.audience.tell(self._failed(failure, pending.index, pending.picture.id))
             raise failure from error
-        return pending.done.result()
+        executed = pending.done.result()
+        self.audience.show(pending.picture, executed.result)
+        return executed
 
     async def result(self, pending: Pending) -> Result:
         """Wait for a frame's result and put it into its wire form; raises as `outcome`."""
-        executed, picture = await self.outcome(pending), pending.picture
+        executed = await self.outcome(pending)
+        result = await self.encode(pending, executed)
+        self.count(executed.result, result.timings)
+        self.audience.tell(result)
+        return result
+
+    async def encode(self, pending: Pending, executed: Executed) -> Result:
+        """Put a frame's result into its wire form."""
+        picture = pending.picture
         encode = partial(
             encode_result,
             executed.result,
@@ -203,14 +227,13 @@ class Stream:
             masks=self.masks,
             resolution=self.resolution,
         )
-        result = await asyncio.get_running_loop().run_in_executor(self._workshop.pool, encode)
-        self.count(executed.result, result.timings)
-        return result
+        return await asyncio.get_running_loop().run_in_executor(self._workshop.pool, encode)
 
     def count(self, found: FrameResult, timings: Timings) -> None:
         """Count a frame whose result is delivered."""
         self._frames += 1
         self._key_frames += found.kind is FrameKind.KEY
+        self._heart.beat(timings, key=found.kind is FrameKind.KEY)
         self._workshop.metrics.frame(self.engine.bundle.name, found, timings)
 
     async def watch(self) -> None:
@@ -259,7 +282,8 @@ class Stream:
         for pending in self._pending:
             pending.job.cancel()
 
-    def _count_error(self, error: ServerError) -> None:
+    def _failed(self, error: FrameRefusedError, index: int, id_: ClientId | None) -> Error:
         self._touched = time.monotonic()
         self._errors += 1
         self._workshop.metrics.error(self.engine.bundle.name, error.reason)
+        return Error(problem=error.problem, fatal=False, frame=index, id=id_)

@@ -36,6 +36,8 @@ Schedule = Literal["fixed", "adaptive"]
 Mode = Literal["lossless", "latest"]
 Masks = Literal["png", "rle", "none"]
 Resolution = Literal["model", "frame"]
+# `open`: a client feeds it; all others: the server pulls it
+StreamState = Literal["open", "connecting", "running", "retrying", "paused", "ended", "failed"]
 
 
 class Message(BaseModel):
@@ -75,8 +77,17 @@ class ModelInfo(Message):
     motion: str = "network"  # where the motion between key frames comes from; "none": results are copied
 
 
+class Pulse(Message):
+    """How a stream does: the last 10 seconds. Figures of frames are left out where there were none."""
+
+    fps: float  # results per second
+    latency_p50: float | None = None  # seconds on the server, from a frame's arrival to its result: the median
+    latency_p95: float | None = None
+    key_share: float | None = None  # 0..1 of the frames
+
+
 class StreamInfo(Message):
-    """One stream: its settings and its count of frames so far."""
+    """One stream: its settings, its count of frames so far, how it does."""
 
     id: str
     model: str
@@ -91,6 +102,12 @@ class StreamInfo(Message):
     key_frames: int
     errors: int  # frames answered with an error
     dropped: int = 0  # frames left out
+    live: Pulse | None = None
+    watchers: int = 0  # of its results and its pictures
+    source: str | None = None  # pulled streams: from where, without credentials and query
+    state: str = "open"  # of `StreamState`
+    problem: str | None = None  # pulled streams: what went wrong last
+    reconnects: int = 0  # pulled streams: times that the source was opened again
 
 
 class Problem(Message):
@@ -259,6 +276,20 @@ class Dropped(Message):
     credit: int | None = None
 
 
+class Missed(Message):
+    """Answers that a watcher didn't get, since it was too slow."""
+
+    type: Literal["missed"] = "missed"
+    count: int
+
+
+class Gone(Message):
+    """The stream that was watched has ended."""
+
+    type: Literal["gone"] = "gone"
+    reason: str
+
+
 class Done(Message):
     """The answer to `end`, after the last result."""
 
@@ -270,6 +301,9 @@ class Done(Message):
 
 
 ClientMessage = TypeAdapter[Hello | End](Annotated[Hello | End, Field(discriminator="type")])
+WatchMessage = TypeAdapter[Result | Error | Dropped | Missed | Gone](
+    Annotated[Result | Error | Dropped | Missed | Gone, Field(discriminator="type")]
+)
 ServerMessage = TypeAdapter[Ready | Result | Credit | Error | Dropped | Done](
     Annotated[Ready | Result | Credit | Error | Dropped | Done, Field(discriminator="type")]
 )
