@@ -72,7 +72,8 @@ export interface StreamInfo {
   state: State;
   problem: string | null; // why it is retrying, ended or failed
   reconnects: number;
-  live: Live;
+  live: Live | null;
+  watchers: number; // of its results and its pictures
 }
 
 export interface Problem {

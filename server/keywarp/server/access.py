@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
 from keywarp.protocol import KEY_SUBPROTOCOL
+from keywarp.server import dashboard
 from keywarp.server.errors import ForbiddenError, KeyFileError, ServerError, UnauthorizedError
 from keywarp.server.metrics import Metrics
 from keywarp.server.problems import problem_response
@@ -30,7 +31,7 @@ from keywarp.server.problems import problem_response
 log = logging.getLogger(__name__)
 
 Scope = Literal["stream", "metrics"]  # models, streams, frames and videos; what Prometheus scrapes
-OPEN: Final = frozenset({"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 PREFIX: Final = "kw_"  # so that secret scanners find a key where it shouldn't be
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -155,7 +156,7 @@ class AccessMiddleware:
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN:
+        if scope["type"] in ("http", "websocket") and not _is_open(scope["path"]):
             try:
                 self._access.check(_secret(scope), "metrics" if scope["path"] == "/metrics" else "stream")
             except ServerError as error:
@@ -164,6 +165,10 @@ class AccessMiddleware:
                 await _refuse(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(dashboard.PREFIX)
 
 
 async def _refuse(error: ServerError, scope: Connection, receive: Receive, send: Send) -> None:

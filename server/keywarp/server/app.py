@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from keywarp.server import open_inference, problems, rest, watching
+from keywarp.server import dashboard, open_inference, problems, rest, watching
 from keywarp.server.access import Access, AccessMiddleware
 from keywarp.server.sequences import Sequences
 from keywarp.server.service import Service
@@ -36,6 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(rest.router)
     app.include_router(watching.router)
     app.include_router(open_inference.router)
+    app.include_router(dashboard.router)
     problems.install(app)
     if settings.keys:
         app.add_middleware(AccessMiddleware, access=Access.read(settings.keys), metrics=service.metrics)

@@ -1,0 +1,38 @@
+/** Figures as people read them. */
+
+export const NONE = "–";
+
+/** @param {number | null | undefined} value @param {number} digits */
+export const number = (value, digits = 0) =>
+  value == null ? NONE : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+
+/** @param {number | null | undefined} rate per second */
+export const rate = (rate) => number(rate, rate != null && rate < 99.95 ? 1 : 0);
+
+/** @param {number | null | undefined} seconds @returns {string} milliseconds, without the unit */
+export const milliseconds = (seconds) => number(seconds == null ? null : seconds * 1000, seconds && seconds < 0.01 ? 1 : 0);
+
+/** @param {number | null | undefined} share 0..1 @returns {string} without the unit */
+export const percent = (share) => number(share == null ? null : share * 100, share && share < 0.01 ? 1 : 0);
+
+/** @param {number} seconds */
+export function duration(seconds) {
+  const s = Math.floor(seconds);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+}
+
+/** @param {number} seconds @returns {string} like 1:05 */
+export const clock = (seconds) =>
+  `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+
+/** @param {number} bytes */
+export const megabytes = (bytes) => `${number(bytes / 1e6, bytes < 1e8 ? 1 : 0)} MB`;
+
+/** The value below which a share of the sorted values lies. @param {number[]} values @param {number} share */
+export function quantile(values, share) {
+  if (!values.length) return null;
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+}
