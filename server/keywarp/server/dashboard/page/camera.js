@@ -15,7 +15,7 @@ import { ConnectError, Feed, StreamError, chooseCodec, openCamera } from "./vend
 export function cameraView(signal) {
   const stage = new Stage("Your camera, with what was found on it");
   const insight = new Insight("Latency, there and back", signal);
-  const gauge = new Gauge("Latency", signal);
+  const gauge = new Gauge("Latency p50", signal);
   const options = new Options({ mode: "latest" });
   const device = select("camera-device", { "": "Default camera" });
   const codec = select("camera-codec", { "": "Automatic", h264: "H.264", image: "JPEG" });
@@ -80,11 +80,15 @@ export function cameraView(signal) {
     h(
       "div",
       { class: "view" },
-      h("section", { class: "card", "aria-label": "Picture" }, stage.element, h("div", { class: "under-stage" }, stage.legend, insight.timeline)),
+      h(
+        "div",
+        { class: "stack" },
+        h("section", { class: "card", "aria-label": "Picture" }, stage.element, h("div", { class: "under-stage" }, stage.legend, insight.timeline)),
+        gauge.element,
+        insight.charts,
+      ),
       form,
     ),
-    gauge.element,
-    insight.charts,
   );
 }
 

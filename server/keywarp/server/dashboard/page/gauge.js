@@ -1,7 +1,7 @@
 /** The figures of a stream that this page feeds itself. */
 
 import { h } from "./dom.js";
-import { NONE, milliseconds, number, percent, quantile, rate } from "./format.js";
+import { NONE, latency, number, percent, quantile, rate } from "./format.js";
 import { showFigure } from "./streams.js";
 
 /** @typedef {import("./vendor/messages.js").Answer} Answer */
@@ -36,12 +36,12 @@ export class Gauge {
   #dropped = 0;
   #errors = 0;
   #figures;
-  #latency;
+  #name;
 
-  /** @param {string} latency its name @param {AbortSignal} signal */
-  constructor(latency, signal) {
-    this.#latency = latency;
-    this.#figures = new Figures(["Frames/s", latency, "95 % below", "Key frames", "Results", "Dropped", "Errors"]);
+  /** @param {string} name of the latency @param {AbortSignal} signal */
+  constructor(name, signal) {
+    this.#name = name;
+    this.#figures = new Figures(["Frames/s", name, "Latency p95", "Key frames", "Results", "Dropped", "Errors"]);
     this.element = this.#figures.element;
     const timer = setInterval(() => this.#show(), 500);
     signal.addEventListener("abort", () => clearInterval(timer));
@@ -51,13 +51,13 @@ export class Gauge {
     return this.#results;
   }
 
-  /** @param {Answer} answer @param {number} latency seconds */
-  push(answer, latency) {
+  /** @param {Answer} answer @param {number} seconds from the frame to its answer */
+  push(answer, seconds) {
     if (answer.type === "dropped") this.#dropped += 1;
     else if (answer.type === "error") this.#errors += 1;
     else {
       this.#results += 1;
-      this.#recent.push({ time: performance.now() / 1000, latency, key: answer.kind === "key" });
+      this.#recent.push({ time: performance.now() / 1000, latency: seconds, key: answer.kind === "key" });
     }
   }
 
@@ -74,8 +74,8 @@ export class Gauge {
     const latencies = this.#recent.map(({ latency }) => latency);
     const keys = this.#recent.filter(({ key }) => key).length;
     this.#figures.show("Frames/s", this.#recent.length > 1 ? rate(this.#recent.length / Math.max(span, 0.1)) : NONE);
-    this.#figures.show(this.#latency, milliseconds(quantile(latencies, 0.5)), "ms");
-    this.#figures.show("95 % below", milliseconds(quantile(latencies, 0.95)), "ms");
+    this.#figures.show(this.#name, ...latency(quantile(latencies, 0.5)));
+    this.#figures.show("Latency p95", ...latency(quantile(latencies, 0.95)));
     this.#figures.show("Key frames", percent(this.#recent.length ? keys / this.#recent.length : null), "%");
     this.#figures.show("Results", number(this.#results));
     this.#figures.show("Dropped", number(this.#dropped));

@@ -2,7 +2,7 @@
 
 import { Chart, SPAN } from "./charts.js";
 import { h } from "./dom.js";
-import { milliseconds, quantile, rate } from "./format.js";
+import { latency, quantile, rate } from "./format.js";
 import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./vendor/messages.js").Answer} Answer */
@@ -29,20 +29,20 @@ export class Insight {
   charts;
 
   /**
-   * @param {string} latency what is measured
+   * @param {string} title of the latencies
    * @param {AbortSignal} signal
    */
-  constructor(latency, signal) {
+  constructor(title, signal) {
     this.#timeline = new Timeline(signal);
     this.timeline = this.#timeline.element;
     this.#latency = new Chart(
-      latency,
+      title,
       [
         { name: "key frames", color: "--key" },
         { name: "propagated", color: "--accent", fill: true },
-        { name: "95 % below", color: "--ink-2", dashed: true },
+        { name: "p95", color: "--ink-2", dashed: true },
       ],
-      (seconds) => (seconds === null ? "–" : `${milliseconds(seconds)} ms`),
+      (seconds) => latency(seconds).join(" "),
       signal,
     );
     this.#throughput = new Chart(
@@ -59,14 +59,14 @@ export class Insight {
     signal.addEventListener("abort", () => clearInterval(timer));
   }
 
-  /** @param {Answer} answer @param {number} [latency] seconds; default: the server's part */
-  push(answer, latency) {
+  /** @param {Answer} answer @param {number} [seconds] from the frame to its answer; default: the server's part */
+  push(answer, seconds) {
     const now = Math.floor(Date.now() / 1000);
     if (!this.#began) this.#began = now;
     let second = this.#seconds.get(now);
     if (!second) this.#seconds.set(now, (second = new Second()));
     if (answer.type !== "result") second.dropped += 1;
-    else (answer.kind === "key" ? second.keys : second.others).push(latency ?? serverLatency(answer));
+    else (answer.kind === "key" ? second.keys : second.others).push(seconds ?? serverLatency(answer));
     this.#timeline.push(answer);
   }
 

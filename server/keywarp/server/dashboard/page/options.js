@@ -29,19 +29,19 @@ export const select = (id, choices) =>
 /** The fields, and what was entered. */
 export class Options {
   #model = select("option-model", {});
-  #schedule = select("option-schedule", { "": "Server's choice", fixed: "Fixed", adaptive: "Adaptive" });
+  #schedule = select("option-schedule", { "": "Default", fixed: "Fixed", adaptive: "Adaptive" });
   #interval = h("input", { id: "option-interval", type: "number", min: 1, max: 1000, inputmode: "numeric" });
   #mode;
   /** @type {Model[]} */ #models = [];
 
   /** @param {{mode: "latest" | "lossless" | null}} options null: it can't be chosen */
   constructor({ mode }) {
-    this.#mode = mode && select("option-mode", { latest: "Latest frame wins", lossless: "Every frame" });
+    this.#mode = mode && select("option-mode", { latest: "Newest frame wins", lossless: "Every frame" });
     if (this.#mode && mode) this.#mode.value = mode;
     this.elements = [
       field("Model", this.#model),
       field("Key frames", this.#schedule),
-      field("Key interval", this.#interval, "Frames from one to the next"),
+      field("Key interval, frames", this.#interval),
       this.#mode && field("If the server is busy", this.#mode),
     ].filter((element) => element !== null);
     this.#model.addEventListener("change", () => this.#suggest());

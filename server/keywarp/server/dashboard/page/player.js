@@ -44,7 +44,8 @@ export class Player extends EventTarget {
   #complete = false;
   #wanted = true; // the user wants it to play
   #frame = new OffscreenCanvas(2, 2);
-  #drawn = 0;
+  #drawing = false;
+  /** @type {number | null} */ #next = null; // time of a frame that came while another was drawn
   #named = 0;
 
   /**
@@ -62,12 +63,14 @@ export class Player extends EventTarget {
     const frame = (/** @type {number} */ _, /** @type {VideoFrameCallbackMetadata} */ { mediaTime }) => {
       if (signal.aborted) return;
       void this.#draw(mediaTime);
-      this.#keepBehind(mediaTime);
+      this.#keepBehind();
       this.#changed();
       video.requestVideoFrameCallback(frame);
     };
     video.requestVideoFrameCallback(frame);
     video.addEventListener("ended", () => this.#changed(), { signal });
+    const timer = setInterval(() => this.#keepBehind(), 100); // a busy page isn't told of every frame
+    signal.addEventListener("abort", () => clearInterval(timer));
   }
 
   get playing() {
@@ -125,31 +128,37 @@ export class Player extends EventTarget {
     if (this.#complete || this.known > this.time + 0.1) this.#video.play().catch(() => {}); // the tab may forbid it
   }
 
-  /** @param {number} time */
-  #keepBehind(time) {
-    if (!this.#complete && !this.#video.paused && time > this.known - 0.1) this.#video.pause();
+  #keepBehind() {
+    if (!this.#complete && !this.#video.paused && this.time > this.known - 0.1) this.#video.pause();
   }
 
   /** @param {number} time of the frame that the video shows now, seconds */
   async #draw(time) {
-    const turn = ++this.#drawn;
-    const { videoWidth: width, videoHeight: height } = this.#video;
-    if (this.#frame.width !== width) this.#frame.width = width;
-    if (this.#frame.height !== height) this.#frame.height = height;
-    this.#frame.getContext("2d", { alpha: false })?.drawImage(this.#video, 0, 0);
-    const result = this.#at(time);
-    const found = result && (await this.#overlay.prepare(result));
-    if (turn !== this.#drawn) return; // the canvas holds a newer frame by now
-    this.#stage.note();
-    this.#stage.show(this.#frame, width, height, (pen) => found && this.#overlay.draw(pen, found));
-    if (result && performance.now() - this.#named > 400) {
-      this.#named = performance.now();
-      this.#stage.name(result, this.#classes);
+    this.#next = time;
+    if (this.#drawing) return;
+    this.#drawing = true;
+    while (this.#next !== null) {
+      const at = this.#next;
+      this.#next = null;
+      const { videoWidth: width, videoHeight: height } = this.#video;
+      if (this.#frame.width !== width) this.#frame.width = width;
+      if (this.#frame.height !== height) this.#frame.height = height;
+      this.#frame.getContext("2d", { alpha: false })?.drawImage(this.#video, 0, 0); // before it shows the next one
+      const result = this.#at(at);
+      const found = result && (await this.#overlay.prepare(result));
+      this.#stage.note();
+      this.#stage.show(this.#frame, width, height, (pen) => found && this.#overlay.draw(pen, found));
+      if (result && performance.now() - this.#named > 400) {
+        this.#named = performance.now();
+        this.#stage.name(result, this.#classes);
+      }
     }
+    this.#drawing = false;
   }
 
   /** @param {number} time seconds @returns {Result | null} of the frame shown then */
   #at(time) {
+    if (time > this.known + 0.2) return null;
     let [low, high] = [0, this.#results.length];
     while (low < high) {
       const middle = (low + high) >> 1;

@@ -30,7 +30,7 @@ export function openPull() {
     {},
     h("h2", { id: "pull-title" }, "Pull a URL"),
     field("Address", source, "rtsp, http or https: cameras, files, HLS, MJPEG. The server's operator decides which hosts are allowed."),
-    h("div", { class: "fields" }, field("Name, if you like", name), ...options.elements),
+    h("div", { class: "fields" }, field("Name (optional)", name), ...options.elements),
     failure,
     h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), start),
   );

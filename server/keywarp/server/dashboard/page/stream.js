@@ -1,7 +1,7 @@
 /** The view of one stream, whoever feeds it: its picture, its key frames, how it does. */
 
 import { byId, h, icon, toast } from "./dom.js";
-import { duration, milliseconds, number, percent, rate } from "./format.js";
+import { duration, latency, number, percent, rate } from "./format.js";
 import { Figures } from "./gauge.js";
 import { Insight } from "./insight.js";
 import { ask, client, inWords, keepWatching, poll } from "./server.js";
@@ -77,11 +77,15 @@ export function streamView(outer, id) {
     h(
       "div",
       { class: "view" },
-      h("section", { class: "card", "aria-label": "Picture" }, stage.element, h("div", { class: "under-stage" }, stage.legend, insight.timeline)),
-      h("section", { class: "stack" }, h("div", { class: "card padded" }, facts)),
+      h(
+        "div",
+        { class: "stack" },
+        h("section", { class: "card", "aria-label": "Picture" }, stage.element, h("div", { class: "under-stage" }, stage.legend, insight.timeline)),
+        figures.element,
+        insight.charts,
+      ),
+      h("section", { class: "card padded", "aria-label": "Settings" }, facts),
     ),
-    figures.element,
-    insight.charts,
   );
 }
 
@@ -119,8 +123,8 @@ async function watchResults(id, stage, insight, signal, end) {
 /** @param {Figures} figures @param {StreamInfo} stream */
 function showFigures(figures, { live, frames, dropped, errors }) {
   figures.show("Frames/s", rate(live?.fps));
-  figures.show("Latency p50", milliseconds(live?.latency_p50), "ms");
-  figures.show("Latency p95", milliseconds(live?.latency_p95), "ms");
+  figures.show("Latency p50", ...latency(live?.latency_p50));
+  figures.show("Latency p95", ...latency(live?.latency_p95));
   figures.show("Key frames", percent(live?.key_share), "%");
   figures.show("Frames", number(frames));
   figures.show("Dropped", number(dropped));
@@ -133,9 +137,9 @@ function showFacts(list, stream) {
   /** @type {Record<string, string | number | null>} */
   const facts = {
     Model: stream.model,
-    "Key frames": stream.schedule,
+    Schedule: stream.schedule,
     "Key interval": interval,
-    "If busy": stream.mode === "latest" ? "latest frame wins" : "every frame",
+    "If busy": stream.mode === "latest" ? "newest frame wins" : "every frame",
     "Key frames so far": number(stream.key_frames),
     Source: stream.source,
     Reconnects: stream.source && number(stream.reconnects),

@@ -1,7 +1,7 @@
 /** The view of all streams: how each does, figures moving. */
 
 import { h, icon, setText, svg, toast } from "./dom.js";
-import { NONE, milliseconds, number, percent, rate } from "./format.js";
+import { NONE, latency, number, percent, rate } from "./format.js";
 import { openPull } from "./pull.js";
 import { client, poll } from "./server.js";
 
@@ -116,11 +116,11 @@ class Tiles {
     const keys = live.reduce((sum, pulse) => sum + (pulse?.fps ?? 0) * (pulse?.key_share ?? 0), 0);
     const slowest = live.length ? Math.max(...live.map((pulse) => pulse?.latency_p95 ?? 0)) : null;
     const total = (/** @type {"dropped" | "errors"} */ name) => streams.reduce((sum, stream) => sum + stream[name], 0);
-    const [count, frames, share, latency, dropped, errors] = this.#figures.map(({ value }) => value);
+    const [count, frames, share, slow, dropped, errors] = this.#figures.map(({ value }) => value);
     showFigure(count, number(streams.length));
     showFigure(frames, rate(fps));
     showFigure(share, percent(fps ? keys / fps : null), "%");
-    showFigure(latency, milliseconds(slowest), "ms");
+    showFigure(slow, ...latency(slowest));
     showFigure(dropped, number(total("dropped")));
     showFigure(errors, number(total("errors")));
   }
@@ -219,8 +219,8 @@ class Row {
     const most = Math.max(1, ...this.#history);
     const points = this.#history.map((fps, i) => `${64 - 1.6 * (this.#history.length - 1 - i)},${(18.5 - (17 * fps) / most).toFixed(1)}`);
     this.#line.setAttribute("points", points.join(" "));
-    const [p50, p95] = [milliseconds(live?.latency_p50), milliseconds(live?.latency_p95)];
-    setText(this.#latency, p50 === NONE ? NONE : `${p50} / ${p95} ms`);
+    const [p50, p95] = [live?.latency_p50, live?.latency_p95].map((seconds) => latency(seconds).join(" "));
+    setText(this.#latency, live?.latency_p50 == null ? NONE : `${p50} / ${p95}`);
     setText(this.#share, live?.key_share == null ? NONE : `${percent(live.key_share)} %`);
     this.#bar.setAttribute("width", String(44 * (live?.key_share ?? 0)));
     setText(this.#dropped, number(stream.dropped));

@@ -120,15 +120,19 @@ export function videoView(signal) {
       "div",
       { class: "view" },
       h(
-        "section",
-        { class: "card", "aria-label": "Picture" },
-        stage.element,
-        h("div", { class: "under-stage" }, controls.element, stage.legend, insight.timeline),
+        "div",
+        { class: "stack" },
+        h(
+          "section",
+          { class: "card", "aria-label": "Picture" },
+          stage.element,
+          h("div", { class: "under-stage" }, controls.element, stage.legend, insight.timeline),
+        ),
+        gauge.element,
+        insight.charts,
       ),
       form,
     ),
-    gauge.element,
-    insight.charts,
   );
 }
 

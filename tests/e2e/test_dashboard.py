@@ -1,0 +1,251 @@
+"""The dashboard in a real Chromium, on a real server with a tiny model."""
+
+import itertools
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from numpy.typing import NDArray
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from keywarp.client import Client
+from keywarp.server.access import add_key, new_key
+from tests.e2e.browsing import PATIENCE, Visit, chromium, visiting
+from tests.e2e.running import Server, serving, street_video
+from tests.tiny_bundle import tiny_bundle
+
+GREEN = (20, 250, 20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE)
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("models") / "tiny").path.parent
+
+
+@pytest.fixture(scope="module")
+def server(browser: Browser, models: Path) -> Iterator[Server]:  # noqa: ARG001 - no server without a browser
+    with serving(models=models) as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: Browser, server: Server) -> Iterator[Visit]:
+    with visiting(browser, server.url) as visit:
+        yield visit
+        assert visit.complaints == []
+        assert visit.hosts == {server.url.removeprefix("http://")}
+
+
+@contextmanager
+def feeding(server: Server, stream: str) -> Iterator[None]:
+    """Feed a stream by the Python client, like a camera."""
+    over = threading.Event()
+
+    def camera() -> Iterator[NDArray[np.uint8]]:
+        for number in itertools.count():
+            if over.wait(0.05):
+                return
+            yield np.full((64, 128, 3), (GREEN, (number % 256, 20, 20))[number % 2], np.uint8)
+
+    def feed() -> None:
+        with Client(server.url) as client, client.stream(camera(), stream_id=stream, interval=5) as results:
+            for _ in results:
+                pass
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def figure(page: Page, name: str) -> Locator:
+    """A figure beside the picture."""
+    return page.locator(".view .tile", has=page.get_by_text(name, exact=True)).locator("dd")
+
+
+def open_view(page: Page, name: str) -> None:
+    page.get_by_role("navigation").get_by_role("link", name=name).click()
+    expect(page.get_by_role("heading", level=1, name=name)).to_be_focused()
+
+
+def await_figure(page: Page, name: str, least: float) -> None:
+    deadline = time.monotonic() + PATIENCE / 1000
+    while float(figure(page, name).inner_text().replace(",", "").replace("\N{EN DASH}", "0")) < least:
+        assert time.monotonic() < deadline, f"{name}: {figure(page, name).inner_text()}"
+        page.wait_for_timeout(100)
+
+
+def await_pictures(page: Page, least: int) -> None:
+    page.wait_for_function(f"Number(document.querySelector('.stage canvas').dataset.pictures) >= {least}")
+
+
+def test_every_view_loads_without_errors(visit: Visit) -> None:
+    page = visit.page
+    expect(page.get_by_text("keywarp stream street.mp4")).to_be_visible()
+    expect(page.locator("#server")).to_have_text("Live")
+    for name in ("Camera", "Video", "Models", "Streams"):
+        open_view(page, name)
+    open_view(page, "Models")
+    expect(page.get_by_role("heading", name="tiny")).to_be_visible()
+
+
+def test_a_stream_that_a_client_feeds_can_be_watched(visit: Visit, server: Server) -> None:
+    page = visit.page
+    with feeding(server, "gate"):
+        row = page.get_by_role("row", name="gate")
+        expect(row.get_by_text("Running")).to_be_visible()
+        expect(row.get_by_role("cell").nth(2)).to_have_text(re.compile(r"[1-9]\d*\.\d"))
+        row.get_by_role("link", name="gate").click()
+        await_pictures(page, 3)
+        await_figure(page, "Frames/s", 1)
+        frames = figure(page, "Frames").inner_text()
+        expect(figure(page, "Frames")).not_to_have_text(frames)
+        expect(figure(page, "Key frames")).to_have_text(re.compile("^(19|2[0-5])%$"))  # one in five
+        expect(page.get_by_label("What was found")).to_have_text(re.compile("green|red"))
+    expect(page.get_by_text("This stream")).to_be_visible()
+    open_view(page, "Streams")
+    expect(page.get_by_text("No streams yet")).to_be_visible()
+
+
+def test_a_stream_can_be_deleted(visit: Visit, server: Server) -> None:
+    httpx.post(f"{server.url}/v1/streams", json={"id": "door"}).raise_for_status()
+    page = visit.page
+    page.get_by_role("link", name="door").click()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No streams yet")).to_be_visible()
+    assert httpx.get(f"{server.url}/v1/streams").json() == []
+
+
+@pytest.mark.parametrize(("codec", "hello"), [("Automatic", "h264"), ("H.264", "h264"), ("JPEG", "image")])
+def test_the_camera_is_sent_and_its_results_are_drawn(visit: Visit, codec: str, hello: str) -> None:
+    page = visit.page
+    open_view(page, "Camera")
+    page.get_by_label("Sent as").select_option(codec)
+    page.get_by_label("If the server is busy").select_option("Every frame")
+    page.get_by_role("button", name="Start").click()
+    await_figure(page, "Results", 12)
+    await_pictures(page, 5)
+    said: dict[str, Any] = json.loads(visit.hellos[0])
+    assert (said["codec"], said["mode"]) == (hello, "lossless")
+    expect(page.get_by_label("What was found")).to_contain_text("green")  # the fake camera's colour
+    assert figure(page, "Errors").inner_text() == "0"
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("The camera is off")).to_be_visible()
+    expect(page.get_by_role("button", name="Start")).to_be_focused()
+
+
+def test_a_video_is_sent_and_played_with_its_results(visit: Visit) -> None:
+    page = visit.page
+    open_view(page, "Video")
+    page.get_by_label("Choose a video").set_input_files(street_video())
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_text("Done: 250 results, 25 of them key frames")).to_be_visible()
+    await_pictures(page, 5)
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Results").click()
+    lines = [json.loads(line) for line in Path(saving.value.path()).read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(250))
+    assert saving.value.suggested_filename == "bikes.mp4.ndjson"
+
+
+def test_what_is_no_video_is_refused_in_words(visit: Visit, tmp_path: Path) -> None:
+    text, broken = tmp_path / "notes.txt", tmp_path / "broken.mp4"
+    text.write_text("this is no video")
+    broken.write_text("this is no video")
+    page = visit.page
+    open_view(page, "Video")
+    for file, words in ((text, "This isn't a video"), (broken, "video")):
+        page.get_by_label("Choose a video").set_input_files(file)
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("alert")).to_contain_text(words)
+        expect(page.get_by_role("button", name="Start")).to_be_visible()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing(browser: Browser, server: Server, dark: bool) -> None:
+    with visiting(browser, server.url, dark=dark) as visit, feeding(server, "gate"):
+        page = visit.page
+        expect(page.get_by_role("link", name="gate")).to_be_visible()
+        check(page, "streams")
+        page.get_by_role("button", name="Pull a URL").click()
+        expect(page.get_by_label("Model")).to_have_value("tiny")
+        check(page, "pull")
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("link", name="gate").click()
+        await_pictures(page, 1)
+        check(page, "stream")
+        for name in ("Camera", "Video", "Models"):
+            open_view(page, name)
+            check(page, name)
+
+
+def check(page: Page, where: str) -> None:
+    found = Axe().run(page)
+    assert found.violations_count == 0, f"{where}: {found.generate_report()}"
+
+
+def test_the_theme_can_be_chosen_and_is_remembered(visit: Visit) -> None:
+    page = visit.page
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.get_by_role("button", name="Change to light").click()
+    page.get_by_role("button", name="Change to dark").click()
+    assert page.evaluate(ground) != light
+    page.reload()
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+    assert page.evaluate(ground) != light
+
+
+def test_a_key_is_asked_for_and_works(browser: Browser, models: Path, tmp_path: Path) -> None:
+    secret, key = new_key("gate", "stream,metrics")
+    add_key(tmp_path / "keys.txt", key)
+    with (
+        serving("--keys", str(tmp_path / "keys.txt"), models=models) as server,
+        visiting(browser, server.url) as visit,
+    ):
+        page = visit.page
+        dialog = page.get_by_role("dialog", name="API key")
+        dialog.get_by_label("Key", exact=True).fill("kw_wrong")
+        dialog.get_by_role("button", name="Go on").click()
+        expect(dialog.get_by_role("alert")).to_contain_text("isn't an API key")
+        check(page, "key")
+        dialog.get_by_label("Key", exact=True).fill(secret)
+        dialog.get_by_role("button", name="Go on").click()
+        expect(page.get_by_text("No streams yet")).to_be_visible()
+        open_view(page, "Camera")
+        page.get_by_role("button", name="Start").click()
+        await_figure(page, "Results", 2)
+        page.reload()
+        open_view(page, "Streams")
+        expect(page.locator("#server")).to_have_text("Live")
+
+
+def test_the_page_finds_its_server_again(browser: Browser, models: Path) -> None:
+    with serving(models=models) as server, visiting(browser, server.url) as visit:
+        page = visit.page
+        expect(page.locator("#server")).to_have_text("Live")
+        server.process.terminate()
+        expect(page.locator("#server")).to_have_text("No answer, trying again")
+        port = server.url.rpartition(":")[2]
+        with serving("--port", port, models=models):
+            expect(page.locator("#server")).to_have_text("Live")
