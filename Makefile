@@ -9,7 +9,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test check format lock clean
+.PHONY: help setup setup-dev demo serve test packages check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ serve: $(VENV)/.serving ## Start the server with the shipped bundle
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
+
+packages: ## Install the Debian packages that some end-to-end tests use (they are skipped without)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive xargs -a tests/e2e/packages.txt apt-get install -qq --no-install-recommends --yes
 
 check: $(VENV)/.dev ## Lint, format check, types, import rules
 	$(BIN)/ruff check $(CODE)

@@ -183,6 +183,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start(models: Path) -> Iterator[Starter]:
     """Start servers with settings of a test's own."""
+    yield from starting(models)
+
+
+@pytest.fixture(scope="module")
+def start_for_all(models: Path) -> Iterator[Starter]:
+    """Start servers with settings of a module's own."""
+    yield from starting(models)
+
+
+def starting(models: Path) -> Iterator[Starter]:
     servers: list[Running] = []
 
     def start_one(**settings: Any) -> Running:

@@ -30,6 +30,15 @@ def serve(
     schedule: Annotated[
         Schedule, typer.Option(help="Of key frames, for streams that ask for none: fixed, or adaptive to the content.")
     ] = "fixed",
+    allow_pull: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where streams may be pulled from: a host, an address, a network, each maybe with :PORT; *.DOMAIN. "
+            "May be given several times.",
+            metavar="HOST",
+            show_default="nowhere",
+        ),
+    ] = None,
     keys: Annotated[
         Path | None,
         typer.Option(
@@ -70,6 +79,7 @@ def serve(
             threads=threads,
             motion=motion.value,
             schedule=schedule,
+            allow_pull=tuple(allow_pull or ()),
             keys=keys,
             max_streams=max_streams,
             max_video_bytes=max_video * MEBIBYTE,

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from keywarp.server import dashboard, open_inference, problems, rest, watching
 from keywarp.server.access import Access, AccessMiddleware
+from keywarp.server.pulls import Pulls
 from keywarp.server.sequences import Sequences
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
@@ -24,14 +25,17 @@ def create_app(settings: Settings) -> FastAPI:
         KeyFileError: The API keys can't be read.
     """
     service = Service(settings)
+    pulls = Pulls(service)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with service.running():
             yield
+            await pulls.close()
 
     app = FastAPI(title="Keywarp", version=version("keywarp"), lifespan=lifespan)
     app.state.service = service
+    app.state.pulls = pulls
     app.state.sequences = Sequences(service)
     app.include_router(rest.router)
     app.include_router(watching.router)

@@ -5,7 +5,6 @@ whole. An MP4 file whose index is behind its content, as most programs write the
 """
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from queue import SimpleQueue
@@ -18,14 +17,12 @@ from av.error import FFmpegError
 from keywarp.protocol import Container, FrameHeader
 from keywarp.server.errors import BadVideoError
 from keywarp.server.pictures import Damage, Picture
-from keywarp.server.screen import Screen
+from keywarp.server.screen import PROBE, Screen
 
 MAX_SILENCE: Final = 64 * 2**20  # bytes without a picture
 MAX_FILE: Final = 2 * 2**30  # bytes of an MP4 that can't be read before it is whole
 _IN_MEMORY: Final = 16 * 2**20  # bytes of it; the rest is kept on disk
 _MAX_START: Final = 2**20  # bytes before an MP4's index or content
-_PROBE: Final = {"probesize": str(2**20), "analyzeduration": "1000000", "fpsprobesize": "0"}  # bytes, microseconds
-
 
 _NAMES: Final[Mapping[Container, str]] = {
     "mpegts": "an MPEG transport stream",
@@ -99,23 +96,9 @@ class _Demuxer(threading.Thread):
             self._screen.check_used()
 
     def _decode(self, file: Any) -> None:
-        with av.open(file, "r", format=self._container, options=_PROBE | self._screen.options) as container:
-            stream = next((s for s in container.streams.video if s.codec_context), None)
-            if stream is None:
-                raise BadVideoError(f"{self._name} without video of a known codec")
-            self._screen.check_size(stream.codec_context)  # which the container tells; not all decoders do
-            self._screen.configure(stream.codec_context)
-            for packet in container.demux(stream):
-                started = time.perf_counter()
-                try:
-                    frames = packet.decode()
-                except FFmpegError:
-                    for damage in self._screen.failed(stream.codec_context, None):
-                        self._hand_over(damage)
-                    continue
-                for frame in frames:
-                    self._hand_over(self._screen.picture(frame, None, frame.time, started))
-                    started = time.perf_counter()
+        with av.open(file, "r", format=self._container, options=PROBE | self._screen.options) as container:
+            for event in self._screen.show(container, self._name):
+                self._hand_over(event)
 
     def _index_is_behind(self) -> bool:
         """Whether an MP4's content comes before its index (ISO 14496-12: boxes of size, type, content)."""

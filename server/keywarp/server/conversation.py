@@ -40,7 +40,7 @@ from keywarp.server.errors import (
     ServerError,
 )
 from keywarp.server.models import describe
-from keywarp.server.pipeline import Arrived, Pipeline
+from keywarp.server.pipeline import Arrived, Pipeline, beside
 from keywarp.server.service import Service
 from keywarp.server.stream import Stream
 
@@ -133,19 +133,10 @@ class Conversation:
         decoder = open_decoder(hello.codec, self._service.settings.max_pixels, chunks=hello.framing == "chunks")
         pipeline = Pipeline(self._service, stream, decoder)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                watches = [
-                    tasks.create_task(self._receive()),
-                    tasks.create_task(stream.watch()),
-                    tasks.create_task(self._watch_server()),
-                ]
+            async with beside(self._receive(), stream.watch(), self._watch_server()) as tasks:
                 tasks.create_task(pipeline.decode(self._arrivals(), self._grant))
                 async for answer in pipeline.answers():
                     await self._pass_on(answer)
-                for watch in watches:
-                    watch.cancel()
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
         finally:
             await pipeline.close()
         if self._state is not State.ENDING:

@@ -7,6 +7,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from keywarp.server.problems import documented
+from keywarp.server.pulls import Pulls
 from keywarp.server.sequences import Sequences
 from keywarp.server.service import Service
 
@@ -24,5 +25,11 @@ def _sequences(connection: HTTPConnection) -> Sequences:
     return sequences
 
 
+def _pulls(connection: HTTPConnection) -> Pulls:
+    pulls: Pulls = connection.app.state.pulls
+    return pulls
+
+
 Serving = Annotated[Service, Depends(_service)]
 Turns = Annotated[Sequences, Depends(_sequences)]
+Pulling = Annotated[Pulls, Depends(_pulls)]

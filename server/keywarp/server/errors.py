@@ -155,6 +155,27 @@ class BadVideoError(ServerError):
     status, close, reason = HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.BAD_MEDIA, "bad_video"
 
 
+class SourceForbiddenError(ServerError):
+    """A stream is to be pulled from where the operator hasn't allowed it."""
+
+    status, close, reason = HTTPStatus.FORBIDDEN, CloseCode.POLICY_VIOLATION, "source_forbidden"
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"this server doesn't pull from {host[:64]!r}, port {port}: `serve --allow-pull` would let it")
+
+
+class SourceError(ServerError):
+    """A stream can't be pulled from its source now."""
+
+    status, close, reason = HTTPStatus.BAD_GATEWAY, CloseCode.BAD_MEDIA, "source"
+
+
+class NotPulledError(ServerError):
+    """A stream that clients feed can't be paused."""
+
+    status, close, reason = HTTPStatus.CONFLICT, CloseCode.STREAM_BUSY, "not_pulled"
+
+
 class FrameRefusedError(ServerError):
     """One frame's fault: it is answered with an error, and its stream goes on."""
 

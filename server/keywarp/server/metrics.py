@@ -64,6 +64,11 @@ class Metrics:
         self._refused = Counter(
             "keywarp_requests_refused_total", "Requests without a key for them.", ("reason",), registry=self._registry
         )
+        self._pulls = Counter(
+            "keywarp_pull_failures_total",
+            "Times that a source of a pulled stream couldn't be opened, or broke off.",
+            registry=self._registry,
+        )
         self._stages = Histogram(
             "keywarp_stage_seconds",
             "Time of one frame in one stage.",
@@ -97,6 +102,10 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count one request that had no key for it."""
         self._refused.labels(reason).inc()
+
+    def pull_failed(self) -> None:
+        """Count one time that a pulled stream's source couldn't be read, or ended."""
+        self._pulls.inc()
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -9,10 +9,12 @@ that are decoded while it is busy, only the newest gets there.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Executor as Pool
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 from keywarp.protocol import ClientId, Done, Dropped, Error, FrameHeader, Result
 from keywarp.server.audience import Answer
@@ -54,13 +56,39 @@ def _nothing() -> None:
     pass
 
 
+@asynccontextmanager
+async def beside(*watches: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.TaskGroup]:
+    """Run a block and its tasks, and watches beside them: one that raises ends all, and the block's end ends them.
+
+    Raises:
+        BaseException: The first error of any of them, alone.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(watch) for watch in watches]
+            yield tasks
+            for watch in running:
+                watch.cancel()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
 class Pipeline:
     """What one connection's payloads go through. Run `decode` in a task, and take the `answers` beside it."""
 
-    def __init__(self, service: Service, stream: Stream, decoder: Decoder) -> None:
+    def __init__(self, service: Service, stream: Stream, decoder: Decoder, pool: Pool | None = None) -> None:
+        """Lay the pipeline.
+
+        Args:
+            service: The server's.
+            stream: Where the frames go.
+            decoder: What makes them; closed by `close`.
+            pool: Threads for it; None: the server's, which mustn't be kept waiting.
+        """
         self._service = service
         self._stream = stream
         self._decoder = decoder
+        self._pool = pool or service.pool
         self._latest = _Latest() if stream.mode == "latest" else None
         self._outbox: asyncio.Queue[Pending | Error | Dropped | ServerError | _Token] = asyncio.Queue(1)
         self._frames = self._key_frames = self._errors = self._dropped = 0
@@ -109,7 +137,7 @@ class Pipeline:
 
     async def close(self) -> None:
         """Free the decoder."""
-        await asyncio.get_running_loop().run_in_executor(self._service.pool, self._decoder.close)
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._decoder.close)
 
     async def _decode(
         self,
@@ -132,8 +160,21 @@ class Pipeline:
     async def _give(
         self, items: Iterator[Picture | Damage], waited: float, give: Callable[[_Item, float], Awaitable[None]]
     ) -> None:
-        while item := await self._service.step(items):
+        while item := await self._step(items):
             await give(item, waited)
+
+    async def _step(self, items: Iterator[Picture | Damage]) -> Picture | Damage | None:
+        """Run the decoder up to its next item; None: there is none.
+
+        Even if this is cancelled, no thread is in the decoder any more afterwards.
+        """
+        step = asyncio.get_running_loop().run_in_executor(self._pool, next, items, None)
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            await asyncio.wait([step])
+            step.exception()  # seen
+            raise
 
     async def _submit(self, item: _Item, waited: float, skipped: int = 0) -> None:
         """Let a frame take its place in the queue for the device, and whatever comes to the outbox."""

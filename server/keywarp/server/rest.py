@@ -12,12 +12,13 @@ from keywarp.protocol import SUBPROTOCOL, CreateStream, FrameHeader, ModelInfo, 
 from keywarp.protocol.messages import StreamId
 from keywarp.server.bodies import read_body, refuse_length
 from keywarp.server.conversation import Conversation
-from keywarp.server.dependencies import NOT_FOUND, UNAVAILABLE, Serving
+from keywarp.server.dependencies import NOT_FOUND, UNAVAILABLE, Pulling, Serving
 from keywarp.server.errors import BadMessageError, FrameRefusedError, ServerError
 from keywarp.server.images import decode_image
 from keywarp.server.models import describe
 from keywarp.server.pictures import Picture
 from keywarp.server.problems import documented, problem_response
+from keywarp.server.sources import Source
 from keywarp.server.uploads import MEDIA_TYPES, NDJSON, VideoOptions, VideoResponse, codec_of
 
 router = APIRouter()
@@ -25,6 +26,7 @@ _stream_id = TypeAdapter[str](StreamId)
 Id = Annotated[StreamId, Path(description="The stream's id.")]
 
 REFUSED = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+NOT_PULLED = NOT_FOUND | documented(HTTPStatus.CONFLICT)
 BAD_VIDEO = documented(HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 BAD_FRAME = documented(
     HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE
@@ -71,10 +73,20 @@ async def show_model(name: str, service: Serving) -> ModelInfo:
 # -- streams -----------------------------------------------------------------------------------------------------------
 
 
-@router.post("/v1/streams", status_code=HTTPStatus.CREATED, responses=NOT_FOUND | REFUSED)
-async def create_stream(request: CreateStream, service: Serving, response: Response) -> StreamInfo:
-    """Create a stream, for single frames or for a WebSocket connection. Idle, it expires."""
-    stream = service.create_stream(request, request.id)
+@router.post(
+    "/v1/streams", status_code=HTTPStatus.CREATED, responses=NOT_FOUND | REFUSED | documented(HTTPStatus.FORBIDDEN)
+)
+async def create_stream(request: CreateStream, service: Serving, pulls: Pulling, response: Response) -> StreamInfo:
+    """Create a stream, for single frames or for a WebSocket connection, which expires when idle; or pull one."""
+    if request.source is None:
+        stream = service.create_stream(request, request.id)
+    else:
+        source = Source.parse(request.source)
+        await pulls.check(source)
+        if source.live:
+            request = request.model_copy(update={"mode": request.mode or "latest"})
+        stream = service.create_stream(request, request.id)
+        pulls.start(stream, source)
     response.headers["Location"] = f"/v1/streams/{stream.id}"
     return stream.info
 
@@ -95,6 +107,22 @@ async def show_stream(stream_id: Id, service: Serving) -> StreamInfo:
 async def delete_stream(stream_id: Id, service: Serving) -> None:
     """Delete a stream; a connection that feeds it is closed."""
     await service.streams.remove(service.streams[stream_id], f"stream {stream_id!r} was deleted")
+
+
+@router.post("/v1/streams/{stream_id}/pause", responses=NOT_PULLED)
+async def pause_stream(stream_id: Id, service: Serving, pulls: Pulling) -> StreamInfo:
+    """Let go of a pulled stream's source; the stream stays."""
+    stream = service.streams[stream_id]
+    pulls[stream].pause()
+    return stream.info
+
+
+@router.post("/v1/streams/{stream_id}/resume", responses=NOT_PULLED)
+async def resume_stream(stream_id: Id, service: Serving, pulls: Pulling) -> StreamInfo:
+    """Pull a stream's source again."""
+    stream = service.streams[stream_id]
+    pulls[stream].resume()
+    return stream.info
 
 
 @router.post(
@@ -155,7 +183,7 @@ async def process_video(options: Annotated[VideoOptions, Query()], request: Requ
     """Process a video while it is being uploaded, as a stream of its own. Read the results while you send."""
     codec = codec_of(options, request.headers.get("content-type", ""))
     refuse_length(request, service.settings.max_video_bytes)
-    return VideoResponse(request, service, service.create_stream(options, None), codec)
+    return VideoResponse(request, service, service.create_stream(options, options.id), codec)
 
 
 @router.websocket("/v1/streams/{stream_id}/ws")

@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, cast
 
+from av.container import InputContainer
+from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+PROBE: Final = {"probesize": str(2**20), "analyzeduration": "1000000", "fpsprobesize": "0"}  # bytes, microseconds
 PATIENCE: Final = 300  # units in a row that may fail: a live stream may be joined long before its next key frame
 
 
@@ -59,6 +62,33 @@ class Screen:
             raise BadVideoError(
                 f"the video ended without a frame that can be decoded, of at most {self._max_pixels} pixels"
             )
+
+    def show(self, container: InputContainer, name: str) -> Iterator[Picture | Damage]:
+        """Decode the first video of a container.
+
+        Args:
+            container: Just opened.
+            name: What to call it.
+
+        Raises:
+            BadVideoError: It has none of a known codec, or it is too large, or too much of it can't be decoded.
+            FFmpegError: The container itself can't be read on.
+        """
+        stream = next((s for s in container.streams.video if s.codec_context), None)
+        if stream is None:
+            raise BadVideoError(f"{name} without video of a known codec")
+        self.check_size(stream.codec_context)  # which the container tells; not all decoders do
+        self.configure(stream.codec_context)
+        for packet in container.demux(stream):
+            started = time.perf_counter()
+            try:
+                frames = packet.decode()
+            except FFmpegError:
+                yield from self.failed(stream.codec_context, None)
+                continue
+            for frame in frames:
+                yield self.picture(frame, None, frame.time, started)
+                started = time.perf_counter()
 
     def picture(self, frame: VideoFrame, id_: ClientId | None, timestamp: float | None, started: float) -> Picture:
         """Show a frame.

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
 
 from keywarp.engines import BundleError, Executor
 from keywarp.protocol import StreamOptions
@@ -20,7 +19,6 @@ from keywarp.server.settings import Settings
 from keywarp.server.stream import Stream, Workshop
 from keywarp.server.streams import Streams
 
-_Item = TypeVar("_Item")
 log = logging.getLogger(__name__)
 
 
@@ -85,20 +83,6 @@ class Service:
         engine = self.models[options.model]
         pacing = settle(options, self.settings.schedule, engine.bundle.manifest.key_interval)
         return self.streams.create(id_, engine, pacing, options, self._workshop)
-
-    async def step(self, items: Iterator[_Item]) -> _Item | None:
-        """Run an iterator up to its next item on a thread of the pool.
-
-        Returns:
-            The item; None: there is none. Even if this is cancelled, no thread is in the iterator any more afterwards.
-        """
-        step = asyncio.get_running_loop().run_in_executor(self._workshop.pool, next, items, None)
-        try:
-            return await asyncio.shield(step)
-        except asyncio.CancelledError:
-            await asyncio.wait([step])
-            step.exception()  # seen
-            raise
 
     @contextmanager
     def conversation(self) -> Iterator[None]:

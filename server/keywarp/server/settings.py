@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from keywarp.engines import BackendName, MotionName, Precision
 from keywarp.protocol import Schedule
+from keywarp.server.allowed import AllowList
 
 
 class Settings(BaseModel):
@@ -17,6 +18,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @field_validator("allow_pull")
+    @classmethod
+    def _are_rules(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        AllowList(entries)
+        return entries
+
     models: Path  # a folder of bundles, or one bundle
     default_model: str | None = None  # None: the first by name
     backend: BackendName = "auto"
@@ -25,6 +32,9 @@ class Settings(BaseModel):
     motion: MotionName = "network"  # where the flow comes from
     schedule: Schedule = "fixed"  # of key frames, for streams that ask for none
     cache: Path | None = None  # compiled engines; None: the engine's default
+
+    allow_pull: tuple[str, ...] = ()  # hosts, addresses and networks that streams may be pulled from
+    pull_timeout: float = Field(default=10.0, gt=0)  # to connect to a source, and without anything from it
 
     keys: Path | None = None  # the file of API keys; None: everyone may do everything
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from keywarp.engines import Engine, Executed, Executor, FrameKind, FrameResult, StreamSession
@@ -21,6 +21,7 @@ from keywarp.protocol import (
     Result,
     StreamInfo,
     StreamOptions,
+    StreamState,
     Timings,
 )
 from keywarp.server.audience import Audience
@@ -54,6 +55,16 @@ class Pending:
     done: asyncio.Future[Executed]  # the same for the event loop; never cancelled by itself, so it ends when `job` does
 
 
+@dataclass(slots=True)
+class Origin:
+    """Where a stream is pulled from, and how that goes."""
+
+    source: str  # without credentials
+    state: StreamState = "connecting"
+    problem: str | None = None
+    reconnects: int = 0
+
+
 class Stream:
     """One stream. Frames enter by `submit` (or `skip`) in order, and each one's result is fetched by `result`.
 
@@ -71,6 +82,7 @@ class Stream:
         self.gone = asyncio.Event()
         self.gone_because = ""
         self.audience = Audience()
+        self.origin: Origin | None = None  # None: clients feed it
         self._heart = Heart()
         self._workshop = workshop
         self._session = StreamSession(engine, pacing.open())
@@ -84,8 +96,9 @@ class Stream:
 
     @property
     def idle(self) -> float:
-        """Seconds since something last happened; 0 while a frame is being processed."""
-        return 0.0 if self._pending or self._preparing else time.monotonic() - self._touched
+        """Seconds since something last happened; 0 while a frame is being processed or the server pulls."""
+        busy = self._pending or self._preparing or (self.origin and self.origin.state not in ("ended", "failed"))
+        return 0.0 if busy else time.monotonic() - self._touched
 
     @property
     def info(self) -> StreamInfo:
@@ -106,6 +119,7 @@ class Stream:
             dropped=self._dropped,
             live=self._heart.pulse,
             watchers=len(self.audience),
+            **(asdict(self.origin) if self.origin else {}),
         )
 
     @asynccontextmanager
@@ -119,13 +133,17 @@ class Stream:
             raise StreamConflictError(f"another connection feeds stream {self.id!r}")
         self._connected = True
         try:
-            await self.settle()
-            self._session.interrupt()  # nobody knows what happened between the last connection and this one
+            await self.restart()
             yield
         finally:
             self._connected = False
             self._touched = time.monotonic()
             self._cancel()
+
+    async def restart(self) -> None:
+        """Make the next frame a key frame: nobody knows what happened since the one before."""
+        await self.settle()
+        self._session.interrupt()
 
     @asynccontextmanager
     async def single_frame(self) -> AsyncIterator[None]:

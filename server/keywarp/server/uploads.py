@@ -14,9 +14,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from keywarp.protocol import Container, Done, Error, FrameHeader, StreamOptions
+from keywarp.protocol.messages import StreamId
 from keywarp.server.decoders import open_decoder
 from keywarp.server.errors import DrainingError, InternalError, ServerError, TooLargeError, UnsupportedMediaError
-from keywarp.server.pipeline import Arrived, Pipeline
+from keywarp.server.pipeline import Arrived, Pipeline, beside
 from keywarp.server.service import Service
 from keywarp.server.stream import Stream
 
@@ -41,6 +42,7 @@ FAREWELL: Final = 5.0  # seconds to take the last line in
 class VideoOptions(StreamOptions):
     """The query of `POST /v1/videos`."""
 
+    id: StreamId | None = None  # the stream's; None: the server chooses
     codec: VideoCodec | None = None  # None: by the body's content type
 
 
@@ -106,21 +108,11 @@ class VideoResponse(Response):
         decoder = open_decoder(self._codec, self._service.settings.max_pixels, chunks=chunks)
         pipeline = Pipeline(self._service, self._stream, decoder)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(self._read(receive))
-                watches = [
-                    reading,
-                    tasks.create_task(self._stream.watch()),
-                    tasks.create_task(self._watch_server(reading)),
-                ]
+            async with beside(self._read(receive), self._stream.watch(), self._watch_server()) as tasks:
                 tasks.create_task(pipeline.decode(self._arrivals()))
                 sending = tasks.create_task(self._send(send))
                 last = await self._collect(pipeline)
                 await sending
-                for watch in watches:
-                    watch.cancel()
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
         finally:
             await pipeline.close()
         return last
@@ -162,11 +154,10 @@ class VideoResponse(Response):
                 raise item
             yield item
 
-    async def _watch_server(self, reading: asyncio.Task[None]) -> None:
+    async def _watch_server(self) -> None:
         await self._service.draining.wait()
         if not self._whole:
             self._cut = True
-            reading.cancel()
             await self._inbox.put(None)
 
     async def _send(self, send: Send) -> None:

@@ -19,6 +19,7 @@ from keywarp.protocol import Gone, Missed
 from keywarp.server.dependencies import NOT_FOUND, Serving
 from keywarp.server.errors import DrainingError, StreamGoneError, TooManyStreamsError
 from keywarp.server.overlay import draw
+from keywarp.server.pipeline import beside
 from keywarp.server.problems import documented
 from keywarp.server.service import Service
 from keywarp.server.stream import Stream
@@ -103,22 +104,18 @@ class _Watch(Response, ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send it all."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        last: bytes | None = None  # as long as it isn't over for us
+        last = b""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._stream.watch())
-                tasks.create_task(self._watch_server())
-                tasks.create_task(_watch_client(receive))
+            async with beside(self._stream.watch(), self._watch_server(), _watch_client(receive)):
                 await send({"type": "http.response.body", "body": b"", "more_body": True})  # the headers go out now
                 async with aclosing(self.parts()) as parts:
                     async for part in parts:
                         await send({"type": "http.response.body", "body": part, "more_body": True})
-        except* ClientDisconnect:
-            pass
-        except* (StreamGoneError, DrainingError) as group:
-            last = self.farewell(str(group.exceptions[0]))
-        if last is not None:
-            await send({"type": "http.response.body", "body": last, "more_body": False})
+        except ClientDisconnect:
+            return
+        except (StreamGoneError, DrainingError) as error:
+            last = self.farewell(str(error))
+        await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _watch_server(self) -> None:
         await self._service.draining.wait()

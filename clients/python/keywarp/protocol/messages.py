@@ -200,13 +200,15 @@ class StreamOptions(Request):
     max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # `adaptive` only; None: 3 x interval
     masks: Masks | None = None  # how segmentations are told; None: as PNG
     resolution: Resolution | None = None  # of masks; None: the model's
-    mode: Mode | None = None  # `latest`: the newest frame takes the place of those that wait; None: all have their turn
+    # `latest`: the newest frame takes the place of those that wait; None: all have their turn, but where RTSP is pulled
+    mode: Mode | None = None
 
 
 class CreateStream(StreamOptions):
     """Body of `POST /v1/streams`."""
 
     id: StreamId | None = None  # None: the server chooses
+    source: Annotated[str, Field(max_length=2048)] | None = None  # a URL that the server pulls; None: clients feed it
 
 
 class Hello(StreamOptions):

@@ -1,0 +1,139 @@
+"""Where a stream is pulled from: cameras over RTSP; files, HLS and MJPEG over HTTP."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+
+from keywarp.protocol import FrameHeader
+from keywarp.server.allowed import AllowList
+from keywarp.server.errors import BadMessageError, SourceError, SourceForbiddenError
+from keywarp.server.http_files import HttpFiles
+from keywarp.server.pictures import Damage, Picture
+from keywarp.server.screen import PROBE, Screen
+
+PORTS: Final = {"rtsp": 554, "http": 80, "https": 443}
+NAME: Final = "a source"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A URL that a stream is pulled from. In text it shows neither credentials nor query."""
+
+    parts: SplitResult
+
+    @classmethod
+    def parse(cls, url: str) -> "Source":
+        """Read a URL.
+
+        Raises:
+            BadMessageError: It isn't one that can be pulled from.
+        """
+        try:
+            parts = urlsplit(url)
+            _ = parts.port  # which is looked at only now
+        except ValueError as error:
+            raise BadMessageError(f"`source` isn't a URL: {error}") from error
+        if parts.scheme not in PORTS or not parts.hostname or not url.isprintable() or " " in url:
+            raise BadMessageError(f"`source` is a URL of {', '.join(PORTS)}")
+        return cls(parts)
+
+    @property
+    def host(self) -> str:
+        """Name or address."""
+        return self.parts.hostname or ""
+
+    @property
+    def port(self) -> int:
+        """TCP port."""
+        return self.parts.port or PORTS[self.parts.scheme]
+
+    @property
+    def live(self) -> bool:
+        """Whether it surely has no end of its own: a camera."""
+        return self.parts.scheme == "rtsp"
+
+    def at(self, address: str) -> str:
+        """The URL with an address in the host's place."""
+        user, at, _ = self.parts.netloc.rpartition("@")
+        host = f"[{address}]" if ":" in address else address
+        return self.parts._replace(netloc=f"{user}{at}{host}:{self.port}").geturl()
+
+    def __str__(self) -> str:
+        netloc = self.parts.netloc.rpartition("@")[2]
+        return self.parts._replace(netloc=netloc, query="", fragment="").geturl()
+
+
+class SourceDecoder:
+    """Pulls one source: the payload that starts it is empty.
+
+    Attributes:
+        live: Whether it has no end of its own, as far as is known.
+    """
+
+    def __init__(self, source: Source, allowed: AllowList, timeout: float, max_pixels: int) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            source: What to pull.
+            allowed: Where connections may go.
+            timeout: Seconds to connect, and to wait for more.
+            max_pixels: Of a frame; larger ones are refused.
+        """
+        self.live = True
+        self._source = source
+        self._allowed = allowed
+        self._timeout = timeout
+        self._screen = Screen(max_pixels)
+        self._opened = ExitStack()
+        self._files: HttpFiles | None = None
+
+    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Picture | Damage]:  # noqa: ARG002
+        """All its frames, until it ends.
+
+        Raises:
+            SourceForbiddenError: It is, or leads, where connections aren't allowed to.
+            SourceError: It can't be reached, or breaks off.
+            BadVideoError: It can't be decoded.
+        """
+        try:
+            container = self._opened.enter_context(self._open())
+            self.live = self._source.live or not self._has_end(container)
+            yield from self._screen.show(container, NAME)
+        except FFmpegError as error:
+            raise self._fault or SourceError(f"the source can't be read: {error.strerror}") from error
+        if self._fault:
+            raise self._fault
+
+    def finish(self) -> Iterator[Picture | Damage]:
+        """Nothing: decoding a source goes up to its end."""
+        yield from ()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._opened.close()
+
+    def _open(self) -> InputContainer:
+        options = PROBE | self._screen.options
+        if self._source.live:
+            address, *_ = self._allowed.addresses(self._source.host, self._source.port)
+            # Over TCP: cameras on other networks, and no picture of which half the packets are lost.
+            options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
+            return av.open(self._source.at(address), options=options, timeout=self._timeout)
+        files = self._files = HttpFiles(self._allowed, self._timeout)
+        self._opened.callback(files.close)
+        options |= {"http_persistent": "0"}  # or FFmpeg would keep a connection that isn't ours
+        return av.open(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
+
+    @property
+    def _fault(self) -> SourceError | SourceForbiddenError | None:
+        return self._files.fault if self._files else None
+
+    def _has_end(self, container: InputContainer) -> bool:
+        lists = container.format.name == "hls"  # a live playlist has a length as well
+        return (container.duration or 0) > 0 or bool(self._files and self._files.finite and not lists)

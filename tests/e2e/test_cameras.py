@@ -1,0 +1,114 @@
+"""Cameras and pushers that nobody here wrote: an RTSP server by GStreamer, ffmpeg."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.running import Server, serving, street_video
+
+PYTHON = "/usr/bin/python3"  # Debian's
+PATIENCE = 30.0  # seconds
+FRAMES = 250
+
+
+@contextmanager
+def camera(port: int = 0) -> Iterator[int]:
+    """An RTSP server, on a free port if none is named."""
+    if not _has_gstreamer():
+        pytest.skip("no RTSP server: `make packages` installs GStreamer's")
+    script = Path(__file__).with_name("rtsp_server.py")
+    command = [PYTHON, str(script), str(street_video()), str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+def _has_gstreamer() -> bool:
+    if not Path(PYTHON).exists():
+        return False
+    check = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    return subprocess.run([PYTHON, "-c", check], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def puller() -> Iterator[Server]:
+    with serving("--allow-pull", "127.0.0.1") as server:
+        yield server
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.1)
+
+
+def test_an_rtsp_camera_is_pulled_and_called_again_when_it_was_away(puller: Server) -> None:
+    with httpx.Client(base_url=puller.url, timeout=PATIENCE) as http:
+
+        def info() -> dict[str, Any]:
+            found: dict[str, Any] = http.get("/v1/streams/gate").json()
+            return found
+
+        with camera() as port:
+            source = f"rtsp://admin:secret@127.0.0.1:{port}/camera"
+            created = http.post("/v1/streams", json={"id": "gate", "source": source, "interval": 10})
+            assert created.status_code == 201, created.text
+            assert (created.json()["mode"], created.json()["source"]) == ("latest", f"rtsp://127.0.0.1:{port}/camera")
+            eventually(lambda: info()["frames"] >= 10)
+            running = info()
+            assert (running["state"], running["errors"]) == ("running", 0)
+            assert running["live"]["fps"] > 0
+            with http.stream("GET", "/v1/streams/gate/results") as response:
+                result = json.loads(next(response.iter_lines()))
+            assert (result["width"], result["height"]) == (640, 272)
+        eventually(lambda: info()["state"] == "retrying")
+        before = info()["key_frames"]
+        with camera(port):
+            eventually(lambda: info()["state"] == "running")
+            eventually(lambda: info()["key_frames"] > before)
+            assert info()["reconnects"] >= 1
+            assert http.delete("/v1/streams/gate").is_success
+
+
+def test_ffmpeg_pushes_a_transport_stream_over_http(server: Server) -> None:
+    if not (ffmpeg := shutil.which("ffmpeg")):
+        pytest.skip("no ffmpeg: `make packages` installs it")
+    if not (curl := shutil.which("curl")):
+        pytest.skip("no curl: `make packages` installs it")
+    push = [ffmpeg, "-loglevel", "error", "-i", str(street_video()), "-c", "copy", "-f", "mpegts", "-"]
+    take = [curl, "-sN", "-T", "-", "-X", "POST", "-H", "content-type: video/mp2t", f"{server.url}/v1/videos"]
+    with subprocess.Popen(push, stdout=subprocess.PIPE) as pushing:
+        taken = subprocess.run(take, stdin=pushing.stdout, capture_output=True, check=True, timeout=120)
+    lines = [json.loads(line) for line in taken.stdout.splitlines()]
+    assert lines[-1] == {"type": "done", "frames": FRAMES, "key_frames": FRAMES // 10, "errors": 0, "dropped": 0}
+    assert [line["frame"] for line in lines[:-1]] == list(range(FRAMES))
+
+
+def test_ffmpeg_pushes_by_itself_and_others_watch(server: Server) -> None:
+    """Without curl: ffmpeg sends chunks, and reads nothing."""
+    if not (ffmpeg := shutil.which("ffmpeg")):
+        pytest.skip("no ffmpeg: `make packages` installs it")
+    url = f"{server.url}/v1/videos?codec=mpegts&id=pushed&interval=5"
+    clip = str(street_video())
+    push = [ffmpeg, "-loglevel", "error", "-re", "-i", clip, "-c", "copy", "-f", "mpegts", "-method", "POST", url]
+    with subprocess.Popen(push) as pushing, httpx.Client(base_url=server.url, timeout=PATIENCE) as http:
+        eventually(lambda: http.get("/v1/streams/pushed").is_success)
+        with http.stream("GET", "/v1/streams/pushed/results") as response:
+            lines = response.iter_lines()
+            frames = [json.loads(next(lines))["frame"] for _ in range(20)]
+        assert frames == list(range(frames[0], frames[0] + 20))
+        pushing.terminate()
+    with httpx.Client(base_url=server.url) as http:
+        eventually(lambda: http.get("/v1/streams/pushed").status_code == 404)

@@ -1,0 +1,319 @@
+"""Streams that the server pulls over HTTP, on real servers; RTSP: tests/e2e/test_rtsp.py."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keywarp.protocol import Hello
+from tests.server.conftest import Running, Starter, eventually
+from tests.server.media import B_FRAMES, FRAGMENTED, GREEN, NO_DELAY, encode, jpeg, moving, mpegts
+from tests.server.test_watching import watching
+
+FRAMES = 40
+Answer = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers what the test says, and keeps what was asked for."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Shelf"
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, dict(self.headers)))
+        self.server.answers.get(self.path, missing)(self)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+class Shelf(ThreadingHTTPServer):
+    """A web server with files on it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("", 0), Handler)
+        self.answers: dict[str, Answer] = {}
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.over = threading.Event()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # the other end has gone
+
+
+def missing(handler: Handler) -> None:
+    handler.send_error(404)
+
+
+def file(data: bytes, *, ranges: bool = True, cut: int | None = None) -> Answer:
+    """A file, of which maybe only the beginning comes."""
+
+    def answer(handler: Handler) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", "")) if ranges else None
+        start = int(asked[1]) if asked else 0
+        handler.send_response(206 if asked else 200)
+        handler.send_header("Content-Length", str(len(data) - start))
+        if ranges:
+            handler.send_header("Accept-Ranges", "bytes")
+        handler.end_headers()
+        handler.wfile.write(data[start:cut])
+        handler.close_connection = cut is not None
+
+    return answer
+
+
+def redirect(to: str) -> Answer:
+    def answer(handler: Handler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", to)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def camera(frames: int) -> Answer:
+    """An IP camera: a JPEG after the other; then it hangs up."""
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+        handler.end_headers()
+        for _ in range(frames):
+            part = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg(GREEN))
+            handler.wfile.write(part + jpeg(GREEN) + b"\r\n")
+        handler.close_connection = True
+
+    return answer
+
+
+def silence(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    handler.server.over.wait(60)
+
+
+@pytest.fixture(scope="module")
+def shelf() -> Iterator[Shelf]:
+    with Shelf() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.answers["/clip.ts"] = file(mpegts(FRAMES, B_FRAMES))
+        yield server
+        server.over.set()
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pulling(start_for_all: Starter) -> Running:
+    return start_for_all(allow_pull=("127.0.0.1",), pull_timeout=2.0, idle_timeout=60.0)
+
+
+@pytest.fixture
+def puller(pulling: Running) -> Iterator[Running]:
+    """A server that may pull, without a stream before and after."""
+    yield pulling
+    for stream in pulling.service.streams:
+        assert pulling.http.delete(f"/v1/streams/{stream.id}").is_success
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keywarp.server.pulls.FIRST_WAIT", 0.05)
+
+
+def pull(server: Running, source: str, **options: Any) -> str:
+    created = server.http.post("/v1/streams", json={"source": source, **options})
+    assert created.status_code == 201, created.text
+    return str(created.json()["id"])
+
+
+def info(server: Running, stream: str) -> dict[str, Any]:
+    found: dict[str, Any] = server.http.get(f"/v1/streams/{stream}").json()
+    return found
+
+
+def until(server: Running, stream: str, state: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+
+    def there() -> bool:
+        found.append(info(server, stream))
+        return bool(found[-1]["state"] == state)
+
+    eventually(there)
+    return found[-1]
+
+
+@pytest.mark.parametrize(
+    ("form", "muxing", "ranges"),
+    [("mpegts", {}, False), ("mp4", FRAGMENTED, False), ("mpegts", {}, True), ("mp4", {}, True)],
+)
+def test_a_file_is_pulled_to_its_end(
+    puller: Running, shelf: Shelf, form: str, muxing: dict[str, str], ranges: bool
+) -> None:
+    shelf.answers["/file"] = file(encode(moving(FRAMES), form, B_FRAMES, "libx264", muxing)[0], ranges=ranges)
+    stream = pull(puller, f"{shelf.address}/file", interval=10)
+    ended = until(puller, stream, "ended")
+    assert (ended["frames"], ended["key_frames"], ended["errors"], ended["dropped"]) == (FRAMES, FRAMES // 10, 0, 0)
+    assert (ended["mode"], ended["reconnects"], ended.get("problem")) == ("lossless", 0, None)
+
+
+def test_a_playlist_is_pulled_with_its_segments(puller: Running, shelf: Shelf) -> None:
+    shelf.answers["/live/a.ts"] = shelf.answers["/clip.ts"]
+    shelf.answers["/live/list.m3u8"] = playlist("a.ts")
+    stream = pull(puller, f"{shelf.address}/live/list.m3u8")
+    assert until(puller, stream, "ended")["frames"] == FRAMES
+
+
+def playlist(segment: str) -> Answer:
+    lines = "#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:1.6,", segment, "#EXT-X-ENDLIST"
+    return file("\n".join(lines).encode())
+
+
+def test_a_camera_that_hangs_up_is_called_again_and_begins_with_a_key_frame(puller: Running, shelf: Shelf) -> None:
+    shelf.answers["/camera"] = camera(5)
+    stream = pull(puller, f"{shelf.address}/camera", interval=10)
+    assert until(puller, stream, "retrying")["problem"] == "the source ended"
+    eventually(lambda: info(puller, stream)["key_frames"] >= 3)
+    assert info(puller, stream)["reconnects"] >= 2
+    assert "keywarp_pull_failures_total" in puller.http.get("/metrics").text
+    with watching(puller, stream) as told:
+        reasons = [getattr(next(told), "reason", None) for _ in range(12)]
+    assert reasons.count("gap") >= 2
+    puller.http.delete(f"/v1/streams/{stream}")
+    eventually(lambda: not puller.tasks("Pull", "Pipeline"))
+
+
+def test_a_source_that_is_not_there_is_tried_until_it_is(puller: Running, shelf: Shelf) -> None:
+    shelf.answers.pop("/late", None)
+    stream = pull(puller, f"{shelf.address}/late")
+    assert "404" in until(puller, stream, "retrying")["problem"]
+    shelf.answers["/late"] = shelf.answers["/clip.ts"]
+    assert until(puller, stream, "ended")["reconnects"] >= 1
+
+
+def test_a_file_that_breaks_off_has_failed_and_is_not_begun_again(puller: Running, shelf: Shelf) -> None:
+    noise = [*np.random.default_rng(0).integers(0, 256, (30, 320, 640, 3), np.uint8)]
+    data = encode(noise, "mpegts", NO_DELAY | {"crf": "20"})[0]
+    shelf.answers["/broken"] = file(data, cut=len(data) * 3 // 4)
+    stream = pull(puller, f"{shelf.address}/broken")
+    failed = until(puller, stream, "failed")
+    assert "broke" in failed["problem"]
+    assert failed["reconnects"] == 0
+    assert 10 < failed["frames"] < 30
+
+
+def test_silence_is_not_waited_for_forever(puller: Running, shelf: Shelf) -> None:
+    shelf.answers["/silent"] = silence
+    stream = pull(puller, f"{shelf.address}/silent")
+    assert "timed out" in until(puller, stream, "retrying")["problem"]
+
+
+def test_what_is_no_video_is_said_so(puller: Running, shelf: Shelf) -> None:
+    shelf.answers["/text"] = file(b"hello " * 1000)
+    stream = pull(puller, f"{shelf.address}/text")
+    assert "Invalid data" in until(puller, stream, "retrying")["problem"]
+
+
+def test_pause_lets_go_of_the_source_and_resume_takes_it_again(puller: Running, shelf: Shelf) -> None:
+    shelf.answers["/camera"] = camera(3)
+    stream = pull(puller, f"{shelf.address}/camera")
+    until(puller, stream, "running")
+    paused = puller.http.post(f"/v1/streams/{stream}/pause")
+    assert paused.is_success
+    until(puller, stream, "paused")
+    asked, frames = len(shelf.asked), info(puller, stream)["frames"]
+    time.sleep(0.3)
+    assert (len(shelf.asked), info(puller, stream)["frames"]) == (asked, frames)
+    assert puller.http.post(f"/v1/streams/{stream}/resume").is_success
+    eventually(lambda: info(puller, stream)["frames"] > frames)
+
+
+def test_only_pulled_streams_are_paused_and_only_others_are_fed(puller: Running, shelf: Shelf) -> None:
+    puller.http.post("/v1/streams", json={"id": "fed"})
+    assert puller.http.post("/v1/streams/fed/pause").status_code == 409
+    assert puller.http.post("/v1/streams/nobody/pause").status_code == 404
+    shelf.answers["/silent"] = silence
+    stream = pull(puller, f"{shelf.address}/silent")
+    assert puller.frame(stream).status_code == 409
+    with puller.connect(stream) as talk:
+        talk.say(Hello())
+        assert talk.closed() == 4409
+
+
+@pytest.mark.parametrize(
+    ("source", "status"),
+    [
+        ("http://10.1.2.3/x", 403),
+        ("http://169.254.169.254/latest/meta-data", 403),
+        ("file:///etc/passwd", 400),
+        ("http:///x", 400),
+        ("http://127.0.0.1:99999/x", 400),
+        ("http://127.0.0.1/x\r\nX: y", 400),
+        ("concat:http://127.0.0.1/x", 400),
+        ("rtsp://127.0.0.1/" + "x" * 2100, 422),
+    ],
+)
+def test_what_may_not_be_pulled_is_refused_at_once(puller: Running, source: str, status: int) -> None:
+    assert puller.http.post("/v1/streams", json={"source": source}).status_code == status
+    assert source not in [stream["source"] for stream in puller.http.get("/v1/streams").json() if "source" in stream]
+
+
+def test_nothing_is_pulled_where_the_operator_says_nothing(server: Running, shelf: Shelf) -> None:
+    refused = server.http.post("/v1/streams", json={"source": f"{shelf.address}/clip.ts"})
+    assert refused.status_code == 403
+    assert "--allow-pull" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("way", ["redirect", "playlist"])
+@pytest.mark.parametrize("to", ["http://localhost.:{port}/secret", "http://[::1]:{port}/secret", "file:///etc/passwd"])
+def test_neither_redirects_nor_playlists_lead_where_nothing_is_allowed(
+    start: Starter, shelf: Shelf, way: str, to: str
+) -> None:
+    server = start(allow_pull=("127.0.0.2",))
+    to = to.format(port=shelf.server_port)
+    shelf.answers["/trap.m3u8"] = redirect(to) if way == "redirect" else playlist(to)
+    shelf.asked.clear()
+    stream = pull(server, f"http://127.0.0.2:{shelf.server_port}/trap.m3u8")
+    assert until(server, stream, "retrying")["problem"]
+    assert {path for path, _ in shelf.asked} == {"/trap.m3u8"}
+
+
+def test_credentials_are_sent_but_never_shown(puller: Running, shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    shelf.asked.clear()
+    stream = pull(puller, f"{shelf.address.replace('//', '//me:se%20cret@')}/nothing?token=secret")
+    seen = until(puller, stream, "retrying")
+    assert seen["source"] == f"{shelf.address}/nothing"
+    assert shelf.asked[0][1]["Authorization"] == "Basic bWU6c2UgY3JldA=="
+    assert "cret" not in caplog.text + str(seen)
+
+
+def test_a_server_that_stops_lets_go_of_its_sources(start: Starter, shelf: Shelf) -> None:
+    server = start(allow_pull=("127.0.0.0/8",))
+    shelf.answers["/camera"] = camera(3)
+    stream = pull(server, f"{shelf.address}/camera")
+    until(server, stream, "running")
+    before = threads()
+    server.stop()
+    eventually(lambda: threads() == before - 1)
+
+
+def threads() -> int:
+    return sum(thread.name.startswith("keywarp-pull") for thread in threading.enumerate())
+
+
+def test_others_are_not_disturbed(puller: Running, shelf: Shelf) -> None:
+    shelf.answers["/silent"] = silence
+    silent = [pull(puller, f"{shelf.address}/silent") for _ in range(8)]
+    with puller.connect("fed", Hello()) as talk:
+        answers, done = talk.stream([(i, jpeg()) for i in range(20)])
+    assert done.frames == len(answers) == 20
+    assert len(silent) == 8
