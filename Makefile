@@ -9,7 +9,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test packages check format lock clean
+.PHONY: help setup setup-dev demo serve test packages check check-web web format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ check: $(VENV)/.dev ## Lint, format check, types, import rules
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+check-web: ## Check the types of the JavaScript and run its tests (needs npm)
+	cd clients/web && npm ci --silent && npm run --silent check && npm test --silent
+
+web: ## Copy what the dashboard takes from clients/web and from npm into the server's package (needs npm)
+	cd clients/web && npm ci --silent && node vendor.mjs
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix $(CODE)

@@ -5,7 +5,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from keywarp.client import Client
 from keywarp.server.access import add_key, new_key
 from tests.e2e.browsing import PATIENCE, Visit, chromium, visiting
 from tests.e2e.running import Server, serving, street_video
+from tests.server.media import GREEN, jpeg
+from tests.server.test_pulls import Handler, Shelf
 from tests.tiny_bundle import tiny_bundle
-
-GREEN = (20, 250, 20)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(browser: Browser, models: Path) -> Iterator[Server]:  # noqa: ARG001 - no server without a browser
-    with serving(models=models) as running:
+    with serving("--allow-pull", "127.0.0.1", models=models) as running:
         yield running
 
 
@@ -77,6 +77,32 @@ def feeding(server: Server, stream: str) -> Iterator[None]:
         thread.join()
 
 
+def camera(handler: Handler) -> None:
+    """An IP camera that goes on until its server is closed."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+    handler.end_headers()
+    while not handler.server.over.wait(0.05):
+        picture = jpeg(GREEN)
+        handler.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture))
+        handler.wfile.write(picture + b"\r\n")
+
+
+@contextmanager
+def ip_camera() -> Iterator[str]:
+    """The address of one."""
+    with Shelf() as shelf:
+        shelf.answers["/video"] = camera
+        thread = threading.Thread(target=shelf.serve_forever)
+        thread.start()
+        try:
+            yield f"{shelf.address}/video"
+        finally:
+            shelf.over.set()
+            shelf.shutdown()
+            thread.join()
+
+
 def figure(page: Page, name: str) -> Locator:
     """A figure beside the picture."""
     return page.locator(".view .tile", has=page.get_by_text(name, exact=True)).locator("dd")
@@ -87,15 +113,25 @@ def open_view(page: Page, name: str) -> None:
     expect(page.get_by_role("heading", level=1, name=name)).to_be_focused()
 
 
-def await_figure(page: Page, name: str, least: float) -> None:
+def eventually(page: Page, condition: Callable[[], bool], what: str) -> None:
+    """Wait until it holds; `wait_for_function` can't, since the page's policy forbids `eval`."""
     deadline = time.monotonic() + PATIENCE / 1000
-    while float(figure(page, name).inner_text().replace(",", "").replace("\N{EN DASH}", "0")) < least:
-        assert time.monotonic() < deadline, f"{name}: {figure(page, name).inner_text()}"
-        page.wait_for_timeout(100)
+    while not condition():
+        assert time.monotonic() < deadline, f"never {what}: {page.locator('main').inner_text()}"
+        page.wait_for_timeout(50)
+
+
+def await_figure(page: Page, name: str, least: float) -> None:
+    def reached() -> bool:
+        said = re.match(r"[\d.,]+", figure(page, name).inner_text())
+        return said is not None and float(said[0].replace(",", "")) >= least
+
+    eventually(page, reached, f"{name} >= {least}")
 
 
 def await_pictures(page: Page, least: int) -> None:
-    page.wait_for_function(f"Number(document.querySelector('.stage canvas').dataset.pictures) >= {least}")
+    canvas = page.locator(".stage canvas")
+    eventually(page, lambda: int(canvas.get_attribute("data-pictures") or 0) >= least, f"{least} pictures")
 
 
 def test_every_view_loads_without_errors(visit: Visit) -> None:
@@ -120,7 +156,7 @@ def test_a_stream_that_a_client_feeds_can_be_watched(visit: Visit, server: Serve
         frames = figure(page, "Frames").inner_text()
         expect(figure(page, "Frames")).not_to_have_text(frames)
         expect(figure(page, "Key frames")).to_have_text(re.compile("^(19|2[0-5])%$"))  # one in five
-        expect(page.get_by_label("What was found")).to_have_text(re.compile("green|red"))
+        expect(page.get_by_role("group", name="What was found")).to_have_text(re.compile("green|red"))
     expect(page.get_by_text("This stream")).to_be_visible()
     open_view(page, "Streams")
     expect(page.get_by_text("No streams yet")).to_be_visible()
@@ -136,6 +172,39 @@ def test_a_stream_can_be_deleted(visit: Visit, server: Server) -> None:
     assert httpx.get(f"{server.url}/v1/streams").json() == []
 
 
+def test_a_camera_is_pulled_paused_resumed_and_let_go(visit: Visit, server: Server) -> None:
+    page = visit.page
+    with ip_camera() as address:
+        page.get_by_role("button", name="Pull a URL").click()
+        page.get_by_label("Address").fill(address)
+        page.get_by_label("Name").fill("yard")
+        page.get_by_label("Key interval").fill("7")
+        page.get_by_role("dialog").get_by_role("button", name="Start").click()
+        expect(page.get_by_role("heading", name="yard")).to_be_visible()
+        await_pictures(page, 2)
+        expect(page.get_by_role("definition").get_by_text(address)).to_be_visible()
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator(".badge")).to_have_text("Paused")
+        page.get_by_role("button", name="Resume").click()
+        expect(page.locator(".badge")).to_have_text("Running")
+        [info] = httpx.get(f"{server.url}/v1/streams").json()
+        assert (info["id"], info["interval"], info["mode"]) == ("yard", 7, "latest")
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        expect(page.get_by_text("No streams yet")).to_be_visible()
+
+
+def test_what_may_not_be_pulled_is_refused_in_words(browser: Browser, server: Server) -> None:
+    with visiting(browser, server.url) as visit:
+        page = visit.page
+        page.get_by_role("button", name="Pull a URL").click()
+        page.get_by_label("Address").fill("rtsp://192.0.2.7/1")
+        page.get_by_role("dialog").get_by_role("button", name="Start").click()
+        expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("Not allowed: ")
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("button", name="Pull a URL")).to_be_focused()
+
+
 @pytest.mark.parametrize(("codec", "hello"), [("Automatic", "h264"), ("H.264", "h264"), ("JPEG", "image")])
 def test_the_camera_is_sent_and_its_results_are_drawn(visit: Visit, codec: str, hello: str) -> None:
     page = visit.page
@@ -147,7 +216,7 @@ def test_the_camera_is_sent_and_its_results_are_drawn(visit: Visit, codec: str, 
     await_pictures(page, 5)
     said: dict[str, Any] = json.loads(visit.hellos[0])
     assert (said["codec"], said["mode"]) == (hello, "lossless")
-    expect(page.get_by_label("What was found")).to_contain_text("green")  # the fake camera's colour
+    expect(page.get_by_role("group", name="What was found")).to_contain_text("green")  # the fake camera's colour
     assert figure(page, "Errors").inner_text() == "0"
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_text("The camera is off")).to_be_visible()
@@ -174,7 +243,7 @@ def test_what_is_no_video_is_refused_in_words(visit: Visit, tmp_path: Path) -> N
     broken.write_text("this is no video")
     page = visit.page
     open_view(page, "Video")
-    for file, words in ((text, "This isn't a video"), (broken, "video")):
+    for file, words in ((text, "This isn't a video"), (broken, "Not an MP4")):
         page.get_by_label("Choose a video").set_input_files(file)
         page.get_by_role("button", name="Start").click()
         expect(page.get_by_role("alert")).to_contain_text(words)

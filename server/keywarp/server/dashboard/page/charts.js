@@ -28,6 +28,7 @@ export class Chart {
    */
   constructor(title, lines, format, signal) {
     this.#title = title;
+    this.#box.setAttribute("aria-label", `${title}: nothing yet`);
     this.#format = format;
     this.#lines = lines;
     this.#figures = lines.map(() => h("b", { class: "number" }, format(null)));

@@ -42,7 +42,7 @@ export class Insight {
         { name: "propagated", color: "--accent", fill: true },
         { name: "p95", color: "--ink-2", dashed: true },
       ],
-      (seconds) => latency(seconds).join(" "),
+      (seconds) => latency(seconds).join(" ").trim(),
       signal,
     );
     this.#throughput = new Chart(

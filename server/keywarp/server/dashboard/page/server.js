@@ -100,7 +100,7 @@ export function inWords(error) {
   if (error instanceof ConnectError) return "The server doesn't answer. It may be restarting.";
   if (error instanceof ApiError) {
     const again = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
-    if (error.status === 403) return `Not allowed: ${error.message}.`;
+    if (error.status === 403) return `Not allowed: ${error.message.replace(/\.$/, "")}.`;
     if (error.status === 429) return `The server is full: ${error.message}.`;
     if (error.status === 503) return `Not ready: ${error.message}.${again}`;
     return `${sentence(error.message)}.`;
@@ -111,8 +111,8 @@ export function inWords(error) {
   return `${sentence(error instanceof Error ? error.message : String(error))}.`;
 }
 
-/** @param {string} text */
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.$/, "");
+/** A sentence without its end. @param {string} text */
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.$/, "");
 
 /** @param {"live" | "lost"} state @param {string} text */
 function show(state, text) {

@@ -1,10 +1,10 @@
 /** The view of one stream, whoever feeds it: its picture, its key frames, how it does. */
 
-import { byId, h, icon, toast } from "./dom.js";
+import { byId, h, icon, setText, toast } from "./dom.js";
 import { duration, latency, number, percent, rate } from "./format.js";
 import { Figures } from "./gauge.js";
 import { Insight } from "./insight.js";
-import { ask, client, inWords, keepWatching, poll } from "./server.js";
+import { ask, client, inWords, keepWatching, poll, sentence } from "./server.js";
 import { Stage } from "./stage.js";
 import { showState } from "./streams.js";
 import { ApiError } from "./vendor/keywarp.js";
@@ -45,7 +45,7 @@ export function streamView(outer, id) {
       showFigures(figures, stream);
       showFacts(facts, stream);
       actions.show(stream);
-      notice.textContent = stream.problem ? `${stream.problem}.` : "";
+      setText(notice, stream.problem ? `${sentence(stream.problem)}.` : ""); // said once, not every second
       if (stream.state === "paused") stage.note("Paused");
       else if (stage.pictures) stage.note();
     },

@@ -11,7 +11,7 @@ const KEPT = 600; // frames
 /** A strip of frames. */
 export class Timeline {
   /** @type {Answer[]} */ #frames = [];
-  #canvas = h("canvas", { class: "timeline", role: "img" });
+  #canvas = h("canvas", { class: "timeline", role: "img", "aria-label": "No frames yet" });
   #now = h("span", { class: "muted small number" });
   #dirty = true;
   #described = 0;
