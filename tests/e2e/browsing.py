@@ -3,23 +3,40 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, WebSocket, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, WebSocket, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 30_000  # milliseconds, for anything to appear
 
 
-@dataclass
 class Visit:
     """A page, and what happened on it that nobody sees."""
 
-    page: Page
-    complaints: list[str] = field(default_factory=list)  # of the console, and exceptions
-    hosts: set[str] = field(default_factory=set)  # that were asked for something
-    hellos: list[str] = field(default_factory=list)  # the first message of each WebSocket
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []  # of the console, and exceptions
+        self.hosts: set[str] = set()  # that were asked for something
+        self.hellos: list[str] = []  # the first message of each WebSocket
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        page.on("websocket", self._listen)
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        if said.type in ("error", "warning"):
+            self.complaints.append(said.text)
+
+    def _listen(self, socket: WebSocket) -> None:
+        self.hosts.add(urlsplit(socket.url).netloc)
+        socket.on("framesent", self._read)
+
+    def _read(self, message: str | bytes) -> None:
+        if isinstance(message, str) and '"hello"' in message:
+            self.hellos.append(message)
 
 
 @contextmanager
@@ -39,20 +56,10 @@ def chromium() -> Iterator[Browser]:
 @contextmanager
 def visiting(browser: Browser, url: str, *, dark: bool = False) -> Iterator[Visit]:
     """Open a page with nothing remembered from others."""
-    scheme = "dark" if dark else "light"
+    scheme: Literal["dark", "light"] = "dark" if dark else "light"
     with browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}) as context:
         context.grant_permissions(["camera"])
         context.set_default_timeout(PATIENCE)
         visit = Visit(context.new_page())
-        page = visit.page
-        page.on("console", lambda said: said.type in ("error", "warning") and visit.complaints.append(said.text))
-        page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-        page.on("request", lambda request: visit.hosts.add(request.url.split("/")[2]))
-        page.on("websocket", lambda socket: _listen(socket, visit))
-        page.goto(url)
+        visit.page.goto(url)
         yield visit
-
-
-def _listen(socket: WebSocket, visit: Visit) -> None:
-    visit.hosts.add(socket.url.split("/")[2])
-    socket.on("framesent", lambda payload: isinstance(payload, str) and visit.hellos.append(payload))
