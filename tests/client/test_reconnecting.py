@@ -108,4 +108,4 @@ def test_the_option_is_seconds_or_more() -> None:
     assert Reconnect.of(0) == Reconnect.of(None) == Reconnect(seconds=0)
     for wrong in ({"seconds": -1}, {"first": 0}, {"first": 9}, {"memory": -1}, {"seconds": float("nan")}):
         with pytest.raises(ValueError, match="at least 0"):
-            Reconnect(**wrong)  # type: ignore[arg-type]
+            Reconnect(**wrong)
