@@ -210,15 +210,15 @@ def test_errors_that_stay_are_not_tried_again(twin: Twin) -> None:
 
 def test_an_error_of_the_new_connection_that_stays_ends_the_stream(twin: Twin) -> None:
     def script(peer: Peer) -> None:
-        if len(server.paths) == 1:
+        if len(scripted.paths) == 1:
             peer.greet()
             peer.connection.close(CloseCode.SERVICE_RESTART)
         else:
             peer.connection.recv()
             peer.fail(CloseCode.NOT_FOUND, "there is no model 'street'")
 
-    with ScriptedPeer(script) as server, pytest.raises(ModelNotFoundError, match="no model"):
-        twin.stream(server.address, frames(3), reconnect=SOON)
+    with ScriptedPeer(script) as scripted, pytest.raises(ModelNotFoundError, match="no model"):
+        twin.stream(scripted.address, frames(3), reconnect=SOON)
 
 
 def test_a_frame_that_breaks_every_connection_ends_the_stream(twin: Twin) -> None:
@@ -227,22 +227,22 @@ def test_a_frame_that_breaks_every_connection_ends_the_stream(twin: Twin) -> Non
         peer.take()
 
     reconnect = Reconnect(seconds=0.2, first=0.01, longest=0.1)
-    with ScriptedPeer(script) as server:
+    with ScriptedPeer(script) as scripted:
         with pytest.raises(ConnectError, match="broke"):
-            twin.stream(server.address, frames(3), reconnect=reconnect)
-        assert len(server.paths) > 2
+            twin.stream(scripted.address, frames(3), reconnect=reconnect)
+        assert len(scripted.paths) > 2
 
 
 def test_a_first_connection_is_tried_again_only_if_asked_for(twin: Twin) -> None:
     def script(peer: Peer) -> None:
-        if len(server.paths) == 1:
+        if len(scripted.paths) == 1:
             peer.connection.recv()
             peer.connection.close(CloseCode.TRY_AGAIN_LATER)
         else:
             answer_all(peer)
 
-    with ScriptedPeer(script) as server:
-        check(twin.stream(server.address, frames(3), reconnect=Reconnect(first=0.01, at_start=True)), 3)
+    with ScriptedPeer(script) as scripted:
+        check(twin.stream(scripted.address, frames(3), reconnect=Reconnect(first=0.01, at_start=True)), 3)
     with pytest.raises(ConnectError, match="keywarp serve"):
         twin.stream("http://127.0.0.1:9", frames(1), reconnect=SOON)
 
@@ -263,7 +263,7 @@ def test_closing_ends_the_attempts_to_connect_again() -> None:
         peer.take()
 
     patient = Reconnect(seconds=1000, first=500, longest=500)
-    with ScriptedPeer(script) as server, Client(server.address) as client:
+    with ScriptedPeer(script) as scripted, Client(scripted.address) as client:
         results = client.stream(frames(3), reconnect=patient)
         closing = threading.Timer(0.2, results.close)
         closing.start()
