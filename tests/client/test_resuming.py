@@ -257,10 +257,10 @@ def test_after_the_next_key_frame_it_can_go_on_again() -> None:
 
 def test_a_decoder_that_begins_too_late_is_an_error_not_a_gap() -> None:
     conversation = Conversation(Hello(codec="h264"), 1, Reconnect())
-    ready = Ready(stream="s", model=MODEL, interval=10, credit=10, max_message_bytes=1000).model_dump_json()
+    ready = Ready(stream="s", model=MODEL, interval=10, credit=99, max_message_bytes=1000).model_dump_json()
     conversation.hello()
     conversation.receive(ready, 0)
-    for packet in group(5):
+    for packet in group(40):
         conversation.pack(payload(packet), 0)
     for number in range(3):
         conversation.receive(result(number, id=number).model_dump_json(), 0)
@@ -270,8 +270,10 @@ def test_a_decoder_that_begins_too_late_is_an_error_not_a_gap() -> None:
     while (again := conversation.again) is not None:
         conversation.pack(again, 0)
     assert conversation.receive(result(0, id=1).model_dump_json(), 0) is None
-    with pytest.raises(ResumeError, match="packet 3 came before 2"):
-        conversation.receive(result(1, id=3).model_dump_json(), 0)
+    for number in range(3, 19):
+        conversation.receive(result(number - 2, id=number).model_dump_json(), 0)
+    with pytest.raises(ResumeError, match="packet 2 was answered before it, but not again"):
+        conversation.receive(result(17, id=19).model_dump_json(), 0)
 
 
 def test_in_the_mode_latest_images_under_way_are_dropped_not_sent_again() -> None:
