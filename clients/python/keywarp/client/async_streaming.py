@@ -166,12 +166,15 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
             if wait is None:
                 return
             await asyncio.sleep(wait)
+            if self._closed:
+                break
             try:
                 await self._connect(feed, min(self._timeout, ATTEMPT_TIMEOUT))
             except KeywarpError as failure:
                 error = failure
             else:
-                return
+                if not self._closed:  # by another task
+                    return
         raise error
 
 

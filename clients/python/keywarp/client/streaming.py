@@ -147,13 +147,15 @@ class ResultStream(Iterator[FrameResult]):
             wait = self._conversation.broken(error, time.monotonic())
             if wait is None:
                 return
-            self._closed.wait(wait)
+            if self._closed.wait(wait):
+                break
             try:
                 self._connect(min(self._timeout, ATTEMPT_TIMEOUT))
             except KeywarpError as failure:
                 error = failure
             else:
-                return
+                if not self._closed.is_set():  # by another thread
+                    return
         raise error
 
 
