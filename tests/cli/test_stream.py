@@ -65,7 +65,7 @@ def test_the_schedule_is_asked_for_and_named(tmp_path: Path, stream: Stream) -> 
 
     def script(peer: Peer) -> None:
         heard.append(peer.greet())
-        peer.fail(CloseCode.TRY_AGAIN_LATER, "enough")
+        peer.fail(CloseCode.INTERNAL_ERROR, "enough")
 
     options = ["--schedule", "adaptive", "--interval", "8", "--max-interval", "40"]
     with ScriptedPeer(script) as server:
@@ -84,6 +84,28 @@ def test_figures_are_printed_as_json(tmp_path: Path, stream: Stream) -> None:
     assert (figures["frames"], figures["key_frames"]) == (20, 2)
     assert figures["fps"] == pytest.approx(20 / figures["seconds"])
     assert figures["key"]["p50"] > 0
+
+
+def test_a_break_is_shown_and_counted_and_can_be_the_end(tmp_path: Path, stream: Stream) -> None:
+    video = write_video(tmp_path / "v.mp4")
+
+    def restart_once(peer: Peer) -> None:
+        if len(server.paths) > 1:
+            answer_all(peer)
+            return
+        peer.greet()
+        peer.take()
+        peer.connection.close(CloseCode.SERVICE_RESTART, "the server stops")
+
+    with ScriptedPeer(restart_once) as server:
+        shown = stream(server.address, video, "--summary-json")
+    figures = json.loads(shown.out)
+    assert (shown.status, figures["frames"], figures["reconnects"]) == (0, 20, 1)
+    assert shown.err.startswith("keywarp: stream s: the server ended the stream: the server stops (close code 1012); ")
+    with ScriptedPeer(restart_once) as server:
+        shown = stream(server.address, video, "--reconnect", "0")
+    assert (shown.status, "close code 1012" in shown.err) == (1, True)
+    assert "connecting again" not in shown.err
 
 
 def refuse_model(peer: Peer) -> None:

@@ -39,6 +39,7 @@ def test_figures_are_given_for_json() -> None:
         "fps": 20.0,
         "key": {"p50": 0.2, "p99": 0.25},
         "propagated": None,
+        "reconnects": 0,
     }
 
 

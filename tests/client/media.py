@@ -41,16 +41,23 @@ def grey_level(frame: int) -> int:
 
 
 def write_video(
-    path: Path, frames: int = 20, codec: str = "libx264", options: dict[str, str] | None = None, fps: int = 10
+    path: Path,
+    frames: int = 20,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    fps: int = 10,
+    gop: int | None = None,
 ) -> Path:
-    """A 64x48 video; with libx264 it has B-frames."""
+    """A 64x48 video; with libx264 it has B-frames. A key frame comes every `gop` frames: with libx264 10 if None."""
     with av.open(path, "w", options=options or {}) as container:
         stream = container.add_stream(codec, fps)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         if codec == "libx264":
             stream.codec_context.options = {"bf": "2", "b-adapt": "0", "preset": "veryfast"}
-            stream.codec_context.gop_size = 10
+            gop = gop or 10
+        if gop:
+            stream.codec_context.gop_size = gop
         for index in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(grey_level(index)))))
         container.mux(stream.encode())

@@ -39,6 +39,9 @@ def test_streams_are_listed_shown_made_and_deleted(twin: Twin) -> None:
     with ScriptedApi(201, one.encode()) as api:
         twin.call(api.address, "create_stream", interval=5, schedule="adaptive", max_interval=9)
     assert json.loads(api.requests[0][2]) == {"interval": 5, "schedule": "adaptive", "max_interval": 9}
+    with ScriptedApi(201, one.encode()) as api:
+        twin.call(api.address, "create_stream", mode="latest", masks="rle", resolution="frame")
+    assert json.loads(api.requests[0][2]) == {"mode": "latest", "masks": "rle", "resolution": "frame"}
     with ScriptedApi(204, b"") as api:
         assert twin.call(api.address, "delete_stream", "cam") is None
     assert api.requests[0][0] == "DELETE /v1/streams/cam"

@@ -22,6 +22,7 @@ from keywarp.client import (
     MediaError,
     ModelNotFoundError,
     ProtocolError,
+    Reconnect,
     SourceError,
     StreamBusyError,
     StreamError,
@@ -221,7 +222,7 @@ def test_a_broken_connection_is_said_so(twin: Twin) -> None:
         peer.connection.socket.shutdown(socket.SHUT_RDWR)
 
     with ScriptedPeer(script) as server, pytest.raises(ConnectError, match="broke"):
-        twin.stream(server.address, frames(9))
+        twin.stream(server.address, frames(9), reconnect=0)
 
 
 def test_a_server_that_does_not_speak_the_protocol_is_refused(twin: Twin) -> None:
@@ -329,7 +330,8 @@ def test_other_codecs_are_sent_as_they_are(twin: Twin, tmp_path: Path, codec: Co
 
 
 def test_a_result_left_out_does_not_shift_the_images_of_those_after_it(tmp_path: Path) -> None:
-    plan = StreamPlan(None, None, None, None, None, None, None, "h264", 2, 90, "skip", decode=True, stream_id=None)
+    options = (None,) * 7
+    plan = StreamPlan(*options, "h264", 2, 90, "skip", decode=True, stream_id=None, reconnect=Reconnect())
     feed = Feed(write_video(tmp_path / "video.mp4"), plan)
     for frame in (0, 3, 4, 19):
         image = feed.with_image(FrameResult(result(frame))).image

@@ -16,10 +16,8 @@ class Motion(StrEnum):
     SIFT_SLOW = "sift-slow"
 
 
-MotionOption = Annotated[
-    Motion,
-    typer.Option(
-        help="Where the motion between key frames comes from: the model's flow network, none (features are copied), "
-        "OpenCV's DIS, or SIFT-Flow (seconds per frame)."
-    ),
-]
+MOTION_HELP = (
+    "Where the motion between key frames comes from: the model's flow network, none (features are copied), "
+    "OpenCV's DIS, or SIFT-Flow (seconds per frame)."
+)
+MotionOption = Annotated[Motion, typer.Option(help=MOTION_HELP)]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from keywarp.commands.motion import Motion, MotionOption
+from keywarp.commands.motion import MOTION_HELP, Motion
 from keywarp.protocol import Schedule
 
 if TYPE_CHECKING:
@@ -18,17 +18,28 @@ def serve(
     models: Annotated[
         Path, typer.Option(help="The folder that holds the bundles, or one bundle.", envvar="KEYWARP_MODELS")
     ] = Path("models"),
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="The address to listen on.", envvar="KEYWARP_HOST")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0: any free one.", envvar="KEYWARP_PORT")
+    ] = 8080,
     default_model: Annotated[
-        str | None, typer.Option(help="For streams that name none.", show_default="the first by name")
+        str | None,
+        typer.Option(
+            help="For streams that name none.", envvar="KEYWARP_DEFAULT_MODEL", show_default="the first by name"
+        ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
-    motion: MotionOption = Motion.NETWORK,
+    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.", envvar="KEYWARP_BACKEND")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.", envvar="KEYWARP_PRECISION")] = "auto",
+    threads: Annotated[
+        int, typer.Option(min=0, help="Of the inference; 0: the backend decides.", envvar="KEYWARP_THREADS")
+    ] = 0,
+    motion: Annotated[Motion, typer.Option(help=MOTION_HELP, envvar="KEYWARP_MOTION")] = Motion.NETWORK,
     schedule: Annotated[
-        Schedule, typer.Option(help="Of key frames, for streams that ask for none: fixed, or adaptive to the content.")
+        Schedule,
+        typer.Option(
+            help="Of key frames, for streams that ask for none: fixed, or adaptive to the content.",
+            envvar="KEYWARP_SCHEDULE",
+        ),
     ] = "fixed",
     allow_pull: Annotated[
         list[str] | None,
@@ -36,6 +47,7 @@ def serve(
             help="Where streams may be pulled from: a host, an address, a network, each maybe with :PORT; *.DOMAIN. "
             "May be given several times.",
             metavar="HOST",
+            envvar="KEYWARP_ALLOW_PULL",
             show_default="nowhere",
         ),
     ] = None,
@@ -48,13 +60,25 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    max_streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 64,
-    max_message: Annotated[int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.")] = 16,
-    max_video: Annotated[int, typer.Option(min=1, help="MiB of one uploaded video.")] = 16 * 1024,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of one frame.")] = 4096 * 4096,
-    credit: Annotated[int, typer.Option(min=1, help="Messages that a WebSocket client may be ahead.")] = 8,
-    idle_timeout: Annotated[float, typer.Option(help="Seconds without a frame until a stream expires.")] = 30.0,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    max_streams: Annotated[int, typer.Option(min=1, help="Streams at once.", envvar="KEYWARP_MAX_STREAMS")] = 64,
+    max_message: Annotated[
+        int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.", envvar="KEYWARP_MAX_MESSAGE")
+    ] = 16,
+    max_video: Annotated[
+        int,
+        typer.Option(min=1, help="MiB of one uploaded video.", envvar="KEYWARP_MAX_VIDEO"),
+    ] = 16 * 1024,
+    max_pixels: Annotated[
+        int,
+        typer.Option(min=1, help="Pixels of one frame.", envvar="KEYWARP_MAX_PIXELS"),
+    ] = 4096 * 4096,
+    credit: Annotated[
+        int, typer.Option(min=1, help="Messages that a WebSocket client may be ahead.", envvar="KEYWARP_CREDIT")
+    ] = 8,
+    idle_timeout: Annotated[
+        float, typer.Option(help="Seconds without a frame until a stream expires.", envvar="KEYWARP_IDLE_TIMEOUT")
+    ] = 30.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.", envvar="KEYWARP_LOG_LEVEL")] = "info",
 ) -> None:
     """Serve the models of a folder over REST and WebSocket.
 

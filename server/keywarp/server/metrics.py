@@ -6,7 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from keywarp.engines import FrameResult
 from keywarp.protocol import Timings
@@ -46,6 +54,7 @@ class Metrics:
         """
         self.totals: defaultdict[str, Totals] = defaultdict(Totals)
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
         self._frames = Counter(
             "keywarp_frames_total", "Frames with a result.", ("model", "kind"), registry=self._registry
         )

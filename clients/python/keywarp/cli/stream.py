@@ -1,7 +1,11 @@
 """`keywarp stream`: a source through a server."""
 
 import json
-from contextlib import ExitStack
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +15,7 @@ from rich.console import Console
 from keywarp.cli.report import record
 from keywarp.cli.summary import summary_table
 from keywarp.client import DEFAULT_SERVER, Client, open_source
+from keywarp.client.reconnecting import DEFAULT
 from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
 
 
@@ -84,6 +89,14 @@ def stream(
     ] = "image",
     in_flight: Annotated[int, typer.Option(min=1, help="Images on the way at a time; 1 for the lowest latency.")] = 2,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG images.")] = 90,
+    reconnect: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="How long to try to connect again after a break; 0: not at all.",
+            metavar="SECONDS",
+        ),
+    ] = DEFAULT.seconds,
     summary_json: Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Send a video to a server; write down the results and print how fast they came.
@@ -96,6 +109,7 @@ def stream(
             client = opened.enter_context(Client(server, api_key=api_key))
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--server") from error
+        opened.enter_context(_breaks_shown())
         frames = opened.enter_context(open_source(source))
         results = opened.enter_context(
             client.stream(
@@ -109,6 +123,7 @@ def stream(
                 in_flight=in_flight,
                 quality=quality,
                 decode=out is not None,
+                reconnect=reconnect,
             )
         )
         ready = results.ready
@@ -124,7 +139,26 @@ def stream(
             total=frames.count,
             title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
         )
+        summary = replace(summary, reconnects=results.reconnects)
     if summary_json:
         typer.echo(json.dumps(summary.as_dict()))
     else:
         Console().print(summary_table([summary]))
+
+
+class _Shown(logging.Handler):
+    """Prints to whatever stderr is at the time: a progress bar stands in for it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"keywarp: {record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def _breaks_shown() -> Iterator[None]:
+    """Show on stderr what the client warns of: that the connection broke, and that it tries again."""
+    log, shown = logging.getLogger("keywarp.client"), _Shown(logging.WARNING)
+    log.addHandler(shown)
+    try:
+        yield
+    finally:
+        log.removeHandler(shown)

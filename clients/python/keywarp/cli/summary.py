@@ -37,6 +37,7 @@ class Summary:
             figures are of the service, not of the recording, and overlapping the two gains nothing.
         key: Latency of key frames; None where there was none, or frames can't be told apart on the way.
         propagated: Latency of the frames between.
+        reconnects: How often the connection broke and the stream went on.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Summary:
     seconds: float
     key: Latency | None
     propagated: Latency | None
+    reconnects: int = 0
 
     @property
     def fps(self) -> float:

@@ -17,6 +17,7 @@ from keywarp.client.errors import (
     MediaError,
     ModelNotFoundError,
     ProtocolError,
+    ResumeError,
     SourceError,
     StreamBusyError,
     StreamError,
@@ -24,6 +25,7 @@ from keywarp.client.errors import (
     UnavailableError,
 )
 from keywarp.client.frames import Frame, Source
+from keywarp.client.reconnecting import Reconnect
 from keywarp.client.results import Detections, FrameResult
 from keywarp.client.sources import open_source
 from keywarp.client.streaming import ResultStream
@@ -44,7 +46,9 @@ __all__ = [
     "MediaError",
     "ModelNotFoundError",
     "ProtocolError",
+    "Reconnect",
     "ResultStream",
+    "ResumeError",
     "Source",
     "SourceError",
     "StreamBusyError",

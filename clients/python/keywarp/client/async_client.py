@@ -9,11 +9,12 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.client import calls
+from keywarp.client import calls, reconnecting
 from keywarp.client.async_streaming import AsyncResultStream
 from keywarp.client.calls import DEFAULT_SERVER, DEFAULT_TIMEOUT, Call
 from keywarp.client.frames import Source
 from keywarp.client.plan import OnError, StreamPlan
+from keywarp.client.reconnecting import Reconnect
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
 from keywarp.protocol import ClientId, Codec, CreateStream, Masks, Mode, ModelInfo, Resolution, Schedule, StreamInfo
@@ -80,6 +81,9 @@ class AsyncClient:
         interval: int | None = None,
         schedule: Schedule | None = None,
         max_interval: int | None = None,
+        mode: Mode | None = None,
+        masks: Masks | None = None,
+        resolution: Resolution | None = None,
     ) -> StreamInfo:
         """Make a stream to send single frames to with `infer`.
 
@@ -90,13 +94,23 @@ class AsyncClient:
             schedule: `fixed`, or `adaptive`: key frames where the content changes, `interval` being the mean; None is
                 the server's default.
             max_interval: With `adaptive`: frames from one key frame to the next at most; None is 3 x `interval`.
+            mode: For who streams to it by its `stream_id` later, as in `stream`; single frames always have their turn.
+            masks: How segmentations come: `png`, `rle` or `none`; None is `png`.
+            resolution: Of masks: `model` or `frame`; None is `model`.
 
         Raises:
             ApiError: There is no such model (404), the name is taken (409), the intervals don't go together (400), or
                 there are too many streams (429).
         """
         options = CreateStream(
-            id=stream_id, model=model, interval=interval, schedule=schedule, max_interval=max_interval
+            id=stream_id,
+            model=model,
+            interval=interval,
+            schedule=schedule,
+            max_interval=max_interval,
+            mode=mode,
+            masks=masks,
+            resolution=resolution,
         )
         return await self._do(calls.create_stream(options))
 
@@ -153,6 +167,7 @@ class AsyncClient:
         on_error: OnError = "raise",
         decode: bool = False,
         stream_id: str | None = None,
+        reconnect: Reconnect | float | None = reconnecting.DEFAULT,
     ) -> AsyncResultStream:
         """Send a source's frames over a WebSocket and iterate over their results, in order.
 
@@ -174,6 +189,10 @@ class AsyncClient:
             on_error: `raise` or `skip`.
             decode: Whether to decode here too, with the codecs of files.
             stream_id: The stream's name on the server.
+            reconnect: Seconds, or a `Reconnect`.
+
+        Raises:
+            ValueError: `reconnect` isn't valid.
         """
         plan = StreamPlan(
             model=model,
@@ -189,6 +208,7 @@ class AsyncClient:
             on_error=on_error,
             decode=decode,
             stream_id=stream_id,
+            reconnect=Reconnect.of(reconnect),
         )
         return AsyncResultStream(self.server, source, plan, self._timeout, self._headers)
 

@@ -9,14 +9,15 @@ from types import TracebackType
 from typing import Self
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from keywarp.client import calls
 from keywarp.client.conversation import Conversation, State
-from keywarp.client.errors import FrameError, ProtocolError
+from keywarp.client.errors import FrameError, KeywarpError
 from keywarp.client.frames import Source
 from keywarp.client.plan import Feed, StreamPlan
+from keywarp.client.reconnecting import ATTEMPT_TIMEOUT
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
 from keywarp.client.streaming import CLOSE_TIMEOUT
@@ -36,8 +37,10 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
         self._hurried = plan.mode == "latest"
         self._timeout = timeout
         self._headers = headers
-        self._conversation = Conversation(plan.hello(), plan.in_flight)
+        self._conversation = Conversation(plan.hello(), plan.in_flight, plan.reconnect)
+        self._feed: Feed | None = None
         self._opened = AsyncExitStack()
+        self._link = AsyncExitStack()  # the present connection
         self._closed = False
 
     @property
@@ -52,8 +55,18 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
         return self._conversation.ready
 
     @property
+    def reconnects(self) -> int:
+        """How often the connection broke so far and the stream went on over another."""
+        return self._conversation.reconnects
+
+    @property
+    def unsent(self) -> int:
+        """Frames so far of a live source that newer ones replaced before they were sent (mode `latest`)."""
+        return self._feed.unsent if self._feed else 0
+
+    @property
     def dropped(self) -> int:
-        """Frames so far that the server left out for newer ones (mode `latest`)."""
+        """Frames so far that were left out for newer ones, or were under way at a break (mode `latest`)."""
         return self._conversation.dropped
 
     @property
@@ -74,6 +87,7 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
         """Leave the conversation and let the source go; the server frees the stream."""
         self._closed = True
         await self._opened.aclose()
+        await self._link.aclose()  # another task may have been connecting
 
     async def __aenter__(self) -> Self:
         try:
@@ -88,43 +102,80 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
     ) -> None:
         await self.close()
 
-    async def _open(self) -> None:
-        if self._conversation.state is not State.NEW:
-            return
-        self._feed = await asyncio.to_thread(Feed, self._source, self._plan)
-        self._opened.push_async_callback(asyncio.to_thread, self._feed.close)
-        self._connection = await AsyncConnection.open(self._server, self._feed.stream_id, self._timeout, self._headers)
-        self._opened.push_async_callback(self._connection.close)
-        # For who leaves the loop without closing the stream.
-        weakref.finalize(self, self._connection.abort).atexit = False
-        await self._connection.send(self._conversation.hello())
-        while self._conversation.ready is None:
-            await self._receive()
+    async def _open(self) -> Feed:
+        if self._feed is not None:
+            return self._feed
+        feed = await asyncio.to_thread(Feed, self._source, self._plan)
+        self._opened.push_async_callback(asyncio.to_thread, feed.close)
+        self._opened.push_async_callback(self._link.aclose)
+        self._feed = feed
+        try:
+            await self._connect(feed, self._timeout)
+        except KeywarpError as error:
+            await self._reconnect(feed, error)
+        return feed
 
     async def _next(self) -> FrameResult:
-        await self._open()
+        feed = await self._open()
         while self._conversation.state is not State.DONE:
-            await self._send()
-            match await self._receive():
+            await self._send(feed)
+            match await self._receive(feed):
                 case FrameResult() as result:
-                    return await asyncio.to_thread(self._feed.with_image, result)
+                    return await asyncio.to_thread(feed.with_image, result)
                 case FrameError() as error if self._plan.on_error == "raise":
                     raise error
-        raise self._feed.fault or StopAsyncIteration
+        raise feed.fault or StopAsyncIteration
 
-    async def _send(self) -> None:
+    async def _send(self, feed: Feed) -> None:
         while self._conversation.wants_payload and not (self._hurried and self._connection.has_arrived):
-            payload = await asyncio.to_thread(self._feed.next_payload)
+            payload = self._conversation.again or await asyncio.to_thread(feed.next_payload)
             if payload is None:
                 await self._connection.send(self._conversation.end())
             else:
                 await self._connection.send(self._conversation.pack(payload, time.monotonic()))
 
-    async def _receive(self) -> FrameResult | FrameError | None:
+    async def _receive(self, feed: Feed) -> FrameResult | FrameError | None:
         message, now = await self._connection.receive()
-        if isinstance(message, ConnectionClosed):
-            raise self._feed.fault or self._conversation.closed(message.rcvd) from message
-        return self._conversation.receive(message, now)
+        if not isinstance(message, ConnectionClosed):
+            return self._conversation.receive(message, now)
+        try:
+            await self._reconnect(feed, self._conversation.closed(message.rcvd))
+        except KeywarpError as error:
+            raise feed.fault or error from message
+        return None
+
+    async def _connect(self, feed: Feed, timeout: float) -> None:  # noqa: ASYNC109 (websockets' own)
+        await self._link.aclose()
+        self._connection = await AsyncConnection.open(self._server, feed.stream_id, timeout, self._headers)
+        self._link.push_async_callback(self._connection.close)
+        # For who leaves the loop without closing the stream.
+        abandoned = weakref.finalize(self, self._connection.abort)
+        abandoned.atexit = False
+        self._link.callback(abandoned.detach)
+        await self._connection.send(self._conversation.hello())
+        while self._conversation.state is State.GREETED:
+            message, now = await self._connection.receive()
+            if isinstance(message, ConnectionClosed):
+                raise self._conversation.closed(message.rcvd) from message
+            self._conversation.receive(message, now)
+
+    async def _reconnect(self, feed: Feed, error: KeywarpError) -> None:
+        """Connect again after `error`, if there is anything left to be done."""
+        while not self._closed:
+            wait = self._conversation.broken(error, time.monotonic())
+            if wait is None:
+                return
+            await asyncio.sleep(wait)
+            if self._closed:
+                break
+            try:
+                await self._connect(feed, min(self._timeout, ATTEMPT_TIMEOUT))
+            except KeywarpError as failure:
+                error = failure
+            else:
+                if not self._closed:  # by another task
+                    return
+        raise error
 
 
 class AsyncConnection:
@@ -158,10 +209,8 @@ class AsyncConnection:
                 open_timeout=timeout,
                 close_timeout=CLOSE_TIMEOUT,
             )
-        except InvalidStatus as error:
-            raise calls.refused(server, error.response.status_code, bytes(error.response.body or b"")) from error
         except (InvalidHandshake, EOFError) as error:
-            raise ProtocolError(f"{server} does not speak {SUBPROTOCOL}: {error}") from error
+            raise calls.refused(server, error) from error
         except OSError as error:  # TimeoutError too
             raise calls.unreachable(server, error) from error
         return cls(socket)

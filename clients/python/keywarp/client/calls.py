@@ -1,8 +1,10 @@
 """The requests of the REST interface, and what their answers mean; both clients send them."""
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
@@ -10,9 +12,11 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
+from websockets.exceptions import InvalidHandshake, InvalidStatus
 
 from keywarp.client.errors import ApiError, ConnectError, ProtocolError
 from keywarp.client.images import encode_jpeg
+from keywarp.client.reconnecting import PASSING
 from keywarp.protocol import SUBPROTOCOL, ClientId, CreateStream, ModelInfo, Problem, Result, StreamInfo
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
@@ -48,7 +52,7 @@ class Call(Generic[T]):
             ProtocolError: This isn't an answer that a Keywarp server gives.
         """
         if not response.is_success:
-            raise ApiError(_problem(response))
+            raise ApiError(_problem(response), retry_after(response.headers.get("Retry-After")))
         try:
             return self.answer.validate_json(response.content or b"null")
         except ValidationError as error:
@@ -130,12 +134,31 @@ def unreachable(server: str, error: Exception) -> ConnectError:
     return ConnectError(f"no server answers at {server} ({error}): start one with `keywarp serve`")
 
 
-def refused(server: str, status: int, body: bytes) -> ApiError | ProtocolError:
+def refused(server: str, error: InvalidHandshake | EOFError) -> ApiError | ConnectError | ProtocolError:
     """Say that the server did not let a WebSocket begin."""
+    if isinstance(error, InvalidStatus):
+        status, asked = error.response.status_code, retry_after(error.response.headers.get("Retry-After"))
+        try:
+            return ApiError(Problem.model_validate_json(bytes(error.response.body or b"")), asked)
+        except ValidationError:
+            if status in PASSING:  # a proxy's page
+                return ApiError(Problem(title=f"{server} answers with HTTP status {status}", status=status), asked)
+            return ProtocolError(f"{server} does not speak {SUBPROTOCOL} (HTTP status {status})")
+    if isinstance(error, EOFError) or isinstance(error.__cause__, EOFError):
+        return ConnectError(f"{server} closed the connection before it answered")
+    return ProtocolError(f"{server} does not speak {SUBPROTOCOL}: {error}")
+
+
+def retry_after(value: str | None) -> float | None:
+    """Read the header Retry-After (RFC 9110, section 10.2.3), in seconds from now; None: not there, or not valid."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
     try:
-        return ApiError(Problem.model_validate_json(body))
-    except ValidationError:
-        return ProtocolError(f"{server} does not speak {SUBPROTOCOL} (HTTP status {status})")
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _problem(response: httpx.Response) -> Problem:

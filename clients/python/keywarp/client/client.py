@@ -8,10 +8,11 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.client import calls
+from keywarp.client import calls, reconnecting
 from keywarp.client.calls import DEFAULT_SERVER, DEFAULT_TIMEOUT, Call
 from keywarp.client.frames import Source
 from keywarp.client.plan import OnError, StreamPlan
+from keywarp.client.reconnecting import Reconnect
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
 from keywarp.client.streaming import ResultStream
@@ -79,6 +80,9 @@ class Client:
         interval: int | None = None,
         schedule: Schedule | None = None,
         max_interval: int | None = None,
+        mode: Mode | None = None,
+        masks: Masks | None = None,
+        resolution: Resolution | None = None,
     ) -> StreamInfo:
         """Make a stream to send single frames to with `infer`.
 
@@ -89,13 +93,23 @@ class Client:
             schedule: `fixed`, or `adaptive`: key frames where the content changes, `interval` being the mean; None is
                 the server's default.
             max_interval: With `adaptive`: frames from one key frame to the next at most; None is 3 x `interval`.
+            mode: For who streams to it by its `stream_id` later, as in `stream`; single frames always have their turn.
+            masks: How segmentations come: `png`, `rle` or `none`; None is `png`.
+            resolution: Of masks: `model` or `frame`; None is `model`.
 
         Raises:
             ApiError: There is no such model (404), the name is taken (409), the intervals don't go together (400), or
                 there are too many streams (429).
         """
         options = CreateStream(
-            id=stream_id, model=model, interval=interval, schedule=schedule, max_interval=max_interval
+            id=stream_id,
+            model=model,
+            interval=interval,
+            schedule=schedule,
+            max_interval=max_interval,
+            mode=mode,
+            masks=masks,
+            resolution=resolution,
         )
         return self._do(calls.create_stream(options))
 
@@ -152,6 +166,7 @@ class Client:
         on_error: OnError = "raise",
         decode: bool = False,
         stream_id: str | None = None,
+        reconnect: Reconnect | float | None = reconnecting.DEFAULT,
     ) -> ResultStream:
         """Send a source's frames over a WebSocket and iterate over their results, in order.
 
@@ -167,8 +182,8 @@ class Client:
                 the server's default.
             max_interval: With `adaptive`: frames from one key frame to the next at most; None is 3 x `interval`.
             mode: `lossless`: all frames have their turn. `latest`: a frame that waits for the device is dropped when a
-                newer one comes (`ResultStream.dropped` counts); for live sources, whose frames are then sent as they
-                come. None is `lossless`.
+                newer one comes (`ResultStream.dropped` counts); for live sources, of which then always the newest frame
+                is sent (`ResultStream.unsent` counts the others). None is `lossless`.
             masks: How segmentations come: `png`, `rle` (COCO's, in `result.result.segmentation.regions`) or `none`
                 (areas only); `FrameResult.labels` reads either. None is `png`.
             resolution: Of masks: `model`, or `frame`, which is larger. None is `model`.
@@ -181,10 +196,15 @@ class Client:
                 on without the frame, and counts it.
             decode: With the codecs of files: decode the file here too, so that the results have their images.
             stream_id: The stream's name on the server; None makes one up.
+            reconnect: Seconds to keep trying when the connection breaks or the server restarts, or a `Reconnect` that
+                says more. The stream then goes on where it was: each frame still has exactly one result or error, or is
+                `dropped` (with `latest`, what was under way). A file that is sent as it is (`mpegts`, `mp4`, `webm`)
+                can't go on: its break is an error. 0 or None: every break is one.
 
         Raises:
             SourceError: The source can't be opened.
-            ConnectError: No server answers.
+            ConnectError: No server answers, or the connection broke and could not be made again in time; as a
+                `ResumeError`, what was lost with it can't be sent again.
             StreamError: The server doesn't take the stream; `keywarp.client.errors` lists the reasons.
         """
         plan = StreamPlan(
@@ -201,6 +221,7 @@ class Client:
             on_error=on_error,
             decode=decode,
             stream_id=stream_id,
+            reconnect=Reconnect.of(reconnect),
         )
         return ResultStream(self.server, source, plan, self._timeout, self._headers)
 

@@ -1,19 +1,24 @@
 """The client's half of the WebSocket conversation, without any input or output of its own.
 
 Both clients drive it the same way: they send what `hello`, `pack` and `end` make, `pack` only while `wants_payload`,
-and hand whatever comes in to `receive`. So credit, matching results to frames and latency are decided here, once.
+and hand whatever comes in to `receive`. When a connection ends too early they ask `broken` how long to wait, connect,
+and begin with `hello` again. So credit, matching results to frames, latency, and what is sent again are decided here,
+once.
 """
 
+import logging
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from typing import get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from websockets.frames import Close
 
-from keywarp.client.errors import ConnectError, FrameError, KeywarpError, ProtocolError, stream_error
+from keywarp.client.backlog import Backlog
+from keywarp.client.errors import ConnectError, FrameError, KeywarpError, ProtocolError, ResumeError, stream_error
 from keywarp.client.payloads import Payload
+from keywarp.client.reconnecting import OFF, Patience, Reconnect, passes
 from keywarp.client.results import FrameResult
 from keywarp.protocol import (
     ClientId,
@@ -25,12 +30,15 @@ from keywarp.protocol import (
     Error,
     FrameHeader,
     Hello,
+    PacketCodec,
     Problem,
     Ready,
     Result,
     ServerMessage,
     pack,
 )
+
+log = logging.getLogger("keywarp.client")
 
 
 class State(Enum):
@@ -45,27 +53,33 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sent:
-    at: float  # monotonic seconds
-    image: NDArray[np.uint8] | None
+    at: float  # when it was first sent; monotonic seconds
+    payload: Payload | None  # an image; packets are kept by the backlog
 
 
 class Conversation:
-    """One stream, from `hello` to `done`.
+    """One stream, from `hello` to `done`, over as many connections as it takes.
 
     With the codec `image` each message is answered by one result or error, in order, and at most `in_flight` wait for
     theirs; in the mode `latest`, where frames may be dropped instead, as many as the credit allows. Packets of a video
     are not frames (a decoder holds some back), so there the server's credit is the only bound, and results find their
     packet by its id.
 
+    After a break, images that weren't answered are sent again; in the mode `latest` they are old by then, and count as
+    dropped. Packets are sent again from a point where decoding can begin (see `Backlog`), and answers that were given
+    before are swallowed. Pieces of containers can't be sent again. Servers count frames anew, so positions in the
+    stream are set right.
+
     Attributes:
         state: How far it has come.
-        ready: The server's answer to `hello`, once it came.
-        done: The server's count at the end, once it came.
+        ready: The server's last answer to `hello`, once it came.
+        done: The server's count at the end, of the last connection, once it came.
         errors: Frames so far that the server could not process.
-        dropped: Frames so far that the server left out.
+        dropped: Frames so far that were left out, by the server or after a break.
+        reconnects: How often it went on over another connection.
     """
 
-    def __init__(self, hello: Hello, in_flight: int) -> None:
+    def __init__(self, hello: Hello, in_flight: int, reconnect: Reconnect = OFF) -> None:
         if in_flight < 1:
             raise ValueError(f"in_flight is at least 1, not {in_flight}")
         self.state = State.NEW
@@ -73,26 +87,42 @@ class Conversation:
         self.done: Done | None = None
         self.errors = 0
         self.dropped = 0
+        self.reconnects = 0
         self._hello = hello
         self._in_flight = in_flight
+        self._reconnect = reconnect
+        self._patience = Patience(reconnect)
         self._one_to_one = hello.codec == "image"
         self._hurried = hello.mode == "latest"
         self._credit = 0
         self._sent = 0
         self._waiting: dict[int, _Sent] = {}  # by id, oldest first
+        self._again: deque[Payload] = deque()  # what of it was lost with the last connection
+        self._backlog = Backlog(reconnect.memory) if hello.codec in get_args(PacketCodec) else None
+        self._next: int | None = None  # the position of the next frame, once one is known
+        self._shift: int | None = 0  # from this connection's positions to ours; None: to be found
         self._problem: Problem | None = None
 
     def hello(self) -> str:
         """Make the first message."""
         self._move(State.NEW, State.GREETED)
-        return self._hello.model_dump_json(exclude_none=True)
+        hello = self._hello
+        if self.ready is not None:
+            # What is the default may have changed with a restart, but the results of a stream are of one model.
+            hello = hello.model_copy(update={"model": self.ready.model.name})
+        return hello.model_dump_json(exclude_none=True)
 
     @property
     def wants_payload(self) -> bool:
         """Whether the next payload may be sent now."""
         if self.state is not State.STREAMING or self._sent >= self._credit:
             return False
-        return not self._one_to_one or self._hurried or len(self._waiting) < self._in_flight
+        return not self._one_to_one or self._hurried or len(self._waiting) - len(self._again) < self._in_flight
+
+    @property
+    def again(self) -> Payload | None:
+        """What to `pack` before anything new: the next payload that was lost with the last connection."""
+        return self._again[0] if self._again else None
 
     def pack(self, payload: Payload, now: float) -> bytes:
         """Make the message that carries a payload; `now` is in monotonic seconds.
@@ -109,8 +139,12 @@ class Conversation:
                 CloseCode.MESSAGE_TOO_BIG, f"a message has {len(message)} bytes, the server takes at most {limit}"
             )
         self._sent += 1
-        if payload.id is not None:
-            self._waiting[payload.id] = _Sent(now, payload.image)
+        if payload is self.again:
+            self._again.popleft()
+        elif payload.id is not None:
+            self._waiting[payload.id] = _Sent(now, payload if self._one_to_one else None)
+            if self._backlog:
+                self._backlog.sent(payload)
         return message
 
     def end(self) -> str:
@@ -136,6 +170,9 @@ class Conversation:
         match said:
             case Ready():
                 self._move(State.GREETED, State.STREAMING)
+                if self.ready is not None:
+                    self.reconnects += 1
+                    log.info("stream %s goes on over a new connection", said.stream)
                 self.ready = said
                 self._credit = said.credit
                 return None
@@ -145,20 +182,9 @@ class Conversation:
         if self.state not in (State.STREAMING, State.ENDING):
             raise ProtocolError(f"the server sent `{said.type}` at the wrong time (state: {self.state.value})")
         match said:
-            case Result():
+            case Result() | Error() | Dropped():
                 self._grant(said.credit)
-                sent = self._match(said.id)
-                latency = now - sent.at if sent else None
-                return FrameResult(said, sent.image if sent else None, latency, now)
-            case Error():
-                self._grant(said.credit)
-                self._match(said.id)
-                self.errors += 1
-                return FrameError(said.problem, said.frame, said.id)
-            case Dropped():
-                self._grant(said.credit)
-                self._match(said.id)
-                self.dropped += 1
+                return self._answer(said, now)
             case Credit():
                 self._grant(said.credit)
             case Done():
@@ -172,6 +198,101 @@ class Conversation:
         if self._problem is not None:
             return stream_error(CloseCode.INTERNAL_ERROR, problem=self._problem)
         return ConnectError("the connection to the server broke before the stream was done")
+
+    def broken(self, error: KeywarpError, now: float) -> float | None:
+        """Take in that a connection failed or ended by `error`, and prepare for the next.
+
+        Args:
+            error: What `closed` gave, or why no connection was made.
+            now: Monotonic seconds.
+
+        Returns:
+            Seconds to wait before connecting again, or None: nothing was left to be done.
+
+        Raises:
+            KeywarpError: `error` itself, where connecting again is no use, isn't wanted, or was tried for long enough.
+            ResumeError: What was lost with the connection isn't kept any more.
+        """
+        lost = self.state in (State.STREAMING, State.ENDING)
+        if not passes(error) or not self._is_resumable:
+            raise error
+        wait = self._patience.wait(error, now)
+        if self._one_to_one and self.state is State.ENDING and not self._waiting:
+            self.state = State.DONE  # only the server's count is missing
+            return None
+        if lost:
+            self._take_back(error)
+        log.log(
+            logging.WARNING if lost else logging.INFO,
+            "stream %s: %s; connecting again in %.1f s",
+            self.ready.stream if self.ready else "(not begun)",
+            error,
+            wait,
+        )
+        self.state = State.NEW
+        self._problem = None
+        return wait
+
+    @property
+    def _is_resumable(self) -> bool:
+        if self.ready is None:
+            return self._reconnect.at_start
+        return self._one_to_one or self._backlog is not None
+
+    def _take_back(self, error: KeywarpError) -> None:
+        """Decide what of the lost connection's payloads is sent again."""
+        self._sent = self._credit = 0
+        if self._next is not None:
+            self._shift = None
+        if self._backlog:
+            try:
+                self._again = deque(self._backlog.again())
+            except ResumeError as reason:
+                raise reason from error
+        elif not self._hurried:
+            self._again = deque(sent.payload for sent in self._waiting.values() if sent.payload)
+        else:
+            count = len(self._waiting)
+            self.dropped += count
+            self._waiting.clear()
+            if self._next is not None:
+                self._next += count
+            elif self._shift is not None:
+                self._shift += count
+
+    def _answer(self, said: Result | Error | Dropped, now: float) -> FrameResult | FrameError | None:
+        before = self._backlog.repeated(said.id) if self._backlog else None
+        if before is not None:
+            if self._shift is None and said.frame is not None:
+                self._shift = before - said.frame
+            return None
+        sent = self._match(said.id)
+        frame = self._place(said.frame)
+        if self._backlog:
+            self._backlog.answered(said.id, frame)
+        self._patience.renew()
+        match said:
+            case Result():
+                latency = now - sent.at if sent else None
+                result = said if said.frame == frame else said.model_copy(update={"frame": frame})
+                return FrameResult(result, sent.payload.image if sent and sent.payload else None, latency, now)
+            case Error():
+                self.errors += 1
+                return FrameError(said.problem, None if said.frame is None else frame, said.id)
+            case Dropped():
+                self.dropped += 1
+                return None
+
+    def _place(self, frame: int | None) -> int:
+        """Say where in the stream an answer's frame is; `frame` is where it is on this connection."""
+        if frame is None:
+            place = self._next or 0
+        else:
+            if self._shift is None:
+                self._shift = (self._next or 0) - frame
+            place = frame + self._shift
+        self._next = max(self._next or 0, place + 1)
+        return place
 
     def _move(self, old: State, new: State) -> None:
         if self.state is not old:
@@ -195,4 +316,8 @@ class Conversation:
         self._move(State.ENDING, State.DONE)
         if self._one_to_one and self._waiting:
             raise ProtocolError(f"the server is done, but owes {len(self._waiting)} results")
+        if self._backlog and self._backlog.is_replaying:
+            raise ResumeError(
+                "the stream can't go on after the break: frames that were answered before didn't come again"
+            )
         self.done = done

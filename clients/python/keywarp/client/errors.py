@@ -2,15 +2,16 @@
 
 KeywarpError
 ├── SourceError             a video, folder or camera can't be opened or read, or an image can't be sent
-├── ConnectError            no server answers at the address
-├── ApiError                the server refused a request                            .status, .problem
+├── ConnectError            no server answers at the address, or the connection broke
+│   └── ResumeError             the connection broke, and the stream can't go on over another
+├── ApiError                the server refused a request               .status, .problem, .retry_after
 ├── FrameError              the server could not process one frame                  .problem, .frame, .id
 ├── StreamError             the server ended the conversation                       .code, .problem
 │   ├── ModelNotFoundError      it has no such model (4404)
 │   ├── StreamBusyError         another connection feeds this stream (4409)
 │   ├── StreamGoneError         the stream was deleted or has expired (4410)
 │   ├── MediaError              it can't decode the video (1003, 1009, 4422)
-│   └── UnavailableError        it is restarting, or full: try again later (1012, 1013)
+│   └── UnavailableError        it is restarting, or full: try again later (1001, 1012, 1013)
 ├── ProtocolError           the other end doesn't speak `keywarp.v1`
 └── DrawingError            annotated pictures can't be made
 """
@@ -30,6 +31,10 @@ class ConnectError(KeywarpError):
     """No server answers at the address, or the connection broke."""
 
 
+class ResumeError(ConnectError):
+    """The connection broke, and the stream can't go on over another without losing frames."""
+
+
 class ProtocolError(KeywarpError):
     """The other end doesn't speak `keywarp.v1`."""
 
@@ -44,12 +49,14 @@ class ApiError(KeywarpError):
     Attributes:
         status: The HTTP status.
         problem: The server's problem details.
+        retry_after: Seconds after which the server wants to be asked again, if it says so.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
         super().__init__(sentence(problem))
         self.status = problem.status
         self.problem = problem
+        self.retry_after = retry_after
 
 
 class FrameError(KeywarpError):
@@ -104,7 +111,10 @@ class UnavailableError(StreamError):
     """The server is restarting, or full: try again later."""
 
 
+_GOING_AWAY = 1001  # a server or proxy that is stopped (RFC 6455, section 7.4.1)
+
 _KINDS: dict[int, type[StreamError]] = {
+    _GOING_AWAY: UnavailableError,
     CloseCode.UNSUPPORTED_DATA: MediaError,
     CloseCode.MESSAGE_TOO_BIG: MediaError,
     CloseCode.SERVICE_RESTART: UnavailableError,
@@ -116,6 +126,7 @@ _KINDS: dict[int, type[StreamError]] = {
 }
 
 _MEANING: dict[int, str] = {
+    _GOING_AWAY: "it is going away",
     CloseCode.UNSUPPORTED_DATA: "it doesn't take this kind of data",
     CloseCode.MESSAGE_TOO_BIG: "a message was too big",
     CloseCode.INTERNAL_ERROR: "it failed",

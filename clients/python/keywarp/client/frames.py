@@ -28,12 +28,14 @@ class Source(ABC):
         count: Frames in all, as the source says; None if it doesn't.
         width: Of the first frame, pixels.
         height: Of the first frame, pixels.
+        live: Whether frames come in their own time, and are old when they are read late.
     """
 
     fps: float
     count: int | None
     width: int
     height: int
+    live: bool = False
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:

@@ -1,5 +1,6 @@
 """What is sent of a source: each frame as a JPEG, or a file's own packets as they are."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from keywarp.client.videos import is_truncated, open_video
 from keywarp.protocol import Container, PacketCodec
 
 CHUNK_BYTES: Final = 188 * 128  # 128 packets of a transport stream
+PARAMETERS: Final[dict[PacketCodec, re.Pattern[bytes]]] = {  # a sequence parameter set in Annex-B format
+    "h264": re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]"),
+    "hevc": re.compile(rb"\x00\x00\x01[\x42\x43]"),
+}
 ANNEX_B: Final[dict[PacketCodec, str]] = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}  # FFmpeg's filters
 
 
@@ -29,6 +34,7 @@ class Payload:
     id: int | None = None  # given back with the result; None where a payload isn't one frame
     timestamp: float | None = None  # seconds
     image: NDArray[np.uint8] | None = None  # what was sent, where it is one image
+    starts: bool = False  # decoding can begin with this packet
 
 
 class Payloads(ABC):
@@ -80,13 +86,17 @@ class PacketPayloads(Payloads):
         """Read the packets."""
         stream = self._container.streams.video[0]
         annex_b = BitStreamFilterContext(ANNEX_B.get(self._codec, "null"), stream)
+        parameters = PARAMETERS.get(self._codec)
         index = 0
         try:
             for packet in self._container.demux(stream):
                 # The last packet is empty: it flushes the filter.
                 for unit in annex_b.filter(packet if packet.size else None):
                     timestamp = None if unit.pts is None else float(unit.pts * unit.time_base)
-                    yield Payload(bytes(unit), index, timestamp)
+                    data = bytes(unit)
+                    # A decoder that begins with a key frame needs its parameters, which some files have only once.
+                    starts = unit.is_keyframe and (parameters is None or parameters.search(data) is not None)
+                    yield Payload(data, index, timestamp, starts=starts)
                     index += 1
         except av.FFmpegError as error:
             raise SourceError(f"{str(self._path)!r} is damaged: {index} packets could be read") from error

@@ -10,7 +10,9 @@ from uuid import uuid4
 
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import Frame, Source
+from keywarp.client.live import NewestFrames
 from keywarp.client.payloads import ImagePayloads, Payload, Payloads, open_payloads
+from keywarp.client.reconnecting import Reconnect
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike, open_source
 from keywarp.client.videos import VideoSource
@@ -39,6 +41,7 @@ class StreamPlan:
     on_error: OnError
     decode: bool
     stream_id: str | None
+    reconnect: Reconnect
 
     def hello(self) -> Hello:
         """Make the first message."""
@@ -72,6 +75,7 @@ class Feed:
         """
         self.stream_id = plan.stream_id or f"client-{uuid4().hex[:16]}"
         self.fault: SourceError | None = None
+        self._newest: NewestFrames | None = None
         self._images: Iterator[Frame] | None = None
         self._next_image = 0
         self._lock = Lock()
@@ -80,6 +84,8 @@ class Feed:
             if plan.codec == "image":
                 if not isinstance(source, Source):
                     source = opened.enter_context(open_source(source))
+                if source.live and plan.mode == "latest":
+                    source = self._newest = opened.enter_context(NewestFrames(source))
                 payloads = ImagePayloads(source, plan.quality)
             else:
                 path = _video_file(source, plan.codec)
@@ -89,6 +95,11 @@ class Feed:
                     self._images = iter(opened.enter_context(VideoSource(path)))
             self._payloads = iter(payloads)
             self._opened = opened.pop_all()
+
+    @property
+    def unsent(self) -> int:
+        """Frames so far of a live source that a newer one replaced before they were sent."""
+        return self._newest.unsent if self._newest else 0
 
     def next_payload(self) -> Payload | None:
         """Read the next payload; None at the end, which may be `fault`."""

@@ -5,19 +5,20 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
-from threading import Thread
+from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from keywarp.client import calls
 from keywarp.client.conversation import Conversation, State
-from keywarp.client.errors import FrameError, ProtocolError
+from keywarp.client.errors import FrameError, KeywarpError
 from keywarp.client.frames import Source
 from keywarp.client.plan import Feed, StreamPlan
+from keywarp.client.reconnecting import ATTEMPT_TIMEOUT
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
 from keywarp.protocol import SUBPROTOCOL, Ready
@@ -26,34 +27,50 @@ CLOSE_TIMEOUT = 2.0  # seconds to say goodbye in
 
 
 class ResultStream(Iterator[FrameResult]):
-    """The results of one streamed source, made by `Client.stream`. Iterate over it.
-
-    Attributes:
-        ready: What the server said of the stream: its id, model and interval.
-    """
+    """The results of one streamed source, made by `Client.stream`. Iterate over it."""
 
     def __init__(
         self, server: str, source: SourceLike | Source, plan: StreamPlan, timeout: float, headers: Mapping[str, str]
     ) -> None:
         """Open the source, connect, and say hello."""
+        self._server = server
+        self._timeout = timeout
+        self._headers = headers
         self._on_error = plan.on_error
         self._hurried = plan.mode == "latest"
-        self._conversation = Conversation(plan.hello(), plan.in_flight)
+        self._conversation = Conversation(plan.hello(), plan.in_flight, plan.reconnect)
+        self._closed = Event()
+        self._link = ExitStack()  # the present connection
         with ExitStack() as opened:
             self._feed = Feed(source, plan)
             opened.callback(self._feed.close)
-            self._connection = Connection(server, self._feed.stream_id, timeout, headers)
-            opened.callback(self._connection.close)
-            self._connection.send(self._conversation.hello())
-            while self._conversation.ready is None:
-                self._receive()
-            self.ready: Ready = self._conversation.ready
+            opened.callback(self._link.close)
+            try:
+                self._connect(timeout)
+            except KeywarpError as error:
+                self._reconnect(error)
             # Runs once: at the end, in `close`, or when nobody iterates any more.
             self._finish = weakref.finalize(self, opened.pop_all().close)
 
     @property
+    def ready(self) -> Ready:
+        """What the server said of the stream: its id, model and interval."""
+        assert self._conversation.ready is not None  # connected in __init__
+        return self._conversation.ready
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection broke so far and the stream went on over another."""
+        return self._conversation.reconnects
+
+    @property
+    def unsent(self) -> int:
+        """Frames so far of a live source that newer ones replaced before they were sent (mode `latest`)."""
+        return self._feed.unsent
+
+    @property
     def dropped(self) -> int:
-        """Frames so far that the server left out for newer ones (mode `latest`)."""
+        """Frames so far that were left out for newer ones, or were under way at a break (mode `latest`)."""
         return self._conversation.dropped
 
     @property
@@ -72,7 +89,9 @@ class ResultStream(Iterator[FrameResult]):
 
     def close(self) -> None:
         """Leave the conversation and let the source go; the server frees the stream."""
+        self._closed.set()
         self._finish()
+        self._link.close()  # another thread may have been connecting
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +114,7 @@ class ResultStream(Iterator[FrameResult]):
     def _send(self) -> None:
         # In a hurry, results that are there come first: reading a camera takes until its next frame.
         while self._conversation.wants_payload and not (self._hurried and self._connection.has_arrived):
-            payload = self._feed.next_payload()
+            payload = self._conversation.again or self._feed.next_payload()
             if payload is None:
                 self._connection.send(self._conversation.end())
             else:
@@ -103,9 +122,41 @@ class ResultStream(Iterator[FrameResult]):
 
     def _receive(self) -> FrameResult | FrameError | None:
         message, now = self._connection.receive()
-        if isinstance(message, ConnectionClosed):
-            raise self._feed.fault or self._conversation.closed(message.rcvd) from message
-        return self._conversation.receive(message, now)
+        if not isinstance(message, ConnectionClosed):
+            return self._conversation.receive(message, now)
+        try:
+            self._reconnect(self._conversation.closed(message.rcvd))
+        except KeywarpError as error:
+            raise self._feed.fault or error from message
+        return None
+
+    def _connect(self, timeout: float) -> None:
+        self._link.close()
+        self._connection = Connection(self._server, self._feed.stream_id, timeout, self._headers)
+        self._link.callback(self._connection.close)
+        self._connection.send(self._conversation.hello())
+        while self._conversation.state is State.GREETED:
+            message, now = self._connection.receive()
+            if isinstance(message, ConnectionClosed):
+                raise self._conversation.closed(message.rcvd) from message
+            self._conversation.receive(message, now)
+
+    def _reconnect(self, error: KeywarpError) -> None:
+        """Connect again after `error`, if there is anything left to be done."""
+        while not self._closed.is_set():
+            wait = self._conversation.broken(error, time.monotonic())
+            if wait is None:
+                return
+            if self._closed.wait(wait):
+                break
+            try:
+                self._connect(min(self._timeout, ATTEMPT_TIMEOUT))
+            except KeywarpError as failure:
+                error = failure
+            else:
+                if not self._closed.is_set():  # by another thread
+                    return
+        raise error
 
 
 class Connection:
@@ -134,10 +185,8 @@ class Connection:
                 close_timeout=CLOSE_TIMEOUT,
             )
             self._socket = self._opened.enter_context(connecting)
-        except InvalidStatus as error:
-            raise calls.refused(server, error.response.status_code, bytes(error.response.body or b"")) from error
         except (InvalidHandshake, EOFError) as error:
-            raise ProtocolError(f"{server} does not speak {SUBPROTOCOL}: {error}") from error
+            raise calls.refused(server, error) from error
         except OSError as error:  # TimeoutError too
             raise calls.unreachable(server, error) from error
         self._thread = Thread(target=_stamp, args=(self._socket, self._arrived), name="keywarp-receive", daemon=True)

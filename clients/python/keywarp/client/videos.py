@@ -26,6 +26,8 @@ class VideoSource(Source):
             SourceError: It can't be opened, or has no video.
         """
         self._use(str(name), open_video(name))
+        # Of a file on a web server the length is known; it can be read at any speed, so it isn't live.
+        self.live = "://" in str(name) and not str(name).startswith("file:") and self._container.duration is None
 
     @classmethod
     def camera(cls, device: str) -> Self:
@@ -39,6 +41,7 @@ class VideoSource(Source):
             source._use(device, av.open(device, format="v4l2"))
         except (av.FFmpegError, ValueError) as error:
             raise SourceError(f"the camera {device} can't be opened: {_reason(error)}") from error
+        source.live = True
         return source
 
     def _use(self, name: str, container: InputContainer) -> None:

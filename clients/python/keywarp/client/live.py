@@ -1,0 +1,63 @@
+"""Live sources, whose frames come whether somebody waits for them or not."""
+
+from collections.abc import Iterator
+from threading import Condition, Thread
+
+from keywarp.client.frames import Frame, Source
+
+
+class NewestFrames(Source):
+    """A live source's newest frame, whenever one is asked for.
+
+    A thread reads all frames as they come, so that none grows old in the driver's buffer; a frame that nobody took in
+    time is replaced by the next. The source stays its owner's to close, after this one.
+
+    Attributes:
+        unsent: Frames so far that were replaced.
+    """
+
+    def __init__(self, source: Source) -> None:
+        """Begin to read at once."""
+        self.fps, self.count, self.width, self.height = source.fps, source.count, source.width, source.height
+        self.live = True
+        self.unsent = 0
+        self._newest: Frame | None = None
+        self._error: Exception | None = None
+        self._ended = False  # nothing comes any more
+        self._closed = False  # nobody wants any more
+        self._changed = Condition()
+        self._thread = Thread(target=self._read, args=(source,), name="keywarp-capture", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Wait for a frame that wasn't given yet, and give the newest."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest or self._ended)
+                frame, self._newest = self._newest, None
+            if frame is not None:
+                yield frame
+            elif self._error is not None:
+                raise self._error
+            else:
+                return
+
+    def close(self) -> None:
+        """Stop reading; waits for the frame that is being read."""
+        self._closed = True
+        self._thread.join()
+
+    def _read(self, source: Source) -> None:
+        try:
+            for frame in source:
+                with self._changed:
+                    self.unsent += self._newest is not None
+                    self._newest = frame
+                    self._changed.notify()
+                if self._closed:
+                    break
+        except Exception as error:  # noqa: BLE001 (raised where the frames are taken)
+            self._error = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify()

@@ -1,0 +1,316 @@
+"""What is sent again after a break, without a network: a server in a few lines, cut off anywhere."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from keywarp.client import ConnectError, FrameError, FrameResult, KeywarpError, Reconnect, ResumeError, UnavailableError
+from keywarp.client.backlog import Backlog
+from keywarp.client.conversation import Conversation, State
+from keywarp.client.payloads import Payload
+from keywarp.protocol import ClientMessage, Codec, Credit, Done, Error, Hello, Mode, Problem, Ready, unpack
+from tests.client.media import MODEL, result
+
+BROKE = ConnectError("it broke")
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet as a decoder sees it."""
+
+    id: int
+    shown: int  # its place in the order of display
+    starts: bool
+    hidden: bool = False  # it has no frame
+
+
+def payload(packet: Packet) -> Payload:
+    return Payload(bytes([packet.id]) * 10, packet.id, packet.shown / 10, starts=packet.starts)
+
+
+class Decoder:
+    """Holds `reorder` frames back for the order of display, and needs a key packet to begin with."""
+
+    def __init__(self, packets: list[Packet], reorder: int) -> None:
+        self._packets = {p.id: p for p in packets}
+        self._reorder = reorder
+        self._held: list[Packet] = []
+        self._key: Packet | None = None
+
+    def decode(self, id_: int) -> list[int]:
+        packet = self._packets[id_]
+        if packet.starts or id_ == 0:
+            self._key = self._key or packet
+        if self._key is None or packet.hidden or packet.shown < self._key.shown:  # needs frames before the key frame
+            return []
+        self._held.append(packet)
+        return self._take(self._reorder)
+
+    def flush(self) -> list[int]:
+        return self._take(0)
+
+    def _take(self, keep: int) -> list[int]:
+        self._held.sort(key=lambda p: p.shown)
+        taken = self._held[: max(0, len(self._held) - keep)]
+        self._held = self._held[len(taken) :]
+        return [p.id for p in taken]
+
+
+class Server:
+    """One connection's end: what it has to say is in `out`."""
+
+    def __init__(self, credit: int, decoder: Decoder | None, base: int) -> None:
+        self.out: deque[BaseModel] = deque()
+        self.frames = 0
+        self._base = base
+        self._credit = credit
+        self._received = 0
+        self._decoder = decoder
+
+    def take(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            self._received += 1
+            assert self._received <= self._credit
+            id_ = unpack(message)[0].id
+            assert isinstance(id_, int)
+            self._credit += 1
+            self._answer(self._decoder.decode(id_) if self._decoder else [id_])
+            self.out.append(Credit(credit=self._credit))
+            return
+        if isinstance(ClientMessage.validate_json(message), Hello):
+            self.out.append(Ready(stream="s", model=MODEL, interval=10, credit=self._credit, max_message_bytes=10**6))
+        else:
+            self.stop()
+            self.out.append(Done(frames=self.frames, key_frames=0, errors=0))
+
+    def stop(self) -> None:
+        """Give what the decoder holds back."""
+        self._answer(self._decoder.flush() if self._decoder else [])
+
+    def _answer(self, ids: list[int]) -> None:
+        for id_ in ids:
+            frame = self._base + self.frames
+            self.frames += 1
+            if id_ % 7 == 3:
+                self.out.append(Error(problem=Problem(title="bad", status=422), fatal=False, frame=frame, id=id_))
+            else:
+                self.out.append(result(frame, id=id_))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a connection ends."""
+
+    heard: int  # messages of the server that still arrive
+    drained: bool  # whether the server gives what it holds back before
+
+
+class Viewer:
+    """The client's end, and what a user gets to see."""
+
+    def __init__(self, codec: Codec, in_flight: int, mode: Mode, memory: int) -> None:
+        self.conversation = Conversation(
+            Hello(codec=codec, mode=mode), in_flight, Reconnect(at_start=True, memory=memory)
+        )
+        self.ids: list[int] = []  # answered, in order
+        self.frames: list[int] = []  # their positions
+
+    def hear(self, message: BaseModel) -> None:
+        match self.conversation.receive(message.model_dump_json(), 0.0):
+            case FrameResult() as given:
+                self._note(given.result.id, given.frame)
+            case FrameError() as error:
+                self._note(error.id, error.frame)
+
+    def _note(self, id_: object, frame: int | None) -> None:
+        assert isinstance(id_, int)
+        assert frame is not None
+        self.ids.append(id_)
+        self.frames.append(frame)
+
+
+def run(
+    packets: list[Packet],
+    cuts: list[Cut],
+    codec: Codec = "image",
+    *,
+    mode: Mode = "lossless",
+    credit: int = 4,
+    in_flight: int = 3,
+    reorder: int = 0,
+    memory: int = 10**6,
+    base: int = 0,
+) -> Viewer:
+    """Send all packets; end a connection at each cut."""
+    viewer = Viewer(codec, in_flight, mode, memory)
+    conversation = viewer.conversation
+    source = iter(map(payload, packets))
+    for cut in (*cuts, Cut(heard=10**6, drained=False)):
+        server = Server(credit, None if codec == "image" else Decoder(packets, reorder), base)
+        base += server.frames if base else 0
+        server.take(conversation.hello())
+        for heard in range(cut.heard + 1):
+            while conversation.wants_payload:
+                sent = conversation.again or next(source, None)
+                server.take(conversation.pack(sent, 0.0) if sent else conversation.end())
+            if heard == cut.heard or not server.out:
+                break
+            viewer.hear(server.out.popleft())
+        if conversation.state is State.DONE:
+            break
+        error: KeywarpError = BROKE
+        if cut.drained and conversation.state is not State.GREETED:
+            error = UnavailableError(1012)
+            server.stop()
+            for message in server.out:
+                if not isinstance(message, Done):
+                    viewer.hear(message)
+        if conversation.broken(error, 0.0) is None:
+            break
+    assert conversation.state is State.DONE
+    return viewer
+
+
+CUTS = st.lists(st.builds(Cut, heard=st.integers(0, 30), drained=st.booleans()), max_size=6)
+
+
+@st.composite
+def videos(draw: st.DrawFn) -> list[Packet]:
+    """Groups of pictures, with frames shown before the key frame that they follow, B-frames, and hidden ones."""
+    packets: list[Packet] = []
+    shown = 0
+    for _ in range(draw(st.integers(1, 5))):
+        size = draw(st.integers(1, 6))
+        leading = draw(st.integers(0, 2)) if packets else 0  # shown before the key frame, sent after it
+        order = [shown + leading, *range(shown, shown + leading)]
+        rest = list(range(shown + leading + 1, shown + leading + size))
+        for start in range(0, len(rest), 3):  # P before its B-frames
+            part = rest[start : start + 3]
+            order += [part[-1], *part[:-1]]
+        for place, at in enumerate(order):
+            hidden = place > leading and draw(st.integers(0, 9)) == 0
+            packets.append(Packet(len(packets), at, place == 0, hidden))
+        shown += leading + size
+    return packets
+
+
+def images(count: int) -> list[Packet]:
+    return [Packet(number, number, starts=True) for number in range(count)]
+
+
+@given(st.integers(0, 20), CUTS, st.integers(1, 6), st.integers(1, 6), st.integers(0, 3))
+def test_each_image_is_answered_once_in_order_wherever_connections_end(
+    count: int, cuts: list[Cut], credit: int, in_flight: int, base: int
+) -> None:
+    viewer = run(images(count), cuts, credit=credit, in_flight=in_flight, base=base)
+    assert viewer.ids == list(range(count))
+    assert viewer.frames == list(range(base, base + count))
+
+
+@given(videos(), CUTS, st.integers(1, 6))
+def test_each_frame_of_a_video_is_answered_once_wherever_connections_end(
+    packets: list[Packet], cuts: list[Cut], credit: int
+) -> None:
+    whole = run(packets, [], "h264", credit=credit, reorder=3)
+    viewer = run(packets, cuts, "h264", credit=credit, reorder=3)
+    assert sorted(viewer.ids) == sorted(whole.ids)
+    if not any(cut.drained for cut in cuts):
+        assert viewer.ids == whole.ids
+        assert viewer.frames == whole.frames == list(range(len(whole.ids)))
+
+
+def group(count: int, first: int = 0) -> list[Packet]:
+    """A key packet and others, shown in the order of sending."""
+    return [Packet(first + place, first + place, starts=place == 0) for place in range(count)]
+
+
+def test_positions_go_on_on_a_server_that_counts_frames_from_elsewhere() -> None:
+    viewer = run(group(4) + group(4, first=4), [Cut(5, drained=False), Cut(9, drained=False)], "vp9", base=50)
+    assert viewer.frames == list(range(50, 58))
+    assert viewer.conversation.reconnects == 2
+
+
+def test_packets_before_the_last_key_frame_are_not_sent_again() -> None:
+    backlog = Backlog(memory=1000)
+    for packet in group(4) + group(4, first=4):
+        backlog.sent(payload(packet))
+    for number in range(6):
+        backlog.answered(number, number)
+    assert [again.id for again in backlog.again()] == [4, 5, 6, 7]
+
+
+def test_more_than_the_memory_since_a_key_frame_can_not_go_on() -> None:
+    # Each packet has 10 bytes.
+    assert run(group(9), [Cut(9, drained=False)], "h264", memory=90).ids == list(range(9))
+    with pytest.raises(ResumeError, match=r"more than 40 bytes.*Reconnect\.memory"):
+        run(group(9), [Cut(9, drained=False)], "h264", memory=40)
+
+
+def test_after_the_next_key_frame_it_can_go_on_again() -> None:
+    packets = group(9) + group(4, first=9)
+    assert run(packets, [Cut(25, drained=False)], "h264", memory=40).ids == list(range(13))
+
+
+def test_a_decoder_that_begins_too_late_is_an_error_not_a_gap() -> None:
+    conversation = Conversation(Hello(codec="h264"), 1, Reconnect())
+    ready = Ready(stream="s", model=MODEL, interval=10, credit=99, max_message_bytes=1000).model_dump_json()
+    conversation.hello()
+    conversation.receive(ready, 0)
+    for packet in group(40):
+        conversation.pack(payload(packet), 0)
+    for number in range(3):
+        conversation.receive(result(number, id=number).model_dump_json(), 0)
+    conversation.broken(BROKE, 0)
+    conversation.hello()
+    conversation.receive(ready, 0)
+    while (again := conversation.again) is not None:
+        conversation.pack(again, 0)
+    assert conversation.receive(result(0, id=1).model_dump_json(), 0) is None
+    for number in range(3, 19):
+        conversation.receive(result(number - 2, id=number).model_dump_json(), 0)
+    with pytest.raises(ResumeError, match="packet 2 was answered before it, but not again"):
+        conversation.receive(result(17, id=19).model_dump_json(), 0)
+
+
+def test_in_the_mode_latest_images_under_way_are_dropped_not_sent_again() -> None:
+    viewer = run(images(10), [Cut(3, drained=False)], mode="latest", credit=3)
+    conversation = viewer.conversation
+    assert conversation.dropped > 0
+    assert len(viewer.ids) + conversation.dropped == 10
+    assert viewer.frames == viewer.ids  # positions count those that were dropped
+
+
+def test_a_container_can_not_go_on() -> None:
+    conversation = Conversation(Hello(codec="mp4"), 1, Reconnect())
+    conversation.hello()
+    conversation.receive(
+        Ready(stream="s", model=MODEL, interval=10, credit=10, max_message_bytes=1000).model_dump_json(), 0
+    )
+    with pytest.raises(UnavailableError):
+        conversation.broken(UnavailableError(1012), 0)
+
+
+def test_the_first_connection_is_tried_once_unless_asked_otherwise() -> None:
+    with pytest.raises(ConnectError, match="it broke"):
+        Conversation(Hello(), 1, Reconnect()).broken(BROKE, 0)
+    assert Conversation(Hello(), 1, Reconnect(at_start=True)).broken(BROKE, 0)
+
+
+def test_a_new_connection_keeps_the_model() -> None:
+    conversation = Conversation(Hello(interval=7), 1, Reconnect())
+    conversation.hello()
+    conversation.receive(
+        Ready(stream="s", model=MODEL, interval=7, credit=10, max_message_bytes=1000).model_dump_json(), 0
+    )
+    conversation.broken(BROKE, 0)
+    assert ClientMessage.validate_json(conversation.hello()) == Hello(interval=7, model=MODEL.name)
+
+
+def test_a_break_after_the_last_answer_ends_the_stream() -> None:
+    viewer = run(images(2), [Cut(5, drained=False)])
+    assert viewer.conversation.reconnects == 0
+    assert viewer.ids == [0, 1]
