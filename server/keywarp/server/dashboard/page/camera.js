@@ -21,12 +21,14 @@ export function cameraView(signal) {
   const codec = select("camera-codec", { "": "Automatic", h264: "H.264", image: "JPEG" });
   const width = select("camera-width", { 640: "640 pixels wide", 1280: "1280 pixels wide", 1920: "1920 pixels wide" });
   const failure = h("p", { class: "notice bad", role: "alert" });
+  const below = h("div", { class: "under-stage", hidden: true }, stage.legend, insight.timeline);
+  const figures = h("div", { class: "stack", hidden: true }, gauge.element, insight.charts);
   const sent = h("span", { class: "muted small number" });
   const start = h("button", { type: "submit", class: "primary" }, icon("play"), "Start");
   const stop = h("button", { type: "button", hidden: true, onclick: () => running?.abort() }, icon("stop"), "Stop");
   const form = h(
     "form",
-    { class: "card padded stack" },
+    { class: "card padded stack aside" },
     h("div", { class: "fields" }, field("Camera", device), field("Size", width), field("Sent as", codec), ...options.elements),
     h("div", { class: "actions" }, start, stop),
   );
@@ -46,6 +48,7 @@ export function cameraView(signal) {
     stop.hidden = false;
     stop.focus();
     failure.textContent = "";
+    below.hidden = figures.hidden = false;
     insight.clear();
     gauge.clear();
     stage.note("Opening the camera");
@@ -80,14 +83,13 @@ export function cameraView(signal) {
     h(
       "div",
       { class: "view" },
+      form,
       h(
         "div",
         { class: "stack" },
-        h("section", { class: "card", "aria-label": "Picture" }, stage.element, h("div", { class: "under-stage" }, stage.legend, insight.timeline)),
-        gauge.element,
-        insight.charts,
+        h("section", { class: "card", "aria-label": "Picture" }, stage.element, below),
+        figures,
       ),
-      form,
     ),
   );
 }

@@ -7,7 +7,7 @@ import uPlot from "./vendor/uPlot.js";
 
 export const SPAN = 120; // seconds
 
-/** @typedef {{name: string, color: string, fill?: boolean, dashed?: boolean, gaps?: boolean}} Line */
+/** @typedef {{name: string, color: string, fill?: boolean}} Line */
 
 /** A chart of some lines over time, its newest figures beside its title. */
 export class Chart {
@@ -16,6 +16,7 @@ export class Chart {
   #box = h("div", { class: "chart", role: "img" });
   #title;
   #format;
+  #least;
   #lines;
   #described = 0;
   element;
@@ -24,12 +25,14 @@ export class Chart {
    * @param {string} title
    * @param {Line[]} lines
    * @param {(value: number | null) => string} format with its unit
+   * @param {number} least that the chart reaches up to
    * @param {AbortSignal} signal
    */
-  constructor(title, lines, format, signal) {
+  constructor(title, lines, format, least, signal) {
     this.#title = title;
     this.#box.setAttribute("aria-label", `${title}: nothing yet`);
     this.#format = format;
+    this.#least = least;
     this.#lines = lines;
     this.#figures = lines.map(() => h("b", { class: "number" }, format(null)));
     const names = lines.map((line, i) => {
@@ -85,12 +88,12 @@ export class Chart {
     return {
       width: 400,
       height: 190,
-      padding: [8, 4, 0, 0],
+      padding: [8, 14, 0, 0],
       legend: { show: false },
       cursor: { show: false },
       scales: {
         x: { time: false, range: () => [now() - SPAN, now()] },
-        y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(most * 1.15, 1e-9)] },
+        y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(1.15 * (most || 0), this.#least)] },
       },
       axes: [
         {
@@ -113,10 +116,9 @@ export class Chart {
         ...this.#lines.map((line) => ({
           stroke: () => color(line.color),
           width: 1.6,
-          dash: line.dashed ? [4, 4] : undefined,
           fill: line.fill ? () => faint(color(line.color)) : undefined,
           points: { show: false },
-          spanGaps: !line.gaps,
+          spanGaps: true, // not every second has a key frame
         })),
       ],
     };

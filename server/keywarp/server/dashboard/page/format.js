@@ -7,12 +7,12 @@ export const number = (value, digits = 0) =>
   value == null ? NONE : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
 /** @param {number | null | undefined} rate per second */
-export const rate = (rate) => number(rate, rate != null && rate < 99.95 ? 1 : 0);
+export const rate = (rate) => number(rate, rate && rate < 99.95 ? 1 : 0);
 
 /** A latency and its unit. @param {number | null | undefined} seconds @returns {[string, string]} */
 export function latency(seconds) {
   if (seconds == null) return [NONE, ""];
-  return seconds < 0.9995 ? [number(seconds * 1000, seconds < 0.00995 ? 1 : 0), "ms"] : [number(seconds, seconds < 9.95 ? 2 : 1), "s"];
+  return seconds < 0.9995 ? [number(seconds * 1000, seconds && seconds < 0.00995 ? 1 : 0), "ms"] : [number(seconds, seconds < 9.95 ? 2 : 1), "s"];
 }
 
 /** @param {number | null | undefined} share 0..1 @returns {string} without the unit */

@@ -40,9 +40,9 @@ export class Insight {
       [
         { name: "key frames", color: "--key" },
         { name: "propagated", color: "--accent", fill: true },
-        { name: "p95", color: "--ink-2", dashed: true },
       ],
       (seconds) => latency(seconds).join(" ").trim(),
+      0.02,
       signal,
     );
     this.#throughput = new Chart(
@@ -52,6 +52,7 @@ export class Insight {
         { name: "dropped or failed", color: "--bad" },
       ],
       (perSecond) => (perSecond === null ? "–" : `${rate(perSecond)}/s`),
+      5,
       signal,
     );
     this.charts = h("div", { class: "charts" }, this.#latency.element, this.#throughput.element);
@@ -85,7 +86,6 @@ export class Insight {
     this.#latency.show(times, [
       seconds.map(({ keys }) => quantile(keys, 0.5)),
       seconds.map(({ others }) => quantile(others, 0.5)),
-      seconds.map(({ keys, others }) => quantile([...keys, ...others], 0.95)),
     ]);
     this.#throughput.show(times, [
       seconds.map(({ keys, others }) => keys.length + others.length),

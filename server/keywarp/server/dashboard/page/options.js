@@ -36,12 +36,12 @@ export class Options {
 
   /** @param {{mode: "latest" | "lossless" | null}} options null: it can't be chosen */
   constructor({ mode }) {
-    this.#mode = mode && select("option-mode", { latest: "Newest frame wins", lossless: "Every frame" });
+    this.#mode = mode && select("option-mode", { latest: "Newest wins", lossless: "Every frame" });
     if (this.#mode && mode) this.#mode.value = mode;
     this.elements = [
       field("Model", this.#model),
       field("Key frames", this.#schedule),
-      field("Key interval, frames", this.#interval),
+      field("Key interval", this.#interval),
       this.#mode && field("If the server is busy", this.#mode),
     ].filter((element) => element !== null);
     this.#model.addEventListener("change", () => this.#suggest());

@@ -84,7 +84,7 @@ export function streamView(outer, id) {
         figures.element,
         insight.charts,
       ),
-      h("section", { class: "card padded", "aria-label": "Settings" }, facts),
+      h("section", { class: "card padded aside", "aria-label": "Settings" }, facts),
     ),
   );
 }
@@ -139,7 +139,7 @@ function showFacts(list, stream) {
     Model: stream.model,
     Schedule: stream.schedule,
     "Key interval": interval,
-    "If busy": stream.mode === "latest" ? "newest frame wins" : "every frame",
+    "If busy": stream.mode === "latest" ? "newest wins" : "every frame",
     "Key frames so far": number(stream.key_frames),
     Source: stream.source,
     Reconnects: stream.source && number(stream.reconnects),

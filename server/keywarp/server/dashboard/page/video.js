@@ -20,8 +20,10 @@ export function videoView(signal) {
   const options = new Options({ mode: null });
   const failure = h("p", { class: "notice bad", role: "alert" });
   const status = h("p", { class: "muted small number", role: "status" });
-  const progress = h("progress", { class: "progress", max: 1, value: 0, "aria-label": "Sent" });
+  const progress = h("progress", { class: "progress", max: 1, value: 0, hidden: true, "aria-label": "Sent" });
   const controls = new Controls();
+  const below = h("div", { class: "under-stage", hidden: true }, controls.element, stage.legend, insight.timeline);
+  const figures = h("div", { class: "stack", hidden: true }, gauge.element, insight.charts);
   const picker = h("input", { type: "file", id: "video-file", accept: "video/*,.mkv,.ts,.h264,.h265,.264,.265,.hevc" });
   const start = h("button", { type: "submit", class: "primary" }, icon("video"), "Start");
   const stop = h("button", { type: "button", hidden: true, onclick: () => running.abort() }, icon("stop"), "Stop");
@@ -29,7 +31,7 @@ export function videoView(signal) {
   const drop = h("div", { class: "drop" }, h("label", { for: "video-file" }, "Choose a video, or drop it here"), picker);
   const form = h(
     "form",
-    { class: "card padded stack" },
+    { class: "card padded stack aside" },
     drop,
     h("div", { class: "fields" }, ...options.elements),
     progress,
@@ -70,6 +72,7 @@ export function videoView(signal) {
     stop.hidden = false;
     save.hidden = true;
     options.disabled = picker.disabled = true;
+    below.hidden = figures.hidden = progress.hidden = false;
     insight.clear();
     gauge.clear();
     /** @type {string[]} */ const lines = [];
@@ -119,19 +122,8 @@ export function videoView(signal) {
     h(
       "div",
       { class: "view" },
-      h(
-        "div",
-        { class: "stack" },
-        h(
-          "section",
-          { class: "card", "aria-label": "Picture" },
-          stage.element,
-          h("div", { class: "under-stage" }, controls.element, stage.legend, insight.timeline),
-        ),
-        gauge.element,
-        insight.charts,
-      ),
       form,
+      h("div", { class: "stack" }, h("section", { class: "card", "aria-label": "Picture" }, stage.element, below), figures),
     ),
   );
 }
