@@ -8,6 +8,8 @@ import { Timeline } from "./timeline.js";
 /** @typedef {import("./vendor/messages.js").Answer} Answer */
 /** @typedef {import("./vendor/messages.js").Result} Result */
 
+const CALM = 5; // seconds that a point of the charts is of: single ones jump where there are few frames
+
 /** @param {Result} result @returns {number} seconds from the frame's arrival at the server to its result */
 export const serverLatency = ({ timings }) => timings.decode + timings.queue + timings.inference + timings.postprocess;
 
@@ -83,13 +85,13 @@ export class Insight {
     const first = Math.max(this.#began || now, now - SPAN - 1);
     const times = Array.from({ length: now - first }, (_, i) => first + i);
     const seconds = times.map((time) => this.#seconds.get(time) ?? new Second());
+    const spans = seconds.map((_, i) => seconds.slice(Math.max(0, i - CALM + 1), i + 1));
+    const mean = (/** @type {(second: Second) => number} */ count) =>
+      spans.map((span) => span.reduce((sum, second) => sum + count(second), 0) / span.length);
     this.#latency.show(times, [
-      seconds.map(({ keys }) => quantile(keys, 0.5)),
-      seconds.map(({ others }) => quantile(others, 0.5)),
+      spans.map((span) => quantile(span.flatMap(({ keys }) => keys), 0.5)),
+      spans.map((span) => quantile(span.flatMap(({ others }) => others), 0.5)),
     ]);
-    this.#throughput.show(times, [
-      seconds.map(({ keys, others }) => keys.length + others.length),
-      seconds.map(({ dropped }) => dropped),
-    ]);
+    this.#throughput.show(times, [mean(({ keys, others }) => keys.length + others.length), mean(({ dropped }) => dropped)]);
   }
 }

@@ -180,6 +180,7 @@ class Row {
   #under = h("span", { class: "under" });
   #rate = h("span");
   #line = svg("polyline", {});
+  #area = svg("polygon", {});
   #latency = h("span");
   #share = h("span");
   #bar = svg("rect", { height: 4, rx: 2 });
@@ -191,7 +192,7 @@ class Row {
   constructor(stream) {
     const cell = (/** @type {string} */ label, /** @type {Node[]} */ ...children) =>
       h("td", { role: "cell", class: "number", "data-label": label }, ...children);
-    const spark = svg("svg", { class: "spark", viewBox: "0 0 64 20", "aria-hidden": "true" }, this.#line);
+    const spark = svg("svg", { class: "spark", viewBox: "0 0 64 20", "aria-hidden": "true" }, this.#area, this.#line);
     const bar = svg("svg", { viewBox: "0 0 44 4", "aria-hidden": "true" }, this.#bar);
     const href = `#/streams/${encodeURIComponent(stream.id)}`;
     this.element = h(
@@ -216,9 +217,11 @@ class Row {
     this.#under.title = stream.source ?? "";
     setText(this.#rate, rate(live?.fps));
     this.#history = [...this.#history, live?.fps ?? 0].slice(-HISTORY);
-    const most = Math.max(1, ...this.#history);
-    const points = this.#history.map((fps, i) => `${64 - 1.6 * (this.#history.length - 1 - i)},${(18.5 - (17 * fps) / most).toFixed(1)}`);
-    this.#line.setAttribute("points", points.join(" "));
+    const most = 1.3 * Math.max(1, ...this.#history);
+    const across = (/** @type {number} */ i) => 64 - 1.6 * (this.#history.length - 1 - i);
+    const points = this.#history.map((fps, i) => `${across(i)},${(19 - (18 * fps) / most).toFixed(1)}`).join(" ");
+    this.#line.setAttribute("points", points);
+    this.#area.setAttribute("points", `${across(0)},20 ${points} 64,20`);
     const [p50, p95] = [live?.latency_p50, live?.latency_p95].map((seconds) => latency(seconds).join(" "));
     setText(this.#latency, live?.latency_p50 == null ? NONE : `${p50} / ${p95}`);
     setText(this.#share, live?.key_share == null ? NONE : `${percent(live.key_share)} %`);

@@ -26,7 +26,7 @@ export class Timeline {
         "span",
         { class: "legend" },
         item("--key", "key frame"),
-        item("--accent", "propagated, by the key frame's age"),
+        item("--accent", "propagated, by age"),
         item("--bad", "dropped or failed"),
         this.#now,
       ),
