@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from keywarp.client import Client
 from keywarp.server.access import add_key, new_key
 from tests.e2e.browsing import PATIENCE, Visit, chromium, visiting
-from tests.e2e.running import Server, serving, street_video
+from tests.e2e.running import ROOT, Server, serving, street_video
 from tests.server.media import GREEN, jpeg
 from tests.server.test_pulls import Handler, Shelf
 from tests.tiny_bundle import tiny_bundle
@@ -158,6 +158,9 @@ def test_a_stream_that_a_client_feeds_can_be_watched(visit: Visit, server: Serve
         expect(figure(page, "Key frames")).to_have_text(re.compile("^(19|2[0-5])%$"))  # one in five
         expect(page.get_by_role("group", name="What was found")).to_have_text(re.compile("green|red"))
     expect(page.get_by_text("This stream")).to_be_visible()
+    with feeding(server, "gate"):
+        await_pictures(page, 1)  # it is shown again
+        expect(page.locator(".badge")).to_have_text("Running")
     open_view(page, "Streams")
     expect(page.get_by_text("No streams yet")).to_be_visible()
 
@@ -221,6 +224,26 @@ def test_the_camera_is_sent_and_its_results_are_drawn(visit: Visit, codec: str, 
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_text("The camera is off")).to_be_visible()
     expect(page.get_by_role("button", name="Start")).to_be_focused()
+
+
+def test_the_example_of_the_javascript_client_runs(visit: Visit, server: Server) -> None:
+    readme = (ROOT / "clients" / "web" / "README.md").read_text()
+    [code] = re.findall(r"^```js\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    for said, here in (
+        ("./keywarp.js", "/dashboard/vendor/keywarp.js"),
+        ("https://keywarp.example", server.url),
+        ("street", "tiny"),
+    ):
+        assert code.count(said) == 1
+        code = code.replace(said, here)
+    page = visit.page
+    printed: list[str] = []
+    page.on("console", lambda said: printed.append(said.text))
+    page.route("**/dashboard/example.js", lambda route: route.fulfill(body=code, content_type="text/javascript"))
+    page.evaluate("() => { import('/dashboard/example.js') }")
+    eventually(
+        page, lambda: any(re.match(r"\d+ propagated \d .*green", line) for line in printed), f"printed: {printed}"
+    )
 
 
 def test_a_video_is_sent_and_played_with_its_results(visit: Visit) -> None:

@@ -35,9 +35,8 @@ export async function ask(call) {
  * @param {() => Promise<void>} call
  * @param {number} seconds in between
  * @param {AbortSignal} signal
- * @param {(error: unknown) => boolean} giveUp whether to stop at an error
  */
-export async function poll(call, seconds, signal, giveUp = () => false) {
+export async function poll(call, seconds, signal) {
   let wait = seconds;
   while (!signal.aborted) {
     if (document.hidden) {
@@ -48,7 +47,7 @@ export async function poll(call, seconds, signal, giveUp = () => false) {
       await ask(call);
       wait = seconds;
     } catch (error) {
-      if (signal.aborted || giveUp(error)) return;
+      if (signal.aborted) return;
       wait = Math.min(LONGEST_WAIT, Math.max(1, wait * 2));
       show("lost", error instanceof ConnectError ? "No answer, trying again" : inWords(error));
     }

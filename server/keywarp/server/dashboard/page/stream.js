@@ -7,7 +7,6 @@ import { Insight } from "./insight.js";
 import { ask, client, inWords, keepWatching, poll, sentence } from "./server.js";
 import { Stage } from "./stage.js";
 import { showState } from "./streams.js";
-import { ApiError } from "./vendor/keywarp.js";
 
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
 /** @typedef {import("./vendor/messages.js").StreamInfo} StreamInfo */
@@ -37,25 +36,27 @@ export function streamView(outer, id) {
   };
   stage.note("Waiting for a frame");
 
+  let missing = false;
   void poll(
     async () => {
-      const stream = await client.stream(id);
-      if (ended.signal.aborted) return;
-      showState(badge, stream);
-      showFigures(figures, stream);
-      showFacts(facts, stream);
-      actions.show(stream);
-      setText(notice, stream.problem ? `${sentence(stream.problem)}.` : ""); // said once, not every second
-      if (stream.state === "paused") stage.note("Paused");
-      else if (stage.pictures) stage.note();
+      const stream = (await client.streams()).find((one) => one.id === id);
+      if (!stream) {
+        missing = true;
+        end("This stream is gone.");
+      } else if (missing) {
+        dispatchEvent(new Event("hashchange")); // it is back: begin anew
+      } else if (!ended.signal.aborted) {
+        showState(badge, stream);
+        showFigures(figures, stream);
+        showFacts(facts, stream);
+        actions.show(stream);
+        setText(notice, stream.problem ? `${sentence(stream.problem)}.` : ""); // said once, not every second
+        if (stream.state === "paused") stage.note("Paused");
+        else if (stage.pictures) stage.note();
+      }
     },
     1,
-    signal,
-    (error) => {
-      const gone = error instanceof ApiError && error.status === 404;
-      if (gone) end("This stream is gone.");
-      return gone;
-    },
+    outer,
   );
   void watchResults(id, stage, insight, signal, end);
   void keepWatching(async (inner) => {
