@@ -13,6 +13,7 @@ const lock = JSON.parse(readFileSync(join(here, "package-lock.json"), "utf8"));
 /** From, to. */
 const FILES = [
   [join(here, "keywarp.js"), "keywarp.js"],
+  [join(here, "bodies.js"), "bodies.js"],
   [join(here, "feed.js"), "feed.js"],
   [join(here, "messages.d.ts"), "messages.d.ts"],
   [join(uplot, "dist/uPlot.esm.js"), "uPlot.js"],

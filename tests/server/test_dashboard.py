@@ -97,6 +97,6 @@ def test_vendored_files_are_what_make_web_copied() -> None:
     assert b"MIT" in found["uPlot.LICENSE.txt"]
 
 
-@pytest.mark.parametrize("name", ["keywarp.js", "feed.js", "messages.d.ts"])
+@pytest.mark.parametrize("name", ["keywarp.js", "bodies.js", "feed.js", "messages.d.ts"])
 def test_the_dashboard_has_the_client_that_users_have(name: str) -> None:
     assert (PAGE / "vendor" / name).read_bytes() == (WEB / name).read_bytes(), "run `make web`"

@@ -2,7 +2,7 @@
 
 import { cameraView } from "./camera.js";
 import { byId, h } from "./dom.js";
-import { askForKey } from "./key.js";
+import { changeKey } from "./key.js";
 import { modelsView } from "./models.js";
 import { ask, client, inWords } from "./server.js";
 import { streamView } from "./stream.js";
@@ -57,7 +57,7 @@ function route() {
 
 byId("skip").addEventListener("click", () => main.focus());
 byId("key").addEventListener("click", async () => {
-  client.apiKey = await askForKey();
+  client.apiKey = await changeKey();
   await ask(() => client.models()).catch(() => {});
   route();
 });
