@@ -139,8 +139,6 @@ class Conversation:
                     await self._pass_on(answer)
         finally:
             await pipeline.close()
-        if self._state is not State.ENDING:
-            raise DrainingError("the server stops: connect again in a few seconds")
         return pipeline.done
 
     # -- the stages ----------------------------------------------------------------------------------------------------
@@ -165,6 +163,9 @@ class Conversation:
     async def _arrivals(self) -> AsyncIterator[Arrived]:
         while arrived := await self._inbox.get():
             yield arrived
+        if self._state is not State.ENDING:
+            # Not as if the video were over: what its decoder holds back comes before what the client hasn't sent yet.
+            raise DrainingError("the server stops: connect again in a few seconds")
 
     def _grant(self) -> None:
         self._credit += 1
