@@ -51,6 +51,15 @@ def serve(
             show_default="nowhere",
         ),
     ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file of cameras to pull from the start, and of where results go: files, webhooks, MQTT.",
+            envvar="KEYWARP_SITE",
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     keys: Annotated[
         Path | None,
         typer.Option(
@@ -90,7 +99,7 @@ def serve(
 
     from keywarp.engines import EngineError
     from keywarp.server import Settings, run
-    from keywarp.server.errors import KeyFileError
+    from keywarp.server.errors import KeyFileError, SiteError
 
     try:
         settings = Settings(
@@ -104,6 +113,7 @@ def serve(
             motion=motion.value,
             schedule=schedule,
             allow_pull=tuple(allow_pull or ()),
+            site=site,
             keys=keys,
             max_streams=max_streams,
             max_video_bytes=max_video * MEBIBYTE,
@@ -123,6 +133,6 @@ def serve(
         logging.getLogger(__name__).warning("%s is open to whoever reaches it: consider --keys", host)
     try:
         run(settings)
-    except (EngineError, KeyFileError, OSError) as error:
+    except (EngineError, KeyFileError, SiteError, OSError) as error:
         typer.echo(f"keywarp serve: {error}", err=True)
         raise typer.Exit(1) from error

@@ -1,5 +1,6 @@
 """The FastAPI application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -23,6 +24,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         BundleError: A bundle can't be used, there is none, or not the default one.
         KeyFileError: The API keys can't be read.
+        SiteError: The file of streams and sinks can't be used.
     """
     service = Service(settings)
     pulls = Pulls(service)
@@ -30,7 +32,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with service.running():
+            starting = asyncio.create_task(pulls.start_site())
             yield
+            starting.cancel()
             await pulls.close()
 
     app = FastAPI(title="Keywarp", version=version("keywarp"), lifespan=lifespan)

@@ -231,6 +231,8 @@ def _refuse_if_different(stream: Stream, hello: Hello) -> None:
         raise BadMessageError(
             f"stream {stream.id!r} has masks `{stream.masks}` at the resolution `{stream.resolution}`, not others"
         )
+    if hello.sinks and set(hello.sinks) != set(stream.sinks):
+        raise BadMessageError(f"stream {stream.id!r} has the sinks {', '.join(stream.sinks) or '(none)'}, not others")
     pacing = stream.pacing
     if hello.interval not in (None, pacing.interval):
         raise BadMessageError(f"stream {stream.id!r} has key interval {pacing.interval}, not {hello.interval}")

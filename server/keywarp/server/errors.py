@@ -170,6 +170,14 @@ class SourceError(ServerError):
     status, close, reason = HTTPStatus.BAD_GATEWAY, CloseCode.BAD_MEDIA, "source"
 
 
+class SiteError(Exception):
+    """The file of streams and sinks can't be used; for the operator."""
+
+
+class SinkError(Exception):
+    """A sink didn't take answers; for the operator."""
+
+
 class NotPulledError(ServerError):
     """A stream that clients feed can't be paused."""
 

@@ -73,6 +73,12 @@ class Metrics:
         self._refused = Counter(
             "keywarp_requests_refused_total", "Requests without a key for them.", ("reason",), registry=self._registry
         )
+        self._sinks = Counter(
+            "keywarp_sink_answers_total",
+            "Answers that sinks took (delivered) or missed; and times that they failed.",
+            ("sink", "outcome"),
+            registry=self._registry,
+        )
         self._pulls = Counter(
             "keywarp_pull_failures_total",
             "Times that a source of a pulled stream couldn't be opened, or broke off.",
@@ -115,6 +121,10 @@ class Metrics:
     def pull_failed(self) -> None:
         """Count one time that a pulled stream's source couldn't be read, or ended."""
         self._pulls.inc()
+
+    def sink(self, name: str, outcome: str, answers: int = 1) -> None:
+        """Count answers that a sink took or missed, or one time that it failed."""
+        self._sinks.labels(name, outcome).inc(answers)
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -83,9 +83,7 @@ async def create_stream(request: CreateStream, service: Serving, pulls: Pulling,
     else:
         source = Source.parse(request.source)
         await pulls.check(source)
-        if source.live:
-            request = request.model_copy(update={"mode": request.mode or "latest"})
-        stream = service.create_stream(request, request.id)
+        stream = service.create_stream(source.suited(request), request.id)
         pulls.start(stream, source)
     response.headers["Location"] = f"/v1/streams/{stream.id}"
     return stream.info

@@ -16,6 +16,8 @@ from keywarp.server.metrics import Metrics
 from keywarp.server.models import Models, find_bundles
 from keywarp.server.pacing import settle
 from keywarp.server.settings import Settings
+from keywarp.server.sinks import Sinks
+from keywarp.server.sites import read_site
 from keywarp.server.stream import Stream, Workshop
 from keywarp.server.streams import Streams
 
@@ -30,10 +32,12 @@ class Service:
 
         Raises:
             BundleError: A bundle can't be used, or there is none, or not the default one.
+            SiteError: The file of streams and sinks can't be used.
         """
         self.settings = settings
         self.streams = Streams(settings.max_streams, settings.idle_timeout)
         self.failure: Exception | None = None  # why the models can't be loaded
+        self.loaded = asyncio.Event()  # the models are ready, or there is a failure
         self.draining = asyncio.Event()
         self._bundles = find_bundles(settings.models)
         names = [bundle.name for bundle in self._bundles]
@@ -45,6 +49,8 @@ class Service:
         # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
         self._workshop = Workshop(executor, pool, self.metrics)
+        self.site = read_site(settings.site)
+        self.sinks = Sinks(self.site.open_sinks(), self.metrics)
         self._conversations = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -82,7 +88,10 @@ class Service:
         self.refuse_if_draining()
         engine = self.models[options.model]
         pacing = settle(options, self.settings.schedule, engine.bundle.manifest.key_interval)
-        return self.streams.create(id_, engine, pacing, options, self._workshop)
+        self.sinks.check(options.sinks)
+        stream = self.streams.create(id_, engine, pacing, options, self._workshop)
+        self.sinks.follow(stream, options.sinks)
+        return stream
 
     @contextmanager
     def conversation(self) -> Iterator[None]:
@@ -114,6 +123,7 @@ class Service:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.streams.close()
+            await self.sinks.close()
             await asyncio.to_thread(self._workshop.executor.close)
             self._workshop.pool.shutdown(wait=True)
 
@@ -125,3 +135,4 @@ class Service:
             self.failure = error
         else:
             log.info("ready: %s", ", ".join(engine.bundle.name for engine in self._models))
+        self.loaded.set()

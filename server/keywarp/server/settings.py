@@ -36,6 +36,8 @@ class Settings(BaseModel):
     allow_pull: tuple[str, ...] = ()  # hosts, addresses and networks that streams may be pulled from
     pull_timeout: float = Field(default=10.0, gt=0)  # to connect to a source, and without anything from it
 
+    site: Path | None = None  # the file of streams that the server pulls from its start, and of sinks
+
     keys: Path | None = None  # the file of API keys; None: everyone may do everything
 
     host: str = "127.0.0.1"

@@ -103,7 +103,8 @@ class StreamInfo(Message):
     errors: int  # frames answered with an error
     dropped: int = 0  # frames left out
     live: Pulse | None = None
-    watchers: int = 0  # of its results and its pictures
+    watchers: int = 0  # of its results and its pictures; sinks too
+    sinks: tuple[str, ...] = ()
     source: str | None = None  # pulled streams: from where, without credentials and query
     state: str = "open"  # of `StreamState`
     problem: str | None = None  # pulled streams: what went wrong last
@@ -202,6 +203,7 @@ class StreamOptions(Request):
     resolution: Resolution | None = None  # of masks; None: the model's
     # `latest`: the newest frame takes the place of those that wait; None: all have their turn, but where RTSP is pulled
     mode: Mode | None = None
+    sinks: Annotated[tuple[str, ...], Field(max_length=16)] = ()  # of the server, which also get the answers
 
 
 class CreateStream(StreamOptions):
