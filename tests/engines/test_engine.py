@@ -1,5 +1,7 @@
 """What engine and executor promise beyond one stream."""
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -92,6 +94,19 @@ def test_compiled_sizes_are_bounded_and_old_streams_go_on(engine: Engine) -> Non
         engine.prepare(64, 128 + 16 * columns)
     assert len(engine._programs) == engine_module.MAX_SIZES
     assert session.process(FRAME).key_age == 1
+
+
+def test_a_closed_engine_frees_its_programs_and_refuses_frames(engine: Engine) -> None:
+    session = StreamSession(engine)
+    session.process(FRAME)
+    [programs] = engine._programs.values()
+    program = weakref.ref(programs.result().key)
+    del programs
+    engine.close()
+    gc.collect()
+    assert program() is None
+    with pytest.raises(BackendError, match="model tiny is closed"):
+        session.process(FRAME)
 
 
 def test_the_executor_runs_in_order_and_counts_its_queue(engine: Engine) -> None:
