@@ -1,6 +1,8 @@
 """What engine and executor promise beyond one stream."""
 
 import gc
+import resource
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +27,7 @@ from keywarp.engines import (
 )
 from tests.tiny_bundle import tiny_bundle
 
+SHIPPED = Path(__file__).parents[2] / "models" / "street"
 FRAME = np.full((64, 96, 3), 200, np.uint8)
 
 
@@ -107,6 +110,19 @@ def test_a_closed_engine_frees_its_programs_and_refuses_frames(engine: Engine) -
     assert program() is None
     with pytest.raises(BackendError, match="model tiny is closed"):
         session.process(FRAME)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_closed_engine_held_goes_back_to_the_system(tmp_path: Path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    engine = Engine(load_bundle(SHIPPED), "onnxruntime", cache=tmp_path)
+    before = resident()
+    engine.prepare(256, 256)
+    prepared = resident()
+    engine.close()
+    assert prepared - resident() > (prepared - before) / 2
 
 
 def test_the_executor_runs_in_order_and_counts_its_queue(engine: Engine) -> None:

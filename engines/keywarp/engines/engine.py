@@ -19,6 +19,7 @@ from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BackendError, MotionError
 from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, FusedGraph, fuse_key, fuse_propagate, fuse_warp
+from keywarp.engines.memory import give_back
 from keywarp.engines.motion import MotionName, OpticalFlow, open_motion, to_cells
 from keywarp.engines.preparation import input_size, resize
 from keywarp.engines.reading import Reader, open_reader
@@ -167,6 +168,7 @@ class Engine:
         with self._lock:
             self._closed = True
             self._programs.clear()
+        give_back()
 
     def _flow(self, image: NDArray[np.uint8], key_small: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Optical flow between images of the size that a flow network would see, in cells."""
