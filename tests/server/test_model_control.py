@@ -128,7 +128,7 @@ def test_new_streams_get_the_new_version_and_old_ones_keep_theirs(server: Runnin
     del programs
     with undisturbed(server, "other") as go_on, server.connect("old", Hello(model="tiny")) as first:
         assert [frame(first) for _ in range(2)] == [0, 1]
-        tiny_bundle(folder / "tiny", version="2.0.0", key_interval=3)
+        tiny_bundle(folder / "tiny", version="2.0.0", key_interval=3, flow=(1.0, 0.0))  # other files
         answer = load(server, "tiny").json()
         assert (answer["version"], answer["state"], answer["streams"], answer["draining"]) == ("2.0.0", "ready", 1, 1)
         with server.connect("new", Hello(model="tiny")) as second:
