@@ -69,7 +69,24 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    model_control: Annotated[
+        bool,
+        typer.Option(
+            "--model-control",
+            help="Without --keys: let whoever reaches the server load and unload the folder's models while it runs.",
+            envvar="KEYWARP_MODEL_CONTROL",
+        ),
+    ] = False,
     max_streams: Annotated[int, typer.Option(min=1, help="Streams at once.", envvar="KEYWARP_MAX_STREAMS")] = 64,
+    model_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Streams of one model at once; may be repeated.",
+            metavar="MODEL=STREAMS",
+            envvar="KEYWARP_MODEL_LIMIT",
+            show_default=False,
+        ),
+    ] = None,
     max_message: Annotated[
         int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.", envvar="KEYWARP_MAX_MESSAGE")
     ] = 16,
@@ -115,7 +132,9 @@ def serve(
             allow_pull=tuple(allow_pull or ()),
             site=site,
             keys=keys,
+            model_control=model_control,
             max_streams=max_streams,
+            model_limits=_limits(model_limit or []),
             max_video_bytes=max_video * MEBIBYTE,
             max_message_bytes=max_message * MEBIBYTE,
             max_pixels=max_pixels,
@@ -136,3 +155,13 @@ def serve(
     except (EngineError, KeyFileError, SiteError, OSError) as error:
         typer.echo(f"keywarp serve: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _limits(options: list[str]) -> dict[str, int]:
+    limits: dict[str, int] = {}
+    for option in options:
+        model, _, streams = option.partition("=")
+        if not model or not streams.isdecimal():
+            raise typer.BadParameter(f"{option!r} is not like street=8", param_hint="--model-limit")
+        limits[model] = int(streams)
+    return limits

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from keywarp.server import open_inference, problems, rest, watching
+from keywarp.server import model_routes, open_inference, problems, rest, watching
 from keywarp.server.access import Access, AccessMiddleware
 from keywarp.server.pulls import Pulls
 from keywarp.server.sequences import Sequences
@@ -22,7 +22,7 @@ def create_app(settings: Settings) -> FastAPI:
     WebSocket messages.
 
     Raises:
-        BundleError: A bundle can't be used, there is none, or not the default one.
+        BundleError: A bundle can't be used, there is none, or not one that the settings name.
         KeyFileError: The API keys can't be read.
         SiteError: The file of streams and sinks can't be used.
     """
@@ -43,7 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.sequences = Sequences(service)
     app.include_router(rest.router)
     app.include_router(watching.router)
+    app.include_router(model_routes.router)
     app.include_router(open_inference.router)
+    app.include_router(model_routes.repository)
     problems.install(app)
     if settings.keys:
         app.add_middleware(AccessMiddleware, access=Access.read(settings.keys), metrics=service.metrics)

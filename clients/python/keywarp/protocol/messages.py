@@ -64,7 +64,7 @@ class ClassInfo(Message):
 
 
 class ModelInfo(Message):
-    """One model that the server has loaded."""
+    """One model of the server; what isn't known while it isn't loaded is empty, or 0."""
 
     name: str
     version: str
@@ -75,6 +75,10 @@ class ModelInfo(Message):
     device: str
     precision: str
     motion: str = "network"  # where the motion between key frames comes from; "none": results are copied
+    state: str = "ready"  # or loading, failed, draining (unloaded, but streams go on), unloaded
+    reason: str | None = None  # why it couldn't be loaded the last time; if `ready`, what was loaded before is served
+    streams: int | None = None  # open ones, of all its versions
+    draining: int | None = None  # those of them that go on with a version that new streams don't get
 
 
 class Pulse(Message):
