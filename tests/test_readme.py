@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import simplejpeg
@@ -23,7 +24,7 @@ from keywarp.engines.manifest import DenseDetection
 from keywarp.networks import cut
 from tests.datasets.clips import moving_square, write_frames
 from tests.datasets.test_imagenet import CAR, STILL, TRAIN, write_lists, write_snippet, write_still
-from tests.e2e.running import Server, street_video
+from tests.e2e.running import Server, serving, street_video
 from tests.shift import Shift
 
 ROOT = Path(__file__).parents[1]
@@ -64,10 +65,19 @@ def command(arguments: list[str | Path], folder: Path) -> str:
 
 
 def test_tritons_client_runs(server: Server, tmp_path: Path) -> None:
-    [code] = blocks("docs/open-inference.md")
+    code, _ = blocks("docs/open-inference.md")
     names = write_images(tmp_path)
     lines = run(code.replace("127.0.0.1:8080", server.url.removeprefix("http://")), tmp_path, *names).splitlines()
     assert [line.split()[:2] for line in lines] == [["0.jpg", "key"], ["1.jpg", "propagated"], ["2.jpg", "propagated"]]
+
+
+def test_tritons_client_loads_and_unloads(tmp_path: Path) -> None:
+    _, code = blocks("docs/open-inference.md")
+    with serving("--model-control") as server:
+        printed = run(code.replace("127.0.0.1:8080", server.url.removeprefix("http://")), tmp_path)
+        assert "'name': 'street'" in printed
+        assert "'state': 'READY', 'reason': ''" in printed
+        assert httpx.get(f"{server.url}/v1/models").json() == []
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")

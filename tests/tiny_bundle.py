@@ -118,6 +118,7 @@ def tiny_bundle(
     path: Path,
     *,
     name: str = "tiny",
+    version: str = "1.0.0",
     flow: tuple[float, float] = (0.0, 0.0),
     motion_gain: float = 0.0,
     multiple: int = 16,
@@ -148,7 +149,7 @@ def tiny_bundle(
         path,
         graphs,
         name=name,
-        version="1.0.0",
+        version=version,
         task="detection" if detection else "segmentation",
         detection={"kind": "dense", "threshold": 0.6, "iou": 0.5} if detection else None,
         classes=[

@@ -1,4 +1,5 @@
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -25,6 +26,23 @@ def test_models_are_listed_and_shown(twin: Twin) -> None:
     with ScriptedApi(200, MODEL.model_dump_json().encode()) as api:
         assert twin.call(api.address, "model", "a b") == MODEL
     assert api.requests[0][0] == "GET /v1/models/a%20b"
+
+
+def test_models_are_loaded_and_unloaded(twin: Twin) -> None:
+    with ScriptedApi(200, MODEL.model_dump_json().encode()) as api:
+        assert twin.call(api.address, "load_model", "a b") == MODEL
+        assert twin.call(api.address, "unload_model", "street") == MODEL
+        assert twin.call(api.address, "unload_model", "street", force=True) == MODEL
+    assert [request for request, _, _ in api.requests] == [
+        "POST /v1/models/a%20b/load",
+        "POST /v1/models/street/unload",
+        "POST /v1/models/street/unload?force=true",
+    ]
+
+
+def test_loading_has_a_timeout_of_its_own(twin: Twin) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConnectError, match="did not answer in time"):
+        twin.call(f"http://127.0.0.1:{silent.getsockname()[1]}", "load_model", "street", timeout=0.1)
 
 
 def test_streams_are_listed_shown_made_and_deleted(twin: Twin) -> None:

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests.e2e.running import serving
 from tests.tiny_bundle import tiny_bundle
 
 
@@ -81,6 +83,26 @@ def test_verify_refuses_a_changed_byte(models: Path) -> None:
     verified = keywarp("models", "verify", "tiny", "--models", models)
     assert verified.returncode == 1
     assert "features.onnx doesn't match its manifest" in verified.stderr
+
+
+def test_a_running_server_loads_and_unloads(models: Path) -> None:
+    with serving("--model-control", "--model-limit", "tiny=1", models=models) as server:
+        streams = [httpx.post(f"{server.url}/v1/streams", json={"id": id_}).status_code for id_ in ("a", "b")]
+        assert streams == [201, 429]
+        assert httpx.delete(f"{server.url}/v1/streams/a").is_success
+        unloaded = keywarp("models", "unload", "tiny", "--server", server.url)
+        assert json.loads(unloaded.stdout)["state"] == "unloaded"
+        again = keywarp("models", "unload", "tiny", "--force", "--server", server.url)
+        assert (again.returncode, again.stderr) == (1, "keywarp: model 'tiny' is not loaded\n")
+        loaded = keywarp("models", "load", "tiny", "--server", server.url)
+        assert json.loads(loaded.stdout)["state"] == "ready"
+
+
+@pytest.mark.parametrize("limit", ["tiny", "=2", "tiny=x", "tiny=-1"])
+def test_a_limit_is_a_model_and_a_number(models: Path, limit: str) -> None:
+    refused = keywarp("serve", "--models", models, "--port", "0", "--model-limit", limit)
+    assert refused.returncode == 2
+    assert "is not like street=8" in refused.stderr
 
 
 def test_wrong_use_is_status_two() -> None:

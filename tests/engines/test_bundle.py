@@ -45,6 +45,13 @@ def test_a_change_after_loading_is_refused_before_anything_is_compiled(bundle_pa
         bundle.graph("head.onnx")
 
 
+def test_a_bundle_that_is_kept_outlives_its_folder(bundle_path: Path) -> None:
+    bundle = load_bundle(bundle_path, keep=True)
+    for name in GRAPHS:
+        (bundle_path / name).write_bytes(b"\0")
+        onnx.checker.check_model(bundle.graph(name))
+
+
 def test_a_missing_graph_is_refused(bundle_path: Path) -> None:
     (bundle_path / "flow.onnx").unlink()
     with pytest.raises(BundleError, match=r"can't read .*flow\.onnx"):

@@ -1,5 +1,9 @@
 """What engine and executor promise beyond one stream."""
 
+import gc
+import resource
+import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -23,6 +27,7 @@ from keywarp.engines import (
 )
 from tests.tiny_bundle import tiny_bundle
 
+SHIPPED = Path(__file__).parents[2] / "models" / "street"
 FRAME = np.full((64, 96, 3), 200, np.uint8)
 
 
@@ -92,6 +97,32 @@ def test_compiled_sizes_are_bounded_and_old_streams_go_on(engine: Engine) -> Non
         engine.prepare(64, 128 + 16 * columns)
     assert len(engine._programs) == engine_module.MAX_SIZES
     assert session.process(FRAME).key_age == 1
+
+
+def test_a_closed_engine_frees_its_programs_and_refuses_frames(engine: Engine) -> None:
+    session = StreamSession(engine)
+    session.process(FRAME)
+    [programs] = engine._programs.values()
+    program = weakref.ref(programs.result().key)
+    del programs
+    engine.close()
+    gc.collect()
+    assert program() is None
+    with pytest.raises(BackendError, match="model tiny is closed"):
+        session.process(FRAME)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_closed_engine_held_goes_back_to_the_system(tmp_path: Path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    engine = Engine(load_bundle(SHIPPED), "onnxruntime", cache=tmp_path)
+    before = resident()
+    engine.prepare(256, 256)
+    prepared = resident()
+    engine.close()
+    assert prepared - resident() > (prepared - before) / 2
 
 
 def test_the_executor_runs_in_order_and_counts_its_queue(engine: Engine) -> None:

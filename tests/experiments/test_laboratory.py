@@ -187,6 +187,7 @@ def test_figures_are_means_over_key_ages_and_sample_deviations_over_seeds_in_per
             assert entry["seeds"] == pytest.approx([mean - 4, mean, mean + 4])
             assert (entry["mean"], entry["std"]) == (pytest.approx(mean), pytest.approx(4))
             assert entry["worst_age"] == pytest.approx(worst)
+            assert entry["dff_leads_by"] == pytest.approx({"mean": 0, "std": 0})  # by seed, though seeds differ by 4
         assert figures[task]["frame"]["fps"] == pytest.approx(10)
     assert figures["detection"]["dff"]["fps"] == pytest.approx(10 / (0.1 + 9 * 0.02))
     assert ages(recorded).figures["segmentation"]["dff"] == pytest.approx([54, 53, 52, 51, 50])

@@ -47,7 +47,10 @@ def test_table_4_has_all_variants_with_mean_and_deviation_over_the_seeds(reprodu
     for task, variants in figures.items():
         assert set(variants) == {variant.value for variant in Variant}
         for name, entry in variants.items():
-            assert set(entry) == {"mean", "std", "seeds", "paper", "worst_age", "fps", "paper_fps"}, name
+            keys = {"mean", "std", "seeds", "dff_leads_by", "paper", "worst_age", "fps", "paper_fps"}
+            assert set(entry) == keys, name
+            leads = [ours - other for ours, other in zip(variants["dff"]["seeds"], entry["seeds"], strict=True)]
+            assert entry["dff_leads_by"] == pytest.approx({"mean": mean(leads), "std": stdev(leads)})
             assert len(entry["seeds"]) == len(open_preset("smoke").seeds) == 2
             assert entry["mean"] == pytest.approx(mean(entry["seeds"]))
             assert entry["std"] == pytest.approx(stdev(entry["seeds"]))

@@ -51,6 +51,12 @@ def test_a_watcher_is_told_all_answers_in_order_and_when_it_is_over(server: Runn
             assert list(told) == []
 
 
+def test_a_watcher_is_told_the_last_answer_before_the_end(server: Running) -> None:
+    with server.connect("short", Hello()) as talk, watching(server, "short") as told:
+        talk.stream([(i, jpeg()) for i in range(5)])
+        assert [message.type for message in told] == ["result"] * 5 + ["gone"]
+
+
 def test_single_frames_and_sequences_are_watched_too(server: Running) -> None:
     server.http.post("/v1/streams", json={"id": "single"})
     with watching(server, "single") as told:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    contents: Mapping[str, bytes] | None = field(default=None, repr=False, compare=False)  # None: read when needed
 
     @property
     def name(self) -> str:
@@ -43,7 +44,8 @@ class Bundle:
             BundleError: The file changed since the bundle was loaded, isn't ONNX, or has other inputs or outputs than
                 the contract says.
         """
-        content = _sealed_bytes(self.path / name, self.manifest.files[name])
+        kept = self.contents
+        content = _sealed_bytes(self.path / name, self.manifest.files[name]) if kept is None else kept[name]
         try:
             model = onnx.load_model_from_string(content)
         except Exception as error:  # protobuf's own errors have no common public base
@@ -56,11 +58,13 @@ class Bundle:
         return model
 
 
-def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+def load_bundle(path: str | os.PathLike[str], *, keep: bool = False) -> Bundle:
     """Open a bundle, refusing anything that isn't exactly what its manifest says.
 
     Args:
         path: The bundle's folder.
+        keep: Keep the files in memory, so that the bundle can be compiled for further sizes when its folder holds
+            another version by then.
 
     Raises:
         BundleError: The folder, manifest or a graph is missing; the manifest is invalid or of an unknown version; or a
@@ -68,9 +72,12 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
+    contents: dict[str, bytes] = {}
     for name, seal in manifest.files.items():
-        _sealed_bytes(folder / name, seal)
-    return Bundle(folder, manifest)
+        content = _sealed_bytes(folder / name, seal)
+        if keep:
+            contents[name] = content
+    return Bundle(folder, manifest, contents if keep else None)
 
 
 def read_manifest(folder: Path) -> Manifest:

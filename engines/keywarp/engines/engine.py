@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from keywarp.engines.backends import BackendName, Precision, Program, open_backend
 from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
-from keywarp.engines.errors import MotionError
+from keywarp.engines.errors import BackendError, MotionError
 from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, FusedGraph, fuse_key, fuse_propagate, fuse_warp
+from keywarp.engines.memory import give_back
 from keywarp.engines.motion import MotionName, OpticalFlow, open_motion, to_cells
 from keywarp.engines.preparation import input_size, resize
 from keywarp.engines.reading import Reader, open_reader
@@ -96,6 +97,7 @@ class Engine:
             )
         self._programs: OrderedDict[tuple[int, int], Future[_Programs]] = OrderedDict()
         self._lock = Lock()
+        self._closed = False
 
     def prepare(self, height: int, width: int) -> None:
         """Compile for frames of this size: seconds the first time, nothing after.
@@ -105,7 +107,7 @@ class Engine:
             width: Of the frame, pixels.
 
         Raises:
-            BackendError: The runtime refuses the graphs.
+            BackendError: The runtime refuses the graphs, or the engine is closed.
             BundleError: The graphs don't fit together.
         """
         self._compiled(input_size(height, width, self.bundle.manifest.image))
@@ -161,6 +163,13 @@ class Engine:
         with programs.lock:
             return _read(programs.reader, programs.propagate.run(inputs), frame, started)
 
+    def close(self) -> None:
+        """Free what is compiled, whoever still holds the engine. What runs ends well; frames that come later fail."""
+        with self._lock:
+            self._closed = True
+            self._programs.clear()
+        give_back()
+
     def _flow(self, image: NDArray[np.uint8], key_small: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Optical flow between images of the size that a flow network would see, in cells."""
         assert self._optical_flow is not None
@@ -182,6 +191,8 @@ class Engine:
     def _compiled(self, size: tuple[int, int]) -> _Programs:
         """The programs for an input size; the first to ask compiles, others who ask meanwhile wait for it."""
         with self._lock:
+            if self._closed:
+                raise BackendError(f"the engine of model {self.bundle.name} is closed")
             future = self._programs.get(size)
             if mine := future is None:
                 future = self._programs[size] = Future()

@@ -17,7 +17,10 @@ KEYS = Path("keys.txt")
 def add(
     name: Annotated[str, typer.Argument(help="Whose key it is, for the log.")],
     scopes: Annotated[
-        str, typer.Option(help="What it is for, with commas: stream (models, streams, videos), metrics.")
+        str,
+        typer.Option(
+            help="What it is for, with commas: stream (videos, what models there are), metrics, models (load them)."
+        ),
     ] = "stream",
     file: File = KEYS,
 ) -> None:

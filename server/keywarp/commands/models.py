@@ -1,4 +1,4 @@
-"""`keywarp models`: the bundles on this machine."""
+"""`keywarp models`: the bundles on this machine, and those that a running server has loaded."""
 
 import json
 from dataclasses import asdict
@@ -8,16 +8,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keywarp.cli.errors import CommandError
+from keywarp.client import DEFAULT_SERVER, Client
 
 if TYPE_CHECKING:
     from keywarp.engines import Bundle
 
 app = typer.Typer(
-    help="The bundles: what they are, and whether they are sound.", no_args_is_help=True, add_completion=False
+    help="The bundles: what they are, whether they are sound, and which a server has.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 Folder = Annotated[Path, typer.Option("--models", help="The folder that holds the bundles.", envvar="KEYWARP_MODELS")]
 Name = Annotated[str, typer.Argument(help="A bundle of the models folder, or a bundle's own folder.")]
+ModelName = Annotated[str, typer.Argument(help="The model's name.")]
+Address = Annotated[str, typer.Option("--server", help="The server's address.", envvar="KEYWARP_SERVER", metavar="URL")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the server has keys, one of the scope `models`.",
+        envvar="KEYWARP_API_KEY",
+        metavar="KEY",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 MODELS = Path("models")
@@ -102,6 +116,27 @@ def verify(name: Name, models: Folder = MODELS, as_json: Json = False) -> None:
         Console().print(table)
     if not all(p.agrees for p in parities):
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: keywarp models load street --server http://127.0.0.1:8080")
+def load(name: ModelName, server: Address = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
+    """Have a running server load a bundle of its models folder, or load it anew; print its state as JSON."""
+    with Client(server, api_key=api_key) as client:
+        typer.echo(client.load_model(name).model_dump_json(indent=2))
+
+
+@app.command(epilog="Example: keywarp models unload street --server http://127.0.0.1:8080")
+def unload(
+    name: ModelName,
+    server: Address = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="End the model's streams instead of letting them go on.")
+    ] = False,
+) -> None:
+    """Have a running server unload a model; print its state as JSON."""
+    with Client(server, api_key=api_key) as client:
+        typer.echo(client.unload_model(name, force=force).model_dump_json(indent=2))
 
 
 def find_bundle(name: str, models: Path) -> "Bundle":

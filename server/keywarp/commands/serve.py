@@ -51,6 +51,15 @@ def serve(
             show_default="nowhere",
         ),
     ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file of cameras to pull from the start, and of where results go: files, webhooks, MQTT.",
+            envvar="KEYWARP_SITE",
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     keys: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +69,24 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    model_control: Annotated[
+        bool,
+        typer.Option(
+            "--model-control",
+            help="Without --keys: let whoever reaches the server load and unload the folder's models while it runs.",
+            envvar="KEYWARP_MODEL_CONTROL",
+        ),
+    ] = False,
     max_streams: Annotated[int, typer.Option(min=1, help="Streams at once.", envvar="KEYWARP_MAX_STREAMS")] = 64,
+    model_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Streams of one model at once; may be repeated.",
+            metavar="MODEL=STREAMS",
+            envvar="KEYWARP_MODEL_LIMIT",
+            show_default=False,
+        ),
+    ] = None,
     max_message: Annotated[
         int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.", envvar="KEYWARP_MAX_MESSAGE")
     ] = 16,
@@ -90,7 +116,7 @@ def serve(
 
     from keywarp.engines import EngineError
     from keywarp.server import Settings, run
-    from keywarp.server.errors import KeyFileError
+    from keywarp.server.errors import KeyFileError, SiteError
 
     try:
         settings = Settings(
@@ -104,8 +130,11 @@ def serve(
             motion=motion.value,
             schedule=schedule,
             allow_pull=tuple(allow_pull or ()),
+            site=site,
             keys=keys,
+            model_control=model_control,
             max_streams=max_streams,
+            model_limits=_limits(model_limit or []),
             max_video_bytes=max_video * MEBIBYTE,
             max_message_bytes=max_message * MEBIBYTE,
             max_pixels=max_pixels,
@@ -123,6 +152,16 @@ def serve(
         logging.getLogger(__name__).warning("%s is open to whoever reaches it: consider --keys", host)
     try:
         run(settings)
-    except (EngineError, KeyFileError, OSError) as error:
+    except (EngineError, KeyFileError, SiteError, OSError) as error:
         typer.echo(f"keywarp serve: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _limits(options: list[str]) -> dict[str, int]:
+    limits: dict[str, int] = {}
+    for option in options:
+        model, _, streams = option.partition("=")
+        if not model or not streams.isdecimal():
+            raise typer.BadParameter(f"{option!r} is not like street=8", param_hint="--model-limit")
+        limits[model] = int(streams)
+    return limits

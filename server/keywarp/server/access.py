@@ -30,9 +30,11 @@ from keywarp.server.problems import problem_response
 
 log = logging.getLogger(__name__)
 
-Scope = Literal["stream", "metrics"]  # models, streams, frames and videos; what Prometheus scrapes
+# To see models, and streams, frames and videos; what Prometheus scrapes; to load and unload models.
+Scope = Literal["stream", "metrics", "models"]
 OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 PREFIX: Final = "kw_"  # so that secret scanners find a key where it shouldn't be
+_CONTROL: Final = re.compile(r"/v1/models/[^/]+/(un)?load|/v2/repository/models/.*", re.DOTALL)  # the scope `models`
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -158,7 +160,7 @@ class AccessMiddleware:
         """Pass a request on, or refuse it."""
         if scope["type"] in ("http", "websocket") and not _is_open(scope["path"]):
             try:
-                self._access.check(_secret(scope), "metrics" if scope["path"] == "/metrics" else "stream")
+                self._access.check(_secret(scope), _needed(scope["path"]))
             except ServerError as error:
                 log.info("%r refused: %s", scope["path"][:200], error)
                 self._metrics.refused(error.reason)
@@ -169,6 +171,12 @@ class AccessMiddleware:
 
 def _is_open(path: str) -> bool:
     return path in OPEN or path.startswith(dashboard.PREFIX)
+
+
+def _needed(path: str) -> Scope:
+    if path == "/metrics":
+        return "metrics"
+    return "models" if _CONTROL.fullmatch(path) else "stream"
 
 
 async def _refuse(error: ServerError, scope: Connection, receive: Receive, send: Send) -> None:

@@ -58,13 +58,18 @@ class Rule:
 class AllowList:
     """Hosts, addresses and networks that may be connected to."""
 
-    def __init__(self, entries: Sequence[str]) -> None:
+    def __init__(self, entries: Sequence[str], trusted: str | None = None) -> None:
         """Read the entries.
+
+        Args:
+            entries: As `Rule.parse` takes them.
+            trusted: A host that is let in wherever it is.
 
         Raises:
             ValueError: One isn't a `Rule`.
         """
         self._rules = [Rule.parse(entry) for entry in entries]
+        self._trusted = trusted
 
     def addresses(self, host: str, port: int) -> list[str]:
         """Look up where a host may be reached. Waits for the name service.
@@ -76,9 +81,10 @@ class AllowList:
             SourceForbiddenError: Nowhere, by these rules.
             SourceError: The name is unknown.
         """
+        trusted = host == self._trusted
         rules = [rule for rule in self._rules if rule.port in (None, port)]
         host = host.lower().rstrip(".")
-        named = any(rule.names(host) for rule in rules)
+        named = trusted or any(rule.names(host) for rule in rules)
         if not named and not any(not isinstance(rule.host, str) for rule in rules):
             raise SourceForbiddenError(host, port)
         try:
@@ -89,7 +95,7 @@ class AllowList:
         for *_, (name, *_) in found:
             address = ipaddress.ip_address(str(name).partition("%")[0])
             address = getattr(address, "ipv4_mapped", None) or address
-            if any(rule.has(address) for rule in rules) or (named and not _is_special(address)):
+            if any(rule.has(address) for rule in rules) or (named and (trusted or not _is_special(address))):
                 allowed.append(str(name))
         if not allowed:
             raise SourceForbiddenError(host, port)

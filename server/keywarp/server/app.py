@@ -1,12 +1,13 @@
 """The FastAPI application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from keywarp.server import dashboard, open_inference, problems, rest, watching
+from keywarp.server import dashboard, model_routes, open_inference, problems, rest, watching
 from keywarp.server.access import Access, AccessMiddleware
 from keywarp.server.pulls import Pulls
 from keywarp.server.sequences import Sequences
@@ -21,8 +22,9 @@ def create_app(settings: Settings) -> FastAPI:
     WebSocket messages.
 
     Raises:
-        BundleError: A bundle can't be used, there is none, or not the default one.
+        BundleError: A bundle can't be used, there is none, or not one that the settings name.
         KeyFileError: The API keys can't be read.
+        SiteError: The file of streams and sinks can't be used.
     """
     service = Service(settings)
     pulls = Pulls(service)
@@ -30,7 +32,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with service.running():
+            starting = asyncio.create_task(pulls.start_site())
             yield
+            starting.cancel()
             await pulls.close()
 
     app = FastAPI(title="Keywarp", version=version("keywarp"), lifespan=lifespan)
@@ -39,7 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.sequences = Sequences(service)
     app.include_router(rest.router)
     app.include_router(watching.router)
+    app.include_router(model_routes.router)
     app.include_router(open_inference.router)
+    app.include_router(model_routes.repository)
     app.include_router(dashboard.router)
     problems.install(app)
     if settings.keys:

@@ -1,9 +1,10 @@
 """Those who watch a stream beside whoever feeds it. None of them can hold it up."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +14,7 @@ from keywarp.server.pictures import Picture
 
 Answer = Result | Error | Dropped
 
-PATIENCE: Final = 256  # answers that a watcher may be behind
+PATIENCE: Final = 256  # answers that a watcher may be behind, where nothing else is said
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,14 +28,16 @@ class Scene:
 class Seat:
     """A watcher's place: answers wait here until they are taken."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[Answer] = deque(maxlen=PATIENCE)
+    def __init__(self, patience: int) -> None:
+        self._waiting: deque[Answer] = deque(maxlen=patience)
         self._missed = 0
         self._some = asyncio.Event()
+        self._end = asyncio.Event()
+        self._ended: float | None = None  # when; monotonic seconds
 
     def put(self, answer: Answer) -> None:
         """Add an answer, maybe in place of the oldest."""
-        self._missed += len(self._waiting) == PATIENCE
+        self._missed += len(self._waiting) == self._waiting.maxlen
         self._waiting.append(answer)
         self._some.set()
 
@@ -42,30 +45,50 @@ class Seat:
         """Wait for answers.
 
         Returns:
-            How many were missed since the last time, and all that came after those.
+            How many were missed since the last time, and all that came after those; none: nothing more comes.
         """
         await self._some.wait()
-        self._some.clear()
+        if self._ended is None:
+            self._some.clear()
         taken, missed = [*self._waiting], self._missed
         self._waiting.clear()
         self._missed = 0
         return missed, taken
+
+    def end(self) -> None:
+        """Say that nothing more comes."""
+        self._ended = time.monotonic()
+        self._some.set()
+        self._end.set()
+
+    async def rest(self, seconds: float) -> float | None:
+        """Wait so long, or until nothing more comes.
+
+        Returns:
+            Since when nothing more comes, in monotonic seconds; None: more may come.
+        """
+        if self._ended is not None:
+            await asyncio.sleep(seconds)
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._end.wait(), seconds)
+        return self._ended
 
 
 class Window:
     """A viewer's place: it holds the newest scene."""
 
     def __init__(self) -> None:
-        self._scene: asyncio.Queue[Scene] = asyncio.Queue(1)
+        self._scene: asyncio.Queue[Scene | None] = asyncio.Queue(1)
 
-    def put(self, scene: Scene) -> None:
-        """Show a scene, in place of one that nobody has looked at yet."""
+    def put(self, scene: Scene | None) -> None:
+        """Show a scene, in place of one that nobody has looked at yet; None: it was the last."""
         if self._scene.full():
             self._scene.get_nowait()
         self._scene.put_nowait(scene)
 
-    async def take(self) -> Scene:
-        """Wait for a scene."""
+    async def take(self) -> Scene | None:
+        """Wait for a scene; None: there are no more."""
         return await self._scene.get()
 
 
@@ -75,6 +98,7 @@ class Audience:
     def __init__(self) -> None:
         self._seats: set[Seat] = set()
         self._windows: set[Window] = set()
+        self._over = False
 
     def __len__(self) -> int:
         return len(self._seats) + len(self._windows)
@@ -94,11 +118,21 @@ class Audience:
         for window in self._windows:
             window.put(Scene(picture, found))
 
+    def end(self) -> None:
+        """Tell all that the stream is over, and whoever still comes."""
+        self._over = True
+        for seat in self._seats:
+            seat.end()
+        for window in self._windows:
+            window.put(None)
+
     @contextmanager
-    def seat(self) -> Iterator[Seat]:
-        """Listen, from now on."""
-        seat = Seat()
+    def seat(self, patience: int = PATIENCE) -> Iterator[Seat]:
+        """Listen, from now on; so many answers wait."""
+        seat = Seat(patience)
         self._seats.add(seat)
+        if self._over:
+            seat.end()
         try:
             yield seat
         finally:
@@ -109,6 +143,8 @@ class Audience:
         """Look, from now on."""
         window = Window()
         self._windows.add(window)
+        if self._over:
+            window.put(None)
         try:
             yield window
         finally:

@@ -139,8 +139,6 @@ class Conversation:
                     await self._pass_on(answer)
         finally:
             await pipeline.close()
-        if self._state is not State.ENDING:
-            raise DrainingError("the server stops: connect again in a few seconds")
         return pipeline.done
 
     # -- the stages ----------------------------------------------------------------------------------------------------
@@ -165,6 +163,9 @@ class Conversation:
     async def _arrivals(self) -> AsyncIterator[Arrived]:
         while arrived := await self._inbox.get():
             yield arrived
+        if self._state is not State.ENDING:
+            # Not as if the video were over: what its decoder holds back comes before what the client hasn't sent yet.
+            raise DrainingError("the server stops: connect again in a few seconds")
 
     def _grant(self) -> None:
         self._credit += 1
@@ -230,6 +231,8 @@ def _refuse_if_different(stream: Stream, hello: Hello) -> None:
         raise BadMessageError(
             f"stream {stream.id!r} has masks `{stream.masks}` at the resolution `{stream.resolution}`, not others"
         )
+    if hello.sinks and set(hello.sinks) != set(stream.sinks):
+        raise BadMessageError(f"stream {stream.id!r} has the sinks {', '.join(stream.sinks) or '(none)'}, not others")
     pacing = stream.pacing
     if hello.interval not in (None, pacing.interval):
         raise BadMessageError(f"stream {stream.id!r} has key interval {pacing.interval}, not {hello.interval}")

@@ -3,7 +3,7 @@
 ServerError
 ├── BadMessageError        400 / 4400  not a message of the protocol, or not at this point
 ├── UnauthorizedError      401 / 1008  no API key, or not one of this server
-├── ForbiddenError         403 / 1008  an API key that isn't for this
+├── ForbiddenError         403 / 1008  an API key that isn't for this, or a server that doesn't do it
 ├── UnknownModelError      404 / 4404
 ├── UnknownStreamError     404 / 4404
 ├── HelloTimeoutError      408 / 4408  connected, but never said hello
@@ -16,6 +16,7 @@ ServerError
 ├── InternalError          500 / 1011
 ├── NotReadyError          503 / 1013  the models are still being loaded
 ├── DrainingError          503 / 1012  the server stops
+├── LoadFailedError        422 / 1011  a model that can't be loaded
 ├── BadVideoError          422 / 4422  the video can't be decoded
 └── FrameRefusedError                  one frame's fault; its stream goes on
     ├── TooManyPixelsError 413
@@ -69,7 +70,7 @@ class UnauthorizedError(ServerError):
 
 
 class ForbiddenError(ServerError):
-    """An API key that isn't for this."""
+    """An API key that isn't for this, or a server that doesn't do it for anybody."""
 
     status, close, reason = HTTPStatus.FORBIDDEN, CloseCode.POLICY_VIOLATION, "forbidden"
 
@@ -149,6 +150,12 @@ class DrainingError(ServerError):
     status, close, reason = HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, "draining"
 
 
+class LoadFailedError(ServerError):
+    """The bundle of a model can't be used, compiled or run."""
+
+    status, close, reason = HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.INTERNAL_ERROR, "load_failed"
+
+
 class BadVideoError(ServerError):
     """The video can't be decoded."""
 
@@ -168,6 +175,14 @@ class SourceError(ServerError):
     """A stream can't be pulled from its source now."""
 
     status, close, reason = HTTPStatus.BAD_GATEWAY, CloseCode.BAD_MEDIA, "source"
+
+
+class SiteError(Exception):
+    """The file of streams and sinks can't be used; for the operator."""
+
+
+class SinkError(Exception):
+    """A sink didn't take answers; for the operator."""
 
 
 class NotPulledError(ServerError):

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,13 +45,17 @@ class Metrics:
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, streams: Callable[[], int], queue_depth: Callable[[], int]) -> None:
+    def __init__(
+        self, streams: Callable[[], int], queue_depth: Callable[[], int], models: Callable[[], Mapping[str, int]]
+    ) -> None:
         """Make a fresh set.
 
         Args:
             streams: The number of open streams, asked for when scraped.
             queue_depth: The number of frames that wait for the device or run on it, likewise.
+            models: The number of versions of models by state, likewise.
         """
+        self._count_models = models
         self.totals: defaultdict[str, Totals] = defaultdict(Totals)
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
@@ -73,6 +77,12 @@ class Metrics:
         self._refused = Counter(
             "keywarp_requests_refused_total", "Requests without a key for them.", ("reason",), registry=self._registry
         )
+        self._sinks = Counter(
+            "keywarp_sink_answers_total",
+            "Answers that sinks took (delivered) or missed; and times that they failed.",
+            ("sink", "outcome"),
+            registry=self._registry,
+        )
         self._pulls = Counter(
             "keywarp_pull_failures_total",
             "Times that a source of a pulled stream couldn't be opened, or broke off.",
@@ -85,6 +95,10 @@ class Metrics:
             registry=self._registry,
             buckets=_BUCKETS,
         )
+        self._loads = Counter(
+            "keywarp_model_loads_total", "Models loaded while the server runs.", ("outcome",), registry=self._registry
+        )
+        self._models = Gauge("keywarp_models", "Versions of models by state.", ("state",), registry=self._registry)
         Gauge("keywarp_streams", "Open streams.", registry=self._registry).set_function(streams)
         Gauge(
             "keywarp_queue_depth", "Frames that wait for the device or run on it.", registry=self._registry
@@ -112,10 +126,20 @@ class Metrics:
         """Count one request that had no key for it."""
         self._refused.labels(reason).inc()
 
+    def loaded(self, outcome: str) -> None:
+        """Count one load of a model that was asked for: `loaded` or `failed`."""
+        self._loads.labels(outcome).inc()
+
     def pull_failed(self) -> None:
         """Count one time that a pulled stream's source couldn't be read, or ended."""
         self._pulls.inc()
 
+    def sink(self, name: str, outcome: str, answers: int = 1) -> None:
+        """Count answers that a sink took or missed, or one time that it failed."""
+        self._sinks.labels(name, outcome).inc(answers)
+
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
+        for state, count in self._count_models().items():
+            self._models.labels(state).set(count)
         return generate_latest(self._registry)

@@ -1,87 +1,294 @@
-"""The models that the server has loaded."""
+"""The models that the server has: loaded, switched to another version, and unloaded while streams go on.
 
+A stream keeps the engine that it began with. So a version is replaced or unloaded by no longer giving it to new
+streams; it drains, and is freed when the last of its streams is gone.
+"""
+
+import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, TypeVar
 
 import numpy as np
 
-from keywarp.engines import Bundle, BundleError, Engine, FixedInterval, StreamSession, load_bundle
-from keywarp.engines.manifest import MANIFEST
+from keywarp.engines import Bundle, BundleError, Engine, FixedInterval, MotionError, StreamSession, load_bundle
 from keywarp.protocol import ClassInfo, ModelInfo
-from keywarp.server.errors import UnknownModelError
+from keywarp.server.errors import LoadFailedError, UnknownModelError
+from keywarp.server.repository import find_folder, list_folders
 from keywarp.server.settings import Settings
+from keywarp.server.stream import Stream
+from keywarp.server.streams import Streams
 
+_T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 WARM_UP_SIZE = (720, 1280)  # height, width of the frames that a fresh model is tried with
 
 
-def find_bundles(path: Path) -> tuple[Bundle, ...]:
-    """Open all bundles of a folder, or the one bundle that the folder is.
+class ModelState(StrEnum):
+    """What a model is for new streams."""
 
-    Returns:
-        The bundles, sorted by name; at least one.
+    READY = "ready"
+    LOADING = "loading"
+    FAILED = "failed"  # it couldn't be loaded
+    DRAINING = "draining"  # unloaded, but streams go on
+    UNLOADED = "unloaded"
 
-    Raises:
-        BundleError: There is none, one can't be used, or two have the same name.
-    """
-    folders = [path] if (path / MANIFEST).exists() else sorted(file.parent for file in path.glob(f"*/{MANIFEST}"))
-    if not folders:
-        raise BundleError(f"{path} holds no bundle (a folder with {MANIFEST})")
-    bundles: dict[str, Bundle] = {}
-    for folder in folders:
-        bundle = load_bundle(folder)
-        if other := bundles.get(bundle.name):
-            raise BundleError(f"{other.path} and {folder} are both named {bundle.name!r}: rename or move one")
-        bundles[bundle.name] = bundle
-    return tuple(bundles[name] for name in sorted(bundles))
+
+@dataclass(slots=True, eq=False)
+class _Model:
+    """One name: what is served under it."""
+
+    engine: Engine | None = None  # what new streams get
+    failure: str | None = None  # why the last load failed
+    loading: bool = False
+    draining: dict[Engine, asyncio.Task[None]] = field(default_factory=dict)  # other versions, whose streams go on
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of loads and unloads
+
+    @property
+    def state(self) -> ModelState:
+        if self.engine:
+            return ModelState.READY
+        if self.loading:
+            return ModelState.LOADING
+        if self.failure:
+            return ModelState.FAILED
+        return ModelState.DRAINING if self.draining else ModelState.UNLOADED
 
 
 class Models:
-    """Compiled and warmed models by name."""
+    """Models by name. To be used on the event loop only; what takes long runs on a thread."""
 
-    def __init__(self, engines: Mapping[str, Engine], default: str) -> None:
-        self._engines = engines
-        self._default = default
+    def __init__(
+        self,
+        settings: Settings,
+        default: str,
+        streams: Streams,
+        admit: Callable[[], None],
+        loaded: Callable[[str], None],
+    ) -> None:
+        """Make an empty registry.
 
-    @classmethod
-    def load(cls, bundles: Sequence[Bundle], settings: Settings) -> Self:
-        """Compile and try all bundles: blocking, maybe minutes.
-
-        Raises:
-            BackendError: A bundle can't be compiled or run on the backend that `settings` ask for.
+        Args:
+            settings: What is loaded from where, for which device.
+            default: The model of streams that name none.
+            streams: All streams.
+            admit: Raises if the server takes nothing new.
+            loaded: Told how each load ended, `loaded` or `failed`.
         """
-        engines: dict[str, Engine] = {}
-        for bundle in bundles:
-            engine = Engine(
-                bundle, settings.backend, settings.precision, settings.threads, settings.cache, settings.motion
-            )
-            _warm_up(engine)
-            backend = engine.backend
-            runs_on = (backend.name, backend.device, backend.precision, engine.motion)
-            log.info("model %s runs on %s %s %s, motion: %s", bundle.name, *runs_on)
-            engines[bundle.name] = engine
-        return cls(engines, settings.default_model or bundles[0].name)
+        self._settings = settings
+        self._default = default
+        self._streams = streams
+        self._admit = admit
+        self._loaded = loaded
+        self._models: dict[str, _Model] = {}
+        # One thread: compiling takes all cores already, and two at once would take twice the memory.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="keywarp-loader")
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def __getitem__(self, name: str | None) -> Engine:
-        """The engine of a model; None: of the default model.
+        """The engine for new streams of a model; None: of the default model.
 
         Raises:
-            UnknownModelError: There is no such model; says which there are.
+            UnknownModelError: There is no such model, or not now; says which there are.
         """
-        engine = self._engines.get(self._default if name is None else name)
-        if engine is None:
-            raise UnknownModelError(f"there is no model {str(name)[:64]!r}; there are: {', '.join(self._engines)}")
-        return engine
+        model = self._models.get(self._default if name is None else name)
+        if model and model.engine:
+            return model.engine
+        there_are = f"there are: {', '.join(engine.bundle.name for engine in self) or 'none'}"
+        if name is None:
+            raise UnknownModelError(f"the default model {self._default!r} is not loaded: name another; {there_are}")
+        raise UnknownModelError(f"there is no model {name[:64]!r}; {there_are}")
 
     def __iter__(self) -> Iterator[Engine]:
-        return iter(self._engines.values())
+        """The engines that new streams can have."""
+        return iter([model.engine for model in self._models.values() if model.engine])
+
+    # -- what is told of them ------------------------------------------------------------------------------------------
+
+    def info(self, name: str) -> ModelInfo:
+        """One model and its state.
+
+        Raises:
+            UnknownModelError: It is neither loaded, nor was it tried, nor do streams of it go on.
+        """
+        model = self._models.get(name)
+        if model is None or model.state is ModelState.UNLOADED:
+            self[name]  # raises
+        return self._info(name)
+
+    def infos(self) -> list[ModelInfo]:
+        """All models that `info` knows."""
+        known = [name for name, model in self._models.items() if model.state is not ModelState.UNLOADED]
+        return [self._info(name) for name in sorted(known)]
+
+    async def index(self) -> list[ModelInfo]:
+        """All models, and all bundles of the models folder that are not loaded."""
+        on_disk = await asyncio.to_thread(list_folders, self._settings.models)
+        return [self._info(name) for name in sorted({*self._models, *on_disk})]
+
+    def count(self) -> Mapping[str, int]:
+        """Versions by state: those that are ready or draining are in memory."""
+        models = self._models.values()
+        return {
+            ModelState.READY: sum(model.engine is not None for model in models),
+            ModelState.LOADING: sum(model.loading for model in models),
+            ModelState.FAILED: sum(model.failure is not None for model in models),
+            ModelState.DRAINING: sum(len(model.draining) for model in models),
+        }
+
+    # -- loading and unloading -----------------------------------------------------------------------------------------
+
+    async def start(self, bundles: Sequence[Bundle]) -> None:
+        """Load the first models, all or none.
+
+        Raises:
+            EngineError: One can't be compiled or run on the backend that the settings ask for.
+        """
+        engines = [await self._in_loader(partial(open_engine, bundle, self._settings)) for bundle in bundles]
+        self._models = {engine.bundle.name: _Model(engine) for engine in engines}
+
+    async def load(self, name: str) -> ModelInfo:
+        """Read a model from the models folder and load it, beside the version that is served meanwhile.
+
+        Once begun it is finished, even if this is cancelled.
+
+        Raises:
+            UnknownModelError: The models folder holds none of that name.
+            LoadFailedError: It can't be used, compiled or run, or there are two; what was served still is.
+            DrainingError: The server stops.
+        """
+        return await asyncio.shield(self._begin(self._load(name)))
+
+    async def unload(self, name: str, *, force: bool = False) -> ModelInfo:
+        """Give a model to no more streams; those that have it go on, unless `force` closes them.
+
+        Once begun it is finished, even if this is cancelled.
+
+        Raises:
+            UnknownModelError: It isn't loaded.
+        """
+        return await asyncio.shield(self._begin(self._unload(name, force=force)))
+
+    async def close(self) -> None:
+        """Give up what was begun; waits for what is being compiled."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._loader.shutdown, cancel_futures=True)
+
+    async def _load(self, name: str) -> ModelInfo:
+        folder = await asyncio.to_thread(find_folder, self._settings.models, name)
+        model = self._models.setdefault(name, _Model())
+        async with model.turn:
+            self._admit()
+            model.loading = True
+            try:
+                engine = await self._in_loader(partial(_open_folder, folder, name, self._settings))
+            except Exception as error:
+                log.exception("model %s can't be loaded", name)
+                model.failure = _reason(error, folder)
+                self._loaded("failed")
+                raise LoadFailedError(f"model {name!r} can't be loaded: {model.failure}") from error
+            finally:
+                model.loading = False
+            self._loaded("loaded")
+            old, model.engine, model.failure = model.engine, engine, None
+            if old:
+                await self._retire(model, old)
+            return self._info(name)
+
+    async def _unload(self, name: str, *, force: bool) -> ModelInfo:
+        model = self._models.get(name) or _Model()
+        async with model.turn:
+            old, failure = model.engine, model.failure
+            if not (old or failure or (force and model.draining)):
+                raise UnknownModelError(f"model {name[:64]!r} is not loaded")
+            model.engine = model.failure = None
+            if old:
+                await self._retire(model, old)
+            if force:
+                because = f"model {name!r} was unloaded"
+                streams = [stream for stream in self._streams if stream.engine.bundle.name == name]
+                await asyncio.gather(*(self._streams.remove(stream, because) for stream in streams))
+                await asyncio.gather(*model.draining.values())
+            log.info("model %s is unloaded; streams that go on: %d", name, self._info(name).draining or 0)
+            return self._info(name)
+
+    async def _retire(self, model: _Model, engine: Engine) -> None:
+        """Free an engine that new streams no longer get: at once, or after its streams."""
+        streams = [stream for stream in self._streams if stream.engine is engine]
+        if streams:
+            model.draining[engine] = self._begin(self._free(model, engine, streams))
+        else:
+            await asyncio.to_thread(engine.close)
+
+    async def _free(self, model: _Model, engine: Engine, streams: Sequence[Stream]) -> None:
+        for stream in streams:
+            await stream.gone.wait()
+            await stream.settle()
+        await asyncio.to_thread(engine.close)
+        del model.draining[engine]
+        manifest = engine.bundle.manifest
+        log.info("model %s, version %s: its last stream is gone, it is freed", manifest.name, manifest.version)
+
+    def _begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, even if nobody is left to be told
+
+    async def _in_loader(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._loader, work)
+
+    def _info(self, name: str) -> ModelInfo:
+        model = self._models.get(name) or _Model()
+        engine = model.engine or next(reversed(model.draining), None)
+        info = describe(engine) if engine else _nothing_known(name)
+        streams = Counter(
+            stream.engine is model.engine for stream in self._streams if stream.engine.bundle.name == name
+        )
+        return info.model_copy(
+            update={
+                "state": model.state.value,
+                "reason": model.failure,
+                "streams": streams.total(),
+                "draining": streams[False],
+            }
+        )
+
+
+def open_engine(bundle: Bundle, settings: Settings) -> Engine:
+    """Compile and try a bundle: blocking, maybe minutes.
+
+    Raises:
+        EngineError: It can't be compiled or run on the backend that `settings` ask for.
+    """
+    engine = Engine(bundle, settings.backend, settings.precision, settings.threads, settings.cache, settings.motion)
+    try:
+        _warm_up(engine)
+    except BaseException:
+        engine.close()
+        raise
+    backend, manifest = engine.backend, bundle.manifest
+    runs_on = (backend.name, backend.device, backend.precision, engine.motion)
+    log.info("model %s, version %s, runs on %s %s %s, motion: %s", manifest.name, manifest.version, *runs_on)
+    return engine
 
 
 def describe(engine: Engine) -> ModelInfo:
-    """What clients are told of a model."""
+    """What clients are told of a model that is loaded."""
     manifest, backend = engine.bundle.manifest, engine.backend
     return ModelInfo(
         name=manifest.name,
@@ -94,6 +301,25 @@ def describe(engine: Engine) -> ModelInfo:
         precision=backend.precision,
         motion=engine.motion,
     )
+
+
+def _nothing_known(name: str) -> ModelInfo:
+    unknown = dict.fromkeys(("version", "task", "backend", "device", "precision", "motion"), "")
+    return ModelInfo(name=name, classes=(), key_interval=0, **unknown)
+
+
+def _open_folder(folder: Path, name: str, settings: Settings) -> Engine:
+    bundle = load_bundle(folder, keep=settings.controlled)
+    if bundle.name != name:
+        raise BundleError(f"{folder} was renamed to {bundle.name!r} meanwhile: try again")
+    return open_engine(bundle, settings)
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """Why a model can't be loaded, without where it lies; what runtimes say may hold paths, so it is for the log."""
+    if isinstance(error, BundleError | MotionError):
+        return str(error).replace(str(folder), folder.name) if folder.name else str(error)
+    return "it can't be compiled or run here; the server's log says why"
 
 
 def _warm_up(engine: Engine) -> None:

@@ -26,13 +26,12 @@ from keywarp.server.errors import (
     BadMessageError,
     FrameRefusedError,
     TooManyPixelsError,
-    UnknownModelError,
     UnsupportedMediaError,
 )
 from keywarp.server.images import decode_image
 from keywarp.server.pictures import Picture
 from keywarp.server.problems import documented
-from keywarp.server.sequences import Turn
+from keywarp.server.sequences import Turn, refuse_other_version
 from keywarp.server.service import Service
 from keywarp.server.tensors import format_response, parse_request, wanted_outputs
 
@@ -61,10 +60,7 @@ REFUSED = documented(
 def _engine(name: str, service: Serving, model_version: str | None = None) -> Engine:
     """The model that a path names, maybe with its version."""
     engine = service.models[name]
-    if model_version not in (None, engine.bundle.manifest.version):
-        raise UnknownModelError(
-            f"model {name!r} has the version {engine.bundle.manifest.version}, not {model_version[:64]!r}"
-        )
+    refuse_other_version(engine, model_version)
     return engine
 
 
@@ -91,13 +87,6 @@ async def ready(service: Serving) -> Response:
     service.refuse_if_draining()
     _ = service.models
     return Response()
-
-
-@router.post("/repository/index", responses=UNAVAILABLE)
-async def repository_index(service: Serving) -> list[dict[str, str]]:
-    """The models."""
-    manifests = [engine.bundle.manifest for engine in service.models]
-    return [{"name": m.name, "version": m.version, "state": "READY", "reason": ""} for m in manifests]
 
 
 @router.get("/models/stats", responses=UNAVAILABLE)
@@ -156,11 +145,13 @@ async def model_statistics(engine: Model, service: Serving) -> dict[str, Any]:
 
 @router.post("/models/{name}/infer", responses=NOT_FOUND | REFUSED)
 @router.post("/models/{name}/versions/{model_version}/infer", responses=NOT_FOUND | REFUSED)
-async def infer(engine: Model, request: Request, service: Serving, sequences: Turns) -> Response:
+async def infer(
+    name: str, request: Request, service: Serving, sequences: Turns, model_version: str | None = None
+) -> Response:
     """Process one frame: `image`, a JPEG, PNG or WebP, or `frame`, its pixels, RGB (H, W, 3).
 
     Parameters `sequence_id`, `sequence_start` and `sequence_end` make it a stream's; `interval`, `schedule` and
-    `max_interval` beside `sequence_start` place its key frames.
+    `max_interval` beside `sequence_start` place its key frames. A sequence keeps the version that it started with.
     """
     service.refuse_if_draining()
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
@@ -168,10 +159,11 @@ async def infer(engine: Model, request: Request, service: Serving, sequences: Tu
     body = await read_body(request, service.settings.max_message_bytes)
     in_pool = partial(asyncio.get_running_loop().run_in_executor, service.pool)
     asked, tensors = await in_pool(parse_request, body, request.headers.get(HEADER_LENGTH))
-    manifest = engine.bundle.manifest
-    wanted = wanted_outputs(asked, [name for name, *_ in OUTPUTS[manifest.task]])
     turn = Turn.of(asked.parameters)
     with service.conversation():
+        engine = sequences.engine(name, turn, model_version)
+        manifest = engine.bundle.manifest
+        wanted = wanted_outputs(asked, [name for name, *_ in OUTPUTS[manifest.task]])
         async with sequences.stream(manifest.name, turn, asked.parameters) as stream, stream.single_frame():
             started = time.perf_counter()
             try:

@@ -16,6 +16,8 @@ from keywarp.server.errors import (
     BadVideoError,
     DrainingError,
     NotPulledError,
+    ServerError,
+    SiteError,
     SourceError,
     SourceForbiddenError,
     StreamGoneError,
@@ -53,9 +55,22 @@ class Pulls:
         with suppress(SourceError):  # its name isn't known now, but may be later
             await asyncio.to_thread(self._allowed.addresses, source.host, source.port)
 
-    def start(self, stream: Stream, source: Source) -> None:
-        """Pull a stream, from now on until it is removed."""
-        pull = Pull(self._service, stream, source, self._allowed)
+    async def start_site(self) -> None:
+        """Pull the operator's own streams, once the models are ready. Their hosts needn't be in the allow-list."""
+        await self._service.loaded.wait()
+        if self._service.failure:
+            return
+        try:
+            for name, planned in self._service.site.streams.items():
+                source = Source.parse(planned.source)
+                stream = self._service.create_stream(source.suited(planned), name)
+                self.start(stream, source, AllowList(self._service.settings.allow_pull, trusted=source.host))
+        except ServerError as error:
+            self._service.failure = SiteError(f"{self._service.settings.site}: streams.{name}: {error}")
+
+    def start(self, stream: Stream, source: Source, allowed: AllowList | None = None) -> None:
+        """Pull a stream, from now on until it is removed; `allowed`: another allow-list than everybody's."""
+        pull = Pull(self._service, stream, source, allowed or self._allowed)
         task = asyncio.create_task(pull.run())
         self._pulls[stream] = pull, task
         task.add_done_callback(lambda _: self._pulls.pop(stream, None))

@@ -8,14 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response, WebSocket
 from pydantic import TypeAdapter, ValidationError
 
-from keywarp.protocol import SUBPROTOCOL, CreateStream, FrameHeader, ModelInfo, Result, StreamInfo
+from keywarp.protocol import SUBPROTOCOL, CreateStream, FrameHeader, Result, StreamInfo
 from keywarp.protocol.messages import StreamId
 from keywarp.server.bodies import read_body, refuse_length
 from keywarp.server.conversation import Conversation
 from keywarp.server.dependencies import NOT_FOUND, UNAVAILABLE, Pulling, Serving
 from keywarp.server.errors import BadMessageError, FrameRefusedError, ServerError
 from keywarp.server.images import decode_image
-from keywarp.server.models import describe
 from keywarp.server.pictures import Picture
 from keywarp.server.problems import documented, problem_response
 from keywarp.server.sources import Source
@@ -55,21 +54,6 @@ async def metrics(service: Serving) -> Response:
     return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
 
 
-# -- models ------------------------------------------------------------------------------------------------------------
-
-
-@router.get("/v1/models", responses=UNAVAILABLE)
-async def list_models(service: Serving) -> list[ModelInfo]:
-    """The loaded models."""
-    return [describe(engine) for engine in service.models]
-
-
-@router.get("/v1/models/{name}", responses=NOT_FOUND)
-async def show_model(name: str, service: Serving) -> ModelInfo:
-    """One loaded model."""
-    return describe(service.models[name])
-
-
 # -- streams -----------------------------------------------------------------------------------------------------------
 
 
@@ -83,9 +67,7 @@ async def create_stream(request: CreateStream, service: Serving, pulls: Pulling,
     else:
         source = Source.parse(request.source)
         await pulls.check(source)
-        if source.live:
-            request = request.model_copy(update={"mode": request.mode or "latest"})
-        stream = service.create_stream(request, request.id)
+        stream = service.create_stream(source.suited(request), request.id)
         pulls.start(stream, source)
     response.headers["Location"] = f"/v1/streams/{stream.id}"
     return stream.info

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from keywarp.engines import Engine
 from keywarp.protocol import StreamOptions
-from keywarp.server.errors import BadMessageError
+from keywarp.server.errors import BadMessageError, UnknownModelError
 from keywarp.server.service import Service
 from keywarp.server.stream import Stream
 from keywarp.server.tensors import Parameters
@@ -43,6 +44,22 @@ class Sequences:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._streams: dict[tuple[str, SequenceId], Stream] = {}
+
+    def engine(self, model: str, turn: Turn, version: str | None) -> Engine:
+        """What a request is for: its sequence's engine, or that of new sequences.
+
+        Args:
+            model: The model's name.
+            turn: Where in which sequence the request is.
+            version: That it asks for; None: any.
+
+        Raises:
+            UnknownModelError: There is no such model, or not of this version.
+        """
+        known = None if turn.id is None or turn.start else self._streams.get((model, turn.id))
+        engine = known.engine if known and not known.gone.is_set() else self._service.models[model]
+        refuse_other_version(engine, version)
+        return engine
 
     @asynccontextmanager
     async def stream(self, model: str, turn: Turn, parameters: Parameters) -> AsyncIterator[Stream]:
@@ -88,3 +105,14 @@ class Sequences:
             fault = error.errors()[0]
             raise BadMessageError(f"parameter {fault['loc'][0]}: {fault['msg']}") from error
         return self._service.create_stream(options, None)
+
+
+def refuse_other_version(engine: Engine, version: str | None) -> None:
+    """Refuse a request for another version of a model than there is.
+
+    Raises:
+        UnknownModelError: It is another; None is any.
+    """
+    manifest = engine.bundle.manifest
+    if version not in (None, manifest.version):
+        raise UnknownModelError(f"model {manifest.name!r} has the version {manifest.version}, not {version[:64]!r}")

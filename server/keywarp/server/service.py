@@ -11,11 +11,14 @@ from contextlib import asynccontextmanager, contextmanager
 
 from keywarp.engines import BundleError, Executor
 from keywarp.protocol import StreamOptions
-from keywarp.server.errors import DrainingError, InternalError, NotReadyError
+from keywarp.server.errors import DrainingError, InternalError, NotReadyError, TooManyStreamsError
 from keywarp.server.metrics import Metrics
-from keywarp.server.models import Models, find_bundles
+from keywarp.server.models import Models
 from keywarp.server.pacing import settle
+from keywarp.server.repository import find_bundles
 from keywarp.server.settings import Settings
+from keywarp.server.sinks import Sinks
+from keywarp.server.sites import read_site
 from keywarp.server.stream import Stream, Workshop
 from keywarp.server.streams import Streams
 
@@ -29,22 +32,31 @@ class Service:
         """Check the bundles; nothing runs before `running`.
 
         Raises:
-            BundleError: A bundle can't be used, or there is none, or not the default one.
+            BundleError: A bundle can't be used, or there is none, or not the default one, or not one that is limited.
+            SiteError: The file of streams and sinks can't be used.
         """
         self.settings = settings
         self.streams = Streams(settings.max_streams, settings.idle_timeout)
         self.failure: Exception | None = None  # why the models can't be loaded
+        self.loaded = asyncio.Event()  # the models are ready, or there is a failure
         self.draining = asyncio.Event()
-        self._bundles = find_bundles(settings.models)
+        self._bundles = find_bundles(settings.models, keep=settings.controlled)
         names = [bundle.name for bundle in self._bundles]
-        if settings.default_model not in (None, *names):
-            raise BundleError(f"there is no model {settings.default_model!r}; there are: {', '.join(names)}")
-        self._models: Models | None = None
+        limited = () if settings.controlled else settings.model_limits  # they may come later
+        for name in filter(None, (settings.default_model, *limited)):
+            if name not in names:
+                raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
         executor = Executor()
-        self.metrics = Metrics(lambda: len(self.streams), lambda: executor.depth)
+        self.metrics = Metrics(lambda: len(self.streams), lambda: executor.depth, lambda: self._models.count())
+        self._models = Models(
+            settings, settings.default_model or names[0], self.streams, self.refuse_if_draining, self.metrics.loaded
+        )
+        self._ready = False
         # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
         self._workshop = Workshop(executor, pool, self.metrics)
+        self.site = read_site(settings.site)
+        self.sinks = Sinks(self.site.open_sinks(), self.metrics)
         self._conversations = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -64,7 +76,7 @@ class Service:
         """
         if self.failure:
             raise InternalError("the models could not be loaded: see the server's log")
-        if self._models is None:
+        if not self._ready:
             raise NotReadyError("the models are still being loaded: try again in a few seconds")
         return self._models
 
@@ -78,11 +90,16 @@ class Service:
 
         Raises:
             ServerError: See `models`, `Models.__getitem__`, `settle`, `Streams.create`, `refuse_if_draining`.
+            TooManyStreamsError: The model has as many as the settings allow.
         """
         self.refuse_if_draining()
         engine = self.models[options.model]
+        self._refuse_over_limit(engine.bundle.name)
         pacing = settle(options, self.settings.schedule, engine.bundle.manifest.key_interval)
-        return self.streams.create(id_, engine, pacing, options, self._workshop)
+        self.sinks.check(options.sinks)
+        stream = self.streams.create(id_, engine, pacing, options, self._workshop)
+        self.sinks.follow(stream, options.sinks)
+        return stream
 
     @contextmanager
     def conversation(self) -> Iterator[None]:
@@ -114,14 +131,24 @@ class Service:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.streams.close()
+            await self.sinks.close()
+            await self._models.close()
             await asyncio.to_thread(self._workshop.executor.close)
             self._workshop.pool.shutdown(wait=True)
 
+    def _refuse_over_limit(self, model: str) -> None:
+        limit = self.settings.model_limits.get(model)
+        if limit is not None and sum(stream.engine.bundle.name == model for stream in self.streams) >= limit:
+            raise TooManyStreamsError(f"model {model!r} has its {limit} streams: delete one, or try again later")
+
     async def _load(self) -> None:
         try:
-            self._models = await asyncio.to_thread(Models.load, self._bundles, self.settings)
+            await self._models.start(self._bundles)
         except Exception as error:
             log.exception("the models can't be loaded")
             self.failure = error
         else:
+            self._bundles = ()  # what is kept of them is freed with their engines
+            self._ready = True
             log.info("ready: %s", ", ".join(engine.bundle.name for engine in self._models))
+        self.loaded.set()

@@ -1,6 +1,8 @@
 """The server's settings and limits: one frozen object."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -36,12 +38,17 @@ class Settings(BaseModel):
     allow_pull: tuple[str, ...] = ()  # hosts, addresses and networks that streams may be pulled from
     pull_timeout: float = Field(default=10.0, gt=0)  # to connect to a source, and without anything from it
 
+    site: Path | None = None  # the file of streams that the server pulls from its start, and of sinks
+
     keys: Path | None = None  # the file of API keys; None: everyone may do everything
+
+    model_control: bool = False  # without keys: whether everyone may load and unload models
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)  # 0: any free one
 
     max_streams: int = Field(default=64, ge=1)
+    model_limits: Mapping[str, Annotated[int, Field(ge=0)]] = {}  # by model: of those streams, how many it may have
     max_message_bytes: int = Field(default=16 * 2**20, ge=1024)  # one WebSocket message, one REST body
     max_video_bytes: int = Field(default=16 * 2**30, ge=1024)  # one uploaded video, which is never held as a whole
     max_pixels: int = Field(default=4096 * 4096, ge=1)  # of one frame
@@ -49,3 +56,8 @@ class Settings(BaseModel):
     idle_timeout: float = Field(default=30.0, gt=0)  # without a frame, a stream expires
     hello_timeout: float = Field(default=10.0, gt=0)  # from the connection to `hello`
     drain_timeout: float = Field(default=20.0, gt=0)  # for finishing what was queued when the server is told to stop
+
+    @property
+    def controlled(self) -> bool:
+        """Whether models may come and go: by keys of the scope `models`, or by everyone."""
+        return self.model_control or self.keys is not None

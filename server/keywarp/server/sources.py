@@ -3,19 +3,21 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from keywarp.protocol import FrameHeader
+from keywarp.protocol import FrameHeader, StreamOptions
 from keywarp.server.allowed import AllowList
 from keywarp.server.errors import BadMessageError, SourceError, SourceForbiddenError
 from keywarp.server.http_files import HttpFiles
 from keywarp.server.pictures import Damage, Picture
 from keywarp.server.screen import PROBE, Screen
+
+Options = TypeVar("Options", bound=StreamOptions)
 
 PORTS: Final = {"rtsp": 554, "http": 80, "https": 443}
 NAME: Final = "a source"
@@ -57,6 +59,10 @@ class Source:
     def live(self) -> bool:
         """Whether it surely has no end of its own: a camera."""
         return self.parts.scheme == "rtsp"
+
+    def suited(self, options: Options) -> Options:
+        """Options for it: a camera doesn't wait."""
+        return options.model_copy(update={"mode": options.mode or "latest"}) if self.live else options
 
     def at(self, address: str) -> str:
         """The URL with an address in the host's place."""

@@ -78,6 +78,7 @@ class Stream:
         self.mode: Mode = options.mode or "lossless"
         self.masks: Masks = options.masks or "png"
         self.resolution: Resolution = options.resolution or "model"
+        self.sinks = options.sinks
         self.turn = asyncio.Lock()  # for those who feed single frames
         self.gone = asyncio.Event()
         self.gone_because = ""
@@ -119,6 +120,7 @@ class Stream:
             dropped=self._dropped,
             live=self._heart.pulse,
             watchers=len(self.audience),
+            sinks=self.sinks,
             **(asdict(self.origin) if self.origin else {}),
         )
 
@@ -274,6 +276,7 @@ class Stream:
         self.gone.set()
         self._cancel()
         await self.settle()
+        self.audience.end()
         self._session.close()
 
     async def _prepare(self, shape: tuple[int, ...]) -> None:

@@ -124,8 +124,6 @@ class VideoResponse(Response):
             async for answer in pipeline.answers():
                 if answer:
                     await self._backlog.put(_line(answer))
-            if self._cut:
-                raise DrainingError("the server stops: send the rest in a few seconds")
         except ServerError as error:
             if not self._backlog.used:
                 raise
@@ -153,6 +151,8 @@ class VideoResponse(Response):
             if isinstance(item, ServerError):
                 raise item
             yield item
+        if self._cut:
+            raise DrainingError("the server stops: send the rest in a few seconds")
 
     async def _watch_server(self) -> None:
         await self._service.draining.wait()

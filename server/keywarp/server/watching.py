@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from keywarp.protocol import Gone, Missed
 from keywarp.server.dependencies import NOT_FOUND, Serving
-from keywarp.server.errors import DrainingError, StreamGoneError, TooManyStreamsError
+from keywarp.server.errors import DrainingError, TooManyStreamsError
 from keywarp.server.overlay import draw
 from keywarp.server.pipeline import beside
 from keywarp.server.problems import documented
@@ -95,7 +95,7 @@ class _Watch(Response, ABC):
 
     @abstractmethod
     def parts(self) -> AsyncGenerator[bytes]:
-        """What there is to send, without an end."""
+        """What there is to send, until the stream is over."""
 
     def farewell(self, reason: str) -> bytes:  # noqa: ARG002
         """The last part."""
@@ -104,17 +104,18 @@ class _Watch(Response, ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send it all."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        last = b""
         try:
-            async with beside(self._stream.watch(), self._watch_server(), _watch_client(receive)):
+            async with beside(self._watch_server(), _watch_client(receive)):
                 await send({"type": "http.response.body", "body": b"", "more_body": True})  # the headers go out now
                 async with aclosing(self.parts()) as parts:
                     async for part in parts:
                         await send({"type": "http.response.body", "body": part, "more_body": True})
         except ClientDisconnect:
             return
-        except (StreamGoneError, DrainingError) as error:
+        except DrainingError as error:
             last = self.farewell(str(error))
+        else:
+            last = self.farewell(self._stream.gone_because)
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _watch_server(self) -> None:
@@ -134,8 +135,8 @@ class _Results(_Watch):
 
     async def parts(self) -> AsyncGenerator[bytes]:
         with self._stream.audience.seat() as seat:
-            while True:
-                missed, answers = await seat.take()
+            while (news := await seat.take()) != (0, []):
+                missed, answers = news
                 lines = [_line(Missed(count=missed))] if missed else []
                 yield b"".join([*lines, *map(_line, answers)])
 
@@ -153,8 +154,8 @@ class _Preview(_Watch):
         loop, pause = asyncio.get_running_loop(), 1 / self._options.fps
         classes = self._stream.engine.bundle.manifest.classes
         with self._stream.audience.window() as window:
-            while True:
-                scene, begun = await window.take(), loop.time()
+            while scene := await window.take():
+                begun = loop.time()
                 paint = partial(draw, scene.picture.pixels, scene.found, classes, self._options.width)
                 jpeg = await loop.run_in_executor(self._service.pool, paint)
                 head = f"--{self._boundary}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"

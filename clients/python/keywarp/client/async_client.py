@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from keywarp.client import calls, reconnecting
 from keywarp.client.async_streaming import AsyncResultStream
-from keywarp.client.calls import DEFAULT_SERVER, DEFAULT_TIMEOUT, Call
+from keywarp.client.calls import DEFAULT_SERVER, DEFAULT_TIMEOUT, LOAD_TIMEOUT, Call
 from keywarp.client.frames import Source
 from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.reconnecting import Reconnect
@@ -50,7 +50,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(base_url=self.server, timeout=timeout, headers=self._headers)
 
     async def models(self) -> tuple[ModelInfo, ...]:
-        """List the models that the server has loaded."""
+        """List the models of the server; `state` says which are ready for streams."""
         return await self._do(calls.models())
 
     async def model(self, name: str) -> ModelInfo:
@@ -60,6 +60,33 @@ class AsyncClient:
             ApiError: There is none of that name (status 404).
         """
         return await self._do(calls.model(name))
+
+    async def load_model(self, name: str, *, timeout: float = LOAD_TIMEOUT) -> ModelInfo:  # noqa: ASYNC109 - httpx's
+        """Have a bundle of the server's models folder loaded, or loaded anew; wait until it is ready.
+
+        Streams go on with the version that they have; new ones get the new one.
+
+        Args:
+            name: The model's name.
+            timeout: Seconds to wait; the server finishes loading in any case.
+
+        Raises:
+            ApiError: The server doesn't let you (403), there is no such bundle (404), or it can't be loaded (422): then
+                the version before it is still served.
+        """
+        return await self._do(calls.load_model(name, timeout))
+
+    async def unload_model(self, name: str, *, force: bool = False) -> ModelInfo:
+        """Have a model unloaded: it takes no new streams, and is freed when those that it has have ended.
+
+        Args:
+            name: The model's name.
+            force: End its streams now.
+
+        Raises:
+            ApiError: The server doesn't let you (403), or the model isn't loaded (404).
+        """
+        return await self._do(calls.unload_model(name, force=force))
 
     async def streams(self) -> tuple[StreamInfo, ...]:
         """List the streams."""

@@ -20,6 +20,7 @@ from keywarp.client.reconnecting import PASSING
 from keywarp.protocol import SUBPROTOCOL, ClientId, CreateStream, ModelInfo, Problem, Result, StreamInfo
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
+LOAD_TIMEOUT = 600.0  # seconds, for a model to be compiled
 DEFAULT_TIMEOUT = 60.0  # seconds; a frame of a new size waits for a model to be compiled for it
 MAX_MESSAGE_BYTES = 64 * 2**20  # of a server's message: a label map of 50 million pixels of noise
 
@@ -36,13 +37,17 @@ class Call(Generic[T]):
     params: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
     content_type: str = "application/json"
+    timeout: float | None = None  # seconds; None: the client's
 
     def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         """Build it for a client of either kind."""
         headers = {"content-type": self.content_type} if self.content is not None else {}
-        return client.build_request(
+        request = client.build_request(
             self.method, self.path, params=self.params or None, content=self.content, headers=headers
         )
+        if self.timeout is not None:
+            request.extensions["timeout"] = httpx.Timeout(self.timeout).as_dict()
+        return request
 
     def read(self, response: httpx.Response) -> T:
         """Read the answer.
@@ -73,6 +78,17 @@ def models() -> Call[tuple[ModelInfo, ...]]:
 def model(name: str) -> Call[ModelInfo]:
     """Show one model."""
     return Call(TypeAdapter(ModelInfo), "GET", f"/v1/models/{quote(name, safe='')}")
+
+
+def load_model(name: str, timeout: float) -> Call[ModelInfo]:
+    """Load a model, or load it anew."""
+    return Call(TypeAdapter(ModelInfo), "POST", f"/v1/models/{quote(name, safe='')}/load", timeout=timeout)
+
+
+def unload_model(name: str, *, force: bool) -> Call[ModelInfo]:
+    """Unload a model."""
+    params = {"force": "true"} if force else {}
+    return Call(TypeAdapter(ModelInfo), "POST", f"/v1/models/{quote(name, safe='')}/unload", params)
 
 
 def streams() -> Call[tuple[StreamInfo, ...]]:

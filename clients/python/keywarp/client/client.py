@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.client import calls, reconnecting
-from keywarp.client.calls import DEFAULT_SERVER, DEFAULT_TIMEOUT, Call
+from keywarp.client.calls import DEFAULT_SERVER, DEFAULT_TIMEOUT, LOAD_TIMEOUT, Call
 from keywarp.client.frames import Source
 from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.reconnecting import Reconnect
@@ -49,7 +49,7 @@ class Client:
         self._http = httpx.Client(base_url=self.server, timeout=timeout, headers=self._headers)
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """List the models that the server has loaded."""
+        """List the models of the server; `state` says which are ready for streams."""
         return self._do(calls.models())
 
     def model(self, name: str) -> ModelInfo:
@@ -59,6 +59,33 @@ class Client:
             ApiError: There is none of that name (status 404).
         """
         return self._do(calls.model(name))
+
+    def load_model(self, name: str, *, timeout: float = LOAD_TIMEOUT) -> ModelInfo:
+        """Have a bundle of the server's models folder loaded, or loaded anew; wait until it is ready.
+
+        Streams go on with the version that they have; new ones get the new one.
+
+        Args:
+            name: The model's name.
+            timeout: Seconds to wait; the server finishes loading in any case.
+
+        Raises:
+            ApiError: The server doesn't let you (403), there is no such bundle (404), or it can't be loaded (422): then
+                the version before it is still served.
+        """
+        return self._do(calls.load_model(name, timeout))
+
+    def unload_model(self, name: str, *, force: bool = False) -> ModelInfo:
+        """Have a model unloaded: it takes no new streams, and is freed when those that it has have ended.
+
+        Args:
+            name: The model's name.
+            force: End its streams now.
+
+        Raises:
+            ApiError: The server doesn't let you (403), or the model isn't loaded (404).
+        """
+        return self._do(calls.unload_model(name, force=force))
 
     def streams(self) -> tuple[StreamInfo, ...]:
         """List the streams."""

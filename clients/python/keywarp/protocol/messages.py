@@ -64,7 +64,7 @@ class ClassInfo(Message):
 
 
 class ModelInfo(Message):
-    """One model that the server has loaded."""
+    """One model of the server; what isn't known while it isn't loaded is empty, or 0."""
 
     name: str
     version: str
@@ -75,6 +75,10 @@ class ModelInfo(Message):
     device: str
     precision: str
     motion: str = "network"  # where the motion between key frames comes from; "none": results are copied
+    state: str = "ready"  # or loading, failed, draining (unloaded, but streams go on), unloaded
+    reason: str | None = None  # why it couldn't be loaded the last time; if `ready`, what was loaded before is served
+    streams: int | None = None  # open ones, of all its versions
+    draining: int | None = None  # those of them that go on with a version that new streams don't get
 
 
 class Pulse(Message):
@@ -103,7 +107,8 @@ class StreamInfo(Message):
     errors: int  # frames answered with an error
     dropped: int = 0  # frames left out
     live: Pulse | None = None
-    watchers: int = 0  # of its results and its pictures
+    watchers: int = 0  # of its results and its pictures; sinks too
+    sinks: tuple[str, ...] = ()
     source: str | None = None  # pulled streams: from where, without credentials and query
     state: str = "open"  # of `StreamState`
     problem: str | None = None  # pulled streams: what went wrong last
@@ -202,6 +207,7 @@ class StreamOptions(Request):
     resolution: Resolution | None = None  # of masks; None: the model's
     # `latest`: the newest frame takes the place of those that wait; None: all have their turn, but where RTSP is pulled
     mode: Mode | None = None
+    sinks: Annotated[tuple[str, ...], Field(max_length=16)] = ()  # of the server, which also get the answers
 
 
 class CreateStream(StreamOptions):

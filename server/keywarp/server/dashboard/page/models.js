@@ -1,7 +1,7 @@
-/** The view of the models that the server has loaded. */
+/** The view of the server's models. */
 
 import { h } from "./dom.js";
-import { client, poll } from "./server.js";
+import { client, poll, sentence } from "./server.js";
 
 /** @typedef {import("./vendor/messages.js").Model} Model */
 
@@ -16,26 +16,41 @@ export function modelsView(signal) {
       shown = JSON.stringify(models);
       list.replaceChildren(...models.map(card));
     },
-    10,
+    3,
     signal,
   );
   return h("div", {}, h("div", { class: "head" }, h("h1", {}, "Models")), list);
 }
 
+/** By state: the badge's colour. */
+const COLORS = { ready: "good", loading: "warn", failed: "bad", draining: "warn", unloaded: "" };
+
 /** @param {Model} model */
 function card(model) {
+  const going = model.draining ? ` (${model.draining} on an older version)` : "";
+  /** @type {Record<string, string | null | false>} */
   const facts = {
     Task: model.task,
-    "Key interval": `${model.key_interval} frames`,
-    Runs: `${model.backend} ${model.precision}, ${model.device}`,
+    "Key interval": model.key_interval > 0 && `${model.key_interval} frames`,
+    Runs: model.backend && `${model.backend} ${model.precision}, ${model.device}`,
     Motion: model.motion === "none" ? "none: results are copied" : model.motion,
+    Streams: model.streams != null && `${model.streams}${going}`,
   };
+  const rows = Object.entries(facts).filter(([, value]) => value);
   return h(
     "section",
     { class: "card padded model" },
-    h("div", { class: "head-title" }, h("h2", {}, model.name), h("span", { class: "muted small number" }, model.version)),
-    h("dl", { class: "facts" }, ...Object.entries(facts).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
-    h("ul", { class: "classes", "aria-label": "Classes" }, ...model.classes.slice(1).map((one) => h("li", {}, swatch(one.color), one.name))),
+    h(
+      "div",
+      { class: "head-title" },
+      h("h2", {}, model.name),
+      h("span", { class: "muted small number" }, model.version),
+      h("span", { class: `badge ${COLORS[model.state]}` }, model.state),
+    ),
+    model.reason && h("p", { class: "notice bad flush" }, `${sentence(model.reason)}.`),
+    h("dl", { class: "facts" }, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+    model.classes.length > 0 &&
+      h("ul", { class: "classes", "aria-label": "Classes" }, ...model.classes.slice(1).map((one) => h("li", {}, swatch(one.color), one.name))),
   );
 }
 

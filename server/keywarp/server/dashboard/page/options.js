@@ -49,7 +49,7 @@ export class Options {
 
   /** Fill in the models. */
   async load() {
-    this.#models = await ask(() => client.models());
+    this.#models = (await ask(() => client.models())).filter((model) => model.state === "ready");
     this.#model.replaceChildren(...this.#models.map((model) => h("option", { value: model.name }, model.name)));
     this.#suggest();
   }

@@ -144,6 +144,7 @@ function showFacts(list, stream) {
     "Key frames so far": number(stream.key_frames),
     Source: stream.source,
     Reconnects: stream.source && number(stream.reconnects),
+    Sinks: stream.sinks.length ? stream.sinks.join(", ") : null,
     Age: duration(stream.age),
     Watchers: number(stream.watchers),
   };

@@ -10,6 +10,7 @@ export interface StreamOptions {
   mode?: "lossless" | "latest" | null;
   masks?: "png" | "rle" | "none" | null;
   resolution?: "model" | "frame" | null;
+  sinks?: string[]; // of the server, which also get the answers
 }
 
 export interface Hello extends StreamOptions {
@@ -43,6 +44,10 @@ export interface Model {
   device: string;
   precision: string;
   motion: string;
+  state: "ready" | "loading" | "failed" | "draining" | "unloaded";
+  reason: string | null; // why it couldn't be loaded
+  streams: number | null; // open ones
+  draining: number | null; // those of them that go on with an older version
 }
 
 export interface Live {
@@ -73,6 +78,7 @@ export interface StreamInfo {
   problem: string | null; // why it is retrying, ended or failed
   reconnects: number;
   live: Live | null;
+  sinks: string[];
   watchers: number; // of its results and its pictures
 }
 

@@ -1,0 +1,69 @@
+"""The models folder: which bundles are on disk. Found by listing it, so a name is never a path."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from keywarp.engines import Bundle, BundleError, load_bundle
+from keywarp.engines.bundle import read_manifest
+from keywarp.engines.manifest import MANIFEST
+from keywarp.server.errors import LoadFailedError, UnknownModelError
+
+
+def find_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
+    """Open all bundles of a folder, or the one bundle that the folder is.
+
+    Args:
+        path: The folder.
+        keep: As of `load_bundle`.
+
+    Returns:
+        The bundles, sorted by name; at least one.
+
+    Raises:
+        BundleError: There is none, one can't be used, or two have the same name.
+    """
+    folders = _folders(path)
+    if not folders:
+        raise BundleError(f"{path} holds no bundle (a folder with {MANIFEST})")
+    bundles: dict[str, Bundle] = {}
+    for folder in folders:
+        bundle = load_bundle(folder, keep=keep)
+        if other := bundles.get(bundle.name):
+            raise BundleError(f"{other.path} and {folder} are both named {bundle.name!r}: rename or move one")
+        bundles[bundle.name] = bundle
+    return tuple(bundles[name] for name in sorted(bundles))
+
+
+def find_folder(path: Path, name: str) -> Path:
+    """The folder of one bundle; whether it is sound, loading it says.
+
+    Raises:
+        UnknownModelError: There is none of that name; says which there are.
+        LoadFailedError: There are two.
+    """
+    found = list_folders(path)
+    match found.get(name):
+        case [folder]:
+            return folder
+        case None:
+            known = ", ".join(sorted(found)) or "none"
+            raise UnknownModelError(f"there is no bundle {name[:64]!r} in the models folder; there are: {known}")
+        case folders:
+            names = " and ".join(folder.name for folder in folders)
+            raise LoadFailedError(f"{names} are both named {name!r}: rename or move one")
+
+
+def list_folders(path: Path) -> Mapping[str, list[Path]]:
+    """The folders of bundles by name; where the manifest can't be read, the folder's name is taken for it."""
+    found: dict[str, list[Path]] = {}
+    for folder in _folders(path):
+        try:
+            name = read_manifest(folder).name
+        except BundleError:
+            name = folder.name
+        found.setdefault(name, []).append(folder)
+    return found
+
+
+def _folders(path: Path) -> list[Path]:
+    return [path] if (path / MANIFEST).exists() else sorted(file.parent for file in path.glob(f"*/{MANIFEST}"))
