@@ -23,15 +23,19 @@ class Visit:
         self.hellos: list[str] = []  # the first message of each WebSocket
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        page.on("request", lambda request: self._note(request.url))
         page.on("websocket", self._listen)
 
     def _hear(self, said: ConsoleMessage) -> None:
         if said.type in ("error", "warning"):
             self.complaints.append(said.text)
 
+    def _note(self, url: str) -> None:
+        if not url.startswith(("blob:", "data:")):  # what the page has made itself
+            self.hosts.add(urlsplit(url).netloc)
+
     def _listen(self, socket: WebSocket) -> None:
-        self.hosts.add(urlsplit(socket.url).netloc)
+        self._note(socket.url)
         socket.on("framesent", self._read)
 
     def _read(self, message: str | bytes) -> None:

@@ -159,8 +159,8 @@ def test_a_stream_that_a_client_feeds_can_be_watched(visit: Visit, server: Serve
         expect(page.get_by_role("group", name="What was found")).to_have_text(re.compile("green|red"))
     expect(page.get_by_text("This stream")).to_be_visible()
     with feeding(server, "gate"):
-        await_pictures(page, 1)  # it is shown again
-        expect(page.locator(".badge")).to_have_text("Running")
+        expect(page.locator(".badge")).to_have_text("Running")  # it is shown again
+        await_pictures(page, 1)
     open_view(page, "Streams")
     expect(page.get_by_text("No streams yet")).to_be_visible()
 

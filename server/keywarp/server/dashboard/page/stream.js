@@ -16,6 +16,7 @@ const PREVIEW = { fps: 12, width: 960 };
 /** @param {AbortSignal} outer @param {string} id */
 export function streamView(outer, id) {
   const ended = new AbortController(); // the stream has
+  let endedAt = 0;
   const signal = AbortSignal.any([outer, ended.signal]);
   const stage = new Stage(`Live picture of stream ${id}, with what was found on it`);
   const insight = new Insight("Latency on the server", outer);
@@ -28,6 +29,7 @@ export function streamView(outer, id) {
   const end = (/** @type {string} */ why) => {
     if (ended.signal.aborted) return;
     ended.abort();
+    endedAt = performance.now();
     notice.textContent = why;
     badge.className = "badge";
     badge.textContent = "Gone";
@@ -36,16 +38,15 @@ export function streamView(outer, id) {
   };
   stage.note("Waiting for a frame");
 
-  let missing = false;
   void poll(
     async () => {
       const stream = (await client.streams()).find((one) => one.id === id);
       if (!stream) {
-        missing = true;
         end("This stream is gone.");
-      } else if (missing) {
-        dispatchEvent(new Event("hashchange")); // it is back: begin anew
-      } else if (!ended.signal.aborted) {
+      } else if (ended.signal.aborted) {
+        const isNew = stream.age < (performance.now() - endedAt) / 1000;
+        if (isNew) dispatchEvent(new Event("hashchange")); // another one of this name: begin anew
+      } else {
         showState(badge, stream);
         showFigures(figures, stream);
         showFacts(facts, stream);
