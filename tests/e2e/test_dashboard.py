@@ -1,5 +1,6 @@
 """The dashboard in a real Chromium, on a real server with a tiny model."""
 
+import base64
 import itertools
 import json
 import re
@@ -15,13 +16,14 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from keywarp.client import Client
 from keywarp.server.access import add_key, new_key
 from tests.e2e.browsing import PATIENCE, Visit, chromium, visiting
 from tests.e2e.running import ROOT, Server, serving, street_video
-from tests.server.media import GREEN, jpeg
+from tests.server.media import GREEN, RED, jpeg, saved
 from tests.server.test_pulls import Handler, Shelf
 from tests.tiny_bundle import tiny_bundle
 
@@ -224,6 +226,61 @@ def test_the_camera_is_sent_and_its_results_are_drawn(visit: Visit, codec: str, 
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_text("The camera is off")).to_be_visible()
     expect(page.get_by_role("button", name="Start")).to_be_focused()
+
+
+def test_without_an_encoder_the_camera_is_sent_as_jpeg(visit: Visit) -> None:
+    page = visit.page
+    page.add_init_script("delete window.VideoEncoder")
+    page.reload()
+    open_view(page, "Camera")
+    page.get_by_role("button", name="Start").click()
+    await_figure(page, "Results", 2)
+    assert json.loads(visit.hellos[0])["codec"] == "image"
+
+
+def test_masks_and_boxes_have_their_classes_colours(visit: Visit) -> None:
+    labels = np.array([[0, 1], [2, 1]], np.uint8).repeat(40, axis=0).repeat(40, axis=1)
+    png = base64.b64encode(saved(Image.fromarray(labels), "PNG")).decode()
+    classes = [{"id": i, "name": f"class {i}", "color": color} for i, color in enumerate([(0, 0, 0), RED, GREEN])]
+    frame = {"width": 80, "height": 80, "kind": "propagated", "key_age": 3}
+    masks = frame | {"segmentation": {"width": 80, "height": 80, "labels_png": png, "regions": []}}
+    found = {"class_id": 2, "name": "class 2", "confidence": 0.9, "xyxy": [10, 40, 70, 75]}
+    doubtful = {"class_id": 1, "name": "class 1", "confidence": 0.4, "xyxy": [0, 30, 79, 79]}
+    draw = """async ([classes, result]) => {
+        const { Overlay } = await import('/dashboard/overlay.js');
+        const canvas = new OffscreenCanvas(80, 80);
+        const pen = canvas.getContext('2d', { alpha: false });
+        const overlay = new Overlay(classes);
+        overlay.draw(pen, await overlay.prepare(result));
+        return [...pen.getImageData(0, 0, 80, 80).data];
+    }"""
+    image = np.reshape(visit.page.evaluate(draw, [classes, masks]), (80, 80, 4))[..., :3]
+    np.testing.assert_array_equal(image[35, 5], (0, 0, 0))
+    np.testing.assert_allclose(image[60, 60], np.array(RED) / 2, atol=2)
+    np.testing.assert_allclose(image[60, 20], np.array(GREEN) / 2, atol=2)
+    boxes = frame | {"detections": [found, doubtful]}
+    image = np.reshape(visit.page.evaluate(draw, [classes, boxes]), (80, 80, 4))[..., :3]
+    np.testing.assert_array_equal(image[60, 11], GREEN)  # the left side of the box
+    np.testing.assert_array_equal(image[74, 40], GREEN)  # its bottom
+    np.testing.assert_array_equal(image[60, 40], (0, 0, 0))
+    np.testing.assert_array_equal(image[78, 79], (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (429, "The server is full: the server has its 64 streams."),
+        (503, "Not ready: the server has its 64 streams. Try again in 5 s."),
+        (403, "Not allowed: the server has its 64 streams."),
+    ],
+)
+def test_refusals_are_told_in_words(visit: Visit, status: int, words: str) -> None:
+    tell = """async (status) => {
+        const { inWords } = await import('/dashboard/server.js');
+        const { ApiError } = await import('/dashboard/vendor/keywarp.js');
+        return inWords(new ApiError({ title: '', status, detail: 'the server has its 64 streams' }, 5));
+    }"""
+    assert visit.page.evaluate(tell, status) == words
 
 
 def test_the_example_of_the_javascript_client_runs(visit: Visit, server: Server) -> None:
