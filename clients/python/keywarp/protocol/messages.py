@@ -207,7 +207,7 @@ class StreamOptions(Request):
     resolution: Resolution | None = None  # of masks; None: the model's
     # `latest`: the newest frame takes the place of those that wait; None: all have their turn, but where RTSP is pulled
     mode: Mode | None = None
-    sinks: Annotated[tuple[str, ...], Field(max_length=16)] = ()  # of the server, which also get the answers
+    sinks: Annotated[tuple[str, ...], Field(max_length=16)] | None = None  # of the server, which also get the answers
 
 
 class CreateStream(StreamOptions):
