@@ -124,7 +124,8 @@ class AsyncClient:
             interval: Frames from one key frame to the next; None is the model's default.
             schedule: `fixed`, or `adaptive`: key frames where the content changes, `interval` being the mean; None is
                 the server's default.
-            max_interval: With `adaptive`: frames from one key frame to the next at most; None is 3 x `interval`.
+            max_interval: Frames from one key frame to the next at most. With `adaptive`; None is 3 x `interval`. With
+                `fixed` in the mode `latest`: how far the interval may grow where frames are being dropped; None: not.
             mode: For who streams to it by its `stream_id` later, as in `stream`; single frames always have their turn.
             masks: How segmentations come: `png`, `rle` or `none`; None is `png`.
             resolution: Of masks: `model` or `frame`; None is `model`.
