@@ -56,3 +56,24 @@ class Twin:
             return results
 
         return asyncio.run(stream())
+
+    def watch(self, address: str, stream_id: str, at_most: int | None = None) -> tuple[list[FrameResult], Any]:
+        """Watch a stream; gives the results, and what watched."""
+        results: list[FrameResult] = []
+        if not self._async:
+            with Client(address, timeout=10) as client, client.watch(stream_id) as watch:
+                for result in watch:
+                    results.append(result)
+                    if len(results) == at_most:
+                        break
+            return results, watch
+
+        async def run() -> Any:
+            async with AsyncClient(address, timeout=10) as client, client.watch(stream_id) as watch:
+                async for result in watch:
+                    results.append(result)
+                    if len(results) == at_most:
+                        break
+            return watch
+
+        return results, asyncio.run(run())

@@ -1,5 +1,7 @@
 """The paper's schedule."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -46,3 +48,46 @@ def test_it_never_looks_at_a_frame() -> None:
 def test_an_interval_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         FixedInterval(0)
+
+
+def processed(schedule: FixedInterval, key: float, propagated: float = 0.5, frames: int = 2000) -> tuple[int, int]:
+    """Frames and key frames that a device gets through, of a camera whose newest frame wins; costs in frame periods."""
+    pacer = schedule.pacer()
+    free, count, keys, skipped = 0.0, 0, 0, 0
+    for now in range(frames):
+        if free > now + 1:  # the next one comes before this one's turn
+            skipped += 1
+            continue
+        is_key = pacer.place(FRAME, skipped=skipped).is_key
+        free = max(free, now) + (key if is_key else propagated)
+        count, keys, skipped = count + 1, keys + is_key, 0
+    return count, keys
+
+
+def test_an_elastic_interval_gets_more_frames_through_an_overloaded_device() -> None:
+    rigid, elastic = FixedInterval(10), FixedInterval(10, maximum=60)
+    assert processed(rigid, key=12)[0] < 0.1 * 2000  # nearly each frame that has its turn is a key frame
+    frames, keys = processed(elastic, key=12)
+    assert frames > 0.75 * 2000
+    assert keys < 2000 / 50
+
+
+def test_an_elastic_interval_is_the_usual_one_where_all_frames_have_their_turn() -> None:
+    assert processed(FixedInterval(10, maximum=60), key=1) == processed(FixedInterval(10), key=1) == (2000, 200)
+
+
+def test_an_elastic_interval_comes_back() -> None:
+    pacer = FixedInterval(10, maximum=60).pacer()
+    for _ in range(40):
+        pacer.place(FRAME, skipped=9)
+    reasons = [pacer.place(FRAME).is_key for _ in range(1000)]
+    keys = [index for index, is_key in enumerate(reasons) if is_key]
+    intervals = [later - earlier for earlier, later in pairwise(keys)]
+    assert intervals[0] > 40
+    assert intervals == sorted(intervals, reverse=True)
+    assert intervals[-1] == 10
+
+
+def test_a_longest_interval_below_the_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match="below"):
+        FixedInterval(10, maximum=9)

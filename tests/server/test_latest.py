@@ -53,6 +53,28 @@ def test_in_a_hurry_each_frame_is_answered_once_and_in_order(server: Running, co
     assert not server.threads()
 
 
+def test_a_stream_that_may_has_longer_intervals_where_the_device_is_too_slow(server: Running) -> None:
+    def key_frames(hello: Hello) -> int:
+        with server.connect("elastic", hello) as talk:
+            for _ in range(4):
+                release = server.hold_device()
+                for _ in range(8):
+                    talk.frame(jpeg())
+                time.sleep(0.2)  # they are decoded meanwhile, and most left out
+                release()
+                for _ in range(8):
+                    talk.answer()
+                while talk.credit < talk.sent + 8:
+                    talk.hear()
+            info = server.http.get("/v1/streams/elastic").json()
+            assert info["dropped"] > 16
+            assert info.get("max_interval") == hello.max_interval
+            return int(info["key_frames"])
+
+    rigid = key_frames(Hello(mode="latest", interval=4))
+    assert key_frames(Hello(mode="latest", interval=4, max_interval=40)) < rigid
+
+
 def test_damage_in_a_hurry_is_told_and_makes_a_key_frame(server: Running) -> None:
     with server.connect("hurt", Hello(mode="latest", interval=10)) as talk:
         talk.frame(jpeg())

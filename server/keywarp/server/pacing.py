@@ -15,12 +15,12 @@ class Pacing:
 
     schedule: Schedule
     interval: int  # frames; with `adaptive` the mean
-    max_interval: int | None  # frames; None: the schedule is `fixed`
+    max_interval: int | None  # frames; None: the schedule is `fixed`, and not elastic
 
     def open(self) -> KeySchedule:
         """Make the engine's schedule."""
-        if self.max_interval is None:
-            return FixedInterval(self.interval)
+        if self.schedule == "fixed" or self.max_interval is None:
+            return FixedInterval(self.interval, self.max_interval)
         return AdaptiveInterval(target=self.interval, maximum=self.max_interval)
 
     def __str__(self) -> str:
@@ -39,11 +39,12 @@ def settle(options: StreamOptions, schedule: Schedule, interval: int) -> Pacing:
         BadMessageError: The options don't go together.
     """
     schedule, interval = options.schedule or schedule, options.interval or interval
+    longest = options.max_interval
     if schedule == "fixed":
-        if options.max_interval is not None:
-            raise BadMessageError("`max_interval` goes with the schedule `adaptive`, and this stream's is `fixed`")
-        return Pacing(schedule, interval, None)
-    longest = options.max_interval or max(interval, min(STRETCH * interval, MAX_INTERVAL))
-    if longest < interval:
-        raise BadMessageError(f"`max_interval` {longest} is below the mean interval, {interval}")
+        if longest is not None and options.mode != "latest":
+            raise BadMessageError("`max_interval` goes with the schedule `adaptive` or the mode `latest`")
+    else:
+        longest = longest or max(interval, min(STRETCH * interval, MAX_INTERVAL))
+    if longest is not None and longest < interval:
+        raise BadMessageError(f"`max_interval` {longest} is below the interval, {interval}")
     return Pacing(schedule, interval, longest)

@@ -96,9 +96,9 @@ class Service:
         engine = self.models[options.model]
         self._refuse_over_limit(engine.bundle.name)
         pacing = settle(options, self.settings.schedule, engine.bundle.manifest.key_interval)
-        self.sinks.check(options.sinks)
+        self.sinks.check(options.sinks or ())
         stream = self.streams.create(id_, engine, pacing, options, self._workshop)
-        self.sinks.follow(stream, options.sinks)
+        self.sinks.follow(stream, stream.sinks)
         return stream
 
     @contextmanager

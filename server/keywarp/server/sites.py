@@ -142,6 +142,6 @@ def read_site(file: Path | None) -> Site:
         fault = error.errors(include_url=False, include_input=False)[0]
         raise SiteError(f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
     for name, stream in site.streams.items():
-        if unknown := set(stream.sinks) - set(site.sinks):
+        if unknown := set(stream.sinks or ()) - set(site.sinks):
             raise SiteError(f"{file}: streams.{name}: there is no sink {min(unknown)!r}")
     return site

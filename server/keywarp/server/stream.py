@@ -78,7 +78,7 @@ class Stream:
         self.mode: Mode = options.mode or "lossless"
         self.masks: Masks = options.masks or "png"
         self.resolution: Resolution = options.resolution or "model"
-        self.sinks = options.sinks
+        self.sinks = options.sinks or ()
         self.turn = asyncio.Lock()  # for those who feed single frames
         self.gone = asyncio.Event()
         self.gone_because = ""

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.stream import stream
+from keywarp.cli.watch import watch
 from keywarp.client.errors import KeywarpError
 
 GROUP = "keywarp.commands"
@@ -41,6 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog="Example: keywarp stream street.mp4 --out annotated.mp4 --json results.ndjson")(stream)
+app.command(epilog="Example: keywarp watch gate --pull rtsp://192.168.7.20/stream1")(watch)
 
 
 def _print_version(wanted: bool) -> None:

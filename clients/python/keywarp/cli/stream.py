@@ -55,7 +55,7 @@ def stream(
         typer.Option(
             min=1,
             max=MAX_INTERVAL,
-            help="With adaptive: the longest interval (default: 3 x INTERVAL).",
+            help="The longest interval: with adaptive (default: 3 x INTERVAL), or where latest drops frames.",
             show_default=False,
         ),
     ] = None,

@@ -29,12 +29,14 @@ from keywarp.client.reconnecting import Reconnect
 from keywarp.client.results import Detections, FrameResult
 from keywarp.client.sources import open_source
 from keywarp.client.streaming import ResultStream
+from keywarp.client.watching import AsyncWatch, Watch
 
 __all__ = [
     "DEFAULT_SERVER",
     "ApiError",
     "AsyncClient",
     "AsyncResultStream",
+    "AsyncWatch",
     "Client",
     "ConnectError",
     "Detections",
@@ -55,5 +57,6 @@ __all__ = [
     "StreamError",
     "StreamGoneError",
     "UnavailableError",
+    "Watch",
     "open_source",
 ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -17,6 +18,7 @@ from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.reconnecting import Reconnect
 from keywarp.client.results import FrameResult
 from keywarp.client.sources import SourceLike
+from keywarp.client.watching import AsyncWatch
 from keywarp.protocol import ClientId, Codec, CreateStream, Masks, Mode, ModelInfo, Resolution, Schedule, StreamInfo
 
 T = TypeVar("T")
@@ -111,8 +113,10 @@ class AsyncClient:
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
+        source: str | None = None,
+        sinks: Sequence[str] = (),
     ) -> StreamInfo:
-        """Make a stream to send single frames to with `infer`.
+        """Make a stream to send single frames to with `infer`, or one that the server pulls.
 
         Args:
             stream_id: Its name; None lets the server choose.
@@ -120,14 +124,17 @@ class AsyncClient:
             interval: Frames from one key frame to the next; None is the model's default.
             schedule: `fixed`, or `adaptive`: key frames where the content changes, `interval` being the mean; None is
                 the server's default.
-            max_interval: With `adaptive`: frames from one key frame to the next at most; None is 3 x `interval`.
+            max_interval: Frames from one key frame to the next at most. With `adaptive`; None is 3 x `interval`. With
+                `fixed` in the mode `latest`: how far the interval may grow where frames are being dropped; None: not.
             mode: For who streams to it by its `stream_id` later, as in `stream`; single frames always have their turn.
             masks: How segmentations come: `png`, `rle` or `none`; None is `png`.
             resolution: Of masks: `model` or `frame`; None is `model`.
+            source: A URL (`rtsp://`, `http://`, `https://`) that the server pulls; None: it is fed by clients.
+            sinks: Of the server, by name, which also get the results.
 
         Raises:
-            ApiError: There is no such model (404), the name is taken (409), the intervals don't go together (400), or
-                there are too many streams (429).
+            ApiError: There is no such model (404), the name is taken (409), the intervals don't go together or a sink
+                is unknown (400), the server doesn't pull from there (403), or there are too many streams (429).
         """
         options = CreateStream(
             id=stream_id,
@@ -138,8 +145,38 @@ class AsyncClient:
             mode=mode,
             masks=masks,
             resolution=resolution,
+            source=source,
+            sinks=tuple(sinks) or None,
         )
         return await self._do(calls.create_stream(options))
+
+    async def pause_stream(self, stream_id: str) -> StreamInfo:
+        """Let the source of a pulled stream go, and keep the stream.
+
+        Raises:
+            ApiError: There is none of that id (status 404), or it isn't pulled (409).
+        """
+        return await self._do(calls.pause_stream(stream_id))
+
+    async def resume_stream(self, stream_id: str) -> StreamInfo:
+        """Pull a paused stream again.
+
+        Raises:
+            ApiError: There is none of that id (status 404), or it isn't pulled (409).
+        """
+        return await self._do(calls.resume_stream(stream_id))
+
+    def watch(self, stream_id: str) -> AsyncWatch:
+        """Iterate over the results of a stream that the server pulls or another client feeds, from now on.
+
+        Whoever is too slow misses some (`AsyncWatch.missed`) and holds nobody up. Leave the loop early only in an
+        `async with` statement, which ends it.
+
+        Raises:
+            ApiError: There is none of that id (status 404), or it has too many watchers (429).
+            ConnectError: No server answers, or the connection breaks.
+        """
+        return AsyncWatch(self._http, self.server, stream_id)
 
     async def delete_stream(self, stream_id: str) -> None:
         """Free a stream.

@@ -107,6 +107,26 @@ def create_stream(options: CreateStream) -> Call[StreamInfo]:
     return Call(TypeAdapter(StreamInfo), "POST", "/v1/streams", content=content)
 
 
+def pause_stream(stream_id: str) -> Call[StreamInfo]:
+    """Let a pulled stream's source go."""
+    return Call(TypeAdapter(StreamInfo), "POST", f"/v1/streams/{quote(stream_id, safe='')}/pause")
+
+
+def resume_stream(stream_id: str) -> Call[StreamInfo]:
+    """Pull a stream's source again."""
+    return Call(TypeAdapter(StreamInfo), "POST", f"/v1/streams/{quote(stream_id, safe='')}/resume")
+
+
+def watch(stream_id: str) -> tuple[str, str]:
+    """Watch a stream: method and path of an answer that doesn't end."""
+    return "GET", f"/v1/streams/{quote(stream_id, safe='')}/results"
+
+
+def endless(client: httpx.Client | httpx.AsyncClient) -> httpx.Timeout:
+    """The client's timeouts, without one between two lines: a stream may be silent."""
+    return httpx.Timeout(client.timeout.connect, read=None)
+
+
 def delete_stream(stream_id: str) -> Call[None]:
     """Free a stream."""
     return Call(TypeAdapter(type(None)), "DELETE", f"/v1/streams/{quote(stream_id, safe='')}")

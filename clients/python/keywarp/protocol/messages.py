@@ -97,7 +97,7 @@ class StreamInfo(Message):
     model: str
     interval: int  # from one key frame to the next; with the schedule `adaptive` in the mean
     schedule: str = "fixed"
-    max_interval: int | None = None  # `adaptive` only: frames from one key frame to the next at most
+    max_interval: int | None = None  # frames from one key frame to the next at most, where the interval varies
     mode: str = "lossless"
     connected: bool
     age: float  # seconds since it was created
@@ -202,12 +202,13 @@ class StreamOptions(Request):
     model: str | None = None  # None: the server's default
     interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # None: the model's default
     schedule: Schedule | None = None  # `adaptive`: interval is the mean; None: the server's default
-    max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # `adaptive` only; None: 3 x interval
+    # `adaptive`: None: 3 x interval; `fixed` in the mode `latest`: how far the interval may grow; None: not
+    max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
     masks: Masks | None = None  # how segmentations are told; None: as PNG
     resolution: Resolution | None = None  # of masks; None: the model's
     # `latest`: the newest frame takes the place of those that wait; None: all have their turn, but where RTSP is pulled
     mode: Mode | None = None
-    sinks: Annotated[tuple[str, ...], Field(max_length=16)] = ()  # of the server, which also get the answers
+    sinks: Annotated[tuple[str, ...], Field(max_length=16)] | None = None  # of the server, which also get the answers
 
 
 class CreateStream(StreamOptions):
@@ -250,7 +251,7 @@ class Ready(Message):
     model: ModelInfo
     interval: int
     schedule: str = "fixed"
-    max_interval: int | None = None  # `adaptive` only
+    max_interval: int | None = None
     mode: str = "lossless"
     credit: int
     max_message_bytes: int

@@ -1,0 +1,126 @@
+"""Watching streams by both clients, on a real server."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from keywarp.cli.main import app
+from keywarp.client import ApiError, Client, ConnectError, ProtocolError
+from keywarp.protocol import Hello
+from tests.client.twins import Twin
+from tests.server.conftest import Running, eventually, running
+from tests.server.media import jpeg
+from tests.tiny_bundle import tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    models = tmp_path_factory.mktemp("models")
+    tiny_bundle(models / "tiny")
+    server = running(models)
+    server.start()
+    yield server
+    server.stop()
+
+
+def feed(server: Running, stream: str, frames: int) -> None:
+    """Feed a stream as soon as somebody watches it, then end it."""
+
+    def run() -> None:
+        with server.connect(stream, Hello(interval=4)) as talk:
+            eventually(lambda: server.service.streams[stream].audience.listens)
+            talk.stream([*((i, jpeg()) for i in range(frames)), (frames, b"no image")])
+
+    threading.Thread(target=run).start()
+    eventually(lambda: server.service.streams.get(stream) is not None)
+
+
+def test_results_come_until_the_stream_ends(twin: Twin, server: Running) -> None:
+    feed(server, "gate", 9)
+    results, watch = twin.watch(server.url, "gate")
+    assert [(r.frame, r.kind) for r in results] == [(i, "propagated" if i % 4 else "key") for i in range(9)]
+    assert (watch.errors, watch.dropped, watch.missed) == (1, 0, 0)
+    assert "ended" in watch.over
+
+
+def test_who_leaves_early_leaves_nothing(twin: Twin, server: Running) -> None:
+    with server.connect("left", Hello()) as talk:
+        stream = server.service.streams["left"]
+        watching = threading.Thread(target=lambda: twin.watch(server.url, "left", at_most=1))
+        watching.start()
+        eventually(lambda: stream.audience.listens)
+        talk.frame(jpeg())
+        talk.result()
+        watching.join(20)
+        eventually(lambda: not stream.audience)
+
+
+def test_a_stream_that_is_not_there_is_said_so(twin: Twin, server: Running) -> None:
+    with pytest.raises(ApiError, match="there is no stream 'nobody'"):
+        twin.watch(server.url, "nobody")
+
+
+def test_where_no_server_is_it_is_said_so(twin: Twin) -> None:
+    with pytest.raises(ConnectError, match="keywarp serve"):
+        twin.watch("http://127.0.0.1:9", "gate")
+
+
+@pytest.fixture
+def odd() -> Iterator[tuple[str, list[bytes]]]:
+    """A server that says what a test wants."""
+    says: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"".join(says))
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", says
+        server.shutdown()
+
+
+def test_an_answer_without_an_end_is_a_broken_connection(twin: Twin, odd: tuple[str, list[bytes]]) -> None:
+    address, says = odd
+    says.append(b'{"type":"missed","count":3}\n')
+    with pytest.raises(ConnectError, match="broke"):
+        twin.watch(address, "gate")
+
+
+def test_what_is_no_answer_is_said_so(twin: Twin, odd: tuple[str, list[bytes]]) -> None:
+    address, says = odd
+    says.append(b"hello\n")
+    with pytest.raises(ProtocolError, match="hello"):
+        twin.watch(address, "gate")
+
+
+def test_the_command_prints_a_line_a_result(server: Running) -> None:
+    feed(server, "shown", 3)
+    done = CliRunner().invoke(app, ["watch", "shown", "--server", server.url], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == [0, 1, 2]
+
+
+def test_a_server_that_does_not_pull_says_so(server: Running) -> None:
+    with pytest.raises(ApiError, match="allow-pull"):
+        CliRunner().invoke(
+            app, ["watch", "x", "--pull", "rtsp://127.0.0.1/x", "--server", server.url], catch_exceptions=False
+        )
+
+
+def test_only_pulled_streams_are_paused(twin: Twin, server: Running) -> None:
+    with Client(server.url) as client:
+        stream = client.create_stream().id
+    for method in ("pause_stream", "resume_stream"):
+        with pytest.raises(ApiError, match="isn't pulled"):
+            twin.call(server.url, method, stream)
