@@ -41,6 +41,15 @@ def serve(
             envvar="KEYWARP_SCHEDULE",
         ),
     ] = "fixed",
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A site whose web pages may use this server, such as https://cameras.example. May be repeated.",
+            metavar="ORIGIN",
+            envvar="KEYWARP_ALLOW_ORIGIN",
+            show_default="none but its own",
+        ),
+    ] = None,
     allow_pull: Annotated[
         list[str] | None,
         typer.Option(
@@ -129,6 +138,7 @@ def serve(
             threads=threads,
             motion=motion.value,
             schedule=schedule,
+            allow_origin=tuple(allow_origin or ()),
             allow_pull=tuple(allow_pull or ()),
             site=site,
             keys=keys,

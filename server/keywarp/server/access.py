@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
-from fastapi import WebSocket
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
@@ -26,7 +25,7 @@ from keywarp.protocol import KEY_SUBPROTOCOL
 from keywarp.server import dashboard
 from keywarp.server.errors import ForbiddenError, KeyFileError, ServerError, UnauthorizedError
 from keywarp.server.metrics import Metrics
-from keywarp.server.problems import problem_response
+from keywarp.server.problems import refuse
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +163,7 @@ class AccessMiddleware:
             except ServerError as error:
                 log.info("%r refused: %s", scope["path"][:200], error)
                 self._metrics.refused(error.reason)
-                await _refuse(error, scope, receive, send)
+                await refuse(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -177,16 +176,6 @@ def _needed(path: str) -> Scope:
     if path == "/metrics":
         return "metrics"
     return "models" if _CONTROL.fullmatch(path) else "stream"
-
-
-async def _refuse(error: ServerError, scope: Connection, receive: Receive, send: Send) -> None:
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
-    response = problem_response(error.problem, scope["path"], headers)
-    if scope["type"] == "websocket":
-        websocket = WebSocket(scope, receive, send)
-        await websocket.send_denial_response(response)
-    else:
-        await response(scope, receive, send)
 
 
 def _secret(scope: Mapping[str, object]) -> str | None:

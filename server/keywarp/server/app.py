@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from keywarp.server import dashboard, model_routes, open_inference, problems, rest, watching
 from keywarp.server.access import Access, AccessMiddleware
+from keywarp.server.origins import OriginMiddleware
 from keywarp.server.pulls import Pulls
 from keywarp.server.sequences import Sequences
 from keywarp.server.service import Service
@@ -50,6 +52,12 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     if settings.keys:
         app.add_middleware(AccessMiddleware, access=Access.read(settings.keys), metrics=service.metrics)
+    else:
+        app.add_middleware(OriginMiddleware, allowed=settings.allow_origin, host=settings.host, metrics=service.metrics)
+    if settings.allow_origin:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.allow_origin, allow_methods=["*"], allow_headers=["*"]
+        )
     return app
 
 

@@ -10,9 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from keywarp.protocol import Problem
-from keywarp.server.errors import InternalError, ServerError
+from keywarp.server.errors import InternalError, ServerError, UnauthorizedError
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,16 @@ def problem_response(problem: Problem, path: str, headers: dict[str, str] | None
     if path.startswith("/v2"):
         content["error"] = problem.detail or problem.title
     return Response(json.dumps(content), problem.status, headers, MEDIA_TYPE)
+
+
+async def refuse(error: ServerError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request, or a WebSocket's, before it reaches the application."""
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
+    response = problem_response(error.problem, scope["path"], headers)
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).send_denial_response(response)
+    else:
+        await response(scope, receive, send)
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:

@@ -35,6 +35,7 @@ class Settings(BaseModel):
     schedule: Schedule = "fixed"  # of key frames, for streams that ask for none
     cache: Path | None = None  # compiled engines; None: the engine's default
 
+    allow_origin: tuple[str, ...] = ()  # web pages of which other sites may use the server
     allow_pull: tuple[str, ...] = ()  # hosts, addresses and networks that streams may be pulled from
     pull_timeout: float = Field(default=10.0, gt=0)  # to connect to a source, and without anything from it
 
