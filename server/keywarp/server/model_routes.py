@@ -107,7 +107,12 @@ async def load_from_repository(name: str, asked: Asked, service: Serving) -> dic
     return {}
 
 
-@repository.post("/models/{name}/unload", responses=NOT_FOUND | FORBIDDEN | BAD_REQUEST, dependencies=CONTROLLED)
+@repository.post(
+    "/models/{name}/unload",
+    responses=NOT_FOUND | FORBIDDEN | BAD_REQUEST,
+    dependencies=CONTROLLED,
+    response_class=Response,
+)
 async def unload_from_repository(name: str, service: Serving, force: Force = False) -> Response:
     """Unload a model, as `POST /v1/models/{name}/unload`."""
     await service.models.unload(name, force=force)

@@ -75,13 +75,13 @@ async def server_metadata() -> dict[str, Any]:
     return {"name": "keywarp", "version": version("keywarp"), "extensions": EXTENSIONS}
 
 
-@router.get("/health/live")
+@router.get("/health/live", response_class=Response)
 async def live() -> Response:
     """Whether the process lives."""
     return Response()
 
 
-@router.get("/health/ready", responses=UNAVAILABLE)
+@router.get("/health/ready", responses=UNAVAILABLE, response_class=Response)
 async def ready(service: Serving) -> Response:
     """Whether sequences can be started."""
     service.refuse_if_draining()
@@ -112,8 +112,8 @@ async def model_metadata(engine: Model) -> dict[str, Any]:
     }
 
 
-@router.get("/models/{name}/ready", responses=NOT_FOUND)
-@router.get("/models/{name}/versions/{model_version}/ready", responses=NOT_FOUND)
+@router.get("/models/{name}/ready", responses=NOT_FOUND, response_class=Response)
+@router.get("/models/{name}/versions/{model_version}/ready", responses=NOT_FOUND, response_class=Response)
 async def model_ready(engine: Model) -> Response:  # noqa: ARG001 - it's found, so it is ready
     """Whether a model is there."""
     return Response()
