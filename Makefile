@@ -9,7 +9,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test packages check check-web web format lock clean
+.PHONY: help setup setup-dev demo serve test fuzz packages check check-web web format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,13 @@ serve: $(VENV)/.serving ## Start the server with the shipped bundle
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
+
+FUZZ_RUNS ?= 1000000
+fuzz: $(VENV)/.dev ## Fuzz the parsers of all that comes from outside, 1,000,000 runs each: make fuzz FUZZ_RUNS=...
+	for target in framing messages labels infer manifest site text image; do \
+		echo "$$target:" && mkdir -p .cache/keywarp/fuzz && $(BIN)/python -m tests.fuzz.parsers $$target .cache/keywarp/fuzz/$$target \
+			-atheris_runs=$(FUZZ_RUNS) -max_len=4096 -artifact_prefix=.cache/keywarp/fuzz/crash-$$target- -verbosity=0 || exit 1; \
+	done
 
 packages: ## Install the Debian packages that some end-to-end tests use (they are skipped without)
 	apt-get update -qq

@@ -39,7 +39,7 @@ def check(server: Running, folder: Path, known: dict[str, str], *options: str) -
     (folder / "hooks.py").write_text(HOOKS.format(kinds=sorted({kind for kind in bodies if "json" not in kind})))
     parameters = "".join(f'"{name}" = "{value}"\n' for name, value in known.items())
     (folder / "schemathesis.toml").write_text(f'hooks = "hooks.py"\n[parameters]\n{parameters}')
-    command = [Path(sys.executable).with_name("st"), "run", f"{server.url}/openapi.json", *options]
+    command = [str(Path(sys.executable).with_name("st")), "run", f"{server.url}/openapi.json", *options]
     command += [
         "--checks",
         ",".join(CHECKS),

@@ -1,0 +1,134 @@
+# mypy: ignore-errors
+"""Feeds whatever comes from outside to the parsers of messages and bundles, led by coverage (atheris).
+
+python -m tests.fuzz.parsers TARGET FOLDER [-atheris_runs=N ...]: FOLDER keeps what was found worth trying again; a
+crash is an exception that isn't the parser's own.
+"""
+
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["keywarp"]):
+    from keywarp.client.errors import ProtocolError
+    from keywarp.client.images import decode_labels
+    from keywarp.engines.manifest import Manifest
+    from keywarp.protocol import (
+        ClientMessage,
+        End,
+        FrameHeader,
+        FramingError,
+        Hello,
+        Segmentation,
+        ServerMessage,
+        WatchMessage,
+        pack,
+        unpack,
+    )
+    from keywarp.server.access import parse_key
+    from keywarp.server.errors import BadMessageError, FrameRefusedError, KeyFileError, SiteError
+    from keywarp.server.images import decode_image
+    from keywarp.server.sites import read_site
+    from keywarp.server.sources import Source
+    from keywarp.server.tensors import parse_request
+
+from PIL import Image
+from pydantic import ValidationError
+
+from tests.server.media import jpeg, saved
+
+FOLDER = Path(tempfile.mkdtemp(prefix="keywarp-fuzz-"))
+
+
+def framing(data: bytes) -> None:
+    header, payload = unpack(data)
+    assert unpack(pack(header, bytes(payload))) == (header, payload)
+
+
+def messages(data: bytes) -> None:
+    for kind in (ClientMessage, ServerMessage, WatchMessage):
+        try:
+            kind.validate_json(data)
+        except ValidationError:
+            continue
+
+
+def labels(data: bytes) -> None:
+    try:
+        decode_labels(Segmentation.model_validate_json(data))
+    except ValueError as error:
+        if "no masks" not in str(error):  # pydantic's is one, too
+            raise
+
+
+def infer(data: bytes) -> None:
+    length, _, body = data.partition(b"\n")
+    parse_request(body, length.decode("latin-1") or None)
+
+
+def manifest(data: bytes) -> None:
+    Manifest.model_validate_json(data)
+
+
+def site(data: bytes) -> None:
+    (FOLDER / "site.toml").write_bytes(data)
+    read_site(FOLDER / "site.toml")
+
+
+def text(data: bytes) -> None:
+    line = data.decode("utf-8", "surrogateescape")
+    for parse in (parse_key, Source.parse):
+        try:
+            str(parse(line))
+        except (KeyFileError, BadMessageError):
+            continue
+
+
+def image(data: bytes) -> None:
+    decode_image(memoryview(data), 64 * 64)
+
+
+def drawn(kind: str) -> bytes:
+    return saved(Image.new("RGB", (8, 8)), kind)
+
+
+BUNDLE = Path(__file__).parents[2] / "models" / "street" / "bundle.json"
+HELLO = Hello(model="street", interval=3, codec="h264").model_dump_json().encode()
+RLE = b'{"width":2,"height":1,"regions":[{"class_id":1,"name":"a","area":0.5,"rle":{"size":[1,2],"counts":[1,1]}}]}'
+TENSOR = b'{"inputs":[{"name":"frame","shape":[1,1,3],"datatype":"UINT8","parameters":{"binary_data_size":3}}]}'
+SITE = b'[streams.a]\nsource = "rtsp://u:p@host:554/x"\nsinks = ["b"]\n[sinks.b]\nfile = "x"\n'
+SMALL = jpeg(width=16, height=16)
+# what is parsed, the errors that it may raise, and where to begin
+TARGETS = {
+    "framing": (framing, FramingError, [pack(FrameHeader(id="a", timestamp=1.5), b"payload"), b"\0" * 4]),
+    "messages": (messages, ValidationError, [HELLO, End().model_dump_json().encode()]),
+    "labels": (labels, (ValidationError, ProtocolError), [RLE]),
+    "infer": (infer, BadMessageError, [b"\n{}", b"%d\n" % len(TENSOR) + TENSOR + b"abc"]),
+    "manifest": (manifest, ValidationError, [BUNDLE.read_bytes()]),
+    "site": (site, SiteError, [SITE]),
+    "text": (text, (), [b"gate stream,metrics " + b"0" * 64, b"rtsp://user:pass@[::1]:554/a?b#c"]),
+    "image": (image, FrameRefusedError, [SMALL, drawn("PNG"), drawn("WEBP")]),
+}
+
+
+def main() -> None:
+    name, folder, *options = sys.argv[1:]
+    parse, known, seeds = TARGETS[name]
+    corpus = Path(folder)
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(seeds):
+        (corpus / f"seed-{number}").write_bytes(seed)
+
+    def test(data: bytes) -> None:
+        with contextlib.suppress(known):
+            parse(data)
+
+    atheris.Setup([sys.argv[0], *options, str(corpus)], test)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
