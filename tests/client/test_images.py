@@ -83,6 +83,12 @@ def test_run_lengths_of_another_size_are_refused(counts: tuple[int, ...]) -> Non
         decode_labels(Segmentation(width=4, height=3, regions=(region,)))
 
 
+@pytest.mark.parametrize("size", [(0, 4), (-4, -3), (10**30, 1), (2**20, 2**20)])
+def test_a_label_map_of_a_size_that_cannot_be_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ProtocolError, match="can't be"):
+        decode_labels(Segmentation(width=size[0], height=size[1], regions=()))
+
+
 @pytest.mark.parametrize("png", ["", "!", b64encode(b"not a PNG").decode()])
 def test_a_broken_label_map_is_said_so(png: str) -> None:
     with pytest.raises(ProtocolError, match="can't be decoded"):

@@ -11,6 +11,8 @@ from PIL import Image
 from keywarp.client.errors import ProtocolError, SourceError
 from keywarp.protocol import Segmentation
 
+MAX_PIXELS = 2**28  # of a label map: more than any server gives
+
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:
     """Compress a frame.
@@ -66,6 +68,8 @@ def decode_labels(segmentation: Segmentation) -> NDArray[np.uint8]:
 
 def _from_runs(segmentation: Segmentation) -> NDArray[np.uint8]:
     size = segmentation.height, segmentation.width
+    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+        raise ProtocolError(f"a label map of {size[1]}x{size[0]} pixels can't be")
     labels = np.zeros(size, np.uint8)
     for region in segmentation.regions:
         if region.rle is None:
