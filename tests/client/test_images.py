@@ -83,6 +83,13 @@ def test_run_lengths_of_another_size_are_refused(counts: tuple[int, ...]) -> Non
         decode_labels(Segmentation(width=4, height=3, regions=(region,)))
 
 
+@pytest.mark.parametrize("class_id", [-1, 256])
+def test_a_class_that_no_label_map_has_is_refused(class_id: int) -> None:
+    region = Region(class_id=class_id, name="person", area=1.0, rle=RunLengths(size=(1, 2), counts=(0, 2)))
+    with pytest.raises(ProtocolError, match="no class"):
+        decode_labels(Segmentation(width=2, height=1, regions=(region,)))
+
+
 @pytest.mark.parametrize("size", [(0, 4), (-4, -3), (10**30, 1), (2**20, 2**20)])
 def test_a_label_map_of_a_size_that_cannot_be_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ProtocolError, match="can't be"):

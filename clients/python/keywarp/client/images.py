@@ -74,6 +74,8 @@ def _from_runs(segmentation: Segmentation) -> NDArray[np.uint8]:
     for region in segmentation.regions:
         if region.rle is None:
             raise ValueError("this result has no masks: none were asked for")
+        if not 0 <= region.class_id < 256:
+            raise ProtocolError(f"a label map has no class {region.class_id}")
         counts = region.rle.counts
         if region.rle.size != size or min(counts, default=0) < 0 or sum(counts) != labels.size:
             raise ProtocolError(f"the mask of {region.name} isn't of {size[1]}x{size[0]} pixels")
