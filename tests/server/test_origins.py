@@ -58,8 +58,13 @@ def test_what_the_operator_allows_may_use_it(start: Starter) -> None:
         assert talk.ready
 
 
-def test_a_server_on_all_addresses_has_any_name(start: Starter) -> None:
+def test_a_server_on_all_addresses_has_names_that_cannot_be_made_to_point_to_it(start: Starter) -> None:
     server = start(host="0.0.0.0")
+    for host in ("192.168.7.1:8080", "box.local", "box.internal:80", "[fd00::5]:8080"):
+        assert server.http.get("/v1/streams", headers={"Host": host}).is_success
+    for host in ("evil.example:8080", "127.0.0.1.evil.example"):
+        refused = server.http.get("/v1/streams", headers={"Host": host, "Origin": f"http://{host}"})
+        assert problem(refused).status == 403
     assert server.http.get("/v1/streams", headers={"Host": "box:8080"}).is_success
     assert server.http.get("/v1/streams", headers={"Host": "box:8080", "Origin": "http://box:8080"}).is_success
     assert server.http.get("/v1/streams", headers={"Host": "box:8080", "Origin": ELSEWHERE}).status_code == 403

@@ -75,7 +75,10 @@ class Metrics:
             "keywarp_frames_dropped_total", "Frames that were left out.", ("reason",), registry=self._registry
         )
         self._refused = Counter(
-            "keywarp_requests_refused_total", "Requests without a key for them.", ("reason",), registry=self._registry
+            "keywarp_requests_refused_total",
+            "Requests without a key for them, or of other sites.",
+            ("reason",),
+            registry=self._registry,
         )
         self._sinks = Counter(
             "keywarp_sink_answers_total",

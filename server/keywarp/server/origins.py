@@ -8,6 +8,8 @@ it called us by (`Host`). With keys there is no need: a page of another site has
 import ipaddress
 import logging
 from collections.abc import Collection
+from socket import gethostname
+from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -19,6 +21,8 @@ from keywarp.server.problems import refuse
 
 log = logging.getLogger(__name__)
 
+PRIVATE: Final = (".localhost", ".local", ".internal", ".home.arpa")  # RFC 6761, 6762, 8375; ICANN 2024
+
 
 class OriginMiddleware:
     """Refuses what comes from pages of other sites."""
@@ -29,13 +33,14 @@ class OriginMiddleware:
         Args:
             app: What it comes to.
             allowed: Origins, such as `https://cameras.example`, that may use the server.
-            host: The address that the server listens on; a local one is called by a local name only.
+            host: The address that the server listens on; a local one is called by a local name only, others also by
+                addresses and by names that nobody elsewhere can have.
             metrics: Counts what is refused.
         """
         self._app = app
         self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
-        self._names = frozenset(_name(urlsplit(origin).netloc) for origin in self._allowed)
-        self._local = is_local(host)
+        self._names = frozenset(_name(urlsplit(origin).netloc) for origin in self._allowed) | {gethostname().lower()}
+        self._is_ours = is_local if is_local(host) else is_private
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +54,7 @@ class OriginMiddleware:
 
     def _fault(self, headers: Headers) -> str | None:
         host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
-        if self._local and not (is_local(_name(host)) or _name(host) in self._names):
+        if not (self._is_ours(_name(host)) or _name(host) in self._names):
             return f"this server isn't called {host[:64]!r}: `serve --allow-origin` would let it be"
         if origin and origin not in self._allowed and urlsplit(origin).netloc != host:
             return f"pages of {origin[:64]!r} may not use this server: `serve --allow-origin` would let them"
@@ -62,6 +67,15 @@ def is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def is_private(host: str) -> bool:
+    """Whether a host is an address, or a name that only a local network can have: it can't be made to point here."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return bool(host) and ("." not in host or host.endswith(PRIVATE))
+    return True
 
 
 def _name(netloc: str) -> str:
