@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from keywarp.client import ApiError, Client, ConnectError, FrameResult, ProtocolError
+from keywarp.client import ApiError, Client, ConnectError, FrameResult, ProtocolError, calls
 from keywarp.protocol import StreamInfo
 from tests.client.media import MODEL, picture, result
 from tests.client.scripted import ScriptedApi
@@ -120,3 +120,7 @@ def test_no_server_is_said_so(twin: Twin) -> None:
 def test_an_address_is_http(address: str) -> None:
     with pytest.raises(ValueError, match="looks like"):
         Client(address)
+
+
+def test_a_scheme_may_be_written_in_capitals() -> None:
+    assert calls.websocket_address(calls.check_server("HTTP://Box:8080/"), "a") == "ws://box:8080/v1/streams/a/ws"

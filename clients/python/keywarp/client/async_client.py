@@ -176,7 +176,11 @@ class AsyncClient:
             ApiError: There is none of that id (status 404), or it has too many watchers (429).
             ConnectError: No server answers, or the connection breaks.
         """
-        return AsyncWatch(self._http, self.server, stream_id)
+        transport = httpx.AsyncHTTPTransport(socket_options=calls.KEEPALIVE)
+        client = httpx.AsyncClient(
+            base_url=self.server, timeout=self._timeout, headers=self._headers, transport=transport
+        )
+        return AsyncWatch(client, self.server, stream_id)
 
     async def delete_stream(self, stream_id: str) -> None:
         """Free a stream.

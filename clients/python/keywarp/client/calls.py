@@ -1,11 +1,12 @@
 """The requests of the REST interface, and what their answers mean; both clients send them."""
 
 import os
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -23,6 +24,13 @@ DEFAULT_SERVER = "http://127.0.0.1:8080"
 LOAD_TIMEOUT = 600.0  # seconds, for a model to be compiled
 DEFAULT_TIMEOUT = 60.0  # seconds; a frame of a new size waits for a model to be compiled for it
 MAX_MESSAGE_BYTES = 64 * 2**20  # of a server's message: a label map of 50 million pixels of noise
+
+# A server that is gone without goodbye is noticed within 40 s, also by who only listens.
+KEEPALIVE: Final = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))  # seconds, seconds, probes
+    if hasattr(socket, name)  # not all systems let a program choose
+]
 
 T = TypeVar("T")
 
@@ -155,7 +163,7 @@ def check_server(server: str) -> str:
     url = httpx.URL(server)
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError(f"a server's address looks like {DEFAULT_SERVER}, not {server!r}")
-    return server.rstrip("/")
+    return str(url).rstrip("/")  # with its scheme in lower case
 
 
 def websocket_address(server: str, stream_id: str) -> str:

@@ -175,7 +175,9 @@ class Client:
             ApiError: There is none of that id (status 404), or it has too many watchers (429).
             ConnectError: No server answers, or the connection breaks.
         """
-        return Watch(self._http, self.server, stream_id)
+        transport = httpx.HTTPTransport(socket_options=calls.KEEPALIVE)
+        client = httpx.Client(base_url=self.server, timeout=self._timeout, headers=self._headers, transport=transport)
+        return Watch(client, self.server, stream_id)
 
     def delete_stream(self, stream_id: str) -> None:
         """Free a stream.

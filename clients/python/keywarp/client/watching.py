@@ -54,10 +54,11 @@ class Watch(_Told, Iterator[FrameResult]):
     """The results of a stream from now on, made by `Client.watch`. Iterate over it; it ends when the stream does."""
 
     def __init__(self, client: httpx.Client, server: str, stream_id: str) -> None:
-        """Begin."""
+        """Begin; the client is this watch's own."""
         super().__init__()
         self._server = server
         self._opened = ExitStack()
+        self._opened.callback(client.close)
         try:
             response = self._opened.enter_context(client.stream(*calls.watch(stream_id), timeout=calls.endless(client)))
             if not response.is_success:
@@ -100,12 +101,13 @@ class AsyncWatch(_Told, AsyncIterator[FrameResult]):
     """The results of a stream from now on, made by `AsyncClient.watch`; the end of the stream ends it, too."""
 
     def __init__(self, client: httpx.AsyncClient, server: str, stream_id: str) -> None:
-        """Begin at the first step."""
+        """Begin at the first step; the client is this watch's own."""
         super().__init__()
         self._client = client
         self._server = server
         self._stream_id = stream_id
         self._opened = AsyncExitStack()
+        self._opened.push_async_callback(client.aclose)
         self._lines: AsyncIterator[str] | None = None
 
     async def __anext__(self) -> FrameResult:
