@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -284,6 +285,80 @@ def test_neither_redirects_nor_playlists_lead_where_nothing_is_allowed(
     stream = pull(server, f"http://127.0.0.2:{shelf.server_port}/trap.m3u8")
     assert until(server, stream, "retrying")["problem"]
     assert {path for path, _ in shelf.asked} == {"/trap.m3u8"}
+
+
+OPENING = {
+    "concat": b"ffconcat version 1.0\nfile secret.mp4\n",
+    "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 45678 RTP/AVP 96\n"
+    b"a=rtpmap:96 H264/90000\n",
+    "dash": b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet>'
+    b'<Representation id="1"><BaseURL>secret.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>',
+}
+
+
+@pytest.mark.parametrize("kind", OPENING)
+def test_formats_that_open_further_files_by_themselves_are_refused(puller: Running, shelf: Shelf, kind: str) -> None:
+    shelf.answers["/trap"] = file(OPENING[kind])
+    shelf.asked.clear()
+    stream = pull(puller, f"{shelf.address}/trap")
+    assert until(puller, stream, "retrying")["problem"]
+    assert {path for path, _ in shelf.asked} == {"/trap"}
+
+
+def test_a_pattern_is_no_list_of_files(puller: Running, shelf: Shelf) -> None:
+    shelf.asked.clear()
+    stream = pull(puller, f"{shelf.address}/picture%d.jpg")
+    assert until(puller, stream, "retrying")["problem"]
+    asked = [(path, headers["User-Agent"]) for path, headers in shelf.asked if path.startswith("/picture")]
+    assert set(asked) <= {("/picture%d.jpg", "keywarp"), ("/picture%25d.jpg", "keywarp")}
+
+
+def drip(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    with suppress(OSError):
+        while not handler.server.over.wait(0.1):
+            handler.wfile.write(b"\0")
+
+
+def test_a_source_that_drips_can_be_left(puller: Running, shelf: Shelf) -> None:
+    shelf.answers["/drip"] = drip
+    stream = pull(puller, f"{shelf.address}/drip")
+    time.sleep(0.5)
+    assert puller.http.post(f"/v1/streams/{stream}/pause").is_success
+    until(puller, stream, "paused")
+    puller.http.post(f"/v1/streams/{stream}/resume")
+    time.sleep(0.3)
+    assert puller.http.delete(f"/v1/streams/{stream}").is_success
+    eventually(lambda: not puller.tasks("Pull", "Pipeline"))
+
+
+def test_a_source_that_only_drips_has_broken_off(puller: Running, shelf: Shelf) -> None:
+    shelf.answers["/drip"] = drip
+    stream = pull(puller, f"{shelf.address}/drip")
+    assert "no picture came for 6 s" in until(puller, stream, "retrying")["problem"]
+
+
+def test_a_source_without_a_picture_is_never_running(puller: Running, shelf: Shelf) -> None:
+    data = encode(moving(3), "mpegts", NO_DELAY)[0]
+    shelf.answers["/empty"] = file(data[: 188 * 4])
+    stream = pull(puller, f"{shelf.address}/empty")
+    assert until(puller, stream, "retrying")["frames"] == 0
+    time.sleep(1)
+    assert info(puller, stream)["reconnects"] < 6  # the wait grows
+
+
+@pytest.mark.parametrize("to", ["http://[x/", "http://127.0.0.1:99999/", "http://127.0.0.1/vid\u00e9o"])
+def test_a_redirect_to_what_is_no_url_ends_nothing(puller: Running, shelf: Shelf, to: str) -> None:
+    shelf.answers["/odd"] = redirect(to)
+    stream = pull(puller, f"{shelf.address}/odd")
+    assert until(puller, stream, "retrying")["problem"]
+
+
+def test_a_wrong_password_is_not_shown(puller: Running) -> None:
+    refused = puller.http.post("/v1/streams", json={"source": "rtsp://admin:pass/word@10.0.0.5/s"})
+    assert refused.status_code == 400
+    assert "pass" not in refused.json()["detail"].replace("in a password", "")
 
 
 def test_credentials_are_sent_but_never_shown(puller: Running, shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:

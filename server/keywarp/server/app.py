@@ -35,9 +35,12 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with service.running():
             starting = asyncio.create_task(pulls.start_site())
-            yield
-            starting.cancel()
-            await pulls.close()
+            try:
+                yield
+            finally:
+                service.draining.set()  # other servers than ours don't say so before
+                starting.cancel()
+                await pulls.close()
 
     app = FastAPI(title="Keywarp", version=version("keywarp"), lifespan=lifespan)
     app.state.service = service

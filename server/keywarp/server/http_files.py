@@ -1,6 +1,7 @@
 """Files over HTTP for FFmpeg, so that all it opens, as playlists and redirects say, is looked at first."""
 
 import base64
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Final
@@ -12,6 +13,7 @@ from keywarp.server.allowed import AllowList
 from keywarp.server.errors import SourceError, SourceForbiddenError
 
 MAX_REDIRECTS: Final = 5
+PATIENCE: Final = 3  # timeouts without a picture
 PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -22,6 +24,7 @@ class HttpFiles:
     Attributes:
         finite: The file that was opened last has said how long it is.
         fault: Why the last one ended early: FFmpeg is told of the end only.
+        stopped: Nothing more is to be read.
     """
 
     def __init__(self, allowed: AllowList, timeout: float) -> None:
@@ -32,6 +35,9 @@ class HttpFiles:
             timeout: Seconds to connect, and to wait for the next bytes.
         """
         self.finite = False
+        self.stopped = False
+        self._patience = PATIENCE * timeout
+        self._shown = time.monotonic()
         self.fault: SourceError | SourceForbiddenError | None = None
         self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
         self._pool = httpcore.ConnectionPool(network_backend=_Checked(allowed))
@@ -49,6 +55,21 @@ class HttpFiles:
             self.fault = error
             raise
 
+    def show(self) -> None:
+        """Tell that a picture came of what was read."""
+        self._shown = time.monotonic()
+
+    def check(self) -> None:
+        """Look whether to go on.
+
+        Raises:
+            SourceError: Reading was stopped, or there has been no picture for long, whatever else came.
+        """
+        if self.stopped:
+            raise SourceError("it was stopped")
+        if time.monotonic() - self._shown > self._patience:
+            raise SourceError(f"no picture came for {self._patience:g} s")
+
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
@@ -56,7 +77,12 @@ class HttpFiles:
     def get(self, url: str, start: int, opened: ExitStack) -> httpcore.Response:
         """Ask for a file from a byte on, through redirects; raises as `open`."""
         for _ in range(MAX_REDIRECTS + 1):
-            parts = urlsplit(url)
+            self.check()
+            try:
+                parts = urlsplit(url)
+                _ = parts.port  # which is looked at only now
+            except ValueError:
+                raise SourceError("it leads to what isn't a URL") from None
             if parts.scheme not in PORTS or not parts.hostname:
                 raise SourceError(f"a source leads to a URL that isn't of HTTP: {parts.scheme[:16]!r}")
             headers = [(b"Host", parts.netloc.rpartition("@")[2].encode()), (b"User-Agent", b"keywarp")]
@@ -72,9 +98,14 @@ class HttpFiles:
                 )
             except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
                 raise SourceError(f"no answer: {str(error) or type(error).__name__}") from error
+            except (ValueError, TypeError):  # httpcore's, of characters that no URL has
+                raise SourceError("it leads to what isn't a URL") from None
             if response.status in _REDIRECTS and (location := _header(response.headers, b"location")):
                 opened.close()
-                url = urljoin(url, location)
+                try:
+                    url = urljoin(url, location)
+                except ValueError:
+                    raise SourceError("it leads to what isn't a URL") from None
                 continue
             if response.status != (206 if start else 200):
                 opened.close()
@@ -109,6 +140,7 @@ class HttpFile:
             return b""
 
     def _read(self, size: int) -> bytes:
+        self._files.check()
         if self._next != self._position:
             if self._size is not None and self._next >= self._size:
                 return b""

@@ -76,7 +76,14 @@ async def beside(*watches: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.T
 class Pipeline:
     """What one connection's payloads go through. Run `decode` in a task, and take the `answers` beside it."""
 
-    def __init__(self, service: Service, stream: Stream, decoder: Decoder, pool: Pool | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        stream: Stream,
+        decoder: Decoder,
+        pool: Pool | None = None,
+        stop: Callable[[], None] = _nothing,
+    ) -> None:
         """Lay the pipeline.
 
         Args:
@@ -84,11 +91,13 @@ class Pipeline:
             stream: Where the frames go.
             decoder: What makes them; closed by `close`.
             pool: Threads for it; None: the server's, which mustn't be kept waiting.
+            stop: Has a step of the decoder end soon.
         """
         self._service = service
         self._stream = stream
         self._decoder = decoder
         self._pool = pool or service.pool
+        self._stop = stop
         self._latest = _Latest() if stream.mode == "latest" else None
         self._outbox: asyncio.Queue[Pending | Error | Dropped | ServerError | _Token] = asyncio.Queue(1)
         self._frames = self._key_frames = self._errors = self._dropped = 0
@@ -172,6 +181,7 @@ class Pipeline:
         try:
             return await asyncio.shield(step)
         except asyncio.CancelledError:
+            self._stop()
             await asyncio.wait([step])
             step.exception()  # seen
             raise

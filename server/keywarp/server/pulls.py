@@ -65,6 +65,8 @@ class Pulls:
                 source = Source.parse(planned.source)
                 stream = self._service.create_stream(source.suited(planned), name)
                 self.start(stream, source, AllowList(self._service.settings.allow_pull, trusted=source.host))
+        except DrainingError:
+            return
         except ServerError as error:
             self._service.failure = SiteError(f"{self._service.settings.site}: streams.{name}: {error}")
 
@@ -160,12 +162,12 @@ class Pull:
     async def _attempt(self, decoder: SourceDecoder, pool: Pool) -> None:
         """Pull until the source ends or breaks off."""
         await self._stream.restart()
-        pipeline = Pipeline(self._service, self._stream, decoder, pool)
+        pipeline = Pipeline(self._service, self._stream, decoder, pool, decoder.stop)
         try:
             async with beside(self._watch_pause()) as tasks:
                 tasks.create_task(pipeline.decode(_start()))
-                async for _ in pipeline.answers():
-                    if self._origin.state != "running":
+                async for answer in pipeline.answers():
+                    if answer and self._origin.state != "running":
                         self._tell("running")
         finally:
             await pipeline.close()

@@ -21,6 +21,8 @@ Options = TypeVar("Options", bound=StreamOptions)
 
 PORTS: Final = {"rtsp": 554, "http": 80, "https": 443}
 NAME: Final = "a source"
+# What FFmpeg may take a file for. Others, such as `concat`, open further files by themselves, where nobody looks.
+FORMATS: Final = "hls,mpegts,mpeg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpjpeg,mjpeg,h264,hevc,aac,mp3,webvtt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,10 @@ class Source:
         try:
             parts = urlsplit(url)
             _ = parts.port  # which is looked at only now
-        except ValueError as error:
-            raise BadMessageError(f"`source` isn't a URL: {error}") from error
-        if parts.scheme not in PORTS or not parts.hostname or not url.isprintable() or " " in url:
-            raise BadMessageError(f"`source` is a URL of {', '.join(PORTS)}")
+        except ValueError:  # whose text may hold a part of a password
+            raise BadMessageError("`source` isn't a URL; in a password, / ? # @ are written %2F %3F %23 %40") from None
+        if parts.scheme not in PORTS or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
+            raise BadMessageError(f"`source` is a URL of {', '.join(PORTS)}, in ASCII")
         return cls(parts)
 
     @property
@@ -110,15 +112,24 @@ class SourceDecoder:
         try:
             container = self._opened.enter_context(self._open())
             self.live = self._source.live or not self._has_end(container)
-            yield from self._screen.show(container, NAME)
+            for item in self._screen.show(container, NAME):
+                yield item
+                if self._files:
+                    self._files.show()
         except FFmpegError as error:
             raise self._fault or SourceError(f"the source can't be read: {error.strerror}") from error
         if self._fault:
             raise self._fault
+        self._screen.check_used()
 
     def finish(self) -> Iterator[Picture | Damage]:
         """Nothing: decoding a source goes up to its end."""
         yield from ()
+
+    def stop(self) -> None:
+        """Have what is under way end soon; from any thread."""
+        if self._files:
+            self._files.stopped = True
 
     def close(self) -> None:
         """Close the connection."""
@@ -133,7 +144,7 @@ class SourceDecoder:
             return av.open(self._source.at(address), options=options, timeout=self._timeout)
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
-        options |= {"http_persistent": "0"}  # or FFmpeg would keep a connection that isn't ours
+        options |= {"format_whitelist": FORMATS, "http_persistent": "0"}  # 0: or it would keep connections of its own
         return av.open(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
     @property
