@@ -124,6 +124,7 @@ class Hook(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Taker)
         self.refusals = 0
+        self.unwanted = b""
         self.taken: list[tuple[dict[str, str], bytes]] = []
 
 
@@ -135,6 +136,9 @@ class _Taker(BaseHTTPRequestHandler):
         if self.server.refusals:
             self.server.refusals -= 1
             self.send_error(503)
+            return
+        if self.server.unwanted and self.server.unwanted in body:
+            self.send_error(413)
             return
         self.server.taken.append((dict(self.headers), body))
         self.send_response(204)
@@ -171,6 +175,19 @@ def test_a_webhook_gets_each_answer_once_however_often_it_fails(start: Starter, 
     assert headers["Keywarp-Stream"] == "door"
     assert headers["Authorization"] == "Bearer me"
     assert headers["Keywarp-Signature"] == "sha256=" + hmac.new(b"ours", body, hashlib.sha256).hexdigest()
+
+
+def test_answers_that_a_webhook_never_takes_are_missed_and_others_not(
+    start: Starter, tmp_path: Path, hook: Hook
+) -> None:
+    server = start(site=site(tmp_path, f'[sinks.hook]\nwebhook = "http://127.0.0.1:{hook.server_port}/in"'))
+    hook.unwanted = b'"frame":7,'
+    with server.connect("door", Hello(sinks=("hook",))) as talk:
+        talk.stream([(i, jpeg()) for i in range(40)])
+    eventually(lambda: sink_figure(server, "hook", "delivered") == 39)
+    assert sink_figure(server, "hook", "missed") == 1
+    frames = [json.loads(line)["frame"] for _, body in hook.taken for line in body.splitlines()]
+    assert frames == [frame for frame in range(40) if frame != 7]
 
 
 def test_a_dead_webhook_holds_nobody_up_and_what_is_too_much_is_counted(
@@ -281,6 +298,7 @@ def test_the_operators_streams_are_pulled_from_the_start(start: Starter, tmp_pat
         ("[sinks.x]", r"sinks\.x\.file"),
         ('[sinks.x]\nwebhook = "ftp://x"', "webhook"),
         ('[sinks.x]\nmqtt = "mqtt://x"\ntopic = "a/#"', "topic"),
+        ('[sinks.x]\nmqtt = "mqtt://u:a#1@x"', "in a password"),
         ("[sinks", "can't be read"),
     ],
 )
@@ -312,7 +330,8 @@ def test_who_comes_after_the_end_is_told_at_once() -> None:
         with audience.seat() as seat, audience.window() as window:
             assert await seat.take() == (0, [])
             assert await window.take() is None
-            assert await seat.rest(0.01) is not None
+            assert seat.ended is not None
+            await seat.rest(0.01)
 
     started = time.monotonic()
     asyncio.run(come())

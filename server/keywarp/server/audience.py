@@ -33,7 +33,7 @@ class Seat:
         self._missed = 0
         self._some = asyncio.Event()
         self._end = asyncio.Event()
-        self._ended: float | None = None  # when; monotonic seconds
+        self.ended: float | None = None  # since when nothing more comes; monotonic seconds
 
     def put(self, answer: Answer) -> None:
         """Add an answer, maybe in place of the oldest."""
@@ -48,7 +48,7 @@ class Seat:
             How many were missed since the last time, and all that came after those; none: nothing more comes.
         """
         await self._some.wait()
-        if self._ended is None:
+        if self.ended is None:
             self._some.clear()
         taken, missed = [*self._waiting], self._missed
         self._waiting.clear()
@@ -57,22 +57,17 @@ class Seat:
 
     def end(self) -> None:
         """Say that nothing more comes."""
-        self._ended = time.monotonic()
+        self.ended = time.monotonic()
         self._some.set()
         self._end.set()
 
-    async def rest(self, seconds: float) -> float | None:
-        """Wait so long, or until nothing more comes.
-
-        Returns:
-            Since when nothing more comes, in monotonic seconds; None: more may come.
-        """
-        if self._ended is not None:
+    async def rest(self, seconds: float) -> None:
+        """Wait so long; or, where more may come, at most until nothing more does."""
+        if self.ended is not None:
             await asyncio.sleep(seconds)
         else:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._end.wait(), seconds)
-        return self._ended
 
 
 class Window:

@@ -185,6 +185,10 @@ class SinkError(Exception):
     """A sink didn't take answers; for the operator."""
 
 
+class SinkRefusalError(SinkError):
+    """A sink doesn't want just these answers, now or later."""
+
+
 class NotPulledError(ServerError):
     """A stream that clients feed can't be paused."""
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 5.0  # seconds to connect, and until the broker has what it was given
 QOS: Final = 1  # at least once
+QUEUED: Final = 2048  # messages that wait for the broker
 
 
 class MqttSink:
@@ -58,6 +59,7 @@ class MqttSink:
         if tls:
             self._client.tls_set()
         self._client.reconnect_delay_set(1, 30)  # seconds, from and to
+        self._client.max_queued_messages_set(QUEUED)  # or it would keep all that a broker doesn't confirm
         self._begun = False
         self._connected = threading.Event()
         self._refusal = ""

@@ -12,13 +12,14 @@ from typing import Final, Protocol
 
 from keywarp.protocol import Result
 from keywarp.server.audience import Answer, Seat
-from keywarp.server.errors import BadMessageError, SinkError
+from keywarp.server.errors import BadMessageError, SinkError, SinkRefusalError
 from keywarp.server.metrics import Metrics
 from keywarp.server.stream import Stream
 
 log = logging.getLogger(__name__)
 
 WAITING: Final = 1024  # answers of a stream that wait for a sink
+SLICE: Final = 64  # answers at a time
 FIRST_WAIT: Final = 1.0  # seconds, after the first failure
 LONGEST_WAIT: Final = 60.0  # seconds; each wait is twice the one before
 FAREWELL: Final = 10.0  # seconds to deliver the rest in, when a stream is gone
@@ -33,6 +34,7 @@ class Sink(Protocol):
         """Take them all, or none.
 
         Raises:
+            SinkRefusalError: None was taken, and trying again is no use.
             SinkError: None was taken.
         """
         ...
@@ -71,7 +73,9 @@ class Sinks:
     async def close(self) -> None:
         """Deliver what there still is of streams that are gone, as far as it goes in a few seconds."""
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=FAREWELL + 1)
+            for task in late:
+                task.cancel()
         for sink in self._sinks.values():
             await sink.close()
 
@@ -85,25 +89,34 @@ class Sinks:
                     log.warning("stream %s, sink %s: %d answers missed", stream.id, name, missed)
                 if not answers:
                     return  # it is over
-                if chosen := [answer for answer in answers if _concerns(sink, answer)]:
-                    delivered = await self._deliver(stream.id, name, chosen, seat)
-                    self._metrics.sink(name, "delivered" if delivered else "missed", len(chosen))
+                chosen = [answer for answer in answers if _concerns(sink, answer)]
+                for start in range(0, len(chosen), SLICE):
+                    await self._deliver(stream.id, name, chosen[start : start + SLICE], seat)
 
-    async def _deliver(self, stream: str, name: str, answers: list[Answer], seat: Seat) -> bool:
-        """Try until it is done; whether it was, before the stream had been gone for long."""
+    async def _deliver(self, stream: str, name: str, answers: list[Answer], seat: Seat) -> None:
+        """Try until it is done, or the stream has been gone for long."""
         wait = FIRST_WAIT
-        while True:
+        while seat.ended is None or time.monotonic() - seat.ended < FAREWELL:
             try:
                 await self._sinks[name].deliver(stream, answers)
+            except SinkRefusalError as error:
+                self._metrics.sink(name, "failed")
+                log.warning("stream %s, sink %s: %s: %d answers", stream, name, error, len(answers))
+                if len(answers) == 1:
+                    break
+                half = len(answers) // 2  # maybe it is just one of them, or they are too many
+                await self._deliver(stream, name, answers[:half], seat)
+                await self._deliver(stream, name, answers[half:], seat)
+                return
             except SinkError as error:
                 self._metrics.sink(name, "failed")
                 log.warning("stream %s, sink %s: %s; again in %.0f s", stream, name, error, wait)
             else:
-                return True
-            ended = await seat.rest(wait)
-            if ended is not None and time.monotonic() - ended > FAREWELL:
-                return False
-            wait = min(2 * wait, LONGEST_WAIT if ended is None else FAREWELL / 4)
+                self._metrics.sink(name, "delivered", len(answers))
+                return
+            await seat.rest(wait if seat.ended is None else min(wait, FAREWELL / 4))
+            wait = min(2 * wait, LONGEST_WAIT)
+        self._metrics.sink(name, "missed", len(answers))
 
 
 def _concerns(sink: Sink, answer: Answer) -> bool:

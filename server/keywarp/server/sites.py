@@ -82,6 +82,18 @@ class _Mqtt(_PlannedSink):
     mqtt: str = Field(pattern=r"^mqtts?://[^/]+$")
     topic: str = Field(default="keywarp/{stream}", pattern=r"^[^+#]+$")
 
+    @field_validator("mqtt")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            valid = bool(parts.hostname) and parts.port != 0
+        except ValueError:  # whose text may hold a part of a password
+            valid = False
+        if not valid:
+            raise ValueError("not a URL; in a password, / ? # @ are written %2F %3F %23 %40") from None
+        return url
+
     def open(self) -> Sink:
         parts = urlsplit(self.mqtt)
         user, password = (unquote(part) if part else None for part in (parts.username, parts.password))

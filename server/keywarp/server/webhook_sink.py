@@ -8,9 +8,10 @@ from typing import Final
 import httpx
 
 from keywarp.server.audience import Answer
-from keywarp.server.errors import SinkError
+from keywarp.server.errors import SinkError, SinkRefusalError
 
 TIMEOUT: Final = 10.0  # seconds, for each step of a request
+PASSING: Final = frozenset({401, 403, 404, 408, 425, 429})  # of the requests' faults: what may be mended without us
 SIGNATURE: Final = "Keywarp-Signature"
 
 
@@ -48,7 +49,8 @@ class WebhookSink:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SinkError(f"no answer: {error or type(error).__name__}") from error
         if not response.is_success:
-            raise SinkError(f"it answers with status {response.status_code}")
+            final = response.is_client_error and response.status_code not in PASSING
+            raise (SinkRefusalError if final else SinkError)(f"it answers with status {response.status_code}")
 
     async def close(self) -> None:
         """Close the connection."""
