@@ -23,6 +23,7 @@ def test_a_page_of_another_site_is_refused(server: Running) -> None:
         pass
     with pytest.raises(InvalidStatus, match="403"), server.connect("x", Hello(), origin="null"):
         pass
+    assert server.http.get("/v1/streams", headers={"Origin": "http://[x"}).status_code == 403
     assert 'keywarp_requests_refused_total{reason="origin"}' in server.http.get("/metrics").text
 
 
@@ -45,7 +46,7 @@ def test_but_all_names_of_this_machine(server: Running, host: str) -> None:
 
 
 def test_what_the_operator_allows_may_use_it(start: Starter) -> None:
-    server = start(allow_origin=("https://cameras.example",))
+    server = start(allow_origin=("https://Cameras.example/",))
     page = {"Origin": "https://cameras.example"}
     answer = server.http.get("/v1/streams", headers=page)
     assert answer.is_success

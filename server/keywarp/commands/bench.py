@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from keywarp.cli.errors import CommandError
 from keywarp.commands.models import MODELS, Folder
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def load(
 
     Prints results per second, what was dropped, and how long results took from when their frames were due.
     """
-    import threading
+    from concurrent.futures import ThreadPoolExecutor
     from contextlib import nullcontext
 
     from keywarp.commands.loading import make_payloads, open_loop
@@ -192,14 +193,11 @@ def load(
         assert address is not None
         open_loop(address, "bench-warm-up", Hello(model=model, codec=codec), payloads[:10], 10, 1)
 
-        def film(number: int) -> None:
-            outcomes.append(open_loop(address, f"bench-{number}", hello, payloads, fps, seconds))
+        def film(number: int) -> "Outcome":
+            return open_loop(address, f"bench-{number}", hello, payloads, fps, seconds)
 
-        threads = [threading.Thread(target=film, args=(number,)) for number in range(cameras)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(cameras) as pool:
+            outcomes += pool.map(film, range(cameras))
     figures = _loaded(outcomes, cameras, fps, seconds)
     if as_json:
         _print_json({"model": model, "codec": codec, "mode": mode, "video": path.name, **figures})
@@ -222,6 +220,8 @@ def _loaded(outcomes: "Sequence[Outcome]", cameras: int, fps: float, seconds: fl
 
     latency = [value for outcome in outcomes for value in outcome.latency.values()]
     results = sum(outcome.frames for outcome in outcomes)
+    if not latency:
+        raise CommandError("no result came: is the server too slow for its streams, or full?")
     percentiles = dict(zip(("p50", "p90", "p99", "max"), np.percentile(latency, (50, 90, 99, 100)), strict=True))
     return {
         "cameras": cameras,
@@ -231,7 +231,7 @@ def _loaded(outcomes: "Sequence[Outcome]", cameras: int, fps: float, seconds: fl
         "results_per_second": results / max(outcome.seconds for outcome in outcomes),
         "key_frames": sum(outcome.results["key"] for outcome in outcomes),
         **{name: sum(outcome.others[name] for outcome in outcomes) for name in ("dropped", "error", "unsent")},
-        "latency": {name: float(value) for name, value in percentiles.items()} if latency else {},
+        "latency": {name: float(value) for name, value in percentiles.items()},
     }
 
 

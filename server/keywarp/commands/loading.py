@@ -132,7 +132,6 @@ def open_loop(server: str, stream: str, hello: Hello, payloads: Sequence[bytes],
     """
     outcome = Outcome()
     due: dict[int, float] = {}
-    ended = threading.Event()
     with open_stream(server, stream, hello) as (socket, credit):
         allowed = [credit]
         started = time.perf_counter()
@@ -143,7 +142,6 @@ def open_loop(server: str, stream: str, hello: Hello, payloads: Sequence[bytes],
                 now = time.perf_counter()
                 if isinstance(said, Done):
                     outcome.seconds = now - started
-                    ended.set()
                     return
                 allowed[0] = said.credit or allowed[0]
                 _count(outcome, said)

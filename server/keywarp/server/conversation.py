@@ -151,8 +151,10 @@ class Conversation:
             match message:
                 case (FrameHeader() as header, memoryview() as payload) if self._state is State.STREAMING:
                     self._received += 1
-                    if self._received > self._credit:
-                        raise CreditExceededError(f"{self._received} messages sent, but the credit is {self._credit}")
+                    if self._received > self._announced:
+                        raise CreditExceededError(
+                            f"{self._received} messages sent, but the credit is {self._announced}"
+                        )
                     self._inbox.put_nowait(Arrived(header, payload, time.monotonic()))
                 case End() if self._state is State.STREAMING:
                     self._state = State.ENDING

@@ -38,7 +38,7 @@ class OriginMiddleware:
             metrics: Counts what is refused.
         """
         self._app = app
-        self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
+        self._allowed = frozenset(allowed)
         self._names = frozenset(_name(urlsplit(origin).netloc) for origin in self._allowed) | {gethostname().lower()}
         self._is_ours = is_local if is_local(host) else is_private
         self._metrics = metrics
@@ -56,7 +56,7 @@ class OriginMiddleware:
         host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
         if not (self._is_ours(_name(host)) or _name(host) in self._names):
             return f"this server isn't called {host[:64]!r}: `serve --allow-origin` would let it be"
-        if origin and origin not in self._allowed and urlsplit(origin).netloc != host:
+        if origin and origin not in self._allowed and origin.partition("://")[2] != host:
             return f"pages of {origin[:64]!r} may not use this server: `serve --allow-origin` would let them"
         return None
 

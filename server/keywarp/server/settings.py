@@ -1,5 +1,6 @@
 """The server's settings and limits: one frozen object."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,14 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("allow_origin")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://[^/\s]+/?", origin):
+                raise ValueError(f"{origin!r} isn't an origin such as https://cameras.example")
+        return tuple(origin.rstrip("/").lower() for origin in origins)
 
     @field_validator("allow_pull")
     @classmethod

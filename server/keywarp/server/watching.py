@@ -5,7 +5,7 @@ import logging
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Final
@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from keywarp.protocol import Gone, Missed
+from keywarp.server.audience import Window
 from keywarp.server.dependencies import NOT_FOUND, Serving
 from keywarp.server.errors import DrainingError, TooManyStreamsError
 from keywarp.server.overlay import draw
@@ -23,7 +24,7 @@ from keywarp.server.pipeline import beside
 from keywarp.server.problems import documented
 from keywarp.server.service import Service
 from keywarp.server.stream import Stream
-from keywarp.server.uploads import NDJSON
+from keywarp.server.uploads import FAREWELL, NDJSON
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -105,7 +106,7 @@ class _Watch(Response, ABC):
         """Send it all."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            async with beside(self._watch_server(), _watch_client(receive)):
+            async with beside(self._watch_server(), self._watch_stream(), _watch_client(receive)):
                 await send({"type": "http.response.body", "body": b"", "more_body": True})  # the headers go out now
                 async with aclosing(self.parts()) as parts:
                     async for part in parts:
@@ -116,7 +117,15 @@ class _Watch(Response, ABC):
             last = self.farewell(str(error))
         else:
             last = self.farewell(self._stream.gone_because)
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _watch_stream(self) -> None:
+        """Don't wait for a reader that has stopped reading when the stream is over."""
+        await self._stream.gone.wait()
+        await asyncio.sleep(FAREWELL)
+        raise ClientDisconnect
 
     async def _watch_server(self) -> None:
         await self._service.draining.wait()
@@ -152,15 +161,23 @@ class _Preview(_Watch):
 
     async def parts(self) -> AsyncGenerator[bytes]:
         loop, pause = asyncio.get_running_loop(), 1 / self._options.fps
-        classes = self._stream.engine.bundle.manifest.classes
         with self._stream.audience.window() as window:
-            while scene := await window.take():
+            while True:
                 begun = loop.time()
-                paint = partial(draw, scene.picture.pixels, scene.found, classes, self._options.width)
-                jpeg = await loop.run_in_executor(self._service.pool, paint)
+                jpeg = await self._draw(window)
+                if jpeg is None:
+                    return
                 head = f"--{self._boundary}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 yield head.encode() + jpeg + b"\r\n"
                 await asyncio.sleep(pause - (loop.time() - begun))
+
+    async def _draw(self, window: Window) -> bytes | None:
+        """The next picture; holds no frame while it is being sent."""
+        if scene := await window.take():
+            classes = self._stream.engine.bundle.manifest.classes
+            paint = partial(draw, scene.picture.pixels, scene.found, classes, self._options.width)
+            return await asyncio.get_running_loop().run_in_executor(self._service.pool, paint)
+        return None
 
     def farewell(self, reason: str) -> bytes:  # noqa: ARG002
         return f"--{self._boundary}--\r\n".encode()
