@@ -190,7 +190,9 @@ def test_a_server_stops_by_itself_while_a_stream_runs(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "keywarp.cli", "stream", str(street_video()), "--server", server.url]
         results = tmp_path / "results.ndjson"
         client = subprocess.Popen(
-            [*command, "--interval", "1", "--json", str(results)], stderr=subprocess.PIPE, encoding="utf-8"
+            [*command, "--interval", "1", "--reconnect", "0", "--json", str(results)],
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
         )
         await_streams(server, 1)
     _, message = client.communicate(timeout=30)
