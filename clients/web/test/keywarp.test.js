@@ -120,6 +120,21 @@ test("a close code is an error with the server's words, for reader, sender and e
   await assert.rejects(conversation.send(new Uint8Array(1)), gone);
 });
 
+test("a signal closes the conversation, and is let go when it has ended", async () => {
+  const { signal } = new AbortController();
+  /** @type {Set<unknown>} */ const listeners = new Set();
+  signal.addEventListener = (/** @type {string} */ _, /** @type {unknown} */ listener) => void listeners.add(listener);
+  signal.removeEventListener = (/** @type {string} */ _, /** @type {unknown} */ listener) => void listeners.delete(listener);
+  await client().connect({ signal });
+  assert.equal(listeners.size, 1);
+  Socket.last.close(1012);
+  assert.equal(listeners.size, 0);
+  const stop = new AbortController();
+  const conversation = await client().connect({ signal: stop.signal });
+  stop.abort();
+  assert.ok(conversation.closed);
+});
+
 test("a refused hello is told by connect", async () => {
   class Refusing extends Socket {
     send() {

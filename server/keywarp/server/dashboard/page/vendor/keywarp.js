@@ -258,6 +258,8 @@ export class Conversation {
   #waiting = 0; // calls of `send`
   #closed = false;
   #socket;
+  #signal;
+  #abort = () => this.close();
 
   /**
    * @param {WebSocket} socket that is being opened
@@ -267,11 +269,12 @@ export class Conversation {
   constructor(socket, hello, signal) {
     this.codec = hello.codec ?? "image";
     this.#socket = socket;
+    this.#signal = signal;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => socket.send(JSON.stringify({ type: "hello", ...hello }));
     socket.onmessage = ({ data }) => this.#hear(JSON.parse(data));
     socket.onclose = ({ code, reason }) => this.#close(code, reason);
-    signal?.addEventListener("abort", () => this.close(), { once: true });
+    signal?.addEventListener("abort", this.#abort);
     if (signal?.aborted) this.close();
     this.#opening.promise.catch(() => {}); // whoever waits for it hears of it
   }
@@ -385,6 +388,7 @@ export class Conversation {
   #close(code, reason) {
     if (this.#closed) return;
     this.#closed = true;
+    this.#signal?.removeEventListener("abort", this.#abort);
     if (code !== 1000) this.#failure = new StreamError(code, reason, this.#problem);
     const unopened = this.#ready || this.#problem ? this.#failure : null;
     this.#opening.reject(unopened ?? new ConnectError(`no conversation with ${new URL(this.#socket.url).origin}`));
