@@ -39,8 +39,8 @@ export function streamView(outer, id) {
   stage.note("Waiting for a frame");
 
   void poll(
-    async () => {
-      const stream = (await client.streams()).find((one) => one.id === id);
+    async (inner) => {
+      const stream = (await client.streams({ signal: inner })).find((one) => one.id === id);
       if (!stream) {
         end("This stream is gone.");
       } else if (ended.signal.aborted) {

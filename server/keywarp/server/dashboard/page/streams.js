@@ -42,8 +42,8 @@ export function streamsView(signal) {
   const none = nothing();
   some.hidden = none.hidden = true;
   void poll(
-    async () => {
-      const streams = await client.streams();
+    async (inner) => {
+      const streams = await client.streams({ signal: inner });
       streams.sort((a, b) => b.age - a.age || a.id.localeCompare(b.id));
       some.hidden = !streams.length;
       none.hidden = !some.hidden;

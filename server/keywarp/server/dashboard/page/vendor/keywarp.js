@@ -123,14 +123,14 @@ export class Client {
     this.#fetch = fetch.bind(globalThis);
   }
 
-  /** @returns {Promise<Model[]>} the models that the server has loaded */
-  models() {
-    return this.#json("/v1/models");
+  /** @param {{signal?: AbortSignal}} options @returns {Promise<Model[]>} the models that the server has loaded */
+  models({ signal } = {}) {
+    return this.#json("/v1/models", { signal });
   }
 
-  /** @returns {Promise<StreamInfo[]>} */
-  streams() {
-    return this.#json("/v1/streams");
+  /** @param {{signal?: AbortSignal}} options @returns {Promise<StreamInfo[]>} */
+  streams({ signal } = {}) {
+    return this.#json("/v1/streams", { signal });
   }
 
   /** @param {string} id @returns {Promise<StreamInfo>} */
