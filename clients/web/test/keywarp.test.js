@@ -181,6 +181,7 @@ test("requests bear the key, and problems have their delay", async () => {
 test("an answer that isn't Keywarp's is told by its status", async () => {
   const proxy = async () => new Response("<h1>Bad Gateway</h1>", { status: 502, statusText: "Bad Gateway" });
   await assert.rejects(client({ fetch: proxy }).models(), /Bad Gateway/);
+  await assert.rejects(client({ fetch: proxy }).models(), (error) => error instanceof ApiError && error.temporary);
 });
 
 test("lines are found wherever the pieces are cut", async () => {

@@ -7,7 +7,7 @@ import { Options, field, select } from "./options.js";
 import { Overlay } from "./overlay.js";
 import { ask, client, inWords, sleep } from "./server.js";
 import { Stage } from "./stage.js";
-import { ConnectError, Feed, StreamError, chooseCodec, openCamera } from "./vendor/keywarp.js";
+import { ApiError, ConnectError, Feed, StreamError, chooseCodec, openCamera } from "./vendor/keywarp.js";
 
 /** @typedef {import("./vendor/keywarp.js").Conversation} Conversation */
 
@@ -120,10 +120,11 @@ async function keepSending(hello, show, stage, signal) {
       await show.run(conversation, signal);
     } catch (error) {
       if (signal.aborted) return;
-      const passing = error instanceof ConnectError || (error instanceof StreamError && error.temporary);
-      if (!passing) throw error;
-      stage.note(`${inWords(error)} Trying again in ${wait} s.`);
-      await sleep(wait, signal);
+      const refused = error instanceof ApiError || error instanceof StreamError;
+      if (!(refused ? error.temporary : error instanceof ConnectError)) throw error;
+      const seconds = Math.max(wait, (error instanceof ApiError && error.retryAfter) || 0);
+      stage.note(`${inWords(error, { again: false })} Trying again in ${seconds} s.`);
+      await sleep(seconds, signal);
     }
   }
 }

@@ -101,14 +101,19 @@ const isSilent = (error) =>
   (error instanceof ApiError && (error.status === 502 || error.status === 504)) ||
   (error instanceof DOMException && error.name === "TimeoutError");
 
-/** Say what went wrong, to somebody who doesn't know the protocol. @param {unknown} error */
-export function inWords(error) {
+/**
+ * Say what went wrong, to somebody who doesn't know the protocol.
+ *
+ * @param {unknown} error
+ * @param {{again?: boolean}} options whether to say when to try again
+ */
+export function inWords(error, { again = true } = {}) {
   if (isSilent(error)) return "The server doesn't answer. It may be restarting.";
   if (error instanceof ApiError) {
-    const again = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
+    const later = again && error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
     if (error.status === 403) return `Not allowed: ${error.message.replace(/\.$/, "")}.`;
     if (error.status === 429) return `The server is full: ${error.message}.`;
-    if (error.status === 503) return `Not ready: ${error.message}.${again}`;
+    if (error.status === 503) return `Not ready: ${error.message}.${later}`;
     return `${sentence(error.message)}.`;
   }
   if (error instanceof DOMException && error.name === "NotAllowedError") return "The browser didn't allow the camera.";

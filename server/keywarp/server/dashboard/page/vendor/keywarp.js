@@ -3,8 +3,8 @@
  *
  *     KeywarpError
  *     ├── ConnectError     no server answers at the address, or the connection broke
- *     ├── ApiError         the server refused a request                              .status, .problem, .retryAfter
- *     └── StreamError      the server ended the conversation                         .code, .problem
+ *     ├── ApiError         the server refused a request                              .status, .problem, .retryAfter, .temporary
+ *     └── StreamError      the server ended the conversation                         .code, .problem, .temporary
  *
  * Times are in seconds, sizes in bytes. The types of the messages are those of docs/protocol.md.
  */
@@ -69,6 +69,11 @@ export class ApiError extends KeywarpError {
     this.status = problem.status;
     this.problem = problem;
     this.retryAfter = retryAfter;
+  }
+
+  /** Whether the same may work in a few seconds: it is full, not ready, or a proxy doesn't reach it. */
+  get temporary() {
+    return [429, 502, 503, 504].includes(this.status);
   }
 }
 
