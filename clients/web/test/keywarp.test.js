@@ -104,6 +104,20 @@ test("answers come in order, and the loop ends with the conversation", async () 
   assert.equal((await done)?.frames, 1);
 });
 
+test("the end is said after what was given to send before", async () => {
+  const conversation = await client().connect();
+  const sending = [1, 2, 3].map((n) => conversation.send(new Blob([new Uint8Array([n])])));
+  const done = conversation.end();
+  await soon();
+  assert.equal(Socket.last.sent.length, 1 + 2);
+  Socket.last.say({ type: "credit", credit: 3 });
+  await soon();
+  assert.deepEqual(Socket.last.sent.at(-1), { type: "end" });
+  await Promise.all(sending);
+  Socket.last.close(1000);
+  await done;
+});
+
 test("a close code is an error with the server's words, for reader, sender and end", async () => {
   const conversation = await client().connect();
   const blocked = Promise.allSettled([1, 2, 3].map(() => conversation.send(new Uint8Array(1))));

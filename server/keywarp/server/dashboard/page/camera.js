@@ -159,10 +159,13 @@ class Show {
     const { classes } = conversation.ready.model;
     const overlay = new Overlay(classes);
     const feed = new Feed(conversation, this.#camera, { width: this.#width, onframe: (id, picture) => this.#keep(id, picture) });
-    const sending = feed.run(signal).catch((error) => {
-      conversation.close();
-      throw error;
-    });
+    const sending = feed.run(signal).then(
+      () => conversation.end(), // where the camera has ended; elsewhere it has
+      (error) => {
+        conversation.close();
+        throw error;
+      },
+    );
     sending.catch(() => {}); // heard of below
     let named = 0;
     this.#waiting.clear();
@@ -185,6 +188,7 @@ class Show {
       this.#release(id);
     }
     await sending;
+    if (this.#camera.ended) throw new Error("the camera has ended: is it still connected?");
   }
 
   /** Copy a frame, to show it when its result is there. @param {number} id @param {HTMLVideoElement | OffscreenCanvas} picture */

@@ -353,6 +353,7 @@ export class Conversation {
 
   /** Say that no frame follows. The remaining answers still come; the promise is of the server's counts. */
   async end() {
+    while (this.#waiting) await this.#turn; // what was given to `send` before goes first
     if (!this.#closed) this.#socket.send(JSON.stringify({ type: "end" }));
     await this.#closing.promise;
     if (this.#failure) throw this.#failure;
