@@ -103,8 +103,11 @@ function fill(list, devices) {
   list.value = chosen;
 }
 
+const GONE = 4410; // the close code of a stream that was deleted or has expired
+
 /**
- * Send until the signal says stop; connect again where the server goes away for a while.
+ * Send until the signal says stop; connect again where the server goes away for a while, or has given up the stream while
+ * the page was out of sight, when browsers give no frames.
  *
  * @param {import("./vendor/messages.js").Hello} hello
  * @param {Show} show
@@ -112,21 +115,36 @@ function fill(list, devices) {
  * @param {AbortSignal} signal
  */
 async function keepSending(hello, show, stage, signal) {
-  for (let wait = 1; !signal.aborted; wait = Math.min(8, 2 * wait)) {
-    try {
-      stage.note("Connecting");
-      const conversation = await ask(() => client.connect({ ...hello, signal }));
-      wait = 1;
-      await show.run(conversation, signal);
-    } catch (error) {
-      if (signal.aborted) return;
-      const refused = error instanceof ApiError || error instanceof StreamError;
-      if (!(refused ? error.temporary : error instanceof ConnectError)) throw error;
-      const seconds = Math.max(wait, (error instanceof ApiError && error.retryAfter) || 0);
-      stage.note(`${inWords(error, { again: false })} Trying again in ${seconds} s.`);
-      await sleep(seconds, signal);
+  let unseen = false; // for a while
+  const look = () => (unseen ||= document.hidden);
+  document.addEventListener("visibilitychange", look);
+  try {
+    for (let wait = 1; !signal.aborted; wait = Math.min(8, 2 * wait)) {
+      try {
+        await inSight(signal);
+        unseen = false;
+        stage.note("Connecting");
+        const conversation = await ask(() => client.connect({ ...hello, signal }));
+        wait = 1;
+        await show.run(conversation, signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        const refused = error instanceof ApiError || error instanceof StreamError;
+        if (error instanceof StreamError && error.code === GONE && unseen) continue;
+        if (!(refused ? error.temporary : error instanceof ConnectError)) throw error;
+        const seconds = Math.max(wait, (error instanceof ApiError && error.retryAfter) || 0);
+        stage.note(`${inWords(error, { again: false })} Trying again in ${seconds} s.`);
+        await sleep(seconds, signal);
+      }
     }
+  } finally {
+    document.removeEventListener("visibilitychange", look);
   }
+}
+
+/** Wait until the page is in sight. @param {AbortSignal} signal ends it early */
+async function inSight(signal) {
+  while (document.hidden && !signal.aborted) await sleep(0.5, signal);
 }
 
 /** Sends a camera and shows each frame with its result. */
