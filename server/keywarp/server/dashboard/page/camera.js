@@ -206,7 +206,7 @@ class Show {
       this.#release(id);
     }
     await sending;
-    if (this.#camera.ended) throw new Error("the camera has ended: is it still connected?");
+    if (conversation.done) throw new Error("the camera has ended: is it still connected?");
   }
 
   /** Copy a frame, to show it when its result is there. @param {number} id @param {HTMLVideoElement | OffscreenCanvas} picture */
