@@ -272,17 +272,23 @@ function h264(width, height, bitsPerPixel) {
  * @returns {Promise<boolean>} false: none follows
  */
 function nextFrame(video, signal) {
+  // A camera that is unplugged ends its track, and in Chromium not the video.
+  const stream = video.srcObject instanceof MediaStream ? video.srcObject : null;
+  /** @type {[EventTarget, string][]} */
+  const ends = [[video, "ended"]];
+  if (stream) ends.push([stream, "inactive"]);
+  for (const track of stream?.getTracks() ?? []) ends.push([track, "ended"]);
   return new Promise((resolve) => {
-    if (video.ended || signal?.aborted) return resolve(false);
+    if (video.ended || (stream && !stream.active) || signal?.aborted) return resolve(false);
     const settle = (/** @type {boolean} */ more) => {
       video.cancelVideoFrameCallback(handle);
-      video.removeEventListener("ended", stop);
+      for (const [target, event] of ends) target.removeEventListener(event, stop);
       signal?.removeEventListener("abort", stop);
       resolve(more);
     };
     const stop = () => settle(false);
     const handle = video.requestVideoFrameCallback(() => settle(true));
-    video.addEventListener("ended", stop);
+    for (const [target, event] of ends) target.addEventListener(event, stop);
     signal?.addEventListener("abort", stop);
   });
 }

@@ -228,6 +228,52 @@ def test_the_camera_is_sent_and_its_results_are_drawn(visit: Visit, codec: str, 
     expect(page.get_by_role("button", name="Start")).to_be_focused()
 
 
+def test_the_camera_goes_on_when_its_page_is_seen_again_until_it_is_unplugged(visit: Visit, server: Server) -> None:
+    page = visit.page
+    page.add_init_script("""
+        let hidden = false;
+        Object.defineProperty(document, 'hidden', { get: () => hidden });
+        window.hide = (now) => { hidden = now; document.dispatchEvent(new Event('visibilitychange')); };
+        const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (wanted) => (window.opened = await open(wanted));
+    """)
+    page.reload()
+    open_view(page, "Camera")
+    page.get_by_role("button", name="Start").click()
+    await_figure(page, "Results", 2)
+    page.evaluate("hide(true)")
+    [stream] = httpx.get(f"{server.url}/v1/streams").json()
+    httpx.delete(f"{server.url}/v1/streams/{stream['id']}").raise_for_status()  # as when it expires
+    page.wait_for_timeout(1000)
+    assert len(visit.hellos) == 1
+    page.evaluate("hide(false)")
+    eventually(page, lambda: len(visit.hellos) == 2, "a second connection")
+    await_figure(page, "Results", 2)
+    page.evaluate("opened.getTracks().forEach((track) => track.stop())")
+    expect(page.get_by_role("alert")).to_contain_text("The camera has ended")
+    expect(page.get_by_role("button", name="Start")).to_be_visible()
+    eventually(page, lambda: httpx.get(f"{server.url}/v1/streams").json() == [], "no streams")
+
+
+def test_the_camera_waits_where_a_proxy_does_not_reach_the_server(browser: Browser, server: Server) -> None:
+    with visiting(browser, server.url) as visit:
+        page = visit.page
+        page.add_init_script("""
+            window.away = true;
+            window.WebSocket = class extends WebSocket {
+                constructor(url, protocols) { super(away ? new URL('/v1/nothing', url) : url, protocols); }
+            };
+        """)
+        page.reload()
+        open_view(page, "Camera")
+        expect(page.get_by_label("Model")).to_have_value("tiny")
+        page.route("**/v1/models", lambda route: route.fulfill(status=502, body="<h1>Bad Gateway</h1>"))
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_text("It may be restarting. Trying again in ")).to_be_visible()
+        page.evaluate("away = false")
+        await_figure(page, "Results", 2)
+
+
 def test_without_an_encoder_the_camera_is_sent_as_jpeg(visit: Visit) -> None:
     page = visit.page
     page.add_init_script("delete window.VideoEncoder")
@@ -378,6 +424,11 @@ def test_a_key_is_asked_for_and_works(browser: Browser, models: Path, tmp_path: 
         dialog.get_by_role("button", name="Go on").click()
         expect(dialog.get_by_role("alert")).to_contain_text("isn't an API key")
         check(page, "key")
+        for _ in range(4):
+            page.keyboard.press("Escape")
+        for view in ("streams/gate", "streams"):  # as by Back and Forward
+            page.evaluate(f"location.hash = '#/{view}'")
+            page.wait_for_timeout(100)
         dialog.get_by_label("Key", exact=True).fill(secret)
         dialog.get_by_role("button", name="Go on").click()
         expect(page.get_by_text("No streams yet")).to_be_visible()
@@ -398,3 +449,36 @@ def test_the_page_finds_its_server_again(browser: Browser, models: Path) -> None
         port = server.url.rpartition(":")[2]
         with serving("--port", port, models=models):
             expect(page.locator("#server")).to_have_text("Live")
+
+
+def test_a_server_that_takes_requests_and_never_answers_is_noticed(browser: Browser, server: Server) -> None:
+    with visiting(browser, server.url) as visit:
+        page = visit.page
+        page.add_init_script("""
+            const timeout = AbortSignal.timeout.bind(AbortSignal);
+            AbortSignal.timeout = () => timeout(1000);
+        """)
+        page.reload()
+        expect(page.locator("#server")).to_have_text("Live")
+        page.route("**/v1/streams", lambda _: None)
+        expect(page.locator("#server")).to_have_text("No answer, trying again")
+        page.unroute("**/v1/streams")
+        expect(page.locator("#server")).to_have_text("Live")
+
+
+def test_without_a_clipboard_the_command_is_selected(visit: Visit, server: Server) -> None:
+    page = visit.page
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.reload()
+    page.get_by_role("button", name="Copy the command").click()
+    expect(page.locator("#toast")).to_contain_text("the command is selected")
+    assert page.evaluate("getSelection().toString()") == f"keywarp stream street.mp4 --server {server.url}"
+
+
+def test_an_address_that_is_not_encoded_is_refused_in_words(browser: Browser, server: Server) -> None:
+    with visiting(browser, server.url) as visit:
+        page = visit.page
+        expect(page.get_by_text("No streams yet")).to_be_visible()
+        page.evaluate("location.hash = '#/streams/100%'")
+        expect(page.get_by_role("alert")).to_contain_text("URI malformed")
+        open_view(page, "Models")

@@ -104,6 +104,20 @@ test("answers come in order, and the loop ends with the conversation", async () 
   assert.equal((await done)?.frames, 1);
 });
 
+test("the end is said after what was given to send before", async () => {
+  const conversation = await client().connect();
+  const sending = [1, 2, 3].map((n) => conversation.send(new Blob([new Uint8Array([n])])));
+  const done = conversation.end();
+  await soon();
+  assert.equal(Socket.last.sent.length, 1 + 2);
+  Socket.last.say({ type: "credit", credit: 3 });
+  await soon();
+  assert.deepEqual(Socket.last.sent.at(-1), { type: "end" });
+  await Promise.all(sending);
+  Socket.last.close(1000);
+  await done;
+});
+
 test("a close code is an error with the server's words, for reader, sender and end", async () => {
   const conversation = await client().connect();
   const blocked = Promise.allSettled([1, 2, 3].map(() => conversation.send(new Uint8Array(1))));
@@ -118,6 +132,21 @@ test("a close code is an error with the server's words, for reader, sender and e
   await assert.rejects(conversation.end(), gone);
   assert.deepEqual((await blocked).map((one) => one.status), ["fulfilled", "fulfilled", "rejected"]);
   await assert.rejects(conversation.send(new Uint8Array(1)), gone);
+});
+
+test("a signal closes the conversation, and is let go when it has ended", async () => {
+  const { signal } = new AbortController();
+  /** @type {Set<unknown>} */ const listeners = new Set();
+  signal.addEventListener = (/** @type {string} */ _, /** @type {unknown} */ listener) => void listeners.add(listener);
+  signal.removeEventListener = (/** @type {string} */ _, /** @type {unknown} */ listener) => void listeners.delete(listener);
+  await client().connect({ signal });
+  assert.equal(listeners.size, 1);
+  Socket.last.close(1012);
+  assert.equal(listeners.size, 0);
+  const stop = new AbortController();
+  const conversation = await client().connect({ signal: stop.signal });
+  stop.abort();
+  assert.ok(conversation.closed);
 });
 
 test("a refused hello is told by connect", async () => {
@@ -166,6 +195,7 @@ test("requests bear the key, and problems have their delay", async () => {
 test("an answer that isn't Keywarp's is told by its status", async () => {
   const proxy = async () => new Response("<h1>Bad Gateway</h1>", { status: 502, statusText: "Bad Gateway" });
   await assert.rejects(client({ fetch: proxy }).models(), /Bad Gateway/);
+  await assert.rejects(client({ fetch: proxy }).models(), (error) => error instanceof ApiError && error.temporary);
 });
 
 test("lines are found wherever the pieces are cut", async () => {

@@ -35,13 +35,15 @@ function route() {
   shown.abort();
   shown = new AbortController();
   const { title, view } = VIEWS[chosen];
-  document.title = `${id ? decodeURIComponent(id) : title} · Keywarp`;
+  document.title = `${title} · Keywarp`;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("data-view") === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   try {
-    main.replaceChildren(view(shown.signal, decodeURIComponent(id)));
+    const decoded = decodeURIComponent(id); // throws where it isn't encoded
+    if (decoded) document.title = `${decoded} · Keywarp`;
+    main.replaceChildren(view(shown.signal, decoded));
   } catch (error) {
     main.replaceChildren(h("p", { class: "notice bad", role: "alert" }, inWords(error)));
     throw error;

@@ -7,7 +7,7 @@ import { Options, field, select } from "./options.js";
 import { Overlay } from "./overlay.js";
 import { ask, client, inWords, sleep } from "./server.js";
 import { Stage } from "./stage.js";
-import { ConnectError, Feed, StreamError, chooseCodec, openCamera } from "./vendor/keywarp.js";
+import { ApiError, ConnectError, Feed, StreamError, chooseCodec, openCamera } from "./vendor/keywarp.js";
 
 /** @typedef {import("./vendor/keywarp.js").Conversation} Conversation */
 
@@ -103,8 +103,11 @@ function fill(list, devices) {
   list.value = chosen;
 }
 
+const GONE = 4410; // the close code of a stream that was deleted or has expired
+
 /**
- * Send until the signal says stop; connect again where the server goes away for a while.
+ * Send until the signal says stop; connect again where the server goes away for a while, or has given up the stream while
+ * the page was out of sight, when browsers give no frames.
  *
  * @param {import("./vendor/messages.js").Hello} hello
  * @param {Show} show
@@ -112,20 +115,36 @@ function fill(list, devices) {
  * @param {AbortSignal} signal
  */
 async function keepSending(hello, show, stage, signal) {
-  for (let wait = 1; !signal.aborted; wait = Math.min(8, 2 * wait)) {
-    try {
-      stage.note("Connecting");
-      const conversation = await ask(() => client.connect({ ...hello, signal }));
-      wait = 1;
-      await show.run(conversation, signal);
-    } catch (error) {
-      if (signal.aborted) return;
-      const passing = error instanceof ConnectError || (error instanceof StreamError && error.temporary);
-      if (!passing) throw error;
-      stage.note(`${inWords(error)} Trying again in ${wait} s.`);
-      await sleep(wait, signal);
+  let unseen = false; // for a while
+  const look = () => (unseen ||= document.hidden);
+  document.addEventListener("visibilitychange", look);
+  try {
+    for (let wait = 1; !signal.aborted; wait = Math.min(8, 2 * wait)) {
+      try {
+        await inSight(signal);
+        unseen = false;
+        stage.note("Connecting");
+        const conversation = await ask(() => client.connect({ ...hello, signal }));
+        wait = 1;
+        await show.run(conversation, signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        const refused = error instanceof ApiError || error instanceof StreamError;
+        if (error instanceof StreamError && error.code === GONE && unseen) continue;
+        if (!(refused ? error.temporary : error instanceof ConnectError)) throw error;
+        const seconds = Math.max(wait, (error instanceof ApiError && error.retryAfter) || 0);
+        stage.note(`${inWords(error, { again: false })} Trying again in ${seconds} s.`);
+        await sleep(seconds, signal);
+      }
     }
+  } finally {
+    document.removeEventListener("visibilitychange", look);
   }
+}
+
+/** Wait until the page is in sight. @param {AbortSignal} signal ends it early */
+async function inSight(signal) {
+  while (document.hidden && !signal.aborted) await sleep(0.5, signal);
 }
 
 /** Sends a camera and shows each frame with its result. */
@@ -158,10 +177,13 @@ class Show {
     const { classes } = conversation.ready.model;
     const overlay = new Overlay(classes);
     const feed = new Feed(conversation, this.#camera, { width: this.#width, onframe: (id, picture) => this.#keep(id, picture) });
-    const sending = feed.run(signal).catch((error) => {
-      conversation.close();
-      throw error;
-    });
+    const sending = feed.run(signal).then(
+      () => conversation.end(), // where the camera has ended; elsewhere it has
+      (error) => {
+        conversation.close();
+        throw error;
+      },
+    );
     sending.catch(() => {}); // heard of below
     let named = 0;
     this.#waiting.clear();
@@ -184,6 +206,7 @@ class Show {
       this.#release(id);
     }
     await sending;
+    if (conversation.done) throw new Error("the camera has ended: is it still connected?");
   }
 
   /** Copy a frame, to show it when its result is there. @param {number} id @param {HTMLVideoElement | OffscreenCanvas} picture */

@@ -45,16 +45,21 @@ function show(complaint, cancel) {
       h("div", { class: "actions" }, cancel, h("button", { class: "primary" }, "Go on")),
     );
     const dialog = h("dialog", { "aria-labelledby": "key-title" }, form);
+    let entered = false;
     form.addEventListener("submit", () => {
       const key = input.value.trim();
       sessionStorage.setItem(NAME, key);
       if (keep.checked) localStorage.setItem(NAME, key);
       else localStorage.removeItem(NAME);
+      entered = true;
       resolve(key);
     });
     cancel?.addEventListener("click", () => dialog.close());
-    dialog.addEventListener("close", () => dialog.remove());
     dialog.addEventListener("cancel", (event) => cancel ?? event.preventDefault()); // without a key there is nothing to see
+    dialog.addEventListener("close", () => {
+      if (entered || cancel) dialog.remove();
+      else dialog.showModal(); // who presses Escape again gets past `cancel`, and all that was asked for waits
+    });
     byId("dialogs").append(dialog);
     dialog.showModal();
     input.focus();

@@ -10,8 +10,8 @@ export function modelsView(signal) {
   const list = h("div", { class: "models" }, h("p", { class: "muted" }, "Loading"));
   let shown = "";
   void poll(
-    async () => {
-      const models = await client.models();
+    async (inner) => {
+      const models = await client.models({ signal: inner });
       if (JSON.stringify(models) === shown) return;
       shown = JSON.stringify(models);
       list.replaceChildren(...models.map(card));

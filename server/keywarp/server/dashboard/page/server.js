@@ -7,6 +7,7 @@ import { ApiError, Client, ConnectError } from "./vendor/keywarp.js";
 export const client = new Client(location.origin, { apiKey: storedKey() });
 
 const LONGEST_WAIT = 8; // seconds between tries while the server doesn't answer
+const PATIENCE = 10; // seconds for an answer, where one is asked for again and again
 
 /**
  * Ask the server something; asks the user for an API key where it wants one.
@@ -32,7 +33,7 @@ export async function ask(call) {
 /**
  * Ask again and again while the page is in sight; less often while the server is away.
  *
- * @param {() => Promise<void>} call
+ * @param {(signal: AbortSignal) => Promise<void>} call is given up by its signal: a server may take a request and never answer
  * @param {number} seconds in between
  * @param {AbortSignal} signal
  */
@@ -44,12 +45,12 @@ export async function poll(call, seconds, signal) {
       continue;
     }
     try {
-      await ask(call);
+      await ask(() => call(AbortSignal.any([signal, AbortSignal.timeout(PATIENCE * 1000)])));
       wait = seconds;
     } catch (error) {
       if (signal.aborted) return;
       wait = Math.min(LONGEST_WAIT, Math.max(1, wait * 2));
-      show("lost", error instanceof ConnectError ? "No answer, trying again" : inWords(error));
+      show("lost", isSilent(error) ? "No answer, trying again" : inWords(error));
     }
     await sleep(wait, signal);
   }
@@ -94,14 +95,25 @@ export function sleep(seconds, signal) {
   });
 }
 
-/** Say what went wrong, to somebody who doesn't know the protocol. @param {unknown} error */
-export function inWords(error) {
-  if (error instanceof ConnectError) return "The server doesn't answer. It may be restarting.";
+/** Whether nobody answered: not the server, or only the proxy before it. @param {unknown} error */
+const isSilent = (error) =>
+  error instanceof ConnectError ||
+  (error instanceof ApiError && (error.status === 502 || error.status === 504)) ||
+  (error instanceof DOMException && error.name === "TimeoutError");
+
+/**
+ * Say what went wrong, to somebody who doesn't know the protocol.
+ *
+ * @param {unknown} error
+ * @param {{again?: boolean}} options whether to say when to try again
+ */
+export function inWords(error, { again = true } = {}) {
+  if (isSilent(error)) return "The server doesn't answer. It may be restarting.";
   if (error instanceof ApiError) {
-    const again = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
+    const later = again && error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
     if (error.status === 403) return `Not allowed: ${error.message.replace(/\.$/, "")}.`;
     if (error.status === 429) return `The server is full: ${error.message}.`;
-    if (error.status === 503) return `Not ready: ${error.message}.${again}`;
+    if (error.status === 503) return `Not ready: ${error.message}.${later}`;
     return `${sentence(error.message)}.`;
   }
   if (error instanceof DOMException && error.name === "NotAllowedError") return "The browser didn't allow the camera.";

@@ -39,8 +39,8 @@ export function streamView(outer, id) {
   stage.note("Waiting for a frame");
 
   void poll(
-    async () => {
-      const stream = (await client.streams()).find((one) => one.id === id);
+    async (inner) => {
+      const stream = (await client.streams({ signal: inner })).find((one) => one.id === id);
       if (!stream) {
         end("This stream is gone.");
       } else if (ended.signal.aborted) {
@@ -161,6 +161,7 @@ class Actions {
   #id;
   #paused = false;
   #pause;
+  /** @type {HTMLDialogElement | null} */ #dialog = null;
   element;
 
   /** @param {string} id @param {AbortSignal} signal */
@@ -169,7 +170,7 @@ class Actions {
     this.#pause = h("button", { type: "button", hidden: true, onclick: () => this.#toggle() });
     const remove = h("button", { type: "button", class: "danger", onclick: () => this.#confirm() }, icon("trash"), "Delete");
     this.element = h("div", { class: "actions" }, this.#pause, remove);
-    signal.addEventListener("abort", () => byId("dialogs").replaceChildren());
+    signal.addEventListener("abort", () => this.#dialog?.remove());
   }
 
   /** @param {StreamInfo} stream */
@@ -219,6 +220,7 @@ class Actions {
         ),
       ),
     );
+    this.#dialog = dialog;
     dialog.addEventListener("close", () => dialog.remove());
     byId("dialogs").append(dialog);
     dialog.showModal();

@@ -42,8 +42,8 @@ export function streamsView(signal) {
   const none = nothing();
   some.hidden = none.hidden = true;
   void poll(
-    async () => {
-      const streams = await client.streams();
+    async (inner) => {
+      const streams = await client.streams({ signal: inner });
       streams.sort((a, b) => b.age - a.age || a.id.localeCompare(b.id));
       some.hidden = !streams.length;
       none.hidden = !some.hidden;
@@ -72,9 +72,16 @@ const pullButton = () => h("button", { type: "button", class: "primary", onclick
 /** What to do while there are no streams. */
 function nothing() {
   const command = `keywarp stream street.mp4 --server ${location.origin}`;
+  const shown = h("code", { tabindex: "0" }, command);
   const copy = async () => {
-    await navigator.clipboard?.writeText(command);
-    toast("Copied");
+    try {
+      await navigator.clipboard.writeText(command);
+      toast("Copied");
+    } catch {
+      // Over plain http there is no clipboard, and it can be forbidden.
+      getSelection()?.selectAllChildren(shown);
+      toast("The browser doesn't let this page copy: the command is selected, copy it yourself");
+    }
   };
   const bars = [28, 10, 16, 22, 27, 33, 38, 28, 10, 16, 22, 27].map((height, i) => {
     const key = i % 7 === 0;
@@ -89,7 +96,7 @@ function nothing() {
     h(
       "div",
       { class: "command" },
-      h("code", { tabindex: "0" }, command),
+      shown,
       h("button", { type: "button", class: "quiet icon-button", "aria-label": "Copy the command", onclick: copy }, icon("copy")),
     ),
     h(

@@ -3,8 +3,8 @@
  *
  *     KeywarpError
  *     ├── ConnectError     no server answers at the address, or the connection broke
- *     ├── ApiError         the server refused a request                              .status, .problem, .retryAfter
- *     └── StreamError      the server ended the conversation                         .code, .problem
+ *     ├── ApiError         the server refused a request                              .status, .problem, .retryAfter, .temporary
+ *     └── StreamError      the server ended the conversation                         .code, .problem, .temporary
  *
  * Times are in seconds, sizes in bytes. The types of the messages are those of docs/protocol.md.
  */
@@ -70,6 +70,11 @@ export class ApiError extends KeywarpError {
     this.problem = problem;
     this.retryAfter = retryAfter;
   }
+
+  /** Whether the same may work in a few seconds: it is full, not ready, or a proxy doesn't reach it. */
+  get temporary() {
+    return [429, 502, 503, 504].includes(this.status);
+  }
 }
 
 /** The server ended the conversation. */
@@ -123,14 +128,14 @@ export class Client {
     this.#fetch = fetch.bind(globalThis);
   }
 
-  /** @returns {Promise<Model[]>} the models that the server has loaded */
-  models() {
-    return this.#json("/v1/models");
+  /** @param {{signal?: AbortSignal}} options @returns {Promise<Model[]>} the models that the server has loaded */
+  models({ signal } = {}) {
+    return this.#json("/v1/models", { signal });
   }
 
-  /** @returns {Promise<StreamInfo[]>} */
-  streams() {
-    return this.#json("/v1/streams");
+  /** @param {{signal?: AbortSignal}} options @returns {Promise<StreamInfo[]>} */
+  streams({ signal } = {}) {
+    return this.#json("/v1/streams", { signal });
   }
 
   /** @param {string} id @returns {Promise<StreamInfo>} */
@@ -258,6 +263,8 @@ export class Conversation {
   #waiting = 0; // calls of `send`
   #closed = false;
   #socket;
+  #signal;
+  #abort = () => this.close();
 
   /**
    * @param {WebSocket} socket that is being opened
@@ -267,11 +274,12 @@ export class Conversation {
   constructor(socket, hello, signal) {
     this.codec = hello.codec ?? "image";
     this.#socket = socket;
+    this.#signal = signal;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => socket.send(JSON.stringify({ type: "hello", ...hello }));
     socket.onmessage = ({ data }) => this.#hear(JSON.parse(data));
     socket.onclose = ({ code, reason }) => this.#close(code, reason);
-    signal?.addEventListener("abort", () => this.close(), { once: true });
+    signal?.addEventListener("abort", this.#abort);
     if (signal?.aborted) this.close();
     this.#opening.promise.catch(() => {}); // whoever waits for it hears of it
   }
@@ -345,6 +353,7 @@ export class Conversation {
 
   /** Say that no frame follows. The remaining answers still come; the promise is of the server's counts. */
   async end() {
+    while (this.#waiting) await this.#turn; // what was given to `send` before goes first
     if (!this.#closed) this.#socket.send(JSON.stringify({ type: "end" }));
     await this.#closing.promise;
     if (this.#failure) throw this.#failure;
@@ -385,6 +394,7 @@ export class Conversation {
   #close(code, reason) {
     if (this.#closed) return;
     this.#closed = true;
+    this.#signal?.removeEventListener("abort", this.#abort);
     if (code !== 1000) this.#failure = new StreamError(code, reason, this.#problem);
     const unopened = this.#ready || this.#problem ? this.#failure : null;
     this.#opening.reject(unopened ?? new ConnectError(`no conversation with ${new URL(this.#socket.url).origin}`));
