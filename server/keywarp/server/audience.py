@@ -67,7 +67,8 @@ class Seat:
             await asyncio.sleep(seconds)
         else:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._end.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._end.wait()
 
 
 class Window:

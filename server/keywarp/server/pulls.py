@@ -154,8 +154,10 @@ class Pull:
                     return
             self._tell("retrying", problem)
             self._service.metrics.pull_failed()
+            seconds = wait * random.uniform(1 - JITTER, 1 + JITTER)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._paused.wait(), wait * random.uniform(1 - JITTER, 1 + JITTER))
+                async with asyncio.timeout(seconds):  # `wait_for` may take a cancellation for its own (Python 3.11)
+                    await self._paused.wait()
             wait = min(2 * wait, LONGEST_WAIT)
             self._origin.reconnects += 1
 
