@@ -90,7 +90,6 @@ def test_a_full_file_makes_room_for_the_next(tmp_path: Path) -> None:
     sink = FileSink(str(tmp_path / "a" / "log"), max_bytes=600)
     for part in range(4):
         deliver(sink, range(5 * part, 5 * part + 5))
-    assert [line["frame"] for line in lines(tmp_path / "a" / "log.1")] == list(range(5, 10)) or True
     kept = lines(tmp_path / "a" / "log.1") + lines(tmp_path / "a" / "log")
     assert kept[-1]["frame"] == 19
     assert [line["frame"] for line in kept] == list(range(kept[0]["frame"], 20))
