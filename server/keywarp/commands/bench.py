@@ -11,7 +11,7 @@ from keywarp.commands.models import MODELS, Folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from keywarp.commands.loading import Outcome
+    from keywarp.commands.traffic import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="Measure this machine.", pretty_exceptions_enable=False)
 
@@ -98,9 +98,9 @@ def server(
     """
     import statistics
 
-    from keywarp.commands.loading import closed_loop, in_process, make_payloads, open_loop
     from keywarp.commands.local import serving, street_video
     from keywarp.commands.models import find_bundle
+    from keywarp.commands.traffic import closed_loop, in_process, make_payloads, open_loop
     from keywarp.engines import Engine, FixedInterval, StreamSession
     from keywarp.protocol import Hello
 
@@ -181,8 +181,8 @@ def load(
     from concurrent.futures import ThreadPoolExecutor
     from contextlib import nullcontext
 
-    from keywarp.commands.loading import make_payloads, open_loop
     from keywarp.commands.local import serving, street_video
+    from keywarp.commands.traffic import make_payloads, open_loop
     from keywarp.protocol import Hello
 
     path = video or street_video()
