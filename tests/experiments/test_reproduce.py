@@ -20,8 +20,8 @@ from keywarp.experiments.presets import TASKS, open_preset
 from keywarp.training.variants import METHODS, Variant
 from tests.experiments.reproducing import Reproduced, reproduce, write_photographs
 
-FIGURES = {"figure1", "figure3", "figure4", "figure5", "ages", "adaptive"}
-DATA = {"table2", "table4", "table5", "figure3", "ages", "adaptive"}
+FIGURES = {"figure1", "figure3", "figure4", "figure5", "ages", "motion", "adaptive"}
+DATA = {"table2", "table4", "table5", "figure3", "ages", "motion", "adaptive"}
 TABLE_ROW = re.compile(r"^\|( [^|]+ \|)+$|^\|( ---:? \|)+$")
 
 
@@ -82,6 +82,15 @@ def test_the_other_figures_are_complete(reproduced: Reproduced) -> None:
         assert list(figure3) == list(preset.flows)
         assert [point["l"] for point in figure3["flownet"]] == list(range(1, preset.longest[task] + 1))
         assert figure3["flownet"][interval - 1]["accuracy"] == pytest.approx(table5["1"]["value"], abs=0.01)
+        motion = read(reproduced, "motion")[task]
+        assert all(len(entry["error_by_age"]) == interval - 1 for entry in motion.values())
+        assert set(motion["exact motion"]["error_by_age"]) == {0}
+        pretrained, trained = (motion[f"flow network, {how}"] for how in ("pre-trained only", "trained jointly"))
+        assert pretrained["on_frame"] == pytest.approx(table4[task]["separate"]["seeds"][0])
+        assert trained["on_dff"] == pytest.approx(table4[task]["dff"]["seeds"][0])
+        assert pretrained["on_dff"] is trained["on_frame"] is None
+        for ours, theirs in (("SIFT-Flow, slow", "sff_slow"), ("SIFT-Flow, fast", "sff_fast"), ("no motion", "copy")):
+            assert motion[ours]["on_frame"] == pytest.approx(table4[task][theirs]["seeds"][0])
         adaptive = read(reproduced, "adaptive")[task]
         assert adaptive["fixed"][0]["interval"] == 1
         assert [point["asked"] for point in adaptive["fixed"][1:-1]] == [p["asked"] for p in adaptive["adaptive"]]
@@ -97,6 +106,7 @@ def test_the_other_figures_are_complete(reproduced: Reproduced) -> None:
         ("table5", ["69.5", "72.7", "20.40"]),
         ("figure3", ["71.1 % at 1.52 fps", "69.5 % at 41.26 fps"]),
         ("ages", [method.title for method in METHODS.values()]),
+        ("motion", ["exact motion", "error at age 2"]),
         ("adaptive", ["with 2 cuts in all"]),
     ],
 )

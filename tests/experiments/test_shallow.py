@@ -14,7 +14,7 @@ from tests.shift import Shift
 from tests.training.tiny import networks
 
 CURRENT, *KEYS = (textured(64, 96, seed) for seed in range(3))
-PAIRS = Pairs("pairs", CURRENT, [CURRENT, *KEYS])
+PAIRS = Pairs("pairs", CURRENT, [CURRENT, *KEYS], range(3))
 FEATURES: Features = (torch.randn(3, 8, 4, 6, generator=torch.Generator().manual_seed(0)),)
 
 
@@ -61,7 +61,7 @@ def test_features_move_with_the_picture_but_those_of_the_frame_itself(
 def test_the_frame_itself_needs_no_flow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     flow, source = open_shallow(monkeypatch, tmp_path / "flows.npz", 32)
     first = (FEATURES[0][:1],)
-    assert flow(networks(), first, Pairs("key", CURRENT, [CURRENT])) == first
+    assert flow(networks(), first, Pairs("key", CURRENT, [CURRENT], [0])) == first
     assert source.calls == 0
     flow.save()
     assert not (tmp_path / "flows.npz").exists()  # there is nothing to keep

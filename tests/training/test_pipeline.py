@@ -199,10 +199,15 @@ def test_only_single_frames_are_drawn_for_a_network_of_single_frames(
 
 
 @pytest.mark.parametrize("variant", FROM_FRAME)
-def test_variants_that_train_no_recognition_network_start_from_one(variant: Variant, folder: Path, frame: Path) -> None:
+def test_variants_that_train_no_recognition_network_need_one(variant: Variant, folder: Path) -> None:
     training = trainer(videos(folder, variant=variant), folder)
     with pytest.raises(TrainingError, match=rf"the variant {variant.value} starts from .*--variant frame.*--start"):
         training.start()
+
+
+@pytest.mark.parametrize("variant", [*FROM_FRAME, Variant.DFF])
+def test_a_checkpoint_gives_the_recognition_network_to_start_from(variant: Variant, folder: Path, frame: Path) -> None:
+    training = trainer(videos(folder, variant=variant), folder)
     found, random = training.start(checkpoint=frame).state_dict(), trainer(videos(folder), folder).start().state_dict()
     for name, value in load_checkpoint(frame).weights.items():
         assert torch.equal(found[name], value if name.startswith("recognition.") else random[name]), name

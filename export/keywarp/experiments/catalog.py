@@ -5,6 +5,7 @@ from collections.abc import Callable
 from keywarp.experiments.adaptive import adaptive
 from keywarp.experiments.curves import ages, figure3
 from keywarp.experiments.laboratory import Laboratory
+from keywarp.experiments.motion import motion
 from keywarp.experiments.pictures import figure1, figure4, figure5
 from keywarp.experiments.report import Report
 from keywarp.experiments.tables import table2, table4, table5
@@ -18,5 +19,6 @@ EXPERIMENTS: dict[str, Callable[[Laboratory], Report]] = {
     "figure5": figure5,
     "figure3": figure3,
     "table5": table5,
+    "motion": motion,
     "adaptive": adaptive,
 }

@@ -22,6 +22,7 @@ class Experiment(StrEnum):
     FIGURE4 = "figure4"
     FIGURE5 = "figure5"
     AGES = "ages"
+    MOTION = "motion"
     ADAPTIVE = "adaptive"
     ALL = "all"
 

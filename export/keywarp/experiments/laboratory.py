@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keywarp.datasets.samples import SnippetSource
+from keywarp.engines.motion import OpticalFlowName
 from keywarp.experiments.errors import ExperimentError, OutOfTimeError
 from keywarp.experiments.presets import Preset
 from keywarp.experiments.shallow import ShallowFlow
@@ -130,6 +131,12 @@ class Laboratory:
             [self._evaluation[task]] = data.evaluation.values()
         return self._evaluation[task]
 
+    def shallow(self, name: OpticalFlowName) -> ShallowFlow:
+        """SIFT-Flow, which keeps what it found."""
+        if name not in self._shallow:
+            self._shallow[name] = ShallowFlow(name, self.work / f"{name}.npz")
+        return self._shallow[name]
+
     def check_time(self) -> None:
         """Stop if the time is over.
 
@@ -185,7 +192,7 @@ class Laboratory:
                 return by_copying
             case "every-frame":
                 return by_computing
-        return self._shallow.setdefault(motion, ShallowFlow(motion, self.work / f"{motion}.npz"))
+        return self.shallow(motion)
 
     def _tick(self) -> None:
         self.reporter.step()

@@ -1,6 +1,7 @@
 """Shallow feature flow: features moved by optical flow that nobody trained (SFF in Table 3)."""
 
 import time
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,17 @@ class ShallowFlow:
 
     def __call__(self, network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:
         """Key features -> the current frame's; the youngest key frame is the frame itself."""
-        cells = network.flow.stride // INPUT_DOWNSCALE
-        flows = [self._flow(pairs.current, key, cells) for key in pairs.keys[1:]]
-        if not flows:
-            return features
-        flow = torch.from_numpy(np.concatenate(flows)).to(features[0].device)
-        scales = tuple(torch.ones((), device=x.device).expand_as(x[1:]) for x in features)
-        warped = network.warp(tuple(x[1:] for x in features), flow, scales)
-        return tuple(torch.cat((x[:1], w)) for x, w in zip(features, warped, strict=True))
+        return along([self.flow(network, pairs.current, key) for key in pairs.keys[1:]], network, features)
+
+    def flow(self, network: DeepFeatureFlow[Any], current: Image, key: Image) -> NDArray[np.float32]:
+        """From the current frame to a key frame: (1, 2, H, W), in cells of the network's."""
+        name = blake2b(current.tobytes() + key.tobytes(), digest_size=16).hexdigest()
+        if name not in self._flows:
+            flow = self._source.estimate(_half(current), _half(key))
+            self._flows[name] = to_cells(flow, network.flow.stride // INPUT_DOWNSCALE)
+            if time.monotonic() - self._saved > SAVE_EVERY:
+                self.save()
+        return self._flows[name]
 
     def save(self) -> None:
         """Keep the flows, whole or not at all."""
@@ -58,14 +62,21 @@ class ShallowFlow:
         partial.replace(self._file)
         self._kept, self._saved = len(self._flows), time.monotonic()
 
-    def _flow(self, current: Image, key: Image, cells: int) -> NDArray[np.float32]:
-        """(1, 2, H, W), in cells."""
-        name = blake2b(current.tobytes() + key.tobytes(), digest_size=16).hexdigest()
-        if name not in self._flows:
-            self._flows[name] = to_cells(self._source.estimate(_half(current), _half(key)), cells)
-            if time.monotonic() - self._saved > SAVE_EVERY:
-                self.save()
-        return self._flows[name]
+
+def along(flows: Sequence[NDArray[np.float32]], network: DeepFeatureFlow[Any], features: Features) -> Features:
+    """Move key features along flows, with a scale field of 1; the youngest key frame is the frame itself.
+
+    Args:
+        flows: Of each key frame but the youngest, (1, 2, H, W) in cells.
+        network: Whose features they are.
+        features: Per map (l, C, H, W), of the key frames.
+    """
+    if not flows:
+        return features
+    flow = torch.from_numpy(np.concatenate(flows)).to(features[0].device)
+    scales = tuple(torch.ones((), device=x.device).expand_as(x[1:]) for x in features)
+    warped = network.warp(tuple(x[1:] for x in features), flow, scales)
+    return tuple(torch.cat((x[:1], w)) for x, w in zip(features, warped, strict=True))
 
 
 def _half(image: Image) -> Image:

@@ -46,7 +46,10 @@ def train(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option(help="A checkpoint that variants start from which train no recognition network.", dir_okay=False),
+        typer.Option(
+            help="A checkpoint whose recognition network to start from; variants that train none need it.",
+            dir_okay=False,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of chance, instead of the recipe's.")] = None,
     device: DeviceOption = Device.AUTO,

@@ -48,6 +48,7 @@ class Pairs:
     name: str
     current: Image
     keys: Sequence[Image]  # by age; the first one is the current frame itself
+    ages: Sequence[int]  # of the key frames
 
 
 class Propagation(Protocol):
@@ -111,12 +112,12 @@ def evaluate(
     metrics = {name: _ByAge(network, classes) for name in propagations}
     with torch.inference_mode():
         for snippet in source.snippets(interval):
-            for pairs, ages in _chunks(snippet):
+            for number, pairs in enumerate(_chunks(snippet)):
                 features = network.features(tensor(pairs.keys, device))
                 for name, propagate in propagations.items():
                     moved = propagate(network, features, pairs)
-                    for age, found in zip(ages, recognise(network, moved, pairs.current.shape), strict=True):
-                        if age is not None:
+                    for age, found in zip(pairs.ages, recognise(network, moved, pairs.current.shape), strict=True):
+                        if age or not number:  # the frame itself counts once
                             add(metrics[name].at(age), snippet.truth, found)
             progress()
     return {name: by_age.accuracy() for name, by_age in metrics.items()}
@@ -144,7 +145,7 @@ def evaluate_stream(
             features, age = network.features(tensor([frame], device)), index % interval
             if age == 0:
                 key, key_features = frame, features
-            pairs = Pairs(str(index), frame, [frame, key] if age else [frame])
+            pairs = Pairs(str(index), frame, *(([frame, key], [0, age]) if age else ([frame], [0])))
             known = tuple(torch.cat(x) for x in zip(features, key_features, strict=True)) if age else features
             for name, propagate in propagations.items():
                 moved = propagate(network, known, pairs)
@@ -195,17 +196,14 @@ def add(metric: Metric, truth: Truth, found: Labels | Objects) -> None:
         metric.add(truth.boxes, found)
 
 
-def _chunks(snippet: Snippet) -> Iterator[tuple[Pairs, list[int | None]]]:
-    """The pairs of a snippet and their ages, so many at once as fit; the frame itself leads every chunk."""
+def _chunks(snippet: Snippet) -> Iterator[Pairs]:
+    """The pairs of a snippet, so many at once as fit; the frame itself leads every chunk."""
     *older, current = list(snippet.frames)  # video is best read forwards
     older.reverse()
     size = max(1, PIXELS // (current.shape[0] * current.shape[1]) - 1)
     for start in range(0, max(1, len(older)), size):
         part = older[start : start + size]
-        yield (
-            Pairs(snippet.name, current, [current, *part]),
-            [None if start else 0, *range(start + 1, start + 1 + len(part))],
-        )
+        yield Pairs(snippet.name, current, [current, *part], [0, *range(start + 1, start + 1 + len(part))])
 
 
 class _ByAge:

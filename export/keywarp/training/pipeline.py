@@ -68,7 +68,7 @@ def run(
         work: Folder for packages, labels and progress; what is there already isn't done again.
         compute: Where to train; only the leading process measures and reports.
         reporter: Told about progress.
-        start: A checkpoint whose recognition network variants start from that don't train one of their own.
+        start: A checkpoint whose recognition network training starts from, in place of the recipe's `[features]`.
         workers: Processes that draw samples; 0: this one.
         folders: In `work`, of the pre-trained networks, and of the jointly trained ones and their checkpoint.
 
@@ -85,7 +85,8 @@ def run(
     begun, done = (work / part for part in folders)
     with Journal(done / "logs", reporter) as journal:
         trainer = Trainer(recipe, work, compute, journal, workers)
-        features, flow = trainer.features(begun / "features.pt"), trainer.flow(begun / "flow.pt")
+        features = trainer.features(begun / "features.pt") if start is None else None
+        flow = trainer.flow(begun / "flow.pt")
         network = trainer.start(features, flow, start)
         trainer.joint(network, done / "joint.pt")
         path = done / CHECKPOINT
@@ -187,7 +188,7 @@ class Trainer:
             features: Of the recognition network, or of its feature network alone, batch norms not folded; None: as
                 the recipe says.
             flow: Of the flow network, without scale fields; None: as the recipe says.
-            checkpoint: Whose recognition network is taken instead, if the variant starts from a trained one.
+            checkpoint: Whose recognition network is taken instead. Variants that train none must have one.
 
         Raises:
             TrainingError: The variant needs a checkpoint, or it's of other networks.
@@ -207,12 +208,12 @@ class Trainer:
             network.flow.load_state_dict(flow, strict=False)  # its scale fields are of these maps, and stay 1
         else:
             self._load_flow(network.flow)
-        if self.method.from_frame:
-            if checkpoint is None:
-                raise TrainingError(
-                    f"the variant {self.recipe.variant.value} starts from networks that were trained on single frames: "
-                    "train the recipe with --variant frame, and give its checkpoint as --start"
-                )
+        if self.method.from_frame and checkpoint is None:
+            raise TrainingError(
+                f"the variant {self.recipe.variant.value} starts from networks that were trained on single frames: "
+                "train the recipe with --variant frame, and give its checkpoint as --start"
+            )
+        if checkpoint is not None:
             self._take(network, load_checkpoint(checkpoint).weights, checkpoint)
         return self._to_device(network)
 

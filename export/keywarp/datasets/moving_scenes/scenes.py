@@ -73,6 +73,10 @@ class MovingScenes:
         """The scene of a snippet."""
         return self.draw(np.random.default_rng((self.seed, _SNIPPETS, number)))
 
+    def name(self, number: int) -> str:
+        """A snippet's."""
+        return f"scene {self.seed}-{number}"
+
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
         """Draw a labelled frame and its key frame, 0 to `max_gap` frames before it."""
         gap = int(random.integers(max_gap + 1))
@@ -93,7 +97,7 @@ class MovingScenes:
         """Every labelled frame with the `length` - 1 frames before it, rendered when they are indexed."""
         for number in range(self.size):
             scene = self.scene(number)
-            yield Snippet(f"scene {self.seed}-{number}", SceneFrames(scene, length), scene.truth(0))
+            yield Snippet(self.name(number), SceneFrames(scene, length), scene.truth(0))
 
     def clip(self, number: int, frames: int) -> SceneClip:
         """A video of several shots, hard cuts between them.
