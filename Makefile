@@ -38,11 +38,12 @@ packages: ## Install the Debian packages that some end-to-end tests use (they ar
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive xargs -a tests/e2e/packages.txt apt-get install -qq --no-install-recommends --yes
 
-check: $(VENV)/.dev ## Lint, format check, types, import rules
+check: $(VENV)/.dev ## Lint, format check, types, import rules, Dockerfiles
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint docker/Dockerfile.*
 
 check-web: ## Check the types of the JavaScript and run its tests (needs npm)
 	cd clients/web && npm ci --silent && npm run --silent check && npm test --silent

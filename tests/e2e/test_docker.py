@@ -201,5 +201,23 @@ def test_every_option_of_the_server_reaches_its_container() -> None:
     app = typer.Typer(add_completion=False)
     app.command()(serve)
     options = {str(option.envvar) for option in typer.main.get_command(app).params if option.name != "help"}
-    passed = set(re.findall(r"^      - (KEYWARP_\w+)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE))
+    passed = set(re.findall(r"^      (KEYWARP_\w+):$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE))
     assert passed == options - {"KEYWARP_HOST", "KEYWARP_PORT", "KEYWARP_MODELS"}  # which the image sets
+
+
+def test_the_gpu_profile_is_the_same_server_with_a_gpu_and_no_way_back_to_the_cpu() -> None:
+    if shutil.which("docker") is None or subprocess.run(["docker", "compose", "version"], check=False).returncode:
+        pytest.skip("there is no docker compose")
+    services = json.loads(docker("compose", "--profile", "gpu", "config", "--format", "json"))["services"]
+    gpu, cpu = services["gpu"], services["keywarp"]
+    [device] = gpu["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia"
+    assert {"gpu", "compute", "utility"} <= set(device["capabilities"])
+    assert gpu["build"]["dockerfile"] == "docker/Dockerfile.gpu"
+    assert gpu["environment"].pop("KEYWARP_BACKEND") == "tensorrt"
+    assert cpu["environment"].pop("KEYWARP_BACKEND") is None
+    own = ("build", "deploy", "image", "ports", "profiles", "volumes")
+    assert {key: value for key, value in gpu.items() if key not in own} == {
+        key: value for key, value in cpu.items() if key not in own
+    }
+    assert "gpu" not in json.loads(docker("compose", "config", "--format", "json"))["services"]
