@@ -136,6 +136,15 @@ def await_pictures(page: Page, least: int) -> None:
     eventually(page, lambda: int(canvas.get_attribute("data-pictures") or 0) >= least, f"{least} pictures")
 
 
+def test_the_api_is_described_without_the_internet(visit: Visit, server: Server) -> None:
+    page = visit.page
+    page.goto(f"{server.url}/docs")
+    expect(page.get_by_text("/v1/streams/{stream_id}/frames").first).to_be_visible()
+    page.get_by_text("/healthz").first.click()
+    page.get_by_role("button", name="TRY").first.click()
+    expect(page.get_by_text('"ok"').first).to_be_visible()
+
+
 def test_every_view_loads_without_errors(visit: Visit) -> None:
     page = visit.page
     expect(page.get_by_text("keywarp stream street.mp4")).to_be_visible()

@@ -44,7 +44,14 @@ def create_app(settings: Settings) -> FastAPI:
                 await pulls.close()
 
     telemetry = service.traces.of_requests if service.traces else None
-    app = FastAPI(title="Keywarp", version=version("keywarp"), lifespan=lifespan, telemetry=telemetry)
+    app = FastAPI(
+        title="Keywarp",
+        version=version("keywarp"),
+        docs_url=None,  # FastAPI's page loads from another host: ours is the dashboard's
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry=telemetry,
+    )
     app.state.service = service
     app.state.pulls = pulls
     app.state.sequences = Sequences(service)
