@@ -239,7 +239,7 @@ def test_without_the_extra_it_says_what_to_install(
         _, errors = running.communicate(timeout=30)
         assert running.returncode == 1
     assert "traces need opentelemetry" in errors
-    assert "[otel]" in errors
+    assert "`otel`" in errors
 
 
 def test_no_exporter_is_imported_where_traces_are_not_asked_for(models: Path) -> None:

@@ -82,7 +82,9 @@ class _Parquet(_PlannedSink):
         try:
             from keywarp.server.parquet_sink import ParquetSink
         except ImportError as error:
-            raise SinkError(f"Parquet files need {error.name}: pip install 'keywarp[parquet]'") from error
+            raise SinkError(
+                f"Parquet files need {error.name}: install the extra `parquet` (README, Install)"
+            ) from error
         return ParquetSink(self.parquet, self.max_bytes, self.max_rows, self.max_seconds, self.classes)
 
 

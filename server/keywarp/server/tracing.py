@@ -37,7 +37,9 @@ def open_traces() -> "Traces":
     try:
         from keywarp.server.traces import Traces
     except ImportError as error:
-        raise TracesError(f"traces need {error.name}: pip install 'keywarp[otel]', or set {_EXPORTER}=none") from error
+        raise TracesError(
+            f"traces need {error.name}: install the extra `otel` (README, Install), or set {_EXPORTER}=none"
+        ) from error
     try:
         return Traces()
     except ValueError as error:

@@ -29,7 +29,7 @@ def open_backend(
     """
     chosen = (AVAILABLE[0] if AVAILABLE else "") if name == "auto" else name
     if chosen not in AVAILABLE:
-        raise BackendError(f"no runtime for backend {name!r} is installed: pip install 'keywarp[cpu]'")
+        raise BackendError(f"no runtime for backend {name!r} is installed: install the extra `cpu` (README, Install)")
     if chosen == "openvino":
         from keywarp.engines.backends.openvino import OpenVINOBackend
 
