@@ -491,3 +491,21 @@ def test_an_address_that_is_not_encoded_is_refused_in_words(browser: Browser, se
         page.evaluate("location.hash = '#/streams/100%'")
         expect(page.get_by_role("alert")).to_contain_text("URI malformed")
         open_view(page, "Models")
+
+
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "nothing"])
+def test_an_address_of_no_view_shows_the_streams(visit: Visit, server: Server, name: str) -> None:
+    visit.page.goto(f"{server.url}/#/{name}")
+    expect(visit.page.get_by_role("heading", level=1, name="Streams")).to_be_visible()
+    expect(visit.page.get_by_role("alert")).to_have_count(0)
+
+
+def test_going_back_closes_the_dialog(visit: Visit) -> None:
+    page = visit.page
+    open_view(page, "Models")
+    open_view(page, "Streams")
+    page.get_by_role("button", name="Pull a URL").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading", level=1, name="Models")).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
