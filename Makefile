@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# By the environment, so that it goes for what pip builds with, too; newer versions have a variable of its own for that.
+PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet
 CODE   := export engines server clients/python bench tests
 MODEL  ?= street
 PORT   ?= 8080

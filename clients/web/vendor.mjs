@@ -1,13 +1,24 @@
 // Copies what the dashboard takes from elsewhere into the server's package, with where it came from: `make web`.
 
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+
+// Its one file holds all that it needs: as a dependency it would bring 130 packages that nobody does.
+const RAPIDOC = {
+  version: "9.3.8",
+  license: "MIT",
+  integrity: "sha512-eCYEbr1Xr8OJZvVCw8SXl9zBCRoLJbhNGuG5IZTHq/RWAOq/O4MafUCuFEyZHsrhLrlUcGZMa64pyhpib8fQKQ==",
+};
 
 const here = dirname(fileURLToPath(import.meta.url));
 const target = join(here, "../../server/keywarp/server/dashboard/page/vendor");
 const uplot = join(here, "node_modules/uplot");
+const unpacked = mkdtempSync(join(tmpdir(), "keywarp-web-"));
+const rapidoc = join(unpacked, "package");
 const lock = JSON.parse(readFileSync(join(here, "package-lock.json"), "utf8"));
 
 /** From, to. */
@@ -20,15 +31,32 @@ const FILES = [
   [join(uplot, "dist/uPlot.d.ts"), "uPlot.d.ts"],
   [join(uplot, "dist/uPlot.min.css"), "uPlot.min.css"],
   [join(uplot, "LICENSE"), "uPlot.LICENSE.txt"],
+  [join(rapidoc, "dist/rapidoc-min.js"), "rapidoc-min.js"],
+  [join(rapidoc, "dist/rapidoc-min.js.LICENSE.txt"), "rapidoc-min.js.LICENSE.txt"],
+  [join(rapidoc, "LICENSE.txt"), "rapidoc.LICENSE.txt"],
 ];
 
+/** Unpack RapiDoc's package, if it is the very one. */
+function unpackRapidoc() {
+  execFileSync("npm", ["pack", "--silent", `rapidoc@${RAPIDOC.version}`, "--pack-destination", unpacked]);
+  const archive = join(unpacked, `rapidoc-${RAPIDOC.version}.tgz`);
+  const found = `sha512-${createHash("sha512").update(readFileSync(archive)).digest("base64")}`;
+  if (found !== RAPIDOC.integrity) throw new Error(`rapidoc ${RAPIDOC.version} isn't what it was: ${found}`);
+  execFileSync("tar", ["-xzf", archive, "-C", unpacked]);
+}
+
 mkdirSync(target, { recursive: true });
-const sha256 = Object.fromEntries(
-  FILES.map(([from, to]) => {
-    copyFileSync(from, join(target, to));
-    return [to, createHash("sha256").update(readFileSync(from)).digest("hex")];
-  }),
-);
-const { version, integrity, license } = lock.packages["node_modules/uplot"];
-const manifest = { packages: { uplot: { version, license, integrity } }, sha256 };
-writeFileSync(join(target, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+try {
+  unpackRapidoc();
+  const sha256 = Object.fromEntries(
+    FILES.map(([from, to]) => {
+      copyFileSync(from, join(target, to));
+      return [to, createHash("sha256").update(readFileSync(from)).digest("hex")];
+    }),
+  );
+  const { version, integrity, license } = lock.packages["node_modules/uplot"];
+  const manifest = { packages: { uplot: { version, license, integrity }, rapidoc: RAPIDOC }, sha256 };
+  writeFileSync(join(target, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+} finally {
+  rmSync(unpacked, { recursive: true });
+}

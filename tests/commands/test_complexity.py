@@ -54,5 +54,5 @@ def test_without_torch_it_says_what_to_install() -> None:
         [sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False, timeout=60
     )
     assert run.returncode == 1
-    assert "counting needs torch: pip install 'keywarp[train]'" in run.stderr
+    assert "counting needs torch: install the extra `train` (README, Install)" in run.stderr
     assert "Traceback" not in run.stderr

@@ -136,6 +136,15 @@ def await_pictures(page: Page, least: int) -> None:
     eventually(page, lambda: int(canvas.get_attribute("data-pictures") or 0) >= least, f"{least} pictures")
 
 
+def test_the_api_is_described_without_the_internet(visit: Visit, server: Server) -> None:
+    page = visit.page
+    page.goto(f"{server.url}/docs")
+    expect(page.get_by_text("/v1/streams/{stream_id}/frames").first).to_be_visible()
+    page.get_by_text("/healthz").first.click()
+    page.get_by_role("button", name="TRY").first.click()
+    expect(page.get_by_text('"ok"').first).to_be_visible()
+
+
 def test_every_view_loads_without_errors(visit: Visit) -> None:
     page = visit.page
     expect(page.get_by_text("keywarp stream street.mp4")).to_be_visible()
@@ -482,3 +491,21 @@ def test_an_address_that_is_not_encoded_is_refused_in_words(browser: Browser, se
         page.evaluate("location.hash = '#/streams/100%'")
         expect(page.get_by_role("alert")).to_contain_text("URI malformed")
         open_view(page, "Models")
+
+
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "nothing"])
+def test_an_address_of_no_view_shows_the_streams(visit: Visit, server: Server, name: str) -> None:
+    visit.page.goto(f"{server.url}/#/{name}")
+    expect(visit.page.get_by_role("heading", level=1, name="Streams")).to_be_visible()
+    expect(visit.page.get_by_role("alert")).to_have_count(0)
+
+
+def test_going_back_closes_the_dialog(visit: Visit) -> None:
+    page = visit.page
+    open_view(page, "Models")
+    open_view(page, "Streams")
+    page.get_by_role("button", name="Pull a URL").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading", level=1, name="Models")).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)

@@ -63,6 +63,15 @@ def test_what_is_unchanged_is_not_sent_again(client: httpx.Client) -> None:
     assert client.head("/").headers["content-length"] == str(len(client.get("/").content))
 
 
+def test_the_apis_page_runs_only_what_is_served_here(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    assert "http" not in "".join(re.findall(r"<(?:script|link|img)[^>]*>", page.text))
+    assert all(client.get(path).is_success for path in linked(page))
+    assert client.get("/redoc").status_code == 404
+
+
 @pytest.mark.parametrize(
     "path", ["", "nothing.js", "..%2fassets.py", "%2e%2e/assets.py", "vendor", "vendor/manifest.json"]
 )
@@ -93,8 +102,12 @@ def test_vendored_files_are_what_make_web_copied() -> None:
     found = {file.name: file.read_bytes() for file in (PAGE / "vendor").iterdir() if file.name != "manifest.json"}
     assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == hashes
     lock = json.loads((WEB / "package-lock.json").read_text())["packages"]["node_modules/uplot"]
-    assert manifest()["packages"]["uplot"] == {name: lock[name] for name in ("version", "license", "integrity")}
+    packages = manifest()["packages"]
+    assert packages["uplot"] == {name: lock[name] for name in ("version", "license", "integrity")}
+    assert all(value in (WEB / "vendor.mjs").read_text() for value in packages["rapidoc"].values())
     assert b"MIT" in found["uPlot.LICENSE.txt"]
+    assert b"MIT" in found["rapidoc.LICENSE.txt"]
+    assert b"MIT" in found["rapidoc-min.js.LICENSE.txt"]  # of what is inside
 
 
 @pytest.mark.parametrize("name", ["keywarp.js", "bodies.js", "feed.js", "messages.d.ts"])

@@ -53,7 +53,7 @@ def test_without_torch_a_sentence_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("Training needs torch: pip install 'keywarp[train]'")
+    assert done.stderr.startswith("Training needs torch: install the extra `train` (README, Install)")
 
 
 def test_a_recipe_is_trained_and_its_accuracy_printed(invoke: Invoke, tmp_path: Path) -> None:

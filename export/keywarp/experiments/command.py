@@ -73,7 +73,7 @@ def reproduce(
         from keywarp.training.compute import open_compute
         from keywarp.training.console import ConsoleReporter
     except ImportError as error:
-        typer.echo(f"Experiments need {error.name}: pip install 'keywarp[train,cpu]'", err=True)
+        typer.echo(f"Experiments need {error.name}: install the extras `train` and `cpu` (README, Install)", err=True)
         raise typer.Exit(1) from error
     from keywarp.datasets import DataError
     from keywarp.engines import EngineError

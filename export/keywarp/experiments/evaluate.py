@@ -53,7 +53,7 @@ def evaluate(
         from keywarp.training.console import ConsoleReporter, print_accuracy
         from keywarp.training.recipe import read_recipe
     except ImportError as error:
-        typer.echo(f"Evaluation needs {error.name}: pip install 'keywarp[train,cpu]'", err=True)
+        typer.echo(f"Evaluation needs {error.name}: install the extras `train` and `cpu` (README, Install)", err=True)
         raise typer.Exit(1) from error
     from keywarp.datasets import DataError
     from keywarp.engines import EngineError

@@ -17,7 +17,7 @@ def export(
     try:
         from keywarp.export.bundle import export_bundle
     except ImportError as error:
-        typer.echo(f"Exporting needs {error.name}: pip install 'keywarp[train]'", err=True)
+        typer.echo(f"Exporting needs {error.name}: install the extra `train` (README, Install)", err=True)
         raise typer.Exit(1) from error
     from keywarp.engines.errors import BundleError
     from keywarp.export.errors import ExportError

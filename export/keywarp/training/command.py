@@ -70,7 +70,7 @@ def train(
         from keywarp.training.pipeline import run
         from keywarp.training.reporting import Silence
     except ImportError as error:
-        typer.echo(f"Training needs {error.name}: pip install 'keywarp[train]'", err=True)
+        typer.echo(f"Training needs {error.name}: install the extra `train` (README, Install)", err=True)
         raise typer.Exit(1) from error
     from keywarp.datasets import DataError
     from keywarp.networks import CheckpointError, WeightsError

@@ -25,7 +25,7 @@ def complexity(
     try:
         from keywarp.networks.complexity import COUNTED, PAPER_SIZE, measure_networks, table_2
     except ImportError as error:
-        raise CommandError(f"counting needs {error.name}: pip install 'keywarp[train]'") from error
+        raise CommandError(f"counting needs {error.name}: install the extra `train` (README, Install)") from error
 
     networks, table = measure_networks(height, width), table_2(height, width)
     if as_json:

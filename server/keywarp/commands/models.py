@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keywarp.cli.errors import CommandError
+from keywarp.cli.options import ServerOption
 from keywarp.client import DEFAULT_SERVER, Client
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Option("--models", help="The folder that holds the bundles.", envvar="KEYWARP_MODELS")]
 Name = Annotated[str, typer.Argument(help="A bundle of the models folder, or a bundle's own folder.")]
 ModelName = Annotated[str, typer.Argument(help="The model's name.")]
-Address = Annotated[str, typer.Option("--server", help="The server's address.", envvar="KEYWARP_SERVER", metavar="URL")]
 ApiKey = Annotated[
     str | None,
     typer.Option(
@@ -119,7 +119,7 @@ def verify(name: Name, models: Folder = MODELS, as_json: Json = False) -> None:
 
 
 @app.command(epilog="Example: keywarp models load street --server http://127.0.0.1:8080")
-def load(name: ModelName, server: Address = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
+def load(name: ModelName, server: ServerOption = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
     """Have a running server load a bundle of its models folder, or load it anew; print its state as JSON."""
     with Client(server, api_key=api_key) as client:
         typer.echo(client.load_model(name).model_dump_json(indent=2))
@@ -128,7 +128,7 @@ def load(name: ModelName, server: Address = DEFAULT_SERVER, api_key: ApiKey = No
 @app.command(epilog="Example: keywarp models unload street --server http://127.0.0.1:8080")
 def unload(
     name: ModelName,
-    server: Address = DEFAULT_SERVER,
+    server: ServerOption = DEFAULT_SERVER,
     api_key: ApiKey = None,
     force: Annotated[
         bool, typer.Option("--force", help="End the model's streams instead of letting them go on.")

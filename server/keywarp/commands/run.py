@@ -1,11 +1,19 @@
 """`keywarp run`: a source through an engine in this process."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from keywarp.cli.errors import CommandError
+from keywarp.cli.options import (
+    CocoOption,
+    IntervalOption,
+    MotOption,
+    NdjsonOption,
+    SourceArgument,
+    SummaryJsonOption,
+    VideoOption,
+)
 from keywarp.commands.models import MODELS, Folder, find_bundle
 from keywarp.commands.motion import Motion, MotionOption
 from keywarp.protocol import MAX_INTERVAL, Schedule
@@ -18,13 +26,10 @@ if TYPE_CHECKING:
 
 
 def run(
-    source: Annotated[str, typer.Argument(help="A video file or URL, a folder of images, or a camera (camera:0).")],
+    source: SourceArgument,
     model: Annotated[str, typer.Option(help="A bundle of the models folder, or a bundle's own folder.")] = "street",
     models: Folder = MODELS,
-    interval: Annotated[
-        int | None,
-        typer.Option(min=1, max=MAX_INTERVAL, help="Frames from one key frame to the next (default: the model's)."),
-    ] = None,
+    interval: IntervalOption = None,
     schedule: Annotated[
         Schedule,
         typer.Option(help="A key frame every INTERVAL frames, or where the content changes, INTERVAL in the mean."),
@@ -33,17 +38,15 @@ def run(
         int | None,
         typer.Option(min=1, max=MAX_INTERVAL, help="With adaptive: the longest interval (default: 3 x INTERVAL)."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write an annotated MP4 video.", metavar="FILE")] = None,
-    ndjson: Annotated[
-        Path | None, typer.Option("--json", help="Write the results, one a line (NDJSON).", metavar="FILE")
-    ] = None,
-    coco: Annotated[Path | None, typer.Option(help="Write the results as a COCO file.", metavar="FILE")] = None,
-    mot: Annotated[Path | None, typer.Option(help="Write boxes as a MOTChallenge file.", metavar="FILE")] = None,
+    out: VideoOption = None,
+    ndjson: NdjsonOption = None,
+    coco: CocoOption = None,
+    mot: MotOption = None,
     backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
     motion: MotionOption = Motion.NETWORK,
-    summary_json: Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")] = False,
+    summary_json: SummaryJsonOption = False,
 ) -> None:
     """Do what `keywarp stream` does without a server.
 

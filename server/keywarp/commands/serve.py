@@ -125,7 +125,8 @@ def serve(
 
     from keywarp.engines import EngineError
     from keywarp.server import Settings, run
-    from keywarp.server.errors import KeyFileError, SiteError
+    from keywarp.server.errors import KeyFileError, SiteError, TracesError
+    from keywarp.server.tracing import wants_traces
 
     try:
         settings = Settings(
@@ -141,6 +142,7 @@ def serve(
             allow_origin=tuple(allow_origin or ()),
             allow_pull=tuple(allow_pull or ()),
             site=site,
+            traces=wants_traces(),
             keys=keys,
             model_control=model_control,
             max_streams=max_streams,
@@ -162,7 +164,7 @@ def serve(
         logging.getLogger(__name__).warning("%s is open to whoever reaches it: consider --keys", host)
     try:
         run(settings)
-    except (EngineError, KeyFileError, SiteError, OSError) as error:
+    except (EngineError, KeyFileError, SiteError, TracesError, OSError) as error:
         typer.echo(f"keywarp serve: {error}", err=True)
         raise typer.Exit(1) from error
 

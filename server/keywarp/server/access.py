@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 # To see models, and streams, frames and videos; what Prometheus scrapes; to load and unload models.
 Scope = Literal["stream", "metrics", "models"]
-OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 PREFIX: Final = "kw_"  # so that secret scanners find a key where it shouldn't be
 _CONTROL: Final = re.compile(r"/v1/models/[^/]+/(un)?load|/v2/repository/models/.*", re.DOTALL)  # the scope `models`
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -27,6 +27,7 @@ def create_app(settings: Settings) -> FastAPI:
         BundleError: A bundle can't be used, there is none, or not one that the settings name.
         KeyFileError: The API keys can't be read.
         SiteError: The file of streams and sinks can't be used.
+        TracesError: Traces can't be exported.
     """
     service = Service(settings)
     pulls = Pulls(service)
@@ -42,7 +43,15 @@ def create_app(settings: Settings) -> FastAPI:
                 starting.cancel()
                 await pulls.close()
 
-    app = FastAPI(title="Keywarp", version=version("keywarp"), lifespan=lifespan)
+    telemetry = service.traces.of_requests if service.traces else None
+    app = FastAPI(
+        title="Keywarp",
+        version=version("keywarp"),
+        docs_url=None,  # FastAPI's page loads from another host: ours is the dashboard's
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry=telemetry,
+    )
     app.state.service = service
     app.state.pulls = pulls
     app.state.sequences = Sequences(service)

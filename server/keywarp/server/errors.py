@@ -181,6 +181,10 @@ class SiteError(Exception):
     """The file of streams and sinks can't be used; for the operator."""
 
 
+class TracesError(Exception):
+    """Traces are asked for, but can't be exported; for the operator."""
+
+
 class SinkError(Exception):
     """A sink didn't take answers; for the operator."""
 

@@ -1,10 +1,10 @@
 """Results to files of JSON lines."""
 
 import asyncio
-import os
 from collections.abc import Collection
 from pathlib import Path
 
+from keywarp.server.appending import append
 from keywarp.server.audience import Answer
 from keywarp.server.errors import SinkError
 
@@ -38,15 +38,6 @@ class FileSink:
         """Nothing is left open."""
 
     def _append(self, path: Path, lines: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.stat().st_size + len(lines) > self._max_bytes:
             path.replace(path.with_name(path.name + ".1"))
-        with path.open("ab", buffering=0) as file:
-            before = os.fstat(file.fileno()).st_size
-            try:
-                rest = memoryview(lines)
-                while rest:
-                    rest = rest[file.write(rest) :]
-            except OSError:
-                file.truncate(before)  # no half line, and none twice
-                raise
+        append(path, lines)

@@ -48,7 +48,7 @@ class MqttSink:
             from paho.mqtt.client import Client
             from paho.mqtt.enums import CallbackAPIVersion
         except ImportError as error:
-            raise SinkError("MQTT needs paho-mqtt: pip install 'keywarp[mqtt]'") from error
+            raise SinkError("MQTT needs paho-mqtt: install the extra `mqtt` (README, Install)") from error
         self.classes = frozenset(classes)
         self._address = host, port
         self._topic = topic

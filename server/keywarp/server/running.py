@@ -20,7 +20,7 @@ class Server(uvicorn.Server):
         """Prepare the application and the server.
 
         Raises:
-            BundleError, KeyFileError: See `create_app`.
+            BundleError, KeyFileError, SiteError, TracesError: See `create_app`.
         """
         app = create_app(settings)
         self.service = service_of(app)
@@ -79,6 +79,8 @@ def run(settings: Settings) -> None:
     Raises:
         BundleError: A bundle can't be used, there is none, or not the default one.
         KeyFileError: The API keys can't be read.
+        SiteError: The file of streams and sinks can't be used.
+        TracesError: Traces can't be exported.
         EngineError: A model can't be compiled or run.
         OSError: The address can't be listened on.
     """

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
 from keywarp.engines import BundleError, Executor
 from keywarp.protocol import StreamOptions
@@ -21,6 +22,10 @@ from keywarp.server.sinks import Sinks
 from keywarp.server.sites import read_site
 from keywarp.server.stream import Stream, Workshop
 from keywarp.server.streams import Streams
+from keywarp.server.tracing import open_traces
+
+if TYPE_CHECKING:
+    from keywarp.server.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +39,7 @@ class Service:
         Raises:
             BundleError: A bundle can't be used, or there is none, or not the default one, or not one that is limited.
             SiteError: The file of streams and sinks can't be used.
+            TracesError: Traces can't be exported.
         """
         self.settings = settings
         self.streams = Streams(settings.max_streams, settings.idle_timeout)
@@ -54,7 +60,7 @@ class Service:
         self._ready = False
         # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
-        self._workshop = Workshop(executor, pool, self.metrics)
+        self._workshop = Workshop(executor, pool, self.metrics, open_traces() if settings.traces else None)
         self.site = read_site(settings.site)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics)
         self._conversations = 0
@@ -65,6 +71,11 @@ class Service:
     def pool(self) -> Pool:
         """Threads for short work that would hold up the event loop."""
         return self._workshop.pool
+
+    @property
+    def traces(self) -> "Traces | None":
+        """What tells of requests and frames, if anything does."""
+        return self._workshop.traces
 
     @property
     def models(self) -> Models:
@@ -135,6 +146,8 @@ class Service:
             await self._models.close()
             await asyncio.to_thread(self._workshop.executor.close)
             self._workshop.pool.shutdown(wait=True)
+            if self.traces:
+                await asyncio.to_thread(self.traces.close)
 
     def _refuse_over_limit(self, model: str) -> None:
         limit = self.settings.model_limits.get(model)

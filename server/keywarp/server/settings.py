@@ -50,6 +50,8 @@ class Settings(BaseModel):
 
     site: Path | None = None  # the file of streams that the server pulls from its start, and of sinks
 
+    traces: bool = False  # export them, as OpenTelemetry's environment variables say
+
     keys: Path | None = None  # the file of API keys; None: everyone may do everything
 
     model_control: bool = False  # without keys: whether everyone may load and unload models

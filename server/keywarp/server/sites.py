@@ -8,6 +8,9 @@ sinks = ["archive", "alarm"]
 [sinks.archive]
 file = "/data/{stream}.ndjson"
 
+[sinks.table]
+parquet = "/data/{stream}"
+
 [sinks.alarm]
 webhook = "https://alarm.example/hook"
 classes = ["person"]
@@ -69,6 +72,22 @@ class _File(_PlannedSink):
         return FileSink(self.file, self.max_bytes, self.classes)
 
 
+class _Parquet(_PlannedSink):
+    parquet: str
+    max_bytes: int = Field(default=GIBIBYTE, ge=1024)
+    max_rows: int = Field(default=100_000, ge=1)
+    max_seconds: float = Field(default=3600.0, gt=0)
+
+    def open(self) -> Sink:
+        try:
+            from keywarp.server.parquet_sink import ParquetSink
+        except ImportError as error:
+            raise SinkError(
+                f"Parquet files need {error.name}: install the extra `parquet` (README, Install)"
+            ) from error
+        return ParquetSink(self.parquet, self.max_bytes, self.max_rows, self.max_seconds, self.classes)
+
+
 class _Webhook(_PlannedSink):
     webhook: str = Field(pattern=r"^https?://[^/]+")
     headers: dict[str, str] = {}
@@ -104,7 +123,7 @@ class _Mqtt(_PlannedSink):
         )
 
 
-_KINDS: Final = ("file", "webhook", "mqtt")
+_KINDS: Final = ("file", "parquet", "webhook", "mqtt")
 
 
 def _kind(content: Any) -> str:
@@ -112,7 +131,10 @@ def _kind(content: Any) -> str:
 
 
 _AnySink = Annotated[
-    Annotated[_File, Tag("file")] | Annotated[_Webhook, Tag("webhook")] | Annotated[_Mqtt, Tag("mqtt")],
+    Annotated[_File, Tag("file")]
+    | Annotated[_Parquet, Tag("parquet")]
+    | Annotated[_Webhook, Tag("webhook")]
+    | Annotated[_Mqtt, Tag("mqtt")],
     Discriminator(_kind),
 ]
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from keywarp.engines import Engine, Executed, Executor, FrameKind, FrameResult, StreamSession
 from keywarp.protocol import (
@@ -32,6 +33,9 @@ from keywarp.server.pictures import Picture
 from keywarp.server.pulse import Heart
 from keywarp.server.results import encode_result
 
+if TYPE_CHECKING:
+    from keywarp.server.traces import Traces
+
 log = logging.getLogger(__name__)
 
 
@@ -42,6 +46,7 @@ class Workshop:
     executor: Executor  # the device
     pool: Pool  # threads for decoding and encoding
     metrics: Metrics
+    traces: "Traces | None" = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,6 +260,8 @@ class Stream:
         self._key_frames += found.kind is FrameKind.KEY
         self._heart.beat(timings, key=found.kind is FrameKind.KEY)
         self._workshop.metrics.frame(self.engine.bundle.name, found, timings)
+        if traces := self._workshop.traces:
+            traces.frame(self.id, self.engine.bundle.name, found, timings, apart=self._connected)
 
     async def watch(self) -> None:
         """Wait until it is closed.
@@ -307,4 +314,6 @@ class Stream:
         self._touched = time.monotonic()
         self._errors += 1
         self._workshop.metrics.error(self.engine.bundle.name, error.reason)
+        if traces := self._workshop.traces:
+            traces.failed(self.id, self.engine.bundle.name, index, error.reason, apart=self._connected)
         return Error(problem=error.problem, fatal=False, frame=index, id=id_)

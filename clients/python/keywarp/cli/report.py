@@ -1,6 +1,5 @@
 """Taking results in: a progress bar, an NDJSON file, an annotated video, and the figures."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from json import dumps
@@ -11,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.partial import partial, writing
-from keywarp.cli.summary import Latency, Summary, covered
+from keywarp.cli.stopwatch import Stopwatch
+from keywarp.cli.summary import Summary
 from keywarp.client.drawing import Annotator
 from keywarp.client.errors import DrawingError
 from keywarp.client.exports import CocoWriter, to_mot
@@ -57,7 +57,7 @@ def record(
         CommandError: A file can't be written, or results have no boxes for `mot`.
         DrawingError: The extra `draw` isn't installed, or results have no image to draw on.
     """
-    stopwatch = _Stopwatch(title)
+    stopwatch = Stopwatch(title)
     with ExitStack() as opened:
         advance = opened.enter_context(_bar(title, total))
         sinks: dict[Path, Sink] = {}
@@ -78,43 +78,6 @@ def record(
         if not summary.frames:
             raise CommandError("no frame came through")
     return summary
-
-
-class _Stopwatch:
-    """Times results on their way through."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._frames = 0
-        self._key: list[float] = []
-        self._propagated: list[float] = []
-        self._key_frames = 0
-        self._spans: list[tuple[float, float]] = []  # that count; monotonic seconds
-
-    def timed(self, results: Iterable[FrameResult]) -> Iterator[FrameResult]:
-        waiting_since = time.monotonic()
-        for result in results:
-            now = time.monotonic()
-            self._spans.append((waiting_since, now))
-            self._frames += 1
-            self._key_frames += result.kind == "key"
-            if result.latency is not None:
-                self._spans.append((result.received - result.latency, result.received))
-                (self._key if result.kind == "key" else self._propagated).append(result.latency)
-            yield result
-            # Where it isn't known whether frames are under way, all time counts.
-            waiting_since = now if result.latency is None else time.monotonic()
-        self._spans.append((waiting_since, time.monotonic()))
-
-    def summary(self) -> Summary:
-        return Summary(
-            title=self._title,
-            frames=self._frames,
-            key_frames=self._key_frames,
-            seconds=covered(self._spans),
-            key=Latency.of(self._key),
-            propagated=Latency.of(self._propagated),
-        )
 
 
 @contextmanager

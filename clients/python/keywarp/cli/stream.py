@@ -6,12 +6,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from keywarp.cli.options import (
+    ApiKeyOption,
+    CocoOption,
+    IntervalOption,
+    MotOption,
+    NdjsonOption,
+    ServerOption,
+    SourceArgument,
+    SummaryJsonOption,
+    VideoOption,
+)
 from keywarp.cli.report import record
 from keywarp.cli.summary import summary_table
 from keywarp.client import DEFAULT_SERVER, Client, open_source
@@ -20,28 +30,13 @@ from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
 
 
 def stream(
-    source: Annotated[
-        str, typer.Argument(help="A video file or URL, a folder of images, or a camera (camera:0).", show_default=False)
-    ],
-    server: Annotated[
-        str, typer.Option(help="The server's address.", envvar="KEYWARP_SERVER", metavar="URL")
-    ] = DEFAULT_SERVER,
-    api_key: Annotated[
-        str | None,
-        typer.Option(help="Where the server wants one.", envvar="KEYWARP_API_KEY", metavar="KEY", show_default=False),
-    ] = None,
+    source: SourceArgument,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: ApiKeyOption = None,
     model: Annotated[
         str | None, typer.Option(help="The model's name (default: the server's).", show_default=False)
     ] = None,
-    interval: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MAX_INTERVAL,
-            help="Frames from one key frame to the next (default: the model's).",
-            show_default=False,
-        ),
-    ] = None,
+    interval: IntervalOption = None,
     schedule: Annotated[
         Schedule | None,
         typer.Option(
@@ -66,24 +61,10 @@ def stream(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Write an annotated MP4 video.", metavar="FILE", dir_okay=False, show_default=False),
-    ] = None,
-    ndjson: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", help="Write the results, one a line (NDJSON).", metavar="FILE", dir_okay=False, show_default=False
-        ),
-    ] = None,
-    coco: Annotated[
-        Path | None,
-        typer.Option(help="Write the results as a COCO file.", metavar="FILE", dir_okay=False, show_default=False),
-    ] = None,
-    mot: Annotated[
-        Path | None,
-        typer.Option(help="Write boxes as a MOTChallenge file.", metavar="FILE", dir_okay=False, show_default=False),
-    ] = None,
+    out: VideoOption = None,
+    ndjson: NdjsonOption = None,
+    coco: CocoOption = None,
+    mot: MotOption = None,
     codec: Annotated[
         Codec, typer.Option(help="Send JPEG images, a file's own packets (h264, ...) or the file as it is (mp4, ...).")
     ] = "image",
@@ -97,7 +78,7 @@ def stream(
             metavar="SECONDS",
         ),
     ] = DEFAULT.seconds,
-    summary_json: Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")] = False,
+    summary_json: SummaryJsonOption = False,
 ) -> None:
     """Send a video to a server; write down the results and print how fast they came.
 

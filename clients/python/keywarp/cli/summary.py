@@ -1,27 +1,18 @@
 """The figures of one run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-import numpy as np
 from rich import box
 from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long frames of one kind waited for their results, in seconds."""
+    """How long frames of one kind waited for their results, in seconds, to 0.1 %."""
 
     p50: float
     p99: float
-
-    @classmethod
-    def of(cls, seconds: Sequence[float]) -> "Latency | None":
-        """Summarise; None where nothing is known."""
-        if not seconds:
-            return None
-        p50, p99 = np.percentile(seconds, (50, 99))
-        return cls(float(p50), float(p99))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +65,6 @@ def summary_table(summaries: Iterable[Summary]) -> Table:
             _milliseconds(summary.propagated),
         )
     return table
-
-
-def covered(spans: Iterable[tuple[float, float]]) -> float:
-    """Measure the time that spans (start, end) cover together; where they overlap it counts once."""
-    total = 0.0
-    reached = float("-inf")
-    for start, end in sorted(spans):
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return total
 
 
 def _milliseconds(latency: Latency | None) -> str:

@@ -5,18 +5,14 @@ from typing import Annotated
 
 import typer
 
+from keywarp.cli.options import ApiKeyOption, ServerOption
 from keywarp.client import DEFAULT_SERVER, Client
 
 
 def watch(
     stream: Annotated[str, typer.Argument(help="The stream's id.", show_default=False)],
-    server: Annotated[
-        str, typer.Option(help="The server's address.", envvar="KEYWARP_SERVER", metavar="URL")
-    ] = DEFAULT_SERVER,
-    api_key: Annotated[
-        str | None,
-        typer.Option(help="Where the server wants one.", envvar="KEYWARP_API_KEY", metavar="KEY", show_default=False),
-    ] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: ApiKeyOption = None,
     pull: Annotated[
         str | None,
         typer.Option(

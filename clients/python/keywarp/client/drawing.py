@@ -49,7 +49,9 @@ class Annotator:
         try:
             import supervision
         except ImportError as error:
-            raise DrawingError("drawing needs supervision: pip install 'keywarp-client[draw]'") from error
+            raise DrawingError(
+                "drawing needs supervision: install the client's extra `draw` (README, Install)"
+            ) from error
         self._sv = supervision
         self._confidence = confidence
         self._colors = {info.id: info.color for info in classes if info.id != BACKGROUND}

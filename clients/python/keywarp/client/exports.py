@@ -34,7 +34,7 @@ def to_supervision(result: "FrameResult") -> "supervision.Detections":
     try:
         import supervision
     except ImportError as error:
-        raise DrawingError("this needs supervision: pip install 'keywarp-client[draw]'") from error
+        raise DrawingError("this needs supervision: install the client's extra `draw` (README, Install)") from error
     if result.result.segmentation is None:
         found, names = result.detections, [one.name for one in result.result.detections or ()]
         return supervision.Detections(**vars(found), data={"class_name": np.array(names, dtype=np.str_)})

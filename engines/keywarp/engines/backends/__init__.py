@@ -1,6 +1,7 @@
 """The runtimes that execute a bundle's graphs, behind one interface."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -29,8 +30,10 @@ def open_backend(
     """
     chosen = (AVAILABLE[0] if AVAILABLE else "") if name == "auto" else name
     if chosen not in AVAILABLE:
-        raise BackendError(f"no runtime for backend {name!r} is installed: pip install 'keywarp[cpu]'")
+        raise BackendError(f"no runtime for backend {name!r} is installed: install the extra `cpu` (README, Install)")
     if chosen == "openvino":
+        # OpenVINO tells its maker whenever it is imported, and asks nobody; but not where this package is missing.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         from keywarp.engines.backends.openvino import OpenVINOBackend
 
         return OpenVINOBackend(precision, threads, cache)

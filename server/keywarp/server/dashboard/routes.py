@@ -1,4 +1,4 @@
-"""The dashboard's routes: `/`, and what it loads below `/dashboard/`."""
+"""The dashboard's routes: `/`, the description of the API at `/docs`, and what they load below `/dashboard/`."""
 
 from http import HTTPStatus
 from typing import Final
@@ -9,6 +9,7 @@ from keywarp.server.dashboard.assets import read_assets
 
 PREFIX: Final = "/dashboard/"
 INDEX: Final = "index.html"
+DOCS: Final = "docs.html"
 HEADERS: Final = {
     "Cache-Control": "no-cache",  # keep it, but ask whether it is still the same: a new server brings a new page
     # Only what this server serves, nothing inline: whatever a stream's name or source may hold, it can't become code.
@@ -17,6 +18,12 @@ HEADERS: Final = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
+}
+# Its renderer, which isn't ours, writes styles into its elements; they can load nothing.
+DOCS_HEADERS: Final = {
+    "Content-Security-Policy": HEADERS["Content-Security-Policy"].replace(
+        "style-src 'self'", "style-src 'self' 'unsafe-inline'"
+    )
 }
 
 router = APIRouter(include_in_schema=False)
@@ -29,6 +36,12 @@ async def show_page(request: Request) -> Response:
     return _answer(request, INDEX)
 
 
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def show_docs(request: Request) -> Response:
+    """The description of the API, for people."""
+    return _answer(request, DOCS)
+
+
 @router.api_route(PREFIX + "{path:path}", methods=["GET", "HEAD"])
 async def show_asset(path: str, request: Request) -> Response:
     """A file that the page loads."""
@@ -39,7 +52,7 @@ def _answer(request: Request, path: str) -> Response:
     asset = _assets.get(path)
     if asset is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"the dashboard has no file {path[:64]!r}")
-    headers = HEADERS | {"ETag": asset.etag}
+    headers = HEADERS | (DOCS_HEADERS if path == DOCS else {}) | {"ETag": asset.etag}
     known = (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(","))
     if asset.etag in known:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)

@@ -31,7 +31,7 @@ let first = true;
 
 function route() {
   const [, name = "streams", id = ""] = location.hash.split("/");
-  const chosen = name === "streams" && id ? "stream" : name in VIEWS ? name : "streams";
+  const chosen = name === "streams" && id ? "stream" : Object.hasOwn(VIEWS, name) ? name : "streams";
   shown.abort();
   shown = new AbortController();
   const { title, view } = VIEWS[chosen];

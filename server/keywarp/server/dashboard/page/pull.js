@@ -50,7 +50,12 @@ export function openPull() {
       start.disabled = false;
     }
   });
-  dialog.addEventListener("close", () => dialog.remove());
+  const leave = () => dialog.close(); // the browser's Back shows another page below it
+  addEventListener("hashchange", leave);
+  dialog.addEventListener("close", () => {
+    removeEventListener("hashchange", leave);
+    dialog.remove();
+  });
   byId("dialogs").append(dialog);
   dialog.showModal();
   options.load().catch((error) => (failure.textContent = inWords(error)));

@@ -1,0 +1,85 @@
+"""What traces cost a frame: `python -m bench.traces`.
+
+The processor time of this process for one frame's spans, those of its stages among them: in the thread that answers,
+and in all with what the exporter's thread does. A collector in another process takes them and throws them away.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+SERVICE = """
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Taker(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *_): pass
+server = ThreadingHTTPServer(("127.0.0.1", 0), Taker)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+SAMPLERS = {"all": "parentbased_always_on", "1 %": "parentbased_traceidratio", "none": "parentbased_always_off"}
+
+
+def measure(sampled: str, frames: int, fps: float) -> dict[str, float | str]:
+    """Tell of frames as they come; seconds a frame."""
+    from keywarp.engines import FrameKind, FrameResult
+    from keywarp.engines.result import Segmentation
+    from keywarp.protocol import Timings
+    from keywarp.server.tracing import open_traces
+
+    os.environ["OTEL_TRACES_SAMPLER"] = SAMPLERS[sampled]
+    os.environ["OTEL_TRACES_SAMPLER_ARG"] = "0.01"
+    traces = open_traces()
+    labels = Segmentation(np.zeros((1, 1), np.uint8))
+    timings = Timings(decode=0.003, queue=0.001, inference=0.02, postprocess=0.001)
+    threads, start = 0.0, time.process_time()
+    for index in range(frames):
+        found = FrameResult(index, FrameKind.PROPAGATED, index % 10, 720, 1280, labels, 0.02, 0.001)
+        before = time.thread_time()
+        traces.frame("gate", "street", found, timings, apart=True)
+        threads += time.thread_time() - before
+        time.sleep(1 / fps)
+    idle = time.process_time()
+    for _ in range(frames):
+        time.sleep(1 / fps)
+    idle = time.process_time() - idle
+    traces.close()
+    return {"sampled": sampled, "answering": threads / frames, "all": (time.process_time() - start - 2 * idle) / frames}
+
+
+def main(
+    frames: Annotated[int, typer.Option(help="For each row.")] = 3000,
+    fps: Annotated[float, typer.Option(help="How fast they come.")] = 300.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure."""
+    with subprocess.Popen([sys.executable, "-c", SERVICE], stdout=subprocess.PIPE, text=True) as collector:
+        assert collector.stdout
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{collector.stdout.readline().strip()}"
+        rows = [measure(sampled, frames, fps) for sampled in SAMPLERS]
+        collector.kill()
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    from rich.console import Console
+
+    table = Table("frames sampled", "answering, us", "with export, us")
+    for row in rows:
+        table.add_row(str(row["sampled"]), *(f"{float(row[name]) * 1e6:.0f}" for name in ("answering", "all")))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

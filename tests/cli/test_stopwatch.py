@@ -1,0 +1,85 @@
+import random
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from keywarp.cli.stopwatch import REMEMBERED, Coverage, Latencies, Stopwatch
+from keywarp.client import FrameResult
+from tests.client.media import result
+
+
+def covered(spans: list[tuple[float, float]]) -> float:
+    coverage = Coverage()
+    for start, end in spans:
+        coverage.add(start, end)
+    return coverage.seconds
+
+
+@pytest.mark.parametrize(
+    ("spans", "seconds"),
+    [
+        ([], 0),
+        ([(1, 3)], 2),
+        ([(1, 3), (5, 6)], 3),
+        ([(5, 6), (1, 3)], 3),
+        ([(1, 3), (2, 6)], 5),
+        ([(2, 3), (1, 9), (4, 5)], 8),
+        ([(1, 2), (4, 5), (7, 8), (2, 7)], 7),
+        ([(1, 2), (1, 2)], 1),
+        ([(1, 2), (2, 3)], 2),
+    ],
+)
+def test_time_that_spans_share_counts_once(spans: list[tuple[float, float]], seconds: float) -> None:
+    assert covered(spans) == seconds
+
+
+def test_spans_are_added_up_exactly_however_many_there_are() -> None:
+    chance = random.Random(1)
+    spans, cells = [], np.zeros(200_000, bool)
+    for i in range(10_000):  # each tick of the clock is covered or not
+        start = max(0, 10 * i - chance.randrange(50))
+        end = start + chance.randrange(12)
+        spans.append((float(start), float(end)))
+        cells[start:end] = True
+    assert covered(spans) == cells.sum()
+
+
+def test_percentiles_are_of_all_frames() -> None:
+    latencies = Latencies()
+    assert latencies.summary() is None
+    seconds = np.random.default_rng(1).lognormal(-4, 1, 20_000)
+    for one in seconds:
+        latencies.add(float(one))
+    found = latencies.summary()
+    assert found is not None
+    assert (found.p50, found.p99) == pytest.approx(np.percentile(seconds, (50, 99)), rel=0.002)
+
+
+def test_memory_does_not_grow_with_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def endless() -> Iterator[FrameResult]:
+        nonlocal now
+        one = result(0)
+        for frame in range(20_000):
+            now += 1.0  # waited for, and as long drawn, so that there is a gap after each
+            yield FrameResult(one, None, 0.01 + frame % 100 * 1e-4, now)
+
+    watch = Stopwatch("test")
+    sizes = []
+    for number, _ in enumerate(watch.timed(endless())):
+        now += 1.0
+        if number % 5000 == 4999:
+            sizes.append(size(watch))
+    assert sizes[0] == sizes[-1]
+    assert len(watch._counts._starts) <= REMEMBERED
+    assert watch.summary().seconds == pytest.approx(20_000)
+
+
+def size(watch: Stopwatch) -> int:
+    lists = watch._counts._starts, watch._counts._ends
+    return sum(map(sys.getsizeof, (*lists, watch._key._counts, watch._propagated._counts)))
