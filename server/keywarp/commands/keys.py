@@ -22,6 +22,9 @@ def add(
             help="What it is for, with commas: stream (videos, what models there are), metrics, models (load them)."
         ),
     ] = "stream",
+    streams: Annotated[
+        int | None, typer.Option(min=1, help="Streams at once.", show_default="what `serve --key-streams` says")
+    ] = None,
     file: File = KEYS,
 ) -> None:
     """Make a key, show it this once, and append its hash to the file.
@@ -30,12 +33,13 @@ def add(
     """
     from keywarp.server.access import add_key, new_key, read_keys
     from keywarp.server.errors import KeyFileError
+    from keywarp.server.quotas import Limits
 
     try:
         known = read_keys(file) if file.exists() and file.stat().st_size else []
         if name in [key.name for key in known]:
             raise KeyFileError(f"{file} has a key named {name} already: remove its line first")
-        secret, key = new_key(name, scopes)
+        secret, key = new_key(name, scopes, str(Limits(streams=streams)))
         add_key(file, key)
     except (KeyFileError, OSError) as error:
         raise CommandError(str(error)) from error
@@ -44,7 +48,7 @@ def add(
 
 @app.command("list")
 def show(file: File = KEYS) -> None:
-    """List the keys of the file: names and scopes.
+    """List the keys of the file: names, scopes and limits.
 
     Example: keywarp keys list --file keys.txt
     """
@@ -53,6 +57,6 @@ def show(file: File = KEYS) -> None:
 
     try:
         for key in read_keys(file):
-            typer.echo(f"{key.name}\t{','.join(sorted(key.scopes))}")
+            typer.echo(f"{key.name}\t{','.join(sorted(key.scopes))}\t{key.limits}".rstrip())
     except KeyFileError as error:
         raise CommandError(str(error)) from error

@@ -96,6 +96,15 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    key_streams: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Streams at once of each API key that has no such limit of its own.",
+            envvar="KEYWARP_KEY_STREAMS",
+            show_default="no limit",
+        ),
+    ] = None,
     max_message: Annotated[
         int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.", envvar="KEYWARP_MAX_MESSAGE")
     ] = 16,
@@ -145,6 +154,7 @@ def serve(
             model_control=model_control,
             max_streams=max_streams,
             model_limits=_limits(model_limit or []),
+            key_streams=key_streams,
             max_video_bytes=max_video * MEBIBYTE,
             max_message_bytes=max_message * MEBIBYTE,
             max_pixels=max_pixels,

@@ -76,7 +76,7 @@ class Metrics:
         )
         self._refused = Counter(
             "keywarp_requests_refused_total",
-            "Requests without a key for them, or of other sites.",
+            "Requests without a key for them, of other sites, or beyond a limit.",
             ("reason",),
             registry=self._registry,
         )
@@ -126,7 +126,7 @@ class Metrics:
         self._dropped.labels(reason).inc()
 
     def refused(self, reason: str) -> None:
-        """Count one request that had no key for it."""
+        """Count one request that wasn't allowed, or for which there was no room."""
         self._refused.labels(reason).inc()
 
     def loaded(self, outcome: str) -> None:

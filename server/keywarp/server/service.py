@@ -15,6 +15,7 @@ from keywarp.server.errors import DrainingError, InternalError, NotReadyError, T
 from keywarp.server.metrics import Metrics
 from keywarp.server.models import Models
 from keywarp.server.pacing import settle
+from keywarp.server.quotas import UNLIMITED, Quota
 from keywarp.server.repository import find_bundles
 from keywarp.server.settings import Settings
 from keywarp.server.sinks import Sinks
@@ -85,19 +86,24 @@ class Service:
         if self.draining.is_set():
             raise DrainingError("the server stops: connect again in a few seconds")
 
-    def create_stream(self, options: StreamOptions, id_: str | None) -> Stream:
+    def create_stream(self, options: StreamOptions, id_: str | None, owner: Quota = UNLIMITED) -> Stream:
         """Add a stream.
+
+        Args:
+            options: What is asked for.
+            id_: None: a random one.
+            owner: Of the key that asks for it; the operator's own streams have none.
 
         Raises:
             ServerError: See `models`, `Models.__getitem__`, `settle`, `Streams.create`, `refuse_if_draining`.
-            TooManyStreamsError: The model has as many as the settings allow.
+            TooManyStreamsError: The model or the key has as many as the settings allow.
         """
         self.refuse_if_draining()
         engine = self.models[options.model]
-        self._refuse_over_limit(engine.bundle.name)
+        self._refuse_over_limits(engine.bundle.name, owner)
         pacing = settle(options, self.settings.schedule, engine.bundle.manifest.key_interval)
         self.sinks.check(options.sinks or ())
-        stream = self.streams.create(id_, engine, pacing, options, self._workshop)
+        stream = self.streams.create(id_, engine, pacing, options, self._workshop, owner)
         self.sinks.follow(stream, stream.sinks)
         return stream
 
@@ -136,10 +142,15 @@ class Service:
             await asyncio.to_thread(self._workshop.executor.close)
             self._workshop.pool.shutdown(wait=True)
 
-    def _refuse_over_limit(self, model: str) -> None:
+    def _refuse_over_limits(self, model: str, owner: Quota) -> None:
         limit = self.settings.model_limits.get(model)
         if limit is not None and sum(stream.engine.bundle.name == model for stream in self.streams) >= limit:
-            raise TooManyStreamsError(f"model {model!r} has its {limit} streams: delete one, or try again later")
+            detail = f"model {model!r} has its {limit} streams: delete one, or try again later"
+            raise TooManyStreamsError(detail, "model_limit")
+        limit = owner.limits.streams
+        if limit is not None and sum(stream.owner is owner for stream in self.streams) >= limit:
+            detail = f"the API key {owner.name} has its {limit} streams: delete one, or try again later"
+            raise TooManyStreamsError(detail, "key_streams")
 
     async def _load(self) -> None:
         try:

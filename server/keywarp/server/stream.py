@@ -30,6 +30,7 @@ from keywarp.server.metrics import Metrics
 from keywarp.server.pacing import Pacing
 from keywarp.server.pictures import Picture
 from keywarp.server.pulse import Heart
+from keywarp.server.quotas import Quota
 from keywarp.server.results import encode_result
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,11 @@ class Stream:
     Its audience is told of results as they are fetched; of other answers by whoever feeds it, when it is their turn.
     """
 
-    def __init__(self, id_: str, engine: Engine, pacing: Pacing, options: StreamOptions, workshop: Workshop) -> None:
+    def __init__(
+        self, id_: str, engine: Engine, pacing: Pacing, options: StreamOptions, workshop: Workshop, owner: Quota
+    ) -> None:
         self.id = id_
+        self.owner = owner
         self.engine = engine
         self.pacing = pacing
         self.mode: Mode = options.mode or "lossless"

@@ -122,6 +122,7 @@ class Problem(Message):
     title: str
     status: int
     detail: str = ""
+    retry_after: int | None = None  # seconds after which to try again, where it passes by itself
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
