@@ -25,6 +25,10 @@ def add(
     streams: Annotated[
         int | None, typer.Option(min=1, help="Streams at once.", show_default="what `serve --key-streams` says")
     ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Frames a second of all its streams.", show_default="what `serve --key-rate` says"),
+    ] = None,
     file: File = KEYS,
 ) -> None:
     """Make a key, show it this once, and append its hash to the file.
@@ -33,13 +37,12 @@ def add(
     """
     from keywarp.server.access import add_key, new_key, read_keys
     from keywarp.server.errors import KeyFileError
-    from keywarp.server.quotas import Limits
 
     try:
         known = read_keys(file) if file.exists() and file.stat().st_size else []
         if name in [key.name for key in known]:
             raise KeyFileError(f"{file} has a key named {name} already: remove its line first")
-        secret, key = new_key(name, scopes, str(Limits(streams=streams)))
+        secret, key = new_key(name, scopes, streams=streams, rate=rate)
         add_key(file, key)
     except (KeyFileError, OSError) as error:
         raise CommandError(str(error)) from error

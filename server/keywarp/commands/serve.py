@@ -105,6 +105,14 @@ def serve(
             show_default="no limit",
         ),
     ] = None,
+    key_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second of each API key that has no such limit of its own.",
+            envvar="KEYWARP_KEY_RATE",
+            show_default="no limit",
+        ),
+    ] = None,
     max_message: Annotated[
         int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.", envvar="KEYWARP_MAX_MESSAGE")
     ] = 16,
@@ -155,6 +163,7 @@ def serve(
             max_streams=max_streams,
             model_limits=_limits(model_limit or []),
             key_streams=key_streams,
+            key_rate=key_rate,
             max_video_bytes=max_video * MEBIBYTE,
             max_message_bytes=max_message * MEBIBYTE,
             max_pixels=max_pixels,

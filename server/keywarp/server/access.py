@@ -5,7 +5,7 @@ be used as a key:
 
     # name   scopes          SHA-256 of the key
     gate-1   stream          9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
-    gate-2   stream          fd61a03af4f77d870fc21e05e7e80678095c92d808cfb3b5c279ee04c74aca13  streams=4
+    gate-2   stream          fd61a03af4f77d870fc21e05e7e80678095c92d808cfb3b5c279ee04c74aca13  streams=4 rate=30
     grafana  metrics         60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752
 """
 
@@ -55,19 +55,20 @@ class Key:
         return f"{self.name} {','.join(sorted(self.scopes))} {self.digest} {self.limits}".rstrip()
 
 
-def new_key(name: str, scopes: str, limits: str = "") -> tuple[str, Key]:
+def new_key(name: str, scopes: str, **limits: float | None) -> tuple[str, Key]:
     """Make a key of 256 random bits: itself, and its line.
 
     Args:
         name: Whose it is.
         scopes: With commas between them.
-        limits: As in its line.
+        limits: Of `Limits`, by their names; None: none.
 
     Raises:
         KeyFileError: Not a name, not scopes or not limits.
     """
     secret = PREFIX + secrets.token_urlsafe(32)
-    return secret, parse_key(f"{name} {scopes} {_digest(secret)} {limits}")
+    given = [f"{limit}={number}" for limit, number in limits.items() if number is not None]
+    return secret, parse_key(" ".join((name, scopes, _digest(secret), *given)))
 
 
 def read_keys(file: Path) -> list[Key]:

@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(dashboard.router)
     problems.install(app)
     if settings.keys:
-        access = Access.read(settings.keys, Limits(streams=settings.key_streams))
+        access = Access.read(settings.keys, Limits(streams=settings.key_streams, rate=settings.key_rate))
         app.add_middleware(AccessMiddleware, access=access, metrics=service.metrics)
     else:
         app.add_middleware(OriginMiddleware, allowed=settings.allow_origin, host=settings.host, metrics=service.metrics)

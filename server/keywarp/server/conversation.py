@@ -134,7 +134,7 @@ class Conversation:
             )
         )
         decoder = open_decoder(hello.codec, self._service.settings.max_pixels, chunks=hello.framing == "chunks")
-        pipeline = Pipeline(self._service, stream, decoder)
+        pipeline = Pipeline(self._service, stream, decoder, self._quota)
         try:
             async with beside(self._receive(), stream.watch(), self._watch_server()) as tasks:
                 tasks.create_task(pipeline.decode(self._arrivals(), self._grant))

@@ -13,7 +13,8 @@ ServerError
 ├── UnsupportedMediaError  415 / 4400  a body of a kind that can't be decoded
 ├── CreditExceededError    429 / 4429  more messages than the credit allows
 ├── CapacityError                      there is no room now, but there will be
-│   └── TooManyStreamsError 429 / 1013
+│   ├── TooManyStreamsError 429 / 1013
+│   └── TooManyFramesError 429         of one API key in a second; over WebSockets they wait or are dropped
 ├── InternalError          500 / 1011
 ├── NotReadyError          503 / 1013  the models are still being loaded
 ├── DrainingError          503 / 1012  the server stops
@@ -146,6 +147,16 @@ class TooManyStreamsError(CapacityError):
     def __init__(self, detail: str, limit: Literal["max_streams", "model_limit", "key_streams", "watchers"]) -> None:
         super().__init__(detail)
         self.reason = limit
+
+
+class TooManyFramesError(CapacityError):
+    """An API key's frames come faster than they may."""
+
+    reason = "key_rate"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class InternalError(ServerError):

@@ -154,6 +154,7 @@ async def infer(
     `max_interval` beside `sequence_start` place its key frames. A sequence keeps the version that it started with.
     """
     service.refuse_if_draining()
+    quota.charge()
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedMediaError(f"bodies that are encoded ({encoding[:20]}) aren't taken")
     body = await read_body(request, service.settings.max_message_bytes)

@@ -28,7 +28,11 @@ REFUSED = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.TOO
 NOT_PULLED = NOT_FOUND | documented(HTTPStatus.CONFLICT)
 BAD_VIDEO = documented(HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 BAD_FRAME = documented(
-    HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    HTTPStatus.CONFLICT,
+    HTTPStatus.GONE,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.TOO_MANY_REQUESTS,
 )
 
 # -- the server itself -------------------------------------------------------------------------------------------------
@@ -122,11 +126,12 @@ async def resume_stream(stream_id: Id, service: Serving, pulls: Pulling) -> Stre
     },
 )
 async def process_frame(
-    stream_id: Id, header: Annotated[FrameHeader, Query()], request: Request, service: Serving
+    stream_id: Id, header: Annotated[FrameHeader, Query()], request: Request, service: Serving, quota: Quoted
 ) -> Result:
     """Process one JPEG, PNG or WebP image as the stream's next frame."""
     service.refuse_if_draining()
     stream = service.streams[stream_id]
+    quota.charge()
     body = await read_body(request, service.settings.max_message_bytes)
     async with stream.single_frame():
         with service.conversation():

@@ -35,7 +35,7 @@ class Settings(BaseModel):
         AllowList(entries)
         return entries
 
-    @field_validator("key_streams")
+    @field_validator("key_streams", "key_rate")
     @classmethod
     def _has_keys(cls, limit: float | None, settings: ValidationInfo) -> float | None:
         if limit is not None and settings.data.get("keys") is None:
@@ -67,6 +67,7 @@ class Settings(BaseModel):
     max_streams: int = Field(default=64, ge=1)
     model_limits: Mapping[str, Annotated[int, Field(ge=0)]] = {}  # by model: of those streams, how many it may have
     key_streams: int | None = Field(default=None, ge=1)  # of one API key that has no limit of its own; None: any number
+    key_rate: float | None = Field(default=None, gt=0)  # frames a second, likewise
     max_message_bytes: int = Field(default=16 * 2**20, ge=1024)  # one WebSocket message, one REST body
     max_video_bytes: int = Field(default=16 * 2**30, ge=1024)  # one uploaded video, which is never held as a whole
     max_pixels: int = Field(default=4096 * 4096, ge=1)  # of one frame

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -94,7 +94,7 @@ class Stream:
         self._connected = False
         self._next = 0
         self._size: tuple[int, ...] | None = None  # of the frames that the engine was last prepared for
-        self._preparing = False
+        self._kept = 0  # by how many that want it not to expire now
         self._pending: set[Pending] = set()
         self._created = self._touched = time.monotonic()
         self._frames = self._key_frames = self._errors = self._dropped = 0
@@ -102,7 +102,7 @@ class Stream:
     @property
     def idle(self) -> float:
         """Seconds since something last happened; 0 while a frame is being processed or the server pulls."""
-        busy = self._pending or self._preparing or (self.origin and self.origin.state not in ("ended", "failed"))
+        busy = self._pending or self._kept or (self.origin and self.origin.state not in ("ended", "failed"))
         return 0.0 if busy else time.monotonic() - self._touched
 
     @property
@@ -260,6 +260,16 @@ class Stream:
         self._heart.beat(timings, key=found.kind is FrameKind.KEY)
         self._workshop.metrics.frame(self.engine.bundle.name, found, timings)
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep it from expiring while one of its frames waits."""
+        self._kept += 1
+        try:
+            yield
+        finally:
+            self._kept -= 1
+            self._touched = time.monotonic()
+
     async def watch(self) -> None:
         """Wait until it is closed.
 
@@ -285,17 +295,14 @@ class Stream:
 
     async def _prepare(self, shape: tuple[int, ...]) -> None:
         height, width, _ = shape
-        self._preparing = True
-        try:
-            # On a thread of its own, since it may take seconds: other streams' frames mustn't wait.
-            await asyncio.to_thread(self.engine.prepare, height, width)
-            self._size = shape
-        except Exception:
-            # The device will try again, and its failure is told as this frame's.
-            log.exception("stream %s: the engine can't be prepared for %dx%d", self.id, width, height)
-        finally:
-            self._preparing = False
-            self._touched = time.monotonic()
+        with self.kept():
+            try:
+                # On a thread of its own, since it may take seconds: other streams' frames mustn't wait.
+                await asyncio.to_thread(self.engine.prepare, height, width)
+                self._size = shape
+            except Exception:
+                # The device will try again, and its failure is told as this frame's.
+                log.exception("stream %s: the engine can't be prepared for %dx%d", self.id, width, height)
 
     def _finished(self, pending: Pending) -> None:
         self._pending.discard(pending)
