@@ -113,6 +113,15 @@ def serve(
             show_default="no limit",
         ),
     ] = None,
+    max_wait: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds that streams may mostly wait for their turn on the device; beyond it no new ones are taken. "
+            "0: always.",
+            envvar="KEYWARP_MAX_WAIT",
+        ),
+    ] = 1.0,
     max_message: Annotated[
         int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.", envvar="KEYWARP_MAX_MESSAGE")
     ] = 16,
@@ -164,6 +173,7 @@ def serve(
             model_limits=_limits(model_limit or []),
             key_streams=key_streams,
             key_rate=key_rate,
+            max_wait=max_wait,
             max_video_bytes=max_video * MEBIBYTE,
             max_message_bytes=max_message * MEBIBYTE,
             max_pixels=max_pixels,

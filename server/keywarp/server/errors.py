@@ -14,7 +14,8 @@ ServerError
 ├── CreditExceededError    429 / 4429  more messages than the credit allows
 ├── CapacityError                      there is no room now, but there will be
 │   ├── TooManyStreamsError 429 / 1013
-│   └── TooManyFramesError 429         of one API key in a second; over WebSockets they wait or are dropped
+│   ├── TooManyFramesError 429         of one API key in a second; over WebSockets they wait or are dropped
+│   └── OverloadError      503 / 1013  the device can't serve more streams
 ├── InternalError          500 / 1011
 ├── NotReadyError          503 / 1013  the models are still being loaded
 ├── DrainingError          503 / 1012  the server stops
@@ -157,6 +158,12 @@ class TooManyFramesError(CapacityError):
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class OverloadError(CapacityError):
+    """The device can't serve more streams than there are."""
+
+    status, reason = HTTPStatus.SERVICE_UNAVAILABLE, "overload"
 
 
 class InternalError(ServerError):

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager, contextmanager
 
 from keywarp.engines import BundleError, Executor
 from keywarp.protocol import StreamOptions
-from keywarp.server.errors import DrainingError, InternalError, NotReadyError, TooManyStreamsError
+from keywarp.server.errors import DrainingError, InternalError, NotReadyError, OverloadError, TooManyStreamsError
 from keywarp.server.metrics import Metrics
 from keywarp.server.models import Models
 from keywarp.server.pacing import settle
+from keywarp.server.pressure import Pressure
 from keywarp.server.quotas import UNLIMITED, Quota
 from keywarp.server.repository import find_bundles
 from keywarp.server.settings import Settings
@@ -48,14 +49,17 @@ class Service:
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
         executor = Executor()
-        self.metrics = Metrics(lambda: len(self.streams), lambda: executor.depth, lambda: self._models.count())
+        pressure = Pressure(settings.max_wait, lambda: executor.depth)
+        self.metrics = Metrics(
+            lambda: len(self.streams), lambda: executor.depth, lambda: pressure.share, lambda: self._models.count()
+        )
         self._models = Models(
             settings, settings.default_model or names[0], self.streams, self.refuse_if_draining, self.metrics.loaded
         )
         self._ready = False
         # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
-        self._workshop = Workshop(executor, pool, self.metrics)
+        self._workshop = Workshop(executor, pool, self.metrics, pressure)
         self.site = read_site(settings.site)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics)
         self._conversations = 0
@@ -97,10 +101,13 @@ class Service:
         Raises:
             ServerError: See `models`, `Models.__getitem__`, `settle`, `Streams.create`, `refuse_if_draining`.
             TooManyStreamsError: The model or the key has as many as the settings allow.
+            OverloadError: The device can't serve more.
         """
         self.refuse_if_draining()
         engine = self.models[options.model]
         self._refuse_over_limits(engine.bundle.name, owner)
+        if self._workshop.pressure.is_high:
+            raise OverloadError("the device can't serve more streams than there are: try again later")
         pacing = settle(options, self.settings.schedule, engine.bundle.manifest.key_interval)
         self.sinks.check(options.sinks or ())
         stream = self.streams.create(id_, engine, pacing, options, self._workshop, owner)

@@ -68,6 +68,7 @@ class Settings(BaseModel):
     model_limits: Mapping[str, Annotated[int, Field(ge=0)]] = {}  # by model: of those streams, how many it may have
     key_streams: int | None = Field(default=None, ge=1)  # of one API key that has no limit of its own; None: any number
     key_rate: float | None = Field(default=None, gt=0)  # frames a second, likewise
+    max_wait: float = Field(default=1.0, ge=0)  # for a stream's turn on the device; beyond it no new ones; 0: whatever
     max_message_bytes: int = Field(default=16 * 2**20, ge=1024)  # one WebSocket message, one REST body
     max_video_bytes: int = Field(default=16 * 2**30, ge=1024)  # one uploaded video, which is never held as a whole
     max_pixels: int = Field(default=4096 * 4096, ge=1)  # of one frame

@@ -29,6 +29,7 @@ from keywarp.server.errors import FrameFailedError, FrameRefusedError, StreamCon
 from keywarp.server.metrics import Metrics
 from keywarp.server.pacing import Pacing
 from keywarp.server.pictures import Picture
+from keywarp.server.pressure import Pressure
 from keywarp.server.pulse import Heart
 from keywarp.server.quotas import Quota
 from keywarp.server.results import encode_result
@@ -43,6 +44,7 @@ class Workshop:
     executor: Executor  # the device
     pool: Pool  # threads for decoding and encoding
     metrics: Metrics
+    pressure: Pressure
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -307,8 +309,9 @@ class Stream:
     def _finished(self, pending: Pending) -> None:
         self._pending.discard(pending)
         self._touched = time.monotonic()
-        if not pending.done.cancelled():
-            pending.done.exception()  # seen, even if nobody is left to fetch the result
+        # Asking for the exception has it seen, even if nobody is left to fetch the result.
+        if not pending.done.cancelled() and pending.done.exception() is None:
+            self._workshop.pressure.note(pending.done.result().turn)
 
     def _cancel(self) -> None:
         for pending in self._pending:
