@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,8 +23,9 @@ from keywarp.client import (
     Reconnect,
     ResumeError,
     StreamGoneError,
+    UnavailableError,
 )
-from keywarp.protocol import CloseCode, Codec
+from keywarp.protocol import CloseCode, Codec, Error, Problem
 from tests.client.media import grey_level, picture, write_video
 from tests.client.proxy import CuttingProxy
 from tests.client.scripted import Peer, ScriptedApi, ScriptedPeer, answer_all
@@ -243,6 +245,29 @@ def test_a_first_connection_is_tried_again_only_if_asked_for(twin: Twin) -> None
         check(twin.stream(scripted.address, frames(3), reconnect=Reconnect(first=0.01, at_start=True)), 3)
     with pytest.raises(ConnectError, match="keywarp serve"):
         twin.stream("http://127.0.0.1:9", frames(1), reconnect=SOON)
+
+
+def test_who_is_refused_for_want_of_room_comes_again_when_the_server_said(twin: Twin) -> None:
+    tries: list[float] = []
+
+    def script(peer: Peer) -> None:
+        tries.append(time.monotonic())
+        if len(tries) > 1:
+            answer_all(peer)
+            return
+        peer.connection.recv()
+        problem = Problem(title="Service Unavailable", status=503, detail="no room", retry_after=1)
+        peer.connection.send(Error(problem=problem, fatal=True).model_dump_json(exclude_none=True))
+        peer.connection.close(CloseCode.TRY_AGAIN_LATER)
+
+    reconnect = Reconnect(first=0.01, longest=0.01, at_start=True)
+    with ScriptedPeer(script) as scripted:
+        check(twin.stream(scripted.address, frames(3), reconnect=reconnect), 3)
+        assert tries[1] - tries[0] >= 1
+        tries.clear()
+        with pytest.raises(UnavailableError, match="no room") as caught:
+            twin.stream(scripted.address, frames(1))
+        assert caught.value.retry_after == 1
 
 
 def test_a_refused_handshake_tells_when_to_come_again(twin: Twin) -> None:

@@ -53,11 +53,14 @@ def test_the_last_try_is_made_in_time() -> None:
     assert [patience.wait(BROKE, now) for now in (0, 4, 8)] == [4, 4, 2]
 
 
-def test_what_the_server_asks_for_is_waited_for_if_there_is_time() -> None:
+@pytest.mark.parametrize(
+    "error", [refusal(503, 7), UnavailableError(1013, problem=Problem(title="full", status=503, retry_after=7))]
+)
+def test_what_the_server_asks_for_is_waited_for_if_there_is_time(error: ApiError | StreamError) -> None:
     patience = Patience(Reconnect(seconds=10))
-    assert patience.wait(refusal(503, 7), 0) == 7
-    with pytest.raises(ApiError):
-        patience.wait(refusal(503, 7), 7)
+    assert patience.wait(error, 0) == 7
+    with pytest.raises(type(error)):
+        patience.wait(error, 7)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ def test_a_key_is_shown_once_and_its_hash_kept(tmp_path: Path) -> None:
     access = Access.read(file)
     assert access.check(gate, "stream").name == "gate"
     assert access.check(both, "metrics").name == "ops"
-    assert run("list", "--file", str(file)) == "gate\tstream\nops\tmetrics,stream\n"
+    guest = run("add", "guest", "--streams", "4", "--file", str(file)).strip()
+    assert Access.read(file).check(guest, "stream").limits.streams == 4
+    assert run("list", "--file", str(file)) == "gate\tstream\nops\tmetrics,stream\nguest\tstream\tstreams=4\n"
 
 
 def test_a_key_is_added_behind_a_line_that_has_no_end(tmp_path: Path) -> None:

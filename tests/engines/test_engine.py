@@ -140,6 +140,20 @@ def test_the_executor_runs_in_order_and_counts_its_queue(engine: Engine) -> None
     assert executor.depth == 0
 
 
+def test_a_turn_is_what_a_session_waits_for_others_and_not_for_itself(engine: Engine) -> None:
+    executor, one, other, gate = Executor(), StreamSession(engine), StreamSession(engine), Event()
+    executor._pool.submit(gate.wait)
+    futures = [executor.submit(session, FRAME) for session in (one, one, one, other)]
+    gate.set()
+    first, second, third, last = (future.result() for future in futures)
+    executor.close()
+    assert first.turn == first.queued
+    assert second.queued > second.turn < second.queued - second.result.inference
+    assert third.queued > third.turn < third.queued - third.result.inference
+    assert last.turn == last.queued
+    assert last.turn > sum(executed.result.inference for executed in (first, second, third))
+
+
 def test_the_executor_hands_errors_to_their_sender_alone(engine: Engine) -> None:
     executor, good, bad = Executor(), StreamSession(engine), StreamSession(engine)
     executor.submit(bad, FRAME, 7)

@@ -115,6 +115,9 @@ def test_a_key_is_not_in_its_line() -> None:
         (f"gate stream {GATE}\n", "line 1: not"),
         (str(GATE_LINE).replace("stream", "stream,root"), "no such scope: root"),
         (f"{GATE_LINE}\n{GATE_LINE}", "line 2: there is already"),
+        (f"{GATE_LINE} streams=0", "line 1: not a limit: streams: Input should be greater"),
+        (f"{GATE_LINE} streams", "line 1: not a limit: streams"),
+        (f"{GATE_LINE} colour=red", "line 1: not a limit: colour.* there are: streams"),
     ],
 )
 def test_a_file_of_keys_that_cannot_be_used_is_refused(models: Path, tmp_path: Path, text: str, says: str) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from keywarp.server.access import new_key
 from tests.server.conftest import Running, Starter
 
 # What is sent where the schema says "binary": pictures and what is none.
@@ -70,3 +71,16 @@ def test_so_are_those_of_a_stream_that_is_there(start: Starter, tmp_path: Path) 
     only = ["--include-path-regex", r"/v1/streams/\{stream_id\}", "--exclude-path-regex", ENDLESS]
     check(server, tmp_path, {"path.stream_id": "known"}, "--exclude-method", "DELETE", *only)
     assert server.http.get("/v1/streams/known").json()["frames"] > 0
+
+
+def test_so_are_those_beyond_a_limit(start: Starter, tmp_path: Path) -> None:
+    secret, line = new_key("limited", "stream,metrics,models", streams=1, rate=1)
+    (tmp_path / "keys.txt").write_text(str(line))
+    server = start(keys=tmp_path / "keys.txt")
+    server.http.headers["X-API-Key"] = secret
+    server.http.post("/v1/streams", json={"id": "known"})
+    options = ["--header", f"X-API-Key: {secret}", "--exclude-method", "DELETE", "--exclude-path-regex", ENDLESS]
+    check(server, tmp_path, {"path.name": "tiny", "path.stream_id": "known"}, *options)
+    metrics = server.http.get("/metrics").text
+    for limit in ("key_streams", "key_rate"):
+        assert f'keywarp_requests_refused_total{{reason="{limit}"}}' in metrics

@@ -159,6 +159,19 @@ test("a refused hello is told by connect", async () => {
   await assert.rejects(client({ WebSocket: Refusing }).connect({ model: "x" }), /no model 'x'/);
 });
 
+test("a hello refused for want of room tells when to come again", async () => {
+  class Refusing extends Socket {
+    send() {
+      const problem = { title: "Service Unavailable", status: 503, detail: "no room", retry_after: 5 };
+      this.say({ type: "error", fatal: true, problem });
+      this.close(1013);
+    }
+  }
+  const later = (/** @type {unknown} */ error) =>
+    error instanceof StreamError && error.temporary && error.retryAfter === 5 && error.message === "no room";
+  await assert.rejects(client({ WebSocket: Refusing }).connect(), later);
+});
+
 test("a refused handshake is explained by REST", async () => {
   class Closed extends Socket {
     send() {

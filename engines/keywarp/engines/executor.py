@@ -4,6 +4,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ class Executed:
 
     result: FrameResult
     queued: float  # seconds
+    turn: float  # seconds of `queued` in which it was the session's next, and waited only for other sessions' frames
 
 
 class Executor:
@@ -30,6 +32,8 @@ class Executor:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keywarp-device")
         self._lock = Lock()
         self._depth = 0
+        # When each session's last frame was done; used by the device thread only.
+        self._done_at: WeakKeyDictionary[StreamSession, float] = WeakKeyDictionary()
 
     @property
     def depth(self) -> int:
@@ -47,19 +51,23 @@ class Executor:
         queued_at = time.perf_counter()
 
         def run() -> Executed:
-            queued = time.perf_counter() - queued_at
-            return Executed(session.process(frame, index, skipped), queued)
+            started = time.perf_counter()
+            turn = started - max(queued_at, self._done_at.get(session, queued_at))
+            try:
+                return Executed(session.process(frame, index, skipped), started - queued_at, turn)
+            finally:
+                self._done_at[session] = time.perf_counter()
 
         future = self._pool.submit(run)
         with self._lock:
             self._depth += 1
-        future.add_done_callback(self._done)
+        future.add_done_callback(self._finished)
         return future
 
     def close(self) -> None:
         """Finish what is queued, then stop."""
         self._pool.shutdown(wait=True)
 
-    def _done(self, _: Future[Executed]) -> None:
+    def _finished(self, _: Future[Executed]) -> None:
         with self._lock:
             self._depth -= 1

@@ -22,6 +22,13 @@ def add(
             help="What it is for, with commas: stream (videos, what models there are), metrics, models (load them)."
         ),
     ] = "stream",
+    streams: Annotated[
+        int | None, typer.Option(min=1, help="Streams at once.", show_default="what `serve --key-streams` says")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Frames a second of all its streams.", show_default="what `serve --key-rate` says"),
+    ] = None,
     file: File = KEYS,
 ) -> None:
     """Make a key, show it this once, and append its hash to the file.
@@ -35,7 +42,7 @@ def add(
         known = read_keys(file) if file.exists() and file.stat().st_size else []
         if name in [key.name for key in known]:
             raise KeyFileError(f"{file} has a key named {name} already: remove its line first")
-        secret, key = new_key(name, scopes)
+        secret, key = new_key(name, scopes, streams=streams, rate=rate)
         add_key(file, key)
     except (KeyFileError, OSError) as error:
         raise CommandError(str(error)) from error
@@ -44,7 +51,7 @@ def add(
 
 @app.command("list")
 def show(file: File = KEYS) -> None:
-    """List the keys of the file: names and scopes.
+    """List the keys of the file: names, scopes and limits.
 
     Example: keywarp keys list --file keys.txt
     """
@@ -53,6 +60,6 @@ def show(file: File = KEYS) -> None:
 
     try:
         for key in read_keys(file):
-            typer.echo(f"{key.name}\t{','.join(sorted(key.scopes))}")
+            typer.echo(f"{key.name}\t{','.join(sorted(key.scopes))}\t{key.limits}".rstrip())
     except KeyFileError as error:
         raise CommandError(str(error)) from error

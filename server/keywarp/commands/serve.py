@@ -96,6 +96,32 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    key_streams: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Streams at once of each API key that has no such limit of its own.",
+            envvar="KEYWARP_KEY_STREAMS",
+            show_default="no limit",
+        ),
+    ] = None,
+    key_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second of each API key that has no such limit of its own.",
+            envvar="KEYWARP_KEY_RATE",
+            show_default="no limit",
+        ),
+    ] = None,
+    max_wait: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds that streams may mostly wait for their turn on the device; beyond it no new ones are taken. "
+            "0: always.",
+            envvar="KEYWARP_MAX_WAIT",
+        ),
+    ] = 1.0,
     max_message: Annotated[
         int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.", envvar="KEYWARP_MAX_MESSAGE")
     ] = 16,
@@ -147,6 +173,9 @@ def serve(
             model_control=model_control,
             max_streams=max_streams,
             model_limits=_limits(model_limit or []),
+            key_streams=key_streams,
+            key_rate=key_rate,
+            max_wait=max_wait,
             max_video_bytes=max_video * MEBIBYTE,
             max_message_bytes=max_message * MEBIBYTE,
             max_pixels=max_pixels,

@@ -1,9 +1,11 @@
 """API keys: who may do what. Checked before a request reaches anything else.
 
-The file of keys has one line for each, `NAME SCOPE[,SCOPE] SHA-256`, so it holds nothing that could be used as a key:
+The file of keys has one line for each, `NAME SCOPE[,SCOPE] SHA-256 [LIMIT=NUMBER...]`, so it holds nothing that could
+be used as a key:
 
     # name   scopes          SHA-256 of the key
     gate-1   stream          9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    gate-2   stream          fd61a03af4f77d870fc21e05e7e80678095c92d808cfb3b5c279ee04c74aca13  streams=4 rate=30
     grafana  metrics         60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752
 """
 
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
+from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
@@ -26,6 +29,7 @@ from keywarp.server import dashboard
 from keywarp.server.errors import ForbiddenError, KeyFileError, ServerError, UnauthorizedError
 from keywarp.server.metrics import Metrics
 from keywarp.server.problems import refuse
+from keywarp.server.quotas import NO_LIMITS, Limits, Quota
 
 log = logging.getLogger(__name__)
 
@@ -45,23 +49,26 @@ class Key:
     name: str
     scopes: frozenset[Scope]
     digest: str  # SHA-256 of the key, hexadecimal
+    limits: Limits = NO_LIMITS  # where they aren't the server's defaults
 
     def __str__(self) -> str:
-        return f"{self.name} {','.join(sorted(self.scopes))} {self.digest}"
+        return f"{self.name} {','.join(sorted(self.scopes))} {self.digest} {self.limits}".rstrip()
 
 
-def new_key(name: str, scopes: str) -> tuple[str, Key]:
+def new_key(name: str, scopes: str, **limits: float | None) -> tuple[str, Key]:
     """Make a key of 256 random bits: itself, and its line.
 
     Args:
         name: Whose it is.
         scopes: With commas between them.
+        limits: Of `Limits`, by their names; None: none.
 
     Raises:
-        KeyFileError: Not a name or not scopes.
+        KeyFileError: Not a name, not scopes or not limits.
     """
     secret = PREFIX + secrets.token_urlsafe(32)
-    return secret, parse_key(f"{name} {scopes} {_digest(secret)}")
+    given = [f"{limit}={number}" for limit, number in limits.items() if number is not None]
+    return secret, parse_key(" ".join((name, scopes, _digest(secret), *given)))
 
 
 def read_keys(file: Path) -> list[Key]:
@@ -109,24 +116,39 @@ def parse_key(line: str) -> Key:
         KeyFileError: It isn't one.
     """
     match line.split():
-        case [name, scopes, digest] if _NAME.fullmatch(name) and _DIGEST.fullmatch(digest):
+        case [name, scopes, digest, *limits] if _NAME.fullmatch(name) and _DIGEST.fullmatch(digest):
             wanted, known = frozenset(scopes.split(",")), get_args(Scope)
             if unknown := wanted.difference(known):
                 raise KeyFileError(f"no such scope: {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
-            return Key(name, wanted, digest)  # type: ignore[arg-type]  # just checked
-    raise KeyFileError("not `NAME SCOPE[,SCOPE] SHA-256`")
+            return Key(name, wanted, digest, _parse_limits(limits))  # type: ignore[arg-type]  # just checked
+    raise KeyFileError("not `NAME SCOPE[,SCOPE] SHA-256 [LIMIT=NUMBER...]`")
+
+
+def _parse_limits(words: Sequence[str]) -> Limits:
+    try:
+        return Limits.model_validate({name: limit for name, _, limit in (word.partition("=") for word in words)})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        there_are = ", ".join(Limits.model_fields)
+        raise KeyFileError(f"not a limit: {fault['loc'][0]}: {fault['msg']}; there are: {there_are}") from error
 
 
 class Access:
     """The keys that a server takes."""
 
-    def __init__(self, keys: Sequence[Key]) -> None:
+    def __init__(self, keys: Sequence[Key], limits: Limits = NO_LIMITS) -> None:
+        """Take these keys; `limits`: of those that have none of their own."""
         self._keys = keys
+        self._quotas = {key.name: Quota(key.name, key.limits.over(limits)) for key in keys}
 
     @classmethod
-    def read(cls, file: Path) -> Self:
+    def read(cls, file: Path, limits: Limits = NO_LIMITS) -> Self:
         """Take those of a file; raises as `read_keys`."""
-        return cls(read_keys(file))
+        return cls(read_keys(file), limits)
+
+    def quota(self, key: Key) -> Quota:
+        """What a key may use: the same object for all its requests."""
+        return self._quotas[key.name]
 
     def check(self, secret: str | None, scope: Scope) -> Key:
         """Find out whose key this is.
@@ -159,12 +181,13 @@ class AccessMiddleware:
         """Pass a request on, or refuse it."""
         if scope["type"] in ("http", "websocket") and not _is_open(scope["path"]):
             try:
-                self._access.check(_secret(scope), _needed(scope["path"]))
+                key = self._access.check(_secret(scope), _needed(scope["path"]))
             except ServerError as error:
                 log.info("%r refused: %s", scope["path"][:200], error)
                 self._metrics.refused(error.reason)
                 await refuse(error, scope, receive, send)
                 return
+            scope.setdefault("state", {})["quota"] = self._access.quota(key)
         await self._app(scope, receive, send)
 
 

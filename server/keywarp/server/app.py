@@ -12,6 +12,7 @@ from keywarp.server import dashboard, model_routes, open_inference, problems, re
 from keywarp.server.access import Access, AccessMiddleware
 from keywarp.server.origins import OriginMiddleware
 from keywarp.server.pulls import Pulls
+from keywarp.server.quotas import Limits
 from keywarp.server.sequences import Sequences
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
@@ -63,7 +64,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(dashboard.router)
     problems.install(app)
     if settings.keys:
-        app.add_middleware(AccessMiddleware, access=Access.read(settings.keys), metrics=service.metrics)
+        access = Access.read(settings.keys, Limits(streams=settings.key_streams, rate=settings.key_rate))
+        app.add_middleware(AccessMiddleware, access=access, metrics=service.metrics)
     else:
         app.add_middleware(OriginMiddleware, allowed=settings.allow_origin, host=settings.host, metrics=service.metrics)
     if settings.allow_origin:

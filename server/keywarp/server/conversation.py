@@ -33,6 +33,7 @@ from keywarp.server.audience import Answer
 from keywarp.server.decoders import open_decoder
 from keywarp.server.errors import (
     BadMessageError,
+    CapacityError,
     CreditExceededError,
     DrainingError,
     HelloTimeoutError,
@@ -41,6 +42,7 @@ from keywarp.server.errors import (
 )
 from keywarp.server.models import describe
 from keywarp.server.pipeline import Arrived, Pipeline, beside
+from keywarp.server.quotas import Quota
 from keywarp.server.service import Service
 from keywarp.server.stream import Stream
 
@@ -62,9 +64,10 @@ class _VanishedError(Exception):
 class Conversation:
     """From an accepted connection to its close."""
 
-    def __init__(self, websocket: WebSocket, service: Service) -> None:
+    def __init__(self, websocket: WebSocket, service: Service, quota: Quota) -> None:
         self._websocket = websocket
         self._service = service
+        self._quota = quota
         self._state = State.GREETING
         self._stopping = False  # the server is
         self._received = 0  # binary messages
@@ -93,7 +96,7 @@ class Conversation:
         stream = self._service.streams.get(stream_id)
         ours = stream is None  # then the stream lives as long as the conversation
         if stream is None:
-            stream = self._service.create_stream(hello, stream_id)
+            stream = self._service.create_stream(hello, stream_id, self._quota)
         else:
             self._service.refuse_if_draining()
             _refuse_if_different(stream, hello)
@@ -131,7 +134,7 @@ class Conversation:
             )
         )
         decoder = open_decoder(hello.codec, self._service.settings.max_pixels, chunks=hello.framing == "chunks")
-        pipeline = Pipeline(self._service, stream, decoder)
+        pipeline = Pipeline(self._service, stream, decoder, self._quota)
         try:
             async with beside(self._receive(), stream.watch(), self._watch_server()) as tasks:
                 tasks.create_task(pipeline.decode(self._arrivals(), self._grant))
@@ -206,6 +209,8 @@ class Conversation:
         await self._websocket.send_text(message.model_dump_json(exclude_none=True))
 
     async def _refuse(self, error: ServerError) -> None:
+        if isinstance(error, CapacityError):
+            self._service.metrics.refused(error.reason)
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: already closed
             await self._say(Error(problem=error.problem, fatal=True))
             await self._websocket.close(error.close, error.close_reason)

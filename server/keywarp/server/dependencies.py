@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 
 from keywarp.server.problems import documented
 from keywarp.server.pulls import Pulls
+from keywarp.server.quotas import UNLIMITED, Quota
 from keywarp.server.sequences import Sequences
 from keywarp.server.service import Service
 
@@ -30,6 +31,12 @@ def _pulls(connection: HTTPConnection) -> Pulls:
     return pulls
 
 
+def _quota(connection: HTTPConnection) -> Quota:
+    quota: Quota = getattr(connection.state, "quota", UNLIMITED)  # of the request's API key: see `AccessMiddleware`
+    return quota
+
+
 Serving = Annotated[Service, Depends(_service)]
 Turns = Annotated[Sequences, Depends(_sequences)]
 Pulling = Annotated[Pulls, Depends(_pulls)]
+Quoted = Annotated[Quota, Depends(_quota)]

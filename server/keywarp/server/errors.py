@@ -12,7 +12,10 @@ ServerError
 ├── TooLargeError          413 / 1009  a message or body of too many bytes
 ├── UnsupportedMediaError  415 / 4400  a body of a kind that can't be decoded
 ├── CreditExceededError    429 / 4429  more messages than the credit allows
-├── TooManyStreamsError    429 / 1013
+├── CapacityError                      there is no room now, but there will be
+│   ├── TooManyStreamsError 429 / 1013
+│   ├── TooManyFramesError 429         of one API key in a second; over WebSockets they wait or are dropped
+│   └── OverloadError      503 / 1013  the device can't serve more streams
 ├── InternalError          500 / 1011
 ├── NotReadyError          503 / 1013  the models are still being loaded
 ├── DrainingError          503 / 1012  the server stops
@@ -27,7 +30,7 @@ ServerError
 """
 
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from keywarp.protocol import CloseCode, Problem
 
@@ -44,12 +47,18 @@ class ServerError(Exception):
 
     status: ClassVar[HTTPStatus]
     close: ClassVar[CloseCode]
-    reason: ClassVar[str]  # in metrics
+    reason: str  # in metrics
+    retry_after: int | None = None  # seconds after which to try again
 
     @property
     def problem(self) -> Problem:
         """The RFC 9457 form."""
-        return Problem(title=self.status.phrase, status=self.status, detail=str(self)[:_MAX_DETAIL])
+        return Problem(
+            title=self.status.phrase,
+            status=self.status,
+            detail=str(self)[:_MAX_DETAIL],
+            retry_after=self.retry_after,
+        )
 
     @property
     def close_reason(self) -> str:
@@ -126,10 +135,35 @@ class CreditExceededError(ServerError):
     status, close, reason = HTTPStatus.TOO_MANY_REQUESTS, CloseCode.CREDIT_EXCEEDED, "credit_exceeded"
 
 
-class TooManyStreamsError(ServerError):
-    """The server has as many streams as it may."""
+class CapacityError(ServerError):
+    """There is no room now, but there will be. Counted by its reason, which is the name of the limit."""
 
-    status, close, reason = HTTPStatus.TOO_MANY_REQUESTS, CloseCode.TRY_AGAIN_LATER, "too_many_streams"
+    status, close = HTTPStatus.TOO_MANY_REQUESTS, CloseCode.TRY_AGAIN_LATER
+    retry_after = 5
+
+
+class TooManyStreamsError(CapacityError):
+    """The server, or that for which there is a limit, has as many streams as it may; or a stream has its watchers."""
+
+    def __init__(self, detail: str, limit: Literal["max_streams", "model_limit", "key_streams", "watchers"]) -> None:
+        super().__init__(detail)
+        self.reason = limit
+
+
+class TooManyFramesError(CapacityError):
+    """An API key's frames come faster than they may."""
+
+    reason = "key_rate"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class OverloadError(CapacityError):
+    """The device can't serve more streams than there are."""
+
+    status, reason = HTTPStatus.SERVICE_UNAVAILABLE, "overload"
 
 
 class InternalError(ServerError):

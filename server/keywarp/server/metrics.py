@@ -46,13 +46,18 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(
-        self, streams: Callable[[], int], queue_depth: Callable[[], int], models: Callable[[], Mapping[str, int]]
+        self,
+        streams: Callable[[], int],
+        queue_depth: Callable[[], int],
+        pressure: Callable[[], float],
+        models: Callable[[], Mapping[str, int]],
     ) -> None:
         """Make a fresh set.
 
         Args:
             streams: The number of open streams, asked for when scraped.
             queue_depth: The number of frames that wait for the device or run on it, likewise.
+            pressure: The share of time in which streams waited too long for the device, likewise.
             models: The number of versions of models by state, likewise.
         """
         self._count_models = models
@@ -76,7 +81,7 @@ class Metrics:
         )
         self._refused = Counter(
             "keywarp_requests_refused_total",
-            "Requests without a key for them, or of other sites.",
+            "Requests without a key for them, of other sites, or beyond a limit.",
             ("reason",),
             registry=self._registry,
         )
@@ -106,6 +111,11 @@ class Metrics:
         Gauge(
             "keywarp_queue_depth", "Frames that wait for the device or run on it.", registry=self._registry
         ).set_function(queue_depth)
+        Gauge(
+            "keywarp_pressure_ratio",
+            "Share of about the last 10 s in which streams waited too long for their turn on the device.",
+            registry=self._registry,
+        ).set_function(pressure)
 
     def frame(self, model: str, found: FrameResult, timings: Timings) -> None:
         """Count one result."""
@@ -126,7 +136,7 @@ class Metrics:
         self._dropped.labels(reason).inc()
 
     def refused(self, reason: str) -> None:
-        """Count one request that had no key for it."""
+        """Count one request that wasn't allowed, or for which there was no room."""
         self._refused.labels(reason).inc()
 
     def loaded(self, outcome: str) -> None:

@@ -21,7 +21,7 @@ from keywarp.engines.errors import FrameError
 from keywarp.engines.preparation import check_frame
 from keywarp.protocol import Timings
 from keywarp.server.bodies import read_body
-from keywarp.server.dependencies import NOT_FOUND, UNAVAILABLE, Serving, Turns
+from keywarp.server.dependencies import NOT_FOUND, UNAVAILABLE, Quoted, Serving, Turns
 from keywarp.server.errors import (
     BadMessageError,
     FrameRefusedError,
@@ -146,7 +146,7 @@ async def model_statistics(engine: Model, service: Serving) -> dict[str, Any]:
 @router.post("/models/{name}/infer", responses=NOT_FOUND | REFUSED)
 @router.post("/models/{name}/versions/{model_version}/infer", responses=NOT_FOUND | REFUSED)
 async def infer(
-    name: str, request: Request, service: Serving, sequences: Turns, model_version: str | None = None
+    name: str, request: Request, service: Serving, sequences: Turns, quota: Quoted, model_version: str | None = None
 ) -> Response:
     """Process one frame: `image`, a JPEG, PNG or WebP, or `frame`, its pixels, RGB (H, W, 3).
 
@@ -154,6 +154,7 @@ async def infer(
     `max_interval` beside `sequence_start` place its key frames. A sequence keeps the version that it started with.
     """
     service.refuse_if_draining()
+    quota.charge()
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedMediaError(f"bodies that are encoded ({encoding[:20]}) aren't taken")
     body = await read_body(request, service.settings.max_message_bytes)
@@ -164,7 +165,7 @@ async def infer(
         engine = sequences.engine(name, turn, model_version)
         manifest = engine.bundle.manifest
         wanted = wanted_outputs(asked, [name for name, *_ in OUTPUTS[manifest.task]])
-        async with sequences.stream(manifest.name, turn, asked.parameters) as stream, stream.single_frame():
+        async with sequences.stream(manifest.name, turn, asked.parameters, quota) as stream, stream.single_frame():
             started = time.perf_counter()
             try:
                 pixels = await in_pool(_pixels, tensors, service.settings.max_pixels)

@@ -5,6 +5,9 @@
 While a frame is on the device, the next is being decoded and the one before encoded. The outbox is bounded, so whoever
 doesn't take answers makes those before it wait. In the mode `latest` decoding never waits for the device: of the frames
 that are decoded while it is busy, only the newest gets there.
+
+The API key whose frames they are may have only so many a second on the device: then `lossless` ones wait, which slows
+down whoever sends them, and `latest` ones are dropped.
 """
 
 import asyncio
@@ -20,10 +23,13 @@ from keywarp.protocol import ClientId, Done, Dropped, Error, FrameHeader, Result
 from keywarp.server.audience import Answer
 from keywarp.server.errors import FrameRefusedError, ServerError
 from keywarp.server.pictures import Damage, Decoder, Picture
+from keywarp.server.quotas import Quota
 from keywarp.server.service import Service
 from keywarp.server.stream import Pending, Stream
 
-NEWER: Final = "newer"  # why a frame was dropped
+# why a frame was dropped
+NEWER: Final = "newer"
+RATE: Final = "rate"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,10 +49,11 @@ class _Token(Enum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Old:
-    """A picture whose place a newer one took."""
+class _Left:
+    """A picture that is left out."""
 
     id: ClientId | None
+    reason: str
 
 
 _Item = Picture | Damage | ServerError | _Token
@@ -81,6 +88,7 @@ class Pipeline:
         service: Service,
         stream: Stream,
         decoder: Decoder,
+        quota: Quota,
         pool: Pool | None = None,
         stop: Callable[[], None] = _nothing,
     ) -> None:
@@ -90,15 +98,17 @@ class Pipeline:
             service: The server's.
             stream: Where the frames go.
             decoder: What makes them; closed by `close`.
+            quota: What they are charged to.
             pool: Threads for it; None: the server's, which mustn't be kept waiting.
             stop: Has a step of the decoder end soon.
         """
         self._service = service
         self._stream = stream
         self._decoder = decoder
+        self._quota = quota
         self._pool = pool or service.pool
         self._stop = stop
-        self._latest = _Latest() if stream.mode == "latest" else None
+        self._latest = _Latest(quota) if stream.mode == "latest" else None
         self._outbox: asyncio.Queue[Pending | Error | Dropped | ServerError | _Token] = asyncio.Queue(1)
         self._frames = self._key_frames = self._errors = self._dropped = 0
 
@@ -115,7 +125,7 @@ class Pipeline:
             consumed: Called after each payload.
         """
         if self._latest is None:
-            await self._decode(arrivals, consumed, self._submit)
+            await self._decode(arrivals, consumed, self._submit_each)
             return
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._submit_latest(self._latest))
@@ -186,6 +196,13 @@ class Pipeline:
             step.exception()  # seen
             raise
 
+    async def _submit_each(self, item: _Item, waited: float) -> None:
+        """Submit whatever comes, frames as fast as they may."""
+        if isinstance(item, Picture):
+            with self._stream.kept():
+                waited += await self._quota.wait()
+        await self._submit(item, waited)
+
     async def _submit(self, item: _Item, waited: float, skipped: int = 0) -> None:
         """Let a frame take its place in the queue for the device, and whatever comes to the outbox."""
         match item:
@@ -198,16 +215,17 @@ class Pipeline:
 
     async def _submit_latest(self, latest: "_Latest") -> None:
         """Submit whenever the frame before is done."""
-        item: _Item | _Old | None = None
+        item: _Item | _Left | None = None
+        skipped = 0  # since the last picture
         try:
             while item is not _Token.END and not isinstance(item, ServerError):
-                skipped = 0
                 for item, waited in await latest.take():
-                    if isinstance(item, _Old):
+                    if isinstance(item, _Left):
                         skipped += 1
-                        await self._outbox.put(self._stream.drop(NEWER, item.id))
+                        await self._outbox.put(self._stream.drop(item.reason, item.id))
                     else:
                         await self._submit(item, waited, skipped)
+                        skipped = 0 if isinstance(item, Picture) else skipped
                 await self._stream.settle()
         except ServerError as error:  # the stream is gone
             await self._outbox.put(error)
@@ -226,20 +244,28 @@ class Pipeline:
 class _Latest:
     """What was decoded while the device was busy, in order: at most one picture, and whatever else."""
 
-    def __init__(self) -> None:
-        self._waiting: list[tuple[_Item | _Old, float]] = []  # since when; monotonic seconds
+    def __init__(self, quota: Quota) -> None:
+        self._quota = quota
+        self._waiting: list[tuple[_Item | _Left, float]] = []  # since when; monotonic seconds
         self._some = asyncio.Event()
 
     async def put(self, item: _Item, waited: float) -> None:
         """Add something that has waited some seconds already; this never waits."""
         if item is _Token.CONSUMED and self._waiting:
             return  # credit is told of by the next answer anyway
+        entry: _Item | _Left = item
         if isinstance(item, Picture):
-            self._waiting = [(_Old(old.id) if isinstance(old, Picture) else old, since) for old, since in self._waiting]
-        self._waiting.append((item, time.monotonic() - waited))
+            for place, (old, since) in enumerate(self._waiting):
+                if isinstance(old, Picture):  # which has paid for the place
+                    self._waiting[place] = _Left(old.id, NEWER), since
+                    break
+            else:
+                if self._quota.take():
+                    entry = _Left(item.id, RATE)
+        self._waiting.append((entry, time.monotonic() - waited))
         self._some.set()
 
-    async def take(self) -> list[tuple[_Item | _Old, float]]:
+    async def take(self) -> list[tuple[_Item | _Left, float]]:
         """Wait for something, and take all that there is, with the seconds that it has waited."""
         await self._some.wait()
         self._some.clear()

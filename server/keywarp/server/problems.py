@@ -13,20 +13,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from keywarp.protocol import Problem
-from keywarp.server.errors import InternalError, ServerError, UnauthorizedError
+from keywarp.server.errors import CapacityError, InternalError, ServerError, UnauthorizedError
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-_RETRY_AFTER = {HTTPStatus.TOO_MANY_REQUESTS: "5", HTTPStatus.SERVICE_UNAVAILABLE: "5"}  # seconds
+_RETRY_AFTER = {HTTPStatus.SERVICE_UNAVAILABLE: 5}  # seconds, where the problem doesn't say it
 
 
 def problem_response(problem: Problem, path: str, headers: dict[str, str] | None = None) -> Response:
     """One problem as a response to a request for a path; clients of `/v2` look for a member `error`."""
     headers = dict(headers or {})
-    if seconds := _RETRY_AFTER.get(HTTPStatus(problem.status)):
-        headers.setdefault("Retry-After", seconds)
-    content = problem.model_dump()
+    if seconds := problem.retry_after or _RETRY_AFTER.get(HTTPStatus(problem.status)):
+        headers.setdefault("Retry-After", str(seconds))
+    content = problem.model_dump(exclude_none=True)
     if path.startswith("/v2"):
         content["error"] = problem.detail or problem.title
     return Response(json.dumps(content), problem.status, headers, MEDIA_TYPE)
@@ -58,6 +58,8 @@ def install(app: FastAPI) -> None:
 
 async def _server_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServerError)
+    if isinstance(error, CapacityError):
+        request.app.state.service.metrics.refused(error.reason)
     return problem_response(error.problem, request.url.path)
 
 

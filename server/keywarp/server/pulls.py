@@ -164,7 +164,7 @@ class Pull:
     async def _attempt(self, decoder: SourceDecoder, pool: Pool) -> None:
         """Pull until the source ends or breaks off."""
         await self._stream.restart()
-        pipeline = Pipeline(self._service, self._stream, decoder, pool, decoder.stop)
+        pipeline = Pipeline(self._service, self._stream, decoder, self._stream.owner, pool, decoder.stop)
         try:
             async with beside(self._watch_pause()) as tasks:
                 tasks.create_task(pipeline.decode(_start()))

@@ -12,7 +12,7 @@ from keywarp.protocol import SUBPROTOCOL, CreateStream, FrameHeader, Result, Str
 from keywarp.protocol.messages import StreamId
 from keywarp.server.bodies import read_body, refuse_length
 from keywarp.server.conversation import Conversation
-from keywarp.server.dependencies import NOT_FOUND, UNAVAILABLE, Pulling, Serving
+from keywarp.server.dependencies import NOT_FOUND, UNAVAILABLE, Pulling, Quoted, Serving
 from keywarp.server.errors import BadMessageError, FrameRefusedError, ServerError
 from keywarp.server.images import decode_image
 from keywarp.server.pictures import Picture
@@ -28,7 +28,11 @@ REFUSED = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.TOO
 NOT_PULLED = NOT_FOUND | documented(HTTPStatus.CONFLICT)
 BAD_VIDEO = documented(HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 BAD_FRAME = documented(
-    HTTPStatus.CONFLICT, HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    HTTPStatus.CONFLICT,
+    HTTPStatus.GONE,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.TOO_MANY_REQUESTS,
 )
 
 # -- the server itself -------------------------------------------------------------------------------------------------
@@ -60,14 +64,16 @@ async def metrics(service: Serving) -> Response:
 @router.post(
     "/v1/streams", status_code=HTTPStatus.CREATED, responses=NOT_FOUND | REFUSED | documented(HTTPStatus.FORBIDDEN)
 )
-async def create_stream(request: CreateStream, service: Serving, pulls: Pulling, response: Response) -> StreamInfo:
+async def create_stream(
+    request: CreateStream, service: Serving, pulls: Pulling, quota: Quoted, response: Response
+) -> StreamInfo:
     """Create a stream, for single frames or for a WebSocket connection, which expires when idle; or pull one."""
     if request.source is None:
-        stream = service.create_stream(request, request.id)
+        stream = service.create_stream(request, request.id, quota)
     else:
         source = Source.parse(request.source)
         await pulls.check(source)
-        stream = service.create_stream(source.suited(request), request.id)
+        stream = service.create_stream(source.suited(request), request.id, quota)
         pulls.start(stream, source)
     response.headers["Location"] = f"/v1/streams/{stream.id}"
     return stream.info
@@ -120,11 +126,12 @@ async def resume_stream(stream_id: Id, service: Serving, pulls: Pulling) -> Stre
     },
 )
 async def process_frame(
-    stream_id: Id, header: Annotated[FrameHeader, Query()], request: Request, service: Serving
+    stream_id: Id, header: Annotated[FrameHeader, Query()], request: Request, service: Serving, quota: Quoted
 ) -> Result:
     """Process one JPEG, PNG or WebP image as the stream's next frame."""
     service.refuse_if_draining()
     stream = service.streams[stream_id]
+    quota.charge()
     body = await read_body(request, service.settings.max_message_bytes)
     async with stream.single_frame():
         with service.conversation():
@@ -161,15 +168,17 @@ async def process_frame(
         }
     },
 )
-async def process_video(options: Annotated[VideoOptions, Query()], request: Request, service: Serving) -> VideoResponse:
+async def process_video(
+    options: Annotated[VideoOptions, Query()], request: Request, service: Serving, quota: Quoted
+) -> VideoResponse:
     """Process a video while it is being uploaded, as a stream of its own. Read the results while you send."""
     codec = codec_of(options, request.headers.get("content-type", ""))
     refuse_length(request, service.settings.max_video_bytes)
-    return VideoResponse(request, service, service.create_stream(options, options.id), codec)
+    return VideoResponse(request, service, service.create_stream(options, options.id, quota), codec)
 
 
 @router.websocket("/v1/streams/{stream_id}/ws")
-async def converse(websocket: WebSocket, stream_id: str, service: Serving) -> None:
+async def converse(websocket: WebSocket, stream_id: str, service: Serving, quota: Quoted) -> None:
     """The protocol `keywarp.v1`: see `keywarp.protocol.messages`."""
     try:
         if SUBPROTOCOL not in websocket.scope["subprotocols"]:
@@ -183,4 +192,4 @@ async def converse(websocket: WebSocket, stream_id: str, service: Serving) -> No
         await websocket.send_denial_response(problem_response(error.problem, websocket.url.path))
         return
     await websocket.accept(SUBPROTOCOL)
-    await Conversation(websocket, service).run(stream_id)
+    await Conversation(websocket, service, quota).run(stream_id)

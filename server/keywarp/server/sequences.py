@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from keywarp.engines import Engine
 from keywarp.protocol import StreamOptions
 from keywarp.server.errors import BadMessageError, UnknownModelError
+from keywarp.server.quotas import Quota
 from keywarp.server.service import Service
 from keywarp.server.stream import Stream
 from keywarp.server.tensors import Parameters
@@ -62,13 +63,14 @@ class Sequences:
         return engine
 
     @asynccontextmanager
-    async def stream(self, model: str, turn: Turn, parameters: Parameters) -> AsyncIterator[Stream]:
+    async def stream(self, model: str, turn: Turn, parameters: Parameters, owner: Quota) -> AsyncIterator[Stream]:
         """Lend the stream that a request belongs to; it is removed after the sequence's last one.
 
         Args:
             model: The model's name.
             turn: Where in which sequence the request is.
             parameters: The request's, which may hold a stream's options (`interval`, ...).
+            owner: Of the request's key.
 
         Raises:
             BadMessageError: The sequence hasn't started, or has expired.
@@ -76,14 +78,14 @@ class Sequences:
         """
         self._streams = {key: stream for key, stream in self._streams.items() if not stream.gone.is_set()}
         if turn.id is None:
-            stream = self._create(model, parameters)
+            stream = self._create(model, parameters, owner)
         else:
             key = model, turn.id
             known = self._streams.get(key)
             if turn.start:
                 if known:
                     await self._service.streams.remove(known, "its sequence started anew")
-                known = self._streams[key] = self._create(model, parameters)
+                known = self._streams[key] = self._create(model, parameters, owner)
             if known is None:
                 raise BadMessageError(
                     f"the sequence {str(turn.id)[:64]!r} of model {model!r} hasn't started, or has expired: "
@@ -96,7 +98,7 @@ class Sequences:
             if turn.id is None or turn.end:
                 await self._service.streams.remove(stream, "its sequence ended")
 
-    def _create(self, model: str, parameters: Parameters) -> Stream:
+    def _create(self, model: str, parameters: Parameters, owner: Quota) -> Stream:
         names = ("interval", "schedule", "max_interval")
         given = {name: parameters[name] for name in names if name in parameters}
         try:
@@ -104,7 +106,7 @@ class Sequences:
         except ValidationError as error:
             fault = error.errors()[0]
             raise BadMessageError(f"parameter {fault['loc'][0]}: {fault['msg']}") from error
-        return self._service.create_stream(options, None)
+        return self._service.create_stream(options, None, owner)
 
 
 def refuse_other_version(engine: Engine, version: str | None) -> None:

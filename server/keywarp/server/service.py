@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from keywarp.engines import BundleError, Executor
 from keywarp.protocol import StreamOptions
-from keywarp.server.errors import DrainingError, InternalError, NotReadyError, TooManyStreamsError
+from keywarp.server.errors import DrainingError, InternalError, NotReadyError, OverloadError, TooManyStreamsError
 from keywarp.server.metrics import Metrics
 from keywarp.server.models import Models
 from keywarp.server.pacing import settle
+from keywarp.server.pressure import Pressure
+from keywarp.server.quotas import UNLIMITED, Quota
 from keywarp.server.repository import find_bundles
 from keywarp.server.settings import Settings
 from keywarp.server.sinks import Sinks
@@ -53,14 +55,18 @@ class Service:
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
         executor = Executor()
-        self.metrics = Metrics(lambda: len(self.streams), lambda: executor.depth, lambda: self._models.count())
+        pressure = Pressure(settings.max_wait, lambda: executor.depth)
+        self.metrics = Metrics(
+            lambda: len(self.streams), lambda: executor.depth, lambda: pressure.share, lambda: self._models.count()
+        )
         self._models = Models(
             settings, settings.default_model or names[0], self.streams, self.refuse_if_draining, self.metrics.loaded
         )
         self._ready = False
         # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
-        self._workshop = Workshop(executor, pool, self.metrics, open_traces() if settings.traces else None)
+        traces = open_traces() if settings.traces else None
+        self._workshop = Workshop(executor, pool, self.metrics, pressure, traces)
         self.site = read_site(settings.site)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics)
         self._conversations = 0
@@ -96,19 +102,27 @@ class Service:
         if self.draining.is_set():
             raise DrainingError("the server stops: connect again in a few seconds")
 
-    def create_stream(self, options: StreamOptions, id_: str | None) -> Stream:
+    def create_stream(self, options: StreamOptions, id_: str | None, owner: Quota = UNLIMITED) -> Stream:
         """Add a stream.
+
+        Args:
+            options: What is asked for.
+            id_: None: a random one.
+            owner: Of the key that asks for it; the operator's own streams have none.
 
         Raises:
             ServerError: See `models`, `Models.__getitem__`, `settle`, `Streams.create`, `refuse_if_draining`.
-            TooManyStreamsError: The model has as many as the settings allow.
+            TooManyStreamsError: The model or the key has as many as the settings allow.
+            OverloadError: The device can't serve more.
         """
         self.refuse_if_draining()
         engine = self.models[options.model]
-        self._refuse_over_limit(engine.bundle.name)
+        self._refuse_over_limits(engine.bundle.name, owner)
+        if self._workshop.pressure.is_high:
+            raise OverloadError("the device can't serve more streams than there are: try again later")
         pacing = settle(options, self.settings.schedule, engine.bundle.manifest.key_interval)
         self.sinks.check(options.sinks or ())
-        stream = self.streams.create(id_, engine, pacing, options, self._workshop)
+        stream = self.streams.create(id_, engine, pacing, options, self._workshop, owner)
         self.sinks.follow(stream, stream.sinks)
         return stream
 
@@ -149,10 +163,15 @@ class Service:
             if self.traces:
                 await asyncio.to_thread(self.traces.close)
 
-    def _refuse_over_limit(self, model: str) -> None:
+    def _refuse_over_limits(self, model: str, owner: Quota) -> None:
         limit = self.settings.model_limits.get(model)
         if limit is not None and sum(stream.engine.bundle.name == model for stream in self.streams) >= limit:
-            raise TooManyStreamsError(f"model {model!r} has its {limit} streams: delete one, or try again later")
+            detail = f"model {model!r} has its {limit} streams: delete one, or try again later"
+            raise TooManyStreamsError(detail, "model_limit")
+        limit = owner.limits.streams
+        if limit is not None and sum(stream.owner is owner for stream in self.streams) >= limit:
+            detail = f"the API key {owner.name} has its {limit} streams: delete one, or try again later"
+            raise TooManyStreamsError(detail, "key_streams")
 
     async def _load(self) -> None:
         try:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from keywarp.engines import BackendName, MotionName, Precision
 from keywarp.protocol import Schedule
@@ -35,6 +35,13 @@ class Settings(BaseModel):
         AllowList(entries)
         return entries
 
+    @field_validator("key_streams", "key_rate")
+    @classmethod
+    def _has_keys(cls, limit: float | None, settings: ValidationInfo) -> float | None:
+        if limit is not None and settings.data.get("keys") is None:
+            raise ValueError("a limit of each API key needs `keys`")
+        return limit
+
     models: Path  # a folder of bundles, or one bundle
     default_model: str | None = None  # None: the first by name
     backend: BackendName = "auto"
@@ -61,6 +68,9 @@ class Settings(BaseModel):
 
     max_streams: int = Field(default=64, ge=1)
     model_limits: Mapping[str, Annotated[int, Field(ge=0)]] = {}  # by model: of those streams, how many it may have
+    key_streams: int | None = Field(default=None, ge=1)  # of one API key that has no limit of its own; None: any number
+    key_rate: float | None = Field(default=None, gt=0)  # frames a second, likewise
+    max_wait: float = Field(default=1.0, ge=0)  # for a stream's turn on the device; beyond it no new ones; 0: whatever
     max_message_bytes: int = Field(default=16 * 2**20, ge=1024)  # one WebSocket message, one REST body
     max_video_bytes: int = Field(default=16 * 2**30, ge=1024)  # one uploaded video, which is never held as a whole
     max_pixels: int = Field(default=4096 * 4096, ge=1)  # of one frame

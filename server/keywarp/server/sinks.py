@@ -60,7 +60,7 @@ class Sinks:
         """
         for name in names:
             if name not in self._sinks:
-                there_are = ", ".join(self._sinks) or "none: `serve --streams` names them"
+                there_are = ", ".join(self._sinks) or "none: `serve --site` names them"
                 raise BadMessageError(f"there is no sink {name[:64]!r}; there are: {there_are}")
 
     def follow(self, stream: Stream, names: Iterable[str]) -> None:

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,7 +30,9 @@ from keywarp.server.errors import FrameFailedError, FrameRefusedError, StreamCon
 from keywarp.server.metrics import Metrics
 from keywarp.server.pacing import Pacing
 from keywarp.server.pictures import Picture
+from keywarp.server.pressure import Pressure
 from keywarp.server.pulse import Heart
+from keywarp.server.quotas import Quota
 from keywarp.server.results import encode_result
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Workshop:
     executor: Executor  # the device
     pool: Pool  # threads for decoding and encoding
     metrics: Metrics
+    pressure: Pressure
     traces: "Traces | None" = None
 
 
@@ -76,8 +79,11 @@ class Stream:
     Its audience is told of results as they are fetched; of other answers by whoever feeds it, when it is their turn.
     """
 
-    def __init__(self, id_: str, engine: Engine, pacing: Pacing, options: StreamOptions, workshop: Workshop) -> None:
+    def __init__(
+        self, id_: str, engine: Engine, pacing: Pacing, options: StreamOptions, workshop: Workshop, owner: Quota
+    ) -> None:
         self.id = id_
+        self.owner = owner
         self.engine = engine
         self.pacing = pacing
         self.mode: Mode = options.mode or "lossless"
@@ -95,7 +101,7 @@ class Stream:
         self._connected = False
         self._next = 0
         self._size: tuple[int, ...] | None = None  # of the frames that the engine was last prepared for
-        self._preparing = False
+        self._kept = 0  # by how many that want it not to expire now
         self._pending: set[Pending] = set()
         self._created = self._touched = time.monotonic()
         self._frames = self._key_frames = self._errors = self._dropped = 0
@@ -103,7 +109,7 @@ class Stream:
     @property
     def idle(self) -> float:
         """Seconds since something last happened; 0 while a frame is being processed or the server pulls."""
-        busy = self._pending or self._preparing or (self.origin and self.origin.state not in ("ended", "failed"))
+        busy = self._pending or self._kept or (self.origin and self.origin.state not in ("ended", "failed"))
         return 0.0 if busy else time.monotonic() - self._touched
 
     @property
@@ -263,6 +269,16 @@ class Stream:
         if traces := self._workshop.traces:
             traces.frame(self.id, self.engine.bundle.name, found, timings, apart=self._connected)
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep it from expiring while one of its frames waits."""
+        self._kept += 1
+        try:
+            yield
+        finally:
+            self._kept -= 1
+            self._touched = time.monotonic()
+
     async def watch(self) -> None:
         """Wait until it is closed.
 
@@ -288,23 +304,21 @@ class Stream:
 
     async def _prepare(self, shape: tuple[int, ...]) -> None:
         height, width, _ = shape
-        self._preparing = True
-        try:
-            # On a thread of its own, since it may take seconds: other streams' frames mustn't wait.
-            await asyncio.to_thread(self.engine.prepare, height, width)
-            self._size = shape
-        except Exception:
-            # The device will try again, and its failure is told as this frame's.
-            log.exception("stream %s: the engine can't be prepared for %dx%d", self.id, width, height)
-        finally:
-            self._preparing = False
-            self._touched = time.monotonic()
+        with self.kept():
+            try:
+                # On a thread of its own, since it may take seconds: other streams' frames mustn't wait.
+                await asyncio.to_thread(self.engine.prepare, height, width)
+                self._size = shape
+            except Exception:
+                # The device will try again, and its failure is told as this frame's.
+                log.exception("stream %s: the engine can't be prepared for %dx%d", self.id, width, height)
 
     def _finished(self, pending: Pending) -> None:
         self._pending.discard(pending)
         self._touched = time.monotonic()
-        if not pending.done.cancelled():
-            pending.done.exception()  # seen, even if nobody is left to fetch the result
+        # Asking for the exception has it seen, even if nobody is left to fetch the result.
+        if not pending.done.cancelled() and pending.done.exception() is None:
+            self._workshop.pressure.note(pending.done.result().turn)
 
     def _cancel(self) -> None:
         for pending in self._pending:

@@ -9,6 +9,7 @@ from keywarp.engines import Engine
 from keywarp.protocol import StreamOptions
 from keywarp.server.errors import StreamConflictError, TooManyStreamsError, UnknownStreamError
 from keywarp.server.pacing import Pacing
+from keywarp.server.quotas import Quota
 from keywarp.server.stream import Stream, Workshop
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,13 @@ class Streams:
         return self._streams.get(id_)
 
     def create(
-        self, id_: str | None, engine: Engine, pacing: Pacing, options: StreamOptions, workshop: Workshop
+        self,
+        id_: str | None,
+        engine: Engine,
+        pacing: Pacing,
+        options: StreamOptions,
+        workshop: Workshop,
+        owner: Quota,
     ) -> Stream:
         """Add a stream.
 
@@ -60,6 +67,7 @@ class Streams:
             pacing: How its key frames are placed.
             options: What was asked for.
             workshop: Where its frames are processed.
+            owner: Of the key that asks for it.
 
         Raises:
             StreamConflictError: There is one of this id.
@@ -69,8 +77,10 @@ class Streams:
         if id_ in self._streams:
             raise StreamConflictError(f"there is already a stream {id_!r}")
         if len(self._streams) >= self._limit:
-            raise TooManyStreamsError(f"the server has its {self._limit} streams: delete one, or try again later")
-        stream = Stream(id_, engine, pacing, options, workshop)
+            raise TooManyStreamsError(
+                f"the server has its {self._limit} streams: delete one, or try again later", "max_streams"
+            )
+        stream = Stream(id_, engine, pacing, options, workshop, owner)
         self._streams[id_] = stream
         return stream
 

@@ -81,7 +81,7 @@ def _find(stream_id: str, service: Service) -> Stream:
     service.refuse_if_draining()
     stream = service.streams[stream_id]
     if len(stream.audience) >= MAX_WATCHERS:
-        raise TooManyStreamsError(f"stream {stream.id!r} has its {MAX_WATCHERS} watchers: try again later")
+        raise TooManyStreamsError(f"stream {stream.id!r} has its {MAX_WATCHERS} watchers: try again later", "watchers")
     return stream
 
 

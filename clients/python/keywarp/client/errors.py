@@ -6,7 +6,7 @@ KeywarpError
 │   └── ResumeError             the connection broke, and the stream can't go on over another
 ├── ApiError                the server refused a request               .status, .problem, .retry_after
 ├── FrameError              the server could not process one frame                  .problem, .frame, .id
-├── StreamError             the server ended the conversation                       .code, .problem
+├── StreamError             the server ended the conversation         .code, .problem, .retry_after
 │   ├── ModelNotFoundError      it has no such model (4404)
 │   ├── StreamBusyError         another connection feeds this stream (4409)
 │   ├── StreamGoneError         the stream was deleted or has expired (4410)
@@ -82,6 +82,7 @@ class StreamError(KeywarpError):
     Attributes:
         code: The WebSocket close code (`keywarp.protocol.CloseCode`).
         problem: The server's problem details, if it sent any.
+        retry_after: Seconds after which the server wants to be asked again, if it says so.
     """
 
     def __init__(self, code: int, reason: str = "", problem: Problem | None = None) -> None:
@@ -89,6 +90,7 @@ class StreamError(KeywarpError):
         super().__init__(f"the server ended the stream: {what} (close code {code})")
         self.code = code
         self.problem = problem
+        self.retry_after: float | None = problem.retry_after if problem else None
 
 
 class ModelNotFoundError(StreamError):

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from keywarp.client.errors import ApiError, ConnectError, KeywarpError, ResumeError, StreamBusyError, UnavailableError
+from keywarp.client.errors import (
+    ApiError,
+    ConnectError,
+    KeywarpError,
+    ResumeError,
+    StreamBusyError,
+    StreamError,
+    UnavailableError,
+)
 
 ATTEMPT_TIMEOUT: Final = 10.0  # seconds that connecting again may take, until it is tried anew
 PASSING: Final = frozenset(  # the statuses of a server, or a proxy before it, that is there again soon
@@ -30,7 +38,8 @@ class Reconnect:
     ==================================  =============================================================
 
     Between two tries it waits for `first`, twice that, and so on up to `longest` seconds, less up to half by chance, so
-    that not all clients of a server come back at once; and for as long as the server asks (`Retry-After`).
+    that not all clients of a server come back at once; and for as long as the server asks, by `Retry-After` or, before
+    it closes the stream, by the problem's `retry_after`.
 
     Raises:
         ValueError: A time isn't a number of seconds, or `memory` is negative.
@@ -81,7 +90,7 @@ class Patience:
         """
         self._since = now if self._since is None else self._since
         left = self._since + self._reconnect.seconds - now
-        asked = error.retry_after or 0.0 if isinstance(error, ApiError) else 0.0
+        asked = error.retry_after or 0.0 if isinstance(error, ApiError | StreamError) else 0.0
         if left <= 0 or asked > left:
             raise error
         longest = min(self._reconnect.first * 2 ** min(self._tries, 32), self._reconnect.longest)

@@ -122,6 +122,7 @@ class Problem(Message):
     title: str
     status: int
     detail: str = ""
+    retry_after: int | None = None  # seconds after which to try again, where it passes by itself
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -281,7 +282,7 @@ class Dropped(Message):
     type: Literal["dropped"] = "dropped"
     frame: int
     id: ClientId | None = None
-    reason: str  # "newer": one came while it waited (mode `latest`)
+    reason: str  # mode `latest`; "newer": one came while it waited; "rate": more came than the API key may send
     credit: int | None = None
 
 

@@ -132,7 +132,7 @@ async function keepSending(hello, show, stage, signal) {
         const refused = error instanceof ApiError || error instanceof StreamError;
         if (error instanceof StreamError && error.code === GONE && unseen) continue;
         if (!(refused ? error.temporary : error instanceof ConnectError)) throw error;
-        const seconds = Math.max(wait, (error instanceof ApiError && error.retryAfter) || 0);
+        const seconds = Math.max(wait, (refused && error.retryAfter) || 0);
         stage.note(`${inWords(error, { again: false })} Trying again in ${seconds} s.`);
         await sleep(seconds, signal);
       }

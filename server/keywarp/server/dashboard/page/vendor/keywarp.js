@@ -4,7 +4,7 @@
  *     KeywarpError
  *     ├── ConnectError     no server answers at the address, or the connection broke
  *     ├── ApiError         the server refused a request                              .status, .problem, .retryAfter, .temporary
- *     └── StreamError      the server ended the conversation                         .code, .problem, .temporary
+ *     └── StreamError      the server ended the conversation             .code, .problem, .retryAfter, .temporary
  *
  * Times are in seconds, sizes in bytes. The types of the messages are those of docs/protocol.md.
  */
@@ -88,6 +88,7 @@ export class StreamError extends KeywarpError {
     super(problem?.detail || problem?.title || reason || MEANING.get(code) || `the server closed with code ${code}`);
     this.code = code;
     this.problem = problem;
+    this.retryAfter = problem?.retry_after ?? null; // seconds, as of `ApiError`
   }
 
   /** Whether the same may work in a few seconds. */

@@ -87,6 +87,7 @@ export interface Problem {
   status: number;
   type?: string;
   detail?: string;
+  retry_after?: number;
 }
 
 export interface Region {
