@@ -50,7 +50,7 @@ def test_backends_agree_within_rounding(bundle_path: Path, tmp_path: Path) -> No
 
 def test_an_unknown_backend_says_what_to_install() -> None:
     with pytest.raises(BackendError, match="pip install"):
-        open_backend("tensorrt")  # type: ignore[arg-type]
+        open_backend("tensorrt")
 
 
 def test_onnxruntime_refuses_a_precision_it_does_not_have() -> None:

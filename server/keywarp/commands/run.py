@@ -8,6 +8,7 @@ import typer
 from keywarp.cli.errors import CommandError
 from keywarp.commands.models import MODELS, Folder, find_bundle
 from keywarp.commands.motion import Motion, MotionOption
+from keywarp.commands.runtime import BackendOption, FallbackOption, PrecisionOption
 from keywarp.protocol import MAX_INTERVAL, Schedule
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def run(
     ] = None,
     coco: Annotated[Path | None, typer.Option(help="Write the results as a COCO file.", metavar="FILE")] = None,
     mot: Annotated[Path | None, typer.Option(help="Write boxes as a MOTChallenge file.", metavar="FILE")] = None,
-    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = "auto",
+    cpu_fallback: FallbackOption = False,
     threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
     motion: MotionOption = Motion.NETWORK,
     summary_json: Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")] = False,
@@ -75,6 +77,7 @@ def run(
                 cast("Precision", precision),
                 threads,
                 motion=motion.value,
+                fallback=cpu_fallback,
             )
             engine.prepare(frames.height, frames.width)
             session = StreamSession(engine, pacing.open())

@@ -4,7 +4,7 @@ Queued work runs when its queue is synchronised, not before: what reads too earl
 that isn't allocated, every double free, and all that is left at the end is an error.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -31,7 +31,7 @@ class FakeDriver:
     events: dict[int, int | None] = field(default_factory=dict)  # when they were; None: not yet
     kernels: dict[int, tuple[bytes, str]] = field(default_factory=dict)
     launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    numbers: Any = field(default_factory=lambda: count(0x7000_0000_0000, 0x1000_0000))
+    numbers: Iterator[int] = field(default_factory=lambda: count(0x7000_0000_0000, 0x1000_0000))
 
     def activate(self) -> None:
         pass

@@ -9,7 +9,16 @@ from keywarp.engines.backends.interface import Backend, DeviceTensor, Precision,
 from keywarp.engines.devices import Choice, Gpu, choose, list_gpus
 from keywarp.engines.errors import BackendError
 
-__all__ = ["AVAILABLE", "Backend", "BackendName", "DeviceTensor", "Precision", "Program", "open_backend"]
+__all__ = [
+    "AVAILABLE",
+    "Backend",
+    "BackendName",
+    "DeviceTensor",
+    "Precision",
+    "Program",
+    "choose_backend",
+    "open_backend",
+]
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"]
 AVAILABLE = tuple(name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name))  # on the CPU
@@ -38,13 +47,13 @@ def open_backend(
     """
     if name not in get_args(BackendName):
         raise BackendError(f"there is no backend {name!r}: use one of {', '.join(get_args(BackendName))}")
-    choice = _settle(name)
+    choice = choose_backend(name)
     try:
         backend = _open(choice, precision, threads, cache)
     except BackendError as error:
         if not fallback or choice.backend in ("openvino", "onnxruntime"):
             raise
-        choice = _settle("auto", gpus=[])
+        choice = choose_backend("auto", gpus=[])
         backend = _open(choice, "auto", threads, cache)
         choice = Choice(choice.backend, None, f"{name} can't be used: {error}")
         log.warning("the CPU takes the place of a GPU: %s", choice.reason)
@@ -53,8 +62,16 @@ def open_backend(
     return backend
 
 
-def _settle(name: BackendName, gpus: list[Gpu] | None = None) -> Choice:
-    """Which runtime on which device, and why."""
+def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) -> Choice:
+    """Which runtime on which device, and why; opens neither.
+
+    Args:
+        name: As for `open_backend`.
+        gpus: Of the machine; None looks for them.
+
+    Raises:
+        BackendError: No runtime is installed.
+    """
     if name in ("openvino", "onnxruntime"):
         return Choice(name, None, "it was asked for")
     gpus = list_gpus() if gpus is None else gpus

@@ -10,14 +10,13 @@ from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
 from keywarp.engines.backends.tensorrt.driver import CudaDriver, Driver
 from keywarp.engines.backends.tensorrt.library import open_library
-from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
+from keywarp.engines.backends.tensorrt.plan_cache import FOLDER, PlanCache
 from keywarp.engines.backends.tensorrt.plugin import WarpLauncher
 from keywarp.engines.backends.tensorrt.program import TensorRTProgram
 from keywarp.engines.backends.tensorrt.runtime import Runtime
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
 
-FOLDER = "tensorrt"  # of the cache
 log = logging.getLogger(__name__)
 
 
@@ -51,9 +50,9 @@ class TensorRTBackend:
         launcher = WarpLauncher(self._driver, gpu.capability)
         plans = PlanCache(cache / FOLDER) if cache else None
         target = Target(gpu.capability, gpu.name)
-        self._builder = PlanBuilder(library, target, self.precision, plans, launcher)
+        self.builder = PlanBuilder(library, target, self.precision, plans, launcher)
         self._runtime = Runtime(library, launcher, plans)
-        log.info("%s %s on %s, %s; warp: %s", library.name, library.version, gpu, self.precision, self._builder.warp)
+        log.info("%s %s on %s, %s; warp: %s", library.name, library.version, gpu, self.precision, self.builder.warp)
 
     @property
     def memory(self) -> int:
@@ -63,6 +62,6 @@ class TensorRTBackend:
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:
         """See `Backend.compile`."""
         self._driver.activate()
-        plan, _ = self._builder.plan(model, resident)
+        plan, _ = self.builder.plan(model, resident)
         executable = self._runtime.load(plan)
         return TensorRTProgram(executable, resident, self._driver, self._memory, model.graph.name)

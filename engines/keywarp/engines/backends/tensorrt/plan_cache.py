@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keywarp.engines.backends.tensorrt.plan import Plan, PlanKey
 
+FOLDER = "tensorrt"  # of plans, in the cache
 log = logging.getLogger(__name__)
 
 
