@@ -1,9 +1,10 @@
 """Plans that TensorRT for RTX really builds, on this CPU, for GPUs that aren't here. None of them has run."""
 
 import gc
-import importlib.util
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from keywarp.engines import BackendError, load_bundle
@@ -19,7 +20,7 @@ from keywarp.engines.fusion import fuse_key, fuse_propagate, fuse_warp
 from tests.engines.tensorrt.fake_driver import FakeDriver
 from tests.tiny_bundle import tiny_bundle
 
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("tensorrt_rtx"), reason="needs tensorrt_rtx")
+pytestmark = pytest.mark.gpu_check
 
 SHIPPED = Path(__file__).parents[3] / "models" / "street"
 A10 = Gpu(index=0, name="NVIDIA A10", driver="580.65", capability=(8, 6), memory=24 * 2**30)
@@ -85,6 +86,27 @@ def test_a_graph_that_tensorrt_refuses_is_told_with_its_reason(tmp_path: Path) -
         PlanBuilder(open_library(), Target((8, 6)), "fp16").plan(fused.model, fused.resident)
 
 
+def test_quantised_graphs_become_plans() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    quantised (float[1,16,32,32] features) => (float[1,16,32,32] scores)
+    <float scale = {0.1}, int8 zero = {0}>
+    {
+      q = QuantizeLinear (features, scale, zero)
+      d = DequantizeLinear (q, scale, zero)
+      weight = DequantizeLinear <axis=0> (weight_q, weight_scale, weight_zero)
+      scores = Conv <pads=[1,1,1,1]> (d, weight)
+    }"""
+    model = onnx.parser.parse_model(text)
+    weights = {
+        "weight_q": np.ones((16, 16, 3, 3), np.int8),
+        "weight_scale": np.full(16, 0.01, np.float32),
+        "weight_zero": np.zeros(16, np.int8),
+    }
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in weights.items())
+    plan, _ = PlanBuilder(open_library(), Target((8, 6)), "fp16").plan(model)
+    assert plan.content
+
+
 def test_the_backend_gets_as_far_as_the_first_call_that_needs_a_gpu(tmp_path: Path) -> None:
     """The plan is built and kept; TensorRT, asked to load it, finds no driver."""
     driver = FakeDriver()
@@ -105,7 +127,6 @@ def test_bf16_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_driver_that_is_what_is_said() -> None:
-    pytest.importorskip("cuda.bindings")
     if Path("/dev/nvidiactl").exists():
         pytest.skip("there is a GPU")
     with pytest.raises(BackendError, match="driver isn't installed"):
@@ -113,7 +134,6 @@ def test_without_a_driver_that_is_what_is_said() -> None:
 
 
 def test_the_plugins_kernel_is_compiled_once_for_its_gpu_and_launched_as_the_source_says() -> None:
-    pytest.importorskip("cuda.bindings.nvrtc")
     driver = FakeDriver()
     launcher = WarpLauncher(driver, (8, 6))
     stream = driver.open_stream()

@@ -6,13 +6,13 @@ from onnx import TensorProto, helper
 from keywarp.engines.backends.warping import find_warps, in_order, needed
 from keywarp.engines.errors import BackendError
 
-_BLOCKED = ("GridSample", "QuantizeLinear", "DequantizeLinear")  # the last two: int8 with fp32 scales
-
 
 def to_half(model: onnx.ModelProto, resident: frozenset[str]) -> onnx.ModelProto:
     """Convert what computes in fp32 to fp16.
 
     The coordinates of a warp that is left to GridSample stay in fp32: fp16 can't tell the cells of a wide map apart.
+    What is quantised stays int8, with scales in fp16: a Cast between it and a convolution would keep TensorRT from joining
+    them.
 
     Args:
         model: Plain (see `warping.plain`); it stays as it is.
@@ -32,7 +32,7 @@ def to_half(model: onnx.ModelProto, resident: frozenset[str]) -> onnx.ModelProto
     converted: onnx.ModelProto = convert_float_to_float16(
         copy,
         keep_io_types=kept,
-        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_BLOCKED],
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, "GridSample"],
         node_block_list=[node.name for node in model.graph.node if exact.intersection(node.output)],
     )
     # The converter makes a Cast for each reader of a tensor, all of one name, and puts them at the end.

@@ -46,6 +46,7 @@ class TensorRTBackend:
         self.device = gpu.name
         library = open_library()
         self._driver = driver or CudaDriver(gpu.index)
+        self._driver.activate()
         self._memory = DeviceMemory(self._driver)
         launcher = WarpLauncher(self._driver, gpu.capability)
         plans = PlanCache(cache / FOLDER) if cache else None

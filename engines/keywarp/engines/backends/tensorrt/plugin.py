@@ -21,7 +21,7 @@ from keywarp.engines.errors import BackendError
 
 VERSION = "1"
 VARIABLE = "KEYWARP_TENSORRT_PLUGIN"  # the environment's: path of the C++ library, or `python`, or `none`
-PLACES = (Path("/usr/local/lib"), Path("/usr/lib"))
+PLACES = (Path("/usr/local/lib/libkeywarp_plugin.so"), Path("/usr/lib/libkeywarp_plugin.so"))
 WarpKind = Literal["c++", "python", "gridsample"]  # what runs the warp
 log = logging.getLogger(__name__)
 _creators: list[Any] = []  # TensorRT doesn't hold them
@@ -44,8 +44,7 @@ def register_warp(library: Library) -> WarpKind:
 @cache
 def _register(library: Library, wanted: str) -> WarpKind:
     registry = library.module.get_plugin_registry()
-    file = f"libkeywarp_{library.name}.so"
-    found = [path for path in (folder / file for folder in PLACES) if path.is_file()]
+    found = [path for path in PLACES if path.is_file()]
     if wanted != "python" and (path := Path(wanted) if wanted else next(iter(found), None)):
         if registry.load_library(str(path)) is not None:
             log.info("the warp is the plugin in %s", path)
