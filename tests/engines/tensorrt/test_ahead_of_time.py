@@ -2,6 +2,7 @@
 
 import gc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
 from keywarp.engines.backends.tensorrt.driver import CudaDriver
 from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
-from keywarp.engines.backends.tensorrt.plugin import VARIABLE, WarpLauncher
+from keywarp.engines.backends.tensorrt.plugin import VARIABLE, WarpLauncher, _creator, warps_on
 from keywarp.engines.backends.warping import WARP
 from keywarp.engines.devices import Gpu
 from keywarp.engines.fusion import fuse_key, fuse_propagate, fuse_warp
@@ -144,3 +145,25 @@ def test_the_plugins_kernel_is_compiled_once_for_its_gpu_and_launched_as_the_sou
     assert name.encode() in image
     arguments = ("keywarp_warp_f16", (11, 22, 0, 33), (1, 1024, 38, 63, 38, 63))
     assert driver.launches == [arguments, arguments]
+
+
+@pytest.mark.parametrize(("layout", "kernel"), [("LINEAR", "keywarp_warp_f16"), ("HWC8", "keywarp_warp_hwc8_f16")])
+def test_the_plugin_in_python_launches_on_the_device_that_it_was_bound_to(layout: str, kernel: str) -> None:
+    """TensorRT clones a plugin for each context and calls `enqueue` with what is described here."""
+    trt, driver = open_library().module, FakeDriver()
+    stream = driver.open_stream()
+
+    def desc(shape: tuple[int, ...], form: str = layout) -> SimpleNamespace:
+        return SimpleNamespace(dims=shape, type=trt.float16, format=getattr(trt.TensorFormat, form))
+
+    features, flow = desc((1, 24, 38, 63)), desc((1, 2, 38, 63), "LINEAR")
+    creator = _creator(trt)
+    with warps_on(WarpLauncher(driver, (8, 6))):
+        plugin = creator.create_plugin("", trt.PluginFieldCollection([]), None).attach_to_context(None)
+    plugin.enqueue([features, flow, features], [features], [11, 22, 33], [44], 0, stream)
+    plugin.enqueue([features, flow], [features], [11, 22], [44], 0, stream)
+    numbers = (1, 24, 38, 63, 38, 63)
+    assert driver.launches == [(kernel, (11, 22, 33, 44), numbers), (kernel, (11, 22, 0, 44), numbers)]
+    unbound = creator.create_plugin("", trt.PluginFieldCollection([]), None)
+    with pytest.raises(RuntimeError, match="not to run"):
+        unbound.enqueue([features, flow], [features], [11, 22], [44], 0, stream)

@@ -1,7 +1,7 @@
 """The paper's networks as TensorRT plans: ResNet-101 with each flow network, R-FCN, 600x1000, fp16, for an A10.
 
-TensorRT for RTX builds them on this CPU; none has run. `make check-gpu PYTEST="-s -k paper"` prints their sizes, and the
-seconds of processor time that they took.
+TensorRT for RTX builds them on this CPU; none has run. `make check-gpu PYTEST="-s -k paper"` prints their sizes, and
+the seconds of processor time that they took.
 """
 
 import time

@@ -11,8 +11,8 @@ def to_half(model: onnx.ModelProto, resident: frozenset[str]) -> onnx.ModelProto
     """Convert what computes in fp32 to fp16.
 
     The coordinates of a warp that is left to GridSample stay in fp32: fp16 can't tell the cells of a wide map apart.
-    What is quantised stays int8, with scales in fp16: a Cast between it and a convolution would keep TensorRT from joining
-    them.
+    What is quantised stays int8, with scales in fp16: a Cast between it and a convolution would keep TensorRT from
+    joining them.
 
     Args:
         model: Plain (see `warping.plain`); it stays as it is.
