@@ -3,6 +3,7 @@
 import gc
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -98,7 +99,7 @@ def test_quantised_graphs_become_plans() -> None:
       scores = Conv <pads=[1,1,1,1]> (d, weight)
     }"""
     model = onnx.parser.parse_model(text)
-    weights = {
+    weights: dict[str, Any] = {
         "weight_q": np.ones((16, 16, 3, 3), np.int8),
         "weight_scale": np.full(16, 0.01, np.float32),
         "weight_zero": np.zeros(16, np.int8),
