@@ -7,7 +7,7 @@ Example:
 """
 
 from keywarp.engines.adaptive import AdaptiveInterval
-from keywarp.engines.backends import AVAILABLE, Backend, BackendName, Precision, open_backend
+from keywarp.engines.backends import AVAILABLE, Backend, BackendName, Precision, choose_backend, open_backend
 from keywarp.engines.bundle import Bundle, load_bundle, read_manifest, write_bundle
 from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import BackendError, BundleError, EngineError, FrameError, FrameOrderError, MotionError
@@ -49,6 +49,7 @@ __all__ = [
     "Precision",
     "Segmentation",
     "StreamSession",
+    "choose_backend",
     "load_bundle",
     "open_backend",
     "read_manifest",

@@ -18,7 +18,7 @@ from keywarp.engines.backends import BackendName, Precision, Program, open_backe
 from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BackendError, MotionError
-from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, FusedGraph, fuse_key, fuse_propagate, fuse_warp
+from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, Motion, fuse_all
 from keywarp.engines.memory import give_back
 from keywarp.engines.motion import MotionName, OpticalFlow, open_motion, to_cells
 from keywarp.engines.preparation import input_size, resize
@@ -66,6 +66,7 @@ class Engine:
         threads: int = 0,
         cache: Path | None = None,
         motion: MotionName | OpticalFlow = "network",
+        fallback: bool = False,
     ) -> None:
         """Open the backend; graphs are compiled by `prepare`, or when the first frame of a size comes.
 
@@ -77,6 +78,7 @@ class Engine:
             cache: Folder for compiled graphs; None: the user's cache folder (`KEYWARP_CACHE` overrides it).
             motion: Where the flow comes from: `network` is the bundle's flow network; `none` copies the features; the
                 others are optical flow, with a scale field of 1 (the paper's "shallow feature flow").
+            fallback: See `open_backend`.
 
         Raises:
             BackendError: The backend isn't there.
@@ -84,7 +86,7 @@ class Engine:
             ValueError: There is no motion source of this name.
         """
         self.bundle = bundle
-        self.backend = open_backend(backend, precision, threads, cache or _default_cache())
+        self.backend = open_backend(backend, precision, threads, cache or default_cache(), fallback)
         source = open_motion(motion) if isinstance(motion, str) else motion
         self._optical_flow = None if isinstance(source, str) else source
         self.motion = source if isinstance(source, str) else source.name  # where the flow comes from
@@ -210,17 +212,12 @@ class Engine:
         return future.result()
 
     def _compile(self, height: int, width: int) -> _Programs:
-        def compile_(graph: FusedGraph) -> Program:
-            return self.backend.compile(graph.model, graph.resident)
-
-        propagate: FusedGraph | None = None
-        if self._optical_flow:
-            propagate = fuse_warp(self.bundle, height, width)
-        elif not self._copies:
-            propagate = fuse_propagate(self.bundle, height, width)
+        motion: Motion = "flow" if self._optical_flow else "none" if self._copies else "network"
+        graphs = fuse_all(self.bundle, height, width, motion)
+        programs = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
         return _Programs(
-            key=compile_(fuse_key(self.bundle, height, width)),
-            propagate=compile_(propagate) if propagate else None,
+            key=programs["key"],
+            propagate=programs.get("propagate"),
             reader=open_reader(self.bundle.manifest, height, width),
             lock=Lock(),
         )
@@ -234,5 +231,6 @@ def _read(reader: Reader, outputs: dict[str, Tensor], frame: NDArray[np.uint8], 
     return Inferred(output, inferred - started, time.perf_counter() - inferred)
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """The user's folder for compiled graphs; the environment's `KEYWARP_CACHE` overrides where."""
     return Path(os.environ.get("KEYWARP_CACHE") or platformdirs.user_cache_path("keywarp")) / "engines"

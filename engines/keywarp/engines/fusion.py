@@ -19,7 +19,7 @@ the boxes outside of the graph. Height and width are static, since runtimes comp
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -31,6 +31,7 @@ from keywarp.engines.contract import RANKS
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import map_names
 
+Motion = Literal["network", "flow", "none"]
 FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
 KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale): the key frame as the flow network sees it
 FLOW = "flow"  # float (1, 2, h, w): from elsewhere than the flow network, (dx, dy) in cells of the finest map
@@ -113,6 +114,27 @@ def fuse_warp(bundle: Bundle, height: int, width: int) -> FusedGraph:
     scales = [draft.node("Expand", one, shape) for shape in shapes]
     draft.propagate(flow, dict(zip(map_names("scale", len(scales)), scales, strict=True)))
     return FusedGraph(draft.finish("warp"), frozenset())
+
+
+def fuse_all(bundle: Bundle, height: int, width: int, motion: Motion = "network") -> dict[str, FusedGraph]:
+    """What a bundle is compiled as, for one size of input.
+
+    Args:
+        bundle: The bundle.
+        height: Of the network's input, pixels.
+        width: Of the network's input, pixels.
+        motion: Whether the flow comes from the bundle's network or from outside, or there is none.
+
+    Returns:
+        `key`, and unless there is no motion `propagate`: of `fuse_propagate` or `fuse_warp`.
+
+    Raises:
+        BundleError: The graphs don't fit together.
+    """
+    graphs = {"key": fuse_key(bundle, height, width)}
+    if motion != "none":
+        graphs["propagate"] = (fuse_propagate if motion == "network" else fuse_warp)(bundle, height, width)
+    return graphs
 
 
 @dataclass

@@ -1,11 +1,13 @@
 """Do backends agree? Each graph of a bundle, run on each backend with the same inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from keywarp.engines.backends import Backend
 from keywarp.engines.bundle import Bundle
@@ -54,7 +56,8 @@ def compare_backends(bundle: Bundle, backends: Sequence[Backend], height: int = 
     for name in ("features", "flow", "warp", "head"):
         model = bundle.graph(f"{name}.onnx")
         inputs = {i.name: values[i.name] for i in model.graph.input}
-        programs = [backend.compile(model) for backend in backends]  # which own their outputs
+        static = fix_shapes(model, {name: value.shape for name, value in inputs.items()})
+        programs = [backend.compile(static) for backend in backends]  # which own their outputs
         outputs = [program.run(inputs) for program in programs]
         reference = {key: np.asarray(value) for key, value in outputs[0].items()}
         for backend, output in zip(backends[1:], outputs[1:], strict=True):
@@ -65,6 +68,18 @@ def compare_backends(bundle: Bundle, backends: Sequence[Backend], height: int = 
                 found.append(Parity(name, key, backend.name, backends[0].name, error, relative))
         values |= {name: value.copy() for name, value in reference.items()}
     return found
+
+
+def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """A copy of a graph whose inputs have these shapes; its outputs' follow from them."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for value in result.graph.input:
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, shapes[value.name]))
+    for value in result.graph.output:
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, None))
+    del result.graph.value_info[:]
+    return result
 
 
 def _noise(random: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:

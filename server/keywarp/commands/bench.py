@@ -1,17 +1,19 @@
 """`keywarp bench`: what the engine and the server do on this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from keywarp.cli.errors import CommandError
 from keywarp.commands.models import MODELS, Folder
+from keywarp.commands.runtime import BackendOption, PrecisionOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from keywarp.commands.traffic import Outcome
+    from keywarp.engines import BackendName, Precision
 
 app = typer.Typer(no_args_is_help=True, help="Measure this machine.", pretty_exceptions_enable=False)
 
@@ -29,6 +31,8 @@ def engine(
     models: Folder = MODELS,
     video: Video = None,
     interval: Interval = None,
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 10,
     as_json: Json = False,
 ) -> None:
@@ -43,14 +47,17 @@ def engine(
     from keywarp.client import open_source
     from keywarp.commands.local import street_video
     from keywarp.commands.models import find_bundle
-    from keywarp.engines import Engine, FixedInterval, StreamSession
+    from keywarp.engines import Engine, EngineError, FixedInterval, StreamSession
 
     bundle = find_bundle(model, models)
     length = interval or bundle.manifest.key_interval
     with open_source(video or street_video()) as source:
         frames = [frame.image for frame, _ in zip(source, range(length), strict=False)]
-    compiled = Engine(bundle)
-    compiled.prepare(*frames[0].shape[:2])
+    try:
+        compiled = Engine(bundle, cast("BackendName", backend), cast("Precision", precision))
+        compiled.prepare(*frames[0].shape[:2])
+    except EngineError as error:
+        raise CommandError(str(error)) from error
     figures: dict[str, list[float]] = {"key": [], "propagated": [], "keyed": [], "per_frame": []}
     for _ in range(rounds + 1):  # the first is a warm-up
         for name, every in (("keyed", length), ("per_frame", 1)):

@@ -3,16 +3,17 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.options import ServerOption
 from keywarp.client import DEFAULT_SERVER, Client
+from keywarp.commands.runtime import BACKEND_HELP
 
 if TYPE_CHECKING:
-    from keywarp.engines import Bundle
+    from keywarp.engines import BackendName, Bundle
 
 app = typer.Typer(
     help="The bundles: what they are, whether they are sound, and which a server has.",
@@ -85,13 +86,31 @@ def list_models(models: Folder = MODELS, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: keywarp models show street")
 def show(name: Name, models: Folder = MODELS) -> None:
-    """Print a bundle's manifest as JSON, after checking the files."""
+    """Print a bundle's manifest as JSON, after checking the files; and on stderr what it would run on here, and why."""
+    from keywarp.engines import EngineError, choose_backend
+
     typer.echo(find_bundle(name, models).manifest.model_dump_json(indent=2))
+    try:
+        choice = choose_backend()
+    except EngineError as error:
+        raise CommandError(str(error)) from error
+    typer.echo(f"here it runs on {choice.backend}: {choice.reason}", err=True)
 
 
-@app.command(epilog="Example: keywarp models verify street")
-def verify(name: Name, models: Folder = MODELS, as_json: Json = False) -> None:
-    """Check a bundle's files against their hashes, and that all installed backends agree on its graphs."""
+@app.command(epilog="Example: keywarp models verify street --backend tensorrt")
+def verify(
+    name: Name,
+    models: Folder = MODELS,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Compare with this: {BACKEND_HELP} May be repeated.", show_default="all of the CPU's"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a bundle's files against their hashes, and that backends agree on its graphs in fp32.
+
+    The reference is ONNX Runtime on the CPU.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -100,7 +119,8 @@ def verify(name: Name, models: Folder = MODELS, as_json: Json = False) -> None:
 
     bundle = find_bundle(name, models)
     try:
-        backends = [open_backend(b, "fp32") for b in reversed(AVAILABLE)]  # type: ignore[arg-type]
+        names = dict.fromkeys([AVAILABLE[-1], *(backend or AVAILABLE[:-1])])
+        backends = [open_backend(cast("BackendName", b), "fp32") for b in names]
         parities = compare_backends(bundle, backends)
     except EngineError as error:
         raise CommandError(str(error)) from error

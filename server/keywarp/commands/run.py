@@ -16,6 +16,7 @@ from keywarp.cli.options import (
 )
 from keywarp.commands.models import MODELS, Folder, find_bundle
 from keywarp.commands.motion import Motion, MotionOption
+from keywarp.commands.runtime import BackendOption, FallbackOption, PrecisionOption
 from keywarp.protocol import MAX_INTERVAL, Schedule
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def run(
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
     mot: MotOption = None,
-    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = "auto",
+    cpu_fallback: FallbackOption = False,
     threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
     motion: MotionOption = Motion.NETWORK,
     summary_json: SummaryJsonOption = False,
@@ -78,6 +80,7 @@ def run(
                 cast("Precision", precision),
                 threads,
                 motion=motion.value,
+                fallback=cpu_fallback,
             )
             engine.prepare(frames.height, frames.width)
             session = StreamSession(engine, pacing.open())

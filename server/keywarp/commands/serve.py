@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from keywarp.commands.motion import MOTION_HELP, Motion
+from keywarp.commands.runtime import BACKEND_HELP, FALLBACK_HELP, PRECISION_HELP
 from keywarp.protocol import Schedule
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ def serve(
             help="For streams that name none.", envvar="KEYWARP_DEFAULT_MODEL", show_default="the first by name"
         ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.", envvar="KEYWARP_BACKEND")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.", envvar="KEYWARP_PRECISION")] = "auto",
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP, envvar="KEYWARP_BACKEND")] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION_HELP, envvar="KEYWARP_PRECISION")] = "auto",
+    cpu_fallback: Annotated[
+        bool, typer.Option("--cpu-fallback", help=FALLBACK_HELP, envvar="KEYWARP_CPU_FALLBACK")
+    ] = False,
     threads: Annotated[
         int, typer.Option(min=0, help="Of the inference; 0: the backend decides.", envvar="KEYWARP_THREADS")
     ] = 0,
@@ -162,6 +166,7 @@ def serve(
             default_model=default_model,
             backend=cast("BackendName", backend),
             precision=cast("Precision", precision),
+            cpu_fallback=cpu_fallback,
             threads=threads,
             motion=motion.value,
             schedule=schedule,

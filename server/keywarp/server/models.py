@@ -275,7 +275,15 @@ def open_engine(bundle: Bundle, settings: Settings) -> Engine:
     Raises:
         EngineError: It can't be compiled or run on the backend that `settings` ask for.
     """
-    engine = Engine(bundle, settings.backend, settings.precision, settings.threads, settings.cache, settings.motion)
+    engine = Engine(
+        bundle,
+        settings.backend,
+        settings.precision,
+        settings.threads,
+        settings.cache,
+        settings.motion,
+        settings.cpu_fallback,
+    )
     try:
         _warm_up(engine)
     except BaseException:
@@ -299,12 +307,13 @@ def describe(engine: Engine) -> ModelInfo:
         backend=backend.name,
         device=backend.device,
         precision=backend.precision,
+        chosen=backend.reason,
         motion=engine.motion,
     )
 
 
 def _nothing_known(name: str) -> ModelInfo:
-    unknown = dict.fromkeys(("version", "task", "backend", "device", "precision", "motion"), "")
+    unknown = dict.fromkeys(("version", "task", "backend", "device", "precision", "chosen", "motion"), "")
     return ModelInfo(name=name, classes=(), key_interval=0, **unknown)
 
 

@@ -46,6 +46,7 @@ class Settings(BaseModel):
     default_model: str | None = None  # None: the first by name
     backend: BackendName = "auto"
     precision: Precision = "auto"
+    cpu_fallback: bool = False  # whether the CPU may do where a GPU was asked for
     threads: int = Field(default=0, ge=0)  # of the inference; 0: the backend decides
     motion: MotionName = "network"  # where the flow comes from
     schedule: Schedule = "fixed"  # of key frames, for streams that ask for none

@@ -74,6 +74,7 @@ class ModelInfo(Message):
     backend: str
     device: str
     precision: str
+    chosen: str = ""  # why that backend on that device
     motion: str = "network"  # where the motion between key frames comes from; "none": results are copied
     state: str = "ready"  # or loading, failed, draining (unloaded, but streams go on), unloaded
     reason: str | None = None  # why it couldn't be loaded the last time; if `ready`, what was loaded before is served

@@ -1,42 +1,129 @@
 """The runtimes that execute a bundle's graphs, behind one interface."""
 
 import importlib.util
+import logging
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from keywarp.engines.backends.interface import Backend, DeviceTensor, Precision, Program
+from keywarp.engines.devices import Choice, Gpu, choose, list_gpus
 from keywarp.engines.errors import BackendError
 
-__all__ = ["AVAILABLE", "Backend", "BackendName", "DeviceTensor", "Precision", "Program", "open_backend"]
+__all__ = [
+    "AVAILABLE",
+    "Backend",
+    "BackendName",
+    "DeviceTensor",
+    "Precision",
+    "Program",
+    "choose_backend",
+    "open_backend",
+]
 
-BackendName = Literal["auto", "openvino", "onnxruntime"]
-AVAILABLE = tuple(name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name))
+BackendName = Literal["auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"]
+AVAILABLE = tuple(name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name))  # on the CPU
+log = logging.getLogger(__name__)
 
 
 def open_backend(
-    name: BackendName = "auto", precision: Precision = "auto", threads: int = 0, cache: Path | None = None
+    name: BackendName = "auto",
+    precision: Precision = "auto",
+    threads: int = 0,
+    cache: Path | None = None,
+    fallback: bool = False,
 ) -> Backend:
     """Open a backend.
 
     Args:
-        name: `auto` takes the first installed of OpenVINO and ONNX Runtime.
+        name: `auto` takes the fastest that this machine has (see `keywarp.engines.devices.choose`).
         precision: Of the arithmetic; `auto` takes what the device is fastest with.
-        threads: Of one inference; 0 lets the runtime choose.
+        threads: Of one inference on the CPU; 0 lets the runtime choose.
         cache: Folder for compiled graphs, where the runtime has such files.
+        fallback: Whether the CPU may do where a GPU was asked for and can't.
 
     Raises:
-        BackendError: The runtime isn't installed, or the device lacks the precision.
+        BackendError: The runtime or the device isn't there, or it lacks the precision.
     """
-    chosen = (AVAILABLE[0] if AVAILABLE else "") if name == "auto" else name
-    if chosen not in AVAILABLE:
-        raise BackendError(f"no runtime for backend {name!r} is installed: install the extra `cpu` (README, Install)")
-    if chosen == "openvino":
+    if name not in get_args(BackendName):
+        raise BackendError(f"there is no backend {name!r}: use one of {', '.join(get_args(BackendName))}")
+    choice = choose_backend(name)
+    try:
+        backend = _open(choice, precision, threads, cache)
+    except BackendError as error:
+        if not fallback or choice.backend in ("openvino", "onnxruntime"):
+            raise
+        choice = choose_backend("auto", gpus=[])
+        backend = _open(choice, "auto", threads, cache)
+        choice = Choice(choice.backend, None, f"{name} can't be used: {error}")
+        log.warning("the CPU takes the place of a GPU: %s", choice.reason)
+    backend.reason = choice.reason
+    log.info("%s in %s on %s: %s", backend.name, backend.precision, backend.device, backend.reason)
+    return backend
+
+
+def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) -> Choice:
+    """Which runtime on which device, and why; opens neither.
+
+    Args:
+        name: As for `open_backend`.
+        gpus: Of the machine; None looks for them.
+
+    Raises:
+        BackendError: No runtime is installed.
+    """
+    if name in ("openvino", "onnxruntime"):
+        return Choice(name, None, "it was asked for")
+    gpus = list_gpus() if gpus is None else gpus
+    if name == "auto":
+        choice = choose(_installed(bool(gpus)), gpus)
+        if choice is None:
+            raise BackendError("no runtime is installed: install the extra `cpu` (README, Install)")
+        return choice
+    return Choice(name, gpus[0] if gpus else None, "it was asked for")
+
+
+def _installed(on_gpu: bool) -> set[str]:
+    """The backends whose runtimes are installed; importing ONNX Runtime tells of which kind it is."""
+    found = set(AVAILABLE)
+    if on_gpu:
+        from keywarp.engines.backends.tensorrt.library import installed
+
+        if installed() and importlib.util.find_spec("cuda"):
+            found.add("tensorrt")
+        if "onnxruntime" in found:
+            import onnxruntime
+
+            if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+                found.add("onnxruntime-cuda")
+    return found
+
+
+def _open(choice: Choice, precision: Precision, threads: int, cache: Path | None) -> Backend:
+    name, gpu = choice.backend, choice.gpu
+    if importlib.util.find_spec(name.partition("-")[0]) is None and name != "tensorrt":
+        extra = "cpu" if name in ("openvino", "onnxruntime") else "gpu"
+        raise BackendError(f"the runtime of {name} isn't installed: install the extra `{extra}` (README, Install)")
+    if name == "openvino":
         # OpenVINO tells its maker whenever it is imported, and asks nobody; but not where this package is missing.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         from keywarp.engines.backends.openvino import OpenVINOBackend
 
         return OpenVINOBackend(precision, threads, cache)
-    from keywarp.engines.backends.onnxruntime import OnnxRuntimeBackend
+    if name == "onnxruntime":
+        from keywarp.engines.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(precision, threads)
+        return OnnxRuntimeBackend(precision, threads)
+    if gpu is None:
+        raise BackendError(
+            f"{name} needs an NVIDIA GPU, and none is found: is the driver installed, does the container have the GPU "
+            "(--gpus all), and are NVIDIA's packages there? They come with the extra `gpu` (README, Install)"
+        )
+    if name == "tensorrt":
+        from keywarp.engines.backends.tensorrt.backend import TensorRTBackend
+
+        return TensorRTBackend(gpu, precision, cache)
+    from keywarp.engines.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
+
+    provider: Literal["cuda", "tensorrt"] = "cuda" if name == "onnxruntime-cuda" else "tensorrt"
+    return OnnxRuntimeGpuBackend(provider, gpu, precision, cache)

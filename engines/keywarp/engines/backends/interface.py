@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import onnx
 from numpy.typing import NDArray
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,11 @@ class Program(Protocol):
 class Backend(Protocol):
     """A runtime on a device at a precision."""
 
+    reason: str  # why it was chosen
+
     @property
     def name(self) -> str:
-        """Of the runtime: `openvino`, `onnxruntime`."""
+        """See `BackendName`."""
         ...
 
     @property

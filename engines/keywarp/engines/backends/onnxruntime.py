@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 
@@ -16,6 +17,7 @@ class OnnxRuntimeBackend:
     """Compiles with ONNX Runtime's CPU provider, in fp32 (the only precision that is fast there)."""
 
     name = "onnxruntime"
+    reason = "it was asked for"
     precision = "fp32"
 
     def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:
@@ -37,24 +39,38 @@ class OnnxRuntimeBackend:
             session = ort.InferenceSession(model.SerializeToString(), self._options, providers=[_PROVIDER])
         except Exception as error:  # its exceptions derive from Exception alone
             raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
-        return _OnnxRuntimeProgram(session, resident)
+        return OnnxRuntimeProgram(session, resident)
 
 
-class _OnnxRuntimeProgram:
-    def __init__(self, session: ort.InferenceSession, resident: frozenset[str]) -> None:
+class OnnxRuntimeProgram:
+    """Runs a session with its inputs and outputs bound; see `Program`."""
+
+    def __init__(
+        self, session: ort.InferenceSession, resident: frozenset[str], device: tuple[str, int] = ("cpu", 0)
+    ) -> None:
+        """Learn the session's ends.
+
+        Args:
+            session: The compiled graph.
+            resident: The outputs that stay on the device.
+            device: Where that is, as ONNX Runtime calls it.
+        """
         self._session = session
+        self._half = {i.name for i in session.get_inputs() if i.type == "tensor(float16)"}
         self._outputs = [output.name for output in session.get_outputs()]
         self._resident = resident
+        self._device = device
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Program.run`."""
         binding = self._session.io_binding()
         for name, tensor in inputs.items():
             if isinstance(tensor, DeviceTensor):
                 binding.bind_ortvalue_input(name, tensor.value)
             else:
-                binding.bind_cpu_input(name, tensor)
+                binding.bind_cpu_input(name, tensor.astype(np.float16) if name in self._half else tensor)
         for name in self._outputs:
-            binding.bind_output(name, "cpu")
+            binding.bind_output(name, *(self._device if name in self._resident else ("cpu", 0)))
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # its exceptions derive from Exception alone

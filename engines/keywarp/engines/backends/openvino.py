@@ -22,13 +22,16 @@ class OpenVINOBackend:
     """Compiles with OpenVINO's CPU plugin."""
 
     name = "openvino"
+    reason = "it was asked for"
 
     def __init__(self, precision: Precision = "auto", threads: int = 0, cache: Path | None = None) -> None:
         """See `open_backend`.
 
         Raises:
-            BackendError: The processor has no bf16 arithmetic, but it was asked for.
+            BackendError: The processor has no such arithmetic.
         """
+        if precision == "fp16":
+            raise BackendError("OpenVINO on the CPU computes in fp32 or bf16, not fp16: use one of these or auto")
         self._core = ov.Core()
         self.device = str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,0 +1,97 @@
+"""ONNX Runtime on an NVIDIA GPU, through its CUDA or its TensorRT provider."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from keywarp.engines.backends.half import to_half
+from keywarp.engines.backends.interface import Precision, Program
+from keywarp.engines.backends.onnxruntime import OnnxRuntimeProgram
+from keywarp.engines.backends.warping import plain
+from keywarp.engines.devices import Gpu
+from keywarp.engines.errors import BackendError
+
+_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+log = logging.getLogger(__name__)
+
+
+class OnnxRuntimeGpuBackend:
+    """Compiles with one of ONNX Runtime's GPU providers.
+
+    ONNX Runtime goes on with the CPU where a provider doesn't load, and says so in its log alone. So the provider that
+    a session really has is looked at, once with a small graph and then with every graph.
+    """
+
+    reason = "it was asked for"
+
+    def __init__(
+        self, provider: Literal["cuda", "tensorrt"], gpu: Gpu, precision: Precision = "auto", cache: Path | None = None
+    ) -> None:
+        """Load the provider.
+
+        Args:
+            provider: Which.
+            gpu: Where it runs.
+            precision: `fp32` or `fp16`; `auto` takes fp16 where the GPU is faster with it.
+            cache: Folder for the TensorRT provider's engines.
+
+        Raises:
+            BackendError: The provider isn't in this ONNX Runtime or doesn't load, or there is no such precision.
+        """
+        if precision == "bf16":
+            raise BackendError("ONNX Runtime computes in fp16 or fp32 on a GPU here, not bf16: use fp16, fp32 or auto")
+        self.name = f"onnxruntime-{provider}"
+        self.device = gpu.name
+        self.precision = gpu.best_precision if precision == "auto" else precision
+        self._provider = _PROVIDERS[provider]
+        self._index = gpu.index
+        if self._provider not in ort.get_available_providers():
+            raise BackendError(
+                f"this ONNX Runtime has no {self._provider} (it has {', '.join(ort.get_available_providers())}): "
+                "pip uninstall onnxruntime, then install the extra `gpu` (README, Install)"
+            )
+        if provider == "cuda":
+            self._settings = {"device_id": gpu.index, "use_tf32": 0}
+        else:
+            self._settings = {"device_id": gpu.index, "trt_fp16_enable": self.precision == "fp16"}
+            if cache:
+                folder = str(cache / self.name)
+                self._settings |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": folder}
+                self._settings |= {"trt_timing_cache_enable": True, "trt_timing_cache_path": folder}
+        self._options = ort.SessionOptions()
+        self._options.log_severity_level = 3  # errors only: it warns of every folded constant
+        ort.preload_dlls()  # of CUDA and cuDNN, where they are Python packages
+        self._session(_smallest())
+
+    def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
+        """See `Backend.compile`."""
+        if self.precision == "fp16" and self._provider == _PROVIDERS["cuda"]:  # TensorRT's provider does it itself
+            model = to_half(plain(model), resident)
+        return OnnxRuntimeProgram(self._session(model), resident, ("cuda", self._index))
+
+    def _session(self, model: onnx.ModelProto) -> ort.InferenceSession:
+        providers: list[Any] = [(self._provider, self._settings)]
+        if self._provider == _PROVIDERS["tensorrt"]:  # for the few nodes that TensorRT refuses
+            providers.append((_PROVIDERS["cuda"], {"device_id": self._index}))
+        try:
+            session = ort.InferenceSession(model.SerializeToString(), self._options, providers=providers)
+        except Exception as error:  # its exceptions derive from Exception alone
+            raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
+        used = session.get_providers()
+        if used[0] != self._provider:
+            raise BackendError(
+                f"ONNX Runtime runs {model.graph.name} with {used[0]} instead of {self._provider}: CUDA or TensorRT "
+                "didn't load; its log says which library is missing (LD_LIBRARY_PATH)"
+            )
+        return session
+
+
+def _smallest() -> onnx.ModelProto:
+    """A graph of one node, to see whether a provider loads."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", ends[:1], ends[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

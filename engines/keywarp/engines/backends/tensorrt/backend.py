@@ -1,0 +1,68 @@
+"""The TensorRT backend: plans, and programs that run them."""
+
+import logging
+from pathlib import Path
+
+import onnx
+
+from keywarp.engines.backends.interface import Precision
+from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
+from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
+from keywarp.engines.backends.tensorrt.driver import CudaDriver, Driver
+from keywarp.engines.backends.tensorrt.library import open_library
+from keywarp.engines.backends.tensorrt.plan_cache import FOLDER, PlanCache
+from keywarp.engines.backends.tensorrt.plugin import WarpLauncher
+from keywarp.engines.backends.tensorrt.program import TensorRTProgram
+from keywarp.engines.backends.tensorrt.runtime import Runtime
+from keywarp.engines.devices import Gpu
+from keywarp.engines.errors import BackendError
+
+log = logging.getLogger(__name__)
+
+
+class TensorRTBackend:
+    """Compiles with TensorRT, or TensorRT for RTX, for one NVIDIA GPU."""
+
+    name = "tensorrt"
+    reason = "it was asked for"
+
+    def __init__(
+        self, gpu: Gpu, precision: Precision = "auto", cache: Path | None = None, driver: Driver | None = None
+    ) -> None:
+        """Open the GPU.
+
+        Args:
+            gpu: Which.
+            precision: `fp32` or `fp16`; `auto` takes fp16 where the GPU is faster with it.
+            cache: Folder for plans; None: they are built again each time.
+            driver: Of the GPU; None opens it.
+
+        Raises:
+            BackendError: TensorRT or the driver isn't there, or there is no such precision.
+        """
+        if precision == "bf16":
+            raise BackendError("TensorRT computes in fp16 or fp32 here, not bf16: use precision fp16, fp32 or auto")
+        self.precision = gpu.best_precision if precision == "auto" else precision
+        self.device = gpu.name
+        library = open_library()
+        self._driver = driver or CudaDriver(gpu.index)
+        self._driver.activate()
+        self._memory = DeviceMemory(self._driver)
+        launcher = WarpLauncher(self._driver, gpu.capability)
+        plans = PlanCache(cache / FOLDER) if cache else None
+        target = Target(gpu.capability, gpu.name)
+        self.builder = PlanBuilder(library, target, self.precision, plans, launcher)
+        self._runtime = Runtime(library, launcher, plans)
+        log.info("%s %s on %s, %s; warp: %s", library.name, library.version, gpu, self.precision, self.builder.warp)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of device memory in buffers: images, results, and the key features of all streams."""
+        return self._memory.used
+
+    def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:
+        """See `Backend.compile`."""
+        self._driver.activate()
+        plan, _ = self.builder.plan(model, resident)
+        executable = self._runtime.load(plan)
+        return TensorRTProgram(executable, resident, self._driver, self._memory, model.graph.name)

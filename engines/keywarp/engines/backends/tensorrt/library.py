@@ -1,0 +1,122 @@
+"""TensorRT itself: NVIDIA's `tensorrt` 10.x, or `tensorrt_rtx`, which has the same API; whichever is installed."""
+
+import ctypes
+import importlib
+import importlib.util
+import logging
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from keywarp.engines.errors import BackendError
+
+LIBRARIES: tuple[Literal["tensorrt", "tensorrt_rtx"], ...] = ("tensorrt", "tensorrt_rtx")  # the first wins
+MAJOR = {"tensorrt": 10, "tensorrt_rtx": 1}  # the versions that this is written for
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Library:
+    """One of the two, imported."""
+
+    module: Any
+    name: Literal["tensorrt", "tensorrt_rtx"]
+
+    @property
+    def version(self) -> str:
+        """As the package says it."""
+        return str(self.module.__version__)
+
+    @property
+    def portable(self) -> bool:
+        """Whether a plan suits every GPU of a compute capability, and can be built where there is none.
+
+        TensorRT tries kernels out on the very GPU; TensorRT for RTX chooses them when it loads the plan.
+        """
+        return self.name == "tensorrt_rtx"
+
+    def logger(self, failure: Callable[[str], None]) -> Any:
+        """A logger for the library that hands its messages to ours, and its errors to `failure` too."""
+        return _logger_class(self.module)(failure)
+
+
+def installed() -> str | None:
+    """The name of the library that `open_library` would import; imports nothing."""
+    return next((name for name in LIBRARIES if importlib.util.find_spec(name)), None)
+
+
+@cache
+def open_library() -> Library:
+    """Import TensorRT.
+
+    Raises:
+        BackendError: Neither is installed, it doesn't load, or it is of another major version.
+    """
+    for name in LIBRARIES:
+        if importlib.util.find_spec(name):
+            break
+    else:
+        raise BackendError("TensorRT isn't installed: install the extra `gpu` or `rtx` (README, Install)")
+    try:
+        if name == "tensorrt_rtx":
+            _name_the_plugin_registry()
+        library = Library(importlib.import_module(name), name)
+    except (ImportError, OSError) as error:
+        raise BackendError(f"{name} is installed but doesn't load: {error}") from error
+    if int(library.version.split(".")[0]) != MAJOR[name]:
+        raise BackendError(f"{name} {library.version} is installed, but Keywarp needs {MAJOR[name]}.x")
+    return library
+
+
+@cache
+def _name_the_plugin_registry() -> "tempfile.TemporaryDirectory[str] | None":
+    """Let the ONNX parser of TensorRT for RTX find plugins.
+
+    It looks for their registry in `libtensorrt_rtx.so`, and ends the process where it isn't found; the wheel has the
+    file as `libtensorrt_rtx.so.1` only. Loaded from a folder of links, the parser searches that folder.
+
+    Returns:
+        The folder, which is to stay until the process ends.
+    """
+    wheel = importlib.util.find_spec("tensorrt_rtx_libs")
+    if not sys.platform.startswith("linux") or wheel is None or not wheel.submodule_search_locations:
+        return None  # a system's package has both names
+    if "tensorrt_rtx" in sys.modules:
+        raise BackendError("tensorrt_rtx was imported before Keywarp opened it, and can't find plugins")
+    links = tempfile.TemporaryDirectory(prefix="keywarp-")
+    for file in Path(wheel.submodule_search_locations[0]).glob("*.so.*"):
+        for name in (file.name, file.name.partition(".so")[0] + ".so"):
+            (Path(links.name) / name).symlink_to(file)
+    for parser in Path(links.name).glob("libtensorrt_onnxparser_rtx.so.*"):
+        ctypes.CDLL(str(parser))
+    return links
+
+
+@cache
+def _logger_class(module: Any) -> type[Any]:
+    """Derived once: TensorRT keeps the first logger of a process for some of its messages."""
+    severity = module.ILogger.Severity
+    levels = {
+        severity.INTERNAL_ERROR: logging.ERROR,
+        severity.ERROR: logging.ERROR,
+        severity.WARNING: logging.INFO,  # of things that users can't change, such as weights cut to fp16's range
+        severity.INFO: logging.DEBUG,
+    }
+
+    class _Logger(module.ILogger):  # type: ignore[misc]
+        def __init__(self, failure: Callable[[str], None]) -> None:
+            module.ILogger.__init__(self)
+            self._failure = failure
+
+        def log(self, of: Any, message: str) -> None:
+            level = levels.get(of, 0)  # verbose ones are dropped
+            if level:
+                log.log(min(level, logging.INFO), "%s", message)
+            if level == logging.ERROR:
+                self._failure(message)
+
+    return _Logger

@@ -1,0 +1,215 @@
+"""`KeywarpWarp`, the warp as a TensorRT plugin: compiled from C++ where the library is there, in Python otherwise.
+
+Both launch the same kernels (`keywarp.engines.cuda`). The one in Python has them compiled by NVRTC when it first runs,
+and costs some microseconds of Python a frame.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+from keywarp.engines.backends.tensorrt.driver import Driver, compile_kernels
+from keywarp.engines.backends.tensorrt.library import Library
+from keywarp.engines.backends.warping import WARP
+from keywarp.engines.cuda import kernels
+from keywarp.engines.errors import BackendError
+
+VERSION = "1"
+VARIABLE = "KEYWARP_TENSORRT_PLUGIN"  # the environment's: path of the C++ library, or `python`, or `none`
+PLACES = (Path("/usr/local/lib/libkeywarp_plugin.so"), Path("/usr/lib/libkeywarp_plugin.so"))
+WarpKind = Literal["c++", "python", "gridsample"]  # what runs the warp
+log = logging.getLogger(__name__)
+_creators: list[Any] = []  # TensorRT doesn't hold them
+
+
+def register_warp(library: Library) -> WarpKind:
+    """Make the plugin known to TensorRT, for as long as the process lives.
+
+    Returns:
+        What runs the warps: the C++ library that `KEYWARP_TENSORRT_PLUGIN` names or that lies in `/usr/local/lib`, the
+        plugin in Python, or without CUDA's compiler TensorRT's own GridSample.
+
+    Raises:
+        BackendError: The library that was named doesn't load.
+    """
+    wanted = os.environ.get(VARIABLE, "")
+    return "gridsample" if wanted == "none" else _register(library, wanted)
+
+
+@cache
+def _register(library: Library, wanted: str) -> WarpKind:
+    registry = library.module.get_plugin_registry()
+    found = [path for path in PLACES if path.is_file()]
+    if wanted != "python" and (path := Path(wanted) if wanted else next(iter(found), None)):
+        if registry.load_library(str(path)) is not None:
+            log.info("the warp is the plugin in %s", path)
+            return "c++"
+        told = f"{library.name} {library.version} can't load the plugin {path}"
+        if wanted:
+            raise BackendError(f"{told}: build it for this version, or set {VARIABLE}=python")
+        log.warning("%s: the one in Python takes its place", told)
+    try:
+        import cuda.bindings.nvrtc  # noqa: F401 - is it there?
+    except ImportError as error:
+        log.warning("the warp is TensorRT's GridSample, since the plugin can't be compiled: %s", error)
+        return "gridsample"
+    creator = _creator(library.module)
+    if not registry.register_creator(creator, ""):
+        raise BackendError(f"another {WARP} plugin is registered in this process")
+    _creators.append(creator)
+    return "python"
+
+
+class WarpLauncher:
+    """The kernels on one device; the plugins of all its plans share them."""
+
+    def __init__(self, driver: Driver, capability: tuple[int, int]) -> None:
+        """Compile nothing yet.
+
+        Args:
+            driver: Of the device.
+            capability: Its compute capability.
+        """
+        self._driver = driver
+        self._capability = capability
+        self._kernels: dict[str, int] = {}
+
+    def launch(
+        self,
+        layout: kernels.Layout,
+        dtype: kernels.DType,
+        shape: tuple[int, ...],
+        flow: tuple[int, ...],
+        addresses: tuple[int, ...],
+        stream: int,
+    ) -> None:
+        """Queue one warp.
+
+        Args:
+            layout: Of features, scale and warped.
+            dtype: Of all.
+            shape: (N, C, H, W) of the features.
+            flow: (N, 2, h, w) of the flow.
+            addresses: Of features, flow, scale (or 0), warped.
+            stream: The queue.
+
+        Raises:
+            BackendError: NVRTC or the device refuses.
+        """
+        plan = kernels.launch(layout, dtype, *shape)  # type: ignore[arg-type]
+        kernel = self._kernels.get(plan.kernel)
+        if kernel is None:
+            image = compile_kernels(kernels.source(), kernels.nvrtc_options(*self._capability))
+            kernel = self._kernels[plan.kernel] = self._driver.load_kernel(image, plan.kernel)
+        self._driver.launch(kernel, plan.grid, plan.block, addresses, (*shape, *flow[2:]), stream)
+
+
+_binding = Lock()
+_launcher: WarpLauncher | None = None
+
+
+@contextmanager
+def warps_on(launcher: WarpLauncher | None) -> Iterator[None]:
+    """Bind the plugins that TensorRT makes meanwhile to a device; None: they are only built into plans.
+
+    One at a time, in the whole process: TensorRT asks for plugins without saying for which GPU, maybe on its threads.
+    """
+    global _launcher
+    with _binding:
+        _launcher = launcher
+        try:
+            yield
+        finally:
+            _launcher = None
+
+
+@cache
+def _creator(trt: Any) -> Any:
+    """The plugin's classes, derived from those of the TensorRT that is installed."""
+    dtypes: dict[Any, kernels.DType] = {trt.float32: "f32", trt.float16: "f16", trt.bfloat16: "bf16"}
+    layouts: dict[Any, kernels.Layout] = {trt.TensorFormat.LINEAR: "nchw", trt.TensorFormat.HWC8: "hwc8"}
+
+    class _Warp(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime):  # type: ignore[misc]
+        """Inputs: features, flow, and maybe scale; output: warped."""
+
+        def __init__(self) -> None:
+            trt.IPluginV3.__init__(self)
+            trt.IPluginV3OneCore.__init__(self)
+            trt.IPluginV3OneBuild.__init__(self)
+            trt.IPluginV3OneRuntime.__init__(self)
+            self.plugin_name, self.plugin_version, self.plugin_namespace = WARP, VERSION, ""
+            self.num_outputs = 1
+            self._launcher = _launcher
+
+        def get_capability_interface(self, kind: Any) -> Any:  # noqa: ARG002 - it is all of them
+            return self
+
+        def get_output_data_types(self, inputs: list[Any]) -> list[Any]:
+            return [inputs[0]]
+
+        def get_output_shapes(self, inputs: list[Any], shapes: list[Any], builder: Any) -> list[Any]:  # noqa: ARG002
+            return [trt.DimsExprs(inputs[0])]
+
+        def get_fields_to_serialize(self) -> Any:
+            return trt.PluginFieldCollection([])
+
+        def supports_format_combination(self, position: int, ends: list[Any], inputs: int) -> bool:  # noqa: ARG002
+            first, this = ends[0].desc, ends[position].desc
+            layout = trt.TensorFormat.LINEAR if position == 1 else first.format  # the flow's is always linear
+            if this.type != first.type or this.format != layout:
+                return False
+            return (layouts.get(first.format), dtypes.get(first.type)) in kernels.KERNELS
+
+        def configure_plugin(self, inputs: list[Any], outputs: list[Any]) -> None:  # noqa: ARG002
+            shapes = [tuple(end.desc.dims) for end in inputs]
+            if len(shapes) not in (2, 3) or any(shape != shapes[0] for shape in shapes[2:]):
+                raise ValueError(f"{WARP} takes features, flow, and maybe a scale as large as the features: {shapes}")
+
+        def on_shape_change(self, inputs: list[Any], outputs: list[Any]) -> None:
+            pass
+
+        def attach_to_context(self, resources: Any) -> "_Warp":  # noqa: ARG002
+            return self.clone()
+
+        def clone(self) -> "_Warp":
+            copy = _Warp()
+            copy._launcher = self._launcher
+            return copy
+
+        def enqueue(
+            self,
+            input_desc: list[Any],
+            output_desc: list[Any],  # noqa: ARG002
+            inputs: list[int],
+            outputs: list[int],
+            workspace: int,  # noqa: ARG002
+            stream: int,
+        ) -> None:
+            features, flow = input_desc[0], input_desc[1]
+            scale = inputs[2] if len(inputs) > 2 else 0
+            if self._launcher is None:
+                raise RuntimeError(f"this {WARP} was made to be built into a plan, not to run")
+            self._launcher.launch(
+                layouts[features.format],
+                dtypes[features.type],
+                tuple(features.dims),
+                tuple(flow.dims),
+                (inputs[0], inputs[1], scale, outputs[0]),
+                stream,
+            )
+
+    class _Creator(trt.IPluginCreatorV3One):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IPluginCreatorV3One.__init__(self)
+            self.name, self.plugin_version, self.plugin_namespace = WARP, VERSION, ""
+            self.field_names = trt.PluginFieldCollection([])
+
+        def create_plugin(self, name: str, fields: Any, phase: Any) -> _Warp:  # noqa: ARG002
+            return _Warp()
+
+    return _Creator()

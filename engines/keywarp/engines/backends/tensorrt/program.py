@@ -1,0 +1,155 @@
+"""A plan that runs: tensors staged to the device and back, in one queue, with the time that each part took."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.engines.backends.interface import DeviceTensor, Tensor
+from keywarp.engines.backends.tensorrt.device_memory import Buffer, DeviceMemory, when_gone
+from keywarp.engines.backends.tensorrt.driver import Driver
+from keywarp.engines.errors import BackendError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One end of a plan."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+class Executable(Protocol):
+    """A plan on the device."""
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """By name."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """By name."""
+        ...
+
+    def enqueue(self, addresses: Mapping[str, int], stream: int) -> None:
+        """Queue one run over buffers on the device.
+
+        Raises:
+            BackendError: The device refuses.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds on the device, by its own clock."""
+
+    upload: float
+    compute: float
+    download: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """An end that is exchanged with the host: page-locked memory and its twin on the device."""
+
+    host: NDArray[Any]
+    device: Buffer
+
+
+class TensorRTProgram:
+    """Runs an executable; see `Program`."""
+
+    def __init__(
+        self, executable: Executable, resident: frozenset[str], driver: Driver, memory: DeviceMemory, name: str
+    ) -> None:
+        """Allocate what every run needs.
+
+        Args:
+            executable: The plan.
+            resident: The outputs that stay on the device.
+            driver: Of the device.
+            memory: Where buffers come from.
+            name: Of the graph, for the log.
+
+        Raises:
+            BackendError: The device is full.
+        """
+        self._executable = executable
+        self._driver = driver
+        self._memory = memory
+        self._name = name
+        self._resident = resident
+        self._inputs: dict[str, _Staged] = {}  # made when a host array comes first: most inputs are resident
+        self._outputs = {n: self._stage(spec) for n, spec in executable.outputs.items() if n not in resident}
+        self._stream = driver.open_stream()
+        when_gone(self, driver.close_stream, self._stream)
+        self._events = tuple(driver.open_event() for _ in range(4))  # start, uploaded, computed, downloaded
+        for event in self._events:
+            when_gone(self, driver.close_event, event)
+        self.timing: Timing | None = None  # of the last run
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Program.run`."""
+        start, uploaded, computed, downloaded = self._events
+        stream, driver = self._stream, self._driver
+        kept = {name: self._memory.buffer(self._executable.outputs[name].size) for name in self._resident}
+        addresses = {name: buffer.address for name, buffer in kept.items()}
+        addresses |= {name: staged.device.address for name, staged in self._outputs.items()}
+        for name in self._executable.inputs:  # copies on the host first, so that they are in no measured time
+            if name not in inputs:
+                raise BackendError(f"{self._name} needs the input {name}")
+            addresses[name] = self._input(name, inputs[name])
+        driver.record(start, stream)
+        for name in self._executable.inputs:
+            if not isinstance(inputs[name], DeviceTensor):
+                staged = self._inputs[name]
+                driver.upload(staged.device.address, staged.host, stream)
+        driver.record(uploaded, stream)
+        try:
+            self._executable.enqueue(addresses, stream)
+            driver.record(computed, stream)
+            for staged in self._outputs.values():
+                driver.download(staged.host, staged.device.address, stream)
+            driver.record(downloaded, stream)
+        finally:
+            driver.synchronize(stream)  # whatever was queued uses buffers that may be given back now
+        timing = self.timing = Timing(*(driver.elapsed(*ends) for ends in pairwise(self._events)))
+        parts = 1000 * timing.upload, 1000 * timing.compute, 1000 * timing.download
+        log.debug("%s: upload %.2f ms, compute %.2f ms, download %.2f ms", self._name, *parts)
+        tensors: dict[str, Tensor] = {name: DeviceTensor(buffer) for name, buffer in kept.items()}
+        return tensors | {name: staged.host for name, staged in self._outputs.items()}
+
+    def _input(self, name: str, tensor: Tensor) -> int:
+        """The device address of an input; a host array is put into page-locked memory."""
+        spec = self._executable.inputs[name]
+        if isinstance(tensor, DeviceTensor):
+            buffer: Buffer = tensor.value
+            if buffer.size != spec.size:
+                raise BackendError(f"{self._name} takes {name} of {spec.size} bytes, not {buffer.size}")
+            return buffer.address
+        if tensor.shape != spec.shape:
+            raise BackendError(f"{self._name} takes {name} of shape {spec.shape}, not {tensor.shape}")
+        staged = self._inputs.get(name)
+        if staged is None:
+            staged = self._inputs[name] = self._stage(spec)
+        np.copyto(staged.host, tensor, casting="same_kind")  # fp32 to fp16, where the plan is in that
+        return staged.device.address
+
+    def _stage(self, spec: TensorSpec) -> _Staged:
+        pinned = self._driver.pin(max(spec.size, 1))
+        when_gone(self, self._driver.unpin, pinned.ctypes.data)
+        host = pinned[: spec.size].view(spec.dtype).reshape(spec.shape)
+        return _Staged(host, self._memory.buffer(max(spec.size, 1)))

@@ -1,0 +1,143 @@
+"""Programs on a fake driver: staging, residence, types, memory. The graphs run for real, on the CPU."""
+
+import gc
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from keywarp.engines import BackendError, Engine, FixedInterval, StreamSession
+from keywarp.engines import engine as engine_module
+from keywarp.engines.backends.half import to_half
+from keywarp.engines.backends.interface import DeviceTensor
+from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
+from keywarp.engines.backends.tensorrt.program import TensorRTProgram
+from keywarp.engines.backends.warping import plain
+from keywarp.engines.fusion import KEY_SMALL, fuse_key, fuse_propagate
+from tests.engines.tensorrt.fake_driver import FakeDriver, HostExecutable
+from tests.engines.test_fusion import noise
+from tests.tiny_bundle import tiny_bundle
+
+
+class HostBackend:
+    """The TensorRT backend, but for TensorRT: graphs run on the fake driver's memory."""
+
+    name, device, reason = "tensorrt", "a fake GPU", "a test"
+
+    def __init__(self, driver: FakeDriver, precision: str) -> None:
+        self.driver = driver
+        self.memory = DeviceMemory(driver)
+        self.precision = precision
+
+    def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:
+        graph = to_half(plain(model), resident) if self.precision == "fp16" else plain(model)
+        return TensorRTProgram(HostExecutable(graph, self.driver), resident, self.driver, self.memory, model.graph.name)
+
+
+@pytest.mark.parametrize(("precision", "agreement"), [("fp32", 1.0), ("fp16", 0.99)])
+def test_streams_give_what_they_give_on_the_cpu_and_leave_nothing(
+    precision: str, agreement: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", motion_gain=0.02, flow=(0.3, -0.6))
+    frames = noise(7, 64, 96)
+    session = StreamSession(Engine(bundle, "onnxruntime"), FixedInterval(3))
+    expected = np.stack([session.process(frame).labels for frame in frames])
+
+    driver = FakeDriver()
+    monkeypatch.setattr(engine_module, "open_backend", lambda *_, **__: HostBackend(driver, precision))
+    engine = Engine(bundle)
+    sessions = [StreamSession(engine, FixedInterval(3)) for _ in range(3)]
+    results = [[session.process(frame).labels for session in sessions] for frame in frames]
+    for number in range(len(sessions)):
+        found = np.stack([labels[number] for labels in results])
+        assert (found == expected).mean() >= agreement
+
+    engine.close()
+    for session in sessions:
+        session.close()
+    del engine, session, sessions
+    gc.collect()
+    driver.assert_nothing_left()
+
+
+def test_key_features_stay_on_the_device_and_their_memory_is_used_again(tmp_path: Path) -> None:
+    bundle, driver = tiny_bundle(tmp_path / "tiny"), FakeDriver()
+    backend = HostBackend(driver, "fp16")
+    key = fuse_key(bundle, 64, 96)
+    program = backend.compile(key.model, key.resident)
+    before = backend.memory.used
+    frame = noise(1, 64, 96)
+    outputs = program.run({"frame": frame})
+    resident = 3 * 4 * 6 * 2 + 3 * 32 * 48 * 2  # features and the small frame, fp16
+    assert backend.memory.used - before == resident + frame.nbytes
+    assert isinstance(outputs["features"], DeviceTensor)
+    second = program.run({"frame": frame})
+    assert backend.memory.used - before == 2 * resident + frame.nbytes  # the first ones still belong to somebody
+    blocks = len(driver.blocks)
+    del outputs, second
+    program.run({"frame": frame})
+    assert len(driver.blocks) == blocks
+    assert backend.memory.used - before == frame.nbytes
+
+
+def test_a_run_is_timed_by_the_device(tmp_path: Path) -> None:
+    key = fuse_key(tiny_bundle(tmp_path / "tiny"), 64, 96)
+    program = HostBackend(FakeDriver(), "fp32").compile(key.model, key.resident)
+    assert program.timing is None
+    program.run({"frame": noise(1, 64, 96)})
+    assert program.timing is not None
+    assert min(program.timing.upload, program.timing.compute, program.timing.download) > 0
+
+
+def test_a_full_device_says_what_is_in_use_after_giving_up_what_is_idle() -> None:
+    driver = FakeDriver(capacity=1000)
+    memory = DeviceMemory(driver)
+    held = memory.buffer(600)
+    with pytest.raises(BackendError, match=r"the GPU is full: no 0\.0 MB left beside"):
+        memory.buffer(500)
+    del held
+    assert memory.buffer(500).size == 500  # the idle 600 made room
+
+
+def test_buffers_may_outlive_the_backend() -> None:
+    driver = FakeDriver()
+    memory = DeviceMemory(driver)
+    buffer, gone = memory.buffer(100), weakref.ref(memory)
+    del memory
+    assert list(driver.blocks) == [buffer.address]
+    del buffer
+    gc.collect()
+    assert gone() is None
+    driver.assert_nothing_left()
+
+
+def test_wrong_inputs_are_refused_before_anything_is_queued(tmp_path: Path) -> None:
+    bundle, driver = tiny_bundle(tmp_path / "tiny"), FakeDriver()
+    backend = HostBackend(driver, "fp32")
+    key, propagate = fuse_key(bundle, 64, 96), fuse_propagate(bundle, 64, 96)
+    outputs = backend.compile(key.model, key.resident).run({"frame": noise(1, 64, 96)})
+    program = backend.compile(propagate.model)
+    with pytest.raises(BackendError, match=r"shape \(1, 64, 96, 3\), not \(1, 32, 96, 3\)"):
+        program.run({"frame": noise(1, 32, 96), **{n: outputs[n] for n in ("features", KEY_SMALL)}})
+    with pytest.raises(BackendError, match="needs the input key_small"):
+        program.run({"frame": noise(1, 64, 96), "features": outputs["features"]})
+    with pytest.raises(BackendError, match="takes features of 288 bytes, not"):
+        program.run({"frame": noise(1, 64, 96), "features": outputs[KEY_SMALL], KEY_SMALL: outputs[KEY_SMALL]})
+    assert not any(driver.streams.values())
+
+
+def test_a_failing_device_leaves_the_program_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, driver = fuse_key(tiny_bundle(tmp_path / "tiny"), 64, 96), FakeDriver()
+    program = HostBackend(driver, "fp32").compile(key.model, key.resident)
+
+    def fail(_addresses: Mapping[str, int], _stream: int) -> None:
+        raise BackendError("the device is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program._executable, "enqueue", fail)
+        with pytest.raises(BackendError, match="lost"):
+            program.run({"frame": noise(1, 64, 96)})
+    assert program.run({"frame": noise(1, 64, 96)}).keys() == {"labels", "features", KEY_SMALL}

@@ -1,0 +1,158 @@
+"""Which device and which backend: on a fake management library, since there is no GPU to ask."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import onnxruntime as ort
+import pytest
+
+from keywarp.engines import BackendError, backends, choose_backend, open_backend
+from keywarp.engines.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
+from keywarp.engines.devices import Gpu, choose, list_gpus, read_gpus
+
+K40 = Gpu(0, "Tesla K40m", "470.256", (3, 5), 12 * 2**30)
+V100 = Gpu(0, "Tesla V100", "580.65", (7, 0), 16 * 2**30)
+T4 = Gpu(1, "Tesla T4", "580.65", (7, 5), 16 * 2**30)
+ALL = {"tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"}
+
+
+@dataclass
+class FakeNvml:
+    """`pynvml`, as far as it is used."""
+
+    gpus: list[Gpu] = field(default_factory=list)
+    driver: bool = True
+    opened: int = 0
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if not self.driver:
+            raise self.NVMLError("NVML Shared Library Not Found")
+        self.opened += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.opened -= 1
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.gpus)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Gpu:  # noqa: N802
+        if self.gpus[index].memory == 0:
+            raise self.NVMLError("GPU is lost")
+        return self.gpus[index]
+
+    def nvmlDeviceGetPciInfo(self, gpu: Gpu) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(busId=f"0000:{gpu.index}:00.0".encode())
+
+    def nvmlDeviceGetCudaComputeCapability(self, gpu: Gpu) -> tuple[int, int]:  # noqa: N802
+        return gpu.capability
+
+    def nvmlDeviceGetName(self, gpu: Gpu) -> str:  # noqa: N802
+        return gpu.name
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return self.gpus[0].driver
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: Gpu) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(total=gpu.memory)
+
+
+def counted(_bus: str, number: int) -> int:
+    return number
+
+
+def test_gpus_are_listed_with_what_nvml_says() -> None:
+    nvml = FakeNvml([V100, T4])
+    assert read_gpus(nvml, counted) == [V100, T4]
+    assert nvml.opened == 0
+    assert str(T4) == "Tesla T4 (compute capability 7.5, 16 GiB, driver 580.65)"
+
+
+def test_cudas_order_counts_and_hidden_gpus_do_not() -> None:
+    order = {"0000:0:00.0": 1}
+    [gpu] = read_gpus(FakeNvml([V100, T4]), lambda bus, _: order.get(bus))
+    assert (gpu.name, gpu.index) == ("Tesla V100", 1)
+
+
+def test_a_lost_gpu_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    lost = Gpu(0, "Tesla T4", "580.65", (7, 5), 0)
+    assert read_gpus(FakeNvml([lost, T4]), counted) == [T4]
+    assert "GPU 0 is left out: GPU is lost" in caplog.text
+
+
+def test_without_a_driver_there_is_no_gpu() -> None:
+    assert read_gpus(FakeNvml(driver=False), counted) == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpus", "backend", "reason"),
+    [
+        (ALL, [T4], "tensorrt", "Tesla T4 (compute capability 7.5, 16 GiB, driver 580.65) is there"),
+        (ALL, [V100, T4], "tensorrt", "Tesla T4"),
+        (ALL, [V100], "onnxruntime-cuda", "tensorrt needs compute capability 7.5"),
+        (ALL - {"tensorrt"}, [T4], "onnxruntime-cuda", "tensorrt isn't installed"),
+        (ALL, [K40], "openvino", "onnxruntime-cuda needs compute capability 7.0"),
+        ({"openvino", "onnxruntime"}, [T4], "openvino", "onnxruntime-cuda isn't installed"),
+        (ALL, [], "openvino", "there is no NVIDIA GPU"),
+        ({"onnxruntime"}, [], "onnxruntime", "openvino isn't installed"),
+    ],
+)
+def test_auto_takes_the_fastest_that_fits_and_says_why(
+    installed: set[str], gpus: list[Gpu], backend: str, reason: str
+) -> None:
+    choice = choose(installed, gpus)
+    assert choice is not None
+    assert choice.backend == backend
+    assert reason in choice.reason
+    assert (choice.gpu is not None) == (backend in ("tensorrt", "onnxruntime-cuda"))
+
+
+def test_nothing_installed_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose((), [T4]) is None
+    monkeypatch.setattr(backends, "AVAILABLE", ())
+    with pytest.raises(BackendError, match="pip install"):
+        choose_backend(gpus=[])
+
+
+def test_half_precision_is_for_gpus_that_gain_by_it() -> None:
+    capabilities = [(3, 5), (5, 3), (6, 0), (6, 1), (7, 0), (8, 6), (12, 0)]
+    precisions = [Gpu(0, "", "", capability, 0).best_precision for capability in capabilities]
+    assert precisions == ["fp32", "fp16", "fp16", "fp32", "fp16", "fp16", "fp16"]
+
+
+@pytest.mark.skipif(bool(list_gpus()), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_a_gpu_that_is_not_there_is_an_error_unless_the_cpu_may_do(name: backends.BackendName) -> None:
+    with pytest.raises(BackendError, match=f"{name} needs an NVIDIA GPU, and none is found"):
+        open_backend(name)
+    backend = open_backend(name, "fp16", fallback=True)
+    assert backend.name == "openvino"
+    assert backend.reason.startswith(f"{name} can't be used: {name} needs an NVIDIA GPU")
+
+
+def test_the_reason_is_told() -> None:
+    assert open_backend("onnxruntime").reason == "it was asked for"
+    if not list_gpus():
+        assert open_backend().reason == "there is no NVIDIA GPU"
+
+
+@pytest.mark.parametrize(("provider", "called"), [("cuda", "CUDA"), ("tensorrt", "Tensorrt")])
+def test_an_onnxruntime_without_gpu_support_is_refused(provider: str, called: str) -> None:
+    if f"{called}ExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has it")
+    with pytest.raises(BackendError, match=f"no {called}ExecutionProvider .*pip uninstall onnxruntime"):
+        OnnxRuntimeGpuBackend(provider, T4)  # type: ignore[arg-type]
+
+
+def test_a_provider_that_does_not_load_is_refused_though_onnxruntime_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime with CUDA listed but not usable runs on the CPU: here it really does."""
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has it")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(BackendError, match="runs probe with CPUExecutionProvider instead of CUDAExecutionProvider"),
+    ):
+        OnnxRuntimeGpuBackend("cuda", T4)
