@@ -22,8 +22,8 @@ TARGETS: dict[tuple[int, int], str] = {
 }
 
 _FIGURES = re.compile(
-    r"Function properties for (?P<kernel>\w+)\s+ptxas +\. +(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill "
-    r"stores, (?P<loads>\d+) bytes spill loads\s+ptxas info +: Used (?P<registers>\d+) registers(?P<rest>.*)"
+    r"Function properties for (?P<kernel>\w+)\s+ptxas +\. +(?P<stack>\d+) bytes stack frame, "
+    r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads\s+ptxas info +: Used (?P<registers>\d+) registers(?P<rest>.*)"
 )
 
 
