@@ -23,7 +23,8 @@ TARGETS: dict[tuple[int, int], str] = {
 
 _FIGURES = re.compile(
     r"Function properties for (?P<kernel>\w+)\s+ptxas +\. +(?P<stack>\d+) bytes stack frame, "
-    r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads\s+ptxas info +: Used (?P<registers>\d+) registers(?P<rest>.*)"
+    r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads\s+"
+    r"ptxas info +: Used (?P<registers>\d+) registers(?P<rest>.*)"
 )
 
 
