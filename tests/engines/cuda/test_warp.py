@@ -1,6 +1,5 @@
 """The CUDA source itself, run on the CPU behind a shim, with AddressSanitizer and UndefinedBehaviorSanitizer."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ WARP = (kernels.FOLDER / "warp.cuh").read_text()
 
 
 @pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shim]:
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Shim:
     return Shim.build(tmp_path_factory.mktemp("shim"), WARP)
 
 
