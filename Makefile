@@ -10,7 +10,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test fuzz packages check check-web web format lock clean
+.PHONY: help setup setup-dev demo serve test fuzz packages check check-gpu check-web web format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check: $(VENV)/.dev ## Lint, format check, types, import rules, Dockerfiles
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint docker/Dockerfile.*
 
+check-gpu: $(VENV)/.gpu-check ## Compile the GPU's code for every generation of cards (needs no GPU)
+	$(BIN)/python -m pytest -m gpu_check $(PYTEST)
+
 check-web: ## Check the types of the JavaScript and run its tests (needs npm)
 	cd clients/web && npm ci --silent && npm run --silent check && npm test --silent
 
@@ -80,3 +83,7 @@ $(VENV)/.demo: $(PROJECTS) | $(BIN)/python
 $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
 	$(PIP) -e clients/python -e '.[cpu,server,demo,train,dev]'
 	@touch $@ $(VENV)/.demo $(VENV)/.serving
+
+$(VENV)/.gpu-check: $(VENV)/.dev
+	$(PIP) -e '.[gpu-check,rtx]'
+	@touch $@

@@ -31,6 +31,7 @@ PIXELS = 2  # per thread, nchw
 CHANNELS = 8  # per thread, nchw; per vector, hwc8
 GRID_LIMIT = 65535  # blocks along y and z, on every GPU
 CELL_LIMIT = 2**31 - 1  # of one map: cells are indexed by int
+SIDE_LIMIT = 2**24  # positions are float: beyond, cells can't be told apart
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def launch(layout: Layout, dtype: DType, batch: int, channels: int, height: int,
     kernel = KERNELS.get((layout, dtype))
     if kernel is None:
         raise ValueError(f"no warp kernel for {dtype} in {layout}; there are {', '.join(KERNELS.values())}")
-    if min(batch, channels, height, width) < 1 or height * width > CELL_LIMIT:
+    if min(batch, channels, height, width) < 1 or max(height, width) > SIDE_LIMIT or height * width > CELL_LIMIT:
         raise ValueError(f"can't warp features of shape {(batch, channels, height, width)}")
     groups = -(-channels // CHANNELS)
     if layout == "nchw":

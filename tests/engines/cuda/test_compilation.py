@@ -1,0 +1,59 @@
+"""The CUDA source compiles for every GPU generation, and no kernel spills. `make check-gpu`: no GPU is needed."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from keywarp.engines.cuda import kernels
+from tests.engines.cuda import nvrtc
+from tests.engines.cuda.nvrtc import TARGETS, CompilationError
+
+pytestmark = pytest.mark.gpu_check
+
+REGISTERS = 64  # of a thread, so that half of an SM's threads or more can wait for memory at once
+NVCC_TARGETS = (75, 80, 86, 89, 90, 100, 103, 110, 120, 121)
+
+
+@pytest.mark.parametrize("capability", TARGETS, ids=lambda c: f"sm_{c[0]}{c[1]}")
+def test_compiles_with_nvrtc_without_spilling(capability: tuple[int, int]) -> None:
+    program, found = nvrtc.compile_kernels(*capability)
+    assert program.startswith(b"\x7fELF")
+    assert set(found) == set(kernels.KERNELS.values())
+    for resources in found.values():
+        assert (resources.stack, resources.spilled, resources.shared) == (0, 0, 0)
+        assert resources.registers <= REGISTERS
+
+
+def test_a_mistake_in_the_source_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "source", lambda: "__global__ void f() { nonsense; }")
+    with pytest.raises(CompilationError, match="nonsense"):
+        nvrtc.compile_kernels(7, 5)
+
+
+def test_compiles_with_nvcc_for_turing_and_newer(tmp_path: Path) -> None:
+    if shutil.which("nvcc") is None:
+        pytest.skip("no nvcc")
+    codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in NVCC_TARGETS]
+    command = ["nvcc", "-std=c++17", *codes, "-Xptxas=-v", "-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-fPIC"]
+    launcher = kernels.FOLDER / "launcher.cu"
+    told = subprocess.run(
+        [*command, "-c", str(launcher), "-o", "launcher.o"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    spills = re.findall(r"(\d+) bytes spill", told.stderr)
+    assert len(spills) == 2 * len(kernels.KERNELS) * len(NVCC_TARGETS)
+    assert set(spills) == {"0"}
+
+
+@pytest.mark.parametrize("plugin", ["warp_plugin_v2.cpp", "warp_plugin_v3.cpp"])
+def test_the_plugin_compiles_where_its_headers_are(plugin: str) -> None:
+    variable = f"TENSORRT_INCLUDE_{plugin[12:14].upper()}"
+    headers, cuda = os.environ.get(variable), os.environ.get("CUDA_INCLUDE", "/usr/local/cuda/include")
+    if not headers:
+        pytest.skip(f"no TensorRT headers: {variable} names their folder (and CUDA_INCLUDE that of CUDA)")
+    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-deprecated-declarations")
+    command = ["g++", "-std=c++17", "-fsyntax-only", *warnings, f"-isystem{headers}", f"-isystem{cuda}"]
+    subprocess.run([*command, str(kernels.FOLDER / plugin)], check=True)
