@@ -1,9 +1,8 @@
-import numpy as np
 import torch
 
 from keywarp.datasets.moving_scenes import MovingScenes, SceneOptions
 from keywarp.experiments.motion import ExactMotion
-from keywarp.training.evaluation import Pairs, by_copying, tensor
+from keywarp.training.evaluation import Pairs, Propagation, by_copying, tensor
 from tests.datasets.clips import textured
 from tests.training.tiny import networks
 
@@ -13,16 +12,16 @@ SCENES = MovingScenes([textured(200, 300, seed) for seed in range(4)], SceneOpti
 
 def test_exact_motion_leads_pictures_to_where_they_are_now() -> None:
     network = networks()
-    exact = ExactMotion(SCENES)
-    errors = np.zeros((2, len(AGES)))
+    ways: tuple[Propagation, ...] = (ExactMotion(SCENES), by_copying)
+    errors = torch.zeros(len(ways), len(AGES))
     for number in range(len(SCENES)):
         scene = SCENES.scene(number)
         frames = [scene.image(-age) for age in AGES]
         cells = torch.nn.functional.avg_pool2d(tensor(frames), network.flow.stride)  # pictures as feature maps
-        for row, way in zip(errors, (exact, by_copying), strict=True):
+        for row, way in zip(errors, ways, strict=True):
             [moved] = way(network, (cells,), Pairs(SCENES.name(number), frames[0], frames, AGES))
             inside = (moved - cells[:1])[:, :, 3:-3, 3:-3]
-            row += inside.abs().mean(dim=(1, 2, 3)).numpy() / len(SCENES)
+            row += inside.abs().mean(dim=(1, 2, 3)) / len(SCENES)
     moved, copied = errors
     assert moved[0] == copied[0] == 0  # the frame itself
     assert moved[1] < copied[1]
