@@ -185,7 +185,7 @@ def test_where_nothing_is_detected_only_the_tag_is_drawn() -> None:
 
 def test_without_supervision_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(DrawingError, match=r"keywarp-client\[draw\]"):
+    with pytest.raises(DrawingError, match="extra `draw`"):
         Annotator(CLASSES)
 
 

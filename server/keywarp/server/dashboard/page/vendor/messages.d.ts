@@ -43,6 +43,7 @@ export interface Model {
   backend: string;
   device: string;
   precision: string;
+  chosen: string; // why that backend on that device
   motion: string;
   state: "ready" | "loading" | "failed" | "draining" | "unloaded";
   reason: string | null; // why it couldn't be loaded
