@@ -64,8 +64,17 @@ def make_payloads(video: Path, codec: str, frames: int, quality: int = 90) -> li
         return [encode_jpeg(frame.image, quality) for frame, _ in zip(source, range(frames), strict=False)]
 
 
-def in_process(session: StreamSession, classes: Sequence[ClassInfo], payloads: Sequence[bytes], codec: str) -> Outcome:
-    """Decode, process and encode one frame after the other, as `keywarp run` does, without a server."""
+def in_process(
+    session: StreamSession,
+    classes: Sequence[ClassInfo],
+    payloads: Sequence[bytes],
+    codec: str,
+    fps: float | None = None,
+) -> Outcome:
+    """Decode, process and encode one frame after the other, as `keywarp run` does, without a server.
+
+    With `fps` a frame isn't begun before it is due, and latency counts from then: frames behind a slow one wait.
+    """
     outcome = Outcome()
     decoder = open_decoder("h264" if codec == "h264" else "image", PIXELS)
     started = time.perf_counter()
@@ -82,6 +91,10 @@ def in_process(session: StreamSession, classes: Sequence[ClassInfo], payloads: S
 
     for number, payload in enumerate(payloads):
         begun = time.perf_counter()
+        if fps is not None:
+            due = started + number / fps
+            time.sleep(max(0.0, due - begun))
+            begun = due
         process(decoder.decode(FrameHeader(id=number), memoryview(payload)))
     process(decoder.finish())
     outcome.seconds = time.perf_counter() - started
