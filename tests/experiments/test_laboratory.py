@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from keywarp.experiments.curves import ages, figure3
 from keywarp.experiments.errors import ExperimentError, OutOfTimeError
 from keywarp.experiments.laboratory import Laboratory, Run
 from keywarp.experiments.presets import TASKS, Preset, open_preset
-from keywarp.experiments.runtime import Runtime, measure_runtime, run_bundle
-from keywarp.experiments.tables import MOTIONS, table4, table5
+from keywarp.experiments.runtime import Runtime, measure_runtime, run_bundle, time_engines
+from keywarp.experiments.tables import table4, table5
 from keywarp.networks import load_checkpoint
 from keywarp.training import pipeline
 from keywarp.training.compute import Compute
@@ -77,14 +78,40 @@ def test_flows_are_kept_where_the_time_ends_an_evaluation(opened: Open, monkeypa
     assert found.exists()
 
 
-def test_motion_sources_are_timed_once(opened: Open) -> None:
+def test_networks_are_timed_once_by_an_experiment(opened: Open) -> None:
     run = Run("segmentation", seed=1)
     laboratory, stages = opened()
-    first = measure_runtime(laboratory, run)
-    more = measure_runtime(laboratory, run, ["none", "network"])
-    assert more["network"] == first["network"]
-    assert measure_runtime(opened()[0], run, ["network", "none"]) == more
-    assert stages.names == ["timing segmentation/dff-seed1: network", "timing segmentation/dff-seed1: none"]
+    found = measure_runtime(laboratory, "table0", {"a": (run, "network"), "b": (run, "none")})
+    assert measure_runtime(opened()[0], "table0", {"a": (run, "network"), "b": (run, "none")}) == found
+    assert stages.names == ["timing segmentation: a, b"]
+    assert measure_runtime(laboratory, "table0", {"b": (run, "none")}).keys() == {"b"}
+    assert measure_runtime(laboratory, "figure0", {"b": (run, "none")}).keys() == {"b"}
+    assert stages.names[1:] == ["timing segmentation: b"] * 2
+
+
+class Slow:
+    """An engine that takes a second for a key frame and half a second for another."""
+
+    backend = SimpleNamespace(name="none", precision="fp32")
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def key(self, _image: int) -> tuple[SimpleNamespace, None]:
+        self.frames += 1
+        return SimpleNamespace(inference=0.75, postprocess=0.25), None
+
+    def propagate(self, _image: int, _state: None) -> SimpleNamespace:
+        self.frames += 1
+        return SimpleNamespace(inference=0.25, postprocess=0.25)
+
+
+def test_a_slow_engine_is_timed_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keywarp.experiments.runtime.LONG", 8.0)
+    engines: Any = {"slow": Slow()}
+    frames: Any = (0, 1)
+    assert time_engines(engines, frames, 30, Stages()) == {"slow": Runtime(1.0, 0.5, "none fp32")}
+    assert engines["slow"].frames == 2 * 6  # 9 s
 
 
 def test_a_bundle_that_was_not_finished_is_made_again(opened: Open) -> None:
@@ -174,9 +201,10 @@ class Recorded(Laboratory):
 
 @pytest.fixture
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    timed = dict.fromkeys(MOTIONS, Runtime(0.1, 0.02, "none fp32"))
     for module in (tables, curves):
-        monkeypatch.setattr(module, "measure_runtime", lambda *_: timed)
+        monkeypatch.setattr(
+            module, "measure_runtime", lambda *args: dict.fromkeys(args[-1], Runtime(0.1, 0.02, "none fp32"))
+        )
     return Recorded(open_preset("cpu"), tmp_path)
 
 

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from keywarp.engines import load_bundle
+from keywarp.engines import Engine, load_bundle
 from keywarp.engines.motion import MotionName
 from keywarp.experiments.errors import ExperimentError
 from keywarp.experiments.presets import ROUNDS
 from keywarp.experiments.report import machine
-from keywarp.experiments.runtime import Runtime, time_bundle
+from keywarp.experiments.runtime import Runtime, time_engines
 from keywarp.experiments.shallow import ShallowFlow
 from keywarp.export import export_bundle
 from keywarp.networks import load_checkpoint
@@ -99,7 +99,8 @@ def measure_checkpoint(
         with tempfile.TemporaryDirectory() as folder:
             bundle = load_bundle(export_bundle(trained, Path(folder) / "bundle").path)
             reporter.stage(f"timing {', '.join(motions)}", ROUNDS)
-            timed = time_bundle(bundle, motions, (frames[0], frames[-1]), ROUNDS, reporter)
+            engines: dict[str, Engine] = {motion: Engine(bundle, motion=motion) for motion in motions}
+            timed = time_engines(engines, (frames[0], frames[-1]), ROUNDS, reporter)
     height, width = frames[-1].shape[:2]
     return Measurement(accuracy, timed, recipe.key_interval, (height, width))
 

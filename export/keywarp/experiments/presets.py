@@ -13,7 +13,7 @@ RECIPES = Path(keywarp.training.__file__).parent / "recipes"
 TASKS: tuple[Task, ...] = ("segmentation", "detection")
 FLOWS = ("flownet", "flownet_half", "flownet_inception")
 SPLITS = (21, 12, 5, 1, 0)  # layers of the head (Table 5)
-ROUNDS = 30  # of a key frame and a propagated frame of each motion source, timed in turns
+ROUNDS = 100  # of a key frame and a propagated frame of each motion source, timed in turns
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 import json
 import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,8 +16,8 @@ from keywarp.export import export_bundle
 from keywarp.networks import load_checkpoint
 from keywarp.training.reporting import Reporter
 
-ENOUGH = 3  # rounds, once they take longer than ...
-LONG = 20.0  # seconds
+ENOUGH = 3  # rounds of an engine that took longer than ...
+LONG = 5.0  # seconds for them
 
 
 @dataclass(frozen=True)
@@ -35,21 +34,28 @@ class Runtime:
 
 
 def measure_runtime(
-    laboratory: Laboratory, run: Run, motions: Sequence[MotionName] = ("network",)
+    laboratory: Laboratory, name: str, networks: Mapping[str, tuple[Run, MotionName]]
 ) -> dict[str, Runtime]:
-    """Time a run's networks on this machine, by motion source; at once if that has been done."""
-    file = laboratory.work / run.name / "runtime.json"
-    known: dict[str, Runtime] = {}
+    """Time an experiment's networks on this machine, in turns; at once if that has been done.
+
+    Args:
+        laboratory: Where the networks are, and where the result is kept.
+        name: Whose result it is: another one is measured anew, since a machine isn't always as fast.
+        networks: By what the experiment calls them: runs of one task, and where the features come from between key
+            frames.
+    """
+    [task] = {run.task for run, _ in networks.values()}
+    file = laboratory.work / task / f"runtime-{name}.json"
     if file.exists():
-        known = {motion: Runtime(**found) for motion, found in json.loads(file.read_text()).items()}
-    missing = [motion for motion in motions if motion not in known]
-    if missing:
-        bundle = run_bundle(laboratory, run)
-        frames = next(iter(laboratory.evaluation(run.task).snippets(2))).frames
-        laboratory.reporter.stage(f"timing {run.name}: {', '.join(missing)}", laboratory.preset.rounds)
-        known |= time_bundle(bundle, missing, (frames[0], frames[-1]), laboratory.preset.rounds, laboratory.reporter)
-        write_json({motion: asdict(runtime) for motion, runtime in known.items()}, file)
-    return {motion: known[motion] for motion in motions}
+        known = {label: Runtime(**found) for label, found in json.loads(file.read_text()).items()}
+        if known.keys() == networks.keys():
+            return known
+    engines = {label: Engine(run_bundle(laboratory, run), motion=motion) for label, (run, motion) in networks.items()}
+    frames = next(iter(laboratory.evaluation(task).snippets(2))).frames
+    laboratory.reporter.stage(f"timing {task}: {', '.join(networks)}", laboratory.preset.rounds)
+    timed = time_engines(engines, (frames[0], frames[-1]), laboratory.preset.rounds, laboratory.reporter)
+    write_json({label: asdict(runtime) for label, runtime in timed.items()}, file)
+    return timed
 
 
 def run_bundle(laboratory: Laboratory, run: Run) -> Bundle:
@@ -61,41 +67,38 @@ def run_bundle(laboratory: Laboratory, run: Run) -> Bundle:
     return load_bundle(folder)
 
 
-def time_bundle(
-    bundle: Bundle,
-    motions: Sequence[MotionName],
+def time_engines(
+    engines: Mapping[str, Engine],
     frames: tuple[NDArray[np.uint8], NDArray[np.uint8]],
     rounds: int,
     reporter: Reporter,
 ) -> dict[str, Runtime]:
-    """Time a bundle.
+    """Time engines.
 
     Args:
-        bundle: The networks.
-        motions: Motion sources, which take turns.
+        engines: By name. They take turns, so that what else the machine does, or how fast it is just now, is the same
+            for all.
         frames: A key frame and one to propagate to.
-        rounds: How often, at most; fewer if it takes long.
+        rounds: How often each; one that is slow drops out once it has had some.
         reporter: Told about each round.
     """
-    engines = {motion: Engine(bundle, motion=motion) for motion in motions}
-    keys: dict[str, list[float]] = {motion: [] for motion in motions}
-    propagated: dict[str, list[float]] = {motion: [] for motion in motions}
-    started = time.monotonic()
+    keys: dict[str, list[float]] = {name: [] for name in engines}
+    propagated: dict[str, list[float]] = {name: [] for name in engines}
     for turn in range(rounds + 1):  # the first one compiles
-        for motion, engine in engines.items():
+        for name, engine in engines.items():
+            if turn > ENOUGH and sum(keys[name]) + sum(propagated[name]) > LONG:
+                continue
             inferred, state = engine.key(frames[0])
-            keys[motion].append(inferred.inference + inferred.postprocess)
+            keys[name].append(inferred.inference + inferred.postprocess)
             inferred = engine.propagate(frames[1], state)
-            propagated[motion].append(inferred.inference + inferred.postprocess)
+            propagated[name].append(inferred.inference + inferred.postprocess)
         if turn:
             reporter.step()
-        if turn >= ENOUGH and time.monotonic() - started > LONG:
-            break
     return {
-        motion: Runtime(
-            statistics.median(keys[motion][1:]),
-            statistics.median(propagated[motion][1:]),
+        name: Runtime(
+            statistics.median(keys[name][1:]),
+            statistics.median(propagated[name][1:]),
             f"{engine.backend.name} {engine.backend.precision}",
         )
-        for motion, engine in engines.items()
+        for name, engine in engines.items()
     }

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -104,7 +105,8 @@ def table4(laboratory: Laboratory) -> Report:
         figures[task] = {}
         rows = []
         accuracy = variants(laboratory, task)
-        runtime = measure_runtime(laboratory, Run(task, seed=laboratory.preset.seeds[0]), MOTIONS)
+        run = Run(task, seed=laboratory.preset.seeds[0])
+        runtime = measure_runtime(laboratory, "table4", {motion: (run, motion) for motion in MOTIONS})
         for variant in PAPER[task]:
             seeds = [100 * found.mean for found in accuracy[variant]]
             leads = [100 * dff.mean - seed for dff, seed in zip(accuracy[Variant.DFF], seeds, strict=True)]
@@ -163,19 +165,22 @@ def table5(laboratory: Laboratory) -> Report:
         interval = laboratory.preset.recipes[task].key_interval
         rows = []
         figures[task] = {}
-        for layers in laboratory.preset.splits:
-            same = layers == laboratory.preset.recipes[task].network.head_layers
-            run = Run(task, seed=laboratory.preset.seeds[0], head_layers=None if same else layers)
-            value = 100 * laboratory.accuracy(run, [Variant.DFF], interval)[Variant.DFF].mean
-            runtime = measure_runtime(laboratory, run)["network"]
-            speed = runtime.frames_per_second(interval)
-            paper, paper_speed = PAPER_SPLITS[task][layers]
-            figures[task][str(layers)] = {"value": value, "fps": speed, "paper": paper, "paper_fps": paper_speed}
+        base = Run(task, seed=laboratory.preset.seeds[0])
+        own = laboratory.recipe(base).network.head_layers
+        runs = {str(n): replace(base, head_layers=None if n == own else n) for n in laboratory.preset.splits}
+        values = {
+            layers: 100 * laboratory.accuracy(run, [Variant.DFF], interval)[Variant.DFF].mean
+            for layers, run in runs.items()
+        }
+        runtime = measure_runtime(laboratory, "table5", {layers: (run, "network") for layers, run in runs.items()})
+        for layers, value in values.items():
+            speed = runtime[layers].frames_per_second(interval)
+            paper, paper_speed = PAPER_SPLITS[task][int(layers)]
+            figures[task][layers] = {"value": value, "fps": speed, "paper": paper, "paper_fps": paper_speed}
             rows.append([layers, f"{value:.1f}", f"{speed:.1f}", f"{paper:.1f}", f"{paper_speed:.2f}"])
-        values = [entry["value"] for entry in figures[task].values()]
-        columns = [METRIC_NAMES[task], f"fps ({runtime.backend})", "paper's %", "paper's fps (K40)"]
+        columns = [METRIC_NAMES[task], f"fps ({runtime[layers].backend})", "paper's %", "paper's fps (K40)"]
         text.append(table([f"layers, {task}, l = {interval}", *columns], rows))
-        text.append(f"Greatest difference: {max(values) - min(values):.1f} points.")
+        text.append(f"Greatest difference: {max(values.values()) - min(values.values()):.1f} points.")
     return Report("table5", "Table 5: split points", figures, text)
 
 
