@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
+from keywarp.engines.backends.ort import ort
 from keywarp.export.errors import ExportError
 from keywarp.export.graphs import Graph, graphs_of
 from keywarp.networks import DeepFeatureFlow
@@ -30,10 +30,10 @@ def check_parity(network: DeepFeatureFlow[Any], graphs: dict[str, onnx.ModelProt
         ExportError: A difference is above `TOLERANCE`, or shapes differ.
     """
     torch.manual_seed(0)
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only
     sessions = {
-        file: onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        file: ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         for file, model in graphs.items()
     }
     step = network.recognition.multiple
@@ -41,7 +41,7 @@ def check_parity(network: DeepFeatureFlow[Any], graphs: dict[str, onnx.ModelProt
     return max(_difference(graph, sessions[graph.file]) for size in sizes for graph in graphs_of(network, *size))
 
 
-def _difference(graph: Graph, session: onnxruntime.InferenceSession) -> float:
+def _difference(graph: Graph, session: ort.InferenceSession) -> float:
     with torch.inference_mode():
         result = graph.module(*graph.example)
     feeds = {name: tensor.numpy() for name, tensor in zip(graph.inputs, graph.example, strict=True)}

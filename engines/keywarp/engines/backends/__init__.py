@@ -92,9 +92,9 @@ def _installed(on_gpu: bool) -> set[str]:
         if installed() and importlib.util.find_spec("cuda"):
             found.add("tensorrt")
         if "onnxruntime" in found:
-            import onnxruntime
+            from keywarp.engines.backends.ort import ort
 
-            if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            if "CUDAExecutionProvider" in ort.get_available_providers():
                 found.add("onnxruntime-cuda")
     return found
 
@@ -115,9 +115,10 @@ def _open(choice: Choice, precision: Precision, threads: int, cache: Path | None
 
         return OnnxRuntimeBackend(precision, threads)
     if gpu is None:
+        extras = "extras `rtx` or `gpu`" if name == "tensorrt" else "extra `gpu`"
         raise BackendError(
             f"{name} needs an NVIDIA GPU, and none is found: is the driver installed, does the container have the GPU "
-            "(--gpus all), and are NVIDIA's packages there? They come with the extra `gpu` (README, Install)"
+            f"(--gpus all), and are NVIDIA's packages there? They come with the {extras} (README, Install)"
         )
     if name == "tensorrt":
         from keywarp.engines.backends.tensorrt.backend import TensorRTBackend

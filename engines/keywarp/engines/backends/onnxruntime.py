@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
+from keywarp.engines.backends.ort import ort
 from keywarp.engines.errors import BackendError
 
 _PROVIDER = "CPUExecutionProvider"

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.interface import Precision, Program
 from keywarp.engines.backends.onnxruntime import OnnxRuntimeProgram
+from keywarp.engines.backends.ort import ort
 from keywarp.engines.backends.warping import plain
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError

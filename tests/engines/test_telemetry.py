@@ -1,0 +1,36 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper
+
+SESSION = "import onnxruntime; onnxruntime.InferenceSession({graph!r}, providers=['CPUExecutionProvider'])"
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    absolute = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "abs", [x], [y])
+    made = helper.make_model(absolute, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
+    path = tmp_path / "abs.onnx"
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+def left_at_home(home: Path, code: str) -> list[str]:
+    """Files that a process leaves in its home."""
+    home.mkdir()
+    ours = "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    subprocess.run([sys.executable, "-c", code], env={**environment, "HOME": str(home)}, check=True, timeout=120)
+    return [path.name for path in home.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("module", ["keywarp.engines.backends.onnxruntime", "keywarp.export.parity"])
+def test_onnx_runtime_gives_the_device_no_id(graph: Path, tmp_path: Path, module: str) -> None:
+    code = SESSION.format(graph=str(graph))
+    if "deviceid" not in left_at_home(tmp_path / "without", code):
+        pytest.skip("this ONNX Runtime has no telemetry")
+    assert left_at_home(tmp_path / "with", f"import {module}; {code}") == []
