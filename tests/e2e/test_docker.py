@@ -161,7 +161,7 @@ def test_a_stop_gives_the_results_of_what_has_come(project: Project) -> None:
     results: list[int] = []
     with (  # noqa: PT012
         Client(project.url) as client,
-        client.stream(street_video(), model="street", interval=1) as stream,
+        client.stream(street_video(), model="street", interval=1, reconnect=None) as stream,
         pytest.raises(UnavailableError, match="the server stops"),
     ):
         for result in stream:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from keywarp.engines import BundleError, Executor
+from keywarp.engines import BundleError, EngineError, Executor
 from keywarp.protocol import StreamOptions
 from keywarp.server.errors import DrainingError, InternalError, NotReadyError, OverloadError, TooManyStreamsError
 from keywarp.server.metrics import Metrics
@@ -177,7 +177,8 @@ class Service:
         try:
             await self._models.start(self._bundles)
         except Exception as error:
-            log.exception("the models can't be loaded")
+            unexpected = not isinstance(error, EngineError)
+            log.error("the models can't be loaded: %s", error, exc_info=unexpected)
             self.failure = error
         else:
             self._bundles = ()  # what is kept of them is freed with their engines
