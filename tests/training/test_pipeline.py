@@ -149,6 +149,7 @@ CHANGED = {
     Variant.FRAME: {"backbone", "task_head"},
     Variant.DFF: {"backbone", "task_head", "flow", "scales"},
     Variant.NO_SCALE: {"backbone", "task_head", "flow"},
+    Variant.FROM_FRAME: {"backbone", "task_head", "flow", "scales"},
     Variant.FIX_F: {"backbone", "task_head"},
     Variant.FIX_N: {"flow", "scales"},
     Variant.SEPARATE: set(),
@@ -156,7 +157,7 @@ CHANGED = {
     Variant.SFF_FAST: set(),
     Variant.COPY: set(),
 }
-FROM_FRAME = [Variant.FIX_N, Variant.SEPARATE, Variant.SFF_SLOW, Variant.SFF_FAST, Variant.COPY]
+FROM_FRAME = [Variant.FROM_FRAME, Variant.FIX_N, Variant.SEPARATE, Variant.SFF_SLOW, Variant.SFF_FAST, Variant.COPY]
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ PAPER: dict[Task, dict[Variant, tuple[float | None, float | None]]] = {
         Variant.FIX_F: (67.0, 5.60),
         Variant.SEPARATE: (66.9, 5.60),
         Variant.NO_SCALE: (None, None),
+        Variant.FROM_FRAME: (None, None),
         Variant.COPY: (None, None),
     },
     "detection": {
@@ -42,6 +43,7 @@ PAPER: dict[Task, dict[Variant, tuple[float | None, float | None]]] = {
         Variant.FIX_F: (68.8, 20.25),
         Variant.SEPARATE: (67.4, 20.25),
         Variant.NO_SCALE: (None, None),
+        Variant.FROM_FRAME: (None, None),
         Variant.COPY: (None, None),
     },
 }

@@ -18,6 +18,7 @@ class Variant(StrEnum):
     FIX_F = "fix_f"
     SEPARATE = "separate"
     NO_SCALE = "no_scale"
+    FROM_FRAME = "from_frame"
     COPY = "copy"
 
 
@@ -57,5 +58,8 @@ METHODS = {
     Variant.FIX_F: Method("DFF fix F", trains_recognition=True),
     Variant.SEPARATE: Method("DFF separate", from_frame=True),
     Variant.NO_SCALE: Method("DFF without scale field", trains_recognition=True, trains_flow=True),
+    Variant.FROM_FRAME: Method(
+        "DFF from Frame", from_frame=True, trains_recognition=True, trains_flow=True, trains_scale=True
+    ),
     Variant.COPY: Method("Feature copy", from_frame=True, motion="none"),
 }
