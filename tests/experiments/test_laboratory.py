@@ -231,7 +231,7 @@ def test_every_run_has_a_name_of_its_own(recorded: Recorded) -> None:
     for experiment in (table4, table5, figure3, ages):
         experiment(recorded)
     runs = set(recorded.runs)
-    assert len({run.name for run in runs}) == len(runs) == 2 * (3 * 6 + 4 + 2)
+    assert len({run.name for run in runs}) == len(runs) == 2 * (3 * 7 + 4 + 2)
     assert {run.variant for run in runs} == {v for v in Variant if METHODS[v].trains or v is Variant.SEPARATE}
 
 
