@@ -225,10 +225,10 @@ def test_unusable_bundles_are_refused_before_the_server_starts(tmp_path: Path) -
 
 
 def test_the_server_stops_if_a_model_cannot_be_loaded(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr("keywarp.server.models.Engine", fail)
+    monkeypatch.setattr("keywarp.server.replicas.Engine", fail)
     server = Server(Settings(models=models, port=0))
     server.run()
     assert str(server.service.failure) == "no such device"
