@@ -13,6 +13,8 @@ from keywarp.engines.devices import Gpu, choose, list_gpus, read_gpus
 K40 = Gpu(0, "Tesla K40m", "470.256", (3, 5), 12 * 2**30)
 V100 = Gpu(0, "Tesla V100", "580.65", (7, 0), 16 * 2**30)
 T4 = Gpu(1, "Tesla T4", "580.65", (7, 5), 16 * 2**30)
+TWIN = Gpu(2, "Tesla T4", "580.65", (7, 5), 16 * 2**30)
+A10 = Gpu(3, "NVIDIA A10", "580.65", (8, 6), 24 * 2**30)
 ALL = {"tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"}
 
 
@@ -68,6 +70,7 @@ def test_gpus_are_listed_with_what_nvml_says() -> None:
     assert read_gpus(nvml, counted) == [V100, T4]
     assert nvml.opened == 0
     assert str(T4) == "Tesla T4 (compute capability 7.5, 16 GiB, driver 580.65)"
+    assert (T4.label, TWIN.label) == ("Tesla T4 (GPU 1)", "Tesla T4 (GPU 2)")
 
 
 def test_cudas_order_counts_and_hidden_gpus_do_not() -> None:
@@ -107,6 +110,30 @@ def test_auto_takes_the_fastest_that_fits_and_says_why(
     assert choice.backend == backend
     assert reason in choice.reason
     assert (choice.gpu is not None) == (backend in ("tensorrt", "onnxruntime-cuda"))
+
+
+@pytest.mark.parametrize(
+    ("backend", "gpus", "used"),
+    [
+        ("tensorrt", [V100, T4, TWIN, A10], (A10, T4, TWIN)),
+        ("onnxruntime-cuda", [V100, T4, TWIN], (T4, TWIN, V100)),
+        ("onnxruntime-cuda", [K40, V100], (V100,)),
+        ("onnxruntime-cuda", [K40], (K40,)),  # asked for: the runtime says that it can't
+        ("tensorrt", [], ()),
+    ],
+)
+def test_all_gpus_that_are_new_enough_are_used_the_best_first(
+    backend: backends.BackendName, gpus: list[Gpu], used: tuple[Gpu, ...]
+) -> None:
+    choice = choose_backend(backend, gpus)
+    assert (choice.gpus, choice.gpu) == (used, used[0] if used else None)
+
+
+def test_several_gpus_are_all_named() -> None:
+    choice = choose(ALL, [V100, T4, TWIN])
+    assert choice is not None
+    assert choice.gpus == (T4, TWIN)
+    assert choice.reason == f"{T4} and {TWIN} are there"
 
 
 def test_nothing_installed_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def test_backends_agree_within_rounding(bundle_path: Path, tmp_path: Path) -> No
 
 
 def test_a_backend_that_cannot_be_opened_says_what_to_install() -> None:
-    with pytest.raises(BackendError, match=r"the extra `gpu` \(README, Install\)"):
+    with pytest.raises(BackendError, match=r"the extras `rtx` or `gpu` \(README, Install\)"):
         open_backend("tensorrt")
 
 

@@ -158,10 +158,10 @@ class Running:
     def threads(self) -> list[str]:
         return [thread.name for thread in threading.enumerate() if thread.name == "keywarp-demuxer"]
 
-    def hold_device(self) -> Callable[[], None]:
-        """Keep the device busy; the answer ends that."""
+    def hold_device(self, number: int = 0) -> Callable[[], None]:
+        """Keep a device busy; the answer ends that."""
         release = threading.Event()
-        self.service._workshop.executor._pool.submit(release.wait, 2 * PATIENCE)
+        self.service.devices[number].executor._pool.submit(release.wait, 2 * PATIENCE)
         return release.set
 
     async def _serve(self) -> None:

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from tritonclient.http import InferenceServerClient, InferenceServerException
 
-from keywarp.engines import Bundle, BundleError, Engine
+from keywarp.engines import BundleError, Engine
 from keywarp.protocol import CloseCode, Hello
-from keywarp.server import Server, Settings
-from keywarp.server import models as models_module
+from keywarp.server import Server, Settings, replicas
 from keywarp.server.access import new_key
 from tests.server.conftest import Conversation, Running, Starter, eventually
 from tests.server.media import GREEN, RED, jpeg
@@ -57,14 +56,14 @@ class Loading:
     def release(self) -> None:
         self._go_on.set()
 
-    def wrap(self, open_engine: Callable[[Bundle, Settings], Engine]) -> Callable[[Bundle, Settings], Engine]:
-        def wrapped(bundle: Bundle, settings: Settings) -> Engine:
+    def wrap(self, open_engine: Callable[..., Engine]) -> Callable[..., Engine]:
+        def wrapped(*arguments: object) -> Engine:
             self.begun += 1
             self.at_once += 1
             self.most_at_once = max(self.at_once, self.most_at_once)
             assert self._go_on.wait(30)
             try:
-                return open_engine(bundle, settings)
+                return open_engine(*arguments)
             finally:
                 self.at_once -= 1
 
@@ -74,7 +73,7 @@ class Loading:
 @pytest.fixture
 def loading(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loading]:  # noqa: ARG001 - it has started
     held = Loading()
-    monkeypatch.setattr(models_module, "open_engine", held.wrap(models_module.open_engine))
+    monkeypatch.setattr(replicas, "open_engine", held.wrap(replicas.open_engine))
     yield held
     held.release()
 
@@ -161,7 +160,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one(
     elif fault == "manifest":
         (folder / "tiny" / "bundle.json").write_text("{}")
     else:
-        monkeypatch.setattr(models_module, "_warm_up", lambda _: 1 / 0)
+        monkeypatch.setattr(replicas, "_warm_up", lambda _: 1 / 0)
     with undisturbed(server, "tiny") as go_on, undisturbed_sequence(server):
         refused = problem(load(server, "tiny"))
         assert refused.status == 422

@@ -33,6 +33,7 @@ def test_health_readiness_and_models(server: Running) -> None:
     assert server.http.get("/readyz").json() == {"status": "ready"}
     [model] = server.http.get("/v1/models").json()
     assert (model["name"], model["key_interval"], model["backend"]) == ("tiny", 10, "onnxruntime")
+    assert model["devices"] == ["CPU"]
     assert server.http.get("/v1/models/tiny").json() == model
 
 
@@ -190,6 +191,7 @@ def test_metrics_count_frames_errors_and_stages(start: Starter) -> None:
         'keywarp_stage_seconds_count{stage="inference"} 2.0',
         "keywarp_streams 1.0",
         "keywarp_queue_depth 0.0",
+        'keywarp_device_streams{device="CPU"} 1.0',
     ):
         assert line in text.splitlines()
     assert stream not in text
@@ -225,10 +227,10 @@ def test_unusable_bundles_are_refused_before_the_server_starts(tmp_path: Path) -
 
 
 def test_the_server_stops_if_a_model_cannot_be_loaded(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr("keywarp.server.models.Engine", fail)
+    monkeypatch.setattr("keywarp.server.replicas.Engine", fail)
     server = Server(Settings(models=models, port=0))
     server.run()
     assert str(server.service.failure) == "no such device"

@@ -9,6 +9,7 @@ Example:
 from keywarp.engines.adaptive import AdaptiveInterval
 from keywarp.engines.backends import AVAILABLE, Backend, BackendName, Precision, choose_backend, open_backend
 from keywarp.engines.bundle import Bundle, load_bundle, read_manifest, write_bundle
+from keywarp.engines.devices import Gpu
 from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import BackendError, BundleError, EngineError, FrameError, FrameOrderError, MotionError
 from keywarp.engines.executor import Executed, Executor
@@ -36,6 +37,7 @@ __all__ = [
     "FrameKind",
     "FrameOrderError",
     "FrameResult",
+    "Gpu",
     "KeyReason",
     "KeySchedule",
     "KeyState",

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, and which backend and precision suit it.
+"""The GPUs of this machine, and which backend and precision suit them.
 
 Facts come from NVML, NVIDIA's management library, which the driver brings; asking it costs milliseconds and starts
 nothing on the GPU. Without its bindings (the extra `gpu`) or without a driver there is no GPU for us.
@@ -7,7 +7,7 @@ nothing on the GPU. Without its bindings (the extra `gpu`) or without a driver t
 import contextlib
 import importlib
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 Capability = tuple[int, int]
 TENSORRT_SINCE: Capability = (7, 5)  # Turing: TensorRT 10.x and TensorRT for RTX know no older GPUs
 CUDA_SINCE: Capability = (7, 0)  # ONNX Runtime's CUDA builds of today
+SINCE = {"tensorrt": TENSORRT_SINCE, "onnxruntime-cuda": CUDA_SINCE, "onnxruntime-tensorrt": TENSORRT_SINCE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class Gpu:
         )
 
     @property
+    def label(self) -> str:
+        """What tells it from the machine's other GPUs."""
+        return f"{self.name} (GPU {self.index})"
+
+    @property
     def best_precision(self) -> Literal["fp16", "fp32"]:
         """fp16 where its arithmetic is at least twice as fast: Volta and newer, and a few before (5.3, 6.0, 6.2)."""
         return "fp16" if self.capability >= (7, 0) or self.capability in ((5, 3), (6, 0), (6, 2)) else "fp32"
@@ -46,8 +52,19 @@ class Choice:
     """What `auto` stands for on this machine."""
 
     backend: str
-    gpu: Gpu | None
+    gpus: tuple[Gpu, ...]  # that it can use, the best first; empty: it runs on the CPU, or there is none for it
     reason: str
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The best of them."""
+        return next(iter(self.gpus), None)
+
+
+def suited(backend: str, gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
+    """Those of the GPUs that are new enough for a backend, the best first."""
+    able = (gpu for gpu in gpus if gpu.capability >= SINCE[backend])
+    return tuple(sorted(able, key=lambda gpu: (gpu.capability, gpu.memory), reverse=True))
 
 
 def choose(installed: Collection[str], gpus: Collection[Gpu]) -> Choice | None:
@@ -61,20 +78,18 @@ def choose(installed: Collection[str], gpus: Collection[Gpu]) -> Choice | None:
         None if nothing is installed.
     """
     why: list[str] = []
-    gpu = max(gpus, key=lambda g: (g.capability, g.memory), default=None)
-    for backend, since in (("tensorrt", TENSORRT_SINCE), ("onnxruntime-cuda", CUDA_SINCE)):
-        if gpu is None:
-            continue
-        if gpu.capability < since:
-            why.append(f"{backend} needs compute capability {since[0]}.{since[1]}")
+    for backend in ("tensorrt", "onnxruntime-cuda") if gpus else ():
+        able = suited(backend, gpus)
+        if not able:
+            why.append("{} needs compute capability {}.{}".format(backend, *SINCE[backend]))
         elif backend not in installed:
             why.append(f"{backend} isn't installed")
         else:
-            return Choice(backend, gpu, "; ".join([f"{gpu} is there", *why]))
-    why.insert(0, f"{gpu} is there" if gpu else "there is no NVIDIA GPU")
+            return Choice(backend, able, "; ".join([_are_there(able), *why]))
+    why.insert(0, _are_there(gpus) if gpus else "there is no NVIDIA GPU")
     for backend in ("openvino", "onnxruntime"):
         if backend in installed:
-            return Choice(backend, None, "; ".join(why))
+            return Choice(backend, (), "; ".join(why))
         why.append(f"{backend} isn't installed")
     return None
 
@@ -146,6 +161,10 @@ def _cuda_index(bus: str, number: int) -> int | None:
             status, device = cuda.cuDeviceGetByPCIBusId(bus.encode())
             return int(device) if status == success else None
     return None
+
+
+def _are_there(gpus: Collection[Gpu]) -> str:
+    return f"{' and '.join(map(str, gpus))} {'is' if len(gpus) == 1 else 'are'} there"
 
 
 def _text(value: str | bytes) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from keywarp.engines.backends import BackendName, Precision, Program, open_backend
 from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
+from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError, MotionError
 from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, Motion, fuse_all
 from keywarp.engines.memory import give_back
@@ -67,6 +68,7 @@ class Engine:
         cache: Path | None = None,
         motion: MotionName | OpticalFlow = "network",
         fallback: bool = False,
+        gpu: Gpu | None = None,
     ) -> None:
         """Open the backend; graphs are compiled by `prepare`, or when the first frame of a size comes.
 
@@ -79,6 +81,7 @@ class Engine:
             motion: Where the flow comes from: `network` is the bundle's flow network; `none` copies the features; the
                 others are optical flow, with a scale field of 1 (the paper's "shallow feature flow").
             fallback: See `open_backend`.
+            gpu: See `open_backend`.
 
         Raises:
             BackendError: The backend isn't there.
@@ -86,7 +89,7 @@ class Engine:
             ValueError: There is no motion source of this name.
         """
         self.bundle = bundle
-        self.backend = open_backend(backend, precision, threads, cache or default_cache(), fallback)
+        self.backend = open_backend(backend, precision, threads, cache or default_cache(), fallback, gpu)
         source = open_motion(motion) if isinstance(motion, str) else motion
         self._optical_flow = None if isinstance(source, str) else source
         self.motion = source if isinstance(source, str) else source.name  # where the flow comes from

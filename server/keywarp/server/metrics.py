@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,9 +15,12 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from keywarp.engines import FrameResult
 from keywarp.protocol import Timings
+from keywarp.server.devices import Device
 
 # Seconds: from a propagated frame's post-processing to a key frame on a slow CPU.
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -48,16 +51,14 @@ class Metrics:
     def __init__(
         self,
         streams: Callable[[], int],
-        queue_depth: Callable[[], int],
-        pressure: Callable[[], float],
+        devices: Callable[[], Collection[Device]],
         models: Callable[[], Mapping[str, int]],
     ) -> None:
         """Make a fresh set.
 
         Args:
             streams: The number of open streams, asked for when scraped.
-            queue_depth: The number of frames that wait for the device or run on it, likewise.
-            pressure: The share of time in which streams waited too long for the device, likewise.
+            devices: That process frames, likewise.
             models: The number of versions of models by state, likewise.
         """
         self._count_models = models
@@ -109,13 +110,15 @@ class Metrics:
         self._models = Gauge("keywarp_models", "Versions of models by state.", ("state",), registry=self._registry)
         Gauge("keywarp_streams", "Open streams.", registry=self._registry).set_function(streams)
         Gauge(
-            "keywarp_queue_depth", "Frames that wait for the device or run on it.", registry=self._registry
-        ).set_function(queue_depth)
+            "keywarp_queue_depth", "Frames that wait for a device or run on it.", registry=self._registry
+        ).set_function(lambda: sum(device.executor.depth for device in devices()))
         Gauge(
             "keywarp_pressure_ratio",
-            "Share of about the last 10 s in which streams waited too long for their turn on the device.",
+            "Share of about the last 10 s in which streams waited too long for their turn on the device; where there "
+            "are several, on the one where it is the smallest.",
             registry=self._registry,
-        ).set_function(pressure)
+        ).set_function(lambda: min((device.pressure.share for device in devices()), default=0.0))
+        self._registry.register(_DeviceCollector(devices))
 
     def frame(self, model: str, found: FrameResult, timings: Timings) -> None:
         """Count one result."""
@@ -156,3 +159,29 @@ class Metrics:
         for state, count in self._count_models().items():
             self._models.labels(state).set(count)
         return generate_latest(self._registry)
+
+
+class _DeviceCollector(Collector):
+    """What is told of each device: they aren't known before the models are loaded."""
+
+    def __init__(self, devices: Callable[[], Collection[Device]]) -> None:
+        self._devices = devices
+
+    def collect(self) -> Iterator[Metric]:
+        """All of it, when it is scraped."""
+        told: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[Device], float]], ...] = (
+            (CounterMetricFamily, "busy_seconds", "Time that it took to process frames.", lambda d: d.busy),
+            (GaugeMetricFamily, "streams", "Open streams on it.", lambda d: len(d.demands)),
+            (GaugeMetricFamily, "queue_depth", "Frames that wait for it or run on it.", lambda d: d.executor.depth),
+            (
+                GaugeMetricFamily,
+                "pressure_ratio",
+                "Share of about the last 10 s in which streams waited too long for their turn on it.",
+                lambda d: d.pressure.share,
+            ),
+        )
+        for kind, name, says, value in told:
+            metric = kind(f"keywarp_device_{name}", says, labels=["device"])
+            for device in self._devices():
+                metric.add_metric([device.name], value(device))
+            yield metric

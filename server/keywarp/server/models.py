@@ -1,7 +1,7 @@
 """The models that the server has: loaded, switched to another version, and unloaded while streams go on.
 
-A stream keeps the engine that it began with. So a version is replaced or unloaded by no longer giving it to new
-streams; it drains, and is freed when the last of its streams is gone.
+A stream keeps the engine that it began with, one of those that its model has on the devices. So a version is replaced
+or unloaded by no longer giving it to new streams; it drains, and is freed when the last of its streams is gone.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
-from keywarp.engines import Bundle, BundleError, Engine, FixedInterval, MotionError, StreamSession, load_bundle
+from keywarp.engines import Bundle, BundleError, Engine, MotionError, load_bundle
 from keywarp.protocol import ClassInfo, ModelInfo
+from keywarp.server.devices import Device
 from keywarp.server.errors import LoadFailedError, UnknownModelError
+from keywarp.server.replicas import Replica, ReplicaError, close_replicas, open_replicas
 from keywarp.server.repository import find_folder, list_folders
 from keywarp.server.settings import Settings
 from keywarp.server.stream import Stream
@@ -27,8 +27,6 @@ from keywarp.server.streams import Streams
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
-
-WARM_UP_SIZE = (720, 1280)  # height, width of the frames that a fresh model is tried with
 
 
 class ModelState(StrEnum):
@@ -45,15 +43,16 @@ class ModelState(StrEnum):
 class _Model:
     """One name: what is served under it."""
 
-    engine: Engine | None = None  # what new streams get
+    replicas: tuple[Replica, ...] = ()  # what new streams get one of
     failure: str | None = None  # why the last load failed
     loading: bool = False
-    draining: dict[Engine, asyncio.Task[None]] = field(default_factory=dict)  # other versions, whose streams go on
+    # Of other versions, whose streams go on.
+    draining: dict[tuple[Replica, ...], asyncio.Task[None]] = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of loads and unloads
 
     @property
     def state(self) -> ModelState:
-        if self.engine:
+        if self.replicas:
             return ModelState.READY
         if self.loading:
             return ModelState.LOADING
@@ -87,28 +86,33 @@ class Models:
         self._streams = streams
         self._admit = admit
         self._loaded = loaded
+        self._devices: tuple[Device, ...] = ()
         self._models: dict[str, _Model] = {}
         # One thread: compiling takes all cores already, and two at once would take twice the memory.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="keywarp-loader")
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __getitem__(self, name: str | None) -> Engine:
-        """The engine for new streams of a model; None: of the default model.
+        """An engine of a model, for what all of its version have in common; None: of the default model.
 
         Raises:
             UnknownModelError: There is no such model, or not now; says which there are.
         """
+        return self.replicas(name)[0].engine
+
+    def __iter__(self) -> Iterator[Engine]:
+        """An engine of each model that new streams can have."""
+        return iter([model.replicas[0].engine for model in self._models.values() if model.replicas])
+
+    def replicas(self, name: str | None) -> tuple[Replica, ...]:
+        """The engines for new streams of a model, one on each device; see `__getitem__`."""
         model = self._models.get(self._default if name is None else name)
-        if model and model.engine:
-            return model.engine
+        if model and model.replicas:
+            return model.replicas
         there_are = f"there are: {', '.join(engine.bundle.name for engine in self) or 'none'}"
         if name is None:
             raise UnknownModelError(f"the default model {self._default!r} is not loaded: name another; {there_are}")
         raise UnknownModelError(f"there is no model {name[:64]!r}; {there_are}")
-
-    def __iter__(self) -> Iterator[Engine]:
-        """The engines that new streams can have."""
-        return iter([model.engine for model in self._models.values() if model.engine])
 
     # -- what is told of them ------------------------------------------------------------------------------------------
 
@@ -137,7 +141,7 @@ class Models:
         """Versions by state: those that are ready or draining are in memory."""
         models = self._models.values()
         return {
-            ModelState.READY: sum(model.engine is not None for model in models),
+            ModelState.READY: sum(bool(model.replicas) for model in models),
             ModelState.LOADING: sum(model.loading for model in models),
             ModelState.FAILED: sum(model.failure is not None for model in models),
             ModelState.DRAINING: sum(len(model.draining) for model in models),
@@ -145,14 +149,19 @@ class Models:
 
     # -- loading and unloading -----------------------------------------------------------------------------------------
 
-    async def start(self, bundles: Sequence[Bundle]) -> None:
+    async def start(self, bundles: Sequence[Bundle], devices: tuple[Device, ...]) -> None:
         """Load the first models, all or none.
+
+        Args:
+            bundles: Of the models.
+            devices: That these and all that come later run on.
 
         Raises:
             EngineError: One can't be compiled or run on the backend that the settings ask for.
         """
-        engines = [await self._in_loader(partial(open_engine, bundle, self._settings)) for bundle in bundles]
-        self._models = {engine.bundle.name: _Model(engine) for engine in engines}
+        self._devices = devices
+        opened = [await self._in_loader(partial(open_replicas, bundle, self._settings, devices)) for bundle in bundles]
+        self._models = {replicas[0].engine.bundle.name: _Model(replicas) for replicas in opened}
 
     async def load(self, name: str) -> ModelInfo:
         """Read a model from the models folder and load it, beside the version that is served meanwhile.
@@ -190,7 +199,7 @@ class Models:
             self._admit()
             model.loading = True
             try:
-                engine = await self._in_loader(partial(_open_folder, folder, name, self._settings))
+                replicas = await self._in_loader(partial(_open_folder, folder, name, self._settings, self._devices))
             except Exception as error:
                 log.exception("model %s can't be loaded", name)
                 model.failure = _reason(error, folder)
@@ -199,7 +208,7 @@ class Models:
             finally:
                 model.loading = False
             self._loaded("loaded")
-            old, model.engine, model.failure = model.engine, engine, None
+            old, model.replicas, model.failure = model.replicas, replicas, None
             if old:
                 await self._retire(model, old)
             return self._info(name)
@@ -207,10 +216,10 @@ class Models:
     async def _unload(self, name: str, *, force: bool) -> ModelInfo:
         model = self._models.get(name) or _Model()
         async with model.turn:
-            old, failure = model.engine, model.failure
+            old, failure = model.replicas, model.failure
             if not (old or failure or (force and model.draining)):
                 raise UnknownModelError(f"model {name[:64]!r} is not loaded")
-            model.engine = model.failure = None
+            model.replicas, model.failure = (), None
             if old:
                 await self._retire(model, old)
             if force:
@@ -221,21 +230,21 @@ class Models:
             log.info("model %s is unloaded; streams that go on: %d", name, self._info(name).draining or 0)
             return self._info(name)
 
-    async def _retire(self, model: _Model, engine: Engine) -> None:
-        """Free an engine that new streams no longer get: at once, or after its streams."""
-        streams = [stream for stream in self._streams if stream.engine is engine]
+    async def _retire(self, model: _Model, replicas: tuple[Replica, ...]) -> None:
+        """Free engines that new streams no longer get: at once, or after their streams."""
+        streams = [stream for stream in self._streams if stream.replica in replicas]
         if streams:
-            model.draining[engine] = self._begin(self._free(model, engine, streams))
+            model.draining[replicas] = self._begin(self._free(model, replicas, streams))
         else:
-            await asyncio.to_thread(engine.close)
+            await asyncio.to_thread(close_replicas, replicas)
 
-    async def _free(self, model: _Model, engine: Engine, streams: Sequence[Stream]) -> None:
+    async def _free(self, model: _Model, replicas: tuple[Replica, ...], streams: Sequence[Stream]) -> None:
         for stream in streams:
             await stream.gone.wait()
             await stream.settle()
-        await asyncio.to_thread(engine.close)
-        del model.draining[engine]
-        manifest = engine.bundle.manifest
+        await asyncio.to_thread(close_replicas, replicas)
+        del model.draining[replicas]
+        manifest = replicas[0].engine.bundle.manifest
         log.info("model %s, version %s: its last stream is gone, it is freed", manifest.name, manifest.version)
 
     def _begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
@@ -254,45 +263,20 @@ class Models:
 
     def _info(self, name: str) -> ModelInfo:
         model = self._models.get(name) or _Model()
-        engine = model.engine or next(reversed(model.draining), None)
-        info = describe(engine) if engine else _nothing_known(name)
+        replicas = model.replicas or next(reversed(model.draining), ())
+        info = describe(replicas[0].engine) if replicas else _nothing_known(name)
         streams = Counter(
-            stream.engine is model.engine for stream in self._streams if stream.engine.bundle.name == name
+            stream.replica in model.replicas for stream in self._streams if stream.engine.bundle.name == name
         )
         return info.model_copy(
             update={
+                "devices": tuple(replica.device.name for replica in replicas),
                 "state": model.state.value,
                 "reason": model.failure,
                 "streams": streams.total(),
                 "draining": streams[False],
             }
         )
-
-
-def open_engine(bundle: Bundle, settings: Settings) -> Engine:
-    """Compile and try a bundle: blocking, maybe minutes.
-
-    Raises:
-        EngineError: It can't be compiled or run on the backend that `settings` ask for.
-    """
-    engine = Engine(
-        bundle,
-        settings.backend,
-        settings.precision,
-        settings.threads,
-        settings.cache,
-        settings.motion,
-        settings.cpu_fallback,
-    )
-    try:
-        _warm_up(engine)
-    except BaseException:
-        engine.close()
-        raise
-    backend, manifest = engine.backend, bundle.manifest
-    runs_on = (backend.name, backend.device, backend.precision, engine.motion)
-    log.info("model %s, version %s, runs on %s %s %s, motion: %s", manifest.name, manifest.version, *runs_on)
-    return engine
 
 
 def describe(engine: Engine) -> ModelInfo:
@@ -317,24 +301,16 @@ def _nothing_known(name: str) -> ModelInfo:
     return ModelInfo(name=name, classes=(), key_interval=0, **unknown)
 
 
-def _open_folder(folder: Path, name: str, settings: Settings) -> Engine:
+def _open_folder(folder: Path, name: str, settings: Settings, devices: Sequence[Device]) -> tuple[Replica, ...]:
     bundle = load_bundle(folder, keep=settings.controlled)
     if bundle.name != name:
         raise BundleError(f"{folder} was renamed to {bundle.name!r} meanwhile: try again")
-    return open_engine(bundle, settings)
+    return open_replicas(bundle, settings, devices)
 
 
 def _reason(error: Exception, folder: Path) -> str:
     """Why a model can't be loaded, without where it lies; what runtimes say may hold paths, so it is for the log."""
     if isinstance(error, BundleError | MotionError):
         return str(error).replace(str(folder), folder.name) if folder.name else str(error)
-    return "it can't be compiled or run here; the server's log says why"
-
-
-def _warm_up(engine: Engine) -> None:
-    """Run both of a model's paths once, so that no client waits for what the first run costs."""
-    session = StreamSession(engine, FixedInterval(2))
-    frame = np.zeros((*WARM_UP_SIZE, 3), np.uint8)
-    session.process(frame)
-    session.process(frame)
-    session.close()
+    where = f"on {error.gpu.label}" if isinstance(error, ReplicaError) else "here"
+    return f"it can't be compiled or run {where}; the server's log says why"

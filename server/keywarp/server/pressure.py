@@ -1,4 +1,4 @@
-"""Whether the server has more streams than its device can serve."""
+"""Whether there are more streams than a device can serve."""
 
 import logging
 import math
@@ -24,15 +24,17 @@ class Pressure:
     `HIGH`. It falls as fast; and a device that has nothing to do is under no pressure, whatever was before.
     """
 
-    def __init__(self, limit: float, depth: Callable[[], int]) -> None:
+    def __init__(self, limit: float, depth: Callable[[], int], device: str = "the device") -> None:
         """Begin without any.
 
         Args:
             limit: Seconds of a wait that is too long; 0: none is.
             depth: The number of frames that wait for the device or run on it.
+            device: What it is called in the log.
         """
         self._limit = limit or math.inf
         self._depth = depth
+        self._device = device
         self._share = 0.0
         self._at = time.monotonic()
         self._is_high = False
@@ -60,7 +62,7 @@ class Pressure:
         self._share, self._at = share, time.monotonic()
         if not self._is_high and share >= HIGH:
             self._is_high = True
-            log.warning("streams wait over %g s for their turn on the device: no new ones are taken", self._limit)
+            log.warning("streams wait over %g s for their turn on %s: it takes no new ones", self._limit, self._device)
         elif self._is_high and share < LOW:
             self._is_high = False
-            log.info("streams get their turn on the device in time: new ones are taken again")
+            log.info("streams get their turn on %s in time: it takes new ones again", self._device)

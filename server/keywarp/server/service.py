@@ -10,14 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from keywarp.engines import BundleError, EngineError, Executor
+from keywarp.engines import BundleError, EngineError
 from keywarp.protocol import StreamOptions
+from keywarp.server.devices import Device, find_devices
 from keywarp.server.errors import DrainingError, InternalError, NotReadyError, OverloadError, TooManyStreamsError
 from keywarp.server.metrics import Metrics
 from keywarp.server.models import Models
 from keywarp.server.pacing import settle
-from keywarp.server.pressure import Pressure
 from keywarp.server.quotas import UNLIMITED, Quota
+from keywarp.server.replicas import least_loaded
 from keywarp.server.repository import find_bundles
 from keywarp.server.settings import Settings
 from keywarp.server.sinks import Sinks
@@ -54,11 +55,8 @@ class Service:
         for name in filter(None, (settings.default_model, *limited)):
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
-        executor = Executor()
-        pressure = Pressure(settings.max_wait, lambda: executor.depth)
-        self.metrics = Metrics(
-            lambda: len(self.streams), lambda: executor.depth, lambda: pressure.share, lambda: self._models.count()
-        )
+        self.devices: tuple[Device, ...] = ()  # that have the models, once these are loaded
+        self.metrics = Metrics(lambda: len(self.streams), lambda: self.devices, lambda: self._models.count())
         self._models = Models(
             settings, settings.default_model or names[0], self.streams, self.refuse_if_draining, self.metrics.loaded
         )
@@ -66,7 +64,7 @@ class Service:
         # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
         traces = open_traces() if settings.traces else None
-        self._workshop = Workshop(executor, pool, self.metrics, pressure, traces)
+        self._workshop = Workshop(pool, self.metrics, traces)
         self.site = read_site(settings.site)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics)
         self._conversations = 0
@@ -113,16 +111,17 @@ class Service:
         Raises:
             ServerError: See `models`, `Models.__getitem__`, `settle`, `Streams.create`, `refuse_if_draining`.
             TooManyStreamsError: The model or the key has as many as the settings allow.
-            OverloadError: The device can't serve more.
+            OverloadError: No device can serve more.
         """
         self.refuse_if_draining()
-        engine = self.models[options.model]
-        self._refuse_over_limits(engine.bundle.name, owner)
-        if self._workshop.pressure.is_high:
+        manifest = self.models[options.model].bundle.manifest
+        self._refuse_over_limits(manifest.name, owner)
+        replica = least_loaded(self.models.replicas(manifest.name))
+        if replica.device.pressure.is_high:
             raise OverloadError("the device can't serve more streams than there are: try again later")
-        pacing = settle(options, self.settings.schedule, engine.bundle.manifest.key_interval)
+        pacing = settle(options, self.settings.schedule, manifest.key_interval)
         self.sinks.check(options.sinks or ())
-        stream = self.streams.create(id_, engine, pacing, options, self._workshop, owner)
+        stream = self.streams.create(id_, replica, pacing, options, self._workshop, owner)
         self.sinks.follow(stream, stream.sinks)
         return stream
 
@@ -158,7 +157,8 @@ class Service:
             await self.streams.close()
             await self.sinks.close()
             await self._models.close()
-            await asyncio.to_thread(self._workshop.executor.close)
+            for device in self.devices:
+                await asyncio.to_thread(device.executor.close)
             self._workshop.pool.shutdown(wait=True)
             if self.traces:
                 await asyncio.to_thread(self.traces.close)
@@ -175,7 +175,8 @@ class Service:
 
     async def _load(self) -> None:
         try:
-            await self._models.start(self._bundles)
+            self.devices = await asyncio.to_thread(find_devices, self.settings)
+            await self._models.start(self._bundles, self.devices)
         except Exception as error:
             unexpected = not isinstance(error, EngineError)
             log.error("the models can't be loaded: %s", error, exc_info=unexpected)

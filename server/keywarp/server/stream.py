@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from keywarp.engines import Engine, Executed, Executor, FrameKind, FrameResult, StreamSession
+from keywarp.engines import Executed, FrameKind, FrameResult, StreamSession
 from keywarp.protocol import (
     ClientId,
     Dropped,
@@ -30,9 +30,9 @@ from keywarp.server.errors import FrameFailedError, FrameRefusedError, StreamCon
 from keywarp.server.metrics import Metrics
 from keywarp.server.pacing import Pacing
 from keywarp.server.pictures import Picture
-from keywarp.server.pressure import Pressure
 from keywarp.server.pulse import Heart
 from keywarp.server.quotas import Quota
+from keywarp.server.replicas import Replica
 from keywarp.server.results import encode_result
 
 if TYPE_CHECKING:
@@ -45,10 +45,8 @@ log = logging.getLogger(__name__)
 class Workshop:
     """What all streams share to get their frames processed."""
 
-    executor: Executor  # the device
     pool: Pool  # threads for decoding and encoding
     metrics: Metrics
-    pressure: Pressure
     traces: "Traces | None" = None
 
 
@@ -80,11 +78,12 @@ class Stream:
     """
 
     def __init__(
-        self, id_: str, engine: Engine, pacing: Pacing, options: StreamOptions, workshop: Workshop, owner: Quota
+        self, id_: str, replica: Replica, pacing: Pacing, options: StreamOptions, workshop: Workshop, owner: Quota
     ) -> None:
         self.id = id_
         self.owner = owner
-        self.engine = engine
+        self.replica = replica
+        self.engine = replica.engine
         self.pacing = pacing
         self.mode: Mode = options.mode or "lossless"
         self.masks: Masks = options.masks or "png"
@@ -97,7 +96,8 @@ class Stream:
         self.origin: Origin | None = None  # None: clients feed it
         self._heart = Heart()
         self._workshop = workshop
-        self._session = StreamSession(engine, pacing.open())
+        self._session = StreamSession(self.engine, pacing.open())
+        self._demand = replica.device.join()
         self._connected = False
         self._next = 0
         self._size: tuple[int, ...] | None = None  # of the frames that the engine was last prepared for
@@ -118,6 +118,7 @@ class Stream:
         return StreamInfo(
             id=self.id,
             model=self.engine.bundle.name,
+            device=self.replica.device.name,
             interval=self.pacing.interval,
             schedule=self.pacing.schedule,
             max_interval=self.pacing.max_interval,
@@ -209,7 +210,7 @@ class Stream:
             await self._prepare(picture.pixels.shape)
         if self.gone.is_set():
             raise StreamGoneError(self.gone_because)
-        job = self._workshop.executor.submit(self._session, picture.pixels, index, skipped)
+        job = self.replica.device.executor.submit(self._session, picture.pixels, index, skipped)
         waited += time.monotonic() - started
         pending = Pending(index, picture, waited, job, asyncio.wrap_future(job))
         self._pending.add(pending)
@@ -297,6 +298,7 @@ class Stream:
         """Drop what is queued, wait for what is on the device, and free the state."""
         self.gone_because = because
         self.gone.set()
+        self.replica.device.leave(self._demand)
         self._cancel()
         await self.settle()
         self.audience.end()
@@ -318,7 +320,7 @@ class Stream:
         self._touched = time.monotonic()
         # Asking for the exception has it seen, even if nobody is left to fetch the result.
         if not pending.done.cancelled() and pending.done.exception() is None:
-            self._workshop.pressure.note(pending.done.result().turn)
+            self.replica.device.note(self._demand, pending.done.result())
 
     def _cancel(self) -> None:
         for pending in self._pending:

@@ -5,11 +5,11 @@ import logging
 import secrets
 from collections.abc import Iterator
 
-from keywarp.engines import Engine
 from keywarp.protocol import StreamOptions
 from keywarp.server.errors import StreamConflictError, TooManyStreamsError, UnknownStreamError
 from keywarp.server.pacing import Pacing
 from keywarp.server.quotas import Quota
+from keywarp.server.replicas import Replica
 from keywarp.server.stream import Stream, Workshop
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Streams:
     def create(
         self,
         id_: str | None,
-        engine: Engine,
+        replica: Replica,
         pacing: Pacing,
         options: StreamOptions,
         workshop: Workshop,
@@ -63,7 +63,7 @@ class Streams:
 
         Args:
             id_: None: a random one.
-            engine: Of the stream's model.
+            replica: Of the stream's model.
             pacing: How its key frames are placed.
             options: What was asked for.
             workshop: Where its frames are processed.
@@ -80,7 +80,7 @@ class Streams:
             raise TooManyStreamsError(
                 f"the server has its {self._limit} streams: delete one, or try again later", "max_streams"
             )
-        stream = Stream(id_, engine, pacing, options, workshop, owner)
+        stream = Stream(id_, replica, pacing, options, workshop, owner)
         self._streams[id_] = stream
         return stream
 

@@ -7,6 +7,7 @@ that isn't allocated, every double free, and all that is left at the end is an e
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from keywarp.engines.backends.tensorrt.driver import OutOfDeviceMemoryError
 from keywarp.engines.backends.tensorrt.program import TensorSpec
 
 GARBAGE = 0xCD
+_thread = local()  # `.driver` is of the GPU that is the thread's, if any is
 
 
 @dataclass
 class FakeDriver:
     """See `keywarp.engines.backends.tensorrt.driver.Driver`."""
 
+    index: int = 0
     capacity: int = 2**40  # bytes
     blocks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)  # device memory by address
     pinned: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
@@ -34,7 +37,7 @@ class FakeDriver:
     numbers: Iterator[int] = field(default_factory=lambda: count(0x7000_0000_0000, 0x1000_0000))
 
     def activate(self) -> None:
-        pass
+        _thread.driver = self
 
     def allocate(self, size: int) -> int:
         assert size > 0, "the driver refuses to allocate nothing"
@@ -146,6 +149,11 @@ class FakeDriver:
         assert not self.events, "events leak"
 
 
+def active() -> FakeDriver | None:
+    """Of the GPU that is the thread's."""
+    return getattr(_thread, "driver", None)
+
+
 class HostExecutable:
     """A graph that ONNX Runtime runs on the fake device's memory: see `Executable`."""
 
@@ -159,6 +167,7 @@ class HostExecutable:
 
     def enqueue(self, addresses: Mapping[str, int], stream: int) -> None:
         assert addresses.keys() == {*self.inputs, *self.outputs}
+        assert active() is self._driver, "the thread works for another GPU"
 
         def run() -> None:
             values = {name: self._tensor(addresses[name], spec).copy() for name, spec in self.inputs.items()}

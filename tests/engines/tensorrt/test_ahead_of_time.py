@@ -113,7 +113,7 @@ def test_the_backend_gets_as_far_as_the_first_call_that_needs_a_gpu(tmp_path: Pa
     """The plan is built and kept; TensorRT, asked to load it, finds no driver."""
     driver = FakeDriver()
     backend = TensorRTBackend(A10, "auto", tmp_path, driver)
-    assert (backend.precision, backend.device) == ("fp16", "NVIDIA A10")
+    assert (backend.precision, backend.device) == ("fp16", "NVIDIA A10 (GPU 0)")
     fused = fuse_propagate(tiny_bundle(tmp_path / "tiny"), 64, 96)
     with pytest.raises(BackendError, match="TensorRT can't load a plan"):
         backend.compile(fused.model, fused.resident)

@@ -72,7 +72,8 @@ class ModelInfo(Message):
     classes: tuple[ClassInfo, ...]
     key_interval: int  # the default l
     backend: str
-    device: str
+    device: str  # in `ready` the stream's
+    devices: tuple[str, ...] = ()  # in REST: all that its streams are spread over
     precision: str
     chosen: str = ""  # why that backend on that device
     motion: str = "network"  # where the motion between key frames comes from; "none": results are copied
@@ -96,6 +97,7 @@ class StreamInfo(Message):
 
     id: str
     model: str
+    device: str = ""  # that its frames are processed on
     interval: int  # from one key frame to the next; with the schedule `adaptive` in the mean
     schedule: str = "fixed"
     max_interval: int | None = None  # frames from one key frame to the next at most, where the interval varies

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from keywarp.engines.backends.interface import Backend, DeviceTensor, Precision, Program
-from keywarp.engines.devices import Choice, Gpu, choose, list_gpus
+from keywarp.engines.devices import Choice, Gpu, choose, list_gpus, suited
 from keywarp.engines.errors import BackendError
 
 __all__ = [
@@ -32,6 +32,7 @@ def open_backend(
     threads: int = 0,
     cache: Path | None = None,
     fallback: bool = False,
+    gpu: Gpu | None = None,
 ) -> Backend:
     """Open a backend.
 
@@ -41,13 +42,14 @@ def open_backend(
         threads: Of one inference on the CPU; 0 lets the runtime choose.
         cache: Folder for compiled graphs, where the runtime has such files.
         fallback: Whether the CPU may do where a GPU was asked for and can't.
+        gpu: The GPU, where `name` is a backend for one; None: the best that the machine has.
 
     Raises:
         BackendError: The runtime or the device isn't there, or it lacks the precision.
     """
     if name not in get_args(BackendName):
         raise BackendError(f"there is no backend {name!r}: use one of {', '.join(get_args(BackendName))}")
-    choice = choose_backend(name)
+    choice = choose_backend(name, None if gpu is None else [gpu])
     try:
         backend = _open(choice, precision, threads, cache)
     except BackendError as error:
@@ -55,7 +57,7 @@ def open_backend(
             raise
         choice = choose_backend("auto", gpus=[])
         backend = _open(choice, "auto", threads, cache)
-        choice = Choice(choice.backend, None, f"{name} can't be used: {error}")
+        choice = Choice(choice.backend, (), f"{name} can't be used: {error}")
         log.warning("the CPU takes the place of a GPU: %s", choice.reason)
     backend.reason = choice.reason
     log.info("%s in %s on %s: %s", backend.name, backend.precision, backend.device, backend.reason)
@@ -63,7 +65,7 @@ def open_backend(
 
 
 def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) -> Choice:
-    """Which runtime on which device, and why; opens neither.
+    """Which runtime on which devices, and why; opens none.
 
     Args:
         name: As for `open_backend`.
@@ -73,14 +75,15 @@ def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) ->
         BackendError: No runtime is installed.
     """
     if name in ("openvino", "onnxruntime"):
-        return Choice(name, None, "it was asked for")
+        return Choice(name, (), "it was asked for")
     gpus = list_gpus() if gpus is None else gpus
     if name == "auto":
         choice = choose(_installed(bool(gpus)), gpus)
         if choice is None:
             raise BackendError("no runtime is installed: install the extra `cpu` (README, Install)")
         return choice
-    return Choice(name, gpus[0] if gpus else None, "it was asked for")
+    # Where none is new enough as far as we know, the runtime says so itself, or knows better.
+    return Choice(name, suited(name, gpus) or tuple(gpus[:1]), "it was asked for")
 
 
 def _installed(on_gpu: bool) -> set[str]:

@@ -45,7 +45,7 @@ class OnnxRuntimeGpuBackend:
         if precision == "bf16":
             raise BackendError("ONNX Runtime computes in fp16 or fp32 on a GPU here, not bf16: use fp16, fp32 or auto")
         self.name = f"onnxruntime-{provider}"
-        self.device = gpu.name
+        self.device = gpu.label
         self.precision = gpu.best_precision if precision == "auto" else precision
         self._provider = _PROVIDERS[provider]
         self._index = gpu.index

@@ -43,7 +43,7 @@ class TensorRTBackend:
         if precision == "bf16":
             raise BackendError("TensorRT computes in fp16 or fp32 here, not bf16: use precision fp16, fp32 or auto")
         self.precision = gpu.best_precision if precision == "auto" else precision
-        self.device = gpu.name
+        self.device = gpu.label
         library = open_library()
         self._driver = driver or CudaDriver(gpu.index)
         self._driver.activate()

@@ -17,7 +17,8 @@ class OutOfDeviceMemoryError(BackendError):
 class Driver(Protocol):
     """One GPU. Addresses, streams, events and kernels are the driver's own numbers; sizes are bytes.
 
-    Any thread may call it: all use the GPU's one primary context, as TensorRT does.
+    Any thread may call it: all use the GPU's one primary context, as TensorRT does. `activate` alone changes which GPU
+    is the thread's: finalizers call `free` and the like on threads that are working for another one.
     """
 
     def activate(self) -> None:
@@ -207,8 +208,11 @@ class CudaDriver:
         Raises:
             BackendError: The driver reports an error.
         """
-        self.activate()  # threads come and go
-        return self._check(name, getattr(self._cuda, name)(*arguments))
+        self._check("cuCtxPushCurrent", self._cuda.cuCtxPushCurrent(self._context))  # threads come and go
+        try:
+            return self._check(name, getattr(self._cuda, name)(*arguments))
+        finally:
+            self._check("cuCtxPopCurrent", self._cuda.cuCtxPopCurrent())
 
     def _check(self, name: str, answer: Any) -> Any:
         status, *results = answer

@@ -105,6 +105,7 @@ class TensorRTProgram:
         """See `Program.run`."""
         start, uploaded, computed, downloaded = self._events
         stream, driver = self._stream, self._driver
+        driver.activate()  # the executable runs on the thread's GPU
         kept = {name: self._memory.buffer(self._executable.outputs[name].size) for name in self._resident}
         addresses = {name: buffer.address for name, buffer in kept.items()}
         addresses |= {name: staged.device.address for name, staged in self._outputs.items()}

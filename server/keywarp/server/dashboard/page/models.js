@@ -27,12 +27,13 @@ const COLORS = { ready: "good", loading: "warn", failed: "bad", draining: "warn"
 
 /** @param {Model} model */
 function card(model) {
+  const devices = model.devices.length > 1 ? model.devices.join(", ") : model.device;
   const going = model.draining ? ` (${model.draining} on an older version)` : "";
   /** @type {Record<string, string | null | false>} */
   const facts = {
     Task: model.task,
     "Key interval": model.key_interval > 0 && `${model.key_interval} frames`,
-    Runs: model.backend && `${model.backend} ${model.precision}, ${model.device}`,
+    Runs: model.backend && `${model.backend} ${model.precision}, ${devices}`,
     Motion: model.motion === "none" ? "none: results are copied" : model.motion,
     Streams: model.streams != null && `${model.streams}${going}`,
   };

@@ -139,6 +139,7 @@ function showFacts(list, stream) {
   /** @type {Record<string, string | number | null>} */
   const facts = {
     Model: stream.model,
+    Device: stream.device,
     Schedule: stream.schedule,
     "Key interval": interval,
     "If busy": stream.mode === "latest" ? "newest wins" : "every frame",

@@ -41,7 +41,8 @@ export interface Model {
   classes: ClassInfo[];
   key_interval: number;
   backend: string;
-  device: string;
+  device: string; // in `ready` the stream's
+  devices: string[]; // in REST: all that its streams are spread over
   precision: string;
   chosen: string; // why that backend on that device
   motion: string;
@@ -63,6 +64,7 @@ export type State = "open" | "connecting" | "running" | "retrying" | "paused" | 
 export interface StreamInfo {
   id: string;
   model: string;
+  device: string; // that its frames are processed on
   interval: number;
   schedule: string;
   max_interval: number | null;
