@@ -13,6 +13,7 @@ import av
 
 from keywarp.protocol import FrameHeader, PacketCodec
 from keywarp.server.errors import BadVideoError
+from keywarp.server.nvdec import Nvdec
 from keywarp.server.pictures import Damage, Picture
 from keywarp.server.screen import Screen
 from keywarp.server.units import Undecodable
@@ -51,18 +52,21 @@ class PacketDecoder:
     are shown. In chunks, a frame bears those of the chunk in which its access unit begins.
     """
 
-    def __init__(self, codec: PacketCodec, max_pixels: int, *, chunks: bool = False) -> None:
+    def __init__(
+        self, codec: PacketCodec, max_pixels: int, nvdec: Nvdec | None = None, *, chunks: bool = False
+    ) -> None:
         """Set a decoder up.
 
         Args:
             codec: What the packets are.
             max_pixels: Of a frame; larger ones are refused.
+            nvdec: What decodes where it can; None: the processor.
             chunks: Payloads are pieces of a byte stream (H.264 and HEVC only).
         """
         self._format = _FORMATS[codec]
         self._max_pixels = max_pixels
         self._context = cast("VideoCodecContext", av.CodecContext.create(self._format.decoder, "r"))
-        self._screen = Screen(max_pixels)
+        self._screen = Screen(max_pixels, nvdec)
         self._decoder = self._screen.decoder(self._context)
         self._chunks = chunks
         self._units = 0

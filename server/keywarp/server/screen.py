@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from keywarp.protocol import ClientId
 from keywarp.server.errors import BadVideoError, DamagedVideoError
+from keywarp.server.nvdec import Nvdec, NvdecDecoder
 from keywarp.server.pictures import Damage, Picture
 from keywarp.server.units import Frame, SoftwareDecoder, Undecodable, UnitDecoder
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
 
 PROBE: Final = {"probesize": str(2**20), "analyzeduration": "1000000", "fpsprobesize": "0"}  # bytes, microseconds
 PATIENCE: Final = 300  # units in a row that may fail: a live stream may be joined long before its next key frame
@@ -21,23 +23,28 @@ PATIENCE: Final = 300  # units in a row that may fail: a live stream may be join
 class Screen:
     """What a decoder's frames become pictures on; keeps count of what fails."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, nvdec: Nvdec | None = None) -> None:
         """Nothing is shown yet.
 
         Args:
             max_pixels: Of a frame; larger ones are refused.
+            nvdec: What decodes where it can; None: the processor.
         """
         self._max_pixels = max_pixels
+        self._nvdec = nvdec
         self.options = {"max_pixels": str(max_pixels)}  # more is refused before anything is allocated
         self._failures = 0
         self.used = False  # has shown a picture
 
-    def decoder(self, context: "VideoCodecContext") -> UnitDecoder:
+    def decoder(self, context: "VideoCodecContext", stream: "VideoStream | None" = None) -> UnitDecoder:
         """What decodes a video.
 
         Args:
             context: FFmpeg's, of the video's codec; not opened yet.
+            stream: Where its units come from, if they come out of a container.
         """
+        if self._nvdec and context.codec.canonical_name in self._nvdec.codecs:
+            return NvdecDecoder(self._nvdec, context, self._max_pixels, stream)
         return SoftwareDecoder(context, self._max_pixels)
 
     def check_size(self, width: int, height: int) -> None:
@@ -76,7 +83,7 @@ class Screen:
             raise BadVideoError(f"{name} without video of a known codec")
         # The container tells the size; not all decoders do.
         self.check_size(stream.codec_context.width, stream.codec_context.height)
-        with closing(self.decoder(stream.codec_context)) as decoder:
+        with closing(self.decoder(stream.codec_context, stream)) as decoder:
             for packet in container.demux(stream):
                 started = time.perf_counter()
                 for item in decoder.decode(packet):
