@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.codec.context import Flags
 
 from keywarp.protocol import Container, FrameHeader, Hello, PacketCodec, Result
 from keywarp.server import Server, Settings, screen
@@ -90,6 +91,23 @@ def test_containers_come_out_as_from_the_processor(
     pictures = decode_all(ContainerDecoder(container, LIMIT, nvdec), stream)
     assert same(pictures, decode_all(ContainerDecoder(container, LIMIT), stream))
     assert [grey(picture) for picture in pictures] == list(range(30))
+    assert [decoder.calls for decoder in fake.decoders] == [31]
+
+
+def test_parameter_sets_may_be_apart_from_the_stream_as_in_the_sdp_of_a_camera(
+    nvdec: Nvdec, fake: FakePyNvVideoCodec
+) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="avi") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options=NO_DELAY)
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
+        stream.codec_context.flags |= Flags.global_header
+        for pixels in [*moving(30), None]:
+            shown = None if pixels is None else av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux(stream.encode(shown))
+    with av.open(io.BytesIO(file.getvalue()), "r") as video:
+        items = [*screen.Screen(LIMIT, nvdec).show(video, "a video")]
+    assert [grey(item) for item in items] == list(range(30))
     assert [decoder.calls for decoder in fake.decoders] == [31]
 
 
@@ -204,7 +222,10 @@ def test_after_a_failure_of_the_gpu_decoding_begins_again_at_a_key_frame(
 def test_what_the_gpu_does_not_take_goes_to_the_processor(
     nvdec: Nvdec, fake: FakePyNvVideoCodec, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fake.failing = [PyNvVCExceptionUnsupported("Codec not supported on this GPU\nand more")]
+    message = (
+        "HandleVideoSequence : \nError code : 801\nError Type : Codec not supported on this GPU\nat NvDecoder.cpp:274\n"
+    )
+    fake.failing = [PyNvVCExceptionUnsupported(message)]
     units = [unit for _, unit in h264(30, B_FRAMES)]
     pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
     assert same(pictures, decode_all(PacketDecoder("h264", LIMIT), units))

@@ -38,6 +38,7 @@ _FILTERS: Final[Mapping[str, str]] = {
 }
 _REORDERING: Final = 17  # units that may come before the frame of another: H.264 and HEVC reorder at most 16
 _GPU: Final = 0  # CUDA's first
+_KIND: Final = "Error Type : "  # begins a line of PyNvVideoCodec's messages
 
 
 class Nvdec:
@@ -72,7 +73,7 @@ class Nvdec:
         )
 
     def packet(self, unit: "Unit", number: int, *, whole: bool) -> Any:
-        """A unit as PyNvVideoCodec takes it, which must not outlive it.
+        """A unit as PyNvVideoCodec takes it: it points into the unit's memory.
 
         Args:
             unit: As it stands in an elementary stream.
@@ -103,9 +104,7 @@ def open_nvdec() -> Nvdec:
         raise DecoderError(
             f"decoding on a GPU needs {error.name}: install the extra `nvdec` (README, Install)"
         ) from error
-    except (
-        Exception
-    ) as error:  # they have no common base; their first line says which library is missing, or what failed
+    except Exception as error:  # its errors have no common base
         raise DecoderError(
             f"the GPU's video decoder can't be used: {_reason(error)} (is NVIDIA's driver there, and in a container "
             "its capability `video`?)"
@@ -274,5 +273,6 @@ class _Headers:
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The line that matters: of a failed call there is one that says so, of others the first."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line.removeprefix(_KIND) for line in lines if line.startswith(_KIND)), lines[0])
