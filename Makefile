@@ -85,5 +85,5 @@ $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
 	@touch $@ $(VENV)/.demo $(VENV)/.serving
 
 $(VENV)/.gpu-check: $(VENV)/.dev
-	$(PIP) -e '.[gpu-check,rtx]'
+	$(PIP) -e '.[gpu-check,nvdec,rtx]'
 	@touch $@

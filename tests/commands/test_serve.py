@@ -1,5 +1,7 @@
 """`keywarp serve`: how it is told what to do. What it does is tested in tests/server and tests/e2e."""
 
+import sys
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -36,3 +38,12 @@ def test_a_wrong_variable_is_named(app: typer.Typer, monkeypatch: pytest.MonkeyP
     refused = CliRunner().invoke(app)
     assert refused.exit_code == 2
     assert "KEYWARP_PORT" in refused.stderr
+
+
+def test_a_gpu_that_cannot_decode_is_told_in_a_sentence(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", None)
+    monkeypatch.setenv("KEYWARP_DECODER", "nvdec")
+    refused = CliRunner().invoke(app)
+    assert refused.exit_code == 1
+    assert "keywarp serve: decoding on a GPU needs PyNvVideoCodec: install the extra `nvdec`" in refused.stderr
+    assert CliRunner().invoke(app, ["--decoder", "cuda"]).exit_code == 2

@@ -1,7 +1,7 @@
 """`keywarp serve`: the server."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -37,6 +37,13 @@ def serve(
     threads: Annotated[
         int, typer.Option(min=0, help="Of the inference; 0: the backend decides.", envvar="KEYWARP_THREADS")
     ] = 0,
+    decoder: Annotated[
+        Literal["software", "nvdec"],
+        typer.Option(
+            help="What decodes video: the processor, or the hardware of an NVIDIA GPU, where it has the codec.",
+            envvar="KEYWARP_DECODER",
+        ),
+    ] = "software",
     motion: Annotated[Motion, typer.Option(help=MOTION_HELP, envvar="KEYWARP_MOTION")] = Motion.NETWORK,
     schedule: Annotated[
         Schedule,
@@ -155,7 +162,7 @@ def serve(
 
     from keywarp.engines import EngineError
     from keywarp.server import Settings, run
-    from keywarp.server.errors import KeyFileError, SiteError, TracesError
+    from keywarp.server.errors import DecoderError, KeyFileError, SiteError, TracesError
     from keywarp.server.tracing import wants_traces
 
     try:
@@ -168,6 +175,7 @@ def serve(
             precision=cast("Precision", precision),
             cpu_fallback=cpu_fallback,
             threads=threads,
+            decoder=decoder,
             motion=motion.value,
             schedule=schedule,
             allow_origin=tuple(allow_origin or ()),
@@ -198,7 +206,7 @@ def serve(
         logging.getLogger(__name__).warning("%s is open to whoever reaches it: consider --keys", host)
     try:
         run(settings)
-    except (EngineError, KeyFileError, SiteError, TracesError, OSError) as error:
+    except (DecoderError, EngineError, KeyFileError, SiteError, TracesError, OSError) as error:
         typer.echo(f"keywarp serve: {error}", err=True)
         raise typer.Exit(1) from error
 

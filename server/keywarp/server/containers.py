@@ -16,6 +16,7 @@ from av.error import FFmpegError
 
 from keywarp.protocol import Container, FrameHeader
 from keywarp.server.errors import BadVideoError
+from keywarp.server.nvdec import Nvdec
 from keywarp.server.pictures import Damage, Picture
 from keywarp.server.screen import PROBE, Screen
 
@@ -52,13 +53,13 @@ class _Demuxer(threading.Thread):
     never more than one payload and one picture in it, and it always waits where `STOP` reaches it.
     """
 
-    def __init__(self, container: Container, max_pixels: int) -> None:
+    def __init__(self, container: Container, max_pixels: int, nvdec: Nvdec | None) -> None:
         super().__init__(name="keywarp-demuxer", daemon=True)
         self._container = container
         self._name = _NAMES[container]
         self.turns: SimpleQueue[memoryview | _Turn] = SimpleQueue()
         self.events: SimpleQueue[Picture | Damage | _Turn | Exception] = SimpleQueue()
-        self._screen = Screen(max_pixels)
+        self._screen = Screen(max_pixels, nvdec)
         self._payload = memoryview(b"")
         self.keeps = False  # what comes, until it is whole
         self._ended = False
@@ -153,14 +154,15 @@ class ContainerDecoder:
     Frames bear the container's timestamps, and no id.
     """
 
-    def __init__(self, container: Container, max_pixels: int) -> None:
+    def __init__(self, container: Container, max_pixels: int, nvdec: Nvdec | None = None) -> None:
         """Set a demuxer up.
 
         Args:
             container: What the pieces are pieces of.
             max_pixels: Of a frame; larger ones are refused.
+            nvdec: What decodes where it can; None: the processor.
         """
-        self._demuxer = _Demuxer(container, max_pixels)
+        self._demuxer = _Demuxer(container, max_pixels, nvdec)
         self._silence = 0  # bytes since the last picture
 
     def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Picture | Damage]:  # noqa: ARG002

@@ -133,7 +133,9 @@ class Conversation:
                 max_message_bytes=self._service.settings.max_message_bytes,
             )
         )
-        decoder = open_decoder(hello.codec, self._service.settings.max_pixels, chunks=hello.framing == "chunks")
+        service = self._service
+        chunks = hello.framing == "chunks"
+        decoder = open_decoder(hello.codec, service.settings.max_pixels, service.nvdec, chunks=chunks)
         pipeline = Pipeline(self._service, stream, decoder, self._quota)
         try:
             async with beside(self._receive(), stream.watch(), self._watch_server()) as tasks:

@@ -4,20 +4,22 @@ from typing import get_args
 
 from keywarp.protocol import Codec, Container
 from keywarp.server.containers import ContainerDecoder
+from keywarp.server.nvdec import Nvdec
 from keywarp.server.packets import PacketDecoder
 from keywarp.server.pictures import Decoder, ImageDecoder
 
 
-def open_decoder(codec: Codec, max_pixels: int, *, chunks: bool = False) -> Decoder:
+def open_decoder(codec: Codec, max_pixels: int, nvdec: Nvdec | None = None, *, chunks: bool = False) -> Decoder:
     """A fresh decoder for one connection.
 
     Args:
         codec: What the payloads are.
         max_pixels: Of a frame.
+        nvdec: What decodes video where it can; None: the processor.
         chunks: Payloads are pieces of a byte stream, not packets; containers always are.
     """
     if codec == "image":
         return ImageDecoder(max_pixels)
     if codec in get_args(Container):
-        return ContainerDecoder(codec, max_pixels)
-    return PacketDecoder(codec, max_pixels, chunks=chunks)
+        return ContainerDecoder(codec, max_pixels, nvdec)
+    return PacketDecoder(codec, max_pixels, nvdec, chunks=chunks)

@@ -215,6 +215,10 @@ class SiteError(Exception):
     """The file of streams and sinks can't be used; for the operator."""
 
 
+class DecoderError(Exception):
+    """Video is to be decoded by a GPU that can't do it; for the operator."""
+
+
 class TracesError(Exception):
     """Traces are asked for, but can't be exported; for the operator."""
 

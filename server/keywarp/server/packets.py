@@ -1,4 +1,4 @@
-"""Packets of a video to pictures by PyAV (FFmpeg): H.264, HEVC, VP8, VP9 and AV1, and byte streams of the first two.
+"""Packets of a video to pictures: H.264, HEVC, VP8, VP9 and AV1, and byte streams of the first two.
 
 There is no delay without B-frames; in chunks it is one frame, since a unit ends only where the next begins.
 """
@@ -7,20 +7,21 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import av
-from av.error import FFmpegError
 
 from keywarp.protocol import FrameHeader, PacketCodec
 from keywarp.server.errors import BadVideoError
+from keywarp.server.nvdec import Nvdec
 from keywarp.server.pictures import Damage, Picture
 from keywarp.server.screen import Screen
+from keywarp.server.units import Undecodable
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
-    VideoPacket = av.Packet[Any]
+    from keywarp.server.units import Unit
 
 MAX_UNIT_BYTES: Final = 16 * 2**20  # of one access unit that is still incomplete
 MAX_UNIT_CHUNKS: Final = 4096
@@ -51,22 +52,25 @@ class PacketDecoder:
     are shown. In chunks, a frame bears those of the chunk in which its access unit begins.
     """
 
-    def __init__(self, codec: PacketCodec, max_pixels: int, *, chunks: bool = False) -> None:
+    def __init__(
+        self, codec: PacketCodec, max_pixels: int, nvdec: Nvdec | None = None, *, chunks: bool = False
+    ) -> None:
         """Set a decoder up.
 
         Args:
             codec: What the packets are.
             max_pixels: Of a frame; larger ones are refused.
+            nvdec: What decodes where it can; None: the processor.
             chunks: Payloads are pieces of a byte stream (H.264 and HEVC only).
         """
         self._format = _FORMATS[codec]
         self._max_pixels = max_pixels
         self._context = cast("VideoCodecContext", av.CodecContext.create(self._format.decoder, "r"))
-        self._screen = Screen(max_pixels)
-        self._screen.configure(self._context)
+        self._screen = Screen(max_pixels, nvdec)
+        self._decoder = self._screen.decoder(self._context)
         self._chunks = chunks
         self._units = 0
-        self._headers: dict[int, FrameHeader] = {}  # by the unit's number, which FFmpeg carries along as its pts
+        self._headers: dict[int, FrameHeader] = {}  # by the unit's number, which decoders carry along as its pts
         self._starts: deque[tuple[int, FrameHeader]] = deque()  # where each chunk ends in the byte stream
         self._received = 0  # bytes
         self._parsed = 0  # bytes
@@ -93,7 +97,8 @@ class PacketDecoder:
             self._screen.check_used()
 
     def close(self) -> None:
-        """Nothing but memory to free."""
+        """Free the decoder's memory."""
+        self._decoder.close()
 
     def _parse(self, payload: memoryview | None) -> Iterator[Picture | Damage]:
         for packet in self._context.parse(payload):
@@ -103,26 +108,24 @@ class PacketDecoder:
             self._parsed += packet.size
             yield from self._unit(packet, header)
 
-    def _unit(self, packet: "VideoPacket", header: FrameHeader) -> Iterator[Picture | Damage]:
+    def _unit(self, packet: "Unit", header: FrameHeader) -> Iterator[Picture | Damage]:
         packet.pts = self._units
         self._headers[self._units] = header
         self._headers.pop(self._units - _REORDERING, None)
         self._units += 1
         yield from self._frames(packet, header)
 
-    def _frames(self, packet: "VideoPacket | None", header: FrameHeader) -> Iterator[Picture | Damage]:
+    def _frames(self, packet: "Unit | None", header: FrameHeader) -> Iterator[Picture | Damage]:
         started = time.perf_counter()
-        try:
-            frames = self._context.decode(packet)
-        except FFmpegError as error:
-            yield from self._screen.failed(self._context, header.id)
+        for item in self._decoder.decode(packet):
+            origin = header if item.pts is None else self._headers.pop(item.pts, header)
+            if not isinstance(item, Undecodable):
+                yield self._screen.picture(item, origin.id, origin.timestamp, started)
+                started = time.perf_counter()
+                continue
+            yield from self._screen.failed(self._decoder, origin.id)
             if not self._chunks and not self._screen.used:
                 raise BadVideoError(  # some decoders don't tell how large what they refuse is
                     f"not {self._format.unit} that decoding can start with ({self._format.start}), "
                     f"of at most {self._max_pixels} pixels"
-                ) from error
-            return
-        for frame in frames:
-            origin = self._headers.pop(cast("int", frame.pts), header)
-            yield self._screen.picture(frame, origin.id, origin.timestamp, started)
-            started = time.perf_counter()
+                )

@@ -135,8 +135,8 @@ class Pull:
         wait = FIRST_WAIT
         while True:
             self._tell("connecting")
-            settings = self._service.settings
-            decoder = SourceDecoder(self._source, self._allowed, settings.pull_timeout, settings.max_pixels)
+            settings, nvdec = self._service.settings, self._service.nvdec
+            decoder = SourceDecoder(self._source, self._allowed, settings.pull_timeout, settings.max_pixels, nvdec)
             broken = True
             try:
                 await self._attempt(decoder, pool)

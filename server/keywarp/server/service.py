@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING
 from keywarp.engines import BundleError, EngineError
 from keywarp.protocol import StreamOptions
 from keywarp.server.devices import Device, find_devices
-from keywarp.server.errors import DrainingError, InternalError, NotReadyError, OverloadError, TooManyStreamsError
+from keywarp.server.errors import (
+    DecoderError,
+    DrainingError,
+    InternalError,
+    NotReadyError,
+    OverloadError,
+    TooManyStreamsError,
+)
 from keywarp.server.metrics import Metrics
 from keywarp.server.models import Models
+from keywarp.server.nvdec import Nvdec, open_nvdec
 from keywarp.server.pacing import settle
 from keywarp.server.quotas import UNLIMITED, Quota
 from keywarp.server.replicas import least_loaded
@@ -42,6 +50,7 @@ class Service:
         Raises:
             BundleError: A bundle can't be used, or there is none, or not the default one, or not one that is limited.
             SiteError: The file of streams and sinks can't be used.
+            DecoderError: The GPU can't decode video, though it is to.
             TracesError: Traces can't be exported.
         """
         self.settings = settings
@@ -55,6 +64,7 @@ class Service:
         for name in filter(None, (settings.default_model, *limited)):
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
+        self.nvdec = self._open_nvdec()
         self.devices: tuple[Device, ...] = ()  # that have the models, once these are loaded
         self.metrics = Metrics(lambda: len(self.streams), lambda: self.devices, lambda: self._models.count())
         self._models = Models(
@@ -162,6 +172,17 @@ class Service:
             self._workshop.pool.shutdown(wait=True)
             if self.traces:
                 await asyncio.to_thread(self.traces.close)
+
+    def _open_nvdec(self) -> Nvdec | None:
+        if self.settings.decoder == "software":
+            return None
+        try:
+            return open_nvdec()
+        except DecoderError as error:
+            if not self.settings.cpu_fallback:
+                raise
+            log.warning("%s: the processor decodes", error)
+            return None
 
     def _refuse_over_limits(self, model: str, owner: Quota) -> None:
         limit = self.settings.model_limits.get(model)

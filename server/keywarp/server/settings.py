@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -50,6 +50,7 @@ class Settings(BaseModel):
     threads: int = Field(default=0, ge=0)  # of the inference; 0: the backend decides
     motion: MotionName = "network"  # where the flow comes from
     schedule: Schedule = "fixed"  # of key frames, for streams that ask for none
+    decoder: Literal["software", "nvdec"] = "software"  # of video: the processor, or the GPU's hardware where it can
     cache: Path | None = None  # compiled engines; None: the engine's default
 
     allow_origin: tuple[str, ...] = ()  # web pages of which other sites may use the server

@@ -14,6 +14,7 @@ from keywarp.protocol import FrameHeader, StreamOptions
 from keywarp.server.allowed import AllowList
 from keywarp.server.errors import BadMessageError, SourceError, SourceForbiddenError
 from keywarp.server.http_files import HttpFiles
+from keywarp.server.nvdec import Nvdec
 from keywarp.server.pictures import Damage, Picture
 from keywarp.server.screen import PROBE, Screen
 
@@ -84,7 +85,9 @@ class SourceDecoder:
         live: Whether it has no end of its own, as far as is known.
     """
 
-    def __init__(self, source: Source, allowed: AllowList, timeout: float, max_pixels: int) -> None:
+    def __init__(
+        self, source: Source, allowed: AllowList, timeout: float, max_pixels: int, nvdec: Nvdec | None = None
+    ) -> None:
         """Nothing is opened yet.
 
         Args:
@@ -92,12 +95,13 @@ class SourceDecoder:
             allowed: Where connections may go.
             timeout: Seconds to connect, and to wait for more.
             max_pixels: Of a frame; larger ones are refused.
+            nvdec: What decodes where it can; None: the processor.
         """
         self.live = True
         self._source = source
         self._allowed = allowed
         self._timeout = timeout
-        self._screen = Screen(max_pixels)
+        self._screen = Screen(max_pixels, nvdec)
         self._opened = ExitStack()
         self._files: HttpFiles | None = None
 

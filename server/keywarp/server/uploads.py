@@ -105,7 +105,7 @@ class VideoResponse(Response):
 
     async def _process(self, receive: Receive, send: Send) -> Done | Error:
         chunks = self._codec in ("h264", "hevc")
-        decoder = open_decoder(self._codec, self._service.settings.max_pixels, chunks=chunks)
+        decoder = open_decoder(self._codec, self._service.settings.max_pixels, self._service.nvdec, chunks=chunks)
         pipeline = Pipeline(self._service, self._stream, decoder, self._stream.owner)
         try:
             async with beside(self._read(receive), self._stream.watch(), self._watch_server()) as tasks:

@@ -1,0 +1,163 @@
+"""Stands for NVIDIA's video decoder and its driver: PyNvVideoCodec, with the calls that Keywarp makes.
+
+It decodes by FFmpeg, and has those habits of the real one that a user must know (PyNvVideoCodec 2.2): frames lie in
+memory that the next call overwrites, their width is rounded up to an even number, what can't be decoded is passed over
+in silence, a decoder keeps the size of frames that it began with, and some errors come only with a video's first unit.
+"""
+
+import ctypes
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
+PROCESSORS: Final = {"H264": "h264", "HEVC": "hevc", "AV1": "libdav1d"}  # FFmpeg's decoders
+
+
+class Codec(Enum):
+    H264 = 4
+    HEVC = 8
+    AV1 = 11
+
+
+class Color(Enum):
+    NATIVE = 0
+    RGB = 1
+
+
+class Latency(Enum):
+    NATIVE = 0
+    LOW = 1
+
+
+class Flag(IntEnum):
+    ENDOFPICTURE = 8
+
+
+class PyNvVCException(Exception):  # noqa: N818 - the real one's name
+    pass
+
+
+class PyNvVCExceptionUnsupported(Exception):  # noqa: N818
+    pass
+
+
+@dataclass
+class PacketData:
+    bsl_data: int = 0
+    bsl: int = 0
+    pts: int = 0
+    decode_flag: int = 0
+
+
+@dataclass
+class View:
+    shape: list[int]
+
+
+class DecodedFrame:
+    def __init__(self, memory: NDArray[np.uint8], pts: int) -> None:
+        self._memory = memory
+        self._pts = pts
+
+    def cuda(self) -> list[View]:
+        return [View(list(self._memory.shape))]
+
+    def GetPtrToPlane(self, plane: int) -> int:  # noqa: N802
+        assert plane == 0
+        return self._memory.ctypes.data
+
+    def getPTS(self) -> int:  # noqa: N802
+        return self._pts
+
+
+@dataclass
+class FakeNvDecoder:
+    """One decoder, as `CreateDecoder` gives it."""
+
+    module: "FakePyNvVideoCodec"
+    codec: Codec
+    latency: Latency
+    calls: int = 0
+    size: tuple[int, int] = (0, 0)
+    memory: list[NDArray[np.uint8]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        context = cast("VideoCodecContext", av.CodecContext.create(PROCESSORS[self.codec.name], "r"))
+        context.thread_count = 1
+        self._context = context
+
+    def Decode(self, packet: PacketData) -> list[DecodedFrame]:  # noqa: N802
+        for memory in self.memory:
+            memory[:] = 0xAA
+        self.calls += 1
+        if self.module.failing and (error := self.module.failing.pop(0)):
+            raise error
+        if packet.bsl:
+            whole = Flag.ENDOFPICTURE if self.codec is not Codec.AV1 else 0
+            assert packet.decode_flag == whole
+        unit = av.Packet(ctypes.string_at(packet.bsl_data, packet.bsl)) if packet.bsl else None
+        if unit:
+            unit.pts = packet.pts
+        try:
+            frames = self._context.decode(unit)
+        except FFmpegError:
+            return []
+        return [self._surface(frame) for frame in frames]
+
+    def _surface(self, frame: av.VideoFrame) -> DecodedFrame:
+        size = (frame.width, frame.height)
+        self.size = self.size if any(self.size) else size
+        if size[0] > self.size[0] or size[1] > self.size[1]:
+            raise PyNvVCException("Reconfigure Not supported when width/height > maxwidth/maxheight")
+        width, height = self.size
+        pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+        memory = np.zeros((height, width + width % 2, 3), np.uint8)
+        memory[:, :width] = pixels
+        self.memory.append(memory)
+        assert frame.pts is not None
+        return DecodedFrame(memory, frame.pts)
+
+
+class FakePyNvVideoCodec(ModuleType):
+    """The module."""
+
+    cudaVideoCodec = Codec  # noqa: N815
+    OutputColorType = Color
+    DisplayDecodeLatencyType = Latency
+    VideoPacketFlag = Flag
+    PacketData = PacketData
+    PyNvVCException = PyNvVCException
+    PyNvVCExceptionUnsupported = PyNvVCExceptionUnsupported
+
+    def __init__(self) -> None:
+        super().__init__("PyNvVideoCodec")
+        self.supported = {*Codec}
+        self.failing: list[Exception | None] = []  # what the next calls of all decoders raise
+        self.decoders: list[FakeNvDecoder] = []
+
+    def GetDecoderCaps(self, *, gpuid: int, codec: Codec) -> dict[str, int]:  # noqa: N802
+        assert gpuid == 0
+        return {"codec_id": codec.value, "supported": int(codec in self.supported), "width_max": 8192}
+
+    def CreateDecoder(  # noqa: N802
+        self,
+        *,
+        gpuid: int,
+        codec: Codec,
+        usedevicememory: bool,
+        outputColorType: Color,  # noqa: N803
+        latency: Latency,
+    ) -> Any:
+        assert (gpuid, usedevicememory, outputColorType) == (0, False, Color.RGB)
+        decoder = FakeNvDecoder(self, codec, latency)
+        self.decoders.append(decoder)
+        return decoder
