@@ -99,7 +99,8 @@ def table4(laboratory: Laboratory) -> Report:
     figures: dict[str, dict[str, Any]] = {}
     text = [
         f"{_setting(laboratory)} Mean and standard deviation over {len(laboratory.preset.seeds)} seeds of joint "
-        "training; what it starts from is the same for all. `DFF leads by` is their difference by seed, in points. "
+        "training; what is pre-trained is the same for all, and all but DFF, fix F and DFF without scale field go on "
+        "from Frame's trained network. `DFF leads by` is their difference by seed, in points. "
         "`worst age` is the accuracy at the worst key age."
     ]
     for task in TASKS:
