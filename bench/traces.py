@@ -37,7 +37,7 @@ def measure(sampled: str, frames: int, fps: float) -> dict[str, float | str]:
     from keywarp.engines import FrameKind, FrameResult
     from keywarp.engines.result import Segmentation
     from keywarp.protocol import Timings
-    from keywarp.server.tracing import open_traces
+    from keywarp.server.telemetry.traces import open_traces
 
     os.environ["OTEL_TRACES_SAMPLER"] = SAMPLERS[sampled]
     os.environ["OTEL_TRACES_SAMPLER_ARG"] = "0.01"

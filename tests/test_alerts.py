@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keywarp.server.metrics import Metrics
+from keywarp.server.telemetry.metrics import Metrics
 
 PROMETHEUS = Path(__file__).parents[1] / "docker" / "prometheus"
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from keywarp.cli import CommandError
 from keywarp.commands.keys import app
-from keywarp.server.access import Access
+from keywarp.server.security.keys import Access
 
 
 def run(*arguments: str) -> str:

@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from keywarp.client import Client
-from keywarp.server.access import add_key, new_key
+from keywarp.server.security.keys import add_key, new_key
 from tests.e2e.browsing import PATIENCE, Visit, chromium, visiting
 from tests.e2e.running import ROOT, Server, serving, street_video
 from tests.server.media import GREEN, RED, jpeg, saved

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from keywarp.server.access import new_key
+from keywarp.server.security.keys import new_key
 from tests.server.conftest import Running, Starter
 
 # What is sent where the schema says "binary": pictures and what is none.

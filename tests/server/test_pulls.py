@@ -14,7 +14,7 @@ import pytest
 from keywarp.protocol import Hello
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import B_FRAMES, FRAGMENTED, GREEN, NO_DELAY, encode, jpeg, moving, mpegts
-from tests.server.test_watching import watching
+from tests.server.routes.test_watch import watching
 
 FRAMES = 40
 Answer = Callable[["Handler"], None]

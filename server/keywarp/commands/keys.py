@@ -35,8 +35,8 @@ def add(
 
     Example: keywarp keys add gate-1 --file keys.txt && keywarp serve --keys keys.txt
     """
-    from keywarp.server.access import add_key, new_key, read_keys
     from keywarp.server.errors import KeyFileError
+    from keywarp.server.security.keys import add_key, new_key, read_keys
 
     try:
         known = read_keys(file) if file.exists() and file.stat().st_size else []
@@ -55,8 +55,8 @@ def show(file: File = KEYS) -> None:
 
     Example: keywarp keys list --file keys.txt
     """
-    from keywarp.server.access import read_keys
     from keywarp.server.errors import KeyFileError
+    from keywarp.server.security.keys import read_keys
 
     try:
         for key in read_keys(file):

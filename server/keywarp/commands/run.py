@@ -64,7 +64,7 @@ def run(
     from keywarp.engines import Engine, EngineError, StreamSession
     from keywarp.protocol import ClassInfo, StreamOptions
     from keywarp.server.errors import BadMessageError
-    from keywarp.server.pacing import settle
+    from keywarp.server.streams.schedule import settle
 
     bundle = find_bundle(model, models)
     options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval)
@@ -108,7 +108,7 @@ def _results(session: "StreamSession", frames: "Source") -> "Iterator[FrameResul
     import time
 
     from keywarp.client import FrameResult
-    from keywarp.server.results import encode_result
+    from keywarp.server.streams.results import encode_result
 
     classes = session.engine.bundle.manifest.classes
     asked = time.perf_counter()

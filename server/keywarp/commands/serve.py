@@ -163,7 +163,7 @@ def serve(
     from keywarp.engines import EngineError
     from keywarp.server import Settings, run
     from keywarp.server.errors import DecoderError, KeyFileError, SiteError, TracesError
-    from keywarp.server.tracing import wants_traces
+    from keywarp.server.telemetry.traces import wants_traces
 
     try:
         settings = Settings(

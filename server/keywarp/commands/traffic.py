@@ -30,9 +30,9 @@ from keywarp.protocol import (
     ServerMessage,
     pack,
 )
-from keywarp.server.decoders import open_decoder
-from keywarp.server.pictures import Picture
-from keywarp.server.results import encode_result
+from keywarp.server.decode.decoders import open_decoder
+from keywarp.server.decode.frames import Picture
+from keywarp.server.streams.results import encode_result
 
 PIXELS = 4096 * 4096  # of a frame at most
 

@@ -8,12 +8,13 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from keywarp.server import dashboard, model_routes, open_inference, problems, rest, watching
-from keywarp.server.access import Access, AccessMiddleware
-from keywarp.server.origins import OriginMiddleware
+from keywarp.server import dashboard, problems
 from keywarp.server.pulls import Pulls
-from keywarp.server.quotas import Limits
-from keywarp.server.sequences import Sequences
+from keywarp.server.routes import models, open_inference, streams, watch
+from keywarp.server.routes.sequences import Sequences
+from keywarp.server.security.keys import Access, AccessMiddleware
+from keywarp.server.security.origins import OriginMiddleware
+from keywarp.server.security.quotas import Limits
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
 
@@ -56,11 +57,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.state.pulls = pulls
     app.state.sequences = Sequences(service)
-    app.include_router(rest.router)
-    app.include_router(watching.router)
-    app.include_router(model_routes.router)
+    app.include_router(streams.router)
+    app.include_router(watch.router)
+    app.include_router(models.router)
     app.include_router(open_inference.router)
-    app.include_router(model_routes.repository)
+    app.include_router(models.repository)
     app.include_router(dashboard.router)
     problems.install(app)
     if settings.keys:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from keywarp.protocol import FrameHeader, StreamState
-from keywarp.server.allowed import AllowList
+from keywarp.server.decode.sources import Source, SourceDecoder
 from keywarp.server.errors import (
     BadVideoError,
     DrainingError,
@@ -22,10 +22,10 @@ from keywarp.server.errors import (
     SourceForbiddenError,
     StreamGoneError,
 )
-from keywarp.server.pipeline import Arrived, Pipeline, beside
+from keywarp.server.security.pull_hosts import AllowList
 from keywarp.server.service import Service
-from keywarp.server.sources import Source, SourceDecoder
-from keywarp.server.stream import Origin, Stream
+from keywarp.server.streams.pipeline import Arrived, Pipeline, beside
+from keywarp.server.streams.stream import Origin, Stream
 
 log = logging.getLogger(__name__)
 

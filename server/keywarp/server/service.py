@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from keywarp.engines import BundleError, EngineError
 from keywarp.protocol import StreamOptions
+from keywarp.server.config import read_site
+from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.devices import Device, find_devices
 from keywarp.server.errors import (
     DecoderError,
@@ -21,22 +23,20 @@ from keywarp.server.errors import (
     OverloadError,
     TooManyStreamsError,
 )
-from keywarp.server.metrics import Metrics
-from keywarp.server.models import Models
-from keywarp.server.nvdec import Nvdec, open_nvdec
-from keywarp.server.pacing import settle
-from keywarp.server.quotas import UNLIMITED, Quota
-from keywarp.server.replicas import least_loaded
-from keywarp.server.repository import find_bundles
+from keywarp.server.models.registry import Models
+from keywarp.server.models.replicas import least_loaded
+from keywarp.server.models.repository import find_bundles
+from keywarp.server.security.quotas import UNLIMITED, Quota
 from keywarp.server.settings import Settings
-from keywarp.server.sinks import Sinks
-from keywarp.server.sites import read_site
-from keywarp.server.stream import Stream, Workshop
-from keywarp.server.streams import Streams
-from keywarp.server.tracing import open_traces
+from keywarp.server.sinks.dispatch import Sinks
+from keywarp.server.streams.registry import Streams
+from keywarp.server.streams.schedule import settle
+from keywarp.server.streams.stream import Stream, Workshop
+from keywarp.server.telemetry.metrics import Metrics
+from keywarp.server.telemetry.traces import open_traces
 
 if TYPE_CHECKING:
-    from keywarp.server.traces import Traces
+    from keywarp.server.telemetry.spans import Traces
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from keywarp.engines import BackendName, MotionName, Precision
 from keywarp.protocol import Schedule
-from keywarp.server.allowed import AllowList
+from keywarp.server.security.pull_hosts import AllowList
 
 
 class Settings(BaseModel):

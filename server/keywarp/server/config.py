@@ -1,0 +1,181 @@
+"""The operator's file of a site's cameras, and of where results go (TOML).
+
+[streams.gate]
+source = "rtsp://user:password@192.168.7.20/stream1"
+interval = 10
+sinks = ["archive", "alarm"]
+
+[sinks.archive]
+file = "/data/{stream}.ndjson"
+
+[sinks.table]
+parquet = "/data/{stream}"
+
+[sinks.alarm]
+webhook = "https://alarm.example/hook"
+classes = ["person"]
+
+[sinks.bus]
+mqtt = "mqtt://broker.example:1883"
+topic = "keywarp/{stream}"
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator
+
+from keywarp.protocol import StreamOptions
+from keywarp.protocol.messages import StreamId
+from keywarp.server.decode.sources import Source
+from keywarp.server.errors import BadMessageError, SinkError, SiteError
+from keywarp.server.sinks.dispatch import Sink
+from keywarp.server.sinks.file import FileSink
+from keywarp.server.sinks.mqtt import MqttSink
+from keywarp.server.sinks.webhook import WebhookSink
+
+MQTT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+GIBIBYTE: Final = 2**30
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlannedStream(StreamOptions):
+    """A stream that the server pulls from its start."""
+
+    source: str
+
+    @field_validator("source")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        try:
+            Source.parse(url)
+        except BadMessageError as error:
+            raise ValueError(str(error)) from error
+        return url
+
+
+class _PlannedSink(_Part):
+    classes: tuple[str, ...] = ()
+
+
+class _File(_PlannedSink):
+    file: str
+    max_bytes: int = Field(default=GIBIBYTE, ge=1024)
+
+    def open(self) -> Sink:
+        return FileSink(self.file, self.max_bytes, self.classes)
+
+
+class _Parquet(_PlannedSink):
+    parquet: str
+    max_bytes: int = Field(default=GIBIBYTE, ge=1024)
+    max_rows: int = Field(default=100_000, ge=1)
+    max_seconds: float = Field(default=3600.0, gt=0)
+
+    def open(self) -> Sink:
+        try:
+            from keywarp.server.sinks.parquet import ParquetSink
+        except ImportError as error:
+            raise SinkError(
+                f"Parquet files need {error.name}: install the extra `parquet` (README, Install)"
+            ) from error
+        return ParquetSink(self.parquet, self.max_bytes, self.max_rows, self.max_seconds, self.classes)
+
+
+class _Webhook(_PlannedSink):
+    webhook: str = Field(pattern=r"^https?://[^/]+")
+    headers: dict[str, str] = {}
+    secret: str | None = None
+
+    def open(self) -> Sink:
+        return WebhookSink(self.webhook, self.headers, self.secret, self.classes)
+
+
+class _Mqtt(_PlannedSink):
+    mqtt: str = Field(pattern=r"^mqtts?://[^/]+$")
+    topic: str = Field(default="keywarp/{stream}", pattern=r"^[^+#]+$")
+
+    @field_validator("mqtt")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            valid = bool(parts.hostname) and parts.port != 0
+        except ValueError:  # whose text may hold a part of a password
+            valid = False
+        if not valid:
+            raise ValueError("not a URL; in a password, / ? # @ are written %2F %3F %23 %40") from None
+        return url
+
+    def open(self) -> Sink:
+        parts = urlsplit(self.mqtt)
+        user, password = (unquote(part) if part else None for part in (parts.username, parts.password))
+        port = parts.port or MQTT_PORTS[parts.scheme]
+        secure = parts.scheme == "mqtts"
+        return MqttSink(
+            parts.hostname or "", port, self.topic, user=user, password=password, tls=secure, classes=self.classes
+        )
+
+
+_KINDS: Final = ("file", "parquet", "webhook", "mqtt")
+
+
+def _kind(content: Any) -> str:
+    return next((kind for kind in _KINDS if isinstance(content, Mapping) and kind in content), "file")
+
+
+_AnySink = Annotated[
+    Annotated[_File, Tag("file")]
+    | Annotated[_Parquet, Tag("parquet")]
+    | Annotated[_Webhook, Tag("webhook")]
+    | Annotated[_Mqtt, Tag("mqtt")],
+    Discriminator(_kind),
+]
+
+
+class Site(_Part):
+    """Streams and sinks by name."""
+
+    streams: Mapping[StreamId, PlannedStream] = Field(default_factory=dict)
+    sinks: Mapping[str, _AnySink] = Field(default_factory=dict)
+
+    def open_sinks(self) -> dict[str, Sink]:
+        """Make the sinks.
+
+        Raises:
+            SiteError: A sink needs what isn't installed.
+        """
+        try:
+            return {name: sink.open() for name, sink in self.sinks.items()}
+        except SinkError as error:
+            raise SiteError(str(error)) from error
+
+
+_site = TypeAdapter(Site)
+
+
+def read_site(file: Path | None) -> Site:
+    """Read the file; None: there are no streams and no sinks.
+
+    Raises:
+        SiteError: It can't be read, or isn't one; says where.
+    """
+    if file is None:
+        return Site()
+    try:
+        site = _site.validate_python(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SiteError(f"{file} can't be read: {error}") from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        raise SiteError(f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+    for name, stream in site.streams.items():
+        if unknown := set(stream.sinks or ()) - set(site.sinks):
+            raise SiteError(f"{file}: streams.{name}: there is no sink {min(unknown)!r}")
+    return site

@@ -1,0 +1,1 @@
+"""From bytes to frames: images, packets, containers and sources that are pulled."""

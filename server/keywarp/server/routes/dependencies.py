@@ -1,0 +1,42 @@
+"""What routes take from the application, and the refusals that many document."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from keywarp.server.problems import documented
+from keywarp.server.pulls import Pulls
+from keywarp.server.routes.sequences import Sequences
+from keywarp.server.security.quotas import UNLIMITED, Quota
+from keywarp.server.service import Service
+
+UNAVAILABLE = documented(HTTPStatus.SERVICE_UNAVAILABLE)
+NOT_FOUND = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _service(connection: HTTPConnection) -> Service:
+    service: Service = connection.app.state.service
+    return service
+
+
+def _sequences(connection: HTTPConnection) -> Sequences:
+    sequences: Sequences = connection.app.state.sequences
+    return sequences
+
+
+def _pulls(connection: HTTPConnection) -> Pulls:
+    pulls: Pulls = connection.app.state.pulls
+    return pulls
+
+
+def _quota(connection: HTTPConnection) -> Quota:
+    quota: Quota = getattr(connection.state, "quota", UNLIMITED)  # of the request's API key: see `AccessMiddleware`
+    return quota
+
+
+Serving = Annotated[Service, Depends(_service)]
+Turns = Annotated[Sequences, Depends(_sequences)]
+Pulling = Annotated[Pulls, Depends(_pulls)]
+Quoted = Annotated[Quota, Depends(_quota)]

@@ -1,0 +1,1 @@
+"""Who may use the server, for what, how much, and where it may connect to."""

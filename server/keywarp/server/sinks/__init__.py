@@ -1,0 +1,1 @@
+"""Where results go besides to the client: files, webhooks, MQTT, Parquet."""

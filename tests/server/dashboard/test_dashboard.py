@@ -1,0 +1,115 @@
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from keywarp.server.security.keys import add_key, new_key
+from tests.server.conftest import Running, Starter
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "server" / "keywarp" / "server" / "dashboard" / "page"
+WEB = ROOT / "clients" / "web"
+
+
+@pytest.fixture
+def client(server: Running) -> httpx.Client:
+    return server.http
+
+
+def linked(page: httpx.Response) -> list[str]:
+    return re.findall(r'(?:href|src)="(/dashboard/[^"#]+)', page.text)
+
+
+def test_the_page_and_all_it_links_are_there(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    types = {path.rpartition(".")[2]: client.get(path).headers["content-type"] for path in linked(page)}
+    assert types == {
+        "css": "text/css; charset=utf-8",
+        "js": "text/javascript; charset=utf-8",
+        "svg": "image/svg+xml",
+    }
+
+
+def test_every_module_that_another_one_imports_is_served(client: httpx.Client) -> None:
+    for module in PAGE.rglob("*.js"):
+        for name in re.findall(r'^(?:import|export) .* from "\./([^"]+)"', module.read_text(), re.MULTILINE):
+            path = (module.parent / name).relative_to(PAGE)
+            assert client.get(f"/dashboard/{path}").is_success, f"{module.name} imports {name}"
+
+
+def test_nothing_inline_and_nothing_foreign_may_run(client: httpx.Client) -> None:
+    page = client.get("/")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert not re.search(r"<script(?![^>]* src=)|\son\w+=|\sstyle=", page.text)
+
+
+def test_what_is_unchanged_is_not_sent_again(client: httpx.Client) -> None:
+    for path in ("/", "/dashboard/app.js"):
+        first = client.get(path)
+        assert first.headers["cache-control"] == "no-cache"
+        tag = first.headers["etag"]
+        again = client.get(path, headers={"If-None-Match": f'"other", W/{tag}'})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert client.get(path, headers={"If-None-Match": '"other"'}).content == first.content
+    assert client.head("/").headers["content-length"] == str(len(client.get("/").content))
+
+
+def test_the_apis_page_runs_only_what_is_served_here(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    assert "http" not in "".join(re.findall(r"<(?:script|link|img)[^>]*>", page.text))
+    assert all(client.get(path).is_success for path in linked(page))
+    assert client.get("/redoc").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["", "nothing.js", "..%2fassets.py", "%2e%2e/assets.py", "vendor", "vendor/manifest.json"]
+)
+def test_no_other_file_is_served(client: httpx.Client, path: str) -> None:
+    assert client.get(f"/dashboard/{path}").status_code == 404
+
+
+def test_the_page_is_open_where_the_api_wants_a_key(start: Starter, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.txt"
+    add_key(keys, new_key("gate", "stream")[1])
+    client = start(keys=keys).http
+    page = client.get("/")
+    assert all(client.get(path).is_success for path in ["/", *linked(page)])
+    assert client.get("/v1/streams").status_code == client.get("/dashboard").status_code == 401
+
+
+def test_the_api_description_is_of_the_api_only(client: httpx.Client) -> None:
+    assert not {"/", "/dashboard/{path}"} & set(client.get("/openapi.json").json()["paths"])
+
+
+def manifest() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((PAGE / "vendor" / "manifest.json").read_text())
+    return found
+
+
+def test_vendored_files_are_what_make_web_copied() -> None:
+    hashes = manifest()["sha256"]
+    found = {file.name: file.read_bytes() for file in (PAGE / "vendor").iterdir() if file.name != "manifest.json"}
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == hashes
+    lock = json.loads((WEB / "package-lock.json").read_text())["packages"]["node_modules/uplot"]
+    packages = manifest()["packages"]
+    assert packages["uplot"] == {name: lock[name] for name in ("version", "license", "integrity")}
+    assert all(value in (WEB / "vendor.mjs").read_text() for value in packages["rapidoc"].values())
+    assert b"MIT" in found["uPlot.LICENSE.txt"]
+    assert b"MIT" in found["rapidoc.LICENSE.txt"]
+    assert b"MIT" in found["rapidoc-min.js.LICENSE.txt"]  # of what is inside
+
+
+@pytest.mark.parametrize("name", ["keywarp.js", "bodies.js", "feed.js", "messages.d.ts"])
+def test_the_dashboard_has_the_client_that_users_have(name: str) -> None:
+    assert (PAGE / "vendor" / name).read_bytes() == (WEB / name).read_bytes(), "run `make web`"

@@ -1,0 +1,162 @@
+import io
+import threading
+from typing import NamedTuple
+
+import av
+import pytest
+
+from keywarp.protocol import Container, FrameHeader
+from keywarp.server.decode import containers
+from keywarp.server.decode.containers import ContainerDecoder
+from keywarp.server.decode.frames import Picture
+from keywarp.server.errors import BadVideoError
+from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
+from tests.server.media import B_FRAMES, ENCODERS, FRAGMENTED, NO_DELAY, encode, moving, pieces
+
+
+class Made(NamedTuple):
+    """How a stream is made."""
+
+    container: Container
+    form: str  # FFmpeg's format
+    encoder: str
+    options: dict[str, str]
+    muxing: dict[str, str]
+
+    def stream(self, count: int = 30) -> bytes:
+        return encode(moving(count), self.form, self.options, self.encoder, self.muxing)[0]
+
+
+HEVC, VP8, VP9, AV1 = ((ENCODERS[c][0], ENCODERS[c][2]) for c in ("hevc", "vp8", "vp9", "av1"))
+STREAMS = {
+    "mpegts": Made("mpegts", "mpegts", "libx264", B_FRAMES, {}),
+    "mpegts-hevc": Made("mpegts", "mpegts", *HEVC, {}),
+    "mp4-fragmented": Made("mp4", "mp4", "libx264", {"g": "10"} | B_FRAMES, FRAGMENTED),
+    "mp4-index-first": Made("mp4", "mp4", "libx264", B_FRAMES, {"moov_size": "20000"}),
+    "mp4-av1": Made("mp4", "mp4", *AV1, FRAGMENTED),
+    "webm-live": Made("webm", "webm", *VP8, {"live": "1"}),  # as MediaRecorder writes it
+    "webm-vp9": Made("webm", "webm", *VP9, {}),
+    "webm-av1": Made("webm", "webm", *AV1, {}),
+    "matroska": Made("webm", "matroska", "libx264", NO_DELAY, {}),
+}
+INDEX_BEHIND = Made("mp4", "mp4", "libx264", B_FRAMES, {})
+ALL = pytest.mark.parametrize("made", STREAMS.values(), ids=STREAMS)
+CONTAINERS = pytest.mark.parametrize("container", ["mpegts", "mp4", "webm"])
+
+
+def no_thread_is_left() -> bool:
+    return "keywarp-demuxer" not in [thread.name for thread in threading.enumerate()]
+
+
+@ALL
+@pytest.mark.parametrize("size", [188, 1316, 100_000])
+def test_all_pictures_come_with_the_containers_times(made: Made, size: int) -> None:
+    pictures = decode_all(ContainerDecoder(made.container, LIMIT), pieces(made.stream(), size))
+    assert [grey(p) for p in pictures] == list(range(30))
+    times = [p.timestamp for p in pictures if isinstance(p, Picture) and p.timestamp is not None]
+    assert [round((t - times[0]) * 25) for t in times] == list(range(30))
+    assert {p.id for p in pictures} == {None}
+
+
+@pytest.mark.parametrize("name", ["mpegts", "mp4-fragmented", "webm-live", "matroska"])
+def test_pictures_come_while_the_stream_goes_on(name: str) -> None:
+    made = STREAMS[name]
+    decoder = ContainerDecoder(made.container, LIMIT)
+    early = list(decode(decoder, pieces(made.stream(250), 1316)))
+    decoder.close()
+    assert len(early) >= 200
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+@ALL
+def test_closing_ends_the_thread_wherever_it_is(made: Made, taken: int) -> None:
+    decoder = ContainerDecoder(made.container, LIMIT)
+    pictures = decoder.decode(FrameHeader(), memoryview(made.stream()))
+    for _ in range(taken):
+        next(pictures)
+    decoder.close()
+    decoder.close()
+    assert no_thread_is_left()
+
+
+@CONTAINERS
+@pytest.mark.parametrize("garbage", [b"a text file\n" * 500, bytes(20_000), b"\x47" + bytes(187)])
+def test_garbage_is_refused(container: Container, garbage: bytes) -> None:
+    decoder = ContainerDecoder(container, LIMIT)
+    with pytest.raises(BadVideoError):
+        decode_all(decoder, pieces(garbage, 1316))
+    decoder.close()
+    assert no_thread_is_left()
+
+
+@ALL
+def test_frames_over_the_limit_are_refused(made: Made) -> None:
+    decoder = ContainerDecoder(made.container, 128 * 64 - 1)
+    with pytest.raises(BadVideoError, match=r"128x64|at most 8191 pixels"):
+        decode_all(decoder, [made.stream(3)])
+    decoder.close()
+
+
+@CONTAINERS
+def test_a_stream_without_anything_is_no_error(container: Container) -> None:
+    assert decode_all(ContainerDecoder(container, LIMIT), []) == []
+
+
+@ALL
+def test_a_stream_that_is_cut_off_gives_what_came(made: Made) -> None:
+    whole = made.stream()
+    items = decode_all(ContainerDecoder(made.container, LIMIT), [whole[:-100]])
+    numbers = [grey(item) for item in items if isinstance(item, Picture)]
+    assert numbers[:5] == list(range(5))
+    assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize("size", [5, 1316, 1_000_000])
+def test_an_mp4_file_with_its_index_behind_is_kept_until_it_is_whole(size: int) -> None:
+    behind = INDEX_BEHIND.stream()
+    assert behind.index(b"mdat") < behind.index(b"moov")
+    decoder = ContainerDecoder("mp4", LIMIT)
+    assert list(decode(decoder, pieces(behind, size))) == []
+    assert [grey(p) for p in decoder.finish()] == list(range(30))
+    decoder.close()
+    assert no_thread_is_left()
+
+
+def test_such_a_file_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = INDEX_BEHIND.stream()
+    monkeypatch.setattr(containers, "MAX_FILE", len(behind) - 1)
+    with pytest.raises(BadVideoError, match="faststart"):
+        decode_all(ContainerDecoder("mp4", LIMIT), pieces(behind, 1316))
+
+
+def test_such_a_file_without_its_end_is_refused() -> None:
+    behind = INDEX_BEHIND.stream()
+    with pytest.raises(BadVideoError, match="not an MP4"):
+        decode_all(ContainerDecoder("mp4", LIMIT), [behind[: behind.index(b"moov") - 4]])
+
+
+def test_a_container_without_video_is_refused() -> None:
+    with pytest.raises(BadVideoError, match="without video"):
+        decode_all(ContainerDecoder("mp4", LIMIT), [sound()])
+
+
+def test_endless_bytes_without_a_picture_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "MAX_SILENCE", 50_000)
+    decoder = ContainerDecoder("mpegts", LIMIT)
+    with pytest.raises(BadVideoError, match="without a picture"):
+        list(decode(decoder, [b"\x47\x1f\xff\x10" + bytes(184)] * 1000))  # null packets
+    decoder.close()
+    assert no_thread_is_left()
+
+
+def sound() -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", options=FRAGMENTED) as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+        frame.sample_rate = 8000
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()

@@ -1,0 +1,311 @@
+"""Decoding on a GPU, as far as a machine without one can tell: against a fake of the driver, and beside FFmpeg."""
+
+import io
+import logging
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.codec.context import Flags
+
+from keywarp.protocol import Container, FrameHeader, Hello, PacketCodec, Result
+from keywarp.server import Server, Settings
+from keywarp.server.decode import video
+from keywarp.server.decode.containers import ContainerDecoder
+from keywarp.server.decode.frames import Damage, Picture
+from keywarp.server.decode.nvdec import CODECS, Nvdec, open_nvdec
+from keywarp.server.decode.packets import PacketDecoder
+from keywarp.server.errors import BadVideoError, DecoderError
+from tests.server.conftest import Starter, eventually
+from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
+from tests.server.decode.fake_nvdec import (
+    Codec,
+    FakePyNvVideoCodec,
+    Latency,
+    PyNvVCException,
+    PyNvVCExceptionUnsupported,
+)
+from tests.server.media import B_FRAMES, FRAGMENTED, NO_DELAY, encode, h264, moving, mpegts, packets, pieces, plain
+from tests.server.test_pulls import Shelf, file
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakePyNvVideoCodec:
+    fake = FakePyNvVideoCodec()
+    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)
+    return fake
+
+
+@pytest.fixture
+def nvdec(fake: FakePyNvVideoCodec) -> Nvdec:  # noqa: ARG001
+    return open_nvdec()
+
+
+def same(ours: list[Picture | Damage], theirs: list[Picture | Damage]) -> bool:
+    return len(ours) == len(theirs) and all(
+        isinstance(a, Picture)
+        and isinstance(b, Picture)
+        and (a.id, a.timestamp) == (b.id, b.timestamp)
+        and np.array_equal(a.pixels, b.pixels)
+        and a.pixels.flags.c_contiguous
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_packets_come_out_as_from_the_processor(codec: PacketCodec, nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
+    units = [unit for _, unit in packets(codec, 30)]
+    pictures = decode_all(PacketDecoder(codec, LIMIT, nvdec), units)
+    assert same(pictures, decode_all(PacketDecoder(codec, LIMIT), units))
+    assert [decoder.calls for decoder in fake.decoders] == [31]  # and the end
+
+
+@pytest.mark.parametrize("size", [97, 100_000])
+def test_byte_streams_come_out_as_from_the_processor(size: int, nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
+    stream = pieces(b"".join(unit for _, unit in h264(30, B_FRAMES)), size)
+    pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec, chunks=True), stream)
+    assert same(pictures, decode_all(PacketDecoder("h264", LIMIT, chunks=True), stream))
+    assert len(pictures) == 30
+    assert fake.decoders
+
+
+@pytest.mark.parametrize(
+    ("container", "form", "encoder", "muxing"),
+    [
+        ("mpegts", "mpegts", "libx264", {}),
+        ("mp4", "mp4", "libx264", FRAGMENTED),  # units without start codes, parameter sets apart
+        ("mp4", "mp4", "libx265", FRAGMENTED),
+        ("mp4", "mp4", "libsvtav1", FRAGMENTED),
+        ("webm", "matroska", "libx264", {}),
+        ("webm", "webm", "libsvtav1", {}),
+    ],
+)
+def test_containers_come_out_as_from_the_processor(
+    container: Container, form: str, encoder: str, muxing: dict[str, str], nvdec: Nvdec, fake: FakePyNvVideoCodec
+) -> None:
+    options = {"libx264": B_FRAMES, "libx265": {"x265-params": "log-level=error"}, "libsvtav1": {"preset": "12"}}
+    stream = pieces(encode(moving(30), form, options[encoder], encoder, muxing)[0], 5000)
+    pictures = decode_all(ContainerDecoder(container, LIMIT, nvdec), stream)
+    assert same(pictures, decode_all(ContainerDecoder(container, LIMIT), stream))
+    assert [grey(picture) for picture in pictures] == list(range(30))
+    assert [decoder.calls for decoder in fake.decoders] == [31]
+
+
+def test_parameter_sets_may_be_apart_from_the_stream_as_in_the_sdp_of_a_camera(
+    nvdec: Nvdec, fake: FakePyNvVideoCodec
+) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="avi") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options=NO_DELAY)
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
+        stream.codec_context.flags |= Flags.global_header
+        for pixels in [*moving(30), None]:
+            shown = None if pixels is None else av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux(stream.encode(shown))
+    with av.open(io.BytesIO(file.getvalue()), "r") as container:
+        items = [*video.Screen(LIMIT, nvdec).show(container, "a video")]
+    assert [grey(item) for item in items] == list(range(30))
+    assert [decoder.calls for decoder in fake.decoders] == [31]
+
+
+@pytest.mark.parametrize("codec", ["vp8", "vp9"])
+def test_other_codecs_are_left_to_the_processor(codec: PacketCodec, nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
+    pictures = decode_all(PacketDecoder(codec, LIMIT, nvdec), [unit for _, unit in packets(codec, 10)])
+    assert [grey(picture) for picture in pictures] == list(range(10))
+    assert fake.decoders == []
+
+
+def test_without_b_frames_each_packet_gives_its_picture_at_once(nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
+    decoder = PacketDecoder("h264", LIMIT, nvdec)
+    for number, unit in h264(30, NO_DELAY):
+        [picture] = decoder.decode(FrameHeader(id=number), memoryview(unit))
+        assert (picture.id, grey(picture)) == (number, number)
+    assert fake.decoders[0].latency is Latency.LOW
+
+
+def test_pictures_stay_as_they_are_while_more_is_decoded(nvdec: Nvdec) -> None:
+    pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), [unit for _, unit in h264(30, NO_DELAY)])
+    assert [grey(picture) for picture in pictures] == list(range(30))  # their memory is overwritten by now
+
+
+def sized(*sizes: tuple[int, int], pix_fmt: str = "yuv420p") -> list[bytes]:
+    """Three H.264 units of each size."""
+    units: list[bytes] = []
+    for width, height in sizes:
+        with av.open(io.BytesIO(), "w", format="h264") as container:
+            stream: Any = container.add_stream("libx264", rate=25, options=B_FRAMES)
+            stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+            frame = av.VideoFrame.from_ndarray(plain(width=width, height=height), format="rgb24")
+            units += [bytes(packet) for shown in (frame, frame, frame, None) for packet in stream.encode(shown)]
+    return units
+
+
+@pytest.mark.parametrize("sizes", [[(128, 64), (320, 180)], [(320, 180), (128, 64)], [(64, 128), (128, 64), (64, 128)]])
+def test_a_video_may_change_its_size(sizes: list[tuple[int, int]], nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
+    units = sized(*sizes)
+    pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
+    assert same(pictures, decode_all(PacketDecoder("h264", LIMIT), units))
+    assert [p.pixels.shape[1::-1] for p in pictures if isinstance(p, Picture)] == [s for s in sizes for _ in range(3)]
+    assert len(fake.decoders) == len(sizes)
+
+
+def test_frames_of_an_odd_width_have_it(nvdec: Nvdec) -> None:
+    units = sized((127, 63), pix_fmt="yuv444p")
+    pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
+    assert same(pictures, decode_all(PacketDecoder("h264", LIMIT), units))
+    assert isinstance(pictures[0], Picture)
+    assert pictures[0].pixels.shape == (63, 127, 3)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_frames_over_the_limit_are_refused_before_the_gpu_hears_of_them(
+    codec: PacketCodec, nvdec: Nvdec, fake: FakePyNvVideoCodec
+) -> None:
+    units = [unit for _, unit in packets(codec, 3)]
+    with pytest.raises(BadVideoError, match="128x64"):
+        decode_all(PacketDecoder(codec, 128 * 64 - 1, nvdec), units)
+    assert fake.decoders == []
+    assert len(decode_all(PacketDecoder(codec, 128 * 64, nvdec), units)) == 3
+
+
+def test_a_video_that_grows_over_the_limit_is_refused(nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
+    items = decode(PacketDecoder("h264", 128 * 64, nvdec), sized((128, 64), (320, 180)))
+    assert [isinstance(next(items), Picture) for _ in range(3)] == [True] * 3
+    with pytest.raises(BadVideoError, match="320x180"):
+        next(items)
+    assert len(fake.decoders) == 1
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("garbage", [b"a text file\n" * 500, bytes(20_000), b"\x47" + bytes(187)])
+def test_garbage_is_refused(codec: PacketCodec, garbage: bytes, nvdec: Nvdec) -> None:
+    with pytest.raises(BadVideoError):
+        decode_all(PacketDecoder(codec, LIMIT, nvdec), pieces(garbage, 1316))
+
+
+def test_a_damaged_packet_is_reported_and_the_stream_goes_on(nvdec: Nvdec) -> None:
+    units = [unit for _, unit in h264(40, NO_DELAY)]
+    units[5] = units[35] = b"not a packet"  # over which the hardware passes in silence
+    items = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
+    assert [item.id for item in items if isinstance(item, Damage)] == [5, 35]
+    assert sorted(item.id for item in items if isinstance(item.id, int)) == list(range(40))
+
+
+def test_endless_damage_is_refused(nvdec: Nvdec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "PATIENCE", 3)
+    units = [unit for _, unit in h264(1, NO_DELAY)]
+    with pytest.raises(BadVideoError, match="in a row"):
+        list(decode(PacketDecoder("h264", LIMIT, nvdec), [*units, *[b"not a packet"] * 40]))
+
+
+def test_chunks_may_begin_in_the_middle_of_a_group_of_pictures(nvdec: Nvdec) -> None:
+    units = [unit for _, unit in h264(30, {"g": "10"} | NO_DELAY)]
+    items = decode_all(PacketDecoder("h264", LIMIT, nvdec, chunks=True), units[5:])
+    assert [grey(item) for item in items] == list(range(10, 30))
+
+
+def test_after_a_failure_of_the_gpu_decoding_begins_again_at_a_key_frame(
+    nvdec: Nvdec, fake: FakePyNvVideoCodec
+) -> None:
+    fake.failing = [None] * 5 + [PyNvVCException("an illegal memory access was encountered")]
+    units = [unit for _, unit in h264(30, {"g": "10"} | NO_DELAY)]
+    items = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
+    assert [item.id for item in items] == list(range(30))
+    assert [item.id for item in items if isinstance(item, Damage)] == list(range(5, 10))
+    assert [grey(item) for item in items if isinstance(item, Picture)] == [*range(5), *range(10, 30)]
+    assert len(fake.decoders) == 2
+
+
+def test_what_the_gpu_does_not_take_goes_to_the_processor(
+    nvdec: Nvdec, fake: FakePyNvVideoCodec, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = (
+        "HandleVideoSequence : \nError code : 801\nError Type : Codec not supported on this GPU\nat NvDecoder.cpp:274\n"
+    )
+    fake.failing = [PyNvVCExceptionUnsupported(message)]
+    units = [unit for _, unit in h264(30, B_FRAMES)]
+    pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
+    assert same(pictures, decode_all(PacketDecoder("h264", LIMIT), units))
+    assert [decoder.calls for decoder in fake.decoders] == [1]
+    [told] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert told == "a video in h264 is decoded by the processor, not the GPU: Codec not supported on this GPU"
+
+
+def test_a_container_whose_video_the_gpu_does_not_take_goes_to_the_processor(
+    nvdec: Nvdec, fake: FakePyNvVideoCodec
+) -> None:
+    fake.failing = [PyNvVCExceptionUnsupported("Codec not supported on this GPU")]
+    stream = pieces(encode(moving(30), "mp4", B_FRAMES, muxing=FRAGMENTED)[0], 5000)
+    pictures = decode_all(ContainerDecoder("mp4", LIMIT, nvdec), stream)
+    assert same(pictures, decode_all(ContainerDecoder("mp4", LIMIT), stream))
+
+
+def test_codecs_that_the_gpu_has_not_are_left_to_the_processor(
+    fake: FakePyNvVideoCodec, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.supported.remove(Codec.AV1)
+    assert open_nvdec().codecs == {"h264", "hevc"}
+    assert "the GPU doesn't decode av1: the processor does" in caplog.messages
+
+
+def test_a_gpu_that_decodes_nothing_is_refused(fake: FakePyNvVideoCodec) -> None:
+    fake.supported.clear()
+    with pytest.raises(DecoderError, match="decodes none of h264, hevc, av1"):
+        open_nvdec()
+
+
+def test_a_driver_without_a_decoder_is_refused(fake: FakePyNvVideoCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise RuntimeError("Failed to open dynamic library: cuvid: libnvcuvid.so.1\nCould not dynamically load")
+
+    monkeypatch.setattr(fake, "GetDecoderCaps", fail)
+    with pytest.raises(DecoderError, match=r"can't be used: Failed .* libnvcuvid\.so\.1 \(is NVIDIA's driver"):
+        open_nvdec()
+
+
+def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", None)
+    with pytest.raises(DecoderError, match=r"needs PyNvVideoCodec: install the extra `nvdec` \(README, Install\)"):
+        open_nvdec()
+
+
+def test_a_server_decodes_what_it_is_sent_and_what_it_pulls(start: Starter, fake: FakePyNvVideoCodec) -> None:
+    server = start(decoder="nvdec", allow_pull=("127.0.0.1",))
+    with server.connect("sent", Hello(codec="h264")) as conversation:
+        for number, unit in h264(20, NO_DELAY):
+            conversation.frame(unit, number)
+            assert conversation.result().id == number  # who waits for each answer gets it
+    assert [decoder.calls for decoder in fake.decoders] == [20]
+    clip = mpegts(20, B_FRAMES)
+    answer = server.http.post("/v1/videos", content=clip, headers={"content-type": "video/mp2t"})
+    assert len(answer.text.splitlines()) == 20 + 1
+    assert [decoder.calls for decoder in fake.decoders] == [20, 21]
+    with Shelf() as shelf:
+        threading.Thread(target=shelf.serve_forever, daemon=True).start()
+        shelf.answers["/clip.ts"] = file(clip)
+        server.http.post("/v1/streams", json={"id": "pulled", "source": f"{shelf.address}/clip.ts"})
+        eventually(lambda: server.http.get("/v1/streams/pulled").json()["state"] == "ended")
+        shelf.shutdown()
+    assert [decoder.calls for decoder in fake.decoders] == [20, 21, 21]
+
+
+def test_a_server_of_the_processor_never_imports_the_package(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", None)  # whose import would fail
+    with start().connect("sent", Hello(codec="h264")) as conversation:
+        [(_, unit), *_] = h264(1, NO_DELAY)
+        conversation.frame(unit)
+        assert isinstance(conversation.result(), Result)
+
+
+def test_a_server_without_the_gpu_it_was_told_to_use_refuses_to_start(
+    models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", None)
+    with pytest.raises(DecoderError, match="extra `nvdec`"):
+        Server(Settings(models=models, decoder="nvdec"))
+    Server(Settings(models=models, decoder="nvdec", cpu_fallback=True))
+    assert "(README, Install): the processor decodes" in caplog.text

@@ -1,0 +1,113 @@
+import pytest
+
+from keywarp.protocol import FrameHeader, PacketCodec
+from keywarp.server.decode import packets as module
+from keywarp.server.decode import video
+from keywarp.server.decode.frames import Damage, Picture
+from keywarp.server.decode.packets import PacketDecoder
+from keywarp.server.errors import BadVideoError
+from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
+from tests.server.media import B_FRAMES, ENCODERS, NO_DELAY, h264, packets, pieces
+
+CODECS = [*ENCODERS]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_packets_come_out_in_order_with_their_own_ids(codec: PacketCodec) -> None:
+    units = packets(codec, 30)
+    pictures = decode_all(PacketDecoder(codec, LIMIT), [unit for _, unit in units])
+    assert [grey(p) for p in pictures] == list(range(30))
+    assert [units[p.id][0] for p in pictures if isinstance(p.id, int)] == list(range(30))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("garbage", [b"a text file\n" * 500, bytes(20_000), b"\x47" + bytes(187)])
+def test_garbage_is_refused(codec: PacketCodec, garbage: bytes) -> None:
+    with pytest.raises(BadVideoError):
+        decode_all(PacketDecoder(codec, LIMIT), pieces(garbage, 1316))
+
+
+@pytest.mark.parametrize("garbage", [b"a text file\n" * 500, bytes(20_000)])
+def test_a_byte_stream_of_garbage_is_refused(garbage: bytes) -> None:
+    with pytest.raises(BadVideoError):
+        decode_all(PacketDecoder("h264", LIMIT, chunks=True), pieces(garbage, 1316))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_frames_over_the_limit_are_refused(codec: PacketCodec) -> None:
+    units = [unit for _, unit in packets(codec, 3)]
+    with pytest.raises(BadVideoError, match=r"128x64|at most 8191 pixels"):
+        decode_all(PacketDecoder(codec, 128 * 64 - 1), units)
+    assert len(decode_all(PacketDecoder(codec, 128 * 64), units)) == 3
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_stream_without_anything_is_no_error(codec: PacketCodec) -> None:
+    assert decode_all(PacketDecoder(codec, LIMIT), []) == []
+
+
+def test_packets_with_b_frames_come_out_in_order_with_their_own_ids() -> None:
+    units = h264(30, B_FRAMES)
+    numbers = [number for number, _ in units]
+    assert numbers != sorted(numbers)  # there really are B-frames
+    pictures = decode_all(PacketDecoder("h264", LIMIT), [unit for _, unit in units])
+    assert [grey(p) for p in pictures] == list(range(30))
+    assert [numbers[p.id] for p in pictures if isinstance(p.id, int)] == list(range(30))
+    assert [p.timestamp for p in pictures if isinstance(p, Picture)] == [numbers.index(n) / 10 for n in range(30)]
+
+
+def test_without_b_frames_each_packet_gives_its_picture_at_once() -> None:
+    decoder = PacketDecoder("h264", LIMIT)
+    for number, unit in h264(30, NO_DELAY):
+        [picture] = decoder.decode(FrameHeader(id=number), memoryview(unit))
+        assert (picture.id, grey(picture)) == (number, number)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize("size", [1, 97, 100_000])
+def test_chunks_of_any_size_give_all_pictures(codec: PacketCodec, size: int) -> None:
+    stream = b"".join(unit for _, unit in packets(codec, 30))
+    pictures = decode_all(PacketDecoder(codec, LIMIT, chunks=True), pieces(stream, size))
+    assert [grey(p) for p in pictures] == list(range(30))
+
+
+def test_in_chunks_a_picture_has_the_id_of_the_chunk_in_which_it_begins() -> None:
+    pictures = decode_all(PacketDecoder("h264", LIMIT, chunks=True), [unit for _, unit in h264(30, NO_DELAY)])
+    assert [p.id for p in pictures] == list(range(30))
+
+
+def test_a_damaged_packet_is_reported_and_the_stream_goes_on() -> None:
+    units = [unit for _, unit in h264(10, NO_DELAY)]
+    units[5] = b"not a packet"
+    items = decode_all(PacketDecoder("h264", LIMIT), units)
+    assert [type(item) for item in items] == [Picture] * 5 + [Damage] + [Picture] * 4
+    assert items[5].id == 5
+
+
+def test_chunks_may_begin_in_the_middle_of_a_group_of_pictures() -> None:
+    units = [unit for _, unit in h264(30, {"g": "10"} | NO_DELAY)]
+    items = decode_all(PacketDecoder("h264", LIMIT, chunks=True), units[5:])
+    assert [grey(item) for item in items] == list(range(10, 30))
+
+
+def test_endless_damage_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "PATIENCE", 3)
+    units = [unit for _, unit in h264(1, NO_DELAY)]
+    decoder = PacketDecoder("h264", LIMIT)
+    items = decode(decoder, [*units, *[b"not a packet"] * 4])
+    assert isinstance(next(items), Picture)
+    assert [isinstance(next(items), Damage) for _ in range(3)] == [True] * 3
+    with pytest.raises(BadVideoError, match="in a row"):
+        next(items)
+
+
+def test_an_endless_access_unit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNIT_BYTES", 10_000)
+    with pytest.raises(BadVideoError, match="without a complete"):
+        list(decode(PacketDecoder("h264", LIMIT, chunks=True), [b"text " * 200] * 11))
+
+
+def test_an_empty_video_message_is_refused() -> None:
+    for chunks in (False, True):
+        with pytest.raises(BadVideoError, match="without content"):
+            list(decode(PacketDecoder("h264", LIMIT, chunks=chunks), [b""]))

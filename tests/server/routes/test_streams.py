@@ -1,0 +1,236 @@
+"""The HTTP interface, on a real server."""
+
+from pathlib import Path
+
+import pytest
+
+from keywarp.engines import BundleError
+from keywarp.protocol import Hello, Problem, Result, StreamInfo
+from keywarp.server import Server, Settings
+from tests.server.conftest import Running, Starter, eventually
+from tests.server.media import GREEN, jpeg, textured
+from tests.tiny_bundle import tiny_bundle
+
+
+def problem(response: object) -> Problem:
+    headers, text = response.headers, response.text  # type: ignore[attr-defined]
+    assert headers["content-type"] == "application/problem+json"
+    found = Problem.model_validate_json(text)
+    assert found.status == response.status_code  # type: ignore[attr-defined]
+    return found
+
+
+def create(server: Running, **fields: object) -> StreamInfo:
+    response = server.http.post("/v1/streams", json=fields)
+    assert response.status_code == 201, response.text
+    info = StreamInfo.model_validate_json(response.text)
+    assert response.headers["location"] == f"/v1/streams/{info.id}"
+    return info
+
+
+def test_health_readiness_and_models(server: Running) -> None:
+    assert server.http.get("/healthz").json() == {"status": "ok"}
+    assert server.http.get("/readyz").json() == {"status": "ready"}
+    [model] = server.http.get("/v1/models").json()
+    assert (model["name"], model["key_interval"], model["backend"]) == ("tiny", 10, "onnxruntime")
+    assert model["devices"] == ["CPU"]
+    assert server.http.get("/v1/models/tiny").json() == model
+
+
+def test_a_stream_is_created_fed_shown_and_deleted(server: Running) -> None:
+    stream = create(server, interval=2)
+    results = [
+        Result.model_validate_json(server.frame(stream.id, jpeg(GREEN), id=f"f{i}", timestamp=f"{i / 4}").text)
+        for i in range(4)
+    ]
+    assert [(r.frame, r.id, r.timestamp) for r in results] == [(i, f"f{i}", i / 4) for i in range(4)]
+    assert [(r.kind, r.key_age) for r in results] == [("key", 0), ("propagated", 1)] * 2
+    first = results[0]
+    assert (first.width, first.height) == (128, 64)
+    assert first.segmentation
+    assert [(r.name, r.area) for r in first.segmentation.regions] == [("green", 1.0)]
+    assert min(first.timings.decode, first.timings.queue, first.timings.inference, first.timings.postprocess) > 0
+
+    info = StreamInfo.model_validate(server.http.get(f"/v1/streams/{stream.id}").json())
+    assert (info.model, info.interval, info.frames, info.key_frames, info.errors) == ("tiny", 2, 4, 2, 0)
+    assert stream.id in [s["id"] for s in server.http.get("/v1/streams").json()]
+    assert server.http.delete(f"/v1/streams/{stream.id}").status_code == 204
+    assert problem(server.http.get(f"/v1/streams/{stream.id}")).status == 404
+    assert problem(server.frame(stream.id)).status == 404
+
+
+def test_an_adaptive_stream_is_created_and_shown(server: Running) -> None:
+    stream = create(server, schedule="adaptive", interval=4)
+    assert (stream.schedule, stream.interval, stream.max_interval) == ("adaptive", 4, 12)
+    results = [Result.model_validate_json(server.frame(stream.id, textured(seed)).text) for seed in (0, 0, 1)]
+    assert [r.reason for r in results] == ["start", None, "cut"]
+    assert create(server, schedule="adaptive", interval=500).max_interval == 1000
+    assert create(server).schedule == "fixed"
+
+
+def test_the_servers_schedule_is_for_streams_that_ask_for_none(start: Starter) -> None:
+    server = start(schedule="adaptive")
+    assert create(server).max_interval == 30
+    assert create(server, schedule="fixed").max_interval is None
+
+
+def test_a_bad_frame_is_answered_with_its_fault_and_the_next_becomes_a_key_frame(server: Running) -> None:
+    stream = create(server).id
+    assert [server.frame(stream).json()["kind"] for _ in range(2)] == ["key", "propagated"]
+    good = jpeg()
+    assert problem(server.frame(stream, good[: len(good) // 2])).status == 422
+    assert problem(server.frame(stream, b"a text file")).status == 415
+    assert problem(server.frame(stream, bytes(17 * 2**20))).status == 413
+    after = server.frame(stream).json()
+    assert (after["frame"], after["kind"]) == (4, "key")
+    assert server.http.get(f"/v1/streams/{stream}").json()["errors"] == 2  # the large one was never read
+
+
+def test_a_body_without_a_length_is_cut_at_the_limit(server: Running) -> None:
+    stream = create(server).id
+    response = server.http.post(f"/v1/streams/{stream}/frames", content=(bytes(2**20) for _ in range(17)))
+    assert problem(response).status == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "says"),
+    [
+        ("GET", "/nothing", None, 404, ""),
+        ("PUT", "/v1/streams", None, 405, ""),
+        ("GET", "/v1/models/nope", None, 404, "there is no model 'nope'; there are: tiny"),
+        ("POST", "/v1/streams", b'{"model": "nope"}', 404, "there is no model 'nope'; there are: tiny"),
+        ("POST", "/v1/streams", b'{"interval": 0}', 422, "interval"),
+        ("POST", "/v1/streams", b'{"schedule": "daily"}', 422, "schedule"),
+        ("POST", "/v1/streams", b'{"schedule": "adaptive", "max_interval": 1001}', 422, "max_interval"),
+        ("POST", "/v1/streams", b'{"max_interval": 20}', 400, "goes with the schedule `adaptive` or the mode `latest`"),
+        (
+            "POST",
+            "/v1/streams",
+            b'{"schedule": "adaptive", "max_interval": 9}',
+            400,
+            "9 is below the interval, 10",
+        ),
+        ("POST", "/v1/streams", b'{"id": "../etc"}', 422, "id"),
+        ("POST", "/v1/streams", b'{"colour": "red"}', 422, "colour"),
+        ("POST", "/v1/streams", b"{", 422, ""),
+        ("GET", "/v1/streams/nope", None, 404, "there is no stream 'nope'"),
+        ("DELETE", "/v1/streams/nope", None, 404, "there is no stream 'nope'"),
+        ("POST", "/v1/streams/nope/frames", b"", 404, "there is no stream 'nope'"),
+        ("POST", "/v1/streams/nope/frames?timestamp=soon", b"", 422, "timestamp"),
+    ],
+)
+def test_errors_are_problem_details(
+    server: Running, method: str, path: str, body: bytes | None, status: int, says: str
+) -> None:
+    headers = {"content-type": "application/json"}
+    found = problem(server.http.request(method, path, content=body, headers=headers))
+    assert found.status == status
+    assert says in found.detail
+    assert "/" not in found.detail
+
+
+def test_a_fault_of_the_server_tells_nothing_about_it(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = create(server).id
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("/secret/path")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.service.streams[stream], "submit", fail)
+        found = problem(server.frame(stream))
+    assert found.status == 500
+    assert "secret" not in found.detail
+    with monkeypatch.context() as patch:
+        patch.setattr(server.service.streams[stream]._session, "process", fail)
+        found = problem(server.frame(stream))
+    assert found.status == 500
+    assert "secret" not in found.detail
+    assert server.frame(stream).json()["kind"] == "key"
+
+
+def test_an_id_can_be_taken_once(server: Running) -> None:
+    stream = create(server, id="front-door.1")
+    assert problem(server.http.post("/v1/streams", json={"id": stream.id})).status == 409
+
+
+def test_a_stream_that_a_connection_feeds_takes_no_single_frames(server: Running) -> None:
+    stream = create(server).id
+    with server.connect(stream, Hello()):
+        assert problem(server.frame(stream)).status == 409
+    eventually(lambda: server.frame(stream).status_code == 200)
+
+
+def test_there_is_a_limit_of_streams(start: Starter) -> None:
+    server = start(max_streams=1)
+    create(server, id="one")
+    refused = server.http.post("/v1/streams", json={})
+    assert problem(refused).status == 429
+    assert int(refused.headers["retry-after"]) > 0
+    server.http.delete("/v1/streams/one")
+    create(server)
+
+
+def test_idle_streams_expire(start: Starter) -> None:
+    server = start(idle_timeout=0.2)
+    stream = create(server).id
+    eventually(lambda: server.http.get(f"/v1/streams/{stream}").status_code == 404)
+
+
+def test_metrics_count_frames_errors_and_stages(start: Starter) -> None:
+    server = start()
+    stream = create(server).id
+    for body in (jpeg(), jpeg(), b"a text file"):
+        server.frame(stream, body)
+    text = server.http.get("/metrics").text
+    for line in (
+        'keywarp_frames_total{kind="key",model="tiny"} 1.0',
+        'keywarp_frames_total{kind="propagated",model="tiny"} 1.0',
+        'keywarp_key_frames_total{model="tiny",reason="start"} 1.0',
+        'keywarp_frame_errors_total{reason="not_an_image"} 1.0',
+        'keywarp_stage_seconds_count{stage="decode"} 2.0',
+        'keywarp_stage_seconds_count{stage="inference"} 2.0',
+        "keywarp_streams 1.0",
+        "keywarp_queue_depth 0.0",
+        'keywarp_device_streams{device="CPU"} 1.0',
+    ):
+        assert line in text.splitlines()
+    assert stream not in text
+
+
+def test_the_interface_is_documented(server: Running) -> None:
+    paths = server.http.get("/openapi.json").json()["paths"]
+    assert set(paths["/v1/streams/{stream_id}/frames"]["post"]["responses"]) >= {"200", "404", "409", "413", "415"}
+    video = paths["/v1/videos"]["post"]
+    assert set(video["responses"]) >= {"200", "404", "413", "415", "422", "429"}
+    assert "application/x-ndjson" in video["responses"]["200"]["content"]
+    assert "video/mp4" in video["requestBody"]["content"]
+
+
+def test_several_models_and_a_default(start: Starter, tmp_path: Path) -> None:
+    tiny_bundle(tmp_path / "b", name="beta")
+    tiny_bundle(tmp_path / "a", name="alpha")
+    server = start(models=tmp_path, default_model="beta")
+    assert [m["name"] for m in server.http.get("/v1/models").json()] == ["alpha", "beta"]
+    assert create(server).model == "beta"
+    assert create(server, model="alpha").model == "alpha"
+
+
+def test_unusable_bundles_are_refused_before_the_server_starts(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="holds no bundle"):
+        Server(Settings(models=tmp_path))
+    graph = tiny_bundle(tmp_path / "tiny").path / "head.onnx"
+    with pytest.raises(BundleError, match="no model 'other'; there are: tiny"):
+        Server(Settings(models=tmp_path, default_model="other"))
+    graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
+    with pytest.raises(BundleError, match=r"head\.onnx"):
+        Server(Settings(models=tmp_path))
+
+
+def test_the_server_stops_if_a_model_cannot_be_loaded(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr("keywarp.server.models.replicas.Engine", fail)
+    server = Server(Settings(models=models, port=0))
+    server.run()
+    assert str(server.service.failure) == "no such device"

@@ -1,0 +1,188 @@
+"""Watching a stream, on a real server."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from keywarp.protocol import Dropped, Error, Gone, Hello, Missed, Result, WatchMessage
+from keywarp.server.streams.subscribers import PATIENCE, Audience
+from tests.server.conftest import Running, Starter, eventually
+from tests.server.media import GREEN, RED, jpeg
+
+Message = Result | Error | Dropped | Missed | Gone
+
+
+@contextmanager
+def watching(server: Running, stream: str) -> Iterator[Iterator[Message]]:
+    """What a watcher is told, from now on."""
+    with server.http.stream("GET", f"/v1/streams/{stream}/results") as response:
+        assert response.headers["content-type"] == "application/x-ndjson"
+        eventually(lambda: server.service.streams[stream].audience.listens)
+        yield (WatchMessage.validate_json(line) for line in response.iter_lines())
+
+
+def test_a_watcher_is_told_all_answers_in_order_and_when_it_is_over(server: Running) -> None:
+    with server.connect("watched", Hello(interval=3)) as talk:
+        talk.frame(jpeg())
+        talk.result()
+        with watching(server, "watched") as told:
+            talk.frame(jpeg(), 1)
+            talk.frame(b"no image", 2)
+            talk.frame(jpeg(), 3)
+            first, second, third = next(told), next(told), next(told)
+            assert isinstance(first, Result)
+            assert (first.frame, first.id, first.kind) == (1, 1, "propagated")
+            assert isinstance(second, Error)
+            assert (second.frame, second.id, second.problem.status) == (2, 2, 415)
+            assert isinstance(third, Result)
+            assert (third.frame, third.reason) == (3, "gap")
+            assert server.http.get("/v1/streams/watched").json()["watchers"] == 1
+            server.http.delete("/v1/streams/watched")
+            last = next(told)
+            assert isinstance(last, Gone)
+            assert "deleted" in last.reason
+            assert list(told) == []
+
+
+def test_a_watcher_is_told_the_last_answer_before_the_end(server: Running) -> None:
+    with server.connect("short", Hello()) as talk, watching(server, "short") as told:
+        talk.stream([(i, jpeg()) for i in range(5)])
+        assert [message.type for message in told] == ["result"] * 5 + ["gone"]
+
+
+def test_single_frames_and_sequences_are_watched_too(server: Running) -> None:
+    server.http.post("/v1/streams", json={"id": "single"})
+    with watching(server, "single") as told:
+        assert server.frame("single", id="a").is_success
+        assert server.frame("single", b"no image", id="b").status_code == 415
+        assert [(m.type, getattr(m, "id", None)) for m in (next(told), next(told))] == [("result", "a"), ("error", "b")]
+    asked = {"parameters": {"sequence_id": 5, "sequence_start": True}}
+    frame = {"name": "frame", "shape": [32, 32, 3], "datatype": "UINT8", "data": [0] * 3072}
+    assert server.http.post("/v2/models/tiny/infer", json={**asked, "inputs": [frame]}).is_success
+    [sequence] = [stream.id for stream in server.service.streams if stream.id != "single"]
+    with watching(server, sequence) as told:
+        body = {"parameters": {"sequence_id": 5}, "inputs": [frame]}
+        assert server.http.post("/v2/models/tiny/infer", json=body).is_success
+        message = next(told)
+        assert isinstance(message, Result)
+        assert (message.frame, message.kind) == (1, "propagated")
+    for stream in ("single", sequence):
+        server.http.delete(f"/v1/streams/{stream}")
+
+
+def test_who_is_too_slow_is_told_how_much_was_missed() -> None:
+    async def watch() -> None:
+        audience = Audience()
+        with audience.seat() as seat:
+            for frame in range(PATIENCE + 3):
+                audience.tell(Dropped(frame=frame, reason="newer"))
+            missed, answers = await seat.take()
+            assert missed == 3
+            assert [answer.frame for answer in answers] == list(range(3, PATIENCE + 3))
+            audience.tell(Dropped(frame=999, reason="newer"))
+            assert (await seat.take())[0] == 0
+        assert not audience
+
+    asyncio.run(watch())
+
+
+def test_a_watcher_that_vanishes_leaves_nothing(server: Running) -> None:
+    with server.connect("left", Hello()) as talk:
+        with watching(server, "left"):
+            pass
+        with previewing(server, "left"):
+            pass
+        eventually(lambda: not server.service.streams["left"].audience)
+        assert not server.tasks("_Watch.", "_watch_client", "_Results", "_Preview")
+        talk.frame(jpeg())
+        talk.result()
+
+
+def test_a_stream_has_so_many_watchers_and_no_more(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keywarp.server.routes.watch.MAX_WATCHERS", 1)
+    server.http.post("/v1/streams", json={"id": "popular"})
+    with watching(server, "popular"):
+        refused = server.http.get("/v1/streams/popular/preview")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+    assert server.http.get("/v1/streams/unknown/results").status_code == 404
+    server.http.delete("/v1/streams/popular")
+
+
+def test_a_server_that_stops_says_so_to_watchers(start: Starter) -> None:
+    server = start()
+    server.http.post("/v1/streams", json={"id": "last"})
+    with watching(server, "last") as told:
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        assert next(told) == Gone(reason="the server stops")
+    stopping.join()
+
+
+@contextmanager
+def previewing(server: Running, stream: str, **query: str) -> Iterator[Iterator[Image.Image]]:
+    """The pictures that a viewer is shown, from now on."""
+
+    def pictures(response: httpx.Response, boundary: bytes) -> Iterator[Image.Image]:
+        data = b""
+        for chunk in response.iter_bytes():
+            data += chunk
+            while (end := data.find(b"\r\n\r\n")) > 0:
+                head, rest = data[:end], data[end + 4 :]
+                assert head.startswith(b"--" + boundary + b"\r\nContent-Type: image/jpeg\r\nContent-Length: ")
+                length = int(head.rpartition(b" ")[2])
+                if len(rest) < length + 2:
+                    break
+                yield Image.open(BytesIO(rest[:length]))
+                data = rest[length + 2 :]
+        assert data == b"--" + boundary + b"--\r\n"
+
+    with server.http.stream("GET", f"/v1/streams/{stream}/preview", params=query) as response:
+        kind, _, boundary = response.headers["content-type"].partition("; boundary=")
+        assert kind == "multipart/x-mixed-replace"
+        eventually(lambda: bool(server.service.streams[stream].audience))
+        yield pictures(response, boundary.encode())
+
+
+def test_a_preview_shows_what_was_found(server: Running) -> None:
+    with server.connect("shown", Hello(interval=1)) as talk, previewing(server, "shown", width="80", fps="60") as shown:
+        for colour in (GREEN, RED):
+            talk.frame(jpeg(colour, width=160, height=96))
+            talk.result()
+            picture = next(shown)
+            assert (picture.size, picture.format) == ((80, 48), "JPEG")
+            expected = np.mean([colour, colour_of(server, colour)], axis=0)
+            np.testing.assert_allclose(np.asarray(picture)[40, 60], expected, atol=12)
+        server.http.delete("/v1/streams/shown")
+        assert list(shown) == []
+
+
+def colour_of(server: Running, colour: tuple[int, int, int]) -> tuple[int, ...]:
+    [model] = server.service.models
+    [info] = [info for info in model.bundle.manifest.classes if info.name == ("green" if colour == GREEN else "red")]
+    return info.color
+
+
+@pytest.mark.parametrize("query", [{"fps": "0"}, {"width": "10000"}, {"size": "3"}])
+def test_previews_that_cannot_be_are_refused(server: Running, query: dict[str, str]) -> None:
+    server.http.post("/v1/streams", json={"id": "odd"})
+    assert server.http.get("/v1/streams/odd/preview", params=query).status_code == 422
+    server.http.delete("/v1/streams/odd")
+
+
+def test_a_stream_tells_how_it_does(server: Running) -> None:
+    with server.connect("alive", Hello(interval=4)) as talk:
+        assert server.http.get("/v1/streams/alive").json()["live"]["fps"] == 0
+        for _ in range(8):
+            talk.frame(jpeg())
+            talk.result()
+        live = server.http.get("/v1/streams/alive").json()["live"]
+        assert live["fps"] > 0
+        assert 0 < live["latency_p50"] <= live["latency_p95"]
+        assert live["key_share"] == 0.25

@@ -1,0 +1,453 @@
+"""The WebSocket protocol, on a real server."""
+
+import json
+import threading
+from contextlib import suppress
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from keywarp.protocol import CloseCode, Container, Credit, Done, Dropped, End, Error, Hello, PacketCodec, Result
+from keywarp.server.decode import video
+from tests.server.conftest import Conversation, Running, Starter, eventually
+from tests.server.media import (
+    B_FRAMES,
+    ENCODERS,
+    FRAGMENTED,
+    GREEN,
+    NO_DELAY,
+    RED,
+    encode,
+    h264,
+    jpeg,
+    moving,
+    mpegts,
+    packets,
+    pieces,
+    plain,
+    saved,
+    textured,
+)
+
+
+def names(result: Result | Error | Dropped) -> list[str]:
+    assert isinstance(result, Result), result
+    assert result.segmentation
+    return [region.name for region in result.segmentation.regions]
+
+
+def test_results_come_one_per_frame_in_order_with_the_clients_ids(server: Running) -> None:
+    with server.connect("order", Hello(interval=4)) as talk:
+        assert talk.ready.stream == "order"
+        assert (talk.ready.model.name, talk.ready.interval) == ("tiny", 4)
+        answers, done = talk.stream([(100 + i, jpeg(RED if i % 2 else GREEN)) for i in range(20)])
+    results = [a for a in answers if isinstance(a, Result)]
+    assert [(r.frame, r.id) for r in results] == [(i, 100 + i) for i in range(20)]
+    assert [r.key_age for r in results] == [0, 1, 2, 3] * 5
+    assert names(results[0]) == ["green"]
+    assert done == Done(frames=20, key_frames=5, errors=0)
+
+
+def test_ids_and_timestamps_come_back_as_they_were(server: Running) -> None:
+    with server.connect("echo", Hello()) as talk:
+        for id_, timestamp in ((7, 1.25), ("seven", None), (None, -3.0), (2**53, 1e300)):
+            talk.frame(jpeg(), id_, timestamp)
+            result = talk.result()
+            assert (result.id, result.timestamp) == (id_, timestamp)
+
+
+def test_credit_grows_by_one_a_message_and_bounds_the_client(server: Running) -> None:
+    with server.connect("credit", Hello()) as talk:
+        window = talk.credit
+        assert window == 8
+        for i in range(3 * window):
+            talk.frame(jpeg(), i)
+            talk.result()
+        while talk.credit < talk.sent + window:
+            assert isinstance(talk.hear(), Credit)
+        assert talk.credit == talk.sent + window
+
+
+def test_more_than_the_credit_is_refused(start: Starter) -> None:
+    server = start(credit=1)
+    image = jpeg(width=3840, height=2160)  # takes far longer to decode than to send again
+    with server.connect("greedy", Hello()) as talk:
+        with suppress(ConnectionClosed):
+            for _ in range(50):
+                talk.frame(image)
+        assert talk.closed() == CloseCode.CREDIT_EXCEEDED
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+def test_h264_with_b_frames(server: Running, chunks: bool) -> None:
+    units = h264(30, B_FRAMES)
+    payloads: list[tuple[int | None, bytes]] = list(units)
+    if chunks:
+        payloads = [(None, piece) for piece in pieces(b"".join(unit for _, unit in units), 100)]
+    with server.connect("h264", Hello(codec="h264", framing="chunks" if chunks else "packets")) as talk:
+        answers, done = talk.stream(payloads)
+    assert done == Done(frames=30, key_frames=3, errors=0)
+    assert [a.frame for a in answers] == list(range(30))
+    if not chunks:
+        assert [a.id for a in answers] == list(range(30))  # although sent in coding order
+
+
+def test_mpegts(server: Running) -> None:
+    with server.connect("ts", Hello(codec="mpegts")) as talk:
+        answers, done = talk.stream([(None, piece) for piece in pieces(mpegts(30, B_FRAMES), 1316)])
+    assert done == Done(frames=30, key_frames=3, errors=0)
+    times = [a.timestamp for a in answers if isinstance(a, Result) and a.timestamp is not None]
+    assert [round((t - times[0]) * 25) for t in times] == list(range(30))
+    assert server.threads() == []
+
+
+@pytest.mark.parametrize("codec", ["hevc", "vp8", "vp9", "av1"])
+def test_packets_of_other_codecs(server: Running, codec: PacketCodec) -> None:
+    units: list[tuple[int | None, bytes]] = [*packets(codec, 30)]
+    with server.connect(codec, Hello(codec=codec)) as talk:
+        answers, done = talk.stream(units)
+    assert done == Done(frames=30, key_frames=3, errors=0)
+    assert [a.id for a in answers] == list(range(30))
+
+
+@pytest.mark.parametrize(("container", "encoder", "muxing"), [("mp4", "h264", FRAGMENTED), ("webm", "vp8", {})])
+def test_containers(server: Running, container: Container, encoder: PacketCodec, muxing: dict[str, str]) -> None:
+    name, _, options = ENCODERS[encoder]
+    data, _ = encode(moving(30), container, options, name, muxing)
+    with server.connect(container, Hello(codec=container)) as talk:
+        _, done = talk.stream([(None, piece) for piece in pieces(data, 1316)])
+    assert done == Done(frames=30, key_frames=3, errors=0)
+    assert server.threads() == []
+
+
+def test_a_new_frame_size_gives_a_key_frame(server: Running) -> None:
+    with server.connect("size", Hello()) as talk:
+        answers, _ = talk.stream([(None, jpeg()), (None, jpeg()), (None, jpeg(width=256)), (None, jpeg(width=256))])
+    assert [(a.kind, a.width) for a in answers if isinstance(a, Result)] == [
+        ("key", 128),
+        ("propagated", 128),
+        ("key", 256),
+        ("propagated", 256),
+    ]
+
+
+def test_an_adaptive_stream_has_key_frames_where_scenes_change(server: Running) -> None:
+    hello = Hello(schedule="adaptive", interval=10, max_interval=12)
+    with server.connect("adaptive", hello) as talk:
+        ready = talk.ready
+        assert (ready.schedule, ready.interval, ready.max_interval) == ("adaptive", 10, 12)
+        answers, done = talk.stream([(i, textured(0 if i < 5 else 1)) for i in range(18)])
+    results = [a for a in answers if isinstance(a, Result)]
+    assert {r.frame: r.reason for r in results if r.reason} == {0: "start", 5: "cut", 17: "interval"}
+    assert [r.kind == "key" for r in results] == [r.reason is not None for r in results]
+    assert [r.change for r in results[:3]] == [None, 0.0, 0.0]
+    assert done.key_frames == 3
+
+
+def test_who_knows_nothing_of_schedules_gets_the_fixed_one(server: Running) -> None:
+    with server.connect("old") as talk:
+        talk.socket.send('{"type": "hello", "interval": 3}')
+        ready = json.loads(talk.socket.recv())
+        assert (ready["schedule"], ready["interval"]) == ("fixed", 3)
+        assert "max_interval" not in ready
+        talk.credit = ready["credit"]
+        answers, _ = talk.stream([(i, textured(i)) for i in range(6)])
+    assert [a.reason for a in answers if isinstance(a, Result)] == ["start", None, None, "interval", None, None]
+    assert {a.change for a in answers if isinstance(a, Result)} == {None}
+
+
+def test_after_done_the_id_is_free_at_once(server: Running) -> None:
+    for _ in range(10):
+        with server.connect("again", Hello()) as talk:
+            talk.say(End())
+            assert isinstance(talk.hear(), Done)
+            assert server.service.streams.get("again") is None
+
+
+def test_end_without_frames_is_done(server: Running) -> None:
+    with server.connect("empty", Hello()) as talk:
+        talk.say(End())
+        assert talk.hear() == Done(frames=0, key_frames=0, errors=0)
+        assert talk.closed() == CloseCode.NORMAL
+
+
+HUGE = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + b"IHDR" + (20000).to_bytes(4, "big") * 2 + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("payload", "status"),
+    [(jpeg()[:300], 422), (b"a text file", 415), (b"", 415), (HUGE, 413)],
+    ids=["half an image", "text", "nothing", "20000x20000"],
+)
+def test_a_bad_image_is_answered_in_its_place_and_the_stream_goes_on(
+    server: Running, payload: bytes, status: int
+) -> None:
+    with server.connect("other", Hello()) as other, server.connect("bad", Hello()) as talk:
+        other.frame(jpeg())
+        answers, done = talk.stream([(0, jpeg()), (1, jpeg()), (2, payload), (3, jpeg())])
+        undisturbed(other)
+    assert [a.id for a in answers] == [0, 1, 2, 3]
+    error = answers[2]
+    assert isinstance(error, Error)
+    assert (error.fatal, error.frame, error.problem.status) == (False, 2, status)
+    assert isinstance(answers[3], Result)
+    assert (answers[3].frame, answers[3].kind) == (3, "key")  # content was lost
+    assert done == Done(frames=3, key_frames=2, errors=1)
+
+
+def say_text(text: str) -> object:
+    return lambda talk: talk.socket.send(text)
+
+
+def say_bytes(data: bytes) -> object:
+    return lambda talk: talk.socket.send(data)
+
+
+def say_frames(*payloads: bytes) -> object:
+    def say(talk: Conversation) -> None:
+        for payload in payloads:
+            talk.frame(payload)
+        with suppress(ConnectionClosed):  # the server may have refused the frame already
+            talk.say(End())
+
+    return say
+
+
+TEXT = b"a text file\n" * 100
+
+
+@pytest.mark.parametrize(
+    ("hello", "act", "code", "says"),
+    [
+        (None, say_text("hello"), 4400, "expected `hello`"),
+        (None, say_text('{"type": "end"}'), 4400, "expected `hello`, got `end`"),
+        (None, say_text('{"type": "hello", "codec": "gif"}'), 4400, "codec"),
+        (None, say_text('{"type": "hello", "colour": "red"}'), 4400, "colour"),
+        (None, say_bytes(b"\x02\0\0\0{}" + jpeg()), 4400, "expected `hello`, got a frame"),
+        (None, say_text('{"type": "hello", "model": "nope"}'), 4404, "there is no model 'nope'; there are: tiny"),
+        (None, say_text('{"type": "hello", "schedule": "daily"}'), 4400, "schedule"),
+        (
+            None,
+            say_text('{"type": "hello", "max_interval": 9}'),
+            4400,
+            "`max_interval` goes with the schedule `adaptive`",
+        ),
+        (Hello(), say_text('{"type": "hello"}'), 4400, "expected a frame or `end`, got `hello`"),
+        (Hello(), say_text("[" * 100_000), 4400, "expected a frame or `end`"),
+        (Hello(), say_bytes(b""), 4400, "at least 4 bytes"),
+        (Hello(), say_bytes(b"\xff\xff\xff\xff"), 4400, "header"),
+        (Hello(), say_bytes(b"\x02\0\0\0[]"), 4400, "header"),
+        (Hello(codec="h264"), say_frames(TEXT), 4422, "not an H.264 access unit"),
+        (Hello(codec="h264"), say_frames(b""), 4422, "without content"),
+        (Hello(codec="h264", framing="chunks"), say_frames(TEXT), 4422, "without a frame"),
+        (Hello(codec="mpegts"), say_frames(TEXT), 4422, "not an MPEG transport stream"),
+        (Hello(codec="mpegts"), say_frames(mpegts(5, NO_DELAY)[:500]), 4422, ""),
+    ],
+)
+def test_whatever_breaks_a_conversation_is_named_and_disturbs_nobody(
+    server: Running, hello: Hello | None, act: object, code: int, says: str
+) -> None:
+    assert callable(act)
+    with server.connect("other", Hello()) as other:
+        other.frame(jpeg())
+        with server.connect("bad", hello) as talk:
+            act(talk)
+            error = talk.error()
+            assert error.fatal
+            assert error.problem.status == code - 4000
+            assert says in error.problem.detail
+            assert talk.closed() == code
+            assert len(talk.socket.close_reason or "") <= 123
+            assert says[:100] in (talk.socket.close_reason or "")
+        undisturbed(other)
+    assert server.threads() == []
+
+
+def test_frames_after_end_are_refused(server: Running) -> None:
+    with server.connect("late", Hello()) as talk:
+        talk.frame(jpeg(width=1920, height=1080))
+        talk.say(End())
+        talk.frame(jpeg())
+        assert talk.closed() == CloseCode.BAD_MESSAGE
+
+
+def test_results_of_what_came_before_bad_video_are_given(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "PATIENCE", 1)
+    units = [unit for _, unit in h264(3, NO_DELAY)]
+    with server.connect("breaks", Hello(codec="h264")) as talk:
+        for unit in [*units, b"not a packet", b"not a packet"]:
+            talk.frame(unit)
+        assert [talk.result().frame for _ in units] == [0, 1, 2]
+        damage = talk.error()
+        assert (damage.fatal, damage.frame) == (False, 3)
+        assert talk.error().fatal
+        assert talk.closed() == CloseCode.BAD_MEDIA
+
+
+def undisturbed(other: Conversation) -> None:
+    """A stream of three frames, of which the first was sent before, is what it would have been alone."""
+    answers, done = other.stream([(None, jpeg()), (None, jpeg())])
+    assert [(a.frame, a.kind) for a in answers if isinstance(a, Result)] == [
+        (0, "key"),
+        (1, "propagated"),
+        (2, "propagated"),
+    ]
+    assert done == Done(frames=3, key_frames=1, errors=0)
+
+
+# -- streams and connections -------------------------------------------------------------------------------------------
+
+
+def test_the_subprotocol_is_required(server: Running) -> None:
+    for subprotocols in (None, ["keywarp.v0"]):
+        with pytest.raises(InvalidStatus) as refused, server.connect("s", subprotocols=subprotocols):
+            pass
+        assert refused.value.response.status_code == 400
+        assert "keywarp.v1" in json.loads(refused.value.response.body or b"")["detail"]
+
+
+def test_the_id_must_be_one(server: Running) -> None:
+    with pytest.raises(InvalidStatus) as refused, server.connect("a%20b"):
+        pass
+    assert refused.value.response.status_code == 400
+
+
+def test_permessage_deflate_is_off(server: Running) -> None:
+    with server.connect("s", compression="deflate") as talk:
+        assert talk.socket.protocol.extensions == []
+
+
+def test_a_connection_attaches_to_a_stream_that_exists_and_leaves_it(server: Running) -> None:
+    server.http.post("/v1/streams", json={"id": "mine", "interval": 3})
+    assert server.frame("mine").json()["frame"] == 0
+    with server.connect("mine", Hello(model="tiny")) as talk:
+        assert talk.ready.interval == 3
+        answers, done = talk.stream([(None, jpeg())])
+    assert [(a.frame, a.kind) for a in answers if isinstance(a, Result)] == [(1, "key")]
+    assert done.frames == 1
+    info = server.http.get("/v1/streams/mine").json()
+    assert (info["frames"], info["connected"]) == (2, False)
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [Hello(model="other"), Hello(interval=5), Hello(schedule="adaptive"), Hello(mode="latest"), Hello(masks="rle")],
+)
+def test_a_stream_that_exists_keeps_its_settings(server: Running, hello: Hello) -> None:
+    server.http.post("/v1/streams", json={"id": "kept"})
+    with server.connect("kept") as talk:
+        talk.say(hello)
+        assert talk.closed() == CloseCode.BAD_MESSAGE
+
+
+def test_one_connection_at_a_time(server: Running) -> None:
+    with server.connect("busy", Hello()) as first:
+        with server.connect("busy") as second:
+            second.say(Hello())
+            assert second.closed() == CloseCode.STREAM_BUSY
+        first.frame(jpeg())
+        assert first.result().frame == 0
+
+
+def test_too_many_streams(start: Starter) -> None:
+    server = start(max_streams=1)
+    with server.connect("one", Hello()), server.connect("two") as talk:
+        talk.say(Hello())
+        assert talk.error().problem.status == 429
+        assert talk.closed() == CloseCode.TRY_AGAIN_LATER
+
+
+def test_a_message_over_the_limit_closes(start: Starter) -> None:
+    server = start(max_message_bytes=10_000)
+    with server.connect("large", Hello()) as talk:
+        assert talk.ready.max_message_bytes == 10_000
+        talk.frame(bytes(10_000))
+        assert talk.closed() == CloseCode.MESSAGE_TOO_BIG
+    eventually(lambda: len(server.service.streams) == 0)
+
+
+def test_who_never_says_hello_is_closed(start: Starter) -> None:
+    server = start(hello_timeout=0.1)
+    with server.connect("silent") as talk:
+        assert talk.closed() == CloseCode.HELLO_TIMEOUT
+
+
+def test_deleting_a_stream_closes_its_connection(server: Running) -> None:
+    with server.connect("doomed", Hello()) as talk:
+        server.http.delete("/v1/streams/doomed")
+        assert "deleted" in talk.error().problem.detail
+        assert talk.closed() == CloseCode.STREAM_GONE
+
+
+def test_deleting_a_stream_drops_what_is_queued(start: Starter) -> None:
+    server = start()
+    release = server.hold_device()
+    with server.connect("doomed", Hello()) as talk:
+        for _ in range(8):
+            talk.frame(jpeg())
+        eventually(lambda: server.service.devices[0].executor.depth > 1)
+        server.http.delete("/v1/streams/doomed")
+        assert talk.closed() == CloseCode.STREAM_GONE
+        eventually(lambda: server.service.devices[0].executor.depth == 0)
+    release()
+    assert "keywarp_frames_total{" not in server.http.get("/metrics").text
+
+
+def test_an_idle_connection_expires_but_one_with_frames_does_not(start: Starter) -> None:
+    server = start(idle_timeout=0.5)
+    with server.connect("idle", Hello()) as idle, server.connect("busy", Hello()) as busy:
+        gone = threading.Event()
+
+        def wait() -> None:
+            assert idle.closed() == CloseCode.STREAM_GONE
+            gone.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not gone.is_set():
+            busy.frame(jpeg())
+            busy.result()
+        thread.join()
+        busy.frame(jpeg())
+        busy.result()
+
+
+@pytest.mark.parametrize(
+    ("hello", "payload"),
+    [
+        (Hello(), jpeg(width=1920, height=1080)),
+        (Hello(codec="h264", framing="chunks"), b"".join(unit for _, unit in h264(100, B_FRAMES))),
+        (Hello(codec="mpegts"), mpegts(100, B_FRAMES)),
+    ],
+    ids=["image", "h264", "mpegts"],
+)
+def test_a_client_that_vanishes_frees_everything(server: Running, hello: Hello, payload: bytes) -> None:
+    for _ in range(3):
+        with server.connect("ghost", hello) as talk:
+            for _ in range(5):
+                talk.frame(payload)
+            talk.result()
+            talk.socket.socket.shutdown(2)  # no goodbye
+        eventually(lambda: server.service.streams.get("ghost") is None)
+        eventually(lambda: not server.tasks())
+        eventually(lambda: not server.threads())
+
+
+def test_masks_come_as_they_are_asked_for(server: Running) -> None:
+    with server.connect("rle", Hello(masks="rle", resolution="frame")) as talk:
+        talk.frame(jpeg(GREEN))
+        segmentation = talk.result().segmentation
+        assert segmentation
+        assert (segmentation.width, segmentation.height, segmentation.labels_png) == (128, 64, None)
+        [region] = segmentation.regions
+        assert region.rle
+        assert region.rle.counts == (0, 128 * 64)
+
+
+def test_png_and_webp(server: Running) -> None:
+    from PIL import Image
+
+    image = Image.fromarray(plain(GREEN))
+    with server.connect("forms", Hello()) as talk:
+        answers, _ = talk.stream([(None, saved(image, "PNG")), (None, saved(image, "WEBP", lossless=True))])
+    assert [names(answer) for answer in answers] == [["green"], ["green"]]

@@ -1,0 +1,79 @@
+"""Pages of other sites, on a real server."""
+
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from keywarp.protocol import Hello
+from keywarp.server.security.keys import new_key
+from tests.server.conftest import Running, Starter
+from tests.server.routes.test_streams import problem
+
+ELSEWHERE = "https://evil.example"
+
+
+def test_a_page_of_another_site_is_refused(server: Running) -> None:
+    for method, path in (("GET", "/v1/streams"), ("POST", "/v1/streams"), ("OPTIONS", "/v1/streams"), ("GET", "/")):
+        response = server.http.request(method, path, headers={"Origin": ELSEWHERE})
+        assert problem(response).status == 403
+        assert "--allow-origin" in response.json()["detail"]
+        assert "access-control-allow-origin" not in response.headers
+    with pytest.raises(InvalidStatus, match="403"), server.connect("x", Hello(), origin=ELSEWHERE):
+        pass
+    with pytest.raises(InvalidStatus, match="403"), server.connect("x", Hello(), origin="null"):
+        pass
+    assert server.http.get("/v1/streams", headers={"Origin": "http://[x"}).status_code == 403
+    assert 'keywarp_requests_refused_total{reason="origin"}' in server.http.get("/metrics").text
+
+
+def test_our_own_page_is_not(server: Running) -> None:
+    assert server.http.get("/v1/streams", headers={"Origin": server.url}).is_success
+    with server.connect("x", Hello(), origin=server.url) as talk:
+        assert talk.ready
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "192.168.7.1:8080", "127.0.0.1.evil.example", ""]
+)
+def test_a_server_of_this_machine_has_no_other_name(server: Running, host: str) -> None:
+    assert problem(server.http.get("/v1/streams", headers={"Host": host})).status == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "[::1]:8080", "keywarp.localhost"])
+def test_but_all_names_of_this_machine(server: Running, host: str) -> None:
+    assert server.http.get("/v1/streams", headers={"Host": host}).is_success
+
+
+def test_what_the_operator_allows_may_use_it(start: Starter) -> None:
+    server = start(allow_origin=("https://Cameras.example/",))
+    page = {"Origin": "https://cameras.example"}
+    answer = server.http.get("/v1/streams", headers=page)
+    assert answer.is_success
+    assert answer.headers["access-control-allow-origin"] == "https://cameras.example"
+    asked = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "authorization"}
+    assert server.http.options("/v1/streams/x", headers=page | asked).is_success
+    assert server.http.get("/v1/streams", headers={"Host": "cameras.example"}).is_success  # a proxy that passes it on
+    assert server.http.get("/v1/streams", headers={"Origin": ELSEWHERE}).status_code == 403
+    with server.connect("x", Hello(), origin="https://cameras.example") as talk:
+        assert talk.ready
+
+
+def test_a_server_on_all_addresses_has_names_that_cannot_be_made_to_point_to_it(start: Starter) -> None:
+    server = start(host="0.0.0.0")
+    for host in ("192.168.7.1:8080", "box.local", "box.internal:80", "[fd00::5]:8080"):
+        assert server.http.get("/v1/streams", headers={"Host": host}).is_success
+    for host in ("evil.example:8080", "127.0.0.1.evil.example"):
+        refused = server.http.get("/v1/streams", headers={"Host": host, "Origin": f"http://{host}"})
+        assert problem(refused).status == 403
+    assert server.http.get("/v1/streams", headers={"Host": "box:8080"}).is_success
+    assert server.http.get("/v1/streams", headers={"Host": "box:8080", "Origin": "http://box:8080"}).is_success
+    assert server.http.get("/v1/streams", headers={"Host": "box:8080", "Origin": ELSEWHERE}).status_code == 403
+
+
+def test_with_keys_it_is_the_key_that_counts(start: Starter, tmp_path: Path) -> None:
+    secret, key = new_key("me", "stream")
+    (tmp_path / "keys.txt").write_text(f"{key}\n")
+    server = start(keys=tmp_path / "keys.txt")
+    headers = {"Origin": ELSEWHERE, "Host": "cameras.example", "Authorization": f"Bearer {secret}"}
+    assert server.http.get("/v1/streams", headers=headers).is_success

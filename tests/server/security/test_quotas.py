@@ -1,0 +1,250 @@
+"""What one API key may use, on a real server: crossed while another key's stream runs undisturbed."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from keywarp.protocol import CloseCode, Done, Dropped, End, Hello, Result
+from keywarp.server import Settings
+from keywarp.server.security import quotas
+from keywarp.server.security.keys import Key, new_key, parse_key
+from keywarp.server.security.quotas import Bucket, Limits
+from tests.server.conftest import Conversation, Running, Starter
+from tests.server.media import B_FRAMES, jpeg, mpegts
+from tests.server.routes.test_streams import problem
+
+ADMIN, ADMIN_LINE = new_key("admin", "stream,metrics,models")
+GATE, GATE_LINE = new_key("gate", "stream")
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+class Clock:
+    """The seconds by which rates are counted, at a test's will: however slow the machine is."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(quotas, "time", clock)
+    return clock
+
+
+class Locked:
+    """A server with the keys `gate`, which has the server's limits, and `admin`, which has none to speak of."""
+
+    def __init__(self, start: Starter, folder: Path, *lines: Key, **settings: Any) -> None:
+        file = folder / "keys.txt"
+        admin = f"{ADMIN_LINE} streams=1000 rate=1000"
+        file.write_text("\n".join(str(line) for line in (admin, GATE_LINE, *lines)))
+        self.server: Running = start(keys=file, **settings)
+        self.server.http.headers.update(bearer(GATE))
+
+    def post(self, path: str, key: str = GATE, **request: Any) -> httpx.Response:
+        return self.server.http.post(path, headers=bearer(key), **request)
+
+    @contextmanager
+    def connect(self, stream: str, hello: Hello | None, key: str = GATE) -> Iterator[Conversation]:
+        with self.server.connect(stream, hello, additional_headers=bearer(key)) as talk:
+            yield talk
+
+    def counted(self, metric: str, reason: str) -> int:
+        """What the metrics say."""
+        text = self.server.http.get("/metrics", headers=bearer(ADMIN)).text
+        name = f'keywarp_{metric}_total{{reason="{reason}"}} '
+        return sum(int(float(line.removeprefix(name))) for line in text.splitlines() if line.startswith(name))
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Another key's stream goes on as if nothing happened beside it."""
+        with self.connect("other", Hello(interval=10), ADMIN) as talk:
+            talk.frame(jpeg())
+            before = talk.result()
+            yield
+            talk.frame(jpeg())
+            after = talk.result()
+            assert [(r.frame, r.kind) for r in (before, after)] == [(0, "key"), (1, "propagated")]
+
+
+def test_a_key_has_only_so_many_streams_whatever_opens_them(start: Starter, tmp_path: Path) -> None:
+    locked = Locked(start, tmp_path, key_streams=2)
+    with locked.undisturbed(), ExitStack() as open_streams:
+        assert locked.post("/v1/streams", json={"id": "first"}).status_code == 201
+        open_streams.enter_context(locked.connect("second", Hello()))
+        for refused in (locked.post("/v1/streams", json={}), locked.post("/v1/videos?codec=mp4")):
+            found = problem(refused)
+            assert (found.status, found.retry_after) == (429, 5)
+            assert "API key gate has its 2 streams" in found.detail
+            assert refused.headers["retry-after"] == "5"
+        with locked.connect("third", None) as talk:
+            talk.say(Hello())
+            error = talk.error()
+            assert (error.fatal, error.problem.status, error.problem.retry_after) == (True, 429, 5)
+            assert talk.closed() == CloseCode.TRY_AGAIN_LATER
+        assert locked.counted("requests_refused", "key_streams") == 3
+        # What is there isn't new, and others have their own.
+        assert locked.server.frame("first").status_code == 200
+        assert locked.post("/v1/streams", ADMIN, json={"id": "theirs"}).status_code == 201
+        locked.server.http.delete("/v1/streams/first")
+        assert locked.post("/v1/streams", json={}).status_code == 201
+
+
+def test_a_sequence_is_a_stream_of_its_key(start: Starter, tmp_path: Path) -> None:
+    locked = Locked(start, tmp_path, key_streams=1)
+    with locked.undisturbed():
+        assert infer(locked, sequence_id=1, sequence_start=True).status_code == 200
+        refused = infer(locked, sequence_id=2, sequence_start=True)
+        assert problem(refused).status == 429
+        assert refused.json()["error"] == refused.json()["detail"]
+        assert infer(locked).status_code == 429  # a stream for one frame
+        assert infer(locked, sequence_id=1, sequence_end=True).status_code == 200
+        assert infer(locked).status_code == 200
+    assert locked.counted("requests_refused", "key_streams") == 2
+
+
+def infer(locked: Locked, **parameters: object) -> httpx.Response:
+    """One frame of 2 x 2 pixels by the Open Inference Protocol."""
+    pixels = {"name": "frame", "shape": [2, 2, 3], "datatype": "UINT8", "data": [0] * 12}
+    return locked.post("/v2/models/tiny/infer", json={"inputs": [pixels], "parameters": parameters})
+
+
+def test_frames_of_a_key_come_only_so_fast(start: Starter, tmp_path: Path, clock: Clock) -> None:
+    locked = Locked(start, tmp_path, key_rate=0.5)
+    locked.post("/v1/streams", json={"id": "single"})
+    with locked.undisturbed():
+        assert locked.server.frame("single").status_code == 200
+        for refused in (locked.server.frame("single"), infer(locked)):
+            found = problem(refused)
+            assert found.status == 429
+            assert "its 0.5 frames a second" in found.detail
+            assert found.retry_after == 2
+            assert refused.headers["retry-after"] == "2"
+        assert refused.json()["error"] == found.detail
+        assert locked.counted("requests_refused", "key_rate") == 2
+        clock.now += 2
+        assert locked.server.frame("single").status_code == 200
+        # What was refused was no frame of the stream.
+        info = locked.server.http.get("/v1/streams/single").json()
+        assert (info["frames"], info["key_frames"], info["errors"]) == (2, 1, 0)
+
+
+def test_who_sends_faster_than_its_key_may_is_slowed_down(start: Starter, tmp_path: Path, clock: Clock) -> None:
+    assert clock.now  # and stays so: each frame waits as if all had come at once
+    locked = Locked(start, tmp_path, key_rate=10, credit=4)
+    with locked.undisturbed(), locked.connect("lossless", Hello(interval=10)) as talk:
+        answers, done = talk.stream([(i, jpeg()) for i in range(13)])
+    assert done == Done(frames=13, key_frames=2, errors=0)
+    assert [answer.frame for answer in answers] == list(range(13))
+    queued = [answer.timings.queue for answer in answers if isinstance(answer, Result)]
+    for place, wait in enumerate((0.1, 0.2, 0.3), 10):  # those before were allowed as a burst
+        assert queued[place] >= wait - 1e-6
+    assert locked.counted("requests_refused", "key_rate") == 0
+
+
+def test_a_stream_does_not_expire_while_it_waits_for_its_keys_rate(start: Starter, tmp_path: Path) -> None:
+    locked = Locked(start, tmp_path, key_rate=0.5, idle_timeout=1.0)
+    with locked.connect("slow", Hello()) as talk:
+        _, done = talk.stream([(i, jpeg()) for i in range(2)])
+    assert done == Done(frames=2, key_frames=1, errors=0)
+
+
+def test_a_hurried_stream_leaves_out_what_its_key_may_not(start: Starter, tmp_path: Path, clock: Clock) -> None:
+    locked = Locked(start, tmp_path, key_rate=2)
+    with locked.undisturbed(), locked.connect("latest", Hello(mode="latest", interval=1000)) as talk:
+        answers = []
+        for number in range(20):
+            talk.frame(jpeg(), number)
+            answers.append(talk.answer())
+        assert [answer.frame for answer in answers] == list(range(20))
+        kinds = Counter(answer.reason or "result" for answer in answers if isinstance(answer, Dropped | Result))
+        assert kinds == {"start": 1, "result": 1, "rate": 18}
+        assert locked.counted("frames_dropped", "rate") == kinds["rate"]
+        clock.now += 0.5
+        talk.frame(jpeg(), 20)
+        result = talk.answer()
+        assert isinstance(result, Result)
+        assert (result.kind, result.key_age) == ("propagated", 20)  # dropping is no gap
+        talk.say(End())
+        done = talk.hear()
+        assert isinstance(done, Done)
+        assert done.frames + done.dropped == 21
+        assert (done.dropped, done.key_frames) == (kinds["rate"], 1)
+
+
+def test_uploads_and_all_streams_of_a_key_share_its_rate(start: Starter, tmp_path: Path) -> None:
+    locked = Locked(start, tmp_path, key_rate=20)
+    video = mpegts(30, B_FRAMES)
+    started = time.monotonic()
+    with locked.undisturbed(), ThreadPoolExecutor() as threads:
+        uploads = [threads.submit(locked.post, "/v1/videos?codec=mpegts", content=video) for _ in range(2)]
+        lasts = [json.loads(upload.result().text.splitlines()[-1]) for upload in uploads]
+    assert [(last["type"], last["frames"]) for last in lasts] == [("done", 30)] * 2
+    assert time.monotonic() - started >= 2.0  # 60 frames, 20 of them at once
+
+
+def test_a_bucket_holds_the_tokens_of_a_second_and_fills_evenly() -> None:
+    bucket = Bucket(4)
+    for _ in range(4):
+        assert bucket.wait(100) == 0
+        bucket.take(100)
+    assert bucket.wait(100) == 0.25
+    bucket.take(100)  # one that isn't there yet
+    assert bucket.wait(100.25) == 0.25
+    bucket.give_back()
+    assert bucket.wait(100.25) == 0
+    for _ in range(4):
+        assert bucket.wait(200) == 0  # however long nobody came
+        bucket.take(200)
+    assert bucket.wait(200) == 0.25
+
+
+def test_a_bucket_holds_at_least_one_token() -> None:
+    bucket = Bucket(0.1)
+    assert bucket.wait(0) == 0
+    bucket.take(0)
+    assert bucket.wait(0) == 10
+    assert bucket.wait(10) == 0
+
+
+def test_a_key_may_have_a_limit_of_its_own(start: Starter, tmp_path: Path) -> None:
+    secret, line = new_key("guest", "stream", streams=1)
+    locked = Locked(start, tmp_path, line, key_streams=2)
+    assert locked.post("/v1/streams", secret, json={}).status_code == 201
+    assert "its 1 streams" in problem(locked.post("/v1/streams", secret, json={})).detail
+
+
+def test_a_limit_of_keys_needs_keys(models: Path) -> None:
+    with pytest.raises(ValidationError, match="needs `keys`"):
+        Settings(models=models, key_streams=2)
+    with pytest.raises(ValidationError, match="needs `keys`"):
+        Settings(models=models, key_rate=2)
+
+
+def test_limits_are_written_as_they_are_read() -> None:
+    for limits, text in (
+        ({}, ""),
+        ({"streams": 4, "rate": None}, " streams=4"),
+        ({"streams": 2_000_000, "rate": 0.5}, " streams=2000000 rate=0.5"),
+    ):
+        _, key = new_key("one", "stream", **limits)
+        assert str(key).endswith(key.digest + text)
+        assert parse_key(str(key)) == key
+    assert Limits(streams=3).over(Limits(streams=4)) == Limits(streams=3)
+    assert Limits().over(Limits(streams=4)) == Limits(streams=4)

@@ -1,0 +1,119 @@
+import base64
+import io
+import json
+from typing import get_args
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keywarp.client import FrameResult as Received
+from keywarp.client.images import decode_labels
+from keywarp.engines.manifest import ClassInfo
+from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, Output, Segmentation
+from keywarp.protocol import Masks, Resolution, Result
+from keywarp.server.streams.results import encode_detections, encode_result, encode_segmentation
+
+CLASSES = [ClassInfo(id=i, name=name, color=(i, i, i)) for i, name in enumerate(("ground", "person", "car"))]
+LABELS = np.array([[0, 2, 2, 2]], np.uint8)
+NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.intp))
+OBJECTS = Detections(
+    xyxy=np.array([[0.004, 1.006, 30.126, 40.99], [7, 8, 9, 10]], np.float32),
+    confidence=np.array([0.87, 0.123449], np.float32),
+    class_id=np.array([2, 1]),
+)
+
+
+def encoded(output: Output) -> Result:
+    found = FrameResult(3, FrameKind.PROPAGATED, 2, 48, 64, output, inference=0.02, postprocess=0.001)
+    return encode_result(found, CLASSES, stream="s", decode=0.003, queue=0.004, id="mine", timestamp=1.5)
+
+
+def test_the_png_holds_the_label_map_and_regions_the_areas() -> None:
+    labels = np.zeros((4, 10), np.uint8)
+    labels[1, 2:6] = 2
+    found = encode_segmentation(labels, CLASSES)
+    assert found.labels_png
+    image = Image.open(io.BytesIO(base64.b64decode(found.labels_png)))
+    assert image.mode == "L"
+    assert np.array_equal(np.asarray(image), labels)
+    assert (found.width, found.height) == (10, 4)
+    assert [(r.class_id, r.name, r.area) for r in found.regions] == [(2, "car", 0.1)]
+
+
+def test_masks_may_be_run_lengths() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (5, 7)).astype(np.uint8)
+    found = encode_segmentation(labels, CLASSES, "rle")
+    assert found.labels_png is None
+    for region in found.regions:
+        assert region.rle
+        assert (region.rle.size, sum(region.rle.counts)) == ((5, 7), 35)
+        assert sum(region.rle.counts[1::2]) == round(35 * region.area)
+    np.testing.assert_array_equal(decode_labels(found), labels)
+
+
+def test_masks_may_be_left_out() -> None:
+    found = encode_segmentation(LABELS, CLASSES, "none")
+    assert found.labels_png is None
+    assert [(r.name, r.area, r.rle) for r in found.regions] == [("car", 0.75, None)]
+    with pytest.raises(ValueError, match="none were asked for"):
+        decode_labels(found)
+
+
+@pytest.mark.parametrize("masks", ["png", "rle"])
+def test_masks_may_have_the_frames_resolution(masks: Masks) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (5, 7)).astype(np.uint8)
+    found = FrameResult(3, FrameKind.KEY, 0, 48, 64, Segmentation(labels), inference=0.02, postprocess=0.001)
+    at = {
+        resolution: Received(
+            encode_result(found, CLASSES, stream="s", decode=0, queue=0, masks=masks, resolution=resolution)
+        )
+        for resolution in get_args(Resolution)
+    }
+    assert at["model"].labels.shape == (5, 7)
+    assert at["frame"].labels.shape == (48, 64)
+    np.testing.assert_array_equal(at["frame"].labels, at["model"].frame_labels)
+
+
+def test_objects_keep_their_order_and_are_named_and_rounded() -> None:
+    car, person = encode_detections(OBJECTS, CLASSES)
+    assert (car.class_id, car.name, car.confidence, car.xyxy) == (2, "car", 0.87, (0.0, 1.01, 30.13, 40.99))
+    assert (person.class_id, person.name, person.confidence, person.xyxy) == (1, "person", 0.1234, (7, 8, 9, 10))
+
+
+def test_numbers_take_no_more_digits_on_the_wire_than_they_mean() -> None:
+    written = json.loads(encoded(OBJECTS).model_dump_json(), parse_float=str)["detections"][0]
+    assert (written["confidence"], written["xyxy"]) == ("0.87", ["0.0", "1.01", "30.13", "40.99"])
+
+
+def test_a_key_frame_says_why_and_what_was_measured() -> None:
+    found = FrameResult(
+        3, FrameKind.KEY, 0, 48, 64, NOTHING, inference=0.02, postprocess=0.001, reason=KeyReason.CUT, change=2 / 3
+    )
+    result = encode_result(found, CLASSES, stream="s", decode=0.003, queue=0.004)
+    assert (result.reason, result.change) == ("cut", 0.6667)
+    assert (encoded(NOTHING).reason, encoded(NOTHING).change) == (None, None)
+
+
+@pytest.mark.parametrize(("output", "count"), [(OBJECTS, 2), (NOTHING, 0)])
+def test_a_result_of_detection_has_only_detections(output: Detections, count: int) -> None:
+    result = encoded(output)
+    assert result.detections is not None
+    assert len(result.detections) == count
+    assert result.segmentation is None
+
+
+def test_a_result_of_segmentation_has_only_a_segmentation() -> None:
+    result = encoded(Segmentation(LABELS))
+    assert result.segmentation == encode_segmentation(LABELS, CLASSES)
+    assert result.detections is None
+
+
+@pytest.mark.parametrize("output", [Segmentation(LABELS), OBJECTS])
+def test_a_result_says_what_frame_it_is_of_and_where_its_time_went(output: Output) -> None:
+    result = encoded(output)
+    assert (result.stream, result.frame, result.id, result.timestamp) == ("s", 3, "mine", 1.5)
+    assert (result.width, result.height, result.kind, result.key_age) == (64, 48, "propagated", 2)
+    timings = result.timings
+    assert (timings.decode, timings.queue, timings.inference) == (0.003, 0.004, 0.02)
+    assert timings.postprocess > 0.001  # encoding is part of it
