@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -17,6 +18,8 @@ from keywarp.server.security.origins import OriginMiddleware
 from keywarp.server.security.quotas import Limits
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
+
+OPEN_PATHS: Final = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # paths that need no API key
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -63,12 +66,21 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(open_inference.router)
     app.include_router(models.repository)
     app.include_router(dashboard.router)
-    problems.install(app)
+    count_rejected = service.metrics.refused
+    problems.install(app, count_rejected)
     if settings.keys:
         access = Access.read(settings.keys, Limits(streams=settings.key_streams, rate=settings.key_rate))
-        app.add_middleware(AccessMiddleware, access=access, metrics=service.metrics)
+        app.add_middleware(
+            AccessMiddleware,
+            access=access,
+            open_paths=OPEN_PATHS,
+            open_prefix=dashboard.PREFIX,
+            count_rejected=count_rejected,
+        )
     else:
-        app.add_middleware(OriginMiddleware, allowed=settings.allow_origin, host=settings.host, metrics=service.metrics)
+        app.add_middleware(
+            OriginMiddleware, allowed=settings.allow_origin, host=settings.host, count_rejected=count_rejected
+        )
     if settings.allow_origin:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allow_origin, allow_methods=["*"], allow_headers=["*"]

@@ -8,6 +8,7 @@ from typing import Final
 from keywarp.engines import BackendError, Executed, Executor, Gpu, choose_backend, open_backend
 from keywarp.server.pressure import Pressure
 from keywarp.server.settings import Settings
+from keywarp.server.telemetry.metrics import DeviceReading
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,11 @@ class Device:
         self.pressure = Pressure(max_wait, lambda: self.executor.depth, self.name if gpu else "the device")
         self.demands: set[Demand] = set()  # of its streams
         self.busy = 0.0  # seconds, since the start
+
+    @property
+    def reading(self) -> DeviceReading:
+        """The device's figures for the metrics."""
+        return DeviceReading(self.name, self.busy, len(self.demands), self.executor.depth, self.pressure.share)
 
     def join(self) -> Demand:
         """Add a stream."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -48,19 +49,24 @@ def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     return {int(s): {"description": s.phrase, "model": Problem, "content": content} for s in statuses}
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of `app` this way."""
-    app.add_exception_handler(ServerError, _server_error)
+def install(app: FastAPI, count_rejected: Callable[[str], None]) -> None:
+    """Answer every error of an application with problem details.
+
+    Args:
+        app: The application.
+        count_rejected: Called with the reason of each request that is rejected for lack of capacity.
+    """
+
+    async def server_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ServerError)
+        if isinstance(error, CapacityError):
+            count_rejected(error.reason)
+        return problem_response(error.problem, request.url.path)
+
+    app.add_exception_handler(ServerError, server_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_middleware(_FaultMiddleware)
-
-
-async def _server_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServerError)
-    if isinstance(error, CapacityError):
-        request.app.state.service.metrics.refused(error.reason)
-    return problem_response(error.problem, request.url.path)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

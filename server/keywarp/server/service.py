@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keywarp.engines import BundleError, EngineError
@@ -23,7 +24,7 @@ from keywarp.server.errors import (
     OverloadError,
     TooManyStreamsError,
 )
-from keywarp.server.models.registry import Models
+from keywarp.server.models.registry import Models, ModelUser
 from keywarp.server.models.replicas import least_loaded
 from keywarp.server.models.repository import find_bundles
 from keywarp.server.security.quotas import UNLIMITED, Quota
@@ -66,9 +67,17 @@ class Service:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
         self.nvdec = self._open_nvdec()
         self.devices: tuple[Device, ...] = ()  # that have the models, once these are loaded
-        self.metrics = Metrics(lambda: len(self.streams), lambda: self.devices, lambda: self._models.count())
+        self.metrics = Metrics(
+            lambda: len(self.streams),
+            lambda: [device.reading for device in self.devices],
+            lambda: self._models.count(),
+        )
         self._models = Models(
-            settings, settings.default_model or names[0], self.streams, self.refuse_if_draining, self.metrics.loaded
+            settings,
+            settings.default_model or names[0],
+            self._model_users,
+            self.refuse_if_draining,
+            self.metrics.loaded,
         )
         self._ready = False
         # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
@@ -172,6 +181,11 @@ class Service:
             self._workshop.pool.shutdown(wait=True)
             if self.traces:
                 await asyncio.to_thread(self.traces.close)
+
+    def _model_users(self) -> list[ModelUser]:
+        return [
+            ModelUser(stream.replica, stream.released, partial(self.streams.remove, stream)) for stream in self.streams
+        ]
 
     def _open_nvdec(self) -> Nvdec | None:
         if self.settings.decoder == "software":

@@ -7,7 +7,7 @@ or unloaded by no longer giving it to new streams; it drains, and is freed when 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,8 +22,6 @@ from keywarp.server.errors import LoadFailedError, UnknownModelError
 from keywarp.server.models.replicas import Replica, ReplicaError, close_replicas, open_replicas
 from keywarp.server.models.repository import find_folder, list_folders
 from keywarp.server.settings import Settings
-from keywarp.server.streams.registry import Streams
-from keywarp.server.streams.stream import Stream
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
@@ -37,6 +35,15 @@ class ModelState(StrEnum):
     FAILED = "failed"  # it couldn't be loaded
     DRAINING = "draining"  # unloaded, but streams go on
     UNLOADED = "unloaded"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUser:
+    """A stream, as far as its model is concerned."""
+
+    replica: Replica
+    released: Callable[[], Awaitable[None]]  # returns when the replica isn't needed any more
+    close: Callable[[str], Awaitable[None]]  # ends the stream for the given reason
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +75,7 @@ class Models:
         self,
         settings: Settings,
         default: str,
-        streams: Streams,
+        users: Callable[[], Iterable[ModelUser]],
         admit: Callable[[], None],
         loaded: Callable[[str], None],
     ) -> None:
@@ -77,13 +84,13 @@ class Models:
         Args:
             settings: What is loaded from where, for which device.
             default: The model of streams that name none.
-            streams: All streams.
+            users: Returns all streams.
             admit: Raises if the server takes nothing new.
             loaded: Told how each load ended, `loaded` or `failed`.
         """
         self._settings = settings
         self._default = default
-        self._streams = streams
+        self._users = users
         self._admit = admit
         self._loaded = loaded
         self._devices: tuple[Device, ...] = ()
@@ -224,28 +231,29 @@ class Models:
                 await self._retire(model, old)
             if force:
                 because = f"model {name!r} was unloaded"
-                streams = [stream for stream in self._streams if stream.engine.bundle.name == name]
-                await asyncio.gather(*(self._streams.remove(stream, because) for stream in streams))
+                await asyncio.gather(*(user.close(because) for user in self._users_of(name)))
                 await asyncio.gather(*model.draining.values())
             log.info("model %s is unloaded; streams that go on: %d", name, self._info(name).draining or 0)
             return self._info(name)
 
     async def _retire(self, model: _Model, replicas: tuple[Replica, ...]) -> None:
         """Free engines that new streams no longer get: at once, or after their streams."""
-        streams = [stream for stream in self._streams if stream.replica in replicas]
-        if streams:
-            model.draining[replicas] = self._begin(self._free(model, replicas, streams))
+        users = [user for user in self._users() if user.replica in replicas]
+        if users:
+            model.draining[replicas] = self._begin(self._free(model, replicas, users))
         else:
             await asyncio.to_thread(close_replicas, replicas)
 
-    async def _free(self, model: _Model, replicas: tuple[Replica, ...], streams: Sequence[Stream]) -> None:
-        for stream in streams:
-            await stream.gone.wait()
-            await stream.settle()
+    async def _free(self, model: _Model, replicas: tuple[Replica, ...], users: Sequence[ModelUser]) -> None:
+        for user in users:
+            await user.released()
         await asyncio.to_thread(close_replicas, replicas)
         del model.draining[replicas]
         manifest = replicas[0].engine.bundle.manifest
         log.info("model %s, version %s: its last stream is gone, it is freed", manifest.name, manifest.version)
+
+    def _users_of(self, name: str) -> list[ModelUser]:
+        return [user for user in self._users() if user.replica.engine.bundle.name == name]
 
     def _begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.create_task(work)
@@ -265,9 +273,7 @@ class Models:
         model = self._models.get(name) or _Model()
         replicas = model.replicas or next(reversed(model.draining), ())
         info = describe(replicas[0].engine) if replicas else _nothing_known(name)
-        streams = Counter(
-            stream.replica in model.replicas for stream in self._streams if stream.engine.bundle.name == name
-        )
+        streams = Counter(user.replica in model.replicas for user in self._users_of(name))
         return info.model_copy(
             update={
                 "devices": tuple(replica.device.name for replica in replicas),

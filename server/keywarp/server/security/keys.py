@@ -14,7 +14,7 @@ import hmac
 import logging
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, get_args
@@ -25,17 +25,14 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
 from keywarp.protocol import KEY_SUBPROTOCOL
-from keywarp.server import dashboard
 from keywarp.server.errors import ForbiddenError, KeyFileError, ServerError, UnauthorizedError
 from keywarp.server.problems import refuse
 from keywarp.server.security.quotas import NO_LIMITS, Limits, Quota
-from keywarp.server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 # To see models, and streams, frames and videos; what Prometheus scrapes; to load and unload models.
 Scope = Literal["stream", "metrics", "models"]
-OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 PREFIX: Final = "kw_"  # so that secret scanners find a key where it shouldn't be
 _CONTROL: Final = re.compile(r"/v1/models/[^/]+/(un)?load|/v2/repository/models/.*", re.DOTALL)  # the scope `models`
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -170,29 +167,46 @@ class Access:
 
 
 class AccessMiddleware:
-    """Lets only those through who have a key for it."""
+    """Rejects requests that bear no API key for what they ask."""
 
-    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        open_paths: Collection[str],
+        open_prefix: str,
+        count_rejected: Callable[[str], None],
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application that gets the accepted requests.
+            access: The accepted keys.
+            open_paths: Paths that need no key.
+            open_prefix: The prefix of further paths that need no key.
+            count_rejected: Called with the reason of each rejected request.
+        """
         self._app = app
         self._access = access
-        self._metrics = metrics
+        self._open_paths = frozenset(open_paths)
+        self._open_prefix = open_prefix
+        self._count_rejected = count_rejected
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] in ("http", "websocket") and not _is_open(scope["path"]):
+        if scope["type"] in ("http", "websocket") and not self._is_open(scope["path"]):
             try:
                 key = self._access.check(_secret(scope), _needed(scope["path"]))
             except ServerError as error:
                 log.info("%r refused: %s", scope["path"][:200], error)
-                self._metrics.refused(error.reason)
+                self._count_rejected(error.reason)
                 await refuse(error, scope, receive, send)
                 return
             scope.setdefault("state", {})["quota"] = self._access.quota(key)
         await self._app(scope, receive, send)
 
-
-def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith(dashboard.PREFIX)
+    def _is_open(self, path: str) -> bool:
+        return path in self._open_paths or path.startswith(self._open_prefix)
 
 
 def _needed(path: str) -> Scope:

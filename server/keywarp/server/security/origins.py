@@ -7,7 +7,7 @@ it called us by (`Host`). With keys there is no need: a page of another site has
 
 import ipaddress
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from socket import gethostname
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keywarp.server.errors import ForbiddenError
 from keywarp.server.problems import refuse
-from keywarp.server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,9 @@ PRIVATE: Final = (".localhost", ".local", ".internal", ".home.arpa")  # RFC 6761
 class OriginMiddleware:
     """Refuses what comes from pages of other sites."""
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str], host: str, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, allowed: Collection[str], host: str, count_rejected: Callable[[str], None]
+    ) -> None:
         """Look at all that comes.
 
         Args:
@@ -35,19 +36,19 @@ class OriginMiddleware:
             allowed: Origins, such as `https://cameras.example`, that may use the server.
             host: The address that the server listens on; a local one is called by a local name only, others also by
                 addresses and by names that nobody elsewhere can have.
-            metrics: Counts what is refused.
+            count_rejected: Called with the reason of each rejected request.
         """
         self._app = app
         self._allowed = frozenset(allowed)
         self._names = frozenset(_name(urlsplit(origin).netloc) for origin in self._allowed) | {gethostname().lower()}
         self._is_ours = is_local if is_local(host) else is_private
-        self._metrics = metrics
+        self._count_rejected = count_rejected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] in ("http", "websocket") and (fault := self._fault(Headers(scope=scope))):
             log.info("%r refused: %s", scope["path"][:200], fault)
-            self._metrics.refused("origin")
+            self._count_rejected("origin")
             await refuse(ForbiddenError(fault), scope, receive, send)
             return
         await self._app(scope, receive, send)

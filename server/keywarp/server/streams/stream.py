@@ -294,6 +294,11 @@ class Stream:
         if self._pending:
             await asyncio.wait([pending.done for pending in self._pending])
 
+    async def released(self) -> None:
+        """Wait until the stream is closed and none of its frames is on the device."""
+        await self.gone.wait()
+        await self.settle()
+
     async def close(self, because: str) -> None:
         """Drop what is queued, wait for what is on the device, and free the state."""
         self.gone_because = because

@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -20,10 +20,19 @@ from prometheus_client.registry import Collector
 
 from keywarp.engines import FrameResult
 from keywarp.protocol import Timings
-from keywarp.server.devices import Device
 
 # Seconds: from a propagated frame's post-processing to a key frame on a slow CPU.
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class DeviceReading(NamedTuple):
+    """One device's figures at the moment of a scrape."""
+
+    name: str
+    busy: float  # seconds of processing since the start
+    streams: int  # open streams
+    queue_depth: int  # frames that wait for the device or run on it
+    pressure: float  # share of the last seconds in which streams waited too long, 0 to 1
 
 
 @dataclass
@@ -51,14 +60,14 @@ class Metrics:
     def __init__(
         self,
         streams: Callable[[], int],
-        devices: Callable[[], Collection[Device]],
+        devices: Callable[[], Collection[DeviceReading]],
         models: Callable[[], Mapping[str, int]],
     ) -> None:
         """Make a fresh set.
 
         Args:
             streams: The number of open streams, asked for when scraped.
-            devices: That process frames, likewise.
+            devices: The readings of the devices that process frames, likewise.
             models: The number of versions of models by state, likewise.
         """
         self._count_models = models
@@ -111,13 +120,13 @@ class Metrics:
         Gauge("keywarp_streams", "Open streams.", registry=self._registry).set_function(streams)
         Gauge(
             "keywarp_queue_depth", "Frames that wait for a device or run on it.", registry=self._registry
-        ).set_function(lambda: sum(device.executor.depth for device in devices()))
+        ).set_function(lambda: sum(device.queue_depth for device in devices()))
         Gauge(
             "keywarp_pressure_ratio",
             "Share of about the last 10 s in which streams waited too long for their turn on the device; where there "
             "are several, on the one where it is the smallest.",
             registry=self._registry,
-        ).set_function(lambda: min((device.pressure.share for device in devices()), default=0.0))
+        ).set_function(lambda: min((device.pressure for device in devices()), default=0.0))
         self._registry.register(_DeviceCollector(devices))
 
     def frame(self, model: str, found: FrameResult, timings: Timings) -> None:
@@ -162,26 +171,28 @@ class Metrics:
 
 
 class _DeviceCollector(Collector):
-    """What is told of each device: they aren't known before the models are loaded."""
+    """Exports the readings of each device; the devices aren't known before the models are loaded."""
 
-    def __init__(self, devices: Callable[[], Collection[Device]]) -> None:
+    def __init__(self, devices: Callable[[], Collection[DeviceReading]]) -> None:
         self._devices = devices
 
     def collect(self) -> Iterator[Metric]:
-        """All of it, when it is scraped."""
-        told: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[Device], float]], ...] = (
-            (CounterMetricFamily, "busy_seconds", "Time that it took to process frames.", lambda d: d.busy),
-            (GaugeMetricFamily, "streams", "Open streams on it.", lambda d: len(d.demands)),
-            (GaugeMetricFamily, "queue_depth", "Frames that wait for it or run on it.", lambda d: d.executor.depth),
-            (
-                GaugeMetricFamily,
-                "pressure_ratio",
-                "Share of about the last 10 s in which streams waited too long for their turn on it.",
-                lambda d: d.pressure.share,
-            ),
+        """Return one metric family for each kind of reading."""
+        busy = CounterMetricFamily(
+            "keywarp_device_busy_seconds", "Time that it took to process frames.", labels=["device"]
         )
-        for kind, name, says, value in told:
-            metric = kind(f"keywarp_device_{name}", says, labels=["device"])
-            for device in self._devices():
-                metric.add_metric([device.name], value(device))
-            yield metric
+        streams = GaugeMetricFamily("keywarp_device_streams", "Open streams on it.", labels=["device"])
+        queue_depth = GaugeMetricFamily(
+            "keywarp_device_queue_depth", "Frames that wait for it or run on it.", labels=["device"]
+        )
+        pressure = GaugeMetricFamily(
+            "keywarp_device_pressure_ratio",
+            "Share of about the last 10 s in which streams waited too long for their turn on it.",
+            labels=["device"],
+        )
+        for device in self._devices():
+            busy.add_metric([device.name], device.busy)
+            streams.add_metric([device.name], device.streams)
+            queue_depth.add_metric([device.name], device.queue_depth)
+            pressure.add_metric([device.name], device.pressure)
+        yield from (busy, streams, queue_depth, pressure)
