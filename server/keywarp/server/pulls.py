@@ -153,7 +153,7 @@ class Pull:
                     self._tell(*(("failed", problem) if broken else ("ended", None)))
                     return
             self._tell("retrying", problem)
-            self._service.metrics.pull_failed()
+            self._service.metrics.count_pull_failure()
             seconds = wait * random.uniform(1 - JITTER, 1 + JITTER)
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):  # `wait_for` may take a cancellation for its own (Python 3.11)

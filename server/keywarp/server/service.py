@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -26,18 +27,19 @@ from keywarp.server.errors import (
 )
 from keywarp.server.models.registry import Models, ModelUser
 from keywarp.server.models.replicas import least_loaded
-from keywarp.server.models.repository import find_bundles
-from keywarp.server.security.quotas import UNLIMITED, Quota
+from keywarp.server.models.repository import load_bundles
+from keywarp.server.security.keys import ApiKeys
+from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.settings import Settings
-from keywarp.server.sinks.dispatch import Sinks
+from keywarp.server.sinks.delivery import DEFAULT_POLICY, DeliveryPolicy, Sinks
 from keywarp.server.streams.registry import Streams
 from keywarp.server.streams.schedule import settle
 from keywarp.server.streams.stream import Stream, Workshop
 from keywarp.server.telemetry.metrics import Metrics
-from keywarp.server.telemetry.traces import open_traces
+from keywarp.server.telemetry.traces import open_tracer
 
 if TYPE_CHECKING:
-    from keywarp.server.telemetry.spans import Traces
+    from keywarp.server.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -45,21 +47,36 @@ log = logging.getLogger(__name__)
 class Service:
     """Models, streams and the threads that work for them; loading, then ready, then draining."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        find_devices: Callable[[Settings], tuple[Device, ...]] = find_devices,
+        delivery: DeliveryPolicy = DEFAULT_POLICY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Check the bundles; nothing runs before `running`.
+
+        Args:
+            settings: The operator's settings.
+            find_devices: Returns the devices that frames are processed on.
+            delivery: How responses are delivered to sinks.
+            clock: Returns the monotonic seconds by which the rates of API keys are counted.
 
         Raises:
             BundleError: A bundle can't be used, or there is none, or not the default one, or not one that is limited.
+            KeyFileError: The API keys can't be read.
             SiteError: The file of streams and sinks can't be used.
             DecoderError: The GPU can't decode video, though it is to.
             TracesError: Traces can't be exported.
         """
         self.settings = settings
+        self._find_devices = find_devices
         self.streams = Streams(settings.max_streams, settings.idle_timeout)
         self.failure: Exception | None = None  # why the models can't be loaded
         self.loaded = asyncio.Event()  # the models are ready, or there is a failure
         self.draining = asyncio.Event()
-        self._bundles = find_bundles(settings.models, keep=settings.controlled)
+        self._bundles = load_bundles(settings.models, keep=settings.controlled)
         names = [bundle.name for bundle in self._bundles]
         limited = () if settings.controlled else settings.model_limits  # they may come later
         for name in filter(None, (settings.default_model, *limited)):
@@ -70,22 +87,24 @@ class Service:
         self.metrics = Metrics(
             lambda: len(self.streams),
             lambda: [device.reading for device in self.devices],
-            lambda: self._models.count(),
+            lambda: self._models.count_versions(),
         )
         self._models = Models(
             settings,
             settings.default_model or names[0],
             self._model_users,
             self.refuse_if_draining,
-            self.metrics.loaded,
+            self.metrics.count_load,
         )
         self._ready = False
         # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
-        traces = open_traces() if settings.traces else None
-        self._workshop = Workshop(pool, self.metrics, traces)
+        tracer = open_tracer() if settings.traces else None
+        self._workshop = Workshop(pool, self.metrics, tracer)
         self.site = read_site(settings.site)
-        self.sinks = Sinks(self.site.open_sinks(), self.metrics)
+        self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
+        limits = Limits(streams=settings.key_streams, rate=settings.key_rate)
+        self.api_keys = ApiKeys.read(settings.keys, limits, clock) if settings.keys else None
         self._conversations = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -96,9 +115,9 @@ class Service:
         return self._workshop.pool
 
     @property
-    def traces(self) -> "Traces | None":
-        """What tells of requests and frames, if anything does."""
-        return self._workshop.traces
+    def tracer(self) -> "Tracer | None":
+        """The exporter of traces, if the settings ask for traces."""
+        return self._workshop.tracer
 
     @property
     def models(self) -> Models:
@@ -141,7 +160,7 @@ class Service:
         pacing = settle(options, self.settings.schedule, manifest.key_interval)
         self.sinks.check(options.sinks or ())
         stream = self.streams.create(id_, replica, pacing, options, self._workshop, owner)
-        self.sinks.follow(stream, stream.sinks)
+        self.sinks.subscribe(stream, stream.sinks)
         return stream
 
     @contextmanager
@@ -179,8 +198,8 @@ class Service:
             for device in self.devices:
                 await asyncio.to_thread(device.executor.close)
             self._workshop.pool.shutdown(wait=True)
-            if self.traces:
-                await asyncio.to_thread(self.traces.close)
+            if self.tracer:
+                await asyncio.to_thread(self.tracer.close)
 
     def _model_users(self) -> list[ModelUser]:
         return [
@@ -210,7 +229,7 @@ class Service:
 
     async def _load(self) -> None:
         try:
-            self.devices = await asyncio.to_thread(find_devices, self.settings)
+            self.devices = await asyncio.to_thread(self._find_devices, self.settings)
             await self._models.start(self._bundles, self.devices)
         except Exception as error:
             unexpected = not isinstance(error, EngineError)

@@ -32,7 +32,7 @@ def _pulls(connection: HTTPConnection) -> Pulls:
 
 
 def _quota(connection: HTTPConnection) -> Quota:
-    quota: Quota = getattr(connection.state, "quota", UNLIMITED)  # of the request's API key: see `AccessMiddleware`
+    quota: Quota = getattr(connection.state, "quota", UNLIMITED)  # of the request's API key: see `ApiKeyMiddleware`
     return quota
 
 

@@ -212,7 +212,7 @@ class Conversation:
 
     async def _refuse(self, error: ServerError) -> None:
         if isinstance(error, CapacityError):
-            self._service.metrics.refused(error.reason)
+            self._service.metrics.count_rejected(error.reason)
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: already closed
             await self._say(Error(problem=error.problem, fatal=True))
             await self._websocket.close(error.close, error.close_reason)

@@ -260,7 +260,7 @@ class _Latest:
                     self._waiting[place] = _Left(old.id, NEWER), since
                     break
             else:
-                if self._quota.take():
+                if self._quota.try_charge():
                     entry = _Left(item.id, RATE)
         self._waiting.append((entry, time.monotonic() - waited))
         self._some.set()

@@ -36,7 +36,7 @@ from keywarp.server.streams.subscribers import Audience
 from keywarp.server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from keywarp.server.telemetry.spans import Traces
+    from keywarp.server.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Workshop:
 
     pool: Pool  # threads for decoding and encoding
     metrics: Metrics
-    traces: "Traces | None" = None
+    tracer: "Tracer | None" = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +97,7 @@ class Stream:
         self._heart = Heart()
         self._workshop = workshop
         self._session = StreamSession(self.engine, pacing.open())
-        self._demand = replica.device.join()
+        self._load = replica.device.add_stream()
         self._connected = False
         self._next = 0
         self._size: tuple[int, ...] | None = None  # of the frames that the engine was last prepared for
@@ -188,7 +188,7 @@ class Stream:
         """
         self._touched = time.monotonic()
         self._dropped += 1
-        self._workshop.metrics.dropped(reason)
+        self._workshop.metrics.count_dropped(reason)
         self._next += 1
         return Dropped(frame=self._next - 1, id=id_, reason=reason)
 
@@ -266,9 +266,9 @@ class Stream:
         self._frames += 1
         self._key_frames += found.kind is FrameKind.KEY
         self._heart.beat(timings, key=found.kind is FrameKind.KEY)
-        self._workshop.metrics.frame(self.engine.bundle.name, found, timings)
-        if traces := self._workshop.traces:
-            traces.frame(self.id, self.engine.bundle.name, found, timings, apart=self._connected)
+        self._workshop.metrics.count_result(self.engine.bundle.name, found, timings)
+        if tracer := self._workshop.tracer:
+            tracer.record_frame(self.id, self.engine.bundle.name, found, timings, linked=self._connected)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -303,7 +303,7 @@ class Stream:
         """Drop what is queued, wait for what is on the device, and free the state."""
         self.gone_because = because
         self.gone.set()
-        self.replica.device.leave(self._demand)
+        self.replica.device.remove_stream(self._load)
         self._cancel()
         await self.settle()
         self.audience.end()
@@ -325,7 +325,7 @@ class Stream:
         self._touched = time.monotonic()
         # Asking for the exception has it seen, even if nobody is left to fetch the result.
         if not pending.done.cancelled() and pending.done.exception() is None:
-            self.replica.device.note(self._demand, pending.done.result())
+            self.replica.device.record(self._load, pending.done.result())
 
     def _cancel(self) -> None:
         for pending in self._pending:
@@ -334,7 +334,7 @@ class Stream:
     def _failed(self, error: FrameRefusedError, index: int, id_: ClientId | None) -> Error:
         self._touched = time.monotonic()
         self._errors += 1
-        self._workshop.metrics.error(self.engine.bundle.name, error.reason)
-        if traces := self._workshop.traces:
-            traces.failed(self.id, self.engine.bundle.name, index, error.reason, apart=self._connected)
+        self._workshop.metrics.count_error(self.engine.bundle.name, error.reason)
+        if tracer := self._workshop.tracer:
+            tracer.record_failed_frame(self.id, self.engine.bundle.name, index, error.reason, linked=self._connected)
         return Error(problem=error.problem, fatal=False, frame=index, id=id_)

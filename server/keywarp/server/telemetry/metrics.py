@@ -1,4 +1,4 @@
-"""The Prometheus metrics: base units, our own registry, no stream id as a label."""
+"""The Prometheus metrics: in base units, in a registry of their own, without stream ids as labels."""
 
 import time
 from collections import defaultdict
@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from keywarp.engines import FrameResult
 from keywarp.protocol import Timings
 
-# Seconds: from a propagated frame's post-processing to a key frame on a slow CPU.
+# Bounds in seconds, from a propagated frame's post-processing to a key frame on a slow CPU.
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -36,16 +36,16 @@ class DeviceReading(NamedTuple):
 
 
 @dataclass
-class Totals:
-    """What one model has done."""
+class ModelTotals:
+    """One model's counts since the start of the server."""
 
-    frames: int = 0  # with a result
-    errors: int = 0  # frames without
-    last: float = 0.0  # when the last result was given; seconds since 1970
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # by stage
+    frames: int = 0  # frames with a result
+    errors: int = 0  # frames with an error
+    last: float = 0.0  # time of the last result; seconds since 1970
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # sums by stage
 
     def add(self, timings: Timings) -> None:
-        """Count one result."""
+        """Add one result."""
         self.frames += 1
         self.last = time.time()
         for stage, seconds in timings:
@@ -53,7 +53,12 @@ class Totals:
 
 
 class Metrics:
-    """All that `/metrics` shows; and the same in sum by model, as `totals`."""
+    """All metrics of `/metrics`, and the totals of each model.
+
+    Attributes:
+        content_type: The media type of `exposition`.
+        totals: The totals by the model's name.
+    """
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -63,15 +68,15 @@ class Metrics:
         devices: Callable[[], Collection[DeviceReading]],
         models: Callable[[], Mapping[str, int]],
     ) -> None:
-        """Make a fresh set.
+        """Start all counts at zero. The callables are called at each scrape.
 
         Args:
-            streams: The number of open streams, asked for when scraped.
-            devices: The readings of the devices that process frames, likewise.
-            models: The number of versions of models by state, likewise.
+            streams: Returns the number of open streams.
+            devices: Returns the readings of the devices that process frames.
+            models: Returns the number of versions of models by state.
         """
         self._count_models = models
-        self.totals: defaultdict[str, Totals] = defaultdict(Totals)
+        self.totals: defaultdict[str, ModelTotals] = defaultdict(ModelTotals)
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._frames = Counter(
@@ -129,42 +134,42 @@ class Metrics:
         ).set_function(lambda: min((device.pressure for device in devices()), default=0.0))
         self._registry.register(_DeviceCollector(devices))
 
-    def frame(self, model: str, found: FrameResult, timings: Timings) -> None:
-        """Count one result."""
-        self._frames.labels(model, found.kind.value).inc()
-        if found.reason:
-            self._key_frames.labels(model, found.reason.value).inc()
+    def count_result(self, model: str, result: FrameResult, timings: Timings) -> None:
+        """Count one frame with a result."""
+        self._frames.labels(model, result.kind.value).inc()
+        if result.reason:
+            self._key_frames.labels(model, result.reason.value).inc()
         for stage, seconds in timings:
             self._stages.labels(stage).observe(seconds)
         self.totals[model].add(timings)
 
-    def error(self, model: str, reason: str) -> None:
-        """Count one frame answered with an error."""
+    def count_error(self, model: str, reason: str) -> None:
+        """Count one frame with an error."""
         self._errors.labels(reason).inc()
         self.totals[model].errors += 1
 
-    def dropped(self, reason: str) -> None:
-        """Count one frame that was left out."""
+    def count_dropped(self, reason: str) -> None:
+        """Count one dropped frame."""
         self._dropped.labels(reason).inc()
 
-    def refused(self, reason: str) -> None:
-        """Count one request that wasn't allowed, or for which there was no room."""
+    def count_rejected(self, reason: str) -> None:
+        """Count one request that was rejected for its key or origin, or beyond a limit."""
         self._refused.labels(reason).inc()
 
-    def loaded(self, outcome: str) -> None:
-        """Count one load of a model that was asked for: `loaded` or `failed`."""
+    def count_load(self, outcome: str) -> None:
+        """Count one request to load a model by its outcome, `loaded` or `failed`."""
         self._loads.labels(outcome).inc()
 
-    def pull_failed(self) -> None:
-        """Count one time that a pulled stream's source couldn't be read, or ended."""
+    def count_pull_failure(self) -> None:
+        """Count one failure to read a pulled stream's source, or its end."""
         self._pulls.inc()
 
-    def sink(self, name: str, outcome: str, answers: int = 1) -> None:
-        """Count answers that a sink took or missed, or one time that it failed."""
-        self._sinks.labels(name, outcome).inc(answers)
+    def count_sink(self, name: str, outcome: str, count: int = 1) -> None:
+        """Count responses that a sink took (`delivered`) or `missed`, or one failure (`failed`)."""
+        self._sinks.labels(name, outcome).inc(count)
 
     def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
+        """Return all metrics in Prometheus's text format."""
         for state, count in self._count_models().items():
             self._models.labels(state).set(count)
         return generate_latest(self._registry)
