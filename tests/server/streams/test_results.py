@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keywarp.client import FrameResult as Received
+from keywarp.client import ProcessedFrame
 from keywarp.client.images import decode_labels
 from keywarp.engines.manifest import ClassInfo
 from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, Output, Segmentation
@@ -65,7 +65,7 @@ def test_masks_may_have_the_frames_resolution(masks: Masks) -> None:
     labels = np.random.default_rng(0).integers(0, 3, (5, 7)).astype(np.uint8)
     found = FrameResult(3, FrameKind.KEY, 0, 48, 64, Segmentation(labels), inference=0.02, postprocess=0.001)
     at = {
-        resolution: Received(
+        resolution: ProcessedFrame(
             encode_result(found, CLASSES, stream="s", decode=0, queue=0, masks=masks, resolution=resolution)
         )
         for resolution in get_args(Resolution)
