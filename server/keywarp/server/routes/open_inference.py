@@ -174,19 +174,18 @@ async def infer(
                 raise
             picture = Picture(pixels, None, None, time.perf_counter() - started)
             pending = await stream.submit(picture)
-            executed = await stream.outcome(pending)
-            found = executed.result
+            found = await stream.outcome(pending)
             stream.count(
                 found,
                 Timings(
                     decode=picture.decode,
-                    queue=pending.waited + executed.queued,
+                    queue=pending.waited + found.queue,
                     inference=found.inference,
                     postprocess=found.postprocess,
                 ),
             )
             if stream.audience.listens:
-                stream.audience.tell(await stream.encode(pending, executed))
+                stream.audience.tell(await stream.encode(pending, found))
     parameters = {"kind": found.kind.value, "key_age": found.key_age, "frame": found.index}
     if turn.id is not None:
         parameters |= {"sequence_id": turn.id, "sequence_start": turn.start, "sequence_end": turn.end}
