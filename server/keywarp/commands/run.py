@@ -64,12 +64,12 @@ def run(
     from keywarp.engines import Engine, EngineError, StreamSession
     from keywarp.protocol import ClassInfo, StreamOptions
     from keywarp.server.errors import BadMessageError
-    from keywarp.server.streams.schedule import settle
+    from keywarp.server.streams.schedule import resolve_schedule
 
     bundle = find_bundle(model, models)
     options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval)
     try:
-        pacing = settle(options, "fixed", bundle.manifest.key_interval)
+        stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval)
     except BadMessageError as error:
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
@@ -83,7 +83,7 @@ def run(
                 fallback=cpu_fallback,
             )
             engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, pacing.open())
+            session = StreamSession(engine, stream_schedule.open())
             summary = record(
                 _results(session, frames, masks="none" if ndjson is None else "png"),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
@@ -93,7 +93,7 @@ def run(
                 coco=coco,
                 mot=mot,
                 total=frames.count,
-                title=f"{bundle.name}, {pacing}",
+                title=f"{bundle.name}, {stream_schedule}",
             )
     except EngineError as error:
         raise CommandError(str(error)) from error
@@ -126,7 +126,7 @@ def _results(session: "StreamSession", frames: "Source", masks: Masks) -> "Itera
         started = time.perf_counter()
         found = session.process(frame.image)
         result = encode_result(
-            found, classes, stream="run", decode=started - asked, queue=0.0, timestamp=frame.timestamp, masks=masks
+            found, classes, stream="run", decode=started - asked, waited=0.0, timestamp=frame.timestamp, masks=masks
         )
         latency = time.perf_counter() - started
         label_map = found.output.labels if isinstance(found.output, Segmentation) else None
