@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from keywarp.cli import CommandError, Summary, partial, record
-from keywarp.client import DrawingError, FrameResult, open_source
+from keywarp.client import DrawingError, ProcessedFrame, open_source
 from keywarp.protocol import Detection
 from tests.client.media import CLASSES, frame_result, result
 
 CAR = Detection(class_id=2, name="car", confidence=0.6, xyxy=(20.0, 10.0, 64.0, 40.0))
 
 
-def run(results: Iterator[FrameResult], **options: Path) -> Summary:
+def run(results: Iterator[ProcessedFrame], **options: Path) -> Summary:
     return record(results, classes=CLASSES, fps=10, title="test", **options)  # type: ignore[arg-type]
 
 
-def some(count: int) -> Iterator[FrameResult]:
+def some(count: int) -> Iterator[ProcessedFrame]:
     return (frame_result(frame) for frame in range(count))
 
 
@@ -40,7 +40,7 @@ def test_results_for_other_tools(tmp_path: Path) -> None:
     coco = json.loads((tmp_path / "coco.json").read_text())
     assert [image["id"] for image in coco["images"]] == [0, 1, 2]
     assert {annotation["category_id"] for annotation in coco["annotations"]} == {1}
-    boxes = [FrameResult(result(frame).model_copy(update={"detections": (CAR,)})) for frame in range(3)]
+    boxes = [ProcessedFrame(result(frame).model_copy(update={"detections": (CAR,)})) for frame in range(3)]
     run(iter(boxes), mot=tmp_path / "boxes.txt")
     assert len((tmp_path / "boxes.txt").read_text().splitlines()) == 3
     with pytest.raises(CommandError, match="don't have"):
@@ -64,7 +64,7 @@ def test_a_broken_off_run_leaves_valid_parts(
 ) -> None:
     pytest.importorskip("supervision", reason="the extra `draw` is not installed")
 
-    def broken() -> Iterator[FrameResult]:
+    def broken() -> Iterator[ProcessedFrame]:
         yield from some(5)
         raise error
 
@@ -116,7 +116,7 @@ def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 def test_results_without_images_cannot_be_drawn(tmp_path: Path) -> None:
     pytest.importorskip("supervision", reason="the extra `draw` is not installed")
     with pytest.raises(DrawingError, match="never decoded"):
-        run(iter([FrameResult(result(0))]), out=tmp_path / "v.mp4")
+        run(iter([ProcessedFrame(result(0))]), out=tmp_path / "v.mp4")
 
 
 class Clock:
@@ -136,10 +136,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def timed(clock: Clock, monkeypatch: pytest.MonkeyPatch, results: Iterator[FrameResult], drawing: float) -> Summary:
+def timed(clock: Clock, monkeypatch: pytest.MonkeyPatch, results: Iterator[ProcessedFrame], drawing: float) -> Summary:
     """Record results with drawing that takes this long a frame."""
 
-    def sink(_: FrameResult) -> None:
+    def sink(_: ProcessedFrame) -> None:
         clock.now += drawing
 
     from contextlib import nullcontext
@@ -148,10 +148,10 @@ def timed(clock: Clock, monkeypatch: pytest.MonkeyPatch, results: Iterator[Frame
     return run(results)
 
 
-def waited(clock: Clock, waits: float, latency: Callable[[int], float | None]) -> Iterator[FrameResult]:
+def waited(clock: Clock, waits: float, latency: Callable[[int], float | None]) -> Iterator[ProcessedFrame]:
     for frame in range(10):
         clock.now += waits
-        yield FrameResult(result(frame), None, latency(frame), clock.now)
+        yield ProcessedFrame(result(frame), None, latency(frame), clock.now)
 
 
 def test_time_that_only_drawing_takes_does_not_count(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,11 +163,11 @@ def test_time_that_only_drawing_takes_does_not_count(clock: Clock, monkeypatch: 
 
 def test_time_under_way_counts_even_while_drawing(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     # As with a server: while one frame is drawn the next is under way, and done before it is asked for.
-    def ahead() -> Iterator[FrameResult]:
+    def ahead() -> Iterator[ProcessedFrame]:
         for frame in range(10):
             sent = clock.now
             clock.now += 1.0 if frame == 0 else 0.0
-            yield FrameResult(result(frame), None, 1.0, sent + 1.0 if frame == 0 else sent - 3.0)
+            yield ProcessedFrame(result(frame), None, 1.0, sent + 1.0 if frame == 0 else sent - 3.0)
 
     summary = timed(clock, monkeypatch, ahead(), drawing=5.0)
     assert summary.seconds == pytest.approx(10)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keywarp.cli.stopwatch import REMEMBERED, Coverage, Latencies, Stopwatch
-from keywarp.client import FrameResult
+from keywarp.client import ProcessedFrame
 from tests.client.media import result
 
 
@@ -62,12 +62,12 @@ def test_memory_does_not_grow_with_the_frames(monkeypatch: pytest.MonkeyPatch) -
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
 
-    def endless() -> Iterator[FrameResult]:
+    def endless() -> Iterator[ProcessedFrame]:
         nonlocal now
         one = result(0)
         for frame in range(20_000):
             now += 1.0  # waited for, and as long drawn, so that there is a gap after each
-            yield FrameResult(one, None, 0.01 + frame % 100 * 1e-4, now)
+            yield ProcessedFrame(one, None, 0.01 + frame % 100 * 1e-4, now)
 
     watch = Stopwatch("test")
     sizes = []

@@ -10,7 +10,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
-from keywarp.client import FrameResult
+from keywarp.client import ProcessedFrame
 from keywarp.protocol import ClassInfo, ClientId, Kind, ModelInfo, Region, Result, Segmentation, Timings
 
 CLASSES = (
@@ -115,8 +115,8 @@ def result(
     )
 
 
-def frame_result(frame: int, latency: float | None = 0.02, *, width: int = 64, height: int = 48) -> FrameResult:
+def frame_result(frame: int, latency: float | None = 0.02, *, width: int = 64, height: int = 48) -> ProcessedFrame:
     """A result with an image and a label map: the left half is a person."""
     labels = np.zeros((24, 32), np.uint8)
     labels[:, :16] = 1
-    return FrameResult(result(frame, labels=labels), picture(128, width, height), latency)
+    return ProcessedFrame(result(frame, labels=labels), picture(128, width, height), latency)

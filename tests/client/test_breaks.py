@@ -18,8 +18,8 @@ from keywarp.client import (
     ApiError,
     Client,
     ConnectError,
-    FrameResult,
     ModelNotFoundError,
+    ProcessedFrame,
     Reconnect,
     ResumeError,
     StreamGoneError,
@@ -55,18 +55,18 @@ def frames(count: int) -> list[NDArray[np.uint8]]:
     return [picture(grey_level(index)) for index in range(count)]
 
 
-def at(frame: int, act: Callable[[], None]) -> Callable[[FrameResult], None]:
+def at(frame: int, act: Callable[[], None]) -> Callable[[ProcessedFrame], None]:
     """What watches results, and acts at one, once."""
     left = [act]
 
-    def watch(result: FrameResult) -> None:
+    def watch(result: ProcessedFrame) -> None:
         if result.frame == frame and left:
             left.pop()()
 
     return watch
 
 
-def check(results: list[FrameResult], count: int) -> None:
+def check(results: list[ProcessedFrame], count: int) -> None:
     """Each frame was answered once, in order, with its own image."""
     assert [r.frame for r in results] == list(range(count))
     for index, result in enumerate(results):
@@ -104,7 +104,7 @@ def test_packets_go_on_over_a_new_connection(
     video = write_video(tmp_path / f"video.{suffix}", frames=60, codec=encoder, gop=10)
     with CuttingProxy(server.url) as proxy:
 
-        def watch(result: FrameResult) -> None:
+        def watch(result: ProcessedFrame) -> None:
             if result.frame in (0, 25, 43):
                 proxy.cut()
 

@@ -1,8 +1,8 @@
 import pytest
 from pydantic import BaseModel
 
-from keywarp.client import FrameError, FrameResult, ProtocolError
-from keywarp.client.conversation import Conversation, State
+from keywarp.client import FrameError, ProcessedFrame, ProtocolError
+from keywarp.client.conversation import Conversation, ConversationState
 from keywarp.client.payloads import Payload
 from keywarp.protocol import Codec, Credit, Done, Dropped, Error, Hello, Mode, Problem, Ready
 from tests.client.media import MODEL, result
@@ -19,7 +19,7 @@ def begin(credit: int = 100, in_flight: int = 2, codec: Codec = "image", mode: M
     return conversation
 
 
-def hear(conversation: Conversation, message: BaseModel, now: float = 0) -> FrameResult | FrameError | None:
+def hear(conversation: Conversation, message: BaseModel, now: float = 0) -> ProcessedFrame | FrameError | None:
     return conversation.receive(message.model_dump_json(), now)
 
 
@@ -62,7 +62,7 @@ def test_in_a_hurry_images_are_bounded_by_credit_alone_and_those_dropped_are_cou
     assert hear(conversation, Dropped(frame=0, id=0, reason="newer", credit=4)) is None
     assert conversation.dropped == 1
     assert conversation.wants_payload
-    assert isinstance(hear(conversation, result(1, id=1)), FrameResult)
+    assert isinstance(hear(conversation, result(1, id=1)), ProcessedFrame)
     with pytest.raises(ProtocolError, match="id 2"):
         hear(conversation, Dropped(frame=3, id=3, reason="newer"))
 
@@ -80,8 +80,8 @@ def test_a_result_makes_room_and_tells_its_latency() -> None:
     assert not conversation.wants_payload
     first = hear(conversation, result(0, id=0), now=11.0)
     second = hear(conversation, result(1, id=1), now=11.25)
-    assert isinstance(first, FrameResult)
-    assert isinstance(second, FrameResult)
+    assert isinstance(first, ProcessedFrame)
+    assert isinstance(second, ProcessedFrame)
     assert (first.latency, second.latency) == (1.0, 0.75)
     assert first.received == 11.0
     assert conversation.wants_payload
@@ -94,7 +94,7 @@ def test_packets_find_their_results_in_any_order() -> None:
     latencies = []
     for frame, number in enumerate((0, 2, 1)):
         given = hear(conversation, result(frame, id=number), now=5.0)
-        assert isinstance(given, FrameResult)
+        assert isinstance(given, ProcessedFrame)
         latencies.append(given.latency)
     assert latencies == [5.0, 3.0, 4.0]
 
@@ -117,7 +117,7 @@ def test_the_conversation_ends_with_done() -> None:
     assert not conversation.wants_payload
     hear(conversation, result(0, id=0))
     hear(conversation, Done(frames=1, key_frames=1, errors=0))
-    assert conversation.state is State.DONE
+    assert conversation.state is ConversationState.DONE
     assert conversation.done == Done(frames=1, key_frames=1, errors=0)
 
 

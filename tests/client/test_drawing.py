@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.client import DrawingError, FrameResult, open_source
+from keywarp.client import DrawingError, ProcessedFrame, open_source
 from keywarp.client.drawing import INK, KEY_PANEL, Annotator
 from keywarp.client.writing import VideoWriter
 from keywarp.protocol import Detection
@@ -22,8 +22,8 @@ def found(class_id: int, xyxy: Box = BOX, confidence: float = 0.87) -> Detection
     return Detection(class_id=class_id, name=CLASSES[class_id].name, confidence=confidence, xyxy=xyxy)
 
 
-def detected(*objects: Detection, width: int = 640, height: int = 272) -> FrameResult:
-    return FrameResult(result(1).model_copy(update={"width": width, "height": height, "detections": objects}))
+def detected(*objects: Detection, width: int = 640, height: int = 272) -> ProcessedFrame:
+    return ProcessedFrame(result(1).model_copy(update={"width": width, "height": height, "detections": objects}))
 
 
 def draw(*objects: Detection, width: int = 640, height: int = 272) -> NDArray[np.uint8]:

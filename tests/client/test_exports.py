@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from keywarp.client import FrameResult
+from keywarp.client import ProcessedFrame
 from keywarp.client.exports import CocoWriter, to_mot
 from keywarp.protocol import Detection
 from tests.client.media import CLASSES, result
@@ -16,12 +16,12 @@ CAR = Detection(class_id=2, name="car", confidence=0.6, xyxy=(20.0, 10.0, 64.0, 
 LABELS = np.array([[0, 0, 2, 2], [0, 1, 2, 2], [0, 1, 1, 0]], np.uint8)  # of a 64x48 frame
 
 
-def detected(*objects: Detection, frame: int = 0) -> FrameResult:
-    return FrameResult(result(frame).model_copy(update={"detections": objects}))
+def detected(*objects: Detection, frame: int = 0) -> ProcessedFrame:
+    return ProcessedFrame(result(frame).model_copy(update={"detections": objects}))
 
 
-def segmented(labels: NDArray[np.uint8] = LABELS, frame: int = 0) -> FrameResult:
-    return FrameResult(result(frame, labels=labels))
+def segmented(labels: NDArray[np.uint8] = LABELS, frame: int = 0) -> ProcessedFrame:
+    return ProcessedFrame(result(frame, labels=labels))
 
 
 def test_labels_at_the_frames_resolution() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from keywarp.client import FrameResult, ProtocolError, SourceError
+from keywarp.client import ProcessedFrame, ProtocolError, SourceError
 from keywarp.client.images import decode_labels, encode_jpeg
 from keywarp.protocol import Detection, Region, RunLengths, Segmentation
 from tests.client.media import picture, result, segmentation
@@ -13,8 +13,8 @@ PERSON = Detection(class_id=1, name="person", confidence=0.9, xyxy=(1.25, 2.0, 3
 CAR = Detection(class_id=2, name="car", confidence=0.6, xyxy=(20.0, 10.0, 64.0, 40.0))
 
 
-def detected(*objects: Detection) -> FrameResult:
-    return FrameResult(result(0).model_copy(update={"detections": objects}))
+def detected(*objects: Detection) -> ProcessedFrame:
+    return ProcessedFrame(result(0).model_copy(update={"detections": objects}))
 
 
 def test_a_jpeg_keeps_the_picture() -> None:
@@ -38,16 +38,27 @@ def test_what_is_not_rgb_is_refused() -> None:
 
 def test_labels_survive_the_wire() -> None:
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    given = FrameResult(result(0, labels=labels))
+    given = ProcessedFrame(result(0, labels=labels))
     np.testing.assert_array_equal(given.labels, labels)
     assert given.labels is given.labels
+
+
+def test_a_label_map_in_memory_is_used_as_it_is_and_needs_no_masks_on_the_wire() -> None:
+    labels = np.arange(3, dtype=np.uint8).repeat(4).reshape(3, 4)
+    wire = result(0, labels=labels)
+    assert wire.segmentation
+    without_masks = wire.model_copy(update={"segmentation": wire.segmentation.model_copy(update={"labels_png": None})})
+    given = ProcessedFrame(without_masks, label_map=labels)
+    assert given.labels is labels
+    np.testing.assert_array_equal(given.frame_labels, ProcessedFrame(wire).frame_labels)
+    assert given.to_coco() == ProcessedFrame(wire).to_coco()
 
 
 def test_a_result_of_another_task_has_no_labels_or_no_detections() -> None:
     with pytest.raises(ValueError, match="no segmentation"):
         _ = detected(PERSON).labels
     with pytest.raises(ValueError, match="no detections"):
-        _ = FrameResult(result(0, labels=np.zeros((3, 4), np.uint8))).detections
+        _ = ProcessedFrame(result(0, labels=np.zeros((3, 4), np.uint8))).detections
 
 
 def test_detections_are_arrays_in_the_servers_order() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from keywarp.client import ApiError, Client, ConnectError, FrameResult, ProtocolError, calls
+from keywarp.client import ApiError, Client, ConnectError, ProcessedFrame, ProtocolError, calls
 from keywarp.protocol import StreamInfo
 from tests.client.media import MODEL, picture, result
 from tests.client.scripted import ScriptedApi
@@ -69,7 +69,7 @@ def test_a_frame_is_sent_as_a_jpeg_and_its_result_comes_back(twin: Twin) -> None
     labels = np.ones((3, 4), np.uint8)
     with ScriptedApi(200, result(0, id="x", labels=labels).model_dump_json().encode()) as api:
         given = twin.call(api.address, "infer", "cam", picture(100), id="x", timestamp=1.5)
-    assert isinstance(given, FrameResult)
+    assert isinstance(given, ProcessedFrame)
     assert given.image is not None
     assert given.latency is not None
     np.testing.assert_array_equal(given.labels, labels)

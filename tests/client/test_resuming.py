@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from keywarp.client import ConnectError, FrameError, FrameResult, KeywarpError, Reconnect, ResumeError, UnavailableError
+from keywarp.client import (
+    ConnectError,
+    FrameError,
+    KeywarpError,
+    ProcessedFrame,
+    Reconnect,
+    ResumeError,
+    UnavailableError,
+)
 from keywarp.client.backlog import Backlog
-from keywarp.client.conversation import Conversation, State
+from keywarp.client.conversation import Conversation, ConversationState
 from keywarp.client.payloads import Payload
 from keywarp.protocol import ClientMessage, Codec, Credit, Done, Error, Hello, Mode, Problem, Ready, unpack
 from tests.client.media import MODEL, result
@@ -121,7 +129,7 @@ class Viewer:
 
     def hear(self, message: BaseModel) -> None:
         match self.conversation.receive(message.model_dump_json(), 0.0):
-            case FrameResult() as given:
+            case ProcessedFrame() as given:
                 self._note(given.result.id, given.frame)
             case FrameError() as error:
                 self._note(error.id, error.frame)
@@ -160,10 +168,10 @@ def run(
             if heard == cut.heard or not server.out:
                 break
             viewer.hear(server.out.popleft())
-        if conversation.state is State.DONE:
+        if conversation.state is ConversationState.DONE:
             break
         error: KeywarpError = BROKE
-        if cut.drained and conversation.state is not State.GREETED:
+        if cut.drained and conversation.state is not ConversationState.GREETED:
             error = UnavailableError(1012)
             server.stop()
             for message in server.out:
@@ -171,7 +179,7 @@ def run(
                     viewer.hear(message)
         if conversation.broken(error, 0.0) is None:
             break
-    assert conversation.state is State.DONE
+    assert conversation.state is ConversationState.DONE
     return viewer
 
 

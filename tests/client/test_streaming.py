@@ -18,9 +18,9 @@ from keywarp.client import (
     Client,
     ConnectError,
     FrameError,
-    FrameResult,
     MediaError,
     ModelNotFoundError,
+    ProcessedFrame,
     ProtocolError,
     Reconnect,
     SourceError,
@@ -84,7 +84,7 @@ def test_frames_are_read_only_as_results_are_taken(twin: Twin) -> None:
 
     surplus: list[int] = []
 
-    def watch(given: FrameResult) -> None:
+    def watch(given: ProcessedFrame) -> None:
         surplus.append(read - (given.frame + 1))
 
     with ScriptedPeer(credit=100) as server:
@@ -209,7 +209,7 @@ def test_results_before_a_fatal_error_are_given(twin: Twin) -> None:
             peer.answer(frame, taken[0])
         peer.fail(CloseCode.STREAM_GONE, "it was deleted")
 
-    taken: list[FrameResult] = []
+    taken: list[ProcessedFrame] = []
     with ScriptedPeer(script) as server, pytest.raises(StreamGoneError, match="it was deleted"):
         twin.stream(server.address, frames(9), watch=taken.append)
     assert [r.frame for r in taken] == [0, 1]
@@ -261,7 +261,7 @@ def test_an_image_too_big_for_the_server_is_not_sent() -> None:
 
 def test_a_damaged_video_gives_what_can_be_decoded_and_then_its_error(twin: Twin, tmp_path: Path) -> None:
     cut = write_cut_video(tmp_path)
-    taken: list[FrameResult] = []
+    taken: list[ProcessedFrame] = []
     with ScriptedPeer() as server, pytest.raises(SourceError, match="damaged"):
         twin.stream(server.address, cut, watch=taken.append)
     assert 0 < len(taken) < 200
@@ -334,7 +334,7 @@ def test_a_result_left_out_does_not_shift_the_images_of_those_after_it(tmp_path:
     plan = StreamPlan(*options, "h264", 2, 90, "skip", decode=True, stream_id=None, reconnect=Reconnect())
     feed = Feed(write_video(tmp_path / "video.mp4"), plan)
     for frame in (0, 3, 4, 19):
-        image = feed.with_image(FrameResult(result(frame))).image
+        image = feed.with_image(ProcessedFrame(result(frame))).image
         assert image is not None
         assert abs(float(image.mean()) - grey_level(frame)) < 3
     feed.close()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from keywarp.client import AsyncClient, Client, FrameResult
+from keywarp.client import AsyncClient, Client, ProcessedFrame
 
 
 class Twin:
@@ -31,9 +31,9 @@ class Twin:
         source: Any,
         *,
         at_most: int | None = None,
-        watch: Callable[[FrameResult], None] = lambda _: None,
+        watch: Callable[[ProcessedFrame], None] = lambda _: None,
         **options: Any,
-    ) -> list[FrameResult]:
+    ) -> list[ProcessedFrame]:
         """Stream a source, and leave after `at_most` results without closing anything by hand."""
         if not self._async:
             results = []
@@ -45,7 +45,7 @@ class Twin:
                         break
             return results
 
-        async def stream() -> list[FrameResult]:
+        async def stream() -> list[ProcessedFrame]:
             results = []
             async with AsyncClient(address, timeout=10) as client:
                 async for result in client.stream(source, **options):
@@ -57,9 +57,9 @@ class Twin:
 
         return asyncio.run(stream())
 
-    def watch(self, address: str, stream_id: str, at_most: int | None = None) -> tuple[list[FrameResult], Any]:
+    def watch(self, address: str, stream_id: str, at_most: int | None = None) -> tuple[list[ProcessedFrame], Any]:
         """Watch a stream; gives the results, and what watched."""
-        results: list[FrameResult] = []
+        results: list[ProcessedFrame] = []
         if not self._async:
             with Client(address, timeout=10) as client, client.watch(stream_id) as watch:
                 for result in watch:

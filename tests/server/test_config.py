@@ -39,7 +39,7 @@ def test_the_sites_streams_are_pulled_from_the_start_even_without_an_allow_list(
     [
         ("streams = 3", "streams"),
         ("[streams.gate]\ninterval = 3", r"streams\.gate\.source"),
-        ('[streams.gate]\nsource = "file:///etc/passwd"', "URL of rtsp"),
+        ('[streams.gate]\nsource = "file:///etc/passwd"', "must be a URL in ASCII, with the scheme rtsp"),
         ('[streams."a b"]\nsource = "rtsp://camera/"', "streams"),
         ('[streams.gate]\nsource = "rtsp://camera/"\nsinks = ["x"]', "no sink 'x'"),
         ("[sinks.x]", r"sinks\.x\.file"),

@@ -12,7 +12,7 @@ from keywarp.commands.models import MODELS, Folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from keywarp.client import FrameResult
+    from keywarp.client import ProcessedFrame
 
 
 def demo(
@@ -50,7 +50,7 @@ def demo(
             fps, count = source.fps, source.count
         with client.stream(path, model=model) as warm_up:  # the first frame of a size compiles the networks for it
             next(iter(warm_up))
-        kept: list[FrameResult] = []
+        kept: list[ProcessedFrame] = []
         with client.stream(path, model=model) as results:
             keyed = record(
                 _keep(results, kept), classes=info.classes, fps=fps, total=count, title=f"interval {info.key_interval}"
@@ -84,7 +84,7 @@ def demo(
     console.print(f"{annotated}\n{lines}")
 
 
-def _keep(results: "Iterable[FrameResult]", kept: "list[FrameResult]") -> "Iterator[FrameResult]":
+def _keep(results: "Iterable[ProcessedFrame]", kept: "list[ProcessedFrame]") -> "Iterator[ProcessedFrame]":
     for result in results:
         kept.append(result)
         yield result

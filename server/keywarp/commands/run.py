@@ -17,12 +17,12 @@ from keywarp.cli.options import (
 from keywarp.commands.models import MODELS, Folder, find_bundle
 from keywarp.commands.motion import Motion, MotionOption
 from keywarp.commands.runtime import BackendOption, FallbackOption, PrecisionOption
-from keywarp.protocol import MAX_INTERVAL, Schedule
+from keywarp.protocol import MAX_INTERVAL, Masks, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from keywarp.client import FrameResult, Source
+    from keywarp.client import ProcessedFrame, Source
     from keywarp.engines import BackendName, Precision, StreamSession
 
 
@@ -64,12 +64,12 @@ def run(
     from keywarp.engines import Engine, EngineError, StreamSession
     from keywarp.protocol import ClassInfo, StreamOptions
     from keywarp.server.errors import BadMessageError
-    from keywarp.server.streams.schedule import settle
+    from keywarp.server.streams.schedule import resolve_schedule
 
     bundle = find_bundle(model, models)
     options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval)
     try:
-        pacing = settle(options, "fixed", bundle.manifest.key_interval)
+        stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval)
     except BadMessageError as error:
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
@@ -83,9 +83,9 @@ def run(
                 fallback=cpu_fallback,
             )
             engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, pacing.open())
+            session = StreamSession(engine, stream_schedule.open())
             summary = record(
-                _results(session, frames),
+                _results(session, frames, masks="none" if ndjson is None else "png"),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
                 fps=frames.fps,
                 out=out,
@@ -93,7 +93,7 @@ def run(
                 coco=coco,
                 mot=mot,
                 total=frames.count,
-                title=f"{bundle.name}, {pacing}",
+                title=f"{bundle.name}, {stream_schedule}",
             )
     except EngineError as error:
         raise CommandError(str(error)) from error
@@ -103,11 +103,21 @@ def run(
         Console().print(summary_table([summary]))
 
 
-def _results(session: "StreamSession", frames: "Source") -> "Iterator[FrameResult]":
-    """Process every frame; latency is from the decoded frame to its wire result."""
+def _results(session: "StreamSession", frames: "Source", masks: Masks) -> "Iterator[ProcessedFrame]":
+    """Process every frame.
+
+    Args:
+        session: The session that processes the frames.
+        frames: The frames.
+        masks: How the wire results hold their masks. The label maps are given as arrays in any case.
+
+    Yields:
+        The results. Their latency is the time from the decoded frame to the wire result.
+    """
     import time
 
-    from keywarp.client import FrameResult
+    from keywarp.client import ProcessedFrame
+    from keywarp.engines import Segmentation
     from keywarp.server.streams.results import encode_result
 
     classes = session.engine.bundle.manifest.classes
@@ -115,7 +125,10 @@ def _results(session: "StreamSession", frames: "Source") -> "Iterator[FrameResul
     for frame in frames:
         started = time.perf_counter()
         found = session.process(frame.image)
-        decode = started - asked
-        result = encode_result(found, classes, stream="run", decode=decode, queue=0.0, timestamp=frame.timestamp)
-        yield FrameResult(result, frame.image, latency=time.perf_counter() - started)
+        result = encode_result(
+            found, classes, stream="run", decode=started - asked, waited=0.0, timestamp=frame.timestamp, masks=masks
+        )
+        latency = time.perf_counter() - started
+        label_map = found.output.labels if isinstance(found.output, Segmentation) else None
+        yield ProcessedFrame(result, frame.image, latency, label_map=label_map)
         asked = time.perf_counter()

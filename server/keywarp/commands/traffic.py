@@ -31,7 +31,7 @@ from keywarp.protocol import (
     pack,
 )
 from keywarp.server.decode.decoders import open_decoder
-from keywarp.server.decode.frames import Picture
+from keywarp.server.decode.frames import DecodedFrame
 from keywarp.server.streams.results import encode_result
 
 PIXELS = 4096 * 4096  # of a frame at most
@@ -81,9 +81,9 @@ def in_process(
 
     def process(items: Iterator[object]) -> None:
         for item in items:
-            assert isinstance(item, Picture)
+            assert isinstance(item, DecodedFrame)
             found = session.process(item.pixels)
-            result = encode_result(found, classes, stream="bench", decode=item.decode, queue=0.0, id=item.id)
+            result = encode_result(found, classes, stream="bench", decode=item.decode, waited=0.0, id=item.id)
             result.model_dump_json(exclude_none=True)
             outcome.results[result.kind] += 1
             if isinstance(item.id, int):

@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from keywarp.server import dashboard, problems
 from keywarp.server.pulls import Pulls
-from keywarp.server.routes import models, open_inference, streams, watch
+from keywarp.server.routes import health, models, open_inference, streams, videos, watch, websocket
 from keywarp.server.routes.sequences import Sequences
 from keywarp.server.security.keys import ApiKeyMiddleware
 from keywarp.server.security.origins import OriginMiddleware
@@ -22,17 +22,17 @@ OPEN_PATHS: Final = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # pa
 
 
 def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
-    """Make the application; its service: `service_of`. Models are loaded when it starts.
+    """Create the application. It loads the models when it starts; `service_of` gives its service.
 
-    Run it with `keywarp.server.run`, which drains it before it stops, or with any ASGI server that has a limit on
+    Run it with `keywarp.server.run`, which drains it before it stops, or with any ASGI server that limits the size of
     WebSocket messages.
 
     Args:
         settings: The operator's settings.
-        service: The service behind the application, made from the same settings; None: a new one.
+        service: The service behind the application, made from the same settings, or None for a new one.
 
     Raises:
-        BundleError: A bundle can't be used, there is none, or not one that the settings name.
+        BundleError: A bundle can't be used, there is none, or the settings name a model that doesn't exist.
         KeyFileError: The API keys can't be read.
         SiteError: The file of streams and sinks can't be used.
         TracesError: Traces can't be exported.
@@ -47,7 +47,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
             try:
                 yield
             finally:
-                service.draining.set()  # other servers than ours don't say so before
+                service.draining.set()  # which other ASGI servers don't do before
                 starting.cancel()
                 await pulls.close()
 
@@ -55,7 +55,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app = FastAPI(
         title="Keywarp",
         version=version("keywarp"),
-        docs_url=None,  # FastAPI's page loads from another host: ours is the dashboard's
+        docs_url=None,  # FastAPI's page loads scripts from another host; the dashboard has its own
         redoc_url=None,
         lifespan=lifespan,
         telemetry=telemetry,
@@ -63,9 +63,8 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.state.service = service
     app.state.pulls = pulls
     app.state.sequences = Sequences(service)
-    app.include_router(streams.router)
-    app.include_router(watch.router)
-    app.include_router(models.router)
+    for module in (health, streams, videos, websocket, watch, models):
+        app.include_router(module.router)
     app.include_router(open_inference.router)
     app.include_router(models.repository)
     app.include_router(dashboard.router)
@@ -91,6 +90,6 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
 
 
 def service_of(app: FastAPI) -> Service:
-    """The service of an application."""
+    """Return the service of an application."""
     service: Service = app.state.service
     return service

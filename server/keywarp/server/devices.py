@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from keywarp.engines import BackendError, Executed, Executor, Gpu, choose_backend, open_backend
+from keywarp.engines import BackendError, Executor, FrameResult, Gpu, choose_backend, open_backend
 from keywarp.server.pressure import TIME_CONSTANT as PRESSURE_TIME_CONSTANT
 from keywarp.server.pressure import Pressure
 from keywarp.server.settings import Settings
@@ -107,11 +107,11 @@ class Device:
         """Remove the stream of a load, unless it is removed already."""
         self.loads.discard(load)
 
-    def record(self, load: StreamLoad, done: Executed) -> None:
+    def record(self, load: StreamLoad, result: FrameResult) -> None:
         """Record that a frame of the load's stream was processed."""
-        seconds = done.result.inference + done.result.postprocess
+        seconds = result.inference + result.postprocess
         self.busy += seconds
-        self.pressure.record_wait(done.turn)
+        self.pressure.record_wait(result.turn)
         load.add(seconds)
 
     def total_load(self, typical: float) -> float:

@@ -111,5 +111,7 @@ class _InternalErrorMiddleware:
             if has_started:
                 raise
             log.exception("%s %r failed", scope["method"], scope["path"][:200])
-            response = problem_response(InternalError("the server failed; its log has the details").problem, scope["path"])
+            response = problem_response(
+                InternalError("the server failed; its log has the details").problem, scope["path"]
+            )
             await response(scope, receive, send)

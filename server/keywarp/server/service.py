@@ -1,4 +1,4 @@
-"""The service: everything that lives as long as the server does."""
+"""The service: everything that lives as long as the server, and is put together here."""
 
 import asyncio
 import contextlib
@@ -32,9 +32,9 @@ from keywarp.server.security.keys import ApiKeys
 from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.settings import Settings
 from keywarp.server.sinks.delivery import DEFAULT_POLICY, DeliveryPolicy, Sinks
-from keywarp.server.streams.registry import Streams
-from keywarp.server.streams.schedule import settle
-from keywarp.server.streams.stream import Stream, Workshop
+from keywarp.server.streams.registry import StreamRegistry
+from keywarp.server.streams.schedule import resolve_schedule
+from keywarp.server.streams.stream import Stream, StreamContext
 from keywarp.server.telemetry.metrics import Metrics
 from keywarp.server.telemetry.traces import open_tracer
 
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """Models, streams and the threads that work for them; loading, then ready, then draining."""
+    """The models, the streams, and the threads that work for them. It is loading, then ready, then draining."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Service:
         delivery: DeliveryPolicy = DEFAULT_POLICY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Check the bundles; nothing runs before `running`.
+        """Check the bundles and the settings. Nothing runs before `running`.
 
         Args:
             settings: The operator's settings.
@@ -64,26 +64,26 @@ class Service:
             clock: Returns the monotonic seconds by which the rates of API keys are counted.
 
         Raises:
-            BundleError: A bundle can't be used, or there is none, or not the default one, or not one that is limited.
             KeyFileError: The API keys can't be read.
+            BundleError: A bundle can't be used, there is none, or the settings name a model that doesn't exist.
             SiteError: The file of streams and sinks can't be used.
-            DecoderError: The GPU can't decode video, though it is to.
+            DecoderError: The settings ask for the GPU to decode video, and it can't.
             TracesError: Traces can't be exported.
         """
         self.settings = settings
         self._find_devices = find_devices
-        self.streams = Streams(settings.max_streams, settings.idle_timeout)
-        self.failure: Exception | None = None  # why the models can't be loaded
-        self.loaded = asyncio.Event()  # the models are ready, or there is a failure
+        self.streams = StreamRegistry(settings.max_streams, settings.idle_timeout)
+        self.failure: Exception | None = None  # why the models can't be loaded, or the site's streams not started
+        self.loaded = asyncio.Event()  # set when the models are ready, or loading them failed
         self.draining = asyncio.Event()
         self._bundles = load_bundles(settings.models, keep=settings.controlled)
         names = [bundle.name for bundle in self._bundles]
-        limited = () if settings.controlled else settings.model_limits  # they may come later
+        limited = () if settings.controlled else settings.model_limits  # others may be loaded later
         for name in filter(None, (settings.default_model, *limited)):
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
         self.nvdec = self._open_nvdec()
-        self.devices: tuple[Device, ...] = ()  # that have the models, once these are loaded
+        self.devices: tuple[Device, ...] = ()  # devices that have the models, known once these are loaded
         self.metrics = Metrics(
             lambda: len(self.streams),
             lambda: [device.reading for device in self.devices],
@@ -97,35 +97,35 @@ class Service:
             self.metrics.count_load,
         )
         self._ready = False
-        # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
+        # Decoding releases the GIL, so each core gets a thread. One more keeps slow images from delaying other streams.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
         tracer = open_tracer() if settings.traces else None
-        self._workshop = Workshop(pool, self.metrics, tracer)
+        self._context = StreamContext(pool, self.metrics, tracer)
         self.site = read_site(settings.site)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
         limits = Limits(streams=settings.key_streams, rate=settings.key_rate)
         self.api_keys = ApiKeys.read(settings.keys, limits, clock) if settings.keys else None
-        self._conversations = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._in_flight = 0
+        self._all_done = asyncio.Event()
+        self._all_done.set()
 
     @property
     def pool(self) -> Pool:
-        """Threads for short work that would hold up the event loop."""
-        return self._workshop.pool
+        """Threads for short work that would block the event loop."""
+        return self._context.pool
 
     @property
     def tracer(self) -> "Tracer | None":
-        """The exporter of traces, if the settings ask for traces."""
-        return self._workshop.tracer
+        """The exporter of traces, or None if the settings ask for no traces."""
+        return self._context.tracer
 
     @property
     def models(self) -> Models:
         """The models.
 
         Raises:
-            NotReadyError: They are still being loaded.
-            InternalError: They can't be.
+            NotReadyError: The models are still being loaded.
+            InternalError: The models could not be loaded.
         """
         if self.failure:
             raise InternalError("the models could not be loaded: see the server's log")
@@ -133,58 +133,72 @@ class Service:
             raise NotReadyError("the models are still being loaded: try again in a few seconds")
         return self._models
 
+    def check_ready(self) -> None:
+        """Check that streams can be created.
+
+        Raises:
+            DrainingError: The server is draining.
+            NotReadyError: The models are still being loaded.
+            InternalError: The models could not be loaded.
+        """
+        self.refuse_if_draining()
+        _ = self.models
+
     def refuse_if_draining(self) -> None:
-        """Raise `DrainingError` if the server takes nothing new."""
+        """Raise `DrainingError` if the server takes no new work."""
         if self.draining.is_set():
             raise DrainingError("the server stops: connect again in a few seconds")
 
     def create_stream(self, options: StreamOptions, id_: str | None, owner: Quota = UNLIMITED) -> Stream:
-        """Add a stream.
+        """Create a stream, if the limits and the device's load admit it.
 
         Args:
-            options: What is asked for.
-            id_: None: a random one.
-            owner: Of the key that asks for it; the operator's own streams have none.
+            options: The options that the client asks for.
+            id_: The stream's id, or None for a random one.
+            owner: The quota of the API key that asks for the stream. The operator's own streams have no limits.
 
         Raises:
-            ServerError: See `models`, `Models.__getitem__`, `settle`, `Streams.create`, `refuse_if_draining`.
-            TooManyStreamsError: The model or the key has as many as the settings allow.
-            OverloadError: No device can serve more.
+            DrainingError, NotReadyError, InternalError: The server takes no streams now.
+            UnknownModelError: There is no such model.
+            BadMessageError: The options contradict each other, or name a sink that doesn't exist.
+            StreamConflictError: There is already a stream with this id.
+            TooManyStreamsError: The server, the model or the API key has as many streams as allowed.
+            OverloadError: No device can serve more streams.
         """
         self.refuse_if_draining()
         manifest = self.models[options.model].bundle.manifest
         self._refuse_over_limits(manifest.name, owner)
         replica = least_loaded(self.models.replicas(manifest.name))
         if replica.device.pressure.is_high:
-            raise OverloadError("the device can't serve more streams than there are: try again later")
-        pacing = settle(options, self.settings.schedule, manifest.key_interval)
+            raise OverloadError("the device can't serve more streams: try again later")
+        schedule = resolve_schedule(options, self.settings.schedule, manifest.key_interval)
         self.sinks.check(options.sinks or ())
-        stream = self.streams.create(id_, replica, pacing, options, self._workshop, owner)
+        stream = self.streams.create(id_, replica, schedule, options, self._context, owner)
         self.sinks.subscribe(stream, stream.sinks)
         return stream
 
     @contextmanager
-    def conversation(self) -> Iterator[None]:
-        """Whatever `drain` must wait for."""
-        self._conversations += 1
-        self._quiet.clear()
+    def in_flight(self) -> Iterator[None]:
+        """Count a request or connection that `drain` must wait for."""
+        self._in_flight += 1
+        self._all_done.clear()
         try:
             yield
         finally:
-            self._conversations -= 1
-            if not self._conversations:
-                self._quiet.set()
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._all_done.set()
 
     async def drain(self) -> None:
-        """Take nothing new, and wait for what is under way, at most the time that the settings allow."""
+        """Take no new work, and wait for requests and connections, at most as long as the settings allow."""
         self.draining.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_timeout):
-                await self._quiet.wait()
+                await self._all_done.wait()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Load the models in the background, and free everything at the end."""
+        """Load the models in the background, run the block, and free everything at the end."""
         tasks = asyncio.create_task(self._load()), asyncio.create_task(self.streams.expire())
         try:
             yield
@@ -197,7 +211,7 @@ class Service:
             await self._models.close()
             for device in self.devices:
                 await asyncio.to_thread(device.executor.close)
-            self._workshop.pool.shutdown(wait=True)
+            self._context.pool.shutdown(wait=True)
             if self.tracer:
                 await asyncio.to_thread(self.tracer.close)
 
@@ -214,7 +228,7 @@ class Service:
         except DecoderError as error:
             if not self.settings.cpu_fallback:
                 raise
-            log.warning("%s: the processor decodes", error)
+            log.warning("%s: the processor decodes video instead", error)
             return None
 
     def _refuse_over_limits(self, model: str, owner: Quota) -> None:
@@ -236,7 +250,7 @@ class Service:
             log.error("the models can't be loaded: %s", error, exc_info=unexpected)
             self.failure = error
         else:
-            self._bundles = ()  # what is kept of them is freed with their engines
+            self._bundles = ()  # so that they are freed together with their engines
             self._ready = True
             log.info("ready: %s", ", ".join(engine.bundle.name for engine in self._models))
         self.loaded.set()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from keywarp.server.errors import SourceError, SourceForbiddenError
+from keywarp.server.errors import PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
 
 NAMES = {
@@ -71,7 +71,7 @@ def test_other_hosts_are_rejected_whatever_their_names_resolve_to(entries: list[
 
 
 def test_an_unknown_host_is_reported() -> None:
-    with pytest.raises(SourceError, match="unknown"):
+    with pytest.raises(PullError, match="unknown"):
         AllowList(["*"]).addresses("nobody.example", 80)
 
 

@@ -25,7 +25,7 @@ from keywarp.server.errors import SinkError
 from keywarp.server.service import Service
 from keywarp.server.sinks.delivery import DeliveryPolicy
 from keywarp.server.sinks.file import FileSink
-from keywarp.server.streams.subscribers import Answer, Audience
+from keywarp.server.streams.subscribers import FrameResponse, Subscribers
 from tests.server.conftest import PATIENCE, Running, Starter, eventually
 from tests.server.media import GREEN, RED, jpeg
 
@@ -85,8 +85,8 @@ def test_a_sink_with_classes_gets_only_results_that_show_one(start: Starter, tmp
 
 
 def deliver(sink: FileSink, frames: range) -> None:
-    answers: list[Answer] = [Dropped(frame=frame, reason="newer") for frame in frames]
-    asyncio.run(sink.deliver("door", answers))
+    responses: list[FrameResponse] = [Dropped(frame=frame, reason="newer") for frame in frames]
+    asyncio.run(sink.deliver("door", responses))
 
 
 def test_a_full_file_is_renamed_and_a_new_one_begins(tmp_path: Path) -> None:
@@ -280,12 +280,12 @@ def test_a_stream_with_an_unknown_sink_is_rejected(server: Running) -> None:
 
 def test_a_subscriber_of_a_closed_stream_learns_at_once_that_it_is_closed() -> None:
     async def subscribe() -> None:
-        audience = Audience()
-        audience.end()
-        with audience.seat() as seat, audience.window() as window:
-            assert await seat.take() == (0, [])
-            assert await window.take() is None
-            assert seat.ended is not None
-            await seat.rest(0.01)
+        subscribers = Subscribers()
+        subscribers.close()
+        with subscribers.subscribe() as subscription, subscribers.preview() as preview:
+            assert await subscription.take() == (0, [])
+            assert await preview.take() is None
+            assert subscription.closed_at is not None
+            await subscription.pause(0.01)
 
     asyncio.run(asyncio.wait_for(subscribe(), PATIENCE))

@@ -15,15 +15,15 @@ from keywarp.cli.summary import Summary
 from keywarp.client.drawing import Annotator
 from keywarp.client.errors import DrawingError
 from keywarp.client.exports import CocoWriter, to_mot
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.client.writing import VideoWriter
 from keywarp.protocol import ClassInfo
 
-Sink = Callable[[FrameResult], None]
+Sink = Callable[[ProcessedFrame], None]
 
 
 def record(
-    results: Iterable[FrameResult],
+    results: Iterable[ProcessedFrame],
     *,
     classes: Iterable[ClassInfo],
     fps: float,
@@ -101,7 +101,7 @@ def _lines(path: Path) -> Iterator[Sink]:
     """Write an NDJSON file."""
     with partial(path) as part, part.open("w", encoding="utf-8") as file:
 
-        def write(result: FrameResult) -> None:
+        def write(result: ProcessedFrame) -> None:
             file.write(dumps(result.result.model_dump(mode="json") | {"latency": result.latency}) + "\n")
 
         yield write
@@ -119,7 +119,7 @@ def _boxes(path: Path) -> Iterator[Sink]:
     """Write a MOTChallenge file."""
     with partial(path) as part, part.open("w", encoding="utf-8") as file:
 
-        def write(result: FrameResult) -> None:
+        def write(result: ProcessedFrame) -> None:
             try:
                 file.writelines(line + "\n" for line in to_mot(result))
             except ValueError as error:
@@ -134,7 +134,7 @@ def _film(path: Path, classes: Iterable[ClassInfo], fps: float) -> Iterator[Sink
     annotator = Annotator(classes)
     with partial(path) as part, VideoWriter(part, fps) as video:
 
-        def write(result: FrameResult) -> None:
+        def write(result: ProcessedFrame) -> None:
             if result.image is None:
                 raise DrawingError(f"frame {result.frame} can't be drawn: its image was never decoded here")
             video.write(annotator.annotate(result.image, result))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from keywarp.cli.summary import Latency, Summary
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 
 STEP: Final = 1.002  # from one class of latencies to the next: figures are within 0.1 %
 REMEMBERED: Final = 1024  # spans before which time is only added up
@@ -25,7 +25,7 @@ class Stopwatch:
         self._propagated = Latencies()
         self._counts = Coverage()
 
-    def timed(self, results: Iterable[FrameResult]) -> Iterator[FrameResult]:
+    def timed(self, results: Iterable[ProcessedFrame]) -> Iterator[ProcessedFrame]:
         """Pass results on."""
         waiting_since = time.monotonic()
         for result in results:

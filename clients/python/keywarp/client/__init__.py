@@ -26,7 +26,7 @@ from keywarp.client.errors import (
 )
 from keywarp.client.frames import Frame, Source
 from keywarp.client.reconnecting import Reconnect
-from keywarp.client.results import Detections, FrameResult
+from keywarp.client.results import DetectionArrays, ProcessedFrame
 from keywarp.client.sources import open_source
 from keywarp.client.streaming import ResultStream
 from keywarp.client.watching import AsyncWatch, Watch
@@ -39,14 +39,14 @@ __all__ = [
     "AsyncWatch",
     "Client",
     "ConnectError",
-    "Detections",
+    "DetectionArrays",
     "DrawingError",
     "Frame",
     "FrameError",
-    "FrameResult",
     "KeywarpError",
     "MediaError",
     "ModelNotFoundError",
+    "ProcessedFrame",
     "ProtocolError",
     "Reconnect",
     "ResultStream",

@@ -16,7 +16,7 @@ from keywarp.client.calls import DEFAULT_SERVER, DEFAULT_TIMEOUT, LOAD_TIMEOUT, 
 from keywarp.client.frames import Source
 from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.reconnecting import Reconnect
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike
 from keywarp.client.watching import AsyncWatch
 from keywarp.protocol import ClientId, Codec, CreateStream, Masks, Mode, ModelInfo, Resolution, Schedule, StreamInfo
@@ -198,7 +198,7 @@ class AsyncClient:
         id: ClientId | None = None,  # noqa: A002
         timestamp: float | None = None,
         quality: int = 90,
-    ) -> FrameResult:
+    ) -> ProcessedFrame:
         """Send the next frame of a stream and wait for its result.
 
         Args:
@@ -216,7 +216,7 @@ class AsyncClient:
         sent = time.monotonic()
         result = await self._do(call)
         received = time.monotonic()
-        return FrameResult(result, image if isinstance(image, np.ndarray) else None, received - sent, received)
+        return ProcessedFrame(result, image if isinstance(image, np.ndarray) else None, received - sent, received)
 
     def stream(
         self,

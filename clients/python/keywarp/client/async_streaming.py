@@ -13,18 +13,18 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from keywarp.client import calls
-from keywarp.client.conversation import Conversation, State
+from keywarp.client.conversation import Conversation, ConversationState
 from keywarp.client.errors import FrameError, KeywarpError
 from keywarp.client.frames import Source
 from keywarp.client.plan import Feed, StreamPlan
 from keywarp.client.reconnecting import ATTEMPT_TIMEOUT
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike
 from keywarp.client.streaming import CLOSE_TIMEOUT
 from keywarp.protocol import SUBPROTOCOL, Ready
 
 
-class AsyncResultStream(AsyncIterator[FrameResult]):
+class AsyncResultStream(AsyncIterator[ProcessedFrame]):
     """The results of one streamed source, made by `AsyncClient.stream`: the twin of `ResultStream`."""
 
     def __init__(
@@ -74,7 +74,7 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
         """Frames so far that the server could not process (`on_error="skip"`)."""
         return self._conversation.errors
 
-    async def __anext__(self) -> FrameResult:
+    async def __anext__(self) -> ProcessedFrame:
         if self._closed:
             raise StopAsyncIteration
         try:
@@ -115,12 +115,12 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
             await self._reconnect(feed, error)
         return feed
 
-    async def _next(self) -> FrameResult:
+    async def _next(self) -> ProcessedFrame:
         feed = await self._open()
-        while self._conversation.state is not State.DONE:
+        while self._conversation.state is not ConversationState.DONE:
             await self._send(feed)
             match await self._receive(feed):
-                case FrameResult() as result:
+                case ProcessedFrame() as result:
                     return await asyncio.to_thread(feed.with_image, result)
                 case FrameError() as error if self._plan.on_error == "raise":
                     raise error
@@ -134,7 +134,7 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
             else:
                 await self._connection.send(self._conversation.pack(payload, time.monotonic()))
 
-    async def _receive(self, feed: Feed) -> FrameResult | FrameError | None:
+    async def _receive(self, feed: Feed) -> ProcessedFrame | FrameError | None:
         message, now = await self._connection.receive()
         if not isinstance(message, ConnectionClosed):
             return self._conversation.receive(message, now)
@@ -153,7 +153,7 @@ class AsyncResultStream(AsyncIterator[FrameResult]):
         abandoned.atexit = False
         self._link.callback(abandoned.detach)
         await self._connection.send(self._conversation.hello())
-        while self._conversation.state is State.GREETED:
+        while self._conversation.state is ConversationState.GREETED:
             message, now = await self._connection.receive()
             if isinstance(message, ConnectionClosed):
                 raise self._conversation.closed(message.rcvd) from message

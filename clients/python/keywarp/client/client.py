@@ -14,7 +14,7 @@ from keywarp.client.calls import DEFAULT_SERVER, DEFAULT_TIMEOUT, LOAD_TIMEOUT, 
 from keywarp.client.frames import Source
 from keywarp.client.plan import OnError, StreamPlan
 from keywarp.client.reconnecting import Reconnect
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike
 from keywarp.client.streaming import ResultStream
 from keywarp.client.watching import Watch
@@ -195,7 +195,7 @@ class Client:
         id: ClientId | None = None,  # noqa: A002
         timestamp: float | None = None,
         quality: int = 90,
-    ) -> FrameResult:
+    ) -> ProcessedFrame:
         """Send the next frame of a stream and wait for its result.
 
         Args:
@@ -213,7 +213,7 @@ class Client:
         sent = time.monotonic()
         result = self._do(call)
         received = time.monotonic()
-        return FrameResult(result, image if isinstance(image, np.ndarray) else None, received - sent, received)
+        return ProcessedFrame(result, image if isinstance(image, np.ndarray) else None, received - sent, received)
 
     def stream(
         self,
@@ -252,7 +252,7 @@ class Client:
                 newer one comes (`ResultStream.dropped` counts); for live sources, of which then always the newest frame
                 is sent (`ResultStream.unsent` counts the others). None is `lossless`.
             masks: How segmentations come: `png`, `rle` (COCO's, in `result.result.segmentation.regions`) or `none`
-                (areas only); `FrameResult.labels` reads either. None is `png`.
+                (areas only); `ProcessedFrame.labels` reads either. None is `png`.
             resolution: Of masks: `model`, or `frame`, which is larger. None is `model`.
             codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets,
                 `mpegts`, `mp4` and `webm` such a file, as they are: nothing is decoded or compressed again.

@@ -19,7 +19,7 @@ from keywarp.client.backlog import Backlog
 from keywarp.client.errors import ConnectError, FrameError, KeywarpError, ProtocolError, ResumeError, stream_error
 from keywarp.client.payloads import Payload
 from keywarp.client.reconnecting import OFF, Patience, Reconnect, passes
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.protocol import (
     ClientId,
     CloseCode,
@@ -41,7 +41,7 @@ from keywarp.protocol import (
 log = logging.getLogger("keywarp.client")
 
 
-class State(Enum):
+class ConversationState(Enum):
     """How far a conversation has come."""
 
     NEW = "new"
@@ -82,7 +82,7 @@ class Conversation:
     def __init__(self, hello: Hello, in_flight: int, reconnect: Reconnect = OFF) -> None:
         if in_flight < 1:
             raise ValueError(f"in_flight is at least 1, not {in_flight}")
-        self.state = State.NEW
+        self.state = ConversationState.NEW
         self.ready: Ready | None = None
         self.done: Done | None = None
         self.errors = 0
@@ -105,7 +105,7 @@ class Conversation:
 
     def hello(self) -> str:
         """Make the first message."""
-        self._move(State.NEW, State.GREETED)
+        self._move(ConversationState.NEW, ConversationState.GREETED)
         hello = self._hello
         if self.ready is not None:
             # What is the default may have changed with a restart, but the results of a stream are of one model.
@@ -115,7 +115,7 @@ class Conversation:
     @property
     def wants_payload(self) -> bool:
         """Whether the next payload may be sent now."""
-        if self.state is not State.STREAMING or self._sent >= self._credit:
+        if self.state is not ConversationState.STREAMING or self._sent >= self._credit:
             return False
         return not self._one_to_one or self._hurried or len(self._waiting) - len(self._again) < self._in_flight
 
@@ -149,10 +149,10 @@ class Conversation:
 
     def end(self) -> str:
         """Make the message that says that nothing more comes."""
-        self._move(State.STREAMING, State.ENDING)
+        self._move(ConversationState.STREAMING, ConversationState.ENDING)
         return End().model_dump_json()
 
-    def receive(self, message: str | bytes, now: float) -> FrameResult | FrameError | None:
+    def receive(self, message: str | bytes, now: float) -> ProcessedFrame | FrameError | None:
         """Take in one message that arrived at `now`, in monotonic seconds.
 
         Returns:
@@ -169,7 +169,7 @@ class Conversation:
             raise ProtocolError(f"the server sent a message that keywarp.v1 doesn't have: {message[:100]!r}") from error
         match said:
             case Ready():
-                self._move(State.GREETED, State.STREAMING)
+                self._move(ConversationState.GREETED, ConversationState.STREAMING)
                 if self.ready is not None:
                     self.reconnects += 1
                     log.info("stream %s goes on over a new connection", said.stream)
@@ -179,7 +179,7 @@ class Conversation:
             case Error(fatal=True):
                 self._problem = said.problem  # the close code follows, and with it the kind of error
                 return None
-        if self.state not in (State.STREAMING, State.ENDING):
+        if self.state not in (ConversationState.STREAMING, ConversationState.ENDING):
             raise ProtocolError(f"the server sent `{said.type}` at the wrong time (state: {self.state.value})")
         match said:
             case Result() | Error() | Dropped():
@@ -213,12 +213,12 @@ class Conversation:
             KeywarpError: `error` itself, where connecting again is no use, isn't wanted, or was tried for long enough.
             ResumeError: What was lost with the connection isn't kept any more.
         """
-        lost = self.state in (State.STREAMING, State.ENDING)
+        lost = self.state in (ConversationState.STREAMING, ConversationState.ENDING)
         if not passes(error) or not self._is_resumable:
             raise error
         wait = self._patience.wait(error, now)
-        if self._one_to_one and self.state is State.ENDING and not self._waiting:
-            self.state = State.DONE  # only the server's count is missing
+        if self._one_to_one and self.state is ConversationState.ENDING and not self._waiting:
+            self.state = ConversationState.DONE  # only the server's count is missing
             return None
         if lost:
             self._take_back(error)
@@ -229,7 +229,7 @@ class Conversation:
             error,
             wait,
         )
-        self.state = State.NEW
+        self.state = ConversationState.NEW
         self._problem = None
         return wait
 
@@ -260,7 +260,7 @@ class Conversation:
             elif self._shift is not None:
                 self._shift += count
 
-    def _answer(self, said: Result | Error | Dropped, now: float) -> FrameResult | FrameError | None:
+    def _answer(self, said: Result | Error | Dropped, now: float) -> ProcessedFrame | FrameError | None:
         before = self._backlog.repeated(said.id) if self._backlog else None
         if before is not None:
             if self._shift is None and said.frame is not None:
@@ -275,7 +275,7 @@ class Conversation:
             case Result():
                 latency = now - sent.at if sent else None
                 result = said if said.frame == frame else said.model_copy(update={"frame": frame})
-                return FrameResult(result, sent.payload.image if sent and sent.payload else None, latency, now)
+                return ProcessedFrame(result, sent.payload.image if sent and sent.payload else None, latency, now)
             case Error():
                 self.errors += 1
                 return FrameError(said.problem, None if said.frame is None else frame, said.id)
@@ -294,7 +294,7 @@ class Conversation:
         self._next = max(self._next or 0, place + 1)
         return place
 
-    def _move(self, old: State, new: State) -> None:
+    def _move(self, old: ConversationState, new: ConversationState) -> None:
         if self.state is not old:
             raise ProtocolError(f"the conversation should be at {old.value!r}, it is at {self.state.value!r}")
         self.state = new
@@ -313,7 +313,7 @@ class Conversation:
         return self._waiting.pop(id, None) if isinstance(id, int) else None
 
     def _finish(self, done: Done) -> None:
-        self._move(State.ENDING, State.DONE)
+        self._move(ConversationState.ENDING, ConversationState.DONE)
         if self._one_to_one and self._waiting:
             raise ProtocolError(f"the server is done, but owes {len(self._waiting)} results")
         if self._backlog and self._backlog.is_replaying:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from keywarp.client.errors import DrawingError
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.protocol import ClassInfo, Region, Result
 
 BACKGROUND = 0  # this class isn't drawn
@@ -60,7 +60,7 @@ class Annotator:
         self._palette = supervision.ColorPalette([supervision.Color(*color) for color in swapped])
         self._masks = supervision.MaskAnnotator(self._palette, opacity=OPACITY)
 
-    def annotate(self, image: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:
+    def annotate(self, image: NDArray[np.uint8], result: ProcessedFrame) -> NDArray[np.uint8]:
         """Draw a result on a copy of its frame.
 
         Args:
@@ -196,7 +196,7 @@ class _Pen:
         self._draw.rectangle(area.corners, outline=color, width=self.line)
 
 
-def _draw_tag(pen: _Pen, result: FrameResult) -> list[_Area]:
+def _draw_tag(pen: _Pen, result: ProcessedFrame) -> list[_Area]:
     """Write KEY, or how many frames ago the key frame was, and the latency; give what this covers."""
     is_key = result.kind == "key"
     mark = "KEY" if is_key else f"+{result.key_age}"

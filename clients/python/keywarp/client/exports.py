@@ -15,13 +15,13 @@ from keywarp.protocol import ClassInfo, run_lengths
 if TYPE_CHECKING:
     import supervision
 
-    from keywarp.client.results import FrameResult
+    from keywarp.client.results import ProcessedFrame
 
 BACKGROUND: Final = 0  # the class that is no region
 _SEPARATORS: Final = (",", ":")
 
 
-def to_supervision(result: "FrameResult") -> "supervision.Detections":
+def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
     """Give a result to supervision, for its trackers, zones and annotators.
 
     Returns:
@@ -50,7 +50,7 @@ def to_supervision(result: "FrameResult") -> "supervision.Detections":
     )
 
 
-def to_coco(result: "FrameResult", image_id: int | None = None) -> list[dict[str, Any]]:
+def to_coco(result: "ProcessedFrame", image_id: int | None = None) -> list[dict[str, Any]]:
     """Make COCO annotations of a result.
 
     Args:
@@ -111,7 +111,7 @@ class CocoWriter:
         self._file = path.open("w", encoding="utf-8")
         self._file.write('{"annotations":[')
 
-    def write(self, result: "FrameResult") -> None:
+    def write(self, result: "ProcessedFrame") -> None:
         """Add a frame; its image's id is its position in the stream."""
         size = {"width": result.result.width, "height": result.result.height}
         self._images.append({"id": result.frame, "file_name": f"frame_{result.frame:06d}.jpg", **size})
@@ -135,7 +135,7 @@ class CocoWriter:
         self.close()
 
 
-def to_mot(result: "FrameResult") -> list[str]:
+def to_mot(result: "ProcessedFrame") -> list[str]:
     """Make MOTChallenge lines of a result's objects: `frame,-1,left,top,width,height,confidence,-1,-1,-1`.
 
     Frames and pixels count from 1, as there. Objects have no identity, as in the challenge's public detections, which

@@ -13,7 +13,7 @@ from keywarp.client.frames import Frame, Source
 from keywarp.client.live import NewestFrames
 from keywarp.client.payloads import ImagePayloads, Payload, Payloads, open_payloads
 from keywarp.client.reconnecting import Reconnect
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike, open_source
 from keywarp.client.videos import VideoSource
 from keywarp.protocol import Codec, Hello, Masks, Mode, Resolution, Schedule
@@ -110,7 +110,7 @@ class Feed:
                 self.fault = error
                 return None
 
-    def with_image(self, result: FrameResult) -> FrameResult:
+    def with_image(self, result: ProcessedFrame) -> ProcessedFrame:
         """Add the image to a result whose frame was sent undecoded, if that was asked for."""
         if self._images is None:
             return result

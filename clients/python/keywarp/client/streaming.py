@@ -14,19 +14,19 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from keywarp.client import calls
-from keywarp.client.conversation import Conversation, State
+from keywarp.client.conversation import Conversation, ConversationState
 from keywarp.client.errors import FrameError, KeywarpError
 from keywarp.client.frames import Source
 from keywarp.client.plan import Feed, StreamPlan
 from keywarp.client.reconnecting import ATTEMPT_TIMEOUT
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike
 from keywarp.protocol import SUBPROTOCOL, Ready
 
 CLOSE_TIMEOUT = 2.0  # seconds to say goodbye in
 
 
-class ResultStream(Iterator[FrameResult]):
+class ResultStream(Iterator[ProcessedFrame]):
     """The results of one streamed source, made by `Client.stream`. Iterate over it."""
 
     def __init__(
@@ -78,7 +78,7 @@ class ResultStream(Iterator[FrameResult]):
         """Frames so far that the server could not process (`on_error="skip"`)."""
         return self._conversation.errors
 
-    def __next__(self) -> FrameResult:
+    def __next__(self) -> ProcessedFrame:
         if not self._finish.alive:
             raise StopIteration
         try:
@@ -101,11 +101,11 @@ class ResultStream(Iterator[FrameResult]):
     ) -> None:
         self.close()
 
-    def _next(self) -> FrameResult:
-        while self._conversation.state is not State.DONE:
+    def _next(self) -> ProcessedFrame:
+        while self._conversation.state is not ConversationState.DONE:
             self._send()
             match self._receive():
-                case FrameResult() as result:
+                case ProcessedFrame() as result:
                     return self._feed.with_image(result)
                 case FrameError() as error if self._on_error == "raise":
                     raise error
@@ -120,7 +120,7 @@ class ResultStream(Iterator[FrameResult]):
             else:
                 self._connection.send(self._conversation.pack(payload, time.monotonic()))
 
-    def _receive(self) -> FrameResult | FrameError | None:
+    def _receive(self) -> ProcessedFrame | FrameError | None:
         message, now = self._connection.receive()
         if not isinstance(message, ConnectionClosed):
             return self._conversation.receive(message, now)
@@ -135,7 +135,7 @@ class ResultStream(Iterator[FrameResult]):
         self._connection = Connection(self._server, self._feed.stream_id, timeout, self._headers)
         self._link.callback(self._connection.close)
         self._connection.send(self._conversation.hello())
-        while self._conversation.state is State.GREETED:
+        while self._conversation.state is ConversationState.GREETED:
             message, now = self._connection.receive()
             if isinstance(message, ConnectionClosed):
                 raise self._conversation.closed(message.rcvd) from message

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from keywarp.client import calls
 from keywarp.client.errors import ConnectError, ProtocolError
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.protocol import Dropped, Error, Gone, Missed, Result, WatchMessage
 
 
@@ -31,14 +31,14 @@ class _Told:
         self.missed = 0
         self.over: str | None = None
 
-    def take(self, line: str) -> FrameResult | None:
+    def take(self, line: str) -> ProcessedFrame | None:
         try:
             said = WatchMessage.validate_json(line)
         except ValidationError as error:
             raise ProtocolError(f"the server sent a line that isn't of a stream's results: {line[:100]!r}") from error
         match said:
             case Result():
-                return FrameResult(said, None, None, time.monotonic())
+                return ProcessedFrame(said, None, None, time.monotonic())
             case Error():
                 self.errors += 1
             case Dropped():
@@ -50,7 +50,7 @@ class _Told:
         return None
 
 
-class Watch(_Told, Iterator[FrameResult]):
+class Watch(_Told, Iterator[ProcessedFrame]):
     """The results of a stream from now on, made by `Client.watch`. Iterate over it; it ends when the stream does."""
 
     def __init__(self, client: httpx.Client, server: str, stream_id: str) -> None:
@@ -72,7 +72,7 @@ class Watch(_Told, Iterator[FrameResult]):
             raise
         self._lines = response.iter_lines()
 
-    def __next__(self) -> FrameResult:
+    def __next__(self) -> ProcessedFrame:
         while self.over is None:
             try:
                 line = next(self._lines, None)
@@ -97,7 +97,7 @@ class Watch(_Told, Iterator[FrameResult]):
         self.close()
 
 
-class AsyncWatch(_Told, AsyncIterator[FrameResult]):
+class AsyncWatch(_Told, AsyncIterator[ProcessedFrame]):
     """The results of a stream from now on, made by `AsyncClient.watch`; the end of the stream ends it, too."""
 
     def __init__(self, client: httpx.AsyncClient, server: str, stream_id: str) -> None:
@@ -110,7 +110,7 @@ class AsyncWatch(_Told, AsyncIterator[FrameResult]):
         self._opened.push_async_callback(client.aclose)
         self._lines: AsyncIterator[str] | None = None
 
-    async def __anext__(self) -> FrameResult:
+    async def __anext__(self) -> ProcessedFrame:
         lines = self._lines or await self._begin()
         while self.over is None:
             try:

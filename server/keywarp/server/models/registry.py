@@ -327,7 +327,7 @@ def _open_folder(folder: Path, name: str, settings: Settings, devices: Sequence[
 
 
 def _describe_failure(error: Exception, folder: Path) -> str:
-    """Return why a load failed, for clients: without paths, and so without messages of runtimes, which may hold some."""
+    """Return why a load failed, for clients: without paths, and so without messages of runtimes that may hold some."""
     if isinstance(error, BundleError | MotionError):
         return str(error).replace(str(folder), folder.name) if folder.name else str(error)
     where = f"on {error.gpu.label}" if isinstance(error, ReplicaError) else "here"

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from keywarp.protocol import Result
 from keywarp.server.errors import BadMessageError, SinkError, SinkRefusalError
 from keywarp.server.streams.stream import Stream
-from keywarp.server.streams.subscribers import Answer, Seat
+from keywarp.server.streams.subscribers import FrameResponse, Subscription
 from keywarp.server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Sink(Protocol):
 
     classes: frozenset[str]  # take only results that show one of these; empty: take all responses
 
-    async def deliver(self, stream: str, responses: list[Answer]) -> None:
+    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
         """Take all responses, or none of them.
 
         Args:
@@ -102,7 +102,7 @@ class Sinks:
 
     async def _deliver_all(self, stream: Stream, name: str) -> None:
         sink, batch_size = self._sinks[name], self._policy.batch_size
-        with stream.audience.seat(self._policy.queue_size) as subscription:
+        with stream.subscribers.subscribe(self._policy.queue_size) as subscription:
             while True:
                 missed, responses = await subscription.take()
                 if missed:
@@ -114,11 +114,13 @@ class Sinks:
                 for start in range(0, len(chosen), batch_size):
                     await self._deliver(stream.id, name, chosen[start : start + batch_size], subscription)
 
-    async def _deliver(self, stream: str, name: str, responses: list[Answer], subscription: Seat) -> None:
+    async def _deliver(
+        self, stream: str, name: str, responses: list[FrameResponse], subscription: Subscription
+    ) -> None:
         """Retry until the sink takes the responses, or the stream has been closed for the grace period."""
         policy = self._policy
         wait = policy.first_wait
-        while subscription.ended is None or time.monotonic() - subscription.ended < policy.grace_period:
+        while subscription.closed_at is None or time.monotonic() - subscription.closed_at < policy.grace_period:
             try:
                 await self._sinks[name].deliver(stream, responses)
             except SinkRefusalError as error:
@@ -136,12 +138,12 @@ class Sinks:
             else:
                 self._metrics.count_sink(name, "delivered", len(responses))
                 return
-            await subscription.rest(wait if subscription.ended is None else min(wait, policy.grace_period / 4))
+            await subscription.pause(wait if subscription.closed_at is None else min(wait, policy.grace_period / 4))
             wait = min(2 * wait, policy.longest_wait)
         self._metrics.count_sink(name, "missed", len(responses))
 
 
-def _is_wanted(sink: Sink, response: Answer) -> bool:
+def _is_wanted(sink: Sink, response: FrameResponse) -> bool:
     if not sink.classes:
         return True
     if not isinstance(response, Result):

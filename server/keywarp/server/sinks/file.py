@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keywarp.server.errors import SinkError
 from keywarp.server.sinks.atomic_append import append_atomically
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 
 
 class FileSink:
@@ -25,7 +25,7 @@ class FileSink:
         self._max_bytes = max_bytes
         self._lock = asyncio.Lock()  # streams may share a file
 
-    async def deliver(self, stream: str, responses: list[Answer]) -> None:
+    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
         """Write one line for each response.
 
         Raises:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from keywarp.server.errors import SinkError
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -67,7 +67,7 @@ class MqttSink:
         self._client.on_disconnect = lambda *_: self._connected.clear()
         self._lock = asyncio.Lock()
 
-    async def deliver(self, stream: str, responses: list[Answer]) -> None:
+    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
         """Publish the responses, and wait until the broker confirms them.
 
         Raises:
@@ -84,7 +84,7 @@ class MqttSink:
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
 
-    def _publish(self, stream: str, responses: list[Answer]) -> None:
+    def _publish(self, stream: str, responses: list[FrameResponse]) -> None:
         if not self._is_started:
             self._is_started = True
             self._client.connect_async(*self._address)

@@ -8,7 +8,7 @@ from typing import Final
 import httpx
 
 from keywarp.server.errors import SinkError, SinkRefusalError
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 
 TIMEOUT: Final = 10.0  # seconds, for each step of a request
 # The client errors that may go away without a change to the request: authorization, routing, timing, rate limits.
@@ -40,7 +40,7 @@ class WebhookSink:
         self._secret = secret
         self._client = httpx.AsyncClient(timeout=TIMEOUT, headers=headers, trust_env=False)
 
-    async def deliver(self, stream: str, responses: list[Answer]) -> None:
+    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
         """Post the responses in one request.
 
         Raises:

@@ -120,7 +120,7 @@ class Tracer:
         shutdown.start()
         shutdown.join(CLOSE_TIMEOUT)
         if shutdown.is_alive():
-            self._exporter.shutdown()  # ends its retries
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]  # ends its retries
 
     def _start_frame(self, attributes: Mapping[str, AttributeValue], start: int, *, linked: bool) -> Span:
         if not linked:
