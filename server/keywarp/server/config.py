@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator
 
-from keywarp.protocol import StreamOptions
+from keywarp.protocol import StreamOptions, faults
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.sources import SourceUrl
 from keywarp.server.errors import BadMessageError, SinkError, SiteError
@@ -173,8 +173,7 @@ def read_site(file: Path | None) -> Site:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SiteError(f"{file} can't be read: {error}") from error
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        raise SiteError(f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        raise SiteError(f"{file}: {faults.describe(error, limit=1)}") from error
     for name, stream in site.streams.items():
         if unknown := set(stream.sinks or ()) - set(site.sinks):
             raise SiteError(f"{file}: streams.{name}: there is no sink {min(unknown)!r}")

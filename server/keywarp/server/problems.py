@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from keywarp.protocol import Problem
+from keywarp.protocol import Problem, faults
 from keywarp.server.errors import CapacityError, InternalError, ServerError, UnauthorizedError
 
 log = logging.getLogger(__name__)
@@ -80,8 +80,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     status = HTTPStatus.UNPROCESSABLE_ENTITY
-    detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    return problem_response(Problem(title=status.phrase, status=status, detail=detail[:500]), request.url.path)
+    detail = faults.describe(error)[:500]
+    return problem_response(Problem(title=status.phrase, status=status, detail=detail), request.url.path)
 
 
 class _InternalErrorMiddleware:

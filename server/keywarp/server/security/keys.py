@@ -25,7 +25,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from keywarp.protocol import KEY_SUBPROTOCOL
+from keywarp.protocol import KEY_SUBPROTOCOL, faults
 from keywarp.server.errors import ForbiddenError, KeyFileError, ServerError, UnauthorizedError
 from keywarp.server.problems import reject
 from keywarp.server.security.quotas import NO_LIMITS, Limits, Quota
@@ -130,9 +130,8 @@ def _parse_limits(words: Sequence[str]) -> Limits:
     try:
         return Limits.model_validate({name: limit for name, _, limit in (word.partition("=") for word in words)})
     except ValidationError as error:
-        fault = error.errors()[0]
-        there_are = ", ".join(Limits.model_fields)
-        raise KeyFileError(f"not a limit: {fault['loc'][0]}: {fault['msg']}; there are: {there_are}") from error
+        known = ", ".join(Limits.model_fields)
+        raise KeyFileError(f"not a limit: {faults.describe(error, limit=1)}; there are: {known}") from error
 
 
 class ApiKeys:
