@@ -84,7 +84,7 @@ class Metrics:
         )
         self._key_frames = Counter(
             "keywarp_key_frames_total",
-            "Key frames with a result, by what made them key frames.",
+            "Key frames with a result, by the reason for which they are key frames.",
             ("model", "reason"),
             registry=self._registry,
         )
@@ -92,23 +92,23 @@ class Metrics:
             "keywarp_frame_errors_total", "Frames with an error.", ("reason",), registry=self._registry
         )
         self._dropped = Counter(
-            "keywarp_frames_dropped_total", "Frames that were left out.", ("reason",), registry=self._registry
+            "keywarp_frames_dropped_total", "Dropped frames.", ("reason",), registry=self._registry
         )
         self._refused = Counter(
             "keywarp_requests_refused_total",
-            "Requests without a key for them, of other sites, or beyond a limit.",
+            "Requests rejected for lack of a valid API key, for their origin, or for a limit.",
             ("reason",),
             registry=self._registry,
         )
         self._sinks = Counter(
             "keywarp_sink_answers_total",
-            "Answers that sinks took (delivered) or missed; and times that they failed.",
+            "Responses that a sink took (delivered) or missed, and its failures (failed).",
             ("sink", "outcome"),
             registry=self._registry,
         )
         self._pulls = Counter(
             "keywarp_pull_failures_total",
-            "Times that a source of a pulled stream couldn't be opened, or broke off.",
+            "Times that the source of a pulled stream couldn't be opened, or ended.",
             registry=self._registry,
         )
         self._stages = Histogram(
@@ -128,8 +128,8 @@ class Metrics:
         ).set_function(lambda: sum(device.queue_depth for device in devices()))
         Gauge(
             "keywarp_pressure_ratio",
-            "Share of about the last 10 s in which streams waited too long for their turn on the device; where there "
-            "are several, on the one where it is the smallest.",
+            "Share of about the last 10 s in which streams waited too long for their turn on the device; the smallest "
+            "share if there are several devices.",
             registry=self._registry,
         ).set_function(lambda: min((device.pressure for device in devices()), default=0.0))
         self._registry.register(_DeviceCollector(devices))
@@ -184,15 +184,15 @@ class _DeviceCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return one metric family for each kind of reading."""
         busy = CounterMetricFamily(
-            "keywarp_device_busy_seconds", "Time that it took to process frames.", labels=["device"]
+            "keywarp_device_busy_seconds", "Time that the device spent on frames.", labels=["device"]
         )
-        streams = GaugeMetricFamily("keywarp_device_streams", "Open streams on it.", labels=["device"])
+        streams = GaugeMetricFamily("keywarp_device_streams", "Open streams on the device.", labels=["device"])
         queue_depth = GaugeMetricFamily(
-            "keywarp_device_queue_depth", "Frames that wait for it or run on it.", labels=["device"]
+            "keywarp_device_queue_depth", "Frames that wait for the device or run on it.", labels=["device"]
         )
         pressure = GaugeMetricFamily(
             "keywarp_device_pressure_ratio",
-            "Share of about the last 10 s in which streams waited too long for their turn on it.",
+            "Share of about the last 10 s in which streams waited too long for their turn on the device.",
             labels=["device"],
         )
         for device in self._devices():
