@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from keywarp.client import ApiError, Client, ConnectError, ProcessedFrame, ProtocolError, calls
+from keywarp.client import ApiError, Client, ConnectError, ProcessedFrame, ProtocolError
+from keywarp.client.connecting import check_server, websocket_address
 from keywarp.protocol import StreamInfo
 from tests.client.media import MODEL, picture, result
 from tests.client.scripted import ScriptedApi
@@ -123,4 +124,4 @@ def test_an_address_is_http(address: str) -> None:
 
 
 def test_a_scheme_may_be_written_in_capitals() -> None:
-    assert calls.websocket_address(calls.check_server("HTTP://Box:8080/"), "a") == "ws://box:8080/v1/streams/a/ws"
+    assert websocket_address(check_server("HTTP://Box:8080/"), "a") == "ws://box:8080/v1/streams/a/ws"

@@ -17,9 +17,9 @@ from keywarp.client import (
     ResumeError,
     UnavailableError,
 )
-from keywarp.client.backlog import Backlog
 from keywarp.client.conversation import Conversation, ConversationState
 from keywarp.client.payloads import Payload
+from keywarp.client.replay import ReplayBuffer
 from keywarp.protocol import ClientMessage, Codec, Credit, Done, Error, Hello, Mode, Problem, Ready, unpack
 from tests.client.media import MODEL, result
 
@@ -163,7 +163,7 @@ def run(
         server.take(conversation.hello())
         for heard in range(cut.heard + 1):
             while conversation.wants_payload:
-                sent = conversation.again or next(source, None)
+                sent = conversation.next_resend or next(source, None)
                 server.take(conversation.pack(sent, 0.0) if sent else conversation.end())
             if heard == cut.heard or not server.out:
                 break
@@ -171,13 +171,13 @@ def run(
         if conversation.state is ConversationState.DONE:
             break
         error: KeywarpError = BROKE
-        if cut.drained and conversation.state is not ConversationState.GREETED:
+        if cut.drained and conversation.state is not ConversationState.HELLO_SENT:
             error = UnavailableError(1012)
             server.stop()
             for message in server.out:
                 if not isinstance(message, Done):
                     viewer.hear(message)
-        if conversation.broken(error, 0.0) is None:
+        if conversation.prepare_reconnect(error, 0.0) is None:
             break
     assert conversation.state is ConversationState.DONE
     return viewer
@@ -243,12 +243,12 @@ def test_positions_go_on_on_a_server_that_counts_frames_from_elsewhere() -> None
 
 
 def test_packets_before_the_last_key_frame_are_not_sent_again() -> None:
-    backlog = Backlog(memory=1000)
+    buffer = ReplayBuffer(memory=1000)
     for packet in group(4) + group(4, first=4):
-        backlog.sent(payload(packet))
+        buffer.add(payload(packet))
     for number in range(6):
-        backlog.answered(number, number)
-    assert [again.id for again in backlog.again()] == [4, 5, 6, 7]
+        buffer.mark_answered(number, number)
+    assert [packet.id for packet in buffer.replay()] == [4, 5, 6, 7]
 
 
 def test_more_than_the_memory_since_a_key_frame_can_not_go_on() -> None:
@@ -272,10 +272,10 @@ def test_a_decoder_that_begins_too_late_is_an_error_not_a_gap() -> None:
         conversation.pack(payload(packet), 0)
     for number in range(3):
         conversation.receive(result(number, id=number).model_dump_json(), 0)
-    conversation.broken(BROKE, 0)
+    conversation.prepare_reconnect(BROKE, 0)
     conversation.hello()
     conversation.receive(ready, 0)
-    while (again := conversation.again) is not None:
+    while (again := conversation.next_resend) is not None:
         conversation.pack(again, 0)
     assert conversation.receive(result(0, id=1).model_dump_json(), 0) is None
     for number in range(3, 19):
@@ -299,13 +299,13 @@ def test_a_container_can_not_go_on() -> None:
         Ready(stream="s", model=MODEL, interval=10, credit=10, max_message_bytes=1000).model_dump_json(), 0
     )
     with pytest.raises(UnavailableError):
-        conversation.broken(UnavailableError(1012), 0)
+        conversation.prepare_reconnect(UnavailableError(1012), 0)
 
 
 def test_the_first_connection_is_tried_once_unless_asked_otherwise() -> None:
     with pytest.raises(ConnectError, match="it broke"):
-        Conversation(Hello(), 1, Reconnect()).broken(BROKE, 0)
-    assert Conversation(Hello(), 1, Reconnect(at_start=True)).broken(BROKE, 0)
+        Conversation(Hello(), 1, Reconnect()).prepare_reconnect(BROKE, 0)
+    assert Conversation(Hello(), 1, Reconnect(at_start=True)).prepare_reconnect(BROKE, 0)
 
 
 def test_a_new_connection_keeps_the_model() -> None:
@@ -314,7 +314,7 @@ def test_a_new_connection_keeps_the_model() -> None:
     conversation.receive(
         Ready(stream="s", model=MODEL, interval=7, credit=10, max_message_bytes=1000).model_dump_json(), 0
     )
-    conversation.broken(BROKE, 0)
+    conversation.prepare_reconnect(BROKE, 0)
     assert ClientMessage.validate_json(conversation.hello()) == Hello(interval=7, model=MODEL.name)
 
 

@@ -29,7 +29,7 @@ from keywarp.client import (
     StreamGoneError,
     UnavailableError,
 )
-from keywarp.client.plan import Feed, StreamPlan
+from keywarp.client.feed import Feed, StreamSetup
 from keywarp.protocol import CloseCode, Codec, Credit, FrameHeader, Hello, Problem
 from tests.client.media import MODEL, grey_level, picture, result, write_cut_video, write_video
 from tests.client.scripted import Peer, ScriptedApi, ScriptedPeer
@@ -330,9 +330,16 @@ def test_other_codecs_are_sent_as_they_are(twin: Twin, tmp_path: Path, codec: Co
 
 
 def test_a_result_left_out_does_not_shift_the_images_of_those_after_it(tmp_path: Path) -> None:
-    options = (None,) * 7
-    plan = StreamPlan(*options, "h264", 2, 90, "skip", decode=True, stream_id=None, reconnect=Reconnect())
-    feed = Feed(write_video(tmp_path / "video.mp4"), plan)
+    setup = StreamSetup(
+        Hello(codec="h264"),
+        in_flight=2,
+        quality=90,
+        on_error="skip",
+        decode=True,
+        stream_id=None,
+        reconnect=Reconnect(),
+    )
+    feed = Feed(write_video(tmp_path / "video.mp4"), setup)
     for frame in (0, 3, 4, 19):
         image = feed.with_image(ProcessedFrame(result(frame))).image
         assert image is not None
