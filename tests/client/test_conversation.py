@@ -124,7 +124,7 @@ def test_the_conversation_ends_with_done() -> None:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (result(0, id=1), "id 0, it is to id 1"),
+        (result(0, id=1), "id 0, but it is to id 1"),
         (ready(1), "streaming"),
         (Done(frames=0, key_frames=0, errors=0), "end was sent"),
     ],

@@ -154,7 +154,7 @@ class Conversation:
         if self.ready and len(message) > self.ready.max_message_bytes:
             limit = self.ready.max_message_bytes
             raise stream_error(
-                CloseCode.MESSAGE_TOO_BIG, f"a message has {len(message)} bytes, the server takes at most {limit}"
+                CloseCode.MESSAGE_TOO_BIG, f"a message has {len(message)} bytes, but the server takes at most {limit}"
             )
         self._sent += 1
         if payload is self.next_resend:
@@ -322,7 +322,7 @@ class Conversation:
 
     def _transition(self, old: ConversationState, new: ConversationState) -> None:
         if self.state is not old:
-            raise ProtocolError(f"the conversation should be at {old.value!r}, it is at {self.state.value!r}")
+            raise ProtocolError(f"the conversation should be in state {old.value!r}, but is in {self.state.value!r}")
         self.state = new
 
     def _raise_credit(self, credit: int | None) -> None:
@@ -334,16 +334,16 @@ class Conversation:
         if self._sends_images:
             oldest = next(iter(self._unanswered), None)
             if oldest is None or id != oldest:
-                raise ProtocolError(f"the next answer should be to the frame with id {oldest}, it is to id {id}")
+                raise ProtocolError(f"the next response should be to the frame with id {oldest}, but it is to id {id}")
         # A packet of a video may have no frame of its own, so there an unknown id isn't an error.
         return self._unanswered.pop(id, None) if isinstance(id, int) else None
 
     def _finish(self, done: Done) -> None:
         self._transition(ConversationState.END_SENT, ConversationState.DONE)
         if self._sends_images and self._unanswered:
-            raise ProtocolError(f"the server is done, but owes {len(self._unanswered)} results")
+            raise ProtocolError(f"the server sent `done`, but still owes {len(self._unanswered)} results")
         if self._replay and self._replay.is_replaying:
             raise ResumeError(
-                "the stream can't go on after the break: frames that were answered before didn't come again"
+                "the stream can't continue after the break: frames that were answered before it didn't come again"
             )
         self.done = done

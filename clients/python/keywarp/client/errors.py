@@ -3,7 +3,7 @@
 KeywarpError
 ├── SourceError             a video, folder or camera can't be opened or read, or an image can't be sent
 ├── ConnectError            no server answers at the address, or the connection broke
-│   └── ResumeError             the connection broke, and the stream can't go on over another
+│   └── ResumeError             the connection broke, and the stream can't continue over another
 ├── ApiError                the server refused a request               .status, .problem, .retry_after
 ├── FrameError              the server could not process one frame                  .problem, .frame, .id
 ├── StreamError             the server ended the stream                      .code, .problem, .retry_after
@@ -32,7 +32,7 @@ class ConnectError(KeywarpError):
 
 
 class ResumeError(ConnectError):
-    """The connection broke, and the stream can't go on over another without losing frames."""
+    """The connection broke, and the stream can't continue over another one without losing frames."""
 
 
 class ProtocolError(KeywarpError):
@@ -60,7 +60,7 @@ class ApiError(KeywarpError):
 
 
 class FrameError(KeywarpError):
-    """The server could not process one frame; the stream goes on without it.
+    """The server could not process one frame; the stream continues without it.
 
     Attributes:
         problem: The server's problem details.

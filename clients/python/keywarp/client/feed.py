@@ -112,7 +112,7 @@ class Feed:
 
 def _video_file(source: SourceLike | Source, codec: Codec) -> Path:
     if not isinstance(source, (str, PathLike)):
-        raise SourceError(f"the codec `{codec}` sends a video file as it is, not {type(source).__name__}")
+        raise SourceError(f"the codec `{codec}` needs a video file, not {type(source).__name__}")
     if not Path(source).is_file():
-        raise SourceError(f"the codec `{codec}` sends a video file as it is, and there is no file {str(source)!r}")
+        raise SourceError(f"the codec `{codec}` needs a video file, but there is no file {str(source)!r}")
     return Path(source)

@@ -72,8 +72,8 @@ class ReplayBuffer:
         """
         if not self._complete:
             raise ResumeError(
-                f"the stream can't go on after the break: there are more than {self._memory} bytes since the last key "
-                "frame, the most that is kept (Reconnect.memory)"
+                f"the stream can't continue after the break: there are more than {self._memory} bytes since the last "
+                "key frame, which is the limit (Reconnect.memory)"
             )
         self._expected = dict(self._positions)
         self._last_expected = max(self._positions, key=lambda id_: self._positions[id_], default=None)
@@ -104,8 +104,8 @@ class ReplayBuffer:
             self._early += 1
             if self._early > MAX_EARLY:
                 raise ResumeError(
-                    f"the stream can't go on after the break: packet {self._last_expected} was answered before it, but "
-                    "not again"
+                    f"the stream can't continue after the break: packet {self._last_expected} was answered before it, "
+                    "but not again"
                 )
         return position
 

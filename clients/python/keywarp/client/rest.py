@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from keywarp.client.connecting import retry_after
 from keywarp.client.errors import ApiError, ProtocolError
 from keywarp.client.images import encode_jpeg
-from keywarp.protocol import ClientId, CreateStream, ModelInfo, Problem, Result, StreamInfo
+from keywarp.protocol import ClientId, CreateStream, ModelInfo, Problem, Result, StreamInfo, faults
 
 T = TypeVar("T")
 
@@ -52,7 +52,8 @@ class Call(Generic[T]):
         try:
             return self.response.validate_json(response.content or b"null")
         except ValidationError as error:
-            raise ProtocolError(f"{response.request.url} gives an answer that Keywarp doesn't: {error}") from error
+            fault = faults.describe(error, whole="the response", limit=1)
+            raise ProtocolError(f"{response.request.url} didn't answer as a Keywarp server does: {fault}") from error
 
 
 def refusal(response: httpx.Response) -> ApiError:

@@ -37,7 +37,7 @@ class WatchCounters:
         try:
             message = WatchMessage.validate_json(line)
         except ValidationError as error:
-            raise ProtocolError(f"the server sent a line that isn't of a stream's results: {line[:100]!r}") from error
+            raise ProtocolError(f"the server sent a line that keywarp.v1 doesn't have: {line[:100]!r}") from error
         match message:
             case Result():
                 return ProcessedFrame(message, None, None, time.monotonic())
