@@ -371,7 +371,7 @@ def test_a_stopping_server_loads_nothing_and_finishes_what_it_began(server: Runn
 
 
 def test_a_model_has_a_limit_of_its_own(folder: Path, start: Starter) -> None:
-    server = start(models=folder, model_limits={"tiny": 2}, model_control=True)
+    server = start(models=folder, model_limit={"tiny": 2}, model_control=True)
     for id_ in ("a", "b"):
         assert server.http.post("/v1/streams", json={"id": id_, "model": "tiny"}).is_success
     refused = problem(server.http.post("/v1/streams", json={"model": "tiny"}))
@@ -385,7 +385,7 @@ def test_a_model_has_a_limit_of_its_own(folder: Path, start: Starter) -> None:
 
 def test_a_limit_of_a_model_that_cannot_come_is_refused(folder: Path) -> None:
     with pytest.raises(BundleError, match="no model 'nosuch'; there are: other, tiny"):
-        Server(Settings(models=folder, model_limits={"nosuch": 2}))
+        Server(Settings(models=folder, model_limit={"nosuch": 2}))
 
 
 def test_metrics_count_models_and_loads(server: Running, folder: Path) -> None:
