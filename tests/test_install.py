@@ -1,4 +1,4 @@
-"""What errors and docs tell to install is there."""
+"""What error messages and docs tell a user to install exists."""
 
 import re
 import tomllib
@@ -17,8 +17,8 @@ def test_the_extras_that_errors_name_are_in_the_readme() -> None:
     named = {
         extra
         for source in SOURCES
-        for told in re.findall(r"extras? (`.*) \(README, Install\)", source.read_text(encoding="utf-8"))
-        for extra in re.findall(r"`(\w+)`", told)
+        for text in re.findall(r"extras? (`.*) \(README, Install\)", source.read_text(encoding="utf-8"))
+        for extra in re.findall(r"`(\w+)`", text)
     }
     assert {"cpu", "train", "mqtt", "otel", "parquet", "draw"} <= named
     assert named <= extras("pyproject.toml") | extras("clients/python/pyproject.toml")

@@ -33,7 +33,7 @@ def feed(server: Running, stream: str, frames: int) -> None:
 
     def run() -> None:
         with server.connect(stream, Hello(interval=4)) as talk:
-            eventually(lambda: server.service.streams[stream].audience.listens)
+            eventually(lambda: server.service.streams[stream].subscribers.want_responses)
             talk.stream([*((i, jpeg()) for i in range(frames)), (frames, b"no image")])
 
     threading.Thread(target=run).start()
@@ -53,11 +53,11 @@ def test_who_leaves_early_leaves_nothing(twin: Twin, server: Running) -> None:
         stream = server.service.streams["left"]
         watching = threading.Thread(target=lambda: twin.watch(server.url, "left", at_most=1))
         watching.start()
-        eventually(lambda: stream.audience.listens)
+        eventually(lambda: stream.subscribers.want_responses)
         talk.frame(jpeg())
         talk.result()
         watching.join(20)
-        eventually(lambda: not stream.audience)
+        eventually(lambda: not stream.subscribers)
 
 
 def test_a_stream_that_is_not_there_is_said_so(twin: Twin, server: Running) -> None:

@@ -41,8 +41,8 @@ def test_run_places_key_frames_by_the_schedule_that_it_is_told(
     ("options", "says"),
     [
         (["--schedule", "daily"], "adaptive"),
-        (["--max-interval", "20"], "goes with the schedule"),
-        (["--schedule", "adaptive", "--max-interval", "9"], "is below"),
+        (["--max-interval", "20"], "needs the schedule"),
+        (["--schedule", "adaptive", "--max-interval", "9"], "is less than"),
     ],
 )
 def test_schedules_that_make_no_sense_are_wrong_use(options: list[str], says: str, film: Path, tmp_path: Path) -> None:

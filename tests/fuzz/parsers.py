@@ -30,7 +30,7 @@ with atheris.instrument_imports(include=["keywarp"]):
     )
     from keywarp.server.config import read_site
     from keywarp.server.decode.images import decode_image
-    from keywarp.server.decode.sources import Source
+    from keywarp.server.decode.sources import SourceUrl
     from keywarp.server.errors import BadMessageError, FrameRefusedError, KeyFileError, SiteError
     from keywarp.server.routes.tensors import parse_request
     from keywarp.server.security.keys import parse_key
@@ -80,7 +80,7 @@ def site(data: bytes) -> None:
 
 def text(data: bytes) -> None:
     line = data.decode("utf-8", "surrogateescape")
-    for parse in (parse_key, Source.parse):
+    for parse in (parse_key, SourceUrl.parse):
         try:
             str(parse(line))
         except (KeyFileError, BadMessageError):

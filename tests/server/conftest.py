@@ -150,7 +150,7 @@ class Running:
 
     def tasks(self, *kinds: str) -> list[str]:
         """Names of the coroutines that run for connections, or of other kinds."""
-        kinds = kinds or ("Conversation", "VideoResponse", "Pipeline")
+        kinds = kinds or ("Connection", "VideoResponse", "Pipeline")
         assert self._loop is not None
         names = [str(task.get_coro()) for task in asyncio.all_tasks(self._loop)]
         return [name for name in names if any(kind in name for kind in kinds)]

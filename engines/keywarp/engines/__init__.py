@@ -12,7 +12,7 @@ from keywarp.engines.bundle import Bundle, load_bundle, read_manifest, write_bun
 from keywarp.engines.devices import Gpu
 from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import BackendError, BundleError, EngineError, FrameError, FrameOrderError, MotionError
-from keywarp.engines.executor import Executed, Executor
+from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, OpticalFlow
 from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, Output, Segmentation
@@ -30,7 +30,6 @@ __all__ = [
     "Detections",
     "Engine",
     "EngineError",
-    "Executed",
     "Executor",
     "FixedInterval",
     "FrameError",

@@ -88,10 +88,10 @@ def time_engines(
         for name, engine in engines.items():
             if turn > ENOUGH and sum(keys[name]) + sum(propagated[name]) > LONG:
                 continue
-            inferred, state = engine.key(frames[0])
-            keys[name].append(inferred.inference + inferred.postprocess)
-            inferred = engine.propagate(frames[1], state)
-            propagated[name].append(inferred.inference + inferred.postprocess)
+            result, state = engine.key(frames[0])
+            keys[name].append(result.inference + result.postprocess)
+            result = engine.propagate(frames[1], state)
+            propagated[name].append(result.inference + result.postprocess)
         if turn:
             reporter.step()
     return {

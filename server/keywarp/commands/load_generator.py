@@ -32,7 +32,7 @@ from keywarp.protocol import (
     pack,
 )
 from keywarp.server.decode.decoders import open_decoder
-from keywarp.server.decode.frames import Picture
+from keywarp.server.decode.frames import DecodedFrame
 from keywarp.server.streams.results import encode_result
 
 BenchCodec = Literal["image", "h264"]
@@ -109,9 +109,9 @@ def run_in_process(
 
     def process(decoded: Iterator[object]) -> None:
         for picture in decoded:
-            assert isinstance(picture, Picture)
+            assert isinstance(picture, DecodedFrame)
             found = session.process(picture.pixels)
-            result = encode_result(found, classes, stream="bench", decode=picture.decode, queue=0.0, id=picture.id)
+            result = encode_result(found, classes, stream="bench", decode=picture.decode, waited=0.0, id=picture.id)
             result.model_dump_json(exclude_none=True)
             measurement.count(result)
             if isinstance(picture.id, int):

@@ -36,7 +36,7 @@ from keywarp.engines import Engine, EngineError, Segmentation, StreamSession
 from keywarp.protocol import MAX_INTERVAL, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 from keywarp.server.streams.results import encode_result
-from keywarp.server.streams.schedule import settle
+from keywarp.server.streams.schedule import resolve_schedule
 
 
 def run(
@@ -78,14 +78,14 @@ def run(
     bundle = find_bundle(model, models)
     options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval)
     try:
-        pacing = settle(options, "fixed", bundle.manifest.key_interval)
+        stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval)
     except BadMessageError as error:
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
         with open_source(source) as frames:
             engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
             engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, pacing.open())
+            session = StreamSession(engine, stream_schedule.open())
             summary = record(
                 _process(session, frames, masks="none" if ndjson is None else "png"),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
@@ -95,7 +95,7 @@ def run(
                 coco=coco,
                 mot=mot,
                 total=frames.count,
-                title=f"{bundle.name}, {pacing}",
+                title=f"{bundle.name}, {stream_schedule}",
             )
     except EngineError as error:
         raise CommandError(str(error)) from error
@@ -122,7 +122,7 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
         started = time.perf_counter()
         found = session.process(frame.image)
         result = encode_result(
-            found, classes, stream="run", decode=started - asked, queue=0.0, timestamp=frame.timestamp, masks=masks
+            found, classes, stream="run", decode=started - asked, waited=0.0, timestamp=frame.timestamp, masks=masks
         )
         latency = time.perf_counter() - started
         label_map = found.output.labels if isinstance(found.output, Segmentation) else None

@@ -61,10 +61,18 @@ FIELDS = {  # by the option's name
 SIZES = [name for name, field in FIELDS.items() if name != field]  # options in MiB, but fields in bytes
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _variable(name: str) -> str:
+    return f"KEYWARP_{name.upper()}"
+
+
 def _parameter(name: str) -> inspect.Parameter:
     """Make the parameter from which Typer makes the option of this name."""
     field = ServeSettings.model_fields[FIELDS[name]]
-    shown: dict[str, Any] = {"help": field.description, "envvar": f"KEYWARP_{name.upper()}"}
+    shown: dict[str, Any] = {"help": field.description, "envvar": _variable(name)}
     kind, default = field.annotation, field.default
     if get_origin(kind) in (tuple, Mapping):
         kind, default = list[str], list(default)
@@ -72,7 +80,7 @@ def _parameter(name: str) -> inspect.Parameter:
     if name in SIZES:
         default //= MEBIBYTE
         shown |= {"help": f"{str(field.description).removesuffix('.')}, in MiB.", "min": 1}
-    option = option_for(field, f"--{name.replace('_', '-')}", **shown, **SHOWN.get(name, {}))
+    option = option_for(field, _flag(name), **shown, **SHOWN.get(name, {}))
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
@@ -105,7 +113,7 @@ def serve(
     Example: keywarp serve --models models --port 8080
     """
     given = {name: value for name, value in settings.items() if not _is_default(context, name)}
-    chosen = _choose(context, given, _read(config) if config else {}, config)
+    chosen = _choose(given, _read(config) if config else {}, config)
     logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if not chosen.keys and chosen.host not in LOOPBACK:
         logging.getLogger(__name__).warning("%s is open to anyone who reaches it: consider --keys", chosen.host)
@@ -120,9 +128,7 @@ def _is_default(context: typer.Context, name: str) -> bool:
     return source is None or source.name == "DEFAULT"
 
 
-def _choose(
-    context: typer.Context, given: Mapping[str, Any], in_file: Mapping[str, Any], config: Path | None
-) -> ServeSettings:
+def _choose(given: Mapping[str, Any], in_file: Mapping[str, Any], config: Path | None) -> ServeSettings:
     """Make the settings of what the command line or the environment gives, of what the file gives, and of defaults."""
     values = {
         FIELDS[name]: value * MEBIBYTE if name in SIZES else value for name, value in {**in_file, **given}.items()
@@ -134,8 +140,7 @@ def _choose(
         described = faults.describe(error, limit=1)
         if name not in given:
             raise typer.BadParameter(f"{config}: {described}", param_hint="--config") from error
-        [option] = [parameter for parameter in context.command.params if parameter.name == name]
-        raise typer.BadParameter(described, ctx=context, param=option) from error
+        raise typer.BadParameter(described, param_hint=f"'{_flag(name)}' (env var: '{_variable(name)}')") from error
 
 
 def _read(config: Path) -> dict[str, Any]:

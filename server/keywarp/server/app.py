@@ -10,7 +10,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from keywarp.server import dashboard, problems
 from keywarp.server.pulls import Pulls
-from keywarp.server.routes import models, open_inference, streams, watch
+from keywarp.server.routes import health, models, open_inference, streams, videos, watch, websocket
 from keywarp.server.routes.sequences import Sequences
 from keywarp.server.security.keys import Access, AccessMiddleware
 from keywarp.server.security.origins import OriginMiddleware
@@ -20,13 +20,13 @@ from keywarp.server.settings import Settings
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Make the application; its service: `service_of`. Models are loaded when it starts.
+    """Create the application. It loads the models when it starts; `service_of` gives its service.
 
-    Run it with `keywarp.server.run`, which drains it before it stops, or with any ASGI server that has a limit on
+    Run it with `keywarp.server.run`, which drains it before it stops, or with any ASGI server that limits the size of
     WebSocket messages.
 
     Raises:
-        BundleError: A bundle can't be used, there is none, or not one that the settings name.
+        BundleError: A bundle can't be used, there is none, or the settings name a model that doesn't exist.
         KeyFileError: The API keys can't be read.
         SiteError: The file of streams and sinks can't be used.
         TracesError: Traces can't be exported.
@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
             try:
                 yield
             finally:
-                service.draining.set()  # other servers than ours don't say so before
+                service.draining.set()  # which other ASGI servers don't do before
                 starting.cancel()
                 await pulls.close()
 
@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Keywarp",
         version=version("keywarp"),
-        docs_url=None,  # FastAPI's page loads from another host: ours is the dashboard's
+        docs_url=None,  # FastAPI's page loads scripts from another host; the dashboard has its own
         redoc_url=None,
         lifespan=lifespan,
         telemetry=telemetry,
@@ -57,9 +57,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.state.pulls = pulls
     app.state.sequences = Sequences(service)
-    app.include_router(streams.router)
-    app.include_router(watch.router)
-    app.include_router(models.router)
+    for module in (health, streams, videos, websocket, watch, models):
+        app.include_router(module.router)
     app.include_router(open_inference.router)
     app.include_router(models.repository)
     app.include_router(dashboard.router)
@@ -77,6 +76,6 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def service_of(app: FastAPI) -> Service:
-    """The service of an application."""
+    """Return the service of an application."""
     service: Service = app.state.service
     return service

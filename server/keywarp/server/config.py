@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 
 from keywarp.protocol import StreamOptions
 from keywarp.protocol.messages import StreamId
-from keywarp.server.decode.sources import Source
+from keywarp.server.decode.sources import SourceUrl
 from keywarp.server.errors import BadMessageError, SinkError, SiteError
 from keywarp.server.sinks.dispatch import Sink
 from keywarp.server.sinks.file import FileSink
@@ -54,7 +54,7 @@ class PlannedStream(StreamOptions):
     @classmethod
     def _is_url(cls, url: str) -> str:
         try:
-            Source.parse(url)
+            SourceUrl.parse(url)
         except BadMessageError as error:
             raise ValueError(str(error)) from error
         return url

@@ -8,7 +8,7 @@ ServerError
 ├── UnknownStreamError     404 / 4404
 ├── HelloTimeoutError      408 / 4408  connected, but never said hello
 ├── StreamConflictError    409 / 4409  the stream exists already, or another connection feeds it
-├── StreamGoneError        410 / 4410  deleted, or expired while idle
+├── StreamClosedError        410 / 4410  deleted, or expired while idle
 ├── TooLargeError          413 / 1009  a message or body of too many bytes
 ├── UnsupportedMediaError  415 / 4400  a body of a kind that can't be decoded
 ├── CreditExceededError    429 / 4429  more messages than the credit allows
@@ -32,7 +32,7 @@ ServerError
 from http import HTTPStatus
 from typing import ClassVar, Literal
 
-from keywarp.protocol import CloseCode, Problem
+from keywarp.protocol import ClientId, CloseCode, Problem
 
 _MAX_DETAIL = 500  # characters
 _MAX_CLOSE_REASON = 123  # bytes (RFC 6455, section 5.5)
@@ -108,7 +108,7 @@ class StreamConflictError(ServerError):
     status, close, reason = HTTPStatus.CONFLICT, CloseCode.STREAM_BUSY, "stream_conflict"
 
 
-class StreamGoneError(ServerError):
+class StreamClosedError(ServerError):
     """The stream was deleted, or expired while idle."""
 
     status, close, reason = HTTPStatus.GONE, CloseCode.STREAM_GONE, "stream_gone"
@@ -205,7 +205,7 @@ class SourceForbiddenError(ServerError):
         super().__init__(f"this server doesn't pull from {host[:64]!r}, port {port}: `serve --allow-pull` would let it")
 
 
-class SourceError(ServerError):
+class PullError(ServerError):
     """A stream can't be pulled from its source now."""
 
     status, close, reason = HTTPStatus.BAD_GATEWAY, CloseCode.BAD_MEDIA, "source"
@@ -238,9 +238,19 @@ class NotPulledError(ServerError):
 
 
 class FrameRefusedError(ServerError):
-    """One frame's fault: it is answered with an error, and its stream goes on."""
+    """One frame can't be processed. It is answered with an error, and its stream continues."""
 
     close = CloseCode.BAD_MEDIA
+
+    def __init__(self, detail: str, id_: ClientId | None = None) -> None:
+        """Describe the fault.
+
+        Args:
+            detail: The message for the client.
+            id_: The producer's id of the frame, where it is known.
+        """
+        super().__init__(detail)
+        self.id = id_
 
 
 class TooManyPixelsError(FrameRefusedError):

@@ -431,7 +431,7 @@ def test_tritons_client_loads_and_unloads(triton: InferenceServerClient, folder:
         triton.load_model("nosuch")
     with pytest.raises(InferenceServerException, match="'nosuch' is not loaded"):
         triton.unload_model("nosuch")
-    with pytest.raises(InferenceServerException, match="aren't taken"):
+    with pytest.raises(InferenceServerException, match="aren't supported"):
         triton.load_model("tiny", config="{}")
 
 
@@ -473,7 +473,7 @@ def test_a_sequence_keeps_its_version(triton: InferenceServerClient, folder: Pat
         with pytest.raises(InferenceServerException, match="has the version"):
             infer(version, sequence_id=sequence, sequence_start=start)
     triton.unload_model("tiny")
-    assert index(triton)["tiny"] == ("UNLOADING", "2 streams go on")
+    assert index(triton)["tiny"] == ("UNLOADING", "2 streams continue")
     assert infer(sequence_id=1, sequence_end=True) == ("1.0.0", "propagated", 3)
     triton.unload_model("tiny", query_params={"force": "true"})
     with pytest.raises(InferenceServerException, match="there is no model 'tiny'"):

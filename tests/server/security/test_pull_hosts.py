@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from keywarp.server.errors import SourceError, SourceForbiddenError
+from keywarp.server.errors import PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
 
 NAMES = {
@@ -71,7 +71,7 @@ def test_what_is_not_may_not_whatever_its_name_resolves_to(entries: list[str], h
 
 
 def test_unknown_names_are_said_so() -> None:
-    with pytest.raises(SourceError, match="unknown"):
+    with pytest.raises(PullError, match="unknown"):
         AllowList(["*"]).addresses("nobody.example", 80)
 
 

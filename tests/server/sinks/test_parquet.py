@@ -19,7 +19,7 @@ from keywarp.protocol import Detection, Dropped, Error, Hello, Problem, Region, 
 from keywarp.server.config import read_site
 from keywarp.server.errors import SinkError, SiteError
 from keywarp.server.sinks.parquet import ParquetSink
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 from tests.server.conftest import Starter, eventually
 from tests.server.media import GREEN, RED, jpeg
 from tests.server.sinks.test_sinks import sink_figure, site
@@ -36,12 +36,12 @@ def files(folder: Path, kind: str = "parquet") -> list[Path]:
     return sorted(folder.glob(f"*.{kind}"))
 
 
-def dropped(frames: Iterable[int]) -> list[Answer]:
+def dropped(frames: Iterable[int]) -> list[FrameResponse]:
     return [Dropped(frame=frame, reason="newer") for frame in frames]
 
 
 @contextmanager
-def sink(folder: str, **options: Any) -> Iterator[Callable[[list[Answer]], None]]:
+def sink(folder: str, **options: Any) -> Iterator[Callable[[list[FrameResponse]], None]]:
     """Deliver to a sink as the server does, on one event loop, and close it at the end."""
     with asyncio.Runner() as runner:
         made = ParquetSink(folder, **({"max_bytes": 10**9, "max_rows": 10**6, "max_seconds": 1e6} | options))

@@ -23,7 +23,7 @@ from keywarp.server import Server, Settings
 from keywarp.server.config import read_site
 from keywarp.server.errors import SinkError, SiteError
 from keywarp.server.sinks.file import FileSink
-from keywarp.server.streams.subscribers import Answer, Audience
+from keywarp.server.streams.subscribers import FrameResponse, Subscribers
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import B_FRAMES, GREEN, RED, jpeg, mpegts
 from tests.server.test_pulls import Shelf, file, until
@@ -82,7 +82,7 @@ def test_only_results_with_certain_classes_are_taken(start: Starter, tmp_path: P
 
 
 def deliver(sink: FileSink, frames: range) -> None:
-    answers: list[Answer] = [Dropped(frame=frame, reason="newer") for frame in frames]
+    answers: list[FrameResponse] = [Dropped(frame=frame, reason="newer") for frame in frames]
     asyncio.run(sink.deliver("door", answers))
 
 
@@ -291,7 +291,7 @@ def test_the_operators_streams_are_pulled_from_the_start(start: Starter, tmp_pat
     [
         ("streams = 3", "streams"),
         ("[streams.gate]\ninterval = 3", r"streams\.gate\.source"),
-        ('[streams.gate]\nsource = "file:///etc/passwd"', "URL of rtsp"),
+        ('[streams.gate]\nsource = "file:///etc/passwd"', "must be a URL in ASCII, with the scheme rtsp"),
         ('[streams."a b"]\nsource = "rtsp://camera/"', "streams"),
         ('[streams.gate]\nsource = "rtsp://camera/"\nsinks = ["x"]', "no sink 'x'"),
         ("[sinks.x]", r"sinks\.x\.file"),
@@ -324,13 +324,13 @@ def test_unknown_sinks_are_refused(server: Running) -> None:
 
 def test_who_comes_after_the_end_is_told_at_once() -> None:
     async def come() -> None:
-        audience = Audience()
-        audience.end()
-        with audience.seat() as seat, audience.window() as window:
-            assert await seat.take() == (0, [])
-            assert await window.take() is None
-            assert seat.ended is not None
-            await seat.rest(0.01)
+        subscribers = Subscribers()
+        subscribers.close()
+        with subscribers.subscribe() as subscription, subscribers.preview() as preview:
+            assert await subscription.take() == (0, [])
+            assert await preview.take() is None
+            assert subscription.closed_at is not None
+            await subscription.pause(0.01)
 
     started = time.monotonic()
     asyncio.run(come())

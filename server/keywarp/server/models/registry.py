@@ -22,7 +22,7 @@ from keywarp.server.errors import LoadFailedError, UnknownModelError
 from keywarp.server.models.replicas import Replica, ReplicaError, close_replicas, open_replicas
 from keywarp.server.models.repository import find_folder, list_folders
 from keywarp.server.settings import Settings
-from keywarp.server.streams.registry import Streams
+from keywarp.server.streams.registry import StreamRegistry
 from keywarp.server.streams.stream import Stream
 
 _T = TypeVar("_T")
@@ -68,7 +68,7 @@ class Models:
         self,
         settings: Settings,
         default: str,
-        streams: Streams,
+        streams: StreamRegistry,
         admit: Callable[[], None],
         loaded: Callable[[str], None],
     ) -> None:
@@ -240,7 +240,7 @@ class Models:
 
     async def _free(self, model: _Model, replicas: tuple[Replica, ...], streams: Sequence[Stream]) -> None:
         for stream in streams:
-            await stream.gone.wait()
+            await stream.closed.wait()
             await stream.settle()
         await asyncio.to_thread(close_replicas, replicas)
         del model.draining[replicas]

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keywarp.server.errors import SourceError, SourceForbiddenError
+from keywarp.server.errors import PullError, SourceForbiddenError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -79,7 +79,7 @@ class AllowList:
 
         Raises:
             SourceForbiddenError: Nowhere, by these rules.
-            SourceError: The name is unknown.
+            PullError: The name is unknown.
         """
         trusted = host == self._trusted
         rules = [rule for rule in self._rules if rule.port in (None, port)]
@@ -90,7 +90,7 @@ class AllowList:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise SourceError(f"the host {host[:64]!r} is unknown") from error
+            raise PullError(f"the host {host[:64]!r} is unknown") from error
         allowed = []
         for *_, (name, *_) in found:
             address = ipaddress.ip_address(str(name).partition("%")[0])

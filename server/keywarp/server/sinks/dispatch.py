@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from keywarp.protocol import Result
 from keywarp.server.errors import BadMessageError, SinkError, SinkRefusalError
 from keywarp.server.streams.stream import Stream
-from keywarp.server.streams.subscribers import Answer, Seat
+from keywarp.server.streams.subscribers import FrameResponse, Subscription
 from keywarp.server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Sink(Protocol):
 
     classes: frozenset[str]  # only results with one of these; empty: all answers
 
-    async def deliver(self, stream: str, answers: list[Answer]) -> None:
+    async def deliver(self, stream: str, answers: list[FrameResponse]) -> None:
         """Take them all, or none.
 
         Raises:
@@ -81,7 +81,7 @@ class Sinks:
 
     async def _follow(self, stream: Stream, name: str) -> None:
         sink = self._sinks[name]
-        with stream.audience.seat(WAITING) as seat:
+        with stream.subscribers.subscribe(WAITING) as seat:
             while True:
                 missed, answers = await seat.take()
                 if missed:
@@ -93,10 +93,10 @@ class Sinks:
                 for start in range(0, len(chosen), SLICE):
                     await self._deliver(stream.id, name, chosen[start : start + SLICE], seat)
 
-    async def _deliver(self, stream: str, name: str, answers: list[Answer], seat: Seat) -> None:
+    async def _deliver(self, stream: str, name: str, answers: list[FrameResponse], seat: Subscription) -> None:
         """Try until it is done, or the stream has been gone for long."""
         wait = FIRST_WAIT
-        while seat.ended is None or time.monotonic() - seat.ended < FAREWELL:
+        while seat.closed_at is None or time.monotonic() - seat.closed_at < FAREWELL:
             try:
                 await self._sinks[name].deliver(stream, answers)
             except SinkRefusalError as error:
@@ -114,12 +114,12 @@ class Sinks:
             else:
                 self._metrics.sink(name, "delivered", len(answers))
                 return
-            await seat.rest(wait if seat.ended is None else min(wait, FAREWELL / 4))
+            await seat.pause(wait if seat.closed_at is None else min(wait, FAREWELL / 4))
             wait = min(2 * wait, LONGEST_WAIT)
         self._metrics.sink(name, "missed", len(answers))
 
 
-def _concerns(sink: Sink, answer: Answer) -> bool:
+def _concerns(sink: Sink, answer: FrameResponse) -> bool:
     if not sink.classes:
         return True
     if not isinstance(answer, Result):

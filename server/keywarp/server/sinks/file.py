@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keywarp.server.errors import SinkError
 from keywarp.server.sinks.appending import append
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 
 
 class FileSink:
@@ -25,7 +25,7 @@ class FileSink:
         self._max_bytes = max_bytes
         self._turn = asyncio.Lock()  # streams may share a file
 
-    async def deliver(self, stream: str, answers: list[Answer]) -> None:
+    async def deliver(self, stream: str, answers: list[FrameResponse]) -> None:
         """Write a line for each."""
         lines = b"".join(answer.model_dump_json(exclude_none=True).encode() + b"\n" for answer in answers)
         async with self._turn:

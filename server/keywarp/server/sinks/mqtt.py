@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from keywarp.server.errors import SinkError
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -67,7 +67,7 @@ class MqttSink:
         self._client.on_disconnect = lambda *_: self._connected.clear()
         self._turn = asyncio.Lock()
 
-    async def deliver(self, stream: str, answers: list[Answer]) -> None:
+    async def deliver(self, stream: str, answers: list[FrameResponse]) -> None:
         """Publish them, and wait until the broker has them."""
         async with self._turn:
             try:
@@ -80,7 +80,7 @@ class MqttSink:
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
 
-    def _publish(self, stream: str, answers: list[Answer]) -> None:
+    def _publish(self, stream: str, answers: list[FrameResponse]) -> None:
         if not self._begun:
             self._begun = True
             self._client.connect_async(*self._address)

@@ -27,7 +27,7 @@ from pyarrow import ipc, parquet
 from keywarp.protocol import Dropped, Error, Region, Segmentation
 from keywarp.server.errors import SinkError
 from keywarp.server.sinks.appending import append
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class ParquetSink:
         self._timers: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()  # streams may share a folder
 
-    async def deliver(self, stream: str, answers: list[Answer]) -> None:
+    async def deliver(self, stream: str, answers: list[FrameResponse]) -> None:
         """Write a row for each."""
         folder = Path(self._folder.replace("{stream}", stream))
         async with self._turn:
@@ -133,7 +133,7 @@ class ParquetSink:
             for folder in [*self._journals]:
                 await self._try_to_finish(folder)
 
-    def _write(self, folder: Path, stream: str, answers: list[Answer]) -> _Journal | None:
+    def _write(self, folder: Path, stream: str, answers: list[FrameResponse]) -> _Journal | None:
         """Append to the folder's journal; returns it if it is a new one."""
         self._recover()
         journal = self._journals.get(folder)
@@ -224,7 +224,7 @@ def _read(journal: Path) -> pa.Table | None:
     return pa.Table.from_batches(batches) if batches else None
 
 
-def _row(stream: str, answer: Answer) -> dict[str, Any]:
+def _row(stream: str, answer: FrameResponse) -> dict[str, Any]:
     row: dict[str, Any] = {
         "stream": stream,
         "time": datetime.now(UTC),

@@ -8,7 +8,7 @@ from typing import Final
 import httpx
 
 from keywarp.server.errors import SinkError, SinkRefusalError
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 
 TIMEOUT: Final = 10.0  # seconds, for each step of a request
 PASSING: Final = frozenset({401, 403, 404, 408, 425, 429})  # of the requests' faults: what may be mended without us
@@ -38,7 +38,7 @@ class WebhookSink:
         self._secret = secret
         self._client = httpx.AsyncClient(timeout=TIMEOUT, headers=headers, trust_env=False)
 
-    async def deliver(self, stream: str, answers: list[Answer]) -> None:
+    async def deliver(self, stream: str, answers: list[FrameResponse]) -> None:
         """Post them in one request."""
         body = b"".join(answer.model_dump_json(exclude_none=True).encode() + b"\n" for answer in answers)
         headers = {"Content-Type": "application/x-ndjson", "Keywarp-Stream": stream}

@@ -1,4 +1,4 @@
-"""Reading bodies of requests, no more of them than allowed."""
+"""Read request bodies up to a limit."""
 
 from fastapi import Request
 
@@ -8,10 +8,14 @@ from keywarp.server.errors import TooLargeError
 async def read_body(request: Request, limit: int) -> bytes:
     """Read a whole body.
 
+    Args:
+        request: The request.
+        limit: The most bytes that the body may have.
+
     Raises:
-        TooLargeError: It is larger than `limit` bytes; no more than that was read.
+        TooLargeError: The body is larger. Hardly more than the limit was read.
     """
-    refuse_length(request, limit)
+    check_content_length(request, limit)
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -20,11 +24,11 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def refuse_length(request: Request, limit: int) -> None:
-    """Refuse a body that says itself that it is too large.
+def check_content_length(request: Request, limit: int) -> None:
+    """Refuse a body whose declared length is over the limit, before any of it is read.
 
     Raises:
-        TooLargeError: It does.
+        TooLargeError: The header `Content-Length` exceeds the limit.
     """
     if (length := request.headers.get("content-length", "0")).isdecimal() and int(length) > limit:
         raise TooLargeError(limit)
