@@ -13,7 +13,7 @@ from keywarp.cli import CommandError
 from keywarp.commands import serve as command
 from keywarp.server import Settings
 
-RunServe = Callable[..., Settings]
+SettingsOf = Callable[..., Settings]
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def app() -> typer.Typer:
 
 
 @pytest.fixture
-def settings(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> RunServe:
-    """Return a function that runs the command with some options and returns the settings that it serves with."""
+def settings(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> SettingsOf:
+    """A function that runs the command with the given options and returns the settings that reach the server."""
     served: list[Settings] = []
     monkeypatch.setattr(command, "run", served.append)
 
@@ -39,12 +39,12 @@ def settings(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> RunServe:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A file that may have any name."""
+    """The path of a file of settings, which a test writes."""
     return tmp_path / "serve.toml"
 
 
 def rejected(app: typer.Typer, *options: str | Path) -> str:
-    """Run the command, which must fail as wrong use, and return what it prints, without Rich's box and line breaks."""
+    """Run the command, check that it rejects the options, and return its error without Rich's box and line breaks."""
     done = CliRunner().invoke(app, list(map(str, options)))
     assert done.exit_code == 2
     return " ".join(done.stderr.replace("│", " ").split())
@@ -58,7 +58,7 @@ def test_every_option_has_a_variable_of_its_name(app: typer.Typer) -> None:
     }
 
 
-def test_without_options_the_settings_are_the_defaults(settings: RunServe) -> None:
+def test_without_options_the_settings_are_the_defaults(settings: SettingsOf) -> None:
     assert settings().model_dump(exclude={"log_level"}) == Settings().model_dump()
 
 
@@ -78,7 +78,7 @@ def test_without_options_the_settings_are_the_defaults(settings: RunServe) -> No
     ],
 )
 def test_an_option_and_its_variable_give_the_same_setting(
-    option: list[str], variable: str, field: str, value: Any, settings: RunServe, monkeypatch: pytest.MonkeyPatch
+    option: list[str], variable: str, field: str, value: Any, settings: SettingsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert getattr(settings(*option), field) == value
     monkeypatch.setenv(f"KEYWARP_{option[0].removeprefix('--').replace('-', '_').upper()}", variable)
@@ -87,14 +87,14 @@ def test_an_option_and_its_variable_give_the_same_setting(
 
 @pytest.mark.parametrize(("value", "on"), [("1", True), ("true", True), ("0", False), ("off", False), ("", False)])
 def test_a_switch_is_set_by_a_truth_value_in_its_variable(
-    value: str, on: bool, settings: RunServe, monkeypatch: pytest.MonkeyPatch
+    value: str, on: bool, settings: SettingsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEYWARP_MODEL_CONTROL", value)
     assert settings().model_control == on
 
 
 def test_the_command_line_precedes_the_environment_which_precedes_the_file_which_precedes_the_default(
-    settings: RunServe, config: Path, monkeypatch: pytest.MonkeyPatch
+    settings: SettingsOf, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text("port = 1\ncredit = 1\nmax_streams = 1\n")
     monkeypatch.setenv("KEYWARP_CONFIG", str(config))
@@ -105,12 +105,12 @@ def test_the_command_line_precedes_the_environment_which_precedes_the_file_which
     assert (chosen.port, chosen.credit, chosen.max_streams, chosen.host) == (3, 2, 1, "127.0.0.1")
 
 
-def test_a_default_value_on_the_command_line_precedes_the_file(settings: RunServe, config: Path) -> None:
+def test_a_default_value_on_the_command_line_precedes_the_file(settings: SettingsOf, config: Path) -> None:
     config.write_text("port = 1")
     assert settings("--config", config, "--port", "8080").port == 8080
 
 
-def test_a_file_has_the_names_and_units_of_the_options(settings: RunServe, config: Path) -> None:
+def test_a_file_has_the_names_and_units_of_the_options(settings: SettingsOf, config: Path) -> None:
     config.write_text(
         'backend = "onnxruntime"\nmax_message = 2\nallow_origin = ["https://a.example"]\ncpu_fallback = true\n'
         'log_level = "warning"\n[model_limit]\nstreet = 8\n'
@@ -123,7 +123,7 @@ def test_a_file_has_the_names_and_units_of_the_options(settings: RunServe, confi
     assert chosen.model_limit == {"street": 8}
 
 
-def test_a_setting_of_the_file_may_need_one_of_the_command_line(settings: RunServe, config: Path) -> None:
+def test_a_setting_of_the_file_may_need_one_of_the_command_line(settings: SettingsOf, config: Path) -> None:
     config.write_text("key_rate = 30")
     assert settings("--config", config, "--keys", "keys.txt").key_rate == 30
 
@@ -143,15 +143,15 @@ def test_a_setting_of_the_file_may_need_one_of_the_command_line(settings: RunSer
         ("port = ", "can't be read: "),
     ],
 )
-def test_a_fault_in_the_file_is_told_with_file_and_field(
+def test_an_error_in_the_file_names_file_and_setting(
     text: str, says: str, app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("serve.toml").write_text(text)
-    told = rejected(app, "--config", "serve.toml")
-    assert "Invalid value for --config" in told
-    assert "serve.toml" in told
-    assert says in told
+    error = rejected(app, "--config", "serve.toml")
+    assert "Invalid value for --config" in error
+    assert "serve.toml" in error
+    assert says in error
 
 
 def test_a_file_that_is_missing_is_wrong_use(app: typer.Typer, config: Path) -> None:
@@ -164,13 +164,17 @@ def test_a_file_that_is_missing_is_wrong_use(app: typer.Typer, config: Path) -> 
         (["--allow-origin", "a.example"], "'a.example' isn't an origin such as https://cameras.example"),
         (["--key-rate", "30"], "a limit of each API key needs `keys`"),
         (["--log-level", "loud"], "no such level: 'loud'"),
+        (["--model-limit", "tiny"], "'tiny' is not like street=8"),
+        (["--model-limit", "=2"], "'=2' is not like street=8"),
+        (["--model-limit", "tiny=x"], "'tiny=x' is not like street=8"),
+        (["--model-limit", "tiny=-1"], "'tiny=-1' is not like street=8"),
         (["--backend", "cuda"], "'cuda' is not one of 'auto', 'tensorrt'"),
     ],
 )
 def test_a_wrong_option_is_named(options: list[str], says: str, app: typer.Typer) -> None:
-    told = rejected(app, *options)
-    assert f"Invalid value for '{options[0]}'" in told
-    assert says in told
+    error = rejected(app, *options)
+    assert f"Invalid value for '{options[0]}'" in error
+    assert says in error
 
 
 @pytest.mark.parametrize(
