@@ -28,16 +28,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     server.stop()
 
 
+def watchers(server: Running, stream: str) -> int:
+    with Client(server.url) as client:
+        return client.stream_info(stream).watchers
+
+
 def feed(server: Running, stream: str, frames: int) -> None:
     """Feed a stream when it has a watcher, then end it."""
 
     def run() -> None:
         with server.connect(stream, Hello(interval=4)) as talk:
-            eventually(lambda: server.service.streams[stream].subscribers.want_responses)
+            eventually(lambda: watchers(server, stream) > 0)
             talk.stream([*((i, jpeg()) for i in range(frames)), (frames, b"no image")])
 
     threading.Thread(target=run).start()
-    eventually(lambda: server.service.streams.get(stream) is not None)
+    with Client(server.url) as client:
+        eventually(lambda: stream in [info.id for info in client.streams()])
 
 
 def test_results_come_until_the_stream_ends(twin: Twin, server: Running) -> None:
@@ -50,14 +56,13 @@ def test_results_come_until_the_stream_ends(twin: Twin, server: Running) -> None
 
 def test_leaving_early_ends_the_watch_on_the_server(twin: Twin, server: Running) -> None:
     with server.connect("left", Hello()) as talk:
-        stream = server.service.streams["left"]
         watching = threading.Thread(target=lambda: twin.watch(server.url, "left", at_most=1))
         watching.start()
-        eventually(lambda: stream.subscribers.want_responses)
+        eventually(lambda: watchers(server, "left") == 1)
         talk.frame(jpeg())
         talk.result()
         watching.join(20)
-        eventually(lambda: not stream.subscribers)
+        eventually(lambda: watchers(server, "left") == 0)
 
 
 def test_an_unknown_stream_is_reported(twin: Twin, server: Running) -> None:
