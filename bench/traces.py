@@ -47,25 +47,25 @@ def measure(sampled: str, frames: int, fps: float) -> dict[str, float | str]:
     from keywarp.engines import FrameKind, FrameResult
     from keywarp.engines.result import Segmentation
     from keywarp.protocol import Timings
-    from keywarp.server.telemetry.traces import open_traces
+    from keywarp.server.telemetry.traces import open_tracer
 
     os.environ["OTEL_TRACES_SAMPLER"] = SAMPLERS[sampled]
     os.environ["OTEL_TRACES_SAMPLER_ARG"] = "0.01"
-    traces = open_traces()
+    tracer = open_tracer()
     labels = Segmentation(np.zeros((1, 1), np.uint8))
     timings = Timings(decode=0.003, queue=0.001, inference=0.02, postprocess=0.001)
     threads, start = 0.0, time.process_time()
     for index in range(frames):
         found = FrameResult(index, FrameKind.PROPAGATED, index % 10, 720, 1280, labels, 0.02, 0.001)
         before = time.thread_time()
-        traces.frame("gate", "street", found, timings, apart=True)
+        tracer.record_frame("gate", "street", found, timings, linked=True)
         threads += time.thread_time() - before
         time.sleep(1 / fps)
     idle = time.process_time()
     for _ in range(frames):
         time.sleep(1 / fps)
     idle = time.process_time() - idle
-    traces.close()
+    tracer.close()
     return {"sampled": sampled, "answering": threads / frames, "all": (time.process_time() - start - 2 * idle) / frames}
 
 

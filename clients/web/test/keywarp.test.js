@@ -179,7 +179,7 @@ test("a refused handshake is explained by REST", async () => {
     }
   }
   const refused = async () =>
-    new Response(JSON.stringify({ title: "Unauthorized", status: 401, detail: "this server wants an API key" }), {
+    new Response(JSON.stringify({ title: "Unauthorized", status: 401, detail: "this server requires an API key" }), {
       status: 401,
     });
   await assert.rejects(

@@ -237,7 +237,7 @@ class Connection:
 
     async def _close_with(self, error: ServerError) -> None:
         if isinstance(error, CapacityError):
-            self._service.metrics.refused(error.reason)
+            self._service.metrics.count_rejected(error.reason)
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: already closed
             await self._send(Error(problem=error.problem, fatal=True))
             await self._websocket.close(error.close, error.close_reason)

@@ -245,7 +245,7 @@ class _NewestFrame:
                     self._items[place] = _Superseded(old.id, NEWER), since
                     break
             else:
-                if self._quota.take():
+                if self._quota.try_charge():
                     item = _Superseded(item.id, RATE)
         self._items.append((item, time.monotonic()))
         self._ready.set()
