@@ -63,6 +63,19 @@ def test_every_frame_of_the_cameras_is_accounted_for(url: str, codec: str) -> No
     assert found["latency"]["p50"] <= found["latency"]["max"]
 
 
+@pytest.mark.parametrize("server", ["http://127.0.0.1:1", "no-url"])
+def test_a_server_that_cannot_be_reached_is_an_error(server: str) -> None:
+    failed = keywarp("bench", "load", "--server", server)
+    assert failed.status == 1
+    assert failed.stderr.startswith(f"keywarp: can't connect to {server!r}: ")
+
+
+def test_a_rejected_stream_is_an_error_with_the_servers_reason(url: str) -> None:
+    failed = keywarp("bench", "load", "--model", "other", "--server", url)
+    assert failed.status == 1
+    assert failed.stderr == "keywarp: the server rejected the stream: there is no model 'other'; there are: tiny\n"
+
+
 def test_the_load_is_printed_as_a_table_and_a_histogram(url: str) -> None:
     printed = bench("load", "--model", "tiny", "--server", url, "--cameras", "1", "--fps", "5", "--seconds", "1")
     assert "1 cameras x 5 fps x 1 s, image, latest" in printed

@@ -126,7 +126,10 @@ def server(
     path = video or sample_video()
     bundle = find_bundle(model, models)
     classes, length = bundle.manifest.classes, interval or bundle.manifest.key_interval
-    compiled = Engine(bundle)
+    try:
+        compiled = Engine(bundle)
+    except EngineError as error:
+        raise CommandError(str(error)) from error
     payloads = {codec: make_payloads(path, codec, frames) for codec in CODECS}
 
     def run_alone(codec: BenchCodec, fps: float | None = None) -> Measurement:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -139,7 +140,7 @@ def closed_loop(server: str, stream: str, hello: Hello, payloads: Sequence[bytes
         payloads: The payloads to send.
 
     Raises:
-        CommandError: If the server rejects the stream.
+        CommandError: If the server can't be reached, or rejects the stream.
     """
     measurement = Measurement()
     with _open_stream(server, stream, hello) as (socket, credit):
@@ -176,7 +177,7 @@ def open_loop(
         seconds: How long to send.
 
     Raises:
-        CommandError: If the server rejects the stream.
+        CommandError: If the server can't be reached, or rejects the stream.
     """
     measurement = Measurement()
     due: dict[int, float] = {}  # by id
@@ -217,9 +218,14 @@ def open_loop(
 def _open_stream(server: str, stream: str, hello: Hello) -> Iterator[tuple[ClientConnection, int]]:
     """Open a stream, and yield its connection and first credit."""
     address = f"ws{server.removeprefix('http')}/v1/streams/{stream}/ws"
-    with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, max_size=None) as socket:
+    try:
+        connection = connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, max_size=None)
+    except (OSError, WebSocketException) as error:
+        raise CommandError(f"can't connect to {server!r}: {error}") from error
+    with connection as socket:
         socket.send(hello.model_dump_json(exclude_none=True))
-        ready = ServerMessage.validate_json(socket.recv())
-        if not isinstance(ready, Ready):
-            raise CommandError(f"the server rejected the stream: {ready!r}")
-        yield socket, ready.credit
+        answer = ServerMessage.validate_json(socket.recv())
+        if not isinstance(answer, Ready):
+            reason = answer.problem.detail if isinstance(answer, Error) else answer.type
+            raise CommandError(f"the server rejected the stream: {reason}")
+        yield socket, answer.credit

@@ -113,7 +113,7 @@ def serve(
     Example: keywarp serve --models models --port 8080
     """
     given = {name: value for name, value in settings.items() if not _is_default(context, name)}
-    chosen = _choose(given, _read(config) if config else {}, config)
+    chosen = _make_settings(given, _read_config(config) if config else {}, config)
     logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if not chosen.keys and chosen.host not in LOOPBACK:
         logging.getLogger(__name__).warning("%s is open to anyone who reaches it: consider --keys", chosen.host)
@@ -128,10 +128,10 @@ def _is_default(context: typer.Context, name: str) -> bool:
     return source is None or source.name == "DEFAULT"
 
 
-def _choose(given: Mapping[str, Any], in_file: Mapping[str, Any], config: Path | None) -> ServeSettings:
+def _make_settings(given: Mapping[str, Any], from_file: Mapping[str, Any], config: Path | None) -> ServeSettings:
     """Make the settings of what the command line or the environment gives, of what the file gives, and of defaults."""
     values = {
-        FIELDS[name]: value * MEBIBYTE if name in SIZES else value for name, value in {**in_file, **given}.items()
+        FIELDS[name]: value * MEBIBYTE if name in SIZES else value for name, value in {**from_file, **given}.items()
     }
     try:
         return ServeSettings(traces=wants_traces(), **values)
@@ -143,7 +143,7 @@ def _choose(given: Mapping[str, Any], in_file: Mapping[str, Any], config: Path |
         raise typer.BadParameter(described, param_hint=f"'{_flag(name)}' (env var: '{_variable(name)}')") from error
 
 
-def _read(config: Path) -> dict[str, Any]:
+def _read_config(config: Path) -> dict[str, Any]:
     """Read the file of settings.
 
     Raises:
