@@ -16,7 +16,7 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
-def test_a_key_is_shown_once_and_its_hash_kept(tmp_path: Path) -> None:
+def test_a_key_is_printed_once_and_the_file_keeps_its_hash(tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     gate = run("add", "gate", "--file", str(file)).strip()
     both = run("add", "ops", "--scopes", "stream,metrics", "--file", str(file)).strip()
@@ -29,7 +29,7 @@ def test_a_key_is_shown_once_and_its_hash_kept(tmp_path: Path) -> None:
     assert run("list", "--file", str(file)) == "gate\tstream\nops\tmetrics,stream\nguest\tstream\tstreams=4\n"
 
 
-def test_a_key_is_added_behind_a_line_that_has_no_end(tmp_path: Path) -> None:
+def test_a_key_is_added_on_its_own_line_if_the_last_one_has_no_newline(tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     first = run("add", "first", "--file", str(file)).strip()
     file.write_text(file.read_text().rstrip("\n"))
@@ -42,7 +42,9 @@ def test_a_key_is_added_behind_a_line_that_has_no_end(tmp_path: Path) -> None:
     ("arguments", "says"),
     [(("gate",), "already"), (("a b",), "not `NAME"), (("x", "--scopes", "root"), "no such scope")],
 )
-def test_what_cannot_be_added_changes_nothing(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_a_key_that_cannot_be_added_leaves_the_file_unchanged(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
     file = tmp_path / "keys.txt"
     run("add", "gate", "--file", str(file))
     before = file.read_text()

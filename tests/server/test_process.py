@@ -16,16 +16,10 @@ from tests.server.conftest import Starter, eventually
 from tests.server.media import jpeg
 from tests.tiny_bundle import tiny_bundle
 
-SERVE = [
-    sys.executable,
-    "-c",
-    "import typer; from keywarp.commands.serve import serve; app = typer.Typer(); app.command()(serve); app()",
-]
-
 
 @contextmanager
 def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [*SERVE, "--port", "0", "--backend", "onnxruntime", *arguments]
+    command = [sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--backend", "onnxruntime", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as running:
         try:
             yield running

@@ -78,7 +78,7 @@ class Service:
         self.draining = asyncio.Event()
         self._bundles = load_bundles(settings.models, keep=settings.controlled)
         names = [bundle.name for bundle in self._bundles]
-        limited = () if settings.controlled else settings.model_limits  # others may be loaded later
+        limited = () if settings.controlled else settings.model_limit  # others may be loaded later
         for name in filter(None, (settings.default_model, *limited)):
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
@@ -232,7 +232,7 @@ class Service:
             return None
 
     def _refuse_over_limits(self, model: str, owner: Quota) -> None:
-        limit = self.settings.model_limits.get(model)
+        limit = self.settings.model_limit.get(model)
         if limit is not None and sum(stream.engine.bundle.name == model for stream in self.streams) >= limit:
             detail = f"model {model!r} has its {limit} streams: delete one, or try again later"
             raise TooManyStreamsError(detail, "model_limit")

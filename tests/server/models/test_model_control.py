@@ -311,7 +311,7 @@ def test_a_draining_server_finishes_the_present_load_and_rejects_others(server: 
 
 
 def test_a_models_limit_of_streams_counts_those_of_all_versions(folder: Path, start: Starter) -> None:
-    server = start(models=folder, model_limits={"tiny": 2}, model_control=True)
+    server = start(models=folder, model_limit={"tiny": 2}, model_control=True)
     for id_ in ("a", "b"):
         assert server.http.post("/v1/streams", json={"id": id_, "model": "tiny"}).is_success
     refused = problem(server.http.post("/v1/streams", json={"model": "tiny"}))
@@ -325,7 +325,7 @@ def test_a_models_limit_of_streams_counts_those_of_all_versions(folder: Path, st
 
 def test_a_limit_of_an_unknown_model_is_rejected_without_model_control(folder: Path) -> None:
     with pytest.raises(BundleError, match="no model 'nosuch'; there are: other, tiny"):
-        Server(Settings(models=folder, model_limits={"nosuch": 2}))
+        Server(Settings(models=folder, model_limit={"nosuch": 2}))
 
 
 def test_metrics_count_models_and_loads(server: Running, folder: Path) -> None:

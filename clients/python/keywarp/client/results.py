@@ -66,7 +66,7 @@ class ProcessedFrame:
             ProtocolError: If the server's label map can't be decoded.
         """
         if self.result.segmentation is None:
-            raise ValueError("this result has no segmentation: its model's task is another")
+            raise ValueError("this result has no segmentation: its model has another task")
         return decode_labels(self.result.segmentation) if self.label_map is None else self.label_map
 
     @cached_property
@@ -92,7 +92,7 @@ class ProcessedFrame:
         """
         found = self.result.detections
         if found is None:
-            raise ValueError("this result has no detections: its model's task is another")
+            raise ValueError("this result has no detections: its model has another task")
         return DetectionArrays(
             xyxy=np.array([one.xyxy for one in found], np.float32).reshape(-1, 4),
             confidence=np.array([one.confidence for one in found], np.float32),

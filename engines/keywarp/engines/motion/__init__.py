@@ -12,7 +12,7 @@ __all__ = ["DIS", "MotionName", "OpticalFlow", "open_motion", "to_cells"]
 
 InDevice = Literal["network", "none"]  # the bundle's flow network; no motion: features are copied
 OpticalFlowName = Literal["dis", "sift-fast", "sift-slow"]
-MotionName = InDevice | OpticalFlowName
+MotionName = Literal[InDevice, OpticalFlowName]
 
 
 @overload

@@ -1,4 +1,4 @@
-"""What a call of `stream` asks for, and the source that it opens."""
+"""The options of `Client.stream`, and the source that it reads."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from keywarp.client.reconnecting import Reconnect
 from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike, open_source
 from keywarp.client.videos import VideoSource
-from keywarp.protocol import Codec, Hello, Masks, Mode, Resolution, Schedule
+from keywarp.protocol import Codec, Hello
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,17 +25,10 @@ OnError = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
-class StreamPlan:
-    """How a source is streamed: the options of `Client.stream`, which explains them."""
+class StreamSetup:
+    """How a source is streamed. `Client.stream` explains the options."""
 
-    model: str | None
-    interval: int | None
-    schedule: Schedule | None
-    max_interval: int | None
-    mode: Mode | None
-    masks: Masks | None
-    resolution: Resolution | None
-    codec: Codec
+    hello: Hello  # the options that concern the server
     in_flight: int
     quality: int
     on_error: OnError
@@ -43,75 +36,62 @@ class StreamPlan:
     stream_id: str | None
     reconnect: Reconnect
 
-    def hello(self) -> Hello:
-        """Make the first message."""
-        return Hello(
-            model=self.model,
-            interval=self.interval,
-            schedule=self.schedule,
-            max_interval=self.max_interval,
-            mode=self.mode,
-            masks=self.masks,
-            resolution=self.resolution,
-            codec=self.codec,
-        )
-
 
 class Feed:
-    """An opened source: what is sent of it, and the images that belong to the results.
+    """An open source, with the payloads to send and the images that belong to the results.
 
-    Threads may share it: a cancelled reader is waited for before the source is closed under it.
+    Threads may share it: `close` waits for a thread that is reading.
 
     Attributes:
-        stream_id: The stream's name on the server.
-        fault: Why the source ended before its time, once it did.
+        stream_id: The stream's id on the server.
+        error: Why the source ended early, or None.
     """
 
-    def __init__(self, source: SourceLike | Source, plan: StreamPlan) -> None:
-        """Open the source; one that is open already stays the caller's to close.
+    def __init__(self, source: SourceLike | Source, setup: StreamSetup) -> None:
+        """Open the source. The caller closes a source that is open already.
 
         Raises:
-            SourceError: It can't be opened, or the codec wants a file and it isn't one.
+            SourceError: If the source can't be opened, or the codec needs a file and it isn't one.
         """
-        self.stream_id = plan.stream_id or f"client-{uuid4().hex[:16]}"
-        self.fault: SourceError | None = None
+        self.stream_id = setup.stream_id or f"client-{uuid4().hex[:16]}"
+        self.error: SourceError | None = None
         self._newest: NewestFrames | None = None
         self._images: Iterator[Frame] | None = None
         self._next_image = 0
         self._lock = Lock()
+        codec = setup.hello.codec
         with ExitStack() as opened:
             payloads: Payloads
-            if plan.codec == "image":
+            if codec == "image":
                 if not isinstance(source, Source):
                     source = opened.enter_context(open_source(source))
-                if source.live and plan.mode == "latest":
+                if source.live and setup.hello.mode == "latest":
                     source = self._newest = opened.enter_context(NewestFrames(source))
-                payloads = ImagePayloads(source, plan.quality)
+                payloads = ImagePayloads(source, setup.quality)
             else:
-                path = _video_file(source, plan.codec)
-                payloads = open_payloads(path, plan.codec)
-                opened.callback(payloads.close)
-                if plan.decode:
+                path = _video_file(source, codec)
+                payloads = opened.enter_context(open_payloads(path, codec))
+                if setup.decode:
                     self._images = iter(opened.enter_context(VideoSource(path)))
             self._payloads = iter(payloads)
             self._opened = opened.pop_all()
 
     @property
     def unsent(self) -> int:
-        """Frames so far of a live source that a newer one replaced before they were sent."""
+        """The number of frames of a live source so far that a newer one replaced before they were sent."""
         return self._newest.unsent if self._newest else 0
 
     def next_payload(self) -> Payload | None:
-        """Read the next payload; None at the end, which may be `fault`."""
+        """Read the next payload, or None at the end. If the source is damaged, `error` is then set."""
         with self._lock:
             try:
                 return next(self._payloads, None)
             except SourceError as error:
-                self.fault = error
+                self.error = error
                 return None
 
     def with_image(self, result: ProcessedFrame) -> ProcessedFrame:
-        """Add the image to a result whose frame was sent undecoded, if that was asked for."""
+        """Add the image to the result of a frame that was sent undecoded, if the option `decode` asks for it."""
         if self._images is None:
             return result
         with self._lock:
@@ -121,18 +101,18 @@ class Feed:
                     if self._next_image > result.frame:
                         return replace(result, image=frame.image)
             except SourceError:
-                self._images = None  # `next_payload` meets the same damage, and reports it
+                self._images = None  # `next_payload` meets the same damage and reports it
             return result
 
     def close(self) -> None:
-        """Let the source go."""
+        """Close the source, if it was opened here."""
         with self._lock:
             self._opened.close()
 
 
 def _video_file(source: SourceLike | Source, codec: Codec) -> Path:
     if not isinstance(source, (str, PathLike)):
-        raise SourceError(f"the codec `{codec}` sends a video file as it is, not {type(source).__name__}")
+        raise SourceError(f"the codec `{codec}` needs a video file, not {type(source).__name__}")
     if not Path(source).is_file():
-        raise SourceError(f"the codec `{codec}` sends a video file as it is, and there is no file {str(source)!r}")
+        raise SourceError(f"the codec `{codec}` needs a video file, but there is no file {str(source)!r}")
     return Path(source)
