@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import re
 import resource
 import shutil
 import socket
@@ -193,7 +194,7 @@ def test_only_the_response_that_a_webhook_refuses_is_missed(start: Starter, tmp_
 
 
 def test_a_dead_webhook_does_not_delay_a_stream_and_its_missed_responses_are_counted(
-    start: Starter, tmp_path: Path
+    start: Starter, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     delivery = replace(HASTY, queue_size=8)
     with socket.socket() as nobody:
@@ -205,6 +206,7 @@ def test_a_dead_webhook_does_not_delay_a_stream_and_its_missed_responses_are_cou
         assert len(answers) == done.frames == 50
         eventually(lambda: sink_count(server, "dead", "missed") == 50)
         eventually(lambda: not server.tasks("Sinks"))
+        assert re.search(r"stream door, sink dead: missed \d+ responses", caplog.text), "the queue overflowed"
 
 
 # -- MQTT --------------------------------------------------------------------------------------------------------------

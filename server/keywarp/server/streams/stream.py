@@ -222,8 +222,8 @@ class Stream:
         if self.closed.is_set():
             raise StreamClosedError(self.close_reason)
         self._skipped = 0
+        frame.waited += time.monotonic() - started  # before the executor starts to count
         job = self.replica.device.executor.submit(self._session, frame.pixels, frame.index, skipped)
-        frame.waited += time.monotonic() - started
         done = asyncio.wrap_future(job)
         self._pending[done] = job
         done.add_done_callback(self._finished)
