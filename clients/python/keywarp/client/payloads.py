@@ -142,9 +142,11 @@ def open_payloads(path: Path, codec: PacketCodec | Container) -> Payloads:
     Raises:
         SourceError: If the file can't be opened, or has another codec or container.
     """
-    if codec in get_args(Container):
-        return ContainerPayloads(path, codec)
-    return PacketPayloads(path, codec)
+    match codec:
+        case "mpegts" | "mp4" | "webm":
+            return ContainerPayloads(path, codec)
+        case _:
+            return PacketPayloads(path, codec)
 
 
 def _codecs_for(found: str) -> str:

@@ -99,7 +99,7 @@ class Backoff:
         asked = error.retry_after or 0.0 if isinstance(error, ApiError | StreamError) else 0.0
         if left <= 0 or asked > left:
             raise error
-        longest = min(self._reconnect.first * 2 ** min(self._attempts, 32), self._reconnect.longest)
+        longest = min(self._reconnect.first * 2.0 ** min(self._attempts, 32), self._reconnect.longest)
         self._attempts += 1
         return max(asked, min(longest * random.uniform(0.5, 1), left))
 

@@ -81,7 +81,8 @@ class ProcessedFrame:
             (np.arange(size) + 0.5) * cells / size
             for size, cells in zip((self.result.height, self.result.width), self.labels.shape, strict=True)
         )
-        return self.labels[rows.astype(np.intp)[:, np.newaxis], columns.astype(np.intp)]
+        labels: NDArray[np.uint8] = self.labels[rows.astype(np.intp)[:, np.newaxis], columns.astype(np.intp)]
+        return labels
 
     @cached_property
     def detections(self) -> DetectionArrays:
