@@ -26,7 +26,7 @@ class KeyReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Segmentation:
+class LabelMap:
     """One class id per pixel."""
 
     labels: NDArray[np.uint8]  # (h, w) at the model's resolution
@@ -44,7 +44,7 @@ class Detections:
     class_id: NDArray[np.intp]  # (n,), never the background
 
 
-Output = Segmentation | Detections
+Output = LabelMap | Detections
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +71,7 @@ class FrameResult:
         Raises:
             ValueError: The model's task isn't segmentation.
         """
-        if not isinstance(self.output, Segmentation):
+        if not isinstance(self.output, LabelMap):
             raise ValueError("the model detects objects: its results have no labels")
         return self.output.labels
 

@@ -55,7 +55,7 @@ class StreamSession:
             skipped: Frames right before it that were left out on purpose: they count for the schedule, and are no gap.
 
         Raises:
-            FrameError: `frame` isn't such an array.
+            InvalidFrameError: `frame` isn't such an array.
             FrameOrderError: `index` isn't after the last frame's. The state is as before.
             EngineError: The device or the motion source failed, or the bundle's graphs don't fit. The next frame
                 becomes a key frame.

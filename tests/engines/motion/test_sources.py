@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from keywarp.datasets.middlebury import FlowPair
-from keywarp.engines import FrameError
+from keywarp.engines import InvalidFrameError
 from keywarp.engines.motion import DIS, MotionName, OpticalFlow, open_motion
 from keywarp.engines.motion.dis import Preset
 from keywarp.engines.motion.siftflow import SIFTFlow
@@ -43,11 +43,11 @@ def test_the_flow_points_from_the_current_frame_to_the_key_frame(source: Optical
 @sources
 def test_what_is_no_pair_of_images_is_refused(source: OpticalFlow) -> None:
     good = image(24, 24)
-    with pytest.raises(FrameError, match=r"one size, got \(24, 24\) and \(24, 25\)"):
+    with pytest.raises(InvalidFrameError, match=r"one size, got \(24, 24\) and \(24, 25\)"):
         source.estimate(good, image(24, 25))
     bad: list[NDArray[Any]] = [good.astype(np.float32), good[..., 0], good[..., :2], good[:0]]
     for image_ in bad:
-        with pytest.raises(FrameError, match="uint8"):
+        with pytest.raises(InvalidFrameError, match="uint8"):
             source.estimate(image_, image_)
 
 
