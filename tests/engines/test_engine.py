@@ -8,6 +8,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from keywarp.engines import (
     Executor,
     FixedInterval,
     FrameOrderError,
+    MotionName,
     StreamSession,
     load_bundle,
     open_backend,
@@ -171,6 +173,25 @@ def test_closing_the_executor_finishes_what_is_queued(engine: Engine) -> None:
     assert [f.result().index for f in futures] == list(range(5))
     with pytest.raises(RuntimeError):
         executor.submit(session, FRAME)
+
+
+def test_serving_a_segmentation_bundle_imports_no_numba(bundle_path: Path, tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+import keywarp.server.app
+from keywarp.engines import Engine, FixedInterval, StreamSession, load_bundle
+engine = Engine(load_bundle(sys.argv[1]), motion=sys.argv[2], cache=Path(sys.argv[3]))
+session = StreamSession(engine, FixedInterval(2))
+for _ in range(2):
+    result = session.process(np.zeros((64, 96, 3), np.uint8))
+assert result.kind == "propagated", result
+assert "numba" not in sys.modules
+"""
+    for motion in get_args(MotionName):
+        arguments = [bundle_path, motion, tmp_path / "cache"]
+        subprocess.run([sys.executable, "-c", script, *arguments], check=True, timeout=120)
 
 
 def test_openvino_tells_its_maker_nothing() -> None:

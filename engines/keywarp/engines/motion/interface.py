@@ -16,7 +16,7 @@ class OpticalFlow(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the method and its settings: `dis`, `sift-fast`, `sift-slow`."""
+        """The name of the method and its settings, such as `dis`."""
         ...
 
     def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -43,6 +43,10 @@ def check_pair(current: NDArray[np.uint8], key: NDArray[np.uint8]) -> None:
     """
     for image in (current, key):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise InvalidFrameError(f"motion needs RGB images (H, W, 3) of uint8, got {image.shape} of {image.dtype}")
+            raise InvalidFrameError(
+                f"optical flow needs RGB images (uint8, shape (H, W, 3)), got {image.dtype} {image.shape}"
+            )
     if current.shape != key.shape:
-        raise InvalidFrameError(f"motion needs two images of one size, got {current.shape[:2]} and {key.shape[:2]}")
+        raise InvalidFrameError(
+            f"optical flow needs two images of the same size, got {current.shape[:2]} and {key.shape[:2]}"
+        )
