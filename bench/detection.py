@@ -25,8 +25,8 @@ from keywarp.engines.backends import AVAILABLE, BackendName, Program, open_backe
 from keywarp.engines.bundle import Bundle, load_bundle
 from keywarp.engines.detection import RegionDetector
 from keywarp.engines.detection.anchors import grid_anchors
-from keywarp.engines.detection.boxes import decode, visible
-from keywarp.engines.detection.ranking import best
+from keywarp.engines.detection.boxes import decode, nonempty
+from keywarp.engines.detection.ranking import best_indices
 from keywarp.engines.detection.regions import ANCHOR_DELTAS, BOX_MAPS, CLASS_MAPS, OBJECTNESS
 from keywarp.engines.detection.suppression import suppress
 from keywarp.engines.fusion import fuse_propagate
@@ -124,14 +124,14 @@ def run_stages(
     def decoded(candidates: NDArray[np.intp]) -> Array:
         deltas = outputs[ANCHOR_DELTAS].reshape(-1, 4)[candidates]
         boxes = decode(deltas, anchors[candidates], UNIT_STD, height, width)
-        return boxes[visible(boxes)]
+        return boxes[nonempty(boxes)]
 
     def suppressed(boxes: Array) -> Array:
         groups = np.zeros(len(boxes), np.intp)
         return boxes[suppress(boxes, groups, settings.proposal_iou, settings.proposals)]
 
     names = [f"{prefix}: {stage}" for stage in STAGES]
-    candidates = clock.time(names[0], best, outputs[OBJECTNESS].reshape(-1), settings.candidates)
+    candidates = clock.time(names[0], best_indices, outputs[OBJECTNESS].reshape(-1), settings.candidates)
     boxes = clock.time(names[1], decoded, candidates)
     regions = clock.time(names[2], suppressed, boxes)
     logits = clock.time(names[3], detector.pool, regions, outputs[CLASS_MAPS])

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines import AdaptiveInterval, FixedInterval
-from keywarp.engines.change import Thumbnail, moved_share, still_share
+from keywarp.engines.change import Thumbnail, change_after_motion, change_without_motion
 
 SIZES = ((640, 272), (1280, 720), (1920, 1080), (3840, 2160))
 FRAMES = 30
@@ -42,10 +42,10 @@ def measure(width: int, height: int, repeats: int) -> Figure:
     """Time everything on one size of frames."""
     frames = _pan(width, height)
     thumbnails = [Thumbnail.of(frame) for frame in frames]
-    adaptive = AdaptiveInterval(threshold=1.0, cut=1.0, maximum=1_000_000).pacer()
-    fixed = FixedInterval(1_000_000).pacer()
-    for pacer in (adaptive, fixed):
-        pacer.place(frames[0])
+    adaptive = AdaptiveInterval(threshold=1.0, cut=1.0, maximum=1_000_000).for_stream()
+    fixed = FixedInterval(1_000_000).for_stream()
+    for stream in (adaptive, fixed):
+        stream.decide(frames[0])
 
     def times(step: Callable[[int], object]) -> list[float]:
         seconds = []
@@ -59,10 +59,10 @@ def measure(width: int, height: int, repeats: int) -> Figure:
         width,
         height,
         thumbnail=statistics.median(times(lambda i: Thumbnail.of(frames[i]))),
-        still=statistics.median(times(lambda i: still_share(thumbnails[i], thumbnails[i - 1]))),
-        moved=statistics.median(times(lambda i: moved_share(thumbnails[i], thumbnails[0]))),
-        adaptive=statistics.median(times(lambda i: adaptive.place(frames[i]))),
-        fixed=statistics.median(times(lambda i: fixed.place(frames[i]))),
+        still=statistics.median(times(lambda i: change_without_motion(thumbnails[i], thumbnails[i - 1]))),
+        moved=statistics.median(times(lambda i: change_after_motion(thumbnails[i], thumbnails[0]))),
+        adaptive=statistics.median(times(lambda i: adaptive.decide(frames[i]))),
+        fixed=statistics.median(times(lambda i: fixed.decide(frames[i]))),
     )
 
 

@@ -121,7 +121,7 @@ def test_the_protocols_plain_client_runs(server: Server, tmp_path: Path) -> None
     assert "'type': 'done', 'frames': 3, 'key_frames': 1, 'errors': 0" in lines[4]
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["stream", "pacer"])
+@pytest.mark.parametrize("number", [0, 1], ids=["session", "schedule"])
 def test_the_adaptive_schedules_code_runs(tmp_path: Path, number: int) -> None:
     lines = run(blocks("docs/adaptive.md")[number], tmp_path).splitlines()
     if number == 0:

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.engines import AdaptiveInterval, KeyReason, KeySchedule, Placement
+from keywarp.engines import AdaptiveInterval, KeyDecision, KeyReason, KeySchedule
 from tests.engines.scenes import lighter, pan, scene, still
 
 Frames = Iterable[NDArray[np.uint8]]
 
 
-def place(schedule: KeySchedule, frames: Frames) -> list[Placement]:
-    pacer = schedule.pacer()
-    return [pacer.place(frame) for frame in frames]
+def place(schedule: KeySchedule, frames: Frames) -> list[KeyDecision]:
+    stream = schedule.for_stream()
+    return [stream.decide(frame) for frame in frames]
 
 
-def keys(placements: list[Placement]) -> dict[int, str]:
-    return {index: p.reason.value for index, p in enumerate(placements) if p.reason}
+def keys(decisions: list[KeyDecision]) -> dict[int, str]:
+    return {index: p.reason.value for index, p in enumerate(decisions) if p.reason}
 
 
 def traffic(count: int, seed: int = 0) -> Frames:
@@ -68,9 +68,9 @@ def test_the_faster_content_changes_the_more_key_frames_there_are() -> None:
 def test_a_key_frame_comes_when_the_change_is_beyond_the_threshold_and_not_before() -> None:
     placed = place(AdaptiveInterval(threshold=0.15), pan(60, speed=3))
     assert len(keys(placed)) > 3
-    for placement in placed[1:]:
-        assert placement.change is not None
-        assert (placement.change > 0.15) == placement.is_key
+    for decision in placed[1:]:
+        assert decision.change is not None
+        assert (decision.change > 0.15) == decision.is_key
 
 
 def test_the_minimum_holds_key_frames_back() -> None:
@@ -93,13 +93,13 @@ def test_interval_one_makes_every_frame_a_key_frame() -> None:
 
 
 def test_change_is_told_from_a_forced_key_frame_on() -> None:
-    pacer = AdaptiveInterval(threshold=0.2, maximum=10).pacer()
-    assert pacer.place(scene(0)).reason is KeyReason.START
-    assert pacer.place(scene(1), forced=KeyReason.GAP) == Placement(KeyReason.GAP)
-    assert [pacer.place(scene(1)) for _ in range(9)] == [Placement(None, 0.0)] * 9
-    assert pacer.place(scene(1)).reason is KeyReason.INTERVAL
-    assert pacer.place(scene(1), skipped=8) == Placement(None, 0.0)
-    assert pacer.place(scene(1)).reason is KeyReason.INTERVAL
+    stream = AdaptiveInterval(threshold=0.2, maximum=10).for_stream()
+    assert stream.decide(scene(0)).reason is KeyReason.START
+    assert stream.decide(scene(1), forced=KeyReason.GAP) == KeyDecision(KeyReason.GAP)
+    assert [stream.decide(scene(1)) for _ in range(9)] == [KeyDecision(None, 0.0)] * 9
+    assert stream.decide(scene(1)).reason is KeyReason.INTERVAL
+    assert stream.decide(scene(1), skipped=8) == KeyDecision(None, 0.0)
+    assert stream.decide(scene(1)).reason is KeyReason.INTERVAL
 
 
 def test_a_new_size_is_no_cut() -> None:
@@ -109,11 +109,11 @@ def test_a_new_size_is_no_cut() -> None:
 
 def test_streams_that_share_a_schedule_do_not_mix() -> None:
     schedule = AdaptiveInterval(threshold=0.2)
-    one, two = schedule.pacer(), schedule.pacer()
+    one, two = schedule.for_stream(), schedule.for_stream()
     for _ in range(5):
-        one.place(scene(0)), two.place(scene(1))
-    assert not one.place(scene(0)).is_key
-    assert two.place(scene(0)).reason is KeyReason.CUT
+        one.decide(scene(0)), two.decide(scene(1))
+    assert not one.decide(scene(0)).is_key
+    assert two.decide(scene(0)).reason is KeyReason.CUT
 
 
 # -- a target ----------------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_a_missing_graph_is_refused(bundle_path: Path) -> None:
 
 
 def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"is not a bundle: can't read bundle\.json"):
+    with pytest.raises(BundleError, match=r"is not a bundle: can't read its bundle\.json"):
         load_bundle(tmp_path)
 
 
@@ -67,7 +67,7 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
     ("change", "message"),
     [
         pytest.param(lambda m: m.update(schema_version=2), "schema_version", id="unknown version"),
-        pytest.param(lambda m: m.update(task="detection"), "a detector has it", id="detector without settings"),
+        pytest.param(lambda m: m.update(task="detection"), "detector needs the field", id="no detection settings"),
         pytest.param(
             lambda m: m.update(classes=[{"id": i, "name": "x", "color": [0, 0, 0]} for i in range(257)]),
             "256 classes at most, got 257",
@@ -75,7 +75,7 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
         ),
         pytest.param(
             lambda m: m.update(features=[{"name": f"features_{i}", "stride": 16, "channels": 3} for i in (0, 1)]),
-            "what the scores' stride is",
+            "must give the scores' stride",
             id="several maps without the stride of the scores",
         ),
         pytest.param(

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.engines.change import Thumbnail, moved_share, still_share
+from keywarp.engines.change import Thumbnail, change_after_motion, change_without_motion
 from tests.engines.scenes import HEIGHT, WIDTH, lighter, pan, scene, still
 
 
 def moved(current: NDArray[np.uint8], key: NDArray[np.uint8]) -> float:
-    return moved_share(Thumbnail.of(current), Thumbnail.of(key))
+    return change_after_motion(Thumbnail.of(current), Thumbnail.of(key))
 
 
 def unmoved(current: NDArray[np.uint8], key: NDArray[np.uint8]) -> float:
-    return still_share(Thumbnail.of(current), Thumbnail.of(key))
+    return change_without_motion(Thumbnail.of(current), Thumbnail.of(key))
 
 
 def test_the_same_picture_has_not_changed() -> None:

@@ -82,7 +82,7 @@ def test_cudas_order_counts_and_hidden_gpus_do_not() -> None:
 def test_a_lost_gpu_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     lost = Gpu(0, "Tesla T4", "580.65", (7, 5), 0)
     assert read_gpus(FakeNvml([lost, T4]), counted) == [T4]
-    assert "GPU 0 is left out: GPU is lost" in caplog.text
+    assert "GPU 0 is ignored: GPU is lost" in caplog.text
 
 
 def test_without_a_driver_there_is_no_gpu() -> None:
@@ -92,7 +92,7 @@ def test_without_a_driver_there_is_no_gpu() -> None:
 @pytest.mark.parametrize(
     ("installed", "gpus", "backend", "reason"),
     [
-        (ALL, [T4], "tensorrt", "Tesla T4 (compute capability 7.5, 16 GiB, driver 580.65) is there"),
+        (ALL, [T4], "tensorrt", "found Tesla T4 (compute capability 7.5, 16 GiB, driver 580.65)"),
         (ALL, [V100, T4], "tensorrt", "Tesla T4"),
         (ALL, [V100], "onnxruntime-cuda", "tensorrt needs compute capability 7.5"),
         (ALL - {"tensorrt"}, [T4], "onnxruntime-cuda", "tensorrt isn't installed"),
@@ -133,7 +133,7 @@ def test_several_gpus_are_all_named() -> None:
     choice = choose(ALL, [V100, T4, TWIN])
     assert choice is not None
     assert choice.gpus == (T4, TWIN)
-    assert choice.reason == f"{T4} and {TWIN} are there"
+    assert choice.reason == f"found {T4} and {TWIN}"
 
 
 def test_nothing_installed_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_half_precision_is_for_gpus_that_gain_by_it() -> None:
 @pytest.mark.skipif(bool(list_gpus()), reason="there is a GPU")
 @pytest.mark.parametrize("name", ["tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_a_gpu_that_is_not_there_is_an_error_unless_the_cpu_may_do(name: backends.BackendName) -> None:
-    with pytest.raises(BackendError, match=f"{name} needs an NVIDIA GPU, and none is found"):
+    with pytest.raises(BackendError, match=f"{name} needs an NVIDIA GPU, but none was found"):
         open_backend(name)
     backend = open_backend(name, "fp16", fallback=True)
     assert backend.name == "openvino"
@@ -160,7 +160,7 @@ def test_a_gpu_that_is_not_there_is_an_error_unless_the_cpu_may_do(name: backend
 
 
 def test_the_reason_is_told() -> None:
-    assert open_backend("onnxruntime").reason == "it was asked for"
+    assert open_backend("onnxruntime").reason == "it was requested"
     if not list_gpus():
         assert open_backend().reason == "there is no NVIDIA GPU"
 

@@ -18,8 +18,8 @@ from keywarp.engines import (
     FrameOrderError,
     FrameResult,
     InvalidFrameError,
+    KeyDecision,
     KeyReason,
-    Placement,
     StreamSession,
 )
 from tests.engines.scenes import scene
@@ -225,12 +225,12 @@ def test_a_schedule_of_ones_own_is_asked_and_cannot_prevent_a_forced_key_frame(e
         def __init__(self) -> None:
             self.forced: list[KeyReason | None] = []
 
-        def pacer(self) -> "Never":
+        def for_stream(self) -> "Never":
             return self
 
-        def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> Placement:  # noqa: ARG002
+        def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> KeyDecision:  # noqa: ARG002
             self.forced.append(forced)
-            return Placement(None)
+            return KeyDecision(None)
 
     schedule = Never()
     session = StreamSession(engine, schedule)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from keywarp.engines import BackendName, Precision
-    from keywarp.engines.building import Built
+    from keywarp.engines.building import BuiltGraph
     from keywarp.engines.fusion import Motion as FlowFrom
 
 DEFAULT_SIZE = "720x1280"
@@ -85,12 +85,12 @@ def build(
         _print(done)
 
 
-def _watched(built: "Iterable[Built]", title: str) -> "list[Built]":
+def _watched(built: "Iterable[BuiltGraph]", title: str) -> "list[BuiltGraph]":
     """Take in all, with a spinner on stderr if that is a terminal: how long a graph takes isn't known before."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    done: list[Built] = []
+    done: list[BuiltGraph] = []
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -103,7 +103,7 @@ def _watched(built: "Iterable[Built]", title: str) -> "list[Built]":
     return done
 
 
-def _print(done: "list[Built]") -> None:
+def _print(done: "list[BuiltGraph]") -> None:
     from rich.console import Console
     from rich.table import Table
 

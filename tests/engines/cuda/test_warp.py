@@ -139,5 +139,5 @@ def test_a_planted_mistake_is_seen(mutant: Mutant, tmp_path: Path) -> None:
 
 
 def test_no_kernel_for_that() -> None:
-    with pytest.raises(ValueError, match="no warp kernel for f32 in hwc8"):
+    with pytest.raises(ValueError, match="there is no warp kernel for f32 in hwc8"):
         kernels.launch("hwc8", "f32", 1, 8, 4, 4)

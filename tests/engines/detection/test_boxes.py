@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from keywarp.engines.detection.anchors import grid_anchors
-from keywarp.engines.detection.boxes import decode, visible
+from keywarp.engines.detection.boxes import decode, nonempty
 from keywarp.engines.manifest import RegionDetection
 from keywarp.networks import anchors as reference
 from keywarp.networks.boxes import decode_boxes
@@ -57,7 +57,7 @@ def test_huge_and_invalid_deltas_give_boxes_of_the_image_or_empty_ones() -> None
     )
     boxes = decode(deltas, anchors, UNIT, 200, 300)
     assert boxes[0].tolist() == [0, 0, 300, 200]
-    assert visible(boxes).tolist() == [True, False, False, False, False, False, True]
+    assert nonempty(boxes).tolist() == [True, False, False, False, False, False, True]
     assert np.isfinite(boxes).all()
 
 

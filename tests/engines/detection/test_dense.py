@@ -77,5 +77,5 @@ def test_nothing_found_is_empty_arrays(count: int) -> None:
 
 def test_outputs_that_do_not_fit_are_refused() -> None:
     detector = DenseDetector(DenseDetection(), CLASSES, HEIGHT, WIDTH)
-    with pytest.raises(BundleError, match=r"scores, float32 \(1, n, 4\); it is float32 \(1, 60, 3\)"):
+    with pytest.raises(BundleError, match=r"scores, float32 \(1, n, 4\), but it is float32 \(1, 60, 3\)"):
         detector.detect(random_outputs(60) | {"scores": np.zeros((1, 60, 3), np.float32)})

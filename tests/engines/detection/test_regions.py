@@ -139,9 +139,9 @@ def test_outputs_may_be_read_only_and_strided_and_stay_as_they_are(detector: Reg
 def test_outputs_that_do_not_fit_are_refused(detector: RegionDetector) -> None:
     missing = outputs()
     del missing["box_maps"]
-    with pytest.raises(BundleError, match="should yield box_maps"):
+    with pytest.raises(BundleError, match="should give box_maps"):
         detector.detect(missing)
-    with pytest.raises(BundleError, match=r"class_maps, float32 \(1, 6, 8, 245\); it is float32 \(1, 245, 6, 8\)"):
+    with pytest.raises(BundleError, match=r"class_maps, float32 \(1, 6, 8, 245\), but it is float32 \(1, 245, 6, 8\)"):
         detector.detect(outputs() | {"class_maps": np.zeros((1, 245, 6, 8), np.float32)})
-    with pytest.raises(BundleError, match="it is float64"):
+    with pytest.raises(BundleError, match="but it is float64"):
         detector.detect({name: values.astype(np.float64) for name, values in outputs().items()})

@@ -15,7 +15,7 @@ from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
 from keywarp.engines.backends.tensorrt.driver import CudaDriver
 from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
-from keywarp.engines.backends.tensorrt.plugin import VARIABLE, WarpLauncher, _creator, warps_on
+from keywarp.engines.backends.tensorrt.plugin import VARIABLE, WarpLauncher, _creator, launching_with
 from keywarp.engines.backends.warping import WARP
 from keywarp.engines.devices import Gpu
 from keywarp.engines.fusion import fuse_key, fuse_propagate, fuse_warp
@@ -50,7 +50,7 @@ def test_plans_are_built_for_other_gpus(capability: tuple[int, int], tmp_path: P
 
 
 def test_an_unknown_compute_capability_names_the_known() -> None:
-    with pytest.raises(BackendError, match=r"builds for compute capability .*8\.6.*, not for 3\.5"):
+    with pytest.raises(BackendError, match=r"can build for compute capability .*8\.6.*, not for 3\.5"):
         PlanBuilder(open_library(), Target((3, 5)), "fp32")
 
 
@@ -131,7 +131,7 @@ def test_bf16_is_refused(tmp_path: Path) -> None:
 def test_without_a_driver_that_is_what_is_said() -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("there is a GPU")
-    with pytest.raises(BackendError, match="driver isn't installed"):
+    with pytest.raises(BackendError, match="can't load NVIDIA's driver: install it"):
         CudaDriver()
 
 
@@ -159,7 +159,7 @@ def test_the_plugin_in_python_launches_on_the_device_that_it_was_bound_to(layout
 
     features, flow = desc((1, 24, 38, 63)), desc((1, 2, 38, 63), "LINEAR")
     creator = _creator(trt)
-    with warps_on(WarpLauncher(driver, (8, 6))):
+    with launching_with(WarpLauncher(driver, (8, 6))):
         plugin = creator.create_plugin("", trt.PluginFieldCollection([]), None).attach_to_context(None)
     plugin.enqueue([features, flow, features], [features], [11, 22, 33], [44], 0, stream)
     plugin.enqueue([features, flow], [features], [11, 22], [44], 0, stream)

@@ -15,7 +15,7 @@ from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.interface import DeviceTensor
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
 from keywarp.engines.backends.tensorrt.program import TensorRTProgram
-from keywarp.engines.backends.warping import plain
+from keywarp.engines.backends.warping import simplify
 from keywarp.engines.fusion import KEY_SMALL, fuse_key, fuse_propagate
 from tests.engines.tensorrt.fake_driver import FakeDriver, HostExecutable
 from tests.engines.test_fusion import noise
@@ -33,7 +33,7 @@ class HostBackend:
         self.precision = precision
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:
-        graph = to_half(plain(model), resident) if self.precision == "fp16" else plain(model)
+        graph = to_half(simplify(model), resident) if self.precision == "fp16" else simplify(model)
         return TensorRTProgram(HostExecutable(graph, self.driver), resident, self.driver, self.memory, model.graph.name)
 
 
@@ -96,7 +96,7 @@ def test_a_full_device_says_what_is_in_use_after_giving_up_what_is_idle() -> Non
     driver = FakeDriver(capacity=1000)
     memory = DeviceMemory(driver)
     held = memory.buffer(600)
-    with pytest.raises(BackendError, match=r"the GPU is full: no 0\.0 MB left beside"):
+    with pytest.raises(BackendError, match=r"the GPU is full: 0\.0 MB can't be allocated"):
         memory.buffer(500)
     del held
     assert memory.buffer(500).size == 500  # the idle 600 made room

@@ -10,7 +10,7 @@ import pytest
 
 from keywarp.engines import BackendError, Engine, Gpu
 from keywarp.engines.backends import BackendName
-from keywarp.engines.devices import Choice
+from keywarp.engines.devices import BackendChoice
 from keywarp.protocol import Hello, StreamInfo
 from keywarp.server import Server, Settings, pressure
 from keywarp.server import devices as devices_module
@@ -295,7 +295,7 @@ def test_all_gpus_that_the_backend_can_use_are_devices(
         return object()
 
     broken = {0}
-    monkeypatch.setattr(devices_module, "choose_backend", lambda name: Choice(name, GPUS, "a test"))
+    monkeypatch.setattr(devices_module, "choose_backend", lambda name: BackendChoice(name, GPUS, "a test"))
     monkeypatch.setattr(devices_module, "open_backend", open_backend)
     settings = Settings(models=folder, backend="tensorrt")
     assert names(settings) == [FIRST, SECOND], "whichever is broken is an error when it is used"
