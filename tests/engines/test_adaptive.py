@@ -50,12 +50,12 @@ def test_a_cut_makes_a_key_frame_at_once_whatever_the_threshold_and_minimum() ->
     assert (placed[7].change or 0) > 0.45
 
 
-def test_a_cut_is_seen_even_where_the_key_frame_was_left_behind_long_before() -> None:
+def test_a_cut_is_detected_even_when_the_key_frame_is_long_out_of_view() -> None:
     frames = chain(pan(25, speed=8), still(5, 1))
     assert keys(place(AdaptiveInterval(threshold=1.0, maximum=40), frames)) == {0: "start", 25: "cut"}
 
 
-def test_a_fast_pan_is_no_cut() -> None:
+def test_a_fast_pan_is_not_a_cut() -> None:
     placed = place(AdaptiveInterval(threshold=0.3, maximum=40), pan(60, speed=8))
     assert set(keys(placed).values()) == {"start", "change"}
 
@@ -65,7 +65,7 @@ def test_the_faster_content_changes_the_more_key_frames_there_are() -> None:
     assert counts[0] < counts[1] < counts[2]
 
 
-def test_a_key_frame_comes_when_the_change_is_beyond_the_threshold_and_not_before() -> None:
+def test_a_frame_is_a_key_frame_exactly_when_the_change_is_above_the_threshold() -> None:
     placed = place(AdaptiveInterval(threshold=0.15), pan(60, speed=3))
     assert len(keys(placed)) > 3
     for decision in placed[1:]:
@@ -73,12 +73,12 @@ def test_a_key_frame_comes_when_the_change_is_beyond_the_threshold_and_not_befor
         assert (decision.change > 0.15) == decision.is_key
 
 
-def test_the_minimum_holds_key_frames_back() -> None:
+def test_the_minimum_delays_key_frames() -> None:
     placed = keys(place(AdaptiveInterval(threshold=0.01, minimum=4), pan(21, speed=4)))
     assert list(placed) == [0, 4, 8, 12, 16, 20]
 
 
-def test_flicker_of_the_light_makes_no_key_frames() -> None:
+def test_flickering_light_makes_no_key_frames() -> None:
     dim = lighter(scene(), 0.7)
     frames = [lighter(dim, 1 + 0.25 * (index % 2)) for index in range(20)]
     assert keys(place(AdaptiveInterval(threshold=0.05), frames)) == {0: "start"}
@@ -92,7 +92,7 @@ def test_interval_one_makes_every_frame_a_key_frame() -> None:
 # -- forced key frames -------------------------------------------------------------------------------------------------
 
 
-def test_change_is_told_from_a_forced_key_frame_on() -> None:
+def test_change_is_measured_from_a_forced_key_frame_on() -> None:
     stream = AdaptiveInterval(threshold=0.2, maximum=10).for_stream()
     assert stream.decide(scene(0)).reason is KeyReason.START
     assert stream.decide(scene(1), forced=KeyReason.GAP) == KeyDecision(KeyReason.GAP)
@@ -102,7 +102,7 @@ def test_change_is_told_from_a_forced_key_frame_on() -> None:
     assert stream.decide(scene(1)).reason is KeyReason.INTERVAL
 
 
-def test_a_new_size_is_no_cut() -> None:
+def test_a_new_size_is_not_a_cut() -> None:
     frames = [scene(), scene(), scene(height=200), scene(height=200)]
     assert keys(place(AdaptiveInterval(threshold=0.2), frames)) == {0: "start", 2: "size"}
 
@@ -131,14 +131,14 @@ def test_noise_alone_never_costs_more_than_the_target(noise: float) -> None:
     assert 600 / 30 <= count <= 600 / 10 + 8
 
 
-def test_after_quiet_an_outburst_costs_a_bounded_number_of_key_frames_more() -> None:
+def test_motion_after_a_quiet_time_costs_a_bounded_number_of_extra_key_frames() -> None:
     placed = place(AdaptiveInterval(target=10), chain(still(400), pan(200, speed=6)))
     spent = [index for index in keys(placed) if index >= 400]
     assert len(spent) <= 200 / 10 + 20  # ln(1.0 / 0.01) / 0.25 at most
     assert len([index for index in spent if index >= 500]) <= 14
 
 
-def test_key_frames_go_where_the_motion_is() -> None:
+def test_most_key_frames_are_where_the_motion_is() -> None:
     quiet_and_busy = chain.from_iterable(chain(still(60, shot, noise=3), pan(60, 5, shot)) for shot in range(6))
     placed = keys(place(AdaptiveInterval(target=10), quiet_and_busy))
     busy = [index for index in placed if index % 120 >= 60]
@@ -168,6 +168,6 @@ def test_equal_streams_have_equal_key_frames() -> None:
         ({"threshold": 0.1, "cut": 0}, "got 0"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, float], says: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, float], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         AdaptiveInterval(**options)  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def test_a_change_after_loading_is_refused_before_anything_is_compiled(bundle_pa
         bundle.graph("head.onnx")
 
 
-def test_a_bundle_that_is_kept_outlives_its_folder(bundle_path: Path) -> None:
+def test_a_bundle_kept_in_memory_survives_changes_of_its_folder(bundle_path: Path) -> None:
     bundle = load_bundle(bundle_path, keep=True)
     for name in GRAPHS:
         (bundle_path / name).write_bytes(b"\0")

@@ -63,7 +63,7 @@ def test_a_frame_without_objects_gives_empty_arrays(tmp_path: Path) -> None:
     assert nothing.confidence.shape == nothing.class_id.shape == (0,)
 
 
-def test_results_of_one_task_refuse_to_be_read_as_the_others(tmp_path: Path) -> None:
+def test_a_result_of_one_task_cannot_be_read_as_one_of_the_other(tmp_path: Path) -> None:
     detector = Engine(tiny_bundle(tmp_path / "d", detection=True), precision="fp32", cache=tmp_path / "cache")
     segmenter = Engine(tiny_bundle(tmp_path / "s"), precision="fp32", cache=tmp_path / "cache")
     with pytest.raises(ValueError, match="no labels"):
@@ -93,7 +93,7 @@ def test_streams_of_several_sizes_share_an_engine_from_several_threads(backend: 
     assert locale.getencoding() == encoding  # which OpenVINO changes for a while
 
 
-def test_scores_that_are_no_probabilities_are_refused() -> None:
+def test_scores_that_are_not_probabilities_are_refused() -> None:
     detector = DenseDetector(DenseDetection(), 3, 64, 96)
     with pytest.raises(BundleError, match="check whether the graph lacks the softmax"):
         detector.detect({"boxes": np.zeros((1, 2, 4), np.float32), "scores": np.full((1, 2, 3), 12.8, np.float32)})

@@ -65,7 +65,7 @@ def counted(_bus: str, number: int) -> int:
     return number
 
 
-def test_gpus_are_listed_with_what_nvml_says() -> None:
+def test_gpus_are_listed_with_their_properties_from_nvml() -> None:
     nvml = FakeNvml([V100, T4])
     assert read_gpus(nvml, counted) == [V100, T4]
     assert nvml.opened == 0
@@ -73,13 +73,13 @@ def test_gpus_are_listed_with_what_nvml_says() -> None:
     assert (T4.label, TWIN.label) == ("Tesla T4 (GPU 1)", "Tesla T4 (GPU 2)")
 
 
-def test_cudas_order_counts_and_hidden_gpus_do_not() -> None:
+def test_gpus_have_their_index_in_cudas_order_and_hidden_ones_are_not_listed() -> None:
     order = {"0000:0:00.0": 1}
     [gpu] = read_gpus(FakeNvml([V100, T4]), lambda bus, _: order.get(bus))
     assert (gpu.name, gpu.index) == ("Tesla V100", 1)
 
 
-def test_a_lost_gpu_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_gpu_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     lost = Gpu(0, "Tesla T4", "580.65", (7, 5), 0)
     assert read_gpus(FakeNvml([lost, T4]), counted) == [T4]
     assert "GPU 0 is ignored: GPU is lost" in caplog.text
@@ -143,7 +143,7 @@ def test_nothing_installed_is_an_error_that_says_what_to_do(monkeypatch: pytest.
         choose_backend(gpus=[])
 
 
-def test_half_precision_is_for_gpus_that_gain_by_it() -> None:
+def test_half_precision_is_used_on_gpus_that_are_faster_with_it() -> None:
     capabilities = [(3, 5), (5, 3), (6, 0), (6, 1), (7, 0), (8, 6), (12, 0)]
     precisions = [Gpu(0, "", "", capability, 0).best_precision for capability in capabilities]
     assert precisions == ["fp32", "fp16", "fp16", "fp32", "fp16", "fp16", "fp16"]
@@ -151,7 +151,7 @@ def test_half_precision_is_for_gpus_that_gain_by_it() -> None:
 
 @pytest.mark.skipif(bool(list_gpus()), reason="there is a GPU")
 @pytest.mark.parametrize("name", ["tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"])
-def test_a_gpu_that_is_not_there_is_an_error_unless_the_cpu_may_do(name: backends.BackendName) -> None:
+def test_a_missing_gpu_is_an_error_unless_the_cpu_is_allowed(name: backends.BackendName) -> None:
     with pytest.raises(BackendError, match=f"{name} needs an NVIDIA GPU, but none was found"):
         open_backend(name)
     backend = open_backend(name, "fp16", fallback=True)
@@ -159,7 +159,7 @@ def test_a_gpu_that_is_not_there_is_an_error_unless_the_cpu_may_do(name: backend
     assert backend.reason.startswith(f"{name} can't be used: {name} needs an NVIDIA GPU")
 
 
-def test_the_reason_is_told() -> None:
+def test_a_backend_says_why_it_was_chosen() -> None:
     assert open_backend("onnxruntime").reason == "it was requested"
     if not list_gpus():
         assert open_backend().reason == "there is no NVIDIA GPU"
@@ -173,7 +173,9 @@ def test_an_onnxruntime_without_gpu_support_is_refused(provider: str, called: st
         OnnxRuntimeGpuBackend(provider, T4)  # type: ignore[arg-type]
 
 
-def test_a_provider_that_does_not_load_is_refused_though_onnxruntime_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_that_does_not_load_is_refused_although_onnxruntime_continues(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """ONNX Runtime with CUDA listed but not usable runs on the CPU: here it really does."""
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("this ONNX Runtime has it")

@@ -93,7 +93,7 @@ def test_interval_one_equals_plain_per_frame_evaluation_exactly(backend: Backend
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 97)])
-def test_propagation_equals_flow_warp_and_head_one_after_the_other(
+def test_propagation_equals_running_flow_warp_and_head_separately(
     backend: BackendName, tmp_path: Path, height: int, width: int
 ) -> None:
     """The motion depends on both frames, and on each differently. Rounding may flip a pixel between two classes."""

@@ -51,7 +51,7 @@ def session(
     return StreamSession(engine, FixedInterval(10))
 
 
-def test_copied_features_give_the_key_frames_result_again(tmp_path: Path) -> None:
+def test_copied_features_repeat_the_key_frames_result(tmp_path: Path) -> None:
     stream = session(tmp_path, "none")
     key = stream.process(coloured(128, 192))
     copy = stream.process(coloured(128, 192, seed=1))
@@ -100,7 +100,7 @@ class NoFlow:
 @pytest.mark.parametrize(
     "flow", [np.zeros((2, 64, 96)), np.zeros((32, 48, 2)), np.full((64, 96, 2), np.nan), None], ids=repr
 )
-def test_what_is_no_flow_is_refused_and_the_next_frame_becomes_a_key_frame(flow: object, tmp_path: Path) -> None:
+def test_an_invalid_flow_is_refused_and_the_next_frame_becomes_a_key_frame(flow: object, tmp_path: Path) -> None:
     stream = session(tmp_path, NoFlow(flow))
     stream.process(coloured(128, 192))
     with pytest.raises(MotionError, match="no-flow should give a finite flow"):
@@ -108,7 +108,7 @@ def test_what_is_no_flow_is_refused_and_the_next_frame_becomes_a_key_frame(flow:
     assert stream.process(coloured(128, 192)).kind is FrameKind.KEY
 
 
-def test_changing_a_copied_result_changes_no_other(tmp_path: Path) -> None:
+def test_changing_a_copied_result_does_not_change_another(tmp_path: Path) -> None:
     stream = session(tmp_path, "none")
     key = stream.process(coloured(128, 192)).labels
     copy = stream.process(coloured(128, 192)).labels
@@ -118,7 +118,7 @@ def test_changing_a_copied_result_changes_no_other(tmp_path: Path) -> None:
     assert not (stream.process(coloured(128, 192)).labels == 7).any()
 
 
-def test_strides_that_half_size_pixels_dont_divide_are_refused(tmp_path: Path) -> None:
+def test_strides_that_are_no_multiple_of_the_downscale_are_refused(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "tiny")
     manifest = bundle.manifest.model_copy(update={"flow": FlowInput(downscale=3)})
     with pytest.raises(MotionError, match="1/3 the size, where cells of 16"):

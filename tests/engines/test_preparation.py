@@ -22,7 +22,7 @@ DETECTION = ImagePreparation(short_side=600, long_side=1000)
         ((1, 4000), (1, 1000)),  # never empty
     ],
 )
-def test_the_papers_sizes(frame: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_sides_follow_the_papers_rule(frame: tuple[int, int], expected: tuple[int, int]) -> None:
     assert input_size(*frame, DETECTION) == expected
 
 
@@ -54,7 +54,7 @@ def test_resize_is_bilinear() -> None:
         [[0, 0, 0]],
     ],
 )
-def test_what_is_not_a_frame_is_refused(frame: Any) -> None:
+def test_an_array_that_is_not_a_frame_is_refused(frame: Any) -> None:
     with pytest.raises(InvalidFrameError):
         check_frame(frame)
 

@@ -10,7 +10,7 @@ from keywarp.engines import FixedInterval, KeyReason
 FRAME = np.zeros((16, 16, 3), np.uint8)
 
 
-def test_a_key_frame_every_interval() -> None:
+def test_every_interval_begins_with_a_key_frame() -> None:
     stream = FixedInterval(5).for_stream()
     reasons = [stream.decide(FRAME).reason for _ in range(12)]
     assert reasons == ["start", None, None, None, None, "interval", None, None, None, None, "interval", None]
@@ -21,14 +21,14 @@ def test_interval_one_makes_every_frame_a_key_frame() -> None:
     assert all(stream.decide(FRAME).is_key for _ in range(5))
 
 
-def test_the_interval_begins_anew_at_a_forced_key_frame() -> None:
+def test_a_forced_key_frame_restarts_the_interval() -> None:
     stream = FixedInterval(3).for_stream()
     forced = [None, None, KeyReason.GAP, None, None, None, None]
     reasons = [stream.decide(FRAME, reason).reason for reason in forced]
     assert reasons == ["start", None, "gap", None, None, "interval", None]
 
 
-def test_frames_left_out_count() -> None:
+def test_skipped_frames_count_towards_the_interval() -> None:
     stream = FixedInterval(5).for_stream()
     reasons = [stream.decide(FRAME, skipped=skipped).reason for skipped in (0, 2, 0, 0, 9, 0, 3)]
     assert reasons == ["start", None, None, "interval", "interval", None, "interval"]
@@ -41,7 +41,7 @@ def test_streams_that_share_a_schedule_do_not_mix() -> None:
     assert two.decide(FRAME).reason is KeyReason.START
 
 
-def test_it_never_looks_at_a_frame() -> None:
+def test_a_fixed_interval_never_reads_a_frame() -> None:
     FixedInterval(2).for_stream().decide(None)  # type: ignore[arg-type]
 
 
@@ -72,11 +72,11 @@ def test_an_elastic_interval_gets_more_frames_through_an_overloaded_device() -> 
     assert keys < 2000 / 50
 
 
-def test_an_elastic_interval_is_the_usual_one_where_all_frames_have_their_turn() -> None:
+def test_an_elastic_interval_does_not_grow_while_no_frames_are_skipped() -> None:
     assert processed(FixedInterval(10, maximum=60), key=1) == processed(FixedInterval(10), key=1) == (2000, 200)
 
 
-def test_an_elastic_interval_comes_back() -> None:
+def test_an_elastic_interval_shrinks_back_after_an_overload() -> None:
     stream = FixedInterval(10, maximum=60).for_stream()
     for _ in range(40):
         stream.decide(FRAME, skipped=9)
@@ -88,6 +88,6 @@ def test_an_elastic_interval_comes_back() -> None:
     assert intervals[-1] == 10
 
 
-def test_a_longest_interval_below_the_interval_is_refused() -> None:
+def test_a_maximum_below_the_interval_is_refused() -> None:
     with pytest.raises(ValueError, match="below"):
         FixedInterval(10, maximum=9)

@@ -19,7 +19,7 @@ def graph(tmp_path: Path) -> Path:
     return path
 
 
-def left_at_home(home: Path, code: str) -> list[str]:
+def files_left_in_home(home: Path, code: str) -> list[str]:
     """Files that a process leaves in its home."""
     home.mkdir()
     environment = {"PATH": os.environ["PATH"], "HOME": str(home)}  # in CI it has no telemetry
@@ -28,8 +28,8 @@ def left_at_home(home: Path, code: str) -> list[str]:
 
 
 @pytest.mark.parametrize("module", ["keywarp.engines.backends.onnxruntime", "keywarp.export.parity"])
-def test_onnx_runtime_gives_the_device_no_id(graph: Path, tmp_path: Path, module: str) -> None:
+def test_onnx_runtime_stores_no_device_id(graph: Path, tmp_path: Path, module: str) -> None:
     code = SESSION.format(graph=str(graph))
-    if "deviceid" not in left_at_home(tmp_path / "without", code):
+    if "deviceid" not in files_left_in_home(tmp_path / "without", code):
         pytest.skip("this ONNX Runtime has no telemetry")
-    assert left_at_home(tmp_path / "with", f"import {module}; {code}") == []
+    assert files_left_in_home(tmp_path / "with", f"import {module}; {code}") == []

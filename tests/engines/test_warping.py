@@ -68,7 +68,7 @@ def values(*shapes: tuple[int, ...]) -> list[Array]:
 
 
 @pytest.mark.parametrize("build", [fuse_propagate, fuse_warp])
-def test_the_shipped_models_warp_is_one_node_and_nothing_else_of_it_is_left(build: Any) -> None:
+def test_the_shipped_models_warp_becomes_a_single_node(build: Any) -> None:
     model = build(load_bundle(SHIPPED), 96, 128).model
     rewritten, count = insert_plugin(simplify(model))
     assert count == 1
@@ -79,7 +79,7 @@ def test_the_shipped_models_warp_is_one_node_and_nothing_else_of_it_is_left(buil
     assert "GridSample" in [node.op_type for node in model.graph.node]  # the caller's graph stays
 
 
-def test_a_graph_without_a_warp_stays_as_it_is() -> None:
+def test_a_graph_without_a_warp_is_unchanged() -> None:
     graph = simplify(fuse_key(load_bundle(SHIPPED), 96, 128).model)
     rewritten, count = insert_plugin(graph)
     assert (rewritten, count) == (graph, 0)
@@ -124,7 +124,7 @@ def test_several_maps_take_the_flow_at_their_own_strides() -> None:
         ("Concat <axis=3> (plane_x, plane_y)", "Concat <axis=3> (plane_y, plane_x)"),
     ],
 )
-def test_a_grid_sample_that_is_no_warp_in_cells_stays(old: str, new: str) -> None:
+def test_a_grid_sample_that_is_not_a_warp_in_cells_is_kept(old: str, new: str) -> None:
     assert old in TINY_WARP
     rewritten, count = insert_plugin(simplify(tiny_warp(TINY_WARP.replace(old, new))))
     assert count == 0
@@ -139,7 +139,7 @@ def test_a_grid_sample_that_is_no_warp_in_cells_stays(old: str, new: str) -> Non
         ("warped = Mul (sampled, scale)", "product = Mul (sampled, scale) warped = Add (product, sampled)"),
     ],
 )
-def test_what_follows_the_sampling_is_taken_in_only_if_it_is_the_scale_field(old: str, new: str) -> None:
+def test_an_operation_after_the_sampling_is_replaced_only_if_it_applies_the_scale_field(old: str, new: str) -> None:
     model = tiny_warp(TINY_WARP.replace(old, new))
     rewritten, count = insert_plugin(simplify(model))
     assert count == 1
@@ -150,7 +150,7 @@ def test_what_follows_the_sampling_is_taken_in_only_if_it_is_the_scale_field(old
     np.testing.assert_allclose(run(rewritten, inputs)[0], expected, atol=1e-4)
 
 
-def test_fp16_keeps_the_coordinates_of_a_plain_grid_sample_exact() -> None:
+def test_fp16_keeps_the_coordinates_of_a_grid_sample_exact() -> None:
     """At cell 2000 fp16's neighbours are one cell apart: half a cell of flow would be lost."""
     shape = (1, 1, 2, 2048)
     model = fix_shapes(
@@ -167,7 +167,7 @@ def test_fp16_keeps_the_coordinates_of_a_plain_grid_sample_exact() -> None:
     np.testing.assert_allclose(warped[..., :-1], 0.5, atol=1e-3)
 
 
-def test_fp16_graphs_of_fused_bundles_are_sound(tmp_path: Path) -> None:
+def test_fp16_graphs_of_fused_bundles_are_valid(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "tiny", motion_gain=0.02)
     for build in (fuse_key, fuse_propagate, fuse_warp):
         fused = build(bundle, 64, 96)

@@ -26,7 +26,7 @@ from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
 from keywarp.engines.preparation import input_size, resize
 from keywarp.engines.result import FrameKind, FrameResult, Output
 
-MAX_SIZES = 8  # input sizes that stay compiled; beyond it the least recently used one is dropped
+MAX_SIZES = 8  # input sizes that stay compiled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +60,7 @@ class Engine:
         motion: MotionName | OpticalFlow = "network",
         fallback: bool = False,
         gpu: Gpu | None = None,
+        max_sizes: int = MAX_SIZES,
     ) -> None:
         """Open the backend. Graphs are compiled by `prepare`, or when the first frame of a size is processed.
 
@@ -73,6 +74,7 @@ class Engine:
                 is optical flow with a scale field of 1 (the paper's "shallow feature flow").
             fallback: See `open_backend`.
             gpu: See `open_backend`.
+            max_sizes: The number of input sizes that stay compiled. Beyond it the least recently used one is dropped.
 
         Raises:
             BackendError: If the backend can't be opened.
@@ -85,6 +87,7 @@ class Engine:
         self._optical_flow = None if isinstance(source, str) else source
         self.motion = source if isinstance(source, str) else source.name  # the motion source's name
         self._copies = source == "none"
+        self._max_sizes = max_sizes
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
         if self._optical_flow and stride % downscale:
             raise MotionError(
@@ -202,7 +205,7 @@ class Engine:
             future = self._programs.get(size)
             if mine := future is None:
                 future = self._programs[size] = Future()
-                while len(self._programs) > MAX_SIZES:
+                while len(self._programs) > self._max_sizes:
                     self._programs.popitem(last=False)
             self._programs.move_to_end(size)
         if mine:

@@ -28,7 +28,7 @@ def test_compiles_with_nvrtc_without_spilling(capability: tuple[int, int]) -> No
         assert resources.registers <= REGISTERS
 
 
-def test_a_mistake_in_the_source_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_source_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "source", lambda: "__global__ void f() { nonsense; }")
     with pytest.raises(CompilationError, match="nonsense"):
         nvrtc.compile_kernels(7, 5)
@@ -49,7 +49,7 @@ def test_compiles_with_nvcc_for_turing_and_newer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("plugin", ["warp_plugin_v2.cpp", "warp_plugin_v3.cpp"])
-def test_the_plugin_compiles_where_its_headers_are(plugin: str) -> None:
+def test_the_plugin_compiles_if_its_headers_are_installed(plugin: str) -> None:
     variable = f"TENSORRT_INCLUDE_{plugin[12:14].upper()}"
     headers, cuda = os.environ.get(variable), os.environ.get("CUDA_INCLUDE", "/usr/local/cuda/include")
     if not headers:

@@ -19,7 +19,7 @@ def test_the_anchors_are_the_references() -> None:
         np.testing.assert_array_equal(grid_anchors(settings, 5, 7), expected.numpy())
 
 
-def test_boxes_decoded_by_hand() -> None:
+def test_decoding_equals_boxes_computed_by_hand() -> None:
     anchors = np.array([[-56, -56, 72, 72]] * 2, np.float32)  # centre 8, 8, size 128
     # moved by 1/4 and -1/2 of its size to 40, -56, twice as wide; then moved back in
     deltas = np.array([[0.25, -0.5, math.log(2), 0], [0.5, 0.5, 0, 0]], np.float32)

@@ -57,5 +57,5 @@ def test_pooling_equals_torchvisions_bit_for_bit(height: int, width: int, bins: 
     np.testing.assert_array_equal(vote(maps, regions, bins, np.float32(1 / STRIDE)), expected)
 
 
-def test_no_regions_have_no_votes() -> None:
+def test_without_regions_there_are_no_votes() -> None:
     assert vote(np.ones((3, 4, 4, 5), np.float32), np.zeros((0, 4), np.float32), 2, np.float32(1)).shape == (0, 5)

@@ -22,7 +22,7 @@ def alone(boxes: Array) -> NDArray[np.intp]:
 
 @pytest.mark.parametrize("iou", [0.0, 0.3, 0.5, 0.7, 1.0])
 @pytest.mark.parametrize("spread", [10, 100, 1000])
-def test_the_same_boxes_stay_as_with_torchvision(iou: float, spread: float) -> None:
+def test_the_kept_boxes_are_torchvisions(iou: float, spread: float) -> None:
     boxes = random_boxes(700, spread)
     expected = nms(torch.from_numpy(boxes), torch.arange(len(boxes), 0, -1.0), iou)
     assert suppress(boxes, alone(boxes), iou, len(boxes)).tolist() == expected.tolist()
@@ -52,11 +52,11 @@ def test_a_suppressed_box_suppresses_nothing() -> None:
     assert suppress(boxes, alone(boxes), 0.3, 3).tolist() == [0, 2]
 
 
-def test_no_boxes_stay_no_boxes() -> None:
+def test_without_boxes_none_are_kept() -> None:
     assert suppress(np.zeros((0, 4), np.float32), np.zeros(0, np.intp), 0.5, 10).tolist() == []
 
 
-def test_boxes_whose_area_is_too_small_for_a_float_stay_as_with_torchvision() -> None:
+def test_boxes_whose_area_underflows_are_kept_as_in_torchvision() -> None:
     boxes = np.array([[0, 0, 1e-30, 1e-30]] * 3, np.float32)
     expected = nms(torch.from_numpy(boxes), torch.tensor([3.0, 2.0, 1.0]), 0.5)
     assert suppress(boxes, alone(boxes), 0.5, 3).tolist() == expected.tolist() == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""Programs on a fake driver: staging, residence, types, memory. The graphs run for real, on the CPU."""
+"""Programs on a fake driver: copies, resident outputs, types, memory. The graphs really run, on the CPU."""
 
 import gc
 import weakref
@@ -23,7 +23,7 @@ from tests.tiny_bundle import tiny_bundle
 
 
 class HostBackend:
-    """The TensorRT backend, but for TensorRT: graphs run on the fake driver's memory."""
+    """The TensorRT backend without TensorRT: graphs run on the fake driver's memory."""
 
     name, device, reason = "tensorrt", "a fake GPU", "a test"
 
@@ -38,7 +38,7 @@ class HostBackend:
 
 
 @pytest.mark.parametrize(("precision", "agreement"), [("fp32", 1.0), ("fp16", 0.99)])
-def test_streams_give_what_they_give_on_the_cpu_and_leave_nothing(
+def test_streams_have_the_same_results_as_on_the_cpu_and_leak_nothing(
     precision: str, agreement: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = tiny_bundle(tmp_path / "tiny", motion_gain=0.02, flow=(0.3, -0.6))
@@ -63,7 +63,7 @@ def test_streams_give_what_they_give_on_the_cpu_and_leave_nothing(
     driver.assert_nothing_left()
 
 
-def test_key_features_stay_on_the_device_and_their_memory_is_used_again(tmp_path: Path) -> None:
+def test_key_features_stay_on_the_device_and_their_memory_is_reused(tmp_path: Path) -> None:
     bundle, driver = tiny_bundle(tmp_path / "tiny"), FakeDriver()
     backend = HostBackend(driver, "fp16")
     key = fuse_key(bundle, 64, 96)
@@ -75,7 +75,7 @@ def test_key_features_stay_on_the_device_and_their_memory_is_used_again(tmp_path
     assert backend.memory.used - before == resident + frame.nbytes
     assert isinstance(outputs["features"], DeviceTensor)
     second = program.run({"frame": frame})
-    assert backend.memory.used - before == 2 * resident + frame.nbytes  # the first ones still belong to somebody
+    assert backend.memory.used - before == 2 * resident + frame.nbytes  # the first ones are still referenced
     blocks = len(driver.blocks)
     del outputs, second
     program.run({"frame": frame})
@@ -92,7 +92,7 @@ def test_a_run_is_timed_by_the_device(tmp_path: Path) -> None:
     assert min(program.timing.upload, program.timing.compute, program.timing.download) > 0
 
 
-def test_a_full_device_says_what_is_in_use_after_giving_up_what_is_idle() -> None:
+def test_a_full_device_frees_idle_buffers_and_then_says_how_much_is_in_use() -> None:
     driver = FakeDriver(capacity=1000)
     memory = DeviceMemory(driver)
     held = memory.buffer(600)
@@ -129,15 +129,22 @@ def test_wrong_inputs_are_refused_before_anything_is_queued(tmp_path: Path) -> N
     assert not any(driver.streams.values())
 
 
-def test_a_failing_device_leaves_the_program_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class UnreliableExecutable(HostExecutable):
+    """An executable whose first run fails."""
+
+    failed = False
+
+    def enqueue(self, addresses: Mapping[str, int], stream: int) -> None:
+        if not self.failed:
+            self.failed = True
+            raise BackendError("the device is lost")
+        super().enqueue(addresses, stream)
+
+
+def test_a_failing_device_leaves_the_program_usable(tmp_path: Path) -> None:
     key, driver = fuse_key(tiny_bundle(tmp_path / "tiny"), 64, 96), FakeDriver()
-    program = HostBackend(driver, "fp32").compile(key.model, key.resident)
-
-    def fail(_addresses: Mapping[str, int], _stream: int) -> None:
-        raise BackendError("the device is lost")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(program._executable, "enqueue", fail)
-        with pytest.raises(BackendError, match="lost"):
-            program.run({"frame": noise(1, 64, 96)})
+    executable = UnreliableExecutable(simplify(key.model), driver)
+    program = TensorRTProgram(executable, key.resident, driver, DeviceMemory(driver), "key")
+    with pytest.raises(BackendError, match="lost"):
+        program.run({"frame": noise(1, 64, 96)})
     assert program.run({"frame": noise(1, 64, 96)}).keys() == {"labels", "features", KEY_SMALL}

@@ -56,7 +56,9 @@ class FakeTensorRT:
         return SimpleNamespace(num_io_tensors=0, device_memory_size_v2=0, create_execution_context=SimpleNamespace)
 
 
-def test_each_backend_loads_the_plan_of_both_onto_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backends_of_equal_gpus_load_the_same_plan_each_onto_its_own_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake, drivers = FakeTensorRT(), {index: FakeDriver(index) for index in (0, 1)}
     monkeypatch.setenv(VARIABLE, "none")
     monkeypatch.setattr(backend_module, "open_library", lambda: Library(fake, "tensorrt"))
@@ -142,7 +144,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     assert len(fake.stack) == 1
 
 
-def test_calls_reach_their_gpu_and_leave_the_thread_its_own(cuda: FakeCuda) -> None:
+def test_calls_reach_their_gpu_and_keep_the_threads_current_gpu(cuda: FakeCuda) -> None:
     """A finalizer frees what lay on one GPU while the thread gives work to the other."""
     first, second = CudaDriver(0), CudaDriver(1)
     first.activate()

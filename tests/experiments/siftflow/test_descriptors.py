@@ -57,7 +57,7 @@ def literal_sift(image: NDArray[np.uint8], cell: int) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize(("size", "cell"), [((14, 17), 3), ((9, 11), 2), ((1, 12), 3), ((5, 1), 1)])
-def test_descriptors_are_what_a_literal_loop_gives(size: tuple[int, int], cell: int) -> None:
+def test_descriptors_equal_those_of_a_literal_loop(size: tuple[int, int], cell: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     descriptors = dense_sift(image, cell)
     assert descriptors.shape == (*size, 128)

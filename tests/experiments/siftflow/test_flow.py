@@ -90,7 +90,7 @@ def test_the_fast_flow_is_integer_and_the_slow_one_finer(pair: FlowPair) -> None
     assert (slow != np.rint(slow)).any()
 
 
-def test_on_a_real_pair_the_slow_flow_is_nearer_the_truth_than_the_fast_one_and_both_than_none(pair: FlowPair) -> None:
+def test_the_slow_flow_is_more_accurate_than_the_fast_one_and_both_than_zero_flow(pair: FlowPair) -> None:
     part = pair.crop(120, 200, 200, 240)
     fast, slow = (
         part.error(SIFTFlow(options).estimate(part.current, part.key)) for options in (SIFTFlow.FAST, SIFTFlow.SLOW)
@@ -100,7 +100,7 @@ def test_on_a_real_pair_the_slow_flow_is_nearer_the_truth_than_the_fast_one_and_
 
 
 @pytest.mark.parametrize("name", get_args(SIFTFlowName))
-def test_the_papers_two_are_opened_by_their_names(name: SIFTFlowName) -> None:
+def test_the_papers_settings_are_opened_by_their_names(name: SIFTFlowName) -> None:
     assert open_siftflow(name).name == name
 
 
@@ -111,5 +111,5 @@ def test_an_engine_runs_on_it_and_follows_a_moving_picture(tmp_path: Path) -> No
     assert_follows_a_moving_picture(StreamSession(engine, FixedInterval(10)))
 
 
-def test_other_settings_have_no_name_of_the_paper() -> None:
+def test_other_settings_do_not_have_the_papers_names() -> None:
     assert SIFTFlow(replace(SIFTFlow.FAST, window=3)).name == "sift"

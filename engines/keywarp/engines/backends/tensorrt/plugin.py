@@ -58,7 +58,7 @@ def _register(library: Library, wanted: str) -> WarpKind:
     except ImportError as error:
         log.warning("the warp is TensorRT's GridSample, since the plugin can't be compiled: %s", error)
         return "gridsample"
-    creator = _creator(library.module)
+    creator = plugin_creator(library.module)
     if not registry.register_creator(creator, ""):
         raise BackendError(f"another {WARP} plugin is already registered in this process")
     _creators.append(creator)
@@ -130,7 +130,7 @@ def launching_with(launcher: WarpLauncher | None) -> Iterator[None]:
 
 
 @cache
-def _creator(trt: Any) -> Any:
+def plugin_creator(trt: Any) -> Any:
     """Return the plugin's creator, whose classes derive from those of the installed TensorRT."""
     dtypes: dict[Any, kernels.DType] = {trt.float32: "f32", trt.float16: "f16", trt.bfloat16: "bf16"}
     layouts: dict[Any, kernels.Layout] = {trt.TensorFormat.LINEAR: "nchw", trt.TensorFormat.HWC8: "hwc8"}
