@@ -1,6 +1,6 @@
-"""What an adaptive schedule costs per frame, and each of its parts, on one core.
+"""Measures what an adaptive schedule and each of its parts cost per frame, on one core.
 
-The frames are textured noise that pans by a hundredth of its width a frame. A cut costs a second search.
+The frames are textured noise that pans by a hundredth of its width per frame. A cut costs a second search.
 
 Example: python bench/schedule.py --json
 """
@@ -27,19 +27,19 @@ FRAMES = 30
 
 @dataclass(frozen=True)
 class Figure:
-    """What the schedule costs on frames of one size: medians, in seconds per frame."""
+    """The cost of the schedule on frames of one size, medians in seconds per frame."""
 
     width: int
     height: int
-    thumbnail: float
-    still: float  # compare with the frame before
-    moved: float  # search for motion from the key frame, and compare
-    adaptive: float  # `place`, propagated frames
-    fixed: float  # `place` of a fixed interval
+    thumbnail: float  # make a thumbnail
+    still: float  # compare with the previous frame
+    moved: float  # search for motion from the key frame and compare
+    adaptive: float  # whole decision on a propagated frame
+    fixed: float  # whole decision of a fixed interval
 
 
 def measure(width: int, height: int, repeats: int) -> Figure:
-    """Time everything on one size of frames."""
+    """Time everything on frames of one size."""
     frames = _pan(width, height)
     thumbnails = [Thumbnail.of(frame) for frame in frames]
     adaptive = AdaptiveInterval(threshold=1.0, cut=1.0, maximum=1_000_000).for_stream()
@@ -96,7 +96,7 @@ def _pan(width: int, height: int) -> list[NDArray[np.uint8]]:
 
 
 def _machine() -> str:
-    """The processor, as it calls itself where the system tells."""
+    """Return the processor's name, if the system knows it."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""A bundle is either exactly what its manifest says, or refused."""
+"""A bundle is loaded only if its files are exactly those of its manifest."""
 
 import json
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
         pytest.param(
             lambda m: m.update(classes=[{"id": i, "name": "x", "color": [0, 0, 0]} for i in range(257)]),
             "256 classes at most, got 257",
-            id="more classes than bytes",
+            id="more classes than a byte has values",
         ),
         pytest.param(
             lambda m: m.update(features=[{"name": f"features_{i}", "stride": 16, "channels": 3} for i in (0, 1)]),
@@ -81,7 +81,7 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
         pytest.param(
             lambda m: m.update(task="detection", detection={"kind": "regions", "pooling": 3000}),
             "pooling",
-            id="bins without end",
+            id="too many bins",
         ),
         pytest.param(
             lambda m: m.update(task="detection", detection={"kind": "regions", "anchor_ratios": []}),
@@ -92,8 +92,8 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
         pytest.param(lambda m: m.update(opset=20), "opset", id="an opset that renames GridSample's modes"),
         pytest.param(lambda m: m.update(key_interval=0), "key_interval", id="no interval"),
         pytest.param(lambda m: m.update(name="../evil"), "name", id="a path as name"),
-        pytest.param(lambda m: m["files"].pop("warp.onnx"), "warp.onnx", id="a graph not listed"),
-        pytest.param(lambda m: m["files"].update(x=m["files"]["head.onnx"]), "unknown", id="a foreign file"),
+        pytest.param(lambda m: m["files"].pop("warp.onnx"), "warp.onnx", id="a graph that isn't listed"),
+        pytest.param(lambda m: m["files"].update(x=m["files"]["head.onnx"]), "unknown", id="an unknown file"),
         pytest.param(lambda m: m["classes"].reverse(), "class ids", id="classes out of order"),
         pytest.param(lambda m: m["image"].update(long_side=16), "below short_side", id="sides swapped"),
         pytest.param(lambda m: m["image"].update(std=[0, 1, 1]), "std must be positive", id="zero deviation"),

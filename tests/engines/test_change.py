@@ -1,4 +1,4 @@
-"""What motion explains, and what it doesn't."""
+"""The change between frames that motion doesn't explain."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which device and which backend: on a fake management library, since there is no GPU to ask."""
+"""The choice of device and backend, with a fake NVML, since the tests need no GPU."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ ALL = {"tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"}
 
 @dataclass
 class FakeNvml:
-    """`pynvml`, as far as it is used."""
+    """The functions of `pynvml` that are used."""
 
     gpus: list[Gpu] = field(default_factory=list)
     driver: bool = True
@@ -118,7 +118,7 @@ def test_auto_takes_the_fastest_that_fits_and_says_why(
         ("tensorrt", [V100, T4, TWIN, A10], (A10, T4, TWIN)),
         ("onnxruntime-cuda", [V100, T4, TWIN], (T4, TWIN, V100)),
         ("onnxruntime-cuda", [K40, V100], (V100,)),
-        ("onnxruntime-cuda", [K40], (K40,)),  # asked for: the runtime says that it can't
+        ("onnxruntime-cuda", [K40], (K40,)),  # requested, so the runtime itself reports that it can't
         ("tensorrt", [], ()),
     ],
 )
@@ -176,7 +176,7 @@ def test_an_onnxruntime_without_gpu_support_is_refused(provider: str, called: st
 def test_a_provider_that_does_not_load_is_refused_although_onnxruntime_continues(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """ONNX Runtime with CUDA listed but not usable runs on the CPU: here it really does."""
+    """An ONNX Runtime whose CUDA doesn't load runs on the CPU, as it really does here."""
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("this ONNX Runtime has it")
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])

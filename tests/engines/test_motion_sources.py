@@ -1,4 +1,4 @@
-"""Streams whose motion comes from elsewhere than the bundle's flow network."""
+"""Streams with another motion source than the bundle's flow network."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.tiny_bundle import tiny_bundle
 
 
 class ConstantFlow:
-    """A motion source that knows the answer, and remembers what it was asked."""
+    """A motion source with a constant flow, which records its inputs."""
 
     name = "constant"
 
@@ -60,7 +60,7 @@ def test_copied_features_repeat_the_key_frames_result(tmp_path: Path) -> None:
 
 
 def test_a_flow_in_half_size_pixels_moves_features_by_cells(backend: BackendName, tmp_path: Path) -> None:
-    """16 half-size pixels are 32 of the frame are two cells; the bundle's own flow and scale play no part."""
+    """16 half-size pixels are 32 pixels of the frame, or two cells. The bundle's own flow and scale aren't used."""
     stream = session(tmp_path, ConstantFlow(-16, 8), backend)
     labels = stream.process(coloured(128, 192)).labels
     moved = stream.process(coloured(128, 192)).labels
@@ -86,7 +86,7 @@ def test_dis_follows_a_moving_picture(tmp_path: Path) -> None:
 
 
 class NoFlow:
-    """Gives what is no flow."""
+    """A motion source that returns an invalid flow."""
 
     name = "no-flow"
 

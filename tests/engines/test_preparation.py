@@ -1,4 +1,4 @@
-"""Frames of any size become the network's input size."""
+"""Frames of any size are resized to the networks' input size."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ DETECTION = ImagePreparation(short_side=600, long_side=1000)
 @pytest.mark.parametrize(
     ("frame", "expected"),
     [
-        ((720, 1280), (562, 1000)),  # the long side decides
-        ((480, 640), (600, 800)),  # the short side decides
+        ((720, 1280), (562, 1000)),  # limited by the long side
+        ((480, 640), (600, 800)),  # limited by the short side
         ((640, 480), (800, 600)),
         ((1, 4000), (1, 1000)),  # never empty
     ],

@@ -1,4 +1,4 @@
-"""The paper's schedule."""
+"""The paper's fixed schedule, and its elastic variant."""
 
 from itertools import pairwise
 
@@ -51,11 +51,14 @@ def test_an_interval_below_one_is_refused() -> None:
 
 
 def processed(schedule: FixedInterval, key: float, propagated: float = 0.5, frames: int = 2000) -> tuple[int, int]:
-    """Frames and key frames that a device gets through, of a camera whose newest frame wins; costs in frame periods."""
+    """Return how many frames and key frames a device processes of a camera's, if it always takes the newest frame.
+
+    The costs of a key frame and of a propagated frame are in periods of the camera.
+    """
     stream = schedule.for_stream()
     free, count, keys, skipped = 0.0, 0, 0, 0
     for now in range(frames):
-        if free > now + 1:  # the next one comes before this one's turn
+        if free > now + 1:  # the next frame arrives before the device is free
             skipped += 1
             continue
         is_key = stream.decide(FRAME, skipped=skipped).is_key
@@ -66,7 +69,7 @@ def processed(schedule: FixedInterval, key: float, propagated: float = 0.5, fram
 
 def test_an_elastic_interval_gets_more_frames_through_an_overloaded_device() -> None:
     rigid, elastic = FixedInterval(10), FixedInterval(10, maximum=60)
-    assert processed(rigid, key=12)[0] < 0.1 * 2000  # nearly each frame that has its turn is a key frame
+    assert processed(rigid, key=12)[0] < 0.1 * 2000  # nearly every processed frame is a key frame
     frames, keys = processed(elastic, key=12)
     assert frames > 0.75 * 2000
     assert keys < 2000 / 50

@@ -86,7 +86,7 @@ def test_zero_flow_and_scale_one_repeat_the_key_frames_result_exactly(engine: En
 
 
 def test_flow_moves_the_key_frames_result(backend: BackendName, tmp_path: Path) -> None:
-    """A flow of (1, 0) cells samples the key frame one cell to the right: things move 16 pixels to the left."""
+    """A flow of (1, 0) cells samples the key frame one cell to the right, so content moves 16 pixels left."""
     moving = Engine(tiny_bundle(tmp_path / "moving", flow=(1.0, 0.0)), backend, "fp32", cache=tmp_path / "cache")
     session = StreamSession(moving, FixedInterval(10))
     key = session.process(frame(48, 64)).labels
@@ -111,7 +111,7 @@ def test_skipped_frames_are_no_gap_and_count_towards_the_interval(engine: Engine
         (6, "key", 0),
     ]
     assert results[-1].reason is KeyReason.INTERVAL
-    assert session.process(frame(), 9, skipped=1).reason is KeyReason.GAP  # one is missing, besides
+    assert session.process(frame(), 9, skipped=1).reason is KeyReason.GAP  # one more frame is missing
 
 
 def test_a_new_frame_size_forces_a_key_frame(engine: Engine) -> None:
@@ -156,7 +156,7 @@ def test_streams_that_share_an_engine_do_not_mix(engine: Engine) -> None:
 
 
 def test_frames_of_odd_sizes_are_resized_and_propagated(backend: BackendName, tmp_path: Path) -> None:
-    """With multiple 16 sides are rounded; odd frames are resized and propagate like others."""
+    """The sides of the networks' input are rounded to multiples of 16."""
     engine = Engine(tiny_bundle(tmp_path / "odd", short_side=80), backend, "fp32", cache=tmp_path / "cache")
     session = StreamSession(engine, FixedInterval(2))
     for image in noise(2, height=61, width=97):
@@ -210,7 +210,7 @@ def test_after_a_failure_an_adaptive_schedule_starts_from_the_next_key_frame(
 
     session = StreamSession(engine, AdaptiveInterval(threshold=0.2, maximum=3))
     process(0)
-    for method in ("propagate", "key"):  # of the first key frame's scene, then of one that never became a key frame
+    for method in ("propagate", "key"):  # first a propagated frame fails, then the key frame of another scene
         with monkeypatch.context() as broken:
             broken.setattr(engine, method, fail)
             with pytest.raises(BackendError):

@@ -1,3 +1,5 @@
+"""The runtimes' telemetry is switched off."""
+
 import os
 import subprocess
 import sys
@@ -20,9 +22,9 @@ def graph(tmp_path: Path) -> Path:
 
 
 def files_left_in_home(home: Path, code: str) -> list[str]:
-    """Files that a process leaves in its home."""
+    """Return the names of the files that a process leaves in its home folder."""
     home.mkdir()
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}  # in CI it has no telemetry
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}  # without CI's variables, which switch telemetry off
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
     return [path.name for path in home.rglob("*") if path.is_file()]
 

@@ -1,4 +1,4 @@
-"""The rewritten graph, its plugin computed by Eq. 1 to 3 in plain numpy, gives what the bundle's graph gives."""
+"""A graph with the plugin, computed by Eq. 1 to 3 in plain numpy, gives the same results as the bundle's graph."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 
 
 class KeywarpWarp(OpRun):
-    """The plugin, as Eq. 1 to 3 say it."""
+    """The plugin, written as in Eq. 1 to 3."""
 
     op_domain = ""
 
@@ -76,7 +76,7 @@ def test_the_shipped_models_warp_becomes_a_single_node(build: Any) -> None:
     assert len(node.input) == (3 if build is fuse_propagate else 2)  # optical flow has no scale field
     operators = [node.op_type for node in rewritten.graph.node]
     assert not {"GridSample", "Range", "Identity"} & set(operators)
-    assert "GridSample" in [node.op_type for node in model.graph.node]  # the caller's graph stays
+    assert "GridSample" in [node.op_type for node in model.graph.node]  # the caller's graph isn't changed
 
 
 def test_a_graph_without_a_warp_is_unchanged() -> None:
@@ -151,7 +151,7 @@ def test_an_operation_after_the_sampling_is_replaced_only_if_it_applies_the_scal
 
 
 def test_fp16_keeps_the_coordinates_of_a_grid_sample_exact() -> None:
-    """At cell 2000 fp16's neighbours are one cell apart: half a cell of flow would be lost."""
+    """At cell 2000 neighbouring fp16 numbers are one cell apart, and half a cell of flow would be lost."""
     shape = (1, 1, 2, 2048)
     model = fix_shapes(
         onnx.parser.parse_model(HEADER + TINY_WARP), {"features": shape, "flow": (1, 2, 2, 2048), "scale": shape}

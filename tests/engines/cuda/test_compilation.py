@@ -1,4 +1,4 @@
-"""The CUDA source compiles for every GPU generation, and no kernel spills. `make check-gpu`: no GPU is needed."""
+"""The CUDA source compiles for every GPU generation, and no kernel spills. `make check-gpu` runs this without a GPU."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from tests.engines.cuda.nvrtc import TARGETS, CompilationError
 
 pytestmark = pytest.mark.gpu_check
 
-REGISTERS = 64  # of a thread, so that half of an SM's threads or more can wait for memory at once
+REGISTERS = 64  # limit per thread, so that at least half of an SM's threads can wait for memory at once
 NVCC_TARGETS = (75, 80, 86, 89, 90, 100, 103, 110, 120, 121)
 
 

@@ -1,4 +1,4 @@
-"""The CUDA source itself, run on the CPU behind a shim, with AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""The CUDA source itself, which runs on the CPU behind a shim with AddressSanitizer and UndefinedBehaviorSanitizer."""
 
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def test_a_planted_mistake_is_detected(mutant: Mutant, tmp_path: Path) -> None:
     cases = battery()
     try:
         results = mutated.run(cases)
-    except ShimError:  # a sanitizer has seen it
+    except ShimError:  # a sanitizer has detected it
         return
     assert max(worst(case, result) for case, result in zip(cases, results, strict=True)) > 1
 

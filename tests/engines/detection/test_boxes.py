@@ -21,7 +21,7 @@ def test_the_anchors_are_the_references() -> None:
 
 def test_decoding_equals_boxes_computed_by_hand() -> None:
     anchors = np.array([[-56, -56, 72, 72]] * 2, np.float32)  # centre 8, 8, size 128
-    # moved by 1/4 and -1/2 of its size to 40, -56, twice as wide; then moved back in
+    # The first moves by 1/4 and -1/2 of its size to (40, -56) and doubles its width. The second moves to (72, 72).
     deltas = np.array([[0.25, -0.5, math.log(2), 0], [0.5, 0.5, 0, 0]], np.float32)
     assert decode(deltas, anchors, UNIT, 600, 1000).tolist() == [[0, 0, 168, 8], [8, 8, 136, 136]]
     std = (0.1, 0.1, 0.2, 0.2)

@@ -112,7 +112,7 @@ def test_invalid_values_never_crash_and_never_become_objects(detector: RegionDet
 
 
 def test_without_objects_all_arrays_are_empty(detector: RegionDetector) -> None:
-    for value in (0, np.nan):  # every class is equally likely: 0.2 each, but of nothing that is not a number
+    for value in (0, np.nan):  # with 0 every class has the probability 0.2; NaN has none
         empty = {name: np.full_like(values, value) for name, values in outputs().items()}
         empty["class_maps"].reshape(6, 8, 49, 5)[..., 0] += 50
         found = detector.detect(empty)

@@ -1,4 +1,4 @@
-"""Plans on disk: found again, and never taken for what they aren't."""
+"""The cache finds plans again, and refuses damaged ones and those of another key."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor

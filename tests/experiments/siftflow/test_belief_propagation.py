@@ -46,7 +46,7 @@ def lowest_zero(message: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("layer", [U, V])
-@pytest.mark.parametrize("reach", [0, 2, 20])  # of the windows' offsets: alike, overlapping, apart
+@pytest.mark.parametrize("reach", [0, 2, 20])  # of the windows' offsets: equal, overlapping, disjoint
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     ("forward", "sender", "receiver", "back", "name"),

@@ -20,7 +20,7 @@ ONE_LEVEL = SIFTFlowOptions(levels=1, top_window=6)
 
 
 def energy(flow: NDArray[np.float32], pair: FlowPair, options: SIFTFlowOptions) -> float:
-    """The energy of Liu et al. (section 2), literally, in units of descriptors and with the estimate's threshold."""
+    """Return the energy of Liu et al. (section 2) in units of descriptors, with the threshold of the estimate."""
     current, key = dense_sift(pair.current, options.cell), dense_sift(pair.key, options.cell)
     height, width = flow.shape[:2]
     windows = np.zeros((2, height, width), np.int32)
@@ -59,7 +59,7 @@ def test_a_known_shift_is_found_exactly_even_where_it_leads_out_of_the_key_image
 @pytest.mark.parametrize("options", [SIFTFlow.FAST, SIFTFlow.SLOW])
 def test_identical_images_have_zero_flow(pair: FlowPair, options: SIFTFlowOptions) -> None:
     image = pair.crop(100, 100, 63, 81).current.copy()
-    image[:30] = 128  # flat: nothing to hold on to
+    image[:30] = 128  # a flat area, which has no texture to match
     assert not SIFTFlow(options).estimate(image, image).any()
 
 
