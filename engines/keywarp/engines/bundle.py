@@ -133,7 +133,7 @@ def _sealed_bytes(file: Path, seal: GraphFile) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != seal.sha256:
         raise BundleError(
-            f"{file} doesn't match its manifest: its SHA-256 is {found[:12]}..., not {seal.sha256[:12]}.... "
-            "The file was changed or damaged: copy the bundle again"
+            f"{file} doesn't match its manifest (its SHA-256 is {found[:12]}..., not {seal.sha256[:12]}...): "
+            "it was changed or damaged, so copy the bundle again"
         )
     return content

@@ -3,7 +3,7 @@
 import onnx
 from onnx import TensorProto, helper
 
-from keywarp.engines.backends.warping import find_warps, reachable, topological_order
+from keywarp.engines.backends.warping import find_warps, prune_unused, topological_order
 from keywarp.engines.errors import BackendError
 
 
@@ -44,7 +44,7 @@ def to_half(model: onnx.ModelProto, resident: frozenset[str]) -> onnx.ModelProto
     known = {value.name for value in (*converted.graph.input, *converted.graph.initializer)}
     ends = {value.name for value in converted.graph.output}
     del converted.graph.node[:]
-    converted.graph.node.extend(reachable(topological_order(list(nodes.values()), known), ends))
+    converted.graph.node.extend(prune_unused(topological_order(list(nodes.values()), known), ends))
     return converted
 
 

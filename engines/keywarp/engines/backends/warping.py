@@ -65,7 +65,7 @@ def insert_plugin(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
             result.graph.value_info.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shapes[features]))
     nodes = [replaced.get(node.output[0], node) for node in result.graph.node]
     del result.graph.node[:]
-    result.graph.node.extend(reachable(nodes, {value.name for value in result.graph.output}))
+    result.graph.node.extend(prune_unused(nodes, {value.name for value in result.graph.output}))
     return result, len(replaced)
 
 
@@ -213,7 +213,7 @@ def topological_order(nodes: list[onnx.NodeProto], known: set[str]) -> list[onnx
     return ordered
 
 
-def reachable(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
+def prune_unused(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
     """Return the nodes that any of the wanted tensors depends on, in their order."""
     kept: list[onnx.NodeProto] = []
     for node in reversed(nodes):
