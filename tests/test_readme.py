@@ -122,7 +122,7 @@ def test_the_plain_client_of_the_protocol_gets_every_result(server: Server, tmp_
     assert "'type': 'done', 'frames': 3, 'key_frames': 1, 'errors': 0" in lines[4]
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["stream", "pacer"])
+@pytest.mark.parametrize("number", [0, 1], ids=["session", "schedule"])
 def test_the_code_for_adaptive_schedules_explains_each_key_frame(tmp_path: Path, number: int) -> None:
     lines = run(blocks("docs/adaptive.md")[number], tmp_path).splitlines()
     if number == 0:

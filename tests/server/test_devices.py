@@ -6,7 +6,7 @@ import pytest
 
 from keywarp.engines import BackendError, Engine, Gpu
 from keywarp.engines.backends import BackendName
-from keywarp.engines.devices import Choice
+from keywarp.engines.devices import BackendChoice
 from keywarp.server import Settings
 from keywarp.server import devices as devices_module
 from keywarp.server.devices import MIN_AGE, TIME_CONSTANT, Device, StreamLoad, find_devices
@@ -114,7 +114,7 @@ def test_all_gpus_that_the_backend_can_use_are_devices(
         return object()
 
     broken = {0}
-    monkeypatch.setattr(devices_module, "choose_backend", lambda name: Choice(name, GPUS, "a test"))
+    monkeypatch.setattr(devices_module, "choose_backend", lambda name: BackendChoice(name, GPUS, "a test"))
     monkeypatch.setattr(devices_module, "open_backend", open_backend)
     settings = Settings(models=models, backend="tensorrt")
     assert names(settings) == [FIRST, SECOND], "a broken GPU is an error when it is used"

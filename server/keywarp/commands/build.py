@@ -24,7 +24,7 @@ from keywarp.commands.options import (
     PrecisionOption,
 )
 from keywarp.engines import EngineError, open_backend
-from keywarp.engines.building import Built, build_ahead, build_here
+from keywarp.engines.building import BuiltGraph, build_ahead, build_here
 from keywarp.engines.engine import default_cache
 
 DEFAULT_SIZE = "720x1280"
@@ -93,9 +93,9 @@ def build(
         _print_table(built)
 
 
-def _collect(compiling: Iterable[Built], title: str) -> list[Built]:
+def _collect(compiling: Iterable[BuiltGraph], title: str) -> list[BuiltGraph]:
     """Wait for all graphs. A spinner shows progress if stderr is a terminal: no graph's time is known beforehand."""
-    built: list[Built] = []
+    built: list[BuiltGraph] = []
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -108,7 +108,7 @@ def _collect(compiling: Iterable[Built], title: str) -> list[Built]:
     return built
 
 
-def _print_table(built: list[Built]) -> None:
+def _print_table(built: list[BuiltGraph]) -> None:
     table = Table("graph", "input", "for", "precision", "warp plugins", "size", "time")
     for graph in built:
         table.add_row(

@@ -18,7 +18,7 @@ from keywarp.client import open_source
 from keywarp.client.images import encode_jpeg
 from keywarp.client.payloads import open_payloads
 from keywarp.engines import StreamSession
-from keywarp.engines.manifest import ClassInfo
+from keywarp.engines.manifest import ManifestClass
 from keywarp.protocol import (
     SUBPROTOCOL,
     Done,
@@ -88,7 +88,7 @@ def make_payloads(video: Path, codec: BenchCodec, frames: int, quality: int = 90
 
 def run_in_process(
     session: StreamSession,
-    classes: Sequence[ClassInfo],
+    classes: Sequence[ManifestClass],
     payloads: Sequence[bytes],
     codec: BenchCodec,
     fps: float | None = None,

@@ -32,7 +32,7 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import Engine, EngineError, Segmentation, StreamSession
+from keywarp.engines import Engine, EngineError, LabelMap, StreamSession
 from keywarp.protocol import MAX_INTERVAL, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 from keywarp.server.streams.results import encode_result
@@ -125,6 +125,6 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
             found, classes, stream="run", decode=started - asked, waited=0.0, timestamp=frame.timestamp, masks=masks
         )
         latency = time.perf_counter() - started
-        label_map = found.output.labels if isinstance(found.output, Segmentation) else None
+        label_map = found.output.labels if isinstance(found.output, LabelMap) else None
         yield ProcessedFrame(result, frame.image, latency, label_map=label_map)
         asked = time.perf_counter()

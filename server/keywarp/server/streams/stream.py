@@ -30,7 +30,7 @@ from keywarp.server.errors import FrameFailedError, FrameRefusedError, StreamClo
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
 from keywarp.server.streams.results import encode_result
-from keywarp.server.streams.schedule import StreamSchedule
+from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.statistics import StreamStatistics
 from keywarp.server.streams.subscribers import Subscribers
 from keywarp.server.telemetry.metrics import Metrics
@@ -71,7 +71,7 @@ class Stream:
         self,
         id_: str,
         replica: Replica,
-        schedule: StreamSchedule,
+        schedule: ScheduleOptions,
         options: StreamOptions,
         context: StreamContext,
         owner: Quota,

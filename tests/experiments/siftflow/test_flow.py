@@ -1,19 +1,26 @@
 from dataclasses import replace
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from keywarp.datasets.middlebury import FlowPair
-from keywarp.engines.motion.propagation import match_costs, median_cost
-from keywarp.engines.motion.sift import dense_sift
-from keywarp.engines.motion.siftflow import SIFTFlow, SIFTFlowOptions
+from keywarp.engines import Engine, FixedInterval, OpticalFlow, StreamSession
+from keywarp.experiments.siftflow import SIFTFlowName, engine_motion, open_siftflow
+from keywarp.experiments.siftflow.belief_propagation import match_costs, median_cost
+from keywarp.experiments.siftflow.descriptors import dense_sift
+from keywarp.experiments.siftflow.flow import SIFTFlow, SIFTFlowOptions
+from tests.coloured import assert_follows_a_moving_picture
+from tests.optical_flow import OpticalFlowTests
+from tests.tiny_bundle import tiny_bundle
 
 ONE_LEVEL = SIFTFlowOptions(levels=1, top_window=6)
 
 
 def energy(flow: NDArray[np.float32], pair: FlowPair, options: SIFTFlowOptions) -> float:
-    """The energy of Liu et al. (section 2), literally, in units of descriptors and with the estimate's threshold."""
+    """Return the energy of Liu et al. (section 2) in units of descriptors, with the threshold of the estimate."""
     current, key = dense_sift(pair.current, options.cell), dense_sift(pair.key, options.cell)
     height, width = flow.shape[:2]
     windows = np.zeros((2, height, width), np.int32)
@@ -31,6 +38,12 @@ def energy(flow: NDArray[np.float32], pair: FlowPair, options: SIFTFlowOptions) 
     return total
 
 
+class TestSIFTFlow(OpticalFlowTests):
+    @pytest.fixture(params=[SIFTFlow.FAST, SIFTFlow.SLOW], ids=["fast", "slow"])
+    def source(self, request: pytest.FixtureRequest) -> OpticalFlow:
+        return SIFTFlow(request.param)
+
+
 def texture(height: int, width: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -46,7 +59,7 @@ def test_a_known_shift_is_found_exactly_even_where_it_leads_out_of_the_key_image
 @pytest.mark.parametrize("options", [SIFTFlow.FAST, SIFTFlow.SLOW])
 def test_identical_images_have_zero_flow(pair: FlowPair, options: SIFTFlowOptions) -> None:
     image = pair.crop(100, 100, 63, 81).current.copy()
-    image[:30] = 128  # flat: nothing to hold on to
+    image[:30] = 128  # a flat area, which has no texture to match
     assert not SIFTFlow(options).estimate(image, image).any()
 
 
@@ -77,7 +90,7 @@ def test_the_fast_flow_is_integer_and_the_slow_one_finer(pair: FlowPair) -> None
     assert (slow != np.rint(slow)).any()
 
 
-def test_on_a_real_pair_the_slow_flow_is_nearer_the_truth_than_the_fast_one_and_both_than_none(pair: FlowPair) -> None:
+def test_the_slow_flow_is_more_accurate_than_the_fast_one_and_both_than_zero_flow(pair: FlowPair) -> None:
     part = pair.crop(120, 200, 200, 240)
     fast, slow = (
         part.error(SIFTFlow(options).estimate(part.current, part.key)) for options in (SIFTFlow.FAST, SIFTFlow.SLOW)
@@ -86,5 +99,17 @@ def test_on_a_real_pair_the_slow_flow_is_nearer_the_truth_than_the_fast_one_and_
     assert fast < 0.5 * part.error(np.zeros_like(part.flow))
 
 
-def test_other_settings_have_no_name_of_the_paper() -> None:
+@pytest.mark.parametrize("name", get_args(SIFTFlowName))
+def test_the_papers_settings_are_opened_by_their_names(name: SIFTFlowName) -> None:
+    assert open_siftflow(name).name == name
+
+
+def test_an_engine_runs_on_it_and_follows_a_moving_picture(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", flow=(7.0, 7.0), short_side=128, long_side=1024)
+    engine = Engine(bundle, precision="fp32", cache=tmp_path / "cache", motion=engine_motion("sift-fast"))
+    assert engine.motion == "sift-fast"
+    assert_follows_a_moving_picture(StreamSession(engine, FixedInterval(10)))
+
+
+def test_other_settings_do_not_have_the_papers_names() -> None:
     assert SIFTFlow(replace(SIFTFlow.FAST, window=3)).name == "sift"
