@@ -10,7 +10,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test fuzz packages check check-gpu check-web web format lock clean
+.PHONY: help setup setup-dev demo serve test fuzz packages check check-gpu check-web vendor format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +52,7 @@ check-gpu: $(VENV)/.gpu-check ## Compile the GPU's code for every generation of 
 check-web: ## Check the types of the JavaScript and run its tests (needs npm)
 	cd clients/web && npm ci --silent && npm run --silent check && npm test --silent
 
-web: ## Copy what the dashboard takes from clients/web and from npm into the server's package (needs npm)
+vendor: ## Copy uPlot and RapiDoc from npm into the dashboard, after a change of their versions (needs npm)
 	cd clients/web && npm ci --silent && node vendor.mjs
 
 format: $(VENV)/.dev ## Format the code

@@ -23,10 +23,6 @@ const lock = JSON.parse(readFileSync(join(here, "package-lock.json"), "utf8"));
 
 /** From, to. */
 const FILES = [
-  [join(here, "keywarp.js"), "keywarp.js"],
-  [join(here, "bodies.js"), "bodies.js"],
-  [join(here, "feed.js"), "feed.js"],
-  [join(here, "messages.d.ts"), "messages.d.ts"],
   [join(uplot, "dist/uPlot.esm.js"), "uPlot.js"],
   [join(uplot, "dist/uPlot.d.ts"), "uPlot.d.ts"],
   [join(uplot, "dist/uPlot.min.css"), "uPlot.min.css"],

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { lines, parts } from "../bodies.js";
-import { ApiError, Client, ConnectError, StreamError, containerOf, pack } from "../keywarp.js";
+import { lines, parts } from "../src/bodies.js";
+import { ApiError, Client, ConnectError, StreamError, containerOf, pack } from "../src/keywarp.js";
 
 const READY = { type: "ready", stream: "door", model: { name: "street" }, credit: 2, max_message_bytes: 1 << 20 };
 

@@ -3,6 +3,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -36,10 +37,16 @@ def test_the_page_and_all_it_links_are_there(client: httpx.Client) -> None:
 
 
 def test_every_module_that_another_one_imports_is_served(client: httpx.Client) -> None:
-    for module in PAGE.rglob("*.js"):
-        for name in re.findall(r'^(?:import|export) .* from "\./([^"]+)"', module.read_text(), re.MULTILINE):
-            path = (module.parent / name).relative_to(PAGE)
-            assert client.get(f"/dashboard/{path}").is_success, f"{module.name} imports {name}"
+    wanted = linked(client.get("/"))
+    served: set[str] = set()
+    while wanted:
+        path = wanted.pop()
+        response = client.get(path)
+        assert response.is_success, path
+        served.add(path)
+        imports = re.findall(r'^(?:import|export) .* from "(\./[^"]+)"', response.text, re.MULTILINE)
+        wanted += {urljoin(path, name) for name in imports} - served
+    assert {"/dashboard/app.js", "/dashboard/vendor/keywarp.js", "/dashboard/vendor/uPlot.js"} < served
 
 
 def test_nothing_inline_and_nothing_foreign_may_run(client: httpx.Client) -> None:
@@ -73,10 +80,39 @@ def test_the_apis_page_runs_only_what_is_served_here(client: httpx.Client) -> No
 
 
 @pytest.mark.parametrize(
-    "path", ["", "nothing.js", "..%2fassets.py", "%2e%2e/assets.py", "vendor", "vendor/manifest.json"]
+    "path",
+    [
+        "",
+        "nothing.js",
+        "vendor",
+        "vendor/",
+        "vendor/manifest.json",
+        "vendor/uPlot.d.ts",
+        "..%2froutes.py",
+        "%2e%2e/routes.py",
+        "vendor/..%2f..%2f..%2f..%2f..%2f..%2fclients/web/src/keywarp.js",
+        "vendor/..%2ftest/keywarp.test.js",  # beside the client in a checkout
+        "%00.js",
+        f"{'x' * 300}.js",
+    ],
 )
 def test_no_other_file_is_served(client: httpx.Client, path: str) -> None:
-    assert client.get(f"/dashboard/{path}").status_code == 404
+    response = client.get(f"/dashboard/{path}")
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"].startswith("the dashboard has no file ")
+
+
+def test_only_reading_is_allowed(client: httpx.Client) -> None:
+    assert client.post("/dashboard/app.js").status_code == 405
+
+
+def test_a_file_that_is_unchanged_keeps_its_headers(client: httpx.Client) -> None:
+    first = client.get("/docs")
+    again = client.get("/docs", headers={"If-None-Match": first.headers["etag"]})
+    assert again.status_code == 304
+    for name in ("cache-control", "content-security-policy", "permissions-policy", "referrer-policy"):
+        assert again.headers[name] == first.headers[name]
 
 
 def test_the_page_is_open_where_the_api_wants_a_key(start: Starter, tmp_path: Path) -> None:
@@ -97,7 +133,7 @@ def manifest() -> dict[str, Any]:
     return found
 
 
-def test_vendored_files_are_what_make_web_copied() -> None:
+def test_vendored_files_are_those_that_make_vendor_copied() -> None:
     hashes = manifest()["sha256"]
     found = {file.name: file.read_bytes() for file in (PAGE / "vendor").iterdir() if file.name != "manifest.json"}
     assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == hashes
@@ -110,6 +146,8 @@ def test_vendored_files_are_what_make_web_copied() -> None:
     assert b"MIT" in found["rapidoc-min.js.LICENSE.txt"]  # of what is inside
 
 
-@pytest.mark.parametrize("name", ["keywarp.js", "bodies.js", "feed.js", "messages.d.ts"])
-def test_the_dashboard_has_the_client_that_users_have(name: str) -> None:
-    assert (PAGE / "vendor" / name).read_bytes() == (WEB / name).read_bytes(), "run `make web`"
+def test_a_checkout_serves_the_client_from_its_source(client: httpx.Client) -> None:
+    sources = list((WEB / "src").glob("*.js"))
+    assert WEB / "src" / "keywarp.js" in sources
+    for source in sources:
+        assert client.get(f"/dashboard/vendor/{source.name}").content == source.read_bytes()

@@ -11,6 +11,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 PREFIX: Final = "/dashboard/"
+PAGE: Final = Path(__file__).with_name("page")
+VENDOR: Final = PAGE / "vendor"
 INDEX: Final = "index.html"
 DOCS: Final = "docs.html"
 # What a browser loads; other files, such as type declarations, aren't served. The system's own table of types isn't
@@ -73,7 +75,10 @@ class DashboardFiles(StaticFiles):
 
 
 router = APIRouter(include_in_schema=False)
-_page = DashboardFiles(directory=Path(__file__).with_name("page"), follow_symlink=True)
+_page = DashboardFiles(directory=PAGE, follow_symlink=True)
+_vendor = DashboardFiles(directory=VENDOR, follow_symlink=True)
+if not (VENDOR / "keywarp.js").exists():  # A wheel has the JavaScript client here; a checkout has it in clients/web.
+    _vendor.all_directories.append(Path(__file__).parents[4] / "clients" / "web" / "src")
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
@@ -86,6 +91,12 @@ async def show_page(request: Request) -> Response:
 async def show_docs(request: Request) -> Response:
     """Serve the API's documentation."""
     return await _page.get_response(DOCS, request.scope)
+
+
+@router.api_route(PREFIX + "vendor/{path:path}", methods=["GET", "HEAD"])
+async def show_vendored_file(path: str, request: Request) -> Response:
+    """Serve a file of the JavaScript client or of another project."""
+    return await _vendor.get_response(path, request.scope)
 
 
 @router.api_route(PREFIX + "{path:path}", methods=["GET", "HEAD"])
