@@ -282,7 +282,7 @@ export class Conversation {
     socket.onclose = ({ code, reason }) => this.#close(code, reason);
     signal?.addEventListener("abort", this.#abort);
     if (signal?.aborted) this.close();
-    this.#opening.promise.catch(() => {}); // Without a handler, a failure before anyone awaits `opened` would count as unhandled.
+    this.#opening.promise.catch(() => {}); // A failure before anyone awaits `opened` isn't an unhandled rejection.
   }
 
   /** A promise that resolves when the server is ready for frames. */

@@ -3,11 +3,11 @@
 import { client, describeError, request, sleep } from "./api.js";
 import { h, icon } from "./dom.js";
 import { ResponseMetrics } from "./metrics.js";
+import { Overlay } from "./overlay.js";
 import { StreamCharts } from "./stream-charts.js";
 import { StreamOptionFields, field, select } from "./stream-options.js";
-import { Overlay } from "./overlay.js";
-import { LEGEND_INTERVAL, Viewer } from "./viewer.js";
 import { ApiError, ConnectError, Feed, StreamError, chooseCodec, openCamera } from "./vendor/keywarp.js";
+import { LEGEND_INTERVAL, Viewer } from "./viewer.js";
 
 /** @typedef {import("./vendor/keywarp.js").Conversation} Conversation */
 
@@ -94,7 +94,7 @@ export function cameraView(signal) {
   );
 }
 
-/** @param {HTMLSelectElement} list @param {MediaDeviceInfo[]} devices */
+/** Fill the list of cameras. @param {HTMLSelectElement} list @param {MediaDeviceInfo[]} devices */
 function fillDevices(list, devices) {
   const cameras = devices.filter(({ kind, deviceId }) => kind === "videoinput" && deviceId);
   const chosen = list.value;

@@ -23,7 +23,7 @@ class Second {
 /** A timeline, updated with every response, and charts, updated once a second. */
 export class StreamCharts {
   /** @type {Map<number, Second>} */ #seconds = new Map();
-  #start = 0; // of the first response, seconds since 1970
+  #start = 0; // time of the first response, seconds since 1970
   #timeline;
   #latency;
   #throughput;
@@ -31,7 +31,7 @@ export class StreamCharts {
   element;
 
   /**
-   * @param {string} title title of the latency chart
+   * @param {string} title the latency chart's title
    * @param {AbortSignal} signal
    */
   constructor(title, signal) {
@@ -80,7 +80,7 @@ export class StreamCharts {
 
   clear() {
     this.#seconds.clear();
-    this.#start = 0; // of the first response, seconds since 1970
+    this.#start = 0;
     this.#timeline.clear();
   }
 

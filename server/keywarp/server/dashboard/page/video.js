@@ -4,11 +4,11 @@ import { client, describeError, request } from "./api.js";
 import { h, icon, setText } from "./dom.js";
 import { clock, megabytes, number, percent } from "./format.js";
 import { ResponseMetrics } from "./metrics.js";
+import { Player, openVideo } from "./player.js";
 import { StreamCharts, serverLatency } from "./stream-charts.js";
 import { StreamOptionFields } from "./stream-options.js";
-import { Player, openVideo } from "./player.js";
-import { Viewer } from "./viewer.js";
 import { containerOf, sendFile } from "./vendor/keywarp.js";
+import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./vendor/keywarp.js").Conversation} Conversation */
 
