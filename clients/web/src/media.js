@@ -1,8 +1,8 @@
 /**
- * What a browser can send: a camera or a playing video, frame by frame, or a file, piece by piece.
+ * Sending cameras and playing videos frame by frame, and video files chunk by chunk.
  *
- * Frames are sent as H.264 where the browser encodes it (WebCodecs), otherwise as JPEG. Both the camera and WebCodecs
- * need a secure page: https, or localhost.
+ * Frames are encoded as H.264 if the browser can do that (WebCodecs), otherwise as JPEG. Browsers offer cameras and
+ * WebCodecs to secure pages only: https or localhost.
  */
 
 /** @typedef {import("./keywarp.js").Conversation} Conversation */
@@ -11,17 +11,17 @@
 /** @typedef {HTMLVideoElement | OffscreenCanvas} Picture */
 /**
  * @typedef {object} FeedOptions
- * @property {number} [width] larger pictures are made as wide as this
- * @property {number} [fps] at most
- * @property {number} [quality] of JPEG, 0..1
- * @property {number} [bitsPerPixel] of H.264
- * @property {number} [keySeconds] between the key frames of H.264, from which decoding can start anew
- * @property {(id: number, picture: Picture) => void} [onframe] a frame is about to be sent; copy the picture to keep it
+ * @property {number} [width] maximum width in pixels; larger frames are scaled down (1280 by default)
+ * @property {number} [fps] maximum frame rate (30 by default)
+ * @property {number} [quality] JPEG quality, 0..1 (0.8 by default)
+ * @property {number} [bitsPerPixel] bit rate of H.264, in bits per pixel and frame (0.1 by default)
+ * @property {number} [keySeconds] seconds between H.264 key frames, from which decoding can restart (2 by default)
+ * @property {(id: number, picture: Picture) => void} [onframe] called before a frame is sent; copy the picture to keep it
  */
 
 const CHUNK_BYTES = 256 * 1024;
 
-/** By the macroblocks of a frame: the lowest level of the baseline profile that takes it at 30 fps. */
+/** Levels of the H.264 baseline profile, with the most macroblocks per frame that each allows at 30 fps. */
 const LEVELS = [
   { blocks: 3600, codec: "avc1.42e01f" }, // 1280x720
   { blocks: 8192, codec: "avc1.42e028" }, // 1920x1080
@@ -32,10 +32,10 @@ const LEVELS = [
  * Open a camera.
  *
  * @param {MediaTrackConstraints} constraints like `{deviceId: {exact: id}, width: 1280}`
- * @returns {Promise<HTMLVideoElement>} it plays; to close it, stop the tracks of its `srcObject`
+ * @returns {Promise<HTMLVideoElement>} the playing camera; to close it, stop the tracks of its `srcObject`
  */
 export async function openCamera(constraints = {}) {
-  if (!navigator.mediaDevices) throw new Error("the browser gives cameras to secure pages only: use https or localhost");
+  if (!navigator.mediaDevices) throw new Error("browsers offer cameras to secure pages only: open this page over https or on localhost");
   const video = document.createElement("video");
   video.muted = true;
   video.playsInline = true;
@@ -45,7 +45,7 @@ export async function openCamera(constraints = {}) {
 }
 
 /**
- * Choose how to send frames of this size.
+ * Choose the codec for frames of a given size: H.264 if the browser can encode it, otherwise JPEG images.
  *
  * @param {number} width
  * @param {number} height
@@ -54,17 +54,17 @@ export async function openCamera(constraints = {}) {
 export async function chooseCodec(width, height) {
   if (typeof VideoEncoder === "undefined") return "image";
   try {
-    return (await VideoEncoder.isConfigSupported(h264(even(width), even(height), 0.1))).supported ? "h264" : "image";
+    return (await VideoEncoder.isConfigSupported(h264Config(evenSize(width), evenSize(height), 0.1))).supported ? "h264" : "image";
   } catch {
     return "image";
   }
 }
 
 /**
- * What kind of video a file is, as far as its name and type tell.
+ * Guess the codec of a video file from its name and media type.
  *
  * @param {{name: string, type: string}} file
- * @returns {Codec | null} null: none that the server takes
+ * @returns {Codec | null} the codec to connect with, or null if the server doesn't support the file
  */
 export function containerOf({ name, type }) {
   const suffix = name.toLowerCase().match(/\.([a-z0-9]+)$/)?.[1] ?? "";
@@ -77,35 +77,35 @@ export function containerOf({ name, type }) {
 }
 
 /**
- * Send a whole file and its end; the results come meanwhile.
+ * Send a whole file, then end the stream. Results arrive meanwhile.
  *
- * @param {Conversation} conversation with the codec `containerOf` the file (and `framing: "chunks"`)
+ * @param {Conversation} conversation opened with the codec `containerOf(file)`, and with `framing: "chunks"` for h264 and hevc
  * @param {Blob} file
- * @param {{onprogress?: (sent: number) => void}} options
- * @returns the server's counts
+ * @param {{onprogress?: (sent: number) => void}} options `onprogress` is called with the bytes sent so far
+ * @returns the server's counters
  */
 export async function sendFile(conversation, file, { onprogress } = {}) {
   const size = Math.min(CHUNK_BYTES, conversation.ready.max_message_bytes - 64);
-  for (let at = 0; at < file.size; at += size) {
-    await conversation.send(file.slice(at, at + size));
-    onprogress?.(Math.min(at + size, file.size));
+  for (let offset = 0; offset < file.size; offset += size) {
+    await conversation.send(file.slice(offset, offset + size));
+    onprogress?.(Math.min(offset + size, file.size));
   }
   return conversation.end();
 }
 
-/** Sends the frames of a camera or a playing video. Those for which the server has no room are left out. */
+/** Sends the frames of a camera or a playing video. Frames are skipped while the server gives no credit for them. */
 export class Feed {
   #conversation;
   #video;
   #options;
   #canvas = new OffscreenCanvas(2, 2);
-  #next = 0;
-  #last = -Infinity;
-  /** Frames that were left out. */
+  #nextId = 0;
+  #lastTime = -Infinity; // seconds
+  /** Number of frames that were skipped. */
   skipped = 0;
 
   /**
-   * @param {Conversation} conversation whose codec is `h264` or `image`
+   * @param {Conversation} conversation opened with the codec `h264` or `image`
    * @param {HTMLVideoElement} video
    * @param {FeedOptions} options
    */
@@ -115,31 +115,31 @@ export class Feed {
     this.#options = options;
   }
 
-  /** Frames that were sent, or are about to be. */
+  /** Number of frames that were sent or are being encoded. */
   get frames() {
-    return this.#next;
+    return this.#nextId;
   }
 
   /**
-   * Send until the video or the conversation ends, or `signal` says so.
+   * Send frames until the video or the conversation ends.
    *
-   * @param {AbortSignal} [signal]
+   * @param {AbortSignal} [signal] stops sending earlier
    */
   async run(signal) {
     const { fps = 30, onframe } = this.#options;
-    const encoder = this.#conversation.codec === "image" ? new Jpegs(this.#options) : new H264(this.#options);
+    const encoder = this.#conversation.codec === "image" ? new JpegEncoder(this.#options) : new H264Encoder(this.#options);
     const send = (/** @type {Uint8Array | Blob} */ payload, /** @type {Header} */ header) =>
-      this.#conversation.send(payload, header).catch(() => {}); // why it ended, the one who reads the answers hears
+      this.#conversation.send(payload, header).catch(() => {}); // Whoever reads the responses gets the same error.
     try {
       while (!this.#conversation.closed && (await nextFrame(this.#video, signal))) {
         const now = performance.now() / 1000;
-        if (now - this.#last < 0.9 / fps) continue; // the clocks of camera and page differ a little
-        if (this.#conversation.room <= encoder.waiting) {
+        if (now - this.#lastTime < 0.9 / fps) continue; // not 1 / fps, since the camera's clock differs from the page's
+        if (this.#conversation.room <= encoder.pending) {
           this.skipped += 1;
           continue;
         }
-        this.#last = now;
-        const id = this.#next++;
+        this.#lastTime = now;
+        const id = this.#nextId++;
         const picture = this.#picture(encoder.wantsCanvas);
         onframe?.(id, picture);
         encoder.encode(picture, { id, timestamp: Math.round(now * 1e6) / 1e6 }, send);
@@ -149,11 +149,11 @@ export class Feed {
     }
   }
 
-  /** @param {boolean} wantsCanvas @returns {Picture} the present frame, in a size that can be sent */
+  /** @param {boolean} wantsCanvas @returns {Picture} the current frame, in a size that can be encoded */
   #picture(wantsCanvas) {
     const { videoWidth, videoHeight } = this.#video;
     const scale = Math.min(1, (this.#options.width ?? 1280) / videoWidth);
-    const [width, height] = [even(videoWidth * scale), even(videoHeight * scale)];
+    const [width, height] = [evenSize(videoWidth * scale), evenSize(videoHeight * scale)];
     if (!wantsCanvas && width === videoWidth && height === videoHeight) return this.#video;
     if (this.#canvas.width !== width) this.#canvas.width = width;
     if (this.#canvas.height !== height) this.#canvas.height = height;
@@ -162,11 +162,11 @@ export class Feed {
   }
 }
 
-/** Pictures as JPEG, one after the other. */
-class Jpegs {
+/** Encodes pictures as JPEG images and sends them in order. */
+class JpegEncoder {
   wantsCanvas = true;
-  waiting = 0;
-  /** @type {Promise<unknown>} */ #work = Promise.resolve();
+  pending = 0;
+  /** @type {Promise<unknown>} */ #lastSend = Promise.resolve();
   #quality;
 
   /** @param {FeedOptions} options */
@@ -177,27 +177,27 @@ class Jpegs {
   /** @param {Picture} picture @param {Header} header @param {(payload: Blob, header: Header) => unknown} send */
   encode(picture, header, send) {
     const canvas = /** @type {OffscreenCanvas} */ (picture);
-    const blob = canvas.convertToBlob({ type: "image/jpeg", quality: this.#quality }); // of what it shows now
-    this.waiting += 1;
-    this.#work = Promise.all([blob, this.#work]).then(([jpeg]) => {
-      this.waiting -= 1;
+    const blob = canvas.convertToBlob({ type: "image/jpeg", quality: this.#quality }); // It encodes what the canvas shows now.
+    this.pending += 1;
+    this.#lastSend = Promise.all([blob, this.#lastSend]).then(([jpeg]) => {
+      this.pending -= 1;
       send(jpeg, header);
     });
   }
 
   async close() {
-    await this.#work;
+    await this.#lastSend;
   }
 }
 
-/** Pictures as H.264 in Annex-B format, one access unit each. */
-class H264 {
+/** Encodes pictures as H.264 in Annex B format, one access unit each. */
+class H264Encoder {
   wantsCanvas = false;
   #keySeconds;
   #bitsPerPixel;
   #encoder;
   #size = "";
-  #lastKey = -Infinity;
+  #lastKeyTime = -Infinity; // seconds
   /** @type {Map<number, {header: Header, send: (payload: Uint8Array, header: Header) => unknown}>} */ #headers = new Map();
   /** @type {Error | null} */ #failure = null;
 
@@ -206,12 +206,12 @@ class H264 {
     this.#keySeconds = keySeconds;
     this.#bitsPerPixel = bitsPerPixel;
     this.#encoder = new VideoEncoder({
-      output: (chunk) => this.#give(chunk),
+      output: (chunk) => this.#send(chunk),
       error: (error) => (this.#failure = error),
     });
   }
 
-  get waiting() {
+  get pending() {
     return this.#encoder.encodeQueueSize;
   }
 
@@ -222,12 +222,12 @@ class H264 {
     const frame = new VideoFrame(picture, { timestamp });
     const size = `${frame.displayWidth}x${frame.displayHeight}`;
     if (size !== this.#size) {
-      this.#encoder.configure(h264(frame.displayWidth, frame.displayHeight, this.#bitsPerPixel));
+      this.#encoder.configure(h264Config(frame.displayWidth, frame.displayHeight, this.#bitsPerPixel));
       this.#size = size;
-      this.#lastKey = -Infinity;
+      this.#lastKeyTime = -Infinity;
     }
-    const keyFrame = (header.timestamp ?? 0) - this.#lastKey >= this.#keySeconds;
-    if (keyFrame) this.#lastKey = header.timestamp ?? 0;
+    const keyFrame = (header.timestamp ?? 0) - this.#lastKeyTime >= this.#keySeconds;
+    if (keyFrame) this.#lastKeyTime = header.timestamp ?? 0;
     this.#headers.set(timestamp, { header, send });
     this.#encoder.encode(frame, { keyFrame });
     frame.close();
@@ -239,9 +239,9 @@ class H264 {
   }
 
   /** @param {EncodedVideoChunk} chunk */
-  #give(chunk) {
+  #send(chunk) {
     const found = this.#headers.get(chunk.timestamp);
-    // What is older was left out by the encoder to keep its rate.
+    // The encoder drops frames to keep its bit rate, so older headers may have no chunk.
     for (const timestamp of this.#headers.keys()) if (timestamp <= chunk.timestamp) this.#headers.delete(timestamp);
     const payload = new Uint8Array(chunk.byteLength);
     chunk.copyTo(payload);
@@ -250,7 +250,7 @@ class H264 {
 }
 
 /** @param {number} width @param {number} height @param {number} bitsPerPixel @returns {VideoEncoderConfig} */
-function h264(width, height, bitsPerPixel) {
+function h264Config(width, height, bitsPerPixel) {
   const blocks = Math.ceil(width / 16) * Math.ceil(height / 16);
   const level = LEVELS.find((one) => blocks <= one.blocks) ?? LEVELS[LEVELS.length - 1];
   return {
@@ -265,14 +265,14 @@ function h264(width, height, bitsPerPixel) {
 }
 
 /**
- * Wait until a video shows another frame.
+ * Wait until a video shows its next frame.
  *
  * @param {HTMLVideoElement} video
  * @param {AbortSignal} [signal]
- * @returns {Promise<boolean>} false: none follows
+ * @returns {Promise<boolean>} false if no frame follows
  */
 function nextFrame(video, signal) {
-  // A camera that is unplugged ends its track, and in Chromium not the video.
+  // Unplugging a camera ends its track. In Chromium it doesn't end the video.
   const stream = video.srcObject instanceof MediaStream ? video.srcObject : null;
   /** @type {[EventTarget, string][]} */
   const ends = [[video, "ended"]];
@@ -293,5 +293,5 @@ function nextFrame(video, signal) {
   });
 }
 
-/** @param {number} size @returns {number} H.264 takes even sizes only */
-const even = (size) => Math.max(2, 2 * Math.round(size / 2));
+/** @param {number} size @returns {number} the nearest even size, since H.264 allows no other */
+const evenSize = (size) => Math.max(2, 2 * Math.round(size / 2));

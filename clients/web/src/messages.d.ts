@@ -1,16 +1,16 @@
-// The messages of `keywarp.v1` and the objects of the REST routes: see docs/protocol.md.
+// The messages of the protocol `keywarp.v1` and the objects of the REST API, which docs/protocol.md describes.
 
 export type Codec = "image" | "h264" | "hevc" | "vp8" | "vp9" | "av1" | "mpegts" | "mp4" | "webm";
 
 export interface StreamOptions {
-  model?: string | null; // default: the server's
-  interval?: number | null; // default: the model's
+  model?: string | null; // the server's default if not given
+  interval?: number | null; // the model's default if not given
   schedule?: "fixed" | "adaptive" | null;
-  max_interval?: number | null; // with `adaptive` only
+  max_interval?: number | null; // only with the schedule `adaptive`
   mode?: "lossless" | "latest" | null;
   masks?: "png" | "rle" | "none" | null;
   resolution?: "model" | "frame" | null;
-  sinks?: string[]; // of the server, which also get the answers
+  sinks?: string[]; // names of the server's sinks that also receive the responses
 }
 
 export interface Hello extends StreamOptions {
@@ -20,12 +20,12 @@ export interface Hello extends StreamOptions {
 
 export interface StreamRequest extends StreamOptions {
   id?: string | null;
-  source?: string; // a URL that the server pulls
+  source?: string; // URL that the server pulls the stream from
 }
 
 export interface Header {
-  id?: string | number; // comes back with the result
-  timestamp?: number; // likewise
+  id?: string | number; // returned with the response
+  timestamp?: number; // seconds; returned with the result
 }
 
 export interface ClassInfo {
@@ -41,22 +41,22 @@ export interface Model {
   classes: ClassInfo[];
   key_interval: number;
   backend: string;
-  device: string; // in `ready` the stream's
-  devices: string[]; // in REST: all that its streams are spread over
+  device: string; // in `ready`, the device of the stream
+  devices: string[]; // in REST responses, all devices that run the model
   precision: string;
-  chosen: string; // why that backend on that device
+  chosen: string; // why this backend and device were chosen
   motion: string;
   state: "ready" | "loading" | "failed" | "draining" | "unloaded";
-  reason: string | null; // why it couldn't be loaded
-  streams: number | null; // open ones
-  draining: number | null; // those of them that go on with an older version
+  reason: string | null; // why the model couldn't be loaded
+  streams: number | null; // open streams
+  draining: number | null; // open streams that still use an older version
 }
 
-export interface Live {
-  fps: number; // results per second, over the last ten
+export interface LiveStatistics {
+  fps: number; // results per second, over the last 10 s
   latency_p50: number | null; // seconds, from a frame's arrival to its result
-  latency_p95: number | null;
-  key_share: number | null; // 0..1
+  latency_p95: number | null; // seconds
+  key_share: number | null; // share of key frames, 0..1
 }
 
 export type State = "open" | "connecting" | "running" | "retrying" | "paused" | "ended" | "failed";
@@ -64,25 +64,25 @@ export type State = "open" | "connecting" | "running" | "retrying" | "paused" | 
 export interface StreamInfo {
   id: string;
   model: string;
-  device: string; // that its frames are processed on
+  device: string; // device that processes its frames
   interval: number;
   schedule: string;
   max_interval: number | null;
   mode: string;
   connected: boolean;
-  age: number;
-  idle: number;
+  age: number; // seconds since the stream was created
+  idle: number; // seconds since its last frame
   frames: number;
   key_frames: number;
   errors: number;
   dropped: number;
-  source: string | null; // of a pulled stream, without credentials
+  source: string | null; // URL of a pulled stream, without credentials
   state: State;
-  problem: string | null; // why it is retrying, ended or failed
+  problem: string | null; // why the stream is retrying, has ended or has failed
   reconnects: number;
-  live: Live | null;
+  live: LiveStatistics | null;
   sinks: string[];
-  watchers: number; // of its results and its pictures
+  watchers: number; // subscribers to its results and its preview, and sinks
 }
 
 export interface Problem {
@@ -90,20 +90,20 @@ export interface Problem {
   status: number;
   type?: string;
   detail?: string;
-  retry_after?: number;
+  retry_after?: number; // seconds
 }
 
 export interface Region {
   class_id: number;
   name: string;
-  area: number; // 0..1 of the frame
+  area: number; // share of the frame, 0..1
   rle?: { size: [number, number]; counts: number[] };
 }
 
 export interface Segmentation {
   width: number;
   height: number;
-  labels_png?: string; // base64; the pixels are class ids
+  labels_png?: string; // PNG in base64 whose pixels are class ids
   regions: Region[];
 }
 
@@ -111,7 +111,7 @@ export interface Detection {
   class_id: number;
   name: string;
   confidence: number;
-  xyxy: [number, number, number, number]; // pixels of the frame
+  xyxy: [number, number, number, number]; // x1 y1 x2 y2 in pixels of the frame
 }
 
 export interface Result {
@@ -126,7 +126,7 @@ export interface Result {
   key_age: number;
   reason?: string;
   change?: number;
-  timings: { decode: number; queue: number; inference: number; postprocess: number };
+  timings: { decode: number; queue: number; inference: number; postprocess: number }; // seconds
   segmentation?: Segmentation;
   detections?: Detection[];
 }
@@ -146,10 +146,11 @@ export interface Dropped {
   reason: string;
 }
 
-export type Answer = Result | FrameError | Dropped;
+/** The server's response to one frame. */
+export type FrameResponse = Result | FrameError | Dropped;
 
-/** What a watcher sees beside the answers. */
-export type Watched = Answer | { type: "missed"; count: number } | { type: "gone"; reason: string };
+/** A message to a subscriber. `missed` counts responses that were skipped because the subscriber was too slow. */
+export type WatchMessage = FrameResponse | { type: "missed"; count: number } | { type: "gone"; reason: string };
 
 export interface Ready {
   type: "ready";

@@ -1,20 +1,20 @@
 /**
- * The JavaScript client of Keywarp: the protocol `keywarp.v1` over WebSocket, and the REST routes beside it.
+ * The JavaScript client of Keywarp: the WebSocket protocol `keywarp.v1` and the REST API.
  *
  *     KeywarpError
- *     ├── ConnectError     no server answers at the address, or the connection broke
- *     ├── ApiError         the server refused a request                              .status, .problem, .retryAfter, .temporary
- *     └── StreamError      the server ended the conversation             .code, .problem, .retryAfter, .temporary
+ *     ├── ConnectError     no server responds at the address, or the connection broke
+ *     ├── ApiError         the server refused a request           .status, .problem, .retryAfter, .temporary
+ *     └── StreamError      the server ended the conversation      .code, .problem, .retryAfter, .temporary
  *
- * Times are in seconds, sizes in bytes. The types of the messages are those of docs/protocol.md.
+ * Times are in seconds, sizes in bytes. docs/protocol.md describes the messages.
  */
 
-import { lines, parts } from "./bodies.js";
+import { readLines, readParts } from "./streaming.js";
 
-export { Feed, chooseCodec, containerOf, openCamera, sendFile } from "./feed.js";
+export { Feed, chooseCodec, containerOf, openCamera, sendFile } from "./media.js";
 
-/** @typedef {import("./messages.js").Answer} Answer */
 /** @typedef {import("./messages.js").Done} Done */
+/** @typedef {import("./messages.js").FrameResponse} FrameResponse */
 /** @typedef {import("./messages.js").Header} Header */
 /** @typedef {import("./messages.js").Hello} Hello */
 /** @typedef {import("./messages.js").Model} Model */
@@ -22,31 +22,31 @@ export { Feed, chooseCodec, containerOf, openCamera, sendFile } from "./feed.js"
 /** @typedef {import("./messages.js").Ready} Ready */
 /** @typedef {import("./messages.js").StreamInfo} StreamInfo */
 /** @typedef {import("./messages.js").StreamRequest} StreamRequest */
-/** @typedef {import("./messages.js").Watched} Watched */
-/** @typedef {Hello & {stream?: string, signal?: AbortSignal}} ConnectOptions `stream` is the id; default: a random one */
+/** @typedef {import("./messages.js").WatchMessage} WatchMessage */
+/** @typedef {Hello & {stream?: string, signal?: AbortSignal}} ConnectOptions `stream` is the stream's id, random by default */
 /** @typedef {{apiKey?: string | null, WebSocket?: typeof WebSocket, fetch?: typeof fetch}} ClientOptions */
 
 export const SUBPROTOCOL = "keywarp.v1";
-export const KEY_SUBPROTOCOL = "keywarp.key."; // with an API key behind it: browsers can't send headers
-const UNREAD = 256; // answers that nobody has taken, before `send` waits
+export const KEY_SUBPROTOCOL = "keywarp.key."; // An API key follows. Browsers can't send it as a header.
+const MAX_UNREAD = 256; // unread responses beyond which `send` waits
 
-/** Why a conversation ended, by close code, where the server gave no reason. */
-const MEANING = new Map([
+/** Error messages by close code, for when the server gives no reason. */
+const CLOSE_MESSAGES = new Map([
   [1006, "the connection broke"],
-  [1009, "a message was too big"],
+  [1009, "a message was too large for the server"],
   [1011, "the server failed"],
   [1012, "the server is restarting: try again in a few seconds"],
   [1013, "the server is full: try again later"],
-  [4400, "a message wasn't understood"],
+  [4400, "the server didn't understand a message"],
   [4404, "the server has no such model"],
-  [4408, "no `hello` came in time"],
+  [4408, "the client sent no `hello` in time"],
   [4409, "another connection feeds this stream"],
   [4410, "the stream was deleted or has expired"],
   [4422, "the server can't decode the video"],
-  [4429, "more messages were sent than the credit allows"],
+  [4429, "the client sent more messages than the credit allows"],
 ]);
 
-/** Base of all errors of this module; the message is one sentence for a user. */
+/** Base class of all errors of this module. The message is one sentence that can be shown to a user. */
 export class KeywarpError extends Error {
   /** @param {string} message @param {ErrorOptions} [options] */
   constructor(message, options) {
@@ -55,14 +55,14 @@ export class KeywarpError extends Error {
   }
 }
 
-/** No server answers at the address, or the connection broke. */
+/** No server responds at the address, or the connection broke. */
 export class ConnectError extends KeywarpError {}
 
 /** The server refused a request. */
 export class ApiError extends KeywarpError {
   /**
    * @param {Problem} problem
-   * @param {number | null} retryAfter in how many seconds another try makes sense, if the server says so
+   * @param {number | null} retryAfter seconds to wait before trying again, or null if the server doesn't say
    */
   constructor(problem, retryAfter = null) {
     super(problem.detail || problem.title);
@@ -71,7 +71,7 @@ export class ApiError extends KeywarpError {
     this.retryAfter = retryAfter;
   }
 
-  /** Whether the same may work in a few seconds: it is full, not ready, or a proxy doesn't reach it. */
+  /** Whether a retry may succeed: the server is full or not ready, or a proxy can't reach it. */
   get temporary() {
     return [429, 502, 503, 504].includes(this.status);
   }
@@ -80,47 +80,47 @@ export class ApiError extends KeywarpError {
 /** The server ended the conversation. */
 export class StreamError extends KeywarpError {
   /**
-   * @param {number} code the WebSocket's close code: see docs/protocol.md
-   * @param {string} reason
-   * @param {Problem | null} problem what the server said before it closed
+   * @param {number} code the WebSocket's close code, one of those in docs/protocol.md
+   * @param {string} reason the close frame's reason
+   * @param {Problem | null} problem the problem that the server sent before it closed
    */
   constructor(code, reason = "", problem = null) {
-    super(problem?.detail || problem?.title || reason || MEANING.get(code) || `the server closed with code ${code}`);
+    super(problem?.detail || problem?.title || reason || CLOSE_MESSAGES.get(code) || `the server closed with code ${code}`);
     this.code = code;
     this.problem = problem;
-    this.retryAfter = problem?.retry_after ?? null; // seconds, as of `ApiError`
+    this.retryAfter = problem?.retry_after ?? null; // seconds to wait before trying again
   }
 
-  /** Whether the same may work in a few seconds. */
+  /** Whether a retry may succeed. */
   get temporary() {
     return this.code === 1006 || this.code === 1012 || this.code === 1013;
   }
 }
 
 /**
- * Make one binary message: 4 bytes length of the header, little-endian, the header as JSON, the payload.
+ * Build a binary message: the header's length as 4 little-endian bytes, the header as JSON, the payload.
  *
  * @param {Header} header
  * @param {Uint8Array | ArrayBuffer} payload
  * @returns {Uint8Array<ArrayBuffer>}
  */
 export function pack(header, payload) {
-  const head = new TextEncoder().encode(JSON.stringify(header));
-  const message = new Uint8Array(4 + head.length + payload.byteLength);
-  new DataView(message.buffer).setUint32(0, head.length, true);
-  message.set(head, 4);
-  message.set(payload instanceof Uint8Array ? payload : new Uint8Array(payload), 4 + head.length);
+  const encoded = new TextEncoder().encode(JSON.stringify(header));
+  const message = new Uint8Array(4 + encoded.length + payload.byteLength);
+  new DataView(message.buffer).setUint32(0, encoded.length, true);
+  message.set(encoded, 4);
+  message.set(payload instanceof Uint8Array ? payload : new Uint8Array(payload), 4 + encoded.length);
   return message;
 }
 
-/** One server, and who speaks to it. */
+/** A client of one server. */
 export class Client {
   #fetch;
   #Socket;
 
   /**
-   * @param {string | URL} server its address, like `http://127.0.0.1:8080`
-   * @param {ClientOptions} options `WebSocket` and `fetch` for where the platform has none, or for tests
+   * @param {string | URL} server the server's address, such as `http://127.0.0.1:8080`
+   * @param {ClientOptions} options `WebSocket` and `fetch` replace the platform's own
    */
   constructor(server, { apiKey = null, WebSocket = globalThis.WebSocket, fetch = globalThis.fetch } = {}) {
     this.server = new URL(server);
@@ -129,12 +129,12 @@ export class Client {
     this.#fetch = fetch.bind(globalThis);
   }
 
-  /** @param {{signal?: AbortSignal}} options @returns {Promise<Model[]>} the models that the server has loaded */
+  /** @param {{signal?: AbortSignal}} options @returns {Promise<Model[]>} the server's models */
   models({ signal } = {}) {
     return this.#json("/v1/models", { signal });
   }
 
-  /** @param {{signal?: AbortSignal}} options @returns {Promise<StreamInfo[]>} */
+  /** @param {{signal?: AbortSignal}} options @returns {Promise<StreamInfo[]>} all streams */
   streams({ signal } = {}) {
     return this.#json("/v1/streams", { signal });
   }
@@ -145,7 +145,7 @@ export class Client {
   }
 
   /**
-   * Create a stream: for single images, for a connection, or, with a `source`, one that the server pulls itself.
+   * Create a stream for single images or for a later connection. With a `source`, the server pulls the stream itself.
    *
    * @param {StreamRequest} request
    * @returns {Promise<StreamInfo>}
@@ -163,48 +163,48 @@ export class Client {
     await this.#request(streamPath(id), { method: "DELETE" });
   }
 
-  /** @param {string} id of a pulled stream @returns {Promise<StreamInfo>} */
+  /** @param {string} id a pulled stream's id @returns {Promise<StreamInfo>} */
   pause(id) {
     return this.#json(`${streamPath(id)}/pause`, { method: "POST" });
   }
 
-  /** @param {string} id of a pulled stream @returns {Promise<StreamInfo>} */
+  /** @param {string} id a pulled stream's id @returns {Promise<StreamInfo>} */
   resume(id) {
     return this.#json(`${streamPath(id)}/resume`, { method: "POST" });
   }
 
   /**
-   * Watch what a stream gives, whoever feeds it, until it ends.
+   * Subscribe to a stream's responses until it ends, whichever producer feeds it.
    *
    * @param {string} id
    * @param {{signal?: AbortSignal}} options
-   * @returns {AsyncGenerator<Watched, void, void>}
+   * @returns {AsyncGenerator<WatchMessage, void, void>}
    */
   async *results(id, { signal } = {}) {
     const response = await this.#request(`${streamPath(id)}/results`, { signal });
-    for await (const line of lines(bodyOf(response))) yield JSON.parse(line);
+    for await (const line of readLines(bodyOf(response))) yield JSON.parse(line);
   }
 
   /**
-   * Watch a stream's pictures, with the results drawn on them.
+   * Subscribe to a stream's frames as JPEG images with the results drawn on them.
    *
    * @param {string} id
-   * @param {{fps?: number, width?: number, signal?: AbortSignal}} options
+   * @param {{fps?: number, width?: number, signal?: AbortSignal}} options `fps` and `width` are upper limits
    * @returns {AsyncGenerator<Blob, void, void>}
    */
   async *preview(id, { fps = 10, width = 640, signal } = {}) {
     const response = await this.#request(`${streamPath(id)}/preview?fps=${fps}&width=${width}`, { signal });
-    yield* parts(bodyOf(response));
+    yield* readParts(bodyOf(response));
   }
 
   /**
-   * Start to feed a stream.
+   * Open a connection that feeds a stream.
    *
    * @param {ConnectOptions} options
    * @returns {Promise<Conversation>}
-   * @throws {ConnectError} nobody answers
-   * @throws {ApiError} the server wants another API key, or isn't ready
-   * @throws {StreamError} it refuses the stream
+   * @throws {ConnectError} if no server responds
+   * @throws {ApiError} if the API key is missing or wrong, or the server isn't ready
+   * @throws {StreamError} if the server refuses the stream
    */
   async connect({ stream = randomId(), signal, ...hello } = {}) {
     const url = new URL(`${streamPath(stream)}/ws`, this.server);
@@ -214,7 +214,7 @@ export class Client {
     try {
       await conversation.opened;
     } catch (error) {
-      // A browser doesn't tell why a handshake was refused; an ordinary request does.
+      // Browsers don't report why a handshake was refused. The response to an ordinary request says why.
       if (error instanceof ConnectError) await this.#request("/v1/models", { signal });
       throw error;
     }
@@ -236,7 +236,7 @@ export class Client {
       response = await this.#fetch(new URL(path, this.server), { ...init, headers });
     } catch (error) {
       if (init.signal?.aborted) throw error;
-      throw new ConnectError(`no server answers at ${this.server.origin}`, { cause: error });
+      throw new ConnectError(`no server responds at ${this.server.origin}`, { cause: error });
     }
     if (!response.ok) throw await apiError(response);
     return response;
@@ -244,31 +244,31 @@ export class Client {
 }
 
 /**
- * One stream that is being fed: `send` frames, iterate over the answers, `end`.
+ * A connection that feeds one stream: `send` frames, iterate over the responses, then call `end`.
  *
- * Each frame is answered once, in order: by a `result`, an `error` or a `dropped`.
+ * Each frame gets exactly one response, in order: a `result`, an `error` or a `dropped`.
  */
 export class Conversation {
   /** @type {Ready} */ #ready = /** @type {any} */ (null);
   /** @type {Done | null} */ #done = null;
-  /** @type {Answer[]} */ #answers = [];
-  #wakeReader = () => {}; // who waits for an answer
-  #wakeSender = () => {}; // who waits for credit
-  /** @type {Promise<void>} */ #turn = Promise.resolve(); // of the next to send
+  /** @type {FrameResponse[]} */ #responses = [];
+  #wakeReader = () => {}; // resumes the reader that waits for a response
+  #wakeSender = () => {}; // resumes the `send` that waits for credit
+  /** @type {Promise<void>} */ #lastSend = Promise.resolve(); // settles after the latest call of `send`
   /** @type {KeywarpError | null} */ #failure = null;
-  /** @type {Problem | null} */ #problem = null; // the last words before a close
+  /** @type {Problem | null} */ #problem = null; // a fatal error that precedes the close frame
   /** @type {PromiseWithResolvers<void>} */ #opening = withResolvers();
   /** @type {PromiseWithResolvers<void>} */ #closing = withResolvers();
   #credit = 0;
   #sent = 0;
-  #waiting = 0; // calls of `send`
+  #pending = 0; // unfinished calls of `send`
   #closed = false;
   #socket;
   #signal;
   #abort = () => this.close();
 
   /**
-   * @param {WebSocket} socket that is being opened
+   * @param {WebSocket} socket a socket that is connecting
    * @param {Hello} hello
    * @param {AbortSignal} [signal] closes the conversation
    */
@@ -278,24 +278,24 @@ export class Conversation {
     this.#signal = signal;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => socket.send(JSON.stringify({ type: "hello", ...hello }));
-    socket.onmessage = ({ data }) => this.#hear(JSON.parse(data));
+    socket.onmessage = ({ data }) => this.#receive(JSON.parse(data));
     socket.onclose = ({ code, reason }) => this.#close(code, reason);
     signal?.addEventListener("abort", this.#abort);
     if (signal?.aborted) this.close();
-    this.#opening.promise.catch(() => {}); // whoever waits for it hears of it
+    this.#opening.promise.catch(() => {}); // A failure before anyone awaits `opened` isn't an unhandled rejection.
   }
 
-  /** Resolves when the server is ready for frames. */
+  /** A promise that resolves when the server is ready for frames. */
   get opened() {
     return this.#opening.promise;
   }
 
-  /** What the server answered to `hello`: the model, the stream's id and its settings. */
+  /** The server's response to `hello`: the model, the stream's id and its settings. */
   get ready() {
     return this.#ready;
   }
 
-  /** The counts that the server gave at the end. */
+  /** The server's counters, sent at the end of the stream. */
   get done() {
     return this.#done;
   }
@@ -304,45 +304,45 @@ export class Conversation {
     return this.#closed;
   }
 
-  /** How many messages may be sent now. */
+  /** Number of messages that can be sent now without waiting. */
   get room() {
-    if (this.#closed || this.#answers.length >= UNREAD) return 0;
-    return Math.max(0, this.#credit - this.#sent - this.#waiting);
+    if (this.#closed || this.#responses.length >= MAX_UNREAD) return 0;
+    return Math.max(0, this.#credit - this.#sent - this.#pending);
   }
 
   /**
-   * Send a frame, packet or chunk, as soon as there is credit for it; in the order of the calls.
+   * Send an image, packet or chunk as soon as there is credit for it. Payloads are sent in the order of the calls.
    *
    * @param {Uint8Array | ArrayBuffer | Blob} payload
-   * @param {Header} header `id` and `timestamp` come back with the result
+   * @param {Header} header `id` and `timestamp` are returned with the result
    */
   async send(payload, header = {}) {
-    const before = this.#turn;
-    const mine = withResolvers();
-    this.#turn = mine.promise;
-    this.#waiting += 1;
+    const previous = this.#lastSend;
+    const current = withResolvers();
+    this.#lastSend = current.promise;
+    this.#pending += 1;
     try {
       const bytes = payload instanceof Blob ? await payload.arrayBuffer() : payload;
-      await before;
-      while (!this.#closed && (this.#sent >= this.#credit || this.#answers.length >= UNREAD)) {
+      await previous;
+      while (!this.#closed && (this.#sent >= this.#credit || this.#responses.length >= MAX_UNREAD)) {
         await new Promise((resolve) => (this.#wakeSender = () => resolve(undefined)));
       }
       if (this.#closed) throw this.#failure ?? new StreamError(1000, "the conversation has ended");
       this.#sent += 1;
       this.#socket.send(pack(header, bytes));
     } finally {
-      this.#waiting -= 1;
-      mine.resolve();
+      this.#pending -= 1;
+      current.resolve();
     }
   }
 
-  /** The answers, until the conversation ends; throws where it ends before its time. */
+  /** Iterate over the responses until the conversation ends. Throws if it ends early. */
   async *[Symbol.asyncIterator]() {
     for (;;) {
-      const answer = this.#answers.shift();
-      if (answer) {
+      const response = this.#responses.shift();
+      if (response) {
         this.#wakeSender();
-        yield answer;
+        yield response;
       } else if (this.#closed) {
         if (this.#failure) throw this.#failure;
         return;
@@ -352,23 +352,23 @@ export class Conversation {
     }
   }
 
-  /** Say that no frame follows. The remaining answers still come; the promise is of the server's counts. */
+  /** End the stream. Remaining responses still arrive; then the promise resolves to the server's counters. */
   async end() {
-    while (this.#waiting) await this.#turn; // what was given to `send` before goes first
+    while (this.#pending) await this.#lastSend; // Earlier calls of `send` go first.
     if (!this.#closed) this.#socket.send(JSON.stringify({ type: "end" }));
     await this.#closing.promise;
     if (this.#failure) throw this.#failure;
     return this.#done;
   }
 
-  /** Hang up: what is under way is lost. */
+  /** Close the connection. Frames without a response are lost. */
   close() {
     this.#socket.close(1000);
     this.#close(1000, "");
   }
 
   /** @param {any} message */
-  #hear(message) {
+  #receive(message) {
     if (message.credit !== undefined && message.credit > this.#credit) this.#credit = message.credit;
     switch (message.type) {
       case "ready":
@@ -382,10 +382,10 @@ export class Conversation {
         if (message.fatal) {
           this.#problem = message.problem;
           break;
-        } // fall through: an error of one frame is its answer
+        } // Fall through: an error about one frame is its response.
       case "result":
       case "dropped":
-        this.#answers.push(message);
+        this.#responses.push(message);
         this.#wakeReader();
     }
     this.#wakeSender();
@@ -398,7 +398,7 @@ export class Conversation {
     this.#signal?.removeEventListener("abort", this.#abort);
     if (code !== 1000) this.#failure = new StreamError(code, reason, this.#problem);
     const unopened = this.#ready || this.#problem ? this.#failure : null;
-    this.#opening.reject(unopened ?? new ConnectError(`no conversation with ${new URL(this.#socket.url).origin}`));
+    this.#opening.reject(unopened ?? new ConnectError(`can't connect to ${new URL(this.#socket.url).origin}`));
     this.#closing.resolve();
     this.#wakeReader();
     this.#wakeSender();
@@ -408,7 +408,7 @@ export class Conversation {
 /** @param {string} id */
 const streamPath = (id) => `/v1/streams/${encodeURIComponent(id)}`;
 
-/** Not by `crypto.randomUUID`, which pages without https don't have. */
+/** Make a stream id. Pages without https have no `crypto.randomUUID`. */
 const randomId = () => `web-${Math.random().toString(36).slice(2, 10)}`;
 
 /** @param {Response} response */
@@ -418,7 +418,7 @@ async function apiError(response) {
   try {
     problem = { ...problem, ...(await response.json()) };
   } catch {
-    // Not from Keywarp but from a proxy before it: the status must do.
+    // The response comes from a proxy, not from Keywarp, so only the status is known.
   }
   const seconds = Number(response.headers.get("Retry-After") || NaN);
   return new ApiError(problem, Number.isFinite(seconds) ? seconds : null);
@@ -426,7 +426,7 @@ async function apiError(response) {
 
 /** @param {Response} response @returns {ReadableStream<Uint8Array>} */
 function bodyOf(response) {
-  if (!response.body) throw new KeywarpError("the server's answer is empty");
+  if (!response.body) throw new KeywarpError("the server's response has no body");
   return response.body;
 }
 

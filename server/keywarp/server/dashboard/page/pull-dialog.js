@@ -1,11 +1,11 @@
-/** The dialog that starts a stream which the server pulls by itself. */
+/** The dialog that starts a pulled stream. */
 
+import { client, describeError, request } from "./api.js";
 import { byId, h } from "./dom.js";
-import { Options, field } from "./options.js";
-import { ask, client, inWords } from "./server.js";
+import { StreamOptionFields, field } from "./stream-options.js";
 
-/** Open it. */
-export function openPull() {
+/** Open the dialog. */
+export function openPullDialog() {
   const source = h("input", {
     id: "pull-source",
     type: "url",
@@ -22,14 +22,14 @@ export function openPull() {
     autocomplete: "off",
     placeholder: "gate-1",
   });
-  const options = new Options({ mode: "latest" });
+  const options = new StreamOptionFields({ mode: "latest" });
   const failure = h("p", { class: "notice bad flush", role: "alert" });
   const start = h("button", { class: "primary" }, "Start");
   const form = h(
     "form",
     {},
     h("h2", { id: "pull-title" }, "Pull a URL"),
-    field("Address", source, "rtsp, http or https: cameras, files, HLS, MJPEG. The server's operator decides which hosts are allowed."),
+    field("Address", source, "rtsp, http or https: a camera, a file, HLS or MJPEG. The server's operator decides which hosts are allowed."),
     h("div", { class: "fields" }, field("Name (optional)", name), ...options.elements),
     failure,
     h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), start),
@@ -40,17 +40,17 @@ export function openPull() {
     start.disabled = true;
     failure.textContent = "";
     try {
-      const request = { source: source.value, ...options.values, ...(name.value && { id: name.value }) };
-      const stream = await ask(() => client.createStream(request));
+      const streamRequest = { source: source.value, ...options.values, ...(name.value && { id: name.value }) };
+      const stream = await request(() => client.createStream(streamRequest));
       dialog.close();
       location.hash = `#/streams/${encodeURIComponent(stream.id)}`;
     } catch (error) {
-      failure.textContent = inWords(error);
+      failure.textContent = describeError(error);
     } finally {
       start.disabled = false;
     }
   });
-  const leave = () => dialog.close(); // the browser's Back shows another page below it
+  const leave = () => dialog.close(); // The browser's Back button shows another view below the dialog.
   addEventListener("hashchange", leave);
   dialog.addEventListener("close", () => {
     removeEventListener("hashchange", leave);
@@ -58,5 +58,5 @@ export function openPull() {
   });
   byId("dialogs").append(dialog);
   dialog.showModal();
-  options.load().catch((error) => (failure.textContent = inWords(error)));
+  options.load().catch((error) => (failure.textContent = describeError(error)));
 }
