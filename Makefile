@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # As environment variables, the constraints also apply to build dependencies. Newer versions of pip have their own variable
 # for those.
 PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet
-CODE   := export engines server clients/python bench tests
+CODE   := export engines server clients/python bench tests hatch_build.py
 MODEL  ?= street
 PORT   ?= 8080
 
