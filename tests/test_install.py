@@ -5,8 +5,9 @@ import shlex
 import tomllib
 from pathlib import Path, PurePosixPath
 
-import hatch_build
 import pytest
+
+import hatch_build
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [*ROOT.glob("*/keywarp/**/*.py"), *ROOT.glob("clients/python/keywarp/**/*.py")]
