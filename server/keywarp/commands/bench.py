@@ -20,7 +20,7 @@ from keywarp.client import open_source
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.load_generator import (
     BenchCodec,
-    Measurement,
+    StreamMeasurement,
     closed_loop,
     make_payloads,
     open_loop,
@@ -132,7 +132,7 @@ def server(
         raise CommandError(str(error)) from error
     payloads = {codec: make_payloads(path, codec, frames) for codec in CODECS}
 
-    def run_alone(codec: BenchCodec, fps: float | None = None) -> Measurement:
+    def run_alone(codec: BenchCodec, fps: float | None = None) -> StreamMeasurement:
         session = StreamSession(compiled, FixedInterval(length))
         try:
             return run_in_process(session, classes, payloads[codec], codec, fps)
@@ -220,7 +220,7 @@ def load(
         assert address is not None
         open_loop(address, "bench-warm-up", Hello(model=model, codec=codec), payloads[:10], 10, 1)
 
-        def run_camera(number: int) -> Measurement:
+        def run_camera(number: int) -> StreamMeasurement:
             return open_loop(address, f"bench-{number}", hello, payloads, fps, seconds)
 
         with ThreadPoolExecutor(cameras) as pool:
@@ -246,7 +246,7 @@ def load(
     _print_histogram(latencies)
 
 
-def _summarize_load(measurements: Sequence[Measurement], latencies: Sequence[float]) -> dict[str, Any]:
+def _summarize_load(measurements: Sequence[StreamMeasurement], latencies: Sequence[float]) -> dict[str, Any]:
     results = sum(measurement.frames for measurement in measurements)
     percentiles = dict(zip(("p50", "p90", "p99", "max"), np.percentile(latencies, (50, 90, 99, 100)), strict=True))
     return {

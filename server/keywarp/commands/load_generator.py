@@ -41,7 +41,7 @@ MAX_PIXELS = 4096 * 4096  # of one frame
 
 
 @dataclass
-class Measurement:
+class StreamMeasurement:
     """The measurements of one stream."""
 
     seconds: float = 0.0  # from the first payload to the last response
@@ -92,7 +92,7 @@ def run_in_process(
     payloads: Sequence[bytes],
     codec: BenchCodec,
     fps: float | None = None,
-) -> Measurement:
+) -> StreamMeasurement:
     """Decode, process and encode one frame after the other in this thread, without a server.
 
     Args:
@@ -103,7 +103,7 @@ def run_in_process(
         fps: The rate at which frames are due, or None to process them as fast as possible. No frame begins before it
             is due, and its latency counts from then, so it includes the wait for a slow frame before it.
     """
-    measurement = Measurement()
+    measurement = StreamMeasurement()
     decoder = open_decoder(codec, MAX_PIXELS)
     started = time.perf_counter()
     due = started
@@ -130,7 +130,7 @@ def run_in_process(
     return measurement
 
 
-def closed_loop(server: str, stream: str, hello: Hello, payloads: Sequence[bytes]) -> Measurement:
+def closed_loop(server: str, stream: str, hello: Hello, payloads: Sequence[bytes]) -> StreamMeasurement:
     """Send payloads as fast as the credit allows, and measure.
 
     Args:
@@ -142,7 +142,7 @@ def closed_loop(server: str, stream: str, hello: Hello, payloads: Sequence[bytes
     Raises:
         CommandError: If the server can't be reached, or rejects the stream.
     """
-    measurement = Measurement()
+    measurement = StreamMeasurement()
     with _open_stream(server, stream, hello) as (socket, credit):
         started = time.perf_counter()
         sent = 0
@@ -162,7 +162,7 @@ def closed_loop(server: str, stream: str, hello: Hello, payloads: Sequence[bytes
 
 def open_loop(
     server: str, stream: str, hello: Hello, payloads: Sequence[bytes], fps: float, seconds: float
-) -> Measurement:
+) -> StreamMeasurement:
     """Send payloads as a camera does, each when it is due, and measure.
 
     A frame's latency counts from when it was due, so it includes a delay of the sender. A frame that is due without
@@ -179,7 +179,7 @@ def open_loop(
     Raises:
         CommandError: If the server can't be reached, or rejects the stream.
     """
-    measurement = Measurement()
+    measurement = StreamMeasurement()
     due: dict[int, float] = {}  # by id
     with _open_stream(server, stream, hello) as (socket, credit):
         started = time.perf_counter()

@@ -26,7 +26,7 @@ from keywarp.server.errors import (
 )
 from keywarp.server.security.pull_hosts import AllowList
 from keywarp.server.service import Service
-from keywarp.server.streams.pipeline import Payload, Pipeline
+from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.streams.stream import PullStatus, Stream
 from keywarp.server.task_scope import task_scope
 
@@ -230,5 +230,5 @@ def _jittered(wait: wait_exponential) -> Callable[[RetryCallState], float]:
     return lambda retry_state: wait(retry_state) * random.uniform(1 - JITTER, 1 + JITTER)
 
 
-async def _start() -> AsyncIterator[Payload]:
-    yield Payload(FrameHeader(), memoryview(b""), time.monotonic())
+async def _start() -> AsyncIterator[ReceivedPayload]:
+    yield ReceivedPayload(FrameHeader(), memoryview(b""), time.monotonic())
