@@ -8,7 +8,7 @@ from torch import nn
 from keywarp.training import loop
 from keywarp.training.compute import Compute
 from keywarp.training.loop import Progress, train
-from keywarp.training.reporting import Journal, Silence
+from keywarp.training.reporting import Journal, SilentReporter
 from tests.training.test_loop import StoppedError, identity
 
 
@@ -26,7 +26,7 @@ def test_losses_and_rates_are_logged_at_their_steps_after_a_resume_too(
 
     def fit(stop_at: int | None = None) -> None:
         torch.manual_seed(0)
-        with Journal(tmp_path / "logs", Silence()) as journal:
+        with Journal(tmp_path / "logs", SilentReporter()) as journal:
 
             def watch(stage: str, progress: Progress) -> None:
                 journal(stage, progress)
@@ -56,25 +56,25 @@ def progress(step: int) -> Progress:
 
 
 def test_a_resumed_stage_leaves_the_curves_of_others_alone(tmp_path: Path) -> None:
-    with Journal(tmp_path, Silence()) as journal:
+    with Journal(tmp_path, SilentReporter()) as journal:
         for stage, last in (("features", 100), ("segmentation dff", 60)):
             for step in range(10, last + 1, 10):
                 journal(stage, progress(step))
-    with Journal(tmp_path, Silence()) as journal:
+    with Journal(tmp_path, SilentReporter()) as journal:
         journal("segmentation dff", progress(30))
     assert [step for step, _ in scalars(tmp_path / "features")["loss"]] == list(range(10, 101, 10))
     assert [step for step, _ in scalars(tmp_path / "segmentation-dff")["loss"]] == [10, 20, 30]
 
 
 def test_what_was_logged_is_on_the_disk_before_the_process_could_be_killed(tmp_path: Path) -> None:
-    with Journal(tmp_path, Silence()) as journal:
+    with Journal(tmp_path, SilentReporter()) as journal:
         for step in (10, 20, 30):
             journal("flow", progress(step))
             assert [logged for logged, _ in scalars(tmp_path / "flow")["loss"]][-1] == step
 
 
 def test_a_journal_of_nothing_leaves_nothing(tmp_path: Path) -> None:
-    with Journal(tmp_path / "logs", Silence()) as journal:
+    with Journal(tmp_path / "logs", SilentReporter()) as journal:
         journal("flow", progress(9))
     assert not (tmp_path / "logs").exists()
 
@@ -82,7 +82,7 @@ def test_a_journal_of_nothing_leaves_nothing(tmp_path: Path) -> None:
 def test_the_reporter_is_told_of_every_step(tmp_path: Path) -> None:
     told: list[tuple[int | None, str]] = []
 
-    class Listener(Silence):
+    class Listener(SilentReporter):
         def step(self, done: int | None = None, note: str = "") -> None:
             told.append((done, note))
 

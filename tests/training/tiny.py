@@ -14,7 +14,7 @@ from keywarp.networks.regions import RegionOptions
 from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, joint_rates
 from keywarp.training.loop import Rate, Stage
 from keywarp.training.recipe import Augmented, JointTraining, Optimization
-from keywarp.training.variants import METHODS, Method, Variant
+from keywarp.training.variants import METHODS, Method
 from tests.datasets.clips import Squares
 
 OPTIONS = NetworkOptions(
@@ -35,7 +35,7 @@ JOINT = JointTraining(
     crop=Augmented(height=48, width=64, zoom=(0.9, 1.2)),
 )
 SGD = Optimization(algorithm="sgd", warm_up=0)
-DFF = METHODS[Variant.DFF]
+DFF = METHODS["dff"]
 
 
 def networks(task: Task = "segmentation") -> DeepFeatureFlow[Any]:

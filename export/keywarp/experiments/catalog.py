@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from keywarp.choices import ExperimentName
 from keywarp.experiments.adaptive import adaptive
 from keywarp.experiments.curves import ages, figure3
 from keywarp.experiments.laboratory import Laboratory
@@ -10,7 +11,7 @@ from keywarp.experiments.pictures import figure1, figure4, figure5
 from keywarp.experiments.report import Report
 from keywarp.experiments.tables import table2, table4, table5
 
-EXPERIMENTS: dict[str, Callable[[Laboratory], Report]] = {
+EXPERIMENTS: dict[ExperimentName, Callable[[Laboratory], Report]] = {
     "table2": table2,
     "table4": table4,
     "ages": ages,

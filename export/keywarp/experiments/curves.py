@@ -8,14 +8,14 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from keywarp.choices import Task
 from keywarp.experiments.laboratory import Laboratory, Run
 from keywarp.experiments.presets import TASKS
 from keywarp.experiments.report import Report, machine, table
 from keywarp.experiments.runtime import measure_runtime
 from keywarp.experiments.tables import METRIC_NAMES, variants
-from keywarp.networks import Task
 from keywarp.training.evaluation import Accuracy
-from keywarp.training.variants import METHODS, Variant
+from keywarp.training.variants import METHODS
 
 TITLES = {"flownet": "FlowNet", "flownet_half": "FlowNet Half", "flownet_inception": "FlowNet Inception"}
 # Section 5.2, what the text tells of Figure 3: (network, accuracy in %, frames per second on a K40)
@@ -52,7 +52,7 @@ def figure3(laboratory: Laboratory) -> Report:
         base = Run(task, seed=preset.seeds[0])
         own = laboratory.recipe(base).network.flow
         runs = {flow: replace(base, flow=None if flow == own else flow) for flow in preset.flows}
-        found = {flow: laboratory.accuracy(run, [Variant.DFF], longest)[Variant.DFF] for flow, run in runs.items()}
+        found = {flow: laboratory.accuracy(run, ["dff"], longest)["dff"] for flow, run in runs.items()}
         runtime = measure_runtime(laboratory, "figure3", {flow: (run, "network") for flow, run in runs.items()})
         for flow, accuracy in found.items():
             points = [
@@ -86,7 +86,7 @@ def ages(laboratory: Laboratory) -> Report:
     axes = picture.subplots(1, len(TASKS))
     for task, axis in zip(TASKS, axes, strict=True):
         by_variant = {variant: _over_seeds(found) for variant, found in variants(laboratory, task).items()}
-        figures[task] = {variant.value: values for variant, values in by_variant.items()}
+        figures[task] = by_variant
         for variant, values in by_variant.items():
             axis.plot(range(len(values)), values, marker="o", ms=3, label=METHODS[variant].title)
         _label(axis, task, "frames since the key frame")

@@ -7,19 +7,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from keywarp.choices import Task, Variant
 from keywarp.datasets.samples import SnippetSource
 from keywarp.engines.motion import OpticalFlowName
 from keywarp.experiments.errors import ExperimentError, OutOfTimeError
 from keywarp.experiments.presets import Preset
 from keywarp.experiments.shallow import ShallowFlow
-from keywarp.networks import DeepFeatureFlow, Task, load_checkpoint, save_checkpoint
+from keywarp.networks import DeepFeatureFlow, load_checkpoint, save_checkpoint
 from keywarp.training.compute import Compute
 from keywarp.training.data import open_data
 from keywarp.training.evaluation import Accuracy, Propagation, by_computing, by_copying, by_network, evaluate
 from keywarp.training.pipeline import Trainer, Weights, features_settings, flow_settings
 from keywarp.training.recipe import Recipe
 from keywarp.training.reporting import Journal, Reporter
-from keywarp.training.variants import METHODS, Variant
+from keywarp.training.variants import METHODS
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Run:
     """One training."""
 
     task: Task
-    variant: Variant = Variant.DFF
+    variant: Variant = "dff"
     seed: int = 0
     flow: str | None = None  # another flow network than the recipe's
     head_layers: int | None = None  # another split point than the recipe's
@@ -35,7 +36,7 @@ class Run:
     @property
     def name(self) -> str:
         """Where it is kept."""
-        parts = [self.variant.value, self.flow, None if self.head_layers is None else f"head{self.head_layers}"]
+        parts = [self.variant, self.flow, None if self.head_layers is None else f"head{self.head_layers}"]
         return f"{self.task}/{'-'.join(part for part in parts if part)}-seed{self.seed}"
 
 
@@ -81,7 +82,7 @@ class Laboratory:
         if path.exists():
             return path
         method = METHODS[run.variant]
-        frame = self.checkpoint(replace(run, variant=Variant.FRAME, flow=None)) if method.from_frame else None
+        frame = self.checkpoint(replace(run, variant="frame", flow=None)) if method.from_frame else None
         features, flow = self._pretrained(run)
         with self._journal(path.parent / "logs") as journal:
             trainer = Trainer(self.recipe(run), self.work, self._compute, journal)
@@ -105,10 +106,10 @@ class Laboratory:
             ways: Where the features come from, as in these variants.
             longest: l, frames.
         """
-        files = {way: self.work / run.name / f"{way.value}.json" for way in ways}
+        files = {way: self.work / run.name / f"{way}.json" for way in ways}
         kept = {way: _read_accuracy(file) for way, file in files.items() if file.exists()}
         kept = {way: found for way, found in kept.items() if len(found.by_age) >= longest}
-        missing = {way.value: self._propagation(way) for way in ways if way not in kept}
+        missing: dict[str, Propagation] = {way: self._propagation(way) for way in ways if way not in kept}
         if missing:
             trained = load_checkpoint(self.checkpoint(run))
             network, classes = trained.network().to(self._compute.device), trained.options.classes
@@ -119,9 +120,10 @@ class Laboratory:
             finally:  # also where the time is over
                 for shallow in self._shallow.values():
                     shallow.save()
-            for name, found in measured.items():
-                kept[Variant(name)] = found
-                write_json(asdict(found), files[Variant(name)])
+            for way in ways:
+                if way in measured:
+                    kept[way] = measured[way]
+                    write_json(asdict(kept[way]), files[way])
         return {way: kept[way].until(longest) for way in ways}
 
     def evaluation(self, task: Task) -> SnippetSource:
@@ -162,7 +164,7 @@ class Laboratory:
 
     def _pretrained(self, run: Run) -> tuple[Weights | None, Weights | None]:
         """Feature and flow network that joint training starts from: trained once for all variants, seeds and cuts."""
-        base = replace(run, variant=Variant.DFF, seed=self.preset.recipes[run.task].seed, head_layers=None)
+        base = replace(run, variant="dff", seed=self.preset.recipes[run.task].seed, head_layers=None)
         recipe = self.recipe(base)
         key = (run.task, recipe.network.flow)
         if key not in self._first_weights:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from keywarp.choices import PropagationName
 from keywarp.engines import Engine, load_bundle
-from keywarp.engines.motion import MotionName
 from keywarp.experiments.errors import ExperimentError
 from keywarp.experiments.presets import ROUNDS
 from keywarp.experiments.report import machine
@@ -51,7 +51,7 @@ class Measurement:
 def measure_checkpoint(
     checkpoint: Path,
     recipe: Recipe,
-    motions: Sequence[MotionName],
+    motions: Sequence[PropagationName],
     work: Path,
     compute: Compute,
     reporter: Reporter,
@@ -105,7 +105,7 @@ def measure_checkpoint(
     return Measurement(accuracy, timed, recipe.key_interval, (height, width))
 
 
-def _propagation(motion: MotionName, work: Path) -> Propagation:
+def _propagation(motion: PropagationName, work: Path) -> Propagation:
     if motion == "network":
         return by_network
     if motion == "none":

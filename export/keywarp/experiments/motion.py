@@ -26,7 +26,6 @@ from keywarp.networks import DeepFeatureFlow, load_checkpoint
 from keywarp.networks.dff import half_size
 from keywarp.networks.flownet import Motion
 from keywarp.training.evaluation import Accuracy, Features, Pairs, Propagation, by_copying, by_network, evaluate, tensor
-from keywarp.training.variants import Variant
 
 EXACT, SLOW, FAST, NONE = "exact motion", "SIFT-Flow, slow", "SIFT-Flow, fast", "no motion"
 TRAINED, PRETRAINED = "flow network, trained jointly", "flow network, pre-trained only"
@@ -70,7 +69,7 @@ def motion(laboratory: Laboratory) -> Report:
         if not isinstance(scenes, MovingScenes):
             raise ExperimentError(f"the exact motion of the data of the preset {preset.name} isn't known")
         interval = preset.recipes[task].key_interval
-        runs = [Run(task, variant, preset.seeds[0]) for variant in (Variant.SEPARATE, Variant.DFF)]
+        runs = [Run(task, variant, preset.seeds[0]) for variant in ("separate", "dff")]
         networks = dict(zip((PRETRAINED, TRAINED), map(laboratory.network, runs), strict=True))
         errors, scales = _errors(laboratory, scenes, networks, interval)
         on_frame = _accuracy(laboratory, scenes, runs[0], {PRETRAINED: by_network}, interval)

@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from keywarp.choices import Task
 from keywarp.datasets import Image, Labels
 from keywarp.datasets.samples import Snippet
 from keywarp.experiments.laboratory import Laboratory, Run
 from keywarp.experiments.report import Report
-from keywarp.networks import DeepFeatureFlow, Task, half_size, load_checkpoint
+from keywarp.networks import DeepFeatureFlow, half_size, load_checkpoint
 from keywarp.networks.regions import Objects
 from keywarp.training.evaluation import recognise, tensor
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keywarp.training
+from keywarp.choices import PresetName, Task
 from keywarp.datasets.moving_scenes import SceneOptions
-from keywarp.networks import Task
 from keywarp.training.recipe import Augmented, ImageRecipe, MovingScenesData, Recipe, read_recipe
 
 RECIPES = Path(keywarp.training.__file__).parent / "recipes"
@@ -32,7 +32,7 @@ class Preset:
     rounds: int  # of timing
 
 
-def open_preset(name: str, folder: Path = RECIPES) -> Preset:
+def open_preset(name: PresetName, folder: Path = RECIPES) -> Preset:
     """Read a preset's recipes.
 
     Args:

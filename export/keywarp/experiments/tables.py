@@ -7,44 +7,44 @@ from typing import Any
 
 import torch
 
-from keywarp.engines.motion import MotionName
+from keywarp.choices import PropagationName, Task, Variant
 from keywarp.experiments.laboratory import Laboratory, Run
 from keywarp.experiments.presets import FLOWS, TASKS
 from keywarp.experiments.report import Report, machine, table
 from keywarp.experiments.runtime import Runtime, measure_runtime
-from keywarp.networks import Task, build_network
+from keywarp.networks import build_network
 from keywarp.networks.checkpoint import build_recognition
 from keywarp.networks.complexity import measure, table_2
 from keywarp.training.evaluation import Accuracy
 from keywarp.training.metrics import DetectionMetric, SegmentationMetric
 from keywarp.training.pipeline import network_options
-from keywarp.training.variants import METHODS, Variant
+from keywarp.training.variants import METHODS
 
 # Table 4 and section 5.2: accuracy in %, frames per second on a K40; None: the paper doesn't say
 PAPER: dict[Task, dict[Variant, tuple[float | None, float | None]]] = {
     "segmentation": {
-        Variant.FRAME: (71.1, 1.52),
-        Variant.SFF_SLOW: (67.8, 0.08),
-        Variant.SFF_FAST: (67.3, 0.95),
-        Variant.DFF: (69.2, 5.60),
-        Variant.FIX_N: (68.8, 5.60),
-        Variant.FIX_F: (67.0, 5.60),
-        Variant.SEPARATE: (66.9, 5.60),
-        Variant.NO_SCALE: (None, None),
-        Variant.FROM_FRAME: (None, None),
-        Variant.COPY: (None, None),
+        "frame": (71.1, 1.52),
+        "sff_slow": (67.8, 0.08),
+        "sff_fast": (67.3, 0.95),
+        "dff": (69.2, 5.60),
+        "fix_n": (68.8, 5.60),
+        "fix_f": (67.0, 5.60),
+        "separate": (66.9, 5.60),
+        "no_scale": (None, None),
+        "from_frame": (None, None),
+        "copy": (None, None),
     },
     "detection": {
-        Variant.FRAME: (73.9, 4.05),
-        Variant.SFF_SLOW: (70.7, 0.26),
-        Variant.SFF_FAST: (69.7, 3.04),
-        Variant.DFF: (73.1, 20.25),
-        Variant.FIX_N: (72.3, 20.25),
-        Variant.FIX_F: (68.8, 20.25),
-        Variant.SEPARATE: (67.4, 20.25),
-        Variant.NO_SCALE: (None, None),
-        Variant.FROM_FRAME: (None, None),
-        Variant.COPY: (None, None),
+        "frame": (73.9, 4.05),
+        "sff_slow": (70.7, 0.26),
+        "sff_fast": (69.7, 3.04),
+        "dff": (73.1, 20.25),
+        "fix_n": (72.3, 20.25),
+        "fix_f": (68.8, 20.25),
+        "separate": (67.4, 20.25),
+        "no_scale": (None, None),
+        "from_frame": (None, None),
+        "copy": (None, None),
     },
 }
 # Table 5: accuracy in % and frames per second, by layers of the head
@@ -53,9 +53,9 @@ PAPER_SPLITS: dict[Task, dict[int, tuple[float, float]]] = {
     "detection": {21: (73.2, 7.23), 12: (73.3, 8.04), 5: (73.2, 9.99), 1: (73.1, 20.25), 0: (72.7, 20.40)},
 }
 METRIC_NAMES: dict[Task, str] = {"segmentation": SegmentationMetric.name, "detection": DetectionMetric.name}
-MOTIONS: tuple[MotionName, ...] = ("network", "none", "sift-fast", "sift-slow")  # that Table 4 compares
+MOTIONS: tuple[PropagationName, ...] = ("network", "none", "sift-fast", "sift-slow")  # that Table 4 compares
 # What is evaluated on the networks of Frame, which none of these trains or adds to
-ON_FRAME = (Variant.FRAME, Variant.SFF_SLOW, Variant.SFF_FAST, Variant.COPY)
+ON_FRAME: tuple[Variant, ...] = ("frame", "sff_slow", "sff_fast", "copy")
 
 
 def table2(laboratory: Laboratory) -> Report:
@@ -112,12 +112,12 @@ def table4(laboratory: Laboratory) -> Report:
         runtime = measure_runtime(laboratory, "table4", {motion: (run, motion) for motion in MOTIONS})
         for variant in PAPER[task]:
             seeds = [100 * found.mean for found in accuracy[variant]]
-            leads = [100 * dff.mean - seed for dff, seed in zip(accuracy[Variant.DFF], seeds, strict=True)]
-            lead = "-" if variant is Variant.DFF else _spread(leads, "+.1f")
+            leads = [100 * dff.mean - seed for dff, seed in zip(accuracy["dff"], seeds, strict=True)]
+            lead = "-" if variant == "dff" else _spread(leads, "+.1f")
             worst = statistics.mean(100 * found.worst for found in accuracy[variant])
             speed = _speed(runtime, variant, interval)
             paper, paper_speed = PAPER[task][variant]
-            figures[task][variant.value] = {
+            figures[task][variant] = {
                 "mean": statistics.mean(seeds),
                 "std": statistics.stdev(seeds),
                 "seeds": seeds,
@@ -147,7 +147,7 @@ def table4(laboratory: Laboratory) -> Report:
 def variants(laboratory: Laboratory, task: Task) -> dict[Variant, list[Accuracy]]:
     """Accuracy of every variant of Table 4, by seed."""
     interval = laboratory.preset.recipes[task].key_interval
-    by_network: dict[Variant, tuple[Variant, ...]] = {Variant.FRAME: ON_FRAME}
+    by_network: dict[Variant, tuple[Variant, ...]] = {"frame": ON_FRAME}
     by_network |= {variant: (variant,) for variant in PAPER[task] if variant not in ON_FRAME}
     found: dict[Variant, list[Accuracy]] = {variant: [] for variant in PAPER[task]}
     for seed in laboratory.preset.seeds:
@@ -171,10 +171,7 @@ def table5(laboratory: Laboratory) -> Report:
         base = Run(task, seed=laboratory.preset.seeds[0])
         own = laboratory.recipe(base).network.head_layers
         runs = {str(n): replace(base, head_layers=None if n == own else n) for n in laboratory.preset.splits}
-        values = {
-            layers: 100 * laboratory.accuracy(run, [Variant.DFF], interval)[Variant.DFF].mean
-            for layers, run in runs.items()
-        }
+        values = {layers: 100 * laboratory.accuracy(run, ["dff"], interval)["dff"].mean for layers, run in runs.items()}
         runtime = measure_runtime(laboratory, "table5", {layers: (run, "network") for layers, run in runs.items()})
         for layers, value in values.items():
             speed = runtime[layers].frames_per_second(interval)

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from keywarp.choices import Task as Task
 from keywarp.networks.heads import SegmentationHead
 from keywarp.networks.maps import FeatureMap
 from keywarp.networks.pretrained import IMAGE_MEAN
@@ -14,7 +15,6 @@ from keywarp.networks.regions import RegionOptions
 from keywarp.networks.resnet import FEATURE_STRIDE, ResNetFeatures
 from keywarp.networks.rfcn import DetectionMaps, RFCNHead, region_outputs
 
-Task = Literal["segmentation", "detection"]
 Raw = TypeVar("Raw")
 Unit = Callable[[Tensor], Tensor]
 

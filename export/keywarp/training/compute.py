@@ -15,11 +15,10 @@ import cv2
 import torch
 from torch import Tensor, distributed, nn
 
+from keywarp.choices import DeviceName, PrecisionName
 from keywarp.datasets.batches import Share
 from keywarp.training.errors import ComputeError
 
-DeviceName = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 CPU = torch.device("cpu")
 ALONE = Share()
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -89,7 +88,7 @@ class Compute:
 
 
 @contextmanager
-def open_compute(device: DeviceName = "auto", precision: Precision = "auto", parts: int = 1) -> Iterator[Compute]:
+def open_compute(device: DeviceName = "auto", precision: PrecisionName = "auto", parts: int = 1) -> Iterator[Compute]:
     """Find the device, and the other processes if `torchrun` started some.
 
     Args:

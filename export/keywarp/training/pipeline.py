@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from keywarp.choices import Task
 from keywarp.datasets import PackageFile, fetch
 from keywarp.datasets.batches import Share, unequal
 from keywarp.networks import (
@@ -210,7 +211,7 @@ class Trainer:
             self._load_flow(network.flow)
         if self.method.from_frame and checkpoint is None:
             raise TrainingError(
-                f"the variant {self.recipe.variant.value} starts from networks that were trained on single frames: "
+                f"the variant {self.recipe.variant} starts from networks that were trained on single frames: "
                 "train the recipe with --variant frame, and give its checkpoint as --start"
             )
         if checkpoint is not None:
@@ -227,7 +228,7 @@ class Trainer:
         device = self._compute.device
         single = self.method.max_gap == 0
         stage = Stage(
-            name=f"{self.recipe.task} {self.recipe.variant.value}",
+            name=f"{self.recipe.task} {self.recipe.variant}",
             network=network.train(),
             rates=joint_rates(network, training, self.method),
             batches=pairs,
@@ -240,7 +241,7 @@ class Trainer:
                 self.recipe.network,
                 training,
                 self.recipe.seed,
-                self.recipe.variant.value,
+                self.recipe.variant,
                 weights_digest(network),
             ),
         )
@@ -273,7 +274,7 @@ class Trainer:
                 for source, ways in accuracy.items()
                 for way, value in ways.items()
             },
-            notes=" ".join((*recipe.notes.split(), f"Variant {recipe.variant.value}, seed {recipe.seed}.")),
+            notes=" ".join((*recipe.notes.split(), f"Variant {recipe.variant}, seed {recipe.seed}.")),
         )
 
     def _take(self, network: DeepFeatureFlow[Any], weights: Weights, source: Path) -> None:
@@ -299,12 +300,12 @@ class Trainer:
         return network.to(self._compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def network_options(recipe: Recipe, classes: int, task: str | None = None) -> NetworkOptions:
+def network_options(recipe: Recipe, classes: int, task: Task | None = None) -> NetworkOptions:
     """The recipe's networks, for its own task or another one."""
     network = recipe.network
     return NetworkOptions(
         classes=classes,
-        task=task or recipe.task,  # type: ignore[arg-type]  # the recipe has only such
+        task=task or recipe.task,
         blocks=network.blocks,
         channels=network.channels,
         stride_on=network.stride_on,

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from keywarp.choices import Task, Variant, WeightsLayout
 from keywarp.datasets.moving_scenes.options import SceneOptions
 from keywarp.networks.flownet import FLOW_NETWORKS
 from keywarp.networks.regions import RegionOptions
 from keywarp.networks.resnet import RESNET101
 from keywarp.training.errors import RecipeError
-from keywarp.training.variants import Variant
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -128,7 +128,7 @@ class WeightsRecipe(Part):
     """The first weights of the feature network."""
 
     source: FileInPackage | Path
-    layout: Literal["keras", "torchvision", "caffe"]
+    layout: WeightsLayout
 
 
 class NetworkRecipe(Part):
@@ -181,7 +181,7 @@ class Optimization(Part):
 class FeatureTraining(Part):
     """Training of the feature network from scratch, on single frames, with live batch norms: in place of ImageNet."""
 
-    task: Literal["segmentation", "detection"] | None = None  # what it learns to recognise; none: the recipe's task
+    task: Task | None = None  # what it learns to recognise; none: the recipe's task
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     rate: Positive
@@ -247,8 +247,8 @@ class Recipe(Part):
     name: str
     version: str
     license: str
-    task: Literal["segmentation", "detection"] = "segmentation"
-    variant: Variant = Variant.DFF
+    task: Task = "segmentation"
+    variant: Variant = "dff"
     key_interval: int = Field(ge=1)
     seed: int = Field(ge=0)
     notes: str = ""

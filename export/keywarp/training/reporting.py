@@ -21,7 +21,7 @@ class Reporter(Protocol):
         """One more step of it is done; `done`: so many in all, when some had been done before."""
 
 
-class Silence:
+class SilentReporter:
     """Shows nothing: the processes that don't lead."""
 
     def stage(self, name: str, total: int) -> None:

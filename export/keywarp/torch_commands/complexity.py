@@ -1,31 +1,30 @@
-"""`keywarp complexity`: what the networks cost."""
+"""`keywarp complexity`: the operations and parameters of the networks."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keywarp.cli.errors import CommandError
+from keywarp.torch_commands.errors import importing
+from keywarp.torch_commands.options import JsonOption
 
 if TYPE_CHECKING:
     from keywarp.networks.complexity import Complexity, Pair
 
-INTERVALS = (5, 10)  # frames: the paper's for segmentation and detection
+INTERVALS = (5, 10)  # frames; the paper's key intervals for segmentation and detection
 
 
 def complexity(
-    height: Annotated[int, typer.Option(min=1, help="Of the image, pixels.")] = 600,
-    width: Annotated[int, typer.Option(min=1, help="Of the image, pixels.")] = 1000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    height: Annotated[int, typer.Option(min=1, help="Height of the image in pixels.")] = 600,
+    width: Annotated[int, typer.Option(min=1, help="Width of the image in pixels.")] = 1000,
+    as_json: JsonOption = False,
 ) -> None:
     """Count the operations and parameters of the paper's networks, and compare with the paper's Table 2.
 
     Example: keywarp complexity --height 600 --width 1000
     """
-    try:
+    with importing("counting", "train"):
         from keywarp.networks.complexity import COUNTED, PAPER_SIZE, measure_networks, table_2
-    except ImportError as error:
-        raise CommandError(f"counting needs {error.name}: install the extra `train` (README, Install)") from error
 
     networks, table = measure_networks(height, width), table_2(height, width)
     if as_json:
@@ -46,7 +45,7 @@ def complexity(
     typer.echo(COUNTED)
     if (height, width) != PAPER_SIZE:
         typer.echo(
-            "The paper's ratios are compared best at {}x{}: its images have short sides of 600.".format(*PAPER_SIZE)
+            "Compare with the paper's ratios at {}x{}, since its images have short sides of 600.".format(*PAPER_SIZE)
         )
 
 

@@ -1,97 +1,85 @@
 """`keywarp evaluate`."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from keywarp.training.command import Device, DeviceOption
+from keywarp.choices import PropagationName
+from keywarp.cli.errors import CommandError
+from keywarp.torch_commands.errors import importing, reporting_errors
+from keywarp.torch_commands.options import DeviceOption, JsonOption
 
 if TYPE_CHECKING:
-    from keywarp.training.evaluation import Accuracy
+    from keywarp.training import Accuracy
+
+MOTIONS: tuple[PropagationName, ...] = get_args(PropagationName)
 
 
-class Way(StrEnum):
-    """Where the features between key frames come from."""
-
-    NETWORK = "network"
-    NONE = "none"
-    SIFT_FAST = "sift-fast"
-    SIFT_SLOW = "sift-slow"
+def _known_motions(names: list[str] | None) -> list[str] | None:
+    """Check names that may be repeated, for which Typer takes no `Literal`."""
+    for name in names or ():
+        if name not in MOTIONS:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(MOTIONS)}")
+    return names
 
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of keywarp train.", dir_okay=False)],
-    recipe: Annotated[Path, typer.Option(help="The recipe, which says what it's evaluated on.", dir_okay=False)],
+    recipe: Annotated[Path, typer.Option(help="The recipe that names the data to evaluate on.", dir_okay=False)],
     interval: Annotated[
-        int | None, typer.Option(min=1, help="Frames from key to key.", show_default="the recipe's")
+        int | None, typer.Option(min=1, help="Frames from one key frame to the next.", show_default="the recipe's")
     ] = None,
     motion: Annotated[
-        list[Way] | None,
-        typer.Option(help="Where the motion comes from; may be given several times.", show_default="network, none"),
+        list[str] | None,
+        typer.Option(
+            help="A motion source to evaluate with. Repeat the option for more.",
+            metavar=f"[{'|'.join(MOTIONS)}]",
+            show_default="network, none",
+            callback=_known_motions,
+        ),
     ] = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder for packages (default: .cache/keywarp/<recipe's name>).")
     ] = None,
-    runtime: Annotated[bool, typer.Option(help="Time it through the engine, too.")] = True,
-    device: DeviceOption = Device.AUTO,
+    runtime: Annotated[bool, typer.Option(help="Also measure the speed through the engine.")] = True,
+    device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.", dir_okay=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a checkpoint by the paper's protocol: for each labelled frame, from key frames 0, 1, ... frames back.
 
-    Accuracy by key age, their mean and the worst, beside evaluating every frame; and the speed through the engine.
+    Prints the accuracy at each key age, its mean and the lowest one, next to evaluating every frame, and the speed
+    through the engine.
 
     Example: keywarp evaluate checkpoint.pt --recipe export/keywarp/training/recipes/scenes-segmentation.toml
     """
-    try:
+    with importing("evaluation", "train", "cpu"):
         from keywarp.experiments.laboratory import write_json
         from keywarp.experiments.measurement import measure_checkpoint
+        from keywarp.training import read_recipe
         from keywarp.training.compute import open_compute
         from keywarp.training.console import ConsoleReporter, print_accuracy
-        from keywarp.training.recipe import read_recipe
-    except ImportError as error:
-        typer.echo(f"Evaluation needs {error.name}: install the extras `train` and `cpu` (README, Install)", err=True)
-        raise typer.Exit(1) from error
-    from keywarp.datasets import DataError
-    from keywarp.engines import EngineError
-    from keywarp.experiments.errors import ExperimentError
-    from keywarp.export import ExportError
-    from keywarp.networks import CheckpointError, WeightsError
-    from keywarp.training.errors import TrainingError
 
-    try:
+    with reporting_errors():
         content = read_recipe(recipe)
         content = content.model_copy(update={"key_interval": interval or content.key_interval})
-        with open_compute(device.value, "fp32") as compute, ConsoleReporter() as reporter:
+        with open_compute(device, "fp32") as compute, ConsoleReporter() as reporter:
             found = measure_checkpoint(
                 checkpoint,
                 content,
-                [way.value for way in motion or (Way.NETWORK, Way.NONE)],
+                cast("list[PropagationName]", motion or ["network", "none"]),
                 work or Path(".cache/keywarp") / recipe.stem,
                 compute.alone(),
                 reporter,
                 runtime,
             )
-    except (
-        DataError,
-        TrainingError,
-        WeightsError,
-        CheckpointError,
-        ExportError,
-        EngineError,
-        ExperimentError,
-    ) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
     if out is not None:
         try:
             write_json(found.figures(), out)
         except OSError as error:
-            typer.echo(f"Error: can't write {out}: {error.strerror}", err=True)
-            raise typer.Exit(1) from error
+            raise CommandError(f"can't write {out}: {error.strerror}") from error
     if as_json:
         typer.echo(json.dumps(found.figures(), indent=2))
         return

@@ -1,25 +1,20 @@
 """From `keywarp init` over `keywarp export` to `keywarp run`, as a user types it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
-from keywarp.commands.init import Flow
+from keywarp.choices import FlowNetworkName
 from keywarp.networks import FLOW_NETWORKS, load_checkpoint
 from tests.client.media import write_video
-
-
-def keywarp(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("keywarp"), *arguments]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=240)
+from tests.command_line import keywarp
 
 
 def test_the_command_knows_every_flow_network() -> None:
-    assert [flow.value for flow in Flow] == list(FLOW_NETWORKS)
+    assert get_args(FlowNetworkName) == tuple(FLOW_NETWORKS)
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])

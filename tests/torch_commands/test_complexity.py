@@ -3,16 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-
-def keywarp(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("keywarp")), "complexity", *arguments]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=60)
+from tests.command_line import keywarp
 
 
 def test_json_holds_table_2_and_every_network() -> None:
-    printed = keywarp("--json")
+    printed = keywarp("complexity", "--json")
     assert printed.returncode == 0, printed.stderr
     figures = json.loads(printed.stdout)
     assert set(figures) == {"table2", "networks", "counted", "height", "width"}
@@ -35,14 +31,14 @@ def test_json_holds_table_2_and_every_network() -> None:
 
 
 def test_the_tables_name_every_network_and_the_papers_ratios() -> None:
-    printed = keywarp("--height", "480", "--width", "640")
+    printed = keywarp("complexity", "--height", "480", "--width", "640")
     assert printed.returncode == 0, printed.stderr
     for text in ("480x640", "resnet101", "flownet_inception", "detection_head", "12.71", "multiply-add", "600x1000"):
         assert text in printed.stdout
 
 
 def test_an_image_without_pixels_is_wrong_use() -> None:
-    assert keywarp("--height", "0").returncode == 2
+    assert keywarp("complexity", "--height", "0").returncode == 2
 
 
 def test_without_torch_it_says_what_to_install() -> None:

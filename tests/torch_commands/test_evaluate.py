@@ -1,13 +1,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
-from keywarp.experiments.evaluate import evaluate
 from keywarp.networks import Checkpoint, ModelCard, save_checkpoint
+from tests.command_line import keywarp
 from tests.training.recipes import VIDEOS, write_recipe
 from tests.training.tiny import OPTIONS, networks
 
@@ -28,10 +27,8 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*arguments: str) -> Result:
-    application = typer.Typer()
-    application.command()(evaluate)
-    return CliRunner().invoke(application, [*arguments, "--work", "work"], catch_exceptions=False)
+def run(*arguments: str) -> CompletedProcess[str]:
+    return keywarp("evaluate", *arguments, "--work", "work")
 
 
 @pytest.mark.parametrize(
@@ -50,15 +47,15 @@ def run(*arguments: str) -> Result:
 )
 def test_what_can_not_be_measured_is_named(checkpoint: str, recipe: str, error: str) -> None:
     done = run(checkpoint, "--recipe", recipe)
-    assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1].startswith(f"Error: {error}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"keywarp: {error}")
     assert done.stdout == ""
 
 
 def test_figures_are_printed_and_written(folder: Path) -> None:
     ways = ("--motion", "network", "--motion", "sift-fast")
     done = run("checkpoint.pt", "--recipe", "square.toml", *ways, "--no-runtime", "--json", "--out", "new/found.json")
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures == json.loads((folder / "new" / "found.json").read_text())
     assert (figures["interval"], figures["height"], figures["width"], figures["runtime"]) == (4, 64, 96, {})
@@ -73,7 +70,7 @@ def test_figures_are_printed_and_written(folder: Path) -> None:
 
 def test_a_table_shows_accuracy_by_key_age_and_speed() -> None:
     done = run("checkpoint.pt", "--recipe", "square.toml", "--interval", "3")
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     ages = [line for line in lines if "by key age:" in line]
     assert [line.split(", by key age:")[0] for line in ages] == [
@@ -89,5 +86,13 @@ def test_a_table_shows_accuracy_by_key_age_and_speed() -> None:
 
 def test_a_file_that_can_not_be_written_is_named() -> None:
     done = run("checkpoint.pt", "--recipe", "square.toml", "--no-runtime", "--out", "text.pt/found.json")
-    assert done.exit_code == 1
-    assert "Error: can't write text.pt/found.json: " in done.stderr
+    assert done.returncode == 1
+    assert "keywarp: can't write text.pt/found.json: " in done.stderr
+
+
+def test_an_unknown_motion_source_is_wrong_use() -> None:
+    done = run("checkpoint.pt", "--recipe", "square.toml", "--motion", "guess")
+    assert done.returncode == 2
+    assert "'guess' is not one of network, none, sift-fast, sift-slow" in " ".join(
+        done.stderr.replace("│", " ").split()
+    )
