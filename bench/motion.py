@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from keywarp.datasets.middlebury import FlowPair, grove3
 from keywarp.engines.motion import DIS, OpticalFlow
-from keywarp.engines.motion.siftflow import SIFTFlow
+from keywarp.experiments.siftflow import SIFTFlow
 
 CACHE = Path(__file__).parents[1] / ".cache" / "keywarp" / "packages"
 

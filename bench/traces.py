@@ -35,14 +35,14 @@ SAMPLERS = {"all": "parentbased_always_on", "1 %": "parentbased_traceidratio", "
 def measure(sampled: str, frames: int, fps: float) -> dict[str, float | str]:
     """Tell of frames as they come; seconds a frame."""
     from keywarp.engines import FrameKind, FrameResult
-    from keywarp.engines.result import Segmentation
+    from keywarp.engines.result import LabelMap
     from keywarp.protocol import Timings
     from keywarp.server.telemetry.traces import open_traces
 
     os.environ["OTEL_TRACES_SAMPLER"] = SAMPLERS[sampled]
     os.environ["OTEL_TRACES_SAMPLER_ARG"] = "0.01"
     traces = open_traces()
-    labels = Segmentation(np.zeros((1, 1), np.uint8))
+    labels = LabelMap(np.zeros((1, 1), np.uint8))
     timings = Timings(decode=0.003, queue=0.001, inference=0.02, postprocess=0.001)
     threads, start = 0.0, time.process_time()
     for index in range(frames):

@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.running import Server, serving
 from tests.tiny_bundle import tiny_bundle
+
+if TYPE_CHECKING:
+    from keywarp.datasets.middlebury import FlowPair
 
 
 @pytest.fixture
@@ -20,3 +24,11 @@ def server() -> Iterator[Server]:
     """A server process with the shipped bundle, for all tests that only stream through it."""
     with serving() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def pair() -> "FlowPair":
+    """Two real frames, 480 x 640, whose flow is known."""
+    from keywarp.datasets.middlebury import grove3  # imports torch, which most tests do without
+
+    return grove3(Path(__file__).parents[1] / ".cache" / "keywarp" / "packages")

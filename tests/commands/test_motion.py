@@ -7,14 +7,14 @@ from typing import get_args
 import pytest
 
 from keywarp.commands.motion import Motion
-from keywarp.engines.motion import InDevice, OpticalFlowName
+from keywarp.engines import MotionName
 from tests.client.media import write_video
 from tests.commands.test_models import keywarp
 from tests.tiny_bundle import tiny_bundle
 
 
 def test_the_commands_know_the_engines_motion_sources() -> None:
-    assert [motion.value for motion in Motion] == [*get_args(InDevice), *get_args(OpticalFlowName)]
+    assert [motion.value for motion in Motion] == list(get_args(MotionName))
 
 
 @pytest.mark.parametrize(("motion", "same"), [("network", False), ("none", True)])
@@ -32,4 +32,4 @@ def test_run_takes_the_motion_that_it_is_told_to(motion: str, same: bool, tmp_pa
 def test_an_unknown_motion_is_wrong_use(tmp_path: Path) -> None:
     ran = keywarp("run", tmp_path / "v.mp4", "--motion", "raft")
     assert ran.returncode == 2
-    assert "sift-fast" in ran.stderr
+    assert "'dis'" in ran.stderr

@@ -21,7 +21,7 @@ from websockets import ConnectionClosedError, Subprotocol
 from websockets.sync.client import connect
 
 from keywarp.client import ApiError, Client, ModelNotFoundError, open_source
-from keywarp.engines import Engine, FixedInterval, Segmentation, StreamSession, load_bundle
+from keywarp.engines import Engine, FixedInterval, LabelMap, StreamSession, load_bundle
 from keywarp.protocol import FrameHeader, pack
 from tests.e2e.running import MODELS, Server, keywarp, serving, street_video
 
@@ -88,7 +88,7 @@ def test_interval_one_is_per_frame_evaluation_exactly(server: Server) -> None:
     engine = Engine(load_bundle(MODELS / "street"))
     for labels, frame in zip(streamed, open_source(street_video()), strict=True):
         output = engine.key(frame.image)[0].output
-        assert isinstance(output, Segmentation)
+        assert isinstance(output, LabelMap)
         np.testing.assert_array_equal(labels, output.labels)
 
 

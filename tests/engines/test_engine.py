@@ -8,6 +8,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from keywarp.engines import (
     Executor,
     FixedInterval,
     FrameOrderError,
+    MotionName,
     StreamSession,
     load_bundle,
     open_backend,
@@ -132,11 +134,11 @@ def test_the_executor_runs_in_order_and_counts_its_queue(engine: Engine) -> None
     futures = [executor.submit(session, FRAME) for _ in range(8)]
     assert executor.depth == 8
     gate.set()
-    executed = [future.result() for future in futures]
+    results = [future.result() for future in futures]
     executor.close()
     assert blocker.result()
-    assert [e.result.index for e in executed] == list(range(8))
-    assert all(e.queued >= 0 for e in executed)
+    assert [result.index for result in results] == list(range(8))
+    assert all(result.queue >= 0 for result in results)
     assert executor.depth == 0
 
 
@@ -147,11 +149,11 @@ def test_a_turn_is_what_a_session_waits_for_others_and_not_for_itself(engine: En
     gate.set()
     first, second, third, last = (future.result() for future in futures)
     executor.close()
-    assert first.turn == first.queued
-    assert second.queued > second.turn < second.queued - second.result.inference
-    assert third.queued > third.turn < third.queued - third.result.inference
-    assert last.turn == last.queued
-    assert last.turn > sum(executed.result.inference for executed in (first, second, third))
+    assert first.turn == first.queue
+    assert second.queue > second.turn < second.queue - second.inference
+    assert third.queue > third.turn < third.queue - third.inference
+    assert last.turn == last.queue
+    assert last.turn > sum(result.inference for result in (first, second, third))
 
 
 def test_the_executor_hands_errors_to_their_sender_alone(engine: Engine) -> None:
@@ -160,7 +162,7 @@ def test_the_executor_hands_errors_to_their_sender_alone(engine: Engine) -> None
     wrong, right = executor.submit(bad, FRAME, 3), executor.submit(good, FRAME)
     with pytest.raises(FrameOrderError):
         wrong.result()
-    assert right.result().result.index == 0
+    assert right.result().index == 0
     executor.close()
 
 
@@ -168,9 +170,28 @@ def test_closing_the_executor_finishes_what_is_queued(engine: Engine) -> None:
     executor, session = Executor(), StreamSession(engine)
     futures = [executor.submit(session, FRAME) for _ in range(5)]
     executor.close()
-    assert [f.result().result.index for f in futures] == list(range(5))
+    assert [f.result().index for f in futures] == list(range(5))
     with pytest.raises(RuntimeError):
         executor.submit(session, FRAME)
+
+
+def test_serving_a_segmentation_bundle_imports_no_numba(bundle_path: Path, tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+import keywarp.server.app
+from keywarp.engines import Engine, FixedInterval, StreamSession, load_bundle
+engine = Engine(load_bundle(sys.argv[1]), motion=sys.argv[2], cache=Path(sys.argv[3]))
+session = StreamSession(engine, FixedInterval(2))
+for _ in range(2):
+    result = session.process(np.zeros((64, 96, 3), np.uint8))
+assert result.kind == "propagated", result
+assert "numba" not in sys.modules
+"""
+    for motion in get_args(MotionName):
+        arguments = [bundle_path, motion, tmp_path / "cache"]
+        subprocess.run([sys.executable, "-c", script, *arguments], check=True, timeout=120)
 
 
 def test_openvino_tells_its_maker_nothing() -> None:

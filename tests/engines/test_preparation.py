@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keywarp.datasets.pictures import Fit
-from keywarp.engines import FrameError
+from keywarp.engines import InvalidFrameError
 from keywarp.engines.manifest import ImagePreparation
 from keywarp.engines.preparation import check_frame, input_size, resize
 
@@ -55,7 +55,7 @@ def test_resize_is_bilinear() -> None:
     ],
 )
 def test_what_is_not_a_frame_is_refused(frame: Any) -> None:
-    with pytest.raises(FrameError):
+    with pytest.raises(InvalidFrameError):
         check_frame(frame)
 
 

@@ -14,10 +14,10 @@ from keywarp.engines import (
     BackendName,
     Engine,
     FixedInterval,
-    FrameError,
     FrameKind,
     FrameOrderError,
     FrameResult,
+    InvalidFrameError,
     KeyReason,
     Placement,
     StreamSession,
@@ -141,7 +141,7 @@ def test_frames_out_of_order_are_refused_and_change_nothing(engine: Engine, inde
 def test_what_is_not_a_frame_is_refused_and_changes_nothing(engine: Engine) -> None:
     session = StreamSession(engine, FixedInterval(10))
     session.process(frame())
-    with pytest.raises(FrameError):
+    with pytest.raises(InvalidFrameError):
         session.process(np.zeros((4, 4), np.uint8))
     assert session.process(frame()).key_age == 1
 

@@ -35,31 +35,28 @@ def half(image: Image) -> NDArray[np.float64]:
     return np.asarray(image.reshape(32, 2, 48, 2, 3).mean(axis=(1, 3)), np.float64)
 
 
-def open_shallow(monkeypatch: pytest.MonkeyPatch, file: Path, pixels: int) -> tuple[ShallowFlow, Counted]:
+def open_shallow(file: Path, pixels: int) -> tuple[ShallowFlow, Counted]:
     source = Counted(pixels)
-    monkeypatch.setattr(shallow, "open_motion", lambda _: source)
-    return ShallowFlow("sift-fast", file), source
+    return ShallowFlow(source, file), source
 
 
-def test_without_motion_features_are_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    flow, _ = open_shallow(monkeypatch, tmp_path / "flows.npz", 0)
+def test_without_motion_features_are_copied(tmp_path: Path) -> None:
+    flow, _ = open_shallow(tmp_path / "flows.npz", 0)
     network = networks()
     [moved], [copied] = (way(network, FEATURES, PAIRS) for way in (flow, by_copying))
     torch.testing.assert_close(moved, copied, rtol=0, atol=1e-5)
 
 
-def test_features_move_with_the_picture_but_those_of_the_frame_itself(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    flow, _ = open_shallow(monkeypatch, tmp_path / "flows.npz", 32)  # two cells to the right
+def test_features_move_with_the_picture_but_those_of_the_frame_itself(tmp_path: Path) -> None:
+    flow, _ = open_shallow(tmp_path / "flows.npz", 32)  # two cells to the right
     [features], [moved] = FEATURES, flow(networks(), FEATURES, PAIRS)
     assert torch.equal(moved[0], features[0])
     torch.testing.assert_close(moved[1:, :, :, 2:], features[1:, :, :, :-2], rtol=0, atol=1e-5)
     torch.testing.assert_close(moved[1:, :, :, :2], torch.zeros(2, 8, 4, 2), rtol=0, atol=1e-5)  # from out of view
 
 
-def test_the_frame_itself_needs_no_flow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    flow, source = open_shallow(monkeypatch, tmp_path / "flows.npz", 32)
+def test_the_frame_itself_needs_no_flow(tmp_path: Path) -> None:
+    flow, source = open_shallow(tmp_path / "flows.npz", 32)
     first = (FEATURES[0][:1],)
     assert flow(networks(), first, Pairs("key", CURRENT, [CURRENT], [0])) == first
     assert source.calls == 0
@@ -67,14 +64,14 @@ def test_the_frame_itself_needs_no_flow(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert not (tmp_path / "flows.npz").exists()  # there is nothing to keep
 
 
-def test_flows_are_kept_and_used_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_flows_are_kept_and_used_again(tmp_path: Path) -> None:
     file = tmp_path / "new" / "flows.npz"
-    flow, source = open_shallow(monkeypatch, file, 32)
+    flow, source = open_shallow(file, 32)
     network = networks()
     [first], [second] = (flow(network, FEATURES, PAIRS) for _ in range(2))
     assert source.calls == 2
     flow.save()
-    again, unused = open_shallow(monkeypatch, file, 0)
+    again, unused = open_shallow(file, 0)
     [third] = again(network, FEATURES, PAIRS)
     assert unused.calls == 0
     assert torch.equal(first, second)
@@ -85,7 +82,7 @@ def test_flows_are_kept_and_used_again(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_flows_are_kept_from_time_to_time_for_they_are_slow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shallow, "SAVE_EVERY", 0.0)
     file = tmp_path / "flows.npz"
-    flow, _ = open_shallow(monkeypatch, file, 32)
+    flow, _ = open_shallow(file, 32)
     flow(networks(), FEATURES, PAIRS)
     with np.load(file) as kept:
         assert len(kept.files) == 2

@@ -11,11 +11,18 @@ from keywarp.engines.backends import AVAILABLE, Backend, BackendName, Precision,
 from keywarp.engines.bundle import Bundle, load_bundle, read_manifest, write_bundle
 from keywarp.engines.devices import Gpu
 from keywarp.engines.engine import Engine, KeyState
-from keywarp.engines.errors import BackendError, BundleError, EngineError, FrameError, FrameOrderError, MotionError
-from keywarp.engines.executor import Executed, Executor
+from keywarp.engines.errors import (
+    BackendError,
+    BundleError,
+    EngineError,
+    FrameOrderError,
+    InvalidFrameError,
+    MotionError,
+)
+from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, OpticalFlow
-from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, Output, Segmentation
+from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.engines.schedule import FixedInterval, KeySchedule, Pacer, Placement
 from keywarp.engines.session import StreamSession
 
@@ -30,17 +37,17 @@ __all__ = [
     "Detections",
     "Engine",
     "EngineError",
-    "Executed",
     "Executor",
     "FixedInterval",
-    "FrameError",
     "FrameKind",
     "FrameOrderError",
     "FrameResult",
     "Gpu",
+    "InvalidFrameError",
     "KeyReason",
     "KeySchedule",
     "KeyState",
+    "LabelMap",
     "Manifest",
     "MotionError",
     "MotionName",
@@ -49,7 +56,6 @@ __all__ = [
     "Pacer",
     "Placement",
     "Precision",
-    "Segmentation",
     "StreamSession",
     "choose_backend",
     "load_bundle",

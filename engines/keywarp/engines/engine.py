@@ -24,7 +24,7 @@ from keywarp.engines.memory import give_back
 from keywarp.engines.motion import MotionName, OpticalFlow, open_motion, to_cells
 from keywarp.engines.preparation import input_size, resize
 from keywarp.engines.reading import Reader, open_reader
-from keywarp.engines.result import Output
+from keywarp.engines.result import FrameKind, FrameResult, Output
 
 MAX_SIZES = 8  # input sizes that stay compiled at once; the least recently used goes first
 
@@ -37,15 +37,6 @@ class KeyState:
     features: dict[str, Tensor]  # empty where the result is copied
     small: Tensor | None  # the frame as the motion source sees it; None where the result is copied
     output: Output  # the key frame's result
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Inferred:
-    """A frame's result, and the time it took in seconds."""
-
-    output: Output
-    inference: float  # until the network's outputs were there: also waiting for other streams, and compiling
-    postprocess: float  # from the network's outputs to `output`
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +108,10 @@ class Engine:
         """
         self._compiled(input_size(height, width, self.bundle.manifest.image))
 
-    def key(self, frame: NDArray[np.uint8]) -> tuple[Inferred, KeyState]:
+    def key(self, frame: NDArray[np.uint8]) -> tuple[FrameResult, KeyState]:
         """Run the feature network and the head (Algorithm 1, lines 8-9).
+
+        The result says nothing of the frame's place in its stream, which `StreamSession` fills in.
 
         Args:
             frame: uint8 (H, W, 3), RGB, of any size.
@@ -133,17 +126,18 @@ class Engine:
         image = resize(frame, *size)
         with programs.lock:
             outputs = programs.key.run({FRAME: image[np.newaxis]})
-            inferred = _read(programs.reader, outputs, frame, started)
+            result = _read(programs.reader, outputs, frame, FrameKind.KEY, started)
         if self._copies:
-            return inferred, KeyState(size, {}, None, copy.deepcopy(inferred.output))
+            return result, KeyState(size, {}, None, copy.deepcopy(result.output))
         features = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
         small = self._downscale(image) if self._optical_flow else outputs[KEY_SMALL]
-        return inferred, KeyState(size, features, small, inferred.output)
+        return result, KeyState(size, features, small, result.output)
 
-    def propagate(self, frame: NDArray[np.uint8], key: KeyState) -> Inferred:
+    def propagate(self, frame: NDArray[np.uint8], key: KeyState) -> FrameResult:
         """Warp the key frame's features to this frame and run the head (Algorithm 1, lines 11-12).
 
-        Where features are copied nothing runs: the same features have the same result.
+        Where features are copied nothing runs, because the same features have the same result. The result says nothing
+        of the frame's place in its stream, which `StreamSession` fills in.
 
         Args:
             frame: uint8 (H, W, 3), RGB, of the key frame's size.
@@ -156,7 +150,8 @@ class Engine:
         """
         started = time.perf_counter()
         if key.small is None:  # a copy: results are their frames' own
-            return Inferred(copy.deepcopy(key.output), time.perf_counter() - started, 0.0)
+            output = copy.deepcopy(key.output)
+            return _result(FrameKind.PROPAGATED, frame, output, time.perf_counter() - started, 0.0)
         programs = self._compiled(key.size)
         assert programs.propagate is not None
         image = resize(frame, *key.size)
@@ -166,7 +161,8 @@ class Engine:
         else:
             inputs[FLOW] = self._flow(image, key.small)
         with programs.lock:
-            return _read(programs.reader, programs.propagate.run(inputs), frame, started)
+            outputs = programs.propagate.run(inputs)
+            return _read(programs.reader, outputs, frame, FrameKind.PROPAGATED, started)
 
     def close(self) -> None:
         """Free what is compiled, whoever still holds the engine. What runs ends well; frames that come later fail."""
@@ -226,12 +222,22 @@ class Engine:
         )
 
 
-def _read(reader: Reader, outputs: dict[str, Tensor], frame: NDArray[np.uint8], started: float) -> Inferred:
+def _read(
+    reader: Reader, outputs: dict[str, Tensor], frame: NDArray[np.uint8], kind: FrameKind, started: float
+) -> FrameResult:
     """Read the result; to be called before the program runs again, since its outputs are its own."""
     inferred = time.perf_counter()
     host = {name: value for name, value in outputs.items() if not isinstance(value, DeviceTensor)}
     output = reader.read(host, *frame.shape[:2])
-    return Inferred(output, inferred - started, time.perf_counter() - inferred)
+    return _result(kind, frame, output, inferred - started, time.perf_counter() - inferred)
+
+
+def _result(
+    kind: FrameKind, frame: NDArray[np.uint8], output: Output, inference: float, postprocess: float
+) -> FrameResult:
+    """Return a result without the frame's place in its stream."""
+    height, width = frame.shape[:2]
+    return FrameResult(0, kind, 0, height, width, output, inference, postprocess)
 
 
 def default_cache() -> Path:

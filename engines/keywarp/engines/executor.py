@@ -2,7 +2,7 @@
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from threading import Lock
 from weakref import WeakKeyDictionary
 
@@ -11,15 +11,6 @@ from numpy.typing import NDArray
 
 from keywarp.engines.result import FrameResult
 from keywarp.engines.session import StreamSession
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Executed:
-    """A result, and how long its frame waited for the device."""
-
-    result: FrameResult
-    queued: float  # seconds
-    turn: float  # seconds of `queued` in which it was the session's next, and waited only for other sessions' frames
 
 
 class Executor:
@@ -42,7 +33,7 @@ class Executor:
 
     def submit(
         self, session: StreamSession, frame: NDArray[np.uint8], index: int | None = None, skipped: int = 0
-    ) -> Future[Executed]:
+    ) -> Future[FrameResult]:
         """Queue one frame; the arguments are those of `StreamSession.process`, whose errors the future carries.
 
         Raises:
@@ -50,11 +41,12 @@ class Executor:
         """
         queued_at = time.perf_counter()
 
-        def run() -> Executed:
+        def run() -> FrameResult:
             started = time.perf_counter()
             turn = started - max(queued_at, self._done_at.get(session, queued_at))
             try:
-                return Executed(session.process(frame, index, skipped), started - queued_at, turn)
+                result = session.process(frame, index, skipped)
+                return replace(result, queue=started - queued_at, turn=turn)
             finally:
                 self._done_at[session] = time.perf_counter()
 
@@ -68,6 +60,6 @@ class Executor:
         """Finish what is queued, then stop."""
         self._pool.shutdown(wait=True)
 
-    def _finished(self, _: Future[Executed]) -> None:
+    def _finished(self, _: Future[FrameResult]) -> None:
         with self._lock:
             self._depth -= 1

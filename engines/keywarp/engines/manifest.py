@@ -28,7 +28,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ClassInfo(Record):
+class ManifestClass(Record):
     """One class of the task: its id is its index in the head's class dimension."""
 
     id: int = Field(ge=0)
@@ -59,7 +59,7 @@ class ImagePreparation(Record):
         return self
 
 
-class FeatureMap(Record):
+class FeatureSpec(Record):
     """One map that the feature network yields and the warp moves: (N, channels, H / stride, W / stride)."""
 
     name: str  # as `map_names` gives them
@@ -145,9 +145,9 @@ class Manifest(Record):
     name: Name
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     task: Literal["segmentation", "detection"]
-    classes: tuple[ClassInfo, ...] = Field(min_length=2)
+    classes: tuple[ManifestClass, ...] = Field(min_length=2)
     image: ImagePreparation
-    features: tuple[FeatureMap, ...] = Field(min_length=1)
+    features: tuple[FeatureSpec, ...] = Field(min_length=1)
     flow: FlowInput = FlowInput()
     segmentation: SegmentationSettings | None = None  # None: the scores have the features' stride
     detection: DetectionSettings | None = None  # for detectors
@@ -159,7 +159,7 @@ class Manifest(Record):
 
     @field_validator("classes")
     @classmethod
-    def _ids_are_indices(cls, classes: tuple[ClassInfo, ...]) -> tuple[ClassInfo, ...]:
+    def _ids_are_indices(cls, classes: tuple[ManifestClass, ...]) -> tuple[ManifestClass, ...]:
         if [c.id for c in classes] != list(range(len(classes))):
             raise ValueError(f"class ids must be 0..{len(classes) - 1} in order, got {[c.id for c in classes]}")
         return classes
@@ -185,7 +185,7 @@ class Manifest(Record):
         return self
 
     @property
-    def finest(self) -> FeatureMap:
+    def finest(self) -> FeatureSpec:
         """The feature map of the smallest stride: the flow is in cells of it."""
         return min(self.features, key=lambda f: f.stride)
 

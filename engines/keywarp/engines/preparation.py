@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.errors import FrameError
+from keywarp.engines.errors import InvalidFrameError
 from keywarp.engines.manifest import ImagePreparation
 
 
@@ -16,13 +16,13 @@ def check_frame(frame: NDArray[np.uint8]) -> None:
     """Refuse what isn't a frame.
 
     Raises:
-        FrameError: Not a uint8 array of shape (H, W, 3) with H, W >= 1.
+        InvalidFrameError: Not a uint8 array of shape (H, W, 3) with H, W >= 1.
     """
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise FrameError(f"a frame is a uint8 array of shape (height, width, 3) in RGB, got {got}")
+        raise InvalidFrameError(f"a frame is a uint8 array of shape (height, width, 3) in RGB, got {got}")
     if 0 in frame.shape:
-        raise FrameError(f"a frame has at least one pixel, got shape {frame.shape}")
+        raise InvalidFrameError(f"a frame has at least one pixel, got shape {frame.shape}")
 
 
 def input_size(height: int, width: int, image: ImagePreparation) -> tuple[int, int]:

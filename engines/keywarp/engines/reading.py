@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from keywarp.engines.errors import BundleError
 from keywarp.engines.fusion import LABELS
 from keywarp.engines.manifest import Manifest, RegionDetection
-from keywarp.engines.result import Detections, Output, Segmentation
+from keywarp.engines.result import Detections, LabelMap, Output
 
 
 class Reader(Protocol):
@@ -48,7 +48,7 @@ class SegmentationReader:
         self._shape = (1, height, width)
         self._classes = len(manifest.classes)
 
-    def read(self, outputs: Mapping[str, NDArray[Any]], height: int, width: int) -> Segmentation:  # noqa: ARG002
+    def read(self, outputs: Mapping[str, NDArray[Any]], height: int, width: int) -> LabelMap:  # noqa: ARG002
         """See `Reader.read`."""
         labels = outputs[LABELS]
         if labels.shape != self._shape or labels.max() >= self._classes:
@@ -56,7 +56,7 @@ class SegmentationReader:
                 f"head.onnx should score {self._classes} classes, for labels of shape {self._shape}; "
                 f"they have shape {labels.shape} and go to {labels.max()}"
             )
-        return Segmentation(labels[0].copy())
+        return LabelMap(labels[0].copy())
 
 
 class DetectionReader:

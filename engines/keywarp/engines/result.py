@@ -26,7 +26,7 @@ class KeyReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Segmentation:
+class LabelMap:
     """One class id per pixel."""
 
     labels: NDArray[np.uint8]  # (h, w) at the model's resolution
@@ -44,23 +44,25 @@ class Detections:
     class_id: NDArray[np.intp]  # (n,), never the background
 
 
-Output = Segmentation | Detections
+Output = LabelMap | Detections
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
     """The result on one frame of a stream."""
 
-    index: int  # position in the stream, from 0
+    index: int  # position in the stream, from 0; 0 if `Engine` returned the result itself
     kind: FrameKind
-    key_age: int  # frames since the key frame; 0 on a key frame
+    key_age: int  # frames since the key frame; 0 on a key frame, and if `Engine` returned the result itself
     height: int  # of the frame, pixels
     width: int
     output: Output
-    inference: float  # seconds: until the network's outputs were there
-    postprocess: float  # seconds: from the network's outputs to `output`
+    inference: float  # seconds until the network's outputs were there; includes compiling and other streams' frames
+    postprocess: float  # seconds from the network's outputs to `output`
     reason: KeyReason | None = None  # why it is a key frame; None: it isn't
     change: float | None = None  # 0..1, what motion doesn't explain since the key frame; None: not measured
+    queue: float = 0.0  # seconds the frame waited for the device
+    turn: float = 0.0  # seconds of `queue` in which it was the session's next, and waited only for other sessions
 
     @property
     def labels(self) -> NDArray[np.uint8]:
@@ -69,7 +71,7 @@ class FrameResult:
         Raises:
             ValueError: The model's task isn't segmentation.
         """
-        if not isinstance(self.output, Segmentation):
+        if not isinstance(self.output, LabelMap):
             raise ValueError("the model detects objects: its results have no labels")
         return self.output.labels
 

@@ -1,6 +1,6 @@
 """One stream's state: Algorithm 1 of the paper, frame by frame."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import FrameOrderError
 from keywarp.engines.preparation import check_frame
-from keywarp.engines.result import FrameKind, FrameResult, KeyReason
+from keywarp.engines.result import FrameResult, KeyReason
 from keywarp.engines.schedule import FixedInterval, KeySchedule
 
 
@@ -55,7 +55,7 @@ class StreamSession:
             skipped: Frames right before it that were left out on purpose: they count for the schedule, and are no gap.
 
         Raises:
-            FrameError: `frame` isn't such an array.
+            InvalidFrameError: `frame` isn't such an array.
             FrameOrderError: `index` isn't after the last frame's. The state is as before.
             EngineError: The device or the motion source failed, or the bundle's graphs don't fit. The next frame
                 becomes a key frame.
@@ -70,23 +70,12 @@ class StreamSession:
         placement = self._pacer.place(frame, forced, skipped)
         reason = forced or placement.reason
         if key is None or reason:
-            inferred, state = self.engine.key(frame)
+            result, state = self.engine.key(frame)
             key = _KeyFrame(index, frame.shape, state)
         else:
-            inferred = self.engine.propagate(frame, key.state)
+            result = self.engine.propagate(frame, key.state)
         self._key, self._last = key, index
-        return FrameResult(
-            index=index,
-            kind=FrameKind.KEY if index == key.index else FrameKind.PROPAGATED,
-            key_age=index - key.index,
-            height=frame.shape[0],
-            width=frame.shape[1],
-            output=inferred.output,
-            inference=inferred.inference,
-            postprocess=inferred.postprocess,
-            reason=reason,
-            change=placement.change,
-        )
+        return replace(result, index=index, key_age=index - key.index, reason=reason, change=placement.change)
 
     def interrupt(self) -> None:
         """Tell that content was lost: the next frame becomes a key frame."""

@@ -10,9 +10,10 @@ __all__ = [
     "ExperimentName",
     "FeatureNetworkName",
     "FlowNetworkName",
+    "PaperMotion",
     "PrecisionName",
     "PresetName",
-    "PropagationName",
+    "SIFTFlowName",
     "Task",
     "Variant",
     "WeightsLayout",
@@ -39,7 +40,8 @@ Variant = Literal[
     "copy",
 ]
 
-PropagationName = Literal["network", "none", "sift-fast", "sift-slow"]  # what moves features between key frames
+SIFTFlowName = Literal["sift-fast", "sift-slow"]
+PaperMotion = Literal["network", "none", SIFTFlowName]  # the motion sources that the paper compares
 PresetName = Literal["cpu", "paper", "smoke"]
 ExperimentName = Literal[
     "table2",

@@ -20,7 +20,7 @@ from keywarp.engines import (
     FrameKind,
     FrameResult,
     KeySchedule,
-    Segmentation,
+    LabelMap,
     StreamSession,
 )
 from keywarp.experiments.errors import ExperimentError
@@ -145,7 +145,7 @@ def _point(laboratory: Laboratory, engine: Engine, videos: Sequence[Video], aske
 
 
 def _count(metric: Metric, truth: Truth, result: FrameResult) -> None:
-    if isinstance(result.output, Segmentation):
+    if isinstance(result.output, LabelMap):
         assert isinstance(metric, SegmentationMetric)
         assert truth.labels is not None
         metric.add(truth.labels, result.output.labels)

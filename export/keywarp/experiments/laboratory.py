@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keywarp.choices import Task, Variant
+from keywarp.choices import SIFTFlowName, Task, Variant
 from keywarp.datasets.samples import SnippetSource
-from keywarp.engines.motion import OpticalFlowName
 from keywarp.experiments.errors import ExperimentError, OutOfTimeError
 from keywarp.experiments.presets import Preset
 from keywarp.experiments.shallow import ShallowFlow
+from keywarp.experiments.siftflow import open_siftflow
 from keywarp.networks import DeepFeatureFlow, load_checkpoint, save_checkpoint
 from keywarp.training.compute import Compute
 from keywarp.training.data import open_data
@@ -133,10 +133,10 @@ class Laboratory:
             [self._evaluation[task]] = data.evaluation.values()
         return self._evaluation[task]
 
-    def shallow(self, name: OpticalFlowName) -> ShallowFlow:
+    def shallow(self, name: SIFTFlowName) -> ShallowFlow:
         """SIFT-Flow, which keeps what it found."""
         if name not in self._shallow:
-            self._shallow[name] = ShallowFlow(name, self.work / f"{name}.npz")
+            self._shallow[name] = ShallowFlow(open_siftflow(name), self.work / f"{name}.npz")
         return self._shallow[name]
 
     def check_time(self) -> None:

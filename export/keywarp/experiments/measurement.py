@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from keywarp.choices import PropagationName
+from keywarp.choices import PaperMotion
 from keywarp.engines import Engine, load_bundle
 from keywarp.experiments.errors import ExperimentError
 from keywarp.experiments.presets import ROUNDS
 from keywarp.experiments.report import machine
 from keywarp.experiments.runtime import Runtime, time_engines
 from keywarp.experiments.shallow import ShallowFlow
+from keywarp.experiments.siftflow import engine_motion, open_siftflow
 from keywarp.export import export_bundle
 from keywarp.networks import load_checkpoint
 from keywarp.training.compute import Compute
@@ -51,7 +52,7 @@ class Measurement:
 def measure_checkpoint(
     checkpoint: Path,
     recipe: Recipe,
-    motions: Sequence[PropagationName],
+    motions: Sequence[PaperMotion],
     work: Path,
     compute: Compute,
     reporter: Reporter,
@@ -99,15 +100,15 @@ def measure_checkpoint(
         with tempfile.TemporaryDirectory() as folder:
             bundle = load_bundle(export_bundle(trained, Path(folder) / "bundle").path)
             reporter.stage(f"timing {', '.join(motions)}", ROUNDS)
-            engines: dict[str, Engine] = {motion: Engine(bundle, motion=motion) for motion in motions}
+            engines: dict[str, Engine] = {motion: Engine(bundle, motion=engine_motion(motion)) for motion in motions}
             timed = time_engines(engines, (frames[0], frames[-1]), ROUNDS, reporter)
     height, width = frames[-1].shape[:2]
     return Measurement(accuracy, timed, recipe.key_interval, (height, width))
 
 
-def _propagation(motion: PropagationName, work: Path) -> Propagation:
+def _propagation(motion: PaperMotion, work: Path) -> Propagation:
     if motion == "network":
         return by_network
     if motion == "none":
         return by_copying
-    return ShallowFlow(motion, work / f"{motion}.npz")
+    return ShallowFlow(open_siftflow(motion), work / f"{motion}.npz")

@@ -13,9 +13,10 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from keywarp.choices import SIFTFlowName
 from keywarp.datasets import Image
 from keywarp.datasets.moving_scenes import MovingScenes
-from keywarp.engines.motion import OpticalFlowName, to_cells
+from keywarp.engines.motion import to_cells
 from keywarp.experiments.errors import ExperimentError
 from keywarp.experiments.laboratory import Laboratory, Run
 from keywarp.experiments.presets import TASKS
@@ -29,7 +30,7 @@ from keywarp.training.evaluation import Accuracy, Features, Pairs, Propagation, 
 
 EXACT, SLOW, FAST, NONE = "exact motion", "SIFT-Flow, slow", "SIFT-Flow, fast", "no motion"
 TRAINED, PRETRAINED = "flow network, trained jointly", "flow network, pre-trained only"
-SHALLOW: Mapping[str, OpticalFlowName] = {SLOW: "sift-slow", FAST: "sift-fast"}
+SHALLOW: Mapping[str, SIFTFlowName] = {SLOW: "sift-slow", FAST: "sift-fast"}
 Network = DeepFeatureFlow[Any]
 Flow = NDArray[np.float32]  # (1, 2, H, W): from the current frame to a key frame, in cells
 

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.choices import PaperMotion
 from keywarp.engines import Bundle, Engine, load_bundle
 from keywarp.engines.manifest import MANIFEST
-from keywarp.engines.motion import MotionName
 from keywarp.experiments.laboratory import Laboratory, Run, write_json
+from keywarp.experiments.siftflow import engine_motion
 from keywarp.export import export_bundle
 from keywarp.networks import load_checkpoint
 from keywarp.training.reporting import Reporter
@@ -34,7 +35,7 @@ class Runtime:
 
 
 def measure_runtime(
-    laboratory: Laboratory, name: str, networks: Mapping[str, tuple[Run, MotionName]]
+    laboratory: Laboratory, name: str, networks: Mapping[str, tuple[Run, PaperMotion]]
 ) -> dict[str, Runtime]:
     """Time an experiment's networks on this machine, in turns; at once if that has been done.
 
@@ -50,7 +51,10 @@ def measure_runtime(
         known = {label: Runtime(**found) for label, found in json.loads(file.read_text()).items()}
         if known.keys() == networks.keys():
             return known
-    engines = {label: Engine(run_bundle(laboratory, run), motion=motion) for label, (run, motion) in networks.items()}
+    engines = {
+        label: Engine(run_bundle(laboratory, run), motion=engine_motion(motion))
+        for label, (run, motion) in networks.items()
+    }
     frames = next(iter(laboratory.evaluation(task).snippets(2))).frames
     laboratory.reporter.stage(f"timing {task}: {', '.join(networks)}", laboratory.preset.rounds)
     timed = time_engines(engines, (frames[0], frames[-1]), laboratory.preset.rounds, laboratory.reporter)
@@ -88,10 +92,10 @@ def time_engines(
         for name, engine in engines.items():
             if turn > ENOUGH and sum(keys[name]) + sum(propagated[name]) > LONG:
                 continue
-            inferred, state = engine.key(frames[0])
-            keys[name].append(inferred.inference + inferred.postprocess)
-            inferred = engine.propagate(frames[1], state)
-            propagated[name].append(inferred.inference + inferred.postprocess)
+            result, state = engine.key(frames[0])
+            keys[name].append(result.inference + result.postprocess)
+            result = engine.propagate(frames[1], state)
+            propagated[name].append(result.inference + result.postprocess)
         if turn:
             reporter.step()
     return {

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from keywarp.datasets import Image
-from keywarp.engines.motion import OpticalFlowName, open_motion, to_cells
+from keywarp.engines.motion import OpticalFlow, to_cells
 from keywarp.networks import DeepFeatureFlow
 from keywarp.networks.flownet import INPUT_DOWNSCALE
 from keywarp.training.evaluation import Features, Pairs
@@ -21,16 +21,16 @@ SAVE_EVERY = 60.0  # seconds: a flow may take some
 
 
 class ShallowFlow:
-    """A propagation along SIFT-Flow, with a scale field of 1. Flows are kept: they don't depend on the networks."""
+    """A propagation along an optical flow, with a scale field of 1. It keeps the flows: networks don't change them."""
 
-    def __init__(self, name: OpticalFlowName, file: Path) -> None:
-        """Open it.
+    def __init__(self, source: OpticalFlow, file: Path) -> None:
+        """Load the flows that the file holds.
 
         Args:
-            name: See `keywarp.engines.motion.open_motion`.
-            file: Keeps the flows.
+            source: The optical flow to propagate along.
+            file: The file that keeps the flows; it may not exist yet.
         """
-        self._source = open_motion(name)
+        self._source = source
         self._file = file
         self._flows: dict[str, NDArray[np.float32]] = {}
         if file.exists():

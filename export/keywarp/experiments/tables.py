@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from keywarp.choices import PropagationName, Task, Variant
+from keywarp.choices import PaperMotion, Task, Variant
 from keywarp.experiments.laboratory import Laboratory, Run
 from keywarp.experiments.presets import FLOWS, TASKS
 from keywarp.experiments.report import Report, machine, table
@@ -53,7 +53,7 @@ PAPER_SPLITS: dict[Task, dict[int, tuple[float, float]]] = {
     "detection": {21: (73.2, 7.23), 12: (73.3, 8.04), 5: (73.2, 9.99), 1: (73.1, 20.25), 0: (72.7, 20.40)},
 }
 METRIC_NAMES: dict[Task, str] = {"segmentation": SegmentationMetric.name, "detection": DetectionMetric.name}
-MOTIONS: tuple[PropagationName, ...] = ("network", "none", "sift-fast", "sift-slow")  # that Table 4 compares
+MOTIONS: tuple[PaperMotion, ...] = ("network", "none", "sift-fast", "sift-slow")  # that Table 4 compares
 # What is evaluated on the networks of Frame, which none of these trains or adds to
 ON_FRAME: tuple[Variant, ...] = ("frame", "sff_slow", "sff_fast", "copy")
 

@@ -17,14 +17,14 @@ from torch import nn
 from keywarp.engines.bundle import Bundle, write_bundle
 from keywarp.engines.manifest import (
     GRAPHS,
-    ClassInfo,
     DenseDetection,
     DetectionSettings,
-    FeatureMap,
+    FeatureSpec,
     FlowInput,
     GraphFile,
     ImagePreparation,
     Manifest,
+    ManifestClass,
     Provenance,
     RegionDetection,
     SegmentationSettings,
@@ -126,7 +126,7 @@ def _describe(network: DeepFeatureFlow[Any], card: ModelCard, detection: Detecti
                 std=recognition.std,
             ),
             "features": tuple(
-                FeatureMap(name=name, stride=m.stride, channels=m.channels)
+                FeatureSpec(name=name, stride=m.stride, channels=m.channels)
                 for name, m in zip(names, recognition.maps, strict=True)
             ),
             "flow": FlowInput(downscale=INPUT_DOWNSCALE),
@@ -153,9 +153,9 @@ def _regions(recognition: RecognitionNetwork[Any]) -> RegionDetection:
     return RegionDetection(**asdict(recognition.regions))
 
 
-def _class(number: int, named: str | tuple[str, Color]) -> ClassInfo:
+def _class(number: int, named: str | tuple[str, Color]) -> ManifestClass:
     name, color = (named, palette_color(number)) if isinstance(named, str) else named
-    return ClassInfo(id=number, name=name, color=color)
+    return ManifestClass(id=number, name=name, color=color)
 
 
 def palette_color(number: int) -> Color:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from keywarp.choices import PropagationName
+from keywarp.choices import PaperMotion
 from keywarp.cli.errors import CommandError
 from keywarp.torch_commands.errors import importing, reporting_errors
 from keywarp.torch_commands.options import DeviceOption, JsonOption
@@ -14,7 +14,7 @@ from keywarp.torch_commands.options import DeviceOption, JsonOption
 if TYPE_CHECKING:
     from keywarp.training import Accuracy
 
-MOTIONS: tuple[PropagationName, ...] = get_args(PropagationName)
+MOTIONS: tuple[PaperMotion, ...] = get_args(PaperMotion)
 
 
 def _known_motions(names: list[str] | None) -> list[str] | None:
@@ -69,7 +69,7 @@ def evaluate(
             found = measure_checkpoint(
                 checkpoint,
                 content,
-                cast("list[PropagationName]", motion or ["network", "none"]),
+                cast("list[PaperMotion]", motion or ["network", "none"]),
                 work or Path(".cache/keywarp") / recipe.stem,
                 compute.alone(),
                 reporter,

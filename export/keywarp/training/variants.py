@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from keywarp.choices import PropagationName, Variant
+from keywarp.choices import PaperMotion, Variant
 from keywarp.datasets.samples import MAX_GAP
 
 
@@ -19,7 +19,7 @@ class Method:
     trains_recognition: bool = False
     trains_flow: bool = False
     trains_scale: bool = False  # else the scale field stays 1
-    motion: PropagationName | Literal["every-frame"] = (
+    motion: PaperMotion | Literal["every-frame"] = (
         "network"  # where the features' motion comes from when it's evaluated
     )
 

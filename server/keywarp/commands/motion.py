@@ -12,12 +12,10 @@ class Motion(StrEnum):
     NETWORK = "network"
     NONE = "none"
     DIS = "dis"
-    SIFT_FAST = "sift-fast"
-    SIFT_SLOW = "sift-slow"
 
 
 MOTION_HELP = (
-    "Where the motion between key frames comes from: the model's flow network, none (features are copied), "
-    "OpenCV's DIS, or SIFT-Flow (seconds per frame)."
+    "Where the motion between key frames comes from: the model's flow network, none (features are copied), or "
+    "OpenCV's DIS."
 )
 MotionOption = Annotated[Motion, typer.Option(help=MOTION_HELP)]

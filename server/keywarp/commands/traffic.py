@@ -16,7 +16,7 @@ from keywarp.client.images import encode_jpeg
 from keywarp.client.payloads import open_payloads
 from keywarp.client.sources import open_source
 from keywarp.engines import StreamSession
-from keywarp.engines.manifest import ClassInfo
+from keywarp.engines.manifest import ManifestClass
 from keywarp.protocol import (
     SUBPROTOCOL,
     Done,
@@ -66,7 +66,7 @@ def make_payloads(video: Path, codec: str, frames: int, quality: int = 90) -> li
 
 def in_process(
     session: StreamSession,
-    classes: Sequence[ClassInfo],
+    classes: Sequence[ManifestClass],
     payloads: Sequence[bytes],
     codec: str,
     fps: float | None = None,

@@ -5,7 +5,7 @@ import math
 import time
 from typing import Final
 
-from keywarp.engines import BackendError, Executed, Executor, Gpu, choose_backend, open_backend
+from keywarp.engines import BackendError, Executor, FrameResult, Gpu, choose_backend, open_backend
 from keywarp.server.pressure import Pressure
 from keywarp.server.settings import Settings
 
@@ -67,11 +67,11 @@ class Device:
         """Forget a stream; nothing happens if that was done already."""
         self.demands.discard(demand)
 
-    def note(self, demand: Demand, done: Executed) -> None:
+    def note(self, demand: Demand, result: FrameResult) -> None:
         """Take in that a stream's frame was processed."""
-        seconds = done.result.inference + done.result.postprocess
+        seconds = result.inference + result.postprocess
         self.busy += seconds
-        self.pressure.note(done.turn)
+        self.pressure.note(result.turn)
         demand.note(seconds)
 
     def load(self, typical: float) -> float:

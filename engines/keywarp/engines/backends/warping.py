@@ -20,7 +20,7 @@ _SHAPES = frozenset({"Shape", "Size"})  # operators that look at no value
 
 
 @dataclass(frozen=True, slots=True)
-class Warp:
+class WarpNode:
     """A GridSample node whose grid is known to be Eq. 1's."""
 
     sample: onnx.NodeProto
@@ -28,7 +28,7 @@ class Warp:
     grid: tuple[str, ...]  # the outputs of the nodes from `flow` to the grid
 
 
-def find_warps(model: onnx.ModelProto) -> list[Warp]:
+def find_warps(model: onnx.ModelProto) -> list[WarpNode]:
     """The GridSample nodes of a plain graph (see `plain`) that warp by a flow in cells."""
     graph = _Graph.of(model)
     return [warp for node in model.graph.node if node.op_type == "GridSample" if (warp := _read(graph, node))]
@@ -146,7 +146,7 @@ class _Graph:
                 waiting.extend(node.input)
 
 
-def _read(graph: _Graph, sample: onnx.NodeProto) -> Warp | None:
+def _read(graph: _Graph, sample: onnx.NodeProto) -> WarpNode | None:
     """What a GridSample node's grid is made from, if that is proven."""
     settings = {a.name: helper.get_attribute_value(a) for a in sample.attribute}
     if settings.get("mode", b"bilinear") not in (b"bilinear", b"linear"):
@@ -159,7 +159,7 @@ def _read(graph: _Graph, sample: onnx.NodeProto) -> Warp | None:
     for flow in dict.fromkeys(name for name in read if name and name not in graph.constants):
         nodes = list(graph.ancestors(grid, until=flow))
         if _makes_grid(graph, nodes, flow, grid):
-            return Warp(sample, flow, tuple(output for node in nodes for output in node.output))
+            return WarpNode(sample, flow, tuple(output for node in nodes for output in node.output))
     return None
 
 

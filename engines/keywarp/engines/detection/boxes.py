@@ -9,12 +9,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.compiled import compiled
+from keywarp.engines.jit import jit
 
 MAX_LOG_RATIO = math.log(1000 / 16)  # of dw and dh: a 16 pixel anchor as large as an image; exp stays finite
 
 
-@compiled
+@jit
 def decode(
     deltas: NDArray[np.float32],
     references: NDArray[np.float32],

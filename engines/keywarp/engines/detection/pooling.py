@@ -10,12 +10,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.compiled import compiled
+from keywarp.engines.jit import jit
 
 _LANES = 4  # values that a vector register holds at least
 
 
-@compiled
+@jit
 def vote(maps: NDArray[np.float32], regions: NDArray[np.float32], bins: int, scale: np.float32) -> NDArray[np.float32]:
     """Pool each region and average its bins.
 
@@ -56,7 +56,7 @@ def vote(maps: NDArray[np.float32], regions: NDArray[np.float32], bins: int, sca
     return (votes / bins**2).astype(np.float32)
 
 
-@compiled
+@jit
 def _edges(
     starts: NDArray[np.float32], ends: NDArray[np.float32], scale: np.float32, bins: int, cells: int
 ) -> NDArray[np.intp]:
@@ -71,7 +71,7 @@ def _edges(
     return edges
 
 
-@compiled
+@jit
 def _round(value: np.float32) -> int:
     """To the nearest integer, halves up."""
     return math.floor(np.float64(value) + 0.5)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.compiled import compiled
+from keywarp.engines.jit import jit
 
 
 def best(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
@@ -23,7 +23,7 @@ def best(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     return (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
 
 
-@compiled
+@jit
 def _keys(scores: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Integers whose ascending order is that of the ranking: descending score above, index below.
 

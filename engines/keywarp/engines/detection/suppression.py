@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.compiled import compiled
+from keywarp.engines.jit import jit
 
 _CHUNK = 64  # boxes compared at once: enough for vector instructions, few enough to stop early
 
@@ -27,7 +27,7 @@ def suppress(boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: float, l
     return _suppress(boxes, groups, highest, limit)
 
 
-@compiled
+@jit
 def _suppress(boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: np.float32, limit: int) -> NDArray[np.intp]:
     limit = min(limit, len(boxes))
     kept = np.empty(limit, np.intp)

@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.errors import FrameError
+from keywarp.engines.errors import InvalidFrameError
 
 
 class OpticalFlow(Protocol):
@@ -16,7 +16,7 @@ class OpticalFlow(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the method and its settings: `dis`, `sift-fast`, `sift-slow`."""
+        """The name of the method and its settings, such as `dis`."""
         ...
 
     def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -30,7 +30,7 @@ class OpticalFlow(Protocol):
             (H, W, 2): (dx, dy) in pixels: pixel p of `current` comes from p + flow(p) of `key` (backward warp).
 
         Raises:
-            FrameError: The images aren't 8-bit RGB or differ in size.
+            InvalidFrameError: The images aren't 8-bit RGB or differ in size.
         """
         ...
 
@@ -39,10 +39,14 @@ def check_pair(current: NDArray[np.uint8], key: NDArray[np.uint8]) -> None:
     """Refuse what isn't a pair of images.
 
     Raises:
-        FrameError: An image isn't (H, W, 3) of uint8 with at least one pixel, or the two differ in size.
+        InvalidFrameError: An image isn't (H, W, 3) of uint8 with at least one pixel, or the two differ in size.
     """
     for image in (current, key):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise FrameError(f"motion needs RGB images (H, W, 3) of uint8, got {image.shape} of {image.dtype}")
+            raise InvalidFrameError(
+                f"optical flow needs RGB images (uint8, shape (H, W, 3)), got {image.dtype} {image.shape}"
+            )
     if current.shape != key.shape:
-        raise FrameError(f"motion needs two images of one size, got {current.shape[:2]} and {key.shape[:2]}")
+        raise InvalidFrameError(
+            f"optical flow needs two images of the same size, got {current.shape[:2]} and {key.shape[:2]}"
+        )

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 
 from keywarp.engines import Detections, Engine, FrameResult
-from keywarp.engines.errors import FrameError
+from keywarp.engines.errors import InvalidFrameError
 from keywarp.engines.preparation import check_frame
 from keywarp.protocol import Timings
 from keywarp.server.decode.frames import Picture
@@ -174,19 +174,18 @@ async def infer(
                 raise
             picture = Picture(pixels, None, None, time.perf_counter() - started)
             pending = await stream.submit(picture)
-            executed = await stream.outcome(pending)
-            found = executed.result
+            found = await stream.outcome(pending)
             stream.count(
                 found,
                 Timings(
                     decode=picture.decode,
-                    queue=pending.waited + executed.queued,
+                    queue=pending.waited + found.queue,
                     inference=found.inference,
                     postprocess=found.postprocess,
                 ),
             )
             if stream.audience.listens:
-                stream.audience.tell(await stream.encode(pending, executed))
+                stream.audience.tell(await stream.encode(pending, found))
     parameters = {"kind": found.kind.value, "key_age": found.key_age, "frame": found.index}
     if turn.id is not None:
         parameters |= {"sequence_id": turn.id, "sequence_start": turn.start, "sequence_end": turn.end}
@@ -216,7 +215,7 @@ def _pixels(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int) -> NDA
     pixels = tensor[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor
     try:
         check_frame(pixels)
-    except FrameError as error:
+    except InvalidFrameError as error:
         raise BadMessageError(f"`frame`: {error}") from error
     if pixels.shape[0] * pixels.shape[1] > max_pixels:
         raise TooManyPixelsError(

@@ -9,7 +9,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from keywarp.engines import Detections, FrameKind, FrameResult
-from keywarp.engines.manifest import ClassInfo
+from keywarp.engines.manifest import ManifestClass
 
 QUALITY: Final = 75  # of the JPEG
 CONFIDENCE: Final = 0.5  # less certain objects aren't drawn
@@ -23,7 +23,7 @@ _KEY: Final = (255, 193, 7)
 Color = tuple[int, int, int]
 
 
-def draw(pixels: NDArray[np.uint8], found: FrameResult, classes: Sequence[ClassInfo], width: int) -> bytes:
+def draw(pixels: NDArray[np.uint8], found: FrameResult, classes: Sequence[ManifestClass], width: int) -> bytes:
     """Draw a result on a copy of its frame: 3 ms at 640 pixels.
 
     Args:
@@ -48,7 +48,7 @@ def draw(pixels: NDArray[np.uint8], found: FrameResult, classes: Sequence[ClassI
     return jpeg
 
 
-def _tint(picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> None:
+def _tint(picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[ManifestClass]) -> None:
     height, width = picture.shape[:2]
     labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
     palette = np.zeros((256, 3), np.uint8)
@@ -58,7 +58,7 @@ def _tint(picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequen
     picture[there] = (picture[there] >> 1) + (palette[labels[there]] >> 1)
 
 
-def _draw_boxes(picture: NDArray[np.uint8], found: Detections, classes: Sequence[ClassInfo], scale: float) -> None:
+def _draw_boxes(picture: NDArray[np.uint8], found: Detections, classes: Sequence[ManifestClass], scale: float) -> None:
     certain = np.flatnonzero(found.confidence >= CONFIDENCE)
     for i in reversed(certain.tolist()):  # the most certain in front
         info = classes[found.class_id[i]]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from keywarp.engines import Executed, FrameKind, FrameResult, StreamSession
+from keywarp.engines import FrameKind, FrameResult, StreamSession
 from keywarp.protocol import (
     ClientId,
     Dropped,
@@ -57,8 +57,8 @@ class Pending:
     index: int  # position in the stream
     picture: Picture
     waited: float  # seconds, before it was decoded and before it could be submitted
-    job: Future[Executed]
-    done: asyncio.Future[Executed]  # the same for the event loop; never cancelled by itself, so it ends when `job` does
+    job: Future[FrameResult]
+    done: asyncio.Future[FrameResult]  # the same for the event loop; never cancelled by itself, so it ends with `job`
 
 
 @dataclass(slots=True)
@@ -217,7 +217,7 @@ class Stream:
         pending.done.add_done_callback(lambda _: self._finished(pending))
         return pending
 
-    async def outcome(self, pending: Pending) -> Executed:
+    async def outcome(self, pending: Pending) -> FrameResult:
         """Wait for a frame's result; whoever delivers it says so by `count`. Those who look are shown it.
 
         Raises:
@@ -232,28 +232,28 @@ class Stream:
             failure = FrameFailedError(f"frame {pending.index} could not be processed")
             self.audience.tell(self._failed(failure, pending.index, pending.picture.id))
             raise failure from error
-        executed = pending.done.result()
-        self.audience.show(pending.picture, executed.result)
-        return executed
+        found = pending.done.result()
+        self.audience.show(pending.picture, found)
+        return found
 
     async def result(self, pending: Pending) -> Result:
         """Wait for a frame's result and put it into its wire form; raises as `outcome`."""
-        executed = await self.outcome(pending)
-        result = await self.encode(pending, executed)
-        self.count(executed.result, result.timings)
+        found = await self.outcome(pending)
+        result = await self.encode(pending, found)
+        self.count(found, result.timings)
         self.audience.tell(result)
         return result
 
-    async def encode(self, pending: Pending, executed: Executed) -> Result:
+    async def encode(self, pending: Pending, found: FrameResult) -> Result:
         """Put a frame's result into its wire form."""
         picture = pending.picture
         encode = partial(
             encode_result,
-            executed.result,
+            found,
             self.engine.bundle.manifest.classes,
             stream=self.id,
             decode=picture.decode,
-            queue=pending.waited + executed.queued,
+            queue=pending.waited + found.queue,
             id=picture.id,
             timestamp=picture.timestamp,
             masks=self.masks,

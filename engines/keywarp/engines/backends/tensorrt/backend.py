@@ -13,7 +13,7 @@ from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import FOLDER, PlanCache
 from keywarp.engines.backends.tensorrt.plugin import WarpLauncher
 from keywarp.engines.backends.tensorrt.program import TensorRTProgram
-from keywarp.engines.backends.tensorrt.runtime import Runtime
+from keywarp.engines.backends.tensorrt.runtime import TensorRTRuntime
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
 
@@ -52,7 +52,7 @@ class TensorRTBackend:
         plans = PlanCache(cache / FOLDER) if cache else None
         target = Target(gpu.capability, gpu.name)
         self.builder = PlanBuilder(library, target, self.precision, plans, launcher)
-        self._runtime = Runtime(library, launcher, plans)
+        self._runtime = TensorRTRuntime(library, launcher, plans)
         log.info("%s %s on %s, %s; warp: %s", library.name, library.version, gpu, self.precision, self.builder.warp)
 
     @property

@@ -17,7 +17,7 @@ from keywarp.engines.errors import BackendError
 log = logging.getLogger(__name__)
 
 
-class Runtime:
+class TensorRTRuntime:
     """Loads plans on one GPU, which is the current one of the calling thread."""
 
     def __init__(self, library: Library, launcher: WarpLauncher, cache: PlanCache | None) -> None:

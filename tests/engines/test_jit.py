@@ -4,10 +4,10 @@ from typing import Any
 import numba
 import pytest
 
-from keywarp.engines.compiled import compiled
+from keywarp.engines.jit import jit
 
 
-@compiled
+@jit
 def halves(number: int) -> int:
     count = 0
     while number % 2 == 0:
@@ -25,7 +25,7 @@ def test_a_function_that_cannot_be_cached_is_compiled_all_the_same() -> None:
     exec("def three(): return 3", scope)  # no source file, as in a read-only installation
     with pytest.raises(RuntimeError, match="no locator"):
         numba.njit(cache=True)(scope["three"])
-    assert compiled(scope["three"])() == 3
+    assert jit(scope["three"])() == 3
 
 
 def test_a_full_disk_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,4 +40,4 @@ def test_a_full_disk_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("numba.core.caching.IndexDataCacheFile.save", full)
-    assert compiled(four)() == 4
+    assert jit(four)() == 4

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.motion.interface import check_pair
-from keywarp.engines.motion.propagation import decide, match_costs, median_cost, sweep
-from keywarp.engines.motion.sift import dense_sift
+from keywarp.experiments.siftflow.belief_propagation import decide, match_costs, median_cost, sweep
+from keywarp.experiments.siftflow.descriptors import dense_sift
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -44,7 +44,7 @@ class SIFTFlow:
 
     `FAST` has the authors' default parameters ("SFF-fast"). `SLOW` ("SFF-slow"; the paper doesn't give its "best
     parameters") minimises the same energy on images of twice the size, with a further level to span the same
-    motion: flow in half pixels. `bench/motion.py` compares them.
+    motion: flow in half pixels. `bench/motion.py` compares the two.
     """
 
     FAST: ClassVar[SIFTFlowOptions] = SIFTFlowOptions()

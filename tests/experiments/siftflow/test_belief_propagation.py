@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.engines.motion.propagation import (
+from keywarp.experiments.siftflow.belief_propagation import (
     FROM_ABOVE,
     FROM_BELOW,
     FROM_LEFT,

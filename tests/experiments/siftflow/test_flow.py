@@ -1,13 +1,21 @@
 from dataclasses import replace
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from keywarp.choices import SIFTFlowName
 from keywarp.datasets.middlebury import FlowPair
-from keywarp.engines.motion.propagation import match_costs, median_cost
-from keywarp.engines.motion.sift import dense_sift
-from keywarp.engines.motion.siftflow import SIFTFlow, SIFTFlowOptions
+from keywarp.engines import Engine, FixedInterval, OpticalFlow, StreamSession
+from keywarp.experiments.siftflow import engine_motion, open_siftflow
+from keywarp.experiments.siftflow.belief_propagation import match_costs, median_cost
+from keywarp.experiments.siftflow.descriptors import dense_sift
+from keywarp.experiments.siftflow.flow import SIFTFlow, SIFTFlowOptions
+from tests.coloured import assert_follows_a_moving_picture
+from tests.optical_flow import OpticalFlowTests
+from tests.tiny_bundle import tiny_bundle
 
 ONE_LEVEL = SIFTFlowOptions(levels=1, top_window=6)
 
@@ -29,6 +37,12 @@ def energy(flow: NDArray[np.float32], pair: FlowPair, options: SIFTFlowOptions) 
         difference = 255 * options.smoothness * np.abs(np.diff(flow, axis=axis))
         total += float(np.minimum(difference, 255 * options.discontinuity).sum())
     return total
+
+
+class TestSIFTFlow(OpticalFlowTests):
+    @pytest.fixture(params=[SIFTFlow.FAST, SIFTFlow.SLOW], ids=["fast", "slow"])
+    def source(self, request: pytest.FixtureRequest) -> OpticalFlow:
+        return SIFTFlow(request.param)
 
 
 def texture(height: int, width: int) -> NDArray[np.uint8]:
@@ -84,6 +98,18 @@ def test_on_a_real_pair_the_slow_flow_is_nearer_the_truth_than_the_fast_one_and_
     )
     assert slow < 0.85 * fast
     assert fast < 0.5 * part.error(np.zeros_like(part.flow))
+
+
+@pytest.mark.parametrize("name", get_args(SIFTFlowName))
+def test_the_papers_two_are_opened_by_their_names(name: SIFTFlowName) -> None:
+    assert open_siftflow(name).name == name
+
+
+def test_an_engine_runs_on_it_and_follows_a_moving_picture(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", flow=(7.0, 7.0), short_side=128, long_side=1024)
+    engine = Engine(bundle, precision="fp32", cache=tmp_path / "cache", motion=engine_motion("sift-fast"))
+    assert engine.motion == "sift-fast"
+    assert_follows_a_moving_picture(StreamSession(engine, FixedInterval(10)))
 
 
 def test_other_settings_have_no_name_of_the_paper() -> None:

@@ -10,7 +10,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
+def jit(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function with numba when it is first called; a decorator.
 
     The code releases the interpreter's lock while it runs, and keeps to IEEE arithmetic, so that equal inputs give

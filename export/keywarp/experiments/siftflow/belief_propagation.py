@@ -8,8 +8,8 @@ states, the flows offset - w .. offset + w: each node's window has an offset of 
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.compiled import compiled
-from keywarp.engines.motion.sift import CHANNELS
+from keywarp.engines.jit import jit
+from keywarp.experiments.siftflow.descriptors import CHANNELS
 
 U, V = range(2)  # the layers
 FROM_LEFT, FROM_RIGHT, FROM_ABOVE, FROM_BELOW, FROM_OTHER_LAYER = range(5)  # the senders of a node's messages
@@ -17,7 +17,7 @@ SENDERS = 5
 LARGEST_COST = 255 * CHANNELS
 
 
-@compiled
+@jit
 def match_costs(
     current: NDArray[np.uint8], key: NDArray[np.uint8], offsets: NDArray[np.int32], window: int
 ) -> NDArray[np.float32]:
@@ -53,7 +53,7 @@ def match_costs(
     return costs
 
 
-@compiled
+@jit
 def median_cost(costs: NDArray[np.float32]) -> int:
     """The median of the matches inside the key image, but for perfect ones; 0 if there are none.
 
@@ -72,7 +72,7 @@ def median_cost(costs: NDArray[np.float32]) -> int:
     return median
 
 
-@compiled
+@jit
 def sweep(
     messages: NDArray[np.float32],
     costs: NDArray[np.float32],
@@ -118,7 +118,7 @@ def sweep(
             _match(belief, received[FROM_OTHER_LAYER], costs[y, x], layer, rest, message)
 
 
-@compiled
+@jit
 def decide(messages: NDArray[np.float32], offsets: NDArray[np.int32], shrinkage: np.float32) -> NDArray[np.int32]:
     """The flow that each node believes in most.
 
@@ -141,7 +141,7 @@ def decide(messages: NDArray[np.float32], offsets: NDArray[np.int32], shrinkage:
     return flow
 
 
-@compiled
+@jit
 def _believe(received: NDArray[np.float32], offset: int, shrinkage: np.float32, belief: NDArray[np.float32]) -> None:
     """What a node holds of its states: the displacement term and all messages that it has received."""
     states = belief.shape[0]
@@ -152,7 +152,7 @@ def _believe(received: NDArray[np.float32], offset: int, shrinkage: np.float32, 
         belief[state] = total
 
 
-@compiled
+@jit
 def _smooth(
     belief: NDArray[np.float32],
     back: NDArray[np.float32],
@@ -186,7 +186,7 @@ def _smooth(
     _normalise(message)
 
 
-@compiled
+@jit
 def _match(
     belief: NDArray[np.float32],
     back: NDArray[np.float32],
@@ -209,7 +209,7 @@ def _match(
     _normalise(message)
 
 
-@compiled
+@jit
 def _normalise(message: NDArray[np.float32]) -> None:
     """Only differences count: keep the numbers small."""
     least = message[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.engines.motion.sift import dense_sift
+from keywarp.experiments.siftflow.descriptors import dense_sift
 
 
 def literal_sift(image: NDArray[np.uint8], cell: int) -> NDArray[np.float64]:
