@@ -77,11 +77,11 @@ def test_the_other_figures_are_complete(reproduced: Reproduced) -> None:
             assert len(values) == interval
             assert mean(values) == pytest.approx(table4[task][variant]["mean"])
         table5 = read(reproduced, "table5")[task]
-        assert list(table5) == [str(layers) for layers in preset.splits]
+        assert list(table5) == [str(layers) for layers in preset.head_layers]
         assert table5["1"]["value"] == pytest.approx(table4[task]["dff"]["seeds"][0], abs=0.01)
         figure3 = read(reproduced, "figure3")[task]
-        assert list(figure3) == list(preset.flows)
-        assert [point["l"] for point in figure3["flownet"]] == list(range(1, preset.longest[task] + 1))
+        assert list(figure3) == list(preset.flow_networks)
+        assert [point["l"] for point in figure3["flownet"]] == list(range(1, preset.longest_intervals[task] + 1))
         assert figure3["flownet"][interval - 1]["accuracy"] == pytest.approx(table5["1"]["value"], abs=0.01)
         motion = read(reproduced, "motion")[task]
         assert all(len(entry["error_by_age"]) == interval - 1 for entry in motion.values())
@@ -165,15 +165,15 @@ def test_it_stops_when_the_time_is_over_and_goes_on(tmp_path: Path) -> None:
 MEASURE = """
 import sys
 from pathlib import Path
-from keywarp.experiments.laboratory import Laboratory, Run
+from keywarp.experiments.runner import Runner, Run
 from keywarp.experiments.presets import open_preset
 from keywarp.experiments.tables import ON_FRAME
-from keywarp.training.compute import Compute
+from keywarp.training.process import TrainingProcess
 from keywarp.training.reporting import SilentReporter
 
-laboratory = Laboratory(open_preset("smoke"), Path(sys.argv[1]), Compute(), SilentReporter())
-laboratory.accuracy(Run("segmentation", "frame"), ON_FRAME, 3)
-laboratory.accuracy(Run("segmentation", "fix_n"), ["fix_n"], 3)
+runner = Runner(open_preset("smoke"), Path(sys.argv[1]), TrainingProcess(), SilentReporter())
+runner.accuracy(Run("segmentation", "frame"), ON_FRAME, 3)
+runner.accuracy(Run("segmentation", "fix_n"), ["fix_n"], 3)
 """
 
 

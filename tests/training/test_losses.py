@@ -28,7 +28,7 @@ from keywarp.networks import (
 )
 from keywarp.training.flow import FlowLoss, end_point_error, in_cells, measure_flow
 from keywarp.training.images import normalised
-from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, enlarged, joint_rates, segmentation_loss
+from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, parameter_groups, segmentation_loss, upsample
 from tests.datasets.clips import moving_square
 from tests.training.tiny import DFF, JOINT, networks, pairs
 
@@ -203,7 +203,7 @@ def test_a_few_steps_of_joint_training_reduce_its_loss_and_leave_frozen_stages_a
     frozen = (backbone.conv1, backbone.layer1)
     before = [p.clone() for stage in frozen for p in stage.parameters()]
     moving = next(backbone.layer2.parameters()).clone()
-    rates = joint_rates(network, JOINT.model_copy(update={"frozen_stages": 2}), DFF)
+    rates = parameter_groups(network, JOINT.model_copy(update={"frozen_stages": 2}), DFF)
     optimizer = torch.optim.AdamW([{"params": rate.parameters, "lr": rate.rate} for rate in rates])
     loss = PairLoss(network, TaskLoss(recognition))
     [batch] = pairs().batches(0, 1, ALONE)
@@ -222,7 +222,7 @@ def test_a_few_steps_of_joint_training_reduce_its_loss_and_leave_frozen_stages_a
 
 def test_new_layers_have_a_rate_of_their_own() -> None:
     network = networks()
-    rates = {rate.name: rate for rate in joint_rates(network, JOINT, DFF)}
+    rates = {rate.name: rate for rate in parameter_groups(network, JOINT, DFF)}
     assert [rate.rate for rate in rates.values()] == [1e-3, 1e-3, 1e-2]
     assert isinstance(network.recognition, SplitNetwork)
     new = {id(p) for p in network.recognition.backbone.reduction.parameters()}
@@ -249,12 +249,12 @@ def test_a_network_of_ones_own_has_no_stages_to_freeze() -> None:
             return (raw,)
 
     with pytest.raises(TypeError, match="Own has no stages"):
-        joint_rates(DeepFeatureFlow(Own(), FlowNetInception(Own.maps)), JOINT, DFF)
+        parameter_groups(DeepFeatureFlow(Own(), FlowNetInception(Own.maps)), JOINT, DFF)
 
 
-def test_enlarging_keeps_cell_centres() -> None:
+def test_upsampling_keeps_cell_centres() -> None:
     ramp = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 2, 4)
-    large = enlarged(ramp)
+    large = upsample(ramp)
     assert large.shape == (1, 1, 32, 64)
     # the centre of cell 1 lies between pixels 23 and 24
     assert abs(float(large[0, 0, 16, 23:25].mean()) - 1) < 1e-5

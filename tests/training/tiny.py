@@ -11,9 +11,9 @@ from keywarp.datasets import Augmentation, PairBatch, PairDraws
 from keywarp.networks import DeepFeatureFlow, NetworkOptions, Task, build_network, revive_batch_norms
 from keywarp.networks.checkpoint import build_recognition
 from keywarp.networks.regions import RegionOptions
-from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, joint_rates
-from keywarp.training.loop import Rate, Stage
-from keywarp.training.recipe import Augmented, JointTraining, Optimization
+from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, parameter_groups
+from keywarp.training.loop import ParameterGroup, Stage
+from keywarp.training.recipe import CropRecipe, JointTraining, Optimization
 from keywarp.training.variants import METHODS, Method
 from tests.datasets.clips import Squares
 
@@ -32,7 +32,7 @@ JOINT = JointTraining(
     features_rate=1e-3,
     flow_rate=1e-3,
     new_rate=1e-2,
-    crop=Augmented(height=48, width=64, zoom=(0.9, 1.2)),
+    crop=CropRecipe(height=48, width=64, zoom=(0.9, 1.2)),
 )
 SGD = Optimization(algorithm="sgd", warm_up=0)
 DFF = METHODS["dff"]
@@ -61,7 +61,7 @@ def joint_stage(
     return Stage(
         name="joint",
         network=network,
-        rates=joint_rates(network, JOINT, method),
+        groups=parameter_groups(network, JOINT, method),
         batches=pairs(max_gap=method.max_gap),
         loss=PairLoss(network, TaskLoss(network.recognition)),
         steps=steps,
@@ -78,7 +78,7 @@ def frame_stage(steps: int = 4) -> Stage[PairBatch]:
     return Stage(
         name="features",
         network=recognition.train(),
-        rates=[Rate("features", [*recognition.parameters()], 1e-3)],
+        groups=[ParameterGroup("features", [*recognition.parameters()], 1e-3)],
         batches=pairs(max_gap=0),
         loss=FrameLoss(recognition, TaskLoss(recognition)),
         steps=steps,

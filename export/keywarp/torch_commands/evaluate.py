@@ -56,22 +56,22 @@ def evaluate(
     Example: keywarp evaluate checkpoint.pt --recipe export/keywarp/training/recipes/scenes-segmentation.toml
     """
     with importing("evaluation", "train", "cpu"):
-        from keywarp.experiments.laboratory import write_json
         from keywarp.experiments.measurement import measure_checkpoint
+        from keywarp.experiments.runner import write_json
         from keywarp.training import read_recipe
-        from keywarp.training.compute import open_compute
         from keywarp.training.console import ConsoleReporter, print_accuracy
+        from keywarp.training.process import open_process
 
     with reporting_errors():
         content = read_recipe(recipe)
         content = content.model_copy(update={"key_interval": interval or content.key_interval})
-        with open_compute(device, "fp32") as compute, ConsoleReporter() as reporter:
+        with open_process(device, "fp32") as process, ConsoleReporter() as reporter:
             found = measure_checkpoint(
                 checkpoint,
                 content,
                 cast("list[PaperMotion]", motion or ["network", "none"]),
                 work or Path(".cache/keywarp") / recipe.stem,
-                compute.alone(),
+                process.require_single(),
                 reporter,
                 runtime,
             )
@@ -88,7 +88,7 @@ def evaluate(
     for way, timed in found.runtime.items():
         speed = timed.frames_per_second(content.key_interval)
         typer.echo(
-            f"Runtime, {way}: key frame {1000 * timed.key:.1f} ms, others {1000 * timed.propagated:.1f} ms, so "
+            f"FrameTimes, {way}: key frame {1000 * timed.key:.1f} ms, others {1000 * timed.propagated:.1f} ms, so "
             f"{speed:.1f} fps at l = {content.key_interval} and {1 / timed.key:.1f} at l = 1 ({timed.backend}, batch 1)"
         )
 

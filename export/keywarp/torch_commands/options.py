@@ -12,6 +12,7 @@ PrecisionOption = Annotated[
     typer.Option(help="Precision of the arithmetic. auto is bf16 where the device computes in it, else fp32."),
 ]
 PartsOption = Annotated[
-    int, typer.Option(min=1, help="Compute every batch in this many parts, one after the other, to save memory.")
+    int,
+    typer.Option(min=1, help="Compute every batch in this many parts, one after the other, to save memory."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]

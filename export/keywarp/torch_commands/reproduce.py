@@ -48,10 +48,10 @@ def reproduce(
     with importing("an experiment", "train", "cpu"):
         from keywarp.experiments.catalog import EXPERIMENTS
         from keywarp.experiments.errors import OutOfTimeError
-        from keywarp.experiments.laboratory import Laboratory
         from keywarp.experiments.presets import open_preset
-        from keywarp.training.compute import open_compute
+        from keywarp.experiments.runner import Runner
         from keywarp.training.console import ConsoleReporter
+        from keywarp.training.process import open_process
 
     work = work or Path(".cache/keywarp/reproduce") / preset
     out = out or (Path("docs/results") if preset == "cpu" else work / "results")
@@ -59,10 +59,10 @@ def reproduce(
     seconds = None if minutes is None else 60 * minutes
     with reporting_errors():
         try:
-            with open_compute(device, precision, parts) as compute, ConsoleReporter() as reporter:
-                laboratory = Laboratory(open_preset(preset), work, compute.alone(), reporter, seconds)
+            with open_process(device, precision, parts) as process, ConsoleReporter() as reporter:
+                runner = Runner(open_preset(preset), work, process.require_single(), reporter, seconds)
                 for chosen in names:
-                    for file in EXPERIMENTS[chosen](laboratory).write(out):
+                    for file in EXPERIMENTS[chosen](runner).write(out):
                         typer.echo(str(file))
         except OutOfTimeError as error:
             typer.echo(f"The time limit of {minutes:g} minutes is reached; run the same command to resume", err=True)

@@ -45,8 +45,8 @@ def train(
     """
     with importing("training", "train"):
         from keywarp.training import read_recipe, run
-        from keywarp.training.compute import open_compute
         from keywarp.training.console import ConsoleReporter, print_accuracy
+        from keywarp.training.process import open_process
         from keywarp.training.reporting import SilentReporter
 
     with reporting_errors():
@@ -56,10 +56,10 @@ def train(
         work = work or Path(".cache/keywarp") / recipe.stem
         pretrained = "" if seed is None else f"seed{seed}"
         folders = (pretrained, str(Path(pretrained, variant)) if variant else pretrained)
-        with open_compute(device, precision, parts) as compute:
-            if not compute.leads:
-                run(content, recipe, work, compute, SilentReporter(), start, workers, folders)
+        with open_process(device, precision, parts) as process:
+            if not process.is_leader:
+                run(content, recipe, work, process, SilentReporter(), start, workers, folders)
                 return
             with ConsoleReporter() as reporter:
-                checkpoint, accuracy = run(content, recipe, work, compute, reporter, start, workers, folders)
+                checkpoint, accuracy = run(content, recipe, work, process, reporter, start, workers, folders)
     print_accuracy(accuracy, checkpoint, as_json)

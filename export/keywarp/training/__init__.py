@@ -1,6 +1,6 @@
 """Training: from a recipe to a checkpoint."""
 
-from keywarp.training.errors import RecipeError, ResumeError, TrainingError
+from keywarp.training.errors import ProgressError, RecipeError, TrainingError
 from keywarp.training.evaluation import Accuracy, evaluate
 from keywarp.training.pipeline import run
 from keywarp.training.recipe import Recipe, read_recipe
@@ -8,10 +8,10 @@ from keywarp.training.reporting import Reporter
 
 __all__ = [
     "Accuracy",
+    "ProgressError",
     "Recipe",
     "RecipeError",
     "Reporter",
-    "ResumeError",
     "TrainingError",
     "evaluate",
     "read_recipe",

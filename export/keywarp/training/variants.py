@@ -1,4 +1,4 @@
-"""What is trained jointly and what isn't: the methods that the paper compares (Table 3)."""
+"""The variants that the paper compares (Table 3): which parts are trained jointly, and where the motion comes from."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,28 +9,26 @@ from keywarp.datasets.samples import MAX_GAP
 
 @dataclass(frozen=True)
 class Method:
-    """How a variant comes about.
+    """How a variant is trained and evaluated.
 
-    All start from the same pre-trained networks, or from the trained recognition network of `"frame"`.
+    Every variant starts from the same pre-trained networks, or from the trained recognition network of "frame".
     """
 
     title: str  # as in Table 4
-    from_frame: bool = False  # starts from the recognition network that was trained on single frames
+    from_frame: bool = False  # whether it starts from the recognition network that was trained on single frames
     trains_recognition: bool = False
     trains_flow: bool = False
-    trains_scale: bool = False  # else the scale field stays 1
-    motion: PaperMotion | Literal["every-frame"] = (
-        "network"  # where the features' motion comes from when it's evaluated
-    )
+    trains_scale: bool = False  # if not, the scale field stays 1
+    motion: PaperMotion | Literal["every-frame"] = "network"  # motion source in evaluation
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to train."""
+        """Whether any part is trained jointly."""
         return self.trains_recognition or self.trains_flow
 
     @property
     def max_gap(self) -> int:
-        """Frames between key and current frame in training, at most."""
+        """The largest number of frames between key frame and current frame in training."""
         return 0 if self.motion == "every-frame" else MAX_GAP
 
 

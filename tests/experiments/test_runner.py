@@ -12,26 +12,26 @@ from keywarp.choices import Variant
 from keywarp.experiments import curves, tables
 from keywarp.experiments.curves import ages, figure3
 from keywarp.experiments.errors import ExperimentError, OutOfTimeError
-from keywarp.experiments.laboratory import Laboratory, Run
 from keywarp.experiments.presets import TASKS, Preset, open_preset
-from keywarp.experiments.runtime import Runtime, measure_runtime, run_bundle, time_engines
+from keywarp.experiments.runner import Run, Runner
 from keywarp.experiments.tables import table4, table5
+from keywarp.experiments.timing import FrameTimes, measure_frame_times, run_bundle, time_engines
 from keywarp.networks import load_checkpoint
-from keywarp.training import pipeline
-from keywarp.training.compute import Compute
 from keywarp.training.evaluation import Accuracy
+from keywarp.training.pipeline import Trainer
+from keywarp.training.process import TrainingProcess
 from keywarp.training.recipe import FlowTraining, ImageRecipe
 from keywarp.training.variants import METHODS
 from tests.experiments.reproducing import Reproduced, Stages
 
 SOURCES = {"flying_pieces": {"kind": "flying_pieces", "shift": 4}, "moving_scenes": {"kind": "moving_scenes"}}
 
-Open = Callable[[], tuple[Laboratory, Stages]]
+Open = Callable[[], tuple[Runner, Stages]]
 
 
 @pytest.fixture
 def opened(reproduced: Reproduced, tmp_path: Path) -> Open:
-    """Opens a laboratory where two runs are trained and nothing is measured."""
+    """Opens a runner where two runs are trained and nothing is measured."""
     work = tmp_path / "work"
     shutil.copytree(reproduced.work / "packages", work / "packages")
     for name in ("dff-seed1", "frame-seed1"):
@@ -39,59 +39,59 @@ def opened(reproduced: Reproduced, tmp_path: Path) -> Open:
         folder.mkdir(parents=True)
         shutil.copy(reproduced.work / "segmentation" / name / "checkpoint.pt", folder)
 
-    def open_laboratory() -> tuple[Laboratory, Stages]:
+    def open_runner() -> tuple[Runner, Stages]:
         stages = Stages()
-        return Laboratory(open_preset("smoke"), work, Compute(), stages), stages
+        return Runner(open_preset("smoke"), work, TrainingProcess(), stages), stages
 
-    return open_laboratory
+    return open_runner
 
 
-def test_accuracy_is_measured_once_and_again_only_for_longer_intervals(opened: Open) -> None:
+def test_accuracy_is_measured_once_and_only_again_for_longer_intervals(opened: Open) -> None:
     run = Run("segmentation", seed=1)
-    laboratory, stages = opened()
-    first = laboratory.accuracy(run, ["dff", "copy"], 2)
+    runner, stages = opened()
+    first = runner.accuracy(run, ["dff", "copy"], 2)
     assert stages.names == ["evaluating segmentation/dff-seed1: dff, copy"]
-    laboratory, stages = opened()
-    assert laboratory.accuracy(run, ["dff", "copy"], 2) == first
-    [shorter] = laboratory.accuracy(run, ["dff"], 1).values()
+    runner, stages = opened()
+    assert runner.accuracy(run, ["dff", "copy"], 2) == first
+    [shorter] = runner.accuracy(run, ["dff"], 1).values()
     assert stages.names == []
     assert shorter == first["dff"].until(1)
     assert (shorter.mean, shorter.worst) == (shorter.by_age[0], shorter.by_age[0])
-    longer = laboratory.accuracy(run, ["dff", "copy"], 4)
+    longer = runner.accuracy(run, ["dff", "copy"], 4)
     assert stages.names == ["evaluating segmentation/dff-seed1: dff, copy"]
     for way in ("dff", "copy"):
         assert len(longer[way].by_age) == 4
         assert longer[way].by_age[:2] == pytest.approx(first[way].by_age, abs=1e-3)
-    assert laboratory.accuracy(run, ["frame", "dff"], 2)["dff"] == longer["dff"].until(2)
+    assert runner.accuracy(run, ["frame", "dff"], 2)["dff"] == longer["dff"].until(2)
     assert stages.names[1:] == ["evaluating segmentation/dff-seed1: frame"]
 
 
-def test_flows_are_kept_where_the_time_ends_an_evaluation(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    laboratory, _ = opened()
-    run, found = Run("segmentation", "frame", seed=1), laboratory.work / "sift-fast.npz"
+def test_flows_are_saved_when_the_time_limit_ends_an_evaluation(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, _ = opened()
+    run, found = Run("segmentation", "frame", seed=1), runner.work / "sift-fast.npz"
 
     def end() -> None:
         raise OutOfTimeError
 
-    monkeypatch.setattr(laboratory, "check_time", end)
+    monkeypatch.setattr(runner, "check_time", end)
     with pytest.raises(OutOfTimeError):
-        laboratory.accuracy(run, ["sff_fast"], 3)
+        runner.accuracy(run, ["sff_fast"], 3)
     assert found.exists()
 
 
-def test_networks_are_timed_once_by_an_experiment(opened: Open) -> None:
+def test_networks_are_timed_once_for_each_experiment(opened: Open) -> None:
     run = Run("segmentation", seed=1)
-    laboratory, stages = opened()
-    found = measure_runtime(laboratory, "table0", {"a": (run, "network"), "b": (run, "none")})
-    assert measure_runtime(opened()[0], "table0", {"a": (run, "network"), "b": (run, "none")}) == found
+    runner, stages = opened()
+    found = measure_frame_times(runner, "table0", {"a": (run, "network"), "b": (run, "none")})
+    assert measure_frame_times(opened()[0], "table0", {"a": (run, "network"), "b": (run, "none")}) == found
     assert stages.names == ["timing segmentation: a, b"]
-    assert measure_runtime(laboratory, "table0", {"b": (run, "none")}).keys() == {"b"}
-    assert measure_runtime(laboratory, "figure0", {"b": (run, "none")}).keys() == {"b"}
+    assert measure_frame_times(runner, "table0", {"b": (run, "none")}).keys() == {"b"}
+    assert measure_frame_times(runner, "figure0", {"b": (run, "none")}).keys() == {"b"}
     assert stages.names[1:] == ["timing segmentation: b"] * 2
 
 
 class Slow:
-    """An engine that takes a second for a key frame and half a second for another."""
+    """An engine that takes a second for a key frame and half a second for a propagated frame."""
 
     backend = SimpleNamespace(name="none", precision="fp32")
 
@@ -107,20 +107,19 @@ class Slow:
         return SimpleNamespace(inference=0.25, postprocess=0.25)
 
 
-def test_a_slow_engine_is_timed_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keywarp.experiments.runtime.LONG", 8.0)
+def test_a_slow_engine_is_timed_less_often() -> None:
     engines: Any = {"slow": Slow()}
     frames: Any = (0, 1)
-    assert time_engines(engines, frames, 30, Stages()) == {"slow": Runtime(1.0, 0.5, "none fp32")}
+    assert time_engines(engines, frames, 30, Stages(), max_seconds=8) == {"slow": FrameTimes(1.0, 0.5, "none fp32")}
     assert engines["slow"].frames == 2 * 6  # 9 s
 
 
-def test_a_bundle_that_was_not_finished_is_made_again(opened: Open) -> None:
-    laboratory, _ = opened()
-    folder = laboratory.work / "segmentation" / "dff-seed1" / "bundle"
+def test_an_unfinished_bundle_is_exported_again(opened: Open) -> None:
+    runner, _ = opened()
+    folder = runner.work / "segmentation" / "dff-seed1" / "bundle"
     folder.mkdir()
     (folder / "flow.onnx").write_bytes(b"the beginning of ")
-    assert run_bundle(laboratory, Run("segmentation", seed=1)).manifest.name == "scenes-segmentation"
+    assert run_bundle(runner, Run("segmentation", seed=1)).manifest.name == "scenes-segmentation"
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -138,7 +137,7 @@ def test_variants_with_a_fixed_recognition_network_have_that_of_frame_with_their
     assert not all(torch.equal(found[name], value) for name, value in other.items())
 
 
-def test_all_runs_start_from_networks_that_are_trained_once(reproduced: Reproduced) -> None:
+def test_all_runs_share_networks_that_are_pretrained_once(reproduced: Reproduced) -> None:
     assert {file.name for file in reproduced.work.glob("*.pt")} == {"flownet.pt", "flownet_inception.pt"}
     for task in TASKS:
         assert [file.name for file in (reproduced.work / task).glob("*.pt")] == ["features.pt"]
@@ -155,7 +154,7 @@ def test_all_runs_start_from_networks_that_are_trained_once(reproduced: Reproduc
         ("segmentation", "flying_pieces", {"seed": 7}, set()),
     ],
 )
-def test_tasks_share_first_networks_only_if_their_recipes_agree(
+def test_tasks_share_pretrained_networks_only_if_their_settings_agree(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     features: str | None,
@@ -163,7 +162,7 @@ def test_tasks_share_first_networks_only_if_their_recipes_agree(
     changes: dict[str, Any],
     shared: set[str],
 ) -> None:
-    """As Cityscapes and ImageNet don't, which are of other sizes."""
+    """Cityscapes and ImageNet don't share, since their images have different sizes."""
     recipes = {}
     for task, recipe in open_preset("smoke").recipes.items():
         assert recipe.features is not None
@@ -174,12 +173,12 @@ def test_tasks_share_first_networks_only_if_their_recipes_agree(
         }
         recipes[task] = recipe.model_copy(update=first | (changes if task == "detection" else {}))
     asked: list[Path] = []
-    for name in ("features", "flow"):
-        monkeypatch.setattr(pipeline.Trainer, name, lambda _, state: asked.append(state))
-    monkeypatch.setattr(pipeline, "open_data", lambda *_: None)
-    laboratory = Laboratory(replace(open_preset("smoke"), recipes=recipes), tmp_path, Compute(), Stages())
+    for name in ("train_features", "train_flow"):
+        monkeypatch.setattr(Trainer, name, lambda _, state: asked.append(state))
+    monkeypatch.setattr("keywarp.training.pipeline.open_data", lambda *_: None)
+    runner = Runner(replace(open_preset("smoke"), recipes=recipes), tmp_path, TrainingProcess(), Stages())
     for task in TASKS:
-        laboratory._pretrained(Run(task, "fix_f", seed=1, head_layers=0))
+        runner.pretrained_weights(Run(task, "fix_f", seed=1, head_layers=0))
     assert asked == [
         (tmp_path if name in shared else tmp_path / task) / name
         for task in TASKS
@@ -187,11 +186,11 @@ def test_tasks_share_first_networks_only_if_their_recipes_agree(
     ]
 
 
-class Recorded(Laboratory):
-    """Trains and measures nothing: seed s reaches 50 + 4 s % on key frames, and 1 less with each frame since."""
+class Recorded(Runner):
+    """A runner without networks: seed s has 50 + 4 s % accuracy at key age 0, and 1 point less at each later age."""
 
     def __init__(self, preset: Preset, work: Path) -> None:
-        super().__init__(preset, work, Compute(), Stages())
+        super().__init__(preset, work, TrainingProcess(), Stages())
         self.runs: list[Run] = []
 
     def accuracy(self, run: Run, ways: Sequence[Variant], longest: int) -> dict[Variant, Accuracy]:
@@ -204,7 +203,7 @@ class Recorded(Laboratory):
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     for module in (tables, curves):
         monkeypatch.setattr(
-            module, "measure_runtime", lambda *args: dict.fromkeys(args[-1], Runtime(0.1, 0.02, "none fp32"))
+            module, "measure_frame_times", lambda *args: dict.fromkeys(args[-1], FrameTimes(0.1, 0.02, "none fp32"))
         )
     return Recorded(open_preset("cpu"), tmp_path)
 
@@ -228,7 +227,7 @@ def test_figures_are_means_over_key_ages_and_sample_deviations_over_seeds_in_per
     ]
 
 
-def test_every_run_has_a_name_of_its_own(recorded: Recorded) -> None:
+def test_every_run_has_a_folder_of_its_own(recorded: Recorded) -> None:
     for experiment in (table4, table5, figure3, ages):
         experiment(recorded)
     runs = set(recorded.runs)
@@ -241,7 +240,9 @@ def test_a_preset_without_fully_labelled_video_has_no_adaptive_experiment(
 ) -> None:
     from keywarp.experiments.adaptive import adaptive
 
-    laboratory = Laboratory(open_preset("paper"), tmp_path, Compute(), Stages())
-    monkeypatch.setattr(laboratory, "evaluation", lambda _: ())
-    with pytest.raises(ExperimentError, match="the preset paper has no videos of which every frame is labelled"):
-        adaptive(laboratory)
+    runner = Runner(open_preset("paper"), tmp_path, TrainingProcess(), Stages())
+    monkeypatch.setattr(runner, "evaluation", lambda _: ())
+    with pytest.raises(
+        ExperimentError, match="the preset paper has no videos with labels for every frame; use cpu or smoke"
+    ):
+        adaptive(runner)

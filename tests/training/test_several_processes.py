@@ -8,16 +8,16 @@ import torch
 
 from keywarp.datasets.batches import Share
 from keywarp.networks import Task
-from keywarp.training.compute import Compute
-from tests.training.sharing import FRAMES, TASKS, fit
+from keywarp.training.process import TrainingProcess
 from tests.training.torchrun import torchrun
+from tests.training.torchrun_script import FRAMES, TASKS, fit
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left."""
     folder = tmp_path_factory.mktemp("shared")
-    torchrun("-m", "tests.training.sharing", str(folder))
+    torchrun("-m", "tests.training.torchrun_script", str(folder))
     return folder
 
 
@@ -27,7 +27,7 @@ def load(file: Path) -> Any:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_two_processes_train_the_same_as_one(task: Task, shared: Path, tmp_path: Path) -> None:
-    fit(task, tmp_path, Compute())
+    fit(task, tmp_path, TrainingProcess())
     alone, first, second = load(tmp_path / f"{task}-0.pt"), load(shared / f"{task}-0.pt"), load(shared / f"{task}-1.pt")
     assert len(first["losses"]) == len(alone["losses"]) == 4
     assert first["losses"] == pytest.approx(alone["losses"], rel=1e-5)
@@ -39,7 +39,7 @@ def test_two_processes_train_the_same_as_one(task: Task, shared: Path, tmp_path:
 @pytest.mark.parametrize("task", TASKS)
 def test_batches_in_parts_train_the_same(task: Task, tmp_path: Path) -> None:
     for name, share in (("whole", Share()), ("parts", Share(parts=2))):
-        fit(task, tmp_path / name, Compute(share=share))
+        fit(task, tmp_path / name, TrainingProcess(share=share))
     whole, parts = (load(tmp_path / name / f"{task}-0.pt") for name in ("whole", "parts"))
     assert parts["losses"] == pytest.approx(whole["losses"], rel=1e-5)
     for name, weights in whole["weights"].items():

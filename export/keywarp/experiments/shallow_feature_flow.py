@@ -1,4 +1,4 @@
-"""Shallow feature flow: features moved by optical flow that nobody trained (SFF in Table 3)."""
+"""Shallow feature flow (SFF in Table 3): features are warped along an optical flow that isn't learned."""
 
 import time
 from collections.abc import Sequence
@@ -17,21 +17,26 @@ from keywarp.networks import DeepFeatureFlow
 from keywarp.networks.flownet import INPUT_DOWNSCALE
 from keywarp.training.evaluation import Features, Pairs
 
-SAVE_EVERY = 60.0  # seconds: a flow may take some
+SAVE_EVERY = 60.0  # seconds between two saves; estimating one flow may take some seconds
 
 
-class ShallowFlow:
-    """A propagation along an optical flow, with a scale field of 1. It keeps the flows: networks don't change them."""
+class ShallowFeatureFlow:
+    """A propagation along an optical flow, with a scale field of 1.
 
-    def __init__(self, source: OpticalFlow, file: Path) -> None:
+    Flows don't depend on the networks, so they are kept in a file and used again.
+    """
+
+    def __init__(self, source: OpticalFlow, file: Path, save_every: float = SAVE_EVERY) -> None:
         """Load the flows that the file holds.
 
         Args:
             source: The optical flow to propagate along.
             file: The file that keeps the flows; it may not exist yet.
+            save_every: Seconds between two saves.
         """
         self._source = source
         self._file = file
+        self._save_every = save_every
         self._flows: dict[str, NDArray[np.float32]] = {}
         if file.exists():
             with np.load(file) as content:
@@ -39,21 +44,21 @@ class ShallowFlow:
         self._kept, self._saved = len(self._flows), time.monotonic()
 
     def __call__(self, network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:
-        """Key features -> the current frame's; the youngest key frame is the frame itself."""
-        return along([self.flow(network, pairs.current, key) for key in pairs.keys[1:]], network, features)
+        """Warp the key features; see `Propagation`."""
+        return warp_along([self.flow(network, pairs.current, key) for key in pairs.keys[1:]], network, features)
 
     def flow(self, network: DeepFeatureFlow[Any], current: Image, key: Image) -> NDArray[np.float32]:
-        """From the current frame to a key frame: (1, 2, H, W), in cells of the network's."""
+        """Return the flow (1, 2, H, W) from the current frame to a key frame, in cells of the feature maps."""
         name = blake2b(current.tobytes() + key.tobytes(), digest_size=16).hexdigest()
         if name not in self._flows:
             flow = self._source.estimate(_half(current), _half(key))
             self._flows[name] = to_cells(flow, network.flow.stride // INPUT_DOWNSCALE)
-            if time.monotonic() - self._saved > SAVE_EVERY:
+            if time.monotonic() - self._saved > self._save_every:
                 self.save()
         return self._flows[name]
 
     def save(self) -> None:
-        """Keep the flows, whole or not at all."""
+        """Write the flows to the file. An interrupted write leaves the older file as it was."""
         if len(self._flows) == self._kept:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,13 +68,16 @@ class ShallowFlow:
         self._kept, self._saved = len(self._flows), time.monotonic()
 
 
-def along(flows: Sequence[NDArray[np.float32]], network: DeepFeatureFlow[Any], features: Features) -> Features:
-    """Move key features along flows, with a scale field of 1; the youngest key frame is the frame itself.
+def warp_along(flows: Sequence[NDArray[np.float32]], network: DeepFeatureFlow[Any], features: Features) -> Features:
+    """Warp key features along flows, with a scale field of 1.
 
     Args:
-        flows: Of each key frame but the youngest, (1, 2, H, W) in cells.
-        network: Whose features they are.
-        features: Per map (l, C, H, W), of the key frames.
+        flows: The flow (1, 2, H, W) to each key frame but the first, in cells. The first is the current frame itself.
+        network: The networks.
+        features: The key frames' features, per map (l, C, H, W).
+
+    Returns:
+        The current frame's features, one for each key frame.
     """
     if not flows:
         return features
@@ -80,7 +88,7 @@ def along(flows: Sequence[NDArray[np.float32]], network: DeepFeatureFlow[Any], f
 
 
 def _half(image: Image) -> Image:
-    """What a flow network would see; as the engine makes it."""
+    """Halve an image as the engine does for a flow network."""
     height, width = image.shape[:2]
     padded = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
     size = (padded.shape[1] // 2, padded.shape[0] // 2)

