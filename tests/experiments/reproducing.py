@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from keywarp.datasets.photographs import RESOURCES
 from keywarp.experiments.command import reproduce as command
-from tests.datasets.clips import textured
+from tests.datasets.synthetic import textured
 
 
 @dataclass(frozen=True)

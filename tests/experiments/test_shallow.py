@@ -9,7 +9,7 @@ from keywarp.datasets import Image
 from keywarp.experiments import shallow
 from keywarp.experiments.shallow import ShallowFlow
 from keywarp.training.evaluation import Features, Pairs, by_copying
-from tests.datasets.clips import textured
+from tests.datasets.synthetic import textured
 from tests.shift import Shift
 from tests.training.tiny import networks
 

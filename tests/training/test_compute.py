@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import BatchShare
 from keywarp.training.compute import Compute, open_compute
 from keywarp.training.errors import ComputeError
 
@@ -10,9 +10,9 @@ no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA 
 
 def test_alone_it_leads() -> None:
     with open_compute("cpu", "fp32") as compute:
-        assert compute == Compute(torch.device("cpu"), "fp32", Share(0, 1))
+        assert compute == Compute(torch.device("cpu"), "fp32", BatchShare(0, 1))
         assert compute.leads
-    assert not Compute(share=Share(1, 2)).leads
+    assert not Compute(share=BatchShare(1, 2)).leads
 
 
 @no_cuda

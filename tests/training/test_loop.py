@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import BatchShare
 from keywarp.training import loop
 from keywarp.training.compute import Compute
 from keywarp.training.errors import DivergedError, ResumeError
@@ -25,7 +25,7 @@ class StoppedError(Exception):
 class Noise:
     """A batch for each step, always the same."""
 
-    def batches(self, first: int, steps: int, share: Share) -> Iterator[Tensor]:  # noqa: ARG002
+    def batches(self, first: int, steps: int, share: BatchShare) -> Iterator[Tensor]:  # noqa: ARG002
         for step in range(first, steps):
             yield torch.randn(16, 2, generator=torch.Generator().manual_seed(step))
 
@@ -139,7 +139,7 @@ def test_a_loss_that_is_no_number_stops_the_training_before_it_is_saved(tmp_path
     network = nn.Linear(2, 2)
     stage = identity(network, steps=100)
 
-    [bad] = Noise().batches(41, 42, Share())
+    [bad] = Noise().batches(41, 42, BatchShare())
 
     def loss(x: Tensor) -> Tensor:
         value = stage.loss(x)

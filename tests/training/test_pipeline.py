@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from keywarp.datasets import Image
-from keywarp.datasets.batches import Share
-from keywarp.datasets.labels import Evidence
+from keywarp.datasets.batches import BatchShare
+from keywarp.datasets.labelling import Evidence
 from keywarp.networks import (
     Checkpoint,
     ResNetFeatures,
     SplitNetwork,
     load_checkpoint,
-    revive_batch_norms,
     save_checkpoint,
+    unfreeze_batch_norms,
 )
 from keywarp.networks.checkpoint import build_recognition
 from keywarp.training import pipeline
@@ -115,7 +115,7 @@ def test_a_feature_network_from_scratch_computes_the_same_where_joint_training_s
     assert isinstance(recognition, SplitNetwork)
     trained = build_recognition(network_options(recipe, classes=2))
     live = trained.backbone
-    revive_batch_norms(live)
+    unfreeze_batch_norms(live)
     trained.load_state_dict(dict(weights))
     head = recognition.task_head.state_dict()
     assert all(torch.equal(head[name], value) for name, value in trained.task_head.state_dict().items())
@@ -195,7 +195,7 @@ def test_only_single_frames_are_drawn_for_a_network_of_single_frames(
     training.joint(training.start(), folder / "joint.pt")
     [stage] = stages
     assert isinstance(stage.loss, PairLoss if moving else FrameLoss)
-    propagated = [batch.propagated.any() for batch in stage.batches.batches(0, 2, Share())]
+    propagated = [batch.propagated.any() for batch in stage.batches.batches(0, 2, BatchShare())]
     assert any(propagated) == moving
 
 
@@ -262,8 +262,10 @@ def test_seeds_start_from_other_networks_and_draw_other_samples(folder: Path) ->
 def test_batches_that_processes_cannot_share_are_refused_before_anything_is_trained(stage: str, folder: Path) -> None:
     recipe = read_recipe(write_recipe(folder, TAUGHT, FEATURES))
     training = getattr(recipe, stage).model_copy(update={"batch": 3})
-    shared = Compute(share=Share(0, 2))
-    with pytest.raises(ComputeError, match=rf"{stage}\.batch: 3 samples can't be shared equally by 2 processes"):
+    shared = Compute(share=BatchShare(0, 2))
+    with pytest.raises(
+        ComputeError, match=rf"{stage}\.batch: 3 samples can't be shared equally by 2 processes; use a multiple of 2$"
+    ):
         trainer(recipe.model_copy(update={stage: training}), folder, shared)
 
 
@@ -280,7 +282,7 @@ def test_processes_that_do_not_lead_neither_measure_nor_write(folder: Path, monk
     monkeypatch.setattr(Compute, "average", lambda _, value: value)
     monkeypatch.setattr(Compute, "leader_first", lambda _: nullcontext())
     monkeypatch.setattr(pipeline, "measure", None)
-    path, accuracy = run(read_recipe(file), file, folder / "work", Compute(share=Share(1, 2)), Silence())
+    path, accuracy = run(read_recipe(file), file, folder / "work", Compute(share=BatchShare(1, 2)), Silence())
     assert accuracy == {}
     assert not path.exists()
     assert not (folder / "work").exists()

@@ -24,7 +24,7 @@ from keywarp.experiments.shallow import along
 from keywarp.experiments.tables import METRIC_NAMES
 from keywarp.networks import DeepFeatureFlow, load_checkpoint
 from keywarp.networks.dff import half_size
-from keywarp.networks.flownet import Motion
+from keywarp.networks.flownet import FlowPrediction
 from keywarp.training.evaluation import Accuracy, Features, Pairs, Propagation, by_copying, by_network, evaluate, tensor
 from keywarp.training.variants import Variant
 
@@ -128,11 +128,11 @@ def _errors(
     return by_age, {name: fmean(values) for name, values in scales.items()}
 
 
-def _motion(network: Network, current: Image, keys: Sequence[Image]) -> Motion:
+def _motion(network: Network, current: Image, keys: Sequence[Image]) -> FlowPrediction:
     """A flow network's, to each key frame."""
     with torch.inference_mode():
         older = half_size(tensor(keys))
-        found: Motion = network.flow(half_size(tensor([current])).expand_as(older), older)
+        found: FlowPrediction = network.flow(half_size(tensor([current])).expand_as(older), older)
         return found
 
 

@@ -15,13 +15,13 @@ import cv2
 import torch
 from torch import Tensor, distributed, nn
 
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import BatchShare
 from keywarp.training.errors import ComputeError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 CPU = torch.device("cpu")
-ALONE = Share()
+ALONE = BatchShare()
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,7 +31,7 @@ class Compute:
 
     device: torch.device = CPU
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    share: Share = ALONE
+    share: BatchShare = ALONE
 
     @property
     def leads(self) -> bool:
@@ -119,7 +119,7 @@ def open_compute(device: DeviceName = "auto", precision: Precision = "auto", par
         distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         chosen = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
-        yield Compute(chosen, precision, Share(rank, processes, parts))
+        yield Compute(chosen, precision, BatchShare(rank, processes, parts))
     finally:
         if processes > 1:
             distributed.destroy_process_group()

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from keywarp.datasets import Augmentation, ClipFlows, LabelledClip, MadeMotion
-from keywarp.datasets.batches import FlowDraws, PairDraws
+from keywarp.datasets import Augmentation, ClipFlowSource, LabelledClip, SyntheticMotion
+from keywarp.datasets.batches import FlowDataset, PairDataset
 from keywarp.datasets.cityscapes import Cityscapes
 from keywarp.datasets.classes import BACKGROUND, CITYSCAPES, IMAGENET_VID
 from keywarp.datasets.flying_chairs import FlyingChairs
@@ -103,28 +103,28 @@ def _reading(reporter: Reporter) -> Callable[[int, int], None]:
     return progress
 
 
-def pair_draws(recipe: Recipe, data: Data, crop: Augmented, batch: int, max_gap: int, workers: int) -> PairDraws:
+def pair_draws(recipe: Recipe, data: Data, crop: Augmented, batch: int, max_gap: int, workers: int) -> PairDataset:
     """Batches of pairs."""
-    return PairDraws(data.train, augmentation(crop), batch, recipe.seed, max_gap, workers)
+    return PairDataset(data.train, augmentation(crop), batch, recipe.seed, max_gap, workers)
 
 
-def flow_draws(recipe: Recipe, training: FlowTraining, data: Data, cache: Path, workers: int) -> FlowDraws:
+def flow_draws(recipe: Recipe, training: FlowTraining, data: Data, cache: Path, workers: int) -> FlowDataset:
     """Batches of known motion."""
     crop = augmentation(training.crop)
     match training.source:
         case FlyingChairsFlow(root=root):
-            return FlowDraws(FlyingChairs(root, "train"), crop, training.batch, recipe.seed, workers)
+            return FlowDataset(FlyingChairs(root, "train"), crop, training.batch, recipe.seed, workers)
         case MovingScenesFlow():
             options = recipe.data.options if isinstance(recipe.data, MovingScenesData) else SceneOptions()
             scenes, _ = moving_scenes(recipe, cache, options, 1)
-            return FlowDraws(scenes, crop, training.batch, recipe.seed, workers)
+            return FlowDataset(scenes, crop, training.batch, recipe.seed, workers)
         case FlyingPiecesFlow(shift=shift):
             pictures, _ = split_photographs(photographs(cache / "packages"))
-            pieces = FlyingPieces(pictures, crop.height, crop.width, MadeMotion(shift=shift))
-            return FlowDraws(pieces, crop, training.batch, recipe.seed, workers)
+            pieces = FlyingPieces(pictures, crop.height, crop.width, SyntheticMotion(shift=shift))
+            return FlowDataset(pieces, crop, training.batch, recipe.seed, workers)
         case MadeFlow(made_share=share):
-            clips = ClipFlows(data.clips, crop, share, MadeMotion())
-            return FlowDraws(clips, None, training.batch, recipe.seed, workers)
+            clips = ClipFlowSource(data.clips, crop, share, SyntheticMotion())
+            return FlowDataset(clips, None, training.batch, recipe.seed, workers)
 
 
 def measure(

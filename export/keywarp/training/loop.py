@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from keywarp.datasets.batches import Batches
+from keywarp.datasets.batches import BatchSource
 from keywarp.training.compute import Compute
 from keywarp.training.errors import DivergedError, ResumeError
 from keywarp.training.recipe import Optimization
@@ -39,7 +39,7 @@ class Stage(Generic[Batch]):
     name: str
     network: nn.Module
     rates: list[Rate]
-    batches: Batches[Batch]
+    batches: BatchSource[Batch]
     loss: Callable[[Batch], Tensor]  # mean over the batch's samples
     steps: int
     optimization: Optimization

@@ -15,15 +15,15 @@ from keywarp.datasets import (
     Image,
     LabelledClip,
     PackageFile,
-    Shape,
-    TaughtClass,
-    Vote,
+    ShapePrior,
+    TeacherClass,
+    VotingRule,
     evidence,
     fetch,
     label_clip,
     read_clip,
 )
-from keywarp.datasets.labels import Evidence
+from keywarp.datasets.labelling import Evidence
 from keywarp.training.recipe import ClipRecipe, FileInPackage, ImageRecipe, TaughtClips
 
 
@@ -78,9 +78,9 @@ def labelled(
         return LabelledClip(clip, content["labels"], recipe.weight)
 
 
-def vote(data: TaughtClips) -> Vote:
+def vote(data: TaughtClips) -> VotingRule:
     """The recipe's voting rule."""
-    return Vote(tuple(c.accept for c in data.classes[1:]))
+    return VotingRule(tuple(c.accept for c in data.classes[1:]))
 
 
 def split(source: LabelledClip, holdout: float) -> Split:
@@ -97,7 +97,7 @@ def split(source: LabelledClip, holdout: float) -> Split:
 def teacher(clip: ClipRecipe, data: TaughtClips, cache: Path) -> Callable[[Image], Evidence]:
     """What gives evidence for the classes on the frames of a clip."""
     detector = Detector(get(data.teacher.model, cache))
-    classes = tuple(TaughtClass(c.name, c.color, c.categories, Shape(c.power, c.core)) for c in data.classes)
+    classes = tuple(TeacherClass(c.name, c.color, c.categories, ShapePrior(c.power, c.core)) for c in data.classes)
     groups = tuple(c.categories for c in classes[1:])
 
     def teach(frame: Image) -> Evidence:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.datasets.middlebury import FlowPair
+from keywarp.datasets.middlebury import MiddleburyPair
 from keywarp.engines import FrameError
 from keywarp.engines.motion import DIS, MotionName, OpticalFlow, open_motion
 from keywarp.engines.motion.dis import Preset
@@ -32,7 +32,7 @@ def test_every_size_has_a_flow(source: OpticalFlow, size: tuple[int, int]) -> No
 
 
 @sources
-def test_the_flow_points_from_the_current_frame_to_the_key_frame(source: OpticalFlow, pair: FlowPair) -> None:
+def test_the_flow_points_from_the_current_frame_to_the_key_frame(source: OpticalFlow, pair: MiddleburyPair) -> None:
     key = pair.crop(0, 3, 100, 160).current
     current = pair.crop(0, 0, 100, 160).current  # its pixels are 3 to the right of the key frame's
     dx, dy = np.median(source.estimate(current, key)[20:-20, 20:-20], axis=(0, 1))
@@ -51,7 +51,7 @@ def test_what_is_no_pair_of_images_is_refused(source: OpticalFlow) -> None:
             source.estimate(image_, image_)
 
 
-def test_dis_on_a_real_pair_is_nearer_the_truth_than_zero_flow(pair: FlowPair) -> None:
+def test_dis_on_a_real_pair_is_nearer_the_truth_than_zero_flow(pair: MiddleburyPair) -> None:
     assert pair.error(np.zeros_like(pair.flow)) == pytest.approx(3.91, abs=0.01)
     assert pair.error(DIS().estimate(pair.current, pair.key)) < 1.2
 
