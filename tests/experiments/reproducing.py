@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from keywarp.datasets.photographs import RESOURCES
-from tests.datasets.clips import textured
+from tests.datasets.synthetic import textured
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ import torch
 from keywarp.datasets.moving_scenes import MovingScenes, SceneOptions
 from keywarp.experiments.motion import ExactMotion
 from keywarp.training.evaluation import Pairs, Propagation, copy_features, to_tensor
-from tests.datasets.clips import textured
+from tests.datasets.synthetic import textured
 from tests.training.tiny import networks
 
 AGES = (0, 3, 9)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from keywarp.datasets import Image
 from keywarp.experiments.shallow_feature_flow import ShallowFeatureFlow
 from keywarp.training.evaluation import Features, Pairs, copy_features
-from tests.datasets.clips import textured
+from tests.datasets.synthetic import textured
 from tests.shift import Shift
 from tests.training.tiny import networks
 

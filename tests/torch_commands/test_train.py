@@ -144,7 +144,7 @@ def test_parts_that_a_batch_has_not_are_one_sentence(invoke: Invoke, tmp_path: P
     write_recipe(tmp_path, VIDEOS)
     status, _, err = invoke("square.toml", "--device", "cpu", "--parts", "7")
     assert status == 1
-    assert sentence(err).endswith("samples can't be shared equally by 1 processes in 7 parts each")
+    assert sentence(err).endswith("samples can't be shared equally by 1 process in 7 parts each; use a multiple of 7")
 
 
 def test_a_wrong_recipe_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from keywarp.networks import (
     ResNetOptions,
     Task,
 )
-from keywarp.networks.flownet import Motion
+from keywarp.networks.flownet import FlowPrediction
 from keywarp.networks.regions import RegionOptions
 from keywarp.training.evaluation import Accuracy, Propagation, copy_features, evaluate, evaluate_stream
-from tests.datasets.clips import Squares, moving_square
+from tests.datasets.synthetic import Squares, moving_square
 
 BLACK, WHITE = (np.full((16, 32, 3), value, np.uint8) for value in (0, 255))
 COPIED: dict[str, Propagation] = {"copied": copy_features}
@@ -53,11 +53,11 @@ class KnownFlow(FlowNetInception):
     def __init__(self, maps: Sequence[FeatureMap] = Brightness.maps) -> None:
         super().__init__(maps, share=0.1)
 
-    def forward(self, current: Tensor, key: Tensor) -> Motion:
+    def forward(self, current: Tensor, key: Tensor) -> FlowPrediction:
         count, _, height, width = current.shape  # of half-size images
         shift = (_left(key) - _left(current)).view(-1, 1, 1, 1) / 8
         flow = torch.zeros(count, 2, height // 8, width // 8) + torch.cat((shift, torch.zeros_like(shift)), dim=1)
-        return Motion(flow, (torch.ones(count, self.maps[0].channels, height // 8, width // 8),))
+        return FlowPrediction(flow, (torch.ones(count, self.maps[0].channels, height // 8, width // 8),))
 
 
 def _left(images: Tensor) -> Tensor:

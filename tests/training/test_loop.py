@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import BatchShare
 from keywarp.training.errors import DivergedError, ProgressError
 from keywarp.training.loop import ParameterGroup, Progress, Stage, learning_rate_factor, train
 from keywarp.training.process import TrainingProcess
@@ -24,7 +24,7 @@ class StoppedError(Exception):
 class Noise:
     """A source that always has the same batch for a step."""
 
-    def batches(self, first: int, steps: int, share: Share) -> Iterator[Tensor]:  # noqa: ARG002
+    def batches(self, first: int, steps: int, share: BatchShare) -> Iterator[Tensor]:  # noqa: ARG002
         for step in range(first, steps):
             yield torch.randn(16, 2, generator=torch.Generator().manual_seed(step))
 
@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training_before_it_is_saved(tmp_p
     network = nn.Linear(2, 2)
     stage = identity(network, steps=100)
 
-    [bad] = Noise().batches(41, 42, Share())
+    [bad] = Noise().batches(41, 42, BatchShare())
 
     def loss(x: Tensor) -> Tensor:
         value = stage.loss(x)

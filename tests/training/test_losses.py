@@ -9,19 +9,19 @@ from torch import Tensor
 from keywarp.datasets import (
     IGNORE,
     Augmentation,
-    ClipFlows,
+    ClipFlowSource,
     DataError,
     FlowBatch,
-    FlowDraws,
-    MadeMotion,
+    FlowDataset,
     PairBatch,
+    SyntheticMotion,
 )
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import BatchShare
 from keywarp.networks import (
     DeepFeatureFlow,
     FeatureMap,
     FlowNetInception,
-    Motion,
+    FlowPrediction,
     RecognitionNetwork,
     SplitNetwork,
     Task,
@@ -29,17 +29,17 @@ from keywarp.networks import (
 from keywarp.training.flow import FlowLoss, end_point_error, in_cells, measure_flow
 from keywarp.training.images import normalised
 from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, parameter_groups, segmentation_loss, upsample
-from tests.datasets.clips import moving_square
+from tests.datasets.synthetic import moving_square
 from tests.training.tiny import DFF, JOINT, networks, pairs
 
-ALONE = Share()
+ALONE = BatchShare()
 PARTS = ("current", "key", "propagated", "labels")
 
 
 def made(height: int = 32, width: int = 32, batch: int = 2) -> FlowBatch:
     """Made motion of half-size images."""
-    clips = ClipFlows([moving_square()], Augmentation(height, width, (0.5, 0.5)), 1.0, MadeMotion())
-    [drawn] = FlowDraws(clips, None, batch, seed=0).batches(0, 1, ALONE)
+    clips = ClipFlowSource([moving_square()], Augmentation(height, width, (0.5, 0.5)), 1.0, SyntheticMotion())
+    [drawn] = FlowDataset(clips, None, batch, seed=0).batches(0, 1, ALONE)
     return drawn
 
 
@@ -83,12 +83,12 @@ def test_an_untrained_network_is_as_good_as_no_motion() -> None:
 class PerfectFlow(FlowNetInception):
     """Says at every level what the truth is: everything moves by 4 half-size pixels."""
 
-    def with_pyramid(self, current: Tensor, key: Tensor) -> tuple[Motion, list[Tensor]]:  # noqa: ARG002
+    def forward_with_pyramid(self, current: Tensor, key: Tensor) -> tuple[FlowPrediction, list[Tensor]]:  # noqa: ARG002
         n, _, height, width = current.shape
         cells = self.stride // 2  # half-size pixels along a cell
         flow = torch.full((n, 2, height // cells, width // cells), 4 / cells)
         pyramid = [torch.full((n, 2, height // s, width // s), 4 / 20) for s in (32, 16, 8, 4)]
-        return Motion(flow, ()), pyramid
+        return FlowPrediction(flow, ()), pyramid
 
 
 @pytest.mark.parametrize("stride", [8, 16])

@@ -11,15 +11,15 @@ import torch
 
 from keywarp.choices import Variant
 from keywarp.datasets import Image
-from keywarp.datasets.batches import Share
-from keywarp.datasets.labels import Evidence
+from keywarp.datasets.batches import BatchShare
+from keywarp.datasets.labelling import Evidence
 from keywarp.networks import (
     Checkpoint,
     ResNetFeatures,
     SplitNetwork,
     load_checkpoint,
-    revive_batch_norms,
     save_checkpoint,
+    unfreeze_batch_norms,
 )
 from keywarp.networks.checkpoint import build_recognition
 from keywarp.training import pipeline
@@ -116,7 +116,7 @@ def test_joint_training_starts_with_the_function_of_the_feature_network_trained_
     assert isinstance(recognition, SplitNetwork)
     trained = build_recognition(recipe.network.options(2, recipe.task))
     live = trained.backbone
-    revive_batch_norms(live)
+    unfreeze_batch_norms(live)
     trained.load_state_dict(dict(weights))
     head = recognition.task_head.state_dict()
     assert all(torch.equal(head[name], value) for name, value in trained.task_head.state_dict().items())
@@ -196,7 +196,7 @@ def test_the_variant_frame_is_trained_on_single_frames(
     training.train_jointly(training.build_network(), folder / "joint.pt")
     [stage] = stages
     assert isinstance(stage.loss, PairLoss if moving else FrameLoss)
-    propagated = [batch.propagated.any() for batch in stage.batches.batches(0, 2, Share())]
+    propagated = [batch.propagated.any() for batch in stage.batches.batches(0, 2, BatchShare())]
     assert any(propagated) == moving
 
 
@@ -266,7 +266,7 @@ def test_seeds_start_from_different_weights(folder: Path) -> None:
 def test_batches_that_processes_cannot_share_are_refused_before_anything_is_trained(stage: str, folder: Path) -> None:
     recipe = read_recipe(write_recipe(folder, TAUGHT, FEATURES))
     training = getattr(recipe, stage).model_copy(update={"batch": 3})
-    shared = TrainingProcess(share=Share(0, 2))
+    shared = TrainingProcess(share=BatchShare(0, 2))
     with pytest.raises(ProcessError, match=rf"{stage}\.batch: 3 samples can't be shared equally by 2 processes"):
         trainer(recipe.model_copy(update={stage: training}), folder, shared)
 
@@ -286,7 +286,9 @@ def test_processes_other_than_the_leader_neither_measure_nor_write(
     monkeypatch.setattr(TrainingProcess, "average", lambda _, value: value)
     monkeypatch.setattr(TrainingProcess, "leader_first", lambda _: nullcontext())
     monkeypatch.setattr(pipeline, "measure_accuracy", None)
-    path, accuracy = run(read_recipe(file), file, folder / "work", TrainingProcess(share=Share(1, 2)), SilentReporter())
+    path, accuracy = run(
+        read_recipe(file), file, folder / "work", TrainingProcess(share=BatchShare(1, 2)), SilentReporter()
+    )
     assert accuracy == {}
     assert not path.exists()
     assert not (folder / "work").exists()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import BatchShare
 from keywarp.training.errors import ProcessError
 from keywarp.training.process import TrainingProcess, open_process
 
@@ -10,9 +10,9 @@ no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA 
 
 def test_a_single_process_is_the_leader() -> None:
     with open_process("cpu", "fp32") as process:
-        assert process == TrainingProcess(torch.device("cpu"), "fp32", Share(0, 1))
+        assert process == TrainingProcess(torch.device("cpu"), "fp32", BatchShare(0, 1))
         assert process.is_leader
-    assert not TrainingProcess(share=Share(1, 2)).is_leader
+    assert not TrainingProcess(share=BatchShare(1, 2)).is_leader
 
 
 @no_cuda

@@ -8,7 +8,7 @@ import pytest
 from keywarp.datasets import LabelledClip
 from keywarp.training import pseudo_labels
 from keywarp.training.recipe import PseudoLabelledClips, Recipe, read_recipe
-from tests.datasets.clips import moving_square
+from tests.datasets.synthetic import moving_square
 from tests.training.recipes import TAUGHT, write_recipe
 from tests.training.test_pipeline import white
 

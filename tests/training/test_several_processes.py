@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import BatchShare
 from keywarp.networks import Task
 from keywarp.training.process import TrainingProcess
 from tests.training.torchrun import torchrun
@@ -38,7 +38,7 @@ def test_two_processes_train_the_same_as_one(task: Task, shared: Path, tmp_path:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_batches_in_parts_train_the_same(task: Task, tmp_path: Path) -> None:
-    for name, share in (("whole", Share()), ("parts", Share(parts=2))):
+    for name, share in (("whole", BatchShare()), ("parts", BatchShare(parts=2))):
         fit(task, tmp_path / name, TrainingProcess(share=share))
     whole, parts = (load(tmp_path / name / f"{task}-0.pt") for name in ("whole", "parts"))
     assert parts["losses"] == pytest.approx(whole["losses"], rel=1e-5)

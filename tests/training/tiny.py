@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from keywarp.datasets import Augmentation, PairBatch, PairDraws
-from keywarp.networks import DeepFeatureFlow, NetworkOptions, Task, build_network, revive_batch_norms
+from keywarp.datasets import Augmentation, PairBatch, PairDataset
+from keywarp.networks import DeepFeatureFlow, NetworkOptions, Task, build_network, unfreeze_batch_norms
 from keywarp.networks.checkpoint import build_recognition
 from keywarp.networks.regions import RegionOptions
 from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, parameter_groups
 from keywarp.training.loop import ParameterGroup, Stage
 from keywarp.training.recipe import CropRecipe, JointTraining, Optimization
 from keywarp.training.variants import METHODS, Method
-from tests.datasets.clips import Squares
+from tests.datasets.synthetic import Squares
 
 OPTIONS = NetworkOptions(
     classes=2,
@@ -44,10 +44,10 @@ def networks(task: Task = "segmentation") -> DeepFeatureFlow[Any]:
     return build_network(replace(OPTIONS, task=task)).train()
 
 
-def pairs(batch: int = 4, max_gap: int = 9) -> PairDraws:
+def pairs(batch: int = 4, max_gap: int = 9) -> PairDataset:
     """Of the moving square."""
     crop = JOINT.crop
-    return PairDraws(Squares(), Augmentation(crop.height, crop.width, crop.zoom), batch, seed=3, max_gap=max_gap)
+    return PairDataset(Squares(), Augmentation(crop.height, crop.width, crop.zoom), batch, seed=3, max_gap=max_gap)
 
 
 def joint_stage(
@@ -74,7 +74,7 @@ def frame_stage(steps: int = 4) -> Stage[PairBatch]:
     """A recognition network from scratch, on single frames, with live batch norms."""
     torch.manual_seed(0)
     recognition = build_recognition(OPTIONS)
-    revive_batch_norms(recognition.backbone)
+    unfreeze_batch_norms(recognition.backbone)
     return Stage(
         name="features",
         network=recognition.train(),

@@ -26,7 +26,7 @@ from keywarp.experiments.shallow_feature_flow import warp_along
 from keywarp.experiments.tables import METRIC_NAMES
 from keywarp.networks import DeepFeatureFlow, load_checkpoint
 from keywarp.networks.dff import half_size
-from keywarp.networks.flownet import Motion
+from keywarp.networks.flownet import FlowPrediction
 from keywarp.training.evaluation import (
     Accuracy,
     Features,
@@ -148,11 +148,11 @@ def _errors(
     return by_age, {name: fmean(values) for name, values in scales.items()}
 
 
-def _motion(network: Network, current: Image, keys: Sequence[Image]) -> Motion:
+def _motion(network: Network, current: Image, keys: Sequence[Image]) -> FlowPrediction:
     """Return a flow network's flow and scale fields to each key frame."""
     with torch.inference_mode():
         older = half_size(to_tensor(keys))
-        found: Motion = network.flow(half_size(to_tensor([current])).expand_as(older), older)
+        found: FlowPrediction = network.flow(half_size(to_tensor([current])).expand_as(older), older)
         return found
 
 

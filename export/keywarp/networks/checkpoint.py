@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from keywarp.networks.batch_norms import fold_batch_norms
 from keywarp.networks.dff import DeepFeatureFlow
+from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.flownet import FLOW_NETWORKS, FlowNetInception, FlowNetwork
-from keywarp.networks.folding import fold_batch_norms
-from keywarp.networks.maps import FeatureMap
 from keywarp.networks.recognition import DetectionNetwork, SegmentationNetwork, SplitNetwork, Task
 from keywarp.networks.regions import RegionOptions
 from keywarp.networks.resnet import RESNET101, ResNetFeatures, ResNetOptions, StrideOn

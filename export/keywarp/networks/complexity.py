@@ -30,7 +30,7 @@ PAPER_RATIOS = {
     "resnet50": {"flownet": 9.20, "flownet_half": 33.56, "flownet_inception": 68.97},
     "resnet101": {"flownet": 12.71, "flownet_half": 46.30, "flownet_inception": 95.24},
 }
-COUNTED = (
+COUNTING_RULES = (
     "Convolutions and deconvolutions, a multiply-add as 2 operations, without batch norms, activations and pooling. "
     "A ratio is that of a feature network with its reduction to 1024 channels, without a head, to a flow network with "
     "its scale field, on images of half the size (Eq. 6)."
@@ -46,7 +46,7 @@ class Complexity:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ComplexityRatio:
     """A feature network beside a flow network: an entry of Table 2."""
 
     ratio: float  # O(N_feat) / (O(F) + O(S)): 1 / r of Eq. 6
@@ -122,19 +122,19 @@ def measure_networks(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) ->
     return found
 
 
-def table_2(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) -> dict[str, dict[str, Pair]]:
+def table_2(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) -> dict[str, dict[str, ComplexityRatio]]:
     """Table 2, for an image of this size in pixels: by feature network, then by flow network."""
     image, half, _ = _shapes(height, width)
     with torch.device("meta"):
         features = {name: measure(build(), image).operations for name, build in FEATURE_NETWORKS.items()}
         flows = {name: layer_operations(build((PAPER_MAP,)), half, half) for name, build in FLOW_NETWORKS.items()}
-    table: dict[str, dict[str, Pair]] = {}
+    table: dict[str, dict[str, ComplexityRatio]] = {}
     for network, cost in features.items():
         table[network] = {}
         for flow, layers in flows.items():
             whole = sum(layers.values())
             scale = sum(count for name, count in layers.items() if name.startswith("scales."))
-            table[network][flow] = Pair(cost / whole, cost / (whole - scale), PAPER_RATIOS[network][flow])
+            table[network][flow] = ComplexityRatio(cost / whole, cost / (whole - scale), PAPER_RATIOS[network][flow])
     return table
 
 

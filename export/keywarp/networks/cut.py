@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.flownet import STRIDES
-from keywarp.networks.maps import FeatureMap
 from keywarp.networks.pretrained import TORCHVISION_MEAN, TORCHVISION_STD
 from keywarp.networks.recognition import RecognitionNetwork, Task
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keywarp.networks.maps import FeatureMap
+from keywarp.networks.feature_maps import FeatureMap
 
 SLOPE = 0.1  # of the leaky ReLU
 PIXEL_RANGE = 255.0  # images come in 0..255 less their mean; the networks work in units of this
@@ -30,7 +30,7 @@ PAPER_MAP = FeatureMap(1024, 16)  # the paper's intermediate feature maps
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d)
 
 
-class Motion(NamedTuple):
+class FlowPrediction(NamedTuple):
     """What propagation needs."""
 
     flow: Tensor  # (N, 2, ceil(H / stride), ceil(W / stride)), (dx, dy) in cells of `stride`, from current to key
@@ -110,7 +110,7 @@ class FlowNetwork(nn.Module, ABC):
             The maps that refinement joins, fine to coarse, of strides 8, 16, 32, 64 and 128.
         """
 
-    def forward(self, current: Tensor, key: Tensor) -> Motion:
+    def forward(self, current: Tensor, key: Tensor) -> FlowPrediction:
         """Estimate motion.
 
         Args:
@@ -118,9 +118,9 @@ class FlowNetwork(nn.Module, ABC):
                 its size.
             key: The key frame, likewise.
         """
-        return self.with_pyramid(current, key)[0]
+        return self.forward_with_pyramid(current, key)[0]
 
-    def with_pyramid(self, current: Tensor, key: Tensor) -> tuple[Motion, list[Tensor]]:
+    def forward_with_pyramid(self, current: Tensor, key: Tensor) -> tuple[FlowPrediction, list[Tensor]]:
         """As `forward`, with the flows of the refinement steps too, coarse to fine, for training.
 
         They are in units of `FLOW_UNIT`, of strides 64, 32, 16 and 8 in pixels of the half-size images.
@@ -132,7 +132,7 @@ class FlowNetwork(nn.Module, ABC):
             pyramid.append(flow)
         tails = {stride: self._tail(x, stride, current) for stride in {m.stride for m in self.maps}}
         scales = tuple(scale(tails[m.stride]) for m, scale in zip(self.maps, self.scales, strict=True))
-        return Motion(self.flow(tails[self.stride]) * self.cells_per_unit, scales), pyramid
+        return FlowPrediction(self.flow(tails[self.stride]) * self.cells_per_unit, scales), pyramid
 
     def _tail(self, x: Tensor, stride: int, image: Tensor) -> Tensor:
         """The last concatenation, of `FLOW_STRIDE`, at another stride; `image` is of half size."""

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from keywarp.choices import Task as Task
+from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.heads import SegmentationHead
-from keywarp.networks.maps import FeatureMap
 from keywarp.networks.pretrained import IMAGE_MEAN
 from keywarp.networks.regions import RegionOptions
 from keywarp.networks.resnet import FEATURE_STRIDE, ResNetFeatures
-from keywarp.networks.rfcn import DetectionMaps, RFCNHead, region_outputs
+from keywarp.networks.rfcn import DetectionMaps, RFCNHead, detection_outputs
 
 Raw = TypeVar("Raw")
 Unit = Callable[[Tensor], Tensor]
@@ -176,8 +176,8 @@ class DetectionNetwork(SplitNetwork[DetectionMaps]):
         return DetectionMaps(*torch.split(scores, self._channels, dim=1))
 
     def predict(self, raw: DetectionMaps) -> tuple[Tensor, ...]:
-        """The maps in the layout of the bundle's head; see `RegionOutputs`."""
-        return region_outputs(raw)
+        """The maps in the layout of the bundle's head; see `DetectionOutputs`."""
+        return detection_outputs(raw)
 
 
 def _stride_reached(blocks: Sequence[nn.Module]) -> int:

@@ -56,7 +56,7 @@ class RFCNHead(nn.Module):
         )
 
 
-class RegionOutputs(NamedTuple):
+class DetectionOutputs(NamedTuple):
     """The maps as a bundle's head graph hands them over: channels last.
 
     So the host pools regions from contiguous memory, and runtimes that compute channels-last have nothing to reorder.
@@ -68,10 +68,12 @@ class RegionOutputs(NamedTuple):
     box_maps: Tensor  # (N, H, W, 4 k^2)
 
 
-def region_outputs(maps: DetectionMaps) -> RegionOutputs:
+def detection_outputs(maps: DetectionMaps) -> DetectionOutputs:
     """The maps for the host."""
     odds = log_odds(maps.objectness)
-    return RegionOutputs(*(x.permute(0, 2, 3, 1) for x in (odds, maps.anchor_deltas, maps.class_maps, maps.box_maps)))
+    return DetectionOutputs(
+        *(x.permute(0, 2, 3, 1) for x in (odds, maps.anchor_deltas, maps.class_maps, maps.box_maps))
+    )
 
 
 def log_odds(objectness: Tensor) -> Tensor:

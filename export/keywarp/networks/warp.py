@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keywarp.networks.maps import FeatureMap
+from keywarp.networks.feature_maps import FeatureMap
 
 
 def sample(features: Tensor, flow: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from keywarp.torch_commands.errors import importing
 from keywarp.torch_commands.options import JsonOption
 
 if TYPE_CHECKING:
-    from keywarp.networks.complexity import Complexity, Pair
+    from keywarp.networks.complexity import Complexity, ComplexityRatio
 
 INTERVALS = (5, 10)  # frames; the paper's key intervals for segmentation and detection
 
@@ -24,7 +24,7 @@ def complexity(
     Example: keywarp complexity --height 600 --width 1000
     """
     with importing("counting", "train"):
-        from keywarp.networks.complexity import COUNTED, PAPER_SIZE, measure_networks, table_2
+        from keywarp.networks.complexity import COUNTING_RULES, PAPER_SIZE, measure_networks, table_2
 
     networks, table = measure_networks(height, width), table_2(height, width)
     if as_json:
@@ -33,7 +33,7 @@ def complexity(
             "networks": {
                 name: {"operations": c.operations, "parameters": c.parameters} for name, c in networks.items()
             },
-            "counted": COUNTED,
+            "counted": COUNTING_RULES,
             "height": height,
             "width": width,
         }
@@ -42,14 +42,14 @@ def complexity(
     _print_costs(networks, height, width)
     for features, row in table.items():
         _print_ratios(features, row)
-    typer.echo(COUNTED)
+    typer.echo(COUNTING_RULES)
     if (height, width) != PAPER_SIZE:
         typer.echo(
             "Compare with the paper's ratios at {}x{}, since its images have short sides of 600.".format(*PAPER_SIZE)
         )
 
 
-def _entry(pair: "Pair") -> dict[str, object]:
+def _entry(pair: "ComplexityRatio") -> dict[str, object]:
     return {
         "ratio": pair.ratio,
         "paper": pair.paper,
@@ -71,7 +71,7 @@ def _print_costs(networks: "dict[str, Complexity]", height: int, width: int) -> 
     Console().print(table)
 
 
-def _print_ratios(features: str, row: "dict[str, Pair]") -> None:
+def _print_ratios(features: str, row: "dict[str, ComplexityRatio]") -> None:
     from rich.console import Console
     from rich.table import Table
 

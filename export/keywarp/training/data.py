@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from keywarp.datasets import ClipFlows, LabelledClip, MadeMotion
-from keywarp.datasets.batches import FlowDraws, PairDraws
+from keywarp.datasets import ClipFlowSource, LabelledClip, SyntheticMotion
+from keywarp.datasets.batches import FlowDataset, PairDataset
 from keywarp.datasets.cityscapes import Cityscapes
 from keywarp.datasets.classes import BACKGROUND, CITYSCAPES, IMAGENET_VID
 from keywarp.datasets.flying_chairs import FlyingChairs
@@ -107,7 +107,7 @@ def _reading(reporter: Reporter) -> Callable[[int, int], None]:
 
 def pair_batches(
     recipe: Recipe, data: TrainingData, crop: CropRecipe, batch: int, max_gap: int, workers: int
-) -> PairDraws:
+) -> PairDataset:
     """Return batches of pairs of frames.
 
     Args:
@@ -118,10 +118,10 @@ def pair_batches(
         max_gap: The largest number of frames between key frame and current frame.
         workers: Processes that load samples; 0 for this process.
     """
-    return PairDraws(data.train, crop.augmentation(), batch, recipe.seed, max_gap, workers)
+    return PairDataset(data.train, crop.augmentation(), batch, recipe.seed, max_gap, workers)
 
 
-def flow_batches(recipe: Recipe, training: FlowTraining, data: TrainingData, cache: Path, workers: int) -> FlowDraws:
+def flow_batches(recipe: Recipe, training: FlowTraining, data: TrainingData, cache: Path, workers: int) -> FlowDataset:
     """Return batches of pairs of images with known motion.
 
     Args:
@@ -134,18 +134,18 @@ def flow_batches(recipe: Recipe, training: FlowTraining, data: TrainingData, cac
     crop = training.crop.augmentation()
     match training.source:
         case FlyingChairsFlow(root=root):
-            return FlowDraws(FlyingChairs(root, "train"), crop, training.batch, recipe.seed, workers)
+            return FlowDataset(FlyingChairs(root, "train"), crop, training.batch, recipe.seed, workers)
         case MovingScenesFlow():
             options = recipe.data.options if isinstance(recipe.data, MovingScenesData) else SceneOptions()
             scenes, _ = open_moving_scenes(recipe, cache, options, 1)
-            return FlowDraws(scenes, crop, training.batch, recipe.seed, workers)
+            return FlowDataset(scenes, crop, training.batch, recipe.seed, workers)
         case FlyingPiecesFlow(shift=shift):
             pictures, _ = split_photographs(photographs(cache / "packages"))
-            pieces = FlyingPieces(pictures, crop.height, crop.width, MadeMotion(shift=shift))
-            return FlowDraws(pieces, crop, training.batch, recipe.seed, workers)
+            pieces = FlyingPieces(pictures, crop.height, crop.width, SyntheticMotion(shift=shift))
+            return FlowDataset(pieces, crop, training.batch, recipe.seed, workers)
         case ClipsFlow(made_share=share):
-            clips = ClipFlows(data.clips, crop, share, MadeMotion())
-            return FlowDraws(clips, None, training.batch, recipe.seed, workers)
+            clips = ClipFlowSource(data.clips, crop, share, SyntheticMotion())
+            return FlowDataset(clips, None, training.batch, recipe.seed, workers)
 
 
 def measure_accuracy(

@@ -33,7 +33,7 @@ class FlowLoss:
     def __call__(self, batch: FlowBatch) -> Tensor:
         """Return the loss, a mean over the batch."""
         current, key = (normalised(x.to(self.device)) for x in (batch.current, batch.key))
-        motion, pyramid = self.network.with_pyramid(current, key)
+        motion, pyramid = self.network.forward_with_pyramid(current, key)
         cells = in_cells(batch.flow.to(self.device), self.network)
         total = end_point_error(motion.flow.float(), _resized(cells, motion.flow))
         for weight, flow in zip(PYRAMID_WEIGHTS, pyramid, strict=True):

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from keywarp.datasets.batches import Batches
+from keywarp.datasets.batches import BatchSource
 from keywarp.training.errors import DivergedError, ProgressError
 from keywarp.training.process import TrainingProcess
 from keywarp.training.recipe import Optimization
@@ -42,7 +42,7 @@ class Stage(Generic[Batch]):
     name: str
     network: nn.Module
     groups: list[ParameterGroup]
-    batches: Batches[Batch]
+    batches: BatchSource[Batch]
     loss: Callable[[Batch], Tensor]  # a mean over the batch's samples
     steps: int
     optimization: Optimization

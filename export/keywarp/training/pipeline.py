@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from keywarp.datasets import PackageFile, fetch
-from keywarp.datasets.batches import Share, unequal
+from keywarp.datasets.batches import BatchShare
 from keywarp.networks import (
     Checkpoint,
     DeepFeatureFlow,
@@ -28,8 +28,8 @@ from keywarp.networks import (
     load_keras_weights,
     load_torchvision_weights,
     read_weights,
-    revive_batch_norms,
     save_checkpoint,
+    unfreeze_batch_norms,
 )
 from keywarp.networks.checkpoint import build_recognition
 from keywarp.training.data import flow_batches, measure_accuracy, open_data, pair_batches
@@ -149,7 +149,7 @@ class Trainer:
         torch.manual_seed(self.recipe.seed)
         task = training.task or self.recipe.task
         recognition = self._to_device(build_recognition(self.recipe.network.options(len(self.data.classes), task)))
-        revive_batch_norms(recognition.backbone)
+        unfreeze_batch_norms(recognition.backbone)
         stage = Stage(
             name="features",
             network=recognition.train(),
@@ -369,15 +369,18 @@ def check_networks(recipe: Recipe) -> None:
         raise RecipeError(f"network: {error}") from error
 
 
-def check_batches(recipe: Recipe, share: Share) -> None:
+def check_batches(recipe: Recipe, share: BatchShare) -> None:
     """Check the batches of all stages, before hours are spent on the first one.
 
     Raises:
         ProcessError: If a batch can't be divided into equal shares and parts.
     """
     for name, training in (("features", recipe.features), ("flow", recipe.flow), ("joint", recipe.joint)):
-        if training and (refused := unequal(training.batch, share)):
-            raise ProcessError(f"{name}.batch: {refused}")
+        if training:
+            try:
+                share.part_size(training.batch)
+            except ValueError as error:
+                raise ProcessError(f"{name}.batch: {error}") from error
 
 
 def load_initial_weights(recipe: Recipe, cache: Path, backbone: ResNetFeatures) -> None:

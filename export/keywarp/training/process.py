@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, distributed, nn
 
 from keywarp.choices import DeviceName, PrecisionName
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import BatchShare
 from keywarp.training.errors import ProcessError
 
 CPU = torch.device("cpu")
-WHOLE_BATCH = Share()
+WHOLE_BATCH = BatchShare()
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -30,7 +30,7 @@ class TrainingProcess:
 
     device: torch.device = CPU
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    share: Share = WHOLE_BATCH
+    share: BatchShare = WHOLE_BATCH
 
     @property
     def is_leader(self) -> bool:
@@ -122,7 +122,7 @@ def open_process(
         distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         chosen = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
-        yield TrainingProcess(chosen, precision, Share(rank, processes, parts))
+        yield TrainingProcess(chosen, precision, BatchShare(rank, processes, parts))
     finally:
         if processes > 1:
             distributed.destroy_process_group()

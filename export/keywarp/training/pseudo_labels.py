@@ -14,15 +14,15 @@ from keywarp.datasets import (
     Detector,
     Image,
     LabelledClip,
-    Shape,
-    TaughtClass,
-    Vote,
+    ShapePrior,
+    TeacherClass,
+    VotingRule,
     evidence,
     fetch,
     label_clip,
     read_clip,
 )
-from keywarp.datasets.labels import Evidence
+from keywarp.datasets.labelling import Evidence
 from keywarp.training.recipe import ClipRecipe, ImageRecipe, PseudoLabelledClips
 
 
@@ -82,9 +82,9 @@ def label(
         return LabelledClip(clip, content["labels"], recipe.weight)
 
 
-def voting_rule(data: PseudoLabelledClips) -> Vote:
+def voting_rule(data: PseudoLabelledClips) -> VotingRule:
     """Return the rule by which neighbouring frames vote for a pixel's class."""
-    return Vote(tuple(c.accept for c in data.classes[1:]))
+    return VotingRule(tuple(c.accept for c in data.classes[1:]))
 
 
 def split(source: LabelledClip, holdout: float) -> Split:
@@ -106,7 +106,7 @@ def split(source: LabelledClip, holdout: float) -> Split:
 def make_teacher(clip: ClipRecipe, data: PseudoLabelledClips, cache: Path) -> Callable[[Image], Evidence]:
     """Return a function that gives evidence for the classes on a frame of the clip."""
     detector = Detector(fetch(data.teacher.model, cache / "packages"))
-    classes = tuple(TaughtClass(c.name, c.color, c.categories, Shape(c.power, c.core)) for c in data.classes)
+    classes = tuple(TeacherClass(c.name, c.color, c.categories, ShapePrior(c.power, c.core)) for c in data.classes)
     groups = tuple(c.categories for c in classes[1:])
 
     def teach(frame: Image) -> Evidence:

@@ -14,14 +14,14 @@ import av
 import numpy as np
 
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.pictures import Size
+from keywarp.datasets.image_files import Size
 from keywarp.datasets.types import Image
 
 _CONVERT = "convert it to MP4, or unpack it into a folder of frames"
 
 
 @dataclass(frozen=True)
-class _Index:
+class _VideoIndex:
     """What can be known of a video without decoding it. Times are in its stream's time base."""
 
     size: Size
@@ -42,7 +42,7 @@ class VideoFile:
         self.path = path
 
     @cached_property
-    def index(self) -> _Index:
+    def index(self) -> _VideoIndex:
         """Its time stamps.
 
         Raises:
@@ -69,14 +69,14 @@ class VideoFile:
         keys.sort()
         times = sorted(time for time in shown if time >= keys[0][0])  # what is shown before can't be decoded
         place = {time: number for number, time in enumerate(times)}
-        return _Index(size, times, [place[time] for time, _ in keys], [seek for _, seek in keys])
+        return _VideoIndex(size, times, [place[time] for time, _ in keys], [seek for _, seek in keys])
 
-    def open(self) -> "Reel":
-        """Read frames. What is open is closed when the reel is forgotten."""
-        return Reel(self)
+    def open(self) -> "VideoReader":
+        """Read frames. What is open is closed when the reader is forgotten."""
+        return VideoReader(self)
 
 
-class Reel:
+class VideoReader:
     """A video while it is read. Going forwards decodes each frame once; going backwards starts at a key frame again."""
 
     first = 0

@@ -61,7 +61,7 @@ def _decode(path: Path, content: bytes, flags: int) -> npt.NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Resize:
     """The size that pictures are brought to, and their labels and boxes with them."""
 
     short_side: int  # pixels: what the shorter side becomes, ...

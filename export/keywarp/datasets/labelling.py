@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from keywarp.datasets.clips import Clip
-from keywarp.datasets.motion import Flow, dense_flow, move
+from keywarp.datasets.motion import Flow, dense_flow, warp_image
 from keywarp.datasets.types import IGNORE, Image, Labels
 
 Evidence = npt.NDArray[np.float32]  # (classes - 1, H, W), 0..1
 
 
 @dataclass(frozen=True)
-class Vote:
+class VotingRule:
     """How evidence becomes labels."""
 
     accept: tuple[float, ...]  # per class but the background: mean evidence from which a pixel gets the class
@@ -27,7 +27,7 @@ class Vote:
 
 
 def label_clip(
-    clip: Clip, teacher: Callable[[Image], Evidence], vote: Vote, progress: Callable[[], None] = lambda: None
+    clip: Clip, teacher: Callable[[Image], Evidence], vote: VotingRule, progress: Callable[[], None] = lambda: None
 ) -> npt.NDArray[np.uint8]:
     """Label every frame of a clip.
 
@@ -57,7 +57,7 @@ def label_clip(
     return labels
 
 
-def decide(mean: Evidence, vote: Vote) -> Labels:
+def decide(mean: Evidence, vote: VotingRule) -> Labels:
     """Mean evidence -> labels (H, W)."""
     support = mean / np.array(vote.accept, np.float32)[:, None, None]
     best = support.max(axis=0)
@@ -75,4 +75,4 @@ def _moved(maps: npt.NDArray[np.uint8], flow: Flow | None) -> Evidence:
     scaled = np.asarray(maps / 255, np.float32)
     if flow is None:
         return scaled
-    return move(np.ascontiguousarray(scaled.transpose(1, 2, 0)), flow).transpose(2, 0, 1)
+    return warp_image(np.ascontiguousarray(scaled.transpose(1, 2, 0)), flow).transpose(2, 0, 1)

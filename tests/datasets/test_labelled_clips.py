@@ -4,8 +4,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from keywarp.datasets import Augmentation, Clip, ClipFlows, LabelledClip, MadeMotion, move
-from tests.datasets.clips import textured
+from keywarp.datasets import Augmentation, Clip, ClipFlowSource, LabelledClip, SyntheticMotion, warp_image
+from tests.datasets.synthetic import textured
 
 
 def numbered(frames: int, *cuts: int) -> LabelledClip:
@@ -63,15 +63,15 @@ def test_motion_of_clips_leads_from_the_current_image_to_the_key(made_share: flo
     panorama = textured(96, 168)
     frames = np.stack([panorama[:, 2 * n : 2 * n + 144] for n in range(12)])
     clip = LabelledClip(Clip("pan", frames, (range(12),)), frames[..., 0])
-    flows = ClipFlows([clip], Augmentation(64, 96, (0.7, 1.2)), made_share, MadeMotion(shift=4))
+    flows = ClipFlowSource([clip], Augmentation(64, 96, (0.7, 1.2)), made_share, SyntheticMotion(shift=4))
     random = np.random.default_rng(3)
     moved, still = [], []
     for _ in range(12):
         pair = flows.flow_pair(random)
         assert pair.flow.shape == (64, 96, 2)
         current, key = pair.current.astype(np.float32), pair.key.astype(np.float32)
-        inside = move(np.ones_like(key), pair.flow) > 0.99
-        moved.append(np.abs(move(key, pair.flow) - current)[inside].mean())
+        inside = warp_image(np.ones_like(key), pair.flow) > 0.99
+        moved.append(np.abs(warp_image(key, pair.flow) - current)[inside].mean())
         still.append(np.abs(key - current).mean())
     assert np.mean(moved) < 0.6 * np.mean(still)
 
@@ -79,7 +79,7 @@ def test_motion_of_clips_leads_from_the_current_image_to_the_key(made_share: flo
 def test_clips_of_more_weight_are_sampled_more() -> None:
     light, heavy = numbered(40), LabelledClip(numbered(40).clip, numbered(40).labels, weight=3)
     heavy.clip.frames[:] += 100
-    flows = ClipFlows([light, heavy], Augmentation(16, 16, (1, 1), 0, 0, 0), 0.0, MadeMotion())
+    flows = ClipFlowSource([light, heavy], Augmentation(16, 16, (1, 1), 0, 0, 0), 0.0, SyntheticMotion())
     random = np.random.default_rng(0)
     bright = [flows.flow_pair(random).current[0, 0, 0] >= 100 for _ in range(200)]
     assert np.mean(bright) == pytest.approx(0.75, abs=0.1)

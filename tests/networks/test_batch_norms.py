@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from keywarp.networks import ResNetFeatures, ResNetOptions, fold_batch_norms, revive_batch_norms
+from keywarp.networks import ResNetFeatures, ResNetOptions, fold_batch_norms, unfreeze_batch_norms
 
 TINY = ResNetOptions((1, 2, 1, 1), channels=8, width=0.25)
 
@@ -11,7 +11,7 @@ def trained() -> ResNetFeatures:
     """With live batch norms that have learnt something."""
     torch.manual_seed(0)
     network = ResNetFeatures(TINY)
-    revive_batch_norms(network)
+    unfreeze_batch_norms(network)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
     for _ in range(3):
         loss = (network(50 * torch.randn(4, 3, 64, 64) + 20) - 1).square().mean()
@@ -24,7 +24,7 @@ def trained() -> ResNetFeatures:
 def test_revived_batch_norms_are_all_live_and_learn() -> None:
     network = ResNetFeatures(TINY)
     frozen = [name for name, module in network.named_modules() if isinstance(module, FrozenBatchNorm2d)]
-    revive_batch_norms(network)
+    unfreeze_batch_norms(network)
     live = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
     assert live == frozen
     assert len(live) == 1 + 3 * 5 + 4  # of the stem, the bottlenecks, and the projections of conv2 to conv5
@@ -39,7 +39,7 @@ def test_reviving_keeps_weights_and_statistics() -> None:
     image = torch.randn(1, 3, 48, 64)
     with torch.inference_mode():
         before = network(image)
-        revive_batch_norms(network)
+        unfreeze_batch_norms(network)
         after = network.eval()(image)
     torch.testing.assert_close(after, before)
 

@@ -39,7 +39,7 @@ class Shadow:
 
 
 @dataclass(frozen=True)
-class Light:
+class Exposure:
     """Light and camera. Every frame is lit a little otherwise."""
 
     level: float  # factor on all
@@ -52,7 +52,7 @@ class Light:
     noise: float  # grey levels, standard deviation
     seed: int  # of the noise
 
-    def expose(self, picture: Image, look: Callable[[float], Image], time: float) -> Image:
+    def apply(self, picture: Image, look: Callable[[float], Image], time: float) -> Image:
         """Take the image of a moment.
 
         Args:
@@ -86,7 +86,7 @@ class Light:
         return np.asarray(cv2.resize(shade[..., None] * np.array(factors, np.float32), (width, height)), np.float32)
 
 
-def draw_light(options: SceneOptions, random: np.random.Generator) -> Light:
+def draw_exposure(options: SceneOptions, random: np.random.Generator) -> Exposure:
     """Some light."""
     shadow = Shadow(
         depth=random.uniform(0.2, 0.55),
@@ -96,7 +96,7 @@ def draw_light(options: SceneOptions, random: np.random.Generator) -> Light:
         softness=random.uniform(0.08, 0.4),
     )
     colors, tints = random.uniform(0.92, 1.08, 3), [draw_wave(random, 0.05, (30, 120)) for _ in range(3)]
-    return Light(
+    return Exposure(
         level=random.uniform(0.75, 1.15),
         gain=draw_wave(random, 0.15, (20, 90)),
         colors=(float(colors[0]), float(colors[1]), float(colors[2])),

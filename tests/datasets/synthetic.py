@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keywarp.datasets import MAX_GAP, Boxes, Clip, FlowPair, Image, LabelledClip, Pair, Snippet, Truth
+from keywarp.datasets import MAX_GAP, Boxes, Clip, FlowPair, FramePair, Image, LabelledClip, Snippet, Truth
 
 
 def textured(height: int, width: int, seed: int = 0) -> Image:
@@ -54,11 +54,11 @@ class Squares:
         box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         return Truth(labels, Boxes(np.array([box], np.float32), np.array([1], np.int64)))
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         current = self.clip.frame(random)
         gap = int(random.integers(min(max_gap, current) + 1))
         frames = self.clip.clip.frames
-        return Pair(frames[current], frames[current - gap], gap, self.truth(current))
+        return FramePair(frames[current], frames[current - gap], gap, self.truth(current))
 
     def flow_pair(self, random: np.random.Generator) -> FlowPair:
         current, key = self.clip.frame(random), self.clip.frame(random)

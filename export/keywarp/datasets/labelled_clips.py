@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from keywarp.datasets.augmentation import Augmentation
 from keywarp.datasets.clips import Clip
-from keywarp.datasets.motion import MadeMotion, dense_flow, made_pair
-from keywarp.datasets.samples import MAX_GAP, FlowPair, Pair, Snippet, Truth
+from keywarp.datasets.motion import SyntheticMotion, dense_flow, synthetic_pair
+from keywarp.datasets.samples import MAX_GAP, FlowPair, FramePair, Snippet, Truth
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class LabelledClip:
         shot = self.clip.shots[int(random.choice(len(lengths), p=lengths / lengths.sum()))]
         return int(random.integers(shot.start, shot.stop))
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         """Draw a pair within a shot; the gap is uniform in 0..max_gap as far as the shot reaches back."""
         current = self.frame(random)
         gap = int(random.integers(min(max_gap, current - self.clip.shot_of(current).start) + 1))
         frames = self.clip.frames
-        return Pair(frames[current], frames[current - gap], gap, Truth(labels=self.labels[current]))
+        return FramePair(frames[current], frames[current - gap], gap, Truth(labels=self.labels[current]))
 
     def snippets(self, length: int) -> Iterator[Snippet]:
         """Every frame with those before it, within its shot."""
@@ -46,11 +46,11 @@ class LabelledClip:
                 yield Snippet(f"{self.clip.name} {index}", frames, Truth(labels=self.labels[index]))
 
 
-class ClipFlows:
+class ClipFlowSource:
     """Motion of clips: made, and thus exact, or real and measured by another method. Both as augmented crops."""
 
     def __init__(
-        self, clips: Sequence[LabelledClip], augmentation: Augmentation, made_share: float, motion: MadeMotion
+        self, clips: Sequence[LabelledClip], augmentation: Augmentation, made_share: float, motion: SyntheticMotion
     ) -> None:
         """Prepare to draw.
 
@@ -76,8 +76,8 @@ class ClipFlows:
         for _ in range(3):
             source = self._source(random)
             picture = source.clip.frames[source.frame(random)]
-            crops.append(self._augmentation.view(picture, random).image(picture))
-        return FlowPair(*made_pair(crops[0], crops[1:], self._motion, random))
+            crops.append(self._augmentation.draw_crop(picture, random).image(picture))
+        return FlowPair(*synthetic_pair(crops[0], crops[1:], self._motion, random))
 
     def _measured(self, random: np.random.Generator) -> FlowPair:
         source = self._source(random)
@@ -85,8 +85,8 @@ class ClipFlows:
         shot = source.clip.shot_of(first)
         low, high = max(shot.start, first - MAX_GAP), min(shot.stop, first + MAX_GAP + 1)
         second = int(random.integers(low, high))
-        view = self._augmentation.view(source.clip.frames[first], random)
-        current, key = view.image(source.clip.frames[first]), view.image(source.clip.frames[second])
+        crop = self._augmentation.draw_crop(source.clip.frames[first], random)
+        current, key = crop.image(source.clip.frames[first]), crop.image(source.clip.frames[second])
         return FlowPair(current, key, dense_flow(current, key))
 
     def _source(self, random: np.random.Generator) -> LabelledClip:

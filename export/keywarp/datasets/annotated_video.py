@@ -1,4 +1,4 @@
-"""Footage: video on disk, some frames of which are labelled. Pairs and snippets are cut from it."""
+"""Annotated video: on disk, some frames of which are labelled. Pairs and snippets are cut from it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from typing import Protocol, overload
 import numpy as np
 
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.pictures import Fit, Size
-from keywarp.datasets.samples import Pair, Snippet, Truth
+from keywarp.datasets.image_files import Resize, Size
+from keywarp.datasets.samples import FramePair, Snippet, Truth
 from keywarp.datasets.types import Image
 
 
@@ -24,7 +24,7 @@ class Annotation:
     truth: Truth  # in pixels of that size
 
 
-class Footage(Protocol):
+class AnnotatedVideo(Protocol):
     """One video, or one photograph as a video of one frame, at its own size. Nothing is read before it is asked for."""
 
     @property
@@ -41,39 +41,41 @@ class Footage(Protocol):
         ...
 
 
-def draw_pair(footage: Footage, number: int, fit: Fit, random: np.random.Generator, max_gap: int) -> Pair:
+def draw_pair(
+    video: AnnotatedVideo, number: int, resize: Resize, random: np.random.Generator, max_gap: int
+) -> FramePair:
     """Pair a labelled frame with a key frame at most `max_gap` before it.
 
     Args:
-        footage: What to cut from.
+        video: What to cut from.
         number: The labelled frame's.
-        fit: The size to bring both to.
+        resize: The size to bring both to.
         random: The source of chance.
-        max_gap: The gap is uniform in 0..max_gap, as far as the footage reaches back.
+        max_gap: The gap is uniform in 0..max_gap, as far as the video reaches back.
 
     Raises:
         DataError: A file is missing or broken, or the sizes of frames and annotation differ.
     """
-    annotation = footage.annotation(number)
-    gap = int(random.integers(min(max_gap, number - footage.first) + 1))
+    annotation = video.annotation(number)
+    gap = int(random.integers(min(max_gap, number - video.first) + 1))
     numbers = [number - gap, number] if gap else [number]  # the key frame first: videos are best read forwards
     images = []
-    for image in map(footage.frame, numbers):
+    for image in map(video.frame, numbers):
         _check((image.shape[0], image.shape[1]), annotation)
-        images.append(fit.image(image))
-    return Pair(images[-1], images[0], gap, fit.truth(annotation.truth, annotation.size))
+        images.append(resize.image(image))
+    return FramePair(images[-1], images[0], gap, resize.truth(annotation.truth, annotation.size))
 
 
-def snippets_of(footage: Footage, labelled: Iterable[int], length: int, fit: Fit) -> Iterator[Snippet]:
+def snippets_of(video: AnnotatedVideo, labelled: Iterable[int], length: int, resize: Resize) -> Iterator[Snippet]:
     """The labelled frames, each with the frames before it.
 
     Frames are read when they are indexed; going through the snippets in order reads each frame once.
 
     Args:
-        footage: What to cut from.
+        video: What to cut from.
         labelled: The numbers of its labelled frames.
-        length: Frames in a snippet, unless the footage doesn't reach back so far.
-        fit: The size to bring them to.
+        length: Frames in a snippet, unless the video doesn't reach back so far.
+        resize: The size to bring them to.
 
     Raises:
         DataError: As `draw_pair`, of a frame when it is indexed.
@@ -81,18 +83,18 @@ def snippets_of(footage: Footage, labelled: Iterable[int], length: int, fit: Fit
 
     @lru_cache(maxsize=length)
     def read(number: int) -> tuple[Image, Size]:
-        image = footage.frame(number)
-        return fit.image(image), (image.shape[0], image.shape[1])
+        image = video.frame(number)
+        return resize.image(image), (image.shape[0], image.shape[1])
 
     for number in labelled:
-        annotation = footage.annotation(number)
-        numbers = range(max(footage.first, number - length + 1), number + 1)
+        annotation = video.annotation(number)
+        numbers = range(max(video.first, number - length + 1), number + 1)
         yield Snippet(
-            annotation.frame, _Frames(numbers, read, annotation), fit.truth(annotation.truth, annotation.size)
+            annotation.frame, _LazyFrames(numbers, read, annotation), resize.truth(annotation.truth, annotation.size)
         )
 
 
-class _Frames(Sequence[Image]):
+class _LazyFrames(Sequence[Image]):
     """A snippet's frames, read when they are indexed."""
 
     def __init__(self, numbers: range, read: Callable[[int], tuple[Image, Size]], annotation: Annotation) -> None:
@@ -111,7 +113,7 @@ class _Frames(Sequence[Image]):
 
     def __getitem__(self, place: int | slice) -> Image | Sequence[Image]:
         if isinstance(place, slice):
-            return _Frames(self._numbers[place], self._read, self._annotation)
+            return _LazyFrames(self._numbers[place], self._read, self._annotation)
         image, size = self._read(self._numbers[place])
         _check(size, self._annotation)
         return image

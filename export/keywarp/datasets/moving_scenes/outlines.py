@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Silhouette = Literal["disc", "square", "triangle", "star", "ring", "arrow", "piece"]
+Outline = Literal["disc", "square", "triangle", "star", "ring", "arrow", "piece"]
 Contour = npt.NDArray[np.float64]  # (n, 2): x, y
 Coverage = npt.NDArray[np.uint8]  # (n, n): 255 inside, 0 outside, in between on the edge
 
@@ -15,13 +15,13 @@ _OVERSAMPLING = 4  # cells per pixel and axis that the edge is resolved to
 _SHIFT = 4  # fractional bits of the corners that OpenCV fills
 
 
-def draw_contours(silhouette: Silhouette, random: np.random.Generator) -> list[Contour]:
+def draw_outline(outline: Outline, random: np.random.Generator) -> list[Contour]:
     """An outline of that family, with its hole if it has one: no two are alike."""
     stretch = np.array([1, random.uniform(0.78, 1)])
-    return [contour * stretch for contour in _contours(silhouette, random)]
+    return [contour * stretch for contour in _contours(outline, random)]
 
 
-def fill(contours: list[Contour], size: int, margin: float) -> Coverage:
+def rasterise(contours: list[Contour], size: int, margin: float) -> Coverage:
     """Rasterise.
 
     Args:
@@ -38,8 +38,8 @@ def fill(contours: list[Contour], size: int, margin: float) -> Coverage:
     return np.asarray(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _contours(silhouette: Silhouette, random: np.random.Generator) -> list[Contour]:
-    match silhouette:
+def _contours(outline: Outline, random: np.random.Generator) -> list[Contour]:
+    match outline:
         case "disc":
             return [_circle(1)]
         case "ring":

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from keywarp.datasets.moving_scenes.camera import Camera
-from keywarp.datasets.moving_scenes.kinds import CLUTTER, KINDS, Kind
+from keywarp.datasets.moving_scenes.object_classes import CLUTTER, OBJECT_CLASSES, ObjectClass
 from keywarp.datasets.moving_scenes.options import SceneOptions
+from keywarp.datasets.moving_scenes.outlines import Coverage, draw_outline, rasterise
 from keywarp.datasets.moving_scenes.patterns import MIDDLE, draw_pattern
-from keywarp.datasets.moving_scenes.silhouettes import Coverage, draw_contours, fill
-from keywarp.datasets.moving_scenes.waves import Wave, draw_logarithmic, draw_wave
+from keywarp.datasets.moving_scenes.waves import Wave, draw_log_uniform, draw_wave
 from keywarp.datasets.types import Image
 
 Array = npt.NDArray[np.floating]  # coordinates, of any shape
@@ -46,7 +46,7 @@ class Bend:
 
 
 @dataclass(frozen=True)
-class Body:
+class SceneObject:
     """A moving thing. Its motion is its own, and the camera's is added to it."""
 
     camera: Camera
@@ -63,7 +63,7 @@ class Body:
 
     def scale(self, time: float) -> float:
         """The radius at a time, in pixels."""
-        return self.radius * math.exp(self.growth.at(time)) * self.camera.magnify(time)
+        return self.radius * math.exp(self.growth.at(time)) * self.camera.magnification(time)
 
     def centre(self, time: float) -> tuple[float, float]:
         """(x, y) at a time, in pixels."""
@@ -71,7 +71,7 @@ class Body:
             start + time * (speed + time * gain / 2)
             for start, speed, gain in zip(self.place, self.velocity, self.acceleration, strict=True)
         )
-        return self.camera.carry(x, y, time)
+        return self.camera.project(x, y, time)
 
     def area(self, time: float) -> float:
         """Of the whole outline, hidden or not, in pixels: bending doesn't change it."""
@@ -96,7 +96,7 @@ class Body:
         u = u - bend_x.at(v, time)
         return left + cos * u - sin * v, top + sin * u + cos * v
 
-    def span(self, time: float, height: int, width: int) -> Span:
+    def extent(self, time: float, height: int, width: int) -> Span:
         """The rows and columns of an image of that size outside of which the body can't be."""
         reach = self.scale(time) * (1.05 + math.hypot(*(bend.amplitude for bend in self.bends))) + 1
         x, y = self.centre(time)
@@ -106,7 +106,7 @@ class Body:
         )
         return rows, columns
 
-    def look(self, span: Span, time: float) -> tuple[Image, Coverage]:
+    def render(self, span: Span, time: float) -> tuple[Image, Coverage]:
         """Its colours (h, w, 3) and coverage (h, w), 255 inside, on a part of the image."""
         rows, columns = (np.arange(part.start, part.stop, dtype=np.float32) for part in span)
         u, v = self.to_surface(columns[None], rows[:, None], time)
@@ -118,36 +118,38 @@ class Body:
         return np.asarray(colors, np.uint8), np.asarray(cover, np.uint8)
 
     def _rotation(self, time: float, scale: float) -> tuple[float, float]:
-        angle = self.angle + self.turn * time + self.camera.tilt(time)
+        angle = self.angle + self.turn * time + self.camera.rotation(time)
         return scale * math.cos(angle), scale * math.sin(angle)
 
 
-def draw_body(camera: Camera, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator) -> Body:
+def draw_object(
+    camera: Camera, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
+) -> SceneObject:
     """A body of one of the classes."""
-    number = int(random.integers(len(KINDS)))
-    return _draw(number + 1, KINDS[number], camera, photographs, options, random)
+    number = int(random.integers(len(OBJECT_CLASSES)))
+    return _draw(number + 1, OBJECT_CLASSES[number], camera, photographs, options, random)
 
 
 def draw_clutter(
     camera: Camera, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
-) -> Body:
+) -> SceneObject:
     """A body of no class."""
     return _draw(0, CLUTTER, camera, photographs, options, random)
 
 
 def _draw(
     category: int,
-    kind: Kind,
+    kind: ObjectClass,
     camera: Camera,
     photographs: Sequence[Image],
     options: SceneOptions,
     random: np.random.Generator,
-) -> Body:
-    radius = draw_logarithmic(random, *options.diameter) / 2
+) -> SceneObject:
+    radius = draw_log_uniform(random, *options.diameter) / 2
     direction, travels = random.uniform(0, 2 * math.pi), random.random() >= options.still
-    speed = draw_logarithmic(random, *options.speed) * travels
+    speed = draw_log_uniform(random, *options.speed) * travels
     gain = random.normal(0, options.acceleration, 2) * travels
-    return Body(
+    return SceneObject(
         camera=camera,
         category=category,
         sprite=_draw_sprite(kind, radius, photographs, options, random),
@@ -168,7 +170,7 @@ def _draw_bend(amplitude: float, random: np.random.Generator) -> Bend:
 
 
 def _draw_sprite(
-    kind: Kind, radius: float, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
+    kind: ObjectClass, radius: float, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
 ) -> Image:
     """(n, n, 4): a pixel of it is about one of the image."""
     size = max(math.ceil(2 * MARGIN * radius), 2)
@@ -185,7 +187,7 @@ def _draw_sprite(
     mixing[:, -1] += paint * color
     sprite = np.empty_like(layers)
     sprite[..., :3] = cv2.transform(layers, mixing)
-    sprite[..., 3] = fill(draw_contours(kind.silhouette, random), size, MARGIN)
+    sprite[..., 3] = rasterise(draw_outline(kind.outline, random), size, MARGIN)
     return sprite
 
 

@@ -1,22 +1,22 @@
 import numpy as np
 
-from keywarp.datasets import IGNORE, Detection, Image, Shape, TaughtClass, Vote, evidence, label_clip
-from keywarp.datasets.labels import Evidence, decide
-from tests.datasets.clips import moving_square, textured
+from keywarp.datasets import IGNORE, Image, ShapePrior, TeacherClass, TeacherDetection, VotingRule, evidence, label_clip
+from keywarp.datasets.labelling import Evidence, decide
+from tests.datasets.synthetic import moving_square, textured
 
-VOTE = Vote(accept=(0.4,), offsets=(-2, -1, 0, 1, 2))
-CUT_OUT = Shape(2.0, (0.5, 0.5))
+VOTE = VotingRule(accept=(0.4,), offsets=(-2, -1, 0, 1, 2))
+CUT_OUT = ShapePrior(2.0, (0.5, 0.5))
 CLASSES = (
-    TaughtClass("background", (0, 0, 0), (), CUT_OUT),
-    TaughtClass("thing", (255, 0, 0), (7,), CUT_OUT),
-    TaughtClass("box", (0, 255, 0), (8,), Shape(4.0, None)),
+    TeacherClass("background", (0, 0, 0), (), CUT_OUT),
+    TeacherClass("thing", (255, 0, 0), (7,), CUT_OUT),
+    TeacherClass("box", (0, 255, 0), (8,), ShapePrior(4.0, None)),
 )
 
 
 def test_grabcut_finds_an_object_inside_a_loose_box() -> None:
     frame = (textured(80, 100) // 4).astype(np.uint8)
     frame[25:55, 40:60] = (250, 240, 230)
-    maps = evidence(frame, [Detection(7, 0.8, (34, 20, 66, 60))], CLASSES)
+    maps = evidence(frame, [TeacherDetection(7, 0.8, (34, 20, 66, 60))], CLASSES)
     found = maps[0] > 0.4
     truth = np.zeros((80, 100), bool)
     truth[25:55, 40:60] = True
@@ -26,7 +26,7 @@ def test_grabcut_finds_an_object_inside_a_loose_box() -> None:
 
 
 def test_a_class_without_a_core_keeps_the_rounded_box() -> None:
-    maps = evidence(textured(64, 64), [Detection(8, 0.5, (10, 10, 50, 50))], CLASSES)
+    maps = evidence(textured(64, 64), [TeacherDetection(8, 0.5, (10, 10, 50, 50))], CLASSES)
     assert maps[1, 30, 30] == 0.5
     assert maps[1, 11, 11] == 0  # a corner
     assert not maps[1, 52:].any()
@@ -34,8 +34,8 @@ def test_a_class_without_a_core_keeps_the_rounded_box() -> None:
 
 def test_a_box_over_the_whole_frame_and_one_at_its_edge_work() -> None:
     frame = textured(40, 60)
-    assert evidence(frame, [Detection(7, 0.5, (0, 0, 60, 40))], CLASSES)[0].any()
-    assert evidence(frame, [Detection(7, 0.5, (55, 30, 60, 40))], CLASSES)[0].any()
+    assert evidence(frame, [TeacherDetection(7, 0.5, (0, 0, 60, 40))], CLASSES)[0].any()
+    assert evidence(frame, [TeacherDetection(7, 0.5, (55, 30, 60, 40))], CLASSES)[0].any()
 
 
 def test_an_object_that_the_teacher_misses_once_is_still_labelled() -> None:
@@ -80,4 +80,4 @@ def test_evidence_does_not_cross_a_cut() -> None:
 
 def test_between_accepted_and_rejected_a_pixel_is_ignored() -> None:
     mean = np.array([[[0.1, 0.3, 0.6]], [[0.0, 0.0, 0.5]]], np.float32)
-    assert decide(mean, Vote(accept=(0.4, 0.2), reject=0.5)).tolist() == [[0, IGNORE, 1]]
+    assert decide(mean, VotingRule(accept=(0.4, 0.2), reject=0.5)).tolist() == [[0, IGNORE, 1]]

@@ -11,18 +11,18 @@ from keywarp.datasets.errors import DataError
 from keywarp.datasets.moving_scenes.camera import COVER
 from keywarp.datasets.moving_scenes.clip import SceneClip, Shot
 from keywarp.datasets.moving_scenes.options import SceneOptions
-from keywarp.datasets.moving_scenes.scene import Scene, draw_scene
-from keywarp.datasets.samples import MAX_GAP, FlowPair, Pair, Snippet
+from keywarp.datasets.moving_scenes.scene import MovingScene, draw_scene
+from keywarp.datasets.samples import MAX_GAP, FlowPair, FramePair, Snippet
 from keywarp.datasets.types import Image
 
 _SNIPPETS, _CLIPS = 0, 1  # what a seed is for
 
 
 @dataclass(frozen=True)
-class SceneFrames(Sequence[Image]):
+class SceneImages(Sequence[Image]):
     """The frames of a scene up to time 0, oldest first. They are rendered whenever they are indexed."""
 
-    scene: Scene
+    scene: MovingScene
     length: int  # frames
 
     def __len__(self) -> int:
@@ -65,11 +65,11 @@ class MovingScenes:
         self.size = size
         self._photographs = [_cover(image, self.options) for image in photographs]
 
-    def draw(self, random: np.random.Generator) -> Scene:
+    def draw(self, random: np.random.Generator) -> MovingScene:
         """Draw a scene."""
         return draw_scene(self._photographs, self.options, random)
 
-    def scene(self, number: int) -> Scene:
+    def scene(self, number: int) -> MovingScene:
         """The scene of a snippet."""
         return self.draw(np.random.default_rng((self.seed, _SNIPPETS, number)))
 
@@ -77,12 +77,12 @@ class MovingScenes:
         """A snippet's."""
         return f"scene {self.seed}-{number}"
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         """Draw a labelled frame and its key frame, 0 to `max_gap` frames before it."""
         gap = int(random.integers(max_gap + 1))
         scene = self.draw(random)
         frame = scene.render(0)
-        return Pair(frame.image, scene.image(-gap) if gap else frame.image, gap, frame.truth)
+        return FramePair(frame.image, scene.image(-gap) if gap else frame.image, gap, frame.truth)
 
     def flow_pair(self, random: np.random.Generator) -> FlowPair:
         """Draw two frames, the key 1 to `options.flow_gap` frames earlier, and the motion between them."""
@@ -97,7 +97,7 @@ class MovingScenes:
         """Every labelled frame with the `length` - 1 frames before it, rendered when they are indexed."""
         for number in range(self.size):
             scene = self.scene(number)
-            yield Snippet(self.name(number), SceneFrames(scene, length), scene.truth(0))
+            yield Snippet(self.name(number), SceneImages(scene, length), scene.truth(0))
 
     def clip(self, number: int, frames: int) -> SceneClip:
         """A video of several shots, hard cuts between them.

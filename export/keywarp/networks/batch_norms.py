@@ -21,7 +21,7 @@ def fold_batch_norms(network: ResNetFeatures) -> None:
                 _fold(block.downsample, "0", "1")
 
 
-def revive_batch_norms(network: ResNetFeatures) -> None:
+def unfreeze_batch_norms(network: ResNetFeatures) -> None:
     """Let every frozen batch norm of a feature network learn again, in place: for training from scratch.
 
     The names of parameters and buffers stay, so that the weights fit a network whose batch norms are frozen.
