@@ -13,7 +13,7 @@ from tests.training.tiny import OPTIONS, networks
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """With a recipe, its videos, and networks that nobody trained."""
+    """A folder with a recipe, its videos, and checkpoints of untrained networks."""
     monkeypatch.chdir(tmp_path)
     write_recipe(tmp_path, VIDEOS)
     card = ModelCard("square", "0.1.0", "Apache-2.0", ("background", "square"), short_side=64, long_side=96)
@@ -34,18 +34,22 @@ def run(*arguments: str) -> CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("checkpoint", "recipe", "error"),
     [
-        ("detector.pt", "square.toml", "detector.pt is for detection of 2 classes, the recipe's data for segmentation"),
+        (
+            "detector.pt",
+            "square.toml",
+            "detector.pt is for detection of 2 classes, but the recipe's data are for segmentation",
+        ),
         (
             "three.pt",
             "square.toml",
-            "three.pt is for segmentation of 3 classes, the recipe's data for segm",
+            "three.pt is for segmentation of 3 classes, but the recipe's data are for segm",
         ),
         ("text.pt", "square.toml", "text.pt is not a checkpoint of keywarp train or init"),
         ("none.pt", "square.toml", "can't read the checkpoint none.pt: No such file"),
         ("checkpoint.pt", "none.toml", "can't read the recipe none.toml: No such file"),
     ],
 )
-def test_what_can_not_be_measured_is_named(checkpoint: str, recipe: str, error: str) -> None:
+def test_what_cannot_be_measured_is_reported_in_one_sentence(checkpoint: str, recipe: str, error: str) -> None:
     done = run(checkpoint, "--recipe", recipe)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"keywarp: {error}")
@@ -84,7 +88,7 @@ def test_a_table_shows_accuracy_by_key_age_and_speed() -> None:
     assert "fps at l = 3 and" in timed[0]
 
 
-def test_a_file_that_can_not_be_written_is_named() -> None:
+def test_an_output_file_that_cannot_be_written_is_reported() -> None:
     done = run("checkpoint.pt", "--recipe", "square.toml", "--no-runtime", "--out", "text.pt/found.json")
     assert done.returncode == 1
     assert "keywarp: can't write text.pt/found.json: " in done.stderr

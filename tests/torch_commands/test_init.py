@@ -37,7 +37,7 @@ def test_untrained_networks_run_a_video(task: str, tmp_path: Path) -> None:
     assert all((line["detections"] is not None) == (task == "detection") for line in lines)
 
 
-def test_a_split_that_cuts_a_unit_is_one_sentence(tmp_path: Path) -> None:
+def test_an_impossible_split_point_is_refused_in_one_sentence(tmp_path: Path) -> None:
     made = keywarp("init", tmp_path / "x.pt", "--head-layers", "3", "--features", "resnet50")
     assert made.returncode == 1
     assert "it can have 0, 1, 2, 5" in made.stderr.replace("\n", " ")
@@ -45,7 +45,7 @@ def test_a_split_that_cuts_a_unit_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "x.pt").exists()
 
 
-def test_weights_that_are_none_are_one_sentence(tmp_path: Path) -> None:
+def test_files_that_hold_no_such_weights_are_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_text("not weights")
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
     for weights, complaint in (("w.pth", "not a file of PyTorch weights"), ("other.pth", "conv1.weight")):
@@ -77,7 +77,7 @@ def test_wrong_use_is_status_two(arguments: tuple[str, ...], tmp_path: Path) -> 
     assert "Traceback" not in made.stderr
 
 
-def test_a_folder_that_is_no_resnet_of_keras_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_without_a_resnet_of_keras_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps({"weightsManifest": []}))
     made = keywarp("init", tmp_path / "x.pt", "--features", "resnet50", "--weights", tmp_path, "--layout", "keras")
     assert made.returncode == 1

@@ -35,7 +35,7 @@ def sentence(err: str) -> str:
     return line
 
 
-def test_without_torch_a_sentence_says_what_to_install() -> None:
+def test_without_torch_the_error_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from keywarp.cli.main import main; "
         "sys.argv = ['keywarp', 'train', 'street.toml']; main()"
@@ -45,7 +45,7 @@ def test_without_torch_a_sentence_says_what_to_install() -> None:
     assert done.stderr.startswith("keywarp: training needs torch: install the extra `train` (README, Install)")
 
 
-def test_a_recipe_is_trained_and_its_accuracy_printed(invoke: Invoke, tmp_path: Path) -> None:
+def test_a_recipe_is_trained_and_its_accuracy_is_printed(invoke: Invoke, tmp_path: Path) -> None:
     write_recipe(tmp_path, VIDEOS)
     status, out, err = invoke("square.toml", "--json")
     assert status == 0, err
@@ -66,7 +66,7 @@ def test_a_recipe_is_trained_and_its_accuracy_printed(invoke: Invoke, tmp_path: 
     assert out.rstrip().endswith(f"Checkpoint: {KEPT}")
 
 
-def test_variants_are_trained_beside_each_other(invoke: Invoke, tmp_path: Path) -> None:
+def test_variants_have_folders_of_their_own(invoke: Invoke, tmp_path: Path) -> None:
     write_recipe(tmp_path, VIDEOS)
     status, _, err = invoke("square.toml", "--variant", "frame", "--work", "w")
     assert status == 0, err
@@ -94,7 +94,7 @@ def test_variants_are_trained_beside_each_other(invoke: Invoke, tmp_path: Path) 
     assert sentence(err) == "keywarp: can't read the checkpoint none.pt: No such file or directory"
 
 
-def test_seeds_are_trained_beside_each_other(invoke: Invoke, tmp_path: Path) -> None:
+def test_seeds_have_folders_of_their_own(invoke: Invoke, tmp_path: Path) -> None:
     write_recipe(tmp_path, VIDEOS)
     for seed in ("0", "1"):
         assert invoke("square.toml", "--seed", seed, "--work", "w")[0] == 0
@@ -102,7 +102,7 @@ def test_seeds_are_trained_beside_each_other(invoke: Invoke, tmp_path: Path) -> 
     assert not torch.equal(*(load_checkpoint(file).weights["flow.flow.weight"] for file in files))
 
 
-def test_networks_that_start_from_others_are_trained_anew(invoke: Invoke, tmp_path: Path) -> None:
+def test_progress_from_another_start_is_refused(invoke: Invoke, tmp_path: Path) -> None:
     write_recipe(tmp_path, VIDEOS)
     for seed in ("0", "1"):
         assert invoke("square.toml", "--variant", "frame", "--seed", seed, "--work", "w")[0] == 0
@@ -110,11 +110,11 @@ def test_networks_that_start_from_others_are_trained_anew(invoke: Invoke, tmp_pa
     assert invoke(*arguments, "w/seed0/frame/checkpoint.pt")[0] == 0
     status, _, err = invoke(*arguments, "w/seed1/frame/checkpoint.pt")
     assert status == 1
-    assert sentence(err).endswith("delete it to start anew")
+    assert sentence(err).endswith("delete it to start over")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_where_there_is_none_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
+def test_cuda_without_a_cuda_device_is_refused_in_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
     write_recipe(tmp_path, VIDEOS)
     status, _, err = invoke("square.toml", "--device", "cuda")
     assert status == 1
@@ -130,7 +130,9 @@ def test_cuda_where_there_is_none_is_one_sentence(invoke: Invoke, tmp_path: Path
     ],
     ids=["videos", "cityscapes", "imagenet"],
 )
-def test_a_missing_data_set_is_one_sentence(data: str, message: str, invoke: Invoke, tmp_path: Path) -> None:
+def test_a_missing_data_set_is_reported_in_one_sentence(
+    data: str, message: str, invoke: Invoke, tmp_path: Path
+) -> None:
     path = write_recipe(tmp_path, f"[data]\n{data}\n")
     if "imagenet" in data:
         path.write_text(path.read_text().replace("seed = 0", 'seed = 0\ntask = "detection"'))
@@ -140,18 +142,18 @@ def test_a_missing_data_set_is_one_sentence(data: str, message: str, invoke: Inv
     assert message in err
 
 
-def test_parts_that_a_batch_has_not_are_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
+def test_parts_that_do_not_divide_a_batch_are_refused_in_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
     write_recipe(tmp_path, VIDEOS)
     status, _, err = invoke("square.toml", "--device", "cpu", "--parts", "7")
     assert status == 1
     assert sentence(err).endswith("samples can't be shared equally by 1 process in 7 parts each; use a multiple of 7")
 
 
-def test_a_wrong_recipe_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
+def test_an_invalid_recipe_is_reported_in_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("name = 1")
     status, _, err = invoke("r.toml")
     assert status == 1
-    assert sentence(err).startswith("keywarp: r.toml is not a recipe: name: ")
+    assert sentence(err).startswith("keywarp: r.toml is not a valid recipe: name: ")
 
 
 def test_torchrun_trains_the_same_networks_in_two_processes(invoke: Invoke, tmp_path: Path) -> None:

@@ -267,7 +267,9 @@ def test_batches_that_processes_cannot_share_are_refused_before_anything_is_trai
     recipe = read_recipe(write_recipe(folder, TAUGHT, FEATURES))
     training = getattr(recipe, stage).model_copy(update={"batch": 3})
     shared = TrainingProcess(share=BatchShare(0, 2))
-    with pytest.raises(ProcessError, match=rf"{stage}\.batch: 3 samples can't be shared equally by 2 processes"):
+    with pytest.raises(
+        ProcessError, match=rf"{stage}\.batch: 3 samples can't be shared equally by 2 processes; use a multiple of 2$"
+    ):
         trainer(recipe.model_copy(update={stage: training}), folder, shared)
 
 
