@@ -107,7 +107,7 @@ class FlatWarp(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Feature maps, flow, scale fields -> warped feature maps."""
-        maps = len(self.warp.coarser)
+        maps = len(self.warp.factors)
         warped: tuple[Tensor, ...] = self.warp(tensors[:maps], tensors[maps], tensors[maps + 1 :])
         return warped
 
