@@ -9,7 +9,7 @@ from typing import Protocol, overload
 import numpy as np
 
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.image_files import Resize, Size
+from keywarp.datasets.images import Resize, Size
 from keywarp.datasets.samples import FramePair, Snippet, Truth
 from keywarp.datasets.types import Image
 

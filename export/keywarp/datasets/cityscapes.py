@@ -16,7 +16,7 @@ import numpy as np
 
 from keywarp.datasets.annotated_video import Annotation, draw_pair, snippets_of
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.image_files import Resize, read_image, read_labels
+from keywarp.datasets.images import Resize, read_image, read_labels
 from keywarp.datasets.samples import MAX_GAP, FramePair, Snippet, Truth
 from keywarp.datasets.types import IGNORE, Image
 

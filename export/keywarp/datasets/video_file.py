@@ -14,7 +14,7 @@ import av
 import numpy as np
 
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.image_files import Size
+from keywarp.datasets.images import Size
 from keywarp.datasets.types import Image
 
 _CONVERT = "convert it to MP4, or unpack it into a folder of frames"

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, 
 from keywarp.datasets.annotated_video import Annotation, draw_pair, snippets_of
 from keywarp.datasets.classes import Classes
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.image_files import Resize, Size, read_bytes, read_image, read_labels
+from keywarp.datasets.images import Resize, Size, read_bytes, read_image, read_labels
 from keywarp.datasets.samples import MAX_GAP, Boxes, FramePair, Snippet, Truth
 from keywarp.datasets.types import IGNORE, Image, Labels
 from keywarp.datasets.video_file import VideoFile, VideoReader

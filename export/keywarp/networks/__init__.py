@@ -1,4 +1,4 @@
-"""The paper's networks as torch modules, and the bridge to other people's."""
+"""The paper's networks as torch modules, and a bridge to networks from other sources."""
 
 from keywarp.networks.batch_norms import fold_batch_norms, unfreeze_batch_norms
 from keywarp.networks.checkpoint import (

@@ -1,4 +1,4 @@
-"""Batch norms: live while a feature network is trained from scratch; then frozen, and folded into convolutions."""
+"""Batch norms of feature networks: trained from scratch, or frozen and folded into convolutions."""
 
 import torch
 from torch import nn
@@ -8,9 +8,10 @@ from keywarp.networks.resnet import Bottleneck, ResNetFeatures
 
 
 def fold_batch_norms(network: ResNetFeatures) -> None:
-    """Fold every batch norm of a feature network, in place; what is left of them are identities.
+    """Fold every batch norm of a feature network into the convolution before it, in place.
 
-    A folded network is what training adapts and what is exported. It can't load unfolded weights any more.
+    Identities take the batch norms' places. Fine-tuning and export work on a folded network. Unfolded weights can't be
+    loaded into it any more.
     """
     _fold(network, "conv1", "bn1")
     for block in network.modules():
@@ -22,16 +23,16 @@ def fold_batch_norms(network: ResNetFeatures) -> None:
 
 
 def unfreeze_batch_norms(network: ResNetFeatures) -> None:
-    """Let every frozen batch norm of a feature network learn again, in place: for training from scratch.
+    """Replace every frozen batch norm of a feature network by a trainable one, in place, for training from scratch.
 
-    The names of parameters and buffers stay, so that the weights fit a network whose batch norms are frozen.
+    Parameters and buffers keep their names, so that the weights also fit a network with frozen batch norms.
     """
     for owner in list(network.modules()):
         for name, norm in list(owner.named_children()):
             if isinstance(norm, FrozenBatchNorm2d):
-                live = nn.BatchNorm2d(norm.weight.numel(), norm.eps)
-                live.load_state_dict(norm.state_dict(), strict=False)  # it counts batches, too
-                setattr(owner, name, live)
+                trainable = nn.BatchNorm2d(norm.weight.numel(), norm.eps)
+                trainable.load_state_dict(norm.state_dict(), strict=False)  # it also counts batches
+                setattr(owner, name, trainable)
 
 
 def _fold(owner: nn.Module, convolution: str, norm: str) -> None:
@@ -41,5 +42,5 @@ def _fold(owner: nn.Module, convolution: str, norm: str) -> None:
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     with torch.no_grad():
         conv.weight.mul_(scale.view(-1, 1, 1, 1))
-    conv.bias = nn.Parameter(bn.bias - bn.running_mean * scale, requires_grad=False)  # frozen, as the norm was
+    conv.bias = nn.Parameter(bn.bias - bn.running_mean * scale, requires_grad=False)  # frozen like the batch norm
     setattr(owner, norm, nn.Identity())
