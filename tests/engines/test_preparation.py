@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keywarp.datasets.image_files import Resize
+from keywarp.datasets.images import Resize
 from keywarp.engines import InvalidFrameError
 from keywarp.engines.manifest import ImagePreparation
 from keywarp.engines.preparation import check_frame, input_size, resize

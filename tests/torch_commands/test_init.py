@@ -40,7 +40,7 @@ def test_untrained_networks_run_a_video(task: str, tmp_path: Path) -> None:
 def test_an_impossible_split_point_is_refused_in_one_sentence(tmp_path: Path) -> None:
     made = keywarp("init", tmp_path / "x.pt", "--head-layers", "3", "--features", "resnet50")
     assert made.returncode == 1
-    assert "it can have 0, 1, 2, 5" in made.stderr.replace("\n", " ")
+    assert "choose one of 0, 1, 2, 5" in made.stderr.replace("\n", " ")
     assert "Traceback" not in made.stderr
     assert not (tmp_path / "x.pt").exists()
 

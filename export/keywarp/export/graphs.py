@@ -114,7 +114,7 @@ class FlatWarp(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the warped feature maps, given feature maps, the flow and scale fields."""
-        maps = len(self.warp.coarser)
+        maps = len(self.warp.factors)
         warped: tuple[Tensor, ...] = self.warp(tensors[:maps], tensors[maps], tensors[maps + 1 :])
         return warped
 
