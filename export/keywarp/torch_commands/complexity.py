@@ -23,7 +23,7 @@ def complexity(
 
     Example: keywarp complexity --height 600 --width 1000
     """
-    with importing("counting", "train"):
+    with importing("counting"):
         from keywarp.networks.complexity import COUNTING_RULES, PAPER_SIZE, measure_networks, table_2
 
     networks, table = measure_networks(height, width), table_2(height, width)

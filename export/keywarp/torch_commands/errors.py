@@ -5,24 +5,25 @@ from contextlib import contextmanager
 
 from keywarp.cli.errors import CommandError
 
+INSTALL_TRAIN = "install the extra `train` (README, Install)"
+INSTALL_TRAIN_AND_CPU = "install the extras `train` and `cpu` (README, Install)"
+
 
 @contextmanager
-def importing(task: str, *extras: str) -> Iterator[None]:
+def importing(task: str, remedy: str = INSTALL_TRAIN) -> Iterator[None]:
     """Report a package that can't be imported.
 
     Args:
         task: The first words of the error's text, such as "training".
-        extras: The extras of `keywarp` that install what the task imports.
+        remedy: The last words of the error's text: how to install the packages.
 
     Raises:
-        CommandError: If an import fails. The text names the package and the extras.
+        CommandError: If an import fails. The text names the package.
     """
     try:
         yield
     except ImportError as error:
-        named = "the extra" if len(extras) == 1 else "the extras"
-        wanted = " and ".join(f"`{extra}`" for extra in extras)
-        raise CommandError(f"{task} needs {error.name}: install {named} {wanted} (README, Install)") from error
+        raise CommandError(f"{task} needs {error.name}: {remedy}") from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import typer
 
 from keywarp.choices import PaperMotion
 from keywarp.cli.errors import CommandError
-from keywarp.torch_commands.errors import importing, reporting_errors
+from keywarp.torch_commands.errors import INSTALL_TRAIN_AND_CPU, importing, reporting_errors
 from keywarp.torch_commands.options import DeviceOption, JsonOption
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def evaluate(
 
     Example: keywarp evaluate checkpoint.pt --recipe export/keywarp/training/recipes/scenes-segmentation.toml
     """
-    with importing("evaluation", "train", "cpu"):
+    with importing("evaluation", INSTALL_TRAIN_AND_CPU):
         from keywarp.experiments.measurement import measure_checkpoint
         from keywarp.experiments.runner import write_json
         from keywarp.training import read_recipe

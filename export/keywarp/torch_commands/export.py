@@ -19,7 +19,7 @@ def export(
 
     Example: keywarp export .cache/keywarp/street/checkpoint.pt --out models/street
     """
-    with importing("exporting", "train"):
+    with importing("exporting"):
         from keywarp.export import export_bundle
         from keywarp.networks import load_checkpoint
 

@@ -63,7 +63,7 @@ def init(
 
     Example: keywarp init resnet101.pt --task detection && keywarp export resnet101.pt --out models/resnet101
     """
-    with importing("making networks", "train"):
+    with importing("making networks"):
         import torch
 
         from keywarp.networks import (

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from keywarp.choices import ExperimentName, PresetName
-from keywarp.torch_commands.errors import importing, reporting_errors
+from keywarp.torch_commands.errors import INSTALL_TRAIN_AND_CPU, importing, reporting_errors
 from keywarp.torch_commands.options import DeviceOption, PartsOption, PrecisionOption
 
 OUT_OF_TIME = 3  # exit status when --minutes have passed and work is left
@@ -45,7 +45,7 @@ def reproduce(
 
     Example: keywarp reproduce table4 --preset cpu --minutes 60
     """
-    with importing("an experiment", "train", "cpu"):
+    with importing("an experiment", INSTALL_TRAIN_AND_CPU):
         from keywarp.experiments.catalog import EXPERIMENTS
         from keywarp.experiments.errors import OutOfTimeError
         from keywarp.experiments.presets import open_preset

@@ -43,7 +43,7 @@ def train(
 
     Example: keywarp train export/keywarp/training/recipes/street.toml
     """
-    with importing("training", "train"):
+    with importing("training"):
         from keywarp.training import read_recipe, run
         from keywarp.training.console import ConsoleReporter, print_accuracy
         from keywarp.training.process import open_process
