@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.datasets.middlebury import FlowPair, grove3
+from keywarp.datasets.middlebury import MiddleburyPair, grove3
 from keywarp.engines.motion import DIS, OpticalFlow
 from keywarp.experiments.siftflow import SIFTFlow
 
@@ -43,7 +43,7 @@ class NoMotion:
         return np.zeros((*current.shape[:2], 2), np.float32)
 
 
-def measure(pair: FlowPair, sources: list[OpticalFlow], repeats: int) -> list[Figure]:
+def measure(pair: MiddleburyPair, sources: list[OpticalFlow], repeats: int) -> list[Figure]:
     """Measure errors, and median times of interleaved repeats after a warm-up that compiles."""
     errors = [pair.error(source.estimate(pair.current, pair.key)) for source in sources]
     seconds: list[list[float]] = [[] for _ in sources]

@@ -10,7 +10,7 @@ from tests.e2e.running import Server, serving
 from tests.tiny_bundle import tiny_bundle
 
 if TYPE_CHECKING:
-    from keywarp.datasets.middlebury import FlowPair
+    from keywarp.datasets.middlebury import MiddleburyPair
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def pair() -> "FlowPair":
+def pair() -> "MiddleburyPair":
     """Two real frames, 480 x 640, whose flow is known."""
     from keywarp.datasets.middlebury import grove3  # imports torch, which most tests do without
 

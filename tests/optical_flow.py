@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.datasets.middlebury import FlowPair
+from keywarp.datasets.middlebury import MiddleburyPair
 from keywarp.engines import InvalidFrameError, OpticalFlow
 
 
@@ -29,7 +29,9 @@ class OpticalFlowTests:
         assert flow.dtype == np.float32
         assert np.isfinite(flow).all()
 
-    def test_the_flow_points_from_the_current_frame_to_the_key_frame(self, source: OpticalFlow, pair: FlowPair) -> None:
+    def test_the_flow_points_from_the_current_frame_to_the_key_frame(
+        self, source: OpticalFlow, pair: MiddleburyPair
+    ) -> None:
         key = pair.crop(0, 3, 100, 160).current
         current = pair.crop(0, 0, 100, 160).current  # its pixels are 3 to the right of the key frame's
         dx, dy = np.median(source.estimate(current, key)[20:-20, 20:-20], axis=(0, 1))

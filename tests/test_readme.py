@@ -22,7 +22,7 @@ from keywarp.engines import Engine, StreamSession, load_bundle
 from keywarp.engines.detection import DenseDetector
 from keywarp.engines.manifest import DenseDetection
 from keywarp.networks import cut
-from tests.datasets.clips import moving_square, write_frames
+from tests.datasets.synthetic import moving_square, write_frames
 from tests.datasets.test_imagenet import CAR, STILL, TRAIN, write_lists, write_snippet, write_still
 from tests.e2e.running import Server, serving, street_video
 from tests.shift import Shift

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keywarp.datasets import Clip, DataError, read_clip
-from tests.datasets.clips import moving_square
+from tests.datasets.synthetic import moving_square
 
 
 def write_video(path: Path, frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keywarp.datasets import DataError, Detection, Detector
-from keywarp.datasets.detector import distinct, tiles
+from keywarp.datasets import DataError, Detector, TeacherDetection
+from keywarp.datasets.detector import suppress_duplicates, tiles
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 1), (3, 2), (4, 3)])
@@ -17,11 +17,11 @@ def test_tiles_cover_the_frame_and_overlap(grid: tuple[int, int]) -> None:
 
 
 def test_of_overlapping_boxes_the_surest_stays() -> None:
-    sure = Detection(0, 0.9, (0, 0, 10, 10))
-    shifted = Detection(0, 0.5, (1, 1, 11, 11))
-    inside = Detection(0, 0.8, (2, 2, 5, 5))
-    apart = Detection(0, 0.3, (20, 0, 30, 10))
-    assert distinct([shifted, apart, inside, sure]) == [sure, apart]
+    sure = TeacherDetection(0, 0.9, (0, 0, 10, 10))
+    shifted = TeacherDetection(0, 0.5, (1, 1, 11, 11))
+    inside = TeacherDetection(0, 0.8, (2, 2, 5, 5))
+    apart = TeacherDetection(0, 0.3, (20, 0, 30, 10))
+    assert suppress_duplicates([shifted, apart, inside, sure]) == [sure, apart]
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:

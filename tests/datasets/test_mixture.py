@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keywarp.datasets.mixture import Mixture
-from keywarp.datasets.samples import MAX_GAP, Pair, Truth
+from keywarp.datasets.samples import MAX_GAP, FramePair, Truth
 
 
 class Plain:
@@ -11,8 +11,8 @@ class Plain:
     def __init__(self, number: int) -> None:
         self.image = np.full((1, 1, 3), number, np.uint8)
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
-        return Pair(self.image, self.image, int(random.integers(max_gap + 1)), Truth())
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
+        return FramePair(self.image, self.image, int(random.integers(max_gap + 1)), Truth())
 
 
 def test_sources_are_drawn_by_their_weights() -> None:

@@ -6,10 +6,10 @@ import numpy.typing as npt
 import pytest
 
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.motion import Flow, move
-from keywarp.datasets.moving_scenes import CLASSES, MovingScenes, Scene, SceneOptions
+from keywarp.datasets.motion import Flow, warp_image
+from keywarp.datasets.moving_scenes import CLASSES, MovingScene, MovingScenes, SceneOptions
 from keywarp.datasets.samples import FlowSource, PairSource, SnippetSource, Truth
-from tests.datasets.clips import textured
+from tests.datasets.synthetic import textured
 
 Mask = npt.NDArray[np.bool_]
 
@@ -21,7 +21,7 @@ def scenes(options: SceneOptions = SMALL, seed: int = 0) -> MovingScenes:
     return MovingScenes(PICTURES, options, seed=seed, size=4)
 
 
-def drawn(count: int, options: SceneOptions = SMALL) -> list[Scene]:
+def drawn(count: int, options: SceneOptions = SMALL) -> list[MovingScene]:
     random = np.random.default_rng(11)
     return [scenes(options).draw(random) for _ in range(count)]
 
@@ -83,7 +83,7 @@ def test_a_key_frame_is_the_earlier_moment_of_the_same_scene() -> None:
 def test_points_of_a_surface_are_found_again_at_any_time() -> None:
     y, x = np.indices((24, 32), np.float64) * 4
     for scene in drawn(8):
-        for body in scene.bodies:
+        for body in scene.objects:
             surface = body.to_surface(x, y, 1.5)
             for time in (-9, 1.5, 30):
                 image = body.to_image(*surface, time)
@@ -97,7 +97,9 @@ def test_the_flow_brings_the_key_frame_onto_the_current_one() -> None:
     for scene in drawn(12, replace(SMALL, contrast=(0, 0))):  # patterns have edges that interpolation blurs
         for key in (-9, -1, 4):
             flow = scene.flow(0, key)
-            error = np.abs(move(scene.look(key).astype(np.float32), flow) - scene.look(0)).mean(axis=-1)
+            error = np.abs(warp_image(scene.unlit_image(key).astype(np.float32), flow) - scene.unlit_image(0)).mean(
+                axis=-1
+            )
             seen = inner(scene, 0) & visible(scene, flow, key)
             compared += int(seen.sum())
             assert error[seen].mean() < 0.8  # grey levels: both are interpolated
@@ -105,7 +107,7 @@ def test_the_flow_brings_the_key_frame_onto_the_current_one() -> None:
     assert compared > 12 * 3 * 96 * 128 / 2
 
 
-def visible(scene: Scene, flow: Flow, key: float) -> Mask:
+def visible(scene: MovingScene, flow: Flow, key: float) -> Mask:
     """Where the point of the surface is visible at `key` too."""
     height, width = flow.shape[:2]
     rows, columns = np.indices((height, width))
@@ -115,7 +117,7 @@ def visible(scene: Scene, flow: Flow, key: float) -> Mask:
     return np.asarray(inside & inner(scene, key)[place] & (scene.surfaces(key)[place] == scene.surfaces(0)))
 
 
-def inner(scene: Scene, time: float) -> Mask:
+def inner(scene: MovingScene, time: float) -> Mask:
     """Away from edges of surfaces, where pixels mix two."""
     surfaces, around = scene.surfaces(time), np.ones((5, 5), np.uint8)
     return np.asarray(cv2.erode(surfaces, around) == cv2.dilate(surfaces, around))
@@ -126,7 +128,9 @@ def test_half_a_pixel_off_would_be_noticed() -> None:
     scene = drawn(1, replace(SMALL, objects=(0, 0), clutter=(0, 0)))[0]
     flow = scene.flow(0, -5)
     right, wrong = (
-        np.abs(move(scene.look(-5).astype(np.float32), moved) - scene.look(0))[20:-20, 20:-20].mean()
+        np.abs(warp_image(scene.unlit_image(-5).astype(np.float32), moved) - scene.unlit_image(0))[
+            20:-20, 20:-20
+        ].mean()
         for moved in (flow, flow + np.float32(0.5))
     )
     assert wrong > 3 * right
@@ -153,11 +157,11 @@ def test_labels_are_classes_and_boxes_are_the_extents_of_what_is_visible() -> No
         truth, surfaces = scene.truth(0), scene.surfaces(0)
         assert truth.labels is not None
         assert truth.labels.max() < len(CLASSES)
-        categories = np.array([0, *(body.category for body in scene.bodies)])
+        categories = np.array([0, *(body.category for body in scene.objects)])
         np.testing.assert_array_equal(truth.labels, categories[surfaces])
         assert truth.boxes is not None
         boxes = list(zip(truth.boxes.corners, truth.boxes.classes, strict=True))
-        for number, body in enumerate(scene.bodies, 1):
+        for number, body in enumerate(scene.objects, 1):
             mask = surfaces == number
             if body.category and mask.sum() >= max(64, 0.25 * body.area(0)):
                 corners, category = boxes.pop(0)
@@ -174,9 +178,9 @@ def test_a_bent_body_keeps_its_area() -> None:
     options = replace(SMALL, height=256, width=256, objects=(1, 1), clutter=(0, 0), speed=(0.1, 0.1))
     for scene in drawn(6, options):
         for time in (-4, 3):
-            seen, whole = np.count_nonzero(scene.surfaces(time)), scene.bodies[0].area(time)
+            seen, whole = np.count_nonzero(scene.surfaces(time)), scene.objects[0].area(time)
             assert seen <= whole * 1.05  # as much as whole, unless it is partly outside
-            rows, columns = scene.bodies[0].span(time, 256, 256)
+            rows, columns = scene.objects[0].extent(time, 256, 256)
             if min(rows.start, columns.start) > 0 and max(rows.stop, columns.stop) < 256:
                 assert seen == pytest.approx(whole, rel=0.05)
 
@@ -252,7 +256,7 @@ def test_the_sensor_adds_noise_of_its_own_to_every_frame() -> None:
         SMALL, objects=(0, 0), clutter=(0, 0), camera_still=1, shadow=0, motion_blur=0, defocus=0, noise=(5, 5)
     )
     scene = drawn(1, still)[0]
-    np.testing.assert_array_equal(scene.look(0), scene.look(-1))
+    np.testing.assert_array_equal(scene.unlit_image(0), scene.unlit_image(-1))
     difference = scene.image(0).astype(np.float32) - scene.image(-1)
     assert 5 < difference.std() < 9  # of two independent ones sqrt(2) * 5, less where white is reached
     np.testing.assert_array_equal(scene.image(-1), scene.image(-1))
@@ -269,7 +273,7 @@ def test_blur_changes_the_image_but_not_the_truth(blur: dict[str, float]) -> Non
 
 
 def test_every_class_occurs() -> None:
-    categories = {body.category for scene in drawn(60) for body in scene.bodies}
+    categories = {body.category for scene in drawn(60) for body in scene.objects}
     assert categories == set(range(len(CLASSES)))
     assert CLASSES[0] == ("background", (0, 0, 0))
     assert len({color for _, color in CLASSES}) == len({name for name, _ in CLASSES}) == len(CLASSES)

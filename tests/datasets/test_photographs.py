@@ -10,7 +10,7 @@ import pytest
 
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.photographs import FILES, RESOURCES, SHORT_SIDE, photographs, split_photographs
-from tests.datasets.clips import textured
+from tests.datasets.synthetic import textured
 
 CACHE = Path(__file__).parents[2] / ".cache" / "keywarp" / "packages"
 

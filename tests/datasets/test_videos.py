@@ -10,7 +10,7 @@ import pytest
 from av.video.frame import PictureType
 
 from keywarp.datasets import IGNORE, DataError
-from keywarp.datasets.reel import VideoFile
+from keywarp.datasets.video_file import VideoFile
 from keywarp.datasets.videos import LabelledVideos
 
 CLASSES = (("background", (0, 0, 0)), ("person", (255, 0, 0)), ("car", (0, 0, 255)))
@@ -67,14 +67,14 @@ def test_any_frame_of_a_video_is_the_one_that_decoding_from_the_start_gives(
     frames = [picture.to_ndarray(format="rgb24") for picture in shown]
     video = VideoFile(tmp_path / name)
     assert len(video.index.starts) > 1
-    reel = video.open()
+    reader = video.open()
     for number in np.random.default_rng(0).permutation(FRAMES):
-        np.testing.assert_array_equal(reel.frame(int(number)), frames[number])
+        np.testing.assert_array_equal(reader.frame(int(number)), frames[number])
 
 
 def test_going_forwards_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "v.mp4")
-    reel = VideoFile(tmp_path / "v.mp4").open()
+    reader = VideoFile(tmp_path / "v.mp4").open()
     open_, opened = av.open, list[str]()
 
     def count(path: str) -> Any:
@@ -82,7 +82,7 @@ def test_going_forwards_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return open_(path)
 
     monkeypatch.setattr(av, "open", count)
-    assert [number_of(reel.frame(number)) for number in range(14, 24)] == list(range(14, 24))
+    assert [number_of(reader.frame(number)) for number in range(14, 24)] == list(range(14, 24))
     assert len(opened) == 1
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keywarp.datasets.pictures import Fit
+from keywarp.datasets.images import Resize
 from keywarp.engines import InvalidFrameError
 from keywarp.engines.manifest import ImagePreparation
 from keywarp.engines.preparation import check_frame, input_size, resize
@@ -62,6 +62,6 @@ def test_an_array_that_is_not_a_frame_is_refused(frame: Any) -> None:
 def test_frames_are_resized_as_they_are_in_training() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (270, 480, 3), np.uint8)
     size = input_size(270, 480, ImagePreparation(short_side=120, long_side=200))
-    fit = Fit(120, 200)
-    assert fit.size((270, 480)) == size
-    np.testing.assert_array_equal(resize(frame, *size), fit.image(frame))
+    target = Resize(120, 200)
+    assert target.size((270, 480)) == size
+    np.testing.assert_array_equal(resize(frame, *size), target.image(frame))

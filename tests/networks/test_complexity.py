@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from keywarp.networks.complexity import (
     PAPER_RATIOS,
     Complexity,
-    Pair,
+    ComplexityRatio,
     layer_operations,
     measure,
     measure_networks,
@@ -93,7 +93,7 @@ def test_flownet_half_and_inception_cost_a_quarter_and_an_eighth() -> None:
 
 
 def test_the_speed_up_is_equation_7() -> None:
-    pair = Pair(ratio=12.71, ratio_without_scale=13.2, paper=12.71)
+    pair = ComplexityRatio(ratio=12.71, ratio_without_scale=13.2, paper=12.71)
     assert pair.speed_up(1) == 1
     assert pair.speed_up(10) == pytest.approx(5.85, abs=0.005)
 

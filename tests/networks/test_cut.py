@@ -104,7 +104,7 @@ def test_strides_are_found_whatever_the_multiple(multiple: int) -> None:
             lambda model, image: body(model, image).mean(dim=(2, 3), keepdim=True),
             "^1x1 cells .* cut elsewhere",
         ),
-        (lambda _, image: image, "^128x160 cells .* none of the strides 4, 8, 16"),
+        (lambda _, image: image, "^128x160 cells .* match none of the strides 4, 8, 16"),
     ],
     ids=["nothing", "empty", "nested", "vector", "pooled", "stride-1"],
 )
@@ -118,10 +118,10 @@ def test_features_that_cant_be_moved_are_refused(features: Any, message: str) ->
     [
         (lambda model, x: {"out": model.score(x), "aux": x}, "scores .* not a dict of out, aux$"),
         (lambda model, x: model.score(x).argmax(dim=1), r"not a tensor of shape \(1, 8, 10\)$"),
-        (lambda model, x: model.score(x)[:, :1], "two classes or more, the background first, not of 1$"),
+        (lambda model, x: model.score(x)[:, :1], "two classes or more, the background first, not 1$"),
         (
             lambda model, x: model.score(x)[..., 1:],
-            "^8x9 cells for an image of 128x160 pixels are none of the strides 1, 2, 4",
+            "^8x9 cells for an image of 128x160 pixels match none of the strides 1, 2, 4",
         ),
     ],
     ids=["dict", "labels", "one-class", "cropped"],

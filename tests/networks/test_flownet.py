@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.flownet import (
     FLOW_NETWORKS,
     FlowNet,
@@ -17,7 +18,6 @@ from keywarp.networks.flownet import (
     FlowNetwork,
     FlowNetworkBuilder,
 )
-from keywarp.networks.maps import FeatureMap
 
 Builder = Callable[[Sequence[FeatureMap]], FlowNetwork]
 
@@ -153,7 +153,7 @@ def test_a_unit_of_flow_is_20_half_size_pixels(stride: int, cells: float) -> Non
 
 
 def test_the_pyramid_is_coarse_to_fine_and_ends_at_the_flow() -> None:
-    motion, pyramid = tiny((FeatureMap(4, 8),)).with_pyramid(*half_size_pair(256, 130))
+    motion, pyramid = tiny((FeatureMap(4, 8),)).forward_with_pyramid(*half_size_pair(256, 130))
     assert [flow.shape for flow in pyramid] == [(1, 2, 2, 2), (1, 2, 4, 3), (1, 2, 8, 5), (1, 2, 16, 9)]
     assert motion.flow.shape == (1, 2, 32, 17)
 

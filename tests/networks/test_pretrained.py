@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.flownet import FlowNet, FlowNetHalf
-from keywarp.networks.maps import FeatureMap
 from keywarp.networks.pretrained import (
     CAFFE_MEAN,
     IMAGE_MEAN,
@@ -215,7 +215,7 @@ def assert_flows_agree(network: FlowNet, weights: dict[str, Tensor]) -> None:
     # a border of our mean, as our padding is
     padded = [functional.pad(image - mean, (3, 3, 3, 3)) + mean for image in (current, key)]
     with torch.inference_mode():
-        motion, pyramid = network.with_pyramid(current - mean, key - mean)
+        motion, pyramid = network.forward_with_pyramid(current - mean, key - mean)
         expected = published_flows(weights, *padded)
     for found, flow in zip([*pyramid, motion.flow / network.cells_per_unit], expected, strict=True):
         torch.testing.assert_close(found, flow, rtol=1e-3, atol=1e-4)

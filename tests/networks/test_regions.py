@@ -1,9 +1,11 @@
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch import Tensor
 
+from keywarp.engines.manifest import RegionDetection
 from keywarp.networks.regions import RegionOptions, detect, propose, vote
 from keywarp.networks.rfcn import DetectionMaps
 
@@ -157,5 +159,10 @@ def test_an_anchor_whose_score_is_not_a_number_is_not_proposed() -> None:
 
 
 def test_maps_of_other_anchors_than_the_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="9 anchors per cell, the maps have 2"):
+    with pytest.raises(ValueError, match="9 anchors per cell, but the maps have 2; use the options"):
         propose(quiet_maps(), HEIGHT, WIDTH, RegionOptions())
+
+
+def test_the_bundles_manifest_has_the_same_options_with_the_same_defaults() -> None:
+    manifest = RegionDetection().model_dump(exclude={"kind"})
+    assert manifest == asdict(RegionOptions())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from keywarp.networks.rfcn import RFCNHead, log_odds, region_outputs
+from keywarp.networks.rfcn import RFCNHead, detection_outputs, log_odds
 
 
 def noisy_head(classes: int = 3, pooling: int = 2, anchors: int = 4) -> RFCNHead:
@@ -46,7 +46,7 @@ def test_the_sigmoid_of_the_log_odds_is_the_softmax_over_background_and_foregrou
 
 def test_the_maps_are_handed_over_channels_last() -> None:
     maps = noisy_head()(torch.randn(2, 16, 5, 7))
-    outputs = region_outputs(maps)
+    outputs = detection_outputs(maps)
     assert outputs.objectness.shape == (2, 5, 7, 4)
     for anchor in range(4):
         odds = maps.objectness[:, 4 + anchor] - maps.objectness[:, anchor]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keywarp.datasets.motion import Flow
-from keywarp.datasets.samples import Boxes, FlowPair, Pair, Truth
+from keywarp.datasets.samples import Boxes, FlowPair, FramePair, Truth
 from keywarp.datasets.types import IGNORE, Image, Labels
 
 GREY = 114  # near the mean that networks subtract
@@ -26,7 +26,7 @@ class Augmentation:
     tint: float = 0.08  # the same per colour channel
     flip: float = 0.5  # share of mirrored samples
 
-    def view(self, frame: Image, random: np.random.Generator) -> "View":
+    def draw_crop(self, frame: Image, random: np.random.Generator) -> "Crop":
         """Draw a crop of frames of this one's size."""
         height, width = frame.shape[:2]
         zoom = float(np.exp(random.uniform(*np.log(self.zoom))))
@@ -35,28 +35,28 @@ class Augmentation:
         start = np.where(spare > 0, random.uniform(0, 1, 2) * spare, spare / 2)
         mirror = bool(random.random() < self.flip)
         gain = random.uniform(1 - self.gain, 1 + self.gain) * random.uniform(1 - self.tint, 1 + self.tint, 3)
-        return View(self.height, self.width, zoom, (float(start[0]), float(start[1])), mirror, gain)
+        return Crop(self.height, self.width, zoom, (float(start[0]), float(start[1])), mirror, gain)
 
-    def pair(self, pair: Pair, random: np.random.Generator) -> Pair:
+    def pair(self, pair: FramePair, random: np.random.Generator) -> FramePair:
         """Crop a pair and what is known of it."""
-        view = self.view(pair.current, random)
+        crop = self.draw_crop(pair.current, random)
         if pair.truth.boxes is not None:
-            view = replace(view, border=cv2.BORDER_CONSTANT)  # a mirrored object would have no box
-        current = view.image(pair.current)
+            crop = replace(crop, border=cv2.BORDER_CONSTANT)  # a mirrored object would have no box
+        current = crop.image(pair.current)
         truth = Truth(
-            labels=None if pair.truth.labels is None else view.labels(pair.truth.labels),
-            boxes=None if pair.truth.boxes is None else view.boxes(pair.truth.boxes),
+            labels=None if pair.truth.labels is None else crop.labels(pair.truth.labels),
+            boxes=None if pair.truth.boxes is None else crop.boxes(pair.truth.boxes),
         )
-        return Pair(current, view.image(pair.key) if pair.gap else current, pair.gap, truth)
+        return FramePair(current, crop.image(pair.key) if pair.gap else current, pair.gap, truth)
 
     def flow_pair(self, pair: FlowPair, random: np.random.Generator) -> FlowPair:
         """Crop two images and the motion between them."""
-        view = self.view(pair.current, random)
-        return FlowPair(view.image(pair.current), view.image(pair.key), view.flow(pair.flow))
+        crop = self.draw_crop(pair.current, random)
+        return FlowPair(crop.image(pair.current), crop.image(pair.key), crop.flow(pair.flow))
 
 
 @dataclass(frozen=True)
-class View:
+class Crop:
     """One drawn crop."""
 
     height: int

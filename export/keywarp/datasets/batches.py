@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from keywarp.datasets.augmentation import Augmentation
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.samples import MAX_GAP, Boxes, FlowPair, FlowSource, Pair, PairSource
+from keywarp.datasets.samples import MAX_GAP, Boxes, FlowPair, FlowSource, FramePair, PairSource
 
 Sample = TypeVar("Sample")
 Batch_co = TypeVar("Batch_co", covariant=True)
@@ -41,31 +41,41 @@ class FlowBatch:
 
 
 @dataclass(frozen=True)
-class Share:
-    """What of every batch this process trains on, and in how many parts, one after the other, which saves memory."""
+class BatchShare:
+    """The share of every batch that one process trains on."""
 
-    rank: int = 0
-    processes: int = 1
-    parts: int = 1
+    rank: int = 0  # this process's number
+    processes: int = 1  # number of processes that share the batch
+    parts: int = 1  # parts that the share is computed in, one after the other, to save memory
+
+    def part_size(self, batch: int) -> int:
+        """Return the number of samples in one part.
+
+        Args:
+            batch: The number of samples in a batch, over all processes.
+
+        Raises:
+            ValueError: If the batch can't be divided equally.
+        """
+        divisor = self.processes * self.parts
+        if batch % divisor:
+            processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
+            parts = "" if self.parts == 1 else f" in {self.parts} parts each"
+            raise ValueError(
+                f"{batch} samples can't be shared equally by {processes}{parts}; use a multiple of {divisor}"
+            )
+        return batch // divisor
 
 
-def unequal(batch: int, share: Share) -> str | None:
-    """Why so many samples can't be shared, if they can't."""
-    if batch % (share.processes * share.parts) == 0:
-        return None
-    parts = "" if share.parts == 1 else f" in {share.parts} parts each"
-    return f"{batch} samples can't be shared equally by {share.processes} processes{parts}"
-
-
-class Batches(Protocol[Batch_co]):
+class BatchSource(Protocol[Batch_co]):
     """A training's batches."""
 
-    def batches(self, first: int, steps: int, share: Share) -> Iterator[Batch_co]:
+    def batches(self, first: int, steps: int, share: BatchShare) -> Iterator[Batch_co]:
         """The batches of the steps `first` .. `steps` - 1, of each this process's share, of that each part."""
         ...
 
 
-class _Draws(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
+class _BatchedDataset(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
     """Samples by number, loaded in batches."""
 
     def __init__(self, batch: int, seed: int, workers: int) -> None:
@@ -77,15 +87,13 @@ class _Draws(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
         """Where a sample's chance comes from."""
         return np.random.default_rng((self._seed, number))
 
-    def batches(self, first: int, steps: int, share: Share) -> Iterator[Batch_co]:
+    def batches(self, first: int, steps: int, share: BatchShare) -> Iterator[Batch_co]:
         """The batches of the steps `first` .. `steps` - 1, of each this process's share, of that each part.
 
         Raises:
             ValueError: There are no equal shares and parts.
         """
-        if refused := unequal(self._batch, share):
-            raise ValueError(f"a batch of {refused}")
-        size = self._batch // (share.processes * share.parts)
+        size = share.part_size(self._batch)
         starts = [
             step * self._batch + (share.rank * share.parts + part) * size
             for step in range(first, steps)
@@ -102,7 +110,7 @@ class _Draws(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
         raise NotImplementedError
 
 
-class PairDraws(_Draws[Pair, PairBatch]):
+class PairDataset(_BatchedDataset[FramePair, PairBatch]):
     """Augmented pairs out of a data set."""
 
     def __init__(
@@ -129,12 +137,12 @@ class PairDraws(_Draws[Pair, PairBatch]):
         self._augmentation = augmentation
         self._max_gap = max_gap
 
-    def __getitem__(self, number: int) -> tuple[int, Pair]:
+    def __getitem__(self, number: int) -> tuple[int, FramePair]:
         """Sample number `number`."""
         random = self.random(number)
         return number, self._augmentation.pair(self._source.pair(random, self._max_gap), random)
 
-    def collate(self, samples: Sequence[tuple[int, Pair]]) -> PairBatch:
+    def collate(self, samples: Sequence[tuple[int, FramePair]]) -> PairBatch:
         """Stack pairs."""
         numbers, pairs = zip(*samples, strict=True)
         labels = [pair.truth.labels for pair in pairs if pair.truth.labels is not None]
@@ -148,13 +156,13 @@ class PairDraws(_Draws[Pair, PairBatch]):
         )
 
 
-class FlowDraws(_Draws[FlowPair, FlowBatch]):
+class FlowDataset(_BatchedDataset[FlowPair, FlowBatch]):
     """Pairs with known motion out of a data set."""
 
     def __init__(
         self, source: FlowSource, augmentation: Augmentation | None, batch: int, seed: int, workers: int = 0
     ) -> None:
-        """Prepare to draw; as for `PairDraws`, and without augmentation the pairs are the source's own."""
+        """Prepare to draw; as for `PairDataset`, and without augmentation the pairs are the source's own."""
         super().__init__(batch, seed, workers)
         self._source = source
         self._augmentation = augmentation

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from keywarp.datasets.annotated_video import Annotation, draw_pair, snippets_of
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.footage import Annotation, draw_pair, snippets_of
-from keywarp.datasets.pictures import Fit, read_image, read_labels
-from keywarp.datasets.samples import MAX_GAP, Pair, Snippet, Truth
+from keywarp.datasets.images import Resize, read_image, read_labels
+from keywarp.datasets.samples import MAX_GAP, FramePair, Snippet, Truth
 from keywarp.datasets.types import IGNORE, Image
 
 FRAMES_BEFORE = 19  # in a snippet, before its labelled frame
@@ -51,7 +51,7 @@ class Cityscapes:
         Raises:
             DataError: Folders or frames are missing.
         """
-        self._fit = Fit(short_side, long_side)
+        self._resize = Resize(short_side, long_side)
         labels = sorted((root / "gtFine" / split).glob(f"*/*{_LABELS}"))
         if not labels:
             raise DataError(
@@ -63,20 +63,20 @@ class Cityscapes:
             names = {
                 folder.name: {path.name for path in folder.iterdir()} for folder in video.iterdir() if folder.is_dir()
             }
-            self._snippets = [_snippet(path, video, names.get(path.parent.name, set())) for path in labels]
+            self._snippets = [_find_snippet(path, video, names.get(path.parent.name, set())) for path in labels]
         elif stills.is_dir():
-            self._snippets = [_Snippet(path, stills / path.parent.name, 0) for path in labels]
+            self._snippets = [_CityscapesSnippet(path, stills / path.parent.name, 0) for path in labels]
         else:
             raise DataError(f"neither {video} nor {stills} is there; unpack the images' archive into {root}")
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         """Draw a labelled frame and a key frame before it.
 
         Raises:
             DataError: A file is missing or broken.
         """
         snippet = self._snippets[int(random.integers(len(self._snippets)))]
-        return draw_pair(snippet, snippet.last, self._fit, random, max_gap)
+        return draw_pair(snippet, snippet.last, self._resize, random, max_gap)
 
     def __len__(self) -> int:
         """How many labelled frames there are."""
@@ -89,11 +89,11 @@ class Cityscapes:
             DataError: A file is missing or broken.
         """
         for snippet in self._snippets:
-            yield from snippets_of(snippet, [snippet.last], length, self._fit)
+            yield from snippets_of(snippet, [snippet.last], length, self._resize)
 
 
 @dataclass(frozen=True)
-class _Snippet:
+class _CityscapesSnippet:
     """A labelled frame and how many frames are there before it."""
 
     labels: Path
@@ -123,12 +123,12 @@ class _Snippet:
         return Annotation(self.name, self.labels, (labels.shape[0], labels.shape[1]), Truth(labels=labels))
 
 
-def _snippet(labels: Path, video: Path, names: set[str]) -> _Snippet:
+def _find_snippet(labels: Path, video: Path, names: set[str]) -> _CityscapesSnippet:
     """A snippet that reaches back as far as there are frames."""
-    full = _Snippet(labels, video / labels.parent.name, FRAMES_BEFORE)
+    full = _CityscapesSnippet(labels, video / labels.parent.name, FRAMES_BEFORE)
     there = [full.file(number) in names for number in range(full.last, full.first - 1, -1)]  # backwards
     reach = there.index(False) if False in there else len(there)
     if reach == 0 or any(there[reach:]):
         missing = full.folder / full.file(full.last - reach)
         raise DataError(f"{missing} is missing; unpack leftImg8bit_sequence_trainvaltest.zip again")
-    return _Snippet(full.labels, full.folder, reach - 1)
+    return _CityscapesSnippet(full.labels, full.folder, reach - 1)

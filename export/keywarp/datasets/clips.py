@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.pictures import Fit
+from keywarp.datasets.images import Resize
 from keywarp.datasets.types import Image
 
 
@@ -56,10 +56,10 @@ def read_clip(path: Path, name: str, cuts: tuple[int, ...] = (), short_side: int
     Raises:
         DataError: It isn't a video, or a cut is outside it.
     """
-    fit = Fit(short_side, long_side)
+    resize = Resize(short_side, long_side)
     try:
         with av.open(str(path)) as container:
-            frames = [fit.image(_pixels(picture)) for picture in container.decode(video=0)]
+            frames = [resize.image(_pixels(picture)) for picture in container.decode(video=0)]
     except (av.FFmpegError, IndexError) as error:
         raise DataError(f"{path} is not a readable video: {error}") from error
     if not frames:

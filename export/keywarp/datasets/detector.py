@@ -21,7 +21,7 @@ INSIDE = 0.8  # intersection over the smaller area, likewise
 
 
 @dataclass(frozen=True)
-class Detection:
+class TeacherDetection:
     """One object: a COCO category (index in the model's label file), its confidence and its box in pixels."""
 
     category: int
@@ -54,7 +54,7 @@ class Detector:
 
     def __call__(
         self, frame: Image, grids: tuple[Grid, ...], wanted: tuple[tuple[int, ...], ...], threshold: float
-    ) -> list[Detection]:
+    ) -> list[TeacherDetection]:
         """Detect on every tile of every grid and merge.
 
         Args:
@@ -77,10 +77,10 @@ class Detector:
                 if not cut:
                     w, h = x1 - x0, y1 - y0
                     box = (x0 + a * w, y0 + b * h, x0 + c * w, y0 + d * h)
-                    found.append(Detection(detection.category, detection.score, box))
-        return [best for group in wanted for best in distinct([d for d in found if d.category in group])]
+                    found.append(TeacherDetection(detection.category, detection.score, box))
+        return [best for group in wanted for best in suppress_duplicates([d for d in found if d.category in group])]
 
-    def _detect(self, tile: Image, threshold: float) -> Iterator[Detection]:
+    def _detect(self, tile: Image, threshold: float) -> Iterator[TeacherDetection]:
         side = int(self._input["shape"][1])
         shrink = tile.shape[0] > side
         resized = cv2.resize(tile, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
@@ -89,7 +89,7 @@ class Detector:
         boxes, categories, scores, _ = (self._network.get_tensor(index)[0] for index in self._outputs)
         for (y0, x0, y1, x1), category, score in zip(np.clip(boxes, 0, 1).tolist(), categories, scores, strict=True):
             if score >= threshold and x1 > x0 and y1 > y0:
-                yield Detection(int(category), float(score), (x0, y0, x1, y1))
+                yield TeacherDetection(int(category), float(score), (x0, y0, x1, y1))
 
 
 def tiles(height: int, width: int, grid: Grid) -> Iterator[tuple[int, int, int, int]]:
@@ -103,9 +103,9 @@ def tiles(height: int, width: int, grid: Grid) -> Iterator[tuple[int, int, int, 
             yield int(x), int(y), min(width, round(x + w)), min(height, round(y + h))
 
 
-def distinct(detections: list[Detection]) -> list[Detection]:
+def suppress_duplicates(detections: list[TeacherDetection]) -> list[TeacherDetection]:
     """Non-maximum suppression that also drops boxes lying inside a surer one."""
-    kept: list[Detection] = []
+    kept: list[TeacherDetection] = []
     for candidate in sorted(detections, key=lambda d: -d.score):
         if all(_differ(candidate.box, other.box) for other in kept):
             kept.append(candidate)

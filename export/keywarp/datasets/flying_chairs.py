@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 
 from keywarp.datasets.errors import DataError
+from keywarp.datasets.images import read_bytes, read_image
 from keywarp.datasets.motion import Flow
-from keywarp.datasets.pictures import read_bytes, read_image
 from keywarp.datasets.samples import FlowPair
 
 _HEADER = struct.Struct("<fii")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.motion import MadeMotion, made_pair
+from keywarp.datasets.motion import SyntheticMotion, synthetic_pair
 from keywarp.datasets.samples import FlowPair
 from keywarp.datasets.types import Image
 
@@ -25,7 +25,7 @@ NOISE = 6.0  # grey levels: highest standard deviation of the noise
 class FlyingPieces:
     """Pairs of images with exactly known motion, without end."""
 
-    def __init__(self, photographs: Sequence[Image], height: int, width: int, motion: MadeMotion) -> None:
+    def __init__(self, photographs: Sequence[Image], height: int, width: int, motion: SyntheticMotion) -> None:
         """Prepare to draw.
 
         Args:
@@ -46,7 +46,7 @@ class FlyingPieces:
     def flow_pair(self, random: np.random.Generator) -> FlowPair:
         """Draw one."""
         background, *pieces = (self._crop(random) for _ in range(1 + PIECES))
-        current, key, flow = made_pair(background, pieces, self._motion, random)
+        current, key, flow = synthetic_pair(background, pieces, self._motion, random)
         change = np.exp((random.normal(0, LIGHT) + random.normal(0, TINT, 3)) / 2)
         noise = random.uniform(0, NOISE)
         return FlowPair(_expose(current, change, noise, random), _expose(key, 1 / change, noise, random), flow)

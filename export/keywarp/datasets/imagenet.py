@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
+from keywarp.datasets.annotated_video import Annotation, draw_pair, snippets_of
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.footage import Annotation, draw_pair, snippets_of
-from keywarp.datasets.pictures import Fit, read_bytes, read_image
-from keywarp.datasets.samples import MAX_GAP, Boxes, Pair, Snippet, Truth
+from keywarp.datasets.images import Resize, read_bytes, read_image
+from keywarp.datasets.samples import MAX_GAP, Boxes, FramePair, Snippet, Truth
 from keywarp.datasets.types import Image
 
 # the 30 classes, in the order of `keywarp.datasets.classes.IMAGENET_VID` without its background
@@ -68,7 +68,7 @@ class ImageNetVid:
         Raises:
             DataError: Folders are missing.
         """
-        self._fit = Fit(short_side, long_side)
+        self._resize = Resize(short_side, long_side)
         data = root / "Data" / "VID" / split
         names = _listed_snippets(root / "ImageSets" / "VID", split) or _found_snippets(data, split)
         if not names:
@@ -77,16 +77,16 @@ class ImageNetVid:
             if not (data / name).is_dir():
                 raise DataError(f"{data / name} is missing; unpack it, or take it out of the lists in ImageSets/VID")
         annotations = root / "Annotations" / "VID" / split
-        self._snippets = [_Snippet(data / name, annotations / name) for name in names]
+        self._snippets = [_VidSnippet(data / name, annotations / name) for name in names]
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         """Draw a frame and a key frame before it.
 
         Raises:
             DataError: A file is missing or broken.
         """
         snippet = self._snippets[int(random.integers(len(self._snippets)))]
-        return draw_pair(snippet, int(random.integers(len(snippet))), self._fit, random, max_gap)
+        return draw_pair(snippet, int(random.integers(len(snippet))), self._resize, random, max_gap)
 
     def __len__(self) -> int:
         """How many frames there are (this lists every snippet's folder)."""
@@ -99,7 +99,7 @@ class ImageNetVid:
             DataError: A file is missing or broken.
         """
         for snippet in self._snippets:
-            yield from snippets_of(snippet, range(len(snippet)), length, self._fit)
+            yield from snippets_of(snippet, range(len(snippet)), length, self._resize)
 
 
 class ImageNetDet:
@@ -130,7 +130,7 @@ class ImageNetDet:
         Raises:
             DataError: There are neither lists nor a cache file is named, or no images.
         """
-        self._fit = Fit(short_side, long_side)
+        self._resize = Resize(short_side, long_side)
         self._data = root / "Data" / "DET" / "train"
         self._annotations = root / "Annotations" / "DET" / "train"
         lists = [root / "ImageSets" / "DET" / f"train_{number}.txt" for number in DET_NUMBERS]
@@ -148,7 +148,7 @@ class ImageNetDet:
         if not self._images:
             raise DataError(f"no images of the 30 classes in {root}; unpack the DET archive there")
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         """Draw an image; it is current and key frame.
 
         Raises:
@@ -157,14 +157,14 @@ class ImageNetDet:
         for _ in range(_DRAWS):
             names = self._images[int(random.integers(len(self._images)))]
             name = names[int(random.integers(len(names)))]
-            still = _Still(self._data / f"{name}.JPEG", _annotation(self._annotations / f"{name}.xml", name))
+            still = _StillImage(self._data / f"{name}.JPEG", _annotation(self._annotations / f"{name}.xml", name))
             if still.known.truth.boxes is not None and len(still.known.truth.boxes.classes):
-                return draw_pair(still, still.first, self._fit, random, max_gap)
+                return draw_pair(still, still.first, self._resize, random, max_gap)
         raise DataError(f"{_DRAWS} images in {self._data} were without objects of the 30 classes; get ImageSets again")
 
 
 @dataclass(frozen=True)
-class _Snippet:
+class _VidSnippet:
     """A snippet's two folders."""
 
     images: Path
@@ -188,7 +188,7 @@ class _Snippet:
 
 
 @dataclass(frozen=True)
-class _Still:
+class _StillImage:
     """A photograph."""
 
     image: Path

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.detector import Detection
+from keywarp.datasets.detector import TeacherDetection
 from keywarp.datasets.types import Image
 
 Mask = npt.NDArray[np.float32]  # (H, W), 0..1
@@ -23,7 +23,7 @@ EMPTY = 0.25  # of the box: a smaller result means that GrabCut failed
 
 
 @dataclass(frozen=True)
-class Shape:
+class ShapePrior:
     """What a class looks like inside its box; ellipses are in units of the half box."""
 
     power: float  # the exponent of the super-ellipse that probably holds the object: 2 round, 4 nearly a rectangle
@@ -31,16 +31,18 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class TaughtClass:
+class TeacherClass:
     """One class of the task, in the teacher's terms."""
 
     name: str
     color: tuple[int, int, int]  # RGB
     categories: tuple[int, ...]  # the teacher's; empty for the background
-    shape: Shape
+    shape: ShapePrior
 
 
-def evidence(frame: Image, detections: list[Detection], classes: tuple[TaughtClass, ...]) -> npt.NDArray[np.float32]:
+def evidence(
+    frame: Image, detections: list[TeacherDetection], classes: tuple[TeacherClass, ...]
+) -> npt.NDArray[np.float32]:
     """Per pixel and class, the score of the surest object there.
 
     Args:
@@ -59,7 +61,7 @@ def evidence(frame: Image, detections: list[Detection], classes: tuple[TaughtCla
     return maps
 
 
-def cut_out(frame: Image, box: tuple[float, float, float, float], shape: Shape) -> Mask:
+def cut_out(frame: Image, box: tuple[float, float, float, float], shape: ShapePrior) -> Mask:
     """The object's mask in the whole frame, with soft edges."""
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = box
@@ -78,7 +80,7 @@ def cut_out(frame: Image, box: tuple[float, float, float, float], shape: Shape) 
     return mask
 
 
-def _segment(crop: Image, box: npt.NDArray[np.float64], shape: Shape) -> Mask:
+def _segment(crop: Image, box: npt.NDArray[np.float64], shape: ShapePrior) -> Mask:
     height, width = crop.shape[:2]
     y, x = np.mgrid[0:height, 0:width] + 0.5
     u = np.abs(2 * x - box[0] - box[2]) / max(box[2] - box[0], 1)

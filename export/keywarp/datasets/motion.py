@@ -27,7 +27,7 @@ def dense_flow(current: Image, key: Image) -> Flow:
     return np.asarray(search.calc(grey[0], grey[1], np.zeros((*current.shape[:2], 2), np.float32)), np.float32)
 
 
-def move(image: npt.NDArray[np.float32], flow: Flow) -> npt.NDArray[np.float32]:
+def warp_image(image: npt.NDArray[np.float32], flow: Flow) -> npt.NDArray[np.float32]:
     """Sample `image` (H, W, C) where the flow points, bilinear; zeros outside."""
     rows, columns = np.indices(flow.shape[:2], np.float32)
     place = (columns + flow[..., 0], rows + flow[..., 1])
@@ -36,7 +36,7 @@ def move(image: npt.NDArray[np.float32], flow: Flow) -> npt.NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class MadeMotion:
+class SyntheticMotion:
     """How large the made motions are: at half size, as large as those of real frames up to nine apart."""
 
     shift: float = 14.0  # pixels: standard deviation of a layer's translation
@@ -46,8 +46,8 @@ class MadeMotion:
     still: float = 0.2  # share of the samples whose background doesn't move
 
 
-def made_pair(
-    background: Image, objects: list[Image], motion: MadeMotion, random: np.random.Generator
+def synthetic_pair(
+    background: Image, objects: list[Image], motion: SyntheticMotion, random: np.random.Generator
 ) -> tuple[Image, Image, Flow]:
     """A pair of images with exactly known motion: pieces of pictures move over a picture, as in Flying Chairs.
 
@@ -80,7 +80,9 @@ def made_pair(
     return current, key, flow
 
 
-def _random_affine(height: int, width: int, motion: MadeMotion, random: np.random.Generator) -> npt.NDArray[np.float64]:
+def _random_affine(
+    height: int, width: int, motion: SyntheticMotion, random: np.random.Generator
+) -> npt.NDArray[np.float64]:
     """(2, 3): current pixel -> key pixel, about the image's centre."""
     angle, scale = random.normal(0, motion.turn), float(np.exp(random.normal(0, motion.zoom)))
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -34,7 +34,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Pair:
+class FramePair:
     """A labelled frame and the key frame that it is predicted from (Figure 2b)."""
 
     current: Image
@@ -64,7 +64,7 @@ class FlowPair:
 class PairSource(Protocol):
     """Labelled video, or labelled photographs, to train on."""
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         """Draw one; the gap is uniform in 0..max_gap, as far as the video reaches back."""
         ...
 

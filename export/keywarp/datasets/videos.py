@@ -18,13 +18,13 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
+from keywarp.datasets.annotated_video import Annotation, draw_pair, snippets_of
 from keywarp.datasets.classes import Classes
 from keywarp.datasets.errors import DataError
-from keywarp.datasets.footage import Annotation, draw_pair, snippets_of
-from keywarp.datasets.pictures import Fit, Size, read_bytes, read_image, read_labels
-from keywarp.datasets.reel import Reel, VideoFile
-from keywarp.datasets.samples import MAX_GAP, Boxes, Pair, Snippet, Truth
+from keywarp.datasets.images import Resize, Size, read_bytes, read_image, read_labels
+from keywarp.datasets.samples import MAX_GAP, Boxes, FramePair, Snippet, Truth
 from keywarp.datasets.types import IGNORE, Image, Labels
+from keywarp.datasets.video_file import VideoFile, VideoReader
 
 _LABELS, _BOXES = ".labels", ".boxes.json"
 Wanted = Literal["labels", "boxes"]
@@ -49,7 +49,7 @@ class LabelledVideos:
         Raises:
             DataError: There are no labels, labels without a video, or boxes that can't be understood.
         """
-        self._fit = Fit(short_side, long_side)
+        self._resize = Resize(short_side, long_side)
         if not root.is_dir():
             raise DataError(f"{root} is not a folder; name the one that holds the videos")
         entries = sorted(root.iterdir())
@@ -64,14 +64,14 @@ class LabelledVideos:
                 + " beside a video"
             )
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         """Draw a labelled frame and a key frame before it.
 
         Raises:
             DataError: A file is missing or broken, or a label is of no frame.
         """
         video, number = self._labelled[int(random.integers(len(self._labelled)))]
-        return draw_pair(video.open(), number, self._fit, random, max_gap)
+        return draw_pair(video.open(), number, self._resize, random, max_gap)
 
     def __len__(self) -> int:
         """How many labelled frames there are."""
@@ -84,11 +84,11 @@ class LabelledVideos:
             DataError: A file is missing or broken, or a label is of no frame.
         """
         for video in self._videos:
-            yield from snippets_of(video.open(), video.labelled, length, self._fit)
+            yield from snippets_of(video.open(), video.labelled, length, self._resize)
 
 
 @dataclass(frozen=True)
-class _Folder:
+class _FrameFolder:
     """A folder of frames."""
 
     frames: dict[int, Path]  # by number
@@ -108,16 +108,16 @@ class _Folder:
         height, width = self.frame(number).shape[:2]
         return height, width
 
-    def open(self) -> "_Folder":
+    def open(self) -> "_FrameFolder":
         return self
 
 
 @dataclass(frozen=True)
-class _Video:
+class _LabelledVideo:
     """A video, and where what is known of its frames is."""
 
     path: Path  # without its suffix
-    source: VideoFile | _Folder
+    source: VideoFile | _FrameFolder
     labels: dict[int, Path]
     boxes: dict[int, Boxes]
     classes: int
@@ -126,16 +126,16 @@ class _Video:
     def labelled(self) -> list[int]:
         return sorted({*self.labels, *self.boxes})
 
-    def open(self) -> "_Showing":
-        return _Showing(self, self.source.open())
+    def open(self) -> "_OpenVideo":
+        return _OpenVideo(self, self.source.open())
 
 
 @dataclass(frozen=True)
-class _Showing:
+class _OpenVideo:
     """A labelled video while it is read."""
 
-    video: _Video
-    frames: Reel | _Folder
+    video: _LabelledVideo
+    frames: VideoReader | _FrameFolder
 
     @property
     def first(self) -> int:
@@ -158,7 +158,7 @@ class _Showing:
         return Annotation(f"{video.path.name}/{number:06d}", file, size, Truth(labels, boxes))
 
 
-def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]) -> _Video:
+def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]) -> _LabelledVideo:
     """The video of a name, of all entries of its folder."""
     sources = [e for e in entries if e == path or (e.stem == path.name and e.is_file() and e.suffix != ".json")]
     if len(sources) != 1:
@@ -166,16 +166,16 @@ def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]
         raise DataError(
             f"there are labels for {path}, and {found}; put one video or folder of frames of that name there"
         )
-    source: VideoFile | _Folder = VideoFile(sources[0])
+    source: VideoFile | _FrameFolder = VideoFile(sources[0])
     if sources[0].is_dir():
         frames = _numbered(sources[0], _PICTURES)
         gap = next((number for number in frames if number - 1 not in frames and number != min(frames)), None)
         if not frames or gap is not None:
             what = "no frames" if gap is None else f"no frame {gap - 1}"
             raise DataError(f"{sources[0]} has {what}; a video is a folder of consecutively numbered frames")
-        source = _Folder(frames)
+        source = _FrameFolder(frames)
     labels, boxes = (path.with_name(path.name + end) for end in (_LABELS, _BOXES))
-    return _Video(
+    return _LabelledVideo(
         path,
         source,
         _numbered(labels, {".png"}) if _LABELS in endings and labels.is_dir() else {},
@@ -207,7 +207,7 @@ def _read_labels(path: Path, classes: int) -> Labels:
     return labels
 
 
-class _Object(BaseModel):
+class _LabelledObject(BaseModel):
     """An object in a .boxes.json."""
 
     model_config = ConfigDict(extra="forbid")
@@ -216,7 +216,7 @@ class _Object(BaseModel):
     box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 
 
-_OBJECTS = TypeAdapter(dict[NonNegativeInt, list[_Object]])
+_OBJECTS = TypeAdapter(dict[NonNegativeInt, list[_LabelledObject]])
 
 
 def _read_boxes(path: Path, classes: Classes) -> dict[int, Boxes]:

@@ -11,7 +11,7 @@ from keywarp.engines.manifest import RegionDetection
 from keywarp.networks.anchors import base_anchors, grid_anchors
 from keywarp.networks.boxes import encode_boxes
 from keywarp.networks.regions import RegionOptions
-from keywarp.networks.rfcn import DetectionMaps, region_outputs
+from keywarp.networks.rfcn import DetectionMaps, detection_outputs
 
 
 def settings_of(options: RegionOptions) -> RegionDetection:
@@ -56,4 +56,4 @@ def clustered_maps(options: RegionOptions, classes: int, height: int, width: int
 
 def outputs_of(maps: DetectionMaps) -> dict[str, NDArray[np.float32]]:
     """Return the maps in the form of a bundle's outputs."""
-    return {name: values.contiguous().numpy() for name, values in region_outputs(maps)._asdict().items()}
+    return {name: values.contiguous().numpy() for name, values in detection_outputs(maps)._asdict().items()}

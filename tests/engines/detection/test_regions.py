@@ -9,7 +9,7 @@ from keywarp.engines.detection import RegionDetector
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import RegionDetection
 from keywarp.networks.regions import RegionOptions, detect
-from keywarp.networks.rfcn import DetectionMaps, RFCNHead, region_outputs
+from keywarp.networks.rfcn import DetectionMaps, RFCNHead, detection_outputs
 from tests.engines.detection.maps import clustered_maps, outputs_of, random_maps, settings_of
 
 Maps = Callable[[RegionOptions, int, int, int], DetectionMaps]
@@ -78,7 +78,7 @@ def test_a_head_as_a_graph_gives_the_objects_of_the_head() -> None:
     with torch.no_grad():
         maps = head(features)
         (expected,) = detect(maps, 96, 144, PAPER)
-        outputs = {name: values.numpy() for name, values in region_outputs(maps)._asdict().items()}
+        outputs = {name: values.numpy() for name, values in detection_outputs(maps)._asdict().items()}
     found = RegionDetector(RegionDetection(), 4, 96, 144).detect(outputs)  # channels-last views of torch's memory
     assert len(found.confidence) > 0
     np.testing.assert_array_equal(found.class_id, expected.labels.numpy())

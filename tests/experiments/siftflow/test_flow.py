@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.datasets.middlebury import FlowPair
+from keywarp.choices import SIFTFlowName
+from keywarp.datasets.middlebury import MiddleburyPair
 from keywarp.engines import Engine, FixedInterval, OpticalFlow, StreamSession
-from keywarp.experiments.siftflow import SIFTFlowName, engine_motion, open_siftflow
+from keywarp.experiments.siftflow import engine_motion, open_siftflow
 from keywarp.experiments.siftflow.belief_propagation import match_costs, median_cost
 from keywarp.experiments.siftflow.descriptors import dense_sift
 from keywarp.experiments.siftflow.flow import SIFTFlow, SIFTFlowOptions
@@ -19,7 +20,7 @@ from tests.tiny_bundle import tiny_bundle
 ONE_LEVEL = SIFTFlowOptions(levels=1, top_window=6)
 
 
-def energy(flow: NDArray[np.float32], pair: FlowPair, options: SIFTFlowOptions) -> float:
+def energy(flow: NDArray[np.float32], pair: MiddleburyPair, options: SIFTFlowOptions) -> float:
     """Return the energy of Liu et al. (section 2) in units of descriptors, with the threshold of the estimate."""
     current, key = dense_sift(pair.current, options.cell), dense_sift(pair.key, options.cell)
     height, width = flow.shape[:2]
@@ -57,7 +58,7 @@ def test_a_known_shift_is_found_exactly_even_where_it_leads_out_of_the_key_image
 
 
 @pytest.mark.parametrize("options", [SIFTFlow.FAST, SIFTFlow.SLOW])
-def test_identical_images_have_zero_flow(pair: FlowPair, options: SIFTFlowOptions) -> None:
+def test_identical_images_have_zero_flow(pair: MiddleburyPair, options: SIFTFlowOptions) -> None:
     image = pair.crop(100, 100, 63, 81).current.copy()
     image[:30] = 128  # a flat area, which has no texture to match
     assert not SIFTFlow(options).estimate(image, image).any()
@@ -67,14 +68,14 @@ def test_images_without_texture_have_zero_flow() -> None:
     assert not SIFTFlow().estimate(np.full((40, 50, 3), 60, np.uint8), np.full((40, 50, 3), 90, np.uint8)).any()
 
 
-def test_equal_images_give_equal_flow(pair: FlowPair) -> None:
+def test_equal_images_give_equal_flow(pair: MiddleburyPair) -> None:
     part = pair.crop(100, 300, 64, 96)
     first, again = (SIFTFlow().estimate(part.current.copy(), part.key.copy()) for _ in range(2))
     assert first.any()
     np.testing.assert_array_equal(first, again)
 
 
-def test_the_found_flow_has_less_energy_than_zero_flow_and_the_rounded_true_flow(pair: FlowPair) -> None:
+def test_the_found_flow_has_less_energy_than_zero_flow_and_the_rounded_true_flow(pair: MiddleburyPair) -> None:
     part = pair.crop(200, 180, 120, 160)
     found = SIFTFlow(ONE_LEVEL).estimate(part.current, part.key)
     least = energy(found, part, ONE_LEVEL)
@@ -82,7 +83,7 @@ def test_the_found_flow_has_less_energy_than_zero_flow_and_the_rounded_true_flow
     assert least < energy(np.rint(part.flow), part, ONE_LEVEL)
 
 
-def test_the_fast_flow_is_integer_and_the_slow_one_finer(pair: FlowPair) -> None:
+def test_the_fast_flow_is_integer_and_the_slow_one_finer(pair: MiddleburyPair) -> None:
     part = pair.crop(200, 200, 64, 64)
     fast, slow = (SIFTFlow(options).estimate(part.current, part.key) for options in (SIFTFlow.FAST, SIFTFlow.SLOW))
     np.testing.assert_array_equal(fast, np.rint(fast))
@@ -90,7 +91,7 @@ def test_the_fast_flow_is_integer_and_the_slow_one_finer(pair: FlowPair) -> None
     assert (slow != np.rint(slow)).any()
 
 
-def test_the_slow_flow_is_more_accurate_than_the_fast_one_and_both_than_zero_flow(pair: FlowPair) -> None:
+def test_the_slow_flow_is_more_accurate_than_the_fast_one_and_both_than_zero_flow(pair: MiddleburyPair) -> None:
     part = pair.crop(120, 200, 200, 240)
     fast, slow = (
         part.error(SIFTFlow(options).estimate(part.current, part.key)) for options in (SIFTFlow.FAST, SIFTFlow.SLOW)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keywarp.datasets.moving_scenes.options import SceneOptions
-from keywarp.datasets.moving_scenes.waves import Wave, draw_logarithmic, draw_wave
+from keywarp.datasets.moving_scenes.waves import Wave, draw_log_uniform, draw_wave
 
 Matrix = npt.NDArray[np.float64]  # (3, 3), affine
 COVER = 1.5  # how many times an image's size the background photograph is
@@ -32,18 +32,18 @@ class Camera:
         shift = self._target(time) - lens * complex(*self.image_centre)
         return np.array([[lens.real, -lens.imag, shift.real], [lens.imag, lens.real, shift.imag], [0, 0, 1]])
 
-    def carry(self, x: float, y: float, time: float) -> tuple[float, float]:
+    def project(self, x: float, y: float, time: float) -> tuple[float, float]:
         """Where what is at a place at time 0, and rests, is seen at another time, in pixels."""
         middle = complex(*self.image_centre)
         place = self._target(0) + self._lens(0) * (complex(x, y) - middle)
         seen = middle + (place - self._target(time)) / self._lens(time)
         return seen.real, seen.imag
 
-    def magnify(self, time: float) -> float:
+    def magnification(self, time: float) -> float:
         """How much larger things are seen than at time 0."""
         return abs(self._lens(0) / self._lens(time))
 
-    def tilt(self, time: float) -> float:
+    def rotation(self, time: float) -> float:
         """How far things are seen turned since time 0, in radians."""
         return cmath.phase(self._lens(0) / self._lens(time))
 
@@ -70,6 +70,6 @@ def draw_camera(options: SceneOptions, random: np.random.Generator, height: int,
         pan=(pan[0], pan[1]),
         angle=random.normal(0, 0.06),
         turn=draw_wave(random, options.camera_turn * moves, (60, 160)),
-        zoom=draw_logarithmic(random, 0.7, 1.15),
+        zoom=draw_log_uniform(random, 0.7, 1.15),
         zooming=draw_wave(random, options.camera_zoom * moves, (60, 160)),
     )

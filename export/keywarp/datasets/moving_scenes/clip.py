@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.moving_scenes.scene import Frame, Scene
+from keywarp.datasets.moving_scenes.scene import MovingScene, SceneFrame
 from keywarp.datasets.samples import Truth
 
 
@@ -15,7 +15,7 @@ from keywarp.datasets.samples import Truth
 class Shot:
     """A part of a clip: one scene from one time on, frame by frame."""
 
-    scene: Scene
+    scene: MovingScene
     first: int  # index in the clip of its first frame
     start: int  # the scene's time then, frames
 
@@ -24,7 +24,7 @@ class Shot:
 class SceneClip:
     """Frames that are rendered when they are asked for.
 
-    Iterate over it for one `Frame` after the other, or index it; only `images` and `truths` keep all.
+    Iterate over it for one `SceneFrame` after the other, or index it; only `images` and `truths` keep all.
     """
 
     name: str
@@ -39,14 +39,14 @@ class SceneClip:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> Frame:
-        scene, time = self.moment(index)
+    def __getitem__(self, index: int) -> SceneFrame:
+        scene, time = self.locate(index)
         return scene.render(time)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[SceneFrame]:
         return (self[index] for index in range(self.length))
 
-    def moment(self, index: int) -> tuple[Scene, int]:
+    def locate(self, index: int) -> tuple[MovingScene, int]:
         """The scene of a frame, and its time there.
 
         Raises:
@@ -59,8 +59,8 @@ class SceneClip:
 
     def images(self) -> npt.NDArray[np.uint8]:
         """All frames, (T, H, W, 3)."""
-        return np.stack([scene.image(time) for scene, time in map(self.moment, range(self.length))])
+        return np.stack([scene.image(time) for scene, time in map(self.locate, range(self.length))])
 
     def truths(self) -> list[Truth]:
         """Labels and boxes of all frames."""
-        return [scene.truth(time) for scene, time in map(self.moment, range(self.length))]
+        return [scene.truth(time) for scene, time in map(self.locate, range(self.length))]

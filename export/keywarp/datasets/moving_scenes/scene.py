@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keywarp.datasets.motion import Flow
-from keywarp.datasets.moving_scenes.bodies import EDGE, Body, draw_body, draw_clutter
 from keywarp.datasets.moving_scenes.camera import Camera, draw_camera
-from keywarp.datasets.moving_scenes.light import Light, draw_light
+from keywarp.datasets.moving_scenes.exposure import Exposure, draw_exposure
+from keywarp.datasets.moving_scenes.objects import EDGE, SceneObject, draw_clutter, draw_object
 from keywarp.datasets.moving_scenes.options import SceneOptions
 from keywarp.datasets.samples import Boxes, Truth
 from keywarp.datasets.types import Image, Labels
@@ -19,7 +19,7 @@ Surfaces = npt.NDArray[np.uint8]  # (H, W): 0 where the background is seen, else
 
 
 @dataclass(frozen=True)
-class Frame:
+class SceneFrame:
     """A moment of a scene."""
 
     image: Image
@@ -27,29 +27,29 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Scene:
+class MovingScene:
     """A shot. Every moment of it follows from the time alone, in frames, of either sign and in between."""
 
     options: SceneOptions
     background: Image  # a photograph larger than the image
     camera: Camera
-    bodies: tuple[Body, ...]  # from the back to the front
-    light: Light
+    objects: tuple[SceneObject, ...]  # from the back to the front
+    exposure: Exposure
 
-    def render(self, time: float) -> Frame:
+    def render(self, time: float) -> SceneFrame:
         """The image at a time, with labels and boxes."""
         picture, surfaces = self._project(time)
-        return Frame(self._expose(picture, time), self._truth(surfaces, time))
+        return SceneFrame(self._expose(picture, time), self._truth(surfaces, time))
 
     def image(self, time: float) -> Image:
         """(H, W, 3) RGB at a time: lit, blurred and noisy."""
-        return self._expose(self.look(time), time)
+        return self._expose(self.unlit_image(time), time)
 
     def truth(self, time: float) -> Truth:
         """Labels (H, W) of what is in front, and boxes of the objects that are visible well enough."""
         return self._truth(self.surfaces(time), time)
 
-    def look(self, time: float) -> Image:
+    def unlit_image(self, time: float) -> Image:
         """(H, W, 3): the surfaces at a time in even light, sharp and without noise."""
         return self._project(time)[0]
 
@@ -72,7 +72,7 @@ class Scene:
         matrix = np.linalg.inv(self.camera.matrix(key)) @ self.camera.matrix(current) - np.eye(3)
         shift = [line[0] * columns + line[1] * rows + line[2] for line in matrix[:2]]
         flow = np.stack(shift, axis=-1).astype(np.float32)
-        for number, body in enumerate(self.bodies, 1):
+        for number, body in enumerate(self.objects, 1):
             y, x = np.nonzero(surfaces == number)
             to_x, to_y = body.to_image(*body.to_surface(x.astype(np.float64), y.astype(np.float64), current), key)
             flow[y, x, 0], flow[y, x, 1] = to_x - x, to_y - y
@@ -86,31 +86,31 @@ class Scene:
             cv2.warpAffine(self.background, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101), np.uint8
         )
         surfaces = np.zeros(self._size, np.uint8)
-        for number, body in enumerate(self.bodies, 1):
-            span = body.span(time, *self._size)
+        for number, body in enumerate(self.objects, 1):
+            span = body.extent(time, *self._size)
             part = picture[span]
             if part.size:
-                colors, cover = body.look(span, time)
+                colors, cover = body.render(span, time)
                 weight = np.multiply(cover, np.float32(1 / 255), dtype=np.float32)
                 picture[span] = cv2.blendLinear(colors, part, weight, 1 - weight)
                 surfaces[span][cover >= EDGE] = number
         return picture, surfaces
 
     def _expose(self, picture: Image, time: float) -> Image:
-        return self.light.expose(picture, self.look, time)
+        return self.exposure.apply(picture, self.unlit_image, time)
 
     def _truth(self, surfaces: Surfaces, time: float) -> Truth:
         return Truth(self._labels(surfaces), self._boxes(surfaces, time))
 
     def _labels(self, surfaces: Surfaces) -> Labels:
         categories = np.zeros(256, np.uint8)
-        categories[1 : len(self.bodies) + 1] = [body.category for body in self.bodies]
+        categories[1 : len(self.objects) + 1] = [body.category for body in self.objects]
         return np.asarray(cv2.LUT(surfaces, categories), np.uint8)
 
     def _boxes(self, surfaces: Surfaces, time: float) -> Boxes:
         corners, classes = [], []
-        for number, body in enumerate(self.bodies, 1):
-            rows, columns = body.span(time, *self._size)
+        for number, body in enumerate(self.objects, 1):
+            rows, columns = body.extent(time, *self._size)
             seen = surfaces[rows, columns] == number
             area = np.count_nonzero(seen)
             if body.category and area >= max(self.options.min_area, self.options.min_visible * body.area(time)):
@@ -124,7 +124,7 @@ class Scene:
         return self.options.height, self.options.width
 
 
-def draw_scene(photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator) -> Scene:
+def draw_scene(photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator) -> MovingScene:
     """Draw a scene.
 
     Args:
@@ -135,12 +135,12 @@ def draw_scene(photographs: Sequence[Image], options: SceneOptions, random: np.r
     background = photographs[int(random.integers(len(photographs)))]
     camera = draw_camera(options, random, *background.shape[:2])
     objects, pieces = (int(random.integers(*count, endpoint=True)) for count in (options.objects, options.clutter))
-    bodies = [draw_body(camera, photographs, options, random) for _ in range(objects)]
+    bodies = [draw_object(camera, photographs, options, random) for _ in range(objects)]
     bodies += [draw_clutter(camera, photographs, options, random) for _ in range(pieces)]
-    return Scene(
+    return MovingScene(
         options=options,
         background=background,
         camera=camera,
-        bodies=tuple(bodies[n] for n in random.permutation(len(bodies))),
-        light=draw_light(options, random),
+        objects=tuple(bodies[n] for n in random.permutation(len(bodies))),
+        exposure=draw_exposure(options, random),
     )

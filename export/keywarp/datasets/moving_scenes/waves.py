@@ -25,6 +25,6 @@ def draw_wave(random: np.random.Generator, amplitude: float, periods: tuple[floa
     return Wave(amplitude * random.random(), rate, random.uniform(0, 2 * math.pi))
 
 
-def draw_logarithmic(random: np.random.Generator, low: float, high: float) -> float:
+def draw_log_uniform(random: np.random.Generator, low: float, high: float) -> float:
     """A number whose logarithm is uniform."""
     return math.exp(random.uniform(math.log(low), math.log(high)))

@@ -1,16 +1,12 @@
 """SIFT-Flow, the motion of the paper's baselines SFF-fast and SFF-slow (Table 3)."""
 
-from typing import Literal
-
 import numpy as np
 
+from keywarp.choices import PaperMotion, SIFTFlowName
 from keywarp.engines import MotionName
 from keywarp.experiments.siftflow.flow import SIFTFlow, SIFTFlowOptions
 
-__all__ = ["PaperMotion", "SIFTFlow", "SIFTFlowName", "SIFTFlowOptions", "engine_motion", "open_siftflow"]
-
-SIFTFlowName = Literal["sift-fast", "sift-slow"]
-PaperMotion = Literal["network", "none"] | SIFTFlowName  # the motion sources that the paper compares
+__all__ = ["SIFTFlow", "SIFTFlowOptions", "engine_motion", "open_siftflow"]
 
 
 def engine_motion(name: PaperMotion) -> MotionName | SIFTFlow:
