@@ -102,7 +102,7 @@ def test_a_tree_without_labels_is_refused(tmp_path: Path) -> None:
 
 def test_a_tree_without_images_is_refused(tmp_path: Path) -> None:
     write_labels(tmp_path)
-    with pytest.raises(DataError, match=r"neither .*leftImg8bit_sequence.* is there"):
+    with pytest.raises(DataError, match=r"neither .*leftImg8bit_sequence.* exists; unpack"):
         Cityscapes(tmp_path)
 
 

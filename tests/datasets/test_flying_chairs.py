@@ -82,7 +82,7 @@ def test_without_a_list_everything_is_for_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("1\n", "has 1 lines, and so none for pair 00002"), ("1\n3\n", "other lines"), ("2\n2\n", "no pair")],
+    [("1\n", "has 1 lines and none for pair 00002"), ("1\n3\n", "lines other than 1 and 2"), ("2\n2\n", "no pair")],
 )
 def test_a_list_that_does_not_fit_is_named(tmp_path: Path, content: str, reason: str) -> None:
     for number in (1, 2):

@@ -153,7 +153,7 @@ def test_no_snippets_are_refused(tmp_path: Path) -> None:
 def test_a_missing_frame_is_named(tmp_path: Path) -> None:
     write_snippet(tmp_path, TRAIN, 3)
     (tmp_path / "Data/VID" / TRAIN / "000001.JPEG").unlink()
-    with pytest.raises(DataError, match=r"has 000002.JPEG where 000001.JPEG belongs"):
+    with pytest.raises(DataError, match=r"has 000002.JPEG where 000001.JPEG is expected"):
         len(ImageNetVid(tmp_path))
 
 

@@ -83,12 +83,12 @@ def test_a_key_frame_is_the_earlier_moment_of_the_same_scene() -> None:
 def test_points_of_a_surface_are_found_again_at_any_time() -> None:
     y, x = np.indices((24, 32), np.float64) * 4
     for scene in drawn(8):
-        for body in scene.objects:
-            surface = body.to_surface(x, y, 1.5)
+        for object_ in scene.objects:
+            surface = object_.to_surface(x, y, 1.5)
             for time in (-9, 1.5, 30):
-                image = body.to_image(*surface, time)
-                np.testing.assert_allclose(body.to_surface(*image, time), surface, atol=1e-9)
-            np.testing.assert_allclose(body.to_image(*surface, 1.5), (x, y), atol=1e-7)
+                image = object_.to_image(*surface, time)
+                np.testing.assert_allclose(object_.to_surface(*image, time), surface, atol=1e-9)
+            np.testing.assert_allclose(object_.to_image(*surface, 1.5), (x, y), atol=1e-7)
 
 
 def test_the_flow_brings_the_key_frame_onto_the_current_one() -> None:
@@ -157,16 +157,16 @@ def test_labels_are_classes_and_boxes_are_the_extents_of_what_is_visible() -> No
         truth, surfaces = scene.truth(0), scene.surfaces(0)
         assert truth.labels is not None
         assert truth.labels.max() < len(CLASSES)
-        categories = np.array([0, *(body.category for body in scene.objects)])
+        categories = np.array([0, *(object_.category for object_ in scene.objects)])
         np.testing.assert_array_equal(truth.labels, categories[surfaces])
         assert truth.boxes is not None
         boxes = list(zip(truth.boxes.corners, truth.boxes.classes, strict=True))
-        for number, body in enumerate(scene.objects, 1):
+        for number, object_ in enumerate(scene.objects, 1):
             mask = surfaces == number
-            if body.category and mask.sum() >= max(64, 0.25 * body.area(0)):
+            if object_.category and mask.sum() >= max(64, 0.25 * object_.area(0)):
                 corners, category = boxes.pop(0)
                 x1, y1, x2, y2 = corners.astype(int)
-                assert category == body.category
+                assert category == object_.category
                 assert mask.sum() == mask[y1:y2, x1:x2].sum()
                 assert all(side.any() for side in (mask[y1], mask[y2 - 1], mask[:, x1], mask[:, x2 - 1]))
                 count += 1
@@ -174,7 +174,7 @@ def test_labels_are_classes_and_boxes_are_the_extents_of_what_is_visible() -> No
     assert count > 30
 
 
-def test_a_bent_body_keeps_its_area() -> None:
+def test_a_bent_object_keeps_its_area() -> None:
     options = replace(SMALL, height=256, width=256, objects=(1, 1), clutter=(0, 0), speed=(0.1, 0.1))
     for scene in drawn(6, options):
         for time in (-4, 3):
@@ -235,7 +235,7 @@ def test_a_clip_is_streamed_frame_by_frame_and_always_the_same() -> None:
         np.testing.assert_array_equal(frame.image, again[index].image)
         assert_same_truth(frame.truth, again[index].truth)
     np.testing.assert_array_equal(scenes().clip(1, 14).images()[5], clip[5].image)
-    with pytest.raises(IndexError, match="frame 14 of clip 0-1"):
+    with pytest.raises(IndexError, match="clip 0-1 has frames 0 to 13, but no frame 14"):
         clip[14]
 
 
@@ -273,7 +273,7 @@ def test_blur_changes_the_image_but_not_the_truth(blur: dict[str, float]) -> Non
 
 
 def test_every_class_occurs() -> None:
-    categories = {body.category for scene in drawn(60) for body in scene.objects}
+    categories = {object_.category for scene in drawn(60) for object_ in scene.objects}
     assert categories == set(range(len(CLASSES)))
     assert CLASSES[0] == ("background", (0, 0, 0))
     assert len({color for _, color in CLASSES}) == len({name for name, _ in CLASSES}) == len(CLASSES)

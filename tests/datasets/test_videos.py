@@ -183,7 +183,7 @@ def test_labels_need_one_video(tmp_path: Path, files: list[str], found: str) -> 
     write_labels(tmp_path / "gate.labels/1.png")
     for file in files:
         (tmp_path / file).touch()
-    with pytest.raises(DataError, match=rf"gate, and {found}; put one video"):
+    with pytest.raises(DataError, match=rf"gate, but {found}; put one video"):
         videos(tmp_path)
 
 
@@ -218,15 +218,18 @@ def test_file_names_without_a_number_of_their_own_are_refused(tmp_path: Path, na
 def test_an_unknown_class_id_is_named(tmp_path: Path) -> None:
     write_frames(tmp_path / "yard", range(1))
     write_labels(tmp_path / "yard.labels/0.png", 3)
-    with pytest.raises(DataError, match=r"0.png holds class id 3; there are 0 to 2"):
+    with pytest.raises(DataError, match=r"0.png holds class id 3; use 0 to 2"):
         videos(tmp_path).pair(np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
     ("frames", "reason"),
     [
-        ({"1": [{"class": "dog", "box": [0, 0, 1, 1]}]}, "has a `dog` on frame 1; the classes are person, car"),
-        ({"1": [{"class": "background", "box": [0, 0, 1, 1]}]}, "has a `background`"),
+        (
+            {"1": [{"class": "dog", "box": [0, 0, 1, 1]}]},
+            "has an unknown class `dog` on frame 1; use one of person, car",
+        ),
+        ({"1": [{"class": "background", "box": [0, 0, 1, 1]}]}, "has an unknown class `background`"),
         ({"1": [{"class": "car", "box": [5, 0, 5, 1]}]}, "empty box"),
         ({"1": [{"class": "car", "box": [0, 0, 1]}]}, "malformed at 1 / 0 / box"),
         ({"1": [{"class": "car", "bbox": [0, 0, 1, 1]}]}, "malformed at 1 / 0 / b"),

@@ -36,9 +36,7 @@ class NetworkOptions:
     channels: int = 1024  # channels of the feature map, after the reduction
     stride_on: StrideOn = "1x1"  # the convolution of a bottleneck that has its stride
     flow: str = "flownet"  # one of `FLOW_NETWORKS`
-    refinement: tuple[int, int, int, int] | None = (
-        None  # FlowNet Inception's widths, or its default
-    )
+    refinement: tuple[int, int, int, int] | None = None  # FlowNet Inception's widths, or its default
     head_layers: int = 1  # layers that run on every frame, as in `SplitNetwork`
     width: float = 1.0  # fraction of the ResNet's published channels
     flow_share: float = 1.0  # fraction of the flow network's published channels
