@@ -70,14 +70,14 @@ def test_a_sample_is_the_same_whatever_the_batch(batch: int) -> None:
     assert all(same(found[number], expected[number]) for number in expected)
 
 
-def test_processes_share_every_batch_and_together_draw_what_one_draws() -> None:
+def test_processes_together_draw_the_samples_that_one_process_draws() -> None:
     expected = samples(pairs().batches(0, 3, ALONE))
     shares = [samples(pairs().batches(0, 3, BatchShare(rank, 2))) for rank in (0, 1)]
     assert [list(share) for share in shares] == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]
     assert all(same(sample, expected[number]) for share in shares for number, sample in share.items())
 
 
-def test_a_resumed_training_goes_on_with_the_samples_that_it_has_not_seen() -> None:
+def test_a_resumed_training_continues_with_the_next_samples() -> None:
     expected = samples(pairs().batches(0, 4, ALONE))
     found = samples(pairs().batches(2, 4, ALONE))
     assert list(found) == list(range(8, 16))
@@ -133,7 +133,7 @@ class Unlabelled(Squares):
         return FramePair(pair.current, pair.key, pair.gap, Truth(labels, pair.truth.boxes))
 
 
-def test_parts_hold_a_share_in_order() -> None:
+def test_parts_divide_a_share_in_order() -> None:
     expected = samples(pairs().batches(1, 3, BatchShare(1, 2)))
     found = samples(pairs().batches(1, 3, BatchShare(1, 2, parts=2)))
     assert list(found) == list(expected)
@@ -158,7 +158,7 @@ class Broken(Squares):
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_broken_data_are_told_in_one_sentence_by_whatever_process(workers: int) -> None:
+def test_broken_data_is_reported_in_one_sentence_from_any_process(workers: int) -> None:
     with pytest.raises(DataError) as caught:
         list(PairDataset(Broken(), CROP, 2, seed=0, workers=workers).batches(0, 1, ALONE))
     assert str(caught.value) == "a.png is cut short; get it again"

@@ -59,7 +59,7 @@ def test_a_snippet_ends_with_its_labelled_frame_and_begins_within_the_shot() -> 
 
 
 @pytest.mark.parametrize("synthetic_share", [0.0, 1.0])
-def test_motion_of_clips_leads_from_the_current_image_to_the_key(synthetic_share: float) -> None:
+def test_the_flow_of_clips_points_from_the_current_image_to_the_key(synthetic_share: float) -> None:
     panorama = textured(96, 168)
     frames = np.stack([panorama[:, 2 * n : 2 * n + 144] for n in range(12)])
     clip = LabelledClip(Clip("pan", frames, (range(12),)), frames[..., 0])

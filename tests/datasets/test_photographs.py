@@ -41,19 +41,19 @@ def cache(tmp_path: Path, content: bytes) -> Path:
     return tmp_path
 
 
-def test_the_large_pictures_of_the_files_are_taken_and_shrunk(cache: Path) -> None:
+def test_large_images_are_taken_from_the_package_and_shrunk(cache: Path) -> None:
     images = photographs(cache)
     assert [image.shape for image in images] == [(480, 614, 3), (600, 480, 3)] * len(FILES)
 
 
-def test_the_second_time_the_package_is_not_needed(cache: Path) -> None:
+def test_the_cache_replaces_the_package(cache: Path) -> None:
     first = photographs(cache)
     shutil.rmtree(cache / RESOURCES.sha256[:16])
     for before, after in zip(first, photographs(cache), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
-def test_a_damaged_file_is_named(cache: Path) -> None:
+def test_the_error_of_a_damaged_cache_names_it(cache: Path) -> None:
     photographs(cache)
     (kept,) = cache.glob("photographs-*.npz")
     kept.write_bytes(kept.read_bytes()[:1000])
@@ -61,7 +61,7 @@ def test_a_damaged_file_is_named(cache: Path) -> None:
         photographs(cache)
 
 
-def test_the_split_shares_no_photograph() -> None:
+def test_training_and_evaluation_share_no_photograph() -> None:
     images = [np.full((1, 1, 3), number, np.uint8) for number in range(10)]
     training, evaluation = ([int(image[0, 0, 0]) for image in part] for part in split_photographs(images))
     assert (training, evaluation) == ([1, 2, 3, 5, 6, 7, 9], [0, 4, 8])

@@ -105,16 +105,16 @@ def assert_right(network: Classifier, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_resnet50_classifies_photographs_right(original: Classifier, name: str) -> None:
+def test_resnet50_classifies_photographs_correctly(original: Classifier, name: str) -> None:
     assert_right(original, name)
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_the_dilated_features_classify_photographs_right(dilated: Classifier, name: str) -> None:
+def test_the_dilated_features_classify_photographs_correctly(dilated: Classifier, name: str) -> None:
     assert_right(dilated, name)
 
 
-def test_every_second_cell_of_the_dilated_conv5_is_one_of_the_original(
+def test_every_second_cell_of_the_dilated_conv5_equals_a_cell_of_the_original(
     original: Classifier, dilated: Classifier
 ) -> None:
     image = photograph("chelsea.png")

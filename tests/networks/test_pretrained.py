@@ -228,7 +228,7 @@ def test_flownetpytorchs_weights_give_its_flow_at_every_level() -> None:
     assert_flows_agree(network, weights)
 
 
-def test_biases_that_flownetpytorch_lacks_are_taken_where_they_are_published() -> None:
+def test_biases_that_flownetpytorch_lacks_are_loaded_where_a_file_has_them() -> None:
     weights = published_flownet()
     for name, weight in list(weights.items()):
         if not name.startswith("conv"):
@@ -263,7 +263,7 @@ def test_flownet_weights_for_another_width_are_refused() -> None:
         load_flownet_weights(network, published_flownet())
 
 
-def test_the_papers_own_flownet_has_other_names_and_the_same_images() -> None:
+def test_the_papers_own_flownet_weights_are_loaded_by_their_names() -> None:
     ours = FlowNet((FeatureMap(4, 8),))
     for name, parameter in ours.named_parameters():
         if name.endswith("bias") and not name.startswith("scales"):
