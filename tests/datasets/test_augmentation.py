@@ -62,7 +62,7 @@ def test_boxes_follow_zoom_crop_and_mirror_like_labels(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_flow_follows_zoom_crop_and_mirror(seed: int) -> None:
-    """The cropped key, sampled along the cropped flow, is the cropped current image."""
+    """The cropped key image, sampled along the cropped flow, is the cropped current image."""
     rows, columns = np.indices((96, 144), np.float32)
     flow = np.stack([3 + 0.03 * columns, -2 + 0.04 * rows], axis=-1)  # differs in x and y, and from place to place
     key = textured(96, 144, seed)

@@ -36,7 +36,7 @@ def flows(workers: int = 0) -> FlowDataset:
 
 
 def samples(batches: Any) -> dict[int, tuple[Any, ...]]:
-    """By number."""
+    """Return the samples of batches by number."""
     found: dict[int, tuple[Any, ...]] = {}
     for batch in batches:
         for place, number in enumerate(batch.numbers):
@@ -52,10 +52,10 @@ def same(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
 
 @pytest.fixture(autouse=True)
 def child_signal() -> Iterator[None]:
-    """PyTorch's loader leaves a handler of SIGCHLD behind.
+    """Restore the handler of SIGCHLD that PyTorch's loader leaves installed.
 
-    Python runs it on the alternate signal stack, which a library that a later test loads takes away (ai-edge-litert, by
-    all signs): the next child that ends would end the tests.
+    Python runs it on the alternate signal stack, which a library that a later test loads seems to take away
+    (ai-edge-litert). The next child process that ends would then end the tests.
     """
     before = signal.getsignal(signal.SIGCHLD)
     yield
@@ -103,7 +103,7 @@ def test_worker_processes_draw_the_same_batches(draws: Any) -> None:
 
 
 def fields(batch: PairBatch | FlowBatch) -> list[Any]:
-    """All arrays and tensors of a batch."""
+    """Return all arrays and tensors of a batch."""
     boxes = batch.boxes if isinstance(batch, PairBatch) else ()
     parts = [getattr(batch, field.name) for field in dataclasses.fields(batch) if field.name != "boxes"]
     return [*parts, *(array for box in boxes for array in (box.corners, box.classes))]
@@ -125,7 +125,7 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused() -> None:
 
 
 class Unlabelled(Squares):
-    """Has a box on every frame, and labels on some."""
+    """Squares with boxes on every frame but labels on some only."""
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         pair = super().pair(random, max_gap)
@@ -150,7 +150,7 @@ def test_a_batch_has_labels_only_if_all_its_samples_have_them() -> None:
 
 
 class Broken(Squares):
-    """Can't be read."""
+    """Squares that can't be read."""
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:  # noqa: ARG002
         raise DataError("a.png is cut short; get it again")

@@ -24,7 +24,7 @@ def write_labels(root: Path, name: str = "ulm_000003_000019") -> Path:
 
 
 def write_snippet(root: Path, name: str = "ulm_000003_000019", before: int = 19, folder: str = "_sequence") -> None:
-    """Frames whose pixels hold their number in the snippet."""
+    """Write frames whose pixels hold their number in the snippet."""
     write_labels(root, name)
     sequence, _, last = name.rpartition("_")
     for number in range(int(last) - before, int(last) + (11 if folder else 1)):

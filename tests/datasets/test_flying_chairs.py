@@ -10,7 +10,9 @@ from keywarp.datasets.flying_chairs import FlyingChairs, read_flo, write_flo
 
 
 def write_pair(root: Path, number: int, size: tuple[int, int] = (6, 8)) -> None:
-    """Images that hold the pair's number, the first in red and the second in blue; flow of (number, -number)."""
+    """Write images that hold the pair's number, the first in red and the second in blue, and a flow of (number,
+    -number).
+    """
     folder = root / "data"
     folder.mkdir(exist_ok=True)
     for image, channel in ((1, 2), (2, 0)):  # OpenCV writes BGR

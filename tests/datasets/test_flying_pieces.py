@@ -26,7 +26,7 @@ def test_the_key_sampled_along_the_flow_is_the_current_image() -> None:
         moved = warp_image(pair.key.astype(np.float32), pair.flow) + 1
         light = np.median((pair.current + 1) / moved, axis=(0, 1))
         difference = np.abs(light * moved - pair.current - 1).mean(axis=2)
-        assert np.median(difference) < NOISE + 2  # all but what is hidden in one of the two
+        assert np.median(difference) < NOISE + 2  # everywhere except where a surface is hidden in one image
 
 
 def test_each_image_has_its_own_light_and_noise() -> None:

@@ -35,7 +35,7 @@ def write_xml(path: Path, objects: Objects, size: tuple[int, int] = (20, 30)) ->
 
 
 def write_snippet(root: Path, name: str, frames: int, objects: Objects | None = None) -> None:
-    """Frames whose pixels hold 10 times their number."""
+    """Write frames whose pixels hold 10 times their number."""
     for number in range(frames):
         write_image(root / "Data/VID" / name / f"{number:06d}.JPEG", 10 * number)
         write_xml(root / "Annotations/VID" / name / f"{number:06d}.xml", objects or [])

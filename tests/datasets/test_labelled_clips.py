@@ -9,7 +9,7 @@ from tests.datasets.synthetic import textured
 
 
 def numbered(frames: int, *cuts: int) -> LabelledClip:
-    """A clip whose pixels hold their frame's number."""
+    """Return a clip whose pixels hold their frame's number."""
     pictures = np.broadcast_to(np.arange(frames, dtype=np.uint8)[:, None, None, None], (frames, 16, 16, 3)).copy()
     bounds = [0, *cuts, frames]
     shots = tuple(range(a, b) for a, b in pairwise(bounds))

@@ -6,7 +6,7 @@ from keywarp.datasets.samples import MAX_GAP, FramePair, Truth
 
 
 class Plain:
-    """Pairs of pixels that hold the source's number."""
+    """A source of pairs whose pixels hold the source's number."""
 
     def __init__(self, number: int) -> None:
         self.image = np.full((1, 1, 3), number, np.uint8)

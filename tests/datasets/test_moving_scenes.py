@@ -92,7 +92,7 @@ def test_mapping_to_the_surface_and_back_is_exact_at_any_time() -> None:
 
 
 def test_the_key_frame_warped_along_the_flow_is_the_current_one() -> None:
-    """Wherever a point of a surface is visible in both, away from edges."""
+    """Compare where a surface's point is visible in both frames, away from edges."""
     compared = 0
     for scene in drawn(12, replace(SMALL, contrast=(0, 0))):  # patterns have edges that interpolation blurs
         for key in (-9, -1, 4):
@@ -108,7 +108,7 @@ def test_the_key_frame_warped_along_the_flow_is_the_current_one() -> None:
 
 
 def visible(scene: MovingScene, flow: Flow, key: float) -> Mask:
-    """Where the point of the surface is visible at `key` too."""
+    """Return where the surface's point is also visible at `key`."""
     height, width = flow.shape[:2]
     rows, columns = np.indices((height, width))
     x, y = columns + flow[..., 0], rows + flow[..., 1]
@@ -118,13 +118,13 @@ def visible(scene: MovingScene, flow: Flow, key: float) -> Mask:
 
 
 def inner(scene: MovingScene, time: float) -> Mask:
-    """Away from edges of surfaces, where pixels mix two."""
+    """Return the pixels away from the edges of surfaces, where pixels mix two of them."""
     surfaces, around = scene.surfaces(time), np.ones((5, 5), np.uint8)
     return np.asarray(cv2.erode(surfaces, around) == cv2.dilate(surfaces, around))
 
 
 def test_half_a_pixel_off_would_be_noticed() -> None:
-    """The bound of the test above is worth something."""
+    """The bound of the previous test tells a flow from one that is half a pixel off."""
     scene = drawn(1, replace(SMALL, objects=(0, 0), clutter=(0, 0)))[0]
     flow = scene.flow(0, -5)
     right, wrong = (

@@ -34,7 +34,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 class Registry:
-    """Stands in for the package clients: writes what they would have downloaded."""
+    """A fake of the package clients, which writes what they would download."""
 
     def __init__(self) -> None:
         self.calls: list[Sequence[str]] = []

@@ -16,7 +16,7 @@ CACHE = Path(__file__).parents[2] / ".cache" / "keywarp" / "packages"
 
 
 def resource(members: list[bytes]) -> bytes:
-    """As Qt's compiler writes it: header, files after their lengths, then names and tree."""
+    """Return a resource as Qt's compiler writes it: a header, the files after their lengths, then names and tree."""
     data = b"".join(struct.pack(">I", len(member)) + member for member in members)
     end = 20 + len(data)
     return struct.pack(">4s4I", b"qres", 1, end + 4, 20, end) + data + b"nametree"
@@ -33,7 +33,7 @@ def content() -> bytes:
 
 @pytest.fixture
 def cache(tmp_path: Path, content: bytes) -> Path:
-    """As if the package had been fetched."""
+    """Return a cache as it is after the package was fetched."""
     folder = tmp_path / RESOURCES.sha256[:16] / "rcc"
     folder.mkdir(parents=True)
     for name in FILES:
@@ -71,7 +71,7 @@ def test_there_are_more_than_a_hundred_photographs_in_the_package() -> None:
     images = photographs(CACHE)
     assert len(images) == 112
     assert all(min(image.shape[:2]) == SHORT_SIDE for image in images)
-    # colours of things, not of one another: no two are the same picture
+    # no two photographs are the same
     small = [cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32) for image in images]
     nearest = [min(np.abs(a - b).mean() for j, b in enumerate(small) if j != i) for i, a in enumerate(small)]
     assert min(nearest) > 5

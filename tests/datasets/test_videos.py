@@ -20,7 +20,7 @@ X264 = "keyint=12:min-keyint=12:scenecut=0:bframes=3:b-adapt=0"
 
 
 def write_video(path: Path, x264: str = "") -> None:
-    """Frames whose brightness is 6 times their number, with several key frames and B-frames between."""
+    """Write frames whose brightness is 6 times their number, with several key frames and B-frames in between."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(25), options={"x264-params": f"{X264}:{x264}"})
         stream.height, stream.width = SIZE

@@ -8,7 +8,7 @@ TINY = ResNetOptions((1, 2, 1, 1), channels=8, width=0.25)
 
 
 def trained() -> ResNetFeatures:
-    """A network with batch norms that were trained for a few steps."""
+    """Return a network whose batch norms were trained for a few steps."""
     torch.manual_seed(0)
     network = ResNetFeatures(TINY)
     unfreeze_batch_norms(network)

@@ -9,11 +9,11 @@ from torchvision.ops import box_iou, clip_boxes_to_image
 
 from keywarp.networks.boxes import MAX_LOG_RATIO, decode_boxes, encode_boxes
 
-LAST_PIXEL = torch.tensor([0, 0, 1, 1])  # what legacy boxes, which include their last pixel, are short of
+LAST_PIXEL = torch.tensor([0, 0, 1, 1])  # continuous boxes less legacy ones, which include their last pixel
 
 
 def legacy_encode(box: list[float], reference: list[float]) -> list[float]:
-    """As in the original code, with sizes that are one more than the corners' distance."""
+    """Encode a box as the original code does, whose sizes are the corners' distances plus 1."""
     w, h = reference[2] - reference[0] + 1, reference[3] - reference[1] + 1
     x, y = reference[0] + 0.5 * (w - 1), reference[1] + 0.5 * (h - 1)
     box_w, box_h = box[2] - box[0] + 1, box[3] - box[1] + 1

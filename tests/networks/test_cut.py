@@ -10,7 +10,7 @@ from keywarp.networks import TORCHVISION_MEAN, CutError, CutNetwork, FeatureMap,
 
 
 class Tiny(nn.Module):
-    """One map of stride 16, and one score map for each of three classes."""
+    """A network with one map of stride 16 and one score map for each of three classes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -54,12 +54,12 @@ every_network = pytest.mark.parametrize("build", FLOW_NETWORKS.values(), ids=FLO
 
 
 def half_size_pair(height: int, width: int, count: int = 1) -> Tensor:
-    """Two images as the networks see those of this full size."""
+    """Return two random images of half the given size, as the networks take them."""
     return torch.randn(2, count, 3, -(-height // 2), -(-width // 2)) * 60
 
 
 def tiny(maps: Sequence[FeatureMap] = SMALL) -> FlowNetInception:
-    """The cheapest network, with a flow and scales that depend on the images."""
+    """Build the cheapest network, with flow and scales that depend on the images."""
     torch.manual_seed(0)
     network = FlowNetInception(maps).eval()
     for layer in (network.flow, *network.scales):
@@ -135,7 +135,7 @@ def test_every_convolution_has_a_bias(build: Builder) -> None:
 def test_the_current_frame_comes_before_the_key_frame() -> None:
     network = tiny()
     with torch.no_grad():
-        network.conv1[0].weight[:, 3:] = 0  # type: ignore[operator]  # blind to what comes second
+        network.conv1[0].weight[:, 3:] = 0  # type: ignore[operator]  # ignores the second image
     current, key = half_size_pair(64, 64)
     other = torch.randn_like(key)
     assert torch.equal(network(current, key).flow, network(current, other).flow)

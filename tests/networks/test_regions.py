@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 16 * ROWS, 16 * COLUMNS
 
 
 def quiet_maps(images: int = 1) -> DetectionMaps:
-    """Nothing anywhere: all background."""
+    """Return maps with background everywhere."""
     maps = DetectionMaps(*(torch.zeros(images, channels, ROWS, COLUMNS) for channels in (4, 8, CLASSES * 9, 4 * 9)))
     maps.class_maps[:, 0::CLASSES] = 8
     return maps
@@ -33,7 +33,7 @@ def noisy_maps(images: int = 1) -> DetectionMaps:
 
 
 def pooled_by_loops(maps: Tensor, region: Tensor, options: RegionOptions) -> Tensor:
-    """Each bin's mean over the cells that it touches, and the mean of the bins, of one image's map."""
+    """Average each bin over the cells that it touches, and then the bins, in one image's map."""
     k, (channels, rows, columns) = options.pooling, maps.shape
     x1, y1, x2, y2 = (math.floor(float(v) / options.stride + 0.5) for v in region)
     votes = torch.zeros(channels // k**2)
