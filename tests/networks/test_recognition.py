@@ -47,7 +47,7 @@ def test_the_split_point_does_not_change_what_the_network_computes(task: Task) -
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
 @pytest.mark.parametrize("head_layers", SPLITS)
 def test_the_head_runs_the_requested_number_of_layers(task: Task, head_layers: int) -> None:
-    """Count the modules that the head runs. As in the paper, the sibling convolutions of a task's head are one layer."""
+    """Count the modules that the head runs. As in the paper, the sibling convolutions of a head are one layer."""
     split = network(task, head_layers)
     siblings = set(split.task_head.modules())
     ran: set[nn.Module] = set()

@@ -78,7 +78,7 @@ def written_out(features: Tensor, flow: Tensor, scale: Tensor) -> Tensor:
 
 
 def off_the_grid() -> tuple[Tensor, Tensor, Tensor]:
-    """Return features, flow and scale in double precision. No flow is whole, since the kernel has no derivative there."""
+    """Return features, flow and scale in double precision. No flow is whole: the kernel has no derivative there."""
     random = torch.Generator().manual_seed(0)
     features = torch.rand(1, 2, 4, 5, dtype=torch.double, generator=random)
     whole = torch.randint(-2, 3, (1, 2, 4, 5), generator=random)
