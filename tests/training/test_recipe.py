@@ -80,7 +80,7 @@ def test_the_defaults_of_a_recipe_are_the_papers(tmp_path: Path) -> None:
         (("steps = ", "steps = -"), r"joint\.steps: .*greater than or equal to 1"),
         (("batch = 2", "batch = 0"), r"joint\.batch: .*greater than or equal to 1"),
         (("features_rate = ", "features_rate = -"), r"joint\.features_rate: .*greater than 0"),
-        (("width = 64", "with = 64"), r"joint\.crop\.width: .*joint\.crop\.with: "),
+        (("width = 80", "with = 80"), r"joint\.crop\.width: .*joint\.crop\.with: "),
         (("warm_up = 0", "warm_up = 2"), r"joint\.optimization\.warm_up: .*less than or equal to 1"),
         (('"sgd"', '"adam"'), r"joint\.optimization\.algorithm: .*'adamw' or 'sgd'"),
         (("[network]", "[network]\nregions = { pooled = 3 }"), r"network\.regions\.pooled: Unexpected"),
