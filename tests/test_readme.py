@@ -1,4 +1,4 @@
-"""The Python in README and docs runs as it stands, against a real server and a real video."""
+"""The code blocks of README and docs run as they stand, against a real server and a real video."""
 
 import json
 import os
@@ -37,11 +37,11 @@ def blocks(document: str, language: str = "python") -> list[str]:
     return [code for found, code in BLOCK.findall((ROOT / document).read_text(encoding="utf-8")) if found == language]
 
 
-def run(code: str, folder: Path, *arguments: str) -> str:
-    """Run code as a user would: a script in a folder with `street.mp4`, `models` and the packages that were fetched."""
+def run(code: str, folder: Path, *arguments: str, video: Path) -> str:
+    """Run code as a user would, in a folder with the video `street.mp4`, `models` and the packages that were fetched."""
     if not (folder / "models").exists():
         (folder / "models").symlink_to(ROOT / "models")
-    (folder / "street.mp4").symlink_to(street_video())
+    (folder / "street.mp4").symlink_to(video)
     CACHE.mkdir(parents=True, exist_ok=True)
     (folder / ".cache").symlink_to(CACHE)
     script = folder / "script.py"
@@ -50,7 +50,7 @@ def run(code: str, folder: Path, *arguments: str) -> str:
 
 
 def command(arguments: list[str | Path], folder: Path) -> str:
-    """Run a program in a folder; it must succeed without warnings."""
+    """Run a program in a folder, and return its output. It must succeed without warnings."""
     done = subprocess.run(
         arguments,
         cwd=folder,
@@ -64,54 +64,56 @@ def command(arguments: list[str | Path], folder: Path) -> str:
     return done.stdout
 
 
-def test_tritons_client_runs(server: Server, tmp_path: Path) -> None:
+def test_tritons_client_runs(server: Server, clip: Path, tmp_path: Path) -> None:
     code, _ = blocks("docs/open-inference.md")
-    names = write_images(tmp_path)
-    lines = run(code.replace("127.0.0.1:8080", server.url.removeprefix("http://")), tmp_path, *names).splitlines()
+    names = write_images(tmp_path, clip)
+    code = code.replace("127.0.0.1:8080", server.url.removeprefix("http://"))
+    lines = run(code, tmp_path, *names, video=clip).splitlines()
     assert [line.split()[:2] for line in lines] == [["0.jpg", "key"], ["1.jpg", "propagated"], ["2.jpg", "propagated"]]
 
 
-def test_tritons_client_loads_and_unloads(tmp_path: Path) -> None:
+def test_tritons_client_loads_and_unloads(clip: Path, tmp_path: Path) -> None:
     _, code = blocks("docs/open-inference.md")
     with serving("--model-control") as server:
-        printed = run(code.replace("127.0.0.1:8080", server.url.removeprefix("http://")), tmp_path)
+        printed = run(code.replace("127.0.0.1:8080", server.url.removeprefix("http://")), tmp_path, video=clip)
         assert "'name': 'street'" in printed
         assert "'state': 'READY', 'reason': ''" in printed
         assert httpx.get(f"{server.url}/v1/models").json() == []
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-def test_curl_uploads_a_video(server: Server, tmp_path: Path) -> None:
+def test_curl_uploads_a_video(server: Server, clip: Path, tmp_path: Path) -> None:
     line = next(line for line in "".join(blocks("docs/protocol.md", "")).splitlines() if "-T street.mp4" in line)
-    (tmp_path / "street.mp4").symlink_to(street_video())
+    (tmp_path / "street.mp4").symlink_to(clip)
     arguments = shlex.split(line.replace("localhost:8080", server.url))
     *results, done = map(json.loads, command([*arguments], tmp_path).splitlines())
-    assert [result["frame"] for result in results] == list(range(250))
-    assert done == {"type": "done", "frames": 250, "key_frames": 25, "errors": 0, "dropped": 0}
+    assert [result["frame"] for result in results] == list(range(50))
+    assert done == {"type": "done", "frames": 50, "key_frames": 5, "errors": 0, "dropped": 0}
 
 
 @pytest.mark.parametrize(("number", "first"), [(0, "0 key 0 "), (1, "0 key 0 ")], ids=["client", "engine"])
-def test_the_readmes_code_runs(server: Server, tmp_path: Path, number: int, first: str) -> None:
-    lines = run(blocks("README.md")[number].replace("http://127.0.0.1:8080", server.url), tmp_path).splitlines()
-    assert len(lines) == 250
+def test_the_readmes_code_runs(server: Server, clip: Path, tmp_path: Path, number: int, first: str) -> None:
+    code = blocks("README.md")[number].replace("http://127.0.0.1:8080", server.url)
+    lines = run(code, tmp_path, video=clip).splitlines()
+    assert len(lines) == 50
     assert lines[0].startswith(first)
     assert lines[9].startswith("9 propagated 9 ")
     assert lines[10].startswith("10 key 0 ")
 
 
-def write_images(folder: Path, count: int = 3) -> list[str]:
-    """The video's first frames as files; returns their names."""
+def write_images(folder: Path, video: Path, count: int = 3) -> list[str]:
+    """Write a video's first frames as files, and return their names."""
     names = []
-    for index, frame in zip(range(count), open_source(street_video()), strict=False):
+    for index, frame in zip(range(count), open_source(video), strict=False):
         names.append(f"{index}.jpg")
         (folder / names[-1]).write_bytes(simplejpeg.encode_jpeg(frame.image))
     return names
 
 
-def test_the_protocols_plain_client_runs(server: Server, tmp_path: Path) -> None:
-    names = write_images(tmp_path)
+def test_the_protocols_plain_client_runs(server: Server, clip: Path, tmp_path: Path) -> None:
+    names = write_images(tmp_path, clip)
     url = server.url.replace("http", "ws") + "/v1/streams/plain/ws"
-    lines = run(blocks("docs/protocol.md")[0], tmp_path, url, *names).splitlines()
+    lines = run(blocks("docs/protocol.md")[0], tmp_path, url, *names, video=clip).splitlines()
     assert lines[0].startswith("street [")
     assert [line.split()[:3] for line in lines[1:4]] == [
         ["0.jpg", "key", "0"],
@@ -123,7 +125,7 @@ def test_the_protocols_plain_client_runs(server: Server, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("number", [0, 1], ids=["stream", "pacer"])
 def test_the_adaptive_schedules_code_runs(tmp_path: Path, number: int) -> None:
-    lines = run(blocks("docs/adaptive.md")[number], tmp_path).splitlines()
+    lines = run(blocks("docs/adaptive.md")[number], tmp_path, video=street_video()).splitlines()
     if number == 0:
         assert len(lines) == 250
         assert lines[0] == "0 key start None"
@@ -134,50 +136,51 @@ def test_the_adaptive_schedules_code_runs(tmp_path: Path, number: int) -> None:
         keys = lines
         assert keys[0] == "0 start"
     assert len(keys) >= 250 / 30
-    assert all(re.search(r" (change|cut|interval)\b", key) for key in keys[1:])
+    reasons = [line.split()[-2] if number == 0 else line.split()[-1] for line in keys[1:]]
+    assert set(reasons) <= {"change", "cut", "interval"}
 
 
-def test_the_moving_scenes_code_runs(tmp_path: Path) -> None:
+def test_the_moving_scenes_code_runs(clip: Path, tmp_path: Path) -> None:
     """The first run downloads 44 MB from Debian."""
     [code] = blocks("docs/moving-scenes.md")
-    told = "print(len(training), len(evaluation), pair.gap, first.shape, labels.shape, motion.flow.shape, flow.shape)"
+    shown = "print(len(training), len(evaluation), pair.gap, first.shape, labels.shape, motion.flow.shape, flow.shape)"
     sizes = "(192, 256, 3) (192, 256) (192, 256, 2) (192, 256, 2)"
-    assert re.fullmatch(rf"84 28 \d {re.escape(sizes)}\n", run(f"{code}\n{told}", tmp_path))
+    assert re.fullmatch(rf"84 28 \d {re.escape(sizes)}\n", run(f"{code}\n{shown}", tmp_path, video=clip))
 
 
-def test_the_data_sets_code_runs(tmp_path: Path) -> None:
+def test_the_data_sets_code_runs(clip: Path, tmp_path: Path) -> None:
     imagenet, videos = blocks("docs/datasets.md")
     car = [(CAR, (2, 3, 5, 7))]
     write_snippet(tmp_path / "ILSVRC2015", TRAIN, 3, car)
     write_still(tmp_path / "ILSVRC2015", STILL, car)
     write_lists(tmp_path / "ILSVRC2015", {CAR: f"{STILL} 1\n"})
     write_frames(tmp_path / "cameras", moving_square(frames=3), range(1, 3))
-    told = "print(pair.current.shape, pair.truth.boxes.corners.shape, len(source))"
+    shown = "print(pair.current.shape, pair.truth.boxes.corners.shape, len(source))"
     code = imagenet.replace("/data/ILSVRC2015", "ILSVRC2015").replace("source =", "both =").replace("source.", "both.")
     assert code.count("both") == 2
-    assert run(f"{code}\n{videos}\n{told}", tmp_path) == "(600, 900, 3) (1, 4) 2\n"
+    assert run(f"{code}\n{videos}\n{shown}", tmp_path, video=clip) == "(600, 900, 3) (1, 4) 2\n"
 
 
 @dataclass(frozen=True)
 class Tutorial:
-    """What is there when the tutorial's script has run."""
+    """The folder in which the tutorial's script has run, and its output."""
 
     folder: Path
     printed: str
 
 
 @pytest.fixture(scope="module")
-def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Tutorial:
+def tutorial(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Tutorial:
     folder = tmp_path_factory.mktemp("tutorial")
-    (folder / "models").mkdir()  # it writes there
-    seed = "import torch\n\ntorch.manual_seed(0)\n"  # its networks are random
-    return Tutorial(folder, run(seed + "\n".join(blocks(OWN_NETWORK)), folder))
+    (folder / "models").mkdir()  # the script writes there
+    seed = "import torch\n\ntorch.manual_seed(0)\n"  # the script's networks have random weights
+    return Tutorial(folder, run(seed + "\n".join(blocks(OWN_NETWORK)), folder, video=clip))
 
 
-def test_the_tutorial_prints_what_it_says(tutorial: Tutorial) -> None:
-    said = [block for block in blocks(OWN_NETWORK, "") if "keywarp" not in block]
-    assert len(said) == 4
-    for block in said:
+def test_the_tutorial_prints_the_output_that_it_shows(tutorial: Tutorial) -> None:
+    expected = [block for block in blocks(OWN_NETWORK, "") if "keywarp" not in block]
+    assert len(expected) == 4
+    for block in expected:
         assert block in tutorial.printed
 
 
@@ -192,11 +195,15 @@ def test_the_tutorials_command_draws_a_video(tutorial: Tutorial) -> None:
     keywarp, *arguments = shlex.split(line)
     assert keywarp == ".venv/bin/keywarp"
     command([Path(sys.executable).with_name("keywarp"), *arguments], tutorial.folder)
-    assert (tutorial.folder / "annotated.mp4").stat().st_size > 0
+    with open_source(tutorial.folder / "annotated.mp4") as annotated:
+        assert sum(1 for _ in annotated) == 50
 
 
 def test_the_tutorials_labels_move_with_the_frame(tutorial: Tutorial, tmp_path: Path) -> None:
-    """The head looks at single cells, so whole cells of motion move the labels; the first columns come from outside."""
+    """Motion by whole cells moves the labels exactly, because the head looks at single cells.
+
+    The first columns come from outside of the frame.
+    """
     bundle = load_bundle(tutorial.folder / "models" / "deeplab")
     session = StreamSession(Engine(bundle, "onnxruntime", "fp32", cache=tmp_path, motion=Shift(16)))
     key = np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
@@ -217,7 +224,7 @@ def test_the_tutorials_detector_finds_what_torchvisions_does() -> None:
         for head, spread in ((model.head.classification_head, 3.0), (model.head.regression_head, 1.0)):
             raw = head(list(model.backbone(image * 2 - 1).values()))
             for block in head.module_list:
-                block[-1].weight *= spread / raw.std()  # or it would be sure of nothing
+                block[-1].weight *= spread / raw.std()  # random weights alone give hardly any confidence
         boxes, scores = network.predict(network(image * 2 - 1))
         best = scores[..., 1:].flatten().sort(descending=True).values
         model.score_thresh = threshold = float(best[100:102].mean())

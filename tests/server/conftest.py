@@ -1,19 +1,23 @@
 """A real server in a thread of this process, and a plain WebSocket client."""
 
 import asyncio
+import inspect
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import httpx
+import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from keywarp.engines import StreamSession
 from keywarp.protocol import (
     SUBPROTOCOL,
     Credit,
@@ -32,19 +36,32 @@ from keywarp.server import Server, Settings
 from tests.server.media import jpeg
 from tests.tiny_bundle import tiny_bundle
 
-PATIENCE = 30.0  # seconds; how long anything may take before a test gives up
+PATIENCE = 30.0  # seconds that anything may take before a test gives up
+T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.01)
 
 
+class BlockingSession(StreamSession):
+    """A session whose frames keep the device busy until the session is released."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.released = threading.Event()
+
+    def process(self, *_: Any, **__: Any) -> NoReturn:
+        self.released.wait(2 * PATIENCE)
+        raise RuntimeError("this frame was only there to keep the device busy")
+
+
 class Conversation:
-    """The client's side, as plain as a user's script."""
+    """The client's side of a WebSocket, as plain as a user's script."""
 
     def __init__(self, socket: ClientConnection, hello: Hello | None) -> None:
         self.socket = socket
@@ -88,7 +105,7 @@ class Conversation:
         return message
 
     def closed(self) -> int:
-        """Whatever else comes, the close code is the answer."""
+        """Wait for the end of the connection, whatever comes before, and return the close code."""
         try:
             while True:
                 self.socket.recv(PATIENCE)
@@ -97,7 +114,7 @@ class Conversation:
             return self.socket.close_code
 
     def stream(self, payloads: list[tuple[int | None, bytes]]) -> tuple[list[Result | Error | Dropped], Done]:
-        """Send payloads (id, content) as the credit allows, then `end`, and collect all answers."""
+        """Send payloads (id, content) as the credit allows, then `end`, and collect all responses."""
         answers: list[Result | Error | Dropped] = []
         waiting = list(payloads)
         while True:
@@ -117,7 +134,7 @@ class Conversation:
 
 
 class Running:
-    """A server that runs."""
+    """A server that runs in a thread."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -149,24 +166,45 @@ class Running:
         return self.http.post(f"/v1/streams/{stream}/frames", content=jpeg() if body is None else body, params=query)
 
     def tasks(self, *kinds: str) -> list[str]:
-        """Names of the coroutines that run for connections, or of other kinds."""
-        kinds = kinds or ("Connection", "VideoResponse", "Pipeline")
+        """Return the names of the server's running coroutines of some kinds.
+
+        Args:
+            kinds: Parts of the coroutines' qualified names; by default those that run for one connection or upload.
+        """
+        kinds = kinds or ("Connection.", "VideoResponse.", "Pipeline.")
+        unknown = [kind for kind in kinds if not any(kind in name for name in coroutine_names())]
+        assert not unknown, f"the server has no coroutine with one of these in its name: {unknown}"
         assert self._loop is not None
         names = [str(task.get_coro()) for task in asyncio.all_tasks(self._loop)]
         return [name for name in names if any(kind in name for kind in kinds)]
 
-    def threads(self) -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name == "keywarp-demuxer"]
+    def demuxers(self) -> list[threading.Thread]:
+        """Return the threads that demux containers."""
+        return [thread for thread in threading.enumerate() if thread.name == "keywarp-demuxer"]
 
     def hold_device(self, number: int = 0) -> Callable[[], None]:
-        """Keep a device busy; the answer ends that."""
-        release = threading.Event()
-        self.service.devices[number].executor._pool.submit(release.wait, 2 * PATIENCE)
-        return release.set
+        """Keep a device busy with a frame of no stream, and return the function that ends this."""
+        session = BlockingSession(next(iter(self.service.models)))
+        self.service.devices[number].executor.submit(session, np.empty((0, 0, 3), np.uint8))
+        return session.released.set
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the server's event loop, and return its result."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         await self.server.serve()
+
+
+def coroutine_names() -> set[str]:
+    """Return the qualified names of all coroutine functions in the server's modules."""
+    modules = [module for name, module in [*sys.modules.items()] if name.startswith("keywarp.server")]
+    members = [member for module in modules for member in vars(module).values()]
+    functions = [*members, *(value for member in members if inspect.isclass(member) for value in vars(member).values())]
+    coroutines = [function for function in functions if inspect.iscoroutinefunction(function)]
+    return {function.__qualname__ for function in coroutines if function.__module__.startswith("keywarp.server")}
 
 
 Starter = Callable[..., Running]
@@ -174,7 +212,7 @@ Starter = Callable[..., Running]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one tiny bundle."""
+    """Make a folder with one tiny bundle."""
     path = tmp_path_factory.mktemp("models")
     tiny_bundle(path / "tiny")
     return path

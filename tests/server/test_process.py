@@ -76,7 +76,7 @@ def test_a_stopping_server_finishes_what_it_has_and_takes_nothing_new(start: Sta
         for talk in talks:
             for i in range(8):
                 talk.frame(jpeg(), i)
-        eventually(lambda: server.service.devices[0].executor.depth > 1)
+        eventually(lambda: server.service.devices[0].executor.depth > 2)
         server.server.should_exit = True
         eventually(lambda: http.get("/readyz").status_code == 503)
         assert http.get("/healthz").is_success

@@ -93,8 +93,9 @@ def test_one_device_does_not_wait_for_the_other(server: Running) -> None:
     release = server.hold_device(0)
     with server.connect(slow, Hello()) as talk:
         talk.frame(jpeg())
-        eventually(lambda: metric(server, "keywarp_device_queue_depth") == {FIRST: 1, SECOND: 0})
-        assert "keywarp_queue_depth 1.0" in server.http.get("/metrics").text
+        # The queue holds the frame, and the one that keeps the device busy.
+        eventually(lambda: metric(server, "keywarp_device_queue_depth") == {FIRST: 2, SECOND: 0})
+        assert "keywarp_queue_depth 2.0" in server.http.get("/metrics").text
         assert [server.frame(fast).json()["kind"] for _ in range(3)] == ["key", "propagated", "propagated"]
         release()
         assert talk.result().kind == "key"

@@ -90,7 +90,7 @@ def test_a_video_gives_a_line_for_each_frame_and_the_count(server: Running, cont
     assert [r.kind for r in results if isinstance(r, Result)] == [*["key", *["propagated"] * 4]] * 6
     assert done == Done(frames=30, key_frames=6, errors=0)
     assert server.http.get("/v1/streams").json() == []
-    eventually(lambda: not server.tasks() and not server.threads())
+    eventually(lambda: not server.tasks() and not server.demuxers())
 
 
 def test_the_codec_may_be_given_where_the_content_type_says_nothing(server: Running) -> None:
@@ -178,7 +178,7 @@ def test_a_client_that_vanishes_frees_everything(server: Running) -> None:
         with uploading(server, content_type) as upload:
             upload.send(clip)
         eventually(lambda: not server.http.get("/v1/streams").json())
-        eventually(lambda: not server.tasks() and not server.threads())
+        eventually(lambda: not server.tasks() and not server.demuxers())
 
 
 def test_a_client_that_vanishes_after_its_video_frees_everything(server: Running) -> None:
@@ -187,7 +187,7 @@ def test_a_client_that_vanishes_after_its_video_frees_everything(server: Running
         upload.send(VIDEOS["video/mp2t"])
         upload.end()
     release()
-    eventually(lambda: not server.tasks() and not server.threads())
+    eventually(lambda: not server.tasks() and not server.demuxers())
 
 
 def test_deleting_its_stream_ends_the_upload(server: Running) -> None:

@@ -50,7 +50,7 @@ def test_in_a_hurry_each_frame_is_answered_once_and_in_order(server: Running, co
     assert isinstance(answers[-1], Result)
     assert done.frames + done.dropped == 60
     assert done.dropped == sum(isinstance(a, Dropped) for a in answers)
-    assert not server.threads()
+    assert not server.demuxers()
 
 
 def test_a_stream_that_may_has_longer_intervals_where_the_device_is_too_slow(server: Running) -> None:
