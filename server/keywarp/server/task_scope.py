@@ -1,6 +1,6 @@
 """Structured concurrency: a block of code, its tasks, and watchers that can end both."""
 
-from asyncio import TaskGroup
+from asyncio import CancelledError, TaskGroup, current_task
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +14,7 @@ async def task_scope(*watchers: Coroutine[Any, Any, None]) -> AsyncIterator[Task
     the other tasks.
 
     Raises:
+        CancelledError: The task that runs the block was cancelled, even if one of them failed at the same time.
         BaseException: The first error of any of them, by itself instead of in a group.
     """
     try:
@@ -23,4 +24,6 @@ async def task_scope(*watchers: Coroutine[Any, Any, None]) -> AsyncIterator[Task
             for watcher in running:
                 watcher.cancel()
     except BaseExceptionGroup as group:
+        if (task := current_task()) and task.cancelling():  # which `TaskGroup` forgets before Python 3.13
+            raise CancelledError from group
         raise group.exceptions[0] from None

@@ -56,7 +56,7 @@ class _Demuxer(threading.Thread):
     def __init__(self, container: Container, max_pixels: int, nvdec: Nvdec | None, max_stored: int) -> None:
         super().__init__(name="keywarp-demuxer", daemon=True)
         self._container = container
-        self._name = _NAMES[container]
+        self._kind = _NAMES[container]
         self.turns: SimpleQueue[memoryview | _Turn] = SimpleQueue()
         self.events: SimpleQueue[Decoded | _Turn | Exception] = SimpleQueue()
         self._video = VideoDecoder(max_pixels, nvdec)
@@ -71,7 +71,7 @@ class _Demuxer(threading.Thread):
         try:
             self._demux()
         except FFmpegError as error:
-            self.events.put(BadVideoError(f"not {self._name}: {error.strerror}"))
+            self.events.put(BadVideoError(f"not {self._kind}: {error.strerror}"))
         except Exception as error:  # noqa: BLE001 - raised again by the decoder
             self.events.put(error)
         else:
@@ -93,13 +93,13 @@ class _Demuxer(threading.Thread):
             else:
                 self._decode(self)
         if not self._ended:
-            raise BadVideoError(f"{self._name} that ends too early")
+            raise BadVideoError(f"{self._kind} that ends too early")
         if not self._stopped:
             self._video.check_has_frame()
 
     def _decode(self, file: Any) -> None:
         with av.open(file, "r", format=self._container, options=PROBE | self._video.options) as container:
-            for event in self._video.decode_container(container, self._name):
+            for event in self._video.decode_container(container, self._kind):
                 self._hand_over(event)
 
     def _index_is_behind(self) -> bool:
