@@ -38,7 +38,7 @@ def blocks(document: str, language: str = "python") -> list[str]:
 
 
 def run(code: str, folder: Path, *arguments: str, video: Path) -> str:
-    """Run code as a user would, in a folder with the video `street.mp4`, `models` and the packages that were fetched."""
+    """Run code as a user would, in a folder with `street.mp4`, `models` and the packages that were downloaded."""
     if not (folder / "models").exists():
         (folder / "models").symlink_to(ROOT / "models")
     (folder / "street.mp4").symlink_to(video)

@@ -153,6 +153,7 @@ class Stream:
         finally:
             self._connected = False
             self._touched = time.monotonic()
+            self._skipped = 0  # to single frames, those that were dropped at the end are a gap
             self._cancel()
 
     async def restart(self) -> None:
