@@ -1,5 +1,6 @@
 """`POST /v1/videos`, on a real server."""
 
+import asyncio
 import http.client
 import json
 import socket
@@ -11,7 +12,7 @@ import pytest
 
 from keywarp.protocol import Done, Error, Result, ServerMessage
 from keywarp.server.decode.video import MAX_FAILED_UNITS
-from keywarp.server.routes import videos
+from keywarp.server.routes.videos import UnreadLines
 from tests.server.conftest import PATIENCE, Running, Starter, eventually
 from tests.server.media import B_FRAMES, ENCODERS, FRAGMENTED, NO_DELAY, encode, h264, moving, mpegts, pieces
 from tests.server.routes.test_streams import problem
@@ -111,10 +112,23 @@ def test_results_are_sent_while_the_video_is_uploaded(server: Running) -> None:
         assert upload.rest()[-1] == Done(frames=200, key_frames=20, errors=0)
 
 
-def test_a_client_that_reads_nothing_before_it_has_sent_everything_is_served(
-    server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(videos, "MAX_UNREAD_BYTES", 1)  # the sockets' buffers hold the rest
+def test_lines_beyond_the_limit_wait_until_the_client_has_read() -> None:
+    async def run() -> None:
+        lines = UnreadLines(10)
+        await lines.put(b"0123456789\n")
+        waiting = asyncio.create_task(lines.put(b"more\n"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        assert await lines.take() == b"0123456789\n"
+        await waiting
+        await lines.end()
+        assert [await lines.take(), await lines.take()] == [b"more\n", b""]
+
+    asyncio.run(run())
+
+
+def test_a_client_that_reads_nothing_before_it_has_sent_everything_is_served(server: Running) -> None:
     response = server.http.post("/v1/videos", content=VIDEOS["video/mp4"], headers={"content-type": "video/mp4"})
     assert messages(response.text)[-1] == Done(frames=30, key_frames=3, errors=0)
 

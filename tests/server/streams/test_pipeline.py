@@ -4,19 +4,21 @@ The producers here are generators. One that is resumed knows that its payloads s
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from keywarp.protocol import Done, Dropped, Error, FrameHeader, Result, StreamOptions
+from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.images import ImageDecoder
 from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.streams.pipeline import Payload, Pipeline
 from keywarp.server.streams.stream import Stream
 from keywarp.server.streams.subscribers import FrameResponse
 from keywarp.server.task_scope import task_scope
-from tests.server.conftest import Running
+from tests.server.conftest import PATIENCE, Running
 from tests.server.media import HEIGHT, WIDTH, jpeg
 
 Payloads = AsyncIterator[Payload]
@@ -194,6 +196,40 @@ def test_frames_dropped_at_the_end_of_a_connection_leave_a_gap_for_the_next_sing
     assert (single["frame"], single["kind"], single["reason"]) == (3, "key", "gap")
     assert server.frame("mixed").json()["kind"] == "propagated"
     server.http.delete("/v1/streams/mixed")
+
+
+class BlockingDecoder(ImageDecoder):
+    """Decodes each image twice, the second time only after an event."""
+
+    def __init__(self) -> None:
+        super().__init__(WIDTH * HEIGHT)
+        self.unblocked = threading.Event()
+
+    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:
+        yield from super().decode(header, payload)
+        self.unblocked.wait(PATIENCE)
+        yield from super().decode(header, payload)
+
+
+def test_a_payload_counts_as_consumed_only_after_its_last_frame(server: Running) -> None:
+    async def run() -> list[int]:
+        stream = server.service.create_stream(StreamOptions(), None)
+        decoder = BlockingDecoder()
+        pipeline = Pipeline(stream, decoder, UNLIMITED)
+
+        async def payloads() -> Payloads:
+            yield payload(0)
+
+        consumed = []
+        async with task_scope() as tasks:
+            tasks.create_task(pipeline.feed(payloads()))
+            async for _ in pipeline.responses():
+                consumed.append(pipeline.consumed)
+                decoder.unblocked.set()
+        await server.service.streams.remove(stream, "the test is over")
+        return [consumed[0], pipeline.consumed]
+
+    assert server.run(run()) == [0, 1]
 
 
 def test_a_producer_that_takes_no_responses_is_slowed_down(server: Running) -> None:

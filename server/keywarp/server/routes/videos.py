@@ -82,7 +82,7 @@ class VideoResponse(Response):
         self._stream = stream
         self._codec = codec
         self._inbox: asyncio.Queue[Payload | ServerError | None] = asyncio.Queue(1)  # None marks the end
-        self._unread = _UnreadLines(MAX_UNREAD_BYTES)
+        self._unread = UnreadLines(MAX_UNREAD_BYTES)
         self._body_read = False  # completely
         self._cut_off = False  # the body won't be read completely, because the server stops
         self._started = False  # the response has been
@@ -189,7 +189,7 @@ class VideoResponse(Response):
         return Error(problem=error.problem, fatal=True)
 
 
-class _UnreadLines:
+class UnreadLines:
     """Lines that wait to be sent, since many clients read no results before they have sent their whole video.
 
     Attributes:
