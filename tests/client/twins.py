@@ -1,4 +1,4 @@
-"""Both clients behind one face, so that each test is one for both."""
+"""One interface to both clients, so that a test covers both."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from keywarp.client import AsyncClient, Client, ProcessedFrame
 
 
 class Twin:
-    """Uses one of the two clients."""
+    """Calls one of the two clients."""
 
     def __init__(self, kind: str) -> None:
         self._async = kind == "async"
@@ -34,7 +34,7 @@ class Twin:
         watch: Callable[[ProcessedFrame], None] = lambda _: None,
         **options: Any,
     ) -> list[ProcessedFrame]:
-        """Stream a source, and leave after `at_most` results without closing anything by hand."""
+        """Stream a source, and leave the loop after `at_most` results without closing the stream."""
         if not self._async:
             results = []
             with Client(address, timeout=10) as client:
@@ -58,7 +58,7 @@ class Twin:
         return asyncio.run(stream())
 
     def watch(self, address: str, stream_id: str, at_most: int | None = None) -> tuple[list[ProcessedFrame], Any]:
-        """Watch a stream; gives the results, and what watched."""
+        """Watch a stream. Return the results, and the watch."""
         results: list[ProcessedFrame] = []
         if not self._async:
             with Client(address, timeout=10) as client, client.watch(stream_id) as watch:

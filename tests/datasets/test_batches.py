@@ -9,34 +9,34 @@ import torch
 
 from keywarp.datasets import (
     Augmentation,
-    ClipFlows,
+    ClipFlowSource,
     DataError,
     FlowBatch,
-    FlowDraws,
-    MadeMotion,
-    Pair,
+    FlowDataset,
+    FramePair,
     PairBatch,
-    PairDraws,
+    PairDataset,
+    SyntheticMotion,
     Truth,
 )
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import BatchShare
 from keywarp.datasets.samples import MAX_GAP
-from tests.datasets.clips import Squares, moving_square
+from tests.datasets.synthetic import Squares, moving_square
 
-ALONE = Share()
+ALONE = BatchShare()
 CROP = Augmentation(32, 48)
 
 
-def pairs(batch: int = 4, seed: int = 7, workers: int = 0, max_gap: int = MAX_GAP) -> PairDraws:
-    return PairDraws(Squares(), CROP, batch, seed, max_gap, workers)
+def pairs(batch: int = 4, seed: int = 7, workers: int = 0, max_gap: int = MAX_GAP) -> PairDataset:
+    return PairDataset(Squares(), CROP, batch, seed, max_gap, workers)
 
 
-def flows(workers: int = 0) -> FlowDraws:
-    return FlowDraws(ClipFlows([moving_square()], CROP, 0.5, MadeMotion()), None, 4, 7, workers)
+def flows(workers: int = 0) -> FlowDataset:
+    return FlowDataset(ClipFlowSource([moving_square()], CROP, 0.5, SyntheticMotion()), None, 4, 7, workers)
 
 
 def samples(batches: Any) -> dict[int, tuple[Any, ...]]:
-    """By number."""
+    """Return the samples of batches by number."""
     found: dict[int, tuple[Any, ...]] = {}
     for batch in batches:
         for place, number in enumerate(batch.numbers):
@@ -52,10 +52,10 @@ def same(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
 
 @pytest.fixture(autouse=True)
 def child_signal() -> Iterator[None]:
-    """PyTorch's loader leaves a handler of SIGCHLD behind.
+    """Restore the handler of SIGCHLD that PyTorch's loader leaves installed.
 
-    Python runs it on the alternate signal stack, which a library that a later test loads takes away (ai-edge-litert, by
-    all signs): the next child that ends would end the tests.
+    Python runs it on the alternate signal stack, which a library that a later test loads seems to take away
+    (ai-edge-litert). The next child process that ends would then end the tests.
     """
     before = signal.getsignal(signal.SIGCHLD)
     yield
@@ -70,14 +70,14 @@ def test_a_sample_is_the_same_whatever_the_batch(batch: int) -> None:
     assert all(same(found[number], expected[number]) for number in expected)
 
 
-def test_processes_share_every_batch_and_together_draw_what_one_draws() -> None:
+def test_processes_together_draw_the_samples_that_one_process_draws() -> None:
     expected = samples(pairs().batches(0, 3, ALONE))
-    shares = [samples(pairs().batches(0, 3, Share(rank, 2))) for rank in (0, 1)]
+    shares = [samples(pairs().batches(0, 3, BatchShare(rank, 2))) for rank in (0, 1)]
     assert [list(share) for share in shares] == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]
     assert all(same(sample, expected[number]) for share in shares for number, sample in share.items())
 
 
-def test_a_resumed_training_goes_on_with_the_samples_that_it_has_not_seen() -> None:
+def test_a_resumed_training_continues_with_the_next_samples() -> None:
     expected = samples(pairs().batches(0, 4, ALONE))
     found = samples(pairs().batches(2, 4, ALONE))
     assert list(found) == list(range(8, 16))
@@ -95,7 +95,7 @@ def test_seeds_and_numbers_draw_different_samples() -> None:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
 @pytest.mark.parametrize("draws", [pairs, flows])
 def test_worker_processes_draw_the_same_batches(draws: Any) -> None:
-    expected, found = (list(draws(workers=workers).batches(1, 4, Share(1, 2))) for workers in (0, 2))
+    expected, found = (list(draws(workers=workers).batches(1, 4, BatchShare(1, 2))) for workers in (0, 2))
     assert len(found) == 3
     for one, other in zip(expected, found, strict=True):
         for a, b in zip(fields(one), fields(other), strict=True):
@@ -103,7 +103,7 @@ def test_worker_processes_draw_the_same_batches(draws: Any) -> None:
 
 
 def fields(batch: PairBatch | FlowBatch) -> list[Any]:
-    """All arrays and tensors of a batch."""
+    """Return all arrays and tensors of a batch."""
     boxes = batch.boxes if isinstance(batch, PairBatch) else ()
     parts = [getattr(batch, field.name) for field in dataclasses.fields(batch) if field.name != "boxes"]
     return [*parts, *(array for box in boxes for array in (box.corners, box.classes))]
@@ -120,45 +120,45 @@ def test_without_a_gap_batches_are_of_single_frames() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused() -> None:
-    with pytest.raises(ValueError, match="a batch of 4 samples can't be shared equally by 3 processes"):
-        pairs().batches(0, 1, Share(0, 3))
+    with pytest.raises(ValueError, match=r"^4 samples can't be shared equally by 3 processes; use a multiple of 3$"):
+        pairs().batches(0, 1, BatchShare(0, 3))
 
 
 class Unlabelled(Squares):
-    """Has a box on every frame, and labels on some."""
+    """Squares with boxes on every frame but labels on some only."""
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         pair = super().pair(random, max_gap)
         labels = pair.truth.labels if random.random() < 0.5 else None
-        return Pair(pair.current, pair.key, pair.gap, Truth(labels, pair.truth.boxes))
+        return FramePair(pair.current, pair.key, pair.gap, Truth(labels, pair.truth.boxes))
 
 
-def test_parts_hold_a_share_in_order() -> None:
-    expected = samples(pairs().batches(1, 3, Share(1, 2)))
-    found = samples(pairs().batches(1, 3, Share(1, 2, parts=2)))
+def test_parts_divide_a_share_in_order() -> None:
+    expected = samples(pairs().batches(1, 3, BatchShare(1, 2)))
+    found = samples(pairs().batches(1, 3, BatchShare(1, 2, parts=2)))
     assert list(found) == list(expected)
     assert all(same(sample, expected[number]) for number, sample in found.items())
-    assert len(list(pairs().batches(1, 3, Share(1, 2, parts=2)))) == 4
-    with pytest.raises(ValueError, match="a batch of 4 samples can't be shared equally by 1 processes in 3 parts each"):
-        pairs().batches(0, 1, Share(parts=3))
+    assert len(list(pairs().batches(1, 3, BatchShare(1, 2, parts=2)))) == 4
+    with pytest.raises(ValueError, match=r"^4 samples can't be shared equally by 1 process in 3 parts each; use"):
+        pairs().batches(0, 1, BatchShare(parts=3))
 
 
 def test_a_batch_has_labels_only_if_all_its_samples_have_them() -> None:
-    [batch] = PairDraws(Unlabelled(), CROP, 16, seed=0).batches(0, 1, ALONE)
+    [batch] = PairDataset(Unlabelled(), CROP, 16, seed=0).batches(0, 1, ALONE)
     assert batch.labels is None
     assert len(batch.boxes) == 16
 
 
 class Broken(Squares):
-    """Can't be read."""
+    """Squares that can't be read."""
 
-    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> Pair:  # noqa: ARG002
+    def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:  # noqa: ARG002
         raise DataError("a.png is cut short; get it again")
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_broken_data_are_told_in_one_sentence_by_whatever_process(workers: int) -> None:
+def test_broken_data_is_reported_in_one_sentence_from_any_process(workers: int) -> None:
     with pytest.raises(DataError) as caught:
-        list(PairDraws(Broken(), CROP, 2, seed=0, workers=workers).batches(0, 1, ALONE))
+        list(PairDataset(Broken(), CROP, 2, seed=0, workers=workers).batches(0, 1, ALONE))
     assert str(caught.value) == "a.png is cut short; get it again"

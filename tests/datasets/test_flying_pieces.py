@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 
-from keywarp.datasets import DataError, Image, MadeMotion, move
+from keywarp.datasets import DataError, Image, SyntheticMotion, warp_image
 from keywarp.datasets.flying_pieces import LIGHT, NOISE, FlyingPieces
-from tests.datasets.clips import textured
+from tests.datasets.synthetic import textured
 
 
 def photographs() -> list[Image]:
     return [textured(90, 160, seed) for seed in range(3)] + [textured(50, 70, 9)]
 
 
-def test_equal_chance_draws_equal_pairs() -> None:
-    source = FlyingPieces(photographs(), 48, 64, MadeMotion(shift=8))
+def test_equal_seeds_draw_equal_pairs() -> None:
+    source = FlyingPieces(photographs(), 48, 64, SyntheticMotion(shift=8))
     first, second = (source.flow_pair(np.random.default_rng(3)) for _ in "ab")
     np.testing.assert_array_equal(first.current, second.current)
     np.testing.assert_array_equal(first.flow, second.flow)
@@ -20,17 +20,17 @@ def test_equal_chance_draws_equal_pairs() -> None:
 
 
 def test_the_key_sampled_along_the_flow_is_the_current_image() -> None:
-    source = FlyingPieces(photographs(), 96, 128, MadeMotion(shift=6))
+    source = FlyingPieces(photographs(), 96, 128, SyntheticMotion(shift=6))
     for seed in range(4):
         pair = source.flow_pair(np.random.default_rng(seed))
-        moved = move(pair.key.astype(np.float32), pair.flow) + 1
+        moved = warp_image(pair.key.astype(np.float32), pair.flow) + 1
         light = np.median((pair.current + 1) / moved, axis=(0, 1))
         difference = np.abs(light * moved - pair.current - 1).mean(axis=2)
-        assert np.median(difference) < NOISE + 2  # all but what is hidden in one of the two
+        assert np.median(difference) < NOISE + 2  # everywhere except where a surface is hidden in one image
 
 
 def test_each_image_has_its_own_light_and_noise() -> None:
-    source = FlyingPieces(photographs(), 96, 128, MadeMotion(shift=1e-6, turn=0, zoom=0, layers=0))
+    source = FlyingPieces(photographs(), 96, 128, SyntheticMotion(shift=1e-6, turn=0, zoom=0, layers=0))
     light, noise = [], []
     for seed in range(20):
         pair = source.flow_pair(np.random.default_rng(seed))
@@ -41,14 +41,14 @@ def test_each_image_has_its_own_light_and_noise() -> None:
     assert min(noise) < 0.03 < max(noise)
 
 
-def test_things_move_as_far_as_they_are_told() -> None:
+def test_a_larger_shift_gives_a_larger_motion() -> None:
     near, far = (
         np.mean([np.abs(source.flow_pair(np.random.default_rng(seed)).flow).mean() for seed in range(20)])
-        for source in (FlyingPieces(photographs(), 48, 64, MadeMotion(shift=shift)) for shift in (2, 12))
+        for source in (FlyingPieces(photographs(), 48, 64, SyntheticMotion(shift=shift)) for shift in (2, 12))
     )
     assert far > 2 * near
 
 
-def test_without_photographs_there_are_no_pieces() -> None:
+def test_an_empty_list_of_photographs_is_refused() -> None:
     with pytest.raises(DataError, match="give at least one"):
-        FlyingPieces([], 48, 64, MadeMotion())
+        FlyingPieces([], 48, 64, SyntheticMotion())

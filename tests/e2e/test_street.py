@@ -22,8 +22,8 @@ from websockets import ConnectionClosedError, Subprotocol
 from websockets.sync.client import connect
 
 from keywarp.client import ApiError, Client, ModelNotFoundError, open_source
-from keywarp.commands import local
-from keywarp.engines import Engine, FixedInterval, Segmentation, StreamSession, load_bundle
+from keywarp.commands.sample_video import sample_video
+from keywarp.engines import Engine, FixedInterval, LabelMap, StreamSession, load_bundle
 from keywarp.protocol import FrameHeader, pack
 from tests.e2e.running import MODELS, Server, keywarp, serving, street_video
 
@@ -60,7 +60,7 @@ def test_the_demo_writes_its_files_and_prints_its_figures(clip: Path, tmp_path: 
 
 
 def test_the_demos_own_video_is_the_street_scene() -> None:
-    with open_source(local.street_video()) as source:
+    with open_source(sample_video()) as source:
         assert (source.count, source.width, source.height) == (FRAMES, 640, 272)
 
 
@@ -98,7 +98,7 @@ def test_interval_one_is_per_frame_evaluation_exactly(server: Server, clip: Path
     engine = Engine(load_bundle(MODELS / "street"))
     for labels, frame in zip(streamed, open_source(clip), strict=True):
         output = engine.key(frame.image)[0].output
-        assert isinstance(output, Segmentation)
+        assert isinstance(output, LabelMap)
         np.testing.assert_array_equal(labels, output.labels)
 
 

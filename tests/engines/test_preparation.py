@@ -1,12 +1,12 @@
-"""Frames of any size become the network's input size."""
+"""Frames of any size are resized to the networks' input size."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
-from keywarp.datasets.pictures import Fit
-from keywarp.engines import FrameError
+from keywarp.datasets.images import Resize
+from keywarp.engines import InvalidFrameError
 from keywarp.engines.manifest import ImagePreparation
 from keywarp.engines.preparation import check_frame, input_size, resize
 
@@ -16,13 +16,13 @@ DETECTION = ImagePreparation(short_side=600, long_side=1000)
 @pytest.mark.parametrize(
     ("frame", "expected"),
     [
-        ((720, 1280), (562, 1000)),  # the long side decides
-        ((480, 640), (600, 800)),  # the short side decides
+        ((720, 1280), (562, 1000)),  # limited by the long side
+        ((480, 640), (600, 800)),  # limited by the short side
         ((640, 480), (800, 600)),
         ((1, 4000), (1, 1000)),  # never empty
     ],
 )
-def test_the_papers_sizes(frame: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_sides_follow_the_papers_rule(frame: tuple[int, int], expected: tuple[int, int]) -> None:
     assert input_size(*frame, DETECTION) == expected
 
 
@@ -54,14 +54,14 @@ def test_resize_is_bilinear() -> None:
         [[0, 0, 0]],
     ],
 )
-def test_what_is_not_a_frame_is_refused(frame: Any) -> None:
-    with pytest.raises(FrameError):
+def test_an_array_that_is_not_a_frame_is_refused(frame: Any) -> None:
+    with pytest.raises(InvalidFrameError):
         check_frame(frame)
 
 
 def test_frames_are_resized_as_they_are_in_training() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (270, 480, 3), np.uint8)
     size = input_size(270, 480, ImagePreparation(short_side=120, long_side=200))
-    fit = Fit(120, 200)
-    assert fit.size((270, 480)) == size
-    np.testing.assert_array_equal(resize(frame, *size), fit.image(frame))
+    target = Resize(120, 200)
+    assert target.size((270, 480)) == size
+    np.testing.assert_array_equal(resize(frame, *size), target.image(frame))

@@ -6,12 +6,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import typer
-from typer.testing import CliRunner, Result
 
 from keywarp.datasets.photographs import RESOURCES
-from keywarp.experiments.command import reproduce as command
-from tests.datasets.clips import textured
+from tests.datasets.synthetic import textured
 
 
 @dataclass(frozen=True)
@@ -44,10 +41,3 @@ def write_photographs(work: Path) -> Path:
     packages.mkdir(parents=True)
     np.savez(packages / f"photographs-{RESOURCES.sha256[:16]}.npz", allow_pickle=False, **pictures)
     return work
-
-
-def reproduce(*arguments: str | Path) -> Result:
-    """Run the command in this process."""
-    application = typer.Typer()
-    application.command()(command)
-    return CliRunner().invoke(application, [str(argument) for argument in arguments], catch_exceptions=False)

@@ -2,8 +2,8 @@ import torch
 
 from keywarp.datasets.moving_scenes import MovingScenes, SceneOptions
 from keywarp.experiments.motion import ExactMotion
-from keywarp.training.evaluation import Pairs, Propagation, by_copying, tensor
-from tests.datasets.clips import textured
+from keywarp.training.evaluation import Pairs, Propagation, copy_features, to_tensor
+from tests.datasets.synthetic import textured
 from tests.training.tiny import networks
 
 AGES = (0, 3, 9)
@@ -12,12 +12,12 @@ SCENES = MovingScenes([textured(200, 300, seed) for seed in range(4)], SceneOpti
 
 def test_exact_motion_leads_pictures_to_where_they_are_now() -> None:
     network = networks()
-    ways: tuple[Propagation, ...] = (ExactMotion(SCENES), by_copying)
+    ways: tuple[Propagation, ...] = (ExactMotion(SCENES), copy_features)
     errors = torch.zeros(len(ways), len(AGES))
     for number in range(len(SCENES)):
         scene = SCENES.scene(number)
         frames = [scene.image(-age) for age in AGES]
-        cells = torch.nn.functional.avg_pool2d(tensor(frames), network.flow.stride)  # pictures as feature maps
+        cells = torch.nn.functional.avg_pool2d(to_tensor(frames), network.flow.stride)  # pictures as feature maps
         for row, way in zip(errors, ways, strict=True):
             [moved] = way(network, (cells,), Pairs(SCENES.name(number), frames[0], frames, AGES))
             inside = (moved - cells[:1])[:, :, 3:-3, 3:-3]

@@ -6,19 +6,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import pytest
 
+from keywarp.choices import ExperimentName
 from keywarp.experiments.catalog import EXPERIMENTS
-from keywarp.experiments.command import OUT_OF_TIME, Experiment
 from keywarp.experiments.presets import TASKS, open_preset
-from keywarp.training.variants import METHODS, Variant
-from tests.experiments.reproducing import Reproduced, reproduce, write_photographs
+from keywarp.torch_commands.reproduce import OUT_OF_TIME
+from keywarp.training.variants import METHODS
+from tests.command_line import keywarp
+from tests.experiments.reproducing import Reproduced, write_photographs
 
 FIGURES = {"figure1", "figure3", "figure4", "figure5", "ages", "motion", "adaptive"}
 DATA = {"table2", "table4", "table5", "figure3", "ages", "motion", "adaptive"}
@@ -32,8 +33,8 @@ def read(reproduced: Reproduced, name: str) -> Any:
     return json.loads((reproduced.results / f"{name}.json").read_text(), parse_constant=refuse)
 
 
-def test_the_command_knows_all_experiments() -> None:
-    assert {e.value for e in Experiment} == {*EXPERIMENTS, "all"}
+def test_the_command_offers_every_experiment() -> None:
+    assert set(get_args(ExperimentName)) == set(EXPERIMENTS)
 
 
 def test_each_experiment_writes_its_files(reproduced: Reproduced) -> None:
@@ -45,7 +46,7 @@ def test_table_4_has_all_variants_with_mean_and_deviation_over_the_seeds(reprodu
     figures = read(reproduced, "table4")
     assert list(figures) == list(TASKS)
     for task, variants in figures.items():
-        assert set(variants) == {variant.value for variant in Variant}
+        assert set(variants) == set(METHODS)
         for name, entry in variants.items():
             keys = {"mean", "std", "seeds", "dff_leads_by", "paper", "worst_age", "fps", "paper_fps"}
             assert set(entry) == keys, name
@@ -75,11 +76,11 @@ def test_the_other_figures_are_complete(reproduced: Reproduced) -> None:
             assert len(values) == interval
             assert mean(values) == pytest.approx(table4[task][variant]["mean"])
         table5 = read(reproduced, "table5")[task]
-        assert list(table5) == [str(layers) for layers in preset.splits]
+        assert list(table5) == [str(layers) for layers in preset.head_layers]
         assert table5["1"]["value"] == pytest.approx(table4[task]["dff"]["seeds"][0], abs=0.01)
         figure3 = read(reproduced, "figure3")[task]
-        assert list(figure3) == list(preset.flows)
-        assert [point["l"] for point in figure3["flownet"]] == list(range(1, preset.longest[task] + 1))
+        assert list(figure3) == list(preset.flow_networks)
+        assert [point["l"] for point in figure3["flownet"]] == list(range(1, preset.longest_intervals[task] + 1))
         assert figure3["flownet"][interval - 1]["accuracy"] == pytest.approx(table5["1"]["value"], abs=0.01)
         motion = read(reproduced, "motion")[task]
         assert all(len(entry["error_by_age"]) == interval - 1 for entry in motion.values())
@@ -138,53 +139,53 @@ def test_pictures_are_readable(reproduced: Reproduced, name: str) -> None:
     assert picture.std() > 10
 
 
-def test_what_is_done_is_not_done_again(reproduced: Reproduced, tmp_path: Path) -> None:
+def test_kept_results_are_not_computed_again(reproduced: Reproduced, tmp_path: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in reproduced.work.rglob("*.*")}
     for name in ("table4", "figure3", "table5", "figure1"):
-        done = reproduce(name, "--preset", "smoke", "--work", reproduced.work, "--out", tmp_path)
-        assert done.exit_code == 0, done.stderr
+        done = keywarp("reproduce", name, "--preset", "smoke", "--work", reproduced.work, "--out", tmp_path)
+        assert done.returncode == 0, done.stderr
         assert done.stderr == ""  # no stage
     assert {file: file.stat().st_mtime_ns for file in reproduced.work.rglob("*.*")} == before
     for name in ("figure3", "table5"):
         assert json.loads((tmp_path / f"{name}.json").read_text()) == read(reproduced, name)
 
 
-def test_it_stops_when_the_time_is_over_and_goes_on(tmp_path: Path) -> None:
+def test_it_stops_at_the_time_limit_and_resumes(tmp_path: Path) -> None:
     arguments = ("figure1", "--preset", "smoke", "--work", write_photographs(tmp_path / "work"), "--out", tmp_path)
-    done = reproduce(*arguments, "--minutes", "0")
-    assert done.exit_code == OUT_OF_TIME == 3
-    assert "The time is over (0 minutes); the same command goes on from here" in done.stderr
+    done = keywarp("reproduce", *arguments, "--minutes", "0")
+    assert done.returncode == OUT_OF_TIME == 3
+    assert "The time limit of 0 minutes is reached; run the same command to resume" in done.stderr
     assert not (tmp_path / "figure1.md").exists()
-    done = reproduce(*arguments)
-    assert done.exit_code == 0, done.stderr
+    done = keywarp("reproduce", *arguments)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "figure1.png").exists()
 
 
 MEASURE = """
 import sys
 from pathlib import Path
-from keywarp.experiments.laboratory import Laboratory, Run
+from keywarp.experiments.runner import Runner, Run
 from keywarp.experiments.presets import open_preset
 from keywarp.experiments.tables import ON_FRAME
-from keywarp.training.compute import Compute
-from keywarp.training.reporting import Silence
-from keywarp.training.variants import Variant
+from keywarp.training.process import TrainingProcess
+from keywarp.training.reporting import SilentReporter
 
-laboratory = Laboratory(open_preset("smoke"), Path(sys.argv[1]), Compute(), Silence())
-laboratory.accuracy(Run("segmentation", Variant.FRAME), ON_FRAME, 3)
-laboratory.accuracy(Run("segmentation", Variant.FIX_N), [Variant.FIX_N], 3)
+runner = Runner(open_preset("smoke"), Path(sys.argv[1]), TrainingProcess(), SilentReporter())
+runner.checkpoint(Run("segmentation", "frame"))
+print("trained", flush=True)
+runner.accuracy(Run("segmentation", "frame"), ON_FRAME, 3)
+runner.accuracy(Run("segmentation", "fix_n"), ["fix_n"], 3)
 """
 
 
-def test_a_killed_run_goes_on_to_the_same_figures(reproduced: Reproduced, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_ends_with_the_same_figures(reproduced: Reproduced, tmp_path: Path) -> None:
     work = write_photographs(tmp_path / "work")
     frame, fixed = (work / "segmentation" / f"{name}-seed0" for name in ("frame", "fix_n"))
-    process = subprocess.Popen([sys.executable, "-c", MEASURE, work])
-    deadline = time.monotonic() + 300
-    while not (frame / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    with subprocess.Popen([sys.executable, "-c", MEASURE, work], stdout=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "trained\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
     assert not (fixed / "fix_n.json").exists()
     trained = (frame / "checkpoint.pt").read_bytes()
     subprocess.run([sys.executable, "-c", MEASURE, work], check=True, timeout=300)
@@ -196,42 +197,18 @@ def test_a_killed_run_goes_on_to_the_same_figures(reproduced: Reproduced, tmp_pa
         assert len(found) == (4 if folder == frame else 1)
 
 
-def test_results_of_other_recipes_are_not_mixed(reproduced: Reproduced, tmp_path: Path) -> None:
+def test_a_folder_with_results_of_other_recipes_is_refused(reproduced: Reproduced, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     shutil.copy(reproduced.work / "recipes.json", work)
-    done = reproduce("table2", "--preset", "cpu", "--work", work, "--out", tmp_path)
-    assert done.exit_code == 1
-    assert done.stderr.startswith(f"Error: {work} holds what other recipes")
+    done = keywarp("reproduce", "table2", "--preset", "cpu", "--work", work, "--out", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"keywarp: {work} holds results of recipes that differ from the preset cpu's")
 
 
-@pytest.mark.parametrize("command", ["reproduce", "evaluate"])
-def test_the_commands_help_loads_without_torch(command: str) -> None:
-    code = (
-        "import sys; from keywarp.cli.main import main; "
-        f"sys.argv = ['keywarp', {command!r}, '--help']\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'onnx', 'openvino', 'cv2', 'matplotlib')))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Example: keywarp " + command in " ".join(done.stdout.split())
-
-
-def test_the_programs_help_lists_them_without_torch() -> None:
-    code = (
-        "import sys; sys.modules['torch'] = None; from keywarp.cli.main import main; "
-        "sys.argv = ['keywarp', '--help']; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Repeat an experiment of the paper" in " ".join(done.stdout.split())
-    assert "Measure a checkpoint" in done.stdout
-
-
-def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     work = tmp_path / "work"
-    done = reproduce("table2", "--preset", "smoke", "--work", work, "--out", tmp_path / "taken")
-    assert done.exit_code == 1
-    assert done.stderr == f"Error: can't write {tmp_path / 'taken'}: File exists\n"
+    done = keywarp("reproduce", "table2", "--preset", "smoke", "--work", work, "--out", tmp_path / "taken")
+    assert done.returncode == 1
+    assert done.stderr == f"keywarp: can't write {tmp_path / 'taken'}: File exists\n"

@@ -6,13 +6,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-import typer
 from torch import Tensor
-from typer.testing import CliRunner
 
 from keywarp.engines import load_bundle
 from keywarp.export import ExportError, check_parity, export_bundle, graphs_of, round_weights, to_onnx
-from keywarp.export.command import export
 from keywarp.networks import (
     IMAGE_MEAN,
     Checkpoint,
@@ -23,6 +20,7 @@ from keywarp.networks import (
     build_network,
     save_checkpoint,
 )
+from tests.command_line import keywarp
 
 OPTIONS = NetworkOptions(classes=3, blocks=(1, 1, 1, 0), channels=8, flow="flownet_inception")
 CARD = ModelCard(
@@ -138,13 +136,11 @@ def test_weights_beyond_16_bits_are_refused() -> None:
 
 
 def test_the_command_writes_a_bundle_or_says_in_a_sentence_why_not(tmp_path: Path) -> None:
-    app = typer.Typer()
-    app.command()(export)
     save_checkpoint(Checkpoint(OPTIONS, CARD, moving_network().state_dict()), tmp_path / "c.pt")
-    done = CliRunner().invoke(app, [str(tmp_path / "c.pt"), "--out", str(tmp_path / "tiny")])
-    assert done.exit_code == 0, done.output
+    done = keywarp("export", tmp_path / "c.pt", "--out", tmp_path / "tiny")
+    assert done.returncode == 0, done.stderr
     assert load_bundle(tmp_path / "tiny").name == "tiny"
-    failed = CliRunner().invoke(app, [str(tmp_path / "none.pt"), "--out", str(tmp_path / "x")])
-    assert failed.exit_code == 1
-    assert failed.stderr.startswith("Error: can't read the checkpoint")
+    failed = keywarp("export", tmp_path / "none.pt", "--out", tmp_path / "x")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("keywarp: can't read the checkpoint")
     assert not (tmp_path / "x").exists()

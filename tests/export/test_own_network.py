@@ -114,7 +114,7 @@ def test_optical_flow_moves_what_no_flow_network_was_trained_for(
     assert agreement["none"] < 0.8
 
 
-def test_the_manifest_tells_what_the_network_is(lraspp: tuple[CutNetwork, Bundle]) -> None:
+def test_the_manifest_describes_the_network(lraspp: tuple[CutNetwork, Bundle]) -> None:
     network, bundle = lraspp
     manifest = bundle.manifest
     assert [(f.name, f.stride, f.channels) for f in manifest.features] == [
@@ -186,7 +186,7 @@ def test_boxes_move_with_the_features(detector: Bundle, backend: BackendName, tm
     assert session.process(np.zeros_like(key)).detections.xyxy.tolist() == [[64, 16, 80, 32]]
 
 
-def test_given_colours_and_settings_are_kept(detector: Bundle) -> None:
+def test_the_given_colours_and_settings_are_in_the_manifest(detector: Bundle) -> None:
     assert detector.manifest.classes[1].color == (9, 8, 7)
     assert detector.manifest.detection == DenseDetection(threshold=0.5)
 
@@ -208,7 +208,7 @@ def test_the_users_weights_are_left_as_they_were(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in whole.state_dict().items())
 
 
-def test_they_are_so_when_export_fails_too(tmp_path: Path) -> None:
+def test_the_users_weights_are_restored_when_the_export_fails(tmp_path: Path) -> None:
     model = Squares()
     whole = with_flow(cut(model, Squares.colors, Squares.boxes, task="detection", multiple=16))
     before = model.score.weight.clone()
@@ -223,26 +223,26 @@ def test_they_are_so_when_export_fails_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        (replace(SQUARES, classes=("a", "b", "c")), r"the head tells 2 classes apart .* the card names 3"),
-        (replace(SQUARES, name="My squares"), "^the card doesn't make a manifest: name: "),
+        (replace(SQUARES, classes=("a", "b", "c")), r"the head has 2 classes .* the card names 3"),
+        (replace(SQUARES, name="My squares"), "^the model card can't be turned into a manifest: name: "),
         (replace(SQUARES, version="1"), "manifest: version: "),
         (replace(SQUARES, long_side=32), "manifest: value_error: .*long_side 32 is below short_side 64"),
         (replace(SQUARES, multiple=17), "manifest: multiple: "),  # and of 16, so of 272
     ],
     ids=["classes", "name", "version", "sides", "multiple"],
 )
-def test_a_card_that_doesnt_fit_is_refused_at_once(card: ModelCard, message: str, tmp_path: Path) -> None:
+def test_a_model_card_that_does_not_fit_is_refused(card: ModelCard, message: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=message):
         export_network(with_flow(squares()), card, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 def test_settings_of_another_kind_of_detector_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="RegionDetection isn't for a head that yields boxes, scores"):
+    with pytest.raises(ExportError, match="RegionDetection doesn't fit a head that returns boxes, scores"):
         export_network(with_flow(squares()), SQUARES, tmp_path, RegionDetection())
 
 
-def test_what_onnx_cant_say_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_an_operation_that_onnx_lacks_is_refused_in_one_sentence(tmp_path: Path) -> None:
     def features(model: Squares, image: Tensor) -> Tensor:
         colors: Tensor = torch.special.i0(model.colors(image))
         return colors
@@ -252,7 +252,7 @@ def test_what_onnx_cant_say_is_refused_in_a_sentence(tmp_path: Path) -> None:
         export_network(with_flow(network), SQUARES, tmp_path / "none")
 
 
-def test_arrays_that_are_no_weights_keep_their_precision(tmp_path: Path) -> None:
+def test_buffers_keep_their_precision(tmp_path: Path) -> None:
     model = Squares()
     model.register_buffer("offset", torch.full((1, 3, 1, 1), 0.1000001))
 

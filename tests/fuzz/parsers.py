@@ -64,7 +64,7 @@ def labels(data: bytes) -> None:
     try:
         decode_labels(Segmentation.model_validate_json(data))
     except ValueError as error:
-        if "no masks" not in str(error):  # pydantic's is one, too
+        if "no masks" not in str(error):  # pydantic's ValidationError is a ValueError, too
             raise
 
 
@@ -95,7 +95,7 @@ def image(data: bytes) -> None:
     decode_image(memoryview(data), 64 * 64)
 
 
-def drawn(kind: str) -> bytes:
+def draw(kind: str) -> bytes:
     return saved(Image.new("RGB", (8, 8)), kind)
 
 
@@ -114,7 +114,7 @@ TARGETS = {
     "manifest": (manifest, ValidationError, [BUNDLE.read_bytes()]),
     "site": (site, SiteError, [SITE]),
     "text": (text, (), [b"gate stream,metrics " + b"0" * 64, b"rtsp://user:pass@[::1]:554/a?b#c"]),
-    "image": (image, FrameRefusedError, [SMALL, drawn("PNG"), drawn("WEBP")]),
+    "image": (image, FrameRefusedError, [SMALL, draw("PNG"), draw("WEBP")]),
 }
 
 

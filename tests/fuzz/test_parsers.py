@@ -1,4 +1,4 @@
-"""A short run of each fuzzing target; `make fuzz` runs them for long."""
+"""A short run of each fuzzing target. `make fuzz` runs them longer."""
 
 import subprocess
 import sys

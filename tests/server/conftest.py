@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 import numpy as np
@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from keywarp.engines import StreamSession
+from keywarp.engines import FrameResult, StreamSession
 from keywarp.protocol import (
     SUBPROTOCOL,
     Credit,
@@ -33,6 +33,8 @@ from keywarp.protocol import (
     pack,
 )
 from keywarp.server import Server, Settings
+from keywarp.server.devices import Device
+from keywarp.server.service import Service
 from tests.server.media import jpeg
 from tests.tiny_bundle import tiny_bundle
 
@@ -46,18 +48,6 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.01)
-
-
-class BlockingSession(StreamSession):
-    """A session whose frames keep the device busy until the session is released."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.released = threading.Event()
-
-    def process(self, *_: Any, **__: Any) -> NoReturn:
-        self.released.wait(2 * PATIENCE)
-        raise RuntimeError("this frame was only there to keep the device busy")
 
 
 class Conversation:
@@ -133,6 +123,27 @@ class Conversation:
                     pass
 
 
+class _EndlessSession:
+    """A session whose frame takes until it is released."""
+
+    def __init__(self) -> None:
+        self._released = threading.Event()
+
+    def process(self, *_: object) -> FrameResult:
+        self._released.wait(2 * PATIENCE)
+        raise RuntimeError("this frame has no result")
+
+    def release(self) -> None:
+        self._released.set()
+
+
+def hold(device: Device) -> Callable[[], None]:
+    """Keep a device busy with one frame, which counts in its queue depth, until the returned function is called."""
+    endless = _EndlessSession()
+    device.executor.submit(cast("StreamSession", endless), np.zeros((1, 1, 3), np.uint8))
+    return endless.release
+
+
 class Running:
     """A server that runs in a thread."""
 
@@ -183,10 +194,8 @@ class Running:
         return [thread for thread in threading.enumerate() if thread.name == "keywarp-demuxer"]
 
     def hold_device(self, number: int = 0) -> Callable[[], None]:
-        """Keep a device busy with a frame of no stream, and return the function that ends this."""
-        session = BlockingSession(next(iter(self.service.models)))
-        self.service.devices[number].executor.submit(session, np.empty((0, 0, 3), np.uint8))
-        return session.released.set
+        """Keep one of the devices busy, as `hold` does."""
+        return hold(self.service.devices[number])
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the server's event loop, and return its result."""
@@ -233,8 +242,8 @@ def start_for_all(models: Path) -> Iterator[Starter]:
 def starting(models: Path) -> Iterator[Starter]:
     servers: list[Running] = []
 
-    def start_one(**settings: Any) -> Running:
-        server = running(models, **settings)
+    def start_one(make_service: Callable[[Settings], Service] = Service, /, **settings: Any) -> Running:
+        server = running(models, make_service, **settings)
         servers.append(server)
         server.start()
         return server
@@ -253,5 +262,6 @@ def server(models: Path) -> Iterator[Running]:
     server.stop()
 
 
-def running(models: Path, /, **settings: Any) -> Running:
-    return Running(Server(Settings(**({"models": models, "port": 0, "backend": "onnxruntime"} | settings))))
+def running(models: Path, make_service: Callable[[Settings], Service] = Service, /, **settings: Any) -> Running:
+    chosen = Settings(**({"models": models, "port": 0, "backend": "onnxruntime"} | settings))
+    return Running(Server(chosen, make_service(chosen)))

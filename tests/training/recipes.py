@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.datasets.clips import moving_square, write_frames
+from tests.datasets.synthetic import moving_square, write_frames
 from tests.datasets.test_clips import write_video
 
 HEAD = """

@@ -12,7 +12,7 @@ from keywarp.networks.regions import RegionOptions, detect, propose, vote
 from keywarp.training.detection import (
     IGNORED,
     DetectionLosses,
-    DetectionTraining,
+    DetectionLossOptions,
     detection_loss,
     detection_losses,
     label_anchors,
@@ -59,7 +59,7 @@ def losses(
     maps: DetectionMaps,
     *truths: Boxes,
     options: RegionOptions = OPTIONS,
-    training: DetectionTraining | None = None,
+    training: DetectionLossOptions | None = None,
     seed: int = 0,
 ) -> DetectionLosses:
     generators = [torch.Generator().manual_seed(seed + n) for n in range(len(truths))]
@@ -92,7 +92,9 @@ def test_deltas_cost_by_smooth_l1_in_their_units() -> None:
     maps.box_maps[0, 0::4] = 3.0  # dx of the region, in deviations: beyond 1, hence 3 - 1/2
     assert float(losses(maps, TRUTH, options=OBJECTS_ALONE).boxes) == pytest.approx(2.5)
     maps.anchor_deltas[0, 4, 3, 4] = 0.1  # below 1/9: (3 x 0.1)^2 / 2 of the one foreground anchor
-    drawn = int((label_anchors(grid(), torch.tensor([ANCHOR]), HEIGHT, WIDTH, DetectionTraining()).labels >= 0).sum())
+    drawn = int(
+        (label_anchors(grid(), torch.tensor([ANCHOR]), HEIGHT, WIDTH, DetectionLossOptions()).labels >= 0).sum()
+    )
     assert float(losses(maps, TRUTH).anchors) == pytest.approx(0.045 / drawn)
 
 
@@ -100,7 +102,7 @@ def test_boxes_are_learnt_relative_to_anchors_and_regions() -> None:
     maps = right_maps()  # propose the anchor
     beside = boxes((1, (48.0, 24.0, 112.0, 88.0)))  # by an eighth of its width: IoU 7 / 9 with it and with the next
     found = losses(maps, beside, options=replace(OPTIONS, proposals=1))
-    labels = label_anchors(grid(), torch.from_numpy(beside.corners), HEIGHT, WIDTH, DetectionTraining()).labels
+    labels = label_anchors(grid(), torch.from_numpy(beside.corners), HEIGHT, WIDTH, DetectionLossOptions()).labels
     assert (labels == 1).sum() == 2
     assert float(found.anchors) == pytest.approx(2 * (1 / 8 - 1 / 18) / int((labels >= 0).sum()))
     assert float(found.boxes) == pytest.approx((1.25 - 0.5) / 2)  # of the proposal and the object: 1/8 is 1.25 x 0.1
@@ -125,7 +127,7 @@ def test_anchors_are_labelled_by_overlap_and_the_best_of_an_object_always() -> N
         ([500, 500, 600, 600], 0, 0),  # nothing; nor does any anchor touch the last object, so that none is its best
     ]
     anchors = torch.tensor([corners for corners, _, _ in labelled], dtype=torch.float32)
-    labels, matches = label_anchors(anchors, objects, 1000, 1000, DetectionTraining())
+    labels, matches = label_anchors(anchors, objects, 1000, 1000, DetectionLossOptions())
     assert labels.tolist() == [label for _, label, _ in labelled]
     assert matches.tolist() == [match for _, _, match in labelled]
 
@@ -133,7 +135,7 @@ def test_anchors_are_labelled_by_overlap_and_the_best_of_an_object_always() -> N
 def test_anchors_across_the_border_can_be_left_out() -> None:
     objects = torch.tensor([[0.0, 0, 100, 100]])
     anchors = torch.tensor([[-1.0, 0, 100, 100], [0.0, 0, 100, 40], [60.0, 0, 101, 100], [0.0, 0, 100, 10]])
-    training = DetectionTraining()
+    training = DetectionLossOptions()
     assert label_anchors(anchors, objects, 100, 100, training).labels.tolist() == [1, IGNORED, IGNORED, 0]
     inside = replace(training, anchors_inside=True)
     assert label_anchors(anchors, objects, 100, 100, inside).labels.tolist() == [IGNORED, 1, IGNORED, 0]
@@ -144,10 +146,10 @@ def test_regions_are_of_the_class_of_the_object_that_they_overlap_most() -> None
     regions = torch.tensor(
         [[0.0, 0, 100, 50], [0.0, 30, 100, 130], [0.0, 0, 100, 40], [0.0, 0, 100, 5], [500.0, 0, 600, 100]]
     )  # with the first object 0.5, 0.54, 0.4, 0.05, 0; with the second 0.07, 0.82, 0, 0, 0
-    labels, matches = label_regions(regions, objects, classes, DetectionTraining())
+    labels, matches = label_regions(regions, objects, classes, DetectionLossOptions())
     assert labels.tolist() == [3, 1, 0, 0, 0]
     assert matches[:2].tolist() == [0, 1]
-    mined = replace(DetectionTraining(), region_background=0.1)
+    mined = replace(DetectionLossOptions(), region_background=0.1)
     assert label_regions(regions, objects, classes, mined).labels.tolist() == [3, 1, 0, IGNORED, IGNORED]
 
 
@@ -156,7 +158,7 @@ def test_foreground_is_limited_and_background_fills_up() -> None:
     maps.objectness[:] = 0
     maps.objectness[0, :2] = 10  # background for sure: a foreground anchor costs 10, background nothing
     truth = boxes(*((1, (x, 24.0, x + 32, 56.0)) for x in (8.0, 40.0, 72.0, 104.0)))  # four anchors
-    training = DetectionTraining(anchors=4, anchors_foreground=1)
+    training = DetectionLossOptions(anchors=4, anchors_foreground=1)
     assert float(losses(maps, truth, training=training).objectness) == pytest.approx(10 / 4, rel=1e-3)
     assert float(losses(maps, truth, training=replace(training, anchors_foreground=3)).objectness) == pytest.approx(
         10 * 3 / 4, rel=1e-3
@@ -169,10 +171,10 @@ def test_the_hardest_regions_are_kept() -> None:
     logits = vote(maps, [proposals], OPTIONS).class_logits
     every = functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64), reduction="none")
     for kept in (1, 5, len(every)):
-        found = losses(maps, boxes(), training=DetectionTraining(regions=kept))
+        found = losses(maps, boxes(), training=DetectionLossOptions(regions=kept))
         assert float(found.classes) == pytest.approx(float(every.topk(kept).values.mean()))
     maps.class_maps.requires_grad_()
-    losses(maps, boxes(), training=DetectionTraining(regions=1)).total.backward()  # type: ignore[no-untyped-call]
+    losses(maps, boxes(), training=DetectionLossOptions(regions=1)).total.backward()  # type: ignore[no-untyped-call]
     x1, y1, x2, y2 = (proposals[every.argmax()] / 16).round().int().tolist()
     assert maps.class_maps.grad is not None
     touched = maps.class_maps.grad[0].abs().sum(0) > 0
@@ -186,7 +188,7 @@ def test_a_wrong_box_makes_a_region_hard() -> None:
     maps.objectness[:] = 0  # so that the first proposal isn't the object
     maps.class_maps[:] = 0  # every region's class costs the same
     maps.box_maps[0, 0::4] = 9.0
-    found = losses(maps, TRUTH, training=DetectionTraining(regions=1))
+    found = losses(maps, TRUTH, training=DetectionLossOptions(regions=1))
     assert float(found.classes) == pytest.approx(math.log(CLASSES))
     assert float(found.boxes) >= 8.5
 
@@ -194,15 +196,15 @@ def test_a_wrong_box_makes_a_region_hard() -> None:
 def test_ignored_regions_do_not_count() -> None:
     maps = right_maps()
     maps.class_maps[:] = 0  # every region's class costs log 4
-    found = losses(maps, TRUTH, training=DetectionTraining(region_background=0.4))
+    found = losses(maps, TRUTH, training=DetectionLossOptions(region_background=0.4))
     assert float(found.classes) == pytest.approx(math.log(CLASSES))
-    assert float(losses(maps, boxes(), training=DetectionTraining(region_background=0.4)).classes) == 0
+    assert float(losses(maps, boxes(), training=DetectionLossOptions(region_background=0.4)).classes) == 0
 
 
 def test_two_halves_of_a_batch_average_to_the_whole() -> None:
     maps = noisy_maps(4)
     truths = [TRUTH, boxes(), boxes((1, (8.0, 8.0, 40.0, 40.0)), (3, (30.0, 50.0, 150.0, 120.0))), TRUTH]
-    training = DetectionTraining(anchors=20, regions=20)
+    training = DetectionLossOptions(anchors=20, regions=20)
     whole = losses(maps, *truths, training=training, seed=5)
     halves = [
         losses(DetectionMaps(*(m[n : n + 2] for m in maps)), *truths[n : n + 2], training=training, seed=5 + n)
@@ -240,7 +242,7 @@ def test_the_generators_alone_decide_what_is_drawn() -> None:
     def run(seed: int) -> tuple[torch.Tensor, ...]:
         maps = DetectionMaps(*(m.requires_grad_() for m in noisy_maps(3)))
         truths = [TRUTH, boxes(), boxes((1, (8.0, 8.0, 40.0, 40.0)))]
-        loss = losses(maps, *truths, training=DetectionTraining(anchors=16), seed=seed).total
+        loss = losses(maps, *truths, training=DetectionLossOptions(anchors=16), seed=seed).total
         return loss, *torch.autograd.grad(loss, list(maps))
 
     first, same, other = run(1), run(1), run(2)
@@ -249,7 +251,7 @@ def test_the_generators_alone_decide_what_is_drawn() -> None:
 
 
 def test_truths_of_another_number_of_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="the maps are of 2 images, the truths of 1"):
+    with pytest.raises(ValueError, match="the maps are of 2 images, but the truths of 1"):
         losses(noisy_maps(2), TRUTH)
 
 

@@ -20,18 +20,17 @@ from keywarp.networks import (
     ResNetOptions,
     Task,
 )
-from keywarp.networks.flownet import Motion
+from keywarp.networks.flownet import FlowPrediction
 from keywarp.networks.regions import RegionOptions
-from keywarp.training import evaluation
-from keywarp.training.evaluation import Accuracy, Propagation, by_copying, evaluate, evaluate_stream
-from tests.datasets.clips import Squares, moving_square
+from keywarp.training.evaluation import Accuracy, Propagation, copy_features, evaluate, evaluate_stream
+from tests.datasets.synthetic import Squares, moving_square
 
 BLACK, WHITE = (np.full((16, 32, 3), value, np.uint8) for value in (0, 255))
-COPIED: dict[str, Propagation] = {"copied": by_copying}
+COPIED: dict[str, Propagation] = {"copied": copy_features}
 
 
 class Brightness(RecognitionNetwork[Tensor]):
-    """Features that tell white from the rest."""
+    """Segments white pixels by their brightness."""
 
     task: Task = "segmentation"
     maps = (FeatureMap(2, 16),)
@@ -49,20 +48,20 @@ class Brightness(RecognitionNetwork[Tensor]):
 
 
 class KnownFlow(FlowNetInception):
-    """The white moves sideways alone; how far is told by where it is."""
+    """Knows the flow of white that moves sideways, from the positions of the white."""
 
     def __init__(self, maps: Sequence[FeatureMap] = Brightness.maps) -> None:
         super().__init__(maps, share=0.1)
 
-    def forward(self, current: Tensor, key: Tensor) -> Motion:
+    def forward(self, current: Tensor, key: Tensor) -> FlowPrediction:
         count, _, height, width = current.shape  # of half-size images
         shift = (_left(key) - _left(current)).view(-1, 1, 1, 1) / 8
         flow = torch.zeros(count, 2, height // 8, width // 8) + torch.cat((shift, torch.zeros_like(shift)), dim=1)
-        return Motion(flow, (torch.ones(count, self.maps[0].channels, height // 8, width // 8),))
+        return FlowPrediction(flow, (torch.ones(count, self.maps[0].channels, height // 8, width // 8),))
 
 
 def _left(images: Tensor) -> Tensor:
-    """The first column with white in it, of each."""
+    """Return the first column with white in each image."""
     return (images.mean(1).amax(dim=1) > 100).float().argmax(dim=1).float()
 
 
@@ -79,7 +78,7 @@ def blocks(frames: int) -> LabelledClip:
 
 @dataclass(frozen=True)
 class Snippets:
-    """What is evaluated on: frames, and what is known of the last one."""
+    """Snippets with a labelled last frame."""
 
     given: Sequence[tuple[Sequence[Image], Truth]]
 
@@ -111,25 +110,25 @@ def test_accuracy_is_measured_by_the_age_of_the_key_frame() -> None:
     assert found.metric == "mIoU"
 
 
-def test_a_video_that_does_not_reach_back_counts_for_the_ages_that_it_has() -> None:
+def test_a_short_video_counts_only_for_the_ages_that_it_has() -> None:
     source = Snippets([([BLACK, WHITE, WHITE], all_of(1)), ([BLACK], all_of(1))])
     found = evaluate(network(), source, classes=2, interval=3, propagations=COPIED)["copied"]
     assert found.by_age == (0.5, 1, 0)
 
 
-def test_still_images_are_their_own_key_frames_and_no_others() -> None:
+def test_a_still_image_is_its_own_only_key_frame() -> None:
     found = evaluate(network(), Snippets([([WHITE], all_of(1))]), classes=2, interval=3)
     assert {name: accuracy.by_age for name, accuracy in found.items()} == dict.fromkeys(found, (1.0,))
 
 
-def test_a_shorter_interval_is_the_first_ages() -> None:
+def test_the_accuracy_at_a_shorter_interval_is_that_of_the_first_ages() -> None:
     accuracy = Accuracy("mIoU", mean=0.5, worst=0.25, by_age=(0.9, 0.7, 0.25, 0.15), per_class=(None, 0.5))
     shorter = accuracy.until(3)
     assert shorter.by_age == (0.9, 0.7, 0.25)
     assert (shorter.mean, shorter.worst) == pytest.approx((1.85 / 3, 0.25))
 
 
-def test_right_flow_keeps_the_accuracy_that_copying_loses() -> None:
+def test_the_right_flow_keeps_the_accuracy_that_copying_loses() -> None:
     source = blocks(8)
     accuracy = evaluate(network(), source, classes=2, interval=4)
     per_frame, propagated, copied = (accuracy[name] for name in ("per frame", "propagated", "copied"))
@@ -141,8 +140,8 @@ def test_right_flow_keeps_the_accuracy_that_copying_loses() -> None:
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 4, 5])
-def test_how_many_images_go_through_the_network_at_once_does_not_matter(
-    images: int, monkeypatch: pytest.MonkeyPatch
+def test_the_accuracy_is_the_same_however_many_images_go_through_the_network_at_once(
+    images: int,
 ) -> None:
     source = blocks(7)
     expected = evaluate(network(), source, classes=2, interval=5)
@@ -154,8 +153,8 @@ def test_how_many_images_go_through_the_network_at_once_does_not_matter(
             sizes.append(len(image))
             return super().features(image)
 
-    monkeypatch.setattr(evaluation, "PIXELS", images * height * width)
-    assert evaluate(DeepFeatureFlow(Counting(), KnownFlow()), source, classes=2, interval=5) == expected
+    counting, pixels = DeepFeatureFlow(Counting(), KnownFlow()), images * height * width
+    assert evaluate(counting, source, classes=2, interval=5, max_pixels=pixels) == expected
     assert max(sizes) == max(2, images)
 
 
@@ -172,7 +171,7 @@ def test_a_stream_is_run_from_key_frame_to_key_frame() -> None:
     assert len(ticks) == 6
 
 
-def test_in_a_stream_right_flow_keeps_the_accuracy_that_copying_loses() -> None:
+def test_in_a_stream_the_right_flow_keeps_the_accuracy_that_copying_loses() -> None:
     source = blocks(8)
     frames = zip(source.clip.frames, (Truth(labels=labels) for labels in source.labels), strict=True)
     found = evaluate_stream(network(), frames, classes=2, interval=4)
@@ -180,7 +179,7 @@ def test_in_a_stream_right_flow_keeps_the_accuracy_that_copying_loses() -> None:
     assert found["copied"].worst < found["propagated"].worst - 0.2
 
 
-def test_ignored_pixels_and_odd_sizes_are_measured() -> None:
+def test_odd_sizes_are_measured_and_ignored_pixels_are_not() -> None:
     frame = np.zeros((17, 35, 3), np.uint8)
     frame[:, 16:] = 255
     labels = np.zeros((17, 35), np.uint8)
@@ -191,7 +190,7 @@ def test_ignored_pixels_and_odd_sizes_are_measured() -> None:
 
 
 class SquareDetector(DetectionNetwork):
-    """Finds a 32-pixel object around every white cell."""
+    """Detects an object of 32 pixels around every white cell."""
 
     def __init__(self) -> None:
         regions = RegionOptions(anchor_ratios=(1.0,), anchor_scales=(2.0,), pooling=1, proposals=1)
@@ -246,7 +245,7 @@ def test_frames_without_truth_for_the_task_are_refused() -> None:
         evaluate(DeepFeatureFlow(detector, KnownFlow(detector.maps)), Snippets([([BLACK], all_of(0))]), 2, 1)
 
 
-def test_evaluation_tells_its_progress() -> None:
+def test_evaluation_reports_every_labelled_frame() -> None:
     ticks: list[int] = []
     source = Squares(blocks(3))
     evaluate(network(), source, classes=2, interval=2, progress=lambda: ticks.append(1))

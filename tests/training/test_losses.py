@@ -9,37 +9,37 @@ from torch import Tensor
 from keywarp.datasets import (
     IGNORE,
     Augmentation,
-    ClipFlows,
+    ClipFlowSource,
     DataError,
     FlowBatch,
-    FlowDraws,
-    MadeMotion,
+    FlowDataset,
     PairBatch,
+    SyntheticMotion,
 )
-from keywarp.datasets.batches import Share
+from keywarp.datasets.batches import BatchShare
 from keywarp.networks import (
     DeepFeatureFlow,
     FeatureMap,
     FlowNetInception,
-    Motion,
+    FlowPrediction,
     RecognitionNetwork,
     SplitNetwork,
     Task,
 )
 from keywarp.training.flow import FlowLoss, end_point_error, in_cells, measure_flow
 from keywarp.training.images import normalised
-from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, enlarged, joint_rates, segmentation_loss
-from tests.datasets.clips import moving_square
+from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, parameter_groups, segmentation_loss, upsample
+from tests.datasets.synthetic import moving_square
 from tests.training.tiny import DFF, JOINT, networks, pairs
 
-ALONE = Share()
+ALONE = BatchShare()
 PARTS = ("current", "key", "propagated", "labels")
 
 
 def made(height: int = 32, width: int = 32, batch: int = 2) -> FlowBatch:
     """Made motion of half-size images."""
-    clips = ClipFlows([moving_square()], Augmentation(height, width, (0.5, 0.5)), 1.0, MadeMotion())
-    [drawn] = FlowDraws(clips, None, batch, seed=0).batches(0, 1, ALONE)
+    clips = ClipFlowSource([moving_square()], Augmentation(height, width, (0.5, 0.5)), 1.0, SyntheticMotion())
+    [drawn] = FlowDataset(clips, None, batch, seed=0).batches(0, 1, ALONE)
     return drawn
 
 
@@ -83,12 +83,12 @@ def test_an_untrained_network_is_as_good_as_no_motion() -> None:
 class PerfectFlow(FlowNetInception):
     """Says at every level what the truth is: everything moves by 4 half-size pixels."""
 
-    def with_pyramid(self, current: Tensor, key: Tensor) -> tuple[Motion, list[Tensor]]:  # noqa: ARG002
+    def forward_with_pyramid(self, current: Tensor, key: Tensor) -> tuple[FlowPrediction, list[Tensor]]:  # noqa: ARG002
         n, _, height, width = current.shape
         cells = self.stride // 2  # half-size pixels along a cell
         flow = torch.full((n, 2, height // cells, width // cells), 4 / cells)
         pyramid = [torch.full((n, 2, height // s, width // s), 4 / 20) for s in (32, 16, 8, 4)]
-        return Motion(flow, ()), pyramid
+        return FlowPrediction(flow, ()), pyramid
 
 
 @pytest.mark.parametrize("stride", [8, 16])
@@ -203,7 +203,7 @@ def test_a_few_steps_of_joint_training_reduce_its_loss_and_leave_frozen_stages_a
     frozen = (backbone.conv1, backbone.layer1)
     before = [p.clone() for stage in frozen for p in stage.parameters()]
     moving = next(backbone.layer2.parameters()).clone()
-    rates = joint_rates(network, JOINT.model_copy(update={"frozen_stages": 2}), DFF)
+    rates = parameter_groups(network, JOINT.model_copy(update={"frozen_stages": 2}), DFF)
     optimizer = torch.optim.AdamW([{"params": rate.parameters, "lr": rate.rate} for rate in rates])
     loss = PairLoss(network, TaskLoss(recognition))
     [batch] = pairs().batches(0, 1, ALONE)
@@ -222,7 +222,7 @@ def test_a_few_steps_of_joint_training_reduce_its_loss_and_leave_frozen_stages_a
 
 def test_new_layers_have_a_rate_of_their_own() -> None:
     network = networks()
-    rates = {rate.name: rate for rate in joint_rates(network, JOINT, DFF)}
+    rates = {rate.name: rate for rate in parameter_groups(network, JOINT, DFF)}
     assert [rate.rate for rate in rates.values()] == [1e-3, 1e-3, 1e-2]
     assert isinstance(network.recognition, SplitNetwork)
     new = {id(p) for p in network.recognition.backbone.reduction.parameters()}
@@ -249,12 +249,12 @@ def test_a_network_of_ones_own_has_no_stages_to_freeze() -> None:
             return (raw,)
 
     with pytest.raises(TypeError, match="Own has no stages"):
-        joint_rates(DeepFeatureFlow(Own(), FlowNetInception(Own.maps)), JOINT, DFF)
+        parameter_groups(DeepFeatureFlow(Own(), FlowNetInception(Own.maps)), JOINT, DFF)
 
 
-def test_enlarging_keeps_cell_centres() -> None:
+def test_upsampling_keeps_cell_centres() -> None:
     ramp = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 2, 4)
-    large = enlarged(ramp)
+    large = upsample(ramp)
     assert large.shape == (1, 1, 32, 64)
     # the centre of cell 1 lies between pixels 23 and 24
     assert abs(float(large[0, 0, 16, 23:25].mean()) - 1) < 1e-5

@@ -9,40 +9,41 @@ import numpy as np
 import pytest
 import torch
 
+from keywarp.choices import Variant
 from keywarp.datasets import Image
-from keywarp.datasets.batches import Share
-from keywarp.datasets.labels import Evidence
+from keywarp.datasets.batches import BatchShare
+from keywarp.datasets.labelling import Evidence
 from keywarp.networks import (
     Checkpoint,
     ResNetFeatures,
     SplitNetwork,
     load_checkpoint,
-    revive_batch_norms,
     save_checkpoint,
+    unfreeze_batch_norms,
 )
 from keywarp.networks.checkpoint import build_recognition
 from keywarp.training import pipeline
-from keywarp.training.compute import Compute
-from keywarp.training.errors import ComputeError, RecipeError, ResumeError, TrainingError
+from keywarp.training.errors import ProcessError, ProgressError, RecipeError, TrainingError
 from keywarp.training.joint import FrameLoss, PairLoss
-from keywarp.training.pipeline import Trainer, network_options, run
+from keywarp.training.pipeline import Trainer, run
+from keywarp.training.process import TrainingProcess
 from keywarp.training.recipe import Recipe, read_recipe
-from keywarp.training.reporting import Journal, Silence
-from keywarp.training.variants import Variant
+from keywarp.training.reporting import SilentReporter, TrainingLog
+from keywarp.training.variants import METHODS
 from tests.training.recipes import FEATURES, TAUGHT, VIDEOS, write_recipe
 from tests.training.tiny import moved_parts
 
-HERE = Compute()
+HERE = TrainingProcess()
 Trained = Callable[..., Checkpoint]
 
 
 def white(frame: Image) -> Evidence:
-    """A teacher that knows the square."""
+    """A teacher that knows the square: whatever is white."""
     return np.asarray(frame.min(axis=2) > 200, np.float32)[None]
 
 
-class Notes(Silence):
-    """A reporter that remembers the stages."""
+class Notes(SilentReporter):
+    """A reporter that records the stages and counts the steps."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
@@ -58,19 +59,19 @@ class Notes(Silence):
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keywarp.training.taught.teacher", lambda *_: white)
+    monkeypatch.setattr("keywarp.training.pseudo_labels.make_teacher", lambda *_: white)
     return tmp_path
 
 
-def trainer(recipe: Recipe, work: Path, compute: Compute = HERE) -> Trainer:
-    return Trainer(recipe, work, compute, Journal(work / "logs", Silence()))
+def trainer(recipe: Recipe, work: Path, process: TrainingProcess = HERE) -> Trainer:
+    return Trainer(recipe, work, process, TrainingLog(work / "logs", SilentReporter()))
 
 
-def videos(folder: Path, *parts: str, variant: Variant = Variant.DFF) -> Recipe:
+def videos(folder: Path, *parts: str, variant: Variant = "dff") -> Recipe:
     return read_recipe(write_recipe(folder, VIDEOS, *parts)).model_copy(update={"variant": variant})
 
 
-def test_a_recipe_is_trained_in_stages_and_none_is_repeated(folder: Path) -> None:
+def test_a_recipe_is_trained_in_stages_which_are_not_repeated(folder: Path) -> None:
     file = write_recipe(folder, TAUGHT, FEATURES)
     recipe, first, second = read_recipe(file), Notes(), Notes()
     path, accuracy = run(recipe, file.relative_to(folder), folder / "work", HERE, first)
@@ -100,22 +101,22 @@ def test_a_recipe_is_trained_in_stages_and_none_is_repeated(folder: Path) -> Non
     assert all(torch.equal(weights[name], value) for name, value in checkpoint.weights.items())
 
 
-def test_the_card_names_no_folder_of_this_machine(folder: Path) -> None:
+def test_the_model_card_contains_no_local_path(folder: Path) -> None:
     file = write_recipe(folder, VIDEOS)
-    path, _ = run(read_recipe(file), file, folder / "work", HERE, Silence())
+    path, _ = run(read_recipe(file), file, folder / "work", HERE, SilentReporter())
     assert str(folder) not in json.dumps(load_checkpoint(path).card.__dict__)
 
 
-def test_a_feature_network_from_scratch_computes_the_same_where_joint_training_starts(folder: Path) -> None:
+def test_joint_training_starts_with_the_function_of_the_feature_network_trained_from_scratch(folder: Path) -> None:
     recipe = videos(folder, FEATURES)
     training = trainer(recipe, folder)
-    weights = training.features(folder / "features.pt")
+    weights = training.train_features(folder / "features.pt")
     assert weights is not None
-    recognition = training.start(features=weights).recognition
+    recognition = training.build_network(features=weights).recognition
     assert isinstance(recognition, SplitNetwork)
-    trained = build_recognition(network_options(recipe, classes=2))
+    trained = build_recognition(recipe.network.options(2, recipe.task))
     live = trained.backbone
-    revive_batch_norms(live)
+    unfreeze_batch_norms(live)
     trained.load_state_dict(dict(weights))
     head = recognition.task_head.state_dict()
     assert all(torch.equal(head[name], value) for name, value in trained.task_head.state_dict().items())
@@ -129,35 +130,35 @@ def test_a_feature_network_from_scratch_computes_the_same_where_joint_training_s
     assert expected.std() > 0.01
 
 
-def test_of_what_learned_another_task_only_the_feature_network_is_taken(
+def test_only_the_feature_network_is_taken_from_a_network_for_another_task(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = videos(folder, FEATURES)
     assert recipe.features is not None
     other = recipe.model_copy(update={"features": recipe.features.model_copy(update={"task": "detection"})})
     training = trainer(other, folder)
-    monkeypatch.setattr(training, "_run", lambda *_: None)  # there are no boxes
-    weights = training.features(folder / "features.pt")
+    monkeypatch.setattr(pipeline, "train", lambda *_: None)  # there are no boxes
+    weights = training.train_features(folder / "features.pt")
     assert weights is not None
     assert all(name.startswith("backbone.") for name in weights)
-    backbone = training.start(features=weights).recognition.backbone
+    backbone = training.build_network(features=weights).recognition.backbone
     assert isinstance(backbone, ResNetFeatures)
     torch.testing.assert_close(backbone.reduction.weight, weights["backbone.reduction.weight"])
 
 
 CHANGED = {
-    Variant.FRAME: {"backbone", "task_head"},
-    Variant.DFF: {"backbone", "task_head", "flow", "scales"},
-    Variant.NO_SCALE: {"backbone", "task_head", "flow"},
-    Variant.FROM_FRAME: {"backbone", "task_head", "flow", "scales"},
-    Variant.FIX_F: {"backbone", "task_head"},
-    Variant.FIX_N: {"flow", "scales"},
-    Variant.SEPARATE: set(),
-    Variant.SFF_SLOW: set(),
-    Variant.SFF_FAST: set(),
-    Variant.COPY: set(),
+    "frame": {"backbone", "task_head"},
+    "dff": {"backbone", "task_head", "flow", "scales"},
+    "no_scale": {"backbone", "task_head", "flow"},
+    "from_frame": {"backbone", "task_head", "flow", "scales"},
+    "fix_f": {"backbone", "task_head"},
+    "fix_n": {"flow", "scales"},
+    "separate": set(),
+    "sff_slow": set(),
+    "sff_fast": set(),
+    "copy": set(),
 }
-FROM_FRAME = [Variant.FROM_FRAME, Variant.FIX_N, Variant.SEPARATE, Variant.SFF_SLOW, Variant.SFF_FAST, Variant.COPY]
+FROM_FRAME = ["from_frame", "fix_n", "separate", "sff_slow", "sff_fast", "copy"]
 
 
 @pytest.fixture(scope="module")
@@ -166,94 +167,97 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("frame")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        training = trainer(videos(folder, variant=Variant.FRAME), folder)
-        network = training.start()
-        training.joint(network, folder / "joint.pt")
+        training = trainer(videos(folder, variant="frame"), folder)
+        network = training.build_network()
+        training.train_jointly(network, folder / "joint.pt")
         save_checkpoint(training.checkpoint(network, Path("square.toml"), {}), folder / "frame.pt")
     return folder / "frame.pt"
 
 
-@pytest.mark.parametrize("variant", Variant)
+@pytest.mark.parametrize("variant", METHODS)
 def test_a_variant_trains_its_own_parts_and_no_other(variant: Variant, folder: Path, frame: Path) -> None:
     training = trainer(videos(folder, variant=variant), folder)
-    network = training.start(checkpoint=frame if variant in FROM_FRAME else None)
+    network = training.build_network(checkpoint=frame if variant in FROM_FRAME else None)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    training.joint(network, folder / "joint.pt")
+    training.train_jointly(network, folder / "joint.pt")
     assert moved_parts(before, network) == CHANGED[variant]
     if "scales" not in CHANGED[variant]:
         [scale] = network.flow(*torch.randn(2, 1, 3, 32, 48)).scales
         assert torch.equal(scale, torch.ones_like(scale))
 
 
-@pytest.mark.parametrize(("variant", "moving"), [(Variant.FRAME, False), (Variant.DFF, True), (Variant.FIX_F, True)])
-def test_only_single_frames_are_drawn_for_a_network_of_single_frames(
+@pytest.mark.parametrize(("variant", "moving"), [("frame", False), ("dff", True), ("fix_f", True)])
+def test_the_variant_frame_is_trained_on_single_frames(
     variant: Variant, moving: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages: list[Any] = []
     monkeypatch.setattr(pipeline, "train", lambda stage, *_: stages.append(stage))
     training = trainer(videos(folder, variant=variant), folder)
-    training.joint(training.start(), folder / "joint.pt")
+    training.train_jointly(training.build_network(), folder / "joint.pt")
     [stage] = stages
     assert isinstance(stage.loss, PairLoss if moving else FrameLoss)
-    propagated = [batch.propagated.any() for batch in stage.batches.batches(0, 2, Share())]
+    propagated = [batch.propagated.any() for batch in stage.batches.batches(0, 2, BatchShare())]
     assert any(propagated) == moving
 
 
 @pytest.mark.parametrize("variant", FROM_FRAME)
-def test_variants_that_train_no_recognition_network_need_one(variant: Variant, folder: Path) -> None:
+def test_variants_that_start_from_frame_need_a_checkpoint(variant: Variant, folder: Path) -> None:
     training = trainer(videos(folder, variant=variant), folder)
-    with pytest.raises(TrainingError, match=rf"the variant {variant.value} starts from .*--variant frame.*--start"):
-        training.start()
+    with pytest.raises(TrainingError, match=rf"the variant {variant} starts from .*--variant frame.*--start"):
+        training.build_network()
 
 
-@pytest.mark.parametrize("variant", [*FROM_FRAME, Variant.DFF])
+@pytest.mark.parametrize("variant", [*FROM_FRAME, "dff"])
 def test_a_checkpoint_gives_the_recognition_network_to_start_from(variant: Variant, folder: Path, frame: Path) -> None:
     training = trainer(videos(folder, variant=variant), folder)
-    found, random = training.start(checkpoint=frame).state_dict(), trainer(videos(folder), folder).start().state_dict()
+    found, random = (
+        training.build_network(checkpoint=frame).state_dict(),
+        trainer(videos(folder), folder).build_network().state_dict(),
+    )
     for name, value in load_checkpoint(frame).weights.items():
         assert torch.equal(found[name], value if name.startswith("recognition.") else random[name]), name
 
 
-def test_other_networks_are_no_start(folder: Path, frame: Path) -> None:
+def test_a_checkpoint_of_other_networks_is_refused(folder: Path, frame: Path) -> None:
     kept = load_checkpoint(frame)
     save_checkpoint(replace(kept, weights={"flow.conv1.0.weight": torch.zeros(1)}), folder / "other.pt")
-    training = trainer(videos(folder, variant=Variant.FIX_N), folder)
-    with pytest.raises(TrainingError, match=r"other\.pt is of other networks than the recipe's"):
-        training.start(checkpoint=folder / "other.pt")
+    training = trainer(videos(folder, variant="fix_n"), folder)
+    with pytest.raises(TrainingError, match=r"other\.pt holds other networks than the recipe's"):
+        training.build_network(checkpoint=folder / "other.pt")
 
 
-def test_the_flow_network_is_trained_without_its_scales_and_whatever_the_cut(folder: Path) -> None:
+def test_the_flow_network_is_pretrained_without_scale_fields_and_independently_of_the_cut(folder: Path) -> None:
     recipe = read_recipe(write_recipe(folder, TAUGHT))
-    weights = trainer(recipe, folder).flow(folder / "flow.pt")
+    weights = trainer(recipe, folder).train_flow(folder / "flow.pt")
     assert weights is not None
     assert not any(name.startswith("scales") for name in weights)
     for head_layers in (0, 1, 2):
         network = recipe.network.model_copy(update={"head_layers": head_layers})
         training = trainer(recipe.model_copy(update={"network": network}), folder)
-        again = training.flow(folder / "flow.pt")  # trained already
-        started = training.start(flow=again)
+        again = training.train_flow(folder / "flow.pt")  # trained already
+        started = training.build_network(flow=again)
         assert all(torch.equal(started.flow.state_dict()[name], value) for name, value in weights.items())
 
 
-@pytest.mark.parametrize("variant", [Variant.FRAME, Variant.COPY, Variant.SFF_FAST])
-def test_variants_without_a_flow_network_train_none(variant: Variant, folder: Path) -> None:
+@pytest.mark.parametrize("variant", ["frame", "copy", "sff_fast"])
+def test_variants_without_a_flow_network_pretrain_none(variant: Variant, folder: Path) -> None:
     recipe = read_recipe(write_recipe(folder, TAUGHT)).model_copy(update={"variant": variant})
-    assert trainer(recipe, folder).flow(folder / "flow.pt") is None
+    assert trainer(recipe, folder).train_flow(folder / "flow.pt") is None
 
 
-def test_progress_of_another_recipe_is_not_gone_on_with(folder: Path) -> None:
+def test_progress_of_another_recipe_is_refused(folder: Path) -> None:
     recipe = videos(folder)
     training = trainer(recipe, folder)
-    training.joint(training.start(), folder / "joint.pt")
+    training.train_jointly(training.build_network(), folder / "joint.pt")
     other = trainer(recipe.model_copy(update={"seed": 1}), folder)
-    with pytest.raises(ResumeError, match=r"joint\.pt was begun with other settings.*delete it"):
-        other.joint(other.start(), folder / "joint.pt")
+    with pytest.raises(ProgressError, match=r"joint\.pt holds progress with other settings.*delete it"):
+        other.train_jointly(other.build_network(), folder / "joint.pt")
 
 
-def test_seeds_start_from_other_networks_and_draw_other_samples(folder: Path) -> None:
+def test_seeds_start_from_different_weights(folder: Path) -> None:
     recipe = videos(folder)
     first, same, other = (trainer(recipe.model_copy(update={"seed": seed}), folder) for seed in (0, 0, 1))
-    weights = [t.start().state_dict()["recognition.backbone.reduction.weight"] for t in (first, same, other)]
+    weights = [t.build_network().state_dict()["recognition.backbone.reduction.weight"] for t in (first, same, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -262,25 +266,31 @@ def test_seeds_start_from_other_networks_and_draw_other_samples(folder: Path) ->
 def test_batches_that_processes_cannot_share_are_refused_before_anything_is_trained(stage: str, folder: Path) -> None:
     recipe = read_recipe(write_recipe(folder, TAUGHT, FEATURES))
     training = getattr(recipe, stage).model_copy(update={"batch": 3})
-    shared = Compute(share=Share(0, 2))
-    with pytest.raises(ComputeError, match=rf"{stage}\.batch: 3 samples can't be shared equally by 2 processes"):
+    shared = TrainingProcess(share=BatchShare(0, 2))
+    with pytest.raises(
+        ProcessError, match=rf"{stage}\.batch: 3 samples can't be shared equally by 2 processes; use a multiple of 2$"
+    ):
         trainer(recipe.model_copy(update={stage: training}), folder, shared)
 
 
-def test_networks_that_there_are_not_are_refused_before_anything_is_trained(folder: Path) -> None:
+def test_impossible_networks_are_refused_before_anything_is_trained(folder: Path) -> None:
     recipe = videos(folder)
     network = recipe.network.model_copy(update={"head_layers": 3})
     with pytest.raises(RecipeError, match="network: the head can't have 3 layers"):
         trainer(recipe.model_copy(update={"network": network}), folder)
 
 
-def test_processes_that_do_not_lead_neither_measure_nor_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as can be seen from one process; `test_sharing` and `test_command` start several."""
+def test_processes_other_than_the_leader_neither_measure_nor_write(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests what one process can show; `test_several_processes` and `test_train` start several."""
     file = write_recipe(folder, VIDEOS)
-    monkeypatch.setattr(Compute, "average", lambda _, value: value)
-    monkeypatch.setattr(Compute, "leader_first", lambda _: nullcontext())
-    monkeypatch.setattr(pipeline, "measure", None)
-    path, accuracy = run(read_recipe(file), file, folder / "work", Compute(share=Share(1, 2)), Silence())
+    monkeypatch.setattr(TrainingProcess, "average", lambda _, value: value)
+    monkeypatch.setattr(TrainingProcess, "leader_first", lambda _: nullcontext())
+    monkeypatch.setattr(pipeline, "measure_accuracy", None)
+    path, accuracy = run(
+        read_recipe(file), file, folder / "work", TrainingProcess(share=BatchShare(1, 2)), SilentReporter()
+    )
     assert accuracy == {}
     assert not path.exists()
     assert not (folder / "work").exists()

@@ -5,40 +5,36 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import nn
 
-from keywarp.training import loop
-from keywarp.training.compute import Compute
 from keywarp.training.loop import Progress, train
-from keywarp.training.reporting import Journal, Silence
+from keywarp.training.process import TrainingProcess
+from keywarp.training.reporting import SilentReporter, TrainingLog
 from tests.training.test_loop import StoppedError, identity
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows: (step, value) by name."""
+    """Return what TensorBoard shows: (step, value) by name."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_losses_and_rates_are_logged_at_their_steps_after_a_resume_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "SAVE_EVERY", 20)
+def test_losses_and_rates_are_logged_at_their_steps_even_after_a_resume(tmp_path: Path) -> None:
     seen: dict[int, Progress] = {}
 
     def fit(stop_at: int | None = None) -> None:
         torch.manual_seed(0)
-        with Journal(tmp_path / "logs", Silence()) as journal:
+        with TrainingLog(tmp_path / "logs", SilentReporter()) as log:
 
-            def watch(stage: str, progress: Progress) -> None:
-                journal(stage, progress)
+            def on_step(stage: str, progress: Progress) -> None:
+                log(stage, progress)
                 seen[progress.step] = progress
                 if progress.step == stop_at:
                     raise StoppedError
 
-            train(identity(nn.Linear(2, 2), steps=65), tmp_path / "state.pt", Compute(), watch)
+            train(identity(nn.Linear(2, 2), steps=65), tmp_path / "state.pt", TrainingProcess(), on_step, save_every=20)
 
     with pytest.raises(StoppedError):
         fit(stop_at=53)
-    fit()  # from step 40 on: 50 is there twice, and shown once
+    fit()  # resumes at step 40, so that step 50 is logged twice, but shown once
     found = scalars(tmp_path / "logs" / "identity")
     assert set(found) == {"loss", "mean loss", "rate of all"}
     steps = [10, 20, 30, 40, 50, 60, 65]
@@ -56,36 +52,36 @@ def progress(step: int) -> Progress:
 
 
 def test_a_resumed_stage_leaves_the_curves_of_others_alone(tmp_path: Path) -> None:
-    with Journal(tmp_path, Silence()) as journal:
+    with TrainingLog(tmp_path, SilentReporter()) as log:
         for stage, last in (("features", 100), ("segmentation dff", 60)):
             for step in range(10, last + 1, 10):
-                journal(stage, progress(step))
-    with Journal(tmp_path, Silence()) as journal:
-        journal("segmentation dff", progress(30))
+                log(stage, progress(step))
+    with TrainingLog(tmp_path, SilentReporter()) as log:
+        log("segmentation dff", progress(30))
     assert [step for step, _ in scalars(tmp_path / "features")["loss"]] == list(range(10, 101, 10))
     assert [step for step, _ in scalars(tmp_path / "segmentation-dff")["loss"]] == [10, 20, 30]
 
 
-def test_what_was_logged_is_on_the_disk_before_the_process_could_be_killed(tmp_path: Path) -> None:
-    with Journal(tmp_path, Silence()) as journal:
+def test_a_logged_step_is_on_the_disk_at_once(tmp_path: Path) -> None:
+    with TrainingLog(tmp_path, SilentReporter()) as log:
         for step in (10, 20, 30):
-            journal("flow", progress(step))
+            log("flow", progress(step))
             assert [logged for logged, _ in scalars(tmp_path / "flow")["loss"]][-1] == step
 
 
-def test_a_journal_of_nothing_leaves_nothing(tmp_path: Path) -> None:
-    with Journal(tmp_path / "logs", Silence()) as journal:
-        journal("flow", progress(9))
+def test_a_log_without_steps_writes_no_file(tmp_path: Path) -> None:
+    with TrainingLog(tmp_path / "logs", SilentReporter()) as log:
+        log("flow", progress(9))
     assert not (tmp_path / "logs").exists()
 
 
-def test_the_reporter_is_told_of_every_step(tmp_path: Path) -> None:
+def test_the_reporter_receives_every_step(tmp_path: Path) -> None:
     told: list[tuple[int | None, str]] = []
 
-    class Listener(Silence):
+    class Listener(SilentReporter):
         def step(self, done: int | None = None, note: str = "") -> None:
             told.append((done, note))
 
-    with Journal(tmp_path, Listener()) as journal:
-        journal("flow", progress(7))
+    with TrainingLog(tmp_path, Listener()) as log:
+        log("flow", progress(7))
     assert told == [(7, "loss 0.500")]

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from keywarp.datasets import Augmentation, PairBatch, PairDraws
-from keywarp.networks import DeepFeatureFlow, NetworkOptions, Task, build_network, revive_batch_norms
+from keywarp.datasets import Augmentation, PairBatch, PairDataset
+from keywarp.networks import DeepFeatureFlow, NetworkOptions, Task, build_network, unfreeze_batch_norms
 from keywarp.networks.checkpoint import build_recognition
 from keywarp.networks.regions import RegionOptions
-from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, joint_rates
-from keywarp.training.loop import Rate, Stage
-from keywarp.training.recipe import Augmented, JointTraining, Optimization
-from keywarp.training.variants import METHODS, Method, Variant
-from tests.datasets.clips import Squares
+from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, parameter_groups
+from keywarp.training.loop import ParameterGroup, Stage
+from keywarp.training.recipe import CropRecipe, JointTraining, Optimization
+from keywarp.training.variants import METHODS, Method
+from tests.datasets.synthetic import Squares
 
 OPTIONS = NetworkOptions(
     classes=2,
@@ -32,10 +32,10 @@ JOINT = JointTraining(
     features_rate=1e-3,
     flow_rate=1e-3,
     new_rate=1e-2,
-    crop=Augmented(height=48, width=64, zoom=(0.9, 1.2)),
+    crop=CropRecipe(height=48, width=64, zoom=(0.9, 1.2)),
 )
 SGD = Optimization(algorithm="sgd", warm_up=0)
-DFF = METHODS[Variant.DFF]
+DFF = METHODS["dff"]
 
 
 def networks(task: Task = "segmentation") -> DeepFeatureFlow[Any]:
@@ -44,10 +44,10 @@ def networks(task: Task = "segmentation") -> DeepFeatureFlow[Any]:
     return build_network(replace(OPTIONS, task=task)).train()
 
 
-def pairs(batch: int = 4, max_gap: int = 9) -> PairDraws:
+def pairs(batch: int = 4, max_gap: int = 9) -> PairDataset:
     """Of the moving square."""
     crop = JOINT.crop
-    return PairDraws(Squares(), Augmentation(crop.height, crop.width, crop.zoom), batch, seed=3, max_gap=max_gap)
+    return PairDataset(Squares(), Augmentation(crop.height, crop.width, crop.zoom), batch, seed=3, max_gap=max_gap)
 
 
 def joint_stage(
@@ -61,7 +61,7 @@ def joint_stage(
     return Stage(
         name="joint",
         network=network,
-        rates=joint_rates(network, JOINT, method),
+        groups=parameter_groups(network, JOINT, method),
         batches=pairs(max_gap=method.max_gap),
         loss=PairLoss(network, TaskLoss(network.recognition)),
         steps=steps,
@@ -74,11 +74,11 @@ def frame_stage(steps: int = 4) -> Stage[PairBatch]:
     """A recognition network from scratch, on single frames, with live batch norms."""
     torch.manual_seed(0)
     recognition = build_recognition(OPTIONS)
-    revive_batch_norms(recognition.backbone)
+    unfreeze_batch_norms(recognition.backbone)
     return Stage(
         name="features",
         network=recognition.train(),
-        rates=[Rate("features", [*recognition.parameters()], 1e-3)],
+        groups=[ParameterGroup("features", [*recognition.parameters()], 1e-3)],
         batches=pairs(max_gap=0),
         loss=FrameLoss(recognition, TaskLoss(recognition)),
         steps=steps,

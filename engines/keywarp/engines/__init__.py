@@ -1,4 +1,4 @@
-"""Keywarp's engine: bundles, backends, and streams with key-frame state. No torch, no web.
+"""Keywarp's engine: bundles, backends, and streams with key-frame state. It needs neither torch nor a web framework.
 
 Example:
     >>> from keywarp.engines import Engine, FixedInterval, StreamSession, load_bundle
@@ -11,12 +11,19 @@ from keywarp.engines.backends import AVAILABLE, Backend, BackendName, Precision,
 from keywarp.engines.bundle import Bundle, load_bundle, read_manifest, write_bundle
 from keywarp.engines.devices import Gpu
 from keywarp.engines.engine import Engine, KeyState
-from keywarp.engines.errors import BackendError, BundleError, EngineError, FrameError, FrameOrderError, MotionError
+from keywarp.engines.errors import (
+    BackendError,
+    BundleError,
+    EngineError,
+    FrameOrderError,
+    InvalidFrameError,
+    MotionError,
+)
 from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, OpticalFlow
-from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, Output, Segmentation
-from keywarp.engines.schedule import FixedInterval, KeySchedule, Pacer, Placement
+from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
+from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession
 
 __all__ = [
@@ -32,23 +39,23 @@ __all__ = [
     "EngineError",
     "Executor",
     "FixedInterval",
-    "FrameError",
     "FrameKind",
     "FrameOrderError",
     "FrameResult",
     "Gpu",
+    "InvalidFrameError",
+    "KeyDecision",
     "KeyReason",
     "KeySchedule",
     "KeyState",
+    "LabelMap",
     "Manifest",
     "MotionError",
     "MotionName",
     "OpticalFlow",
     "Output",
-    "Pacer",
-    "Placement",
     "Precision",
-    "Segmentation",
+    "StreamSchedule",
     "StreamSession",
     "choose_backend",
     "load_bundle",

@@ -1,16 +1,16 @@
 """The errors of `keywarp.engines`.
 
 EngineError
-├── BundleError            a bundle that can't be used: damaged, incomplete, of an unknown version
-├── MotionError            a motion source that doesn't fit the bundle, or gives no flow
-├── BackendError           a device, precision or runtime that isn't there or failed
-└── FrameError             a frame that can't be processed
-    └── FrameOrderError    a frame that is older than its predecessor
+├── BundleError              a bundle that can't be used: damaged, incomplete, of an unknown version
+├── MotionError              a motion source that doesn't fit the bundle, or returns no usable flow
+├── BackendError             a device, precision or runtime that is missing or has failed
+└── InvalidFrameError        a frame of the wrong type, shape or size
+    └── FrameOrderError      a frame that came after a later one
 """
 
 
 class EngineError(Exception):
-    """Base class: every error that `keywarp.engines` raises on purpose."""
+    """The base class of every error that `keywarp.engines` raises on purpose."""
 
 
 class BundleError(EngineError):
@@ -18,16 +18,16 @@ class BundleError(EngineError):
 
 
 class BackendError(EngineError):
-    """A backend isn't installed, lacks the asked device or precision, or failed to compile or run."""
+    """A backend isn't installed, lacks the requested device or precision, or failed to compile or run a graph."""
 
 
 class MotionError(EngineError):
-    """A motion source doesn't fit the bundle, or what it gives is no flow."""
+    """A motion source doesn't fit the bundle, or what it returned isn't a flow."""
 
 
-class FrameError(EngineError, ValueError):
+class InvalidFrameError(EngineError, ValueError):
     """A frame has the wrong type, shape or size."""
 
 
-class FrameOrderError(FrameError):
-    """A frame came with an index that isn't after its predecessor's."""
+class FrameOrderError(InvalidFrameError):
+    """A frame's index isn't above the index of the frame before it."""

@@ -1,21 +1,21 @@
-"""Training data: the paper's data sets, generated video, plain video with labels of one's own or a teacher's."""
+"""Training data: the paper's data sets, generated video, and plain video with labels of your own or a teacher's."""
 
 from keywarp.datasets.augmentation import Augmentation
-from keywarp.datasets.batches import FlowBatch, FlowDraws, PairBatch, PairDraws
+from keywarp.datasets.batches import FlowBatch, FlowDataset, PairBatch, PairDataset
 from keywarp.datasets.clips import Clip, read_clip
-from keywarp.datasets.detector import Detection, Detector, Grid
+from keywarp.datasets.detector import Detector, Grid, TeacherDetection
 from keywarp.datasets.errors import DataError, PackageError
-from keywarp.datasets.labels import Vote, label_clip
-from keywarp.datasets.masks import Shape, TaughtClass, evidence
-from keywarp.datasets.motion import Flow, MadeMotion, dense_flow, made_pair, move
+from keywarp.datasets.labelled_clips import ClipFlowSource, LabelledClip
+from keywarp.datasets.labelling import VotingRule, label_clip
+from keywarp.datasets.masks import ShapePrior, TeacherClass, evidence
+from keywarp.datasets.motion import Flow, SyntheticMotion, dense_flow, synthetic_pair, warp_image
 from keywarp.datasets.packages import PackageFile, fetch
-from keywarp.datasets.pairs import ClipFlows, LabelledClip
 from keywarp.datasets.samples import (
     MAX_GAP,
     Boxes,
     FlowPair,
     FlowSource,
-    Pair,
+    FramePair,
     PairSource,
     Snippet,
     SnippetSource,
@@ -29,37 +29,37 @@ __all__ = [
     "Augmentation",
     "Boxes",
     "Clip",
-    "ClipFlows",
+    "ClipFlowSource",
     "DataError",
-    "Detection",
     "Detector",
     "Flow",
     "FlowBatch",
-    "FlowDraws",
+    "FlowDataset",
     "FlowPair",
     "FlowSource",
+    "FramePair",
     "Grid",
     "Image",
     "LabelledClip",
     "Labels",
-    "MadeMotion",
     "PackageError",
     "PackageFile",
-    "Pair",
     "PairBatch",
-    "PairDraws",
+    "PairDataset",
     "PairSource",
-    "Shape",
+    "ShapePrior",
     "Snippet",
     "SnippetSource",
-    "TaughtClass",
+    "SyntheticMotion",
+    "TeacherClass",
+    "TeacherDetection",
     "Truth",
-    "Vote",
+    "VotingRule",
     "dense_flow",
     "evidence",
     "fetch",
     "label_clip",
-    "made_pair",
-    "move",
     "read_clip",
+    "synthetic_pair",
+    "warp_image",
 ]

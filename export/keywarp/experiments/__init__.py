@@ -1,1 +1,1 @@
-"""The paper's experiments by name: trains what is missing, evaluates, writes tables and figures."""
+"""The paper's experiments by name: they train missing networks, evaluate, and write tables and figures."""

@@ -1,6 +1,7 @@
-"""Adaptive key frames against fixed intervals at equal average cost, on video with cuts, through the engine.
+"""The experiment `adaptive`: adaptive key frames against fixed intervals of the same average cost.
 
-The paper leaves key frame scheduling to future work (section 3, "Key Frame Scheduling", and section 6).
+Videos with cuts run through the engine. The paper leaves key frame scheduling to future work (section 3, "Key Frame
+Scheduling", and section 6).
 """
 
 from collections.abc import Sequence
@@ -20,61 +21,61 @@ from keywarp.engines import (
     FrameKind,
     FrameResult,
     KeySchedule,
-    Segmentation,
+    LabelMap,
     StreamSession,
 )
 from keywarp.experiments.errors import ExperimentError
-from keywarp.experiments.laboratory import Laboratory, Run
 from keywarp.experiments.presets import TASKS
 from keywarp.experiments.report import Report, table
-from keywarp.experiments.runtime import run_bundle
+from keywarp.experiments.runner import Run, Runner
 from keywarp.experiments.tables import METRIC_NAMES
+from keywarp.experiments.timing import run_bundle
 from keywarp.networks.regions import Objects
 from keywarp.training.metrics import DetectionMetric, Metric, SegmentationMetric
 
-INTERVALS = (2, 3, 5, 7, 10, 15)  # frames: of the fixed schedules, and on average of the adaptive ones
-SHARES = (2, 5, 10, 20, 50, 100)  # marked on the axis, %
-REACH = 3  # the longest interval of an adaptive schedule, in average ones
-FIXED = (1, *INTERVALS, REACH * INTERVALS[-1])  # an adaptive schedule costs something between the first and the last
+INTERVALS = (2, 3, 5, 7, 10, 15)  # frames; target intervals of the adaptive schedules, and fixed intervals
+SHARES = (2, 5, 10, 20, 50, 100)  # shares of key frames that are marked on the axis, %
+REACH = 3  # the longest interval of an adaptive schedule, as a multiple of its target
+FIXED = (1, *INTERVALS, REACH * INTERVALS[-1])  # the cost of every adaptive schedule is between the first and the last
 
 
 @dataclass(frozen=True)
 class Video:
-    """A clip in memory, everything known."""
+    """A clip in memory, with labels for every frame."""
 
     frames: Sequence[Image]
     truths: Sequence[Truth]
-    cuts: int
+    cuts: int  # number of cuts
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a schedule costs and reaches."""
+    """The cost and the accuracy of a schedule."""
 
-    asked: int  # mean interval that was asked for, frames
-    interval: float  # mean interval that there was
-    accuracy: float  # over all frames, 0..1
+    target: int  # target mean interval in frames
+    interval: float  # actual mean interval in frames
+    accuracy: float  # accuracy over all frames, 0..1
 
 
-def adaptive(laboratory: Laboratory) -> Report:
-    """Accuracy over all frames of clips with cuts, by the share of key frames."""
-    preset = laboratory.preset
+def adaptive(runner: Runner) -> Report:
+    """Measure the accuracy over all frames of clips with cuts, by the share of key frames."""
+    preset = runner.preset
     figures: dict[str, Any] = {}
     picture = Figure(figsize=(10, 4), layout="constrained")
     text = []
     for task, axis in zip(TASKS, picture.subplots(1, len(TASKS)), strict=True):
         run = Run(task, seed=preset.seeds[0])
-        source = laboratory.evaluation(task)
+        source = runner.evaluation(task)
         if not isinstance(source, MovingScenes):
-            raise ExperimentError(f"the preset {preset.name} has no videos of which every frame is labelled")
-        engine = Engine(run_bundle(laboratory, run))
-        laboratory.reporter.stage(f"rendering clips for {task}", preset.clips)
-        videos = [_video(source, number, laboratory) for number in range(preset.clips)]
-        fixed = [_point(laboratory, engine, videos, n, FixedInterval(n)) for n in FIXED]
-        placed = [
-            _point(laboratory, engine, videos, n, AdaptiveInterval(target=n, maximum=REACH * n)) for n in INTERVALS
-        ]
-        gains = [100 * (point.accuracy - at_cost(fixed, point.interval)) for point in placed]
+            raise ExperimentError(
+                f"the preset {preset.name} has no videos with labels for every frame; use cpu or smoke"
+            )
+        engine = Engine(run_bundle(runner, run))
+        runner.reporter.stage(f"rendering clips for {task}", preset.clips)
+        videos = [_video(source, number, runner) for number in range(preset.clips)]
+        fixed = [_point(runner, engine, videos, n, FixedInterval(n)) for n in FIXED]
+        placed = [_point(runner, engine, videos, n, AdaptiveInterval(target=n, maximum=REACH * n)) for n in INTERVALS]
+        gains = [100 * (point.accuracy - accuracy_at_interval(fixed, point.interval)) for point in placed]
         figures[task] = {
             "fixed": [_entry(point) for point in fixed],
             "adaptive": [{**_entry(p), "gain_at_equal_cost": gain} for p, gain in zip(placed, gains, strict=True)],
@@ -89,7 +90,7 @@ def adaptive(laboratory: Laboratory) -> Report:
         axis.grid(alpha=0.3)
         rows = [
             [
-                old.asked,
+                old.target,
                 f"{100 * old.accuracy:.1f}",
                 f"{new.interval:.1f}",
                 f"{100 * new.accuracy:.1f}",
@@ -101,37 +102,37 @@ def adaptive(laboratory: Laboratory) -> Report:
         cuts = sum(video.cuts for video in videos)
         frames = sum(len(video.frames) for video in videos)
         text += [
-            f"DFF on clips of Moving Scenes ({len(videos)}, {frames} frames with {cuts} cuts in all), run as streams "
-            f"through the engine ({engine.backend.name}, {engine.backend.precision}): {METRIC_NAMES[task]} over all "
-            "frames. The gain is over the fixed interval of the same average cost (between two of them: interpolated "
-            "by the share of key frames), in points. With every frame a key frame it is "
-            f"{100 * fixed[0].accuracy:.1f} %.",
+            f"{METRIC_NAMES[task]} of DFF over all frames of {len(videos)} clips of Moving Scenes ({frames} frames "
+            f"with {cuts} cuts in all), which run as streams through the engine ({engine.backend.name}, "
+            f"{engine.backend.precision}). The gain is the difference in points to a fixed interval of the same "
+            "average cost, interpolated between two intervals by the share of key frames. If every frame is a key "
+            f"frame, the accuracy is {100 * fixed[0].accuracy:.1f} %.",
             table(columns, rows),
         ]
     return Report("adaptive", "Adaptive key frames against fixed intervals", figures, text, picture)
 
 
-def at_cost(points: Sequence[Point], interval: float) -> float:
-    """Accuracy at a mean interval, interpolated between points by the share of key frames."""
+def accuracy_at_interval(points: Sequence[Point], interval: float) -> float:
+    """Interpolate the accuracy at a mean interval between points, by the share of key frames."""
     by_share = sorted((1 / point.interval, point.accuracy) for point in points)
     shares, accuracy = zip(*by_share, strict=True)
     return float(np.interp(1 / interval, shares, accuracy))
 
 
-def _video(source: MovingScenes, number: int, laboratory: Laboratory) -> Video:
-    clip = source.clip(number, laboratory.preset.clip_frames)
+def _video(source: MovingScenes, number: int, runner: Runner) -> Video:
+    clip = source.clip(number, runner.preset.clip_frames)
     frames = list(clip)
-    laboratory.reporter.step()
+    runner.reporter.step()
     return Video([frame.image for frame in frames], [frame.truth for frame in frames], len(clip.cuts))
 
 
-def _point(laboratory: Laboratory, engine: Engine, videos: Sequence[Video], asked: int, schedule: KeySchedule) -> Point:
-    """Run all videos as streams."""
+def _point(runner: Runner, engine: Engine, videos: Sequence[Video], target: int, schedule: KeySchedule) -> Point:
+    """Run all videos as streams with a schedule."""
     classes = len(engine.bundle.manifest.classes)
     segments = engine.bundle.manifest.task == "segmentation"
     metric: Metric = SegmentationMetric(classes) if segments else DetectionMetric(classes)
     keys = frames = 0
-    laboratory.reporter.stage(f"streaming, {type(schedule).__name__} {asked}", len(videos))
+    runner.reporter.stage(f"streaming, {type(schedule).__name__} {target}", len(videos))
     for video in videos:
         session = StreamSession(engine, schedule)
         for frame, truth in zip(video.frames, video.truths, strict=True):
@@ -139,13 +140,13 @@ def _point(laboratory: Laboratory, engine: Engine, videos: Sequence[Video], aske
             _count(metric, truth, result)
             keys += result.kind is FrameKind.KEY
             frames += 1
-        laboratory.reporter.step()
-        laboratory.check_time()
-    return Point(asked, frames / keys, metric.value())
+        runner.reporter.step()
+        runner.check_time()
+    return Point(target, frames / keys, metric.value())
 
 
 def _count(metric: Metric, truth: Truth, result: FrameResult) -> None:
-    if isinstance(result.output, Segmentation):
+    if isinstance(result.output, LabelMap):
         assert isinstance(metric, SegmentationMetric)
         assert truth.labels is not None
         metric.add(truth.labels, result.output.labels)
@@ -158,4 +159,4 @@ def _count(metric: Metric, truth: Truth, result: FrameResult) -> None:
 
 
 def _entry(point: Point) -> dict[str, float]:
-    return {"asked": point.asked, "interval": point.interval, "accuracy": 100 * point.accuracy}
+    return {"asked": point.target, "interval": point.interval, "accuracy": 100 * point.accuracy}

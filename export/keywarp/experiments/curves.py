@@ -1,4 +1,4 @@
-"""Figure 3, accuracy against speed; and accuracy against the age of the key frame."""
+"""The experiments `figure3`, accuracy against speed, and `ages`, accuracy against the key age."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,17 +8,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keywarp.experiments.laboratory import Laboratory, Run
+from keywarp.choices import Task
 from keywarp.experiments.presets import TASKS
 from keywarp.experiments.report import Report, machine, table
-from keywarp.experiments.runtime import measure_runtime
+from keywarp.experiments.runner import Run, Runner
 from keywarp.experiments.tables import METRIC_NAMES, variants
-from keywarp.networks import Task
+from keywarp.experiments.timing import measure_frame_times
 from keywarp.training.evaluation import Accuracy
-from keywarp.training.variants import METHODS, Variant
+from keywarp.training.variants import METHODS
 
 TITLES = {"flownet": "FlowNet", "flownet_half": "FlowNet Half", "flownet_inception": "FlowNet Inception"}
-# Section 5.2, what the text tells of Figure 3: (network, accuracy in %, frames per second on a K40)
+# Figures in the text of section 5.2 on Figure 3: (network, accuracy in %, frames per second on a K40)
 PAPER: dict[Task, tuple[tuple[str, float, float], ...]] = {
     "segmentation": (
         ("ResNet-101 Frame", 71.1, 1.52),
@@ -34,29 +34,29 @@ PAPER: dict[Task, tuple[tuple[str, float, float], ...]] = {
 }
 
 
-def figure3(laboratory: Laboratory) -> Report:
-    """Accuracy and speed of DFF over the key interval, for the three flow networks."""
-    preset = laboratory.preset
+def figure3(runner: Runner) -> Report:
+    """Measure accuracy and speed of DFF over the key interval, for each flow network."""
+    preset = runner.preset
     figures: dict[str, Any] = {}
     text = [
         "DFF with each flow network at key intervals l = 1, 2, ..., as accuracy (mean over the key ages, in %) against "
         f"frames per second through the engine, batch 1, on {machine()}; one seed. The paper's figure can't be read "
-        "off exactly; what its text tells of it stands below."
+        "exactly; the values that its text gives are below each table."
     ]
     picture = Figure(figsize=(10, 4), layout="constrained")
     axes = picture.subplots(1, len(TASKS))
     for task, axis in zip(TASKS, axes, strict=True):
-        longest = preset.longest[task]
+        longest = preset.longest_intervals[task]
         figures[task] = {}
         rows = []
         base = Run(task, seed=preset.seeds[0])
-        own = laboratory.recipe(base).network.flow
-        runs = {flow: replace(base, flow=None if flow == own else flow) for flow in preset.flows}
-        found = {flow: laboratory.accuracy(run, [Variant.DFF], longest)[Variant.DFF] for flow, run in runs.items()}
-        runtime = measure_runtime(laboratory, "figure3", {flow: (run, "network") for flow, run in runs.items()})
+        own = runner.recipe(base).network.flow
+        runs = {flow: replace(base, flow=None if flow == own else flow) for flow in preset.flow_networks}
+        found = {flow: runner.accuracy(run, ["dff"], longest)["dff"] for flow, run in runs.items()}
+        times = measure_frame_times(runner, "figure3", {flow: (run, "network") for flow, run in runs.items()})
         for flow, accuracy in found.items():
             points = [
-                {"l": n, "accuracy": 100 * accuracy.until(n).mean, "fps": runtime[flow].frames_per_second(n)}
+                {"l": n, "accuracy": 100 * accuracy.until(n).mean, "fps": times[flow].frames_per_second(n)}
                 for n in range(1, longest + 1)
             ]
             figures[task][flow] = points
@@ -65,7 +65,7 @@ def figure3(laboratory: Laboratory) -> Report:
         _label(axis, task, "frames per second")
         axis.legend()
         columns = [
-            f"{task}: {METRIC_NAMES[task]} (fps, {runtime[flow].backend})",
+            f"{task}: {METRIC_NAMES[task]} (fps, {times[flow].backend})",
             *(f"l = {p['l']}" for p in _some(points)),
         ]
         text.append(table(columns, rows))
@@ -75,18 +75,19 @@ def figure3(laboratory: Laboratory) -> Report:
     return Report("figure3", "Figure 3: accuracy against speed", figures, text, picture)
 
 
-def ages(laboratory: Laboratory) -> Report:
-    """Accuracy of Table 4's variants over the age of the key frame."""
-    preset = laboratory.preset
+def ages(runner: Runner) -> Report:
+    """Measure the accuracy of Table 4's variants over the key age."""
+    preset = runner.preset
     figures: dict[str, Any] = {}
     text = [
-        "Accuracy in % by frames since the key frame, mean over the seeds: what the averages of Table 4 are made of."
+        "Accuracy in % by key age (frames since the key frame), mean over the seeds. Table 4 has the means over the "
+        "ages."
     ]
     picture = Figure(figsize=(10, 4.5), layout="constrained")
     axes = picture.subplots(1, len(TASKS))
     for task, axis in zip(TASKS, axes, strict=True):
-        by_variant = {variant: _over_seeds(found) for variant, found in variants(laboratory, task).items()}
-        figures[task] = {variant.value: values for variant, values in by_variant.items()}
+        by_variant = {variant: _over_seeds(found) for variant, found in variants(runner, task).items()}
+        figures[task] = by_variant
         for variant, values in by_variant.items():
             axis.plot(range(len(values)), values, marker="o", ms=3, label=METHODS[variant].title)
         _label(axis, task, "frames since the key frame")
@@ -95,11 +96,11 @@ def ages(laboratory: Laboratory) -> Report:
         rows = [[METHODS[v].title, *(f"{value:.1f}" for value in values)] for v, values in by_variant.items()]
         text.append(table([f"{task}, {METRIC_NAMES[task]} at age", *map(str, frames)], rows))
     picture.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
-    return Report("ages", "Accuracy over the age of the key frame", figures, text, picture)
+    return Report("ages", "Accuracy over the key age", figures, text, picture)
 
 
 def _over_seeds(found: Sequence[Accuracy]) -> list[float]:
-    """Mean accuracy by key age, in %."""
+    """Return the mean accuracy over the seeds by key age, in %."""
     return [100 * fmean(values) for values in zip(*(accuracy.by_age for accuracy in found), strict=True)]
 
 
@@ -109,6 +110,6 @@ def _label(axis: Axes, task: Task, across: str) -> None:
 
 
 def _some(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A table's worth of points: the first, the last, and some between."""
+    """Select points for a table: the first, the last, and some between."""
     wanted = {1, 2, 3, 5, 7, 10, 15, 20, len(points)}
     return [point for point in points if point["l"] in wanted]

@@ -1,13 +1,13 @@
 """The errors of `keywarp.experiments`.
 
-ExperimentError          what was asked for doesn't fit the preset, the data or the networks
-└── OutOfTimeError       the time that was given is over; the same command goes on from here
+ExperimentError          an experiment that the preset, the data or the networks don't allow
+└── OutOfTimeError       the time limit is reached; the same command resumes the work
 """
 
 
 class ExperimentError(Exception):
-    """Base class: an experiment can't be made."""
+    """Base class: an experiment can't be run."""
 
 
 class OutOfTimeError(ExperimentError):
-    """The time that was given is over; the same command goes on from here."""
+    """The time limit is reached. The same command resumes the work."""

@@ -1,4 +1,4 @@
-"""The paper's figures 1, 4 and 5: features, and results on the frames after a key frame."""
+"""The experiments `figure1`, features, and `figure4` and `figure5`, results on the frames after a key frame."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -10,26 +10,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from keywarp.choices import Task
 from keywarp.datasets import Image, Labels
 from keywarp.datasets.samples import Snippet
-from keywarp.experiments.laboratory import Laboratory, Run
 from keywarp.experiments.report import Report
-from keywarp.networks import DeepFeatureFlow, Task, half_size, load_checkpoint
+from keywarp.experiments.runner import Run, Runner
+from keywarp.networks import DeepFeatureFlow, half_size, load_checkpoint
 from keywarp.networks.regions import Objects
-from keywarp.training.evaluation import recognise, tensor
+from keywarp.training.evaluation import recognise, to_tensor
 
 EXAMPLES = 3  # rows of Figures 4 and 5
-CHANNELS = 2  # of the feature maps in Figure 1
-CONFIDENT = 0.4  # lowest score of a box that is drawn
+CHANNELS = 2  # channels of the feature maps in Figure 1
+CONFIDENT = 0.4  # lowest score of the boxes that are drawn
 
 
-def figure1(laboratory: Laboratory) -> Report:
-    """Feature maps of a key frame and of a later frame, and the first warped to the second."""
-    run = Run("segmentation", seed=laboratory.preset.seeds[0])
-    network = laboratory.network(run)
-    gap = laboratory.preset.recipes["segmentation"].key_interval - 1
-    [snippet] = _examples(laboratory, "segmentation", 1)
-    key, current = tensor([snippet.frames[0]]), tensor([snippet.frames[-1]])
+def figure1(runner: Runner) -> Report:
+    """Draw feature maps of a key frame and a later frame, and the former warped to the latter."""
+    run = Run("segmentation", seed=runner.preset.seeds[0])
+    network = runner.network(run)
+    gap = runner.preset.recipes["segmentation"].key_interval - 1
+    [snippet] = _examples(runner, "segmentation", 1)
+    key, current = to_tensor([snippet.frames[0]]), to_tensor([snippet.frames[-1]])
     with torch.inference_mode():
         of_key, of_current = network.features(key)[0][0], network.features(current)[0][0]
         warped = network.propagate((of_key[None],), current, key)[0][0]
@@ -44,8 +45,8 @@ def figure1(laboratory: Laboratory) -> Report:
     across, down = flow * stride
     axes[0, 2].quiver(columns, rows, across, down, angles="xy", scale_units="xy", scale=1, color="yellow")
     axes[0, 3].axis("off")
-    telling = of_current.flatten(1).std(1).argsort(descending=True)[:CHANNELS]
-    for row, channel in zip(axes[1:], telling.tolist(), strict=True):
+    strongest = of_current.flatten(1).std(1).argsort(descending=True)[:CHANNELS]
+    for row, channel in zip(axes[1:], strongest.tolist(), strict=True):
         maps = [of_key[channel], of_current[channel], warped[channel], (warped - of_current)[channel].abs()]
         titles = ["of the key frame", "of the current frame", "warped to the current frame", "difference of the two"]
         highest = float(max(m.max() for m in maps))
@@ -53,29 +54,29 @@ def figure1(laboratory: Laboratory) -> Report:
             axis.imshow(values.numpy(), vmin=0, vmax=highest, cmap="viridis")
             axis.set_title(f"channel {channel} {title}" if axis is row[0] else title, fontsize=8)
             axis.axis("off")
-    text = ["Feature maps on a key frame and a later one, and the key frame's warped along the flow network's flow."]
+    text = ["Feature maps of a key frame and a later frame, and the former warped along the flow network's flow."]
     return Report("figure1", "Figure 1: features and their propagation", None, text, picture)
 
 
-def figure4(laboratory: Laboratory) -> Report:
-    """Segmentation on a key frame and the frames after it."""
-    return _results(laboratory, "segmentation", "figure4", step=1)
+def figure4(runner: Runner) -> Report:
+    """Draw the segmentation of key frames and of the frames after each."""
+    return _results(runner, "segmentation", "figure4", step=1)
 
 
-def figure5(laboratory: Laboratory) -> Report:
-    """Detection on a key frame and every second frame after it."""
-    return _results(laboratory, "detection", "figure5", step=2)
+def figure5(runner: Runner) -> Report:
+    """Draw the detections on key frames and on every second frame after each."""
+    return _results(runner, "detection", "figure5", step=2)
 
 
-def _results(laboratory: Laboratory, task: Task, name: str, step: int) -> Report:
-    run = Run(task, seed=laboratory.preset.seeds[0])
-    network = laboratory.network(run)
-    classes = load_checkpoint(laboratory.checkpoint(run)).card.classes
-    interval = laboratory.preset.recipes[task].key_interval
+def _results(runner: Runner, task: Task, name: str, step: int) -> Report:
+    run = Run(task, seed=runner.preset.seeds[0])
+    network = runner.network(run)
+    classes = load_checkpoint(runner.checkpoint(run)).card.classes
+    interval = runner.preset.recipes[task].key_interval
     ages = range(0, interval, step)
     picture = Figure(figsize=(2.4 * len(ages), 1.9 * EXAMPLES), layout="constrained")
     axes = picture.subplots(EXAMPLES, len(ages), squeeze=False)
-    for row, snippet in zip(axes, _examples(laboratory, task, EXAMPLES), strict=False):
+    for row, snippet in zip(axes, _examples(runner, task, EXAMPLES), strict=False):
         for axis, age in zip(row, ages, strict=True):
             frame = snippet.frames[age]
             found = _propagated(network, snippet.frames[0], frame, age)
@@ -86,27 +87,27 @@ def _results(laboratory: Laboratory, task: Task, name: str, step: int) -> Report
                 axis.imshow(_painted(found, classes))
     for axis in axes.flat:
         axis.axis("off")
-    text = [f"{task.capitalize()} with features of the first frame of each row, warped to the others."]
+    text = [f"{task.capitalize()} with the features of each row's first frame, warped to the other frames."]
     return Report(name, f"Figure {name[-1]}: {task} results", None, text, picture)
 
 
-def _examples(laboratory: Laboratory, task: Task, count: int) -> list[Snippet]:
-    """Snippets that reach back to the oldest key frame."""
-    interval = laboratory.preset.recipes[task].key_interval
-    whole = (s for s in laboratory.evaluation(task).snippets(interval) if len(s.frames) == interval)
+def _examples(runner: Runner, task: Task, count: int) -> list[Snippet]:
+    """Return snippets that contain a whole key interval."""
+    interval = runner.preset.recipes[task].key_interval
+    whole = (s for s in runner.evaluation(task).snippets(interval) if len(s.frames) == interval)
     return list(islice(whole, count))
 
 
 def _propagated(network: DeepFeatureFlow[Any], key: Image, frame: Image, age: int) -> Labels | Objects:
     with torch.inference_mode():
-        features = network.features(tensor([key]))
+        features = network.features(to_tensor([key]))
         if age:
-            features = network.propagate(features, tensor([frame]), tensor([key]))
+            features = network.propagate(features, to_tensor([frame]), to_tensor([key]))
         return recognise(network, features, frame.shape)[0]
 
 
 def _painted(labels: Labels, classes: Sequence[Any]) -> np.ndarray[Any, Any]:
-    """(H, W, 4): classes in their colours, half transparent; the background clear."""
+    """Return the classes' colours (H, W, 4), half transparent, with a transparent background."""
     colors = np.array([(*color, 150) for _, color in classes], np.uint8)
     colors[0, 3] = 0
     return colors[labels]

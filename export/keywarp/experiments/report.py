@@ -1,4 +1,4 @@
-"""Results as files: JSON for programs, Markdown for people."""
+"""Results of an experiment as files: JSON for programs, Markdown and a picture for people."""
 
 import os
 import platform
@@ -10,24 +10,27 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from keywarp.experiments.errors import ExperimentError
-from keywarp.experiments.laboratory import write_json
+from keywarp.experiments.runner import write_json
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an experiment found."""
+    """The results of an experiment."""
 
     name: str
     title: str
-    figures: Any  # what becomes JSON; None: there are only pictures
-    text: Sequence[str]  # paragraphs and tables, in Markdown
+    figures: Any  # content of the JSON file, or None if there are only pictures
+    text: Sequence[str]  # paragraphs and tables in Markdown
     picture: Figure | None = None
 
     def write(self, folder: Path) -> list[Path]:
-        """Write all of it; returns the files.
+        """Write the files into a folder.
+
+        Returns:
+            The files' paths.
 
         Raises:
-            ExperimentError: It can't be written there.
+            ExperimentError: If a file can't be written.
         """
         try:
             return self._write(folder)
@@ -51,14 +54,14 @@ class Report:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown; figures are right-aligned."""
+    """Return a table in Markdown. All columns but the first are right-aligned."""
     aligned = ["---"] + ["---:"] * (len(columns) - 1)
     lines = [list(columns), aligned, *([str(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def machine() -> str:
-    """What this ran on."""
+    """Describe this machine's processor."""
     name = platform.processor() or platform.machine()
     for line in _lines(Path("/proc/cpuinfo")):
         if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""From trained networks to a bundle."""
+"""Export of networks as a bundle."""
 
 import copy
 import math
@@ -17,14 +17,14 @@ from torch import nn
 from keywarp.engines.bundle import Bundle, write_bundle
 from keywarp.engines.manifest import (
     GRAPHS,
-    ClassInfo,
     DenseDetection,
     DetectionSettings,
-    FeatureMap,
+    FeatureSpec,
     FlowInput,
     GraphFile,
     ImagePreparation,
     Manifest,
+    ManifestClass,
     Provenance,
     RegionDetection,
     SegmentationSettings,
@@ -39,20 +39,20 @@ from keywarp.networks.flownet import INPUT_DOWNSCALE
 
 
 def export_bundle(checkpoint: Checkpoint, folder: Path) -> Bundle:
-    """Export a checkpoint's networks; see `export_network`.
+    """Export a checkpoint's networks as a bundle; see `export_network`.
 
     Args:
-        checkpoint: What to export.
-        folder: Where to; made if missing, an older bundle in it is replaced.
+        checkpoint: The checkpoint.
+        folder: The bundle's folder, which is created if it doesn't exist. An older bundle in it is replaced.
 
     Returns:
-        The bundle, read back.
+        The bundle, loaded from the folder.
 
     Raises:
-        ExportError: A graph can't be made, or differs from its network; nothing is written then.
-        keywarp.networks.CheckpointError: The weights don't fit.
-        keywarp.engines.errors.BundleError: What was written can't be read back.
-        OSError: The folder can't be written to.
+        ExportError: If a graph can't be made, or its outputs differ from the network's. Nothing is written then.
+        keywarp.networks.CheckpointError: If the weights don't fit the networks.
+        keywarp.engines.errors.BundleError: If the written bundle can't be loaded.
+        OSError: If the folder can't be written to.
     """
     return export_network(checkpoint.network(), checkpoint.card, folder)
 
@@ -63,35 +63,35 @@ def export_network(
     folder: str | os.PathLike[str],
     detection: DetectionSettings | None = None,
 ) -> Bundle:
-    """Export networks as a bundle, after checking that its graphs compute what they do.
+    """Export networks as a bundle, after checking that its graphs compute what the networks do.
 
     Args:
-        network: The networks, which are set to evaluation mode. The bundle's weights are rounded to 16 bits; theirs are
-            as before when this returns.
-        card: What the manifest says of them.
-        folder: Where to; made if missing, an older bundle in it is replaced.
-        detection: For detectors, how boxes come out of the head's outputs; None: the paper's settings for R-FCN, common
-            ones for heads that yield boxes.
+        network: The networks, which are set to evaluation mode. The bundle holds their weights rounded to 16 bits; the
+            networks themselves keep their weights.
+        card: The description of the networks for the manifest.
+        folder: The bundle's folder, which is created if it doesn't exist. An older bundle in it is replaced.
+        detection: For detectors, how boxes are computed from the head's outputs. By default the network's own settings
+            for R-FCN, and common ones for heads that return boxes.
 
     Returns:
-        The bundle, read back.
+        The bundle, loaded from the folder.
 
     Raises:
-        ExportError: A graph can't be made, or differs from its network; or the card doesn't fit the network. Nothing is
-            written then.
-        keywarp.engines.errors.BundleError: What was written can't be read back.
-        OSError: The folder can't be written to.
+        ExportError: If a graph can't be made, its outputs differ from the network's, or the card doesn't fit the
+            network. Nothing is written then.
+        keywarp.engines.errors.BundleError: If the written bundle can't be loaded.
+        OSError: If the folder can't be written to.
     """
-    fields = _describe(network.eval(), card, detection)
+    fields = _manifest_fields(network.eval(), card, detection)
     with _rounded(network):
-        graphs = {graph.file: _traced(graph) for graph in graphs_of(network)}
+        graphs = {graph.file: _trace(graph) for graph in graphs_of(network)}
         check_parity(network, graphs)
     return write_bundle(Path(folder), graphs, **fields)
 
 
 @contextmanager
 def _rounded(network: nn.Module) -> Iterator[None]:
-    """Round the weights, and put the exact ones back in the end: they may be someone's who goes on training."""
+    """Round the weights inside the block, and restore the exact ones after it, so that training can continue."""
     exact = copy.deepcopy(network.state_dict())
     try:
         round_weights(network)
@@ -100,7 +100,7 @@ def _rounded(network: nn.Module) -> Iterator[None]:
         network.load_state_dict(exact)
 
 
-def _traced(graph: Graph) -> onnx.ModelProto:
+def _trace(graph: Graph) -> onnx.ModelProto:
     try:
         return to_onnx(graph)
     except torch.onnx.OnnxExporterError as error:
@@ -108,8 +108,10 @@ def _traced(graph: Graph) -> onnx.ModelProto:
         raise ExportError(f"{graph.file} can't be written as ONNX, opset {OPSET}: {reason}") from error
 
 
-def _describe(network: DeepFeatureFlow[Any], card: ModelCard, detection: DetectionSettings | None) -> dict[str, Any]:
-    """The manifest's fields, valid ones."""
+def _manifest_fields(
+    network: DeepFeatureFlow[Any], card: ModelCard, detection: DetectionSettings | None
+) -> dict[str, Any]:
+    """Return the manifest's fields except the files, after validating them."""
     recognition = network.recognition
     names = map_names("features", len(recognition.maps))
     try:
@@ -126,7 +128,7 @@ def _describe(network: DeepFeatureFlow[Any], card: ModelCard, detection: Detecti
                 std=recognition.std,
             ),
             "features": tuple(
-                FeatureMap(name=name, stride=m.stride, channels=m.channels)
+                FeatureSpec(name=name, stride=m.stride, channels=m.channels)
                 for name, m in zip(names, recognition.maps, strict=True)
             ),
             "flow": FlowInput(downscale=INPUT_DOWNSCALE),
@@ -136,41 +138,44 @@ def _describe(network: DeepFeatureFlow[Any], card: ModelCard, detection: Detecti
             "provenance": Provenance(
                 recipe=card.recipe, data=card.data, accuracy=dict(card.accuracy), notes=card.notes
             ),
-            **_settings(network, len(card.classes), detection),
+            **_task_fields(network, len(card.classes), detection),
         }
-        # Valid but for the files, which take a while to make: faults are told before.
+        # Validate with made-up files, since tracing the graphs takes a while.
         Manifest(files=dict.fromkeys(GRAPHS, GraphFile(sha256="0" * 64, size=1)), **fields)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or e['type']}: {e['msg']}" for e in error.errors())
-        raise ExportError(f"the card doesn't make a manifest: {faults}") from error
+        raise ExportError(f"the model card can't be turned into a manifest: {faults}") from error
     return fields
 
 
-def _regions(recognition: RecognitionNetwork[Any]) -> RegionDetection:
-    """A detector's own settings; the paper's, where it has none."""
+def region_detection(recognition: RecognitionNetwork[Any]) -> RegionDetection:
+    """Return a detector's `RegionOptions` as settings of the manifest.
+
+    The two have the same fields: the networks know nothing of the engines, and the engines work without torch.
+    """
     if not isinstance(recognition, DetectionNetwork):
         return RegionDetection()
     return RegionDetection(**asdict(recognition.regions))
 
 
-def _class(number: int, named: str | tuple[str, Color]) -> ClassInfo:
+def _class(number: int, named: str | tuple[str, Color]) -> ManifestClass:
     name, color = (named, palette_color(number)) if isinstance(named, str) else named
-    return ClassInfo(id=number, name=name, color=color)
+    return ManifestClass(id=number, name=name, color=color)
 
 
 def palette_color(number: int) -> Color:
-    """The RGB colour of a class in the palette of PASCAL VOC, which is the common one: 0 is black.
+    """Return the RGB colour of a class in the common palette of PASCAL VOC, in which class 0 is black.
 
-    Three bits of the number at a time, from the lowest, are the next lower bits of red, green and blue.
+    Each group of three bits of the number, from the lowest, gives the next lower bit of red, green and blue.
     """
     red, green, blue = (sum((number >> 3 * n + channel & 1) << 7 - n for n in range(8)) for channel in range(3))
     return red, green, blue
 
 
-def _settings(network: DeepFeatureFlow[Any], classes: int, detection: DetectionSettings | None) -> dict[str, Any]:
-    """What the manifest says about reading the head's outputs, which are looked at on an example."""
+def _task_fields(network: DeepFeatureFlow[Any], classes: int, detection: DetectionSettings | None) -> dict[str, Any]:
+    """Return the manifest's task settings, after comparing them with the head's outputs for an example."""
     recognition = network.recognition
-    side = math.lcm(recognition.multiple, *(m.stride for m in recognition.maps), 64)  # pixels; every stride divides it
+    side = math.lcm(recognition.multiple, *(m.stride for m in recognition.maps), 64)  # pixels; strides divide it
     graph = graphs_of(network, side, side)[-1]
     with torch.inference_mode():
         outputs = dict(zip(graph.outputs, graph.module(*graph.example), strict=True))
@@ -179,9 +184,9 @@ def _settings(network: DeepFeatureFlow[Any], classes: int, detection: DetectionS
         found = outputs["scores"].shape[1]
         settings = {"segmentation": SegmentationSettings(stride=side // outputs["scores"].shape[-1])}
     else:
-        kind = detection or (DenseDetection() if "boxes" in outputs else _regions(recognition))
+        kind = detection or (DenseDetection() if "boxes" in outputs else region_detection(recognition))
         if isinstance(kind, DenseDetection) != ("boxes" in outputs):
-            raise ExportError(f"{type(kind).__name__} isn't for a head that yields {', '.join(outputs)}")
+            raise ExportError(f"{type(kind).__name__} doesn't fit a head that returns {', '.join(outputs)}")
         found = (
             outputs["scores"].shape[-1]
             if isinstance(kind, DenseDetection)
@@ -189,5 +194,5 @@ def _settings(network: DeepFeatureFlow[Any], classes: int, detection: DetectionS
         )
         settings = {"detection": kind}
     if found != classes:
-        raise ExportError(f"the head tells {found} classes apart (with the background), the card names {classes}")
+        raise ExportError(f"the head has {found} classes (with the background), but the card names {classes}")
     return settings

@@ -1,5 +1,5 @@
-"""The errors of `keywarp.export`."""
+"""The error of `keywarp.export`."""
 
 
 class ExportError(Exception):
-    """A network can't be exported, or its graph doesn't compute what the network does."""
+    """A network can't be exported, or a graph's outputs differ from the network's."""

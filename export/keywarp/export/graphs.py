@@ -1,8 +1,8 @@
 """The networks as ONNX graphs.
 
-Weights are stored as 16-bit floats, each followed by a Cast to 32 bits, which every runtime folds when it loads the
-graph: half the size on disk, and nothing else changes. For the graphs to equal the networks exactly, `round_weights`
-rounds the networks first.
+Weights are stored as 16-bit floats, which halves the files. A Cast to 32 bits follows each of them, and every runtime
+folds it when it loads the graph. `round_weights` rounds the networks' own weights first, so that the graphs equal the
+networks exactly.
 """
 
 import io
@@ -21,13 +21,13 @@ from keywarp.export.errors import ExportError
 from keywarp.networks import DeepFeatureFlow, FlowNetwork, RecognitionNetwork, Warp
 from keywarp.networks.flownet import INPUT_DOWNSCALE
 
-ROUNDING = 2.0**-10  # of a weight's norm: twice what rounding to 11 significant bits can cost
-OPSET = 17  # from 20 on, GridSample's modes are renamed and TensorRT misreads them
+ROUNDING = 2.0**-10  # largest relative change of a weight's norm: twice what rounding to 11 bits can cost
+OPSET = 17  # opset 20 renames GridSample's modes, which TensorRT misreads
 
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph to export: a module with the names and ranks of what goes in and out."""
+    """One graph to export: a module with the names of its inputs and outputs, and example inputs."""
 
     file: str
     module: nn.Module
@@ -37,7 +37,14 @@ class Graph:
 
 
 def graphs_of(network: DeepFeatureFlow[Any], height: int = 96, width: int = 128, batch: int = 1) -> list[Graph]:
-    """The four graphs of a bundle, with random example inputs for an image of this size."""
+    """Return the four graphs of a bundle, with random example inputs.
+
+    Args:
+        network: The networks.
+        height: The example image's height in pixels.
+        width: The example image's width in pixels.
+        batch: The number of example images.
+    """
     maps, std = network.recognition.maps, torch.tensor(network.recognition.std).view(1, 3, 1, 1)
     image = torch.randn(batch, 3, height, width) * 60
     half = (-(-height // INPUT_DOWNSCALE), -(-width // INPUT_DOWNSCALE))
@@ -62,64 +69,63 @@ def graphs_of(network: DeepFeatureFlow[Any], height: int = 96, width: int = 128,
 
 
 class FeaturePart(nn.Module):
-    """N_feat of a recognition network, as a module of its own."""
+    """The feature network N_feat of a recognition network."""
 
     def __init__(self, recognition: RecognitionNetwork[Any]) -> None:
         super().__init__()
         self.recognition = recognition
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W), normalised -> the feature maps."""
+        """Return the feature maps of normalised images (N, 3, H, W)."""
         return self.recognition.features(image)
 
 
 class HeadPart(nn.Module):
-    """N_task with the last step that has no parameters."""
+    """The head N_task of a recognition network, followed by `predict`, which has no parameters."""
 
     def __init__(self, recognition: RecognitionNetwork[Any]) -> None:
         super().__init__()
         self.recognition = recognition
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps -> what `predict` gives."""
+        """Return the outputs of `predict` for the feature maps."""
         return self.recognition.predict(self.recognition.head(*features))
 
 
 class FlatFlow(nn.Module):
-    """The flow network with flat outputs."""
+    """The flow network with its outputs in one tuple."""
 
     def __init__(self, flow: FlowNetwork) -> None:
         super().__init__()
         self.flow = flow
 
     def forward(self, current: Tensor, key: Tensor) -> tuple[Tensor, ...]:
-        """Half-size images -> the flow, and a scale field per feature map."""
+        """Return the flow between half-size images, and a scale field for each feature map."""
         motion = self.flow(current, key)
         return (motion.flow, *motion.scales)
 
 
 class FlatWarp(nn.Module):
-    """The warp with flat inputs."""
+    """The warp with its inputs in one tuple."""
 
     def __init__(self, warp: Warp) -> None:
         super().__init__()
         self.warp = warp
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps, flow, scale fields -> warped feature maps."""
-        maps = len(self.warp.coarser)
+        """Return the warped feature maps, given feature maps, the flow and scale fields."""
+        maps = len(self.warp.factors)
         warped: tuple[Tensor, ...] = self.warp(tensors[:maps], tensors[maps], tensors[maps + 1 :])
         return warped
 
 
 def round_weights(network: nn.Module) -> None:
-    """Round the weights that are stored as 16-bit floats to such, in place.
+    """Round weights to 16-bit floats, in place.
 
-    Those that would lose more than 16 bits usually cost, being too small for them, stay as they are and are stored
-    whole.
+    Weights that are so small that they would lose more than usual stay as they are, and are stored with 32 bits.
 
     Raises:
-        ExportError: One is beyond their range, or isn't a number.
+        ExportError: If a weight is beyond the range of 16-bit floats, or not a number.
     """
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -132,33 +138,33 @@ def round_weights(network: nn.Module) -> None:
 
 
 def to_onnx(graph: Graph) -> onnx.ModelProto:
-    """Trace a module to a graph with dynamic N, H and W.
+    """Trace a module to an ONNX graph with dynamic N, H and W.
 
     Args:
-        graph: What to trace; its weights must have been rounded.
+        graph: The graph to trace; its weights must have been rounded.
 
     Raises:
-        ExportError: The result isn't a valid graph.
+        ExportError: If the result isn't a valid graph.
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # deprecated, but chosen: its graphs are plain opset 17, which every runtime here takes
+        # This exporter is deprecated, but its graphs have plain opset 17, which every runtime here supports.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             graph.module.eval(),
             graph.example,
-            buffer,  # type: ignore[arg-type]  # a file is fine, as its documentation says
+            buffer,  # type: ignore[arg-type]  # it accepts a file, as its documentation says
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             dynamic_axes=_dynamic_axes(graph),
             opset_version=OPSET,
-            # Otherwise it would fold batch norms into weights, which are no longer rounded ones then.
+            # Otherwise it would fold batch norms into the weights, which would then not be rounded any more.
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
             dynamo=False,
         )
     model = onnx.load_model_from_string(buffer.getvalue())
-    _halve(model)
+    _store_in_16_bits(model)
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
@@ -167,7 +173,7 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
 
 
 def _dynamic_axes(graph: Graph) -> dict[str, dict[int, str]]:
-    """All dimensions but the channels of maps (N, C, H, W) and the last one of lists (N, n, C)."""
+    """Name the dynamic dimensions: all but the channels of maps (N, C, H, W) and the last of lists (N, n, C)."""
     with torch.inference_mode():
         outputs = graph.module.eval()(*graph.example)
     tensors = dict(zip((*graph.inputs, *graph.outputs), (*graph.example, *outputs), strict=True))
@@ -178,8 +184,8 @@ def _dynamic_axes(graph: Graph) -> dict[str, dict[int, str]]:
     }
 
 
-def _halve(model: onnx.ModelProto) -> None:
-    """Store in 16 bits what loses nothing by it, in place: the rounded weights."""
+def _store_in_16_bits(model: onnx.ModelProto) -> None:
+    """Store the weights that 16-bit floats represent exactly as such, in place."""
     casts = []
     for initializer in model.graph.initializer:
         name = initializer.name

@@ -1,5 +1,6 @@
-"""The paper's networks as torch modules, and the bridge to other people's."""
+"""The paper's networks as torch modules, and a bridge to networks from other sources."""
 
+from keywarp.networks.batch_norms import fold_batch_norms, unfreeze_batch_norms
 from keywarp.networks.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -11,17 +12,16 @@ from keywarp.networks.checkpoint import (
 )
 from keywarp.networks.cut import CutError, CutNetwork, cut
 from keywarp.networks.dff import DeepFeatureFlow, half_size
+from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.flownet import (
     FLOW_NETWORKS,
     FlowNet,
     FlowNetHalf,
     FlowNetInception,
     FlowNetwork,
-    Motion,
+    FlowPrediction,
 )
-from keywarp.networks.folding import fold_batch_norms, revive_batch_norms
 from keywarp.networks.heads import SegmentationHead
-from keywarp.networks.maps import FeatureMap
 from keywarp.networks.pretrained import (
     IMAGE_MEAN,
     TORCHVISION_MEAN,
@@ -70,8 +70,8 @@ __all__ = [
     "FlowNetHalf",
     "FlowNetInception",
     "FlowNetwork",
+    "FlowPrediction",
     "ModelCard",
-    "Motion",
     "NetworkOptions",
     "RFCNHead",
     "RecognitionNetwork",
@@ -97,7 +97,7 @@ __all__ = [
     "resnet50_conv4_features",
     "resnet50_features",
     "resnet101_features",
-    "revive_batch_norms",
     "sample",
     "save_checkpoint",
+    "unfreeze_batch_norms",
 ]

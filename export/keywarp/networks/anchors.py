@@ -1,8 +1,9 @@
-"""Anchors: the boxes that a region proposal network scores and refines, A of them around every cell of its map.
+"""Anchors: the reference boxes that a region proposal network scores and refines, A of them in every cell.
 
-"Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks" (Ren et al., 2015), reference [35] of
-"Deep Feature Flow". Coordinates are continuous: a box covers x1 <= x < x2. The original code's boxes include their last
-pixel; it adds 1 to every width. Its boxes are these with x2 and y2 less by 1, and everything computed from them agrees.
+They are those of "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks" (Ren et al., 2015),
+reference [35] of "Deep Feature Flow". Coordinates are continuous: a box covers x1 <= x < x2. The boxes of the original
+code include their last pixel, so that x2 and y2 are smaller by 1 there, and the code adds 1 to every width. All values
+derived from the boxes agree.
 """
 
 import math
@@ -13,15 +14,16 @@ from torch import Tensor
 
 
 def base_anchors(base: int, ratios: Sequence[float], scales: Sequence[float]) -> Tensor:
-    """The anchors of the map's first cell.
+    """Compute the anchors of the map's first cell.
 
     Args:
-        base: Pixels: the side of the square that is stretched to each ratio, rounded to whole pixels, and then scaled.
-        ratios: Height / width.
-        scales: Factors of both sides.
+        base: The side of a square in pixels. The square is stretched to each ratio, rounded to whole pixels, and then
+            scaled.
+        ratios: The ratios height / width.
+        scales: The factors for both sides.
 
     Returns:
-        float32 (A, 4): x1, y1, x2, y2 in pixels, A = ratios x scales; all scales of the first ratio come first.
+        float32 (A, 4): x1, y1, x2, y2 in pixels, A = ratios x scales. All scales of the first ratio come first.
     """
     anchors = []
     for ratio in ratios:
@@ -34,12 +36,12 @@ def base_anchors(base: int, ratios: Sequence[float], scales: Sequence[float]) ->
 
 
 def grid_anchors(base: Tensor, rows: int, columns: int, stride: int) -> Tensor:
-    """The anchors of a whole map.
+    """Compute the anchors of all cells of a map.
 
     Args:
-        base: (A, 4), of the first cell.
-        rows: Of the map.
-        columns: Of the map.
+        base: The anchors of the first cell, (A, 4).
+        rows: The map's number of rows.
+        columns: The map's number of columns.
         stride: Image pixels per cell.
 
     Returns:

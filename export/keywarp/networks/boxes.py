@@ -1,7 +1,7 @@
-"""The coding of boxes relative to others: what a detector's box branches learn.
+"""The encoding of boxes relative to reference boxes, which a detector's box branches predict.
 
-"Rich feature hierarchies for accurate object detection and semantic segmentation" (Girshick et al., 2014), appendix C.
-Coordinates are continuous: a box covers x1 <= x < x2.
+It is that of "Rich feature hierarchies for accurate object detection and semantic segmentation" (Girshick et al.,
+2014), appendix C. Coordinates are continuous: a box covers x1 <= x < x2.
 """
 
 import math
@@ -10,22 +10,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-MAX_LOG_RATIO = math.log(
-    1000 / 16
-)  # of dw and dh when decoded: a 16 pixel anchor as large as an image; exp stays finite
+# the limit of dw and dh, which keeps exp finite: it enlarges an anchor of 16 pixels to the size of an image
+MAX_LOG_RATIO = math.log(1000 / 16)
 UNIT_STD = (1.0, 1.0, 1.0, 1.0)
 
 
 def encode_boxes(boxes: Tensor, references: Tensor, std: Sequence[float] = UNIT_STD) -> Tensor:
-    """Boxes as what takes the references to them.
+    """Encode boxes as offsets from reference boxes.
 
     Args:
         boxes: (..., 4): x1, y1, x2, y2, of positive size.
-        references: (..., 4), likewise.
-        std: What dx, dy, dw, dh are divided by.
+        references: (..., 4): x1, y1, x2, y2, of positive size.
+        std: The divisors of dx, dy, dw and dh.
 
     Returns:
-        (..., 4): dx, dy: between the centres, in sizes of the reference; dw, dh: logarithms of the sizes' ratios.
+        (..., 4): dx and dy, the distance between the centres in sizes of the reference; dw and dh, the logarithms of
+        the ratios of sizes.
     """
     centre, size = _centre_and_size(boxes)
     reference_centre, reference_size = _centre_and_size(references)
@@ -34,12 +34,12 @@ def encode_boxes(boxes: Tensor, references: Tensor, std: Sequence[float] = UNIT_
 
 
 def decode_boxes(deltas: Tensor, references: Tensor, std: Sequence[float] = UNIT_STD) -> Tensor:
-    """The inverse of `encode_boxes`, as long as dw and dh are at most `MAX_LOG_RATIO`.
+    """Decode boxes: the inverse of `encode_boxes` as long as dw and dh are at most `MAX_LOG_RATIO`.
 
     Args:
         deltas: (..., 4): dx, dy, dw, dh.
         references: (..., 4): x1, y1, x2, y2.
-        std: What dx, dy, dw, dh were divided by.
+        std: The divisors that dx, dy, dw and dh were encoded with.
 
     Returns:
         (..., 4): x1, y1, x2, y2.

@@ -1,4 +1,4 @@
-"""A checkpoint: trained networks, with what a user of them must know. Training writes it, export reads it."""
+"""Checkpoints: the weights of trained networks with the facts needed to use them."""
 
 import json
 import pickle
@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from keywarp.networks.batch_norms import fold_batch_norms
 from keywarp.networks.dff import DeepFeatureFlow
+from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.flownet import FLOW_NETWORKS, FlowNetInception, FlowNetwork
-from keywarp.networks.folding import fold_batch_norms
-from keywarp.networks.maps import FeatureMap
 from keywarp.networks.recognition import DetectionNetwork, SegmentationNetwork, SplitNetwork, Task
 from keywarp.networks.regions import RegionOptions
 from keywarp.networks.resnet import RESNET101, ResNetFeatures, ResNetOptions, StrideOn
@@ -23,39 +23,39 @@ PAPER_REGIONS = RegionOptions()
 
 
 class CheckpointError(Exception):
-    """A checkpoint is missing, damaged or of other networks."""
+    """A checkpoint is missing or damaged, or its weights don't fit its networks."""
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Which networks they are. The defaults are the paper's."""
+    """The architecture of the networks. The defaults are the paper's."""
 
-    classes: int  # with the background
+    classes: int  # including the background
     task: Task = "segmentation"
-    blocks: tuple[int, int, int, int] = RESNET101  # see `ResNetOptions`
-    channels: int = 1024  # of the feature map, after the reduction
-    stride_on: StrideOn = "1x1"  # see `ResNetOptions`
-    flow: str = "flownet"  # a name of `FLOW_NETWORKS`
-    refinement: tuple[int, int, int, int] | None = None  # FlowNet Inception's widths; None: its default
-    head_layers: int = 1  # see `SplitNetwork`
-    width: float = 1.0  # see `ResNetOptions`
-    flow_share: float = 1.0  # of the flow network's published channels
-    regions: RegionOptions = PAPER_REGIONS  # of a detector
+    blocks: tuple[int, int, int, int] = RESNET101  # bottlenecks in conv2, conv3, conv4, conv5
+    channels: int = 1024  # channels of the feature map, after the reduction
+    stride_on: StrideOn = "1x1"  # the convolution of a bottleneck that has its stride
+    flow: str = "flownet"  # one of `FLOW_NETWORKS`
+    refinement: tuple[int, int, int, int] | None = None  # FlowNet Inception's widths, or its default
+    head_layers: int = 1  # layers that run on every frame, as in `SplitNetwork`
+    width: float = 1.0  # fraction of the ResNet's published channels
+    flow_share: float = 1.0  # fraction of the flow network's published channels
+    regions: RegionOptions = PAPER_REGIONS  # for detection only
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the model is, what it wants to see and how good it is."""
+    """The facts about a model that its users need: name, input size, classes, origin and accuracy."""
 
     name: str
     version: str
     license: str
-    classes: Sequence[str | tuple[str, Color]]  # names, the background first; a colour is chosen where there is none
-    short_side: int  # pixels: the frame size that it was trained for
-    long_side: int
-    multiple: int = 1  # sides are multiples of this, and of what the network itself needs
+    classes: Sequence[str | tuple[str, Color]]  # names, the background first, with or without a colour
+    short_side: int  # pixels: frame size in training
+    long_side: int  # pixels
+    multiple: int = 1  # pixels that image sides are multiples of, besides the network's own multiple
     key_interval: int = 10
-    recipe: str = ""  # file name
+    recipe: str = ""  # file name of the training recipe
     data: str = ""
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     notes: str = ""
@@ -63,17 +63,17 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights, and the networks that they are for."""
+    """The weights of trained networks with the options to build them."""
 
     options: NetworkOptions
     card: ModelCard
     weights: Mapping[str, Tensor]
 
     def network(self) -> DeepFeatureFlow[Any]:
-        """The trained networks.
+        """Build the networks and load the weights.
 
         Raises:
-            CheckpointError: The weights don't fit, or the options aren't of this version's networks.
+            CheckpointError: If the weights don't fit the networks, or this version doesn't support the options.
         """
         try:
             network = build_network(self.options)
@@ -86,14 +86,14 @@ class Checkpoint:
 def build_network(
     options: NetworkOptions, initialise: Callable[[ResNetFeatures], None] = lambda _: None
 ) -> DeepFeatureFlow[Any]:
-    """The networks with random weights, batch norms folded.
+    """Build the networks with random weights and folded batch norms.
 
     Args:
-        options: Which ones.
-        initialise: Loads weights into the feature network before its batch norms are folded.
+        options: The architecture.
+        initialise: A function that loads weights into the feature network before its batch norms are folded.
 
     Raises:
-        ValueError: An option has no such value.
+        ValueError: If an option's value isn't supported.
     """
     recognition = build_recognition(options)
     initialise(recognition.backbone)
@@ -102,10 +102,10 @@ def build_network(
 
 
 def build_recognition(options: NetworkOptions) -> SplitNetwork[Any]:
-    """The recognition network alone, with random weights and frozen batch norms.
+    """Build the recognition network alone, with random weights and frozen batch norms.
 
     Raises:
-        ValueError: An option has no such value.
+        ValueError: If an option's value isn't supported.
     """
     backbone = ResNetFeatures(ResNetOptions(options.blocks, options.channels, options.stride_on, options.width))
     if options.task == "segmentation":
@@ -115,16 +115,16 @@ def build_recognition(options: NetworkOptions) -> SplitNetwork[Any]:
 
 def _flow_network(options: NetworkOptions, maps: tuple[FeatureMap, ...]) -> FlowNetwork:
     if options.flow not in FLOW_NETWORKS:
-        raise ValueError(f"there is no flow network {options.flow!r}; there are: {', '.join(FLOW_NETWORKS)}")
+        raise ValueError(f"there is no flow network {options.flow!r}; choose one of {', '.join(FLOW_NETWORKS)}")
     if options.refinement is not None:
         if options.flow != "flownet_inception":
-            raise ValueError(f"the refinement of {options.flow} is the paper's: it can't be chosen")
+            raise ValueError(f"`refinement` is for flownet_inception only, not for {options.flow}; leave it out")
         return FlowNetInception(maps, options.flow_share, options.refinement)
     return FLOW_NETWORKS[options.flow](maps, options.flow_share)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     description = {"options": asdict(checkpoint.options), "card": asdict(checkpoint.card)}
@@ -133,10 +133,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; never executes code from it.
+    """Read a checkpoint without executing any code from it.
 
     Raises:
-        CheckpointError: It is missing, damaged or not a checkpoint.
+        CheckpointError: If the file is missing, damaged or not a checkpoint.
     """
     try:
         content = torch.load(path, weights_only=True)
@@ -153,5 +153,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields read from JSON, which has no tuples."""
+    """Convert lists to tuples in fields read from JSON, which has no tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

@@ -1,8 +1,8 @@
-"""What the networks cost, in operations and parameters, and Table 2 of "Deep Feature Flow" (Zhu et al., 2017).
+"""The operations and parameters of the networks, and Table 2 of "Deep Feature Flow" (Zhu et al., 2017).
 
-A multiply-add is two operations. Counted are convolutions, deconvolutions and matrix products, as the modules run them:
-a deconvolution whole, though its border is cropped. Batch norms are not, since they are folded into the convolutions;
-nor are activations, pooling and resampling, which are small beside them.
+A multiply-add is two operations. Convolutions, deconvolutions and matrix products are counted as the modules compute
+them: a deconvolution as a whole, although its border is cropped. Batch norms aren't counted, since they are folded into
+convolutions; nor are activations, pooling and resampling, which are small by comparison.
 """
 
 from collections.abc import Callable
@@ -22,58 +22,62 @@ FEATURE_NETWORKS: dict[str, Callable[[], ResNetFeatures]] = {
     "resnet50": resnet50_features,
     "resnet101": resnet101_features,
 }
-CITYSCAPES_CLASSES = 19 + 1  # with the background
-VID_CLASSES = 30 + 1  # likewise
-WARP_OPERATIONS = 8  # per value: bilinear interpolation is 4 products and 3 sums, the scale field 1 product
-PAPER_SIZE = (600, 1000)  # pixels: its images have short sides of 600; 1024x2048 changes the ratios by up to 1.5 %
+CITYSCAPES_CLASSES = 19 + 1  # including the background
+VID_CLASSES = 30 + 1  # including the background
+WARP_OPERATIONS = 8  # per value: 4 products and 3 sums of the interpolation, 1 product with the scale field
+PAPER_SIZE = (
+    600,
+    1000,
+)  # pixels: the paper's short side is 600; at 1024x2048, ratios differ by up to 1.5 %
 PAPER_RATIOS = {
     "resnet50": {"flownet": 9.20, "flownet_half": 33.56, "flownet_inception": 68.97},
     "resnet101": {"flownet": 12.71, "flownet_half": 46.30, "flownet_inception": 95.24},
 }
-COUNTED = (
-    "Convolutions and deconvolutions, a multiply-add as 2 operations, without batch norms, activations and pooling. "
-    "A ratio is that of a feature network with its reduction to 1024 channels, without a head, to a flow network with "
-    "its scale field, on images of half the size (Eq. 6)."
+COUNTING_RULES = (
+    "Counted are convolutions and deconvolutions, but no batch norms, activations and pooling. A multiply-add is 2 "
+    "operations. A ratio compares a feature network, with its reduction to 1024 channels and without a head, to a flow "
+    "network with its scale field on images of half the size (Eq. 6)."
 )
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """What one forward pass of a network costs."""
+    """The cost of one forward pass of a network."""
 
     operations: int
     parameters: int
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A feature network beside a flow network: an entry of Table 2."""
+class ComplexityRatio:
+    """An entry of Table 2: the cost of a feature network relative to a flow network."""
 
     ratio: float  # O(N_feat) / (O(F) + O(S)): 1 / r of Eq. 6
     ratio_without_scale: float  # O(N_feat) / O(F)
-    paper: float  # the table's
+    paper: float  # the ratio in the paper's table
 
     @property
     def difference(self) -> float:
-        """Of the ratio from the paper's, as a part of the paper's."""
+        """Return the relative difference from the paper's ratio."""
         return self.ratio / self.paper - 1
 
     def speed_up(self, interval: int) -> float:
-        """Over per-frame evaluation with a key frame in every `interval` frames (Eq. 7)."""
+        """Return the speed-up over per-frame evaluation with a key frame in every `interval` frames (Eq. 7)."""
         return interval / (1 + (interval - 1) / self.ratio)
 
 
 def layer_operations(network: nn.Module, *shapes: tuple[int, ...]) -> dict[str, int]:
     """Count the operations of the 2-D convolutions and deconvolutions and of the linear layers in one forward pass.
 
-    Anything else that a network computes, such as attention written with functions, isn't counted.
+    Operations outside these modules, such as attention written with functions, aren't counted.
 
     Args:
-        network: What to count, in evaluation mode and left as it was. One on the "meta" device costs nothing to run.
-        shapes: Of its inputs.
+        network: The network. It is run in evaluation mode and left as it was. On the "meta" device, running it costs
+            nothing.
+        shapes: The shapes of the network's inputs.
 
     Returns:
-        Operations by the layer's name.
+        The operations by layer name.
     """
     counts: dict[str, int] = {}
 
@@ -89,7 +93,7 @@ def layer_operations(network: nn.Module, *shapes: tuple[int, ...]) -> dict[str, 
     ]
     device = next(network.parameters()).device
     training = [module for module in network.modules() if module.training]
-    network.eval()  # or batch norms would learn from the zeros
+    network.eval()  # so that batch norms don't learn from the zeros
     try:
         with torch.inference_mode():
             network(*(torch.zeros(shape, device=device) for shape in shapes))
@@ -102,13 +106,26 @@ def layer_operations(network: nn.Module, *shapes: tuple[int, ...]) -> dict[str, 
 
 
 def measure(network: nn.Module, *shapes: tuple[int, ...]) -> Complexity:
-    """Count a network's operations, and its parameters; arguments as for `layer_operations`."""
+    """Count a network's operations and parameters.
+
+    Args:
+        network: The network, as for `layer_operations`.
+        shapes: The shapes of the network's inputs.
+    """
     operations = sum(layer_operations(network, *shapes).values())
     return Complexity(operations, sum(parameter.numel() for parameter in network.parameters()))
 
 
 def measure_networks(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) -> dict[str, Complexity]:
-    """The paper's networks, for an image of this size in pixels: of features, of flow, the heads, and the warp."""
+    """Measure the paper's feature networks, flow networks, heads and warp.
+
+    Args:
+        height: The image's height in pixels.
+        width: The image's width in pixels.
+
+    Returns:
+        The costs by name.
+    """
     image, half, features = _shapes(height, width)
     found = {}
     with torch.device("meta"):
@@ -122,24 +139,32 @@ def measure_networks(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) ->
     return found
 
 
-def table_2(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) -> dict[str, dict[str, Pair]]:
-    """Table 2, for an image of this size in pixels: by feature network, then by flow network."""
+def table_2(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) -> dict[str, dict[str, ComplexityRatio]]:
+    """Compute Table 2.
+
+    Args:
+        height: The image's height in pixels.
+        width: The image's width in pixels.
+
+    Returns:
+        The ratios, by feature network and then by flow network.
+    """
     image, half, _ = _shapes(height, width)
     with torch.device("meta"):
         features = {name: measure(build(), image).operations for name, build in FEATURE_NETWORKS.items()}
         flows = {name: layer_operations(build((PAPER_MAP,)), half, half) for name, build in FLOW_NETWORKS.items()}
-    table: dict[str, dict[str, Pair]] = {}
+    table: dict[str, dict[str, ComplexityRatio]] = {}
     for network, cost in features.items():
         table[network] = {}
         for flow, layers in flows.items():
             whole = sum(layers.values())
             scale = sum(count for name, count in layers.items() if name.startswith("scales."))
-            table[network][flow] = Pair(cost / whole, cost / (whole - scale), PAPER_RATIOS[network][flow])
+            table[network][flow] = ComplexityRatio(cost / whole, cost / (whole - scale), PAPER_RATIOS[network][flow])
     return table
 
 
 def _shapes(height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Of an image, of what a flow network sees of it and of its features."""
+    """Return the shapes of an image, of the half-size image that flow networks see, and of the image's features."""
 
     def divided(channels: int, stride: int) -> tuple[int, ...]:
         return (1, channels, -(-height // stride), -(-width // stride))
@@ -149,7 +174,7 @@ def _shapes(height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...], 
 
 def _multiply_adds(layer: nn.Module, inputs: Tensor, output: Tensor) -> int:
     match layer:
-        case nn.ConvTranspose2d():  # every input value meets the kernel once for every output channel of its group
+        case nn.ConvTranspose2d():  # each input value is multiplied by its group's whole kernel
             return inputs.numel() * layer.out_channels // layer.groups * prod(layer.kernel_size)
         case nn.Conv2d():
             return output.numel() * layer.in_channels // layer.groups * prod(layer.kernel_size)

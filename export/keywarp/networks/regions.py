@@ -1,8 +1,8 @@
-"""From an R-FCN head's maps to objects: proposals, position-sensitive pooling, voting, suppression (section 4).
+"""R-FCN's second stage: from the head's maps to objects, by proposals, pooling, voting and suppression (section 4).
 
-Nothing here has parameters. Where sums and exponentials decide which box stays, they are computed in double precision:
-their result as a float doesn't depend on the order of summation or the library then, so the engine's own implementation
-and this one take the same decisions.
+Nothing here has parameters. Sums and exponentials that decide which box is kept are computed in double precision.
+Rounded to single precision, they depend neither on the order of summation nor on the library, so that this
+implementation and the engine's take the same decisions.
 """
 
 from dataclasses import dataclass
@@ -20,54 +20,55 @@ from keywarp.networks.rfcn import DetectionMaps, log_odds
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """How regions are proposed, pooled and reported. The defaults are the paper's where it says."""
+    """How regions are proposed, pooled and reported. The defaults are the paper's where it gives a value."""
 
     stride: int = 16  # image pixels per cell of the maps
-    anchor_base: int = 16  # pixels: the side that the scales multiply
+    anchor_base: int = 16  # side of the unscaled anchor, pixels
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
     anchor_scales: tuple[float, ...] = (8.0, 16.0, 32.0)
-    candidates: int = 6000  # of the anchors, the best that enter the suppression
-    proposals: int = 300  # that leave it
-    proposal_iou: float = 0.7  # of two proposals above this, one stays
+    candidates: int = 6000  # highest-scoring anchors kept before suppression
+    proposals: int = 300  # proposals kept after suppression
+    proposal_iou: float = 0.7  # overlap above which the lower-scoring proposal is removed
     pooling: int = 7  # k: bins along each side of a region
-    box_std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)  # of dx, dy, dw, dh in the box maps
-    threshold: float = 0.05  # lowest score that is reported
-    iou: float = 0.3  # of two objects of one class above this, one stays
-    limit: int = 100  # objects reported at most
+    box_std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)  # unit of dx, dy, dw, dh in the box maps
+    threshold: float = 0.05  # lowest score of a reported object
+    iou: float = 0.3  # overlap above which the lower-scoring object of a class is removed
+    limit: int = 100  # maximum number of reported objects
 
 
 class RegionVotes(NamedTuple):
-    """What the bins of R regions say on average."""
+    """The averages over the bins of R regions."""
 
     class_logits: Tensor  # (R, C+1), before the softmax
     box_deltas: Tensor  # (R, 4): dx, dy, dw, dh in units of `box_std`
 
 
 class Objects(NamedTuple):
-    """What is found on one image, the most certain first."""
+    """The objects found on one image, in decreasing order of score."""
 
     boxes: Tensor  # (n, 4): x1, y1, x2, y2 in pixels
     scores: Tensor  # (n,), 0..1
-    labels: Tensor  # (n,), int64, never the background
+    labels: Tensor  # (n,) int64, class ids from 1; 0 is the background
 
 
 @torch.no_grad()
 def propose(maps: DetectionMaps, height: int, width: int, options: RegionOptions) -> list[Tensor]:
-    """The region proposal network's boxes, the most likely first.
+    """Propose regions, in decreasing order of score.
 
-    Equally likely ones are in the order of the anchors. Where a score or delta isn't a number, nothing is proposed.
+    Anchors of equal score keep their order. Anchors whose score or deltas aren't numbers are left out.
 
     Args:
-        maps: Of N images.
-        height: Of the images, pixels.
-        width: Of the images, pixels.
-        options: See `RegionOptions`.
+        maps: The head's maps of N images.
+        height: The images' height in pixels.
+        width: The images' width in pixels.
+        options: How regions are proposed.
 
     Returns:
-        For each image (P, 4), P <= options.proposals: x1, y1, x2, y2 in pixels, inside the image, not empty.
+        For each image (P, 4), P <= options.proposals: x1, y1, x2, y2 in pixels. Boxes lie inside the image and aren't
+        empty.
 
     Raises:
-        ValueError: The maps are of another number of anchors than the options.
+        ValueError: If the maps and the options differ in the number of anchors.
     """
     rows, columns = maps.objectness.shape[-2:]
     base = base_anchors(options.anchor_base, options.anchor_ratios, options.anchor_scales).to(maps.anchor_deltas)
@@ -75,7 +76,8 @@ def propose(maps: DetectionMaps, height: int, width: int, options: RegionOptions
     scores = log_odds(maps.objectness).permute(0, 2, 3, 1).flatten(1)  # (N, H W A)
     if scores.shape[1] != len(anchors):
         raise ValueError(
-            f"the options make {len(base)} anchors per cell, the maps have {maps.objectness.shape[1] // 2}"
+            f"the options describe {len(base)} anchors per cell, but the maps have {maps.objectness.shape[1] // 2}; "
+            "use the options that the head was built with"
         )
     deltas = maps.anchor_deltas.permute(0, 2, 3, 1).reshape(len(scores), -1, 4)
     proposals = []
@@ -91,15 +93,15 @@ def propose(maps: DetectionMaps, height: int, width: int, options: RegionOptions
 
 
 def vote(maps: DetectionMaps, proposals: list[Tensor], options: RegionOptions) -> RegionVotes:
-    """Position-sensitive pooling of each region and the average of its bins. Differentiable by the maps.
+    """Pool each region position-sensitively and average its bins. Differentiable with respect to the maps.
 
     Args:
-        maps: Of N images.
+        maps: The head's maps of N images.
         proposals: For each image (P, 4): x1, y1, x2, y2 in pixels.
-        options: See `RegionOptions`.
+        options: How regions are pooled.
 
     Returns:
-        The votes of all images' regions, one image after the other.
+        The averages for the regions of all images, concatenated in order.
     """
     return RegionVotes(
         _pool(maps.class_maps, proposals, options).double().mean((2, 3)).to(maps.class_maps),
@@ -109,13 +111,13 @@ def vote(maps: DetectionMaps, proposals: list[Tensor], options: RegionOptions) -
 
 @torch.no_grad()
 def detect(maps: DetectionMaps, height: int, width: int, options: RegionOptions) -> list[Objects]:
-    """The objects on each image.
+    """Find the objects on each image.
 
     Args:
-        maps: Of N images.
-        height: Of the images, pixels.
-        width: Of the images, pixels.
-        options: See `RegionOptions`.
+        maps: The head's maps of N images.
+        height: The images' height in pixels.
+        width: The images' width in pixels.
+        options: How regions are proposed, pooled and reported.
     """
     proposals = propose(maps, height, width, options)
     votes = vote(maps, proposals, options)
@@ -138,21 +140,21 @@ def _decode(
 
 
 def _visible(boxes: Tensor) -> Tensor:
-    """Which boxes cover something: not those outside the image, nor those that aren't numbers."""
+    """Return which boxes have an area: neither boxes outside the image nor ones with a NaN."""
     return (boxes[:, 2:] > boxes[:, :2]).all(1)
 
 
 def _pool(maps: Tensor, proposals: list[Tensor], options: RegionOptions) -> Tensor:
     by_bin = torch.unflatten(maps, 1, (options.pooling**2, -1))
-    by_value = by_bin.transpose(1, 2).flatten(1, 2)  # as torchvision wants it
-    # torchvision clips regions to the last row and column less one, so these would never be pooled: hence one more
+    by_value = by_bin.transpose(1, 2).flatten(1, 2)  # torchvision's channel order
+    # torchvision never pools the last row and column, so pad the map by one more of each
     padded = functional.pad(by_value, (0, 1, 0, 1))
     pooled: Tensor = ps_roi_pool(padded, proposals, options.pooling, 1 / options.stride)
     return pooled
 
 
 def _suppress(boxes: Tensor, scores: Tensor, options: RegionOptions) -> Objects:
-    """Suppression within each class, then the best of all classes; boxes (R, 4), scores (R, C+1)."""
+    """Suppress overlaps within each class, then keep the best of all classes; boxes are (R, 4), scores (R, C + 1)."""
     found = []
     for label in range(1, scores.shape[1]):
         certain = torch.nonzero(scores[:, label] >= options.threshold).squeeze(1)

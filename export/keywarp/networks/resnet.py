@@ -1,8 +1,8 @@
 """ResNet-50 and ResNet-101 as feature networks of stride 16.
 
-"Deep Residual Learning for Image Recognition" (He et al., 2016), changed as section 4 of "Deep Feature Flow"
-(Zhu et al., 2017) says: conv5 keeps the stride of conv4 and is dilated by 2; a 3x3 convolution of dilation 6
-reduces the channels. The names of the parameters are torchvision's, so that its weight files fit.
+These are the networks of "Deep Residual Learning for Image Recognition" (He et al., 2016) with the changes of section 4
+of "Deep Feature Flow" (Zhu et al., 2017): conv5 keeps the stride of conv4 and is dilated by 2, and a 3x3 convolution of
+dilation 6 reduces the channels. Parameters are named as in torchvision, so that its weight files fit.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ FEATURE_STRIDE = 16  # image pixels per feature cell
 EXPANSION = 4  # output channels of a bottleneck per channel of its 3x3 convolution
 REDUCTION_DILATION = 6
 STEM = 64  # channels of conv1
-WIDTHS = (64, 128, 256, 512)  # of the 3x3 convolutions in conv2, conv3, conv4, conv5
+WIDTHS = (64, 128, 256, 512)  # channels of the 3x3 convolutions in conv2, conv3, conv4, conv5
 RESNET50 = (3, 4, 6, 3)  # bottlenecks in conv2, conv3, conv4, conv5
 RESNET101 = (3, 4, 23, 3)
 
@@ -25,18 +25,18 @@ StrideOn = Literal["1x1", "3x3"]
 
 @dataclass(frozen=True)
 class ResNetOptions:
-    """What of the ResNet is built."""
+    """The depth and width of a ResNet."""
 
     blocks: tuple[int, int, int, int]  # bottlenecks in conv2, conv3, conv4, conv5; 0 in conv5 ends after conv4
-    channels: int = 1024  # of the feature map, after the reduction
-    # The convolution of a bottleneck that carries its stride: the first 1x1 in the original ("v1", Caffe and Keras
-    # weights), the 3x3 in torchvision's weights ("v1.5").
+    channels: int = 1024  # channels of the feature map, after the reduction
+    # The convolution of a bottleneck that has its stride: the first 1x1 in the original ("v1": Caffe's and Keras's
+    # weights), the 3x3 in torchvision's ("v1.5").
     stride_on: StrideOn = "1x1"
-    width: float = 1.0  # share of the published channels before the reduction, for compact networks
+    width: float = 1.0  # fraction of the published channels before the reduction, for compact networks
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up, beside the identity or a projection."""
+    """A residual unit: 1x1, 3x3 and 1x1 convolutions, added to the identity or a projection."""
 
     def __init__(self, inputs: int, width: int, stride: int, dilation: int, stride_on: StrideOn) -> None:
         super().__init__()
@@ -54,14 +54,14 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(projection, FrozenBatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, 4 width, H / stride, W / stride)."""
+        """Run the unit: (N, inputs, H, W) -> (N, 4 width, H / stride, W / stride)."""
         y = torch.relu(self.bn1(self.conv1(x)))
         y = torch.relu(self.bn2(self.conv2(y)))
         return torch.relu(self.bn3(self.conv3(y)) + self.downsample(x))
 
 
 class ResNetFeatures(nn.Module):
-    """The feature network: image -> the map that is cached and warped."""
+    """The feature network: an image -> the feature map that is cached and warped."""
 
     def __init__(self, options: ResNetOptions) -> None:
         super().__init__()
@@ -84,24 +84,24 @@ class ResNetFeatures(nn.Module):
         nn.init.zeros_(self.reduction.bias)  # type: ignore[arg-type]  # there is one: bias is True by default
 
     def stem(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 64 width, ceil(H / 4), ceil(W / 4)): conv1 and the pooling after it."""
+        """Run conv1 and the pooling after it: (N, 3, H, W) -> (N, 64 width, ceil(H / 4), ceil(W / 4))."""
         x: Tensor = self.maxpool(torch.relu(self.bn1(self.conv1(image))))
         return x
 
     def bottlenecks(self) -> list[Bottleneck]:
-        """The blocks of conv2 to conv5 in order."""
+        """Return the units of conv2 to conv5 in order."""
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
         return [block for stage in stages for block in stage if isinstance(block, Bottleneck)]
 
     def reduce(self, x: Tensor) -> Tensor:
-        """The appended convolution and its ReLU: the last stage's channels -> `options.channels`."""
+        """Run the appended convolution and its ReLU: the last stage's channels -> `options.channels`."""
         return torch.relu(self.reduction(x))
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute the features.
 
         Args:
-            image: (N, 3, H, W), mean-subtracted, in units of 0..255.
+            image: (N, 3, H, W): RGB in units of 0..255, less the image mean.
 
         Returns:
             (N, channels, ceil(H / 16), ceil(W / 16)), not negative.
@@ -113,15 +113,15 @@ class ResNetFeatures(nn.Module):
 
 
 def resnet50_features(channels: int = 1024, stride_on: StrideOn = "1x1") -> ResNetFeatures:
-    """The paper's smaller feature network, without weights."""
+    """Build the paper's smaller feature network, with random weights."""
     return ResNetFeatures(ResNetOptions(RESNET50, channels, stride_on))
 
 
 def resnet101_features(channels: int = 1024, stride_on: StrideOn = "1x1") -> ResNetFeatures:
-    """The paper's default feature network, without weights."""
+    """Build the paper's default feature network, with random weights."""
     return ResNetFeatures(ResNetOptions(RESNET101, channels, stride_on))
 
 
 def resnet50_conv4_features(channels: int = 1024, conv4_blocks: int = 6) -> ResNetFeatures:
-    """ResNet-50 that ends within conv4: a third of the parameters, for small bundles; without weights."""
+    """Build a ResNet-50 that ends within conv4, with random weights: a third of the parameters, for small bundles."""
     return ResNetFeatures(ResNetOptions((3, 4, conv4_blocks, 0), channels))

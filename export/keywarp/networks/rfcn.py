@@ -1,52 +1,54 @@
 """The head of "R-FCN: Object Detection via Region-based Fully Convolutional Networks" (Dai et al., 2016).
 
-As section 4 of "Deep Feature Flow" places it on the features: region proposals from the first half of the channels,
-detection from the second. What follows has no parameters: see `keywarp.networks.regions`.
+As in section 4 of "Deep Feature Flow", the first half of the channels serves region proposals, the second half
+detection. The steps after the head have no parameters; they are in `keywarp.networks.regions`.
 """
 
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from keywarp.networks.heads import score_layer
+
 
 class DetectionMaps(NamedTuple):
-    """What the head's four layers say of every cell: A anchors, C + 1 classes, k x k bins of a region."""
+    """The outputs of the head's four layers for A anchors per cell, C + 1 classes and k x k bins per region."""
 
-    objectness: Tensor  # (N, 2A, H, W), before the softmax: background of each anchor, then foreground of each
+    objectness: Tensor  # (N, 2A, H, W), before the softmax: all anchors' background scores, then their foreground
     anchor_deltas: Tensor  # (N, 4A, H, W): dx, dy, dw, dh of the first anchor, then of the next
     class_maps: Tensor  # (N, k^2 (C+1), H, W), before the softmax: channel (row * k + column) * (C+1) + class
     box_maps: Tensor  # (N, 4 k^2, H, W): channel (row * k + column) * 4 + j for dx, dy, dw, dh
 
 
 class RFCNHead(nn.Module):
-    """Two branches of two sibling 1x1 convolutions each."""
+    """R-FCN's head: a proposal and a detection branch, each of two 1x1 convolutions side by side."""
 
     def __init__(self, channels: int = 1024, classes: int = 31, pooling: int = 7, anchors: int = 9) -> None:
-        """Build it, randomly initialised.
+        """Build the head with random weights.
 
         Args:
-            channels: Of the feature map; each branch reads half of them.
-            classes: With the background, which is the first (the paper's C + 1).
+            channels: The channels of the feature map. Each branch reads half of them.
+            classes: The number of classes, including the background, which comes first (the paper's C + 1).
             pooling: k, the bins along each side of a region.
-            anchors: A, per cell.
+            anchors: A, the anchors per cell.
 
         Raises:
-            ValueError: The channels can't be halved.
+            ValueError: If the number of channels is odd.
         """
         super().__init__()
         if channels % 2:
-            raise ValueError(f"each branch reads half of the channels: {channels} is odd")
+            raise ValueError(f"each branch reads half of the channels, so their number must be even: {channels} is odd")
         self.classes = classes
         self.pooling = pooling
         self.anchors = anchors
         half, bins = channels // 2, pooling**2
-        self.objectness = _score(half, 2 * anchors)
-        self.anchor_deltas = _score(half, 4 * anchors)
-        self.class_maps = _score(half, classes * bins)
-        self.box_maps = _score(half, 4 * bins)
+        self.objectness = score_layer(half, 2 * anchors)
+        self.anchor_deltas = score_layer(half, 4 * anchors)
+        self.class_maps = score_layer(half, classes * bins)
+        self.box_maps = score_layer(half, 4 * bins)
 
     def forward(self, features: Tensor) -> DetectionMaps:
-        """(N, channels, H, W) -> the four maps."""
+        """Compute the four maps from features (N, channels, H, W)."""
         proposal, detection = features.chunk(2, dim=1)
         return DetectionMaps(
             self.objectness(proposal),
@@ -56,40 +58,35 @@ class RFCNHead(nn.Module):
         )
 
 
-class RegionOutputs(NamedTuple):
-    """The maps as a bundle's head graph hands them over: channels last.
+class DetectionOutputs(NamedTuple):
+    """The maps as outputs of a bundle's head graph, with the channels last.
 
-    So the host pools regions from contiguous memory, and runtimes that compute channels-last have nothing to reorder.
+    The host then pools regions from contiguous memory, and runtimes that compute channels-last need no transpose.
     """
 
-    objectness: Tensor  # (N, H, W, A): see `log_odds`
+    objectness: Tensor  # (N, H, W, A): log odds of foreground against background
     anchor_deltas: Tensor  # (N, H, W, 4A)
     class_maps: Tensor  # (N, H, W, k^2 (C+1))
     box_maps: Tensor  # (N, H, W, 4 k^2)
 
 
-def region_outputs(maps: DetectionMaps) -> RegionOutputs:
-    """The maps for the host."""
+def detection_outputs(maps: DetectionMaps) -> DetectionOutputs:
+    """Convert the head's maps into the bundle's layout."""
     odds = log_odds(maps.objectness)
-    return RegionOutputs(*(x.permute(0, 2, 3, 1) for x in (odds, maps.anchor_deltas, maps.class_maps, maps.box_maps)))
+    return DetectionOutputs(
+        *(x.permute(0, 2, 3, 1) for x in (odds, maps.anchor_deltas, maps.class_maps, maps.box_maps))
+    )
 
 
 def log_odds(objectness: Tensor) -> Tensor:
-    """How likely the anchors are objects: what proposals are ranked by.
+    """Compute the log odds that each anchor holds an object. Proposals are ranked by them.
 
     Args:
         objectness: (N, 2A, H, W), as in `DetectionMaps`.
 
     Returns:
-        (N, A, H, W). Its sigmoid is the softmax's foreground probability. Both give the same ranking, but this doesn't
-        saturate: in 16 bits, all probabilities from 0.998 on round to 1.
+        (N, A, H, W). The sigmoid of a value is the softmax's foreground probability, so that the ranking is the same.
+        Log odds don't saturate: in 16 bits, all probabilities from 0.998 on round to 1.
     """
     background, foreground = objectness.chunk(2, dim=1)
     return foreground - background
-
-
-def _score(inputs: int, outputs: int) -> nn.Conv2d:
-    convolution = nn.Conv2d(inputs, outputs, 1)
-    nn.init.normal_(convolution.weight, std=0.01)
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # there is one: bias is True by default
-    return convolution

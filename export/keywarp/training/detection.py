@@ -1,7 +1,8 @@
-"""The losses that train R-FCN: of its proposals and of the regions that it classifies, both from the head's maps.
+"""The losses that train R-FCN's proposals and its classification of regions, both computed from the head's maps.
 
 "Faster R-CNN" (Ren et al., 2015), section 3.1, and "R-FCN" (Dai et al., 2016), section 2.2, as the published
-implementation of "Deep Feature Flow" combines them: everything is trained at once, and all four losses weigh the same.
+implementation of "Deep Feature Flow" combines them: all parts are trained at once, and all four losses have the same
+weight.
 """
 
 from collections.abc import Sequence
@@ -19,47 +20,53 @@ from keywarp.networks.boxes import encode_boxes
 from keywarp.networks.regions import RegionOptions, propose, vote
 from keywarp.networks.rfcn import DetectionMaps
 
-BACKGROUND, FOREGROUND = 0, 1  # of anchors; regions have classes, of which the background is 0 as well
-IGNORED = -1  # an anchor or region that nothing is learnt from
+BACKGROUND, FOREGROUND = 0, 1  # labels of anchors; regions are labelled by class, and their background is 0, too
+IGNORED = -1  # label of anchors and regions that don't enter the loss
 
 
 @dataclass(frozen=True)
-class DetectionTraining:
-    """What is learnt from. The defaults are the original's, but for the two that say so."""
+class DetectionLossOptions:
+    """Which anchors and regions enter the loss, and how.
 
-    anchor_foreground: float = 0.7  # IoU with an object from which an anchor is foreground; so is an object's best
-    anchor_background: float = 0.3  # IoU with all objects below which an anchor is background
-    # Only anchors inside the image are learnt from. The original does so, on images of 1000x600, where 38 % of the
-    # default ones are inside. On 256x192 it is 4 %, all of them of the smallest scale: most objects would have none.
+    The defaults are those of the published implementation, except where a comment says otherwise.
+    """
+
+    anchor_foreground: float = 0.7  # lowest IoU of a foreground anchor; each object's best anchor is foreground, too
+    anchor_background: float = 0.3  # an anchor whose IoU with every object is lower is background
+    # Whether only anchors inside the image enter the loss. The published implementation does so, on images of 1000x600,
+    # where 38 % of the default anchors are inside. On 256x192 only 4 % are, all of the smallest scale, so that most
+    # objects would have no anchor.
     anchors_inside: bool = False
-    anchors: int = 256  # drawn per image
-    anchors_foreground: int = 128  # of these at most; background fills up
-    anchor_sigma: float = 3.0  # of the smooth L1 loss: quadratic below 1 / sigma^2
-    region_foreground: float = 0.5  # IoU from which a region is of the object's class
-    region_background: float = 0.0  # IoU from which it else is background; Fast R-CNN mines from 0.1, OHEM needn't
-    regions: int = 128  # per image, those with the largest loss (online hard example mining)
-    region_sigma: float = 1.0  # of the smooth L1 loss
+    anchors: int = 256  # anchors drawn per image
+    anchors_foreground: int = 128  # foreground anchors among them at most; background anchors are the rest
+    anchor_sigma: float = 3.0  # the smooth L1 loss is quadratic below 1 / sigma^2
+    region_foreground: float = 0.5  # lowest IoU of a region that gets the object's class
+    # Lowest IoU of a background region. Fast R-CNN uses 0.1 to find hard regions; online hard example mining needs no
+    # such limit.
+    region_background: float = 0.0
+    regions: int = 128  # regions per image with the largest loss that are kept (online hard example mining)
+    region_sigma: float = 1.0  # the smooth L1 loss is quadratic below 1 / sigma^2
 
 
 class DetectionLosses(NamedTuple):
-    """The parts of the loss: scalars, each a mean over the images."""
+    """The four parts of the loss, each a scalar and a mean over the images."""
 
-    objectness: Tensor  # cross-entropy of the anchors drawn
-    anchors: Tensor  # smooth L1 of the foreground's deltas, per anchor drawn
+    objectness: Tensor  # cross-entropy of the drawn anchors
+    anchors: Tensor  # smooth L1 of the foreground anchors' deltas, per drawn anchor
     classes: Tensor  # cross-entropy of the hardest regions
-    boxes: Tensor  # smooth L1 of the foreground's deltas, per hardest region
+    boxes: Tensor  # smooth L1 of the foreground regions' deltas, per hardest region
 
     @property
     def total(self) -> Tensor:
-        """What is minimised."""
+        """The sum of all parts, which training minimises."""
         return self.objectness + self.anchors + self.classes + self.boxes
 
 
-class Labels(NamedTuple):
-    """What boxes are to be recognised as."""
+class BoxLabels(NamedTuple):
+    """The targets of n anchors or regions."""
 
-    labels: Tensor  # (n,), int64: IGNORED, 0 for the background, or more
-    matches: Tensor  # (n,), int64: the index of the object that each overlaps most; 0 where there is none
+    labels: Tensor  # (n,), int64: IGNORED, 0 for the background, or the class
+    matches: Tensor  # (n,), int64: index of the object with the largest overlap; 0 where there are no objects
 
 
 def detection_loss(
@@ -69,10 +76,10 @@ def detection_loss(
     width: int,
     options: RegionOptions,
     generators: Sequence[torch.Generator],
-    training: DetectionTraining | None = None,
+    loss_options: DetectionLossOptions | None = None,
 ) -> Tensor:
-    """The sum of `detection_losses`, which see."""
-    return detection_losses(maps, truths, height, width, options, generators, training).total
+    """Return the sum of the four losses. The arguments are those of `detection_losses`."""
+    return detection_losses(maps, truths, height, width, options, generators, loss_options).total
 
 
 def detection_losses(
@@ -82,79 +89,81 @@ def detection_losses(
     width: int,
     options: RegionOptions,
     generators: Sequence[torch.Generator],
-    training: DetectionTraining | None = None,
+    loss_options: DetectionLossOptions | None = None,
 ) -> DetectionLosses:
-    """What the maps get wrong, in float32 whatever they are computed in.
+    """Compute the losses of N images, in float32 even if the maps have less precision.
 
-    Each image's losses are divided by what was drawn from that image. So the mean over the parts of a batch, as of
-    processes that share it, is the batch's.
+    Each image's losses are divided by the number of its own anchors or regions. So the loss of a batch is the mean of
+    the losses of its parts, in one process or in several.
 
     Args:
-        maps: Of N images.
-        truths: The objects on each of them. What has no area is passed over.
-        height: Of the images, pixels.
-        width: Of the images, pixels.
-        options: How regions are proposed and pooled; as when objects are detected later.
-        generators: Draw the anchors, one for each image: what is drawn doesn't depend on the batch.
-        training: None: as in the original.
+        maps: The head's maps of the N images.
+        truths: The objects on each image. Objects without area are ignored.
+        height: The images' height in pixels.
+        width: The images' width in pixels.
+        options: How regions are proposed and pooled; the same as in detection.
+        generators: One for each image, which draws its anchors, so that they don't depend on the rest of the batch.
+        loss_options: Which anchors and regions enter the loss, or None for the defaults.
 
     Raises:
-        ValueError: There are more or fewer images than truths, or the maps are of another number of anchors than the
-            options.
+        ValueError: If the numbers of images and truths differ, or the maps and the options have different numbers of
+            anchors.
     """
     if len(truths) != len(maps.objectness):
-        raise ValueError(f"the maps are of {len(maps.objectness)} images, the truths of {len(truths)}")
-    training = training or DetectionTraining()
+        raise ValueError(f"the maps are of {len(maps.objectness)} images, but the truths of {len(truths)}")
+    loss_options = loss_options or DetectionLossOptions()
     device = maps.objectness.device
     with torch.autocast(device.type, enabled=False):
         maps = DetectionMaps(*(m.float() for m in maps))
         objects = [_objects(truth, device) for truth in truths]
         regions = propose(maps, height, width, options)
         return DetectionLosses(
-            *_anchor_losses(maps, objects, height, width, options, training, generators),
-            *_region_losses(maps, objects, regions, options, training),
+            *_anchor_losses(maps, objects, height, width, options, loss_options, generators),
+            *_region_losses(maps, objects, regions, options, loss_options),
         )
 
 
-def label_anchors(anchors: Tensor, objects: Tensor, height: int, width: int, training: DetectionTraining) -> Labels:
-    """Which anchors are foreground, which background, and which are neither (Faster R-CNN, section 3.1.2).
+def label_anchors(
+    anchors: Tensor, objects: Tensor, height: int, width: int, loss_options: DetectionLossOptions
+) -> BoxLabels:
+    """Label anchors as foreground, background or ignored (Faster R-CNN, section 3.1.2).
 
     Args:
-        anchors: (n, 4): x1, y1, x2, y2 in pixels.
-        objects: (m, 4), likewise; m may be 0.
-        height: Of the image, pixels.
-        width: Of the image, pixels.
-        training: The thresholds.
+        anchors: The anchors (n, 4) as x1, y1, x2, y2 in pixels.
+        objects: The objects (m, 4) in the same form; m may be 0.
+        height: The image's height in pixels.
+        width: The image's width in pixels.
+        loss_options: The thresholds.
     """
     iou = box_iou(objects, anchors)  # (m, n)
     outside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-    if training.anchors_inside:
+    if loss_options.anchors_inside:
         outside = (anchors[:, :2] < 0).any(1) | (anchors[:, 2:] > anchors.new_tensor((width, height))).any(1)
         iou[:, outside] = 0
     best, matches = _best(iou)
-    is_best = ((iou == iou.amax(1, keepdim=True)) & (iou > 0)).any(0)  # ties are foreground, too
+    is_best = ((iou == iou.amax(1, keepdim=True)) & (iou > 0)).any(0)  # all of several equally good anchors
     labels = torch.full_like(matches, IGNORED)
-    labels[best < training.anchor_background] = BACKGROUND
-    labels[is_best | (best >= training.anchor_foreground)] = FOREGROUND
+    labels[best < loss_options.anchor_background] = BACKGROUND
+    labels[is_best | (best >= loss_options.anchor_foreground)] = FOREGROUND
     labels[outside] = IGNORED
-    return Labels(labels, matches)
+    return BoxLabels(labels, matches)
 
 
-def label_regions(regions: Tensor, objects: Tensor, classes: Tensor, training: DetectionTraining) -> Labels:
-    """Which regions are of which class (Fast R-CNN, section 2.3).
+def label_regions(regions: Tensor, objects: Tensor, classes: Tensor, loss_options: DetectionLossOptions) -> BoxLabels:
+    """Label regions by class (Fast R-CNN, section 2.3).
 
     Args:
-        regions: (n, 4): x1, y1, x2, y2 in pixels.
-        objects: (m, 4), likewise; m may be 0.
-        classes: (m,), int64, of the objects.
-        training: The thresholds.
+        regions: The regions (n, 4) as x1, y1, x2, y2 in pixels.
+        objects: The objects (m, 4) in the same form; m may be 0.
+        classes: The objects' classes (m,), int64.
+        loss_options: The thresholds.
     """
     best, matches = _best(box_iou(objects, regions))
     labels = torch.full_like(matches, IGNORED)
-    labels[best >= training.region_background] = BACKGROUND
-    foreground = best >= training.region_foreground
+    labels[best >= loss_options.region_background] = BACKGROUND
+    foreground = best >= loss_options.region_foreground
     labels[foreground] = classes[matches[foreground]]
-    return Labels(labels, matches)
+    return BoxLabels(labels, matches)
 
 
 class _Objects(NamedTuple):
@@ -175,10 +184,10 @@ def _anchor_losses(
     height: int,
     width: int,
     options: RegionOptions,
-    training: DetectionTraining,
+    loss_options: DetectionLossOptions,
     generators: Sequence[torch.Generator],
 ) -> tuple[Tensor, Tensor]:
-    """Objectness and deltas."""
+    """Return the losses of the anchors' objectness and deltas."""
     rows, columns = maps.objectness.shape[-2:]
     base = base_anchors(options.anchor_base, options.anchor_ratios, options.anchor_scales).to(maps.objectness)
     anchors = grid_anchors(base, rows, columns, options.stride)
@@ -186,12 +195,12 @@ def _anchor_losses(
     deltas = maps.anchor_deltas.permute(0, 2, 3, 1).reshape(len(logits), -1, 4)  # (N, H W A, 4)
     losses = []
     for image_logits, image_deltas, (corners, _), generator in zip(logits, deltas, objects, generators, strict=True):
-        labels, matches = label_anchors(anchors, corners, height, width, training)
-        foreground, background = _draw(labels, training, generator)
+        labels, matches = label_anchors(anchors, corners, height, width, loss_options)
+        foreground, background = _draw(labels, loss_options, generator)
         drawn = torch.cat((foreground, background))
         wrong = functional.cross_entropy(image_logits[drawn], labels[drawn], reduction="sum")
         target = encode_boxes(corners[matches[foreground]], anchors[foreground])
-        off = _smooth_l1(image_deltas[foreground], target, training.anchor_sigma).sum()
+        off = _smooth_l1(image_deltas[foreground], target, loss_options.anchor_sigma).sum()
         losses.append(torch.stack((wrong, off)) / max(len(drawn), 1))
     objectness, offsets = torch.stack(losses).mean(0)
     return objectness, offsets
@@ -202,10 +211,11 @@ def _region_losses(
     objects: Sequence[_Objects],
     proposals: Sequence[Tensor],
     options: RegionOptions,
-    training: DetectionTraining,
+    loss_options: DetectionLossOptions,
 ) -> tuple[Tensor, Tensor]:
-    """Classes and boxes."""
-    # As in the original, the objects are among the regions: there is something to classify from the first step on.
+    """Return the losses of the regions' classes and boxes."""
+    # As in the published implementation, the objects are among the regions, so that the first steps can already learn
+    # to classify.
     regions = [torch.cat((boxes, corners)) for boxes, (corners, _) in zip(proposals, objects, strict=True)]
     votes = vote(maps, regions, options)
     counts = [len(boxes) for boxes in regions]
@@ -213,14 +223,14 @@ def _region_losses(
     for boxes, (corners, classes), logits, deltas in zip(
         regions, objects, *(torch.split(v, counts) for v in votes), strict=True
     ):
-        labels, matches = label_regions(boxes, corners, classes, training)
+        labels, matches = label_regions(boxes, corners, classes, loss_options)
         wrong = functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
         foreground = torch.nonzero(labels > BACKGROUND).squeeze(1)
         target = encode_boxes(corners[matches[foreground]], boxes[foreground], options.box_std)
         off = torch.zeros_like(wrong)
-        off[foreground] = _smooth_l1(deltas[foreground], target, training.region_sigma).sum(1)
+        off[foreground] = _smooth_l1(deltas[foreground], target, loss_options.region_sigma).sum(1)
         known = torch.nonzero(labels != IGNORED).squeeze(1)
-        hardest = (wrong + off).detach()[known].argsort(descending=True, stable=True)[: training.regions]
+        hardest = (wrong + off).detach()[known].argsort(descending=True, stable=True)[: loss_options.regions]
         kept = known[hardest]
         losses.append(torch.stack((wrong[kept].sum(), off[kept].sum())) / max(len(kept), 1))
     wrongs, offsets = torch.stack(losses).mean(0)
@@ -228,22 +238,22 @@ def _region_losses(
 
 
 def _best(iou: Tensor) -> tuple[Tensor, Tensor]:
-    """(m, n) -> the largest of each column and its row, both (n,); zeros where m is 0."""
+    """Return the largest IoU (m, n) of each column and its row, both (n,), or zeros if m is 0."""
     if len(iou) == 0:
         return iou.new_zeros(iou.shape[1]), torch.zeros(iou.shape[1], dtype=torch.int64, device=iou.device)
     best, matches = iou.max(dim=0)
     return best, matches
 
 
-def _draw(labels: Tensor, training: DetectionTraining, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Foreground and background anchors at random: their indices."""
+def _draw(labels: Tensor, loss_options: DetectionLossOptions, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw foreground and background anchors, and return their indices."""
     order = torch.randperm(len(labels), generator=generator, device=generator.device).to(labels.device)
     shuffled = labels[order]
-    foreground = order[shuffled == FOREGROUND][: training.anchors_foreground]
-    background = order[shuffled == BACKGROUND][: training.anchors - len(foreground)]
+    foreground = order[shuffled == FOREGROUND][: loss_options.anchors_foreground]
+    background = order[shuffled == BACKGROUND][: loss_options.anchors - len(foreground)]
     return foreground, background
 
 
 def _smooth_l1(deltas: Tensor, target: Tensor, sigma: float) -> Tensor:
-    """Element-wise: (sigma x)^2 / 2 below 1 / sigma^2, and |x| - 1 / (2 sigma^2) above (Faster R-CNN's code)."""
+    """Return (sigma x)^2 / 2 below 1 / sigma^2 and |x| - 1 / (2 sigma^2) above, by element (Faster R-CNN's code)."""
     return functional.smooth_l1_loss(deltas, target, reduction="none", beta=1 / sigma**2)

@@ -2,27 +2,27 @@
 
 TrainingError
 ├── RecipeError        a recipe that can't be read or isn't valid
-├── ResumeError        progress of an earlier run that doesn't fit
-├── ComputeError       no such device
-└── DivergedError      the loss isn't a number any more
+├── ProgressError      saved progress of an earlier run that can't be used
+├── ProcessError       a device, precision or number of processes that can't be used
+└── DivergedError      a loss that is no longer a finite number
 """
 
 
 class TrainingError(Exception):
-    """Base class: training can't start or go on."""
+    """Base class: training can't start or continue."""
 
 
 class RecipeError(TrainingError):
     """A recipe can't be read or isn't valid."""
 
 
-class ResumeError(TrainingError):
-    """The kept progress of an earlier run can't be read or is of other networks."""
+class ProgressError(TrainingError):
+    """The saved progress of an earlier run is damaged, or belongs to other networks or settings."""
 
 
-class ComputeError(TrainingError):
-    """The device isn't there, or can't compute in the precision asked for."""
+class ProcessError(TrainingError):
+    """The device is missing, lacks the requested precision, or the processes can't share the work."""
 
 
 class DivergedError(TrainingError):
-    """The loss isn't a finite number any more."""
+    """The loss is no longer a finite number."""

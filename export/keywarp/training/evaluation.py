@@ -1,8 +1,8 @@
-"""Accuracy by the paper's protocol, and as a stream sees it; both by the age of the key frame.
+"""Accuracy by the paper's protocol and in a stream, both by key age.
 
-The paper evaluates l pairs (k, i), k = i - l + 1, ..., i, for each frame i with ground truth, and averages (section
-5.2). Here every age i - k is measured by itself, over all labelled frames; their mean is the paper's figure, and the
-worst tells what a user sees just before the next key frame.
+The paper evaluates l pairs (k, i), k = i - l + 1, ..., i, for each frame i with ground truth, and averages over them
+(section 5.2). Here each key age i - k is measured separately, over all labelled frames. The mean over the ages is the
+paper's figure; the worst age shows what a user sees just before the next key frame.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,74 +18,78 @@ from keywarp.datasets.samples import Snippet, SnippetSource, Truth
 from keywarp.networks import DeepFeatureFlow, DetectionNetwork
 from keywarp.networks.regions import Objects, detect
 from keywarp.training.images import normalised
-from keywarp.training.joint import enlarged
+from keywarp.training.joint import upsample
 from keywarp.training.metrics import DetectionMetric, Metric, SegmentationMetric
 
-PIXELS = 1 << 20  # of all images that go through a network at once
+MAX_PIXELS = 1 << 20  # most pixels, of all images together, that go through a network at once
 Features = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A metric's values, 0..1."""
+    """The values of a metric, from 0 to 1."""
 
     metric: str
-    mean: float  # over the ages
-    worst: float  # of the ages
-    by_age: tuple[float, ...]  # frames since the key frame: 0, 1, ..., l - 1
-    per_class: tuple[float | None, ...]  # means over all measured ages; None: the class isn't in the truth
+    mean: float  # mean over the key ages
+    worst: float  # value at the worst key age
+    by_age: tuple[float, ...]  # values at the key ages 0, 1, ..., l - 1
+    per_class: tuple[float | None, ...]  # means over the key ages; None for a class that isn't in the ground truth
 
     def until(self, interval: int) -> "Accuracy":
-        """The same of a shorter key interval."""
+        """Return the accuracy at a shorter key interval. `per_class` stays as it is."""
         ages = tuple(self.by_age[:interval])
         return replace(self, mean=float(np.mean(ages)), worst=min(ages), by_age=ages)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A labelled frame and the key frames that its features may come from."""
+    """A labelled frame, and the key frames that its features are propagated from."""
 
-    name: str
+    name: str  # name of the snippet or number of the frame
     current: Image
-    keys: Sequence[Image]  # by age; the first one is the current frame itself
-    ages: Sequence[int]  # of the key frames
+    keys: Sequence[Image]  # by increasing age; the first is the current frame itself
+    ages: Sequence[int]  # the key frames' ages in frames
 
 
 class Propagation(Protocol):
-    """Where the current frame's features come from."""
+    """A way to get the current frame's features from key features."""
 
     def __call__(self, network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:
-        """Key features -> the current frame's.
+        """Return the current frame's features, one for each key frame.
 
         Args:
-            network: Whose features they are.
-            features: Per map (l, C, H, W), of the key frames.
-            pairs: The frames.
+            network: The networks.
+            features: The key frames' features, per map (l, C, H, W).
+            pairs: The current frame and the key frames.
         """
         ...
 
 
-def by_network(network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:
-    """Deep feature flow: along the flow network's motion. The youngest key frame is the frame itself."""
-    keys = tensor(pairs.keys[1:], features[0].device)
+def warp_features(network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:
+    """Warp key features along the flow network's flow (deep feature flow). The first key frame's features stay."""
+    keys = to_tensor(pairs.keys[1:], features[0].device)
     if not len(keys):
         return features
-    current = tensor([pairs.current], keys.device).expand_as(keys)
+    current = to_tensor([pairs.current], keys.device).expand_as(keys)
     warped = network.propagate(tuple(x[1:] for x in features), current, keys)
     return tuple(torch.cat((x[:1], w.to(x))) for x, w in zip(features, warped, strict=True))
 
 
-def by_copying(network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:  # noqa: ARG001
-    """Nothing moves: the key frame's features as they are."""
+def copy_features(network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:  # noqa: ARG001
+    """Use the key features as they are, as if nothing had moved."""
     return features
 
 
-def by_computing(network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:  # noqa: ARG001
-    """Every frame is a key frame (the paper's Frame): the same for all ages."""
+def recompute_features(network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:  # noqa: ARG001
+    """Use the current frame's own features at all ages, as if every frame were a key frame (the paper's Frame)."""
     return tuple(x[:1].expand_as(x) for x in features)
 
 
-PROPAGATIONS: dict[str, Propagation] = {"per frame": by_computing, "propagated": by_network, "copied": by_copying}
+PROPAGATIONS: dict[str, Propagation] = {
+    "per frame": recompute_features,
+    "propagated": warp_features,
+    "copied": copy_features,
+}
 
 
 def evaluate(
@@ -96,29 +100,37 @@ def evaluate(
     propagations: Mapping[str, Propagation] = PROPAGATIONS,
     device: torch.device | None = None,
     progress: Callable[[], None] = lambda: None,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, Accuracy]:
-    """Measure by the paper's protocol, in several ways at once.
+    """Measure the accuracy by the paper's protocol, for several propagations at once.
 
     Args:
-        network: The networks; set to evaluation mode.
+        network: The networks, which are set to evaluation mode.
         source: Labelled frames, with the frames before them.
-        classes: With the background.
-        interval: l, frames.
-        propagations: The ways, by name.
-        device: Where the network is; None: on the CPU.
-        progress: Called once a labelled frame.
+        classes: The number of classes, with the background.
+        interval: The key interval l in frames.
+        propagations: The propagations by name.
+        device: The network's device, or None for the CPU.
+        progress: Called after every labelled frame.
+        max_pixels: Most pixels, of all images together, that go through a network at once.
+
+    Returns:
+        The accuracy by propagation.
+
+    Raises:
+        DataError: If a frame isn't labelled for the network's task.
     """
     network.eval()
-    metrics = {name: _ByAge(network, classes) for name in propagations}
+    metrics = {name: _MetricsByAge(network, classes) for name in propagations}
     with torch.inference_mode():
         for snippet in source.snippets(interval):
-            for number, pairs in enumerate(_chunks(snippet)):
-                features = network.features(tensor(pairs.keys, device))
+            for number, pairs in enumerate(_split_into_chunks(snippet, max_pixels)):
+                features = network.features(to_tensor(pairs.keys, device))
                 for name, propagate in propagations.items():
                     moved = propagate(network, features, pairs)
                     for age, found in zip(pairs.ages, recognise(network, moved, pairs.current.shape), strict=True):
-                        if age or not number:  # the frame itself counts once
-                            add(metrics[name].at(age), snippet.truth, found)
+                        if age or not number:  # the current frame is in every chunk, but counts once
+                            add_frame(metrics[name].at(age), snippet.truth, found)
             progress()
     return {name: by_age.accuracy() for name, by_age in metrics.items()}
 
@@ -132,82 +144,114 @@ def evaluate_stream(
     device: torch.device | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Accuracy]:
-    """Run a labelled video as streams do (Algorithm 1), in several ways at once; otherwise as `evaluate`.
+    """Measure the accuracy on a labelled video that runs as a stream (Algorithm 1), for several propagations at once.
 
-    A new shot doesn't restart the interval: a camera's stream doesn't either, so what a cut costs is in the figures.
+    A cut doesn't start a new key interval, because it doesn't in a camera's stream either. So the figures contain the
+    cost of cuts.
+
+    Args:
+        network: The networks, which are set to evaluation mode.
+        frames: The video's frames in order, all labelled.
+        classes: The number of classes, with the background.
+        interval: The key interval l in frames.
+        propagations: The propagations by name.
+        device: The network's device, or None for the CPU.
+        progress: Called after every frame.
+
+    Returns:
+        The accuracy by propagation.
+
+    Raises:
+        DataError: If a frame isn't labelled for the network's task.
     """
     network.eval()
-    metrics = {name: _ByAge(network, classes) for name in propagations}
+    metrics = {name: _MetricsByAge(network, classes) for name in propagations}
     key: Image = np.empty(0, np.uint8)
     key_features: Features = ()
     with torch.inference_mode():
         for index, (frame, truth) in enumerate(frames):
-            features, age = network.features(tensor([frame], device)), index % interval
+            features, age = network.features(to_tensor([frame], device)), index % interval
             if age == 0:
                 key, key_features = frame, features
             pairs = Pairs(str(index), frame, *(([frame, key], [0, age]) if age else ([frame], [0])))
             known = tuple(torch.cat(x) for x in zip(features, key_features, strict=True)) if age else features
             for name, propagate in propagations.items():
                 moved = propagate(network, known, pairs)
-                add(metrics[name].at(age), truth, recognise(network, tuple(x[-1:] for x in moved), frame.shape)[0])
+                add_frame(
+                    metrics[name].at(age), truth, recognise(network, tuple(x[-1:] for x in moved), frame.shape)[0]
+                )
             progress()
     return {name: by_age.accuracy() for name, by_age in metrics.items()}
 
 
 def recognise(network: DeepFeatureFlow[Any], features: Features, shape: Sequence[int]) -> list[Labels | Objects]:
-    """Features of N images of one shape (H, W, ...) -> what is recognised on each, in pixels."""
+    """Run the head.
+
+    Args:
+        network: The networks.
+        features: The feature maps of N images.
+        shape: The images' shape (H, W, ...).
+
+    Returns:
+        The label map (H, W) of each image, or its objects, with boxes in pixels.
+    """
     height, width = shape[:2]
     raw = network.recognition.head(*features)
     if isinstance(network.recognition, DetectionNetwork):
         return list(detect(raw, height, width, network.recognition.regions))
     [probabilities] = network.recognition.predict(raw)
-    ids = enlarged(probabilities.float()).argmax(dim=1)[:, :height, :width].to(torch.uint8)
+    ids = upsample(probabilities.float()).argmax(dim=1)[:, :height, :width].to(torch.uint8)
     return [np.asarray(x) for x in ids.cpu().numpy()]
 
 
-def tensor(frames: Sequence[Image], device: torch.device | None = None) -> Tensor:
-    """Frames of one size -> (N, 3, H, W), normalised."""
+def to_tensor(frames: Sequence[Image], device: torch.device | None = None) -> Tensor:
+    """Return frames of one size as a normalised tensor (N, 3, H, W)."""
     if not len(frames):
         return torch.empty(0, device=device)
     return normalised(torch.from_numpy(np.stack(frames)).to(device))
 
 
-def metric_for(network: DeepFeatureFlow[Any], classes: int) -> Metric:
-    """The network's task's."""
+def make_metric(network: DeepFeatureFlow[Any], classes: int) -> Metric:
+    """Return an empty metric for the network's task."""
     return SegmentationMetric(classes) if network.recognition.task == "segmentation" else DetectionMetric(classes)
 
 
-def add(metric: Metric, truth: Truth, found: Labels | Objects) -> None:
-    """Count a frame.
+def add_frame(metric: Metric, truth: Truth, found: Labels | Objects) -> None:
+    """Add one frame to a metric.
+
+    Args:
+        metric: The metric.
+        truth: The frame's labels.
+        found: The network's result.
 
     Raises:
-        DataError: Its truth is of another task.
+        DataError: If the frame isn't labelled for the metric's task.
     """
     if isinstance(metric, SegmentationMetric):
         if truth.labels is None:
-            raise DataError("the data have frames without pixel labels, which segmentation is measured on")
+            raise DataError("the data have frames without pixel labels, which segmentation is measured against")
         assert isinstance(found, np.ndarray)
         metric.add(truth.labels, found)
     else:
         assert isinstance(metric, DetectionMetric)
         if truth.boxes is None:
-            raise DataError("the data have frames without boxes, which detection is measured on")
+            raise DataError("the data have frames without boxes, which detection is measured against")
         assert isinstance(found, Objects)
         metric.add(truth.boxes, found)
 
 
-def _chunks(snippet: Snippet) -> Iterator[Pairs]:
-    """The pairs of a snippet, so many at once as fit; the frame itself leads every chunk."""
-    *older, current = list(snippet.frames)  # video is best read forwards
+def _split_into_chunks(snippet: Snippet, max_pixels: int) -> Iterator[Pairs]:
+    """Divide a snippet's pairs into chunks. The current frame is the first of each chunk."""
+    *older, current = list(snippet.frames)  # in order, because decoding video backwards is slow
     older.reverse()
-    size = max(1, PIXELS // (current.shape[0] * current.shape[1]) - 1)
+    size = max(1, max_pixels // (current.shape[0] * current.shape[1]) - 1)
     for start in range(0, max(1, len(older)), size):
         part = older[start : start + size]
         yield Pairs(snippet.name, current, [current, *part], [0, *range(start + 1, start + 1 + len(part))])
 
 
-class _ByAge:
-    """A metric for each key age that there are frames of."""
+class _MetricsByAge:
+    """One metric for each key age."""
 
     def __init__(self, network: DeepFeatureFlow[Any], classes: int) -> None:
         self._network = network
@@ -216,12 +260,12 @@ class _ByAge:
 
     def at(self, age: int) -> Metric:
         while len(self._metrics) <= age:
-            self._metrics.append(metric_for(self._network, self._classes))
+            self._metrics.append(make_metric(self._network, self._classes))
         return self._metrics[age]
 
     def accuracy(self) -> Accuracy:
         by_age = tuple(metric.value() for metric in self._metrics)
         per_class = zip(*(metric.per_class() for metric in self._metrics), strict=True)
         means = (None if None in ages else float(np.mean(ages)) for ages in per_class)
-        name = metric_for(self._network, self._classes).name
+        name = make_metric(self._network, self._classes).name
         return Accuracy(name, float(np.mean(by_age)), min(by_age), by_age, tuple(means))

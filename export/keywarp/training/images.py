@@ -1,4 +1,4 @@
-"""Frames as the networks take them."""
+"""Conversion of frames to the networks' input."""
 
 import torch
 from torch import Tensor
@@ -7,6 +7,13 @@ from keywarp.networks import IMAGE_MEAN
 
 
 def normalised(frames: Tensor) -> Tensor:
-    """(N, H, W, 3) RGB uint8 -> (N, 3, H, W) float32, mean-subtracted; in memory channels come last, which is fast."""
+    """Subtract the mean from frames.
+
+    Args:
+        frames: uint8 RGB (N, H, W, 3).
+
+    Returns:
+        float32 (N, 3, H, W). Channels are last in memory, since convolutions are faster that way.
+    """
     mean = torch.tensor(IMAGE_MEAN, device=frames.device)
     return (frames.float() - mean).permute(0, 3, 1, 2)

@@ -1,6 +1,6 @@
-"""How right results are: mean IoU of segmentation, mAP of detection.
+"""Accuracy metrics: mean IoU for segmentation, mAP for detection.
 
-Both are of a whole data set: what is added is collected, and the figure is computed once, from all of it.
+Both describe a whole data set: images are added one by one, and the value is computed from all of them.
 """
 
 from statistics import fmean
@@ -19,45 +19,45 @@ from keywarp.networks.regions import Objects
 
 
 class Metric(Protocol):
-    """A figure between 0 and 1, the higher the better."""
+    """A value from 0 to 1; higher is better."""
 
-    name: str  # for people
+    name: str  # as it is shown in tables
 
     def value(self) -> float:
-        """The mean over the classes that occur in the truth; NaN where none does."""
+        """Return the mean over the classes in the ground truth, or NaN if there are none."""
         ...
 
     def per_class(self) -> list[float | None]:
-        """Of each class, the background first; None for a class that it isn't defined for."""
+        """Return the value of each class, the background first, or None where it isn't defined."""
         ...
 
     def merge(self, other: Self) -> None:
-        """Take in what was added to another one."""
+        """Add everything that was added to another metric."""
         ...
 
 
 class SegmentationMetric:
-    """Intersection over union, of the pixels of all images together (Cityscapes' protocol)."""
+    """Intersection over union, counted over the pixels of all images together (Cityscapes' protocol)."""
 
     name = "mIoU"
 
     def __init__(self, classes: int, ignore: int = IGNORE) -> None:
-        """Start with no pixels.
+        """Start without images.
 
         Args:
-            classes: With the background.
+            classes: The number of classes, with the background.
             ignore: The label of pixels that don't count, whatever is predicted there.
         """
         self._classes = classes
         self._ignore = ignore
-        self._pixels = torch.zeros(classes, classes, dtype=torch.int64)  # by true and predicted class
+        self._pixels = torch.zeros(classes, classes, dtype=torch.int64)  # pixel counts by true and predicted class
 
     def add(self, truth: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer]) -> None:
-        """Count one image.
+        """Add one image.
 
         Args:
-            truth: (H, W), class ids.
-            predicted: (H, W), likewise.
+            truth: The true class ids (H, W).
+            predicted: The predicted class ids (H, W).
         """
         self._pixels += multiclass_confusion_matrix(
             torch.from_numpy(predicted.astype(np.int64)),
@@ -68,17 +68,17 @@ class SegmentationMetric:
         )
 
     def merge(self, other: "SegmentationMetric") -> None:
-        """Count what another one counted."""
+        """Add the images of another metric."""
         self._pixels += other._pixels
 
     def iou(self) -> list[float | None]:
-        """Of each class; None for one that is in neither truth nor prediction."""
+        """Return the IoU of each class, or None for a class that is in neither ground truth nor prediction."""
         hits = self._pixels.diagonal()
         union = self._pixels.sum(0) + self._pixels.sum(1) - hits
         return [h / u if u else None for h, u in zip(hits.tolist(), union.tolist(), strict=True)]
 
     def mean_iou(self) -> float:
-        """Over the classes that occur in the truth; NaN where none does."""
+        """Return the mean over the classes in the ground truth, or NaN if there are none."""
         occurs = self._pixels.sum(1).tolist()
         return _mean([iou if n else None for iou, n in zip(self.iou(), occurs, strict=True)])
 
@@ -89,48 +89,53 @@ class SegmentationMetric:
 class DetectionMetric:
     """Mean average precision at an IoU of 0.5, by COCO's rules.
 
-    ImageNet VID's official figure, which the paper gives, differs in details:
+    ImageNet VID's official metric, which the paper reports, differs in details:
 
-    - The area under the precision-recall curve is the mean at 101 recalls here, and exact there.
-    - The 100 most certain objects of each class and image count here, all of them there.
-    - A detection whose best object is already found may still match another one here; there it is wrong.
-    - Small objects need an IoU of 0.5 too here; there it is w h / ((w + 10) (h + 10)) where that is less.
+    - It computes the exact area under the precision-recall curve; COCO takes the mean precision at 101 recalls.
+    - It counts all objects of a class in an image; COCO counts the 100 with the highest scores.
+    - It counts a detection as wrong if its best object is already found; COCO may match it to another object.
+    - For small objects it asks for an IoU of w h / ((w + 10) (h + 10)) where that is below 0.5; COCO asks for 0.5.
     """
 
     name = "mAP@0.5"
 
     def __init__(self, classes: int) -> None:
-        """Start with no images.
+        """Start without images.
 
         Args:
-            classes: With the background.
+            classes: The number of classes, with the background.
         """
         self._classes = classes
         self._truths: list[dict[str, Tensor]] = []
         self._found: list[dict[str, Tensor]] = []
-        self._computed: list[float | None] | None = None  # seconds of work, kept until more is added
+        self._computed: list[float | None] | None = None  # takes seconds, so kept until images are added
 
     def add(self, truth: Boxes, objects: Objects) -> None:
-        """Keep one image's objects: those that there are and those that were found."""
+        """Add one image.
+
+        Args:
+            truth: The true objects.
+            objects: The detected objects.
+        """
         self._computed = None
         self._truths.append({"boxes": torch.tensor(truth.corners), "labels": torch.tensor(truth.classes)})
         boxes, scores, labels = (part.detach().cpu() for part in objects)
         self._found.append({"boxes": boxes.float(), "scores": scores.float(), "labels": labels})
 
     def merge(self, other: "DetectionMetric") -> None:
-        """Keep another one's images, too."""
+        """Add the images of another metric."""
         self._computed = None
         self._truths += other._truths
         self._found += other._found
 
     def per_class(self) -> list[float | None]:
-        """Average precision of each class; None for one that no image has."""
+        """Return the average precision of each class, or None for a class that no image has."""
         if self._computed is None:
             self._computed = self._compute()
         return list(self._computed)
 
     def mean_ap(self) -> float:
-        """Over the classes that occur in the truth; NaN where none does."""
+        """Return the mean over the classes in the ground truth, or NaN if there are none."""
         return _mean(self.per_class())
 
     value = mean_ap
@@ -138,11 +143,11 @@ class DetectionMetric:
     def _compute(self) -> list[float | None]:
         figures: list[float | None] = [None] * self._classes
         if not any(len(truth["labels"]) for truth in self._truths):
-            return figures  # torchmetrics would warn of images without labels, or of none at all
+            return figures  # torchmetrics would warn that there are no labels
         metric = MeanAveragePrecision(iou_thresholds=[0.5], extended_summary=True)
         metric.update(self._found, self._truths)
         result = metric.compute()
-        # (IoU thresholds, recalls, classes, sizes of objects, limits of detections); -1: no image has the class
+        # (IoU thresholds, recalls, classes, object sizes, limits of detections); -1 for a class that no image has
         precision = result["precision"][0, :, :, 0, -1].double().mean(0)
         for label, value in zip(result["classes"].view(-1).tolist(), precision.tolist(), strict=True):
             figures[label] = value if value >= 0 else None

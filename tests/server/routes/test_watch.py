@@ -81,6 +81,21 @@ def test_single_frames_and_sequences_have_subscribers_too(server: Running) -> No
         server.http.delete(f"/v1/streams/{stream}")
 
 
+def test_a_subscriber_receives_the_errors_of_the_engine(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    with server.connect("failing", Hello()) as talk, watching(server, "failing") as messages:
+        with monkeypatch.context() as patch:
+            patch.setattr(server.service.streams["failing"].engine, "key", fail)
+            talk.frame(jpeg(), 7)
+            error = talk.error()
+        assert (error.frame, error.id, error.problem.status, error.fatal) == (0, 7, 500, False)
+        assert next(messages) == error.model_copy(update={"credit": None})
+        talk.frame(jpeg())
+        assert talk.result().reason == "start"
+
+
 def test_a_slow_subscriber_learns_how_many_responses_it_missed() -> None:
     async def subscribe() -> None:
         subscribers = Subscribers()

@@ -14,19 +14,19 @@ from keywarp.protocol import Done, Dropped, Error, FrameHeader, Result, StreamOp
 from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.images import ImageDecoder
 from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
-from keywarp.server.streams.pipeline import Payload, Pipeline
+from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.streams.stream import Stream
 from keywarp.server.streams.subscribers import FrameResponse
 from keywarp.server.task_scope import task_scope
 from tests.server.conftest import PATIENCE, Running
 from tests.server.media import HEIGHT, WIDTH, jpeg
 
-Payloads = AsyncIterator[Payload]
+Payloads = AsyncIterator[ReceivedPayload]
 HELD = 0.05  # seconds
 
 
-def payload(number: int, data: bytes | None = None) -> Payload:
-    return Payload(FrameHeader(id=number), memoryview(jpeg() if data is None else data), time.monotonic())
+def payload(number: int, data: bytes | None = None) -> ReceivedPayload:
+    return ReceivedPayload(FrameHeader(id=number), memoryview(jpeg() if data is None else data), time.monotonic())
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -9,12 +9,12 @@ from PIL import Image
 
 from keywarp.client import ProcessedFrame
 from keywarp.client.images import decode_labels
-from keywarp.engines.manifest import ClassInfo
-from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, Output, Segmentation
+from keywarp.engines.manifest import ManifestClass
+from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.protocol import Masks, Resolution, Result
 from keywarp.server.streams.results import encode_detections, encode_result, encode_segmentation
 
-CLASSES = [ClassInfo(id=i, name=name, color=(i, i, i)) for i, name in enumerate(("ground", "person", "car"))]
+CLASSES = [ManifestClass(id=i, name=name, color=(i, i, i)) for i, name in enumerate(("ground", "person", "car"))]
 LABELS = np.array([[0, 2, 2, 2]], np.uint8)
 NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.intp))
 OBJECTS = Detections(
@@ -56,14 +56,14 @@ def test_masks_may_be_left_out() -> None:
     found = encode_segmentation(LABELS, CLASSES, "none")
     assert found.labels_png is None
     assert [(r.name, r.area, r.rle) for r in found.regions] == [("car", 0.75, None)]
-    with pytest.raises(ValueError, match="none were asked for"):
+    with pytest.raises(ValueError, match="the stream asked for none"):
         decode_labels(found)
 
 
 @pytest.mark.parametrize("masks", ["png", "rle"])
 def test_masks_may_have_the_frames_resolution(masks: Masks) -> None:
     labels = np.random.default_rng(0).integers(0, 3, (5, 7)).astype(np.uint8)
-    found = FrameResult(3, FrameKind.KEY, 0, 48, 64, Segmentation(labels), inference=0.02, postprocess=0.001)
+    found = FrameResult(3, FrameKind.KEY, 0, 48, 64, LabelMap(labels), inference=0.02, postprocess=0.001)
     at = {
         resolution: ProcessedFrame(
             encode_result(found, CLASSES, stream="s", decode=0, waited=0, masks=masks, resolution=resolution)
@@ -104,12 +104,12 @@ def test_a_result_of_detection_has_only_detections(output: Detections, count: in
 
 
 def test_a_result_of_segmentation_has_only_a_segmentation() -> None:
-    result = encoded(Segmentation(LABELS))
+    result = encoded(LabelMap(LABELS))
     assert result.segmentation == encode_segmentation(LABELS, CLASSES)
     assert result.detections is None
 
 
-@pytest.mark.parametrize("output", [Segmentation(LABELS), OBJECTS])
+@pytest.mark.parametrize("output", [LabelMap(LABELS), OBJECTS])
 def test_a_result_identifies_its_frame_and_has_its_timings(output: Output) -> None:
     result = encoded(output)
     assert (result.stream, result.frame, result.id, result.timestamp) == ("s", 3, "mine", 1.5)

@@ -66,7 +66,7 @@ class ProcessedFrame:
             ProtocolError: If the server's label map can't be decoded.
         """
         if self.result.segmentation is None:
-            raise ValueError("this result has no segmentation: its model's task is another")
+            raise ValueError("this result has no segmentation: its model has another task")
         return decode_labels(self.result.segmentation) if self.label_map is None else self.label_map
 
     @cached_property
@@ -81,7 +81,8 @@ class ProcessedFrame:
             (np.arange(size) + 0.5) * cells / size
             for size, cells in zip((self.result.height, self.result.width), self.labels.shape, strict=True)
         )
-        return self.labels[rows.astype(np.intp)[:, np.newaxis], columns.astype(np.intp)]
+        labels: NDArray[np.uint8] = self.labels[rows.astype(np.intp)[:, np.newaxis], columns.astype(np.intp)]
+        return labels
 
     @cached_property
     def detections(self) -> DetectionArrays:
@@ -92,7 +93,7 @@ class ProcessedFrame:
         """
         found = self.result.detections
         if found is None:
-            raise ValueError("this result has no detections: its model's task is another")
+            raise ValueError("this result has no detections: its model has another task")
         return DetectionArrays(
             xyxy=np.array([one.xyxy for one in found], np.float32).reshape(-1, 4),
             confidence=np.array([one.confidence for one in found], np.float32),

@@ -1,4 +1,4 @@
-"""The wire protocol `keywarp.v1`, shared by client and server."""
+"""The wire protocol `keywarp.v1`, which the client and the server share."""
 
 from keywarp.protocol.closing import CloseCode
 from keywarp.protocol.framing import FrameHeader, FramingError, pack, unpack

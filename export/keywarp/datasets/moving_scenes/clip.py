@@ -1,4 +1,4 @@
-"""A video of several shots with everything known."""
+"""Clips: videos of several generated shots."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -7,24 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from keywarp.datasets.moving_scenes.scene import Frame, Scene
+from keywarp.datasets.moving_scenes.scene import MovingScene, SceneFrame
 from keywarp.datasets.samples import Truth
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A part of a clip: one scene from one time on, frame by frame."""
+    """A part of a clip, which shows one scene from a given time on."""
 
-    scene: Scene
-    first: int  # index in the clip of its first frame
-    start: int  # the scene's time then, frames
+    scene: MovingScene
+    first: int  # index of its first frame in the clip
+    start: int  # the scene's time at that frame, in frames
 
 
 @dataclass(frozen=True)
 class SceneClip:
-    """Frames that are rendered when they are asked for.
+    """A video whose frames are rendered on demand.
 
-    Iterate over it for one `Frame` after the other, or index it; only `images` and `truths` keep all.
+    Iterate over it to get one `SceneFrame` after the other, or index it. Only `images` and `truths` hold all frames at
+    once.
     """
 
     name: str
@@ -33,34 +34,34 @@ class SceneClip:
 
     @property
     def cuts(self) -> tuple[int, ...]:
-        """The indices of the frames that start a new shot, without the first frame."""
+        """Return the indices of the frames that start a new shot, without the clip's first frame."""
         return tuple(shot.first for shot in self.shots[1:])
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> Frame:
-        scene, time = self.moment(index)
+    def __getitem__(self, index: int) -> SceneFrame:
+        scene, time = self.locate(index)
         return scene.render(time)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[SceneFrame]:
         return (self[index] for index in range(self.length))
 
-    def moment(self, index: int) -> tuple[Scene, int]:
-        """The scene of a frame, and its time there.
+    def locate(self, index: int) -> tuple[MovingScene, int]:
+        """Return the scene of a frame and the frame's time in it.
 
         Raises:
-            IndexError: The clip hasn't such a frame.
+            IndexError: If the clip has no such frame.
         """
         if not 0 <= index < self.length:
-            raise IndexError(f"frame {index} of {self.name}, which has {self.length}")
+            raise IndexError(f"{self.name} has frames 0 to {self.length - 1}, but no frame {index}")
         shot = self.shots[bisect_right(self.shots, index, key=lambda shot: shot.first) - 1]
         return shot.scene, shot.start + index - shot.first
 
     def images(self) -> npt.NDArray[np.uint8]:
-        """All frames, (T, H, W, 3)."""
-        return np.stack([scene.image(time) for scene, time in map(self.moment, range(self.length))])
+        """Render all frames, (T, H, W, 3) RGB."""
+        return np.stack([scene.image(time) for scene, time in map(self.locate, range(self.length))])
 
     def truths(self) -> list[Truth]:
-        """Labels and boxes of all frames."""
-        return [scene.truth(time) for scene, time in map(self.moment, range(self.length))]
+        """Return the labels and boxes of all frames."""
+        return [scene.truth(time) for scene, time in map(self.locate, range(self.length))]

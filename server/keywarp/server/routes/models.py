@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from keywarp.protocol import ModelInfo
+from keywarp.protocol import ModelInfo, faults
 from keywarp.server.errors import BadMessageError, ForbiddenError
 from keywarp.server.models.registry import ModelState
 from keywarp.server.problems import documented
@@ -86,7 +86,7 @@ async def _repository_request(request: Request, service: ServiceDependency) -> R
     try:
         return RepositoryRequest.model_validate_json(body or b"{}")
     except ValidationError as error:
-        raise BadMessageError(f"the body isn't a repository request: {error.errors()[0]['msg']}") from error
+        raise BadMessageError(f"the body isn't a repository request: {faults.describe(error)}") from error
 
 
 RepositoryBody = Annotated[RepositoryRequest, Depends(_repository_request)]

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 
 from keywarp.engines import Detections, Engine, FrameResult
-from keywarp.engines.errors import FrameError
+from keywarp.engines.errors import InvalidFrameError
 from keywarp.engines.preparation import check_frame
 from keywarp.protocol import FrameHeader
 from keywarp.server.decode.frames import DecodedFrame
@@ -211,7 +211,7 @@ def _decode(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int) -> Dec
     pixels = tensor[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor
     try:
         check_frame(pixels)
-    except FrameError as error:
+    except InvalidFrameError as error:
         raise BadMessageError(f"`frame`: {error}") from error
     if pixels.shape[0] * pixels.shape[1] > max_pixels:
         raise TooManyPixelsError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from keywarp.engines import Engine
-from keywarp.protocol import StreamOptions
+from keywarp.protocol import StreamOptions, faults
 from keywarp.server.errors import BadMessageError, UnknownModelError
 from keywarp.server.routes.tensors import Parameters
 from keywarp.server.security.quotas import Quota
@@ -106,8 +106,7 @@ class Sequences:
         try:
             options = StreamOptions.model_validate({"model": model, **given})
         except ValidationError as error:
-            fault = error.errors()[0]
-            raise BadMessageError(f"parameter {fault['loc'][0]}: {fault['msg']}") from error
+            raise BadMessageError(f"parameter {faults.describe(error, limit=1)}") from error
         return self._service.create_stream(options, None, owner)
 
 

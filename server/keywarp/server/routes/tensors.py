@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from keywarp.protocol import faults
 from keywarp.server.errors import BadMessageError
 
 Datatype = Literal["BOOL", "UINT8", "INT32", "FP32", "BYTES"]
@@ -74,8 +75,7 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest,
     try:
         request = InferRequest.model_validate_json(body[:split])
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise BadMessageError(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}") from error
+        raise BadMessageError(faults.describe(error, whole="body", limit=1)) from error
     rest = memoryview(body)[split:]
     tensors: dict[str, NDArray[Any] | bytes] = {}
     for tensor in request.inputs:

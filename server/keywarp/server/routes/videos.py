@@ -22,7 +22,7 @@ from keywarp.server.routes.dependencies import CANNOT_CREATE, NOT_FOUND, QuotaDe
 from keywarp.server.routes.ndjson import LAST_LINE_TIMEOUT, MEDIA_TYPE, encode_line
 from keywarp.server.routes.request_body import check_content_length
 from keywarp.server.service import Service
-from keywarp.server.streams.pipeline import Payload, Pipeline
+from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.streams.stream import Stream
 from keywarp.server.task_scope import task_scope
 
@@ -81,7 +81,7 @@ class VideoResponse(Response):
         self._service = service
         self._stream = stream
         self._codec = codec
-        self._inbox: asyncio.Queue[Payload | ServerError | None] = asyncio.Queue(1)  # None marks the end
+        self._inbox: asyncio.Queue[ReceivedPayload | ServerError | None] = asyncio.Queue(1)  # None marks the end
         self._unread = UnreadLines(MAX_UNREAD_BYTES)
         self._body_read = False  # completely
         self._cut_off = False  # the body won't be read completely, because the server stops
@@ -147,14 +147,14 @@ class VideoResponse(Response):
                 await self._inbox.put(TooLargeError(limit))
                 return
             if piece:
-                await self._inbox.put(Payload(FrameHeader(), memoryview(piece), time.monotonic()))
+                await self._inbox.put(ReceivedPayload(FrameHeader(), memoryview(piece), time.monotonic()))
         self._body_read = True
         await self._inbox.put(None)
         while (await receive())["type"] != "http.disconnect":
             pass
         raise ClientDisconnect
 
-    async def _payloads(self) -> AsyncIterator[Payload]:
+    async def _payloads(self) -> AsyncIterator[ReceivedPayload]:
         while item := await self._inbox.get():
             if isinstance(item, ServerError):
                 raise item

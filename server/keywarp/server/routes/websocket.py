@@ -28,6 +28,7 @@ from keywarp.protocol import (
     FramingError,
     Hello,
     Ready,
+    faults,
     unpack,
 )
 from keywarp.protocol.messages import StreamId
@@ -46,7 +47,7 @@ from keywarp.server.problems import problem_response
 from keywarp.server.routes.dependencies import QuotaDependency, ServiceDependency
 from keywarp.server.security.quotas import Quota
 from keywarp.server.service import Service
-from keywarp.server.streams.pipeline import Payload, Pipeline
+from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.streams.stream import Stream
 from keywarp.server.streams.subscribers import FrameResponse
 from keywarp.server.task_scope import task_scope
@@ -65,13 +66,13 @@ async def connect(websocket: WebSocket, stream_id: str, service: ServiceDependen
         try:
             _stream_id.validate_python(stream_id)
         except ValidationError as error:
-            raise BadMessageError(f"not a stream id: {error.errors()[0]['msg']}") from error
+            raise BadMessageError(f"not a stream id: {faults.describe(error)}") from error
         service.refuse_if_draining()
     except ServerError as error:
         await websocket.send_denial_response(problem_response(error.problem, websocket.url.path))
         return
     await websocket.accept(SUBPROTOCOL)
-    await Connection(websocket, service, quota).run(stream_id)
+    await WebSocketConnection(websocket, service, quota).run(stream_id)
 
 
 class ConnectionState(StrEnum):
@@ -86,7 +87,7 @@ class _DisconnectedError(Exception):
     """The client disconnected, so there is nobody to send anything to."""
 
 
-class Connection:
+class WebSocketConnection:
     """One WebSocket, from its acceptance to its close."""
 
     def __init__(self, websocket: WebSocket, service: Service, quota: Quota) -> None:
@@ -97,7 +98,7 @@ class Connection:
         self._draining = False
         self._received = 0  # binary messages
         self._window = self._announced = service.settings.credit  # binary messages since the start
-        self._inbox: asyncio.Queue[Payload | None] = asyncio.Queue()  # None marks the end
+        self._inbox: asyncio.Queue[ReceivedPayload | None] = asyncio.Queue()  # None marks the end
 
     async def run(self, stream_id: str) -> None:
         """Run the connection. However it ends, its stream is freed, or left as it was before."""
@@ -186,14 +187,14 @@ class Connection:
                         raise CreditExceededError(
                             f"{self._received} messages sent, but the credit is {self._announced}"
                         )
-                    self._inbox.put_nowait(Payload(header, data, time.monotonic()))
+                    self._inbox.put_nowait(ReceivedPayload(header, data, time.monotonic()))
                 case End() if self._state is ConnectionState.STREAMING:
                     self._state = ConnectionState.ENDING
                     self._inbox.put_nowait(None)
                 case _:
                     raise self._unexpected(message)
 
-    async def _payloads(self) -> AsyncIterator[Payload]:
+    async def _payloads(self) -> AsyncIterator[ReceivedPayload]:
         while payload := await self._inbox.get():
             yield payload
         if self._state is not ConnectionState.ENDING:
@@ -229,15 +230,15 @@ class Connection:
         try:
             return ClientMessage.validate_json(message["text"])
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in error.errors())
-            raise BadMessageError(f"expected {self._state}, got an invalid text message: {faults}") from error
+            described = faults.describe(error, whole="message")
+            raise BadMessageError(f"expected {self._state}, got an invalid text message: {described}") from error
 
     async def _send(self, message: BaseModel) -> None:
         await self._websocket.send_text(message.model_dump_json(exclude_none=True))
 
     async def _close_with(self, error: ServerError) -> None:
         if isinstance(error, CapacityError):
-            self._service.metrics.refused(error.reason)
+            self._service.metrics.count_rejected(error.reason)
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: already closed
             await self._send(Error(problem=error.problem, fatal=True))
             await self._websocket.close(error.close, error.close_reason)

@@ -9,7 +9,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from keywarp.engines import Detections, FrameKind, FrameResult
-from keywarp.engines.manifest import ClassInfo
+from keywarp.engines.manifest import ManifestClass
 
 JPEG_QUALITY: Final = 75
 MIN_CONFIDENCE: Final = 0.5  # of an object that is drawn
@@ -23,7 +23,7 @@ _KEY: Final = (255, 193, 7)
 Color = tuple[int, int, int]
 
 
-def draw(pixels: NDArray[np.uint8], found: FrameResult, classes: Sequence[ClassInfo], width: int) -> bytes:
+def draw(pixels: NDArray[np.uint8], found: FrameResult, classes: Sequence[ManifestClass], width: int) -> bytes:
     """Draw a result on a copy of its frame. This takes 3 ms at 640 pixels.
 
     Classes are tinted, boxes are drawn with name and confidence, and the top left corner shows KEY or the key age.
@@ -51,7 +51,7 @@ def draw(pixels: NDArray[np.uint8], found: FrameResult, classes: Sequence[ClassI
     return jpeg
 
 
-def _tint(picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> None:
+def _tint(picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[ManifestClass]) -> None:
     height, width = picture.shape[:2]
     labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
     palette = np.zeros((256, 3), np.uint8)
@@ -61,7 +61,7 @@ def _tint(picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequen
     picture[covered] = (picture[covered] >> 1) + (palette[labels[covered]] >> 1)
 
 
-def _draw_boxes(picture: NDArray[np.uint8], found: Detections, classes: Sequence[ClassInfo], scale: float) -> None:
+def _draw_boxes(picture: NDArray[np.uint8], found: Detections, classes: Sequence[ManifestClass], scale: float) -> None:
     certain = np.flatnonzero(found.confidence >= MIN_CONFIDENCE)
     for i in reversed(certain.tolist()):  # the most certain in front
         info = classes[found.class_id[i]]

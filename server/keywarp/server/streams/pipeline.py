@@ -32,7 +32,7 @@ RATE: Final = "rate"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Payload:
+class ReceivedPayload:
     """What a producer sends at a time: an image, a packet, or a chunk of a video."""
 
     header: FrameHeader
@@ -107,7 +107,7 @@ class Pipeline:
         """The numbers of the responses that were taken."""
         return Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors, dropped=self._dropped)
 
-    async def feed(self, payloads: AsyncIterator[Payload]) -> None:
+    async def feed(self, payloads: AsyncIterator[ReceivedPayload]) -> None:
         """Decode all payloads and submit their frames.
 
         Args:
@@ -144,7 +144,7 @@ class Pipeline:
         """Free the decoder."""
         await asyncio.get_running_loop().run_in_executor(self._pool, self._decoder.close)
 
-    async def _decode(self, payloads: AsyncIterator[Payload], put: Callable[[_Item], Awaitable[None]]) -> None:
+    async def _decode(self, payloads: AsyncIterator[ReceivedPayload], put: Callable[[_Item], Awaitable[None]]) -> None:
         try:
             async for payload in payloads:
                 waited = time.monotonic() - payload.received
@@ -245,7 +245,7 @@ class _NewestFrame:
                     self._items[place] = _Superseded(old.id, NEWER), since
                     break
             else:
-                if self._quota.take():
+                if self._quota.try_charge():
                     item = _Superseded(item.id, RATE)
         self._items.append((item, time.monotonic()))
         self._ready.set()

@@ -9,7 +9,7 @@ from keywarp.protocol import StreamOptions
 from keywarp.server.errors import StreamConflictError, TooManyStreamsError, UnknownStreamError
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
-from keywarp.server.streams.schedule import StreamSchedule
+from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.stream import Stream, StreamContext
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class StreamRegistry:
         self,
         id_: str | None,
         replica: Replica,
-        schedule: StreamSchedule,
+        schedule: ScheduleOptions,
         options: StreamOptions,
         context: StreamContext,
         owner: Quota,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines import FrameResult
-from keywarp.engines.manifest import ClassInfo
+from keywarp.engines.manifest import ManifestClass
 from keywarp.engines.result import Detections
 from keywarp.protocol import (
     ClientId,
@@ -37,7 +37,7 @@ _PNG = (
 
 def encode_result(
     found: FrameResult,
-    classes: Sequence[ClassInfo],
+    classes: Sequence[ManifestClass],
     *,
     stream: str,
     decode: float,
@@ -93,7 +93,9 @@ def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray
     return np.asarray(resized, dtype=np.uint8)
 
 
-def encode_segmentation(labels: NDArray[np.uint8], classes: Sequence[ClassInfo], masks: Masks = "png") -> Segmentation:
+def encode_segmentation(
+    labels: NDArray[np.uint8], classes: Sequence[ManifestClass], masks: Masks = "png"
+) -> Segmentation:
     """Encode a label map. This takes less than 1 ms at 640x272.
 
     Args:
@@ -124,7 +126,7 @@ def encode_segmentation(labels: NDArray[np.uint8], classes: Sequence[ClassInfo],
     return Segmentation(width=width, height=height, labels_png=labels_png, regions=regions)
 
 
-def encode_detections(found: Detections, classes: Sequence[ClassInfo]) -> tuple[Detection, ...]:
+def encode_detections(found: Detections, classes: Sequence[ManifestClass]) -> tuple[Detection, ...]:
     """Encode detections. This takes less than 1 ms for 100 of them.
 
     Args:

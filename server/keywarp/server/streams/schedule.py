@@ -10,7 +10,7 @@ MAX_INTERVAL_FACTOR = 3  # the default of an adaptive schedule's longest interva
 
 
 @dataclass(frozen=True, slots=True)
-class StreamSchedule:
+class ScheduleOptions:
     """A stream's key schedule in the terms of the protocol."""
 
     schedule: Schedule
@@ -27,7 +27,7 @@ class StreamSchedule:
         return f"interval {self.interval}" if self.schedule == "fixed" else f"adaptive interval {self.interval}"
 
 
-def resolve_schedule(options: StreamOptions, schedule: Schedule, interval: int) -> StreamSchedule:
+def resolve_schedule(options: StreamOptions, schedule: Schedule, interval: int) -> ScheduleOptions:
     """Fill in the parts of a key schedule that a stream's options leave open.
 
     Args:
@@ -47,4 +47,4 @@ def resolve_schedule(options: StreamOptions, schedule: Schedule, interval: int) 
         longest = longest or max(interval, min(MAX_INTERVAL_FACTOR * interval, MAX_INTERVAL))
     if longest is not None and longest < interval:
         raise BadMessageError(f"`max_interval` {longest} is less than the interval, {interval}")
-    return StreamSchedule(schedule, interval, longest)
+    return ScheduleOptions(schedule, interval, longest)

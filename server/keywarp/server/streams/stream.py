@@ -30,13 +30,13 @@ from keywarp.server.errors import FrameFailedError, FrameRefusedError, StreamClo
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
 from keywarp.server.streams.results import encode_result
-from keywarp.server.streams.schedule import StreamSchedule
+from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.statistics import StreamStatistics
 from keywarp.server.streams.subscribers import Subscribers
 from keywarp.server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from keywarp.server.telemetry.spans import Traces
+    from keywarp.server.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class StreamContext:
 
     pool: Pool  # threads for decoding and encoding
     metrics: Metrics
-    traces: "Traces | None" = None
+    tracer: "Tracer | None" = None
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class Stream:
         self,
         id_: str,
         replica: Replica,
-        schedule: StreamSchedule,
+        schedule: ScheduleOptions,
         options: StreamOptions,
         context: StreamContext,
         owner: Quota,
@@ -91,10 +91,10 @@ class Stream:
         self.pull: PullStatus | None = None  # None if clients feed the stream
         self.pool = context.pool
         self._metrics = context.metrics
-        self._traces = context.traces
+        self._tracer = context.tracer
         self._statistics = StreamStatistics()
         self._session = StreamSession(self.engine, schedule.open())
-        self._demand = replica.device.join()
+        self._load = replica.device.add_stream()
         self._connected = False
         self._single_frames = asyncio.Lock()  # taken in turns by those who feed single frames
         self._next = 0
@@ -223,8 +223,8 @@ class Stream:
         if self.closed.is_set():
             raise StreamClosedError(self.close_reason)
         self._skipped = 0
+        frame.waited += time.monotonic() - started  # before the executor starts to count
         job = self.replica.device.executor.submit(self._session, frame.pixels, frame.index, skipped)
-        frame.waited += time.monotonic() - started
         done = asyncio.wrap_future(job)
         self._pending[done] = job
         done.add_done_callback(self._finished)
@@ -277,7 +277,7 @@ class Stream:
         """Count a frame that is left out on purpose. It counts for the key schedule, but leaves no gap."""
         self._touched = time.monotonic()
         self._dropped += 1
-        self._metrics.dropped(reason)
+        self._metrics.count_dropped(reason)
         self._skipped += 1
         self._next += 1
         return Dropped(frame=self._next - 1, id=id_, reason=reason)
@@ -298,11 +298,16 @@ class Stream:
         await self.closed.wait()
         raise StreamClosedError(self.close_reason)
 
+    async def released(self) -> None:
+        """Wait until the stream is closed and none of its frames is on the device."""
+        await self.closed.wait()
+        await self.settle()
+
     async def close(self, reason: str) -> None:
         """Cancel what is queued, wait for what is on the device, and free the state."""
         self.close_reason = reason
         self.closed.set()
-        self.replica.device.leave(self._demand)
+        self.replica.device.remove_stream(self._load)
         self._cancel()
         await self.settle()
         self.subscribers.close()
@@ -338,16 +343,16 @@ class Stream:
         self._frames += 1
         self._key_frames += is_key
         self._statistics.record(timings, key=is_key)
-        self._metrics.frame(self.engine.bundle.name, found, timings)
-        if self._traces:
-            self._traces.frame(self.id, self.engine.bundle.name, found, timings, apart=self._connected)
+        self._metrics.count_result(self.engine.bundle.name, found, timings)
+        if self._tracer:
+            self._tracer.record_frame(self.id, self.engine.bundle.name, found, timings, linked=self._connected)
 
     def _finished(self, done: asyncio.Future[FrameResult]) -> None:
         del self._pending[done]
         self._touched = time.monotonic()
         # Reading the exception marks it as retrieved, even if nobody is left to fetch the result.
         if not done.cancelled() and done.exception() is None:
-            self.replica.device.note(self._demand, done.result())
+            self.replica.device.record(self._load, done.result())
 
     def _cancel(self) -> None:
         for job in self._pending.values():
@@ -356,7 +361,9 @@ class Stream:
     def _failed(self, error: FrameRefusedError, index: int) -> Error:
         self._touched = time.monotonic()
         self._errors += 1
-        self._metrics.error(self.engine.bundle.name, error.reason)
-        if self._traces:
-            self._traces.failed(self.id, self.engine.bundle.name, index, error.reason, apart=self._connected)
+        self._metrics.count_error(self.engine.bundle.name, error.reason)
+        if self._tracer:
+            self._tracer.record_failed_frame(
+                self.id, self.engine.bundle.name, index, error.reason, linked=self._connected
+            )
         return Error(problem=error.problem, fatal=False, frame=index, id=error.id)

@@ -1,0 +1,150 @@
+"""Exact random access to the frames of a video, whatever its codec.
+
+Frames are numbered in the order in which they are shown. All time stamps are read once, without decoding. They give the
+time of each frame and the key frame before it, from which decoding starts.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import av
+import numpy as np
+
+from keywarp.datasets.errors import DataError
+from keywarp.datasets.images import Size
+from keywarp.datasets.types import Image
+
+_CONVERT = "convert it to MP4, or unpack it into a folder of frames"
+
+
+@dataclass(frozen=True)
+class _VideoIndex:
+    """The facts about a video that are known without decoding it. Times are in its stream's time base."""
+
+    size: Size
+    times: list[int]  # the frames' time stamps, in the order in which they are shown
+    starts: list[int]  # the numbers of the frames at which decoding can start
+    seeks: list[int]  # the time to seek to for each start
+
+
+class VideoFile:
+    """A video on disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Name a video. It isn't opened yet.
+
+        Args:
+            path: A file that FFmpeg can read and that has time stamps.
+        """
+        self.path = path
+
+    @cached_property
+    def index(self) -> _VideoIndex:
+        """Read the time stamps, once.
+
+        Raises:
+            DataError: If the file isn't a readable video or has no time stamps.
+        """
+        shown: list[int] = []
+        keys: list[tuple[int, int]] = []  # key frames: their time stamp and the time to seek to
+        try:
+            with av.open(str(self.path)) as container:
+                stream = container.streams.video[0]
+                size = (stream.codec_context.height, stream.codec_context.width)
+                for packet in container.demux(stream):
+                    if not packet.size:  # end of the stream
+                        continue
+                    if packet.pts is None:
+                        raise DataError(f"{self.path} has frames without time stamps; {_CONVERT}")
+                    shown.append(packet.pts)
+                    if packet.is_keyframe:
+                        keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+        except (av.FFmpegError, OSError, IndexError) as error:
+            raise DataError(f"{self.path} is not a readable video: {error}") from error
+        if not keys:
+            raise DataError(f"{self.path} has no frame that decoding can start at; {_CONVERT}")
+        keys.sort()
+        times = sorted(time for time in shown if time >= keys[0][0])  # earlier frames can't be decoded
+        number_of = {time: number for number, time in enumerate(times)}
+        return _VideoIndex(size, times, [number_of[time] for time, _ in keys], [seek for _, seek in keys])
+
+    def open(self) -> "VideoReader":
+        """Return a reader of the frames. It closes its file when it is garbage-collected."""
+        return VideoReader(self)
+
+
+class VideoReader:
+    """A reader of a video's frames.
+
+    Reading forwards decodes each frame once. Reading backwards restarts at a key frame.
+    """
+
+    first = 0
+
+    def __init__(self, video: VideoFile) -> None:
+        self._path = video.path
+        self._index = video.index
+        self._next = -1  # the number of the frame that `_frames` yields next, or -1 if there is none
+        self._frames: Iterator[av.VideoFrame] = iter(())
+
+    @property
+    def last(self) -> int:
+        """Return the number of the last frame."""
+        return len(self._index.times) - 1
+
+    def size(self, number: int) -> Size:  # noqa: ARG002 - all frames have the same size
+        """Return the size of a frame."""
+        return self._index.size
+
+    def frame(self, number: int) -> Image:
+        """Decode a frame, (H, W, 3) RGB.
+
+        Raises:
+            DataError: If there is no such frame, it can't be decoded, or the time stamps are wrong.
+        """
+        if not 0 <= number <= self.last:
+            raise DataError(f"{self._path} has frames 0 to {self.last}, but no frame {number}")
+        start = bisect_right(self._index.starts, number) - 1
+        if not self._index.starts[start] <= self._next <= number:
+            self._restart(start)
+        picture = self._advance(number)
+        if picture is None:  # seeking isn't exact in some containers: decode from the beginning
+            self._restart(0)
+            picture = self._advance(number)
+        if picture is None:
+            raise DataError(
+                f"{self._path} can't be decoded up to frame {number} in step with its time stamps; {_CONVERT}"
+            )
+        return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+
+    def _restart(self, start: int) -> None:
+        self._next = self._index.starts[start]
+        self._frames = self._decode(start)
+
+    def _advance(self, number: int) -> av.VideoFrame | None:
+        """Decode up to a frame, or return None where the decoded frames don't match the time stamps."""
+        for picture in self._frames:
+            if picture.pts != self._index.times[self._next]:
+                break
+            self._next += 1
+            if self._next > number:
+                return picture
+        self._next = -1
+        return None
+
+    def _decode(self, start: int) -> Iterator[av.VideoFrame]:
+        begin = self._index.times[self._index.starts[start]]
+        try:
+            with av.open(str(self._path)) as container:
+                stream = container.streams.video[0]
+                if start:
+                    container.seek(self._index.seeks[start], stream=stream)
+                for picture in container.decode(stream):
+                    # frames shown before the key frame may depend on frames that weren't decoded
+                    if picture.pts is None or picture.pts >= begin:
+                        yield picture
+        except av.FFmpegError as error:
+            raise DataError(f"{self._path} can't be decoded: {error}") from error
