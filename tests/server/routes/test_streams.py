@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keywarp.engines import BundleError
-from keywarp.protocol import Hello, Problem, Result, StreamInfo
+from keywarp.protocol import CloseCode, Hello, Problem, Result, StreamInfo
 from keywarp.server import Server, Settings
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import GREEN, jpeg, textured
@@ -149,6 +149,23 @@ def test_internal_errors_reveal_nothing_about_the_server(server: Running, monkey
     assert found.status == 500
     assert "secret" not in found.detail
     assert server.frame(stream).json()["kind"] == "key"
+
+
+def test_single_frames_take_turns_and_keep_connections_out(start: Starter) -> None:
+    server = start()
+    stream = create(server).id
+    release = server.hold_device()
+    device = server.service.devices[0].executor
+    with ThreadPoolExecutor(2) as pool:
+        frames = [pool.submit(server.frame, stream) for _ in range(2)]
+        eventually(lambda: device.depth == 2)
+        with server.connect(stream) as talk:
+            talk.say(Hello())
+            assert talk.closed() == CloseCode.STREAM_BUSY
+        assert device.depth == 2  # the second frame waits for its turn
+        release()
+        results = sorted((frame.result().json() for frame in frames), key=lambda result: int(result["frame"]))
+    assert [(result["frame"], result["kind"]) for result in results] == [(0, "key"), (1, "propagated")]
 
 
 def test_a_draining_server_finishes_single_frames(start: Starter) -> None:
