@@ -1,65 +1,66 @@
-# Every target calls what it needs: `make demo`, `make serve` and `make test` work in a fresh clone.
-# Needs Python 3.11 or newer: `make demo PYTHON=python3.12` to choose one.
+# Every target prepares what it needs, so `make demo`, `make serve` and `make test` work in a fresh clone.
+# Python 3.11 or newer is needed; `make demo PYTHON=python3.12` chooses one.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# By the environment, so that it goes for what pip builds with, too; newer versions have a variable of its own for that.
+# As environment variables, the constraints also apply to build dependencies. Newer versions of pip have their own variable
+# for those.
 PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet
-CODE   := export engines server clients/python bench tests
+CODE   := export engines server clients/python bench tests hatch_build.py
 MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test fuzz packages check check-gpu check-web web format lock clean
+.PHONY: help setup setup-dev demo serve test fuzz packages check check-gpu check-web vendor format lock clean
 
-help: ## Show this list
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.serving ## Prepare .venv for serving (no torch)
+setup: $(VENV)/.serving ## Create .venv with what serving needs (no torch)
 
-setup-dev: $(VENV)/.dev ## Prepare .venv for everything: serving, demo, training, tests
+setup-dev: $(VENV)/.dev ## Create .venv with everything: serving, demo, training, tests
 
-demo: $(VENV)/.demo ## Stream a real street video through a real server: out/bikes.mp4, out/bikes.ndjson, a table
+demo: $(VENV)/.demo ## Stream a street video through a server; write out/bikes.mp4 and out/bikes.ndjson, print a table
 	$(BIN)/keywarp demo --model $(MODEL)
 
-serve: $(VENV)/.serving ## Start the server with the shipped bundle
+serve: $(VENV)/.serving ## Start the server with the shipped bundles
 	$(BIN)/keywarp serve --port $(PORT)
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
 
 FUZZ_RUNS ?= 1000000
-fuzz: $(VENV)/.dev ## Fuzz the parsers of all that comes from outside, 1,000,000 runs each: make fuzz FUZZ_RUNS=...
+fuzz: $(VENV)/.dev ## Fuzz the parsers of outside input, 1,000,000 runs each: make fuzz FUZZ_RUNS=...
 	for target in framing messages labels infer manifest site text image; do \
 		echo "$$target:" && mkdir -p .cache/keywarp/fuzz && $(BIN)/python -m tests.fuzz.parsers $$target .cache/keywarp/fuzz/$$target \
 			-atheris_runs=$(FUZZ_RUNS) -max_len=4096 -artifact_prefix=.cache/keywarp/fuzz/crash-$$target- -verbosity=0 || exit 1; \
 	done
 
-packages: ## Install the Debian packages that some end-to-end tests use (they are skipped without)
+packages: ## Install Debian packages for end-to-end tests, some of which are skipped without them (as root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive xargs -a tests/e2e/packages.txt apt-get install -qq --no-install-recommends --yes
 
-check: $(VENV)/.dev ## Lint, format check, types, import rules, Dockerfiles
+check: $(VENV)/.dev ## Check lint, format, types, import rules and Dockerfiles
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint docker/Dockerfile.*
 
-check-gpu: $(VENV)/.gpu-check ## Compile the GPU's code for every generation of cards (needs no GPU)
+check-gpu: $(VENV)/.gpu-check ## Compile the GPU code for every generation of GPUs (needs no GPU)
 	$(BIN)/python -m pytest -m gpu_check $(PYTEST)
 
-check-web: ## Check the types of the JavaScript and run its tests (needs npm)
+check-web: ## Check the JavaScript's types and run its tests (needs npm)
 	cd clients/web && npm ci --silent && npm run --silent check && npm test --silent
 
-web: ## Copy what the dashboard takes from clients/web and from npm into the server's package (needs npm)
+vendor: ## Copy uPlot and RapiDoc from npm into the dashboard after a version change (needs npm)
 	cd clients/web && npm ci --silent && node vendor.mjs
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-lock: $(VENV)/.dev ## Write the versions in .venv to constraints.txt
+lock: $(VENV)/.dev ## Pin the versions of .venv in constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
 clean: ## Remove .venv, caches and out/

@@ -1,8 +1,8 @@
-"""What detection costs on a propagated frame beside the networks: its share of the frame, and where it goes.
+"""Measures what detection costs on a propagated frame in addition to the networks, and in which stages.
 
-Takes a bundle with an R-FCN head. Three things are timed in turns, and their medians printed: the propagated frame's
-graph cut off behind its last convolutions; the whole graph, which also arranges the maps for the host; and the host's
-stages, on what the graph yields and on proposals as of a trained network, which cluster around objects.
+It takes a bundle with an R-FCN head. Three things are timed in turns, and their medians printed: the propagated frame's
+graph, cut off after its last convolutions; the whole graph, which also arranges the maps for the host; and the stages
+on the host, with the graph's own output and with proposals that cluster around objects like a trained network's.
 
 Example: python bench/detection.py models/vid --json
 """
@@ -25,15 +25,15 @@ from keywarp.engines.backends import AVAILABLE, BackendName, Program, open_backe
 from keywarp.engines.bundle import Bundle, load_bundle
 from keywarp.engines.detection import RegionDetector
 from keywarp.engines.detection.anchors import grid_anchors
-from keywarp.engines.detection.boxes import decode, visible
-from keywarp.engines.detection.ranking import best
+from keywarp.engines.detection.boxes import decode, nonempty
+from keywarp.engines.detection.ranking import best_indices
 from keywarp.engines.detection.regions import ANCHOR_DELTAS, BOX_MAPS, CLASS_MAPS, OBJECTNESS
 from keywarp.engines.detection.suppression import suppress
 from keywarp.engines.fusion import fuse_propagate
 from keywarp.engines.manifest import RegionDetection
 
 ARRANGING = ("Identity", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Flatten")  # operators that compute nothing
-OBJECTS = 20  # that the clustered proposals are about
+OBJECTS = 20  # objects around which proposals cluster
 UNIT_STD = (1.0, 1.0, 1.0, 1.0)
 STAGES = ("candidates", "decoding", "proposal suppression", "pooling of classes", "pooling of boxes", "selection")
 
@@ -43,25 +43,25 @@ Result = TypeVar("Result")
 
 
 class Clock:
-    """Times of repeated steps, by name."""
+    """Records the times of repeated steps by name."""
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     def time(self, name: str, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Run a step and note how long it takes."""
+        """Run a step and record its time."""
         started = time.perf_counter()
         result = function(*arguments)
         self._seconds[name].append(time.perf_counter() - started)
         return result
 
     def medians(self) -> dict[str, float]:
-        """In seconds."""
+        """Return the median time of each step in seconds."""
         return {name: statistics.median(times) for name, times in self._seconds.items()}
 
 
 def up_to_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the maps as they come, in any layout."""
+    """Return the graph without the nodes that only rearrange the maps."""
     producers = {name: node for node in model.graph.node for name in node.output}
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
@@ -75,7 +75,7 @@ def up_to_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def random_inputs(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
-    """A frame of noise, and key features as after a ReLU."""
+    """Make a frame of noise, and key features like those after a ReLU."""
     random, inputs = np.random.default_rng(0), {}
     for value in model.graph.input:
         shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -87,7 +87,7 @@ def random_inputs(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
 
 
 def clustered(settings: RegionDetection, height: int, width: int) -> Outputs:
-    """Proposal maps as of a trained network: anchors that overlap an object score high and lead to about its box."""
+    """Make proposal maps like a trained network's: anchors that overlap an object score high and lead to its box."""
     random = np.random.default_rng(0)
     rows, columns = -(-height // settings.stride), -(-width // settings.stride)
     anchors = grid_anchors(settings, rows, columns)
@@ -116,7 +116,7 @@ def run_stages(
     outputs: Outputs,
     size: tuple[int, int],
 ) -> int:
-    """`RegionDetector.detect` step by step; the number of proposals."""
+    """Run `RegionDetector.detect` step by step, and return the number of proposals."""
     _, rows, columns, _ = outputs[OBJECTNESS].shape
     height, width = size
     anchors = grid_anchors(settings, rows, columns)
@@ -124,14 +124,14 @@ def run_stages(
     def decoded(candidates: NDArray[np.intp]) -> Array:
         deltas = outputs[ANCHOR_DELTAS].reshape(-1, 4)[candidates]
         boxes = decode(deltas, anchors[candidates], UNIT_STD, height, width)
-        return boxes[visible(boxes)]
+        return boxes[nonempty(boxes)]
 
     def suppressed(boxes: Array) -> Array:
         groups = np.zeros(len(boxes), np.intp)
         return boxes[suppress(boxes, groups, settings.proposal_iou, settings.proposals)]
 
     names = [f"{prefix}: {stage}" for stage in STAGES]
-    candidates = clock.time(names[0], best, outputs[OBJECTNESS].reshape(-1), settings.candidates)
+    candidates = clock.time(names[0], best_indices, outputs[OBJECTNESS].reshape(-1), settings.candidates)
     boxes = clock.time(names[1], decoded, candidates)
     regions = clock.time(names[2], suppressed, boxes)
     logits = clock.time(names[3], detector.pool, regions, outputs[CLASS_MAPS])
@@ -141,7 +141,7 @@ def run_stages(
 
 
 def measure(bundle: Bundle, backend: BackendName, height: int, width: int, repeats: int) -> dict[str, Any]:
-    """Medians in seconds, in turns after a warm-up."""
+    """Measure medians in seconds, in turns after a warm-up."""
     settings = bundle.manifest.detection
     if not isinstance(settings, RegionDetection):
         raise SystemExit(f"{bundle.path} has no R-FCN head: give a bundle whose detection is of kind regions")
@@ -182,7 +182,7 @@ def measure(bundle: Bundle, backend: BackendName, height: int, width: int, repea
 
 def _host(kind: str, medians: Mapping[str, float], plain: float, graph: float, regions: int) -> dict[str, Any]:
     host = medians[kind]
-    # Runtimes that compute channels-last hand maps over sooner when they stay so: that isn't detection's merit.
+    # Runtimes that compute channels-last are faster if maps stay so, which must not count in favour of detection.
     arranging = max(graph - plain, 0.0)
     return {
         "regions": regions,

@@ -1,6 +1,6 @@
-"""How accurate and how fast the hand-crafted motion sources are, on a real pair with known flow.
+"""Measures accuracy and speed of the hand-crafted motion sources on a real pair of frames with known flow.
 
-The pair is Middlebury's Grove3; see `keywarp.datasets.middlebury`.
+The pair is Middlebury's Grove3 (`keywarp.datasets.middlebury`).
 
 Example: python bench/motion.py --json
 """
@@ -26,25 +26,25 @@ CACHE = Path(__file__).parents[1] / ".cache" / "keywarp" / "packages"
 
 @dataclass(frozen=True)
 class Figure:
-    """What one source does."""
+    """The accuracy and speed of one source."""
 
     name: str
-    error: float  # pixels
-    seconds: float | None  # median; None where nothing is computed
+    error: float  # mean end-point error, pixels
+    seconds: float | None  # median time, or None if nothing is computed
 
 
 class NoMotion:
-    """Zero flow: what an estimate has to beat."""
+    """Zero flow, the baseline that an estimate has to beat."""
 
     name = "zero"
 
     def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002
-        """Zero everywhere."""
+        """Return a flow of zeros."""
         return np.zeros((*current.shape[:2], 2), np.float32)
 
 
 def measure(pair: MiddleburyPair, sources: list[OpticalFlow], repeats: int) -> list[Figure]:
-    """Errors, and median times of interleaved repeats after a warm-up, which compiles."""
+    """Measure errors, and median times of interleaved repeats after a warm-up that compiles."""
     errors = [pair.error(source.estimate(pair.current, pair.key)) for source in sources]
     seconds: list[list[float]] = [[] for _ in sources]
     for _ in range(repeats):
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _machine() -> str:
-    """The processor, as it calls itself where the system tells."""
+    """Return the processor's name, if the system knows it."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text().splitlines():

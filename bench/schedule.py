@@ -1,6 +1,6 @@
-"""What an adaptive schedule costs per frame, and each of its parts, on one core.
+"""Measures what an adaptive schedule and each of its parts cost per frame, on one core.
 
-The frames are textured noise that pans by a hundredth of its width a frame. A cut costs a second search.
+The frames are textured noise that pans by a hundredth of its width per frame. A cut costs a second search.
 
 Example: python bench/schedule.py --json
 """
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines import AdaptiveInterval, FixedInterval
-from keywarp.engines.change import Thumbnail, moved_share, still_share
+from keywarp.engines.change import Thumbnail, change_after_motion, change_without_motion
 
 SIZES = ((640, 272), (1280, 720), (1920, 1080), (3840, 2160))
 FRAMES = 30
@@ -27,25 +27,25 @@ FRAMES = 30
 
 @dataclass(frozen=True)
 class Figure:
-    """What the schedule costs on frames of one size: medians, in seconds per frame."""
+    """The cost of the schedule on frames of one size, medians in seconds per frame."""
 
     width: int
     height: int
-    thumbnail: float
-    still: float  # compare with the frame before
-    moved: float  # search for motion from the key frame, and compare
-    adaptive: float  # `place`, propagated frames
-    fixed: float  # `place` of a fixed interval
+    thumbnail: float  # make a thumbnail
+    still: float  # compare with the previous frame
+    moved: float  # search for motion from the key frame and compare
+    adaptive: float  # whole decision on a propagated frame
+    fixed: float  # whole decision of a fixed interval
 
 
 def measure(width: int, height: int, repeats: int) -> Figure:
-    """Time everything on one size of frames."""
+    """Time everything on frames of one size."""
     frames = _pan(width, height)
     thumbnails = [Thumbnail.of(frame) for frame in frames]
-    adaptive = AdaptiveInterval(threshold=1.0, cut=1.0, maximum=1_000_000).pacer()
-    fixed = FixedInterval(1_000_000).pacer()
-    for pacer in (adaptive, fixed):
-        pacer.place(frames[0])
+    adaptive = AdaptiveInterval(threshold=1.0, cut=1.0, maximum=1_000_000).for_stream()
+    fixed = FixedInterval(1_000_000).for_stream()
+    for stream in (adaptive, fixed):
+        stream.decide(frames[0])
 
     def times(step: Callable[[int], object]) -> list[float]:
         seconds = []
@@ -59,10 +59,10 @@ def measure(width: int, height: int, repeats: int) -> Figure:
         width,
         height,
         thumbnail=statistics.median(times(lambda i: Thumbnail.of(frames[i]))),
-        still=statistics.median(times(lambda i: still_share(thumbnails[i], thumbnails[i - 1]))),
-        moved=statistics.median(times(lambda i: moved_share(thumbnails[i], thumbnails[0]))),
-        adaptive=statistics.median(times(lambda i: adaptive.place(frames[i]))),
-        fixed=statistics.median(times(lambda i: fixed.place(frames[i]))),
+        still=statistics.median(times(lambda i: change_without_motion(thumbnails[i], thumbnails[i - 1]))),
+        moved=statistics.median(times(lambda i: change_after_motion(thumbnails[i], thumbnails[0]))),
+        adaptive=statistics.median(times(lambda i: adaptive.decide(frames[i]))),
+        fixed=statistics.median(times(lambda i: fixed.decide(frames[i]))),
     )
 
 
@@ -96,7 +96,7 @@ def _pan(width: int, height: int) -> list[NDArray[np.uint8]]:
 
 
 def _machine() -> str:
-    """The processor, as it calls itself where the system tells."""
+    """Return the processor's name, if the system knows it."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text().splitlines():

@@ -1,7 +1,8 @@
-"""What traces cost a frame: `python -m bench.traces`.
+"""Measure the cost of traces per frame: `python -m bench.traces`.
 
-The processor time of this process for one frame's spans, those of its stages among them: in the thread that answers,
-and in all with what the exporter's thread does. A collector in another process takes them and throws them away.
+The cost is the processor time of one frame's spans, including those of its stages: first that of the thread that sends
+responses, then that of the whole process, which includes the exporter's thread. A collector in another process receives
+the spans and discards them.
 """
 
 import json
@@ -15,9 +16,9 @@ import numpy as np
 import typer
 from rich.table import Table
 
-SERVICE = """
+COLLECTOR = """
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-class Taker(BaseHTTPRequestHandler):
+class Collector(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -25,7 +26,7 @@ class Taker(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
     def log_message(self, *_): pass
-server = ThreadingHTTPServer(("127.0.0.1", 0), Taker)
+server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
 print(server.server_port, flush=True)
 server.serve_forever()
 """
@@ -33,39 +34,48 @@ SAMPLERS = {"all": "parentbased_always_on", "1 %": "parentbased_traceidratio", "
 
 
 def measure(sampled: str, frames: int, fps: float) -> dict[str, float | str]:
-    """Tell of frames as they come; seconds a frame."""
+    """Measure the processor time of traces.
+
+    Args:
+        sampled: The share of frames to sample, a key of `SAMPLERS`.
+        frames: The number of frames.
+        fps: Frames per second.
+
+    Returns:
+        Processor seconds per frame of the thread that sends responses (`answering`) and of the process (`all`).
+    """
     from keywarp.engines import FrameKind, FrameResult
     from keywarp.engines.result import LabelMap
     from keywarp.protocol import Timings
-    from keywarp.server.telemetry.traces import open_traces
+    from keywarp.server.telemetry.traces import open_tracer
 
     os.environ["OTEL_TRACES_SAMPLER"] = SAMPLERS[sampled]
     os.environ["OTEL_TRACES_SAMPLER_ARG"] = "0.01"
-    traces = open_traces()
+    tracer = open_tracer()
     labels = LabelMap(np.zeros((1, 1), np.uint8))
     timings = Timings(decode=0.003, queue=0.001, inference=0.02, postprocess=0.001)
     threads, start = 0.0, time.process_time()
     for index in range(frames):
         found = FrameResult(index, FrameKind.PROPAGATED, index % 10, 720, 1280, labels, 0.02, 0.001)
         before = time.thread_time()
-        traces.frame("gate", "street", found, timings, apart=True)
+        tracer.record_frame("gate", "street", found, timings, linked=True)
         threads += time.thread_time() - before
         time.sleep(1 / fps)
     idle = time.process_time()
     for _ in range(frames):
         time.sleep(1 / fps)
     idle = time.process_time() - idle
-    traces.close()
+    tracer.close()
     return {"sampled": sampled, "answering": threads / frames, "all": (time.process_time() - start - 2 * idle) / frames}
 
 
 def main(
-    frames: Annotated[int, typer.Option(help="For each row.")] = 3000,
-    fps: Annotated[float, typer.Option(help="How fast they come.")] = 300.0,
+    frames: Annotated[int, typer.Option(help="The number of frames for each row.")] = 3000,
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 300.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure."""
-    with subprocess.Popen([sys.executable, "-c", SERVICE], stdout=subprocess.PIPE, text=True) as collector:
+    """Measure the processor time of traces, per frame, for each sampler."""
+    with subprocess.Popen([sys.executable, "-c", COLLECTOR], stdout=subprocess.PIPE, text=True) as collector:
         assert collector.stdout
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{collector.stdout.readline().strip()}"
         rows = [measure(sampled, frames, fps) for sampled in SAMPLERS]
@@ -75,7 +85,7 @@ def main(
         return
     from rich.console import Console
 
-    table = Table("frames sampled", "answering, us", "with export, us")
+    table = Table("frames sampled", "responding, us", "with export, us")
     for row in rows:
         table.add_row(str(row["sampled"]), *(f"{float(row[name]) * 1e6:.0f}" for name in ("answering", "all")))
     Console().print(table)

@@ -1,4 +1,4 @@
-"""The Python in README and docs runs as it stands, against a real server and a real video."""
+"""The Python code in the README and in docs runs unchanged, against a real server and a real video."""
 
 import json
 import os
@@ -34,11 +34,12 @@ OWN_NETWORK = "docs/own-network.md"
 
 
 def blocks(document: str, language: str = "python") -> list[str]:
+    """Return a document's code blocks in one language; "" finds the blocks that name none."""
     return [code for found, code in BLOCK.findall((ROOT / document).read_text(encoding="utf-8")) if found == language]
 
 
 def run(code: str, folder: Path, *arguments: str) -> str:
-    """Run code as a user would: a script in a folder with `street.mp4`, `models` and the packages that were fetched."""
+    """Run code as a user's script, in a folder with `street.mp4`, `models` and the cache of downloaded packages."""
     if not (folder / "models").exists():
         (folder / "models").symlink_to(ROOT / "models")
     (folder / "street.mp4").symlink_to(street_video())
@@ -50,7 +51,7 @@ def run(code: str, folder: Path, *arguments: str) -> str:
 
 
 def command(arguments: list[str | Path], folder: Path) -> str:
-    """Run a program in a folder; it must succeed without warnings."""
+    """Run a program in a folder and return its output. It must succeed without warnings."""
     done = subprocess.run(
         arguments,
         cwd=folder,
@@ -64,14 +65,14 @@ def command(arguments: list[str | Path], folder: Path) -> str:
     return done.stdout
 
 
-def test_tritons_client_runs(server: Server, tmp_path: Path) -> None:
+def test_tritons_client_gets_a_key_frame_and_then_propagated_frames(server: Server, tmp_path: Path) -> None:
     code, _ = blocks("docs/open-inference.md")
     names = write_images(tmp_path)
     lines = run(code.replace("127.0.0.1:8080", server.url.removeprefix("http://")), tmp_path, *names).splitlines()
     assert [line.split()[:2] for line in lines] == [["0.jpg", "key"], ["1.jpg", "propagated"], ["2.jpg", "propagated"]]
 
 
-def test_tritons_client_loads_and_unloads(tmp_path: Path) -> None:
+def test_tritons_client_loads_and_unloads_a_model(tmp_path: Path) -> None:
     _, code = blocks("docs/open-inference.md")
     with serving("--model-control") as server:
         printed = run(code.replace("127.0.0.1:8080", server.url.removeprefix("http://")), tmp_path)
@@ -81,7 +82,7 @@ def test_tritons_client_loads_and_unloads(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-def test_curl_uploads_a_video(server: Server, tmp_path: Path) -> None:
+def test_curl_uploads_a_video_and_gets_every_result(server: Server, tmp_path: Path) -> None:
     line = next(line for line in "".join(blocks("docs/protocol.md", "")).splitlines() if "-T street.mp4" in line)
     (tmp_path / "street.mp4").symlink_to(street_video())
     arguments = shlex.split(line.replace("localhost:8080", server.url))
@@ -91,7 +92,7 @@ def test_curl_uploads_a_video(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "first"), [(0, "0 key 0 "), (1, "0 key 0 ")], ids=["client", "engine"])
-def test_the_readmes_code_runs(server: Server, tmp_path: Path, number: int, first: str) -> None:
+def test_the_readmes_code_prints_a_line_for_each_frame(server: Server, tmp_path: Path, number: int, first: str) -> None:
     lines = run(blocks("README.md")[number].replace("http://127.0.0.1:8080", server.url), tmp_path).splitlines()
     assert len(lines) == 250
     assert lines[0].startswith(first)
@@ -100,7 +101,7 @@ def test_the_readmes_code_runs(server: Server, tmp_path: Path, number: int, firs
 
 
 def write_images(folder: Path, count: int = 3) -> list[str]:
-    """The video's first frames as files; returns their names."""
+    """Write the video's first frames as JPEG files, and return their names."""
     names = []
     for index, frame in zip(range(count), open_source(street_video()), strict=False):
         names.append(f"{index}.jpg")
@@ -108,7 +109,7 @@ def write_images(folder: Path, count: int = 3) -> list[str]:
     return names
 
 
-def test_the_protocols_plain_client_runs(server: Server, tmp_path: Path) -> None:
+def test_the_plain_client_of_the_protocol_gets_every_result(server: Server, tmp_path: Path) -> None:
     names = write_images(tmp_path)
     url = server.url.replace("http", "ws") + "/v1/streams/plain/ws"
     lines = run(blocks("docs/protocol.md")[0], tmp_path, url, *names).splitlines()
@@ -121,8 +122,8 @@ def test_the_protocols_plain_client_runs(server: Server, tmp_path: Path) -> None
     assert "'type': 'done', 'frames': 3, 'key_frames': 1, 'errors': 0" in lines[4]
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["stream", "pacer"])
-def test_the_adaptive_schedules_code_runs(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("number", [0, 1], ids=["session", "schedule"])
+def test_the_code_for_adaptive_schedules_explains_each_key_frame(tmp_path: Path, number: int) -> None:
     lines = run(blocks("docs/adaptive.md")[number], tmp_path).splitlines()
     if number == 0:
         assert len(lines) == 250
@@ -137,51 +138,52 @@ def test_the_adaptive_schedules_code_runs(tmp_path: Path, number: int) -> None:
     assert all(re.search(r" (change|cut|interval)\b", key) for key in keys[1:])
 
 
-def test_the_moving_scenes_code_runs(tmp_path: Path) -> None:
+def test_the_code_for_moving_scenes_gives_pairs_of_frames(tmp_path: Path) -> None:
     """The first run downloads 44 MB from Debian."""
     [code] = blocks("docs/moving-scenes.md")
-    told = "print(len(training), len(evaluation), pair.gap, first.shape, labels.shape, motion.flow.shape, flow.shape)"
-    sizes = "(192, 256, 3) (192, 256) (192, 256, 2) (192, 256, 2)"
-    assert re.fullmatch(rf"84 28 \d {re.escape(sizes)}\n", run(f"{code}\n{told}", tmp_path))
+    line = "print(len(training), len(evaluation), pair.gap, first.shape, labels.shape, motion.flow.shape, flow.shape)"
+    shapes = "(192, 256, 3) (192, 256) (192, 256, 2) (192, 256, 2)"
+    assert re.fullmatch(rf"84 28 \d {re.escape(shapes)}\n", run(f"{code}\n{line}", tmp_path))
 
 
-def test_the_data_sets_code_runs(tmp_path: Path) -> None:
+def test_the_code_for_data_sets_reads_pairs_and_videos(tmp_path: Path) -> None:
     imagenet, videos = blocks("docs/datasets.md")
     car = [(CAR, (2, 3, 5, 7))]
     write_snippet(tmp_path / "ILSVRC2015", TRAIN, 3, car)
     write_still(tmp_path / "ILSVRC2015", STILL, car)
     write_lists(tmp_path / "ILSVRC2015", {CAR: f"{STILL} 1\n"})
     write_frames(tmp_path / "cameras", moving_square(frames=3), range(1, 3))
-    told = "print(pair.current.shape, pair.truth.boxes.corners.shape, len(source))"
+    line = "print(pair.current.shape, pair.truth.boxes.corners.shape, len(source))"
     code = imagenet.replace("/data/ILSVRC2015", "ILSVRC2015").replace("source =", "both =").replace("source.", "both.")
     assert code.count("both") == 2
-    assert run(f"{code}\n{videos}\n{told}", tmp_path) == "(600, 900, 3) (1, 4) 2\n"
+    assert run(f"{code}\n{videos}\n{line}", tmp_path) == "(600, 900, 3) (1, 4) 2\n"
 
 
 @dataclass(frozen=True)
 class Tutorial:
-    """What is there when the tutorial's script has run."""
+    """What the tutorial's script leaves behind."""
 
-    folder: Path
+    folder: Path  # with the bundles in `models`
     printed: str
 
 
 @pytest.fixture(scope="module")
 def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Tutorial:
+    """All Python code of the tutorial, run as one script."""
     folder = tmp_path_factory.mktemp("tutorial")
-    (folder / "models").mkdir()  # it writes there
-    seed = "import torch\n\ntorch.manual_seed(0)\n"  # its networks are random
+    (folder / "models").mkdir()  # the script writes there, so `run` must not link the repository's models
+    seed = "import torch\n\ntorch.manual_seed(0)\n"  # the networks have random weights
     return Tutorial(folder, run(seed + "\n".join(blocks(OWN_NETWORK)), folder))
 
 
-def test_the_tutorial_prints_what_it_says(tutorial: Tutorial) -> None:
-    said = [block for block in blocks(OWN_NETWORK, "") if "keywarp" not in block]
-    assert len(said) == 4
-    for block in said:
+def test_the_tutorial_prints_the_output_that_it_shows(tutorial: Tutorial) -> None:
+    shown = [block for block in blocks(OWN_NETWORK, "") if "keywarp" not in block]
+    assert len(shown) == 4
+    for block in shown:
         assert block in tutorial.printed
 
 
-def test_the_tutorials_networks_run_on_a_video(tutorial: Tutorial) -> None:
+def test_the_tutorials_networks_propagate_four_of_five_frames(tutorial: Tutorial) -> None:
     kinds = [(str(n), "propagated" if n % 5 else "key") for n in range(10)]
     assert re.findall(r"^(\d) (\w+) \(96, 256\) \d+ ms$", tutorial.printed, re.MULTILINE) == kinds
     assert re.findall(r"^(\d) (\w+) 0 objects$", tutorial.printed, re.MULTILINE) == kinds
@@ -196,7 +198,10 @@ def test_the_tutorials_command_draws_a_video(tutorial: Tutorial) -> None:
 
 
 def test_the_tutorials_labels_move_with_the_frame(tutorial: Tutorial, tmp_path: Path) -> None:
-    """The head looks at single cells, so whole cells of motion move the labels; the first columns come from outside."""
+    """Motion by whole cells moves the labels by whole cells, because the head looks at single cells.
+
+    The first columns aren't compared, because their features come from outside the key frame.
+    """
     bundle = load_bundle(tutorial.folder / "models" / "deeplab")
     session = StreamSession(Engine(bundle, "onnxruntime", "fp32", cache=tmp_path, motion=Shift(16)))
     key = np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
@@ -207,7 +212,7 @@ def test_the_tutorials_labels_move_with_the_frame(tutorial: Tutorial, tmp_path: 
     np.testing.assert_array_equal(after[:, 24:-8], before[:, 8:-24])
 
 
-def test_the_tutorials_detector_finds_what_torchvisions_does() -> None:
+def test_the_tutorials_detector_finds_the_same_objects_as_torchvisions() -> None:
     [code] = [block for block in blocks(OWN_NETWORK) if "def ssd_head" in block]
     tutorial: dict[str, Any] = {"torch": torch, "cut": cut}
     torch.manual_seed(0)
@@ -217,7 +222,7 @@ def test_the_tutorials_detector_finds_what_torchvisions_does() -> None:
         for head, spread in ((model.head.classification_head, 3.0), (model.head.regression_head, 1.0)):
             raw = head(list(model.backbone(image * 2 - 1).values()))
             for block in head.module_list:
-                block[-1].weight *= spread / raw.std()  # or it would be sure of nothing
+                block[-1].weight *= spread / raw.std()  # with random weights, no score would be high
         boxes, scores = network.predict(network(image * 2 - 1))
         best = scores[..., 1:].flatten().sort(descending=True).values
         model.score_thresh = threshold = float(best[100:102].mean())

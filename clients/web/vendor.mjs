@@ -1,4 +1,4 @@
-// Copies what the dashboard takes from elsewhere into the server's package, with where it came from: `make web`.
+// Copies uPlot and RapiDoc from npm into the dashboard, with a manifest of their versions and hashes: `make vendor`.
 
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-// Its one file holds all that it needs: as a dependency it would bring 130 packages that nobody does.
+// RapiDoc's bundle is self-contained. As a dependency, RapiDoc would install 130 packages that aren't needed.
 const RAPIDOC = {
   version: "9.3.8",
   license: "MIT",
@@ -21,12 +21,8 @@ const unpacked = mkdtempSync(join(tmpdir(), "keywarp-web-"));
 const rapidoc = join(unpacked, "package");
 const lock = JSON.parse(readFileSync(join(here, "package-lock.json"), "utf8"));
 
-/** From, to. */
+/** Source and target of each copy. */
 const FILES = [
-  [join(here, "keywarp.js"), "keywarp.js"],
-  [join(here, "bodies.js"), "bodies.js"],
-  [join(here, "feed.js"), "feed.js"],
-  [join(here, "messages.d.ts"), "messages.d.ts"],
   [join(uplot, "dist/uPlot.esm.js"), "uPlot.js"],
   [join(uplot, "dist/uPlot.d.ts"), "uPlot.d.ts"],
   [join(uplot, "dist/uPlot.min.css"), "uPlot.min.css"],
@@ -36,12 +32,12 @@ const FILES = [
   [join(rapidoc, "LICENSE.txt"), "rapidoc.LICENSE.txt"],
 ];
 
-/** Unpack RapiDoc's package, if it is the very one. */
+/** Download and unpack RapiDoc's package, and check its hash. */
 function unpackRapidoc() {
   execFileSync("npm", ["pack", "--silent", `rapidoc@${RAPIDOC.version}`, "--pack-destination", unpacked]);
   const archive = join(unpacked, `rapidoc-${RAPIDOC.version}.tgz`);
-  const found = `sha512-${createHash("sha512").update(readFileSync(archive)).digest("base64")}`;
-  if (found !== RAPIDOC.integrity) throw new Error(`rapidoc ${RAPIDOC.version} isn't what it was: ${found}`);
+  const integrity = `sha512-${createHash("sha512").update(readFileSync(archive)).digest("base64")}`;
+  if (integrity !== RAPIDOC.integrity) throw new Error(`rapidoc ${RAPIDOC.version} has the hash ${integrity} instead of ${RAPIDOC.integrity}`);
   execFileSync("tar", ["-xzf", archive, "-C", unpacked]);
 }
 

@@ -53,7 +53,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.usefixtures("added")
 class TestAddedCommands:
-    def test_help_lists_all_even_those_that_cannot_run(self) -> None:
+    def test_help_lists_all_commands_even_those_that_cannot_run(self) -> None:
         shown = runner.invoke(main.app, ["--help"])
         assert shown.exit_code == 0
         for text in ("stream", "hello", "several", "An application.", "broken", "can't run"):
@@ -97,7 +97,7 @@ def test_the_version_is_shown() -> None:
     assert runner.invoke(main.app, ["--version"]).output.startswith("keywarp ")
 
 
-def test_our_own_command_imports_neither_torch_nor_a_server_nor_drawing() -> None:
+def test_stream_imports_neither_torch_nor_a_server_nor_drawing() -> None:
     command = (
         "import sys; from keywarp.cli.main import main; sys.argv[:] = ['keywarp', 'stream', 'missing.mp4']\n"
         "try: main()\n"

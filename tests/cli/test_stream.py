@@ -21,7 +21,7 @@ COMMAND = [sys.executable, "-c", "from keywarp.cli.main import main; main()", "s
 
 @dataclass(frozen=True)
 class Shown:
-    """How the command ended, and what it printed."""
+    """A command's exit status and its output."""
 
     status: int
     out: str
@@ -47,7 +47,7 @@ def stream(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return call
 
 
-def test_a_video_is_streamed_written_down_and_summed_up(tmp_path: Path, stream: Stream) -> None:
+def test_a_video_is_streamed_and_its_results_are_written_and_summarised(tmp_path: Path, stream: Stream) -> None:
     pytest.importorskip("supervision", reason="the extra `draw` is not installed")
     video = write_video(tmp_path / "v.mp4")
     out, lines = tmp_path / "out.mp4", tmp_path / "out.ndjson"
@@ -60,7 +60,7 @@ def test_a_video_is_streamed_written_down_and_summed_up(tmp_path: Path, stream: 
         assert len(list(source)) == 20
 
 
-def test_the_schedule_is_asked_for_and_named(tmp_path: Path, stream: Stream) -> None:
+def test_the_schedule_is_sent_and_named_in_the_summary(tmp_path: Path, stream: Stream) -> None:
     heard: list[Hello | None] = []
 
     def script(peer: Peer) -> None:
@@ -86,7 +86,7 @@ def test_figures_are_printed_as_json(tmp_path: Path, stream: Stream) -> None:
     assert figures["key"]["p50"] > 0
 
 
-def test_a_break_is_shown_and_counted_and_can_be_the_end(tmp_path: Path, stream: Stream) -> None:
+def test_a_break_is_reported_and_counted_and_ends_the_stream_without_reconnect(tmp_path: Path, stream: Stream) -> None:
     video = write_video(tmp_path / "v.mp4")
 
     def restart_once(peer: Peer) -> None:
@@ -132,7 +132,7 @@ def test_errors_are_one_sentence_and_status_1(tmp_path: Path, stream: Stream) ->
             assert len(shown.err.splitlines()) == 1
 
 
-def test_a_damaged_video_fails_but_leaves_what_was_done(tmp_path: Path, stream: Stream) -> None:
+def test_a_damaged_video_fails_but_leaves_its_results_so_far(tmp_path: Path, stream: Stream) -> None:
     cut = write_cut_video(tmp_path)
     with ScriptedPeer() as server:
         shown = stream(server.address, cut, "--json", tmp_path / "r.ndjson")
@@ -142,7 +142,7 @@ def test_a_damaged_video_fails_but_leaves_what_was_done(tmp_path: Path, stream: 
     assert (tmp_path / "r.ndjson.part").read_text().count("\n") > 10
 
 
-def test_an_interrupt_ends_with_status_130_and_valid_parts(tmp_path: Path) -> None:
+def test_an_interrupt_ends_with_status_130_and_leaves_valid_part_files(tmp_path: Path) -> None:
     pytest.importorskip("supervision", reason="the extra `draw` is not installed")
     video = write_video(tmp_path / "v.mp4", frames=50)
     stuck = threading.Event()
@@ -153,7 +153,7 @@ def test_an_interrupt_ends_with_status_130_and_valid_parts(tmp_path: Path) -> No
             taken = peer.take()
             assert taken
             peer.answer(frame, taken[0])
-        peer.take()  # comes only after the results before were taken
+        peer.take()  # comes only after the client took the results before
         peer.take()
         stuck.set()
         answer_all(peer)

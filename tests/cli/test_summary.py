@@ -5,7 +5,7 @@ from keywarp.cli.summary import Latency, Summary, summary_table
 SUMMARY = Summary("street, interval 10", 250, 25, 12.5, Latency(0.2, 0.25), None)
 
 
-def test_figures_are_given_for_json() -> None:
+def test_figures_are_converted_for_json() -> None:
     assert SUMMARY.as_dict() == {
         "title": "street, interval 10",
         "frames": 250,

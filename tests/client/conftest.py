@@ -5,5 +5,5 @@ from tests.client.twins import Twin
 
 @pytest.fixture(params=["sync", "async"])
 def twin(request: pytest.FixtureRequest) -> Twin:
-    """Each of the two clients."""
+    """One of the two clients."""
     return Twin(request.param)

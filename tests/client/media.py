@@ -1,4 +1,4 @@
-"""Pictures, videos and results for the tests, made on the spot."""
+"""Pictures, videos and results for the tests."""
 
 import io
 from base64 import b64encode
@@ -10,7 +10,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
-from keywarp.client import FrameResult
+from keywarp.client import ProcessedFrame
 from keywarp.protocol import ClassInfo, ClientId, Kind, ModelInfo, Region, Result, Segmentation, Timings
 
 CLASSES = (
@@ -36,7 +36,7 @@ def picture(value: int, width: int = 64, height: int = 48) -> NDArray[np.uint8]:
 
 
 def grey_level(frame: int) -> int:
-    """What `write_video` paints a frame with: far enough apart to tell frames by."""
+    """The grey level with which `write_video` paints a frame. Levels differ enough to tell frames apart."""
     return 20 + 10 * (frame % 20)
 
 
@@ -48,7 +48,16 @@ def write_video(
     fps: int = 10,
     gop: int | None = None,
 ) -> Path:
-    """A 64x48 video; with libx264 it has B-frames. A key frame comes every `gop` frames: with libx264 10 if None."""
+    """Write a 64x48 video, which has B-frames with libx264.
+
+    Args:
+        path: The file's path. Its suffix decides the format.
+        frames: The number of frames.
+        codec: FFmpeg's name of the encoder.
+        options: Options for the muxer.
+        fps: Frames per second.
+        gop: Frames from one key frame to the next, or None for the encoder's default, or 10 with libx264.
+    """
     with av.open(path, "w", options=options or {}) as container:
         stream = container.add_stream(codec, fps)
         assert isinstance(stream, VideoStream)
@@ -65,7 +74,7 @@ def write_video(
 
 
 def write_cut_video(folder: Path) -> Path:
-    """An MP4 file of 200 frames with its index in front, whose second half is missing."""
+    """Write an MP4 file of 200 frames with its index in front, whose second half is missing."""
     whole = write_video(folder / "whole.mp4", frames=200, options={"movflags": "+faststart"}).read_bytes()
     cut = folder / "cut.mp4"
     cut.write_bytes(whole[: (whole.index(b"mdat") + len(whole)) // 2])
@@ -73,7 +82,7 @@ def write_cut_video(folder: Path) -> Path:
 
 
 def segmentation(labels: NDArray[np.uint8]) -> Segmentation:
-    """What a server says of a label map."""
+    """A label map as a server sends it."""
     png = io.BytesIO()
     Image.fromarray(labels).save(png, "PNG")
     regions = tuple(
@@ -98,7 +107,7 @@ def result(
     interval: int = 10,
     credit: int | None = None,
 ) -> Result:
-    """What a server says of a 64x48 frame."""
+    """The result on a 64x48 frame as a server sends it."""
     kind: Kind = "propagated" if frame % interval else "key"
     return Result(
         stream="s",
@@ -115,8 +124,8 @@ def result(
     )
 
 
-def frame_result(frame: int, latency: float | None = 0.02, *, width: int = 64, height: int = 48) -> FrameResult:
+def frame_result(frame: int, latency: float | None = 0.02, *, width: int = 64, height: int = 48) -> ProcessedFrame:
     """A result with an image and a label map: the left half is a person."""
     labels = np.zeros((24, 32), np.uint8)
     labels[:, :16] = 1
-    return FrameResult(result(frame, labels=labels), picture(128, width, height), latency)
+    return ProcessedFrame(result(frame, labels=labels), picture(128, width, height), latency)

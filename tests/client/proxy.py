@@ -11,19 +11,19 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset at once
 
 
 class CuttingProxy:
-    """Passes bytes on to a server, until it is told to cut.
+    """A proxy that passes bytes on to a server until a test cuts the connections.
 
     Attributes:
-        address: To give to a client.
-        connections: How many there were.
+        address: The address to give to a client.
+        connections: The number of connections so far.
     """
 
     def __init__(self, server: str, cut_after: tuple[int, ...] = ()) -> None:
         """Listen on a free port.
 
         Args:
-            server: Where to pass connections on to.
-            cut_after: Bytes of the server that the first connection, the second, ... lets through before it is cut.
+            server: The server's address.
+            cut_after: For the first connection, the second and so on, the bytes of the server after which it is cut.
         """
         parts = urlsplit(server)
         assert parts.hostname
@@ -39,7 +39,7 @@ class CuttingProxy:
         self._threads = [threading.Thread(target=self._accept)]
 
     def cut(self, *, hold: bool = False) -> None:
-        """Reset all connections; `hold` lets the server's ends go only after the next connection has ended."""
+        """Reset all connections. With `hold`, the server's ends stay open until the next connection has ended."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
             for client, server in pairs:

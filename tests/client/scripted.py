@@ -1,4 +1,4 @@
-"""Servers for the tests: real sockets and real protocols, with what they say written by the test."""
+"""Servers with real sockets and protocols, whose messages a test writes."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -38,14 +38,14 @@ class Peer:
         self.credit = credit
         self.hello: Hello | None = None
 
-    def say(self, message: BaseModel) -> None:
+    def send(self, message: BaseModel) -> None:
         self.connection.send(message.model_dump_json())
 
     def greet(self, max_message_bytes: int = 2**20) -> Hello:
-        """Take the hello and answer it."""
+        """Receive `hello` and answer it."""
         hello = ClientMessage.validate_json(self.connection.recv())
         assert isinstance(hello, Hello)
-        self.say(
+        self.send(
             Ready(
                 stream="s",
                 model=MODEL,
@@ -58,7 +58,7 @@ class Peer:
         return hello
 
     def take(self) -> tuple[FrameHeader, bytes] | None:
-        """Take a frame; None is the end."""
+        """Receive a frame, or None at the end."""
         message = self.connection.recv()
         if isinstance(message, str):
             assert isinstance(ClientMessage.validate_json(message), End)
@@ -67,28 +67,28 @@ class Peer:
         return header, bytes(payload)
 
     def answer(self, frame: int, header: FrameHeader) -> None:
-        """Give a result, and room for another frame."""
+        """Send a result, and credit for another frame."""
         self.credit += 1
         labels = np.full((3, 4), frame % 3, np.uint8)
-        self.say(result(frame, id=header.id, timestamp=header.timestamp, labels=labels, credit=self.credit))
+        self.send(result(frame, id=header.id, timestamp=header.timestamp, labels=labels, credit=self.credit))
 
     def refuse(self, frame: int, header: FrameHeader) -> None:
-        """Say that a frame can't be processed."""
+        """Send an error for one frame, and credit for another."""
         self.credit += 1
         problem = Problem(title="Bad image", status=422, detail="the JPEG is cut off")
-        self.say(Error(problem=problem, fatal=False, frame=frame, id=header.id, credit=self.credit))
+        self.send(Error(problem=problem, fatal=False, frame=frame, id=header.id, credit=self.credit))
 
     def fail(self, code: CloseCode, detail: str) -> None:
-        """End the conversation."""
-        self.say(Error(problem=Problem(title="Failed", status=400, detail=detail), fatal=True))
+        """Send a fatal error and close the connection."""
+        self.send(Error(problem=Problem(title="Failed", status=400, detail=detail), fatal=True))
         self.connection.close(code, detail)
 
     def finish(self, frames: int) -> None:
-        self.say(Done(frames=frames, key_frames=0, errors=0))
+        self.send(Done(frames=frames, key_frames=0, errors=0))
 
 
 def answer_all(peer: Peer) -> None:
-    """Be a good server for images."""
+    """Answer all images, as a good server does."""
     peer.greet()
     frames = 0
     while (taken := peer.take()) is not None:
@@ -98,12 +98,13 @@ def answer_all(peer: Peer) -> None:
 
 
 class ScriptedPeer:
-    """A WebSocket server that plays a script with each client.
+    """A WebSocket server that runs a script with each client.
 
     Attributes:
-        address: To give to a client.
-        left: Set once a client closed its connection before the script was over.
-        paths: What was asked for.
+        address: The address to give to a client.
+        left: Set when a client has closed its connection before the script ended.
+        paths: The paths that clients connected to.
+        faults: The errors of scripts, which leaving the `with` statement raises.
     """
 
     def __init__(self, script: Script = answer_all, credit: int = 8) -> None:
@@ -142,11 +143,11 @@ class ScriptedPeer:
 
 
 class ScriptedApi:
-    """An HTTP server that gives one answer to everything.
+    """An HTTP server that gives the same response to every request.
 
     Attributes:
-        address: To give to a client.
-        requests: Method and target, headers and body of each request.
+        address: The address to give to a client.
+        requests: The method and target, the headers, and the body of each request.
     """
 
     def __init__(

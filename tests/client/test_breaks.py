@@ -1,4 +1,4 @@
-"""Connections that break, between both clients and a real server."""
+"""Connections between both clients and a real server that break."""
 
 import logging
 import threading
@@ -18,8 +18,8 @@ from keywarp.client import (
     ApiError,
     Client,
     ConnectError,
-    FrameResult,
     ModelNotFoundError,
+    ProcessedFrame,
     Reconnect,
     ResumeError,
     StreamGoneError,
@@ -55,26 +55,26 @@ def frames(count: int) -> list[NDArray[np.uint8]]:
     return [picture(grey_level(index)) for index in range(count)]
 
 
-def at(frame: int, act: Callable[[], None]) -> Callable[[FrameResult], None]:
-    """What watches results, and acts at one, once."""
+def at(frame: int, act: Callable[[], None]) -> Callable[[ProcessedFrame], None]:
+    """Return a callback that acts once, at one result."""
     left = [act]
 
-    def watch(result: FrameResult) -> None:
+    def watch(result: ProcessedFrame) -> None:
         if result.frame == frame and left:
             left.pop()()
 
     return watch
 
 
-def check(results: list[FrameResult], count: int) -> None:
-    """Each frame was answered once, in order, with its own image."""
+def check(results: list[ProcessedFrame], count: int) -> None:
+    """Check that each frame was answered once, in order, and has its own image."""
     assert [r.frame for r in results] == list(range(count))
     for index, result in enumerate(results):
         if result.image is not None:
             assert abs(float(result.image.mean()) - grey_level(index)) < 3
 
 
-def test_images_go_on_over_a_new_connection(twin: Twin, server: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_continue_over_a_new_connection(twin: Twin, server: Running, caplog: pytest.LogCaptureFixture) -> None:
     with CuttingProxy(server.url) as proxy, caplog.at_level(logging.WARNING, "keywarp.client"):
         results = twin.stream(
             proxy.address, frames(30), in_flight=4, reconnect=SOON, watch=at(9, proxy.cut), stream_id="door"
@@ -98,13 +98,13 @@ def test_images_go_on_over_a_new_connection(twin: Twin, server: Running, caplog:
         ("av1", "libsvtav1", "mp4"),
     ],
 )
-def test_packets_go_on_over_a_new_connection(
+def test_packets_continue_over_a_new_connection(
     twin: Twin, server: Running, tmp_path: Path, codec: Codec, encoder: str, suffix: str
 ) -> None:
     video = write_video(tmp_path / f"video.{suffix}", frames=60, codec=encoder, gop=10)
     with CuttingProxy(server.url) as proxy:
 
-        def watch(result: FrameResult) -> None:
+        def watch(result: ProcessedFrame) -> None:
             if result.frame in (0, 25, 43):
                 proxy.cut()
 
@@ -126,7 +126,7 @@ def test_each_frame_is_answered_once_wherever_the_network_breaks(
         check(list(client.stream(video, codec=codec, decode=True, reconnect=always)), 40)
 
 
-def test_a_stream_that_the_server_still_holds_is_tried_again(twin: Twin, server: Running) -> None:
+def test_a_stream_that_is_still_busy_is_tried_again(twin: Twin, server: Running) -> None:
     with CuttingProxy(server.url) as proxy:
         results = twin.stream(
             proxy.address, frames(20), reconnect=SOON, watch=at(5, lambda: proxy.cut(hold=True)), stream_id="held"
@@ -137,7 +137,7 @@ def test_a_stream_that_the_server_still_holds_is_tried_again(twin: Twin, server:
 
 @contextmanager
 def restarting(models: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A server's address, and what makes it stop and start again on the same port."""
+    """Yield a server's address, and a function that stops it and starts it again on the same port."""
     servers = [running(models)]
     servers[0].start()
     threads: list[threading.Thread] = []
@@ -160,14 +160,14 @@ def restarting(models: Path) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 @pytest.mark.parametrize("codec", ["image", "h264", "hevc"])
-def test_a_server_may_restart(twin: Twin, models: Path, tmp_path: Path, codec: Codec) -> None:
+def test_a_stream_continues_after_the_server_restarts(twin: Twin, models: Path, tmp_path: Path, codec: Codec) -> None:
     video = write_video(tmp_path / "video.mp4", frames=60, codec="libx265" if codec == "hevc" else "libx264", gop=10)
     with restarting(models) as (address, restart):
         results = twin.stream(address, video, codec=codec, decode=True, reconnect=SOON, watch=at(20, restart))
     check(results, 60)
 
 
-def test_in_the_mode_latest_frames_under_way_are_dropped(server: Running) -> None:
+def test_frames_under_way_are_dropped_in_the_mode_latest(server: Running) -> None:
     given = []
     with (
         CuttingProxy(server.url) as proxy,
@@ -183,21 +183,21 @@ def test_in_the_mode_latest_frames_under_way_are_dropped(server: Running) -> Non
     assert [r.frame for r in given] == [r.result.id for r in given]
 
 
-def test_a_container_ends_with_the_break(twin: Twin, server: Running, tmp_path: Path) -> None:
+def test_a_break_ends_the_stream_of_a_container(twin: Twin, server: Running, tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.ts", frames=400)
     with CuttingProxy(server.url) as proxy, pytest.raises(ConnectError, match="broke"):
         twin.stream(proxy.address, video, codec="mpegts", reconnect=SOON, watch=at(3, proxy.cut))
     assert proxy.connections == 1
 
 
-def test_too_large_a_group_of_pictures_is_said_so(twin: Twin, server: Running, tmp_path: Path) -> None:
+def test_a_group_of_pictures_beyond_the_memory_is_reported(twin: Twin, server: Running, tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.mp4", frames=60, gop=60)
     reconnect = Reconnect(memory=100)
     with CuttingProxy(server.url) as proxy, pytest.raises(ResumeError, match="more than 100 bytes"):
         twin.stream(proxy.address, video, codec="h264", reconnect=reconnect, watch=at(20, proxy.cut))
 
 
-def test_errors_that_stay_are_not_tried_again(twin: Twin) -> None:
+def test_permanent_errors_are_not_tried_again(twin: Twin) -> None:
     def gone(peer: Peer) -> None:
         peer.greet()
         peer.fail(CloseCode.STREAM_GONE, "it was deleted")
@@ -208,7 +208,7 @@ def test_errors_that_stay_are_not_tried_again(twin: Twin) -> None:
         assert len(server.paths) == 1
 
 
-def test_an_error_of_the_new_connection_that_stays_ends_the_stream(twin: Twin) -> None:
+def test_a_permanent_error_of_the_new_connection_ends_the_stream(twin: Twin) -> None:
     def script(peer: Peer) -> None:
         if len(scripted.paths) == 1:
             peer.greet()
@@ -233,7 +233,7 @@ def test_a_frame_that_breaks_every_connection_ends_the_stream(twin: Twin) -> Non
         assert len(scripted.paths) > 2
 
 
-def test_a_first_connection_is_tried_again_only_if_asked_for(twin: Twin) -> None:
+def test_the_first_connection_is_tried_again_only_with_at_start(twin: Twin) -> None:
     def script(peer: Peer) -> None:
         if len(scripted.paths) == 1:
             peer.connection.recv()
@@ -247,7 +247,7 @@ def test_a_first_connection_is_tried_again_only_if_asked_for(twin: Twin) -> None
         twin.stream("http://127.0.0.1:9", frames(1), reconnect=SOON)
 
 
-def test_who_is_refused_for_want_of_room_comes_again_when_the_server_said(twin: Twin) -> None:
+def test_a_full_server_is_tried_again_after_the_time_that_it_asks_for(twin: Twin) -> None:
     tries: list[float] = []
 
     def script(peer: Peer) -> None:
@@ -270,7 +270,7 @@ def test_who_is_refused_for_want_of_room_comes_again_when_the_server_said(twin: 
         assert caught.value.retry_after == 1
 
 
-def test_a_refused_handshake_tells_when_to_come_again(twin: Twin) -> None:
+def test_the_error_of_a_refused_handshake_has_its_retry_after(twin: Twin) -> None:
     with ScriptedApi(503, b"<html>", "text/html", {"Retry-After": "7"}) as proxy:
         with pytest.raises(ApiError, match="503") as caught:
             twin.stream(proxy.address, frames(1))
@@ -280,7 +280,7 @@ def test_a_refused_handshake_tells_when_to_come_again(twin: Twin) -> None:
     assert len(proxy.requests) == 2
 
 
-def test_closing_ends_the_attempts_to_connect_again() -> None:
+def test_closing_ends_the_attempts_to_connect_again(caplog: pytest.LogCaptureFixture) -> None:
     def script(peer: Peer) -> None:
         peer.greet()
         peer.take()
@@ -288,7 +288,12 @@ def test_closing_ends_the_attempts_to_connect_again() -> None:
     patient = Reconnect(seconds=1000, first=500, longest=500)
     with ScriptedPeer(script) as scripted, Client(scripted.address) as client:
         results = client.stream(frames(3), reconnect=patient)
-        closing = threading.Timer(0.2, results.close)
+
+        def close_while_it_waits() -> None:
+            eventually(lambda: "connecting again" in caplog.text)
+            results.close()
+
+        closing = threading.Thread(target=close_while_it_waits)
         closing.start()
         with pytest.raises(ConnectError):
             next(results)

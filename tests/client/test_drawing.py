@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.client import DrawingError, FrameResult, open_source
+from keywarp.client import DrawingError, ProcessedFrame, open_source
 from keywarp.client.drawing import INK, KEY_PANEL, Annotator
 from keywarp.client.writing import VideoWriter
 from keywarp.protocol import Detection
@@ -22,8 +22,8 @@ def found(class_id: int, xyxy: Box = BOX, confidence: float = 0.87) -> Detection
     return Detection(class_id=class_id, name=CLASSES[class_id].name, confidence=confidence, xyxy=xyxy)
 
 
-def detected(*objects: Detection, width: int = 640, height: int = 272) -> FrameResult:
-    return FrameResult(result(1).model_copy(update={"width": width, "height": height, "detections": objects}))
+def detected(*objects: Detection, width: int = 640, height: int = 272) -> ProcessedFrame:
+    return ProcessedFrame(result(1).model_copy(update={"width": width, "height": height, "detections": objects}))
 
 
 def draw(*objects: Detection, width: int = 640, height: int = 272) -> NDArray[np.uint8]:
@@ -75,7 +75,7 @@ def test_key_frames_are_marked() -> None:
     assert marked(10) > 50
 
 
-def test_a_frame_of_background_only_is_left_as_it_is_but_for_the_tag() -> None:
+def test_only_the_tag_is_drawn_on_a_frame_of_background() -> None:
     given = frame_result(1, latency=None)
     given.labels[:] = 0
     drawn = Annotator(CLASSES).annotate(picture(128, 640, 272), given)
@@ -83,7 +83,7 @@ def test_a_frame_of_background_only_is_left_as_it_is_but_for_the_tag() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 272), (1920, 1080)])
-def test_a_box_is_a_line_along_the_inside_of_what_it_covers(width: int, height: int) -> None:
+def test_a_box_is_a_line_along_the_inside_of_its_area(width: int, height: int) -> None:
     x, y = width // 2, height // 3
     drawn = draw(found(CAR, (x - 0.4, y + 0.4, x + 200, y + 100)), width=width, height=height)
     lines = painted(drawn, CAR)[y : y + 100, width // 4 :]
@@ -107,7 +107,7 @@ def test_boxes_outside_the_picture_are_left_out(box: Box) -> None:
 
 
 @pytest.mark.parametrize("box", [(500, 100, 500.2, 100.2), (500, 100, 501, 101), (499.6, 99.6, 500, 100)])
-def test_the_smallest_objects_have_a_pixel_at_least(box: Box) -> None:
+def test_the_smallest_objects_have_at_least_one_pixel(box: Box) -> None:
     assert painted(draw(found(CAR, box)), CAR)[100, 500]
 
 
@@ -117,7 +117,7 @@ def test_boxes_are_scaled_to_a_picture_of_another_size() -> None:
     assert extent(lines[60:180, 160:]) == (320 - 160, 0, 479 - 160, 119)
 
 
-def test_what_is_not_certain_enough_is_neither_drawn_nor_counted() -> None:
+def test_objects_below_the_confidence_are_neither_drawn_nor_counted() -> None:
     given = detected(found(CAR), found(PERSON, (500, 100, 600, 200), 0.49))
     image = picture(128, 640, 272)
     np.testing.assert_array_equal(Annotator(CLASSES).annotate(image, given), draw(found(CAR)))
@@ -149,7 +149,7 @@ def test_labels_do_not_cover_each_other() -> None:
     assert three - two == two - one > 0
 
 
-def test_in_a_crowd_the_most_certain_objects_are_in_front_and_have_the_labels() -> None:
+def test_in_a_crowd_the_most_confident_objects_are_in_front_and_have_labels() -> None:
     crowd = [found(CAR, confidence=0.6)] * 50
     drawn = draw(found(PERSON), *crowd)
     assert painted(drawn, PERSON)[90, 400]  # the label's edge, above the box
@@ -166,7 +166,7 @@ def test_the_legend_counts_objects() -> None:
     assert extent(painted(legend(two), CAR))[3] < extent(painted(legend(two), PERSON))[1]
 
 
-def test_names_keep_their_places_where_counts_are_equal() -> None:
+def test_classes_with_equal_counts_are_in_the_order_of_their_ids() -> None:
     np.testing.assert_array_equal(
         legend(draw(found(CAR), found(PERSON, (500, 10, 600, 60), 0.6))),
         legend(draw(found(PERSON, (500, 10, 600, 60)), found(CAR, confidence=0.6))),
@@ -179,11 +179,11 @@ def test_detections_are_drawn_on_the_smallest_pictures(width: int, height: int) 
     assert drawn.shape == (height, width, 3)
 
 
-def test_where_nothing_is_detected_only_the_tag_is_drawn() -> None:
+def test_only_the_tag_is_drawn_if_there_are_no_objects() -> None:
     np.testing.assert_array_equal(draw()[30:], 128)
 
 
-def test_without_supervision_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_supervision_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(DrawingError, match="extra `draw`"):
         Annotator(CLASSES)
@@ -211,6 +211,6 @@ def test_pictures_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> Non
         assert [frame.image.shape for frame in source] == [(48, 64, 3)] * 2
 
 
-def test_a_video_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+def test_a_video_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DrawingError, match="can't be written"):
         VideoWriter(tmp_path / "no" / "v.mp4", 10)

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from keywarp.client import FrameResult
+from keywarp.client import ProcessedFrame
 from keywarp.client.exports import CocoWriter, to_mot
 from keywarp.protocol import Detection
 from tests.client.media import CLASSES, result
@@ -16,22 +16,22 @@ CAR = Detection(class_id=2, name="car", confidence=0.6, xyxy=(20.0, 10.0, 64.0, 
 LABELS = np.array([[0, 0, 2, 2], [0, 1, 2, 2], [0, 1, 1, 0]], np.uint8)  # of a 64x48 frame
 
 
-def detected(*objects: Detection, frame: int = 0) -> FrameResult:
-    return FrameResult(result(frame).model_copy(update={"detections": objects}))
+def detected(*objects: Detection, frame: int = 0) -> ProcessedFrame:
+    return ProcessedFrame(result(frame).model_copy(update={"detections": objects}))
 
 
-def segmented(labels: NDArray[np.uint8] = LABELS, frame: int = 0) -> FrameResult:
-    return FrameResult(result(frame, labels=labels))
+def segmented(labels: NDArray[np.uint8] = LABELS, frame: int = 0) -> ProcessedFrame:
+    return ProcessedFrame(result(frame, labels=labels))
 
 
-def test_labels_at_the_frames_resolution() -> None:
+def test_labels_are_enlarged_to_the_frames_resolution() -> None:
     given = segmented()
     assert given.frame_labels.shape == (48, 64)
     np.testing.assert_array_equal(given.frame_labels, LABELS.repeat(16, axis=0).repeat(16, axis=1))
     assert given.frame_labels is given.frame_labels
 
 
-def test_objects_for_supervision() -> None:
+def test_objects_are_converted_for_supervision() -> None:
     supervision = pytest.importorskip("supervision", reason="the extra `draw` is not installed")
     given = detected(PERSON, CAR).to_supervision()
     assert isinstance(given, supervision.Detections)
@@ -43,7 +43,7 @@ def test_objects_for_supervision() -> None:
     assert given[given.confidence > 0.7].data["class_name"].tolist() == ["person"]
 
 
-def test_masks_for_supervision() -> None:
+def test_masks_are_converted_for_supervision() -> None:
     pytest.importorskip("supervision", reason="the extra `draw` is not installed")
     given = segmented().to_supervision()
     assert given.class_id is not None
@@ -54,7 +54,7 @@ def test_masks_for_supervision() -> None:
     assert len(segmented(np.zeros((3, 4), np.uint8)).to_supervision()) == 0
 
 
-def test_objects_as_coco() -> None:
+def test_objects_are_converted_to_coco() -> None:
     assert detected(PERSON, frame=7).to_coco() == [
         {
             "image_id": 7,
@@ -86,13 +86,13 @@ def test_cocos_own_tools_read_the_file(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
 
 
-def test_a_coco_file_of_nothing_is_valid(tmp_path: Path) -> None:
+def test_a_coco_file_without_frames_is_valid(tmp_path: Path) -> None:
     with CocoWriter(tmp_path / "coco.json", CLASSES):
         pass
     assert json.loads((tmp_path / "coco.json").read_text())["annotations"] == []
 
 
-def test_boxes_as_motchallenge_count_from_one() -> None:
+def test_boxes_are_converted_to_motchallenge_which_counts_from_one() -> None:
     assert to_mot(detected(PERSON, CAR, frame=4)) == [
         "5,-1,2.25,3,29.25,45.1,0.9,-1,-1,-1",
         "5,-1,21,11,44,30,0.6,-1,-1,-1",

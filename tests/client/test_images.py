@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from keywarp.client import FrameResult, ProtocolError, SourceError
+from keywarp.client import ProcessedFrame, ProtocolError, SourceError
 from keywarp.client.images import decode_labels, encode_jpeg
 from keywarp.protocol import Detection, Region, RunLengths, Segmentation
 from tests.client.media import picture, result, segmentation
@@ -13,41 +13,52 @@ PERSON = Detection(class_id=1, name="person", confidence=0.9, xyxy=(1.25, 2.0, 3
 CAR = Detection(class_id=2, name="car", confidence=0.6, xyxy=(20.0, 10.0, 64.0, 40.0))
 
 
-def detected(*objects: Detection) -> FrameResult:
-    return FrameResult(result(0).model_copy(update={"detections": objects}))
+def detected(*objects: Detection) -> ProcessedFrame:
+    return ProcessedFrame(result(0).model_copy(update={"detections": objects}))
 
 
-def test_a_jpeg_keeps_the_picture() -> None:
+def test_a_jpeg_decodes_to_the_picture() -> None:
     image = picture(0, 65, 33)
     image[:, :, 0] = np.linspace(0, 255, 65, dtype=np.uint8)
     decoded = simplejpeg.decode_jpeg(encode_jpeg(image, 95))
     assert np.abs(decoded.astype(int) - image).mean() < 4
 
 
-def test_quality_costs_bytes() -> None:
+def test_higher_quality_takes_more_bytes() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     assert len(encode_jpeg(image, 30)) < len(encode_jpeg(image, 95))
 
 
-def test_what_is_not_rgb_is_refused() -> None:
+def test_an_array_that_is_not_rgb_is_rejected() -> None:
     with pytest.raises(SourceError, match=r"uint8 \(4, 4, 4\)"):
         encode_jpeg(np.zeros((4, 4, 4), np.uint8))
     with pytest.raises(SourceError, match="not str"):
         encode_jpeg("image")  # type: ignore[arg-type]
 
 
-def test_labels_survive_the_wire() -> None:
+def test_labels_are_decoded_from_the_result() -> None:
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    given = FrameResult(result(0, labels=labels))
+    given = ProcessedFrame(result(0, labels=labels))
     np.testing.assert_array_equal(given.labels, labels)
     assert given.labels is given.labels
+
+
+def test_a_label_map_in_memory_is_used_as_it_is_and_needs_no_masks_on_the_wire() -> None:
+    labels = np.arange(3, dtype=np.uint8).repeat(4).reshape(3, 4)
+    wire = result(0, labels=labels)
+    assert wire.segmentation
+    without_masks = wire.model_copy(update={"segmentation": wire.segmentation.model_copy(update={"labels_png": None})})
+    given = ProcessedFrame(without_masks, label_map=labels)
+    assert given.labels is labels
+    np.testing.assert_array_equal(given.frame_labels, ProcessedFrame(wire).frame_labels)
+    assert given.to_coco() == ProcessedFrame(wire).to_coco()
 
 
 def test_a_result_of_another_task_has_no_labels_or_no_detections() -> None:
     with pytest.raises(ValueError, match="no segmentation"):
         _ = detected(PERSON).labels
     with pytest.raises(ValueError, match="no detections"):
-        _ = FrameResult(result(0, labels=np.zeros((3, 4), np.uint8))).detections
+        _ = ProcessedFrame(result(0, labels=np.zeros((3, 4), np.uint8))).detections
 
 
 def test_detections_are_arrays_in_the_servers_order() -> None:
@@ -61,14 +72,14 @@ def test_detections_are_arrays_in_the_servers_order() -> None:
     assert given.detections is found
 
 
-def test_where_nothing_is_detected_the_arrays_are_empty() -> None:
+def test_the_arrays_of_a_result_without_objects_are_empty() -> None:
     found = detected().detections
     assert len(found) == 0
     assert (found.xyxy.shape, found.confidence.shape, found.class_id.shape) == ((0, 4), (0,), (0,))
 
 
 @pytest.mark.parametrize("objects", [(), (PERSON, CAR)])
-def test_supervision_takes_detections_as_they_are(objects: tuple[Detection, ...]) -> None:
+def test_supervision_takes_detection_arrays(objects: tuple[Detection, ...]) -> None:
     supervision = pytest.importorskip("supervision", reason="the extra `draw` is not installed")
     found = detected(*objects).detections
     taken = supervision.Detections(**vars(found))
@@ -77,32 +88,32 @@ def test_supervision_takes_detections_as_they_are(objects: tuple[Detection, ...]
 
 
 @pytest.mark.parametrize("counts", [(), (12, 1), (-1, 13), (11,)])
-def test_run_lengths_of_another_size_are_refused(counts: tuple[int, ...]) -> None:
+def test_run_lengths_of_another_size_are_an_error(counts: tuple[int, ...]) -> None:
     region = Region(class_id=1, name="person", area=0.5, rle=RunLengths(size=(3, 4), counts=counts))
     with pytest.raises(ProtocolError, match="4x3"):
         decode_labels(Segmentation(width=4, height=3, regions=(region,)))
 
 
 @pytest.mark.parametrize("class_id", [-1, 256])
-def test_a_class_that_no_label_map_has_is_refused(class_id: int) -> None:
+def test_a_class_that_no_label_map_can_have_is_an_error(class_id: int) -> None:
     region = Region(class_id=class_id, name="person", area=1.0, rle=RunLengths(size=(1, 2), counts=(0, 2)))
-    with pytest.raises(ProtocolError, match="no class"):
+    with pytest.raises(ProtocolError, match="can't have the class"):
         decode_labels(Segmentation(width=2, height=1, regions=(region,)))
 
 
 @pytest.mark.parametrize("size", [(0, 4), (-4, -3), (10**30, 1), (2**20, 2**20)])
-def test_a_label_map_of_a_size_that_cannot_be_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ProtocolError, match="can't be"):
+def test_a_label_map_of_an_impossible_size_is_an_error(size: tuple[int, int]) -> None:
+    with pytest.raises(ProtocolError, match="can't have"):
         decode_labels(Segmentation(width=size[0], height=size[1], regions=()))
 
 
 @pytest.mark.parametrize("png", ["", "!", b64encode(b"not a PNG").decode()])
-def test_a_broken_label_map_is_said_so(png: str) -> None:
+def test_a_label_map_that_cannot_be_decoded_is_an_error(png: str) -> None:
     with pytest.raises(ProtocolError, match="can't be decoded"):
         decode_labels(Segmentation(width=4, height=3, labels_png=png, regions=()))
 
 
-def test_a_label_map_of_another_size_is_refused() -> None:
+def test_a_label_map_of_another_size_is_an_error() -> None:
     said = segmentation(np.zeros((3, 4), np.uint8)).model_copy(update={"width": 5})
-    with pytest.raises(ProtocolError, match="5x3 PNG, it is L 4x3"):
+    with pytest.raises(ProtocolError, match="5x3 PNG, but it is L 4x3"):
         decode_labels(said)

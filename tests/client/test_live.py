@@ -13,12 +13,12 @@ from tests.client.scripted import Peer, ScriptedApi, ScriptedPeer
 
 
 class Camera(Source):
-    """Gives frames in its own time: some at once, the others when it is told to."""
+    """A source that gives some frames at once, and the others when a test lets it."""
 
     fps, count, width, height, live = 25.0, None, 64, 48, True
 
     def __init__(self, at_once: int, later: int = 0, error: Exception | None = None) -> None:
-        self.waiting = threading.Event()  # those at once were all taken
+        self.waiting = threading.Event()  # set when all frames that come at once were taken
         self.go_on = threading.Event()
         self._at_once = at_once
         self._later = later
@@ -35,7 +35,7 @@ class Camera(Source):
             raise self._error
 
 
-def test_the_newest_frame_is_given_and_the_others_are_counted() -> None:
+def test_the_newest_frame_is_given_and_replaced_ones_are_counted() -> None:
     camera = Camera(at_once=5, later=1)
     with NewestFrames(camera) as newest:
         camera.waiting.wait()
@@ -49,7 +49,7 @@ def test_the_newest_frame_is_given_and_the_others_are_counted() -> None:
         assert (newest.width, newest.height, newest.fps) == (64, 48, 25.0)
 
 
-def test_a_fault_of_the_source_comes_after_its_last_frame() -> None:
+def test_an_error_of_the_source_comes_after_its_last_frame() -> None:
     camera = Camera(at_once=2, error=SourceError("the camera was unplugged"))
     with NewestFrames(camera) as newest:
         camera.waiting.wait()
@@ -59,7 +59,7 @@ def test_a_fault_of_the_source_comes_after_its_last_frame() -> None:
             next(frames)
 
 
-def test_closing_ends_the_capture() -> None:
+def test_closing_ends_the_thread_that_reads() -> None:
     camera = Camera(at_once=1, later=1000)
     newest = NewestFrames(camera)
     camera.waiting.wait()
@@ -68,7 +68,7 @@ def test_closing_ends_the_capture() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "keywarp-capture"]
 
 
-def test_in_the_mode_latest_old_frames_of_a_camera_are_never_sent() -> None:
+def test_old_frames_of_a_camera_are_never_sent_in_the_mode_latest() -> None:
     camera = Camera(at_once=30, later=1)
 
     def script(peer: Peer) -> None:
@@ -104,7 +104,7 @@ def test_other_modes_and_sources_give_every_frame(tmp_path: Path) -> None:
             assert of_file.unsent == 0
 
 
-def test_a_file_is_not_live_wherever_it_lies(tmp_path: Path) -> None:
+def test_a_file_is_not_live_even_on_a_web_server(tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.mp4", options={"movflags": "+faststart"})
     with open_source(video) as here:
         assert not here.live

@@ -15,8 +15,8 @@ from keywarp.client import (
     StreamError,
     UnavailableError,
 )
-from keywarp.client.calls import retry_after
-from keywarp.client.reconnecting import Patience, passes
+from keywarp.client.connecting import retry_after
+from keywarp.client.reconnecting import Backoff, is_temporary
 from keywarp.protocol import Problem
 
 BROKE = ConnectError("it broke")
@@ -31,40 +31,40 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda _low, high: high)
 
 
-def test_each_try_waits_twice_as_long_up_to_the_longest() -> None:
-    patience = Patience(Reconnect(seconds=100, first=0.25, longest=3))
-    assert [patience.wait(BROKE, 0) for _ in range(6)] == [0.25, 0.5, 1, 2, 3, 3]
-    patience.renew()
-    assert patience.wait(BROKE, 0) == 0.25
+def test_each_wait_is_twice_as_long_up_to_the_longest() -> None:
+    backoff = Backoff(Reconnect(seconds=100, first=0.25, longest=3))
+    assert [backoff.next_wait(BROKE, 0) for _ in range(6)] == [0.25, 0.5, 1, 2, 3, 3]
+    backoff.reset()
+    assert backoff.next_wait(BROKE, 0) == 0.25
 
 
-def test_time_counts_from_the_first_break_until_something_new_comes() -> None:
-    patience = Patience(Reconnect(seconds=10))
-    patience.wait(BROKE, 100)
-    patience.wait(BROKE, 109)
+def test_the_time_limit_runs_from_the_first_break_until_a_new_response() -> None:
+    backoff = Backoff(Reconnect(seconds=10))
+    backoff.next_wait(BROKE, 100)
+    backoff.next_wait(BROKE, 109)
     with pytest.raises(ConnectError, match="it broke"):
-        patience.wait(BROKE, 110)
-    patience.renew()
-    patience.wait(BROKE, 111)
+        backoff.next_wait(BROKE, 110)
+    backoff.reset()
+    backoff.next_wait(BROKE, 111)
 
 
-def test_the_last_try_is_made_in_time() -> None:
-    patience = Patience(Reconnect(seconds=10, first=4, longest=4))
-    assert [patience.wait(BROKE, now) for now in (0, 4, 8)] == [4, 4, 2]
+def test_the_last_attempt_is_made_at_the_time_limit() -> None:
+    backoff = Backoff(Reconnect(seconds=10, first=4, longest=4))
+    assert [backoff.next_wait(BROKE, now) for now in (0, 4, 8)] == [4, 4, 2]
 
 
 @pytest.mark.parametrize(
     "error", [refusal(503, 7), UnavailableError(1013, problem=Problem(title="full", status=503, retry_after=7))]
 )
-def test_what_the_server_asks_for_is_waited_for_if_there_is_time(error: ApiError | StreamError) -> None:
-    patience = Patience(Reconnect(seconds=10))
-    assert patience.wait(error, 0) == 7
+def test_the_wait_that_the_server_asks_for_is_kept_if_there_is_time(error: ApiError | StreamError) -> None:
+    backoff = Backoff(Reconnect(seconds=10))
+    assert backoff.next_wait(error, 0) == 7
     with pytest.raises(type(error)):
-        patience.wait(error, 7)
+        backoff.next_wait(error, 7)
 
 
 @pytest.mark.parametrize(
-    ("error", "passing"),
+    ("error", "temporary"),
     [
         (ConnectError(""), True),
         (UnavailableError(1012), True),
@@ -86,8 +86,8 @@ def test_what_the_server_asks_for_is_waited_for_if_there_is_time(error: ApiError
         (KeywarpError(""), False),
     ],
 )
-def test_what_stays_wrong_is_not_tried_again(error: KeywarpError, passing: bool) -> None:
-    assert passes(error) is passing
+def test_only_temporary_errors_are_tried_again(error: KeywarpError, temporary: bool) -> None:
+    assert is_temporary(error) is temporary
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_retry_after_is_seconds_or_a_date(value: str | None, valid: Callable[[fl
     assert valid(retry_after(value))
 
 
-def test_the_option_is_seconds_or_more() -> None:
+def test_the_option_reconnect_is_seconds_or_a_reconnect() -> None:
     more = Reconnect(seconds=5, at_start=True)
     assert Reconnect.of(more) is more
     assert Reconnect.of(300) == Reconnect(seconds=300)

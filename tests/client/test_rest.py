@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from keywarp.client import ApiError, Client, ConnectError, FrameResult, ProtocolError, calls
+from keywarp.client import ApiError, Client, ConnectError, ProcessedFrame, ProtocolError
+from keywarp.client.connecting import check_server, websocket_address
 from keywarp.protocol import StreamInfo
 from tests.client.media import MODEL, picture, result
 from tests.client.scripted import ScriptedApi
@@ -45,7 +46,7 @@ def test_loading_has_a_timeout_of_its_own(twin: Twin) -> None:
         twin.call(f"http://127.0.0.1:{silent.getsockname()[1]}", "load_model", "street", timeout=0.1)
 
 
-def test_streams_are_listed_shown_made_and_deleted(twin: Twin) -> None:
+def test_streams_are_listed_shown_created_and_deleted(twin: Twin) -> None:
     one = STREAM.model_dump_json()
     with ScriptedApi(200, as_list(one)) as api:
         assert twin.call(api.address, "streams") == (STREAM,)
@@ -69,7 +70,7 @@ def test_a_frame_is_sent_as_a_jpeg_and_its_result_comes_back(twin: Twin) -> None
     labels = np.ones((3, 4), np.uint8)
     with ScriptedApi(200, result(0, id="x", labels=labels).model_dump_json().encode()) as api:
         given = twin.call(api.address, "infer", "cam", picture(100), id="x", timestamp=1.5)
-    assert isinstance(given, FrameResult)
+    assert isinstance(given, ProcessedFrame)
     assert given.image is not None
     assert given.latency is not None
     np.testing.assert_array_equal(given.labels, labels)
@@ -90,7 +91,7 @@ def test_encoded_images_are_sent_as_they_are(twin: Twin, data: bytes, kind: str)
     assert api.requests[0][2] == data
 
 
-def test_a_refusal_carries_the_servers_problem(twin: Twin) -> None:
+def test_the_error_of_a_refusal_has_the_servers_problem(twin: Twin) -> None:
     problem = b'{"type": "about:blank", "title": "Not Found", "status": 404, "detail": "there is no model x"}'
     with (
         ScriptedApi(404, problem, "application/problem+json") as api,
@@ -101,26 +102,29 @@ def test_a_refusal_carries_the_servers_problem(twin: Twin) -> None:
     assert caught.value.problem.title == "Not Found"
 
 
-def test_a_refusal_without_a_problem_is_still_one(twin: Twin) -> None:
+def test_a_refusal_without_a_problem_has_its_status(twin: Twin) -> None:
     with ScriptedApi(502, b"<html>", "text/html") as api, pytest.raises(ApiError, match="502 Bad Gateway"):
         twin.call(api.address, "models")
 
 
-def test_another_kind_of_server_is_told_apart(twin: Twin) -> None:
-    with ScriptedApi(200, b"<html>", "text/html") as api, pytest.raises(ProtocolError, match="Keywarp doesn't"):
+def test_a_server_that_is_not_keywarp_is_reported(twin: Twin) -> None:
+    with (
+        ScriptedApi(200, b"<html>", "text/html") as api,
+        pytest.raises(ProtocolError, match="didn't answer as a Keywarp server"),
+    ):
         twin.call(api.address, "models")
 
 
-def test_no_server_is_said_so(twin: Twin) -> None:
+def test_an_unreachable_server_is_reported(twin: Twin) -> None:
     with pytest.raises(ConnectError, match="keywarp serve"):
         twin.call("http://127.0.0.1:9", "models")
 
 
 @pytest.mark.parametrize("address", ["", "localhost:8080", "ftp://x", "http://", "ws://127.0.0.1"])
-def test_an_address_is_http(address: str) -> None:
+def test_a_server_address_has_http_or_https_and_a_host(address: str) -> None:
     with pytest.raises(ValueError, match="looks like"):
         Client(address)
 
 
-def test_a_scheme_may_be_written_in_capitals() -> None:
-    assert calls.websocket_address(calls.check_server("HTTP://Box:8080/"), "a") == "ws://box:8080/v1/streams/a/ws"
+def test_the_scheme_of_an_address_may_be_in_capitals() -> None:
+    assert websocket_address(check_server("HTTP://Box:8080/"), "a") == "ws://box:8080/v1/streams/a/ws"

@@ -1,4 +1,4 @@
-"""What is sent again after a break, without a network: a server in a few lines, cut off anywhere."""
+"""What is sent again after a break, tested without a network: a small server whose connections end anywhere."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -8,10 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from keywarp.client import ConnectError, FrameError, FrameResult, KeywarpError, Reconnect, ResumeError, UnavailableError
-from keywarp.client.backlog import Backlog
-from keywarp.client.conversation import Conversation, State
+from keywarp.client import (
+    ConnectError,
+    FrameError,
+    KeywarpError,
+    ProcessedFrame,
+    Reconnect,
+    ResumeError,
+    UnavailableError,
+)
+from keywarp.client.conversation import Conversation, ConversationState
 from keywarp.client.payloads import Payload
+from keywarp.client.replay import ReplayBuffer
 from keywarp.protocol import ClientMessage, Codec, Credit, Done, Error, Hello, Mode, Problem, Ready, unpack
 from tests.client.media import MODEL, result
 
@@ -23,8 +31,8 @@ class Packet:
     """A packet as a decoder sees it."""
 
     id: int
-    shown: int  # its place in the order of display
-    starts: bool
+    shown: int  # its position in display order
+    starts: bool  # decoding can begin with it
     hidden: bool = False  # it has no frame
 
 
@@ -33,7 +41,7 @@ def payload(packet: Packet) -> Payload:
 
 
 class Decoder:
-    """Holds `reorder` frames back for the order of display, and needs a key packet to begin with."""
+    """A decoder that holds `reorder` frames back for display order, and begins at a key packet."""
 
     def __init__(self, packets: list[Packet], reorder: int) -> None:
         self._packets = {p.id: p for p in packets}
@@ -61,7 +69,7 @@ class Decoder:
 
 
 class Server:
-    """One connection's end: what it has to say is in `out`."""
+    """The server's end of one connection. Its messages wait in `out`."""
 
     def __init__(self, credit: int, decoder: Decoder | None, base: int) -> None:
         self.out: deque[BaseModel] = deque()
@@ -88,7 +96,7 @@ class Server:
             self.out.append(Done(frames=self.frames, key_frames=0, errors=0))
 
     def stop(self) -> None:
-        """Give what the decoder holds back."""
+        """Answer the frames that the decoder holds back."""
         self._answer(self._decoder.flush() if self._decoder else [])
 
     def _answer(self, ids: list[int]) -> None:
@@ -103,25 +111,25 @@ class Server:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a connection ends."""
+    """The point at which a connection ends."""
 
-    heard: int  # messages of the server that still arrive
-    drained: bool  # whether the server gives what it holds back before
+    after: int  # messages of the server that still arrive
+    drained: bool  # whether the server first answers the frames that it holds back
 
 
 class Viewer:
-    """The client's end, and what a user gets to see."""
+    """The client's end of all connections, with the responses that a user sees."""
 
     def __init__(self, codec: Codec, in_flight: int, mode: Mode, memory: int) -> None:
         self.conversation = Conversation(
             Hello(codec=codec, mode=mode), in_flight, Reconnect(at_start=True, memory=memory)
         )
-        self.ids: list[int] = []  # answered, in order
+        self.ids: list[int] = []  # of the frames that were answered, in order
         self.frames: list[int] = []  # their positions
 
-    def hear(self, message: BaseModel) -> None:
+    def receive(self, message: BaseModel) -> None:
         match self.conversation.receive(message.model_dump_json(), 0.0):
-            case FrameResult() as given:
+            case ProcessedFrame() as given:
                 self._note(given.result.id, given.frame)
             case FrameError() as error:
                 self._note(error.id, error.frame)
@@ -145,42 +153,42 @@ def run(
     memory: int = 10**6,
     base: int = 0,
 ) -> Viewer:
-    """Send all packets; end a connection at each cut."""
+    """Send all packets over connections that end at the cuts."""
     viewer = Viewer(codec, in_flight, mode, memory)
     conversation = viewer.conversation
     source = iter(map(payload, packets))
-    for cut in (*cuts, Cut(heard=10**6, drained=False)):
+    for cut in (*cuts, Cut(after=10**6, drained=False)):
         server = Server(credit, None if codec == "image" else Decoder(packets, reorder), base)
         base += server.frames if base else 0
         server.take(conversation.hello())
-        for heard in range(cut.heard + 1):
+        for count in range(cut.after + 1):
             while conversation.wants_payload:
-                sent = conversation.again or next(source, None)
+                sent = conversation.next_resend or next(source, None)
                 server.take(conversation.pack(sent, 0.0) if sent else conversation.end())
-            if heard == cut.heard or not server.out:
+            if count == cut.after or not server.out:
                 break
-            viewer.hear(server.out.popleft())
-        if conversation.state is State.DONE:
+            viewer.receive(server.out.popleft())
+        if conversation.state is ConversationState.DONE:
             break
         error: KeywarpError = BROKE
-        if cut.drained and conversation.state is not State.GREETED:
+        if cut.drained and conversation.state is not ConversationState.HELLO_SENT:
             error = UnavailableError(1012)
             server.stop()
             for message in server.out:
                 if not isinstance(message, Done):
-                    viewer.hear(message)
-        if conversation.broken(error, 0.0) is None:
+                    viewer.receive(message)
+        if conversation.prepare_reconnect(error, 0.0) is None:
             break
-    assert conversation.state is State.DONE
+    assert conversation.state is ConversationState.DONE
     return viewer
 
 
-CUTS = st.lists(st.builds(Cut, heard=st.integers(0, 30), drained=st.booleans()), max_size=6)
+CUTS = st.lists(st.builds(Cut, after=st.integers(0, 30), drained=st.booleans()), max_size=6)
 
 
 @st.composite
 def videos(draw: st.DrawFn) -> list[Packet]:
-    """Groups of pictures, with frames shown before the key frame that they follow, B-frames, and hidden ones."""
+    """Draw groups of pictures with B-frames, hidden frames, and frames that are shown before their key frame."""
     packets: list[Packet] = []
     shown = 0
     for _ in range(draw(st.integers(1, 5))):
@@ -224,38 +232,38 @@ def test_each_frame_of_a_video_is_answered_once_wherever_connections_end(
 
 
 def group(count: int, first: int = 0) -> list[Packet]:
-    """A key packet and others, shown in the order of sending."""
+    """A key packet and others after it, whose display order is the order of sending."""
     return [Packet(first + place, first + place, starts=place == 0) for place in range(count)]
 
 
-def test_positions_go_on_on_a_server_that_counts_frames_from_elsewhere() -> None:
+def test_positions_continue_if_the_server_begins_to_count_elsewhere() -> None:
     viewer = run(group(4) + group(4, first=4), [Cut(5, drained=False), Cut(9, drained=False)], "vp9", base=50)
     assert viewer.frames == list(range(50, 58))
     assert viewer.conversation.reconnects == 2
 
 
 def test_packets_before_the_last_key_frame_are_not_sent_again() -> None:
-    backlog = Backlog(memory=1000)
+    buffer = ReplayBuffer(memory=1000)
     for packet in group(4) + group(4, first=4):
-        backlog.sent(payload(packet))
+        buffer.add(payload(packet))
     for number in range(6):
-        backlog.answered(number, number)
-    assert [again.id for again in backlog.again()] == [4, 5, 6, 7]
+        buffer.mark_answered(number, number)
+    assert [packet.id for packet in buffer.replay()] == [4, 5, 6, 7]
 
 
-def test_more_than_the_memory_since_a_key_frame_can_not_go_on() -> None:
+def test_a_stream_with_more_than_the_memory_since_a_key_frame_cannot_continue() -> None:
     # Each packet has 10 bytes.
     assert run(group(9), [Cut(9, drained=False)], "h264", memory=90).ids == list(range(9))
     with pytest.raises(ResumeError, match=r"more than 40 bytes.*Reconnect\.memory"):
         run(group(9), [Cut(9, drained=False)], "h264", memory=40)
 
 
-def test_after_the_next_key_frame_it_can_go_on_again() -> None:
+def test_a_stream_can_continue_again_after_the_next_key_frame() -> None:
     packets = group(9) + group(4, first=9)
     assert run(packets, [Cut(25, drained=False)], "h264", memory=40).ids == list(range(13))
 
 
-def test_a_decoder_that_begins_too_late_is_an_error_not_a_gap() -> None:
+def test_a_decoder_that_begins_too_late_is_an_error() -> None:
     conversation = Conversation(Hello(codec="h264"), 1, Reconnect())
     ready = Ready(stream="s", model=MODEL, interval=10, credit=99, max_message_bytes=1000).model_dump_json()
     conversation.hello()
@@ -264,10 +272,10 @@ def test_a_decoder_that_begins_too_late_is_an_error_not_a_gap() -> None:
         conversation.pack(payload(packet), 0)
     for number in range(3):
         conversation.receive(result(number, id=number).model_dump_json(), 0)
-    conversation.broken(BROKE, 0)
+    conversation.prepare_reconnect(BROKE, 0)
     conversation.hello()
     conversation.receive(ready, 0)
-    while (again := conversation.again) is not None:
+    while (again := conversation.next_resend) is not None:
         conversation.pack(again, 0)
     assert conversation.receive(result(0, id=1).model_dump_json(), 0) is None
     for number in range(3, 19):
@@ -276,28 +284,28 @@ def test_a_decoder_that_begins_too_late_is_an_error_not_a_gap() -> None:
         conversation.receive(result(17, id=19).model_dump_json(), 0)
 
 
-def test_in_the_mode_latest_images_under_way_are_dropped_not_sent_again() -> None:
+def test_images_under_way_are_not_sent_again_in_the_mode_latest() -> None:
     viewer = run(images(10), [Cut(3, drained=False)], mode="latest", credit=3)
     conversation = viewer.conversation
     assert conversation.dropped > 0
     assert len(viewer.ids) + conversation.dropped == 10
-    assert viewer.frames == viewer.ids  # positions count those that were dropped
+    assert viewer.frames == viewer.ids  # positions count dropped frames, too
 
 
-def test_a_container_can_not_go_on() -> None:
+def test_the_stream_of_a_container_cannot_continue() -> None:
     conversation = Conversation(Hello(codec="mp4"), 1, Reconnect())
     conversation.hello()
     conversation.receive(
         Ready(stream="s", model=MODEL, interval=10, credit=10, max_message_bytes=1000).model_dump_json(), 0
     )
     with pytest.raises(UnavailableError):
-        conversation.broken(UnavailableError(1012), 0)
+        conversation.prepare_reconnect(UnavailableError(1012), 0)
 
 
-def test_the_first_connection_is_tried_once_unless_asked_otherwise() -> None:
+def test_the_first_connection_is_tried_again_only_with_at_start() -> None:
     with pytest.raises(ConnectError, match="it broke"):
-        Conversation(Hello(), 1, Reconnect()).broken(BROKE, 0)
-    assert Conversation(Hello(), 1, Reconnect(at_start=True)).broken(BROKE, 0)
+        Conversation(Hello(), 1, Reconnect()).prepare_reconnect(BROKE, 0)
+    assert Conversation(Hello(), 1, Reconnect(at_start=True)).prepare_reconnect(BROKE, 0)
 
 
 def test_a_new_connection_keeps_the_model() -> None:
@@ -306,11 +314,11 @@ def test_a_new_connection_keeps_the_model() -> None:
     conversation.receive(
         Ready(stream="s", model=MODEL, interval=7, credit=10, max_message_bytes=1000).model_dump_json(), 0
     )
-    conversation.broken(BROKE, 0)
+    conversation.prepare_reconnect(BROKE, 0)
     assert ClientMessage.validate_json(conversation.hello()) == Hello(interval=7, model=MODEL.name)
 
 
-def test_a_break_after_the_last_answer_ends_the_stream() -> None:
+def test_a_break_after_the_last_response_ends_the_stream() -> None:
     viewer = run(images(2), [Cut(5, drained=False)])
     assert viewer.conversation.reconnects == 0
     assert viewer.ids == [0, 1]

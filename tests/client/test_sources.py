@@ -31,7 +31,7 @@ def test_a_video_gives_its_frames_in_order(tmp_path: Path, name: str) -> None:
         assert abs(float(frame.image.mean()) - grey_level(index)) < 3
 
 
-def test_a_video_tells_its_rate_count_and_times(tmp_path: Path) -> None:
+def test_a_video_has_its_frame_rate_count_and_timestamps(tmp_path: Path) -> None:
     with open_source(str(write_video(tmp_path / "v.mp4"))) as source:
         assert (source.fps, source.count) == (10.0, 20)
         assert [frame.timestamp for frame in source] == pytest.approx([i / 10 for i in range(20)])
@@ -44,7 +44,7 @@ def test_a_folder_gives_its_images_by_name(tmp_path: Path) -> None:
     assert levels == [50, 100, 150]
 
 
-def test_arrays_are_given_as_they_are() -> None:
+def test_arrays_are_given_without_copying() -> None:
     arrays = [picture(1), picture(2)]
     source = open_source(arrays)
     assert source.count == 2
@@ -109,9 +109,7 @@ def write_empty(folder: Path) -> Path:
         (lambda _: [np.zeros((0, 4, 3), np.uint8)], "4x0"),
     ],
 )
-def test_what_cannot_be_a_source_is_refused_with_its_reason(
-    tmp_path: Path, make: Callable[[Path], Path], reason: str
-) -> None:
+def test_the_error_of_an_unsuitable_source_says_why(tmp_path: Path, make: Callable[[Path], Path], reason: str) -> None:
     with pytest.raises(SourceError, match=reason):
         open_source(make(tmp_path))
 
@@ -127,13 +125,13 @@ def read_all(source: Source) -> tuple[int, str]:
     raise AssertionError("the damage was not noticed")
 
 
-def test_a_cut_video_gives_what_it_has_and_then_says_so(tmp_path: Path) -> None:
+def test_a_truncated_video_gives_its_frames_and_then_its_error(tmp_path: Path) -> None:
     count, said = read_all(open_source(write_cut_video(tmp_path)))
     assert 0 < count < 200
     assert f"{count} of 200 frames could be decoded" in said
 
 
-def test_a_video_with_garbage_in_it_says_so_at_its_end(tmp_path: Path) -> None:
+def test_a_damaged_video_gives_its_sound_frames_and_then_its_error(tmp_path: Path) -> None:
     data = bytearray(write_video(tmp_path / "v.mp4", frames=200, options={"movflags": "+faststart"}).read_bytes())
     middle = (data.index(b"mdat") + len(data)) // 2
     data[middle : middle + 200] = b"\xa5" * 200
@@ -144,7 +142,7 @@ def test_a_video_with_garbage_in_it_says_so_at_its_end(tmp_path: Path) -> None:
     assert "is damaged" in said
 
 
-def test_a_broken_image_in_a_folder_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_damaged_image_in_a_folder_names_it(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "images")
     (folder / "bb.png").write_bytes((folder / "b.png").read_bytes()[:40])
     count, said = read_all(open_source(folder))

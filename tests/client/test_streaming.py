@@ -18,9 +18,9 @@ from keywarp.client import (
     Client,
     ConnectError,
     FrameError,
-    FrameResult,
     MediaError,
     ModelNotFoundError,
+    ProcessedFrame,
     ProtocolError,
     Reconnect,
     SourceError,
@@ -29,11 +29,14 @@ from keywarp.client import (
     StreamGoneError,
     UnavailableError,
 )
-from keywarp.client.plan import Feed, StreamPlan
+from keywarp.client.async_streaming import AsyncConnection
+from keywarp.client.feed import Feed, StreamSetup
+from keywarp.client.streaming import Connection
 from keywarp.protocol import CloseCode, Codec, Credit, FrameHeader, Hello, Problem
 from tests.client.media import MODEL, grey_level, picture, result, write_cut_video, write_video
 from tests.client.scripted import Peer, ScriptedApi, ScriptedPeer
 from tests.client.twins import Twin
+from tests.server.conftest import eventually
 
 
 def frames(count: int) -> list[NDArray[np.uint8]]:
@@ -57,11 +60,11 @@ def test_each_frame_has_its_result_in_order(twin: Twin) -> None:
     assert server.paths == ["/v1/streams/cam/ws"]
 
 
-def test_hello_says_what_was_asked_for(twin: Twin) -> None:
-    heard: list[Hello] = []
+def test_hello_carries_the_options(twin: Twin) -> None:
+    hellos: list[Hello] = []
 
     def script(peer: Peer) -> None:
-        heard.append(peer.greet())
+        hellos.append(peer.greet())
         while (taken := peer.take()) is not None:
             assert simplejpeg.decode_jpeg(taken[1]).shape == (48, 64, 3)
             peer.answer(0, taken[0])
@@ -70,7 +73,7 @@ def test_hello_says_what_was_asked_for(twin: Twin) -> None:
     with ScriptedPeer(script) as server:
         twin.stream(server.address, frames(1), model="street", interval=4)
         twin.stream(server.address, frames(1), schedule="adaptive", max_interval=20)
-    assert heard == [Hello(model="street", interval=4), Hello(schedule="adaptive", max_interval=20)]
+    assert hellos == [Hello(model="street", interval=4), Hello(schedule="adaptive", max_interval=20)]
 
 
 def test_frames_are_read_only_as_results_are_taken(twin: Twin) -> None:
@@ -84,7 +87,7 @@ def test_frames_are_read_only_as_results_are_taken(twin: Twin) -> None:
 
     surplus: list[int] = []
 
-    def watch(given: FrameResult) -> None:
+    def watch(given: ProcessedFrame) -> None:
         surplus.append(read - (given.frame + 1))
 
     with ScriptedPeer(credit=100) as server:
@@ -132,7 +135,7 @@ def test_a_cancelled_task_closes_the_connection() -> None:
         assert server.left.wait(10)
 
 
-def test_a_stream_can_be_closed_by_hand_and_then_ends() -> None:
+def test_a_closed_stream_has_no_more_results() -> None:
     with ScriptedPeer() as server, Client(server.address) as client:
         with client.stream(frames(9)) as results:
             assert results.ready.model == MODEL
@@ -209,13 +212,13 @@ def test_results_before_a_fatal_error_are_given(twin: Twin) -> None:
             peer.answer(frame, taken[0])
         peer.fail(CloseCode.STREAM_GONE, "it was deleted")
 
-    taken: list[FrameResult] = []
+    taken: list[ProcessedFrame] = []
     with ScriptedPeer(script) as server, pytest.raises(StreamGoneError, match="it was deleted"):
         twin.stream(server.address, frames(9), watch=taken.append)
     assert [r.frame for r in taken] == [0, 1]
 
 
-def test_a_broken_connection_is_said_so(twin: Twin) -> None:
+def test_a_broken_connection_is_reported(twin: Twin) -> None:
     def script(peer: Peer) -> None:
         peer.greet()
         peer.take()
@@ -225,7 +228,7 @@ def test_a_broken_connection_is_said_so(twin: Twin) -> None:
         twin.stream(server.address, frames(9), reconnect=0)
 
 
-def test_a_server_that_does_not_speak_the_protocol_is_refused(twin: Twin) -> None:
+def test_a_server_that_does_not_speak_the_protocol_is_reported(twin: Twin) -> None:
     def lie(peer: Peer) -> None:
         peer.connection.recv()
         peer.connection.send('{"type": "welcome"}')
@@ -243,7 +246,7 @@ def test_a_server_that_does_not_speak_the_protocol_is_refused(twin: Twin) -> Non
         twin.stream(web.address, frames(1))
 
 
-def test_no_server_is_said_so(twin: Twin) -> None:
+def test_an_unreachable_server_is_reported(twin: Twin) -> None:
     with pytest.raises(ConnectError, match="keywarp serve"):
         twin.stream("http://127.0.0.1:9", frames(1))
 
@@ -259,16 +262,16 @@ def test_an_image_too_big_for_the_server_is_not_sent() -> None:
         assert server.left.wait(10)
 
 
-def test_a_damaged_video_gives_what_can_be_decoded_and_then_its_error(twin: Twin, tmp_path: Path) -> None:
+def test_a_damaged_video_gives_the_results_of_its_sound_frames_and_then_its_error(twin: Twin, tmp_path: Path) -> None:
     cut = write_cut_video(tmp_path)
-    taken: list[FrameResult] = []
+    taken: list[ProcessedFrame] = []
     with ScriptedPeer() as server, pytest.raises(SourceError, match="damaged"):
         twin.stream(server.address, cut, watch=taken.append)
     assert 0 < len(taken) < 200
 
 
 class Decoder:
-    """A server's way with H.264 packets: results come in the order of display, some packets late."""
+    """A server that decodes packets. Results come in display order, so some come late."""
 
     def __init__(self) -> None:
         self.levels: list[float] = []
@@ -286,11 +289,11 @@ class Decoder:
                 packet = av.Packet(taken[1])
                 packet.pts = len(headers) - 1
                 peer.credit += 1
-                peer.say(Credit(credit=peer.credit))
+                peer.send(Credit(credit=peer.credit))
             for frame in decoder.decode(packet):
                 assert frame.pts is not None
                 header = headers[frame.pts]
-                peer.say(result(len(self.levels), id=header.id, timestamp=header.timestamp))
+                peer.send(result(len(self.levels), id=header.id, timestamp=header.timestamp))
                 self.levels.append(float(frame.to_ndarray(format="gray").mean()))
             if taken is None:
                 peer.finish(len(self.levels))
@@ -298,7 +301,7 @@ class Decoder:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "ts", "h264", "mkv"])
-def test_h264_is_sent_as_it_is(twin: Twin, tmp_path: Path, suffix: str) -> None:
+def test_h264_is_not_compressed_again(twin: Twin, tmp_path: Path, suffix: str) -> None:
     video = write_video(tmp_path / f"video.{suffix}")
     script = Decoder()
     with ScriptedPeer(script, credit=2) as server:
@@ -320,7 +323,9 @@ def test_h264_is_sent_as_it_is(twin: Twin, tmp_path: Path, suffix: str) -> None:
     ("codec", "encoder", "suffix"),
     [("hevc", "libx265", "mp4"), ("vp8", "libvpx", "webm"), ("vp9", "libvpx-vp9", "mkv"), ("av1", "libsvtav1", "mp4")],
 )
-def test_other_codecs_are_sent_as_they_are(twin: Twin, tmp_path: Path, codec: Codec, encoder: str, suffix: str) -> None:
+def test_other_codecs_are_not_compressed_again(
+    twin: Twin, tmp_path: Path, codec: Codec, encoder: str, suffix: str
+) -> None:
     video = write_video(tmp_path / f"video.{suffix}", codec=encoder)
     script = Decoder()
     with ScriptedPeer(script) as server:
@@ -329,12 +334,19 @@ def test_other_codecs_are_sent_as_they_are(twin: Twin, tmp_path: Path, codec: Co
     assert sorted(str(r.result.id) for r in results) == sorted(str(i) for i in range(20))
 
 
-def test_a_result_left_out_does_not_shift_the_images_of_those_after_it(tmp_path: Path) -> None:
-    options = (None,) * 7
-    plan = StreamPlan(*options, "h264", 2, 90, "skip", decode=True, stream_id=None, reconnect=Reconnect())
-    feed = Feed(write_video(tmp_path / "video.mp4"), plan)
+def test_a_missing_result_does_not_shift_the_images_of_later_ones(tmp_path: Path) -> None:
+    setup = StreamSetup(
+        Hello(codec="h264"),
+        in_flight=2,
+        quality=90,
+        on_error="skip",
+        decode=True,
+        stream_id=None,
+        reconnect=Reconnect(),
+    )
+    feed = Feed(write_video(tmp_path / "video.mp4"), setup)
     for frame in (0, 3, 4, 19):
-        image = feed.with_image(FrameResult(result(frame))).image
+        image = feed.with_image(ProcessedFrame(result(frame))).image
         assert image is not None
         assert abs(float(image.mean()) - grey_level(frame)) < 3
     feed.close()
@@ -355,18 +367,18 @@ def test_a_container_is_sent_byte_for_byte(
     twin: Twin, tmp_path: Path, container: Codec, suffix: str, encoder: str
 ) -> None:
     video = write_video(tmp_path / f"video.{suffix}", frames=400, codec=encoder)
-    heard = bytearray()
+    received = bytearray()
 
     def script(peer: Peer) -> None:
         assert peer.greet().codec == container
         while (taken := peer.take()) is not None:
-            heard.extend(taken[1])
+            received.extend(taken[1])
             peer.answer(0, taken[0])
         peer.finish(1)
 
     with ScriptedPeer(script, credit=1) as server:
         results = twin.stream(server.address, video, codec=container)
-    assert bytes(heard) == video.read_bytes()
+    assert bytes(received) == video.read_bytes()
     assert results[0].latency is None
 
 
@@ -387,14 +399,14 @@ def test_a_file_that_does_not_suit_the_codec_is_refused(
         twin.stream(server.address, make(tmp_path), codec=codec)
 
 
-def test_the_server_hears_nothing_if_the_source_is_missing(twin: Twin) -> None:
+def test_no_connection_is_made_if_the_source_is_missing(twin: Twin) -> None:
     with ScriptedPeer() as server:
         with pytest.raises(SourceError, match="no file"):
             twin.stream(server.address, "missing.mp4")
         assert server.paths == []
 
 
-def test_ready_is_not_there_before_an_async_stream_is_open() -> None:
+def test_ready_of_an_async_stream_needs_an_open_stream() -> None:
     async def look() -> None:
         async with AsyncClient() as client:
             with pytest.raises(RuntimeError, match="isn't open"):
@@ -403,23 +415,25 @@ def test_ready_is_not_there_before_an_async_stream_is_open() -> None:
     asyncio.run(look())
 
 
-def test_results_are_stamped_when_they_arrive_not_when_they_are_taken() -> None:
-    with ScriptedPeer() as server, Client(server.address) as client, client.stream(frames(2)) as results:
-        next(results)
-        while results._connection._arrived.empty():
-            time.sleep(0.001)
+def test_a_connection_notes_when_a_message_arrives_not_when_it_is_read() -> None:
+    with ScriptedPeer() as server, Connection(server.address, "s", 10, {}) as connection:
+        connection.send(Hello().model_dump_json())
+        eventually(lambda: connection.has_arrived)
         asked = time.monotonic()
-        assert next(results).received <= asked
+        _, arrived = connection.receive()
+        assert arrived <= asked
 
 
-def test_asynchronous_results_are_stamped_when_they_arrive_too() -> None:
+def test_an_asynchronous_connection_notes_when_a_message_arrives_too() -> None:
     async def run(address: str) -> None:
-        async with AsyncClient(address) as client, client.stream(frames(2)) as results:
-            await anext(results)
-            while results._connection._arrived.empty():  # noqa: ASYNC110 (nothing else tells of an arrival)
-                await asyncio.sleep(0.001)
+        async with await AsyncConnection.open(address, "s", 10, {}) as connection:
+            await connection.send(Hello().model_dump_json())
+            async with asyncio.timeout(10):
+                while not connection.has_arrived:  # noqa: ASYNC110 (a connection has no event for it)
+                    await asyncio.sleep(0.001)
             asked = time.monotonic()
-            assert (await anext(results)).received <= asked
+            _, arrived = await connection.receive()
+            assert arrived <= asked
 
     with ScriptedPeer() as server:
         asyncio.run(run(server.address))

@@ -28,16 +28,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     server.stop()
 
 
+def watchers(server: Running, stream: str) -> int:
+    with Client(server.url) as client:
+        return client.stream_info(stream).watchers
+
+
 def feed(server: Running, stream: str, frames: int) -> None:
-    """Feed a stream as soon as somebody watches it, then end it."""
+    """Feed a stream when it has a watcher, then end it."""
 
     def run() -> None:
         with server.connect(stream, Hello(interval=4)) as talk:
-            eventually(lambda: server.service.streams[stream].audience.listens)
+            eventually(lambda: watchers(server, stream) > 0)
             talk.stream([*((i, jpeg()) for i in range(frames)), (frames, b"no image")])
 
     threading.Thread(target=run).start()
-    eventually(lambda: server.service.streams.get(stream) is not None)
+    with Client(server.url) as client:
+        eventually(lambda: stream in [info.id for info in client.streams()])
 
 
 def test_results_come_until_the_stream_ends(twin: Twin, server: Running) -> None:
@@ -48,70 +54,69 @@ def test_results_come_until_the_stream_ends(twin: Twin, server: Running) -> None
     assert "ended" in watch.over
 
 
-def test_who_leaves_early_leaves_nothing(twin: Twin, server: Running) -> None:
+def test_leaving_early_ends_the_watch_on_the_server(twin: Twin, server: Running) -> None:
     with server.connect("left", Hello()) as talk:
-        stream = server.service.streams["left"]
         watching = threading.Thread(target=lambda: twin.watch(server.url, "left", at_most=1))
         watching.start()
-        eventually(lambda: stream.audience.listens)
+        eventually(lambda: watchers(server, "left") == 1)
         talk.frame(jpeg())
         talk.result()
         watching.join(20)
-        eventually(lambda: not stream.audience)
+        eventually(lambda: watchers(server, "left") == 0)
 
 
-def test_a_stream_that_is_not_there_is_said_so(twin: Twin, server: Running) -> None:
+def test_an_unknown_stream_is_reported(twin: Twin, server: Running) -> None:
     with pytest.raises(ApiError, match="there is no stream 'nobody'"):
         twin.watch(server.url, "nobody")
 
 
-def test_where_no_server_is_it_is_said_so(twin: Twin) -> None:
+def test_an_unreachable_server_is_reported(twin: Twin) -> None:
     with pytest.raises(ConnectError, match="keywarp serve"):
         twin.watch("http://127.0.0.1:9", "gate")
 
 
 @pytest.fixture
-def odd() -> Iterator[tuple[str, list[bytes]]]:
-    """A server that says what a test wants."""
-    says: list[bytes] = []
+def scripted() -> Iterator[tuple[str, list[bytes]]]:
+    """A server whose response is what a test wrote into a list."""
+    lines: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b"".join(says))
+            self.wfile.write(b"".join(lines))
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", says
+        yield f"http://127.0.0.1:{server.server_port}", lines
         server.shutdown()
 
 
-def test_an_answer_without_an_end_is_a_broken_connection(twin: Twin, odd: tuple[str, list[bytes]]) -> None:
-    address, says = odd
-    says.append(b'{"type":"missed","count":3}\n')
+def test_a_response_without_its_last_line_is_a_broken_connection(twin: Twin, scripted: tuple[str, list[bytes]]) -> None:
+    address, lines = scripted
+    lines.append(b'{"type":"missed","count":3}\n')
     with pytest.raises(ConnectError, match="broke"):
         twin.watch(address, "gate")
 
 
-def test_what_is_no_answer_is_said_so(twin: Twin, odd: tuple[str, list[bytes]]) -> None:
-    address, says = odd
-    says.append(b"hello\n")
+def test_a_line_that_is_no_message_is_reported(twin: Twin, scripted: tuple[str, list[bytes]]) -> None:
+    address, lines = scripted
+    lines.append(b"hello\n")
     with pytest.raises(ProtocolError, match="hello"):
         twin.watch(address, "gate")
 
 
-def test_the_command_prints_a_line_a_result(server: Running) -> None:
+def test_the_command_prints_one_line_per_result(server: Running) -> None:
     feed(server, "shown", 3)
     done = CliRunner().invoke(app, ["watch", "shown", "--server", server.url], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == [0, 1, 2]
 
 
-def test_a_server_that_does_not_pull_says_so(server: Running) -> None:
+def test_a_server_that_does_not_pull_is_reported(server: Running) -> None:
     with pytest.raises(ApiError, match="allow-pull"):
         CliRunner().invoke(
             app, ["watch", "x", "--pull", "rtsp://127.0.0.1/x", "--server", server.url], catch_exceptions=False

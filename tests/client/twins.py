@@ -1,14 +1,14 @@
-"""Both clients behind one face, so that each test is one for both."""
+"""One interface to both clients, so that a test covers both."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from keywarp.client import AsyncClient, Client, FrameResult
+from keywarp.client import AsyncClient, Client, ProcessedFrame
 
 
 class Twin:
-    """Uses one of the two clients."""
+    """Calls one of the two clients."""
 
     def __init__(self, kind: str) -> None:
         self._async = kind == "async"
@@ -31,10 +31,10 @@ class Twin:
         source: Any,
         *,
         at_most: int | None = None,
-        watch: Callable[[FrameResult], None] = lambda _: None,
+        watch: Callable[[ProcessedFrame], None] = lambda _: None,
         **options: Any,
-    ) -> list[FrameResult]:
-        """Stream a source, and leave after `at_most` results without closing anything by hand."""
+    ) -> list[ProcessedFrame]:
+        """Stream a source, and leave the loop after `at_most` results without closing the stream."""
         if not self._async:
             results = []
             with Client(address, timeout=10) as client:
@@ -45,7 +45,7 @@ class Twin:
                         break
             return results
 
-        async def stream() -> list[FrameResult]:
+        async def stream() -> list[ProcessedFrame]:
             results = []
             async with AsyncClient(address, timeout=10) as client:
                 async for result in client.stream(source, **options):
@@ -57,9 +57,9 @@ class Twin:
 
         return asyncio.run(stream())
 
-    def watch(self, address: str, stream_id: str, at_most: int | None = None) -> tuple[list[FrameResult], Any]:
-        """Watch a stream; gives the results, and what watched."""
-        results: list[FrameResult] = []
+    def watch(self, address: str, stream_id: str, at_most: int | None = None) -> tuple[list[ProcessedFrame], Any]:
+        """Watch a stream. Return the results, and the watch."""
+        results: list[ProcessedFrame] = []
         if not self._async:
             with Client(address, timeout=10) as client, client.watch(stream_id) as watch:
                 for result in watch:

@@ -1,13 +1,14 @@
-"""`keywarp bench`, on a tiny model: that it runs and adds up; what it measures is for quiet machines."""
+"""`keywarp bench` on a tiny model: that it runs, and that its figures add up."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from keywarp.commands.bench import app
+from keywarp.commands.local_server import local_server
+from tests.commands.running import keywarp
 from tests.tiny_bundle import tiny_bundle
 
 
@@ -18,19 +19,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def bench(*arguments: str) -> str:
-    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+@pytest.fixture(scope="module")
+def url(models: Path) -> Iterator[str]:
+    with local_server(models) as url:
+        yield url
+
+
+def bench(*arguments: str | Path) -> str:
+    done = keywarp("bench", *arguments)
+    assert done.status == 0, done.stderr
     return done.stdout
 
 
-def figures(*arguments: str) -> dict[str, Any]:
+def figures(*arguments: str | Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(bench(*arguments, "--json"))
     return found
 
 
 def test_the_engine_is_timed_by_itself(models: Path) -> None:
-    common = "engine", "--model", "tiny", "--models", str(models), "--interval", "5", "--rounds", "2"
+    common = "engine", "--model", "tiny", "--models", models, "--interval", "5", "--rounds", "2"
     found = figures(*common)
     seconds = found["seconds"]
     assert set(seconds) == {"key", "propagated", "keyed", "per_frame"}
@@ -40,8 +47,7 @@ def test_the_engine_is_timed_by_itself(models: Path) -> None:
 
 
 def test_the_server_is_compared_with_one_process(models: Path) -> None:
-    common = "server", "--model", "tiny", "--models", str(models), "--rounds", "1", "--frames", "12"
-    found = figures(*common)
+    found = figures("server", "--model", "tiny", "--models", models, "--rounds", "1", "--frames", "12")
     assert set(found["fps"]) == {"image alone", "image served", "h264 alone", "h264 served"}
     assert found["share"]["h264"] == pytest.approx(found["fps"]["h264 served"] / found["fps"]["h264 alone"])
     for where in ("alone", "served"):
@@ -49,9 +55,29 @@ def test_the_server_is_compared_with_one_process(models: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["image", "h264"])
-def test_cameras_load_a_server_and_all_is_accounted_for(models: Path, codec: str) -> None:
-    common = "load", "--model", "tiny", "--models", str(models), "--codec", codec
+def test_every_frame_of_the_cameras_is_accounted_for(url: str, codec: str) -> None:
+    common = "load", "--model", "tiny", "--server", url, "--codec", codec
     found = figures(*common, "--cameras", "3", "--fps", "20", "--seconds", "1")
+    assert found["results"] > 0
     assert found["results"] + found["dropped"] + found["error"] + found["unsent"] == 3 * 20
     assert found["latency"]["p50"] <= found["latency"]["max"]
-    assert "results" in bench(*common, "--cameras", "1", "--fps", "5", "--seconds", "1")
+
+
+@pytest.mark.parametrize("server", ["http://127.0.0.1:1", "no-url"])
+def test_a_server_that_cannot_be_reached_is_an_error(server: str) -> None:
+    failed = keywarp("bench", "load", "--server", server)
+    assert failed.status == 1
+    assert failed.stderr.startswith(f"keywarp: can't connect to {server!r}: ")
+
+
+def test_a_rejected_stream_is_an_error_with_the_servers_reason(url: str) -> None:
+    failed = keywarp("bench", "load", "--model", "other", "--server", url)
+    assert failed.status == 1
+    assert failed.stderr == "keywarp: the server rejected the stream: there is no model 'other'; there are: tiny\n"
+
+
+def test_the_load_is_printed_as_a_table_and_a_histogram(url: str) -> None:
+    printed = bench("load", "--model", "tiny", "--server", url, "--cameras", "1", "--fps", "5", "--seconds", "1")
+    assert "1 cameras x 5 fps x 1 s, image, latest" in printed
+    assert " ms" in printed.splitlines()[-1]
+    assert "█" in printed.splitlines()[-1]

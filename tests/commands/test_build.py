@@ -1,18 +1,13 @@
-"""`keywarp build`, for the CPU, and for GPUs that are elsewhere."""
+"""`keywarp build`, for the CPU, and for GPUs of other machines."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from keywarp.commands.build import build
+from tests.commands.running import keywarp
 from tests.tiny_bundle import tiny_bundle
-
-app = typer.Typer()
-app.command()(build)
 
 
 @pytest.fixture
@@ -22,29 +17,23 @@ def models(tmp_path: Path) -> Path:
 
 
 def built(models: Path, *arguments: str) -> list[dict[str, Any]]:
-    common = ["tiny", "--models", str(models), "--cache", str(models / "cache"), "--json"]
-    done = CliRunner().invoke(app, [*common, *arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    done = keywarp("build", "tiny", "--models", models, "--cache", models / "cache", "--json", *arguments)
+    assert done.status == 0, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)["built"]
     return found
 
 
-def refused(models: Path, *arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["tiny", "--models", str(models), *arguments])
-    return done.exit_code, str(done.exception) + done.stderr
-
-
-def test_openvinos_cache_is_filled_once(models: Path) -> None:
+def test_openvino_compiles_each_size_of_the_network_once(models: Path) -> None:
     first = built(models, "--backend", "openvino", "--sizes", "64x96", "--sizes", "128x192")
     assert [(b["graph"], b["height"], b["width"]) for b in first] == [("key", 64, 96), ("propagate", 64, 96)]
     assert all(b["size"] > 0 and not b["cached"] for b in first)
     assert all(b["cached"] for b in built(models, "--backend", "openvino", "--sizes", "64x96"))
 
 
-def test_without_a_cache_there_is_nothing_to_build(models: Path) -> None:
-    status, told = refused(models, "--backend", "onnxruntime")
-    assert status == 1
-    assert "nothing to build" in told
+def test_a_backend_without_a_cache_has_nothing_to_build(models: Path) -> None:
+    failed = keywarp("build", "tiny", "--models", models, "--backend", "onnxruntime")
+    assert failed.status == 1
+    assert "nothing to build" in failed.stderr
 
 
 @pytest.mark.parametrize(
@@ -57,7 +46,9 @@ def test_without_a_cache_there_is_nothing_to_build(models: Path) -> None:
     ],
 )
 def test_wrong_use_is_status_two(models: Path, arguments: tuple[str, ...]) -> None:
-    assert refused(models, *arguments)[0] == 2
+    failed = keywarp("build", "tiny", "--models", models, *arguments)
+    assert failed.status == 2
+    assert arguments[0] in failed.stderr
 
 
 @pytest.mark.gpu_check
@@ -75,7 +66,7 @@ def test_plans_are_built_ahead_of_time_once(models: Path) -> None:
 
 
 @pytest.mark.gpu_check
-def test_a_gpu_that_tensorrt_does_not_know_is_told(models: Path) -> None:
-    status, told = refused(models, "--compute-capability", "3.5")
-    assert status == 1
-    assert "not for 3.5" in told
+def test_a_gpu_that_tensorrt_does_not_support_is_an_error(models: Path) -> None:
+    failed = keywarp("build", "tiny", "--models", models, "--compute-capability", "3.5")
+    assert failed.status == 1
+    assert "not for 3.5" in failed.stderr

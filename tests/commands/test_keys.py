@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from keywarp.cli import CommandError
 from keywarp.commands.keys import app
-from keywarp.server.security.keys import Access
+from keywarp.server.security.keys import ApiKeys
 
 
 def run(*arguments: str) -> str:
@@ -16,33 +16,35 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
-def test_a_key_is_shown_once_and_its_hash_kept(tmp_path: Path) -> None:
+def test_a_key_is_printed_once_and_the_file_keeps_its_hash(tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     gate = run("add", "gate", "--file", str(file)).strip()
     both = run("add", "ops", "--scopes", "stream,metrics", "--file", str(file)).strip()
     assert gate not in file.read_text()
-    access = Access.read(file)
-    assert access.check(gate, "stream").name == "gate"
-    assert access.check(both, "metrics").name == "ops"
+    api_keys = ApiKeys.read(file)
+    assert api_keys.authorize(gate, "stream").name == "gate"
+    assert api_keys.authorize(both, "metrics").name == "ops"
     guest = run("add", "guest", "--streams", "4", "--file", str(file)).strip()
-    assert Access.read(file).check(guest, "stream").limits.streams == 4
+    assert ApiKeys.read(file).authorize(guest, "stream").limits.streams == 4
     assert run("list", "--file", str(file)) == "gate\tstream\nops\tmetrics,stream\nguest\tstream\tstreams=4\n"
 
 
-def test_a_key_is_added_behind_a_line_that_has_no_end(tmp_path: Path) -> None:
+def test_a_key_is_added_on_its_own_line_if_the_last_one_has_no_newline(tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     first = run("add", "first", "--file", str(file)).strip()
     file.write_text(file.read_text().rstrip("\n"))
     second = run("add", "second", "--file", str(file)).strip()
-    access = Access.read(file)
-    assert [access.check(secret, "stream").name for secret in (first, second)] == ["first", "second"]
+    api_keys = ApiKeys.read(file)
+    assert [api_keys.authorize(secret, "stream").name for secret in (first, second)] == ["first", "second"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [(("gate",), "already"), (("a b",), "not `NAME"), (("x", "--scopes", "root"), "no such scope")],
 )
-def test_what_cannot_be_added_changes_nothing(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_a_key_that_cannot_be_added_leaves_the_file_unchanged(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
     file = tmp_path / "keys.txt"
     run("add", "gate", "--file", str(file))
     before = file.read_text()

@@ -1,4 +1,4 @@
-"""`--schedule` of the commands that run an engine."""
+"""`keywarp run`."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.commands.test_models import keywarp
+from tests.commands.running import keywarp
 from tests.engines.scenes import scene
 from tests.tiny_bundle import tiny_bundle
 
@@ -28,12 +28,12 @@ def film(tmp_path: Path) -> Path:
         ("adaptive", ["start", None, None, None, "cut", None]),
     ],
 )
-def test_run_places_key_frames_by_the_schedule_that_it_is_told(
+def test_key_frames_are_placed_by_the_chosen_schedule(
     schedule: str, reasons: list[str | None], film: Path, tmp_path: Path
 ) -> None:
     bundle, results = tiny_bundle(tmp_path / "tiny"), tmp_path / "r.ndjson"
     ran = keywarp("run", film, "--model", bundle.path, "--schedule", schedule, "--interval", "3", "--json", results)
-    assert ran.returncode == 0, ran.stderr
+    assert ran.status == 0, ran.stderr
     assert [json.loads(line)["reason"] for line in results.read_text().splitlines()] == reasons
 
 
@@ -41,11 +41,23 @@ def test_run_places_key_frames_by_the_schedule_that_it_is_told(
     ("options", "says"),
     [
         (["--schedule", "daily"], "adaptive"),
-        (["--max-interval", "20"], "goes with the schedule"),
-        (["--schedule", "adaptive", "--max-interval", "9"], "is below"),
+        (["--max-interval", "20"], "needs the schedule"),
+        (["--schedule", "adaptive", "--max-interval", "9"], "is less than"),
     ],
 )
-def test_schedules_that_make_no_sense_are_wrong_use(options: list[str], says: str, film: Path, tmp_path: Path) -> None:
+def test_a_schedule_that_makes_no_sense_is_wrong_use(options: list[str], says: str, film: Path, tmp_path: Path) -> None:
     ran = keywarp("run", film, "--model", tiny_bundle(tmp_path / "tiny").path, *options)
-    assert ran.returncode == 2
+    assert ran.status == 2
     assert says in ran.stderr
+
+
+def test_masks_are_the_same_with_and_without_a_results_file(film: Path, tmp_path: Path) -> None:
+    bundle, results = tiny_bundle(tmp_path / "tiny"), tmp_path / "r.ndjson"
+    alone, beside = tmp_path / "alone.json", tmp_path / "beside.json"
+    for options in (("--coco", alone), ("--coco", beside, "--json", results)):
+        ran = keywarp("run", film, "--model", bundle.path, *options)
+        assert ran.status == 0, ran.stderr
+    assert json.loads(alone.read_text())["annotations"]
+    assert alone.read_text() == beside.read_text()
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert all(line["segmentation"]["labels_png"] for line in lines)

@@ -1,4 +1,4 @@
-"""Synthetic streams: textured scenes that stand still, pan, flicker or are cut."""
+"""Synthetic streams of textured scenes: still, panned, under changing light."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ HEIGHT, WIDTH = 80, 160
 
 
 def scene(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    """A picture with structure at all scales, as photographs have it."""
+    """Make a picture with structure at all scales, like a photograph."""
     random = np.random.default_rng(seed)
     picture = np.zeros((height, width, 3), np.float32)
     for cell in (4, 16, 64):
@@ -22,14 +22,14 @@ def scene(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np
 
 
 def still(count: int, seed: int = 0, noise: float = 0.0) -> Iterator[NDArray[np.uint8]]:
-    """A camera that stands, with noise of this standard deviation in grey levels."""
+    """Yield frames of a camera that stands still, with noise of a standard deviation in grey levels."""
     random, picture = np.random.default_rng(seed), scene(seed)
     for _ in range(count):
         yield (picture + random.normal(0, noise, picture.shape)).round().clip(0, 255).astype(np.uint8)
 
 
 def pan(count: int, speed: float, seed: int = 0) -> Iterator[NDArray[np.uint8]]:
-    """A camera that turns by `speed` pixels a frame."""
+    """Yield frames of a camera that pans by `speed` pixels per frame."""
     wide = scene(seed, width=WIDTH + int(count * abs(speed)) + 1)
     for index in range(count):
         left = int(index * speed)
@@ -37,5 +37,5 @@ def pan(count: int, speed: float, seed: int = 0) -> Iterator[NDArray[np.uint8]]:
 
 
 def lighter(picture: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    """The same under more light, or less."""
+    """Return the picture with its brightness multiplied by a factor."""
     return (picture.astype(np.float32) * factor).round().clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Key frames where content changes, on streams whose content is known."""
+"""The adaptive schedule on streams of known content."""
 
 from collections.abc import Iterable
 from itertools import chain, islice
@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.engines import AdaptiveInterval, KeyReason, KeySchedule, Placement
+from keywarp.engines import AdaptiveInterval, KeyDecision, KeyReason, KeySchedule
 from tests.engines.scenes import lighter, pan, scene, still
 
 Frames = Iterable[NDArray[np.uint8]]
 
 
-def place(schedule: KeySchedule, frames: Frames) -> list[Placement]:
-    pacer = schedule.pacer()
-    return [pacer.place(frame) for frame in frames]
+def decide_all(schedule: KeySchedule, frames: Frames) -> list[KeyDecision]:
+    stream = schedule.for_stream()
+    return [stream.decide(frame) for frame in frames]
 
 
-def keys(placements: list[Placement]) -> dict[int, str]:
-    return {index: p.reason.value for index, p in enumerate(placements) if p.reason}
+def keys(decisions: list[KeyDecision]) -> dict[int, str]:
+    return {index: decision.reason.value for index, decision in enumerate(decisions) if decision.reason}
 
 
 def traffic(count: int, seed: int = 0) -> Frames:
-    """Shots of 40 to 120 frames, some still and noisy, some panned at various speeds."""
+    """Yield shots of 40 to 120 frames, some still and noisy, some panned at various speeds."""
     random = np.random.default_rng(seed)
 
     def shots() -> Iterable[Frames]:
@@ -38,82 +38,82 @@ def traffic(count: int, seed: int = 0) -> Frames:
 
 
 def test_where_nothing_changes_only_the_maximum_makes_key_frames() -> None:
-    placed = place(AdaptiveInterval(threshold=0.1, maximum=12), still(30, noise=4))
-    assert keys(placed) == {0: "start", 12: "interval", 24: "interval"}
-    assert [p.change is None for p in placed[:2]] == [True, False]
+    decisions = decide_all(AdaptiveInterval(threshold=0.1, maximum=12), still(30, noise=4))
+    assert keys(decisions) == {0: "start", 12: "interval", 24: "interval"}
+    assert [p.change is None for p in decisions[:2]] == [True, False]
 
 
 def test_a_cut_makes_a_key_frame_at_once_whatever_the_threshold_and_minimum() -> None:
     frames = chain(still(7, 0), still(1, 1), still(8, 2))
-    placed = place(AdaptiveInterval(threshold=1.0, minimum=10, maximum=30), frames)
-    assert keys(placed) == {0: "start", 7: "cut", 8: "cut"}
-    assert (placed[7].change or 0) > 0.45
+    decisions = decide_all(AdaptiveInterval(threshold=1.0, minimum=10, maximum=30), frames)
+    assert keys(decisions) == {0: "start", 7: "cut", 8: "cut"}
+    assert (decisions[7].change or 0) > 0.45
 
 
-def test_a_cut_is_seen_even_where_the_key_frame_was_left_behind_long_before() -> None:
+def test_a_cut_is_detected_even_when_the_key_frame_is_long_out_of_view() -> None:
     frames = chain(pan(25, speed=8), still(5, 1))
-    assert keys(place(AdaptiveInterval(threshold=1.0, maximum=40), frames)) == {0: "start", 25: "cut"}
+    assert keys(decide_all(AdaptiveInterval(threshold=1.0, maximum=40), frames)) == {0: "start", 25: "cut"}
 
 
-def test_a_fast_pan_is_no_cut() -> None:
-    placed = place(AdaptiveInterval(threshold=0.3, maximum=40), pan(60, speed=8))
-    assert set(keys(placed).values()) == {"start", "change"}
+def test_a_fast_pan_is_not_a_cut() -> None:
+    decisions = decide_all(AdaptiveInterval(threshold=0.3, maximum=40), pan(60, speed=8))
+    assert set(keys(decisions).values()) == {"start", "change"}
 
 
 def test_the_faster_content_changes_the_more_key_frames_there_are() -> None:
-    counts = [len(keys(place(AdaptiveInterval(threshold=0.15), pan(90, speed)))) for speed in (1, 3, 9)]
+    counts = [len(keys(decide_all(AdaptiveInterval(threshold=0.15), pan(90, speed)))) for speed in (1, 3, 9)]
     assert counts[0] < counts[1] < counts[2]
 
 
-def test_a_key_frame_comes_when_the_change_is_beyond_the_threshold_and_not_before() -> None:
-    placed = place(AdaptiveInterval(threshold=0.15), pan(60, speed=3))
-    assert len(keys(placed)) > 3
-    for placement in placed[1:]:
-        assert placement.change is not None
-        assert (placement.change > 0.15) == placement.is_key
+def test_a_frame_is_a_key_frame_exactly_when_the_change_is_above_the_threshold() -> None:
+    decisions = decide_all(AdaptiveInterval(threshold=0.15), pan(60, speed=3))
+    assert len(keys(decisions)) > 3
+    for decision in decisions[1:]:
+        assert decision.change is not None
+        assert (decision.change > 0.15) == decision.is_key
 
 
-def test_the_minimum_holds_key_frames_back() -> None:
-    placed = keys(place(AdaptiveInterval(threshold=0.01, minimum=4), pan(21, speed=4)))
-    assert list(placed) == [0, 4, 8, 12, 16, 20]
+def test_the_minimum_delays_key_frames() -> None:
+    decisions = keys(decide_all(AdaptiveInterval(threshold=0.01, minimum=4), pan(21, speed=4)))
+    assert list(decisions) == [0, 4, 8, 12, 16, 20]
 
 
-def test_flicker_of_the_light_makes_no_key_frames() -> None:
+def test_flickering_light_makes_no_key_frames() -> None:
     dim = lighter(scene(), 0.7)
     frames = [lighter(dim, 1 + 0.25 * (index % 2)) for index in range(20)]
-    assert keys(place(AdaptiveInterval(threshold=0.05), frames)) == {0: "start"}
+    assert keys(decide_all(AdaptiveInterval(threshold=0.05), frames)) == {0: "start"}
 
 
 def test_interval_one_makes_every_frame_a_key_frame() -> None:
     for schedule in (AdaptiveInterval(threshold=1.0, maximum=1), AdaptiveInterval(target=1)):
-        assert all(p.is_key for p in place(schedule, still(20)))
+        assert all(p.is_key for p in decide_all(schedule, still(20)))
 
 
 # -- forced key frames -------------------------------------------------------------------------------------------------
 
 
-def test_change_is_told_from_a_forced_key_frame_on() -> None:
-    pacer = AdaptiveInterval(threshold=0.2, maximum=10).pacer()
-    assert pacer.place(scene(0)).reason is KeyReason.START
-    assert pacer.place(scene(1), forced=KeyReason.GAP) == Placement(KeyReason.GAP)
-    assert [pacer.place(scene(1)) for _ in range(9)] == [Placement(None, 0.0)] * 9
-    assert pacer.place(scene(1)).reason is KeyReason.INTERVAL
-    assert pacer.place(scene(1), skipped=8) == Placement(None, 0.0)
-    assert pacer.place(scene(1)).reason is KeyReason.INTERVAL
+def test_change_is_measured_from_a_forced_key_frame_on() -> None:
+    stream = AdaptiveInterval(threshold=0.2, maximum=10).for_stream()
+    assert stream.decide(scene(0)).reason is KeyReason.START
+    assert stream.decide(scene(1), forced=KeyReason.GAP) == KeyDecision(KeyReason.GAP)
+    assert [stream.decide(scene(1)) for _ in range(9)] == [KeyDecision(None, 0.0)] * 9
+    assert stream.decide(scene(1)).reason is KeyReason.INTERVAL
+    assert stream.decide(scene(1), skipped=8) == KeyDecision(None, 0.0)
+    assert stream.decide(scene(1)).reason is KeyReason.INTERVAL
 
 
-def test_a_new_size_is_no_cut() -> None:
+def test_a_new_size_is_not_a_cut() -> None:
     frames = [scene(), scene(), scene(height=200), scene(height=200)]
-    assert keys(place(AdaptiveInterval(threshold=0.2), frames)) == {0: "start", 2: "size"}
+    assert keys(decide_all(AdaptiveInterval(threshold=0.2), frames)) == {0: "start", 2: "size"}
 
 
 def test_streams_that_share_a_schedule_do_not_mix() -> None:
     schedule = AdaptiveInterval(threshold=0.2)
-    one, two = schedule.pacer(), schedule.pacer()
+    one, two = schedule.for_stream(), schedule.for_stream()
     for _ in range(5):
-        one.place(scene(0)), two.place(scene(1))
-    assert not one.place(scene(0)).is_key
-    assert two.place(scene(0)).reason is KeyReason.CUT
+        one.decide(scene(0)), two.decide(scene(1))
+    assert not one.decide(scene(0)).is_key
+    assert two.decide(scene(0)).reason is KeyReason.CUT
 
 
 # -- a target ----------------------------------------------------------------------------------------------------------
@@ -121,40 +121,40 @@ def test_streams_that_share_a_schedule_do_not_mix() -> None:
 
 @pytest.mark.parametrize("target", [4, 10, 12.5])
 def test_the_target_is_the_mean_interval_of_a_long_stream(target: float) -> None:
-    placed = place(AdaptiveInterval(target=target, maximum=40), traffic(2000))
-    assert 2000 / len(keys(placed)) == pytest.approx(target, rel=0.07)
+    decisions = decide_all(AdaptiveInterval(target=target, maximum=40), traffic(2000))
+    assert 2000 / len(keys(decisions)) == pytest.approx(target, rel=0.07)
 
 
 @pytest.mark.parametrize("noise", [0, 10, 40])
 def test_noise_alone_never_costs_more_than_the_target(noise: float) -> None:
-    count = len(keys(place(AdaptiveInterval(target=10), still(600, noise=noise))))
+    count = len(keys(decide_all(AdaptiveInterval(target=10), still(600, noise=noise))))
     assert 600 / 30 <= count <= 600 / 10 + 8
 
 
-def test_after_quiet_an_outburst_costs_a_bounded_number_of_key_frames_more() -> None:
-    placed = place(AdaptiveInterval(target=10), chain(still(400), pan(200, speed=6)))
-    spent = [index for index in keys(placed) if index >= 400]
+def test_motion_after_a_quiet_time_costs_a_bounded_number_of_extra_key_frames() -> None:
+    decisions = decide_all(AdaptiveInterval(target=10), chain(still(400), pan(200, speed=6)))
+    spent = [index for index in keys(decisions) if index >= 400]
     assert len(spent) <= 200 / 10 + 20  # ln(1.0 / 0.01) / 0.25 at most
     assert len([index for index in spent if index >= 500]) <= 14
 
 
-def test_key_frames_go_where_the_motion_is() -> None:
+def test_most_key_frames_are_where_the_motion_is() -> None:
     quiet_and_busy = chain.from_iterable(chain(still(60, shot, noise=3), pan(60, 5, shot)) for shot in range(6))
-    placed = keys(place(AdaptiveInterval(target=10), quiet_and_busy))
-    busy = [index for index in placed if index % 120 >= 60]
-    assert len(busy) > 3 * (len(placed) - len(busy))
+    decisions = keys(decide_all(AdaptiveInterval(target=10), quiet_and_busy))
+    busy = [index for index in decisions if index % 120 >= 60]
+    assert len(busy) > 3 * (len(decisions) - len(busy))
 
 
 def test_equal_streams_have_equal_key_frames() -> None:
     schedule = AdaptiveInterval(target=10)
-    assert place(schedule, traffic(300)) == place(schedule, traffic(300))
+    assert decide_all(schedule, traffic(300)) == decide_all(schedule, traffic(300))
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({}, "either"),
         ({"target": 10, "threshold": 0.1}, "either"),
@@ -168,6 +168,6 @@ def test_equal_streams_have_equal_key_frames() -> None:
         ({"threshold": 0.1, "cut": 0}, "got 0"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, float], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_invalid_options_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         AdaptiveInterval(**options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A bundle is either exactly what its manifest says, or refused."""
+"""A bundle is loaded only if its files are exactly those of its manifest."""
 
 import json
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def test_a_change_after_loading_is_refused_before_anything_is_compiled(bundle_pa
         bundle.graph("head.onnx")
 
 
-def test_a_bundle_that_is_kept_outlives_its_folder(bundle_path: Path) -> None:
+def test_a_bundle_kept_in_memory_survives_changes_of_its_folder(bundle_path: Path) -> None:
     bundle = load_bundle(bundle_path, keep=True)
     for name in GRAPHS:
         (bundle_path / name).write_bytes(b"\0")
@@ -59,7 +59,7 @@ def test_a_missing_graph_is_refused(bundle_path: Path) -> None:
 
 
 def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"is not a bundle: can't read bundle\.json"):
+    with pytest.raises(BundleError, match=r"is not a bundle: can't read its bundle\.json"):
         load_bundle(tmp_path)
 
 
@@ -67,21 +67,21 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
     ("change", "message"),
     [
         pytest.param(lambda m: m.update(schema_version=2), "schema_version", id="unknown version"),
-        pytest.param(lambda m: m.update(task="detection"), "a detector has it", id="detector without settings"),
+        pytest.param(lambda m: m.update(task="detection"), "detector needs the field", id="no detection settings"),
         pytest.param(
             lambda m: m.update(classes=[{"id": i, "name": "x", "color": [0, 0, 0]} for i in range(257)]),
             "256 classes at most, got 257",
-            id="more classes than bytes",
+            id="more classes than a byte has values",
         ),
         pytest.param(
             lambda m: m.update(features=[{"name": f"features_{i}", "stride": 16, "channels": 3} for i in (0, 1)]),
-            "what the scores' stride is",
+            "must give the scores' stride",
             id="several maps without the stride of the scores",
         ),
         pytest.param(
             lambda m: m.update(task="detection", detection={"kind": "regions", "pooling": 3000}),
             "pooling",
-            id="bins without end",
+            id="too many bins",
         ),
         pytest.param(
             lambda m: m.update(task="detection", detection={"kind": "regions", "anchor_ratios": []}),
@@ -92,8 +92,8 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
         pytest.param(lambda m: m.update(opset=20), "opset", id="an opset that renames GridSample's modes"),
         pytest.param(lambda m: m.update(key_interval=0), "key_interval", id="no interval"),
         pytest.param(lambda m: m.update(name="../evil"), "name", id="a path as name"),
-        pytest.param(lambda m: m["files"].pop("warp.onnx"), "warp.onnx", id="a graph not listed"),
-        pytest.param(lambda m: m["files"].update(x=m["files"]["head.onnx"]), "unknown", id="a foreign file"),
+        pytest.param(lambda m: m["files"].pop("warp.onnx"), "warp.onnx", id="a graph that isn't listed"),
+        pytest.param(lambda m: m["files"].update(x=m["files"]["head.onnx"]), "unknown", id="an unknown file"),
         pytest.param(lambda m: m["classes"].reverse(), "class ids", id="classes out of order"),
         pytest.param(lambda m: m["image"].update(long_side=16), "below short_side", id="sides swapped"),
         pytest.param(lambda m: m["image"].update(std=[0, 1, 1]), "std must be positive", id="zero deviation"),

@@ -1,35 +1,35 @@
-"""What motion explains, and what it doesn't."""
+"""The change between frames that motion doesn't explain."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.engines.change import Thumbnail, moved_share, still_share
+from keywarp.engines.change import Thumbnail, change_after_motion, change_without_motion
 from tests.engines.scenes import HEIGHT, WIDTH, lighter, pan, scene, still
 
 
 def moved(current: NDArray[np.uint8], key: NDArray[np.uint8]) -> float:
-    return moved_share(Thumbnail.of(current), Thumbnail.of(key))
+    return change_after_motion(Thumbnail.of(current), Thumbnail.of(key))
 
 
 def unmoved(current: NDArray[np.uint8], key: NDArray[np.uint8]) -> float:
-    return still_share(Thumbnail.of(current), Thumbnail.of(key))
+    return change_without_motion(Thumbnail.of(current), Thumbnail.of(key))
 
 
 def test_the_same_picture_has_not_changed() -> None:
     assert moved(scene(), scene()) == unmoved(scene(), scene()) == 0
 
 
-def test_another_scene_is_explained_by_nothing() -> None:
+def test_motion_does_not_explain_another_scene() -> None:
     assert min(moved(scene(0), scene(1)), unmoved(scene(0), scene(1))) > 0.45
 
 
-def test_what_moves_within_view_is_explained() -> None:
+def test_motion_within_the_view_is_explained() -> None:
     key, *_, current = pan(9, speed=2)
     assert moved(current, key) < 0.5 * unmoved(current, key)
 
 
-def test_what_comes_into_view_counts_by_its_share() -> None:
+def test_content_that_comes_into_view_counts_by_its_area() -> None:
     """8 pixels of 160 are 5 % of the picture, 16 are 10 %."""
     frames = list(pan(17, speed=1))
     assert moved(frames[8], frames[0]) > 0.05
@@ -43,13 +43,13 @@ def test_an_object_that_appears_counts_by_its_area() -> None:
     assert 0.01 < moved(small, scene()) < moved(large, scene()) / 3
 
 
-def test_noise_of_a_camera_hardly_counts() -> None:
+def test_camera_noise_hardly_counts() -> None:
     key, current = still(2, noise=8)
     assert moved(current, key) < 0.06
 
 
 @pytest.mark.parametrize("factor", [0.75, 1.3])
-def test_light_that_changes_as_a_whole_by_less_than_a_stop_hardly_counts(factor: float) -> None:
+def test_a_change_of_light_by_less_than_a_stop_hardly_counts(factor: float) -> None:
     dim = lighter(scene(), 0.7)
     assert moved(lighter(dim, factor), dim) < 0.03
 
@@ -60,7 +60,7 @@ def test_a_lamp_in_a_corner_counts() -> None:
     assert moved(lit, scene()) > 0.1
 
 
-def test_light_that_goes_out_counts() -> None:
+def test_switching_the_light_off_counts() -> None:
     assert moved(lighter(scene(), 0.2), scene()) > 0.3
 
 

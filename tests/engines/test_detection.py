@@ -1,4 +1,4 @@
-"""Detection through streams: the tiny detector finds each red or green cell as a box one pixel wider than the cell."""
+"""Detection in streams. The tiny detector finds each red or green cell as a box one pixel wider on each side."""
 
 import locale
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ def backend(request: pytest.FixtureRequest) -> BackendName:
 
 
 def frame(cells: dict[tuple[int, int], int], height: int = 64, width: int = 96) -> NDArray[np.uint8]:
-    """A black frame with some cells (row, column) of 16x16 pixels in the colour of a class."""
+    """Make a black frame with some cells (row, column) of 16x16 pixels in the colour of a class."""
     image = np.zeros((height, width, 3), np.uint8)
     for (row, column), class_id in cells.items():
         image[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = COLORS[class_id]
@@ -63,7 +63,7 @@ def test_a_frame_without_objects_gives_empty_arrays(tmp_path: Path) -> None:
     assert nothing.confidence.shape == nothing.class_id.shape == (0,)
 
 
-def test_results_of_one_task_refuse_to_be_read_as_the_others(tmp_path: Path) -> None:
+def test_a_result_of_one_task_cannot_be_read_as_one_of_the_other(tmp_path: Path) -> None:
     detector = Engine(tiny_bundle(tmp_path / "d", detection=True), precision="fp32", cache=tmp_path / "cache")
     segmenter = Engine(tiny_bundle(tmp_path / "s"), precision="fp32", cache=tmp_path / "cache")
     with pytest.raises(ValueError, match="no labels"):
@@ -73,7 +73,7 @@ def test_results_of_one_task_refuse_to_be_read_as_the_others(tmp_path: Path) -> 
 
 
 def test_streams_of_several_sizes_share_an_engine_from_several_threads(backend: BackendName, tmp_path: Path) -> None:
-    """Outputs are read where the runtime wrote them: another stream's frame mustn't come in between."""
+    """Outputs are read from the runtime's own memory, which another stream's frame must not overwrite meanwhile."""
     bundle = tiny_bundle(tmp_path / "tiny", detection=True, motion_gain=0.02)
     random = np.random.default_rng(0)
     videos = []
@@ -90,16 +90,16 @@ def test_streams_of_several_sizes_share_an_engine_from_several_threads(backend: 
     encoding = locale.getencoding()
     with ThreadPoolExecutor(len(videos)) as threads:
         assert list(threads.map(lambda video: detect(shared, video), videos)) == expected
-    assert locale.getencoding() == encoding  # which OpenVINO changes for a while
+    assert locale.getencoding() == encoding  # OpenVINO changes it temporarily
 
 
-def test_scores_that_are_no_probabilities_are_refused() -> None:
+def test_scores_that_are_not_probabilities_are_refused() -> None:
     detector = DenseDetector(DenseDetection(), 3, 64, 96)
-    with pytest.raises(BundleError, match="was the softmax left out"):
+    with pytest.raises(BundleError, match="check whether the graph lacks the softmax"):
         detector.detect({"boxes": np.zeros((1, 2, 4), np.float32), "scores": np.full((1, 2, 3), 12.8, np.float32)})
 
 
 def test_lists_of_different_lengths_are_refused() -> None:
     detector = DenseDetector(DenseDetection(), 3, 64, 96)
-    with pytest.raises(BundleError, match="should yield scores"):
+    with pytest.raises(BundleError, match="should give scores"):
         detector.detect({"boxes": np.zeros((1, 10, 4), np.float32), "scores": np.zeros((1, 12, 3), np.float32)})

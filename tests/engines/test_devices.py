@@ -1,4 +1,4 @@
-"""Which device and which backend: on a fake management library, since there is no GPU to ask."""
+"""The choice of device and backend, with a fake NVML, since the tests need no GPU."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ ALL = {"tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"}
 
 @dataclass
 class FakeNvml:
-    """`pynvml`, as far as it is used."""
+    """The functions of `pynvml` that are used."""
 
     gpus: list[Gpu] = field(default_factory=list)
     driver: bool = True
@@ -65,7 +65,7 @@ def counted(_bus: str, number: int) -> int:
     return number
 
 
-def test_gpus_are_listed_with_what_nvml_says() -> None:
+def test_gpus_are_listed_with_their_properties_from_nvml() -> None:
     nvml = FakeNvml([V100, T4])
     assert read_gpus(nvml, counted) == [V100, T4]
     assert nvml.opened == 0
@@ -73,16 +73,16 @@ def test_gpus_are_listed_with_what_nvml_says() -> None:
     assert (T4.label, TWIN.label) == ("Tesla T4 (GPU 1)", "Tesla T4 (GPU 2)")
 
 
-def test_cudas_order_counts_and_hidden_gpus_do_not() -> None:
+def test_gpus_have_their_index_in_cudas_order_and_hidden_ones_are_not_listed() -> None:
     order = {"0000:0:00.0": 1}
     [gpu] = read_gpus(FakeNvml([V100, T4]), lambda bus, _: order.get(bus))
     assert (gpu.name, gpu.index) == ("Tesla V100", 1)
 
 
-def test_a_lost_gpu_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_gpu_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     lost = Gpu(0, "Tesla T4", "580.65", (7, 5), 0)
     assert read_gpus(FakeNvml([lost, T4]), counted) == [T4]
-    assert "GPU 0 is left out: GPU is lost" in caplog.text
+    assert "GPU 0 is ignored: GPU is lost" in caplog.text
 
 
 def test_without_a_driver_there_is_no_gpu() -> None:
@@ -92,7 +92,7 @@ def test_without_a_driver_there_is_no_gpu() -> None:
 @pytest.mark.parametrize(
     ("installed", "gpus", "backend", "reason"),
     [
-        (ALL, [T4], "tensorrt", "Tesla T4 (compute capability 7.5, 16 GiB, driver 580.65) is there"),
+        (ALL, [T4], "tensorrt", "found Tesla T4 (compute capability 7.5, 16 GiB, driver 580.65)"),
         (ALL, [V100, T4], "tensorrt", "Tesla T4"),
         (ALL, [V100], "onnxruntime-cuda", "tensorrt needs compute capability 7.5"),
         (ALL - {"tensorrt"}, [T4], "onnxruntime-cuda", "tensorrt isn't installed"),
@@ -118,7 +118,7 @@ def test_auto_takes_the_fastest_that_fits_and_says_why(
         ("tensorrt", [V100, T4, TWIN, A10], (A10, T4, TWIN)),
         ("onnxruntime-cuda", [V100, T4, TWIN], (T4, TWIN, V100)),
         ("onnxruntime-cuda", [K40, V100], (V100,)),
-        ("onnxruntime-cuda", [K40], (K40,)),  # asked for: the runtime says that it can't
+        ("onnxruntime-cuda", [K40], (K40,)),  # requested, so the runtime itself reports that it can't
         ("tensorrt", [], ()),
     ],
 )
@@ -133,7 +133,7 @@ def test_several_gpus_are_all_named() -> None:
     choice = choose(ALL, [V100, T4, TWIN])
     assert choice is not None
     assert choice.gpus == (T4, TWIN)
-    assert choice.reason == f"{T4} and {TWIN} are there"
+    assert choice.reason == f"found {T4} and {TWIN}"
 
 
 def test_nothing_installed_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_nothing_installed_is_an_error_that_says_what_to_do(monkeypatch: pytest.
         choose_backend(gpus=[])
 
 
-def test_half_precision_is_for_gpus_that_gain_by_it() -> None:
+def test_half_precision_is_used_on_gpus_that_are_faster_with_it() -> None:
     capabilities = [(3, 5), (5, 3), (6, 0), (6, 1), (7, 0), (8, 6), (12, 0)]
     precisions = [Gpu(0, "", "", capability, 0).best_precision for capability in capabilities]
     assert precisions == ["fp32", "fp16", "fp16", "fp32", "fp16", "fp16", "fp16"]
@@ -151,16 +151,16 @@ def test_half_precision_is_for_gpus_that_gain_by_it() -> None:
 
 @pytest.mark.skipif(bool(list_gpus()), reason="there is a GPU")
 @pytest.mark.parametrize("name", ["tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"])
-def test_a_gpu_that_is_not_there_is_an_error_unless_the_cpu_may_do(name: backends.BackendName) -> None:
-    with pytest.raises(BackendError, match=f"{name} needs an NVIDIA GPU, and none is found"):
+def test_a_missing_gpu_is_an_error_unless_the_cpu_is_allowed(name: backends.BackendName) -> None:
+    with pytest.raises(BackendError, match=f"{name} needs an NVIDIA GPU, but none was found"):
         open_backend(name)
     backend = open_backend(name, "fp16", fallback=True)
     assert backend.name == "openvino"
     assert backend.reason.startswith(f"{name} can't be used: {name} needs an NVIDIA GPU")
 
 
-def test_the_reason_is_told() -> None:
-    assert open_backend("onnxruntime").reason == "it was asked for"
+def test_a_backend_says_why_it_was_chosen() -> None:
+    assert open_backend("onnxruntime").reason == "it was requested"
     if not list_gpus():
         assert open_backend().reason == "there is no NVIDIA GPU"
 
@@ -173,8 +173,10 @@ def test_an_onnxruntime_without_gpu_support_is_refused(provider: str, called: st
         OnnxRuntimeGpuBackend(provider, T4)  # type: ignore[arg-type]
 
 
-def test_a_provider_that_does_not_load_is_refused_though_onnxruntime_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime with CUDA listed but not usable runs on the CPU: here it really does."""
+def test_a_provider_that_does_not_load_is_refused_although_onnxruntime_continues(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An ONNX Runtime whose CUDA doesn't load runs on the CPU, as it really does here."""
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("this ONNX Runtime has it")
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])

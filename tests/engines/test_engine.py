@@ -1,4 +1,4 @@
-"""What engine and executor promise beyond one stream."""
+"""The engine and the executor beyond a single stream."""
 
 import gc
 import resource
@@ -11,7 +11,9 @@ from threading import Event
 from typing import get_args
 
 import numpy as np
+import onnx
 import pytest
+from numpy.typing import NDArray
 
 from keywarp.engines import (
     AVAILABLE,
@@ -20,18 +22,18 @@ from keywarp.engines import (
     Executor,
     FixedInterval,
     FrameOrderError,
+    FrameResult,
     MotionName,
     StreamSession,
     load_bundle,
     open_backend,
 )
-from keywarp.engines import (
-    engine as engine_module,
-)
+from keywarp.engines.backends import Program
 from tests.tiny_bundle import tiny_bundle
 
 SHIPPED = Path(__file__).parents[2] / "models" / "street"
 FRAME = np.full((64, 96, 3), 200, np.uint8)
+PROGRAMS = 2  # programs of each input size: `key` and `propagate`
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def test_backends_agree_within_rounding(bundle_path: Path, tmp_path: Path) -> None:
-    """fp32 sums in another order differ in the last bits: a pixel on the edge between two classes may flip."""
+    """The order of fp32 sums changes their last bits, so a pixel on the edge between two classes may differ."""
     frames = np.random.default_rng(0).integers(0, 256, (6, 64, 96, 3), np.uint8)
     results = []
     for backend in AVAILABLE:
@@ -61,62 +63,77 @@ def test_onnxruntime_refuses_a_precision_it_does_not_have() -> None:
         open_backend("onnxruntime", "bf16")
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(bundle_path: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_no_error(bundle_path: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "cache"
     blocked.write_text("a file where the cache's folder should be")
     engine = Engine(load_bundle(bundle_path), precision="fp32", cache=blocked)
     assert StreamSession(engine).process(FRAME).index == 0
 
 
-def test_many_threads_asking_for_one_size_compile_it_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = []
-    original = engine._compile
+class CompiledPrograms:
+    """Records the programs that an engine's backend compiles, without keeping them alive."""
 
-    def counted(height: int, width: int) -> engine_module._Programs:
-        compiled.append((height, width))
-        return original(height, width)
+    def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.references: list[weakref.ref[Program]] = []
+        self._compile = engine.backend.compile
+        monkeypatch.setattr(engine.backend, "compile", self._record)
 
-    monkeypatch.setattr(engine, "_compile", counted)
+    @property
+    def alive(self) -> int:
+        gc.collect()
+        return sum(reference() is not None for reference in self.references)
+
+    def _record(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
+        program = self._compile(model, resident)
+        self.references.append(weakref.ref(program))
+        return program
+
+
+def test_threads_that_need_the_same_size_compile_it_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = CompiledPrograms(engine, monkeypatch)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: engine.prepare(64, 96), range(8)))
-    assert compiled == [(64, 96)]
+    assert len(compiled.references) == PROGRAMS
 
 
 def test_a_failed_compilation_is_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(height: int, width: int) -> engine_module._Programs:
-        raise BackendError(f"no memory for {height}x{width}")
+    def fail(*_: object) -> Program:
+        raise BackendError("no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_compile", fail)
+        patch.setattr(engine.backend, "compile", fail)
         with pytest.raises(BackendError, match="no memory"):
             engine.prepare(64, 96)
     engine.prepare(64, 96)
 
 
-def test_compiled_sizes_are_bounded_and_old_streams_go_on(engine: Engine) -> None:
+def test_the_number_of_compiled_sizes_is_limited_and_old_streams_continue(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(load_bundle(bundle_path), precision="fp32", cache=tmp_path / "cache", max_sizes=2)
+    compiled = CompiledPrograms(engine, monkeypatch)
     session = StreamSession(engine, FixedInterval(10))
     session.process(FRAME)
-    for columns in range(engine_module.MAX_SIZES + 1):
-        engine.prepare(64, 128 + 16 * columns)
-    assert len(engine._programs) == engine_module.MAX_SIZES
+    for width in (128, 144, 160):
+        engine.prepare(64, width)
+    assert len(compiled.references) == 4 * PROGRAMS
+    assert compiled.alive == 2 * PROGRAMS
     assert session.process(FRAME).key_age == 1
 
 
-def test_a_closed_engine_frees_its_programs_and_refuses_frames(engine: Engine) -> None:
+def test_a_closed_engine_frees_its_programs_and_refuses_frames(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = CompiledPrograms(engine, monkeypatch)
     session = StreamSession(engine)
     session.process(FRAME)
-    [programs] = engine._programs.values()
-    program = weakref.ref(programs.result().key)
-    del programs
+    assert compiled.alive == PROGRAMS
     engine.close()
-    gc.collect()
-    assert program() is None
+    assert compiled.alive == 0
     with pytest.raises(BackendError, match="model tiny is closed"):
         session.process(FRAME)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_what_a_closed_engine_held_goes_back_to_the_system(tmp_path: Path) -> None:
+def test_a_closed_engine_returns_its_memory_to_the_system(tmp_path: Path) -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
@@ -128,23 +145,36 @@ def test_what_a_closed_engine_held_goes_back_to_the_system(tmp_path: Path) -> No
     assert prepared - resident() > (prepared - before) / 2
 
 
+class BlockedSession(StreamSession):
+    """A session that occupies the device until a gate is opened."""
+
+    def __init__(self, engine: Engine, gate: Event) -> None:
+        super().__init__(engine)
+        self._gate = gate
+
+    def process(self, frame: NDArray[np.uint8], index: int | None = None, skipped: int = 0) -> FrameResult:
+        assert self._gate.wait(60)
+        return super().process(frame, index, skipped)
+
+
 def test_the_executor_runs_in_order_and_counts_its_queue(engine: Engine) -> None:
     executor, session, gate = Executor(), StreamSession(engine, FixedInterval(4)), Event()
-    blocker = executor._pool.submit(gate.wait)
+    blocker = executor.submit(BlockedSession(engine, gate), FRAME)
     futures = [executor.submit(session, FRAME) for _ in range(8)]
-    assert executor.depth == 8
+    assert executor.depth == 1 + 8
     gate.set()
     results = [future.result() for future in futures]
     executor.close()
-    assert blocker.result()
+    assert blocker.done()
     assert [result.index for result in results] == list(range(8))
-    assert all(result.queue >= 0 for result in results)
+    *before, last = results
+    assert last.queue > sum(result.inference for result in before)  # all were queued before the gate was opened
     assert executor.depth == 0
 
 
-def test_a_turn_is_what_a_session_waits_for_others_and_not_for_itself(engine: Engine) -> None:
+def test_turn_is_the_time_that_a_session_waits_for_others_and_not_for_itself(engine: Engine) -> None:
     executor, one, other, gate = Executor(), StreamSession(engine), StreamSession(engine), Event()
-    executor._pool.submit(gate.wait)
+    executor.submit(BlockedSession(engine, gate), FRAME)
     futures = [executor.submit(session, FRAME) for session in (one, one, one, other)]
     gate.set()
     first, second, third, last = (future.result() for future in futures)
@@ -156,7 +186,7 @@ def test_a_turn_is_what_a_session_waits_for_others_and_not_for_itself(engine: En
     assert last.turn > sum(result.inference for result in (first, second, third))
 
 
-def test_the_executor_hands_errors_to_their_sender_alone(engine: Engine) -> None:
+def test_an_error_reaches_only_the_future_of_its_frame(engine: Engine) -> None:
     executor, good, bad = Executor(), StreamSession(engine), StreamSession(engine)
     executor.submit(bad, FRAME, 7)
     wrong, right = executor.submit(bad, FRAME, 3), executor.submit(good, FRAME)
@@ -166,7 +196,7 @@ def test_the_executor_hands_errors_to_their_sender_alone(engine: Engine) -> None
     executor.close()
 
 
-def test_closing_the_executor_finishes_what_is_queued(engine: Engine) -> None:
+def test_closing_the_executor_finishes_the_queued_frames(engine: Engine) -> None:
     executor, session = Executor(), StreamSession(engine)
     futures = [executor.submit(session, FRAME) for _ in range(5)]
     executor.close()
@@ -194,7 +224,7 @@ assert "numba" not in sys.modules
         subprocess.run([sys.executable, "-c", script, *arguments], check=True, timeout=120)
 
 
-def test_openvino_tells_its_maker_nothing() -> None:
+def test_openvino_sends_no_telemetry() -> None:
     pytest.importorskip("openvino")
     script = """
 from keywarp.engines.backends import open_backend

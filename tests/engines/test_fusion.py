@@ -1,4 +1,4 @@
-"""The fused graphs compute what the bundle's own graphs do one after the other, with the steps between written out."""
+"""The fused graphs compute the same as the bundle's graphs one after another, with the steps between written out."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from keywarp.engines import AVAILABLE, BackendName, Engine, FixedInterval, Frame
 from tests.tiny_bundle import tiny_bundle
 
 Array = NDArray[np.float32]
-MEAN = np.float32(100)  # of the tiny bundle
+MEAN = np.float32(100)  # the tiny bundle's mean of each channel
 STRIDE = 16
 
 
 class PlainEvaluation:
-    """A bundle's graphs on a backend, without any fusion."""
+    """Runs a bundle's graphs on a backend without fusion."""
 
     def __init__(self, engine: Engine) -> None:
         bundle = engine.bundle
@@ -47,7 +47,7 @@ def centred(frame: NDArray[np.uint8]) -> Array:
 
 
 def half(image: Array) -> Array:
-    """Average pooling 2x2 in ceil mode: cells at the border average what there is."""
+    """Average-pool 2x2 pixels in ceil mode, so that cells at the border average fewer pixels."""
     height, width = image.shape[-2:]
     padded = np.pad(image, ((0, 0), (0, 0), (0, height % 2), (0, width % 2)), constant_values=np.nan)
     cells = padded.reshape(1, 3, -(-height // 2), 2, -(-width // 2), 2)
@@ -56,7 +56,7 @@ def half(image: Array) -> Array:
 
 
 def upsampled_argmax(scores: Array) -> NDArray[np.uint8]:
-    """Bilinear up-sampling with half-pixel centres, written out, and the argmax over classes."""
+    """Return the argmax over classes after bilinear up-sampling with half-pixel centres, written out."""
     _, _, h, w = scores.shape
     rows = np.clip((np.arange(h * STRIDE) + 0.5) / STRIDE - 0.5, 0, h - 1)
     columns = np.clip((np.arange(w * STRIDE) + 0.5) / STRIDE - 0.5, 0, w - 1)
@@ -71,7 +71,7 @@ def upsampled_argmax(scores: Array) -> NDArray[np.uint8]:
 
 
 def noise(count: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Frames of coloured blocks, so that the features of neighbouring cells differ."""
+    """Make frames of coloured blocks, so that the features of neighbouring cells differ."""
     random = np.random.default_rng(0)
     blocks = random.integers(0, 256, (count, -(-height // 8), -(-width // 8), 3), np.uint8)
     return blocks.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width].copy()
@@ -93,10 +93,10 @@ def test_interval_one_equals_plain_per_frame_evaluation_exactly(backend: Backend
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 97)])
-def test_propagation_equals_flow_warp_and_head_one_after_the_other(
+def test_propagation_equals_running_flow_warp_and_head_separately(
     backend: BackendName, tmp_path: Path, height: int, width: int
 ) -> None:
-    """The motion depends on both frames, and on each differently. Rounding may flip a pixel between two classes."""
+    """The motion depends differently on the two frames. Rounding may change the class of a few pixels."""
     bundle = tiny_bundle(
         tmp_path / "tiny", motion_gain=0.02, multiple=1, short_side=height, long_side=width, flow=(0.3, -0.6)
     )

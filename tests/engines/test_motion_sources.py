@@ -1,4 +1,4 @@
-"""Streams whose motion comes from elsewhere than the bundle's flow network."""
+"""Streams with another motion source than the bundle's flow network."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.tiny_bundle import tiny_bundle
 
 
 class ConstantFlow:
-    """A motion source that knows the answer, and remembers what it was asked."""
+    """A motion source with a constant flow, which records its inputs."""
 
     name = "constant"
 
@@ -51,7 +51,7 @@ def session(
     return StreamSession(engine, FixedInterval(10))
 
 
-def test_copied_features_give_the_key_frames_result_again(tmp_path: Path) -> None:
+def test_copied_features_repeat_the_key_frames_result(tmp_path: Path) -> None:
     stream = session(tmp_path, "none")
     key = stream.process(coloured(128, 192))
     copy = stream.process(coloured(128, 192, seed=1))
@@ -60,7 +60,7 @@ def test_copied_features_give_the_key_frames_result_again(tmp_path: Path) -> Non
 
 
 def test_a_flow_in_half_size_pixels_moves_features_by_cells(backend: BackendName, tmp_path: Path) -> None:
-    """16 half-size pixels are 32 of the frame are two cells; the bundle's own flow and scale play no part."""
+    """16 half-size pixels are 32 pixels of the frame, or two cells. The bundle's own flow and scale aren't used."""
     stream = session(tmp_path, ConstantFlow(-16, 8), backend)
     labels = stream.process(coloured(128, 192)).labels
     moved = stream.process(coloured(128, 192)).labels
@@ -86,7 +86,7 @@ def test_dis_follows_a_moving_picture(tmp_path: Path) -> None:
 
 
 class NoFlow:
-    """Gives what is no flow."""
+    """A motion source that returns an invalid flow."""
 
     name = "no-flow"
 
@@ -100,7 +100,7 @@ class NoFlow:
 @pytest.mark.parametrize(
     "flow", [np.zeros((2, 64, 96)), np.zeros((32, 48, 2)), np.full((64, 96, 2), np.nan), None], ids=repr
 )
-def test_what_is_no_flow_is_refused_and_the_next_frame_becomes_a_key_frame(flow: object, tmp_path: Path) -> None:
+def test_an_invalid_flow_is_refused_and_the_next_frame_becomes_a_key_frame(flow: object, tmp_path: Path) -> None:
     stream = session(tmp_path, NoFlow(flow))
     stream.process(coloured(128, 192))
     with pytest.raises(MotionError, match="no-flow should give a finite flow"):
@@ -108,7 +108,7 @@ def test_what_is_no_flow_is_refused_and_the_next_frame_becomes_a_key_frame(flow:
     assert stream.process(coloured(128, 192)).kind is FrameKind.KEY
 
 
-def test_changing_a_copied_result_changes_no_other(tmp_path: Path) -> None:
+def test_changing_a_copied_result_does_not_change_another(tmp_path: Path) -> None:
     stream = session(tmp_path, "none")
     key = stream.process(coloured(128, 192)).labels
     copy = stream.process(coloured(128, 192)).labels
@@ -118,7 +118,7 @@ def test_changing_a_copied_result_changes_no_other(tmp_path: Path) -> None:
     assert not (stream.process(coloured(128, 192)).labels == 7).any()
 
 
-def test_strides_that_half_size_pixels_dont_divide_are_refused(tmp_path: Path) -> None:
+def test_strides_that_are_no_multiple_of_the_downscale_are_refused(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "tiny")
     manifest = bundle.manifest.model_copy(update={"flow": FlowInput(downscale=3)})
     with pytest.raises(MotionError, match="1/3 the size, where cells of 16"):

@@ -1,4 +1,4 @@
-"""Frames of any size become the network's input size."""
+"""Frames of any size are resized to the networks' input size."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ DETECTION = ImagePreparation(short_side=600, long_side=1000)
 @pytest.mark.parametrize(
     ("frame", "expected"),
     [
-        ((720, 1280), (562, 1000)),  # the long side decides
-        ((480, 640), (600, 800)),  # the short side decides
+        ((720, 1280), (562, 1000)),  # limited by the long side
+        ((480, 640), (600, 800)),  # limited by the short side
         ((640, 480), (800, 600)),
         ((1, 4000), (1, 1000)),  # never empty
     ],
 )
-def test_the_papers_sizes(frame: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_sides_follow_the_papers_rule(frame: tuple[int, int], expected: tuple[int, int]) -> None:
     assert input_size(*frame, DETECTION) == expected
 
 
@@ -54,7 +54,7 @@ def test_resize_is_bilinear() -> None:
         [[0, 0, 0]],
     ],
 )
-def test_what_is_not_a_frame_is_refused(frame: Any) -> None:
+def test_an_array_that_is_not_a_frame_is_refused(frame: Any) -> None:
     with pytest.raises(InvalidFrameError):
         check_frame(frame)
 

@@ -18,8 +18,8 @@ from keywarp.engines import (
     FrameOrderError,
     FrameResult,
     InvalidFrameError,
+    KeyDecision,
     KeyReason,
-    Placement,
     StreamSession,
 )
 from tests.engines.scenes import scene
@@ -69,7 +69,7 @@ def test_the_bundles_interval_is_the_default(engine: Engine) -> None:
     assert [i for i, kind in enumerate(kinds) if kind is FrameKind.KEY] == [0, 10, 20]
 
 
-def test_labels_are_what_the_networks_say(engine: Engine) -> None:
+def test_labels_are_those_that_the_networks_score_highest(engine: Engine) -> None:
     labels = StreamSession(engine).process(frame()).labels
     assert labels.shape == (HEIGHT, WIDTH)
     assert labels.dtype == np.uint8
@@ -86,7 +86,7 @@ def test_zero_flow_and_scale_one_repeat_the_key_frames_result_exactly(engine: En
 
 
 def test_flow_moves_the_key_frames_result(backend: BackendName, tmp_path: Path) -> None:
-    """A flow of (1, 0) cells samples the key frame one cell to the right: things move 16 pixels to the left."""
+    """A flow of (1, 0) cells samples the key frame one cell to the right, so content moves 16 pixels left."""
     moving = Engine(tiny_bundle(tmp_path / "moving", flow=(1.0, 0.0)), backend, "fp32", cache=tmp_path / "cache")
     session = StreamSession(moving, FixedInterval(10))
     key = session.process(frame(48, 64)).labels
@@ -101,7 +101,7 @@ def test_a_gap_in_frame_indices_forces_a_key_frame(engine: Engine) -> None:
     assert results[-1].key_age == 1
 
 
-def test_frames_that_were_skipped_are_no_gap_but_count(engine: Engine) -> None:
+def test_skipped_frames_are_no_gap_and_count_towards_the_interval(engine: Engine) -> None:
     session = StreamSession(engine, FixedInterval(5))
     results = [session.process(image, skipped=skipped) for image, skipped in zip(noise(4), (0, 2, 0, 1), strict=True)]
     assert [(r.index, r.kind.value, r.key_age) for r in results] == [
@@ -111,7 +111,7 @@ def test_frames_that_were_skipped_are_no_gap_but_count(engine: Engine) -> None:
         (6, "key", 0),
     ]
     assert results[-1].reason is KeyReason.INTERVAL
-    assert session.process(frame(), 9, skipped=1).reason is KeyReason.GAP  # one is missing, besides
+    assert session.process(frame(), 9, skipped=1).reason is KeyReason.GAP  # one more frame is missing
 
 
 def test_a_new_frame_size_forces_a_key_frame(engine: Engine) -> None:
@@ -138,7 +138,7 @@ def test_frames_out_of_order_are_refused_and_change_nothing(engine: Engine, inde
     assert session.process(frame(), 6).kind is FrameKind.PROPAGATED
 
 
-def test_what_is_not_a_frame_is_refused_and_changes_nothing(engine: Engine) -> None:
+def test_an_array_that_is_not_a_frame_is_refused_and_changes_nothing(engine: Engine) -> None:
     session = StreamSession(engine, FixedInterval(10))
     session.process(frame())
     with pytest.raises(InvalidFrameError):
@@ -155,8 +155,8 @@ def test_streams_that_share_an_engine_do_not_mix(engine: Engine) -> None:
     np.testing.assert_array_equal(two.process(frame()).labels, other)
 
 
-def test_odd_sizes_run_whole(backend: BackendName, tmp_path: Path) -> None:
-    """With multiple 16 sides are rounded; odd frames are resized and propagate like others."""
+def test_frames_of_odd_sizes_are_resized_and_propagated(backend: BackendName, tmp_path: Path) -> None:
+    """The sides of the networks' input are rounded to multiples of 16."""
     engine = Engine(tiny_bundle(tmp_path / "odd", short_side=80), backend, "fp32", cache=tmp_path / "cache")
     session = StreamSession(engine, FixedInterval(2))
     for image in noise(2, height=61, width=97):
@@ -190,7 +190,7 @@ def test_every_key_frame_says_why_it_is_one(engine: Engine) -> None:
     assert {r.change for r in results} == {None}
 
 
-def test_an_adaptive_schedule_sees_the_frames_and_its_measure_is_told(engine: Engine) -> None:
+def test_an_adaptive_schedule_sees_the_frames_and_results_carry_its_change(engine: Engine) -> None:
     session = StreamSession(engine, AdaptiveInterval(threshold=0.2, maximum=4))
     results = [session.process(scene(seed)) for seed in (0, 0, 1, 1, 1, 1, 1)]
     assert [r.reason for r in results] == ["start", None, "cut", None, None, None, "interval"]
@@ -210,7 +210,7 @@ def test_after_a_failure_an_adaptive_schedule_starts_from_the_next_key_frame(
 
     session = StreamSession(engine, AdaptiveInterval(threshold=0.2, maximum=3))
     process(0)
-    for method in ("propagate", "key"):  # of the first key frame's scene, then of one that never became a key frame
+    for method in ("propagate", "key"):  # first a propagated frame fails, then the key frame of another scene
         with monkeypatch.context() as broken:
             broken.setattr(engine, method, fail)
             with pytest.raises(BackendError):
@@ -220,17 +220,17 @@ def test_after_a_failure_an_adaptive_schedule_starts_from_the_next_key_frame(
     assert [r.change for r in results] == [None, 0.0, 0.0, None]
 
 
-def test_a_schedule_of_ones_own_is_asked_and_cannot_prevent_a_forced_key_frame(engine: Engine) -> None:
+def test_a_custom_schedule_is_asked_and_cannot_prevent_a_forced_key_frame(engine: Engine) -> None:
     class Never:
         def __init__(self) -> None:
             self.forced: list[KeyReason | None] = []
 
-        def pacer(self) -> "Never":
+        def for_stream(self) -> "Never":
             return self
 
-        def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> Placement:  # noqa: ARG002
+        def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> KeyDecision:  # noqa: ARG002
             self.forced.append(forced)
-            return Placement(None)
+            return KeyDecision(None)
 
     schedule = Never()
     session = StreamSession(engine, schedule)

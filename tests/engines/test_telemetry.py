@@ -1,3 +1,5 @@
+"""The runtimes' telemetry is switched off."""
+
 import os
 import subprocess
 import sys
@@ -19,17 +21,17 @@ def graph(tmp_path: Path) -> Path:
     return path
 
 
-def left_at_home(home: Path, code: str) -> list[str]:
-    """Files that a process leaves in its home."""
+def files_left_in_home(home: Path, code: str) -> list[str]:
+    """Return the names of the files that a process leaves in its home folder."""
     home.mkdir()
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}  # in CI it has no telemetry
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}  # without CI's variables, which switch telemetry off
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
     return [path.name for path in home.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("module", ["keywarp.engines.backends.onnxruntime", "keywarp.export.parity"])
-def test_onnx_runtime_gives_the_device_no_id(graph: Path, tmp_path: Path, module: str) -> None:
+def test_onnx_runtime_stores_no_device_id(graph: Path, tmp_path: Path, module: str) -> None:
     code = SESSION.format(graph=str(graph))
-    if "deviceid" not in left_at_home(tmp_path / "without", code):
+    if "deviceid" not in files_left_in_home(tmp_path / "without", code):
         pytest.skip("this ONNX Runtime has no telemetry")
-    assert left_at_home(tmp_path / "with", f"import {module}; {code}") == []
+    assert files_left_in_home(tmp_path / "with", f"import {module}; {code}") == []

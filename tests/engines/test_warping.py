@@ -1,4 +1,4 @@
-"""The rewritten graph, its plugin computed by Eq. 1 to 3 in plain numpy, gives what the bundle's graph gives."""
+"""A graph with the plugin, computed by Eq. 1 to 3 in plain numpy, gives the same results as the bundle's graph."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from onnx.reference.op_run import OpRun
 
 from keywarp.engines import load_bundle
 from keywarp.engines.backends.half import to_half
-from keywarp.engines.backends.warping import WARP, insert_plugin, plain
+from keywarp.engines.backends.warping import WARP, insert_plugin, simplify
 from keywarp.engines.fusion import fuse_key, fuse_propagate, fuse_warp
 from keywarp.engines.parity import fix_shapes
 from keywarp.export import Graph, to_onnx
@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 
 
 class KeywarpWarp(OpRun):
-    """The plugin, as Eq. 1 to 3 say it."""
+    """The plugin, written as in Eq. 1 to 3."""
 
     op_domain = ""
 
@@ -68,26 +68,26 @@ def values(*shapes: tuple[int, ...]) -> list[Array]:
 
 
 @pytest.mark.parametrize("build", [fuse_propagate, fuse_warp])
-def test_the_shipped_models_warp_is_one_node_and_nothing_else_of_it_is_left(build: Any) -> None:
+def test_the_shipped_models_warp_becomes_a_single_node(build: Any) -> None:
     model = build(load_bundle(SHIPPED), 96, 128).model
-    rewritten, count = insert_plugin(plain(model))
+    rewritten, count = insert_plugin(simplify(model))
     assert count == 1
     [node] = warps(rewritten)
     assert len(node.input) == (3 if build is fuse_propagate else 2)  # optical flow has no scale field
     operators = [node.op_type for node in rewritten.graph.node]
     assert not {"GridSample", "Range", "Identity"} & set(operators)
-    assert "GridSample" in [node.op_type for node in model.graph.node]  # the caller's graph stays
+    assert "GridSample" in [node.op_type for node in model.graph.node]  # the caller's graph isn't changed
 
 
-def test_a_graph_without_a_warp_stays_as_it_is() -> None:
-    graph = plain(fuse_key(load_bundle(SHIPPED), 96, 128).model)
+def test_a_graph_without_a_warp_is_unchanged() -> None:
+    graph = simplify(fuse_key(load_bundle(SHIPPED), 96, 128).model)
     rewritten, count = insert_plugin(graph)
     assert (rewritten, count) == (graph, 0)
 
 
 def test_one_map_equals_the_paper() -> None:
     model = tiny_warp()
-    rewritten, count = insert_plugin(plain(model))
+    rewritten, count = insert_plugin(simplify(model))
     assert (count, len(rewritten.graph.node)) == (1, 1)
     features, flow, scale = values((1, 4, 5, 8), (1, 2, 5, 8), (1, 4, 5, 8))
     inputs = {"features": features, "flow": flow, "scale": scale}
@@ -104,7 +104,7 @@ def test_several_maps_take_the_flow_at_their_own_strides() -> None:
     graph = Graph("warp.onnx", FlatWarp(Warp(maps)), names, outputs, tuple(torch.from_numpy(a) for a in arrays))
     inputs = dict(zip(names, arrays, strict=True))
     model = to_onnx(graph)
-    rewritten, count = insert_plugin(plain(fix_shapes(model, {name: a.shape for name, a in inputs.items()})))
+    rewritten, count = insert_plugin(simplify(fix_shapes(model, {name: a.shape for name, a in inputs.items()})))
     assert count == 3
     expected = ort.InferenceSession(model.SerializeToString()).run(None, inputs)
     for found, wanted in zip(run(rewritten, inputs), expected, strict=True):
@@ -124,9 +124,9 @@ def test_several_maps_take_the_flow_at_their_own_strides() -> None:
         ("Concat <axis=3> (plane_x, plane_y)", "Concat <axis=3> (plane_y, plane_x)"),
     ],
 )
-def test_a_grid_sample_that_is_no_warp_in_cells_stays(old: str, new: str) -> None:
+def test_a_grid_sample_that_is_not_a_warp_in_cells_is_kept(old: str, new: str) -> None:
     assert old in TINY_WARP
-    rewritten, count = insert_plugin(plain(tiny_warp(TINY_WARP.replace(old, new))))
+    rewritten, count = insert_plugin(simplify(tiny_warp(TINY_WARP.replace(old, new))))
     assert count == 0
     assert [node.op_type for node in rewritten.graph.node].count("GridSample") == 1
 
@@ -139,9 +139,9 @@ def test_a_grid_sample_that_is_no_warp_in_cells_stays(old: str, new: str) -> Non
         ("warped = Mul (sampled, scale)", "product = Mul (sampled, scale) warped = Add (product, sampled)"),
     ],
 )
-def test_what_follows_the_sampling_is_taken_in_only_if_it_is_the_scale_field(old: str, new: str) -> None:
+def test_an_operation_after_the_sampling_is_replaced_only_if_it_applies_the_scale_field(old: str, new: str) -> None:
     model = tiny_warp(TINY_WARP.replace(old, new))
-    rewritten, count = insert_plugin(plain(model))
+    rewritten, count = insert_plugin(simplify(model))
     assert count == 1
     assert [len(node.input) for node in warps(rewritten)] == [2]
     features, flow, scale = values((1, 4, 5, 8), (1, 2, 5, 8), (1, 4, 5, 8))
@@ -150,13 +150,13 @@ def test_what_follows_the_sampling_is_taken_in_only_if_it_is_the_scale_field(old
     np.testing.assert_allclose(run(rewritten, inputs)[0], expected, atol=1e-4)
 
 
-def test_fp16_keeps_the_coordinates_of_a_plain_grid_sample_exact() -> None:
-    """At cell 2000 fp16's neighbours are one cell apart: half a cell of flow would be lost."""
+def test_fp16_keeps_the_coordinates_of_a_grid_sample_exact() -> None:
+    """At cell 2000 neighbouring fp16 numbers are one cell apart, and half a cell of flow would be lost."""
     shape = (1, 1, 2, 2048)
     model = fix_shapes(
         onnx.parser.parse_model(HEADER + TINY_WARP), {"features": shape, "flow": (1, 2, 2, 2048), "scale": shape}
     )
-    half = to_half(plain(model), frozenset())
+    half = to_half(simplify(model), frozenset())
     onnx.checker.check_model(half, full_check=True)
     features = np.tile(np.array([0, 1], np.float16), shape[3]).reshape(shape)
     flow = np.zeros((1, 2, 2, 2048), np.float16)
@@ -167,11 +167,11 @@ def test_fp16_keeps_the_coordinates_of_a_plain_grid_sample_exact() -> None:
     np.testing.assert_allclose(warped[..., :-1], 0.5, atol=1e-3)
 
 
-def test_fp16_graphs_of_fused_bundles_are_sound(tmp_path: Path) -> None:
+def test_fp16_graphs_of_fused_bundles_are_valid(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "tiny", motion_gain=0.02)
     for build in (fuse_key, fuse_propagate, fuse_warp):
         fused = build(bundle, 64, 96)
-        half = to_half(plain(fused.model), fused.resident)
+        half = to_half(simplify(fused.model), fused.resident)
         onnx.checker.check_model(half, full_check=True)
         kinds = {v.name: v.type.tensor_type.elem_type for v in (*half.graph.input, *half.graph.output)}
         expected = {"frame": 2, "labels": 2}  # uint8

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""Feeds whatever comes from outside to the parsers of messages and bundles, led by coverage (atheris).
+"""Fuzz the parsers of messages, bundles, files and images, guided by coverage (atheris).
 
-python -m tests.fuzz.parsers TARGET FOLDER [-atheris_runs=N ...]: FOLDER keeps what was found worth trying again; a
-crash is an exception that isn't the parser's own.
+python -m tests.fuzz.parsers TARGET FOLDER [-atheris_runs=N ...]: FOLDER keeps the inputs that reached new code. Any
+exception but those that the parser documents is a crash.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ with atheris.instrument_imports(include=["keywarp"]):
     )
     from keywarp.server.config import read_site
     from keywarp.server.decode.images import decode_image
-    from keywarp.server.decode.sources import Source
+    from keywarp.server.decode.sources import SourceUrl
     from keywarp.server.errors import BadMessageError, FrameRefusedError, KeyFileError, SiteError
     from keywarp.server.routes.tensors import parse_request
     from keywarp.server.security.keys import parse_key
@@ -60,7 +60,7 @@ def labels(data: bytes) -> None:
     try:
         decode_labels(Segmentation.model_validate_json(data))
     except ValueError as error:
-        if "no masks" not in str(error):  # pydantic's is one, too
+        if "no masks" not in str(error):  # pydantic's ValidationError is a ValueError, too
             raise
 
 
@@ -80,7 +80,7 @@ def site(data: bytes) -> None:
 
 def text(data: bytes) -> None:
     line = data.decode("utf-8", "surrogateescape")
-    for parse in (parse_key, Source.parse):
+    for parse in (parse_key, SourceUrl.parse):
         try:
             str(parse(line))
         except (KeyFileError, BadMessageError):
@@ -91,7 +91,7 @@ def image(data: bytes) -> None:
     decode_image(memoryview(data), 64 * 64)
 
 
-def drawn(kind: str) -> bytes:
+def draw(kind: str) -> bytes:
     return saved(Image.new("RGB", (8, 8)), kind)
 
 
@@ -101,7 +101,7 @@ RLE = b'{"width":2,"height":1,"regions":[{"class_id":1,"name":"a","area":0.5,"rl
 TENSOR = b'{"inputs":[{"name":"frame","shape":[1,1,3],"datatype":"UINT8","parameters":{"binary_data_size":3}}]}'
 SITE = b'[streams.a]\nsource = "rtsp://u:p@host:554/x"\nsinks = ["b"]\n[sinks.b]\nfile = "x"\n'
 SMALL = jpeg(width=16, height=16)
-# what is parsed, the errors that it may raise, and where to begin
+# the parser, the errors that it may raise, and the first inputs
 TARGETS = {
     "framing": (framing, FramingError, [pack(FrameHeader(id="a", timestamp=1.5), b"payload"), b"\0" * 4]),
     "messages": (messages, ValidationError, [HELLO, End().model_dump_json().encode()]),
@@ -110,7 +110,7 @@ TARGETS = {
     "manifest": (manifest, ValidationError, [BUNDLE.read_bytes()]),
     "site": (site, SiteError, [SITE]),
     "text": (text, (), [b"gate stream,metrics " + b"0" * 64, b"rtsp://user:pass@[::1]:554/a?b#c"]),
-    "image": (image, FrameRefusedError, [SMALL, drawn("PNG"), drawn("WEBP")]),
+    "image": (image, FrameRefusedError, [SMALL, draw("PNG"), draw("WEBP")]),
 }
 
 

@@ -15,14 +15,14 @@ headers = st.builds(
 
 
 @given(headers, st.binary(max_size=1000))
-def test_what_is_packed_is_unpacked(header: FrameHeader, payload: bytes) -> None:
+def test_unpacking_restores_the_header_and_the_payload(header: FrameHeader, payload: bytes) -> None:
     unpacked, data = unpack(pack(header, payload))
     assert unpacked == header
     assert bytes(data) == payload
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused_but_nothing_else(message: bytes) -> None:
+def test_any_bytes_are_unpacked_or_raise_a_framing_error(message: bytes) -> None:
     try:
         _, payload = unpack(message)
     except FramingError:
@@ -52,11 +52,11 @@ def _message(head: bytes, length: int | None = None) -> bytes:
         (_message(b'{"id": "' + b"x" * 129 + b'"}'), "id"),
     ],
 )
-def test_a_malformed_message_is_refused_with_its_reason(message: bytes, reason: str) -> None:
+def test_a_malformed_message_raises_a_framing_error_that_says_why(message: bytes, reason: str) -> None:
     with pytest.raises(FramingError, match=reason):
         unpack(message)
 
 
-def test_the_payload_is_a_view_not_a_copy() -> None:
+def test_the_payload_is_a_view_of_the_message() -> None:
     message = pack(FrameHeader(id=1), b"payload")
     assert unpack(message)[1].obj is message

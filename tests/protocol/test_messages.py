@@ -84,16 +84,16 @@ def test_server_messages_survive_the_wire(message: Ready | Credit | Error | Done
         '{"type": "end", "now": true}',
     ],
 )
-def test_servers_refuse_what_they_do_not_know(text: str) -> None:
+def test_servers_reject_messages_and_fields_that_the_protocol_does_not_define(text: str) -> None:
     with pytest.raises(ValidationError):
         ClientMessage.validate_json(text)
 
 
-def test_clients_ignore_fields_that_they_do_not_know() -> None:
+def test_clients_ignore_fields_that_the_protocol_does_not_define() -> None:
     assert ServerMessage.validate_json('{"type": "credit", "credit": 3, "news": 1}') == Credit(credit=3)
 
 
-def test_nothing_detected_is_not_the_same_as_no_detection() -> None:
+def test_a_result_without_objects_differs_from_one_of_another_task() -> None:
     nothing = RESULT.model_copy(update={"detections": ()})
     for message, detections in ((nothing, ()), (RESULT, None)):
         read = ServerMessage.validate_json(message.model_dump_json(exclude_none=True))
@@ -103,7 +103,7 @@ def test_nothing_detected_is_not_the_same_as_no_detection() -> None:
 
 @pytest.mark.parametrize("task", ["detections", "segmentation"])
 def test_results_of_other_versions_are_understood(task: str) -> None:
-    """A server that doesn't know a task leaves its field out, and one that knows more adds fields anywhere."""
+    """An older server leaves the fields of newer tasks out, and a newer one may add fields anywhere."""
     message = RESULT.model_copy(update={"detections": (CAR,)}).model_dump(mode="json")
     message["detections"][0]["track"] = message["pose"] = 1
     del message[task]
@@ -113,17 +113,17 @@ def test_results_of_other_versions_are_understood(task: str) -> None:
     assert read.segmentation is None
 
 
-def test_an_older_server_is_asked_for_nothing_that_it_does_not_know() -> None:
+def test_hello_leaves_out_options_that_were_not_given() -> None:
     assert Hello(interval=5).model_dump(exclude_none=True).keys() == {"type", "interval", "codec", "framing"}
 
 
-def test_an_older_servers_streams_are_fixed() -> None:
+def test_ready_without_a_schedule_means_a_fixed_one() -> None:
     ready = Ready(stream="s", model=MODEL, interval=10, credit=8, max_message_bytes=100).model_dump()
     del ready["schedule"], ready["max_interval"]
     assert Ready.model_validate(ready).schedule == "fixed"
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a/b", "../x", "a" * 65, "ü"])
-def test_stream_names_are_plain(name: str) -> None:
+def test_stream_ids_are_letters_digits_and_a_few_signs(name: str) -> None:
     with pytest.raises(ValidationError):
         CreateStream(id=name)

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
+import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from keywarp.engines import FrameResult, StreamSession
 from keywarp.protocol import (
     SUBPROTOCOL,
     Credit,
@@ -29,6 +31,8 @@ from keywarp.protocol import (
     pack,
 )
 from keywarp.server import Server, Settings
+from keywarp.server.devices import Device
+from keywarp.server.service import Service
 from tests.server.media import jpeg
 from tests.tiny_bundle import tiny_bundle
 
@@ -116,6 +120,27 @@ class Conversation:
                     pass
 
 
+class _EndlessSession:
+    """A session whose frame takes until it is released."""
+
+    def __init__(self) -> None:
+        self._released = threading.Event()
+
+    def process(self, *_: object) -> FrameResult:
+        self._released.wait(2 * PATIENCE)
+        raise RuntimeError("this frame has no result")
+
+    def release(self) -> None:
+        self._released.set()
+
+
+def hold(device: Device) -> Callable[[], None]:
+    """Keep a device busy with one frame, which counts in its queue depth, until the returned function is called."""
+    endless = _EndlessSession()
+    device.executor.submit(cast("StreamSession", endless), np.zeros((1, 1, 3), np.uint8))
+    return endless.release
+
+
 class Running:
     """A server that runs."""
 
@@ -150,7 +175,7 @@ class Running:
 
     def tasks(self, *kinds: str) -> list[str]:
         """Names of the coroutines that run for connections, or of other kinds."""
-        kinds = kinds or ("Conversation", "VideoResponse", "Pipeline")
+        kinds = kinds or ("Connection", "VideoResponse", "Pipeline")
         assert self._loop is not None
         names = [str(task.get_coro()) for task in asyncio.all_tasks(self._loop)]
         return [name for name in names if any(kind in name for kind in kinds)]
@@ -159,10 +184,8 @@ class Running:
         return [thread.name for thread in threading.enumerate() if thread.name == "keywarp-demuxer"]
 
     def hold_device(self, number: int = 0) -> Callable[[], None]:
-        """Keep a device busy; the answer ends that."""
-        release = threading.Event()
-        self.service.devices[number].executor._pool.submit(release.wait, 2 * PATIENCE)
-        return release.set
+        """Keep one of the devices busy, as `hold` does."""
+        return hold(self.service.devices[number])
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -195,8 +218,8 @@ def start_for_all(models: Path) -> Iterator[Starter]:
 def starting(models: Path) -> Iterator[Starter]:
     servers: list[Running] = []
 
-    def start_one(**settings: Any) -> Running:
-        server = running(models, **settings)
+    def start_one(make_service: Callable[[Settings], Service] = Service, /, **settings: Any) -> Running:
+        server = running(models, make_service, **settings)
         servers.append(server)
         server.start()
         return server
@@ -215,5 +238,6 @@ def server(models: Path) -> Iterator[Running]:
     server.stop()
 
 
-def running(models: Path, /, **settings: Any) -> Running:
-    return Running(Server(Settings(**({"models": models, "port": 0, "backend": "onnxruntime"} | settings))))
+def running(models: Path, make_service: Callable[[Settings], Service] = Service, /, **settings: Any) -> Running:
+    chosen = Settings(**({"models": models, "port": 0, "backend": "onnxruntime"} | settings))
+    return Running(Server(chosen, make_service(chosen)))

@@ -1,4 +1,4 @@
-"""The server as a process: how it starts, and how it stops."""
+"""The server as a process: how it starts and stops."""
 
 import signal
 import socket
@@ -16,16 +16,10 @@ from tests.server.conftest import Starter, eventually
 from tests.server.media import jpeg
 from tests.tiny_bundle import tiny_bundle
 
-SERVE = [
-    sys.executable,
-    "-c",
-    "import typer; from keywarp.commands.serve import serve; app = typer.Typer(); app.command()(serve); app()",
-]
-
 
 @contextmanager
 def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [*SERVE, "--port", "0", "--backend", "onnxruntime", *arguments]
+    command = [sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--backend", "onnxruntime", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as running:
         try:
             yield running
@@ -34,7 +28,7 @@ def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_where_it_listens_serves_and_stops_on_a_signal(models: Path, stop: signal.Signals) -> None:
+def test_a_server_prints_its_url_serves_and_stops_on_a_signal(models: Path, stop: signal.Signals) -> None:
     with process("--models", str(models)) as running:
         assert running.stdout
         line = running.stdout.readline()
@@ -46,7 +40,7 @@ def test_it_says_where_it_listens_serves_and_stops_on_a_signal(models: Path, sto
         assert running.wait(20) == 0
 
 
-def test_a_damaged_bundle_ends_it_with_one_sentence(tmp_path: Path) -> None:
+def test_a_damaged_bundle_ends_the_server_with_one_sentence(tmp_path: Path) -> None:
     graph = tiny_bundle(tmp_path / "tiny").path / "flow.onnx"
     graph.write_bytes(graph.read_bytes() + b"\0")
     with process("--models", str(tmp_path)) as running:
@@ -56,7 +50,7 @@ def test_a_damaged_bundle_ends_it_with_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-def test_a_taken_port_ends_it_with_one_sentence(models: Path) -> None:
+def test_a_port_in_use_ends_the_server_with_one_sentence(models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with process("--models", str(models), "--port", str(port)) as running:
@@ -66,7 +60,7 @@ def test_a_taken_port_ends_it_with_one_sentence(models: Path) -> None:
     assert "Traceback" not in errors
 
 
-def test_a_stopping_server_finishes_what_it_has_and_takes_nothing_new(start: Starter) -> None:
+def test_a_draining_server_finishes_queued_frames_and_takes_no_new_work(start: Starter) -> None:
     server = start()
     http = httpx.Client(base_url=server.url)
     http.post("/v1/streams", json={"id": "single"})
@@ -76,7 +70,7 @@ def test_a_stopping_server_finishes_what_it_has_and_takes_nothing_new(start: Sta
         for talk in talks:
             for i in range(8):
                 talk.frame(jpeg(), i)
-        eventually(lambda: server.service.devices[0].executor.depth > 1)
+        eventually(lambda: server.service.devices[0].executor.depth > 2)
         server.server.should_exit = True
         eventually(lambda: http.get("/readyz").status_code == 503)
         assert http.get("/healthz").is_success

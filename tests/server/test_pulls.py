@@ -336,7 +336,7 @@ def test_a_source_that_drips_can_be_left(puller: Running, shelf: Shelf) -> None:
 def test_a_source_that_only_drips_has_broken_off(puller: Running, shelf: Shelf) -> None:
     shelf.answers["/drip"] = drip
     stream = pull(puller, f"{shelf.address}/drip")
-    assert "no picture came for 6 s" in until(puller, stream, "retrying")["problem"]
+    assert "no frame came for 6 s" in until(puller, stream, "retrying")["problem"]
 
 
 def test_a_source_without_a_picture_is_never_running(puller: Running, shelf: Shelf) -> None:

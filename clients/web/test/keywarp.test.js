@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { lines, parts } from "../bodies.js";
-import { ApiError, Client, ConnectError, StreamError, containerOf, pack } from "../keywarp.js";
+import { ApiError, Client, ConnectError, StreamError, containerOf, pack } from "../src/keywarp.js";
+import { readLines, readParts } from "../src/streaming.js";
 
 const READY = { type: "ready", stream: "door", model: { name: "street" }, credit: 2, max_message_bytes: 1 << 20 };
 
-/** The server's side of a conversation, as a script. */
-class Socket {
-  /** @type {Socket} */ static last;
+/** A WebSocket whose server side is played by the test. */
+class FakeSocket {
+  /** @type {FakeSocket} */ static last;
   /** @type {any[]} */ sent = [];
   /** @type {any} */ onopen;
   /** @type {any} */ onmessage;
@@ -18,18 +18,18 @@ class Socket {
   constructor(url, protocols) {
     this.url = url.href;
     this.protocols = protocols;
-    Socket.last = this;
+    FakeSocket.last = this;
     queueMicrotask(() => this.onopen());
   }
 
   /** @param {string | Uint8Array} message */
   send(message) {
     this.sent.push(typeof message === "string" ? JSON.parse(message) : message);
-    if (this.sent.length === 1) this.say(READY);
+    if (this.sent.length === 1) this.receive(READY);
   }
 
   /** @param {object} message */
-  say(message) {
+  receive(message) {
     this.onmessage({ data: JSON.stringify(message) });
   }
 
@@ -39,7 +39,7 @@ class Socket {
 }
 
 const client = (/** @type {object} */ options = {}) =>
-  new Client("http://localhost:8080", { WebSocket: /** @type {any} */ (Socket), ...options });
+  new Client("http://localhost:8080", { WebSocket: /** @type {any} */ (FakeSocket), ...options });
 
 /** @param {object} more */
 const result = (more) => ({ type: "result", stream: "door", frame: 0, kind: "key", key_age: 0, ...more });
@@ -53,77 +53,86 @@ const body = (...texts) =>
     },
   });
 
-const soon = () => new Promise((resolve) => setTimeout(resolve, 5));
+/** Wait until a condition holds. @param {() => boolean} condition */
+async function until(condition) {
+  for (let tries = 0; !condition(); tries++) {
+    assert.ok(tries < 1000, `never: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
 
-test("a message is the header's length, the header and the payload", () => {
+/** Wait until everything that can run without outside events has run. */
+const settled = () => new Promise((resolve) => setTimeout(resolve, 20));
+
+test("a message consists of the header's length, the header and the payload", () => {
   const message = pack({ id: "ä", timestamp: 1.5 }, new Uint8Array([7, 8]));
   const length = new DataView(message.buffer).getUint32(0, true);
   assert.deepEqual(JSON.parse(new TextDecoder().decode(message.subarray(4, 4 + length))), { id: "ä", timestamp: 1.5 });
   assert.deepEqual([...message.subarray(4 + length)], [7, 8]);
 });
 
-test("hello is said first, with the key as a subprotocol", async () => {
+test("hello is sent first, and the key travels as a subprotocol", async () => {
   const conversation = await client({ apiKey: "kw_1" }).connect({ stream: "door", model: "street", codec: "h264" });
-  assert.equal(Socket.last.url, "ws://localhost:8080/v1/streams/door/ws");
-  assert.deepEqual(Socket.last.protocols, ["keywarp.v1", "keywarp.key.kw_1"]);
-  assert.deepEqual(Socket.last.sent, [{ type: "hello", model: "street", codec: "h264" }]);
+  assert.equal(FakeSocket.last.url, "ws://localhost:8080/v1/streams/door/ws");
+  assert.deepEqual(FakeSocket.last.protocols, ["keywarp.v1", "keywarp.key.kw_1"]);
+  assert.deepEqual(FakeSocket.last.sent, [{ type: "hello", model: "street", codec: "h264" }]);
   assert.equal(conversation.ready.model.name, "street");
 });
 
-test("no more is sent than there is credit for, and in order", async () => {
+test("messages are sent in order and only while there is credit", async () => {
   const conversation = await client().connect();
   assert.equal(conversation.room, 2);
   const sending = [1, 2, 3, 4].map((n) => conversation.send(new Blob([new Uint8Array([n])])));
-  await soon();
-  assert.equal(Socket.last.sent.length, 1 + 2);
+  await settled();
+  assert.equal(FakeSocket.last.sent.length, 1 + 2);
   assert.equal(conversation.room, 0);
-  Socket.last.say({ type: "credit", credit: 3 });
-  await soon();
-  assert.equal(Socket.last.sent.length, 1 + 3);
-  Socket.last.say(result({ credit: 4 }));
+  FakeSocket.last.receive({ type: "credit", credit: 3 });
+  await settled();
+  assert.equal(FakeSocket.last.sent.length, 1 + 3);
+  FakeSocket.last.receive(result({ credit: 4 }));
   await Promise.all(sending);
-  assert.deepEqual(Socket.last.sent.slice(1).map((message) => message.at(-1)), [1, 2, 3, 4]);
+  assert.deepEqual(FakeSocket.last.sent.slice(1).map((message) => message.at(-1)), [1, 2, 3, 4]);
 });
 
-test("answers come in order, and the loop ends with the conversation", async () => {
+test("responses arrive in order, and iteration ends with the conversation", async () => {
   const conversation = await client().connect();
-  /** @type {string[]} */ const answers = [];
+  /** @type {string[]} */ const types = [];
   const reading = (async () => {
-    for await (const answer of conversation) answers.push(answer.type);
+    for await (const response of conversation) types.push(response.type);
   })();
-  Socket.last.say(result({}));
-  Socket.last.say({ type: "dropped", frame: 1, reason: "newer" });
-  await soon();
-  Socket.last.say({ type: "error", fatal: false, frame: 2, problem: { title: "Unprocessable", status: 422 } });
+  FakeSocket.last.receive(result({}));
+  FakeSocket.last.receive({ type: "dropped", frame: 1, reason: "newer" });
+  await until(() => types.length === 2);
+  FakeSocket.last.receive({ type: "error", fatal: false, frame: 2, problem: { title: "Unprocessable", status: 422 } });
   const done = conversation.end();
-  assert.deepEqual(Socket.last.sent.at(-1), { type: "end" });
-  Socket.last.say({ type: "done", frames: 1, key_frames: 1, errors: 1, dropped: 1 });
-  Socket.last.close(1000);
+  assert.deepEqual(FakeSocket.last.sent.at(-1), { type: "end" });
+  FakeSocket.last.receive({ type: "done", frames: 1, key_frames: 1, errors: 1, dropped: 1 });
+  FakeSocket.last.close(1000);
   await reading;
-  assert.deepEqual(answers, ["result", "dropped", "error"]);
+  assert.deepEqual(types, ["result", "dropped", "error"]);
   assert.equal((await done)?.frames, 1);
 });
 
-test("the end is said after what was given to send before", async () => {
+test("end is sent after the payloads of earlier calls of send", async () => {
   const conversation = await client().connect();
   const sending = [1, 2, 3].map((n) => conversation.send(new Blob([new Uint8Array([n])])));
   const done = conversation.end();
-  await soon();
-  assert.equal(Socket.last.sent.length, 1 + 2);
-  Socket.last.say({ type: "credit", credit: 3 });
-  await soon();
-  assert.deepEqual(Socket.last.sent.at(-1), { type: "end" });
+  await settled();
+  assert.equal(FakeSocket.last.sent.length, 1 + 2);
+  FakeSocket.last.receive({ type: "credit", credit: 3 });
+  await until(() => FakeSocket.last.sent.length === 1 + 3 + 1);
+  assert.deepEqual(FakeSocket.last.sent.at(-1), { type: "end" });
   await Promise.all(sending);
-  Socket.last.close(1000);
+  FakeSocket.last.close(1000);
   await done;
 });
 
-test("a close code is an error with the server's words, for reader, sender and end", async () => {
+test("reader, sender and end fail with the problem that the server sent before it closed", async () => {
   const conversation = await client().connect();
   const blocked = Promise.allSettled([1, 2, 3].map(() => conversation.send(new Uint8Array(1))));
-  await soon();
-  Socket.last.say({ type: "error", fatal: true, problem: { title: "Gone", status: 410, detail: "it was deleted" } });
-  Socket.last.close(4410, "gone");
+  await until(() => FakeSocket.last.sent.length === 1 + 2);
+  FakeSocket.last.receive({ type: "error", fatal: true, problem: { title: "Gone", status: 410, detail: "it was deleted" } });
+  FakeSocket.last.close(4410, "gone");
   /** @param {unknown} error */
   const gone = (error) => error instanceof StreamError && error.code === 4410 && error.message === "it was deleted";
   await assert.rejects(async () => {
@@ -134,14 +143,14 @@ test("a close code is an error with the server's words, for reader, sender and e
   await assert.rejects(conversation.send(new Uint8Array(1)), gone);
 });
 
-test("a signal closes the conversation, and is let go when it has ended", async () => {
+test("a signal closes the conversation, whose listener is removed at the end", async () => {
   const { signal } = new AbortController();
   /** @type {Set<unknown>} */ const listeners = new Set();
   signal.addEventListener = (/** @type {string} */ _, /** @type {unknown} */ listener) => void listeners.add(listener);
   signal.removeEventListener = (/** @type {string} */ _, /** @type {unknown} */ listener) => void listeners.delete(listener);
   await client().connect({ signal });
   assert.equal(listeners.size, 1);
-  Socket.last.close(1012);
+  FakeSocket.last.close(1012);
   assert.equal(listeners.size, 0);
   const stop = new AbortController();
   const conversation = await client().connect({ signal: stop.signal });
@@ -149,48 +158,48 @@ test("a signal closes the conversation, and is let go when it has ended", async 
   assert.ok(conversation.closed);
 });
 
-test("a refused hello is told by connect", async () => {
-  class Refusing extends Socket {
+test("connect fails with the problem of a refused hello", async () => {
+  class Refusing extends FakeSocket {
     send() {
-      this.say({ type: "error", fatal: true, problem: { title: "Not Found", status: 404, detail: "no model 'x'" } });
+      this.receive({ type: "error", fatal: true, problem: { title: "Not Found", status: 404, detail: "no model 'x'" } });
       this.close(4404);
     }
   }
   await assert.rejects(client({ WebSocket: Refusing }).connect({ model: "x" }), /no model 'x'/);
 });
 
-test("a hello refused for want of room tells when to come again", async () => {
-  class Refusing extends Socket {
+test("a hello that a full server refuses says when to try again", async () => {
+  class Refusing extends FakeSocket {
     send() {
       const problem = { title: "Service Unavailable", status: 503, detail: "no room", retry_after: 5 };
-      this.say({ type: "error", fatal: true, problem });
+      this.receive({ type: "error", fatal: true, problem });
       this.close(1013);
     }
   }
-  const later = (/** @type {unknown} */ error) =>
+  const tryLater = (/** @type {unknown} */ error) =>
     error instanceof StreamError && error.temporary && error.retryAfter === 5 && error.message === "no room";
-  await assert.rejects(client({ WebSocket: Refusing }).connect(), later);
+  await assert.rejects(client({ WebSocket: Refusing }).connect(), tryLater);
 });
 
-test("a refused handshake is explained by REST", async () => {
-  class Closed extends Socket {
+test("a refused handshake is explained by a REST request", async () => {
+  class Closed extends FakeSocket {
     send() {
       this.close(1006);
     }
   }
   const refused = async () =>
-    new Response(JSON.stringify({ title: "Unauthorized", status: 401, detail: "this server wants an API key" }), {
+    new Response(JSON.stringify({ title: "Unauthorized", status: 401, detail: "this server requires an API key" }), {
       status: 401,
     });
   await assert.rejects(
     client({ WebSocket: Closed, fetch: refused }).connect(),
     (error) => error instanceof ApiError && error.status === 401,
   );
-  const nobody = () => Promise.reject(new TypeError("fetch failed"));
-  await assert.rejects(client({ WebSocket: Closed, fetch: nobody }).connect(), ConnectError);
+  const unreachable = () => Promise.reject(new TypeError("fetch failed"));
+  await assert.rejects(client({ WebSocket: Closed, fetch: unreachable }).connect(), ConnectError);
 });
 
-test("requests bear the key, and problems have their delay", async () => {
+test("requests carry the key, and errors carry the delay before a retry", async () => {
   /** @type {any[]} */ const requests = [];
   const full = async (/** @type {any} */ url, /** @type {any} */ init) => {
     requests.push([String(url), init.method, init.headers.get("Authorization"), init.body]);
@@ -205,26 +214,26 @@ test("requests bear the key, and problems have their delay", async () => {
   assert.deepEqual(requests, [["http://localhost:8080/v1/streams", "POST", "Bearer kw_1", sent]]);
 });
 
-test("an answer that isn't Keywarp's is told by its status", async () => {
+test("a proxy's error is reported by its status", async () => {
   const proxy = async () => new Response("<h1>Bad Gateway</h1>", { status: 502, statusText: "Bad Gateway" });
   await assert.rejects(client({ fetch: proxy }).models(), /Bad Gateway/);
   await assert.rejects(client({ fetch: proxy }).models(), (error) => error instanceof ApiError && error.temporary);
 });
 
-test("lines are found wherever the pieces are cut", async () => {
+test("lines are found wherever the chunks are split", async () => {
   const found = [];
-  for await (const line of lines(body('{"a"', ':1}\n{"b":2', "}\n", "\n", '{"c":3}'))) found.push(line);
+  for await (const line of readLines(body('{"a"', ':1}\n{"b":2', "}\n", "\n", '{"c":3}'))) found.push(line);
   assert.deepEqual(found, ['{"a":1}', '{"b":2}', '{"c":3}']);
 });
 
-test("parts of a multipart body are found wherever the pieces are cut", async () => {
+test("parts of a multipart body are found wherever the chunks are split", async () => {
   const part = (/** @type {string} */ text) =>
     `--frame\r\nContent-Type: image/jpeg\r\nContent-Length: ${text.length}\r\n\r\n${text}\r\n`;
   const whole = part("one\r\n\r\n--frame") + part("") + part("three");
   for (const size of [1, 7, 1000]) {
-    const pieces = whole.match(new RegExp(`[^]{1,${size}}`, "g")) ?? [];
+    const chunks = whole.match(new RegExp(`[^]{1,${size}}`, "g")) ?? [];
     const found = [];
-    for await (const blob of parts(body(...pieces))) {
+    for await (const blob of readParts(body(...chunks))) {
       assert.equal(blob.type, "image/jpeg");
       found.push(await blob.text());
     }
@@ -232,7 +241,7 @@ test("parts of a multipart body are found wherever the pieces are cut", async ()
   }
 });
 
-test("containers are told by name or type", () => {
+test("a file's codec is guessed from its name or type", () => {
   const names = ["a.MP4", "b.mov", "c.mkv", "d.ts", "e.264", "f.hevc", "g.txt"];
   const found = names.map((name) => containerOf({ name, type: "" }));
   assert.deepEqual(found, ["mp4", "mp4", "webm", "mpegts", "h264", "hevc", null]);

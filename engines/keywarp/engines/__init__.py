@@ -1,4 +1,4 @@
-"""Keywarp's engine: bundles, backends, and streams with key-frame state. No torch, no web.
+"""Keywarp's engine: bundles, backends, and streams with key-frame state. It needs neither torch nor a web framework.
 
 Example:
     >>> from keywarp.engines import Engine, FixedInterval, StreamSession, load_bundle
@@ -23,7 +23,7 @@ from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, OpticalFlow
 from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
-from keywarp.engines.schedule import FixedInterval, KeySchedule, Pacer, Placement
+from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "FrameResult",
     "Gpu",
     "InvalidFrameError",
+    "KeyDecision",
     "KeyReason",
     "KeySchedule",
     "KeyState",
@@ -53,9 +54,8 @@ __all__ = [
     "MotionName",
     "OpticalFlow",
     "Output",
-    "Pacer",
-    "Placement",
     "Precision",
+    "StreamSchedule",
     "StreamSession",
     "choose_backend",
     "load_bundle",

@@ -1,4 +1,4 @@
-"""Compiling a bundle before it is served: for this machine's device, or ahead of time for GPUs that are elsewhere."""
+"""Compiles bundles before they are served, for this machine's device or ahead of time for other machines' GPUs."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,48 +15,50 @@ Size = tuple[int, int]  # height and width of frames, pixels
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltGraph:
     """One compiled graph."""
 
     graph: str  # `key` or `propagate`
-    height: int  # of the network's input
-    width: int
-    target: str  # the device, or the compute capability
+    height: int  # of the networks' input, pixels
+    width: int  # of the networks' input, pixels
+    target: str  # the device's name, or the compute capability
     precision: str
-    seconds: float  # that it took, or took when it was built
+    seconds: float  # compile time; of a cached TensorRT plan, the time when it was built
     size: int  # bytes on disk
-    cached: bool  # it was there already
-    plugins: int | None = None  # the warp's, in a TensorRT plan
-    file: str | None = None  # a TensorRT plan's
+    cached: bool  # whether it was in the cache already
+    plugins: int | None = None  # number of warp plugins in a TensorRT plan
+    file: str | None = None  # of a TensorRT plan
 
 
 def build_here(
     bundle: Bundle, backend: Backend, sizes: Sequence[Size], cache: Path, motion: Motion = "network"
-) -> Iterator[Built]:
-    """Compile for the device of a backend, which loads what it compiled.
+) -> Iterator[BuiltGraph]:
+    """Compile a bundle for the device of a backend, and load it there.
 
     Args:
         bundle: The bundle.
-        backend: One that keeps what it compiles in `cache`.
-        sizes: Of the frames that will come.
+        backend: A backend that keeps compiled graphs in `cache`.
+        sizes: The sizes of the frames to compile for.
         cache: The folder that the backend was opened with.
         motion: See `fuse_all`.
 
     Yields:
-        Each graph when it is done.
+        Each graph when it is compiled.
 
     Raises:
-        BackendError: The runtime refuses a graph, or keeps nothing.
-        BundleError: The graphs don't fit together.
+        BackendError: If the runtime refuses a graph, or keeps no compiled graphs.
+        BundleError: If the graphs don't fit together.
     """
     if backend.name in ("onnxruntime", "onnxruntime-cuda"):
-        raise BackendError(f"{backend.name} keeps nothing on disk: there is nothing to build")
+        raise BackendError(
+            f"{backend.name} keeps no compiled graphs on disk, so there is nothing to build: use another backend"
+        )
     for height, width, name, graph in _graphs(bundle, sizes, motion):
         before, started = _files(cache), time.perf_counter()
         backend.compile(graph.model, graph.resident)
         seconds, after = time.perf_counter() - started, _files(cache)
         new = sum(size for file, size in after.items() if before.get(file) != size)
-        yield Built(name, height, width, backend.device, backend.precision, seconds, new, cached=new == 0)
+        yield BuiltGraph(name, height, width, backend.device, backend.precision, seconds, new, cached=new == 0)
 
 
 def build_ahead(
@@ -66,23 +68,23 @@ def build_ahead(
     sizes: Sequence[Size],
     cache: Path,
     motion: Motion = "network",
-) -> Iterator[Built]:
-    """Build TensorRT plans for GPUs that aren't here, with TensorRT for RTX; where they are, it finds them in `cache`.
+) -> Iterator[BuiltGraph]:
+    """Build TensorRT plans with TensorRT for RTX, for GPUs of other machines.
 
     Args:
         bundle: The bundle.
-        capabilities: Compute capabilities of the GPUs.
+        capabilities: The GPUs' compute capabilities.
         precision: `fp32` or `fp16`.
-        sizes: Of the frames that will come.
-        cache: Where plans go: the `KEYWARP_CACHE` of those machines, folder `engines`.
+        sizes: The sizes of the frames to compile for.
+        cache: The folder for the plans. On the other machines it is the folder `engines` of their `KEYWARP_CACHE`.
         motion: See `fuse_all`.
 
     Yields:
-        Each plan when it is done.
+        Each plan when it is built.
 
     Raises:
-        BackendError: TensorRT for RTX isn't installed, doesn't know a compute capability, or refuses a graph.
-        BundleError: The graphs don't fit together.
+        BackendError: If TensorRT for RTX isn't installed, doesn't support a compute capability, or refuses a graph.
+        BundleError: If the graphs don't fit together.
     """
     from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
     from keywarp.engines.backends.tensorrt.library import open_library
@@ -95,8 +97,8 @@ def build_ahead(
             plan, cached = builder.plan(graph.model, graph.resident)
             file = plans.path(plan.header.key)
             if not file.exists():
-                raise BackendError(f"{file} can't be written: free some space there, or name another folder")
-            yield Built(
+                raise BackendError(f"can't write {file}: free some space there, or use another folder")
+            yield BuiltGraph(
                 name,
                 height,
                 width,
@@ -111,7 +113,7 @@ def build_ahead(
 
 
 def _graphs(bundle: Bundle, sizes: Sequence[Size], motion: Motion) -> Iterator[tuple[int, int, str, FusedGraph]]:
-    """All graphs, each input size once: frames of several sizes may have the same."""
+    """Yield all graphs, once for each input size, since frames of several sizes may share one."""
     for height, width in dict.fromkeys(input_size(*size, bundle.manifest.image) for size in sizes):
         for name, graph in fuse_all(bundle, height, width, motion).items():
             yield height, width, name, graph

@@ -1,4 +1,4 @@
-"""A bundle on disk: four ONNX graphs and the manifest that describes and seals them."""
+"""A bundle on disk: four ONNX graphs, and the manifest that describes them and holds their hashes."""
 
 import hashlib
 import os
@@ -10,65 +10,69 @@ from typing import Any
 import onnx
 from pydantic import ValidationError
 
-from keywarp.engines.contract import graph_ends
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import GRAPHS, MANIFEST, GraphFile, Manifest
+from keywarp.engines.signatures import graph_signature
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose manifest is valid and whose files match their hashes."""
+    """A bundle with a valid manifest and files that match their hashes."""
 
     path: Path
     manifest: Manifest
-    contents: Mapping[str, bytes] | None = field(default=None, repr=False, compare=False)  # None: read when needed
+    contents: Mapping[str, bytes] | None = field(
+        default=None, repr=False, compare=False
+    )  # the files' bytes, or None to read them when needed
 
     @property
     def name(self) -> str:
-        """The model's name, as clients ask for it."""
+        """The model's name, which clients use."""
         return self.manifest.name
 
     @property
     def digest(self) -> str:
-        """One SHA-256 (hex) over all graphs: what compiled engines are cached by."""
+        """One SHA-256 (hex) over all graphs."""
         files = self.manifest.files
         return hashlib.sha256("".join(files[name].sha256 for name in GRAPHS).encode()).hexdigest()
 
     def graph(self, name: str) -> onnx.ModelProto:
-        """Read one graph, checking its hash once more on the very bytes that are parsed, and its inputs and outputs.
+        """Read one graph, and check its hash, its inputs and its outputs.
 
         Args:
-            name: A file of the bundle, such as `features.onnx`.
+            name: The name of a file of the bundle, such as `features.onnx`.
 
         Raises:
-            BundleError: The file changed since the bundle was loaded, isn't ONNX, or has other inputs or outputs than
-                the contract says.
+            BundleError: If the file changed since the bundle was loaded, isn't ONNX, or has other inputs or outputs
+                than docs/bundle.md requires.
         """
         kept = self.contents
         content = _sealed_bytes(self.path / name, self.manifest.files[name]) if kept is None else kept[name]
         try:
             model = onnx.load_model_from_string(content)
-        except Exception as error:  # protobuf's own errors have no common public base
-            raise BundleError(f"{self.path / name} is not an ONNX graph: {error}") from error
+        except Exception as error:  # protobuf's errors have no common public base class
+            raise BundleError(f"{self.path / name} is not an ONNX graph ({error}): export the bundle again") from error
         ends = (("inputs", model.graph.input), ("outputs", model.graph.output))
-        for (kind, found), expected in zip(ends, graph_ends(self.manifest, name), strict=True):
+        for (kind, found), expected in zip(ends, graph_signature(self.manifest, name), strict=True):
             if {value.name for value in found} != set(expected):
                 names = ", ".join(value.name for value in found)
-                raise BundleError(f"{self.path / name} should have the {kind} {', '.join(expected)}; it has {names}")
+                raise BundleError(
+                    f"{self.path / name} should have the {kind} {', '.join(expected)}, but it has {names}"
+                )
         return model
 
 
 def load_bundle(path: str | os.PathLike[str], *, keep: bool = False) -> Bundle:
-    """Open a bundle, refusing anything that isn't exactly what its manifest says.
+    """Open a bundle, and check that its files are exactly those that its manifest describes.
 
     Args:
         path: The bundle's folder.
-        keep: Keep the files in memory, so that the bundle can be compiled for further sizes when its folder holds
-            another version by then.
+        keep: Whether to keep the files in memory, so that the bundle can be compiled for further sizes even after its
+            folder was replaced by another version.
 
     Raises:
-        BundleError: The folder, manifest or a graph is missing; the manifest is invalid or of an unknown version; or a
-            file's size or SHA-256 differs. The message names the file and what to do.
+        BundleError: If the folder, the manifest or a graph is missing, the manifest is invalid or of an unknown
+            version, or a file's SHA-256 differs. The message names the file and says what to do.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
@@ -81,31 +85,34 @@ def load_bundle(path: str | os.PathLike[str], *, keep: bool = False) -> Bundle:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and validate `bundle.json` without looking at the graphs.
+    """Read and validate `bundle.json` without reading the graphs.
 
     Raises:
-        BundleError: There is none, or it is invalid.
+        BundleError: If the file can't be read or is invalid.
     """
     file = folder / MANIFEST
     try:
         return Manifest.model_validate_json(file.read_bytes())
     except OSError as error:
-        raise BundleError(f"{folder} is not a bundle: can't read {MANIFEST} ({error.strerror})") from error
+        raise BundleError(f"{folder} is not a bundle: can't read its {MANIFEST} ({error.strerror})") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise BundleError(f"{file} is not a valid manifest: {faults}") from error
 
 
 def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: Any) -> Bundle:
-    """Write a bundle so that a reader sees either the old one, a refusable half, or the new one: manifest last.
+    """Write a bundle.
+
+    The manifest is removed first and written last. A reader sees either the old bundle, an incomplete one that it
+    refuses, or the new one.
 
     Args:
-        path: The folder to write to; made if missing.
-        graphs: File name (`features.onnx`, ...) -> graph, all four.
-        **fields: The manifest's fields, without `files`.
+        path: The folder to write to, which is created if it is missing.
+        graphs: All four graphs, by file name (`features.onnx`, ...).
+        **fields: The fields of the manifest, without `files`.
 
     Raises:
-        pydantic.ValidationError: The fields don't make a valid manifest (nothing is written then).
+        pydantic.ValidationError: If the fields don't make a valid manifest. Nothing is written then.
     """
     contents = {name: graph.SerializeToString() for name, graph in graphs.items()}
     files = {name: GraphFile(sha256=hashlib.sha256(c).hexdigest(), size=len(c)) for name, c in contents.items()}
@@ -126,7 +133,7 @@ def _sealed_bytes(file: Path, seal: GraphFile) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != seal.sha256:
         raise BundleError(
-            f"{file} doesn't match its manifest: SHA-256 is {found[:12]}..., not {seal.sha256[:12]}...; "
-            "the file was changed or damaged: copy the bundle again"
+            f"{file} doesn't match its manifest (its SHA-256 is {found[:12]}..., not {seal.sha256[:12]}...): "
+            "it was changed or damaged, so copy the bundle again"
         )
     return content

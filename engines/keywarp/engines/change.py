@@ -1,12 +1,12 @@
-"""How much of a picture motion can't explain: a cheap sign of how wrong propagated features are.
+"""Measures how much of a picture motion can't explain, a cheap estimate of how wrong propagated features are.
 
-Propagation moves what the key frame showed to where it is now. So the error that matters is not how far things moved,
-but what is left when they are moved back: objects that turn, what they uncover, what comes into view, another scene.
-This module measures it as propagation does it, on thumbnails.
+Propagation moves the content of the key frame to where it is now. The error is therefore not how far things moved, but
+what remains after they are moved: objects that turn, areas that they uncover, content that comes into view, a new
+scene. This module does on thumbnails what propagation does with features, and measures what remains.
 
-Both measures are shares, 0 to 1: the mean over the picture of each pixel's difference in units of the picture's
-contrast, at most 1. If the picture got lighter or darker as a whole, up to one stop, that is taken out first. So they
-don't depend on the frame's size, its contrast or its exposure. `docs/adaptive.md` explains them to users.
+Both measures are from 0 to 1: the mean over the picture of each pixel's difference, in units of the picture's contrast
+and clipped at 1. A change in brightness of the whole picture by up to one stop is compensated first. The measures
+don't depend on the frame's size, contrast or exposure. `docs/adaptive.md` explains them to users.
 """
 
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-LONG_SIDE = 96  # of a thumbnail, pixels: costs grow with its square, and the measure hardly gains
-SHORT_SIDE = 32  # at least, however long the frame is: on smaller images OpenCV's search fails
-SAMPLES = 4  # of the frame that a thumbnail's pixel averages either way: so large frames cost little more
-SMOOTHING = (3, 3)  # pixels of the Gaussian that takes away what is left of noise
-FINEST_LEVEL = 1  # of the search's pyramid: flow in blocks of 2 pixels; 0 takes four times as long and gains little
+LONG_SIDE = 96  # of a thumbnail, pixels; the cost grows with its square, and the measure hardly improves
+SHORT_SIDE = 32  # of a thumbnail at least, pixels; OpenCV's search fails on smaller images
+SAMPLES = 4  # samples of the frame per thumbnail pixel and axis; their fixed number keeps large frames cheap
+SMOOTHING = (3, 3)  # kernel of the Gaussian that removes the remaining noise, pixels
+FINEST_LEVEL = 1  # of the search's pyramid: flow in blocks of 2 pixels; 0 is 4 times as slow and hardly better
 
-MOST_LIGHT = 1.4  # the factor by which a picture may get lighter or darker as a whole unnoticed: one stop of a camera
-LEAST_CONTRAST = 4.0  # grey levels: in flatter pictures differences are measured against this
+MAX_EXPOSURE = 1.4  # largest change in brightness of the whole picture that is compensated, a factor: one stop
+MIN_CONTRAST = 4.0  # grey levels; flatter pictures are measured in units of this
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thumbnail:
-    """What is kept of a frame to compare others with: a few kilobytes."""
+    """A small grey copy of a frame for comparing it with others, a few kilobytes."""
 
     frame_shape: tuple[int, ...]
     grey: NDArray[np.uint8]  # (h, w)
@@ -37,10 +37,10 @@ class Thumbnail:
 
     @classmethod
     def of(cls, frame: NDArray[np.uint8]) -> "Thumbnail":
-        """Make a frame's thumbnail.
+        """Make the thumbnail of a frame.
 
         Args:
-            frame: uint8 (H, W, 3), RGB, of any size.
+            frame: The frame, uint8 (H, W, 3), RGB, of any size.
         """
         height, width = frame.shape[:2]
         scale = LONG_SIDE / max(height, width)
@@ -52,11 +52,13 @@ class Thumbnail:
         return cls(frame.shape, np.asarray(grey, dtype=np.uint8), float(light[0, 0]), float(contrast[0, 0]))
 
 
-def moved_share(current: Thumbnail, key: Thumbnail) -> float:
-    """How much of `current` isn't `key` with its parts moved. What comes from out of view counts whole."""
+def change_after_motion(current: Thumbnail, key: Thumbnail) -> float:
+    """Return how much of `current` differs from `key` after motion compensation; what comes into view counts fully."""
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     search.setFinestScale(FINEST_LEVEL)
-    lit = cv2.convertScaleAbs(key.grey, alpha=_exposure(current.light, key.light))  # or light would pass for motion
+    lit = cv2.convertScaleAbs(
+        key.grey, alpha=_exposure(current.light, key.light)
+    )  # otherwise a change of light looks like motion
     flow = search.calc(current.grey, lit, None)  # type: ignore[call-overload]
     height, width = current.grey.shape
     source = _grid(height, width) + flow  # (h, w, 2): x, y in the key frame's thumbnail
@@ -71,25 +73,25 @@ def moved_share(current: Thumbnail, key: Thumbnail) -> float:
     return float(1 - seen.mean() * (1 - difference))
 
 
-def still_share(current: Thumbnail, other: Thumbnail) -> float:
-    """How much of `current` isn't `other` as it is: nothing is searched for."""
+def change_without_motion(current: Thumbnail, other: Thumbnail) -> float:
+    """Return how much of `current` differs from `other`, without any search for motion."""
     return _difference(current.grey, other.grey, max(current.contrast, other.contrast))
 
 
 def _difference(current: NDArray[np.uint8], other: NDArray[np.uint8], contrast: float) -> float:
-    """The mean difference of two sets of pixels, each in units of the contrast and at most 1."""
+    """Return the mean difference of two sets of pixels, in units of the contrast and clipped at 1."""
     now, before = current.astype(np.float32), other.astype(np.float32)
     exposure = _exposure(float(now.mean()), float(before.mean()))
-    return float(np.minimum(np.abs(now - exposure * before) / max(contrast, LEAST_CONTRAST), 1).mean())
+    return float(np.minimum(np.abs(now - exposure * before) / max(contrast, MIN_CONTRAST), 1).mean())
 
 
 def _exposure(now: float, before: float) -> float:
-    """The factor by which a picture got lighter as a whole, as far as that goes unnoticed."""
-    return min(max(now / max(before, 1.0), 1 / MOST_LIGHT), MOST_LIGHT)
+    """Return the factor by which the whole picture got lighter, clipped to what is compensated."""
+    return min(max(now / max(before, 1.0), 1 / MAX_EXPOSURE), MAX_EXPOSURE)
 
 
 @cache
 def _grid(height: int, width: int) -> NDArray[np.float32]:
-    """(h, w, 2): each pixel's x, y."""
+    """Return (h, w, 2): each pixel's x, y."""
     ys, xs = np.mgrid[:height, :width]
     return np.stack([xs, ys], axis=-1).astype(np.float32)

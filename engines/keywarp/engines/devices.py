@@ -1,7 +1,7 @@
-"""The GPUs of this machine, and which backend and precision suit them.
+"""Finds the GPUs of this machine, and the backend and precision that suit them.
 
-Facts come from NVML, NVIDIA's management library, which the driver brings; asking it costs milliseconds and starts
-nothing on the GPU. Without its bindings (the extra `gpu`) or without a driver there is no GPU for us.
+The information comes from NVML, NVIDIA's management library, which is part of the driver. A query takes milliseconds
+and starts nothing on the GPU. Without NVML's bindings (the extra `gpu`) or without a driver no GPU is found.
 """
 
 import contextlib
@@ -15,18 +15,22 @@ from typing import Any, Literal
 log = logging.getLogger(__name__)
 
 Capability = tuple[int, int]
-TENSORRT_SINCE: Capability = (7, 5)  # Turing: TensorRT 10.x and TensorRT for RTX know no older GPUs
-CUDA_SINCE: Capability = (7, 0)  # ONNX Runtime's CUDA builds of today
-SINCE = {"tensorrt": TENSORRT_SINCE, "onnxruntime-cuda": CUDA_SINCE, "onnxruntime-tensorrt": TENSORRT_SINCE}
+TENSORRT_SINCE: Capability = (7, 5)  # Turing, the oldest that TensorRT 10.x and TensorRT for RTX support
+CUDA_SINCE: Capability = (7, 0)  # Volta, the oldest that ONNX Runtime's current CUDA builds support
+MINIMUM_CAPABILITY = {
+    "tensorrt": TENSORRT_SINCE,
+    "onnxruntime-cuda": CUDA_SINCE,
+    "onnxruntime-tensorrt": TENSORRT_SINCE,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One NVIDIA GPU that CUDA programs can use."""
+    """An NVIDIA GPU that CUDA programs can use."""
 
-    index: int  # as CUDA counts
+    index: int  # in CUDA's order
     name: str
-    driver: str  # its version
+    driver: str  # version of the driver
     capability: Capability
     memory: int  # bytes
 
@@ -38,64 +42,66 @@ class Gpu:
 
     @property
     def label(self) -> str:
-        """What tells it from the machine's other GPUs."""
+        """A name that distinguishes it from the machine's other GPUs."""
         return f"{self.name} (GPU {self.index})"
 
     @property
     def best_precision(self) -> Literal["fp16", "fp32"]:
-        """fp16 where its arithmetic is at least twice as fast: Volta and newer, and a few before (5.3, 6.0, 6.2)."""
+        """fp16 if it is at least twice as fast as fp32: from Volta on, and on a few earlier ones (5.3, 6.0, 6.2)."""
         return "fp16" if self.capability >= (7, 0) or self.capability in ((5, 3), (6, 0), (6, 2)) else "fp32"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What `auto` stands for on this machine."""
+class BackendChoice:
+    """A backend, the GPUs that it can use, and why it was chosen."""
 
     backend: str
-    gpus: tuple[Gpu, ...]  # that it can use, the best first; empty: it runs on the CPU, or there is none for it
+    gpus: tuple[Gpu, ...]  # that the backend can use, the best first; empty if it runs on the CPU or finds none
     reason: str
 
     @property
     def gpu(self) -> Gpu | None:
-        """The best of them."""
+        """The best of the GPUs, or None."""
         return next(iter(self.gpus), None)
 
 
-def suited(backend: str, gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
-    """Those of the GPUs that are new enough for a backend, the best first."""
-    able = (gpu for gpu in gpus if gpu.capability >= SINCE[backend])
+def usable_gpus(backend: str, gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
+    """Return the GPUs that are new enough for a backend, the best first."""
+    able = (gpu for gpu in gpus if gpu.capability >= MINIMUM_CAPABILITY[backend])
     return tuple(sorted(able, key=lambda gpu: (gpu.capability, gpu.memory), reverse=True))
 
 
-def choose(installed: Collection[str], gpus: Collection[Gpu]) -> Choice | None:
-    """The fastest backend that this machine has: TensorRT, ONNX Runtime on CUDA, OpenVINO, ONNX Runtime on the CPU.
+def choose(installed: Collection[str], gpus: Collection[Gpu]) -> BackendChoice | None:
+    """Choose the fastest usable backend.
+
+    The order is TensorRT, ONNX Runtime on CUDA, OpenVINO, ONNX Runtime on the CPU.
 
     Args:
-        installed: Names of backends whose runtimes are installed.
-        gpus: Of the machine.
+        installed: The names of the backends whose runtimes are installed.
+        gpus: The machine's GPUs.
 
     Returns:
-        None if nothing is installed.
+        The choice, or None if no runtime is installed.
     """
     why: list[str] = []
     for backend in ("tensorrt", "onnxruntime-cuda") if gpus else ():
-        able = suited(backend, gpus)
+        able = usable_gpus(backend, gpus)
         if not able:
-            why.append("{} needs compute capability {}.{}".format(backend, *SINCE[backend]))
+            why.append("{} needs compute capability {}.{}".format(backend, *MINIMUM_CAPABILITY[backend]))
         elif backend not in installed:
             why.append(f"{backend} isn't installed")
         else:
-            return Choice(backend, able, "; ".join([_are_there(able), *why]))
-    why.insert(0, _are_there(gpus) if gpus else "there is no NVIDIA GPU")
+            return BackendChoice(backend, able, "; ".join([_found(able), *why]))
+    why.insert(0, _found(gpus) if gpus else "there is no NVIDIA GPU")
     for backend in ("openvino", "onnxruntime"):
         if backend in installed:
-            return Choice(backend, (), "; ".join(why))
+            return BackendChoice(backend, (), "; ".join(why))
         why.append(f"{backend} isn't installed")
     return None
 
 
 def list_gpus() -> list[Gpu]:
-    """The GPUs that CUDA may use (`CUDA_VISIBLE_DEVICES`), in its order; none without a driver."""
+    """Return the GPUs that CUDA may use (`CUDA_VISIBLE_DEVICES`), in CUDA's order. Without a driver there are none."""
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:
@@ -104,11 +110,12 @@ def list_gpus() -> list[Gpu]:
 
 
 def read_gpus(nvml: Any, cuda_index: Callable[[str, int], int | None]) -> list[Gpu]:
-    """As `list_gpus`, with the sources named.
+    """Return the GPUs that CUDA may use, in CUDA's order, from the given sources.
 
     Args:
         nvml: The module `pynvml`.
-        cuda_index: From a GPU's PCI address and its place in NVML's order to its place in CUDA's; None: it is hidden.
+        cuda_index: A function from a GPU's PCI address and index in NVML's order to its index in CUDA's order, or None
+            if the GPU is hidden from CUDA.
     """
     gpus: list[Gpu] = []
     with _opened(nvml) as opened:
@@ -128,14 +135,14 @@ def read_gpus(nvml: Any, cuda_index: Callable[[str, int], int | None]) -> list[G
                         memory=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
                     )
                 )
-            except nvml.NVMLError as error:  # one that is lost, or not ours
-                log.warning("GPU %d is left out: %s", number, error)
+            except nvml.NVMLError as error:  # the GPU was lost, or isn't accessible
+                log.warning("GPU %d is ignored: %s", number, error)
     return sorted(gpus, key=lambda gpu: gpu.index)
 
 
 @contextmanager
 def _opened(nvml: Any) -> Iterator[bool]:
-    """NVML, started; False where there is no driver."""
+    """Start NVML, and stop it at the end. Yields False if there is no driver."""
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
@@ -150,21 +157,21 @@ def _opened(nvml: Any) -> Iterator[bool]:
 
 
 def _cuda_index(bus: str, number: int) -> int | None:
-    """Ask CUDA, which orders by speed and hides some; without its bindings, count as NVML does."""
+    """Return CUDA's index of a GPU: CUDA orders by speed and may hide some. Without its bindings, use NVML's order."""
     try:
         cuda: Any = importlib.import_module("cuda.bindings.driver")
     except ImportError:
         return number
     success = cuda.CUresult.CUDA_SUCCESS
-    with contextlib.suppress(RuntimeError):  # the bindings find no driver: a container with NVML alone
+    with contextlib.suppress(RuntimeError):  # the bindings find no driver, as in a container with NVML alone
         if cuda.cuInit(0)[0] == success:
             status, device = cuda.cuDeviceGetByPCIBusId(bus.encode())
             return int(device) if status == success else None
     return None
 
 
-def _are_there(gpus: Collection[Gpu]) -> str:
-    return f"{' and '.join(map(str, gpus))} {'is' if len(gpus) == 1 else 'are'} there"
+def _found(gpus: Collection[Gpu]) -> str:
+    return f"found {' and '.join(map(str, gpus))}"
 
 
 def _text(value: str | bytes) -> str:

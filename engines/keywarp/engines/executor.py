@@ -1,4 +1,4 @@
-"""Runs the sessions' frames on the device, one after another."""
+"""Runs the frames of all sessions on one device, one after another."""
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,30 +14,40 @@ from keywarp.engines.session import StreamSession
 
 
 class Executor:
-    """One device thread that takes frames of all sessions first come, first served.
+    """A thread that runs the frames of all sessions on a device, first come, first served.
 
-    One thread, because on a CPU a single inference already uses all cores: two at once would only delay each other.
+    There is only one thread, because a single inference already uses all cores of a CPU: two at once would only delay
+    each other.
     """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keywarp-device")
         self._lock = Lock()
         self._depth = 0
-        # When each session's last frame was done; used by the device thread only.
+        # When each session's last frame was done. Only the device thread uses it.
         self._done_at: WeakKeyDictionary[StreamSession, float] = WeakKeyDictionary()
 
     @property
     def depth(self) -> int:
-        """Frames that wait or run."""
+        """The number of frames that wait or run."""
         return self._depth
 
     def submit(
         self, session: StreamSession, frame: NDArray[np.uint8], index: int | None = None, skipped: int = 0
     ) -> Future[FrameResult]:
-        """Queue one frame; the arguments are those of `StreamSession.process`, whose errors the future carries.
+        """Queue one frame.
+
+        Args:
+            session: The session that processes the frame.
+            frame: See `StreamSession.process`.
+            index: See `StreamSession.process`.
+            skipped: See `StreamSession.process`.
+
+        Returns:
+            A future with the result, or with the error that `StreamSession.process` raised.
 
         Raises:
-            RuntimeError: The executor is closed.
+            RuntimeError: If the executor is closed.
         """
         queued_at = time.perf_counter()
 
@@ -57,7 +67,7 @@ class Executor:
         return future
 
     def close(self) -> None:
-        """Finish what is queued, then stop."""
+        """Finish the queued frames, then stop."""
         self._pool.shutdown(wait=True)
 
     def _finished(self, _: Future[FrameResult]) -> None:

@@ -1,6 +1,6 @@
-"""Graph fusion: a bundle's four graphs become two that run whole on the device, so features never leave it.
+"""Graph fusion: joins a bundle's four graphs into two that run on the device as a whole, so features never leave it.
 
-Let `small` be the mean-subtracted frame, average-pooled for the flow network::
+`small` is the frame minus the mean, average-pooled for the flow network::
 
     key:        frame -> prepare -> features.onnx -> head.onnx -> result
                             |             '-> features (stay on the device)
@@ -9,12 +9,13 @@ Let `small` be the mean-subtracted frame, average-pooled for the flow network::
     propagate:  frame -> prepare -> small -> flow.onnx -> warp.onnx -> head.onnx -> result
                                 key_small --^                ^-- features
 
-    with a flow from elsewhere:         flow (in cells) -> warp.onnx -> head.onnx -> result
+    with optical flow instead:          flow (in cells) -> warp.onnx -> head.onnx -> result
                                                               ^-- features
 
-Frames go in as bytes. The result is what of the task's last step suits every runtime: for segmentation, labels as bytes
-after bilinear up-sampling and argmax; for detection the head's outputs, from which `keywarp.engines.detection` finds
-the boxes outside of the graph. Height and width are static, since runtimes compile faster code for them.
+Frames are passed in as bytes. The result is as much of the task's last step as every runtime supports. For segmentation
+it is labels as bytes, after bilinear up-sampling and argmax. For detection it is the head's outputs, in which
+`keywarp.engines.detection` finds the boxes outside of the graph. Height and width are static, since runtimes compile
+faster code for static shapes.
 """
 
 from collections.abc import Sequence
@@ -27,38 +28,38 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from keywarp.engines.bundle import Bundle
-from keywarp.engines.contract import RANKS
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import map_names
+from keywarp.engines.signatures import DETECTION_RANKS
 
 Motion = Literal["network", "flow", "none"]
 FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
-KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale): the key frame as the flow network sees it
-FLOW = "flow"  # float (1, 2, h, w): from elsewhere than the flow network, (dx, dy) in cells of the finest map
+KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale), the key frame as the flow network sees it
+FLOW = "flow"  # float (1, 2, h, w), optical flow, (dx, dy) in cells of the finest map
 LABELS = "labels"  # uint8 (1, H, W)
 
 
 @dataclass(frozen=True)
 class FusedGraph:
-    """A graph to compile; `resident` names the outputs that stay on the device."""
+    """A graph to compile, and the names of the outputs that stay on the device."""
 
     model: onnx.ModelProto
     resident: frozenset[str]
 
 
 def fuse_key(bundle: Bundle, height: int, width: int) -> FusedGraph:
-    """The graph of Algorithm 1, lines 8-9: features and result of a key frame.
+    """Return the graph of Algorithm 1, lines 8-9, for the features and the result of a key frame.
 
     Args:
         bundle: The bundle.
-        height: Of the network's input, pixels.
-        width: Of the network's input, pixels.
+        height: The height of the networks' input in pixels.
+        width: The width of the networks' input in pixels.
 
     Returns:
-        `frame` -> the result; resident: the feature maps and `key_small`.
+        The graph `frame` -> result, feature maps and `key_small`; all but the result stay on the device.
 
     Raises:
-        BundleError: The graphs don't fit together.
+        BundleError: If the graphs don't fit together.
     """
     names = [f.name for f in bundle.manifest.features]
     draft = _Draft(bundle, height, width)
@@ -72,18 +73,18 @@ def fuse_key(bundle: Bundle, height: int, width: int) -> FusedGraph:
 
 
 def fuse_propagate(bundle: Bundle, height: int, width: int) -> FusedGraph:
-    """The graph of Algorithm 1, lines 11-12: key features warped to the current frame, and its result.
+    """Return the graph of Algorithm 1, lines 11-12, which warps the key features to the current frame.
 
     Args:
         bundle: The bundle.
-        height: Of the network's input, pixels.
-        width: Of the network's input, pixels.
+        height: The height of the networks' input in pixels.
+        width: The width of the networks' input in pixels.
 
     Returns:
-        `frame`, `key_small` and the feature maps -> the result.
+        The graph `frame`, `key_small` and the feature maps -> result.
 
     Raises:
-        BundleError: The graphs don't fit together.
+        BundleError: If the graphs don't fit together.
     """
     draft = _Draft(bundle, height, width)
     _, small = draft.prepare()
@@ -94,18 +95,19 @@ def fuse_propagate(bundle: Bundle, height: int, width: int) -> FusedGraph:
 
 
 def fuse_warp(bundle: Bundle, height: int, width: int) -> FusedGraph:
-    """As `fuse_propagate`, with a flow from outside of the graph and a scale of 1 (section 3: "any flow function").
+    """Return the graph that warps the key features along a given flow, with a scale of 1 (section 3).
 
     Args:
         bundle: The bundle.
-        height: Of the network's input, pixels.
-        width: Of the network's input, pixels.
+        height: The height of the networks' input in pixels.
+        width: The width of the networks' input in pixels.
 
     Returns:
-        `flow` (1, 2, H / stride, W / stride), in cells of the finest feature map, and the feature maps -> the result.
+        The graph `flow` and the feature maps -> result. The flow is (1, 2, H / stride, W / stride), in cells of the
+        finest feature map.
 
     Raises:
-        BundleError: The graphs don't fit together.
+        BundleError: If the graphs don't fit together.
     """
     draft = _Draft(bundle, height, width)
     flow = draft.input(FLOW, TensorProto.FLOAT, [1, 2, *draft.feature_shapes[bundle.manifest.finest.name][2:]])
@@ -117,19 +119,19 @@ def fuse_warp(bundle: Bundle, height: int, width: int) -> FusedGraph:
 
 
 def fuse_all(bundle: Bundle, height: int, width: int, motion: Motion = "network") -> dict[str, FusedGraph]:
-    """What a bundle is compiled as, for one size of input.
+    """Return all graphs that a bundle is compiled as for one input size.
 
     Args:
         bundle: The bundle.
-        height: Of the network's input, pixels.
-        width: Of the network's input, pixels.
-        motion: Whether the flow comes from the bundle's network or from outside, or there is none.
+        height: The height of the networks' input in pixels.
+        width: The width of the networks' input in pixels.
+        motion: `network` for the bundle's flow network, `flow` for a given flow, `none` for copied features.
 
     Returns:
-        `key`, and unless there is no motion `propagate`: of `fuse_propagate` or `fuse_warp`.
+        The graph `key`, and `propagate` unless features are copied.
 
     Raises:
-        BundleError: The graphs don't fit together.
+        BundleError: If the graphs don't fit together.
     """
     graphs = {"key": fuse_key(bundle, height, width)}
     if motion != "none":
@@ -139,7 +141,7 @@ def fuse_all(bundle: Bundle, height: int, width: int, motion: Motion = "network"
 
 @dataclass
 class _Draft:
-    """A graph in the making: parts of the bundle and single nodes, joined by tensor names."""
+    """A graph under construction: parts of the bundle and single nodes, connected by tensor names."""
 
     bundle: Bundle
     height: int
@@ -180,7 +182,7 @@ class _Draft:
         return name
 
     def prepare(self) -> tuple[str, str]:
-        """The frame as the feature network and as the flow network see it."""
+        """Add the preparation; return the inputs of the feature network and of the flow network."""
         image, flow = self.bundle.manifest.image, self.bundle.manifest.flow
         rgb = image.channel_order == "rgb"
         mean = np.array(image.mean if rgb else image.mean[::-1], np.float32).reshape(1, 3, 1, 1)
@@ -196,18 +198,18 @@ class _Draft:
         return normalised, small
 
     def downscale(self, pixels: str, mean: NDArray[np.float32], factor: int) -> str:
-        """Mean-subtracted pixels, average-pooled in ceil mode."""
+        """Add the average pooling of pixels in ceil mode, and the subtraction of the mean."""
         side = [factor, factor]
         if self.height % factor or self.width % factor:
             pooled = self.node("AveragePool", pixels, kernel_shape=side, strides=side, ceil_mode=1)
             return self.node("Sub", pooled, self.constant(mean))
-        # The same as a convolution: on 3 channels OpenVINO is 2 to 4 times as fast with it, ONNX Runtime the same.
+        # A convolution computes the same. On 3 channels OpenVINO is 2 to 4 times as fast with it.
         weight = np.eye(3, dtype=np.float32)[:, :, None, None] * np.full(side, 1 / factor**2, np.float32)
         weights = self.constant(weight), self.constant(-mean.reshape(3))
         return self.node("Conv", pixels, *weights, kernel_shape=side, strides=side)
 
     def splice(self, part: str, **wires: str) -> dict[str, str]:
-        """Add `<part>.onnx` with its inputs wired to tensors of this graph; its outputs' names here."""
+        """Add `<part>.onnx` with its inputs connected to tensors of this graph; return its outputs' names here."""
         prefix = f"{part}/"
         model = self.bundle.graph(f"{part}.onnx")
         graph = compose.add_prefix_graph(model.graph, prefix)
@@ -217,7 +219,7 @@ class _Draft:
         return {output.name: prefix + output.name for output in model.graph.output}
 
     def propagate(self, flow: str, scales: dict[str, str]) -> None:
-        """Warp the key frame's features, which are inputs, and read the result off them."""
+        """Add the key frame's features as inputs, their warp, and the result."""
         names = list(self.feature_shapes)
         features = {name: self.input(name, TensorProto.FLOAT, shape) for name, shape in self.feature_shapes.items()}
         warped = self.splice("warp", **features, flow=flow, **scales)
@@ -225,19 +227,19 @@ class _Draft:
         self.result(self.splice("head", **{name: warped[w] for name, w in zip(names, moved, strict=True)}))
 
     def result(self, head: dict[str, str]) -> None:
-        """The outputs that the task's last step outside of the graph takes."""
+        """Add the outputs that the postprocessing takes."""
         manifest = self.bundle.manifest
         if manifest.task == "segmentation":
             labels = self.label(head["scores"])
             self.output(LABELS, labels, TensorProto.UINT8, [1, self.height, self.width])
             return
-        for name, source in head.items():  # the rest happens outside of the graph
-            self.output(name, source, TensorProto.FLOAT, [None] * RANKS[name])
+        for name, source in head.items():
+            self.output(name, source, TensorProto.FLOAT, [None] * DETECTION_RANKS[name])
 
     def label(self, scores: str) -> str:
-        """Class ids at the input's size from scores at the features' stride (section 4).
+        """Add the class ids at the input's size, from scores at the features' stride (section 4).
 
-        The up-sampling is two matrix products: faster than Resize, several times on OpenVINO, a little on ONNX Runtime.
+        The up-sampling is two matrix products. They are faster than Resize, on OpenVINO several times.
         """
         manifest = self.bundle.manifest
         stride = manifest.segmentation.stride if manifest.segmentation else manifest.features[0].stride
@@ -260,7 +262,7 @@ class _Draft:
 
 
 def _interpolation(pixels: int, stride: int) -> NDArray[np.float32]:
-    """The matrix (pixels, cells) that up-samples one dimension bilinearly; centres are at half pixels."""
+    """Return the matrix (pixels, cells) that up-samples one dimension bilinearly; centres are at half pixels."""
     cells = -(-pixels // stride)
     position = np.clip((np.arange(pixels) + 0.5) / stride - 0.5, 0, cells - 1)
     distance = np.abs(position[:, np.newaxis] - np.arange(cells))

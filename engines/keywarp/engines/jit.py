@@ -1,4 +1,4 @@
-"""Functions compiled to machine code: loops over pixels, boxes and messages that arrays don't express."""
+"""Compiles functions to machine code, for loops over pixels and boxes that array operations can't express."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,25 +11,25 @@ R = TypeVar("R")
 
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function with numba when it is first called; a decorator.
+    """Compile a function with numba when it is first called. This is a decorator.
 
-    The code releases the interpreter's lock while it runs, and keeps to IEEE arithmetic, so that equal inputs give
-    equal outputs; a division by zero is no error. It is cached on disk, next to the source or in the user's cache
-    folder, where one can be written.
+    The code releases the interpreter's lock while it runs. It follows IEEE arithmetic, so that equal inputs give equal
+    outputs, and a division by zero is no error. Compiled code is cached on disk next to the source, or else in the
+    user's cache folder, if one of them is writable.
 
     Args:
-        function: What to compile: of numpy arrays and numbers.
+        function: A function of numpy arrays and numbers.
     """
     try:
-        dispatcher = numba.njit(function, nogil=True, error_model="numpy", cache=True)
-        _forgive(dispatcher._cache)
+        dispatcher: Any = numba.njit(function, nogil=True, error_model="numpy", cache=True)
+        _ignore_write_errors(dispatcher._cache)
         return cast("Callable[P, R]", dispatcher)
-    except RuntimeError:  # "cannot cache function: no locator available": a read-only installation
+    except RuntimeError:  # "cannot cache function: no locator available", as in a read-only installation
         return cast("Callable[P, R]", numba.njit(function, nogil=True, error_model="numpy"))
 
 
-def _forgive(cache: Any) -> None:
-    """Make a full disk no reason to fail: what can't be kept is compiled again next time."""
+def _ignore_write_errors(cache: Any) -> None:
+    """Keep a full disk from raising: code that can't be cached is compiled again next time."""
     save = cache.save_overload
 
     def save_overload(signature: Any, data: Any) -> None:

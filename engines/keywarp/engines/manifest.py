@@ -1,8 +1,8 @@
-"""`bundle.json`: what a bundle says of itself.
+"""The manifest of a bundle, `bundle.json`.
 
-The manifest is the contract between export (which writes it) and engines (which read it). It is data only: reading one
-never executes anything. Unknown fields and unknown versions are errors, so that a bundle is either understood
-entirely or refused.
+The manifest is the contract between export, which writes it, and the engine, which reads it. It holds data only, and
+reading one never executes anything. Unknown fields and unknown versions are errors, so that a bundle is either
+understood entirely or refused.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -18,18 +18,18 @@ Triple = tuple[float, float, float]
 
 
 def map_names(prefix: str, count: int) -> tuple[str, ...]:
-    """The graphs' names for something that each feature map has: `features`, or `features_0`, `features_1`, ..."""
+    """Return the tensors' names for one feature map (`features`) or several (`features_0`, `features_1`, ...)."""
     return (prefix,) if count == 1 else tuple(f"{prefix}_{number}" for number in range(count))
 
 
 class Record(BaseModel):
-    """Frozen, and strict about fields that it doesn't know."""
+    """The base class of the manifest's records: frozen, and without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ManifestClass(Record):
-    """One class of the task: its id is its index in the head's class dimension."""
+    """One class of the task. Its id is its index in the class dimension of the head's scores."""
 
     id: int = Field(ge=0)
     name: str = Field(min_length=1)
@@ -37,10 +37,11 @@ class ManifestClass(Record):
 
 
 class ImagePreparation(Record):
-    """From a frame of any size to the feature network's input.
+    """How a frame of any size becomes the input of the feature network.
 
-    The frame is resized (bilinear) so that its shorter side is `short_side` pixels unless the longer would then exceed
-    `long_side`; both sides are rounded to `multiple`. Then `(pixel - mean) / std` per channel, pixels in 0..255.
+    The frame is resized bilinearly so that its shorter side is `short_side` pixels, or less if the longer side would
+    exceed `long_side`. Both sides are rounded to `multiple`. Then each channel becomes `(pixel - mean) / std`, with
+    pixels from 0 to 255.
     """
 
     short_side: int = Field(ge=16, le=8192)
@@ -60,79 +61,74 @@ class ImagePreparation(Record):
 
 
 class FeatureSpec(Record):
-    """One map that the feature network yields and the warp moves: (N, channels, H / stride, W / stride)."""
+    """A feature map, which the feature network computes and the warp moves: (N, channels, H / stride, W / stride)."""
 
-    name: str  # as `map_names` gives them
-    stride: int = Field(ge=1)
+    name: str  # see `map_names`
+    stride: int = Field(ge=1)  # pixels of the input per cell
     channels: int = Field(ge=1)
 
 
 class FlowInput(Record):
-    """What the flow network sees: the mean-subtracted RGB frame (0..255, no std), average-pooled by `downscale`."""
+    """The flow network's input: the RGB frame (0..255) minus the mean, average-pooled by `downscale`."""
 
-    downscale: int = Field(default=2, ge=1, le=8)
+    downscale: int = Field(default=2, ge=1, le=8)  # factor per side
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=1e-3, lt=1e3, allow_inf_nan=False)]
 Deviation = Annotated[float, Field(gt=0, lt=1e3, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
-MAX_LABELS = 256  # classes of a segmentation: labels are bytes
+MAX_LABELS = 256  # classes of a segmentation at most, since labels are bytes
 
 
 class SegmentationSettings(Record):
-    """How class ids come out of the head's `scores`."""
+    """How the head's `scores` become class ids."""
 
-    stride: int = Field(ge=1)  # image pixels per cell of the scores
+    stride: int = Field(ge=1)  # pixels of the input per cell of the scores
 
 
 class RegionDetection(Record):
-    """How boxes come out of an R-FCN head's maps: proposals, position-sensitive pooling, suppression (section 4)."""
+    """How an R-FCN head's maps become boxes: proposals, position-sensitive pooling, suppression (section 4)."""
 
     kind: Literal["regions"] = "regions"
-    stride: int = Field(default=16, ge=1)  # image pixels per cell of the maps
-    anchor_base: int = Field(default=16, ge=1, le=8192)  # pixels: the side that the scales multiply
+    stride: int = Field(default=16, ge=1)  # pixels of the input per cell of the maps
+    anchor_base: int = Field(default=16, ge=1, le=8192)  # side that the scales multiply, pixels
     anchor_ratios: tuple[Size, ...] = Field(default=(0.5, 1.0, 2.0), min_length=1, max_length=16)  # height / width
     anchor_scales: tuple[Size, ...] = Field(default=(8.0, 16.0, 32.0), min_length=1, max_length=16)
-    candidates: Count = 6000  # of the anchors, the best that enter the suppression
-    proposals: Count = 300  # that leave it
-    proposal_iou: Probability = 0.7  # of two proposals above this, one stays
-    pooling: int = Field(default=7, ge=1, le=32)  # k: bins along each side of a region
-    box_std: tuple[Deviation, Deviation, Deviation, Deviation] = (
-        0.1,
-        0.1,
-        0.2,
-        0.2,
-    )  # of dx, dy, dw, dh in the box maps
-    threshold: Probability = 0.05  # lowest score that is reported
-    iou: Probability = 0.3  # of two objects of one class above this, one stays
-    limit: Count = 100  # objects reported at most
+    candidates: Count = 6000  # best anchors that enter the suppression
+    proposals: Count = 300  # best boxes that leave the suppression
+    proposal_iou: Probability = 0.7  # overlap above which the worse of two proposals is removed
+    pooling: int = Field(default=7, ge=1, le=32)  # bins k along each side of a region
+    box_std: tuple[Deviation, Deviation, Deviation, Deviation] = (0.1, 0.1, 0.2, 0.2)  # unit of dx, dy, dw, dh
+    threshold: Probability = 0.05  # lowest score of a reported object
+    iou: Probability = 0.3  # overlap above which the worse of two objects of one class is removed
+    limit: Count = 100  # reported objects at most
 
 
 class DenseDetection(Record):
-    """How objects come out of a head that yields boxes and scores by itself: threshold and suppression."""
+    """How the boxes and scores of a dense head (SSD, ...) become objects: threshold and suppression."""
 
     kind: Literal["dense"] = "dense"
-    threshold: Probability = 0.05
-    iou: Probability = 0.5
-    candidates: Count = 1000  # the best that enter the suppression
-    limit: Count = 100
+    threshold: Probability = 0.05  # lowest score of a reported object
+    iou: Probability = 0.5  # overlap above which the worse of two objects of one class is removed
+    candidates: Count = 1000  # best boxes that enter the suppression
+    limit: Count = 100  # reported objects at most
 
 
 DetectionSettings = Annotated[RegionDetection | DenseDetection, Field(discriminator="kind")]
 
 
 class GraphFile(Record):
-    """The identity of one file of the bundle."""
+    """The hash and size of one file of the bundle."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(gt=0)  # bytes
 
 
 class Provenance(Record):
-    """Where the weights come from; free-form values, for people."""
+    """Where the weights come from, in free-form values for people."""
 
-    recipe: str = ""  # the training configuration, as a path in the repository
+    recipe: str = ""  # path of the training configuration in the repository
     data: str = ""
     accuracy: dict[str, Any] = Field(default_factory=dict)
     notes: str = ""
@@ -149,10 +145,10 @@ class Manifest(Record):
     image: ImagePreparation
     features: tuple[FeatureSpec, ...] = Field(min_length=1)
     flow: FlowInput = FlowInput()
-    segmentation: SegmentationSettings | None = None  # None: the scores have the features' stride
-    detection: DetectionSettings | None = None  # for detectors
+    segmentation: SegmentationSettings | None = None  # None if the scores have the features' stride
+    detection: DetectionSettings | None = None  # for detectors only
     key_interval: int = Field(default=10, ge=1, le=1000)
-    opset: int = Field(ge=16, le=19)  # from 20 on, GridSample's modes are renamed and TensorRT misreads them
+    opset: int = Field(ge=16, le=19)  # opset 20 renames GridSample's modes, and TensorRT misreads them
     license: str
     provenance: Provenance = Provenance()
     files: dict[str, GraphFile]
@@ -170,23 +166,25 @@ class Manifest(Record):
         if tuple(f.name for f in self.features) != expected:
             raise ValueError(f"the feature maps must be named {', '.join(expected)}, in order")
         if (self.task == "detection") != (self.detection is not None):
-            raise ValueError("`detection` says how boxes are found: a detector has it, no other model does")
+            raise ValueError("a detector needs the field `detection`, and no other model may have it")
         if self.task == "segmentation":
             if len(self.classes) > MAX_LABELS:
-                raise ValueError(f"labels are bytes: {MAX_LABELS} classes at most, got {len(self.classes)}")
+                raise ValueError(
+                    f"a segmentation may have {MAX_LABELS} classes at most, got {len(self.classes)}: labels are bytes"
+                )
             if self.segmentation is None and len(self.features) > 1:
-                raise ValueError("with several feature maps, `segmentation.stride` must say what the scores' stride is")
+                raise ValueError("with several feature maps, `segmentation.stride` must give the scores' stride")
         elif self.segmentation is not None:
-            raise ValueError(f"`segmentation` isn't for {self.task}")
+            raise ValueError(f"a model for {self.task} must not have the field `segmentation`")
         finest = self.finest.stride
         if any(f.stride % finest or (f.stride // finest).bit_count() != 1 for f in self.features):
             strides = [f.stride for f in self.features]
-            raise ValueError(f"strides must be the finest one times powers of 2, got {strides}")
+            raise ValueError(f"the strides must be the smallest one times powers of 2, got {strides}")
         return self
 
     @property
     def finest(self) -> FeatureSpec:
-        """The feature map of the smallest stride: the flow is in cells of it."""
+        """The feature map with the smallest stride. The flow is in its cells."""
         return min(self.features, key=lambda f: f.stride)
 
     @field_validator("files")
@@ -194,5 +192,5 @@ class Manifest(Record):
     def _every_graph(cls, files: dict[str, GraphFile]) -> dict[str, GraphFile]:
         if set(files) != set(GRAPHS):
             missing, unknown = sorted(set(GRAPHS) - set(files)), sorted(set(files) - set(GRAPHS))
-            raise ValueError(f"files must be {', '.join(GRAPHS)}; missing {missing}, unknown {unknown}")
+            raise ValueError(f"the files must be {', '.join(GRAPHS)}; missing {missing}, unknown {unknown}")
         return files

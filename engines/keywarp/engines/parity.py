@@ -1,4 +1,4 @@
-"""Do backends agree? Each graph of a bundle, run on each backend with the same inputs."""
+"""Compares backends: runs each graph of a bundle on each backend with the same inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,37 +13,37 @@ from keywarp.engines.backends import Backend
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.preparation import input_size
 
-TOLERANCE = 1e-3  # of the reference's largest value; fp32 sums in another order stay far below it
+TOLERANCE = 1e-3  # share of the reference's largest value; the order of fp32 sums makes far less difference
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far one output of one graph is from the reference backend's."""
+    """The difference of one output of one graph from the reference backend's."""
 
     graph: str
     output: str
     backend: str
     reference: str
     error: float  # largest absolute difference
-    relative: float  # the same, as a share of the reference's largest absolute value
+    relative: float  # `error` as a share of the reference's largest absolute value
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is rounding."""
+        """Whether the difference is small enough to be rounding."""
         return self.relative <= TOLERANCE
 
 
 def compare_backends(bundle: Bundle, backends: Sequence[Backend], height: int = 270, width: int = 480) -> list[Parity]:
-    """Run the four graphs on every backend, on noise, and compare with the first backend.
+    """Run the four graphs on noise on every backend, and compare with the first backend.
 
     Args:
         bundle: The bundle.
-        backends: At least one, the first being the reference; all in fp32 for a fair comparison.
-        height: Of the frame, pixels.
-        width: Of the frame, pixels.
+        backends: One or more backends, all in fp32 for a fair comparison. The first one is the reference.
+        height: The frame's height in pixels.
+        width: The frame's width in pixels.
 
     Raises:
-        BackendError: A backend refuses a graph.
+        BackendError: If a backend refuses a graph.
     """
     rows, columns = input_size(height, width, bundle.manifest.image)
     down = bundle.manifest.flow.downscale
@@ -57,7 +57,7 @@ def compare_backends(bundle: Bundle, backends: Sequence[Backend], height: int = 
         model = bundle.graph(f"{name}.onnx")
         inputs = {i.name: values[i.name] for i in model.graph.input}
         static = fix_shapes(model, {name: value.shape for name, value in inputs.items()})
-        programs = [backend.compile(static) for backend in backends]  # which own their outputs
+        programs = [backend.compile(static) for backend in backends]  # kept, since they own their outputs
         outputs = [program.run(inputs) for program in programs]
         reference = {key: np.asarray(value) for key, value in outputs[0].items()}
         for backend, output in zip(backends[1:], outputs[1:], strict=True):
@@ -71,7 +71,7 @@ def compare_backends(bundle: Bundle, backends: Sequence[Backend], height: int = 
 
 
 def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
-    """A copy of a graph whose inputs have these shapes; its outputs' follow from them."""
+    """Return a copy of a graph whose inputs have the given shapes; the shapes of its outputs follow from them."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     for value in result.graph.input:

@@ -1,4 +1,4 @@
-"""What an engine finds on a frame."""
+"""The results of frames."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,40 +8,40 @@ from numpy.typing import NDArray
 
 
 class FrameKind(StrEnum):
-    """How a frame's features came about."""
+    """How a frame's features were obtained."""
 
-    KEY = "key"  # by the feature network
-    PROPAGATED = "propagated"  # moved here from the key frame
+    KEY = "key"  # computed by the feature network
+    PROPAGATED = "propagated"  # warped from the key frame
 
 
 class KeyReason(StrEnum):
     """Why a frame became a key frame."""
 
     START = "start"  # the stream begins
-    GAP = "gap"  # frames before it are missing or failed
-    SIZE = "size"  # its size isn't the key frame's
+    GAP = "gap"  # frames before it are missing or have failed
+    SIZE = "size"  # its size differs from the key frame's
     INTERVAL = "interval"  # the schedule's interval is over
-    CHANGE = "change"  # motion explains too little of what changed since the key frame
-    CUT = "cut"  # another scene than the frame before
+    CHANGE = "change"  # motion doesn't explain enough of the change since the key frame
+    CUT = "cut"  # it shows another scene than the frame before
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelMap:
-    """One class id per pixel."""
+    """The result of segmentation: one class id per pixel."""
 
     labels: NDArray[np.uint8]  # (h, w) at the model's resolution
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """Objects, the most certain first. The names are the client's, and those of the package supervision.
+    """The result of detection: objects, the most certain first. Fields are named as in the package supervision.
 
-    A box covers x1 <= x < x2 and y1 <= y < y2: one around the frame's first pixel is (0, 0, 1, 1).
+    A box covers x1 <= x < x2 and y1 <= y < y2. The box of a frame's first pixel is (0, 0, 1, 1).
     """
 
     xyxy: NDArray[np.float32]  # (n, 4): x1, y1, x2, y2 in pixels of the frame
     confidence: NDArray[np.float32]  # (n,), 0..1
-    class_id: NDArray[np.intp]  # (n,), never the background
+    class_id: NDArray[np.intp]  # (n,), never 0, the background
 
 
 Output = LabelMap | Detections
@@ -49,39 +49,39 @@ Output = LabelMap | Detections
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
-    """The result on one frame of a stream."""
+    """The result of one frame of a stream."""
 
-    index: int  # position in the stream, from 0; 0 if `Engine` returned the result itself
+    index: int  # position in the stream, from 0; always 0 in what `Engine` itself returns
     kind: FrameKind
-    key_age: int  # frames since the key frame; 0 on a key frame, and if `Engine` returned the result itself
+    key_age: int  # frames since the key frame, 0 on a key frame; always 0 in what `Engine` itself returns
     height: int  # of the frame, pixels
-    width: int
+    width: int  # of the frame, pixels
     output: Output
-    inference: float  # seconds until the network's outputs were there; includes compiling and other streams' frames
-    postprocess: float  # seconds from the network's outputs to `output`
-    reason: KeyReason | None = None  # why it is a key frame; None: it isn't
-    change: float | None = None  # 0..1, what motion doesn't explain since the key frame; None: not measured
+    inference: float  # seconds until the networks' outputs were ready, including compilation and other streams' frames
+    postprocess: float  # seconds from the networks' outputs to `output`
+    reason: KeyReason | None = None  # why it is a key frame, or None if it isn't one
+    change: float | None = None  # 0..1, the change since the key frame that motion doesn't explain; None: not measured
     queue: float = 0.0  # seconds the frame waited for the device
-    turn: float = 0.0  # seconds of `queue` in which it was the session's next, and waited only for other sessions
+    turn: float = 0.0  # seconds of `queue` in which it was the session's next frame and waited for other sessions only
 
     @property
     def labels(self) -> NDArray[np.uint8]:
-        """Class ids (h, w) at the model's resolution.
+        """The class ids, (h, w), at the model's resolution.
 
         Raises:
-            ValueError: The model's task isn't segmentation.
+            ValueError: If the model's task isn't segmentation.
         """
         if not isinstance(self.output, LabelMap):
-            raise ValueError("the model detects objects: its results have no labels")
+            raise ValueError("this model detects objects, so its results have no labels: use `detections`")
         return self.output.labels
 
     @property
     def detections(self) -> Detections:
-        """The objects.
+        """The detected objects.
 
         Raises:
-            ValueError: The model's task isn't detection.
+            ValueError: If the model's task isn't detection.
         """
         if not isinstance(self.output, Detections):
-            raise ValueError("the model labels pixels: its results have no detections")
+            raise ValueError("this model labels pixels, so its results have no detections: use `labels`")
         return self.output

@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from keywarp.engines.result import KeyReason
 
-TOLERATED: Final = 0.05  # share of frames that are left out, beyond which a device is overloaded
-GROWTH: Final = 1.5  # of an overloaded stream's interval, from one key frame to the next
-RECOVERY: Final = 0.1  # of the interval, given back from one key frame to the next
+TOLERATED: Final = 0.05  # share of skipped frames above which the device counts as overloaded
+GROWTH: Final = 1.5  # factor by which an overloaded stream's interval grows at each key frame
+RECOVERY: Final = 0.1  # share of the interval by which it shrinks at each key frame without overload
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """What a schedule decided on a frame."""
+class KeyDecision:
+    """Whether a frame is a key frame, and why."""
 
-    reason: KeyReason | None  # why it is a key frame; None: it isn't
-    change: float | None = None  # 0..1, see `FrameResult.change`
+    reason: KeyReason | None  # why it is a key frame, or None if it isn't one
+    change: float | None = None  # 0..1, see `FrameResult.change`; None if it wasn't measured
 
     @property
     def is_key(self) -> bool:
@@ -27,33 +27,33 @@ class Placement:
         return self.reason is not None
 
 
-class Pacer(Protocol):
-    """A schedule at work on one stream."""
+class StreamSchedule(Protocol):
+    """A key schedule with the state of one stream."""
 
-    def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> Placement:
-        """Decide on the stream's next frame; the first is always a key frame.
+    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> KeyDecision:
+        """Decide whether the stream's next frame is a key frame. The first one always is.
 
-        A frame that was placed and then failed needs no undoing, if the next one is forced.
+        If processing the frame fails afterwards, nothing has to be undone, as long as the next frame is forced.
 
         Args:
-            frame: uint8 (H, W, 3), RGB.
-            forced: Why it has to be a key frame, whatever the schedule says; None: it hasn't.
-            skipped: Frames right before it that were left out; they count like others.
+            frame: The frame, uint8 (H, W, 3), RGB.
+            forced: The reason why it must be a key frame, or None to let the schedule decide.
+            skipped: The number of frames skipped right before it, which count towards the interval.
         """
         ...
 
 
 class KeySchedule(Protocol):
-    """A way of placing key frames: settings, which streams may share.
+    """A rule for choosing key frames. It holds settings only, so streams may share it.
 
     Example:
-        >>> pacer = FixedInterval(2).pacer()
-        >>> [pacer.place(frame).is_key for frame in frames[:5]]
+        >>> stream = FixedInterval(2).for_stream()
+        >>> [stream.decide(frame).is_key for frame in frames[:5]]
         [True, False, True, False, True]
     """
 
-    def pacer(self) -> Pacer:
-        """Begin a stream."""
+    def for_stream(self) -> StreamSchedule:
+        """Return the schedule of a new stream."""
         ...
 
 
@@ -61,26 +61,28 @@ class KeySchedule(Protocol):
 class FixedInterval:
     """The paper's schedule: a key frame every `interval` frames. Interval 1 is per-frame evaluation.
 
-    With a `maximum`, it is elastic: where frames have to be left out, since the device can't keep up, the interval
-    grows up to it, for key frames are what costs; and comes back when no more are left out.
+    With a `maximum` the interval is elastic. While frames are skipped because the device can't keep up, it grows up to
+    the maximum, since key frames are the expensive ones. Once no more frames are skipped, it shrinks again.
     """
 
     interval: int  # l, frames
-    maximum: int | None = None  # frames; None: the interval stays
+    maximum: int | None = None  # frames; None: the interval is fixed
 
     def __post_init__(self) -> None:
         if self.interval < 1:
-            raise ValueError(f"the key interval is at least 1 frame, got {self.interval}")
+            raise ValueError(f"the key interval must be at least 1 frame, got {self.interval}")
         if self.maximum is not None and self.maximum < self.interval:
-            raise ValueError(f"the longest interval, {self.maximum}, is below the interval, {self.interval}")
+            raise ValueError(
+                f"the maximum interval of {self.maximum} frames is below the interval of {self.interval} frames"
+            )
 
-    def pacer(self) -> Pacer:
-        """Begin a stream."""
-        return _FixedPacer(self.interval, self.maximum or self.interval)
+    def for_stream(self) -> StreamSchedule:
+        """Return the schedule of a new stream."""
+        return _FixedStreamSchedule(self.interval, self.maximum or self.interval)
 
 
-class _FixedPacer:
-    """Counts; it never looks at a frame."""
+class _FixedStreamSchedule:
+    """Counts frames and never looks at their content."""
 
     def __init__(self, shortest: int, longest: int) -> None:
         self._shortest = shortest
@@ -88,9 +90,9 @@ class _FixedPacer:
         self._interval = shortest
         self._left = 0  # frames before the next key frame
         self._due = KeyReason.START
-        self._frames = self._skipped = 0  # since the last key frame; those left out among them
+        self._frames = self._skipped = 0  # since the last key frame; `_frames` includes `_skipped`
 
-    def place(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> Placement:  # noqa: ARG002
+    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> KeyDecision:  # noqa: ARG002
         self._left = max(self._left - skipped, 0)
         self._frames += 1 + skipped
         self._skipped += skipped
@@ -99,7 +101,7 @@ class _FixedPacer:
             self._adapt()
         self._left = (self._interval if reason else self._left) - 1
         self._due = KeyReason.INTERVAL
-        return Placement(reason)
+        return KeyDecision(reason)
 
     def _adapt(self) -> None:
         if self._skipped > TOLERATED * self._frames:

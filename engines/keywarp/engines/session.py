@@ -1,4 +1,4 @@
-"""One stream's state: Algorithm 1 of the paper, frame by frame."""
+"""The state of one stream, which runs Algorithm 1 of the paper frame by frame."""
 
 from dataclasses import dataclass, replace
 
@@ -22,7 +22,7 @@ class _KeyFrame:
 class StreamSession:
     """Turns a stream of frames into results, with features computed on key frames and propagated between them.
 
-    Not thread-safe: a stream has an order. Sessions of several streams may share one engine.
+    A session isn't thread-safe, since its frames have an order. Sessions of several streams may share one engine.
 
     Example:
         >>> session = StreamSession(Engine(load_bundle("models/street")), FixedInterval(10))
@@ -34,51 +34,52 @@ class StreamSession:
         """Start a stream.
 
         Args:
-            engine: Runs the networks.
-            schedule: Places the key frames; None: the bundle's fixed interval.
+            engine: The engine that runs the networks.
+            schedule: The key schedule, or None for the bundle's fixed interval.
         """
         self.engine = engine
         self.schedule = schedule or FixedInterval(engine.bundle.manifest.key_interval)
-        self._pacer = self.schedule.pacer()
+        self._stream_schedule = self.schedule.for_stream()
         self._key: _KeyFrame | None = None
         self._last = -1
 
     def process(self, frame: NDArray[np.uint8], index: int | None = None, skipped: int = 0) -> FrameResult:
         """Process the next frame.
 
-        It becomes a key frame if the schedule says so, if it is the first, if frames are missing before it (a gap in
-        `index`, or `interrupt`), or if its size differs from the key frame's.
+        The frame becomes a key frame if the schedule says so, if it is the first, if frames are missing before it (a
+        gap in `index`, or `interrupt`), or if its size differs from the key frame's.
 
         Args:
-            frame: uint8 (H, W, 3), RGB.
-            index: The frame's position in the stream; None: the one after the last and those skipped.
-            skipped: Frames right before it that were left out on purpose: they count for the schedule, and are no gap.
+            frame: The frame, uint8 (H, W, 3), RGB.
+            index: The frame's position in the stream. None: it follows the last frame and the skipped ones.
+            skipped: The number of frames right before it that were dropped on purpose. They count towards the key
+                interval and are no gap.
 
         Raises:
-            InvalidFrameError: `frame` isn't such an array.
-            FrameOrderError: `index` isn't after the last frame's. The state is as before.
-            EngineError: The device or the motion source failed, or the bundle's graphs don't fit. The next frame
-                becomes a key frame.
+            InvalidFrameError: If `frame` isn't such an array.
+            FrameOrderError: If `index` isn't above the last frame's. The session stays as it was.
+            EngineError: If the device or the motion source failed, or the bundle's graphs don't fit together. The next
+                frame becomes a key frame.
         """
         check_frame(frame)
         following = self._last + 1 + skipped
         index = following if index is None else index
         if index <= self._last:
-            raise FrameOrderError(f"frame {index} came after frame {self._last}: frames must come in order")
+            raise FrameOrderError(f"frame {index} came after frame {self._last}: submit frames in increasing order")
         forced = self._forced(frame, gap=index > following)
-        key, self._key = self._key, None  # until this frame has succeeded
-        placement = self._pacer.place(frame, forced, skipped)
-        reason = forced or placement.reason
+        key, self._key = self._key, None  # stays None if this frame fails
+        decision = self._stream_schedule.decide(frame, forced, skipped)
+        reason = forced or decision.reason
         if key is None or reason:
             result, state = self.engine.key(frame)
             key = _KeyFrame(index, frame.shape, state)
         else:
             result = self.engine.propagate(frame, key.state)
         self._key, self._last = key, index
-        return replace(result, index=index, key_age=index - key.index, reason=reason, change=placement.change)
+        return replace(result, index=index, key_age=index - key.index, reason=reason, change=decision.change)
 
     def interrupt(self) -> None:
-        """Tell that content was lost: the next frame becomes a key frame."""
+        """Make the next frame a key frame, because frames before it were lost."""
         self._key = None
 
     def close(self) -> None:
@@ -86,7 +87,7 @@ class StreamSession:
         self._key = None
 
     def _forced(self, frame: NDArray[np.uint8], *, gap: bool) -> KeyReason | None:
-        """Why nothing can be propagated to this frame."""
+        """Return the reason why nothing can be propagated to this frame, or None."""
         if self._last < 0:
             return KeyReason.START
         if self._key is None or gap:

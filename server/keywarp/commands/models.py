@@ -2,93 +2,81 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast, get_args
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.options import ServerOption
 from keywarp.client import DEFAULT_SERVER, Client
-from keywarp.commands.runtime import BACKEND_HELP
-
-if TYPE_CHECKING:
-    from keywarp.engines import BackendName, Bundle
+from keywarp.commands.bundles import find_bundle, list_bundle_folders
+from keywarp.commands.options import MODELS, BundleArgument, JsonOption, ModelsOption
+from keywarp.engines import (
+    AVAILABLE,
+    BackendName,
+    BundleError,
+    EngineError,
+    Manifest,
+    choose_backend,
+    load_bundle,
+    open_backend,
+)
+from keywarp.engines.parity import TOLERANCE, compare_backends
 
 app = typer.Typer(
-    help="The bundles: what they are, whether they are sound, and which a server has.",
+    help="List, show and check bundles; load and unload them in a running server.",
     no_args_is_help=True,
     add_completion=False,
 )
 
-Folder = Annotated[Path, typer.Option("--models", help="The folder that holds the bundles.", envvar="KEYWARP_MODELS")]
-Name = Annotated[str, typer.Argument(help="A bundle of the models folder, or a bundle's own folder.")]
-ModelName = Annotated[str, typer.Argument(help="The model's name.")]
-ApiKey = Annotated[
+ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
+ApiKeyOption = Annotated[
     str | None,
     typer.Option(
-        help="Where the server has keys, one of the scope `models`.",
+        help="An API key of the scope `models`, if the server has keys.",
         envvar="KEYWARP_API_KEY",
         metavar="KEY",
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-MODELS = Path("models")
 
 
 @app.command("list", epilog="Example: keywarp models list --json")
-def list_models(models: Folder = MODELS, as_json: Json = False) -> None:
-    """List the bundles; a damaged one is listed with its fault, and the exit status is 1."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from keywarp.engines import BundleError, load_bundle
-
-    rows: list[dict[str, object]] = []
-    for folder in sorted(p.parent for p in models.glob("*/bundle.json")):
-        try:
-            bundle = load_bundle(folder)
-        except BundleError as error:
-            rows.append({"name": folder.name, "error": str(error)})
-            continue
-        manifest = bundle.manifest
-        size = sum(file.size for file in manifest.files.values())
-        classes = [c.name for c in manifest.classes]
-        rows.append(
-            {
-                "name": manifest.name,
-                "version": manifest.version,
-                "task": manifest.task,
-                "classes": classes,
-                "bytes": size,
-            }
-        )
-    if not rows:
+def list_models(models: ModelsOption = MODELS, as_json: JsonOption = False) -> None:
+    """List the bundles. A damaged one is listed with its error, and makes the exit status 1."""
+    folders = list_bundle_folders(models)
+    if not folders:
         raise CommandError(f"no bundle in {models}: name the folder with --models")
+    manifests: dict[str, Manifest] = {}
+    damaged: dict[str, str] = {}  # the error, by folder
+    for folder in folders:
+        try:
+            manifests[folder.name] = load_bundle(folder).manifest
+        except BundleError as error:
+            damaged[folder.name] = str(error)
+    names = [folder.name for folder in folders]
     if as_json:
+        rows = [
+            {"name": name, "error": damaged[name]} if name in damaged else _describe(manifests[name]) for name in names
+        ]
         typer.echo(json.dumps(rows, indent=2))
     else:
         table = Table("name", "version", "task", "classes", "size")
-        for row in rows:
-            if "error" in row:
-                table.add_row(str(row["name"]), "[red]damaged[/]", "", str(row["error"]), "")
+        for name in names:
+            if name in damaged:
+                table.add_row(name, "[red]damaged[/]", "", damaged[name], "")
             else:
-                classes = list(map(str, row["classes"]))  # type: ignore[call-overload]
-                shown = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
-                megabytes = f"{int(str(row['bytes'])) / 1e6:.1f} MB"
-                table.add_row(str(row["name"]), str(row["version"]), str(row["task"]), shown, megabytes)
+                table.add_row(*_row(manifests[name]))
         Console().print(table)
-    if any("error" in row for row in rows):
-        raise typer.Exit(1)
+    if damaged:
+        raise CommandError(f"{len(damaged)} of {len(names)} bundles can't be used: {', '.join(damaged)}")
 
 
 @app.command(epilog="Example: keywarp models show street")
-def show(name: Name, models: Folder = MODELS) -> None:
-    """Print a bundle's manifest as JSON, after checking the files; and on stderr what it would run on here, and why."""
-    from keywarp.engines import EngineError, choose_backend
-
+def show(name: BundleArgument, models: ModelsOption = MODELS) -> None:
+    """Check a bundle's files and print its manifest as JSON; name the backend for this machine on stderr."""
     typer.echo(find_bundle(name, models).manifest.model_dump_json(indent=2))
     try:
         choice = choose_backend()
@@ -99,33 +87,31 @@ def show(name: Name, models: Folder = MODELS) -> None:
 
 @app.command(epilog="Example: keywarp models verify street --backend tensorrt")
 def verify(
-    name: Name,
-    models: Folder = MODELS,
+    name: BundleArgument,
+    models: ModelsOption = MODELS,
     backend: Annotated[
         list[str] | None,
-        typer.Option(help=f"Compare with this: {BACKEND_HELP} May be repeated.", show_default="all of the CPU's"),
+        typer.Option(
+            help=f"A backend to compare with the reference: {', '.join(get_args(BackendName)[1:])}. May be repeated.",
+            metavar="BACKEND",
+            show_default="all for the CPU",
+        ),
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Check a bundle's files against their hashes, and that backends agree on its graphs in fp32.
+    """Check a bundle's files against their hashes, and that the backends agree on its graphs in fp32.
 
-    The reference is ONNX Runtime on the CPU.
+    The reference is ONNX Runtime on the CPU. Backends that differ make the exit status 1.
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    from keywarp.engines import AVAILABLE, EngineError, open_backend
-    from keywarp.engines.parity import TOLERANCE, compare_backends
-
     bundle = find_bundle(name, models)
     try:
         names = dict.fromkeys([AVAILABLE[-1], *(backend or AVAILABLE[:-1])])
-        backends = [open_backend(cast("BackendName", b), "fp32") for b in names]
+        backends = [open_backend(cast("BackendName", name), "fp32") for name in names]  # which rejects other names
         parities = compare_backends(bundle, backends)
     except EngineError as error:
         raise CommandError(str(error)) from error
     if as_json:
-        rows = [asdict(p) | {"agrees": p.agrees} for p in parities]
+        rows = [asdict(parity) | {"agrees": parity.agrees} for parity in parities]
         typer.echo(json.dumps({"name": bundle.name, "files": "ok", "tolerance": TOLERANCE, "parity": rows}, indent=2))
     else:
         table = Table("graph", "output", "backend", "against", "largest error", "relative", "")
@@ -134,40 +120,44 @@ def verify(
             table.add_row(p.graph, p.output, p.backend, p.reference, f"{p.error:.2e}", f"{p.relative:.2e}", verdict)
         typer.echo(f"{bundle.path}: all files match their hashes")
         Console().print(table)
-    if not all(p.agrees for p in parities):
-        raise typer.Exit(1)
+    differing = dict.fromkeys(f"{p.backend} on {p.graph}" for p in parities if not p.agrees)
+    if differing:
+        raise CommandError(f"backends differ from the reference: {', '.join(differing)}")
 
 
 @app.command(epilog="Example: keywarp models load street --server http://127.0.0.1:8080")
-def load(name: ModelName, server: ServerOption = DEFAULT_SERVER, api_key: ApiKey = None) -> None:
-    """Have a running server load a bundle of its models folder, or load it anew; print its state as JSON."""
+def load(name: ModelArgument, server: ServerOption = DEFAULT_SERVER, api_key: ApiKeyOption = None) -> None:
+    """Have a running server load, or reload, a bundle of its models folder; print the model's state as JSON."""
     with Client(server, api_key=api_key) as client:
         typer.echo(client.load_model(name).model_dump_json(indent=2))
 
 
 @app.command(epilog="Example: keywarp models unload street --server http://127.0.0.1:8080")
 def unload(
-    name: ModelName,
+    name: ModelArgument,
     server: ServerOption = DEFAULT_SERVER,
-    api_key: ApiKey = None,
+    api_key: ApiKeyOption = None,
     force: Annotated[
-        bool, typer.Option("--force", help="End the model's streams instead of letting them go on.")
+        bool, typer.Option("--force", help="End the model's streams instead of letting them finish.")
     ] = False,
 ) -> None:
-    """Have a running server unload a model; print its state as JSON."""
+    """Have a running server unload a model; print the model's state as JSON."""
     with Client(server, api_key=api_key) as client:
         typer.echo(client.unload_model(name, force=force).model_dump_json(indent=2))
 
 
-def find_bundle(name: str, models: Path) -> "Bundle":
-    """The bundle of that name in the models folder, or at that path; exits with a clear error otherwise."""
-    from keywarp.engines import BundleError, load_bundle
+def _describe(manifest: Manifest) -> dict[str, object]:
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "task": manifest.task,
+        "classes": [c.name for c in manifest.classes],
+        "bytes": sum(file.size for file in manifest.files.values()),
+    }
 
-    folder = models / name if (models / name / "bundle.json").exists() else Path(name)
-    if not folder.is_dir():
-        known = sorted(p.parent.name for p in models.glob("*/bundle.json"))
-        raise CommandError(f"no model {name!r} in {models}; there are: {', '.join(known) or 'none'}")
-    try:
-        return load_bundle(folder)
-    except BundleError as error:
-        raise CommandError(str(error)) from error
+
+def _row(manifest: Manifest) -> tuple[str, ...]:
+    names = [c.name for c in manifest.classes]
+    classes = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+    size = sum(file.size for file in manifest.files.values())
+    return manifest.name, manifest.version, manifest.task, classes, f"{size / 1e6:.1f} MB"

@@ -1,8 +1,12 @@
 """`keywarp run`: a source through an engine in this process."""
 
-from typing import TYPE_CHECKING, Annotated, cast
+import json
+import time
+from collections.abc import Iterator
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.options import (
@@ -14,30 +18,47 @@ from keywarp.cli.options import (
     SummaryJsonOption,
     VideoOption,
 )
-from keywarp.commands.models import MODELS, Folder, find_bundle
-from keywarp.commands.motion import Motion, MotionOption
-from keywarp.commands.runtime import BackendOption, FallbackOption, PrecisionOption
-from keywarp.protocol import MAX_INTERVAL, Schedule
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from keywarp.client import FrameResult, Source
-    from keywarp.engines import BackendName, Precision, StreamSession
+from keywarp.cli.report import record
+from keywarp.cli.summary import summary_table
+from keywarp.client import ProcessedFrame, Source, open_source
+from keywarp.commands.bundles import find_bundle
+from keywarp.commands.options import (
+    MODELS,
+    BackendOption,
+    BundleOption,
+    CpuFallbackOption,
+    ModelsOption,
+    MotionOption,
+    PrecisionOption,
+    ThreadsOption,
+)
+from keywarp.engines import Engine, EngineError, LabelMap, StreamSession
+from keywarp.protocol import MAX_INTERVAL, ClassInfo, Masks, Schedule, StreamOptions
+from keywarp.server.errors import BadMessageError
+from keywarp.server.streams.results import encode_result
+from keywarp.server.streams.schedule import resolve_schedule
 
 
 def run(
     source: SourceArgument,
-    model: Annotated[str, typer.Option(help="A bundle of the models folder, or a bundle's own folder.")] = "street",
-    models: Folder = MODELS,
+    model: BundleOption = "street",
+    models: ModelsOption = MODELS,
     interval: IntervalOption = None,
     schedule: Annotated[
         Schedule,
-        typer.Option(help="A key frame every INTERVAL frames, or where the content changes, INTERVAL in the mean."),
+        typer.Option(
+            help="The key schedule: fixed makes every INTERVAL-th frame a key frame; adaptive places key frames where "
+            "the content changes, every INTERVAL frames on average."
+        ),
     ] = "fixed",
     max_interval: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_INTERVAL, help="With adaptive: the longest interval (default: 3 x INTERVAL)."),
+        typer.Option(
+            min=1,
+            max=MAX_INTERVAL,
+            help="The longest interval of the adaptive schedule.",
+            show_default="3 x INTERVAL",
+        ),
     ] = None,
     out: VideoOption = None,
     ndjson: NdjsonOption = None,
@@ -45,47 +66,28 @@ def run(
     mot: MotOption = None,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
-    cpu_fallback: FallbackOption = False,
-    threads: Annotated[int, typer.Option(min=0, help="Of the inference; 0: the backend decides.")] = 0,
-    motion: MotionOption = Motion.NETWORK,
+    cpu_fallback: CpuFallbackOption = False,
+    threads: ThreadsOption = 0,
+    motion: MotionOption = "network",
     summary_json: SummaryJsonOption = False,
 ) -> None:
-    """Do what `keywarp stream` does without a server.
+    """Process a video without a server, with the same output as `keywarp stream`.
 
     Example: keywarp run street.mp4 --model street --out annotated.mp4 --json results.ndjson
     """
-    import json
-
-    from rich.console import Console
-
-    from keywarp.cli.report import record
-    from keywarp.cli.summary import summary_table
-    from keywarp.client import open_source
-    from keywarp.engines import Engine, EngineError, StreamSession
-    from keywarp.protocol import ClassInfo, StreamOptions
-    from keywarp.server.errors import BadMessageError
-    from keywarp.server.streams.schedule import settle
-
     bundle = find_bundle(model, models)
     options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval)
     try:
-        pacing = settle(options, "fixed", bundle.manifest.key_interval)
+        stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval)
     except BadMessageError as error:
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
         with open_source(source) as frames:
-            engine = Engine(
-                bundle,
-                cast("BackendName", backend),
-                cast("Precision", precision),
-                threads,
-                motion=motion.value,
-                fallback=cpu_fallback,
-            )
+            engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
             engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, pacing.open())
+            session = StreamSession(engine, stream_schedule.open())
             summary = record(
-                _results(session, frames),
+                _process(session, frames, masks="none" if ndjson is None else "png"),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
                 fps=frames.fps,
                 out=out,
@@ -93,7 +95,7 @@ def run(
                 coco=coco,
                 mot=mot,
                 total=frames.count,
-                title=f"{bundle.name}, {pacing}",
+                title=f"{bundle.name}, {stream_schedule}",
             )
     except EngineError as error:
         raise CommandError(str(error)) from error
@@ -103,19 +105,26 @@ def run(
         Console().print(summary_table([summary]))
 
 
-def _results(session: "StreamSession", frames: "Source") -> "Iterator[FrameResult]":
-    """Process every frame; latency is from the decoded frame to its wire result."""
-    import time
+def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[ProcessedFrame]:
+    """Process every frame.
 
-    from keywarp.client import FrameResult
-    from keywarp.server.streams.results import encode_result
+    Args:
+        session: The session that processes the frames.
+        frames: The frames.
+        masks: How the wire results hold their masks. The label maps are given as arrays in any case.
 
+    Yields:
+        The results. Their latency is the time from the decoded frame to the wire result.
+    """
     classes = session.engine.bundle.manifest.classes
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
         found = session.process(frame.image)
-        decode = started - asked
-        result = encode_result(found, classes, stream="run", decode=decode, queue=0.0, timestamp=frame.timestamp)
-        yield FrameResult(result, frame.image, latency=time.perf_counter() - started)
+        result = encode_result(
+            found, classes, stream="run", decode=started - asked, waited=0.0, timestamp=frame.timestamp, masks=masks
+        )
+        latency = time.perf_counter() - started
+        label_map = found.output.labels if isinstance(found.output, LabelMap) else None
+        yield ProcessedFrame(result, frame.image, latency, label_map=label_map)
         asked = time.perf_counter()

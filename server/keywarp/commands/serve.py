@@ -1,221 +1,170 @@
-"""`keywarp serve`: the server."""
+"""`keywarp serve`: the server. Its options are the fields of `keywarp.server.Settings`."""
 
+import inspect
+import logging
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import Annotated, Any, get_origin
 
 import typer
+from pydantic import Field, ValidationError, field_validator
 
-from keywarp.commands.motion import MOTION_HELP, Motion
-from keywarp.commands.runtime import BACKEND_HELP, FALLBACK_HELP, PRECISION_HELP
-from keywarp.protocol import Schedule
+from keywarp.cli.errors import CommandError
+from keywarp.commands.options import option_for
+from keywarp.engines import EngineError
+from keywarp.protocol import faults
+from keywarp.server import Settings, run
+from keywarp.server.errors import DecoderError, KeyFileError, SiteError, TracesError
+from keywarp.server.settings import MEBIBYTE
+from keywarp.server.telemetry.traces import wants_traces
 
-if TYPE_CHECKING:
-    from keywarp.engines import BackendName, Precision
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+NOT_OPTIONS = {"cache", "traces", "pull_timeout", "hello_timeout", "drain_timeout"}  # settings for code alone
+SHOWN: dict[str, dict[str, Any]] = {  # what help shows in place of a type, or of a default that is None or empty
+    "default_model": {"show_default": "the first by name"},
+    "backend": {"metavar": "BACKEND"},  # its description has the names
+    "allow_origin": {"metavar": "ORIGIN", "show_default": "its own pages only"},
+    "allow_pull": {"metavar": "HOST", "show_default": "nowhere"},
+    "site": {"dir_okay": False, "show_default": False},
+    "keys": {"dir_okay": False, "show_default": False},
+    "model_limit": {"metavar": "MODEL=STREAMS", "show_default": "no limit"},
+    "key_streams": {"show_default": "no limit"},
+    "key_rate": {"show_default": "no limit"},
+}
 
-MEBIBYTE = 2**20
+
+class ServeSettings(Settings):
+    """The server's settings, and those of the command alone."""
+
+    log_level: str = Field(
+        default="info", validate_default=True, description="The lowest level to log: debug, info, warning or error."
+    )
+
+    @field_validator("log_level")
+    @classmethod
+    def _check_level(cls, level: str) -> str:
+        if level.upper() not in logging.getLevelNamesMapping():
+            raise ValueError(f"no such level: {level!r}")
+        return level.upper()
+
+    @field_validator("model_limit", mode="before")
+    @classmethod
+    def _parse_limits(cls, limits: object) -> object:
+        """Parse the option's values, such as `street=8`. A file may have a table instead."""
+        return dict(_parse_limit(str(limit)) for limit in limits) if isinstance(limits, list) else limits
 
 
+FIELDS = {  # by the option's name
+    field.removesuffix("_bytes"): field for field in ServeSettings.model_fields if field not in NOT_OPTIONS
+}
+SIZES = [name for name, field in FIELDS.items() if name != field]  # options in MiB, but fields in bytes
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _variable(name: str) -> str:
+    return f"KEYWARP_{name.upper()}"
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    """Make the parameter from which Typer makes the option of this name."""
+    field = ServeSettings.model_fields[FIELDS[name]]
+    shown: dict[str, Any] = {"help": field.description, "envvar": _variable(name)}
+    kind, default = field.annotation, field.default
+    if get_origin(kind) in (tuple, Mapping):
+        kind, default = list[str], list(default)
+        shown["help"] = f"{field.description} May be repeated."
+    if name in SIZES:
+        default //= MEBIBYTE
+        shown |= {"help": f"{str(field.description).removesuffix('.')}, in MiB.", "min": 1}
+    option = option_for(field, _flag(name), **shown, **SHOWN.get(name, {}))
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace a command's `**settings` by an option for each setting, with an environment variable of its name."""
+    signature = inspect.signature(command)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    command.__signature__ = signature.replace(parameters=[*own, *map(_parameter, FIELDS)])  # type: ignore[attr-defined]
+    return command
+
+
+@with_settings
 def serve(
-    models: Annotated[
-        Path, typer.Option(help="The folder that holds the bundles, or one bundle.", envvar="KEYWARP_MODELS")
-    ] = Path("models"),
-    host: Annotated[str, typer.Option(help="The address to listen on.", envvar="KEYWARP_HOST")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port; 0: any free one.", envvar="KEYWARP_PORT")
-    ] = 8080,
-    default_model: Annotated[
-        str | None,
-        typer.Option(
-            help="For streams that name none.", envvar="KEYWARP_DEFAULT_MODEL", show_default="the first by name"
-        ),
-    ] = None,
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP, envvar="KEYWARP_BACKEND")] = "auto",
-    precision: Annotated[str, typer.Option(help=PRECISION_HELP, envvar="KEYWARP_PRECISION")] = "auto",
-    cpu_fallback: Annotated[
-        bool, typer.Option("--cpu-fallback", help=FALLBACK_HELP, envvar="KEYWARP_CPU_FALLBACK")
-    ] = False,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Of the inference; 0: the backend decides.", envvar="KEYWARP_THREADS")
-    ] = 0,
-    decoder: Annotated[
-        Literal["software", "nvdec"],
-        typer.Option(
-            help="What decodes video: the processor, or the hardware of an NVIDIA GPU, where it has the codec.",
-            envvar="KEYWARP_DECODER",
-        ),
-    ] = "software",
-    motion: Annotated[Motion, typer.Option(help=MOTION_HELP, envvar="KEYWARP_MOTION")] = Motion.NETWORK,
-    schedule: Annotated[
-        Schedule,
-        typer.Option(
-            help="Of key frames, for streams that ask for none: fixed, or adaptive to the content.",
-            envvar="KEYWARP_SCHEDULE",
-        ),
-    ] = "fixed",
-    allow_origin: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A site whose web pages may use this server, such as https://cameras.example. May be repeated.",
-            metavar="ORIGIN",
-            envvar="KEYWARP_ALLOW_ORIGIN",
-            show_default="none but its own",
-        ),
-    ] = None,
-    allow_pull: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where streams may be pulled from: a host, an address, a network, each maybe with :PORT; *.DOMAIN. "
-            "May be given several times.",
-            metavar="HOST",
-            envvar="KEYWARP_ALLOW_PULL",
-            show_default="nowhere",
-        ),
-    ] = None,
-    site: Annotated[
+    context: typer.Context,
+    config: Annotated[
         Path | None,
         typer.Option(
-            help="A TOML file of cameras to pull from the start, and of where results go: files, webhooks, MQTT.",
-            envvar="KEYWARP_SITE",
+            help="A TOML file of options: their names with _ for -, such as max_streams = 16. "
+            "The command line and the environment take precedence.",
+            envvar="KEYWARP_CONFIG",
+            exists=True,
             dir_okay=False,
             show_default=False,
         ),
     ] = None,
-    keys: Annotated[
-        Path | None,
-        typer.Option(
-            help="The file of API keys (`keywarp keys add`); without one, whoever reaches the server may use it.",
-            envvar="KEYWARP_KEYS",
-            dir_okay=False,
-            show_default=False,
-        ),
-    ] = None,
-    model_control: Annotated[
-        bool,
-        typer.Option(
-            "--model-control",
-            help="Without --keys: let whoever reaches the server load and unload the folder's models while it runs.",
-            envvar="KEYWARP_MODEL_CONTROL",
-        ),
-    ] = False,
-    max_streams: Annotated[int, typer.Option(min=1, help="Streams at once.", envvar="KEYWARP_MAX_STREAMS")] = 64,
-    model_limit: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Streams of one model at once; may be repeated.",
-            metavar="MODEL=STREAMS",
-            envvar="KEYWARP_MODEL_LIMIT",
-            show_default=False,
-        ),
-    ] = None,
-    key_streams: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Streams at once of each API key that has no such limit of its own.",
-            envvar="KEYWARP_KEY_STREAMS",
-            show_default="no limit",
-        ),
-    ] = None,
-    key_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Frames a second of each API key that has no such limit of its own.",
-            envvar="KEYWARP_KEY_RATE",
-            show_default="no limit",
-        ),
-    ] = None,
-    max_wait: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Seconds that streams may mostly wait for their turn on the device; beyond it no new ones are taken. "
-            "0: always.",
-            envvar="KEYWARP_MAX_WAIT",
-        ),
-    ] = 1.0,
-    max_message: Annotated[
-        int, typer.Option(min=1, help="MiB of one WebSocket message or REST body.", envvar="KEYWARP_MAX_MESSAGE")
-    ] = 16,
-    max_video: Annotated[
-        int,
-        typer.Option(min=1, help="MiB of one uploaded video.", envvar="KEYWARP_MAX_VIDEO"),
-    ] = 16 * 1024,
-    max_pixels: Annotated[
-        int,
-        typer.Option(min=1, help="Pixels of one frame.", envvar="KEYWARP_MAX_PIXELS"),
-    ] = 4096 * 4096,
-    credit: Annotated[
-        int, typer.Option(min=1, help="Messages that a WebSocket client may be ahead.", envvar="KEYWARP_CREDIT")
-    ] = 8,
-    idle_timeout: Annotated[
-        float, typer.Option(help="Seconds without a frame until a stream expires.", envvar="KEYWARP_IDLE_TIMEOUT")
-    ] = 30.0,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.", envvar="KEYWARP_LOG_LEVEL")] = "info",
+    **settings: Any,
 ) -> None:
     """Serve the models of a folder over REST and WebSocket.
 
     Example: keywarp serve --models models --port 8080
     """
-    import logging
-
-    from pydantic import ValidationError
-
-    from keywarp.engines import EngineError
-    from keywarp.server import Settings, run
-    from keywarp.server.errors import DecoderError, KeyFileError, SiteError, TracesError
-    from keywarp.server.telemetry.traces import wants_traces
-
+    given = {name: value for name, value in settings.items() if not _is_default(context, name)}
+    chosen = _make_settings(given, _read_config(config) if config else {}, config)
+    logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not chosen.keys and chosen.host not in LOOPBACK:
+        logging.getLogger(__name__).warning("%s is open to anyone who reaches it: consider --keys", chosen.host)
     try:
-        settings = Settings(
-            models=models,
-            host=host,
-            port=port,
-            default_model=default_model,
-            backend=cast("BackendName", backend),
-            precision=cast("Precision", precision),
-            cpu_fallback=cpu_fallback,
-            threads=threads,
-            decoder=decoder,
-            motion=motion.value,
-            schedule=schedule,
-            allow_origin=tuple(allow_origin or ()),
-            allow_pull=tuple(allow_pull or ()),
-            site=site,
-            traces=wants_traces(),
-            keys=keys,
-            model_control=model_control,
-            max_streams=max_streams,
-            model_limits=_limits(model_limit or []),
-            key_streams=key_streams,
-            key_rate=key_rate,
-            max_wait=max_wait,
-            max_video_bytes=max_video * MEBIBYTE,
-            max_message_bytes=max_message * MEBIBYTE,
-            max_pixels=max_pixels,
-            credit=credit,
-            idle_timeout=idle_timeout,
-        )
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise typer.BadParameter(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
-    levels = logging.getLevelNamesMapping()
-    if log_level.upper() not in levels:
-        raise typer.BadParameter(f"no such level: {log_level!r}", param_hint="--log-level")
-    logging.basicConfig(level=levels[log_level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if not keys and host not in ("127.0.0.1", "::1", "localhost"):
-        logging.getLogger(__name__).warning("%s is open to whoever reaches it: consider --keys", host)
-    try:
-        run(settings)
+        run(chosen)
     except (DecoderError, EngineError, KeyFileError, SiteError, TracesError, OSError) as error:
-        typer.echo(f"keywarp serve: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise CommandError(str(error)) from error
 
 
-def _limits(options: list[str]) -> dict[str, int]:
-    limits: dict[str, int] = {}
-    for option in options:
-        model, _, streams = option.partition("=")
-        if not model or not streams.isdecimal():
-            raise typer.BadParameter(f"{option!r} is not like street=8", param_hint="--model-limit")
-        limits[model] = int(streams)
-    return limits
+def _is_default(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is None or source.name == "DEFAULT"
+
+
+def _make_settings(given: Mapping[str, Any], from_file: Mapping[str, Any], config: Path | None) -> ServeSettings:
+    """Make the settings of what the command line or the environment gives, of what the file gives, and of defaults."""
+    values = {
+        FIELDS[name]: value * MEBIBYTE if name in SIZES else value for name, value in {**from_file, **given}.items()
+    }
+    try:
+        return ServeSettings(traces=wants_traces(), **values)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0]).removesuffix("_bytes")
+        described = faults.describe(error, limit=1)
+        if name not in given:
+            raise typer.BadParameter(f"{config}: {described}", param_hint="--config") from error
+        raise typer.BadParameter(described, param_hint=f"'{_flag(name)}' (env var: '{_variable(name)}')") from error
+
+
+def _read_config(config: Path) -> dict[str, Any]:
+    """Read the file of settings.
+
+    Raises:
+        typer.BadParameter: If it isn't TOML, has a name that isn't an option's, or a size that isn't one.
+    """
+    try:
+        found = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{config} can't be read: {error}", param_hint="--config") from error
+    for name, value in found.items():
+        if name not in FIELDS:
+            raise typer.BadParameter(
+                f"{config}: there is no setting {name!r}; `keywarp serve --help` lists them", param_hint="--config"
+            )
+        if name in SIZES and not (isinstance(value, int) and value >= 1):
+            raise typer.BadParameter(f"{config}: {name}: {value!r} isn't a whole number of MiB", param_hint="--config")
+    return found
+
+
+def _parse_limit(text: str) -> tuple[str, int]:
+    model, _, streams = text.partition("=")
+    if not model or not streams.isdecimal():
+        raise ValueError(f"{text!r} is not like street=8")
+    return model, int(streams)

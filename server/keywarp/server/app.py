@@ -4,34 +4,40 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from keywarp.server import dashboard, problems
 from keywarp.server.pulls import Pulls
-from keywarp.server.routes import models, open_inference, streams, watch
+from keywarp.server.routes import health, models, open_inference, streams, videos, watch, websocket
 from keywarp.server.routes.sequences import Sequences
-from keywarp.server.security.keys import Access, AccessMiddleware
+from keywarp.server.security.keys import ApiKeyMiddleware
 from keywarp.server.security.origins import OriginMiddleware
-from keywarp.server.security.quotas import Limits
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
 
+OPEN_PATHS: Final = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # paths that need no API key
 
-def create_app(settings: Settings) -> FastAPI:
-    """Make the application; its service: `service_of`. Models are loaded when it starts.
 
-    Run it with `keywarp.server.run`, which drains it before it stops, or with any ASGI server that has a limit on
+def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
+    """Create the application. It loads the models when it starts; `service_of` gives its service.
+
+    Run it with `keywarp.server.run`, which drains it before it stops, or with any ASGI server that limits the size of
     WebSocket messages.
 
+    Args:
+        settings: The operator's settings.
+        service: The service behind the application, made from the same settings, or None for a new one.
+
     Raises:
-        BundleError: A bundle can't be used, there is none, or not one that the settings name.
+        BundleError: A bundle can't be used, there is none, or the settings name a model that doesn't exist.
         KeyFileError: The API keys can't be read.
         SiteError: The file of streams and sinks can't be used.
         TracesError: Traces can't be exported.
     """
-    service = Service(settings)
+    service = service or Service(settings)
     pulls = Pulls(service)
 
     @asynccontextmanager
@@ -41,15 +47,15 @@ def create_app(settings: Settings) -> FastAPI:
             try:
                 yield
             finally:
-                service.draining.set()  # other servers than ours don't say so before
+                service.draining.set()  # which other ASGI servers don't do before
                 starting.cancel()
                 await pulls.close()
 
-    telemetry = service.traces.of_requests if service.traces else None
+    telemetry = service.tracer.request_telemetry if service.tracer else None
     app = FastAPI(
         title="Keywarp",
         version=version("keywarp"),
-        docs_url=None,  # FastAPI's page loads from another host: ours is the dashboard's
+        docs_url=None,  # FastAPI's page loads scripts from another host; the dashboard has its own
         redoc_url=None,
         lifespan=lifespan,
         telemetry=telemetry,
@@ -57,18 +63,25 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.state.pulls = pulls
     app.state.sequences = Sequences(service)
-    app.include_router(streams.router)
-    app.include_router(watch.router)
-    app.include_router(models.router)
+    for module in (health, streams, videos, websocket, watch, models):
+        app.include_router(module.router)
     app.include_router(open_inference.router)
     app.include_router(models.repository)
     app.include_router(dashboard.router)
-    problems.install(app)
-    if settings.keys:
-        access = Access.read(settings.keys, Limits(streams=settings.key_streams, rate=settings.key_rate))
-        app.add_middleware(AccessMiddleware, access=access, metrics=service.metrics)
+    count_rejected = service.metrics.count_rejected
+    problems.install(app, count_rejected)
+    if service.api_keys:
+        app.add_middleware(
+            ApiKeyMiddleware,
+            api_keys=service.api_keys,
+            open_paths=OPEN_PATHS,
+            open_prefix=dashboard.PREFIX,
+            count_rejected=count_rejected,
+        )
     else:
-        app.add_middleware(OriginMiddleware, allowed=settings.allow_origin, host=settings.host, metrics=service.metrics)
+        app.add_middleware(
+            OriginMiddleware, allowed_origins=settings.allow_origin, host=settings.host, count_rejected=count_rejected
+        )
     if settings.allow_origin:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allow_origin, allow_methods=["*"], allow_headers=["*"]
@@ -77,6 +90,6 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def service_of(app: FastAPI) -> Service:
-    """The service of an application."""
+    """Return the service of an application."""
     service: Service = app.state.service
     return service

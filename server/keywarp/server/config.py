@@ -1,4 +1,4 @@
-"""The operator's file of a site's cameras, and of where results go (TOML).
+"""The operator's TOML file of a site's cameras and sinks (`serve --site`).
 
 [streams.gate]
 source = "rtsp://user:password@192.168.7.20/stream1"
@@ -28,11 +28,11 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator
 
-from keywarp.protocol import StreamOptions
+from keywarp.protocol import StreamOptions, faults
 from keywarp.protocol.messages import StreamId
-from keywarp.server.decode.sources import Source
+from keywarp.server.decode.sources import SourceUrl
 from keywarp.server.errors import BadMessageError, SinkError, SiteError
-from keywarp.server.sinks.dispatch import Sink
+from keywarp.server.sinks.delivery import Sink
 from keywarp.server.sinks.file import FileSink
 from keywarp.server.sinks.mqtt import MqttSink
 from keywarp.server.sinks.webhook import WebhookSink
@@ -41,12 +41,12 @@ MQTT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 GIBIBYTE: Final = 2**30
 
 
-class _Part(BaseModel):
+class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PlannedStream(StreamOptions):
-    """A stream that the server pulls from its start."""
+class SiteStream(StreamOptions):
+    """A stream that the server pulls from its start on."""
 
     source: str
 
@@ -54,17 +54,17 @@ class PlannedStream(StreamOptions):
     @classmethod
     def _is_url(cls, url: str) -> str:
         try:
-            Source.parse(url)
+            SourceUrl.parse(url)
         except BadMessageError as error:
             raise ValueError(str(error)) from error
         return url
 
 
-class _PlannedSink(_Part):
+class _SiteSink(_Table):
     classes: tuple[str, ...] = ()
 
 
-class _File(_PlannedSink):
+class _File(_SiteSink):
     file: str
     max_bytes: int = Field(default=GIBIBYTE, ge=1024)
 
@@ -72,7 +72,7 @@ class _File(_PlannedSink):
         return FileSink(self.file, self.max_bytes, self.classes)
 
 
-class _Parquet(_PlannedSink):
+class _Parquet(_SiteSink):
     parquet: str
     max_bytes: int = Field(default=GIBIBYTE, ge=1024)
     max_rows: int = Field(default=100_000, ge=1)
@@ -88,7 +88,7 @@ class _Parquet(_PlannedSink):
         return ParquetSink(self.parquet, self.max_bytes, self.max_rows, self.max_seconds, self.classes)
 
 
-class _Webhook(_PlannedSink):
+class _Webhook(_SiteSink):
     webhook: str = Field(pattern=r"^https?://[^/]+")
     headers: dict[str, str] = {}
     secret: str | None = None
@@ -97,7 +97,7 @@ class _Webhook(_PlannedSink):
         return WebhookSink(self.webhook, self.headers, self.secret, self.classes)
 
 
-class _Mqtt(_PlannedSink):
+class _Mqtt(_SiteSink):
     mqtt: str = Field(pattern=r"^mqtts?://[^/]+$")
     topic: str = Field(default="keywarp/{stream}", pattern=r"^[^+#]+$")
 
@@ -107,10 +107,10 @@ class _Mqtt(_PlannedSink):
         try:
             parts = urlsplit(url)
             valid = bool(parts.hostname) and parts.port != 0
-        except ValueError:  # whose text may hold a part of a password
+        except ValueError:  # its text may hold a part of a password
             valid = False
         if not valid:
-            raise ValueError("not a URL; in a password, / ? # @ are written %2F %3F %23 %40") from None
+            raise ValueError("not a valid URL: in a password, write %2F %3F %23 %40 for / ? # @") from None
         return url
 
     def open(self) -> Sink:
@@ -139,17 +139,17 @@ _AnySink = Annotated[
 ]
 
 
-class Site(_Part):
-    """Streams and sinks by name."""
+class Site(_Table):
+    """A site's streams and sinks by name."""
 
-    streams: Mapping[StreamId, PlannedStream] = Field(default_factory=dict)
+    streams: Mapping[StreamId, SiteStream] = Field(default_factory=dict)
     sinks: Mapping[str, _AnySink] = Field(default_factory=dict)
 
     def open_sinks(self) -> dict[str, Sink]:
-        """Make the sinks.
+        """Open the sinks.
 
         Raises:
-            SiteError: A sink needs what isn't installed.
+            SiteError: If a sink needs a package that isn't installed.
         """
         try:
             return {name: sink.open() for name, sink in self.sinks.items()}
@@ -161,10 +161,10 @@ _site = TypeAdapter(Site)
 
 
 def read_site(file: Path | None) -> Site:
-    """Read the file; None: there are no streams and no sinks.
+    """Read the file of streams and sinks, or return an empty site for None.
 
     Raises:
-        SiteError: It can't be read, or isn't one; says where.
+        SiteError: If the file can't be read or is invalid. The message names the place.
     """
     if file is None:
         return Site()
@@ -173,8 +173,7 @@ def read_site(file: Path | None) -> Site:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SiteError(f"{file} can't be read: {error}") from error
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        raise SiteError(f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        raise SiteError(f"{file}: {faults.describe(error, limit=1)}") from error
     for name, stream in site.streams.items():
         if unknown := set(stream.sinks or ()) - set(site.sinks):
             raise SiteError(f"{file}: streams.{name}: there is no sink {min(unknown)!r}")

@@ -1,90 +1,130 @@
-"""The devices that the server works on: all GPUs that its backend can use, or the CPU."""
+"""The devices that process frames: all GPUs that the backend can use, or the CPU."""
 
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import Final
 
 from keywarp.engines import BackendError, Executor, FrameResult, Gpu, choose_backend, open_backend
+from keywarp.server.pressure import TIME_CONSTANT as PRESSURE_TIME_CONSTANT
 from keywarp.server.pressure import Pressure
 from keywarp.server.settings import Settings
+from keywarp.server.telemetry.metrics import DeviceReading
 
 log = logging.getLogger(__name__)
 
-SPAN: Final = 10.0  # seconds back, about, over which demands are measured
-YOUNG: Final = 2.0  # seconds; before, a stream's first key frame would pass for what it always takes
+TIME_CONSTANT: Final = 10.0  # seconds; about how far back a stream's load is averaged
+MIN_AGE: Final = 2.0  # seconds; before, the first key frame would count as a stream's usual load
 
 
-class Demand:
-    """How much of its device's time a stream takes: an exponential average."""
+class StreamLoad:
+    """The share of its device's time that a stream takes, as an exponential average."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start without load.
+
+        Args:
+            clock: Returns monotonic seconds.
+        """
+        self._clock = clock
         self._average = 0.0
-        self._since = self._at = time.monotonic()
+        self._started = self._updated = clock()
 
-    def note(self, seconds: float) -> None:
-        """Take in what one frame took."""
+    def add(self, seconds: float) -> None:
+        """Add the seconds that one frame took on the device."""
         self._decay()
-        self._average += seconds / SPAN
+        self._average += seconds / TIME_CONSTANT
 
     @property
     def share(self) -> float | None:
-        """From 0 to 1; None where the stream is too young to tell."""
+        """The share of time, from 0 to 1, or None while the stream is younger than `MIN_AGE`."""
         self._decay()
-        age = self._at - self._since
-        return None if age < YOUNG else self._average / -math.expm1(-age / SPAN)  # nothing is known from before it
+        age = self._updated - self._started
+        # The divisor makes up for the time before the stream's start, in which it had no load.
+        return None if age < MIN_AGE else self._average / -math.expm1(-age / TIME_CONSTANT)
 
     def _decay(self) -> None:
-        now = time.monotonic()
-        self._average *= math.exp((self._at - now) / SPAN)
-        self._at = now
+        now = self._clock()
+        self._average *= math.exp((self._updated - now) / TIME_CONSTANT)
+        self._updated = now
 
 
 class Device:
-    """A GPU or the CPU: the thread that works for it, and what streams ask of it. For use on the event loop."""
+    """A GPU or the CPU, with the executor of its frames and the load of its streams. For use on the event loop only.
 
-    def __init__(self, gpu: Gpu | None, max_wait: float) -> None:
-        """Begin without streams.
+    Attributes:
+        gpu: The GPU, or None for the CPU.
+        name: The name of the device.
+        executor: Runs frames on the device.
+        pressure: Tells whether the device has more streams than it can serve.
+        loads: The loads of the device's streams.
+        busy: Seconds of processing since the start.
+    """
+
+    def __init__(
+        self,
+        gpu: Gpu | None,
+        max_wait: float,
+        *,
+        pressure_time_constant: float = PRESSURE_TIME_CONSTANT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start without streams.
 
         Args:
-            gpu: None: the CPU.
-            max_wait: See `Settings`.
+            gpu: The GPU, or None for the CPU.
+            max_wait: The seconds beyond which a stream waits too long for its turn, or 0 for no limit.
+            pressure_time_constant: The time constant of the pressure's average in seconds.
+            clock: Returns monotonic seconds.
         """
         self.gpu = gpu
         self.name = gpu.label if gpu else "CPU"
         self.executor = Executor()
-        self.pressure = Pressure(max_wait, lambda: self.executor.depth, self.name if gpu else "the device")
-        self.demands: set[Demand] = set()  # of its streams
-        self.busy = 0.0  # seconds, since the start
+        self.pressure = Pressure(
+            max_wait,
+            lambda: self.executor.depth,
+            self.name if gpu else "the device",
+            time_constant=pressure_time_constant,
+            clock=clock,
+        )
+        self.loads: set[StreamLoad] = set()
+        self.busy = 0.0
+        self._clock = clock
 
-    def join(self) -> Demand:
-        """Add a stream."""
-        demand = Demand()
-        self.demands.add(demand)
-        return demand
+    @property
+    def reading(self) -> DeviceReading:
+        """The device's figures for the metrics."""
+        return DeviceReading(self.name, self.busy, len(self.loads), self.executor.depth, self.pressure.share)
 
-    def leave(self, demand: Demand) -> None:
-        """Forget a stream; nothing happens if that was done already."""
-        self.demands.discard(demand)
+    def add_stream(self) -> StreamLoad:
+        """Add a stream, and return its load."""
+        load = StreamLoad(self._clock)
+        self.loads.add(load)
+        return load
 
-    def note(self, demand: Demand, result: FrameResult) -> None:
-        """Take in that a stream's frame was processed."""
+    def remove_stream(self, load: StreamLoad) -> None:
+        """Remove the stream of a load, unless it is removed already."""
+        self.loads.discard(load)
+
+    def record(self, load: StreamLoad, result: FrameResult) -> None:
+        """Record that a frame of the load's stream was processed."""
         seconds = result.inference + result.postprocess
         self.busy += seconds
-        self.pressure.note(result.turn)
-        demand.note(seconds)
+        self.pressure.record_wait(result.turn)
+        load.add(seconds)
 
-    def load(self, typical: float) -> float:
-        """The sum of what its streams take, where those too young to tell are taken for `typical`."""
-        shares = (demand.share for demand in self.demands)
+    def total_load(self, typical: float) -> float:
+        """Return the sum of the streams' shares of time, with `typical` for each stream that is too young for one."""
+        shares = (load.share for load in self.loads)
         return sum(typical if share is None else share for share in shares)
 
 
 def find_devices(settings: Settings) -> tuple[Device, ...]:
-    """The GPUs that the backend can use, the best first; else the CPU. Blocking.
+    """Return the GPUs that the backend can use, the best first, or else the CPU. Blocks.
 
     Raises:
-        BackendError: No runtime is installed.
+        BackendError: If no runtime is installed.
     """
     gpus = choose_backend(settings.backend).gpus
     if settings.cpu_fallback:
@@ -96,6 +136,6 @@ def _is_usable(gpu: Gpu, settings: Settings) -> bool:
     try:
         open_backend(settings.backend, settings.precision, gpu=gpu)
     except BackendError as error:
-        log.warning("%s is left out: %s", gpu.label, error)
+        log.warning("%s isn't used: %s", gpu.label, error)
         return False
     return True

@@ -1,58 +1,64 @@
-"""What the server refuses, as exceptions; each knows its HTTP status, WebSocket close code and metric label.
+"""The server's errors. A `ServerError` knows its HTTP status, its WebSocket close code, and its label in metrics.
 
 ServerError
-├── BadMessageError        400 / 4400  not a message of the protocol, or not at this point
-├── UnauthorizedError      401 / 1008  no API key, or not one of this server
-├── ForbiddenError         403 / 1008  an API key that isn't for this, or a server that doesn't do it
-├── UnknownModelError      404 / 4404
-├── UnknownStreamError     404 / 4404
-├── HelloTimeoutError      408 / 4408  connected, but never said hello
-├── StreamConflictError    409 / 4409  the stream exists already, or another connection feeds it
-├── StreamGoneError        410 / 4410  deleted, or expired while idle
-├── TooLargeError          413 / 1009  a message or body of too many bytes
-├── UnsupportedMediaError  415 / 4400  a body of a kind that can't be decoded
-├── CreditExceededError    429 / 4429  more messages than the credit allows
-├── CapacityError                      there is no room now, but there will be
-│   ├── TooManyStreamsError 429 / 1013
-│   ├── TooManyFramesError 429         of one API key in a second; over WebSockets they wait or are dropped
-│   └── OverloadError      503 / 1013  the device can't serve more streams
-├── InternalError          500 / 1011
-├── NotReadyError          503 / 1013  the models are still being loaded
-├── DrainingError          503 / 1012  the server stops
+├── BadMessageError        400 / 4400  not a message of the protocol, or not allowed now
+├── UnauthorizedError      401 / 1008  no valid API key
+├── ForbiddenError         403 / 1008  not allowed with this API key, or on this server
+├── SourceForbiddenError   403 / 1008  a source whose host isn't on the allow-list
+├── UnknownModelError      404 / 4404  no such model
+├── UnknownStreamError     404 / 4404  no such stream
+├── HelloTimeoutError      408 / 4408  a connection that sent no `hello`
+├── StreamConflictError    409 / 4409  the stream exists already, or another producer feeds it
+├── NotPulledError         409 / 4409  pause or resume of a stream that isn't pulled
+├── StreamClosedError      410 / 4410  the stream was deleted, or expired while idle
+├── TooLargeError          413 / 1009  a message or body with too many bytes
+├── UnsupportedMediaError  415 / 4400  a body that can't be decoded
 ├── LoadFailedError        422 / 1011  a model that can't be loaded
-├── BadVideoError          422 / 4422  the video can't be decoded
-└── FrameRefusedError                  one frame's fault; its stream goes on
+├── BadVideoError          422 / 4422  a video that can't be decoded
+├── CreditExceededError    429 / 4429  more messages than the credit allows
+├── CapacityError                      no room now; try again later
+│   ├── TooManyStreamsError 429 / 1013
+│   ├── TooManyFramesError 429         more frames per second than the API key may send
+│   └── OverloadError      503 / 1013  the devices can't serve more streams
+├── InternalError          500 / 1011  a fault of the server
+├── PullError              502 / 4422  a source that can't be read now
+├── NotReadyError          503 / 1013  the models are still being loaded
+├── DrainingError          503 / 1012  the server is stopping
+└── FrameRefusedError                  one frame can't be processed; its stream continues
     ├── TooManyPixelsError 413
     ├── NotAnImageError    415
     ├── DamagedImageError  422
     ├── DamagedVideoError  422
-    └── FrameFailedError   500             the engine failed on it
+    └── FrameFailedError   500         the engine failed on the frame
+
+The other errors are for the operator: KeyFileError, SiteError, DecoderError, TracesError, and SinkError with
+SinkRefusalError.
 """
 
 from http import HTTPStatus
 from typing import ClassVar, Literal
 
-from keywarp.protocol import CloseCode, Problem
+from keywarp.protocol import ClientId, CloseCode, Problem
 
 _MAX_DETAIL = 500  # characters
 _MAX_CLOSE_REASON = 123  # bytes (RFC 6455, section 5.5)
 
 
 class KeyFileError(Exception):
-    """The file of API keys can't be used; for the operator."""
+    """The file of API keys can't be used."""
 
 
 class ServerError(Exception):
-    """Base class: a refusal whose message is meant for the client (so never a path, never a trace)."""
+    """Base class. The message is for the client, so it never holds a path or a traceback."""
 
     status: ClassVar[HTTPStatus]
     close: ClassVar[CloseCode]
-    reason: str  # in metrics
-    retry_after: int | None = None  # seconds after which to try again
+    reason: str  # the label in metrics
+    retry_after: int | None = None  # seconds after which the client may try again
 
     @property
     def problem(self) -> Problem:
-        """The RFC 9457 form."""
+        """The error in the form of RFC 9457."""
         return Problem(
             title=self.status.phrase,
             status=self.status,
@@ -62,60 +68,60 @@ class ServerError(Exception):
 
     @property
     def close_reason(self) -> str:
-        """The message, cut to what a close frame holds."""
+        """The message, truncated to what a close frame holds."""
         return str(self).encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
 
 
 class BadMessageError(ServerError):
-    """Not a message of the protocol, or not at this point."""
+    """The message doesn't follow the protocol, or isn't allowed now."""
 
     status, close, reason = HTTPStatus.BAD_REQUEST, CloseCode.BAD_MESSAGE, "bad_message"
 
 
 class UnauthorizedError(ServerError):
-    """No API key, or not one of this server."""
+    """The request has no valid API key."""
 
     status, close, reason = HTTPStatus.UNAUTHORIZED, CloseCode.POLICY_VIOLATION, "unauthorized"
 
 
 class ForbiddenError(ServerError):
-    """An API key that isn't for this, or a server that doesn't do it for anybody."""
+    """The API key, or the server, doesn't allow the request."""
 
     status, close, reason = HTTPStatus.FORBIDDEN, CloseCode.POLICY_VIOLATION, "forbidden"
 
 
 class UnknownModelError(ServerError):
-    """No model of this name is loaded."""
+    """There is no loaded model with this name."""
 
     status, close, reason = HTTPStatus.NOT_FOUND, CloseCode.NOT_FOUND, "unknown_model"
 
 
 class UnknownStreamError(ServerError):
-    """No stream has this id."""
+    """There is no stream with this id."""
 
     status, close, reason = HTTPStatus.NOT_FOUND, CloseCode.NOT_FOUND, "unknown_stream"
 
 
 class HelloTimeoutError(ServerError):
-    """The client connected, but never said hello."""
+    """The client connected, but sent no `hello` in time."""
 
     status, close, reason = HTTPStatus.REQUEST_TIMEOUT, CloseCode.HELLO_TIMEOUT, "hello_timeout"
 
 
 class StreamConflictError(ServerError):
-    """The stream exists already, or another connection feeds it."""
+    """The stream exists already, or another producer feeds it."""
 
     status, close, reason = HTTPStatus.CONFLICT, CloseCode.STREAM_BUSY, "stream_conflict"
 
 
-class StreamGoneError(ServerError):
+class StreamClosedError(ServerError):
     """The stream was deleted, or expired while idle."""
 
     status, close, reason = HTTPStatus.GONE, CloseCode.STREAM_GONE, "stream_gone"
 
 
 class TooLargeError(ServerError):
-    """A body of too many bytes."""
+    """The body has too many bytes."""
 
     status, close, reason = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CloseCode.MESSAGE_TOO_BIG, "too_large"
 
@@ -124,7 +130,7 @@ class TooLargeError(ServerError):
 
 
 class UnsupportedMediaError(ServerError):
-    """A body of a kind that can't be decoded."""
+    """The body is of a type that can't be decoded."""
 
     status, close, reason = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, CloseCode.BAD_MESSAGE, "unsupported_media"
 
@@ -136,14 +142,14 @@ class CreditExceededError(ServerError):
 
 
 class CapacityError(ServerError):
-    """There is no room now, but there will be. Counted by its reason, which is the name of the limit."""
+    """Base class: there is no room now, but there may be later. The reason is the name of the limit."""
 
     status, close = HTTPStatus.TOO_MANY_REQUESTS, CloseCode.TRY_AGAIN_LATER
     retry_after = 5
 
 
 class TooManyStreamsError(CapacityError):
-    """The server, or that for which there is a limit, has as many streams as it may; or a stream has its watchers."""
+    """The server, the model or the API key has as many streams as allowed, or a stream as many subscribers."""
 
     def __init__(self, detail: str, limit: Literal["max_streams", "model_limit", "key_streams", "watchers"]) -> None:
         super().__init__(detail)
@@ -151,7 +157,7 @@ class TooManyStreamsError(CapacityError):
 
 
 class TooManyFramesError(CapacityError):
-    """An API key's frames come faster than they may."""
+    """The frames of an API key come faster than allowed."""
 
     reason = "key_rate"
 
@@ -161,13 +167,13 @@ class TooManyFramesError(CapacityError):
 
 
 class OverloadError(CapacityError):
-    """The device can't serve more streams than there are."""
+    """The devices can't serve more streams."""
 
     status, reason = HTTPStatus.SERVICE_UNAVAILABLE, "overload"
 
 
 class InternalError(ServerError):
-    """A fault of ours; the log has the details."""
+    """The server has a fault. The log has the details."""
 
     status, close, reason = HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, "internal"
 
@@ -179,13 +185,13 @@ class NotReadyError(ServerError):
 
 
 class DrainingError(ServerError):
-    """The server finishes what it has and takes nothing new."""
+    """The server is stopping: it finishes what it has and takes no new work."""
 
     status, close, reason = HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, "draining"
 
 
 class LoadFailedError(ServerError):
-    """The bundle of a model can't be used, compiled or run."""
+    """The model's bundle can't be used, compiled or run."""
 
     status, close, reason = HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.INTERNAL_ERROR, "load_failed"
 
@@ -197,50 +203,60 @@ class BadVideoError(ServerError):
 
 
 class SourceForbiddenError(ServerError):
-    """A stream is to be pulled from where the operator hasn't allowed it."""
+    """The stream's source has a host that isn't on the allow-list."""
 
     status, close, reason = HTTPStatus.FORBIDDEN, CloseCode.POLICY_VIOLATION, "source_forbidden"
 
     def __init__(self, host: str, port: int) -> None:
-        super().__init__(f"this server doesn't pull from {host[:64]!r}, port {port}: `serve --allow-pull` would let it")
+        super().__init__(f"this server may not pull from {host[:64]!r}, port {port}: `serve --allow-pull` allows it")
 
 
-class SourceError(ServerError):
-    """A stream can't be pulled from its source now."""
+class PullError(ServerError):
+    """The stream's source can't be read now."""
 
     status, close, reason = HTTPStatus.BAD_GATEWAY, CloseCode.BAD_MEDIA, "source"
 
 
 class SiteError(Exception):
-    """The file of streams and sinks can't be used; for the operator."""
+    """The file of streams and sinks can't be used."""
 
 
 class DecoderError(Exception):
-    """Video is to be decoded by a GPU that can't do it; for the operator."""
+    """The GPU is asked to decode video, but can't."""
 
 
 class TracesError(Exception):
-    """Traces are asked for, but can't be exported; for the operator."""
+    """Traces are asked for, but can't be exported."""
 
 
 class SinkError(Exception):
-    """A sink didn't take answers; for the operator."""
+    """A sink failed to take responses. Trying again may help."""
 
 
 class SinkRefusalError(SinkError):
-    """A sink doesn't want just these answers, now or later."""
+    """A sink refuses these responses, so trying again is no use."""
 
 
 class NotPulledError(ServerError):
-    """A stream that clients feed can't be paused."""
+    """The stream isn't pulled, so it can't be paused or resumed."""
 
     status, close, reason = HTTPStatus.CONFLICT, CloseCode.STREAM_BUSY, "not_pulled"
 
 
 class FrameRefusedError(ServerError):
-    """One frame's fault: it is answered with an error, and its stream goes on."""
+    """One frame can't be processed. It is answered with an error, and its stream continues."""
 
     close = CloseCode.BAD_MEDIA
+
+    def __init__(self, detail: str, id_: ClientId | None = None) -> None:
+        """Describe the fault.
+
+        Args:
+            detail: The message for the client.
+            id_: The producer's id of the frame, where it is known.
+        """
+        super().__init__(detail)
+        self.id = id_
 
 
 class TooManyPixelsError(FrameRefusedError):
@@ -250,24 +266,24 @@ class TooManyPixelsError(FrameRefusedError):
 
 
 class NotAnImageError(FrameRefusedError):
-    """Neither JPEG nor PNG nor WebP."""
+    """The data is neither JPEG nor PNG nor WebP."""
 
     status, reason = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_an_image"
 
 
 class DamagedImageError(FrameRefusedError):
-    """It starts like an image, but can't be decoded as a whole."""
+    """The data starts like an image, but can't be decoded completely."""
 
     status, reason = HTTPStatus.UNPROCESSABLE_ENTITY, "damaged_image"
 
 
 class DamagedVideoError(FrameRefusedError):
-    """One access unit of a video can't be decoded."""
+    """A unit of the video can't be decoded."""
 
     status, reason = HTTPStatus.UNPROCESSABLE_ENTITY, "damaged_video"
 
 
 class FrameFailedError(FrameRefusedError):
-    """The engine failed on this frame; the log has the details."""
+    """The engine failed on this frame. The log has the details."""
 
     status, reason = HTTPStatus.INTERNAL_SERVER_ERROR, "engine"

@@ -1,7 +1,8 @@
-"""Every error over HTTP as RFC 9457 problem details."""
+"""Answer every HTTP error with RFC 9457 problem details."""
 
 import json
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -12,17 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from keywarp.protocol import Problem
+from keywarp.protocol import Problem, faults
 from keywarp.server.errors import CapacityError, InternalError, ServerError, UnauthorizedError
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-_RETRY_AFTER = {HTTPStatus.SERVICE_UNAVAILABLE: 5}  # seconds, where the problem doesn't say it
+_RETRY_AFTER = {HTTPStatus.SERVICE_UNAVAILABLE: 5}  # seconds, unless the problem has its own
 
 
 def problem_response(problem: Problem, path: str, headers: dict[str, str] | None = None) -> Response:
-    """One problem as a response to a request for a path; clients of `/v2` look for a member `error`."""
+    """Return the response with a problem to a request for a path. Clients of `/v2` need a member `error`."""
     headers = dict(headers or {})
     if seconds := problem.retry_after or _RETRY_AFTER.get(HTTPStatus(problem.status)):
         headers.setdefault("Retry-After", str(seconds))
@@ -32,8 +33,8 @@ def problem_response(problem: Problem, path: str, headers: dict[str, str] | None
     return Response(json.dumps(content), problem.status, headers, MEDIA_TYPE)
 
 
-async def refuse(error: ServerError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request, or a WebSocket's, before it reaches the application."""
+async def reject(error: ServerError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer an HTTP request or a WebSocket handshake with an error before it reaches the application."""
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
     response = problem_response(error.problem, scope["path"], headers)
     if scope["type"] == "websocket":
@@ -43,24 +44,29 @@ async def refuse(error: ServerError, scope: Scope, receive: Receive, send: Send)
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route for OpenAPI."""
+    """Return the `responses` by which OpenAPI describes a route's errors."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {int(s): {"description": s.phrase, "model": Problem, "content": content} for s in statuses}
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of `app` this way."""
-    app.add_exception_handler(ServerError, _server_error)
+def install(app: FastAPI, count_rejected: Callable[[str], None]) -> None:
+    """Answer every error of an application with problem details.
+
+    Args:
+        app: The application.
+        count_rejected: Called with the reason of each request that is rejected for lack of capacity.
+    """
+
+    async def server_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ServerError)
+        if isinstance(error, CapacityError):
+            count_rejected(error.reason)
+        return problem_response(error.problem, request.url.path)
+
+    app.add_exception_handler(ServerError, server_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(_FaultMiddleware)
-
-
-async def _server_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServerError)
-    if isinstance(error, CapacityError):
-        request.app.state.service.metrics.refused(error.reason)
-    return problem_response(error.problem, request.url.path)
+    app.add_middleware(_InternalErrorMiddleware)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -74,15 +80,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     status = HTTPStatus.UNPROCESSABLE_ENTITY
-    detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    return problem_response(Problem(title=status.phrase, status=status, detail=detail[:500]), request.url.path)
+    detail = faults.describe(error)[:500]
+    return problem_response(Problem(title=status.phrase, status=status, detail=detail), request.url.path)
 
 
-class _FaultMiddleware:
-    """Answers a fault of ours with 500, without the details, and logs it once.
+class _InternalErrorMiddleware:
+    """Middleware that logs an unexpected exception once, and answers with status 500 and without the details.
 
-    A handler for `Exception` would answer too, but Starlette then lets the exception go on to the ASGI server, which
-    logs it again and drops the connection.
+    An exception handler for `Exception` wouldn't do: after it has answered, Starlette raises the exception again, and
+    the ASGI server logs it a second time and drops the connection.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -92,18 +98,20 @@ class _FaultMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        has_started = False  # whether a part of the response has been sent
 
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
+        async def observed_send(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, observed_send)
         except Exception:
-            if started:
+            if has_started:
                 raise
             log.exception("%s %r failed", scope["method"], scope["path"][:200])
-            response = problem_response(InternalError("the server failed: its log says more").problem, scope["path"])
+            response = problem_response(
+                InternalError("the server failed; its log has the details").problem, scope["path"]
+            )
             await response(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The server process: uvicorn, told when to say that it listens and how to stop."""
+"""The server process: uvicorn, which announces its address and drains the service before it stops."""
 
 import asyncio
 import signal
@@ -10,19 +10,24 @@ from typing import NoReturn
 import uvicorn
 
 from keywarp.server.app import create_app, service_of
+from keywarp.server.service import Service
 from keywarp.server.settings import Settings
 
 
 class Server(uvicorn.Server):
-    """Finishes what the service has before it closes connections, and stops if the models can't be loaded."""
+    """Drains the service before it closes connections, and stops if the models can't be loaded."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, service: Service | None = None) -> None:
         """Prepare the application and the server.
 
+        Args:
+            settings: The operator's settings.
+            service: The service behind the application, made from the same settings, or None for a new one.
+
         Raises:
-            BundleError, KeyFileError, SiteError, TracesError: See `create_app`.
+            BundleError, KeyFileError, SiteError, TracesError: As `create_app` raises them.
         """
-        app = create_app(settings)
+        app = create_app(settings, service)
         self.service = service_of(app)
         super().__init__(
             uvicorn.Config(
@@ -31,7 +36,7 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 ws="websockets-sansio",
                 ws_max_size=settings.max_message_bytes,
-                ws_per_message_deflate=False,  # payloads are compressed already
+                ws_per_message_deflate=False,  # payloads are already compressed
                 lifespan="on",
                 log_config=None,
                 log_level="warning",
@@ -43,15 +48,15 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        """Where it listens, once started."""
+        """The URL of the server, once it has started."""
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Start, and say where.
+        """Start, and print the URL.
 
         Raises:
-            OSError: The address can't be listened on.
+            OSError: If the server can't listen on its address.
         """
         try:
             await super().startup(sockets)
@@ -61,11 +66,11 @@ class Server(uvicorn.Server):
         print(f"keywarp: listening on {self.url}", flush=True)
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to stop."""
+        """Return whether to stop."""
         return await super().on_tick(counter) or self.service.failure is not None
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Finish, unless SIGINT came twice, then stop."""
+        """Drain the service, unless SIGINT comes twice, and stop."""
         drain = asyncio.create_task(self.service.drain())
         while not drain.done() and not self.force_exit:
             await asyncio.wait([drain], timeout=0.1)
@@ -77,14 +82,14 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        BundleError: A bundle can't be used, there is none, or not the default one.
-        KeyFileError: The API keys can't be read.
-        SiteError: The file of streams and sinks can't be used.
-        TracesError: Traces can't be exported.
-        EngineError: A model can't be compiled or run.
-        OSError: The address can't be listened on.
+        BundleError: If a bundle can't be used, there is none, or the default one is missing.
+        KeyFileError: If the API keys can't be read.
+        SiteError: If the file of streams and sinks can't be used.
+        TracesError: If traces can't be exported.
+        EngineError: If a model can't be compiled or run.
+        OSError: If the server can't listen on its address.
     """
-    signal.signal(signal.SIGTERM, _exit)  # uvicorn handles it while it runs, and raises it again when it has stopped
+    signal.signal(signal.SIGTERM, _exit)  # uvicorn handles it while it runs, and raises it again once it has stopped
     signal.signal(signal.SIGINT, _exit)
     server = Server(settings)
     server.run()

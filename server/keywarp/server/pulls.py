@@ -1,41 +1,44 @@
-"""Streams that the server pulls by itself, and goes on pulling, whatever happens to their sources."""
+"""Pull streams from their sources, and reconnect whatever happens to these."""
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
+
 from keywarp.protocol import FrameHeader, StreamState
-from keywarp.server.decode.sources import Source, SourceDecoder
+from keywarp.server.decode.sources import SourceDecoder, SourceUrl
 from keywarp.server.errors import (
     BadVideoError,
     DrainingError,
     NotPulledError,
+    PullError,
     ServerError,
     SiteError,
-    SourceError,
     SourceForbiddenError,
-    StreamGoneError,
+    StreamClosedError,
 )
 from keywarp.server.security.pull_hosts import AllowList
 from keywarp.server.service import Service
-from keywarp.server.streams.pipeline import Arrived, Pipeline, beside
-from keywarp.server.streams.stream import Origin, Stream
+from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
+from keywarp.server.streams.stream import PullStatus, Stream
+from keywarp.server.task_scope import task_scope
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT: Final = 0.5  # seconds, after the first failure
-LONGEST_WAIT: Final = 30.0  # seconds; each wait is twice the one before
-JITTER: Final = 0.25  # of a wait: so that a switch that comes back doesn't meet all cameras' pulls at once
+FIRST_WAIT: Final = 0.5  # seconds before the second attempt; each further wait is twice as long
+LONGEST_WAIT: Final = 30.0  # seconds
+JITTER: Final = 0.25  # share of a wait by which it varies
 
 
 class _PausedError(Exception):
-    """The stream is to be left alone."""
+    """The stream was paused."""
 
 
 class Pulls:
@@ -46,42 +49,48 @@ class Pulls:
         self._allowed = AllowList(service.settings.allow_pull)
         self._pulls: dict[Stream, tuple[Pull, asyncio.Task[None]]] = {}
 
-    async def check(self, source: Source) -> None:
-        """Refuse what the allow-list doesn't have.
+    async def check_allowed(self, source: SourceUrl) -> None:
+        """Check a source against the allow-list.
 
         Raises:
-            SourceForbiddenError: It hasn't.
+            SourceForbiddenError: The source's host isn't on the list.
         """
-        with suppress(SourceError):  # its name isn't known now, but may be later
+        with suppress(PullError):  # the host's name can't be resolved now, but may be later
             await asyncio.to_thread(self._allowed.addresses, source.host, source.port)
 
     async def start_site(self) -> None:
-        """Pull the operator's own streams, once the models are ready. Their hosts needn't be in the allow-list."""
+        """Pull the operator's own streams, once the models are ready. Their hosts needn't be on the allow-list."""
         await self._service.loaded.wait()
         if self._service.failure:
             return
         try:
             for name, planned in self._service.site.streams.items():
-                source = Source.parse(planned.source)
-                stream = self._service.create_stream(source.suited(planned), name)
+                source = SourceUrl.parse(planned.source)
+                stream = self._service.create_stream(source.with_default_mode(planned), name)
                 self.start(stream, source, AllowList(self._service.settings.allow_pull, trusted=source.host))
         except DrainingError:
             return
         except ServerError as error:
             self._service.failure = SiteError(f"{self._service.settings.site}: streams.{name}: {error}")
 
-    def start(self, stream: Stream, source: Source, allowed: AllowList | None = None) -> None:
-        """Pull a stream, from now on until it is removed; `allowed`: another allow-list than everybody's."""
+    def start(self, stream: Stream, source: SourceUrl, allowed: AllowList | None = None) -> None:
+        """Pull a stream until it is removed.
+
+        Args:
+            stream: The stream to feed.
+            source: The URL to pull.
+            allowed: The hosts that may be connected to, or None for the allow-list of the settings.
+        """
         pull = Pull(self._service, stream, source, allowed or self._allowed)
         task = asyncio.create_task(pull.run())
         self._pulls[stream] = pull, task
         task.add_done_callback(lambda _: self._pulls.pop(stream, None))
 
     def __getitem__(self, stream: Stream) -> "Pull":
-        """The pull of a stream.
+        """Return the pull of a stream.
 
         Raises:
-            NotPulledError: It isn't pulled, or not any more.
+            NotPulledError: The stream isn't pulled, or its pull has ended.
         """
         try:
             return self._pulls[stream][0]
@@ -89,7 +98,7 @@ class Pulls:
             raise NotPulledError(f"stream {stream.id!r} isn't pulled by the server") from None
 
     async def close(self) -> None:
-        """Wait until all have ended; their streams are gone, or the server stops."""
+        """Wait until all pulls have ended, after their streams were closed or while the server stops."""
         if tasks := [task for _, task in self._pulls.values()]:
             await asyncio.wait(tasks)
 
@@ -97,85 +106,106 @@ class Pulls:
 class Pull:
     """Feeds one stream from one source."""
 
-    def __init__(self, service: Service, stream: Stream, source: Source, allowed: AllowList) -> None:
+    def __init__(self, service: Service, stream: Stream, source: SourceUrl, allowed: AllowList) -> None:
         self._service = service
         self._stream = stream
         self._source = source
         self._allowed = allowed
-        self._origin = stream.origin = Origin(str(source))
+        self._status = stream.pull = PullStatus(str(source))
         self._wanted = asyncio.Event()
         self._paused = asyncio.Event()
         self._wanted.set()
 
     def pause(self) -> None:
-        """Let go of the source, and keep the stream."""
+        """Disconnect from the source, and keep the stream."""
         self._wanted.clear()
         self._paused.set()
 
     def resume(self) -> None:
-        """Pull again."""
+        """Connect to the source again."""
         self._paused.clear()
         self._wanted.set()
 
     async def run(self) -> None:
-        """Pull until the source ends by itself, the stream is gone, or the server stops."""
-        pool = ThreadPoolExecutor(1, thread_name_prefix="keywarp-pull")  # of its own: it waits for the network
+        """Pull until the source ends by itself, the stream is closed, or the server stops."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="keywarp-pull")  # of its own, because it waits for the network
         try:
-            async with self._stream.connected(), beside(self._stream.watch(), self._watch_server()):
+            watchers = self._stream.raise_when_closed(), self._raise_when_draining()
+            async with self._stream.connected(), task_scope(*watchers):
                 await self._pull(pool)
-        except (StreamGoneError, DrainingError) as error:
-            log.info("stream %s: pulled no more: %s", self._stream.id, error)
+        except (StreamClosedError, DrainingError) as error:
+            log.info("stream %s: the pull ended: %s", self._stream.id, error)
         except Exception:
-            log.exception("stream %s: a fault of the server", self._stream.id)
-            self._tell("failed", "the server failed: its log says more")
+            log.exception("stream %s: internal error", self._stream.id)
+            self._set_state("failed", "the server failed; its log has the details")
         finally:
             pool.shutdown(wait=False)
 
     async def _pull(self, pool: Pool) -> None:
-        wait = FIRST_WAIT
+        """Pull until the source ends by itself. Every failure is followed by a wait and another attempt."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((PullError, SourceForbiddenError, BadVideoError)),
+            wait=_jittered(wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)),
+            sleep=self._wait_to_retry,
+            before_sleep=self._report_failure,
+        )
+        async for attempt in retrying:
+            with attempt:
+                await self._attempt(attempt.retry_state, pool)
+
+    async def _attempt(self, retry_state: RetryCallState, pool: Pool) -> None:
+        """Connect to the source, and feed the stream until the source ends.
+
+        Raises:
+            PullError, SourceForbiddenError, BadVideoError: The source failed, or a live source ended.
+        """
         while True:
-            self._tell("connecting")
+            self._set_state("connecting")
             settings, nvdec = self._service.settings, self._service.nvdec
             decoder = SourceDecoder(self._source, self._allowed, settings.pull_timeout, settings.max_pixels, nvdec)
-            broken = True
+            fault: ServerError | None = None
             try:
-                await self._attempt(decoder, pool)
-                problem, broken = "the source ended", False
+                await self._feed(decoder, pool)
             except _PausedError:
-                self._tell("paused")
+                self._set_state("paused")
                 await self._wanted.wait()
                 continue
-            except (SourceError, SourceForbiddenError, BadVideoError) as error:
-                problem = str(error)
-            if self._origin.state == "running":
-                wait = FIRST_WAIT
-                if not decoder.live:  # again it would begin anew
-                    self._tell(*(("failed", problem) if broken else ("ended", None)))
+            except (PullError, SourceForbiddenError, BadVideoError) as error:
+                fault = error
+            if self._status.state == "running":
+                retry_state.attempt_number = 1  # so that the waits begin with the shortest again
+                if not decoder.live:  # connecting again would begin anew
+                    self._set_state("failed" if fault else "ended", str(fault) if fault else None)
                     return
-            self._tell("retrying", problem)
-            self._service.metrics.pull_failed()
-            seconds = wait * random.uniform(1 - JITTER, 1 + JITTER)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):  # `wait_for` may take a cancellation for its own (Python 3.11)
-                    await self._paused.wait()
-            wait = min(2 * wait, LONGEST_WAIT)
-            self._origin.reconnects += 1
+            raise fault or PullError("the source ended")
 
-    async def _attempt(self, decoder: SourceDecoder, pool: Pool) -> None:
-        """Pull until the source ends or breaks off."""
+    async def _feed(self, decoder: SourceDecoder, pool: Pool) -> None:
+        """Feed the stream until the source ends, breaks off, or is paused."""
         await self._stream.restart()
-        pipeline = Pipeline(self._service, self._stream, decoder, self._stream.owner, pool, decoder.stop)
+        pipeline = Pipeline(self._stream, decoder, self._stream.owner, pool, decoder.stop)
         try:
-            async with beside(self._watch_pause()) as tasks:
-                tasks.create_task(pipeline.decode(_start()))
-                async for answer in pipeline.answers():
-                    if answer and self._origin.state != "running":
-                        self._tell("running")
+            async with task_scope(self._raise_when_paused()) as tasks:
+                tasks.create_task(pipeline.feed(_start()))
+                async for response in pipeline.responses():
+                    if response and self._status.state != "running":
+                        self._set_state("running")
         finally:
             await pipeline.close()
 
-    def _tell(self, state: StreamState, problem: str | None = None) -> None:
-        self._origin.state, self._origin.problem = state, problem
+    def _report_failure(self, retry_state: RetryCallState) -> None:
+        assert retry_state.outcome is not None
+        self._set_state("retrying", str(retry_state.outcome.exception()))
+        self._service.metrics.count_pull_failure()
+
+    async def _wait_to_retry(self, seconds: float) -> None:
+        """Wait, but no longer than until the stream is paused."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # `wait_for` may swallow a cancellation (Python 3.11)
+                await self._paused.wait()
+        self._status.reconnects += 1
+
+    def _set_state(self, state: StreamState, problem: str | None = None) -> None:
+        self._status.state, self._status.problem = state, problem
         level = logging.WARNING if problem else logging.INFO
         log.log(
             level,
@@ -186,14 +216,19 @@ class Pull:
             f": {problem}" * bool(problem),
         )
 
-    async def _watch_pause(self) -> None:
+    async def _raise_when_paused(self) -> None:
         await self._paused.wait()
         raise _PausedError
 
-    async def _watch_server(self) -> None:
+    async def _raise_when_draining(self) -> None:
         await self._service.draining.wait()
         raise DrainingError("the server stops")
 
 
-async def _start() -> AsyncIterator[Arrived]:
-    yield Arrived(FrameHeader(), memoryview(b""), time.monotonic())
+def _jittered(wait: wait_exponential) -> Callable[[RetryCallState], float]:
+    """Vary the waits, so that pulls don't all return at once to a network switch that was away."""
+    return lambda retry_state: wait(retry_state) * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+async def _start() -> AsyncIterator[ReceivedPayload]:
+    yield ReceivedPayload(FrameHeader(), memoryview(b""), time.monotonic())

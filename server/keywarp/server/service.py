@@ -1,13 +1,15 @@
-"""The service: everything that lives as long as the server does."""
+"""The service: everything that lives as long as the server, and is put together here."""
 
 import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keywarp.engines import BundleError, EngineError
@@ -23,81 +25,107 @@ from keywarp.server.errors import (
     OverloadError,
     TooManyStreamsError,
 )
-from keywarp.server.models.registry import Models
+from keywarp.server.models.registry import Models, ModelUser
 from keywarp.server.models.replicas import least_loaded
-from keywarp.server.models.repository import find_bundles
-from keywarp.server.security.quotas import UNLIMITED, Quota
+from keywarp.server.models.repository import load_bundles
+from keywarp.server.security.keys import ApiKeys
+from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.settings import Settings
-from keywarp.server.sinks.dispatch import Sinks
-from keywarp.server.streams.registry import Streams
-from keywarp.server.streams.schedule import settle
-from keywarp.server.streams.stream import Stream, Workshop
+from keywarp.server.sinks.delivery import DEFAULT_POLICY, DeliveryPolicy, Sinks
+from keywarp.server.streams.registry import StreamRegistry
+from keywarp.server.streams.schedule import resolve_schedule
+from keywarp.server.streams.stream import Stream, StreamContext
 from keywarp.server.telemetry.metrics import Metrics
-from keywarp.server.telemetry.traces import open_traces
+from keywarp.server.telemetry.traces import open_tracer
 
 if TYPE_CHECKING:
-    from keywarp.server.telemetry.spans import Traces
+    from keywarp.server.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
 
 class Service:
-    """Models, streams and the threads that work for them; loading, then ready, then draining."""
+    """The models, the streams, and the threads that work for them. It is loading, then ready, then draining."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Check the bundles; nothing runs before `running`.
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        find_devices: Callable[[Settings], tuple[Device, ...]] = find_devices,
+        delivery: DeliveryPolicy = DEFAULT_POLICY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Check the bundles and the settings. Nothing runs before `running`.
+
+        Args:
+            settings: The operator's settings.
+            find_devices: Returns the devices that frames are processed on.
+            delivery: How responses are delivered to sinks.
+            clock: Returns the monotonic seconds by which the rates of API keys are counted.
 
         Raises:
-            BundleError: A bundle can't be used, or there is none, or not the default one, or not one that is limited.
+            KeyFileError: The API keys can't be read.
+            BundleError: A bundle can't be used, there is none, or the settings name a model that doesn't exist.
             SiteError: The file of streams and sinks can't be used.
-            DecoderError: The GPU can't decode video, though it is to.
+            DecoderError: The settings ask for the GPU to decode video, and it can't.
             TracesError: Traces can't be exported.
         """
         self.settings = settings
-        self.streams = Streams(settings.max_streams, settings.idle_timeout)
-        self.failure: Exception | None = None  # why the models can't be loaded
-        self.loaded = asyncio.Event()  # the models are ready, or there is a failure
+        self._find_devices = find_devices
+        self.streams = StreamRegistry(settings.max_streams, settings.idle_timeout)
+        self.failure: Exception | None = None  # why the models can't be loaded, or the site's streams not started
+        self.loaded = asyncio.Event()  # set when the models are ready, or loading them failed
         self.draining = asyncio.Event()
-        self._bundles = find_bundles(settings.models, keep=settings.controlled)
+        self._bundles = load_bundles(settings.models, keep=settings.controlled)
         names = [bundle.name for bundle in self._bundles]
-        limited = () if settings.controlled else settings.model_limits  # they may come later
+        limited = () if settings.controlled else settings.model_limit  # others may be loaded later
         for name in filter(None, (settings.default_model, *limited)):
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
         self.nvdec = self._open_nvdec()
-        self.devices: tuple[Device, ...] = ()  # that have the models, once these are loaded
-        self.metrics = Metrics(lambda: len(self.streams), lambda: self.devices, lambda: self._models.count())
+        self.devices: tuple[Device, ...] = ()  # devices that have the models, known once these are loaded
+        self.metrics = Metrics(
+            lambda: len(self.streams),
+            lambda: [device.reading for device in self.devices],
+            lambda: self._models.count_versions(),
+        )
         self._models = Models(
-            settings, settings.default_model or names[0], self.streams, self.refuse_if_draining, self.metrics.loaded
+            settings,
+            settings.default_model or names[0],
+            self._model_users,
+            self.refuse_if_draining,
+            self.metrics.count_load,
         )
         self._ready = False
-        # Decoding releases the GIL: as many threads as cores, and one so that a slow image delays no other stream.
+        # Decoding releases the GIL, so each core gets a thread. One more keeps slow images from delaying other streams.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
-        traces = open_traces() if settings.traces else None
-        self._workshop = Workshop(pool, self.metrics, traces)
+        tracer = open_tracer() if settings.traces else None
+        self._context = StreamContext(pool, self.metrics, tracer)
         self.site = read_site(settings.site)
-        self.sinks = Sinks(self.site.open_sinks(), self.metrics)
-        self._conversations = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
+        limits = Limits(streams=settings.key_streams, rate=settings.key_rate)
+        self.api_keys = ApiKeys.read(settings.keys, limits, clock) if settings.keys else None
+        self._in_flight = 0
+        self._all_done = asyncio.Event()
+        self._all_done.set()
 
     @property
     def pool(self) -> Pool:
-        """Threads for short work that would hold up the event loop."""
-        return self._workshop.pool
+        """Threads for short work that would block the event loop."""
+        return self._context.pool
 
     @property
-    def traces(self) -> "Traces | None":
-        """What tells of requests and frames, if anything does."""
-        return self._workshop.traces
+    def tracer(self) -> "Tracer | None":
+        """The exporter of traces, or None if the settings ask for no traces."""
+        return self._context.tracer
 
     @property
     def models(self) -> Models:
         """The models.
 
         Raises:
-            NotReadyError: They are still being loaded.
-            InternalError: They can't be.
+            NotReadyError: The models are still being loaded.
+            InternalError: The models could not be loaded.
         """
         if self.failure:
             raise InternalError("the models could not be loaded: see the server's log")
@@ -105,58 +133,72 @@ class Service:
             raise NotReadyError("the models are still being loaded: try again in a few seconds")
         return self._models
 
+    def check_ready(self) -> None:
+        """Check that streams can be created.
+
+        Raises:
+            DrainingError: The server is draining.
+            NotReadyError: The models are still being loaded.
+            InternalError: The models could not be loaded.
+        """
+        self.refuse_if_draining()
+        _ = self.models
+
     def refuse_if_draining(self) -> None:
-        """Raise `DrainingError` if the server takes nothing new."""
+        """Raise `DrainingError` if the server takes no new work."""
         if self.draining.is_set():
             raise DrainingError("the server stops: connect again in a few seconds")
 
     def create_stream(self, options: StreamOptions, id_: str | None, owner: Quota = UNLIMITED) -> Stream:
-        """Add a stream.
+        """Create a stream, if the limits and the device's load admit it.
 
         Args:
-            options: What is asked for.
-            id_: None: a random one.
-            owner: Of the key that asks for it; the operator's own streams have none.
+            options: The options that the client asks for.
+            id_: The stream's id, or None for a random one.
+            owner: The quota of the API key that asks for the stream. The operator's own streams have no limits.
 
         Raises:
-            ServerError: See `models`, `Models.__getitem__`, `settle`, `Streams.create`, `refuse_if_draining`.
-            TooManyStreamsError: The model or the key has as many as the settings allow.
-            OverloadError: No device can serve more.
+            DrainingError, NotReadyError, InternalError: The server takes no streams now.
+            UnknownModelError: There is no such model.
+            BadMessageError: The options contradict each other, or name a sink that doesn't exist.
+            StreamConflictError: There is already a stream with this id.
+            TooManyStreamsError: The server, the model or the API key has as many streams as allowed.
+            OverloadError: No device can serve more streams.
         """
         self.refuse_if_draining()
         manifest = self.models[options.model].bundle.manifest
         self._refuse_over_limits(manifest.name, owner)
         replica = least_loaded(self.models.replicas(manifest.name))
         if replica.device.pressure.is_high:
-            raise OverloadError("the device can't serve more streams than there are: try again later")
-        pacing = settle(options, self.settings.schedule, manifest.key_interval)
+            raise OverloadError("the device can't serve more streams: try again later")
+        schedule = resolve_schedule(options, self.settings.schedule, manifest.key_interval)
         self.sinks.check(options.sinks or ())
-        stream = self.streams.create(id_, replica, pacing, options, self._workshop, owner)
-        self.sinks.follow(stream, stream.sinks)
+        stream = self.streams.create(id_, replica, schedule, options, self._context, owner)
+        self.sinks.subscribe(stream, stream.sinks)
         return stream
 
     @contextmanager
-    def conversation(self) -> Iterator[None]:
-        """Whatever `drain` must wait for."""
-        self._conversations += 1
-        self._quiet.clear()
+    def in_flight(self) -> Iterator[None]:
+        """Count a request or connection that `drain` must wait for."""
+        self._in_flight += 1
+        self._all_done.clear()
         try:
             yield
         finally:
-            self._conversations -= 1
-            if not self._conversations:
-                self._quiet.set()
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._all_done.set()
 
     async def drain(self) -> None:
-        """Take nothing new, and wait for what is under way, at most the time that the settings allow."""
+        """Take no new work, and wait for requests and connections, at most as long as the settings allow."""
         self.draining.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_timeout):
-                await self._quiet.wait()
+                await self._all_done.wait()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Load the models in the background, and free everything at the end."""
+        """Load the models in the background, run the block, and free everything at the end."""
         tasks = asyncio.create_task(self._load()), asyncio.create_task(self.streams.expire())
         try:
             yield
@@ -169,9 +211,14 @@ class Service:
             await self._models.close()
             for device in self.devices:
                 await asyncio.to_thread(device.executor.close)
-            self._workshop.pool.shutdown(wait=True)
-            if self.traces:
-                await asyncio.to_thread(self.traces.close)
+            self._context.pool.shutdown(wait=True)
+            if self.tracer:
+                await asyncio.to_thread(self.tracer.close)
+
+    def _model_users(self) -> list[ModelUser]:
+        return [
+            ModelUser(stream.replica, stream.released, partial(self.streams.remove, stream)) for stream in self.streams
+        ]
 
     def _open_nvdec(self) -> Nvdec | None:
         if self.settings.decoder == "software":
@@ -181,11 +228,11 @@ class Service:
         except DecoderError as error:
             if not self.settings.cpu_fallback:
                 raise
-            log.warning("%s: the processor decodes", error)
+            log.warning("%s: the processor decodes video instead", error)
             return None
 
     def _refuse_over_limits(self, model: str, owner: Quota) -> None:
-        limit = self.settings.model_limits.get(model)
+        limit = self.settings.model_limit.get(model)
         if limit is not None and sum(stream.engine.bundle.name == model for stream in self.streams) >= limit:
             detail = f"model {model!r} has its {limit} streams: delete one, or try again later"
             raise TooManyStreamsError(detail, "model_limit")
@@ -196,14 +243,14 @@ class Service:
 
     async def _load(self) -> None:
         try:
-            self.devices = await asyncio.to_thread(find_devices, self.settings)
+            self.devices = await asyncio.to_thread(self._find_devices, self.settings)
             await self._models.start(self._bundles, self.devices)
         except Exception as error:
             unexpected = not isinstance(error, EngineError)
             log.error("the models can't be loaded: %s", error, exc_info=unexpected)
             self.failure = error
         else:
-            self._bundles = ()  # what is kept of them is freed with their engines
+            self._bundles = ()  # so that they are freed together with their engines
             self._ready = True
             log.info("ready: %s", ", ".join(engine.bundle.name for engine in self._models))
         self.loaded.set()

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -11,19 +11,128 @@ from keywarp.engines import BackendName, MotionName, Precision
 from keywarp.protocol import Schedule
 from keywarp.server.security.pull_hosts import AllowList
 
+MEBIBYTE = 2**20
+
 
 class Settings(BaseModel):
-    """What an operator decides. Times are seconds, sizes bytes.
+    """The settings of one server. Times are in seconds, sizes in bytes.
+
+    `keywarp serve` makes its options from the names, types, bounds, defaults and descriptions of these fields. The
+    command also reads environment variables and a file; settings made in code depend on their arguments alone.
 
     The limits bound what one stream can hold in memory: `credit` messages of `max_message_bytes`, and about five
-    decoded frames of 3 x `max_pixels`.
+    decoded frames of 3 x `max_pixels` bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    models: Path = Field(default=Path("models"), description="The folder that holds the bundles, or one bundle.")
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    port: int = Field(default=8080, ge=0, le=65535, description="The port to listen on; 0 takes any free port.")
+    default_model: str | None = Field(default=None, description="The model of streams that name none.")
+    backend: BackendName = Field(
+        default="auto",
+        description=f"The runtime that executes the networks: {', '.join(get_args(BackendName))}; auto takes the "
+        "fastest one that this machine has.",
+    )
+    precision: Precision = Field(
+        default="auto",
+        description="The precision of the networks' arithmetic: fp16 is for GPUs, bf16 for CPUs; auto takes the "
+        "fastest one of the device.",
+    )
+    cpu_fallback: bool = Field(
+        default=False, description="Run on the CPU if the backend asked for is a GPU's and the GPU can't be used."
+    )
+    threads: int = Field(
+        default=0, ge=0, description="CPU threads of one inference; 0 lets the backend choose their number."
+    )
+    decoder: Literal["software", "nvdec"] = Field(
+        default="software",
+        description="What decodes video: the CPU, or the hardware of an NVIDIA GPU for the codecs that it supports.",
+    )
+    motion: MotionName = Field(
+        default="network",
+        description="The motion source between key frames: the model's flow network, none (key features are copied), "
+        "or an optical flow method on the CPU.",
+    )
+    schedule: Schedule = Field(
+        default="fixed",
+        description="The key schedule of streams that ask for none: a fixed interval, or one adaptive to the content.",
+    )
+    allow_origin: tuple[str, ...] = Field(
+        default=(), description="A site whose web pages may use this server, such as https://cameras.example."
+    )
+    allow_pull: tuple[str, ...] = Field(
+        default=(),
+        description="A host, *.DOMAIN, address or network that streams may be pulled from, with or without :PORT.",
+    )
+    site: Path | None = Field(
+        default=None,
+        description="A TOML file of cameras to pull from the start, and of sinks for the results: files, webhooks, "
+        "MQTT.",
+    )
+    keys: Path | None = Field(
+        default=None,
+        description="The file of API keys (`keywarp keys add`). Without one, anyone who reaches the server may use it.",
+    )
+    model_control: bool = Field(
+        default=False,
+        description="Without --keys, let anyone who reaches the server load and unload models of the folder.",
+    )
+    max_streams: int = Field(default=64, ge=1, description="The largest number of streams at the same time.")
+    model_limit: Mapping[str, Annotated[int, Field(ge=0)]] = Field(
+        default={}, description="The largest number of streams of one model at the same time."
+    )
+    key_streams: int | None = Field(
+        default=None,
+        ge=1,
+        description="The largest number of streams at the same time of each API key that has no such limit of its own.",
+    )
+    key_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="The largest number of frames per second of each API key that has no such limit of its own.",
+    )
+    max_wait: float = Field(
+        default=1.0,
+        ge=0,
+        description="The seconds that frames may wait for the device before new streams are rejected; 0 never rejects.",
+    )
+    max_message_bytes: int = Field(
+        default=16 * MEBIBYTE, ge=1024, description="The largest size of one WebSocket message or REST body."
+    )
+    max_video_bytes: int = Field(
+        default=16 * 1024 * MEBIBYTE, ge=1024, description="The largest size of one uploaded video."
+    )
+    max_pixels: int = Field(default=4096 * 4096, ge=1, description="The largest number of pixels of one frame.")
+    credit: int = Field(
+        default=8, ge=1, description="The number of messages that a WebSocket client may send before the next credit."
+    )
+    idle_timeout: float = Field(
+        default=30.0, gt=0, description="The seconds without a frame after which a stream expires."
+    )
+
+    cache: Path | None = Field(
+        default=None, description="The folder of compiled engines, or None for the engine's default."
+    )
+    traces: bool = Field(
+        default=False, description="Whether to export traces, as OpenTelemetry's environment variables say."
+    )
+    pull_timeout: float = Field(
+        default=10.0, gt=0, description="The seconds to wait for a pull's source to connect, and for data from it."
+    )
+    hello_timeout: float = Field(
+        default=10.0, gt=0, description="The seconds to wait for the `hello` of a new WebSocket connection."
+    )
+    drain_timeout: float = Field(
+        default=20.0,
+        gt=0,
+        description="The seconds that a stopping server may take to finish queued frames.",
+    )
+
     @field_validator("allow_origin")
     @classmethod
-    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if not re.fullmatch(r"https?://[^/\s]+/?", origin):
                 raise ValueError(f"{origin!r} isn't an origin such as https://cameras.example")
@@ -31,57 +140,18 @@ class Settings(BaseModel):
 
     @field_validator("allow_pull")
     @classmethod
-    def _are_rules(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_allow_list(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         AllowList(entries)
         return entries
 
     @field_validator("key_streams", "key_rate")
     @classmethod
-    def _has_keys(cls, limit: float | None, settings: ValidationInfo) -> float | None:
+    def _check_keys(cls, limit: float | None, settings: ValidationInfo) -> float | None:
         if limit is not None and settings.data.get("keys") is None:
             raise ValueError("a limit of each API key needs `keys`")
         return limit
 
-    models: Path  # a folder of bundles, or one bundle
-    default_model: str | None = None  # None: the first by name
-    backend: BackendName = "auto"
-    precision: Precision = "auto"
-    cpu_fallback: bool = False  # whether the CPU may do where a GPU was asked for
-    threads: int = Field(default=0, ge=0)  # of the inference; 0: the backend decides
-    motion: MotionName = "network"  # where the flow comes from
-    schedule: Schedule = "fixed"  # of key frames, for streams that ask for none
-    decoder: Literal["software", "nvdec"] = "software"  # of video: the processor, or the GPU's hardware where it can
-    cache: Path | None = None  # compiled engines; None: the engine's default
-
-    allow_origin: tuple[str, ...] = ()  # web pages of which other sites may use the server
-    allow_pull: tuple[str, ...] = ()  # hosts, addresses and networks that streams may be pulled from
-    pull_timeout: float = Field(default=10.0, gt=0)  # to connect to a source, and without anything from it
-
-    site: Path | None = None  # the file of streams that the server pulls from its start, and of sinks
-
-    traces: bool = False  # export them, as OpenTelemetry's environment variables say
-
-    keys: Path | None = None  # the file of API keys; None: everyone may do everything
-
-    model_control: bool = False  # without keys: whether everyone may load and unload models
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)  # 0: any free one
-
-    max_streams: int = Field(default=64, ge=1)
-    model_limits: Mapping[str, Annotated[int, Field(ge=0)]] = {}  # by model: of those streams, how many it may have
-    key_streams: int | None = Field(default=None, ge=1)  # of one API key that has no limit of its own; None: any number
-    key_rate: float | None = Field(default=None, gt=0)  # frames a second, likewise
-    max_wait: float = Field(default=1.0, ge=0)  # for a stream's turn on the device; beyond it no new ones; 0: whatever
-    max_message_bytes: int = Field(default=16 * 2**20, ge=1024)  # one WebSocket message, one REST body
-    max_video_bytes: int = Field(default=16 * 2**30, ge=1024)  # one uploaded video, which is never held as a whole
-    max_pixels: int = Field(default=4096 * 4096, ge=1)  # of one frame
-    credit: int = Field(default=8, ge=1)  # messages that a WebSocket client may be ahead
-    idle_timeout: float = Field(default=30.0, gt=0)  # without a frame, a stream expires
-    hello_timeout: float = Field(default=10.0, gt=0)  # from the connection to `hello`
-    drain_timeout: float = Field(default=20.0, gt=0)  # for finishing what was queued when the server is told to stop
-
     @property
     def controlled(self) -> bool:
-        """Whether models may come and go: by keys of the scope `models`, or by everyone."""
+        """Whether models may be loaded and unloaded: with a key of the scope `models`, or by anyone."""
         return self.model_control or self.keys is not None

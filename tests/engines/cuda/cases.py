@@ -1,4 +1,4 @@
-"""Cases for the warp and what they must give, written as plainly as Eq. 1 to 3."""
+"""Cases for the warp and their expected results, written as plainly as Eq. 1 to 3."""
 
 import functools
 
@@ -9,13 +9,17 @@ from keywarp.engines.cuda import kernels
 from keywarp.engines.cuda.kernels import DType
 from tests.engines.cuda.shim import Case, Floats
 
-POSITION = 1e-5  # of the largest product of a feature and a scale: positions are float, off by 4e-6 of a cell below 128
-ROUNDING: dict[DType, float] = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}  # of a result: it is rounded once
+POSITION = 1e-5  # share of the largest product of feature and scale; float positions below 128 are off by 4e-6 cells
+ROUNDING: dict[DType, float] = {
+    "f32": 2.0**-24,
+    "f16": 2.0**-11,
+    "bf16": 2.0**-8,
+}  # share of a result, which is rounded once
 
 
 @functools.cache
 def reference(case: Case) -> NDArray[np.float64]:
-    """Eq. 2 and 3: every cell q of the key frame counts g(q_x, p_x + dx) g(q_y, p_y + dy); 0 if that isn't finite."""
+    """Return the result of Eq. 2 and 3: cell q counts g(q_x, p_x + dx) g(q_y, p_y + dy), or 0 if that isn't finite."""
     height, width = case.features.shape[2:]
     flow = pooled(case.flow.astype(np.float64), kernels.flow_factor(height, width, *case.flow.shape[2:]))
     result = np.zeros(case.features.shape)
@@ -30,7 +34,7 @@ def reference(case: Case) -> NDArray[np.float64]:
 
 
 def pooled(flow: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
-    """A flow in cells `factor` times as large: means of what there is of 2x2 cells, again and again."""
+    """Return the flow in cells `factor` times as large, by repeated means over 2x2 cells, fewer at the border."""
     while factor > 1:
         height, width = (-(-side // 2) for side in flow.shape[2:])
         coarse = np.empty((*flow.shape[:2], height, width))
@@ -42,7 +46,7 @@ def pooled(flow: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
 
 
 def worst(case: Case, result: Floats) -> float:
-    """The largest error, in tolerances: at most 1 is right. NaN counts as infinite."""
+    """Return the largest error in units of the tolerance: up to 1 is right, and NaN counts as infinite."""
     expected = reference(case)
     largest = np.abs(case.features).max() * (1 if case.scale is None else np.abs(case.scale).max())
     tolerance = POSITION * largest + ROUNDING[case.dtype] * np.abs(expected)
@@ -57,10 +61,10 @@ def random_case(
     scaled: bool = True,
     **how: object,
 ) -> Case:
-    """Random features, a flow of some cells, and a scale, if any."""
+    """Make a case of random features, a flow of some cells, and optionally a scale."""
     rng = np.random.default_rng(seed)
     batch, _, height, width = shape
-    # Some rows and columns less than what the factor allows, so that the last cells are averaged over fewer.
+    # A few rows and columns fewer than the factor allows, so that the last cells are means over fewer cells.
     sides = (max(1, side * factor - (factor - 1 if side > 1 else 0)) for side in (height, width))
     flow = rng.normal(0, motion * factor, (batch, 2, *sides))
     scale = rng.uniform(0.5, 1.5, shape) if scaled else None
@@ -69,7 +73,7 @@ def random_case(
 
 @functools.cache
 def battery() -> list[Case]:
-    """What every mistake must be seen by."""
+    """Return the cases by which every planted mistake must be detected."""
     shapes = [(1, 3, 5, 7), (2, 9, 4, 6), (1, 8, 1, 5), (1, 2, 6, 1), (1, 1, 1, 1), (3, 17, 2, 2), (1, 40, 9, 30)]
     kinds = [(layout, dtype) for layout, dtype in kernels.KERNELS]
     cases = [
@@ -88,7 +92,7 @@ SPECIAL = (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e10, -1e10, 2.0**31, -(2.0**31
 
 
 def special_case(value: float, axis: int) -> Case:
-    """A flow that has this value here and there in one component, and is whole or zero elsewhere."""
+    """Make a case whose flow has a value in some cells of one component, and whole numbers elsewhere."""
     rng = np.random.default_rng(3)
     flow = rng.integers(-2, 3, (1, 2, 6, 8)).astype(np.float32)
     flow[0, axis, ::2, 1::2] = value

@@ -1,20 +1,20 @@
-"""Mistakes that someone could make in `warp.cuh`, each as replacements in its text. The tests must see every one."""
+"""Possible mistakes in `warp.cuh`, as replacements in its text. The tests must detect every one."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A mistake: what it is, and pairs of what stands there and what stands there instead."""
+    """A mistake: its name, and pairs of a text and its replacement."""
 
     name: str
     changes: tuple[tuple[str, str], ...]
 
     def plant(self, source: str) -> str:
-        """The source with the mistake.
+        """Return the source with the mistake.
 
         Raises:
-            ValueError: What it replaces isn't there (any more).
+            ValueError: If the source doesn't contain a text to replace.
         """
         for before, after in self.changes:
             if before not in source:

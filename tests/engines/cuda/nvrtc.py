@@ -1,4 +1,4 @@
-"""NVIDIA's run-time compiler from PyPI, which needs no GPU and no driver, and what its kernels take of one.
+"""Compiles the kernels with NVIDIA's NVRTC from PyPI, without GPU or driver, and reads the resources that they use.
 
 .venv/bin/python -m tests.engines.cuda.nvrtc    prints the table in docs/gpu-kernels.md
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from keywarp.engines.cuda import kernels
 
-# Compute capability -> the package that compiles for it, newest cards last.
+# The package that compiles for each compute capability, the newest cards last.
 TARGETS: dict[tuple[int, int], str] = {
     (3, 5): "nvidia-cuda-nvrtc-cu11",  # K40
     **dict.fromkeys(
@@ -30,23 +30,23 @@ _FIGURES = re.compile(
 
 @dataclass(frozen=True)
 class Resources:
-    """What a thread of a kernel takes. Stack, spilled and shared are bytes."""
+    """The resources of a thread of a kernel. Stack, spilled and shared are in bytes."""
 
     registers: int
     stack: int
     spilled: int
-    shared: int  # of a block
+    shared: int  # per block
 
 
 class CompilationError(Exception):
-    """NVRTC refuses the source; its message."""
+    """NVRTC refused the source. The message is NVRTC's log."""
 
 
 def library(package: str) -> Path:
-    """Where a package has its `libnvrtc.so`.
+    """Return the path of a package's `libnvrtc.so`.
 
     Raises:
-        importlib.metadata.PackageNotFoundError: It isn't installed.
+        importlib.metadata.PackageNotFoundError: If the package isn't installed.
     """
     files = importlib.metadata.files(package) or []
     return next(Path(str(f.locate())) for f in files if re.fullmatch(r"libnvrtc\.so\.[\d.]+", f.name))
@@ -56,10 +56,10 @@ def compile_kernels(major: int, minor: int) -> tuple[bytes, dict[str, Resources]
     """Compile warp.cu for a compute capability.
 
     Returns:
-        The program, an ELF file, and what each of its kernels takes.
+        The program as an ELF file, and the resources of each kernel.
 
     Raises:
-        CompilationError: It doesn't compile.
+        CompilationError: If it doesn't compile.
     """
     nvrtc = ctypes.CDLL(str(library(TARGETS[major, minor])))
     options = [o.encode() for o in (*kernels.nvrtc_options(major, minor), "--ptxas-options=-v")]
@@ -77,7 +77,7 @@ def compile_kernels(major: int, minor: int) -> tuple[bytes, dict[str, Resources]
 
 
 def resources(log: str) -> dict[str, Resources]:
-    """What ptxas -v says of each kernel."""
+    """Return the resources of each kernel from the output of ptxas -v."""
     found = {}
     for match in _FIGURES.finditer(log):
         shared = re.search(r"(\d+) bytes smem", match["rest"])

@@ -1,5 +1,5 @@
-// Runs warp.cu on the CPU: cases from standard input, what they give to standard output (shim.py writes and reads them).
-// Every tensor lies in a heap block of just its size, so that AddressSanitizer sees each access beside it.
+// Runs warp.cu on the CPU. It reads cases from standard input and writes their results to standard output (see shim.py).
+// Every tensor is in a heap block of exactly its size, so that AddressSanitizer detects each access outside of it.
 #include "shim.hpp"
 
 #include "warp.cu"
@@ -16,11 +16,11 @@ void from_float(float value, Half& result) { result.bits = __builtin_bit_cast(un
 namespace {
 
 struct Case {
-  int kernel;  // its place in the list of `main`
+  int kernel;  // index in the list of `main`
   int batch, channels, height, width, flow_height, flow_width;
-  int scaled;   // 0: no scale
+  int scaled;   // 0 if there is no scale
   int shifted;  // values by which the tensors are off their natural alignment
-  int factor;   // what kernels.py says: must be what warp.cuh says
+  int factor;   // the factor of kernels.py, which must equal that of warp.cuh
   unsigned grid[3], block[3];
 };
 
@@ -38,7 +38,7 @@ class Tensor {
  public:
   Tensor(size_t count, int shifted)
       : size_((count + shifted) * sizeof(T)), shifted_(shifted), block_(static_cast<T*>(malloc(size_))) {
-    memset(block_, 0xff, size_);  // NaN in all types: shows what isn't written
+    memset(block_, 0xff, size_);  // NaN in all types, which reveals values that aren't written
   }
   Tensor(const Tensor&) = delete;
   Tensor& operator=(const Tensor&) = delete;

@@ -28,12 +28,12 @@ Floats = NDArray[np.float32]
 
 
 class ShimError(Exception):
-    """The program ended with an error: a sanitizer's finding, or a crash."""
+    """The program ended with an error, such as a sanitizer's finding or a crash."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One call of a kernel. The arrays hold values of `dtype`, whatever theirs is."""
+    """One call of a kernel. The arrays hold values that `dtype` can represent, whatever type they have."""
 
     features: Floats  # (N, C, H, W)
     flow: Floats  # (N, 2, h, w)
@@ -52,7 +52,7 @@ class Case:
         layout: Layout = "nchw",
         shifted: int = 0,
     ) -> "Case":
-        """A case with its values rounded to what the type can hold."""
+        """Make a case, with its values rounded to the type."""
 
         def rounded(array: NDArray[Any]) -> Floats:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -61,7 +61,7 @@ class Case:
         return cls(rounded(features), rounded(flow), None if scale is None else rounded(scale), dtype, layout, shifted)
 
     def packed(self) -> bytes:
-        """As shim.cpp reads it."""
+        """Return the case in the form that shim.cpp reads."""
         batch, channels, height, width = self.features.shape
         flow_height, flow_width = self.flow.shape[2:]
         launch = kernels.launch(self.layout, self.dtype, batch, channels, height, width)
@@ -76,7 +76,7 @@ class Case:
         return header + self._laid_out(self.features) + self.flow.astype(NUMPY[self.dtype]).tobytes() + scale
 
     def unpacked(self, data: bytes) -> tuple[Floats, Floats]:
-        """What the kernel wrote: the warped features, and the padding behind their channels."""
+        """Return the warped features that the kernel wrote, and the padding behind their channels."""
         batch, channels, height, width = self.features.shape
         values = np.frombuffer(data, NUMPY[self.dtype]).astype(np.float32)
         if self.layout == "nchw":
@@ -86,7 +86,7 @@ class Case:
 
     @property
     def size(self) -> int:
-        """Bytes that the kernel writes."""
+        """The number of bytes that the kernel writes."""
         return len(self._laid_out(self.features))
 
     def _laid_out(self, array: Floats) -> bytes:
@@ -105,10 +105,10 @@ class Shim:
 
     @classmethod
     def build(cls, folder: Path, source: str) -> "Shim":
-        """Compile a text in the place of warp.cuh.
+        """Compile a source text instead of warp.cuh.
 
         Raises:
-            subprocess.CalledProcessError: It doesn't compile.
+            subprocess.CalledProcessError: If it doesn't compile.
         """
         compiler = shutil.which("g++")
         if compiler is None:
@@ -124,14 +124,14 @@ class Shim:
         """Run the kernels; each result is (N, C, H, W).
 
         Raises:
-            ShimError: The program failed.
+            ShimError: If the program failed.
         """
         done = subprocess.run(
             [self.program],
             input=b"".join(case.packed() for case in cases),
             capture_output=True,
             check=False,
-            env=os.environ | {"ASAN_OPTIONS": "detect_leaks=0"},  # which needs ptrace, and containers have none
+            env=os.environ | {"ASAN_OPTIONS": "detect_leaks=0"},  # leak detection needs ptrace, which containers lack
         )
         if done.returncode:
             raise ShimError(done.stderr.decode(errors="replace"))

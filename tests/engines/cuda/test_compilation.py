@@ -1,4 +1,4 @@
-"""The CUDA source compiles for every GPU generation, and no kernel spills. `make check-gpu`: no GPU is needed."""
+"""The CUDA source compiles for every GPU generation, and no kernel spills. `make check-gpu` runs this without a GPU."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from tests.engines.cuda.nvrtc import TARGETS, CompilationError
 
 pytestmark = pytest.mark.gpu_check
 
-REGISTERS = 64  # of a thread, so that half of an SM's threads or more can wait for memory at once
+REGISTERS = 64  # limit per thread, so that at least half of an SM's threads can wait for memory at once
 NVCC_TARGETS = (75, 80, 86, 89, 90, 100, 103, 110, 120, 121)
 
 
@@ -28,7 +28,7 @@ def test_compiles_with_nvrtc_without_spilling(capability: tuple[int, int]) -> No
         assert resources.registers <= REGISTERS
 
 
-def test_a_mistake_in_the_source_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_source_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "source", lambda: "__global__ void f() { nonsense; }")
     with pytest.raises(CompilationError, match="nonsense"):
         nvrtc.compile_kernels(7, 5)
@@ -49,7 +49,7 @@ def test_compiles_with_nvcc_for_turing_and_newer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("plugin", ["warp_plugin_v2.cpp", "warp_plugin_v3.cpp"])
-def test_the_plugin_compiles_where_its_headers_are(plugin: str) -> None:
+def test_the_plugin_compiles_if_its_headers_are_installed(plugin: str) -> None:
     variable = f"TENSORRT_INCLUDE_{plugin[12:14].upper()}"
     headers, cuda = os.environ.get(variable), os.environ.get("CUDA_INCLUDE", "/usr/local/cuda/include")
     if not headers:

@@ -1,4 +1,4 @@
-"""The CUDA source itself, run on the CPU behind a shim, with AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""The CUDA source itself, which runs on the CPU behind a shim with AddressSanitizer and UndefinedBehaviorSanitizer."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def test_equals_the_equations_for_any_shape(
 
 @pytest.mark.parametrize("value", SPECIAL)
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_flow_that_is_no_number_or_huge_points_outside(shim: Shim, value: float, axis: int) -> None:
+def test_a_flow_that_is_nan_or_huge_points_outside(shim: Shim, value: float, axis: int) -> None:
     case = special_case(value, axis)
     (result,) = shim.run([case])
     assert worst(case, result) <= 1
@@ -63,7 +63,7 @@ def test_a_flow_that_is_no_number_or_huge_points_outside(shim: Shim, value: floa
         assert not result[..., ::2, 1::2].any()
 
 
-def test_infinite_features_do_not_spread_beyond_the_cells_that_see_them(shim: Shim) -> None:
+def test_infinite_features_affect_only_the_cells_that_sample_them(shim: Shim) -> None:
     case = random_case(0, (1, 2, 6, 8), motion=0.0)
     case.features[0, 0, 2, 3] = np.inf
     case.flow[0, 0, 0, 7] = 100.0  # outside: zero times a neighbour would be NaN if that were infinite
@@ -109,7 +109,7 @@ def test_equals_torch_in_16_bits(shim: Shim, dtype: kernels.DType) -> None:
     np.testing.assert_allclose(result, expected.float().numpy(), rtol=0, atol=2 * ROUNDING[dtype] * largest)
 
 
-def test_the_papers_size(shim: Shim) -> None:
+def test_equals_the_equations_at_the_papers_size(shim: Shim) -> None:
     case = random_case(1, (1, 24, 38, 63), dtype="f16")
     (result,) = shim.run([case])
     assert worst(case, result) <= 1
@@ -128,16 +128,16 @@ def test_rounds_once_to_nearest_and_even(shim: Shim, layout: kernels.Layout, dty
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
-def test_a_planted_mistake_is_seen(mutant: Mutant, tmp_path: Path) -> None:
+def test_a_planted_mistake_is_detected(mutant: Mutant, tmp_path: Path) -> None:
     mutated = Shim.build(tmp_path, mutant.plant(WARP))
     cases = battery()
     try:
         results = mutated.run(cases)
-    except ShimError:  # a sanitizer has seen it
+    except ShimError:  # a sanitizer has detected it
         return
     assert max(worst(case, result) for case, result in zip(cases, results, strict=True)) > 1
 
 
-def test_no_kernel_for_that() -> None:
-    with pytest.raises(ValueError, match="no warp kernel for f32 in hwc8"):
+def test_a_layout_and_type_without_a_kernel_are_refused() -> None:
+    with pytest.raises(ValueError, match="there is no warp kernel for f32 in hwc8"):
         kernels.launch("hwc8", "f32", 1, 8, 4, 4)

@@ -1,4 +1,4 @@
-"""What R-FCN heads could yield, for torch's reference and for the engine."""
+"""Possible outputs of R-FCN heads, for the reference in torch and for the engine."""
 
 from dataclasses import asdict
 
@@ -19,7 +19,7 @@ def settings_of(options: RegionOptions) -> RegionDetection:
 
 
 def random_maps(options: RegionOptions, classes: int, height: int, width: int) -> DetectionMaps:
-    """As of an untrained network, but not as timid."""
+    """Make maps like those of an untrained network, but with a wider range of values."""
     rows, columns = -(-height // options.stride), -(-width // options.stride)
     anchors, bins = len(options.anchor_ratios) * len(options.anchor_scales), options.pooling**2
     return DetectionMaps(
@@ -31,7 +31,7 @@ def random_maps(options: RegionOptions, classes: int, height: int, width: int) -
 
 
 def clustered_maps(options: RegionOptions, classes: int, height: int, width: int, objects: int = 8) -> DetectionMaps:
-    """As of a trained network: anchors near an object score high, and lead to about the same box."""
+    """Make maps like those of a trained network: anchors near an object score high and lead to about the same box."""
     maps = random_maps(options, classes, height, width)
     rows, columns = maps.objectness.shape[-2:]
     base = base_anchors(options.anchor_base, options.anchor_ratios, options.anchor_scales)
@@ -55,5 +55,5 @@ def clustered_maps(options: RegionOptions, classes: int, height: int, width: int
 
 
 def outputs_of(maps: DetectionMaps) -> dict[str, NDArray[np.float32]]:
-    """The maps as a bundle's graph hands them over."""
+    """Return the maps in the form of a bundle's outputs."""
     return {name: values.contiguous().numpy() for name, values in detection_outputs(maps)._asdict().items()}

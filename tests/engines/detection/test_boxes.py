@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from keywarp.engines.detection.anchors import grid_anchors
-from keywarp.engines.detection.boxes import decode, visible
+from keywarp.engines.detection.boxes import decode, nonempty
 from keywarp.engines.manifest import RegionDetection
 from keywarp.networks import anchors as reference
 from keywarp.networks.boxes import decode_boxes
@@ -19,9 +19,9 @@ def test_the_anchors_are_the_references() -> None:
         np.testing.assert_array_equal(grid_anchors(settings, 5, 7), expected.numpy())
 
 
-def test_boxes_decoded_by_hand() -> None:
+def test_decoding_equals_boxes_computed_by_hand() -> None:
     anchors = np.array([[-56, -56, 72, 72]] * 2, np.float32)  # centre 8, 8, size 128
-    # moved by 1/4 and -1/2 of its size to 40, -56, twice as wide; then moved back in
+    # The first moves by 1/4 and -1/2 of its size to (40, -56) and doubles its width. The second moves to (72, 72).
     deltas = np.array([[0.25, -0.5, math.log(2), 0], [0.5, 0.5, 0, 0]], np.float32)
     assert decode(deltas, anchors, UNIT, 600, 1000).tolist() == [[0, 0, 168, 8], [8, 8, 136, 136]]
     std = (0.1, 0.1, 0.2, 0.2)
@@ -57,7 +57,7 @@ def test_huge_and_invalid_deltas_give_boxes_of_the_image_or_empty_ones() -> None
     )
     boxes = decode(deltas, anchors, UNIT, 200, 300)
     assert boxes[0].tolist() == [0, 0, 300, 200]
-    assert visible(boxes).tolist() == [True, False, False, False, False, False, True]
+    assert nonempty(boxes).tolist() == [True, False, False, False, False, False, True]
     assert np.isfinite(boxes).all()
 
 

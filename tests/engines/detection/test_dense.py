@@ -39,7 +39,7 @@ def test_each_class_is_suppressed_as_by_torchvision_and_the_best_are_reported() 
     assert found.xyxy.tolist() == [box for _, _, box in expected[:50]]
 
 
-def test_only_the_best_candidates_enter() -> None:
+def test_only_the_best_candidates_enter_the_suppression() -> None:
     outputs = random_outputs(500)
     best = float(np.sort(outputs["scores"][0, :, 1:].ravel())[-7])
     found = DenseDetector(DenseDetection(iou=1, candidates=7), CLASSES, HEIGHT, WIDTH).detect(outputs)
@@ -57,7 +57,7 @@ def test_the_background_and_boxes_outside_are_not_reported_and_the_rest_clipped(
     assert found.class_id.tolist() == [2]
 
 
-def test_what_is_not_a_number_is_not_reported() -> None:
+def test_nan_is_never_reported() -> None:
     detector = DenseDetector(DenseDetection(threshold=0), CLASSES, HEIGHT, WIDTH)
     for name in ("boxes", "scores"):
         outputs = random_outputs(60)
@@ -69,7 +69,7 @@ def test_what_is_not_a_number_is_not_reported() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_nothing_found_is_empty_arrays(count: int) -> None:
+def test_without_objects_all_arrays_are_empty(count: int) -> None:
     nothing = {"boxes": np.zeros((1, count, 4), np.float32), "scores": np.zeros((1, count, CLASSES), np.float32)}
     found = DenseDetector(DenseDetection(), CLASSES, HEIGHT, WIDTH).detect(nothing)
     assert (found.xyxy.shape, found.confidence.shape, found.class_id.shape) == ((0, 4), (0,), (0,))
@@ -77,5 +77,5 @@ def test_nothing_found_is_empty_arrays(count: int) -> None:
 
 def test_outputs_that_do_not_fit_are_refused() -> None:
     detector = DenseDetector(DenseDetection(), CLASSES, HEIGHT, WIDTH)
-    with pytest.raises(BundleError, match=r"scores, float32 \(1, n, 4\); it is float32 \(1, 60, 3\)"):
+    with pytest.raises(BundleError, match=r"scores, float32 \(1, n, 4\), but it is float32 \(1, 60, 3\)"):
         detector.detect(random_outputs(60) | {"scores": np.zeros((1, 60, 3), np.float32)})

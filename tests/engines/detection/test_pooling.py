@@ -48,7 +48,7 @@ def test_pooling_equals_written_out_loops(height: int, width: int, bins: int, ch
 
 @pytest.mark.parametrize(("height", "width", "bins", "channels"), SIZES)
 def test_pooling_equals_torchvisions_bit_for_bit(height: int, width: int, bins: int, channels: int) -> None:
-    """On maps with a row and a column more, since torchvision never reads the last ones."""
+    """Torchvision never reads the last row and column, so its maps have one more of each."""
     maps, regions = maps_and_regions(height, width, bins, channels)
     channels_first = torch.from_numpy(maps).permute(3, 2, 0, 1).reshape(1, -1, height, width)
     padded = torch.nn.functional.pad(channels_first, (0, 1, 0, 1))
@@ -57,5 +57,5 @@ def test_pooling_equals_torchvisions_bit_for_bit(height: int, width: int, bins: 
     np.testing.assert_array_equal(vote(maps, regions, bins, np.float32(1 / STRIDE)), expected)
 
 
-def test_no_regions_have_no_votes() -> None:
+def test_without_regions_there_are_no_votes() -> None:
     assert vote(np.ones((3, 4, 4, 5), np.float32), np.zeros((0, 4), np.float32), 2, np.float32(1)).shape == (0, 5)

@@ -44,18 +44,20 @@ def test_the_objects_are_the_references_bit_for_bit(make: Maps, height: int, wid
 @pytest.mark.parametrize("make", [random_maps, clustered_maps])
 @pytest.mark.parametrize("options", OTHERS)
 @pytest.mark.parametrize("classes", [2, 9])
-def test_so_they_are_with_other_settings(make: Maps, options: RegionOptions, classes: int) -> None:
+def test_the_objects_are_the_references_with_other_settings_too(
+    make: Maps, options: RegionOptions, classes: int
+) -> None:
     torch.manual_seed(classes)
     assert assert_same(make(options, classes, 203, 310), options, classes, 203, 310) > 0
 
 
-def test_equal_scores_are_decided_as_in_the_reference() -> None:
+def test_equal_scores_are_ordered_as_in_the_reference() -> None:
     torch.manual_seed(0)
     maps = DetectionMaps(*((m * 2).round() / 2 for m in random_maps(PAPER, 5, 160, 240)))
     assert assert_same(maps, PAPER, 5, 160, 240) > 0
 
 
-def test_values_that_are_not_numbers_are_left_out_as_in_the_reference() -> None:
+def test_nan_is_ignored_as_in_the_reference() -> None:
     torch.manual_seed(0)
     maps = random_maps(PAPER, 5, 160, 240)
     for m, share in zip(maps, (0.05, 0.05, 1e-4, 1e-4), strict=True):
@@ -96,7 +98,7 @@ def detector() -> RegionDetector:
 
 @pytest.mark.parametrize("name", ["objectness", "anchor_deltas", "class_maps", "box_maps"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-def test_values_gone_wrong_never_crash_or_show(detector: RegionDetector, name: str, value: float) -> None:
+def test_invalid_values_never_crash_and_never_become_objects(detector: RegionDetector, name: str, value: float) -> None:
     some, all_ = outputs(), outputs()
     some[name][np.random.default_rng(0).random(some[name].shape) < 0.001] = value
     all_[name][:] = value
@@ -109,8 +111,8 @@ def test_values_gone_wrong_never_crash_or_show(detector: RegionDetector, name: s
         assert (found.xyxy <= [128, 96, 128, 96]).all()
 
 
-def test_nothing_found_is_empty_arrays(detector: RegionDetector) -> None:
-    for value in (0, np.nan):  # every class is equally likely: 0.2 each, but of nothing that is not a number
+def test_without_objects_all_arrays_are_empty(detector: RegionDetector) -> None:
+    for value in (0, np.nan):  # with 0 every class has the probability 0.2; NaN has none
         empty = {name: np.full_like(values, value) for name, values in outputs().items()}
         empty["class_maps"].reshape(6, 8, 49, 5)[..., 0] += 50
         found = detector.detect(empty)
@@ -139,9 +141,9 @@ def test_outputs_may_be_read_only_and_strided_and_stay_as_they_are(detector: Reg
 def test_outputs_that_do_not_fit_are_refused(detector: RegionDetector) -> None:
     missing = outputs()
     del missing["box_maps"]
-    with pytest.raises(BundleError, match="should yield box_maps"):
+    with pytest.raises(BundleError, match="should give box_maps"):
         detector.detect(missing)
-    with pytest.raises(BundleError, match=r"class_maps, float32 \(1, 6, 8, 245\); it is float32 \(1, 245, 6, 8\)"):
+    with pytest.raises(BundleError, match=r"class_maps, float32 \(1, 6, 8, 245\), but it is float32 \(1, 245, 6, 8\)"):
         detector.detect(outputs() | {"class_maps": np.zeros((1, 245, 6, 8), np.float32)})
-    with pytest.raises(BundleError, match="it is float64"):
+    with pytest.raises(BundleError, match="but it is float64"):
         detector.detect({name: values.astype(np.float64) for name, values in outputs().items()})

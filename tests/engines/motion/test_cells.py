@@ -21,7 +21,7 @@ def test_a_cell_is_the_mean_of_its_pixels() -> None:
     np.testing.assert_allclose(cells[0, :, 1, 2], flow[4:8, 8:12].mean(axis=(0, 1)) / 4, rtol=1e-5)
 
 
-def test_a_cell_that_sticks_out_repeats_the_last_pixels() -> None:
+def test_a_cell_beyond_the_border_repeats_the_last_pixels() -> None:
     flow = np.zeros((1, 3, 2), np.float32)
     flow[0, 2] = (4.0, 8.0)
     np.testing.assert_allclose(to_cells(flow, 2)[0, :, 0, 1], (2.0, 4.0))

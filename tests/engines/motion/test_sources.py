@@ -15,7 +15,7 @@ class TestDIS(OpticalFlowTests):
         return DIS(request.param)
 
 
-def test_dis_on_a_real_pair_is_nearer_the_truth_than_zero_flow(pair: MiddleburyPair) -> None:
+def test_dis_is_more_accurate_than_zero_flow_on_a_real_pair(pair: MiddleburyPair) -> None:
     assert pair.error(np.zeros_like(pair.flow)) == pytest.approx(3.91, abs=0.01)
     assert pair.error(DIS().estimate(pair.current, pair.key)) < 1.2
 
@@ -24,7 +24,7 @@ def test_dis_is_opened_by_its_name() -> None:
     assert isinstance(open_motion("dis"), DIS)
 
 
-def test_motion_inside_the_bundle_needs_nothing_opened() -> None:
+def test_motion_inside_the_bundle_is_returned_as_its_name() -> None:
     assert open_motion("network") == "network"
     assert open_motion("none") == "none"
 

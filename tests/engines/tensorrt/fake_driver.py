@@ -1,7 +1,7 @@
-"""A CUDA driver without a GPU: it keeps device memory on the host, and fails where a real one would corrupt something.
+"""A CUDA driver without a GPU, which keeps device memory on the host and fails where a real one would corrupt memory.
 
-Queued work runs when its queue is synchronised, not before: what reads too early reads garbage. Every use of an address
-that isn't allocated, every double free, and all that is left at the end is an error.
+Queued work runs only when its stream is synchronised, so that reading too early reads garbage. Using an address that
+isn't allocated, freeing twice and leaking are errors.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from keywarp.engines.backends.tensorrt.driver import OutOfDeviceMemoryError
 from keywarp.engines.backends.tensorrt.program import TensorSpec
 
 GARBAGE = 0xCD
-_thread = local()  # `.driver` is of the GPU that is the thread's, if any is
+_thread = local()  # its `driver` is that of the thread's current GPU, if there is one
 
 
 @dataclass
@@ -31,7 +31,7 @@ class FakeDriver:
     blocks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)  # device memory by address
     pinned: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     streams: dict[int, list[Callable[[], None]]] = field(default_factory=dict)
-    events: dict[int, int | None] = field(default_factory=dict)  # when they were; None: not yet
+    events: dict[int, int | None] = field(default_factory=dict)  # their times, or None until they are over
     kernels: dict[int, tuple[bytes, str]] = field(default_factory=dict)
     launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: count(0x7000_0000_0000, 0x1000_0000))
@@ -40,7 +40,7 @@ class FakeDriver:
         _thread.driver = self
 
     def allocate(self, size: int) -> int:
-        assert size > 0, "the driver refuses to allocate nothing"
+        assert size > 0, "the driver refuses to allocate 0 bytes"
         if sum(block.size for block in self.blocks.values()) + size > self.capacity:
             raise OutOfDeviceMemoryError("full")
         address = next(self.numbers)
@@ -54,13 +54,13 @@ class FakeDriver:
         del self.blocks[address]
 
     def pin(self, size: int) -> NDArray[np.uint8]:
-        assert size > 0, "the driver refuses to pin nothing"
+        assert size > 0, "the driver refuses to pin 0 bytes"
         memory = np.full(size, GARBAGE, np.uint8)
         self.pinned[memory.ctypes.data] = memory
         return memory
 
     def unpin(self, address: int) -> None:
-        assert not any(self.streams.values()), "page-locked memory is given back while a queue may use it"
+        assert not any(self.streams.values()), "page-locked memory is freed while a stream may use it"
         del self.pinned[address]
 
     def open_stream(self) -> int:
@@ -69,7 +69,7 @@ class FakeDriver:
         return stream
 
     def close_stream(self, stream: int) -> None:
-        assert not self.streams.pop(stream), "a queue is closed with work in it"
+        assert not self.streams.pop(stream), "a stream is closed while it has work"
 
     def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
         self.check_pinned(source)
@@ -131,13 +131,13 @@ class FakeDriver:
     # -- for tests -----------------------------------------------------------------------------------------------------
 
     def memory(self, address: int, size: int) -> NDArray[np.uint8]:
-        """Device memory in use."""
+        """Return device memory that is in use."""
         assert address in self.blocks, f"{address:#x} is used after it was freed"
         assert size <= self.blocks[address].size, f"{size} bytes are used of {self.blocks[address].size}"
         return self.blocks[address][:size]
 
     def check_pinned(self, array: NDArray[Any]) -> None:
-        """The device can reach page-locked memory only."""
+        """Check that memory is page-locked, since the device can't reach other memory."""
         start, end = array.ctypes.data, array.ctypes.data + array.nbytes
         known = any(address <= start and end <= address + memory.nbytes for address, memory in self.pinned.items())
         assert known, "memory is copied that isn't page-locked"
@@ -150,12 +150,12 @@ class FakeDriver:
 
 
 def active() -> FakeDriver | None:
-    """Of the GPU that is the thread's."""
+    """Return the driver of the thread's current GPU."""
     return getattr(_thread, "driver", None)
 
 
 class HostExecutable:
-    """A graph that ONNX Runtime runs on the fake device's memory: see `Executable`."""
+    """An `Executable` whose graph ONNX Runtime runs on the fake device's memory."""
 
     def __init__(self, model: onnx.ModelProto, driver: FakeDriver) -> None:
         options = ort.SessionOptions()

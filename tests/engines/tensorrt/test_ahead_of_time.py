@@ -1,4 +1,4 @@
-"""Plans that TensorRT for RTX really builds, on this CPU, for GPUs that aren't here. None of them has run."""
+"""Plans that TensorRT for RTX really builds on this CPU for GPUs of other machines. None of them has run."""
 
 import gc
 from pathlib import Path
@@ -15,7 +15,7 @@ from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
 from keywarp.engines.backends.tensorrt.driver import CudaDriver
 from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
-from keywarp.engines.backends.tensorrt.plugin import VARIABLE, WarpLauncher, _creator, warps_on
+from keywarp.engines.backends.tensorrt.plugin import VARIABLE, WarpLauncher, launching_with, plugin_creator
 from keywarp.engines.backends.warping import WARP
 from keywarp.engines.devices import Gpu
 from keywarp.engines.fusion import fuse_key, fuse_propagate, fuse_warp
@@ -49,8 +49,8 @@ def test_plans_are_built_for_other_gpus(capability: tuple[int, int], tmp_path: P
     assert plan.header.warps == 1
 
 
-def test_an_unknown_compute_capability_names_the_known() -> None:
-    with pytest.raises(BackendError, match=r"builds for compute capability .*8\.6.*, not for 3\.5"):
+def test_an_unknown_compute_capability_is_refused_with_a_list_of_the_known_ones() -> None:
+    with pytest.raises(BackendError, match=r"can build for compute capability .*8\.6.*, not for 3\.5"):
         PlanBuilder(open_library(), Target((3, 5)), "fp32")
 
 
@@ -78,7 +78,7 @@ def test_without_the_plugin_the_warp_is_grid_sample(tmp_path: Path, monkeypatch:
     assert (plan.header.key.warp, plan.header.warps) == ("gridsample", 0)
 
 
-def test_a_graph_that_tensorrt_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
+def test_an_error_about_a_refused_graph_has_tensorrts_reason(tmp_path: Path) -> None:
     fused = fuse_key(tiny_bundle(tmp_path / "tiny"), 64, 96)
     for node in fused.model.graph.node:
         if node.op_type == "Softmax":
@@ -110,7 +110,7 @@ def test_quantised_graphs_become_plans() -> None:
 
 
 def test_the_backend_gets_as_far_as_the_first_call_that_needs_a_gpu(tmp_path: Path) -> None:
-    """The plan is built and kept; TensorRT, asked to load it, finds no driver."""
+    """The plan is built and cached. Then TensorRT finds no driver to load it with."""
     driver = FakeDriver()
     backend = TensorRTBackend(A10, "auto", tmp_path, driver)
     assert (backend.precision, backend.device) == ("fp16", "NVIDIA A10 (GPU 0)")
@@ -124,18 +124,18 @@ def test_the_backend_gets_as_far_as_the_first_call_that_needs_a_gpu(tmp_path: Pa
 
 
 def test_bf16_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="not bf16"):
+    with pytest.raises(BackendError, match="not in bf16"):
         TensorRTBackend(A10, "bf16", tmp_path, FakeDriver())
 
 
-def test_without_a_driver_that_is_what_is_said() -> None:
+def test_a_missing_driver_is_an_error_that_says_so() -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("there is a GPU")
-    with pytest.raises(BackendError, match="driver isn't installed"):
+    with pytest.raises(BackendError, match="can't load NVIDIA's driver: install it"):
         CudaDriver()
 
 
-def test_the_plugins_kernel_is_compiled_once_for_its_gpu_and_launched_as_the_source_says() -> None:
+def test_the_plugins_kernel_is_compiled_once_for_its_gpu_and_launched_with_its_arguments() -> None:
     driver = FakeDriver()
     launcher = WarpLauncher(driver, (8, 6))
     stream = driver.open_stream()
@@ -149,8 +149,8 @@ def test_the_plugins_kernel_is_compiled_once_for_its_gpu_and_launched_as_the_sou
 
 
 @pytest.mark.parametrize(("layout", "kernel"), [("LINEAR", "keywarp_warp_f16"), ("HWC8", "keywarp_warp_hwc8_f16")])
-def test_the_plugin_in_python_launches_on_the_device_that_it_was_bound_to(layout: str, kernel: str) -> None:
-    """TensorRT clones a plugin for each context and calls `enqueue` with what is described here."""
+def test_the_python_plugin_launches_with_the_launcher_that_was_bound_to_it(layout: str, kernel: str) -> None:
+    """TensorRT clones a plugin for each context, and passes `enqueue` the descriptions that are imitated here."""
     trt, driver = open_library().module, FakeDriver()
     stream = driver.open_stream()
 
@@ -158,13 +158,13 @@ def test_the_plugin_in_python_launches_on_the_device_that_it_was_bound_to(layout
         return SimpleNamespace(dims=shape, type=trt.float16, format=getattr(trt.TensorFormat, form))
 
     features, flow = desc((1, 24, 38, 63)), desc((1, 2, 38, 63), "LINEAR")
-    creator = _creator(trt)
-    with warps_on(WarpLauncher(driver, (8, 6))):
+    creator = plugin_creator(trt)
+    with launching_with(WarpLauncher(driver, (8, 6))):
         plugin = creator.create_plugin("", trt.PluginFieldCollection([]), None).attach_to_context(None)
     plugin.enqueue([features, flow, features], [features], [11, 22, 33], [44], 0, stream)
     plugin.enqueue([features, flow], [features], [11, 22], [44], 0, stream)
     numbers = (1, 24, 38, 63, 38, 63)
     assert driver.launches == [(kernel, (11, 22, 33, 44), numbers), (kernel, (11, 22, 0, 44), numbers)]
     unbound = creator.create_plugin("", trt.PluginFieldCollection([]), None)
-    with pytest.raises(RuntimeError, match="not to run"):
+    with pytest.raises(RuntimeError, match="can't run"):
         unbound.enqueue([features, flow], [features], [11, 22], [44], 0, stream)

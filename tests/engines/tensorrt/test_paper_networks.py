@@ -1,7 +1,7 @@
 """The paper's networks as TensorRT plans: ResNet-101 with each flow network, R-FCN, 600x1000, fp16, for an A10.
 
-TensorRT for RTX builds them on this CPU; none has run. `make check-gpu PYTEST="-s -k paper"` prints their sizes, and
-the seconds of processor time that they took.
+TensorRT for RTX builds them on this CPU. None has run. `make check-gpu PYTEST="-s -k paper"` prints their sizes and the
+seconds of processor time to build them.
 """
 
 import time
@@ -27,7 +27,7 @@ FRAME = (600, 1000)
 
 @pytest.fixture(params=["flownet", "flownet_half", "flownet_inception"])
 def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Bundle:
-    """Untrained, as `keywarp init` and `keywarp export` write it."""
+    """An untrained bundle, written by `keywarp init` and `keywarp export`."""
     name = request.param
     for command in (
         ["init", f"{tmp_path / name}.pt", "--task", "detection", "--features", "resnet101", "--flow", name],
@@ -58,7 +58,7 @@ def test_every_graph_becomes_a_plan_and_the_warp_a_plugin(bundle: Bundle) -> Non
     for name, graph in graphs.items():
         started = time.process_time()
         plan, _ = builder.plan(graph.model, graph.resident)
-        seconds = time.process_time() - started  # of the processor: wall time is of whatever else runs here
+        seconds = time.process_time() - started  # processor time, since wall time depends on the machine's other load
         print(f"\n{bundle.name} {name}: {len(plan.content) / 1e6:.1f} MB, {seconds:.1f} s", end="")
         assert _plugins(plan) == (1 if name == "propagate" else 0)
 

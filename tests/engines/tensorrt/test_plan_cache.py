@@ -1,4 +1,4 @@
-"""Plans on disk: found again, and never taken for what they aren't."""
+"""The cache finds plans again, and refuses damaged ones and those of another key."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ def plan(content: bytes = b"a plan\nof bytes" * 1000, key: PlanKey = KEY) -> Pla
     return Plan(header=PlanHeader(key=key, sha256=sha256, warps=1, seconds=2.5), content=content)
 
 
-def test_a_plan_is_found_again(tmp_path: Path) -> None:
+def test_a_saved_plan_is_loaded_again(tmp_path: Path) -> None:
     cache = PlanCache(tmp_path / "new" / "folder")
     assert cache.load(KEY) is None
     assert cache.save(plan())
@@ -35,7 +35,7 @@ def test_a_plan_is_found_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", [name for name in PlanKey.model_fields if name not in ("resident", "revision")])
-def test_another_gpu_version_precision_or_graph_is_another_plan(field: str, tmp_path: Path) -> None:
+def test_a_plan_of_another_gpu_version_precision_or_graph_is_refused(field: str, tmp_path: Path) -> None:
     cache = PlanCache(tmp_path)
     cache.save(plan())
     other = KEY.model_copy(update={field: "another"})
@@ -59,19 +59,19 @@ def test_a_damaged_plan_is_removed(change: str, tmp_path: Path, caplog: pytest.L
     )
     assert cache.load(KEY) is None
     assert not cache.path(KEY).exists()
-    assert "is built anew" in caplog.text
+    assert "will be built again" in caplog.text
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     blocked = tmp_path / "cache"
     blocked.write_text("a file where the cache's folder should be")
     cache = PlanCache(blocked)
     assert not cache.save(plan())
     assert cache.load(KEY) is None
-    assert "can't be written" in caplog.text
+    assert "can't write" in caplog.text
 
 
-def test_a_full_disk_leaves_the_old_plan_and_no_half_one(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_plan_and_no_partial_one(tmp_path: Path) -> None:
     cache = PlanCache(tmp_path)
     cache.save(plan())
     resource = pytest.importorskip("resource")
@@ -89,7 +89,7 @@ def test_a_full_disk_leaves_the_old_plan_and_no_half_one(tmp_path: Path) -> None
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_processes_that_write_one_plan_at_once_leave_one_sound_plan(tmp_path: Path) -> None:
+def test_concurrent_writers_of_one_plan_leave_one_valid_plan(tmp_path: Path) -> None:
     cache = PlanCache(tmp_path)
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda _: cache.save(plan()), range(32)))

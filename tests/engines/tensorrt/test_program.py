@@ -1,4 +1,4 @@
-"""Programs on a fake driver: staging, residence, types, memory. The graphs run for real, on the CPU."""
+"""Programs on a fake driver: copies, resident outputs, types, memory. The graphs really run, on the CPU."""
 
 import gc
 import weakref
@@ -15,7 +15,7 @@ from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.interface import DeviceTensor
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
 from keywarp.engines.backends.tensorrt.program import TensorRTProgram
-from keywarp.engines.backends.warping import plain
+from keywarp.engines.backends.warping import simplify
 from keywarp.engines.fusion import KEY_SMALL, fuse_key, fuse_propagate
 from tests.engines.tensorrt.fake_driver import FakeDriver, HostExecutable
 from tests.engines.test_fusion import noise
@@ -23,7 +23,7 @@ from tests.tiny_bundle import tiny_bundle
 
 
 class HostBackend:
-    """The TensorRT backend, but for TensorRT: graphs run on the fake driver's memory."""
+    """The TensorRT backend without TensorRT: graphs run on the fake driver's memory."""
 
     name, device, reason = "tensorrt", "a fake GPU", "a test"
 
@@ -33,12 +33,12 @@ class HostBackend:
         self.precision = precision
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:
-        graph = to_half(plain(model), resident) if self.precision == "fp16" else plain(model)
+        graph = to_half(simplify(model), resident) if self.precision == "fp16" else simplify(model)
         return TensorRTProgram(HostExecutable(graph, self.driver), resident, self.driver, self.memory, model.graph.name)
 
 
 @pytest.mark.parametrize(("precision", "agreement"), [("fp32", 1.0), ("fp16", 0.99)])
-def test_streams_give_what_they_give_on_the_cpu_and_leave_nothing(
+def test_streams_have_the_same_results_as_on_the_cpu_and_leak_nothing(
     precision: str, agreement: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = tiny_bundle(tmp_path / "tiny", motion_gain=0.02, flow=(0.3, -0.6))
@@ -63,7 +63,7 @@ def test_streams_give_what_they_give_on_the_cpu_and_leave_nothing(
     driver.assert_nothing_left()
 
 
-def test_key_features_stay_on_the_device_and_their_memory_is_used_again(tmp_path: Path) -> None:
+def test_key_features_stay_on_the_device_and_their_memory_is_reused(tmp_path: Path) -> None:
     bundle, driver = tiny_bundle(tmp_path / "tiny"), FakeDriver()
     backend = HostBackend(driver, "fp16")
     key = fuse_key(bundle, 64, 96)
@@ -75,7 +75,7 @@ def test_key_features_stay_on_the_device_and_their_memory_is_used_again(tmp_path
     assert backend.memory.used - before == resident + frame.nbytes
     assert isinstance(outputs["features"], DeviceTensor)
     second = program.run({"frame": frame})
-    assert backend.memory.used - before == 2 * resident + frame.nbytes  # the first ones still belong to somebody
+    assert backend.memory.used - before == 2 * resident + frame.nbytes  # the first ones are still referenced
     blocks = len(driver.blocks)
     del outputs, second
     program.run({"frame": frame})
@@ -92,11 +92,11 @@ def test_a_run_is_timed_by_the_device(tmp_path: Path) -> None:
     assert min(program.timing.upload, program.timing.compute, program.timing.download) > 0
 
 
-def test_a_full_device_says_what_is_in_use_after_giving_up_what_is_idle() -> None:
+def test_a_full_device_frees_idle_buffers_and_then_says_how_much_is_in_use() -> None:
     driver = FakeDriver(capacity=1000)
     memory = DeviceMemory(driver)
     held = memory.buffer(600)
-    with pytest.raises(BackendError, match=r"the GPU is full: no 0\.0 MB left beside"):
+    with pytest.raises(BackendError, match=r"the GPU is full: 0\.0 MB can't be allocated"):
         memory.buffer(500)
     del held
     assert memory.buffer(500).size == 500  # the idle 600 made room
@@ -129,15 +129,22 @@ def test_wrong_inputs_are_refused_before_anything_is_queued(tmp_path: Path) -> N
     assert not any(driver.streams.values())
 
 
-def test_a_failing_device_leaves_the_program_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class UnreliableExecutable(HostExecutable):
+    """An executable whose first run fails."""
+
+    failed = False
+
+    def enqueue(self, addresses: Mapping[str, int], stream: int) -> None:
+        if not self.failed:
+            self.failed = True
+            raise BackendError("the device is lost")
+        super().enqueue(addresses, stream)
+
+
+def test_a_failing_device_leaves_the_program_usable(tmp_path: Path) -> None:
     key, driver = fuse_key(tiny_bundle(tmp_path / "tiny"), 64, 96), FakeDriver()
-    program = HostBackend(driver, "fp32").compile(key.model, key.resident)
-
-    def fail(_addresses: Mapping[str, int], _stream: int) -> None:
-        raise BackendError("the device is lost")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(program._executable, "enqueue", fail)
-        with pytest.raises(BackendError, match="lost"):
-            program.run({"frame": noise(1, 64, 96)})
+    executable = UnreliableExecutable(simplify(key.model), driver)
+    program = TensorRTProgram(executable, key.resident, driver, DeviceMemory(driver), "key")
+    with pytest.raises(BackendError, match="lost"):
+        program.run({"frame": noise(1, 64, 96)})
     assert program.run({"frame": noise(1, 64, 96)}).keys() == {"labels", "features", KEY_SMALL}

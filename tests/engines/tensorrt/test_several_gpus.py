@@ -1,4 +1,4 @@
-"""Two GPUs in one machine: each backend works on its own, whichever thread calls. CUDA and TensorRT are fakes."""
+"""Two GPUs in one machine: each backend uses its own, whichever thread calls. CUDA and TensorRT are fakes."""
 
 import hashlib
 import sys
@@ -39,7 +39,7 @@ class FakeLogger:
 
 @dataclass(eq=False)
 class FakeTensorRT:
-    """`tensorrt`, as far as loading a plan goes: it remembers which GPU was the thread's."""
+    """The part of `tensorrt` that loads plans. It records the thread's current GPU."""
 
     loaded: list[tuple[int, bytes]] = field(default_factory=list)
     __version__ = "10.16.1.11"
@@ -56,7 +56,9 @@ class FakeTensorRT:
         return SimpleNamespace(num_io_tensors=0, device_memory_size_v2=0, create_execution_context=SimpleNamespace)
 
 
-def test_each_backend_loads_the_plan_of_both_onto_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backends_of_equal_gpus_load_the_same_plan_each_onto_its_own_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake, drivers = FakeTensorRT(), {index: FakeDriver(index) for index in (0, 1)}
     monkeypatch.setenv(VARIABLE, "none")
     monkeypatch.setattr(backend_module, "open_library", lambda: Library(fake, "tensorrt"))
@@ -96,10 +98,10 @@ class Status(Enum):
 
 @dataclass
 class FakeCuda:
-    """`cuda.bindings.driver`, on one thread: contexts have the numbers of their devices."""
+    """`cuda.bindings.driver` on one thread. Contexts have the numbers of their devices."""
 
     stack: list[int | None] = field(default_factory=lambda: [None])
-    memory: dict[int, int | None] = field(default_factory=dict)  # whose an address is
+    memory: dict[int, int | None] = field(default_factory=dict)  # the context of each address
     CUresult = Status
 
     def cuInit(self, _flags: int) -> tuple[Status]:  # noqa: N802
@@ -142,8 +144,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     assert len(fake.stack) == 1
 
 
-def test_calls_reach_their_gpu_and_leave_the_thread_its_own(cuda: FakeCuda) -> None:
-    """A finalizer frees what lay on one GPU while the thread gives work to the other."""
+def test_calls_reach_their_gpu_and_keep_the_threads_current_gpu(cuda: FakeCuda) -> None:
+    """A finalizer may free memory of one GPU on a thread that works for the other one."""
     first, second = CudaDriver(0), CudaDriver(1)
     first.activate()
     address = second.allocate(10)

@@ -46,7 +46,7 @@ def lowest_zero(message: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("layer", [U, V])
-@pytest.mark.parametrize("reach", [0, 2, 20])  # of the windows' offsets: alike, overlapping, apart
+@pytest.mark.parametrize("reach", [0, 2, 20])  # of the windows' offsets: equal, overlapping, disjoint
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     ("forward", "sender", "receiver", "back", "name"),
@@ -127,7 +127,7 @@ def test_match_costs_are_distances_of_descriptors_and_infinite_outside() -> None
         assert cost == expected
 
 
-def test_the_median_cost_leaves_out_perfect_matches_and_those_outside() -> None:
+def test_the_median_cost_ignores_perfect_matches_and_those_outside() -> None:
     costs = np.array([0, 0, 0, 0, 5, 7, 900, np.inf, np.inf, np.inf], np.float32).reshape(1, 1, 2, 5)
     assert median_cost(costs) == 7
     assert median_cost(np.zeros((1, 1, 1, 2), np.float32)) == 0

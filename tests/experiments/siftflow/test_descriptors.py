@@ -8,7 +8,7 @@ from keywarp.experiments.siftflow.descriptors import dense_sift
 
 
 def literal_sift(image: NDArray[np.uint8], cell: int) -> NDArray[np.float64]:
-    """The descriptors pixel by pixel, before they are rounded down."""
+    """Compute the descriptors pixel by pixel, without rounding them down."""
     height, width, channels = image.shape
 
     def grey(y: int, x: int, channel: int) -> float:
@@ -34,7 +34,7 @@ def literal_sift(image: NDArray[np.uint8], cell: int) -> NDArray[np.float64]:
                 cosine = (dx * math.cos(angle) + dy * math.sin(angle)) / strength if strength else 0.0
                 bands[y, x, orientation] = strength * max(cosine, 0.0) ** 9
 
-    def summed(y: int, x: int) -> NDArray[np.float64]:  # the cell around a pixel, with its shoulders
+    def summed(y: int, x: int) -> NDArray[np.float64]:  # over the cell around a pixel and its shoulders
         total = np.zeros(8)
         for i in range(-1, cell + 1):
             for j in range(-1, cell + 1):
@@ -57,7 +57,7 @@ def literal_sift(image: NDArray[np.uint8], cell: int) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize(("size", "cell"), [((14, 17), 3), ((9, 11), 2), ((1, 12), 3), ((5, 1), 1)])
-def test_descriptors_are_what_a_literal_loop_gives(size: tuple[int, int], cell: int) -> None:
+def test_descriptors_equal_those_of_a_literal_loop(size: tuple[int, int], cell: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     descriptors = dense_sift(image, cell)
     assert descriptors.shape == (*size, 128)

@@ -21,7 +21,7 @@ ONE_LEVEL = SIFTFlowOptions(levels=1, top_window=6)
 
 
 def energy(flow: NDArray[np.float32], pair: MiddleburyPair, options: SIFTFlowOptions) -> float:
-    """The energy of Liu et al. (section 2), literally, in units of descriptors and with the estimate's threshold."""
+    """Return the energy of Liu et al. (section 2) in units of descriptors, with the threshold of the estimate."""
     current, key = dense_sift(pair.current, options.cell), dense_sift(pair.key, options.cell)
     height, width = flow.shape[:2]
     windows = np.zeros((2, height, width), np.int32)
@@ -60,7 +60,7 @@ def test_a_known_shift_is_found_exactly_even_where_it_leads_out_of_the_key_image
 @pytest.mark.parametrize("options", [SIFTFlow.FAST, SIFTFlow.SLOW])
 def test_identical_images_have_zero_flow(pair: MiddleburyPair, options: SIFTFlowOptions) -> None:
     image = pair.crop(100, 100, 63, 81).current.copy()
-    image[:30] = 128  # flat: nothing to hold on to
+    image[:30] = 128  # a flat area, which has no texture to match
     assert not SIFTFlow(options).estimate(image, image).any()
 
 
@@ -91,9 +91,7 @@ def test_the_fast_flow_is_integer_and_the_slow_one_finer(pair: MiddleburyPair) -
     assert (slow != np.rint(slow)).any()
 
 
-def test_on_a_real_pair_the_slow_flow_is_nearer_the_truth_than_the_fast_one_and_both_than_none(
-    pair: MiddleburyPair,
-) -> None:
+def test_the_slow_flow_is_more_accurate_than_the_fast_one_and_both_than_zero_flow(pair: MiddleburyPair) -> None:
     part = pair.crop(120, 200, 200, 240)
     fast, slow = (
         part.error(SIFTFlow(options).estimate(part.current, part.key)) for options in (SIFTFlow.FAST, SIFTFlow.SLOW)
@@ -103,7 +101,7 @@ def test_on_a_real_pair_the_slow_flow_is_nearer_the_truth_than_the_fast_one_and_
 
 
 @pytest.mark.parametrize("name", get_args(SIFTFlowName))
-def test_the_papers_two_are_opened_by_their_names(name: SIFTFlowName) -> None:
+def test_the_papers_settings_are_opened_by_their_names(name: SIFTFlowName) -> None:
     assert open_siftflow(name).name == name
 
 
@@ -114,5 +112,5 @@ def test_an_engine_runs_on_it_and_follows_a_moving_picture(tmp_path: Path) -> No
     assert_follows_a_moving_picture(StreamSession(engine, FixedInterval(10)))
 
 
-def test_other_settings_have_no_name_of_the_paper() -> None:
+def test_other_settings_do_not_have_the_papers_names() -> None:
     assert SIFTFlow(replace(SIFTFlow.FAST, window=3)).name == "sift"

@@ -3,6 +3,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -24,7 +25,7 @@ def linked(page: httpx.Response) -> list[str]:
     return re.findall(r'(?:href|src)="(/dashboard/[^"#]+)', page.text)
 
 
-def test_the_page_and_all_it_links_are_there(client: httpx.Client) -> None:
+def test_the_page_and_everything_it_links_are_served(client: httpx.Client) -> None:
     page = client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     types = {path.rpartition(".")[2]: client.get(path).headers["content-type"] for path in linked(page)}
@@ -36,13 +37,19 @@ def test_the_page_and_all_it_links_are_there(client: httpx.Client) -> None:
 
 
 def test_every_module_that_another_one_imports_is_served(client: httpx.Client) -> None:
-    for module in PAGE.rglob("*.js"):
-        for name in re.findall(r'^(?:import|export) .* from "\./([^"]+)"', module.read_text(), re.MULTILINE):
-            path = (module.parent / name).relative_to(PAGE)
-            assert client.get(f"/dashboard/{path}").is_success, f"{module.name} imports {name}"
+    wanted = linked(client.get("/"))
+    served: set[str] = set()
+    while wanted:
+        path = wanted.pop()
+        response = client.get(path)
+        assert response.is_success, path
+        served.add(path)
+        imports = re.findall(r'^(?:import|export) .* from "(\./[^"]+)"', response.text, re.MULTILINE)
+        wanted += {urljoin(path, name) for name in imports} - served
+    assert {"/dashboard/app.js", "/dashboard/vendor/keywarp.js", "/dashboard/vendor/uPlot.js"} < served
 
 
-def test_nothing_inline_and_nothing_foreign_may_run(client: httpx.Client) -> None:
+def test_the_policy_forbids_inline_and_foreign_code(client: httpx.Client) -> None:
     page = client.get("/")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -52,7 +59,7 @@ def test_nothing_inline_and_nothing_foreign_may_run(client: httpx.Client) -> Non
     assert not re.search(r"<script(?![^>]* src=)|\son\w+=|\sstyle=", page.text)
 
 
-def test_what_is_unchanged_is_not_sent_again(client: httpx.Client) -> None:
+def test_an_unchanged_file_is_not_sent_again(client: httpx.Client) -> None:
     for path in ("/", "/dashboard/app.js"):
         first = client.get(path)
         assert first.headers["cache-control"] == "no-cache"
@@ -63,7 +70,7 @@ def test_what_is_unchanged_is_not_sent_again(client: httpx.Client) -> None:
     assert client.head("/").headers["content-length"] == str(len(client.get("/").content))
 
 
-def test_the_apis_page_runs_only_what_is_served_here(client: httpx.Client) -> None:
+def test_the_api_documentation_loads_only_files_of_this_server(client: httpx.Client) -> None:
     page = client.get("/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "script-src 'self';" in page.headers["content-security-policy"]
@@ -73,13 +80,42 @@ def test_the_apis_page_runs_only_what_is_served_here(client: httpx.Client) -> No
 
 
 @pytest.mark.parametrize(
-    "path", ["", "nothing.js", "..%2fassets.py", "%2e%2e/assets.py", "vendor", "vendor/manifest.json"]
+    "path",
+    [
+        "",
+        "nothing.js",
+        "vendor",
+        "vendor/",
+        "vendor/manifest.json",
+        "vendor/uPlot.d.ts",
+        "..%2froutes.py",
+        "%2e%2e/routes.py",
+        "vendor/..%2f..%2f..%2f..%2f..%2f..%2fclients/web/src/keywarp.js",
+        "vendor/..%2ftest/keywarp.test.js",  # a file beside the client in a checkout
+        "%00.js",
+        f"{'x' * 300}.js",
+    ],
 )
 def test_no_other_file_is_served(client: httpx.Client, path: str) -> None:
-    assert client.get(f"/dashboard/{path}").status_code == 404
+    response = client.get(f"/dashboard/{path}")
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"].startswith("the dashboard has no file ")
 
 
-def test_the_page_is_open_where_the_api_wants_a_key(start: Starter, tmp_path: Path) -> None:
+def test_only_reading_is_allowed(client: httpx.Client) -> None:
+    assert client.post("/dashboard/app.js").status_code == 405
+
+
+def test_a_304_response_has_the_security_headers(client: httpx.Client) -> None:
+    first = client.get("/docs")
+    again = client.get("/docs", headers={"If-None-Match": first.headers["etag"]})
+    assert again.status_code == 304
+    for name in ("cache-control", "content-security-policy", "permissions-policy", "referrer-policy"):
+        assert again.headers[name] == first.headers[name]
+
+
+def test_the_page_needs_no_key_even_if_the_api_does(start: Starter, tmp_path: Path) -> None:
     keys = tmp_path / "keys.txt"
     add_key(keys, new_key("gate", "stream")[1])
     client = start(keys=keys).http
@@ -88,8 +124,10 @@ def test_the_page_is_open_where_the_api_wants_a_key(start: Starter, tmp_path: Pa
     assert client.get("/v1/streams").status_code == client.get("/dashboard").status_code == 401
 
 
-def test_the_api_description_is_of_the_api_only(client: httpx.Client) -> None:
-    assert not {"/", "/dashboard/{path}"} & set(client.get("/openapi.json").json()["paths"])
+def test_the_openapi_document_leaves_the_dashboard_out(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert "/v1/streams" in paths
+    assert not [path for path in paths if path in ("/", "/docs") or path.startswith("/dashboard")]
 
 
 def manifest() -> dict[str, Any]:
@@ -97,7 +135,7 @@ def manifest() -> dict[str, Any]:
     return found
 
 
-def test_vendored_files_are_what_make_web_copied() -> None:
+def test_vendored_files_are_those_that_make_vendor_copied() -> None:
     hashes = manifest()["sha256"]
     found = {file.name: file.read_bytes() for file in (PAGE / "vendor").iterdir() if file.name != "manifest.json"}
     assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == hashes
@@ -107,9 +145,11 @@ def test_vendored_files_are_what_make_web_copied() -> None:
     assert all(value in (WEB / "vendor.mjs").read_text() for value in packages["rapidoc"].values())
     assert b"MIT" in found["uPlot.LICENSE.txt"]
     assert b"MIT" in found["rapidoc.LICENSE.txt"]
-    assert b"MIT" in found["rapidoc-min.js.LICENSE.txt"]  # of what is inside
+    assert b"MIT" in found["rapidoc-min.js.LICENSE.txt"]  # licences of the packages bundled in it
 
 
-@pytest.mark.parametrize("name", ["keywarp.js", "bodies.js", "feed.js", "messages.d.ts"])
-def test_the_dashboard_has_the_client_that_users_have(name: str) -> None:
-    assert (PAGE / "vendor" / name).read_bytes() == (WEB / name).read_bytes(), "run `make web`"
+def test_a_checkout_serves_the_client_from_its_source(client: httpx.Client) -> None:
+    sources = list((WEB / "src").glob("*.js"))
+    assert WEB / "src" / "keywarp.js" in sources
+    for source in sources:
+        assert client.get(f"/dashboard/vendor/{source.name}").content == source.read_bytes()

@@ -3,24 +3,24 @@
 from collections.abc import Iterator, Sequence
 
 from keywarp.protocol import FrameHeader
-from keywarp.server.decode.frames import Damage, Decoder, Picture
+from keywarp.server.decode.frames import Decoded, DecodedFrame, Decoder
 
 LIMIT = 4096 * 4096
 
 
-def decode(decoder: Decoder, payloads: Sequence[bytes], first_id: int = 0) -> Iterator[Picture | Damage]:
+def decode(decoder: Decoder, payloads: Sequence[bytes], first_id: int = 0) -> Iterator[Decoded]:
     for id_, payload in enumerate(payloads, first_id):
         yield from decoder.decode(FrameHeader(id=id_, timestamp=id_ / 10), memoryview(payload))
 
 
-def decode_all(decoder: Decoder, payloads: Sequence[bytes]) -> list[Picture | Damage]:
+def decode_all(decoder: Decoder, payloads: Sequence[bytes]) -> list[Decoded]:
     items = [*decode(decoder, payloads), *decoder.finish()]
     decoder.close()
     return items
 
 
-def grey(picture: Picture | Damage) -> int:
+def grey(picture: Decoded) -> int:
     """The number of the frame by what it shows."""
-    assert isinstance(picture, Picture)
+    assert isinstance(picture, DecodedFrame)
     assert picture.pixels.flags.c_contiguous
     return round((float(picture.pixels.mean()) - 16) / 4)

@@ -6,9 +6,8 @@ import av
 import pytest
 
 from keywarp.protocol import Container, FrameHeader
-from keywarp.server.decode import containers
 from keywarp.server.decode.containers import ContainerDecoder
-from keywarp.server.decode.frames import Picture
+from keywarp.server.decode.frames import DecodedFrame
 from keywarp.server.errors import BadVideoError
 from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
 from tests.server.media import B_FRAMES, ENCODERS, FRAGMENTED, NO_DELAY, encode, moving, pieces
@@ -53,7 +52,7 @@ def no_thread_is_left() -> bool:
 def test_all_pictures_come_with_the_containers_times(made: Made, size: int) -> None:
     pictures = decode_all(ContainerDecoder(made.container, LIMIT), pieces(made.stream(), size))
     assert [grey(p) for p in pictures] == list(range(30))
-    times = [p.timestamp for p in pictures if isinstance(p, Picture) and p.timestamp is not None]
+    times = [p.timestamp for p in pictures if isinstance(p, DecodedFrame) and p.timestamp is not None]
     assert [round((t - times[0]) * 25) for t in times] == list(range(30))
     assert {p.id for p in pictures} == {None}
 
@@ -106,7 +105,7 @@ def test_a_stream_without_anything_is_no_error(container: Container) -> None:
 def test_a_stream_that_is_cut_off_gives_what_came(made: Made) -> None:
     whole = made.stream()
     items = decode_all(ContainerDecoder(made.container, LIMIT), [whole[:-100]])
-    numbers = [grey(item) for item in items if isinstance(item, Picture)]
+    numbers = [grey(item) for item in items if isinstance(item, DecodedFrame)]
     assert numbers[:5] == list(range(5))
     assert numbers == sorted(numbers)
 
@@ -122,11 +121,10 @@ def test_an_mp4_file_with_its_index_behind_is_kept_until_it_is_whole(size: int) 
     assert no_thread_is_left()
 
 
-def test_such_a_file_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_such_a_file_is_bounded() -> None:
     behind = INDEX_BEHIND.stream()
-    monkeypatch.setattr(containers, "MAX_FILE", len(behind) - 1)
     with pytest.raises(BadVideoError, match="faststart"):
-        decode_all(ContainerDecoder("mp4", LIMIT), pieces(behind, 1316))
+        decode_all(ContainerDecoder("mp4", LIMIT, max_stored=len(behind) - 1), pieces(behind, 1316))
 
 
 def test_such_a_file_without_its_end_is_refused() -> None:
@@ -140,10 +138,9 @@ def test_a_container_without_video_is_refused() -> None:
         decode_all(ContainerDecoder("mp4", LIMIT), [sound()])
 
 
-def test_endless_bytes_without_a_picture_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containers, "MAX_SILENCE", 50_000)
-    decoder = ContainerDecoder("mpegts", LIMIT)
-    with pytest.raises(BadVideoError, match="without a picture"):
+def test_endless_bytes_without_a_frame_are_refused() -> None:
+    decoder = ContainerDecoder("mpegts", LIMIT, max_without_frame=50_000)
+    with pytest.raises(BadVideoError, match="without a frame"):
         list(decode(decoder, [b"\x47\x1f\xff\x10" + bytes(184)] * 1000))  # null packets
     decoder.close()
     assert no_thread_is_left()

@@ -14,12 +14,12 @@ from av.codec.context import Flags
 
 from keywarp.protocol import Container, FrameHeader, Hello, PacketCodec, Result
 from keywarp.server import Server, Settings
-from keywarp.server.decode import video
 from keywarp.server.decode.containers import ContainerDecoder
-from keywarp.server.decode.frames import Damage, Picture
+from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import CODECS, Nvdec, open_nvdec
 from keywarp.server.decode.packets import PacketDecoder
-from keywarp.server.errors import BadVideoError, DecoderError
+from keywarp.server.decode.video import MAX_FAILED_UNITS, VideoDecoder
+from keywarp.server.errors import BadVideoError, DecoderError, FrameRefusedError
 from tests.server.conftest import Starter, eventually
 from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
 from tests.server.decode.fake_nvdec import (
@@ -45,10 +45,10 @@ def nvdec(fake: FakePyNvVideoCodec) -> Nvdec:  # noqa: ARG001
     return open_nvdec()
 
 
-def same(ours: list[Picture | Damage], theirs: list[Picture | Damage]) -> bool:
+def same(ours: list[Decoded], theirs: list[Decoded]) -> bool:
     return len(ours) == len(theirs) and all(
-        isinstance(a, Picture)
-        and isinstance(b, Picture)
+        isinstance(a, DecodedFrame)
+        and isinstance(b, DecodedFrame)
         and (a.id, a.timestamp) == (b.id, b.timestamp)
         and np.array_equal(a.pixels, b.pixels)
         and a.pixels.flags.c_contiguous
@@ -107,7 +107,7 @@ def test_parameter_sets_may_be_apart_from_the_stream_as_in_the_sdp_of_a_camera(
             shown = None if pixels is None else av.VideoFrame.from_ndarray(pixels, format="rgb24")
             container.mux(stream.encode(shown))
     with av.open(io.BytesIO(file.getvalue()), "r") as container:
-        items = [*video.Screen(LIMIT, nvdec).show(container, "a video")]
+        items = [*VideoDecoder(LIMIT, nvdec).decode_container(container, "a video")]
     assert [grey(item) for item in items] == list(range(30))
     assert [decoder.calls for decoder in fake.decoders] == [31]
 
@@ -149,7 +149,9 @@ def test_a_video_may_change_its_size(sizes: list[tuple[int, int]], nvdec: Nvdec,
     units = sized(*sizes)
     pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
     assert same(pictures, decode_all(PacketDecoder("h264", LIMIT), units))
-    assert [p.pixels.shape[1::-1] for p in pictures if isinstance(p, Picture)] == [s for s in sizes for _ in range(3)]
+    assert [p.pixels.shape[1::-1] for p in pictures if isinstance(p, DecodedFrame)] == [
+        s for s in sizes for _ in range(3)
+    ]
     assert len(fake.decoders) == len(sizes)
 
 
@@ -157,7 +159,7 @@ def test_frames_of_an_odd_width_have_it(nvdec: Nvdec) -> None:
     units = sized((127, 63), pix_fmt="yuv444p")
     pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
     assert same(pictures, decode_all(PacketDecoder("h264", LIMIT), units))
-    assert isinstance(pictures[0], Picture)
+    assert isinstance(pictures[0], DecodedFrame)
     assert pictures[0].pixels.shape == (63, 127, 3)
 
 
@@ -174,7 +176,7 @@ def test_frames_over_the_limit_are_refused_before_the_gpu_hears_of_them(
 
 def test_a_video_that_grows_over_the_limit_is_refused(nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
     items = decode(PacketDecoder("h264", 128 * 64, nvdec), sized((128, 64), (320, 180)))
-    assert [isinstance(next(items), Picture) for _ in range(3)] == [True] * 3
+    assert [isinstance(next(items), DecodedFrame) for _ in range(3)] == [True] * 3
     with pytest.raises(BadVideoError, match="320x180"):
         next(items)
     assert len(fake.decoders) == 1
@@ -191,15 +193,14 @@ def test_a_damaged_packet_is_reported_and_the_stream_goes_on(nvdec: Nvdec) -> No
     units = [unit for _, unit in h264(40, NO_DELAY)]
     units[5] = units[35] = b"not a packet"  # over which the hardware passes in silence
     items = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
-    assert [item.id for item in items if isinstance(item, Damage)] == [5, 35]
+    assert [item.id for item in items if isinstance(item, FrameRefusedError)] == [5, 35]
     assert sorted(item.id for item in items if isinstance(item.id, int)) == list(range(40))
 
 
-def test_endless_damage_is_refused(nvdec: Nvdec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "PATIENCE", 3)
+def test_endless_damage_is_refused(nvdec: Nvdec) -> None:
     units = [unit for _, unit in h264(1, NO_DELAY)]
     with pytest.raises(BadVideoError, match="in a row"):
-        list(decode(PacketDecoder("h264", LIMIT, nvdec), [*units, *[b"not a packet"] * 40]))
+        list(decode(PacketDecoder("h264", LIMIT, nvdec), [*units, *[b"not a packet"] * (MAX_FAILED_UNITS + 40)]))
 
 
 def test_chunks_may_begin_in_the_middle_of_a_group_of_pictures(nvdec: Nvdec) -> None:
@@ -215,8 +216,8 @@ def test_after_a_failure_of_the_gpu_decoding_begins_again_at_a_key_frame(
     units = [unit for _, unit in h264(30, {"g": "10"} | NO_DELAY)]
     items = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
     assert [item.id for item in items] == list(range(30))
-    assert [item.id for item in items if isinstance(item, Damage)] == list(range(5, 10))
-    assert [grey(item) for item in items if isinstance(item, Picture)] == [*range(5), *range(10, 30)]
+    assert [item.id for item in items if isinstance(item, FrameRefusedError)] == list(range(5, 10))
+    assert [grey(item) for item in items if isinstance(item, DecodedFrame)] == [*range(5), *range(10, 30)]
     assert len(fake.decoders) == 2
 
 

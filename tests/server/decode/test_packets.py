@@ -1,11 +1,10 @@
 import pytest
 
 from keywarp.protocol import FrameHeader, PacketCodec
-from keywarp.server.decode import packets as module
-from keywarp.server.decode import video
-from keywarp.server.decode.frames import Damage, Picture
-from keywarp.server.decode.packets import PacketDecoder
-from keywarp.server.errors import BadVideoError
+from keywarp.server.decode.frames import DecodedFrame
+from keywarp.server.decode.packets import MAX_UNIT_BYTES, PacketDecoder
+from keywarp.server.decode.video import MAX_FAILED_UNITS
+from keywarp.server.errors import BadVideoError, DamagedVideoError, FrameRefusedError
 from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
 from tests.server.media import B_FRAMES, ENCODERS, NO_DELAY, h264, packets, pieces
 
@@ -53,7 +52,7 @@ def test_packets_with_b_frames_come_out_in_order_with_their_own_ids() -> None:
     pictures = decode_all(PacketDecoder("h264", LIMIT), [unit for _, unit in units])
     assert [grey(p) for p in pictures] == list(range(30))
     assert [numbers[p.id] for p in pictures if isinstance(p.id, int)] == list(range(30))
-    assert [p.timestamp for p in pictures if isinstance(p, Picture)] == [numbers.index(n) / 10 for n in range(30)]
+    assert [p.timestamp for p in pictures if isinstance(p, DecodedFrame)] == [numbers.index(n) / 10 for n in range(30)]
 
 
 def test_without_b_frames_each_packet_gives_its_picture_at_once() -> None:
@@ -80,7 +79,7 @@ def test_a_damaged_packet_is_reported_and_the_stream_goes_on() -> None:
     units = [unit for _, unit in h264(10, NO_DELAY)]
     units[5] = b"not a packet"
     items = decode_all(PacketDecoder("h264", LIMIT), units)
-    assert [type(item) for item in items] == [Picture] * 5 + [Damage] + [Picture] * 4
+    assert [type(item) for item in items] == [DecodedFrame] * 5 + [DamagedVideoError] + [DecodedFrame] * 4
     assert items[5].id == 5
 
 
@@ -90,21 +89,19 @@ def test_chunks_may_begin_in_the_middle_of_a_group_of_pictures() -> None:
     assert [grey(item) for item in items] == list(range(10, 30))
 
 
-def test_endless_damage_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "PATIENCE", 3)
+def test_endless_damage_is_refused() -> None:
     units = [unit for _, unit in h264(1, NO_DELAY)]
     decoder = PacketDecoder("h264", LIMIT)
-    items = decode(decoder, [*units, *[b"not a packet"] * 4])
-    assert isinstance(next(items), Picture)
-    assert [isinstance(next(items), Damage) for _ in range(3)] == [True] * 3
+    items = decode(decoder, [*units, *[b"not a packet"] * (MAX_FAILED_UNITS + 1)])
+    assert isinstance(next(items), DecodedFrame)
+    assert [isinstance(next(items), FrameRefusedError) for _ in range(MAX_FAILED_UNITS)] == [True] * MAX_FAILED_UNITS
     with pytest.raises(BadVideoError, match="in a row"):
         next(items)
 
 
-def test_an_endless_access_unit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_UNIT_BYTES", 10_000)
+def test_an_endless_access_unit_is_refused() -> None:
     with pytest.raises(BadVideoError, match="without a complete"):
-        list(decode(PacketDecoder("h264", LIMIT, chunks=True), [b"text " * 200] * 11))
+        list(decode(PacketDecoder("h264", LIMIT, chunks=True), [b"text " * (MAX_UNIT_BYTES // 50)] * 11))
 
 
 def test_an_empty_video_message_is_refused() -> None:

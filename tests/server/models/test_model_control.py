@@ -1,7 +1,6 @@
-"""Models that come and go on a real server, while streams go on."""
+"""Models that are loaded and unloaded by REST on a real server, while streams run."""
 
 import gc
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,85 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from tritonclient.http import InferenceServerClient, InferenceServerException
+from tritonclient.http import InferenceServerClient
 
-from keywarp.engines import BundleError, Engine
+from keywarp.engines import BundleError, Engine, FrameResult, StreamSession
 from keywarp.protocol import CloseCode, Hello
 from keywarp.server import Server, Settings
-from keywarp.server.models import replicas
 from keywarp.server.security.keys import new_key
 from tests.server.conftest import Conversation, Running, Starter, eventually
 from tests.server.media import GREEN, RED, jpeg
+from tests.server.models.loading import HeldLoads, damage, is_closed, load, unload
 from tests.server.routes.test_open_inference import image, kind
 from tests.server.routes.test_streams import problem
 from tests.tiny_bundle import tiny_bundle
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with the models `other`, which is the default, and `tiny`."""
-    path = tmp_path / "models"
-    tiny_bundle(path / "other", name="other")
-    tiny_bundle(path / "tiny")
-    return path
-
-
-@pytest.fixture
-def server(folder: Path, start: Starter) -> Running:
-    return start(models=folder, model_control=True)
-
-
-@pytest.fixture
-def triton(server: Running) -> Iterator[InferenceServerClient]:
-    with InferenceServerClient(server.url.removeprefix("http://")) as client:
-        yield client
-
-
-class Loading:
-    """Compiling that waits until it is let go."""
-
-    def __init__(self) -> None:
-        self.begun = 0
-        self.at_once = self.most_at_once = 0
-        self._go_on = threading.Event()
-
-    def release(self) -> None:
-        self._go_on.set()
-
-    def wrap(self, open_engine: Callable[..., Engine]) -> Callable[..., Engine]:
-        def wrapped(*arguments: object) -> Engine:
-            self.begun += 1
-            self.at_once += 1
-            self.most_at_once = max(self.at_once, self.most_at_once)
-            assert self._go_on.wait(30)
-            try:
-                return open_engine(*arguments)
-            finally:
-                self.at_once -= 1
-
-        return wrapped
-
-
-@pytest.fixture
-def loading(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loading]:  # noqa: ARG001 - it has started
-    held = Loading()
-    monkeypatch.setattr(replicas, "open_engine", held.wrap(replicas.open_engine))
-    yield held
-    held.release()
-
-
-def load(server: Running, name: str) -> httpx.Response:
-    return server.http.post(f"/v1/models/{name}/load")
-
-
-def unload(server: Running, name: str, **query: Any) -> httpx.Response:
-    return server.http.post(f"/v1/models/{name}/unload", params=query)
-
-
-def damage(folder: Path, name: str) -> None:
-    (folder / name / "head.onnx").write_bytes(b"\0")
 
 
 def engine_of(server: Running, name: str) -> Engine:
@@ -97,7 +30,7 @@ def engine_of(server: Running, name: str) -> Engine:
 
 @contextmanager
 def undisturbed(server: Running, model: str) -> Iterator[Callable[[], None]]:
-    """A stream that goes on whatever happens; the callable sends a frame and expects it to be propagated."""
+    """Check that a stream runs on; the callable sends a frame and expects it to be propagated."""
     with server.connect(f"on-{model}", Hello(model=model, interval=1000)) as talk:
         talk.frame(jpeg(GREEN))
         assert talk.result().kind == "key"
@@ -121,11 +54,8 @@ def frame(talk: Conversation, *, width: int = 128) -> int:
 # -- switching ---------------------------------------------------------------------------------------------------------
 
 
-def test_new_streams_get_the_new_version_and_old_ones_keep_theirs(server: Running, folder: Path) -> None:
-    old = engine_of(server, "tiny")
-    [programs] = [future.result() for future in old._programs.values()]
-    program = weakref.ref(programs.key)
-    del programs
+def test_new_streams_get_the_new_version_and_open_ones_keep_theirs(server: Running, folder: Path) -> None:
+    old = weakref.ref(engine_of(server, "tiny"))
     with undisturbed(server, "other") as go_on, server.connect("old", Hello(model="tiny")) as first:
         assert [frame(first) for _ in range(2)] == [0, 1]
         tiny_bundle(folder / "tiny", version="2.0.0", key_interval=3, flow=(1.0, 0.0))  # other files
@@ -138,21 +68,21 @@ def test_new_streams_get_the_new_version_and_old_ones_keep_theirs(server: Runnin
             assert frame(first, width=160) == 0, "a size that is first compiled when the folder is another version's"
             assert frame(first, width=160) == 1
             go_on()
-        assert server.service.models.count()["draining"] == 1
-    eventually(lambda: server.service.models.count()["draining"] == 0)
+        assert server.service.models.count_versions()["draining"] == 1
+    eventually(lambda: server.service.models.count_versions()["draining"] == 0)
     gc.collect()
-    assert program() is None, "the old version is freed"
+    assert old() is None, "the old version is freed"
     assert server.http.get("/v1/models/tiny").json()["streams"] == 0
 
 
 def test_a_version_without_streams_is_freed_at_once(server: Running) -> None:
     before = engine_of(server, "tiny")
     answer = load(server, "tiny").json()
-    assert (answer["draining"], before._programs, before._closed) == (0, {}, True)
+    assert (answer["draining"], is_closed(before)) == (0, True)
 
 
 @pytest.mark.parametrize("fault", ["damaged", "manifest", "runtime"])
-def test_a_model_that_cannot_be_loaded_leaves_the_old_one(
+def test_a_failed_load_keeps_the_present_version(
     server: Running, folder: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     says = {"damaged": "tiny/head.onnx doesn't match", "manifest": "not a valid manifest", "runtime": "log says why"}
@@ -161,7 +91,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one(
     elif fault == "manifest":
         (folder / "tiny" / "bundle.json").write_text("{}")
     else:
-        monkeypatch.setattr(replicas, "_warm_up", lambda _: 1 / 0)
+        fail_new_engines(server, monkeypatch)
     with undisturbed(server, "tiny") as go_on, undisturbed_sequence(server):
         refused = problem(load(server, "tiny"))
         assert refused.status == 422
@@ -179,6 +109,18 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one(
     assert load(server, "tiny").json()["reason"] is None
 
 
+def fail_new_engines(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every frame fail on all engines but those that the server has now."""
+    engines, process = list(server.service.models), StreamSession.process
+
+    def fail(session: StreamSession, *arguments: Any) -> FrameResult:
+        if session.engine not in engines:
+            raise ZeroDivisionError
+        return process(session, *arguments)
+
+    monkeypatch.setattr(StreamSession, "process", fail)
+
+
 @contextmanager
 def undisturbed_sequence(server: Running) -> Iterator[None]:
     with InferenceServerClient(server.url.removeprefix("http://")) as client:
@@ -187,12 +129,12 @@ def undisturbed_sequence(server: Running) -> Iterator[None]:
         assert kind(client.infer("tiny", [image(jpeg())], sequence_id=1, sequence_end=True)) == ("propagated", 1)
 
 
-def test_streams_go_on_while_a_model_is_loaded(server: Running, loading: Loading, folder: Path) -> None:
+def test_streams_run_on_while_a_model_is_loaded(server: Running, held_loads: HeldLoads, folder: Path) -> None:
     tiny_bundle(folder / "tiny", version="2.0.0")
     tiny_bundle(folder / "late", name="late")
     with undisturbed(server, "tiny") as go_on, ThreadPoolExecutor() as pool:
         loads = [pool.submit(load, server, name) for name in ("tiny", "late")]
-        eventually(lambda: server.service.models.count()["loading"] == 2)
+        eventually(lambda: server.service.models.count_versions()["loading"] == 2)
         for _ in range(20):
             go_on()
         with server.connect("new", Hello(model="tiny")) as talk:
@@ -201,41 +143,40 @@ def test_streams_go_on_while_a_model_is_loaded(server: Running, loading: Loading
         states = {model["name"]: model["state"] for model in server.http.get("/v1/models").json()}
         assert states == {"other": "ready", "tiny": "ready", "late": "loading"}
         assert problem(server.http.post("/v1/streams", json={"model": "late"})).status == 404
-        loading.release()
+        held_loads.release()
         assert [done.result().json()["state"] for done in loads] == ["ready", "ready"]
-    assert loading.most_at_once == 1
+    assert held_loads.most_at_once == 1
     assert server.http.post("/v1/streams", json={"model": "late"}).is_success
 
 
-def test_loads_and_unloads_of_a_model_have_their_turns(server: Running, loading: Loading) -> None:
+def test_loads_and_unloads_of_one_model_wait_for_each_other(server: Running, held_loads: HeldLoads) -> None:
     with ThreadPoolExecutor() as pool:
         first = pool.submit(load, server, "tiny")
-        eventually(lambda: loading.begun == 1)
-        turn = server.service.models._models["tiny"].turn
+        eventually(lambda: held_loads.started == 1)
         others = []
         for act in (unload, load):
             others.append(pool.submit(act, server, "tiny"))
-            eventually(lambda: len(turn._waiters or ()) == len(others))
-        assert unload(server, "other").json()["state"] == "unloaded", "another model's turn is another"
-        loading.release()
+            eventually(lambda: len(server.tasks("Models._load", "Models._unload")) == 1 + len(others))
+        assert unload(server, "other").json()["state"] == "unloaded", "another model doesn't wait"
+        held_loads.release()
         assert first.result().json()["state"] == "ready"
         assert [other.result().json()["state"] for other in others] == ["unloaded", "ready"]
-    assert loading.begun == 2
+    assert held_loads.started == 2
 
 
-def test_a_load_is_finished_without_the_client_who_wanted_it(server: Running, loading: Loading, folder: Path) -> None:
+def test_a_load_is_finished_after_its_client_has_left(server: Running, held_loads: HeldLoads, folder: Path) -> None:
     tiny_bundle(folder / "tiny", version="2.0.0")
     with pytest.raises(httpx.ReadTimeout):
         server.http.post("/v1/models/tiny/load", timeout=0.5)
-    assert loading.begun == 1
-    loading.release()
+    assert held_loads.started == 1
+    held_loads.release()
     eventually(lambda: server.http.get("/v1/models/tiny").json()["version"] == "2.0.0")
 
 
 # -- unloading ---------------------------------------------------------------------------------------------------------
 
 
-def test_streams_of_an_unloaded_model_go_on_and_new_ones_are_refused(server: Running) -> None:
+def test_streams_of_an_unloaded_model_run_on_and_new_ones_are_rejected(server: Running) -> None:
     engine = engine_of(server, "tiny")
     server.http.post("/v1/streams", json={"id": "rest", "model": "tiny"})
     with undisturbed(server, "other") as go_on, undisturbed(server, "tiny") as go_on_too, undisturbed_frames(server):
@@ -252,7 +193,7 @@ def test_streams_of_an_unloaded_model_go_on_and_new_ones_are_refused(server: Run
             talk.say(Hello(model="tiny"))
             assert talk.closed() == CloseCode.NOT_FOUND
         assert problem(unload(server, "tiny")).status == 404
-    eventually(lambda: engine._closed)
+    eventually(lambda: is_closed(engine))
     assert server.http.get("/v1/models/tiny").status_code == 404
     assert [model["name"] for model in server.http.get("/v1/models").json()] == ["other"]
     assert load(server, "tiny").json()["state"] == "ready"
@@ -266,7 +207,7 @@ def undisturbed_frames(server: Running) -> Iterator[None]:
     server.http.delete("/v1/streams/rest")
 
 
-def test_force_closes_the_streams_of_a_model_and_no_others(server: Running, folder: Path) -> None:
+def test_a_forced_unload_closes_the_models_streams_and_no_others(server: Running, folder: Path) -> None:
     server.http.post("/v1/streams", json={"id": "rest", "model": "tiny"})
     with undisturbed(server, "other") as go_on, server.connect("old", Hello(model="tiny")) as old:
         frame(old)
@@ -285,7 +226,7 @@ def test_force_closes_the_streams_of_a_model_and_no_others(server: Running, fold
     assert server.frame("rest").status_code == 404
 
 
-def test_streams_that_name_no_model_are_told_when_the_default_is_unloaded(server: Running) -> None:
+def test_streams_without_a_model_are_rejected_while_the_default_is_unloaded(server: Running) -> None:
     unload(server, "other")
     refused = problem(server.http.post("/v1/streams", json={}))
     assert refused.status == 404
@@ -297,24 +238,24 @@ def test_streams_that_name_no_model_are_told_when_the_default_is_unloaded(server
     assert server.http.post("/v1/streams", json={}).json()["model"] == "other"
 
 
-# -- what may be loaded, and by whom -----------------------------------------------------------------------------------
+# -- names and permissions ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "name",
     ["nosuch", "..", "../secret", "..%2Fsecret", "%2e%2e%2fsecret", "%2Fsecret", "secret%00", "tiny%2F..%2Ftiny", "."],
 )
-def test_a_name_is_no_path(server: Running, folder: Path, name: str) -> None:
+def test_a_name_is_never_used_as_a_path(server: Running, folder: Path, name: str) -> None:
     tiny_bundle(folder.parent / "secret", name="secret")
     for way in (f"/v1/models/{name}/load", f"/v2/repository/models/{name}/load"):
         url = httpx.URL(server.url).copy_with(raw_path=way.encode())
         response = server.http.send(httpx.Request("POST", url))
         assert problem(response).status in (404, 405)
         assert str(folder) not in response.text
-    assert {*server.service.models._models} == {"other", "tiny"}
+    assert {entry["name"] for entry in server.http.post("/v2/repository/index").json()} == {"other", "tiny"}
 
 
-def test_a_bundle_is_found_by_its_name_and_only_one(server: Running, folder: Path) -> None:
+def test_a_bundle_is_found_by_its_name_unless_two_have_it(server: Running, folder: Path) -> None:
     tiny_bundle(folder / "street-v3", name="street")
     assert load(server, "street").json()["name"] == "street"
     assert problem(load(server, "street-v3")).status == 404
@@ -336,7 +277,7 @@ def test_a_server_without_control_keeps_its_models(folder: Path, start: Starter)
     assert engine_of(server, "tiny")
 
 
-def test_keys_for_models_are_of_a_scope_of_their_own(folder: Path, start: Starter, tmp_path: Path) -> None:
+def test_keys_need_the_scope_models_to_load_and_unload(folder: Path, start: Starter, tmp_path: Path) -> None:
     (viewer, viewer_line), (operator, operator_line) = new_key("viewer", "stream"), new_key("operator", "models")
     (tmp_path / "keys.txt").write_text(f"{viewer_line}\n{operator_line}\n")
     server = start(models=folder, keys=tmp_path / "keys.txt")
@@ -350,18 +291,17 @@ def test_keys_for_models_are_of_a_scope_of_their_own(folder: Path, start: Starte
     assert server.http.post("/v2/repository/index", headers={"X-API-Key": viewer}).status_code == 200
 
 
-def test_a_stopping_server_loads_nothing_and_finishes_what_it_began(server: Running, loading: Loading) -> None:
+def test_a_draining_server_finishes_the_present_load_and_rejects_others(server: Running, held_loads: HeldLoads) -> None:
     http = httpx.Client(base_url=server.url, timeout=30)
     with ThreadPoolExecutor() as pool:
         begun = pool.submit(load, server, "tiny")
-        eventually(lambda: loading.begun == 1)
+        eventually(lambda: held_loads.started == 1)
         waiting = pool.submit(load, server, "tiny")
-        turn = server.service.models._models["tiny"].turn
-        eventually(lambda: bool(turn._waiters))
+        eventually(lambda: len(server.tasks("Models._load")) == 2)
         server.server.should_exit = True
         eventually(lambda: http.get("/readyz").status_code == 503)
         assert http.post("/v1/models/other/load").status_code == 503
-        loading.release()
+        held_loads.release()
         assert begun.result().json()["state"] == "ready"
         assert problem(waiting.result()).status == 503
     http.close()
@@ -370,8 +310,8 @@ def test_a_stopping_server_loads_nothing_and_finishes_what_it_began(server: Runn
 # -- limits and metrics ------------------------------------------------------------------------------------------------
 
 
-def test_a_model_has_a_limit_of_its_own(folder: Path, start: Starter) -> None:
-    server = start(models=folder, model_limits={"tiny": 2}, model_control=True)
+def test_a_models_limit_of_streams_counts_those_of_all_versions(folder: Path, start: Starter) -> None:
+    server = start(models=folder, model_limit={"tiny": 2}, model_control=True)
     for id_ in ("a", "b"):
         assert server.http.post("/v1/streams", json={"id": id_, "model": "tiny"}).is_success
     refused = problem(server.http.post("/v1/streams", json={"model": "tiny"}))
@@ -383,9 +323,9 @@ def test_a_model_has_a_limit_of_its_own(folder: Path, start: Starter) -> None:
     assert server.http.post("/v1/streams", json={"model": "tiny"}).is_success
 
 
-def test_a_limit_of_a_model_that_cannot_come_is_refused(folder: Path) -> None:
+def test_a_limit_of_an_unknown_model_is_rejected_without_model_control(folder: Path) -> None:
     with pytest.raises(BundleError, match="no model 'nosuch'; there are: other, tiny"):
-        Server(Settings(models=folder, model_limits={"nosuch": 2}))
+        Server(Settings(models=folder, model_limit={"nosuch": 2}))
 
 
 def test_metrics_count_models_and_loads(server: Running, folder: Path) -> None:
@@ -404,78 +344,3 @@ def test_metrics_count_models_and_loads(server: Running, folder: Path) -> None:
         'keywarp_model_loads_total{outcome="failed"} 1.0',
     ):
         assert line in text
-
-
-# -- Triton's client ---------------------------------------------------------------------------------------------------
-
-
-def index(triton: InferenceServerClient) -> dict[str, tuple[str, str]]:
-    return {entry["name"]: (entry["state"], entry["reason"]) for entry in triton.get_model_repository_index()}
-
-
-def test_tritons_client_loads_and_unloads(triton: InferenceServerClient, folder: Path) -> None:
-    assert index(triton) == {"other": ("READY", ""), "tiny": ("READY", "")}
-    triton.unload_model("tiny")
-    assert not triton.is_model_ready("tiny")
-    assert triton.is_server_ready()
-    assert index(triton)["tiny"] == ("UNAVAILABLE", "unloaded")
-    with pytest.raises(InferenceServerException, match="there is no model 'tiny'"):
-        triton.infer("tiny", [image(jpeg())])
-    tiny_bundle(folder / "late", name="late")
-    assert index(triton)["late"] == ("UNAVAILABLE", "unloaded")
-    for name in ("tiny", "late"):
-        triton.load_model(name)
-        assert triton.is_model_ready(name)
-        assert (triton.infer(name, [image(jpeg(RED))]).as_numpy("labels") == np.uint8(1)).all()
-    with pytest.raises(InferenceServerException, match="there is no bundle 'nosuch'"):
-        triton.load_model("nosuch")
-    with pytest.raises(InferenceServerException, match="'nosuch' is not loaded"):
-        triton.unload_model("nosuch")
-    with pytest.raises(InferenceServerException, match="aren't taken"):
-        triton.load_model("tiny", config="{}")
-
-
-def test_tritons_client_sees_why_a_model_is_not_there(triton: InferenceServerClient, folder: Path) -> None:
-    triton.unload_model("tiny")
-    damage(folder, "tiny")
-    with pytest.raises(InferenceServerException, match="can't be loaded"):
-        triton.load_model("tiny")
-    state, reason = index(triton)["tiny"]
-    assert (state, "tiny/head.onnx doesn't match" in reason) == ("UNAVAILABLE", True)
-    triton.unload_model("tiny")
-    assert index(triton)["tiny"] == ("UNAVAILABLE", "unloaded")
-
-
-def test_the_index_can_be_of_ready_models_only(server: Running, loading: Loading, folder: Path) -> None:
-    tiny_bundle(folder / "late", name="late")
-    with ThreadPoolExecutor() as pool, InferenceServerClient(server.url.removeprefix("http://")) as client:
-        late = pool.submit(load, server, "late")
-        eventually(lambda: index(client)["late"] == ("LOADING", ""))
-        ready = server.http.post("/v2/repository/index", json={"ready": True}).json()
-        assert [entry["name"] for entry in ready] == ["other", "tiny"]
-        loading.release()
-        assert late.result().is_success
-    assert problem(server.http.post("/v2/repository/index", content=b"[")).status == 400
-
-
-def test_a_sequence_keeps_its_version(triton: InferenceServerClient, folder: Path) -> None:
-    def infer(version: str = "", **options: Any) -> tuple[str, str, int]:
-        result = triton.infer("tiny", [image(jpeg())], model_version=version, **options)
-        return result.get_response()["model_version"], *kind(result)
-
-    assert infer(sequence_id=1, sequence_start=True) == ("1.0.0", "key", 0)
-    tiny_bundle(folder / "tiny", version="2.0.0")
-    triton.load_model("tiny")
-    assert infer(sequence_id=1) == ("1.0.0", "propagated", 1)
-    assert infer(sequence_id=2, sequence_start=True) == ("2.0.0", "key", 0)
-    assert infer("1.0.0", sequence_id=1) == ("1.0.0", "propagated", 2)
-    for version, sequence, start in (("2.0.0", 1, False), ("1.0.0", 2, False), ("1.0.0", 3, True)):
-        with pytest.raises(InferenceServerException, match="has the version"):
-            infer(version, sequence_id=sequence, sequence_start=start)
-    triton.unload_model("tiny")
-    assert index(triton)["tiny"] == ("UNLOADING", "2 streams go on")
-    assert infer(sequence_id=1, sequence_end=True) == ("1.0.0", "propagated", 3)
-    triton.unload_model("tiny", query_params={"force": "true"})
-    with pytest.raises(InferenceServerException, match="there is no model 'tiny'"):
-        infer(sequence_id=2)
-    assert index(triton)["tiny"] == ("UNAVAILABLE", "unloaded")

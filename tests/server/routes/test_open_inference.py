@@ -154,12 +154,12 @@ def test_what_is_refused_is_said(server: Running, triton: InferenceServerClient)
         ("has the version", [image(jpeg())], {"model_version": "9"}),
         ("hasn't started", [image(jpeg())], {"sequence_id": 99}),
         ("not a JPEG, PNG or WebP", [image(b"no image")], {}),
-        ("one input", [image(jpeg()), frame(plain())], {}),
-        ("one input", [InferInput("other", [1], "BYTES").set_data_from_numpy(np.array([b"x"], object))], {}),
+        ("exactly one input", [image(jpeg()), frame(plain())], {}),
+        ("exactly one input", [InferInput("other", [1], "BYTES").set_data_from_numpy(np.array([b"x"], object))], {}),
         ("there is no output 'masks'", [image(jpeg())], {"outputs": [InferRequestedOutput("masks")]}),
         ("shape", [frame(np.zeros((4, 4), np.uint8))], {}),
         ("interval", [image(jpeg())], {"sequence_id": 1, "sequence_start": True, "parameters": {"interval": 0}}),
-        ("encoded", [image(jpeg())], {"request_compression_algorithm": "gzip"}),
+        ("encoding 'gzip'", [image(jpeg())], {"request_compression_algorithm": "gzip"}),
     ]
     for says, inputs, options in cases:
         with pytest.raises(InferenceServerException, match=says):
@@ -203,17 +203,22 @@ HEAD = {"inputs": [{"name": "frame", "shape": [2, 2], "datatype": "UINT8", "para
     ("head", "rest", "length", "says"),
     [
         ({}, b"", None, "inputs"),
-        (HEAD, b"12345", "", "isn't a part"),
-        (HEAD, b"", "99999", "isn't a part"),
+        (HEAD, b"12345", "", "is '', but the body has"),
+        (HEAD, b"", "99999", "is '99999', but the body has"),
         (HEAD, b"123", None, "more than the body holds"),
         (HEAD, b"12345", None, "belong to no input"),
-        ({"inputs": [HEAD["inputs"][0] | {"shape": [3, 2]}]}, b"1234", None, "doesn't have 4 bytes"),
+        ({"inputs": [HEAD["inputs"][0] | {"shape": [3, 2]}]}, b"1234", None, "can't have 4 bytes"),
         ({"inputs": [HEAD["inputs"][0] | {"shape": [-2, -2]}]}, b"1234", None, "has the shape"),
         ({"inputs": [HEAD["inputs"][0] | {"datatype": "FP64"}]}, b"1234", None, "FP64"),
         ({"inputs": [HEAD["inputs"][0] | {"datatype": "BYTES"}]}, b"1234", None, "one element"),
-        ({"inputs": [{"name": "x", "shape": [2], "datatype": "UINT8", "data": [1, 300]}]}, b"", None, "aren't UINT8"),
-        ({"inputs": [{"name": "x", "shape": [3], "datatype": "UINT8", "data": [1, 2]}]}, b"", None, "aren't UINT8"),
-        ({"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["a"]}]}, b"", None, "binary data only"),
+        ({"inputs": [{"name": "x", "shape": [2], "datatype": "UINT8", "data": [1, 300]}]}, b"", None, "isn't UINT8"),
+        ({"inputs": [{"name": "x", "shape": [3], "datatype": "UINT8", "data": [1, 2]}]}, b"", None, "isn't UINT8"),
+        (
+            {"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["a"]}]},
+            b"",
+            None,
+            "must be sent as binary data",
+        ),
     ],
 )
 def test_bodies_that_are_no_requests(head: dict[str, Any], rest: bytes, length: str | None, says: str) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from keywarp.protocol import Done, Error, Result, ServerMessage
-from keywarp.server.decode import video
+from keywarp.server.decode.video import MAX_FAILED_UNITS
 from keywarp.server.routes import videos
 from tests.server.conftest import PATIENCE, Running, Starter, eventually
 from tests.server.media import B_FRAMES, ENCODERS, FRAGMENTED, NO_DELAY, encode, h264, moving, mpegts, pieces
@@ -114,7 +114,7 @@ def test_results_come_while_the_video_is_being_uploaded(server: Running) -> None
 def test_a_client_that_reads_nothing_before_it_has_sent_all_is_served(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(videos, "BACKLOG_BYTES", 1)  # the sockets' buffers hold the rest
+    monkeypatch.setattr(videos, "MAX_UNREAD_BYTES", 1)  # the sockets' buffers hold the rest
     response = server.http.post("/v1/videos", content=VIDEOS["video/mp4"], headers={"content-type": "video/mp4"})
     assert messages(response.text)[-1] == Done(frames=30, key_frames=3, errors=0)
 
@@ -160,11 +160,10 @@ def test_a_video_over_the_limit_is_refused_at_once_or_where_it_is_reached(start:
 
 
 def test_results_before_a_fault_are_given_and_the_last_line_tells_it(
-    server: Running, monkeypatch: pytest.MonkeyPatch
+    server: Running,
 ) -> None:
-    monkeypatch.setattr(video, "PATIENCE", 1)
     units = [unit for _, unit in h264(10, NO_DELAY)]
-    damaged = b"".join(units[:5] + [unit[:6] + bytes(20) for unit in units[5:]])
+    damaged = b"".join(units[:5] + [unit[:6] + bytes(20) for unit in units[5:]] * MAX_FAILED_UNITS)
     with uploading(server, "video/h264") as upload:
         upload.send(damaged)
         upload.end()

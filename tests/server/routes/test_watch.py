@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 
 import httpx
@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from keywarp.protocol import Dropped, Error, Gone, Hello, Missed, Result, WatchMessage
-from keywarp.server.streams.subscribers import PATIENCE, Audience
+from keywarp.server.routes.watch import MAX_SUBSCRIBERS
+from keywarp.server.streams.subscribers import BACKLOG, Subscribers
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import GREEN, RED, jpeg
 
@@ -24,7 +25,7 @@ def watching(server: Running, stream: str) -> Iterator[Iterator[Message]]:
     """What a watcher is told, from now on."""
     with server.http.stream("GET", f"/v1/streams/{stream}/results") as response:
         assert response.headers["content-type"] == "application/x-ndjson"
-        eventually(lambda: server.service.streams[stream].audience.listens)
+        eventually(lambda: server.service.streams[stream].subscribers.want_responses)
         yield (WatchMessage.validate_json(line) for line in response.iter_lines())
 
 
@@ -79,16 +80,16 @@ def test_single_frames_and_sequences_are_watched_too(server: Running) -> None:
 
 def test_who_is_too_slow_is_told_how_much_was_missed() -> None:
     async def watch() -> None:
-        audience = Audience()
-        with audience.seat() as seat:
-            for frame in range(PATIENCE + 3):
-                audience.tell(Dropped(frame=frame, reason="newer"))
-            missed, answers = await seat.take()
+        subscribers = Subscribers()
+        with subscribers.subscribe() as subscription:
+            for frame in range(BACKLOG + 3):
+                subscribers.publish(Dropped(frame=frame, reason="newer"))
+            missed, answers = await subscription.take()
             assert missed == 3
-            assert [answer.frame for answer in answers] == list(range(3, PATIENCE + 3))
-            audience.tell(Dropped(frame=999, reason="newer"))
-            assert (await seat.take())[0] == 0
-        assert not audience
+            assert [answer.frame for answer in answers] == list(range(3, BACKLOG + 3))
+            subscribers.publish(Dropped(frame=999, reason="newer"))
+            assert (await subscription.take())[0] == 0
+        assert not subscribers
 
     asyncio.run(watch())
 
@@ -99,16 +100,17 @@ def test_a_watcher_that_vanishes_leaves_nothing(server: Running) -> None:
             pass
         with previewing(server, "left"):
             pass
-        eventually(lambda: not server.service.streams["left"].audience)
-        assert not server.tasks("_Watch.", "_watch_client", "_Results", "_Preview")
+        eventually(lambda: not server.service.streams["left"].subscribers)
+        assert not server.tasks("_Subscriber.", "_raise_when_disconnected", "_Results", "_PreviewFrames")
         talk.frame(jpeg())
         talk.result()
 
 
-def test_a_stream_has_so_many_watchers_and_no_more(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keywarp.server.routes.watch.MAX_WATCHERS", 1)
+def test_a_stream_takes_no_more_subscribers_than_allowed(server: Running) -> None:
     server.http.post("/v1/streams", json={"id": "popular"})
-    with watching(server, "popular"):
+    with ExitStack() as subscribed:
+        for _ in range(MAX_SUBSCRIBERS):
+            subscribed.enter_context(watching(server, "popular"))
         refused = server.http.get("/v1/streams/popular/preview")
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
     assert server.http.get("/v1/streams/unknown/results").status_code == 404
@@ -146,7 +148,7 @@ def previewing(server: Running, stream: str, **query: str) -> Iterator[Iterator[
     with server.http.stream("GET", f"/v1/streams/{stream}/preview", params=query) as response:
         kind, _, boundary = response.headers["content-type"].partition("; boundary=")
         assert kind == "multipart/x-mixed-replace"
-        eventually(lambda: bool(server.service.streams[stream].audience))
+        eventually(lambda: bool(server.service.streams[stream].subscribers))
         yield pictures(response, boundary.encode())
 
 

@@ -1,4 +1,4 @@
-"""API keys, on a real server."""
+"""API keys on a real server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from keywarp.client import ApiError, Client
 from keywarp.protocol import KEY_SUBPROTOCOL, SUBPROTOCOL, Hello
 from keywarp.server import Server, Settings
 from keywarp.server.errors import ForbiddenError, KeyFileError, UnauthorizedError
-from keywarp.server.security.keys import Access, new_key, read_keys
+from keywarp.server.security.keys import ApiKeys, new_key, read_keys
 from tests.server.conftest import Running, running
 from tests.server.media import jpeg
 from tests.server.routes.test_streams import problem
@@ -24,7 +24,7 @@ GRAFANA, GRAFANA_LINE = new_key("grafana", "metrics")
 @pytest.fixture(scope="module")
 def locked(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     file = tmp_path_factory.mktemp("keys") / "keys.txt"
-    file.write_text(f"# who may do what\n\n{GATE_LINE}\n{GRAFANA_LINE}\n")
+    file.write_text(f"# the keys of this test\n\n{GATE_LINE}\n{GRAFANA_LINE}\n")
     server = running(models, keys=file)
     server.start()
     yield server
@@ -35,7 +35,7 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def test_without_a_key_nothing_but_health_and_documentation_answers(locked: Running) -> None:
+def test_requests_without_a_key_reach_only_health_and_documentation(locked: Running) -> None:
     for path in ("/healthz", "/readyz", "/openapi.json"):
         assert locked.http.get(path).status_code == 200
     for method, path in (("GET", "/v1/models"), ("POST", "/v1/streams"), ("GET", "/metrics"), ("GET", "/nosuch")):
@@ -46,16 +46,16 @@ def test_without_a_key_nothing_but_health_and_documentation_answers(locked: Runn
 
 
 @pytest.mark.parametrize("wrong", ["kw_wrong", "", GATE[:-1], GATE + "x", "ö", "x" * 5000])
-def test_a_wrong_key_is_refused(locked: Running, wrong: str) -> None:
+def test_an_unknown_key_is_rejected(locked: Running, wrong: str) -> None:
     assert problem(locked.http.get("/v1/models", headers=[(b"x-api-key", wrong.encode())])).status == 401
 
 
 @pytest.mark.parametrize("headers", [bearer(GATE), {"authorization": f"bearer  {GATE}"}, {"X-API-Key": GATE}])
-def test_a_key_is_taken_from_either_header(locked: Running, headers: dict[str, str]) -> None:
+def test_a_key_is_accepted_in_either_header(locked: Running, headers: dict[str, str]) -> None:
     assert locked.http.get("/v1/models", headers=headers).status_code == 200
 
 
-def test_a_key_is_for_its_scopes(locked: Running) -> None:
+def test_a_key_is_rejected_outside_its_scopes(locked: Running) -> None:
     assert problem(locked.http.get("/metrics", headers=bearer(GATE))).status == 403
     assert problem(locked.http.get("/v1/models", headers=bearer(GRAFANA))).status == 403
     text = locked.http.get("/metrics", headers=bearer(GRAFANA)).text
@@ -80,30 +80,30 @@ def test_an_upload_without_a_key_is_not_read(locked: Running) -> None:
     assert problem(locked.http.post("/v1/videos?codec=mp4", content=bytes(1000))).status == 401
 
 
-def test_the_client_bears_its_key(locked: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_sends_its_key(locked: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [np.zeros((64, 96, 3), np.uint8)] * 3
     with Client(locked.url, api_key=GATE) as client:
         assert [model.name for model in client.models()] == ["tiny"]
         assert len(list(client.stream(frames))) == 3
     with Client(locked.url) as client:
-        with pytest.raises(ApiError, match="wants an API key"):
+        with pytest.raises(ApiError, match="requires an API key"):
             client.models()
-        with pytest.raises(ApiError, match="wants an API key"):
+        with pytest.raises(ApiError, match="requires an API key"):
             client.stream(frames)
     monkeypatch.setenv("KEYWARP_API_KEY", GATE)
     with Client(locked.url) as client:
         assert len(list(client.stream(frames))) == 3
 
 
-def test_a_key_is_not_in_its_line() -> None:
+def test_the_line_of_a_key_holds_only_its_hash() -> None:
     assert GATE.startswith("kw_")
     assert GATE not in str(GATE_LINE)
-    access = Access([GATE_LINE, GRAFANA_LINE])
-    assert access.check(GATE, "stream").name == "gate"
+    api_keys = ApiKeys([GATE_LINE, GRAFANA_LINE])
+    assert api_keys.authorize(GATE, "stream").name == "gate"
     with pytest.raises(UnauthorizedError):
-        access.check(None, "stream")
+        api_keys.authorize(None, "stream")
     with pytest.raises(ForbiddenError, match="grafana"):
-        access.check(GRAFANA, "stream")
+        api_keys.authorize(GRAFANA, "stream")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_key_is_not_in_its_line() -> None:
         (f"{GATE_LINE} colour=red", "line 1: not a limit: colour.* there are: streams"),
     ],
 )
-def test_a_file_of_keys_that_cannot_be_used_is_refused(models: Path, tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_file_of_keys_is_rejected(models: Path, tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "keys.txt"
     file.write_text(text)
     with pytest.raises(KeyFileError, match=says):
@@ -129,10 +129,10 @@ def test_a_file_of_keys_that_cannot_be_used_is_refused(models: Path, tmp_path: P
         Server(Settings(models=models, keys=file))
 
 
-def test_a_missing_file_of_keys_is_no_open_door(models: Path, tmp_path: Path) -> None:
+def test_a_server_does_not_start_without_its_file_of_keys(models: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="can't be read"):
         Server(Settings(models=models, keys=tmp_path / "none.txt"))
 
 
-def test_nothing_is_refused_without_a_file_of_keys(server: Running) -> None:
+def test_a_server_without_keys_requires_none(server: Running) -> None:
     assert httpx.get(f"{server.url}/v1/models").status_code == 200

@@ -1,4 +1,4 @@
-"""Pages of other sites, on a real server."""
+"""Requests from web pages of other sites to a real server."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.server.routes.test_streams import problem
 ELSEWHERE = "https://evil.example"
 
 
-def test_a_page_of_another_site_is_refused(server: Running) -> None:
+def test_a_page_of_another_site_is_rejected(server: Running) -> None:
     for method, path in (("GET", "/v1/streams"), ("POST", "/v1/streams"), ("OPTIONS", "/v1/streams"), ("GET", "/")):
         response = server.http.request(method, path, headers={"Origin": ELSEWHERE})
         assert problem(response).status == 403
@@ -27,7 +27,7 @@ def test_a_page_of_another_site_is_refused(server: Running) -> None:
     assert 'keywarp_requests_refused_total{reason="origin"}' in server.http.get("/metrics").text
 
 
-def test_our_own_page_is_not(server: Running) -> None:
+def test_a_page_of_the_server_itself_is_accepted(server: Running) -> None:
     assert server.http.get("/v1/streams", headers={"Origin": server.url}).is_success
     with server.connect("x", Hello(), origin=server.url) as talk:
         assert talk.ready
@@ -36,16 +36,16 @@ def test_our_own_page_is_not(server: Running) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8080", "192.168.7.1:8080", "127.0.0.1.evil.example", ""]
 )
-def test_a_server_of_this_machine_has_no_other_name(server: Running, host: str) -> None:
+def test_a_local_server_rejects_foreign_names(server: Running, host: str) -> None:
     assert problem(server.http.get("/v1/streams", headers={"Host": host})).status == 403
 
 
 @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "[::1]:8080", "keywarp.localhost"])
-def test_but_all_names_of_this_machine(server: Running, host: str) -> None:
+def test_a_local_server_accepts_all_local_names(server: Running, host: str) -> None:
     assert server.http.get("/v1/streams", headers={"Host": host}).is_success
 
 
-def test_what_the_operator_allows_may_use_it(start: Starter) -> None:
+def test_a_page_of_an_allowed_origin_is_accepted(start: Starter) -> None:
     server = start(allow_origin=("https://Cameras.example/",))
     page = {"Origin": "https://cameras.example"}
     answer = server.http.get("/v1/streams", headers=page)
@@ -53,13 +53,13 @@ def test_what_the_operator_allows_may_use_it(start: Starter) -> None:
     assert answer.headers["access-control-allow-origin"] == "https://cameras.example"
     asked = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "authorization"}
     assert server.http.options("/v1/streams/x", headers=page | asked).is_success
-    assert server.http.get("/v1/streams", headers={"Host": "cameras.example"}).is_success  # a proxy that passes it on
+    assert server.http.get("/v1/streams", headers={"Host": "cameras.example"}).is_success  # as a proxy forwards it
     assert server.http.get("/v1/streams", headers={"Origin": ELSEWHERE}).status_code == 403
     with server.connect("x", Hello(), origin="https://cameras.example") as talk:
         assert talk.ready
 
 
-def test_a_server_on_all_addresses_has_names_that_cannot_be_made_to_point_to_it(start: Starter) -> None:
+def test_a_server_on_all_addresses_accepts_only_addresses_and_private_names(start: Starter) -> None:
     server = start(host="0.0.0.0")
     for host in ("192.168.7.1:8080", "box.local", "box.internal:80", "[fd00::5]:8080"):
         assert server.http.get("/v1/streams", headers={"Host": host}).is_success
@@ -71,7 +71,7 @@ def test_a_server_on_all_addresses_has_names_that_cannot_be_made_to_point_to_it(
     assert server.http.get("/v1/streams", headers={"Host": "box:8080", "Origin": ELSEWHERE}).status_code == 403
 
 
-def test_with_keys_it_is_the_key_that_counts(start: Starter, tmp_path: Path) -> None:
+def test_a_key_is_accepted_from_any_origin(start: Starter, tmp_path: Path) -> None:
     secret, key = new_key("me", "stream")
     (tmp_path / "keys.txt").write_text(f"{key}\n")
     server = start(keys=tmp_path / "keys.txt")

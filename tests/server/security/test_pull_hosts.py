@@ -1,11 +1,11 @@
-"""Where streams may be pulled from."""
+"""The allow-list of hosts that streams may be pulled from."""
 
 import socket
 from typing import Any
 
 import pytest
 
-from keywarp.server.errors import SourceError, SourceForbiddenError
+from keywarp.server.errors import PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
 
 NAMES = {
@@ -19,7 +19,7 @@ NAMES = {
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name service of our own."""
+    """Resolve the names of `NAMES`, and no other `.example`."""
     real = socket.getaddrinfo
 
     def look_up(host: str, port: int, **options: Any) -> Any:
@@ -45,7 +45,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
         (["*.cameras.example"], "two.cameras.example", 554, ["10.1.2.3"]),
     ],
 )
-def test_what_is_listed_may_be_reached(entries: list[str], host: str, port: int, addresses: list[str]) -> None:
+def test_listed_hosts_are_allowed(entries: list[str], host: str, port: int, addresses: list[str]) -> None:
     assert AllowList(entries).addresses(host, port) == addresses
 
 
@@ -65,17 +65,17 @@ def test_what_is_listed_may_be_reached(entries: list[str], host: str, port: int,
         (["*"], "0.0.0.0", 80),
     ],
 )
-def test_what_is_not_may_not_whatever_its_name_resolves_to(entries: list[str], host: str, port: int) -> None:
+def test_other_hosts_are_rejected_whatever_their_names_resolve_to(entries: list[str], host: str, port: int) -> None:
     with pytest.raises(SourceForbiddenError, match="allow-pull"):
         AllowList(entries).addresses(host, port)
 
 
-def test_unknown_names_are_said_so() -> None:
-    with pytest.raises(SourceError, match="unknown"):
+def test_an_unknown_host_is_reported() -> None:
+    with pytest.raises(PullError, match="unknown"):
         AllowList(["*"]).addresses("nobody.example", 80)
 
 
 @pytest.mark.parametrize("entry", ["", "10.0.0.1/8", "a b", "host:0", "host:99999", "[::1]:x"])
-def test_what_is_no_entry_is_refused(entry: str) -> None:
+def test_an_invalid_entry_is_rejected(entry: str) -> None:
     with pytest.raises(ValueError, match=r"neither|port"):
         AllowList([entry])

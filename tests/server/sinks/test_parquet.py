@@ -1,4 +1,4 @@
-"""Results as Parquet files, read back as an analyst does."""
+"""Parquet files of responses, read back as an analyst does."""
 
 import asyncio
 import resource
@@ -19,10 +19,10 @@ from keywarp.protocol import Detection, Dropped, Error, Hello, Problem, Region, 
 from keywarp.server.config import read_site
 from keywarp.server.errors import SinkError, SiteError
 from keywarp.server.sinks.parquet import ParquetSink
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 from tests.server.conftest import Starter, eventually
 from tests.server.media import GREEN, RED, jpeg
-from tests.server.sinks.test_sinks import sink_figure, site
+from tests.server.sinks.test_sinks import sink_count, write_site
 from tests.server.test_process import process
 
 
@@ -36,12 +36,12 @@ def files(folder: Path, kind: str = "parquet") -> list[Path]:
     return sorted(folder.glob(f"*.{kind}"))
 
 
-def dropped(frames: Iterable[int]) -> list[Answer]:
+def dropped(frames: Iterable[int]) -> list[FrameResponse]:
     return [Dropped(frame=frame, reason="newer") for frame in frames]
 
 
 @contextmanager
-def sink(folder: str, **options: Any) -> Iterator[Callable[[list[Answer]], None]]:
+def sink(folder: str, **options: Any) -> Iterator[Callable[[list[FrameResponse]], None]]:
     """Deliver to a sink as the server does, on one event loop, and close it at the end."""
     with asyncio.Runner() as runner:
         made = ParquetSink(folder, **({"max_bytes": 10**9, "max_rows": 10**6, "max_seconds": 1e6} | options))
@@ -56,12 +56,12 @@ def result(frame: int, **content: Any) -> Result:
     )
 
 
-def test_a_streams_answers_are_rows_of_its_folder(start: Starter, tmp_path: Path) -> None:
-    server = start(site=site(tmp_path, f'[sinks.table]\nparquet = "{tmp_path}/{{stream}}"\nmax_seconds = 0.2'))
+def test_every_response_of_a_stream_is_a_row_in_its_folder(start: Starter, tmp_path: Path) -> None:
+    server = start(site=write_site(tmp_path, f'[sinks.table]\nparquet = "{tmp_path}/{{stream}}"\nmax_seconds = 0.2'))
     with server.connect("door", Hello(interval=10, sinks=("table",))) as talk:
         answers, _ = talk.stream([*((i, jpeg((GREEN, RED)[i % 2])) for i in range(30)), (30, b"no image")])
-    eventually(lambda: sink_figure(server, "table", "delivered") == 31)
-    eventually(lambda: not files(tmp_path / "door", "arrows"))  # by itself, though nothing more comes
+    eventually(lambda: sink_count(server, "table", "delivered") == 31)
+    eventually(lambda: not files(tmp_path / "door", "arrows"))  # although no more responses come
     found = rows(tmp_path / "door")
     assert [(row["type"], row["frame"], row["id"]) for row in found] == [
         *(("result", i, str(i)) for i in range(30)),
@@ -74,7 +74,7 @@ def test_a_streams_answers_are_rows_of_its_folder(start: Starter, tmp_path: Path
     assert (found[30]["status"], found[30]["inference"]) == (415, None)
 
 
-def test_what_was_found_is_in_columns_that_can_be_asked(tmp_path: Path) -> None:
+def test_each_part_of_a_response_has_a_column(tmp_path: Path) -> None:
     box = Detection(class_id=2, name="car", confidence=0.5, xyxy=(1.0, 2.0, 30.5, 40.25))
     road = Region(class_id=1, name="road", area=0.25)
     segmentation = Segmentation(width=64, height=48, labels_png="aW1hZ2U=", regions=(road,))
@@ -96,8 +96,8 @@ def test_what_was_found_is_in_columns_that_can_be_asked(tmp_path: Path) -> None:
     assert detected["time"] <= drop["time"]
 
 
-def test_masks_are_run_lengths_where_the_stream_asks_for_them(start: Starter, tmp_path: Path) -> None:
-    server = start(site=site(tmp_path, f'[sinks.table]\nparquet = "{tmp_path}/out"\nmax_seconds = 0.1'))
+def test_masks_are_run_lengths_if_the_stream_asks_for_them(start: Starter, tmp_path: Path) -> None:
+    server = start(site=write_site(tmp_path, f'[sinks.table]\nparquet = "{tmp_path}/out"\nmax_seconds = 0.1'))
     server.http.post("/v1/streams", json={"id": "door", "masks": "rle", "sinks": ["table"]})
     answer = Result.model_validate_json(server.frame("door", jpeg(RED)).content)
     eventually(lambda: bool(files(tmp_path / "out")))
@@ -108,7 +108,7 @@ def test_masks_are_run_lengths_where_the_stream_asks_for_them(start: Starter, tm
     assert region["pixels"] == sum(told.rle.counts[1::2])
 
 
-def test_a_full_file_is_followed_by_the_next_and_the_oldest_are_deleted(tmp_path: Path) -> None:
+def test_a_full_file_is_followed_by_another_and_the_oldest_are_deleted(tmp_path: Path) -> None:
     (tmp_path / "mine.parquet").write_text("somebody else's")
     with sink(str(tmp_path), max_rows=10, max_bytes=1) as deliver:
         for part in range(7):
@@ -119,7 +119,7 @@ def test_a_full_file_is_followed_by_the_next_and_the_oldest_are_deleted(tmp_path
     assert parquet.read_table(newest)["frame"].to_pylist() == list(range(30, 35))
 
 
-def test_what_is_being_written_can_be_read_meanwhile(tmp_path: Path) -> None:
+def test_a_journal_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     with sink(str(tmp_path)) as deliver:
         deliver(dropped(range(3)))
         deliver(dropped(range(3, 5)))
@@ -135,8 +135,8 @@ def _has_delivered(http: httpx.Client, answers: int) -> bool:
     return f'outcome="delivered",sink="table"}} {answers}.0' in http.get("/metrics").text
 
 
-def test_a_killed_server_loses_nothing_that_a_sink_took(models: Path, tmp_path: Path) -> None:
-    config = site(tmp_path, f'[sinks.table]\nparquet = "{tmp_path}/{{stream}}"')
+def test_a_killed_server_loses_no_delivered_response(models: Path, tmp_path: Path) -> None:
+    config = write_site(tmp_path, f'[sinks.table]\nparquet = "{tmp_path}/{{stream}}"')
     for stop in (signal.SIGKILL, signal.SIGTERM):
         with process("--models", str(models), "--site", str(config)) as running:
             assert running.stdout
@@ -156,7 +156,7 @@ def test_a_killed_server_loses_nothing_that_a_sink_took(models: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("torn", [1, 100])
-def test_of_a_torn_journal_all_whole_batches_are_kept(tmp_path: Path, torn: int) -> None:
+def test_the_whole_batches_of_a_torn_journal_are_kept(tmp_path: Path, torn: int) -> None:
     journal = tmp_path / "_20260101T000000000000Z.arrows"
     (tmp_path / "_notes.arrows").write_text("not ours")
     with sink(str(tmp_path)) as deliver:
@@ -175,7 +175,7 @@ def test_of_a_torn_journal_all_whole_batches_are_kept(tmp_path: Path, torn: int)
 
 @contextmanager
 def full_disk(limit: int) -> Iterator[None]:
-    """No file can grow beyond so many bytes."""
+    """Keep all files from growing beyond `limit` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -184,7 +184,7 @@ def full_disk(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_what_a_full_disk_takes_half_is_taken_back(tmp_path: Path) -> None:
+def test_a_journal_that_a_full_disk_cuts_off_is_restored(tmp_path: Path) -> None:
     with sink(str(tmp_path)) as deliver:
         deliver(dropped(range(3)))
         (journal,) = files(tmp_path, "arrows")
@@ -196,7 +196,7 @@ def test_what_a_full_disk_takes_half_is_taken_back(tmp_path: Path) -> None:
     assert [row["frame"] for row in rows(tmp_path)] == list(range(6))
 
 
-def test_a_disk_too_full_for_the_parquet_file_leaves_the_journal(tmp_path: Path) -> None:
+def test_a_disk_too_full_for_the_parquet_file_keeps_the_journal(tmp_path: Path) -> None:
     with sink(str(tmp_path), max_rows=3) as deliver:
         deliver(dropped(range(3)))
         with full_disk(100), pytest.raises(SinkError, match="File too large"):
@@ -207,15 +207,15 @@ def test_a_disk_too_full_for_the_parquet_file_leaves_the_journal(tmp_path: Path)
     assert [row["frame"] for row in rows(tmp_path)] == list(range(6))
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "keywarp.server.sinks.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    planned = read_site(site(tmp_path, f'[sinks.table]\nparquet = "{tmp_path}"'))
+    planned = read_site(write_site(tmp_path, f'[sinks.table]\nparquet = "{tmp_path}"'))
     with pytest.raises(SiteError, match="Parquet files need pyarrow: install the extra `parquet`"):
         planned.open_sinks()
 
 
-def test_columns_stay_as_they_are_documented() -> None:
+def test_all_columns_are_documented() -> None:
     from keywarp.server.sinks.parquet import SCHEMA
 
     text = (Path(__file__).parents[3] / "docs" / "cameras.md").read_text()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keywarp.client import FrameResult as Received
+from keywarp.client import ProcessedFrame
 from keywarp.client.images import decode_labels
 from keywarp.engines.manifest import ManifestClass
 from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
@@ -26,7 +26,7 @@ OBJECTS = Detections(
 
 def encoded(output: Output) -> Result:
     found = FrameResult(3, FrameKind.PROPAGATED, 2, 48, 64, output, inference=0.02, postprocess=0.001)
-    return encode_result(found, CLASSES, stream="s", decode=0.003, queue=0.004, id="mine", timestamp=1.5)
+    return encode_result(found, CLASSES, stream="s", decode=0.003, waited=0.004, id="mine", timestamp=1.5)
 
 
 def test_the_png_holds_the_label_map_and_regions_the_areas() -> None:
@@ -56,7 +56,7 @@ def test_masks_may_be_left_out() -> None:
     found = encode_segmentation(LABELS, CLASSES, "none")
     assert found.labels_png is None
     assert [(r.name, r.area, r.rle) for r in found.regions] == [("car", 0.75, None)]
-    with pytest.raises(ValueError, match="none were asked for"):
+    with pytest.raises(ValueError, match="the stream asked for none"):
         decode_labels(found)
 
 
@@ -65,8 +65,8 @@ def test_masks_may_have_the_frames_resolution(masks: Masks) -> None:
     labels = np.random.default_rng(0).integers(0, 3, (5, 7)).astype(np.uint8)
     found = FrameResult(3, FrameKind.KEY, 0, 48, 64, LabelMap(labels), inference=0.02, postprocess=0.001)
     at = {
-        resolution: Received(
-            encode_result(found, CLASSES, stream="s", decode=0, queue=0, masks=masks, resolution=resolution)
+        resolution: ProcessedFrame(
+            encode_result(found, CLASSES, stream="s", decode=0, waited=0, masks=masks, resolution=resolution)
         )
         for resolution in get_args(Resolution)
     }
@@ -90,7 +90,7 @@ def test_a_key_frame_says_why_and_what_was_measured() -> None:
     found = FrameResult(
         3, FrameKind.KEY, 0, 48, 64, NOTHING, inference=0.02, postprocess=0.001, reason=KeyReason.CUT, change=2 / 3
     )
-    result = encode_result(found, CLASSES, stream="s", decode=0.003, queue=0.004)
+    result = encode_result(found, CLASSES, stream="s", decode=0.003, waited=0.004)
     assert (result.reason, result.change) == ("cut", 0.6667)
     assert (encoded(NOTHING).reason, encoded(NOTHING).change) == (None, None)
 

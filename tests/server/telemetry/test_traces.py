@@ -1,10 +1,9 @@
-"""Traces, as a collector gets them from a server process."""
+"""Traces as a collector receives them from a server process."""
 
 import gzip
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +29,7 @@ STAGES = ["decode", "queue", "inference", "postprocess"]
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes traces by OTLP over HTTP."""
+    """A collector of traces by OTLP over HTTP."""
 
     daemon_threads = True
 
@@ -49,7 +48,7 @@ class Collector(ThreadingHTTPServer):
     def named(self, name: str) -> list[Span]:
         return [span for span in self.spans if span.name == name]
 
-    def within(self, span: Span) -> list[Span]:
+    def children(self, span: Span) -> list[Span]:
         return [child for child in self.spans if child.parent_span_id == span.span_id]
 
 
@@ -87,7 +86,7 @@ def collector() -> Iterator[Collector]:
 
 @contextmanager
 def serving(models: Path, monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> Iterator[str]:
-    """The URL of a server process; ended as a user does, so that it exports the rest."""
+    """Run a server process, give its URL, and terminate it as a user would, so that it exports the remaining spans."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with process("--models", str(models)) as running:
@@ -99,7 +98,7 @@ def serving(models: Path, monkeypatch: pytest.MonkeyPatch, environment: Mapping[
         assert running.wait(20) == 0
 
 
-def test_a_request_is_a_span_of_its_callers_trace_and_its_frame_one_in_it(
+def test_a_request_is_a_span_of_its_callers_trace_with_a_span_for_its_frame(
     models: Path, monkeypatch: pytest.MonkeyPatch, collector: Collector
 ) -> None:
     with serving(models, monkeypatch, collector.environment) as url, httpx.Client(base_url=url) as http:
@@ -115,7 +114,7 @@ def test_a_request_is_a_span_of_its_callers_trace_and_its_frame_one_in_it(
     assert values(request)["http.route"] == "/v1/streams/{stream_id}/frames"
     assert values(request)["http.response.status_code"] == 200
     assert [values(span)["http.response.status_code"] for span in (refused, unknown)] == [415, 404]
-    (frame,) = collector.within(request)
+    (frame,) = collector.children(request)
     assert (frame.name, frame.trace_id.hex()) == ("frame", TRACE)
     assert values(frame) == {
         "keywarp.stream": "door",
@@ -125,7 +124,7 @@ def test_a_request_is_a_span_of_its_callers_trace_and_its_frame_one_in_it(
         "keywarp.key_age": 0,
         "keywarp.reason": "start",
     }
-    stages = collector.within(frame)
+    stages = collector.children(frame)
     assert [stage.name for stage in stages] == STAGES
     for stage, (name, seconds) in zip(stages, result.timings, strict=True):
         assert stage.name == name
@@ -134,14 +133,14 @@ def test_a_request_is_a_span_of_its_callers_trace_and_its_frame_one_in_it(
     assert bounds == sorted(bounds)
     assert frame.start_time_unix_nano == bounds[0]
     assert request.start_time_unix_nano <= bounds[0] < bounds[-1] <= request.end_time_unix_nano
-    (failed,) = collector.within(refused)
+    (failed,) = collector.children(refused)
     assert failed.status.code == Status.STATUS_CODE_ERROR
     assert values(failed)["error.type"] == "not_an_image"
     assert collector.resource["service.name"] == "keywarp"
     assert not [span for span in collector.spans if "readyz" in span.name]
 
 
-def test_a_connections_frames_are_traces_of_their_own_linked_to_its_handshake(
+def test_each_frame_of_a_connection_is_a_trace_linked_to_the_connection(
     models: Path, monkeypatch: pytest.MonkeyPatch, collector: Collector
 ) -> None:
     with serving(models, monkeypatch, collector.environment) as url:
@@ -158,21 +157,21 @@ def test_a_connections_frames_are_traces_of_their_own_linked_to_its_handshake(
     for frame in frames:
         assert not frame.parent_span_id
         assert [(link.trace_id, link.span_id) for link in frame.links] == [(connection.trace_id, connection.span_id)]
-        assert [stage.name for stage in collector.within(frame)] == STAGES
+        assert [stage.name for stage in collector.children(frame)] == STAGES
 
 
-def test_an_uploads_frames_are_traces_of_their_own_and_its_span_lasts_as_long_as_it(
+def test_each_frame_of_an_upload_is_a_trace_and_the_uploads_span_lasts_to_its_end(
     models: Path, monkeypatch: pytest.MonkeyPatch, collector: Collector
 ) -> None:
     with serving(models, monkeypatch, collector.environment) as url:
         video = mpegts(10, B_FRAMES)
 
-        def slowly() -> Iterator[bytes]:
+        def in_two_parts() -> Iterator[bytes]:
             yield video[:1000]
-            time.sleep(0.2)
+            eventually(lambda: bool(httpx.get(f"{url}/v1/streams").json()))
             yield video[1000:]
 
-        answer = httpx.post(f"{url}/v1/videos", params={"codec": "mpegts"}, content=slowly())
+        answer = httpx.post(f"{url}/v1/videos", params={"codec": "mpegts"}, content=in_two_parts())
         assert len(answer.text.splitlines()) == 11
         eventually(lambda: bool(collector.named("POST /v1/videos")))
     (upload,) = collector.named("POST /v1/videos")
@@ -182,7 +181,7 @@ def test_an_uploads_frames_are_traces_of_their_own_and_its_span_lasts_as_long_as
     assert upload.end_time_unix_nano >= max(frame.end_time_unix_nano for frame in frames)
 
 
-def test_samplers_and_names_are_the_operators(
+def test_the_environment_chooses_the_sampler_and_the_names(
     models: Path, monkeypatch: pytest.MonkeyPatch, collector: Collector
 ) -> None:
     environment = collector.environment | {
@@ -195,12 +194,12 @@ def test_samplers_and_names_are_the_operators(
         for _ in range(3):
             http.post("/v1/streams/door/frames", content=jpeg())
         http.post("/v1/streams/door/frames", content=jpeg(), headers=TRACEPARENT)
-    assert {span.trace_id.hex() for span in collector.spans} == {TRACE}  # also those of the end
+    assert {span.trace_id.hex() for span in collector.spans} == {TRACE}  # including the spans exported at the end
     assert len(collector.spans) == 2 + len(STAGES)
     assert (collector.resource["service.name"], collector.resource["site"]) == ("gates", "north")
 
 
-def test_a_collector_that_is_away_holds_nobody_up(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_collector_delays_no_request(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_BSP_SCHEDULE_DELAY": "50"}
     with serving(models, monkeypatch, environment) as url, httpx.Client(base_url=url) as http:
         http.post("/v1/streams", json={"id": "door"})
@@ -216,7 +215,7 @@ def test_a_collector_that_is_away_holds_nobody_up(models: Path, monkeypatch: pyt
         ({"OTEL_BSP_SCHEDULE_DELAY": "0"}, "OTEL_ variable is wrong"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_sentence(
+def test_unsupported_settings_end_the_server_with_one_sentence(
     models: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
@@ -229,9 +228,7 @@ def test_what_cannot_be_is_said_in_one_sentence(
     assert "Traceback" not in errors
 
 
-def test_without_the_extra_it_says_what_to_install(
-    models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_extra_is_named(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.sdk'] = None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
@@ -242,7 +239,7 @@ def test_without_the_extra_it_says_what_to_install(
     assert "`otel`" in errors
 
 
-def test_no_exporter_is_imported_where_traces_are_not_asked_for(models: Path) -> None:
+def test_no_exporter_is_imported_unless_traces_are_wanted(models: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python -m keywarp.cli` is `keywarp`."""
+"""Lets `python -m keywarp.cli` run the `keywarp` command."""
 
 from keywarp.cli.main import main
 

@@ -1,7 +1,7 @@
-"""How a command fails."""
+"""The error of a command."""
 
 from keywarp.client.errors import KeywarpError
 
 
 class CommandError(KeywarpError):
-    """A command can't do its work: `keywarp` prints the text, one sentence, to stderr and exits with status 1."""
+    """A command failed. `keywarp` prints the text, which is one sentence, to stderr and exits with status 1."""

@@ -1,7 +1,7 @@
-"""The `keywarp` command: `stream`, and whatever commands the installed packages add.
+"""The `keywarp` command: `stream`, `watch`, and the commands that installed packages add.
 
-A package adds a command by an entry point of the group `keywarp.commands`: a Typer application (of one command, or a
-group of them) or a plain function. It is imported only when it is called for, or when help lists all.
+A package adds a command by an entry point of the group `keywarp.commands`, which names a plain function or a Typer
+application (of one command or a group of them). It is imported only when it is run, or when the help lists it.
 """
 
 import sys
@@ -20,14 +20,14 @@ GROUP = "keywarp.commands"
 
 
 class Commands(TyperGroup):
-    """Our own commands, and those of entry points, looked up by name."""
+    """The group of our own commands and of those that entry points add."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Name all commands."""
+        """Return the names of all commands."""
         return sorted({*super().list_commands(ctx), *entry_points(group=GROUP).names})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Find a command by its name, and import it if it comes from an entry point."""
+        """Return the command of this name. One that an entry point adds is imported now."""
         own = super().get_command(ctx, cmd_name)
         added = entry_points(group=GROUP, name=cmd_name)
         return own if own is not None or not added else _load(next(iter(added)))
@@ -57,11 +57,11 @@ def options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Process the options that stand before a command."""
 
 
 def main() -> None:
-    """Run the command line; errors that are meant for the user are one sentence on stderr and exit status 1."""
+    """Run the command line. An error for the user is printed as one sentence to stderr, with exit status 1."""
     try:
         app()
     except KeywarpError as error:
@@ -84,11 +84,11 @@ def _load(added: EntryPoint) -> Any:
 
 
 def _unavailable(name: str, error: ImportError) -> Any:
-    """Make a command that says why it can't be run."""
+    """Return a command that explains why it can't run."""
 
     def explain() -> None:
         package = (error.name or "a package").partition(".")[0]
-        raise CommandError(f"`keywarp {name}` can't run, for {package} can't be imported ({error})")
+        raise CommandError(f"`keywarp {name}` can't run, because {package} can't be imported ({error})")
 
     application = typer.Typer(add_completion=False)
     application.command(

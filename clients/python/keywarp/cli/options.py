@@ -1,10 +1,11 @@
-"""What several commands take on the command line, told once."""
+"""Options and arguments that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from keywarp.client import Client
 from keywarp.protocol import MAX_INTERVAL
 
 SourceArgument = Annotated[
@@ -15,7 +16,9 @@ ServerOption = Annotated[
 ]
 ApiKeyOption = Annotated[
     str | None,
-    typer.Option(help="Where the server wants one.", envvar="KEYWARP_API_KEY", metavar="KEY", show_default=False),
+    typer.Option(
+        help="An API key, if the server needs one.", envvar="KEYWARP_API_KEY", metavar="KEY", show_default=False
+    ),
 ]
 IntervalOption = Annotated[
     int | None,
@@ -33,7 +36,7 @@ VideoOption = Annotated[
 NdjsonOption = Annotated[
     Path | None,
     typer.Option(
-        "--json", help="Write the results, one a line (NDJSON).", metavar="FILE", dir_okay=False, show_default=False
+        "--json", help="Write one result per line (NDJSON).", metavar="FILE", dir_okay=False, show_default=False
     ),
 ]
 CocoOption = Annotated[
@@ -45,7 +48,19 @@ CocoOption = Annotated[
 MotOption = Annotated[
     Path | None,
     typer.Option(
-        "--mot", help="Write boxes as a MOTChallenge file.", metavar="FILE", dir_okay=False, show_default=False
+        "--mot", help="Write the boxes as a MOTChallenge file.", metavar="FILE", dir_okay=False, show_default=False
     ),
 ]
 SummaryJsonOption = Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")]
+
+
+def open_client(server: str, api_key: str | None) -> Client:
+    """Make the client that the options `--server` and `--api-key` ask for.
+
+    Raises:
+        typer.BadParameter: If the address isn't valid.
+    """
+    try:
+        return Client(server, api_key=api_key)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--server") from error

@@ -1,4 +1,4 @@
-"""Taking results in: a progress bar, an NDJSON file, an annotated video, and the figures."""
+"""The recording of results: a progress bar, files, an annotated video, and the figures."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,21 +9,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.partial import partial, writing
+from keywarp.cli.files import part_file, write_errors
 from keywarp.cli.stopwatch import Stopwatch
 from keywarp.cli.summary import Summary
 from keywarp.client.drawing import Annotator
 from keywarp.client.errors import DrawingError
 from keywarp.client.exports import CocoWriter, to_mot
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.client.writing import VideoWriter
 from keywarp.protocol import ClassInfo
 
-Sink = Callable[[FrameResult], None]
+Write = Callable[[ProcessedFrame], None]
 
 
 def record(
-    results: Iterable[FrameResult],
+    results: Iterable[ProcessedFrame],
     *,
     classes: Iterable[ClassInfo],
     fps: float,
@@ -34,55 +34,55 @@ def record(
     total: int | None = None,
     title: str = "frames",
 ) -> Summary:
-    """Take all results, write them down, and measure.
+    """Take all results, write them to files, and measure.
 
-    Files have their names only when they are complete; a run that is broken off leaves `NAME.part`, which is valid as
-    far as it goes.
+    A file gets its name only when it is complete. A run that is interrupted leaves `NAME.part`, which is valid up to
+    where it ends.
 
     Args:
-        results: What a stream gives, or a run in this process.
-        classes: Of the model, for their colours.
-        fps: Of the video to write.
-        out: An MP4 file for the annotated video; needs results with images.
-        json: An NDJSON file: a line for each frame, its `Result` as it came and its `latency` in seconds.
+        results: The results of a stream, or of a run in this process.
+        classes: The model's classes, for their colours and names.
+        fps: Frames per second of the annotated video.
+        out: An MP4 file for the annotated video, which needs results with images.
+        json: An NDJSON file. Each line is the wire `Result` of one frame and its `latency` in seconds.
         coco: A COCO file of all frames.
-        mot: A MOTChallenge file of all frames' boxes.
-        total: How many results to expect, for the progress bar.
+        mot: A MOTChallenge file of the boxes on all frames.
+        total: The number of results to expect, for the progress bar.
         title: What is run, for the progress bar and the summary.
 
     Returns:
-        The figures; see `Summary` for what counts.
+        The figures. `Summary` describes what they count.
 
     Raises:
-        CommandError: A file can't be written, or results have no boxes for `mot`.
-        DrawingError: The extra `draw` isn't installed, or results have no image to draw on.
+        CommandError: If a file can't be written, or results have no boxes for `mot`.
+        DrawingError: If the extra `draw` isn't installed, or results have no image to draw on.
     """
     stopwatch = Stopwatch(title)
     with ExitStack() as opened:
-        advance = opened.enter_context(_bar(title, total))
-        sinks: dict[Path, Sink] = {}
+        advance = opened.enter_context(_progress_bar(title, total))
+        writers: dict[Path, Write] = {}
         if json is not None:
-            sinks[json] = opened.enter_context(_lines(json))
+            writers[json] = opened.enter_context(_ndjson_file(json))
         if coco is not None:
-            sinks[coco] = opened.enter_context(_coco(coco, classes))
+            writers[coco] = opened.enter_context(_coco_file(coco, classes))
         if mot is not None:
-            sinks[mot] = opened.enter_context(_boxes(mot))
+            writers[mot] = opened.enter_context(_mot_file(mot))
         if out is not None:
-            sinks[out] = opened.enter_context(_film(out, classes, fps))
+            writers[out] = opened.enter_context(_annotated_video(out, classes, fps))
         for result in stopwatch.timed(results):
-            for path, sink in sinks.items():
-                with writing(path):
-                    sink(result)
+            for path, write in writers.items():
+                with write_errors(path):
+                    write(result)
             advance(result)
         summary = stopwatch.summary()
         if not summary.frames:
-            raise CommandError("no frame came through")
+            raise CommandError("the source gave no frame that could be processed")
     return summary
 
 
 @contextmanager
-def _bar(title: str, total: int | None) -> Iterator[Sink]:
-    """Show a progress bar on stderr, if that is a terminal."""
+def _progress_bar(title: str, total: int | None) -> Iterator[Write]:
+    """Show a progress bar on stderr, if stderr is a terminal."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -97,29 +97,29 @@ def _bar(title: str, total: int | None) -> Iterator[Sink]:
 
 
 @contextmanager
-def _lines(path: Path) -> Iterator[Sink]:
+def _ndjson_file(path: Path) -> Iterator[Write]:
     """Write an NDJSON file."""
-    with partial(path) as part, part.open("w", encoding="utf-8") as file:
+    with part_file(path) as part, part.open("w", encoding="utf-8") as file:
 
-        def write(result: FrameResult) -> None:
+        def write(result: ProcessedFrame) -> None:
             file.write(dumps(result.result.model_dump(mode="json") | {"latency": result.latency}) + "\n")
 
         yield write
 
 
 @contextmanager
-def _coco(path: Path, classes: Iterable[ClassInfo]) -> Iterator[Sink]:
+def _coco_file(path: Path, classes: Iterable[ClassInfo]) -> Iterator[Write]:
     """Write a COCO file."""
-    with partial(path) as part, CocoWriter(part, classes) as file:
+    with part_file(path) as part, CocoWriter(part, classes) as file:
         yield file.write
 
 
 @contextmanager
-def _boxes(path: Path) -> Iterator[Sink]:
+def _mot_file(path: Path) -> Iterator[Write]:
     """Write a MOTChallenge file."""
-    with partial(path) as part, part.open("w", encoding="utf-8") as file:
+    with part_file(path) as part, part.open("w", encoding="utf-8") as file:
 
-        def write(result: FrameResult) -> None:
+        def write(result: ProcessedFrame) -> None:
             try:
                 file.writelines(line + "\n" for line in to_mot(result))
             except ValueError as error:
@@ -129,12 +129,12 @@ def _boxes(path: Path) -> Iterator[Sink]:
 
 
 @contextmanager
-def _film(path: Path, classes: Iterable[ClassInfo], fps: float) -> Iterator[Sink]:
+def _annotated_video(path: Path, classes: Iterable[ClassInfo], fps: float) -> Iterator[Write]:
     """Write an annotated video."""
     annotator = Annotator(classes)
-    with partial(path) as part, VideoWriter(part, fps) as video:
+    with part_file(path) as part, VideoWriter(part, fps) as video:
 
-        def write(result: FrameResult) -> None:
+        def write(result: ProcessedFrame) -> None:
             if result.image is None:
                 raise DrawingError(f"frame {result.frame} can't be drawn: its image was never decoded here")
             video.write(annotator.annotate(result.image, result))

@@ -1,4 +1,4 @@
-"""Timing results on their way through, in memory that doesn't grow: a camera's stream may never end."""
+"""The timing of results, in memory that doesn't grow, since a camera's stream may never end."""
 
 import math
 import time
@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from keywarp.cli.summary import Latency, Summary
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 
-STEP: Final = 1.002  # from one class of latencies to the next: figures are within 0.1 %
-REMEMBERED: Final = 1024  # spans before which time is only added up
+STEP: Final = 1.002  # the ratio of neighbouring bins of latencies; figures are within 0.1 %
+REMEMBERED: Final = 1024  # the most separate spans that are kept
 
 
 class Stopwatch:
-    """Times results."""
+    """Times results as they pass. Its memory doesn't grow with their number."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -23,52 +23,52 @@ class Stopwatch:
         self._key_frames = 0
         self._key = Latencies()
         self._propagated = Latencies()
-        self._counts = Coverage()
+        self._coverage = Coverage()
 
-    def timed(self, results: Iterable[FrameResult]) -> Iterator[FrameResult]:
-        """Pass results on."""
+    def timed(self, results: Iterable[ProcessedFrame]) -> Iterator[ProcessedFrame]:
+        """Pass results on, and time them."""
         waiting_since = time.monotonic()
         for result in results:
             now = time.monotonic()
-            self._counts.add(waiting_since, now)
+            self._coverage.add(waiting_since, now)
             self._frames += 1
             self._key_frames += result.kind == "key"
             if result.latency is not None:
-                self._counts.add(result.received - result.latency, result.received)
+                self._coverage.add(result.received - result.latency, result.received)
                 (self._key if result.kind == "key" else self._propagated).add(result.latency)
             yield result
-            # Where it isn't known whether frames are under way, all time counts.
+            # If the latency is unknown, frames may be under way, so all time counts.
             waiting_since = now if result.latency is None else time.monotonic()
-        self._counts.add(waiting_since, time.monotonic())
+        self._coverage.add(waiting_since, time.monotonic())
 
     def summary(self) -> Summary:
-        """What it was so far."""
+        """Return the figures so far."""
         return Summary(
             title=self._title,
             frames=self._frames,
             key_frames=self._key_frames,
-            seconds=self._counts.seconds,
+            seconds=self._coverage.seconds,
             key=self._key.summary(),
             propagated=self._propagated.summary(),
         )
 
 
 class Latencies:
-    """How many there were of each length, in classes so narrow that their middle will do."""
+    """A histogram of latencies whose bins are narrow enough for exact percentiles, to 0.1 %."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
     def add(self, seconds: float) -> None:
-        """Count one; at least a microsecond."""
+        """Count one latency. Less than a microsecond counts as a microsecond."""
         self._counts[round(math.log(max(seconds, 1e-6), STEP))] += 1
 
     def summary(self) -> Latency | None:
-        """Summarise; None where there was none."""
+        """Return the percentiles, or None if there was no latency."""
         return Latency(self._percentile(0.5), self._percentile(0.99)) if self._counts else None
 
     def _percentile(self, share: float) -> float:
-        """The least that so many are not above."""
+        """Return the smallest latency that this share of all doesn't exceed."""
         left = share * self._counts.total()
         for step in sorted(self._counts):
             left -= self._counts[step]
@@ -78,24 +78,24 @@ class Latencies:
 
 
 class Coverage:
-    """The time that spans cover together; where they overlap it counts once.
+    """The length of time that spans cover together. Time in which they overlap counts once.
 
-    Exact as long as no span begins before the last 1024 gaps between spans.
+    It is exact as long as no span begins before the last 1024 gaps between spans.
     """
 
     def __init__(self) -> None:
-        self._starts: list[float] = []  # of spans that don't touch, in order
+        self._starts: list[float] = []  # of spans that don't touch each other, in order
         self._ends: list[float] = []
-        self._before = 0.0  # seconds of those that are forgotten
-        self._forgotten = float("-inf")  # when the last of them ended
+        self._before = 0.0  # seconds of older spans, which aren't kept
+        self._forgotten = float("-inf")  # when the last of those ended
 
     @property
     def seconds(self) -> float:
-        """The sum."""
+        """The covered time in seconds."""
         return self._before + sum(self._ends) - sum(self._starts)
 
     def add(self, start: float, end: float) -> None:
-        """Cover a span more; monotonic seconds."""
+        """Add a span, in monotonic seconds."""
         start, end = max(start, self._forgotten), max(end, self._forgotten)
         first, beyond = bisect_left(self._ends, start), bisect_right(self._starts, end)
         if first < beyond:  # it touches these

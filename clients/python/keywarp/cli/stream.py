@@ -1,6 +1,5 @@
-"""`keywarp stream`: a source through a server."""
+"""`keywarp stream`: send a source to a server."""
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from dataclasses import replace
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from keywarp.cli.options import (
     ApiKeyOption,
@@ -21,10 +19,11 @@ from keywarp.cli.options import (
     SourceArgument,
     SummaryJsonOption,
     VideoOption,
+    open_client,
 )
 from keywarp.cli.report import record
-from keywarp.cli.summary import summary_table
-from keywarp.client import DEFAULT_SERVER, Client, open_source
+from keywarp.cli.summary import print_summary
+from keywarp.client import DEFAULT_SERVER, open_source
 from keywarp.client.reconnecting import DEFAULT
 from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
 
@@ -40,8 +39,8 @@ def stream(
     schedule: Annotated[
         Schedule | None,
         typer.Option(
-            help="A key frame every INTERVAL frames, or where the content changes, INTERVAL in the mean (default: the "
-            "server's).",
+            help="Key frames every INTERVAL frames, or where the content changes with INTERVAL as their mean distance "
+            "(default: the server's).",
             show_default=False,
         ),
     ] = None,
@@ -50,14 +49,14 @@ def stream(
         typer.Option(
             min=1,
             max=MAX_INTERVAL,
-            help="The longest interval: with adaptive (default: 3 x INTERVAL), or where latest drops frames.",
+            help="The longest interval with adaptive (default: 3 x INTERVAL), or while latest drops frames.",
             show_default=False,
         ),
     ] = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="latest: frames that wait when a newer one comes are dropped, for cameras (default: lossless).",
+            help="latest drops frames that wait when a newer one comes, for cameras (default: lossless).",
             show_default=False,
         ),
     ] = None,
@@ -68,29 +67,26 @@ def stream(
     codec: Annotated[
         Codec, typer.Option(help="Send JPEG images, a file's own packets (h264, ...) or the file as it is (mp4, ...).")
     ] = "image",
-    in_flight: Annotated[int, typer.Option(min=1, help="Images on the way at a time; 1 for the lowest latency.")] = 2,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG images.")] = 90,
+    in_flight: Annotated[int, typer.Option(min=1, help="Images on the way at a time; 1 gives the lowest latency.")] = 2,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="The quality of the JPEG images.")] = 90,
     reconnect: Annotated[
         float,
         typer.Option(
             min=0,
-            help="How long to try to connect again after a break; 0: not at all.",
+            help="How long to try to connect again when the connection breaks; 0 doesn't try.",
             metavar="SECONDS",
         ),
     ] = DEFAULT.seconds,
     summary_json: SummaryJsonOption = False,
 ) -> None:
-    """Send a video to a server; write down the results and print how fast they came.
+    """Send a video to a server, write its results to files, and print how fast they came.
 
-    Time that only drawing and writing took is left out of the figures. Still, both take
-    processor time from a server on this machine: measure without --out.
+    The figures leave out time in which only drawing and writing took place. But both take
+    processor time from a server on this machine, so measure without --out.
     """
     with ExitStack() as opened:
-        try:
-            client = opened.enter_context(Client(server, api_key=api_key))
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--server") from error
-        opened.enter_context(_breaks_shown())
+        client = opened.enter_context(open_client(server, api_key))
+        opened.enter_context(_warnings_on_stderr())
         frames = opened.enter_context(open_source(source))
         results = opened.enter_context(
             client.stream(
@@ -121,25 +117,22 @@ def stream(
             title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
         )
         summary = replace(summary, reconnects=results.reconnects)
-    if summary_json:
-        typer.echo(json.dumps(summary.as_dict()))
-    else:
-        Console().print(summary_table([summary]))
+    print_summary(summary, as_json=summary_json)
 
 
-class _Shown(logging.Handler):
-    """Prints to whatever stderr is at the time: a progress bar stands in for it."""
+class _StderrHandler(logging.Handler):
+    """A handler that prints to the current `sys.stderr`, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(f"keywarp: {record.getMessage()}", file=sys.stderr)
 
 
 @contextmanager
-def _breaks_shown() -> Iterator[None]:
-    """Show on stderr what the client warns of: that the connection broke, and that it tries again."""
-    log, shown = logging.getLogger("keywarp.client"), _Shown(logging.WARNING)
-    log.addHandler(shown)
+def _warnings_on_stderr() -> Iterator[None]:
+    """Print the client's warnings to stderr, such as that the connection broke and that it tries again."""
+    log, handler = logging.getLogger("keywarp.client"), _StderrHandler(logging.WARNING)
+    log.addHandler(handler)
     try:
         yield
     finally:
-        log.removeHandler(shown)
+        log.removeHandler(handler)

@@ -1,9 +1,11 @@
 """The figures of one run."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 
@@ -17,18 +19,20 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run of frames took.
+    """The figures of a run.
+
+    `seconds` measures the service, not the recording. So time in which only drawing and writing took place, with no
+    frame under way, isn't counted. Doing them at the same time would gain nothing.
 
     Attributes:
         title: What was run.
-        frames: Results.
-        key_frames: Results on key frames.
-        seconds: Time during which results were waited for (reading, compressing and sending frames is part of that) or
-            frames were under way. Left out is only time that drawing and writing took with no frame under way: the
-            figures are of the service, not of the recording, and overlapping the two gains nothing.
-        key: Latency of key frames; None where there was none, or frames can't be told apart on the way.
-        propagated: Latency of the frames between.
-        reconnects: How often the connection broke and the stream went on.
+        frames: The number of results.
+        key_frames: The number of results on key frames.
+        seconds: Time during which a result was awaited (which includes reading, compressing and sending frames) or
+            frames were under way.
+        key: The latency of key frames; None if there was none, or the latency is unknown.
+        propagated: The latency of propagated frames; None as for `key`.
+        reconnects: How often the connection broke and the stream continued.
     """
 
     title: str
@@ -45,12 +49,12 @@ class Summary:
         return self.frames / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, object]:
-        """Give the figures for JSON; times are in seconds."""
+        """Return the figures for JSON, with times in seconds."""
         return asdict(self) | {"fps": self.fps}
 
 
 def summary_table(summaries: Iterable[Summary]) -> Table:
-    """Set runs side by side; latencies are medians and 99th percentiles in milliseconds."""
+    """Return a table of runs. Latencies are medians and 99th percentiles in milliseconds."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("latency in ms")
     for name in ("frames", "key\nframes", "fps", "key\np50 / p99", "propagated\np50 / p99"):
@@ -65,6 +69,14 @@ def summary_table(summaries: Iterable[Summary]) -> Table:
             _milliseconds(summary.propagated),
         )
     return table
+
+
+def print_summary(summary: Summary, *, as_json: bool) -> None:
+    """Print the figures of one run to stdout, as a table or as a line of JSON."""
+    if as_json:
+        print(json.dumps(summary.as_dict()))
+    else:
+        Console().print(summary_table([summary]))
 
 
 def _milliseconds(latency: Latency | None) -> str:

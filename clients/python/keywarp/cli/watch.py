@@ -1,12 +1,12 @@
-"""`keywarp watch`: what is found on a stream that somebody else feeds."""
+"""`keywarp watch`: the results of a stream that another program feeds."""
 
 import json
 from typing import Annotated
 
 import typer
 
-from keywarp.cli.options import ApiKeyOption, ServerOption
-from keywarp.client import DEFAULT_SERVER, Client
+from keywarp.cli.options import ApiKeyOption, ServerOption, open_client
+from keywarp.client import DEFAULT_SERVER
 
 
 def watch(
@@ -16,7 +16,7 @@ def watch(
     pull: Annotated[
         str | None,
         typer.Option(
-            help="Have the server pull this URL under that id first (rtsp://, http://, https://).",
+            help="First let the server pull this URL under the id (rtsp://, http://, https://).",
             metavar="URL",
             show_default=False,
         ),
@@ -25,18 +25,14 @@ def watch(
         int | None, typer.Option(min=1, help="With --pull: frames from one key frame to the next.", show_default=False)
     ] = None,
 ) -> None:
-    """Print the results of a stream from now on, one a line (NDJSON), until it ends."""
+    """Print the results of a stream from now on, one per line (NDJSON), until it ends."""
     if interval is not None and pull is None:
         raise typer.BadParameter("only goes with --pull", param_hint="--interval")
-    try:
-        client = Client(server, api_key=api_key)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--server") from error
-    with client:
+    with open_client(server, api_key) as client:
         if pull is not None:
             client.create_stream(stream, source=pull, interval=interval)
         with client.watch(stream) as results:
             for result in results:
                 typer.echo(json.dumps(result.result.model_dump(mode="json", exclude_none=True)))
         if results.missed:
-            typer.echo(f"keywarp watch: {results.missed} answers missed: too slow", err=True)
+            typer.echo(f"keywarp: {results.missed} results were missed because they were read too slowly", err=True)

@@ -1,13 +1,13 @@
 """The Python client of Keywarp.
 
-`Client` and `AsyncClient` talk to a server; `open_source` opens what frames come from; `keywarp.client.drawing` and
+`Client` and `AsyncClient` talk to a server, and `open_source` opens a source of frames. `keywarp.client.drawing` and
 `keywarp.client.writing` make annotated videos of the results.
 """
 
 from keywarp.client.async_client import AsyncClient
 from keywarp.client.async_streaming import AsyncResultStream
-from keywarp.client.calls import DEFAULT_SERVER
 from keywarp.client.client import Client
+from keywarp.client.connecting import DEFAULT_SERVER
 from keywarp.client.errors import (
     ApiError,
     ConnectError,
@@ -26,7 +26,7 @@ from keywarp.client.errors import (
 )
 from keywarp.client.frames import Frame, Source
 from keywarp.client.reconnecting import Reconnect
-from keywarp.client.results import Detections, FrameResult
+from keywarp.client.results import DetectionArrays, ProcessedFrame
 from keywarp.client.sources import open_source
 from keywarp.client.streaming import ResultStream
 from keywarp.client.watching import AsyncWatch, Watch
@@ -39,14 +39,14 @@ __all__ = [
     "AsyncWatch",
     "Client",
     "ConnectError",
-    "Detections",
+    "DetectionArrays",
     "DrawingError",
     "Frame",
     "FrameError",
-    "FrameResult",
     "KeywarpError",
     "MediaError",
     "ModelNotFoundError",
+    "ProcessedFrame",
     "ProtocolError",
     "Reconnect",
     "ResultStream",

@@ -1,9 +1,9 @@
-"""The client's half of the WebSocket conversation, without any input or output of its own.
+"""The client's half of the WebSocket protocol, without input or output of its own.
 
-Both clients drive it the same way: they send what `hello`, `pack` and `end` make, `pack` only while `wants_payload`,
-and hand whatever comes in to `receive`. When a connection ends too early they ask `broken` how long to wait, connect,
-and begin with `hello` again. So credit, matching results to frames, latency, and what is sent again are decided here,
-once.
+Both clients drive it the same way. They send what `hello`, `pack` and `end` return, call `pack` only while
+`wants_payload`, and pass every message that arrives to `receive`. If a connection ends too early, `prepare_reconnect`
+tells them how long to wait before they connect and begin with `hello` again. So credit, the matching of results with
+frames, latency, and what is sent again are decided here, once.
 """
 
 import logging
@@ -15,11 +15,11 @@ from typing import get_args
 from pydantic import ValidationError
 from websockets.frames import Close
 
-from keywarp.client.backlog import Backlog
 from keywarp.client.errors import ConnectError, FrameError, KeywarpError, ProtocolError, ResumeError, stream_error
 from keywarp.client.payloads import Payload
-from keywarp.client.reconnecting import OFF, Patience, Reconnect, passes
-from keywarp.client.results import FrameResult
+from keywarp.client.reconnecting import OFF, Backoff, Reconnect, is_temporary
+from keywarp.client.replay import ReplayBuffer
+from keywarp.client.results import ProcessedFrame
 from keywarp.protocol import (
     ClientId,
     CloseCode,
@@ -41,48 +41,60 @@ from keywarp.protocol import (
 log = logging.getLogger("keywarp.client")
 
 
-class State(Enum):
-    """How far a conversation has come."""
+class ConversationState(Enum):
+    """How far a conversation has come. The values stand in error messages."""
 
     NEW = "new"
-    GREETED = "hello was sent"
+    HELLO_SENT = "hello was sent"
     STREAMING = "streaming"
-    ENDING = "end was sent"
+    END_SENT = "end was sent"
     DONE = "done"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sent:
+    """A payload that was sent and has no response yet."""
+
     at: float  # when it was first sent; monotonic seconds
-    payload: Payload | None  # an image; packets are kept by the backlog
+    payload: Payload | None  # an image; packets are kept by the replay buffer
 
 
 class Conversation:
-    """One stream, from `hello` to `done`, over as many connections as it takes.
+    """One stream from `hello` to `done`, over as many connections as it takes.
 
-    With the codec `image` each message is answered by one result or error, in order, and at most `in_flight` wait for
-    theirs; in the mode `latest`, where frames may be dropped instead, as many as the credit allows. Packets of a video
-    are not frames (a decoder holds some back), so there the server's credit is the only bound, and results find their
-    packet by its id.
+    With the codec `image` each message has one response, in order, and at most `in_flight` messages wait for theirs; in
+    the mode `latest`, where the server may drop frames instead, as many as the credit allows. A packet of a video isn't
+    a frame, since decoders hold some frames back. So there the server's credit is the only limit, and a result finds
+    its packet by the id.
 
-    After a break, images that weren't answered are sent again; in the mode `latest` they are old by then, and count as
-    dropped. Packets are sent again from a point where decoding can begin (see `Backlog`), and answers that were given
-    before are swallowed. Pieces of containers can't be sent again. Servers count frames anew, so positions in the
-    stream are set right.
+    After a break, images without a response are sent again; in the mode `latest` they are old by then, and count as
+    dropped. Packets are sent again from one at which decoding can begin (see `ReplayBuffer`), and responses that were
+    given before are ignored. Pieces of containers can't be sent again. A server counts frames anew on each connection,
+    so the positions in its responses are corrected.
 
     Attributes:
-        state: How far it has come.
-        ready: The server's last answer to `hello`, once it came.
-        done: The server's count at the end, of the last connection, once it came.
+        state: How far the conversation has come.
+        ready: The server's last answer to `hello`, or None before the first.
+        done: The server's counts for the last connection, or None before the end.
         errors: Frames so far that the server could not process.
-        dropped: Frames so far that were left out, by the server or after a break.
-        reconnects: How often it went on over another connection.
+        dropped: Frames so far that were dropped by the server or at a break.
+        reconnects: How often the conversation has continued over another connection.
     """
 
     def __init__(self, hello: Hello, in_flight: int, reconnect: Reconnect = OFF) -> None:
+        """Begin a conversation without a connection.
+
+        Args:
+            hello: The first message.
+            in_flight: The most images that wait for their results at a time.
+            reconnect: What to do when a connection breaks.
+
+        Raises:
+            ValueError: If `in_flight` is less than 1.
+        """
         if in_flight < 1:
             raise ValueError(f"in_flight is at least 1, not {in_flight}")
-        self.state = State.NEW
+        self.state = ConversationState.NEW
         self.ready: Ready | None = None
         self.done: Done | None = None
         self.errors = 0
@@ -91,44 +103,50 @@ class Conversation:
         self._hello = hello
         self._in_flight = in_flight
         self._reconnect = reconnect
-        self._patience = Patience(reconnect)
-        self._one_to_one = hello.codec == "image"
-        self._hurried = hello.mode == "latest"
+        self._backoff = Backoff(reconnect)
+        self._sends_images = hello.codec == "image"
+        self._may_drop = hello.mode == "latest"
         self._credit = 0
-        self._sent = 0
-        self._waiting: dict[int, _Sent] = {}  # by id, oldest first
-        self._again: deque[Payload] = deque()  # what of it was lost with the last connection
-        self._backlog = Backlog(reconnect.memory) if hello.codec in get_args(PacketCodec) else None
-        self._next: int | None = None  # the position of the next frame, once one is known
-        self._shift: int | None = 0  # from this connection's positions to ours; None: to be found
-        self._problem: Problem | None = None
+        self._sent = 0  # messages, on this connection
+        self._unanswered: dict[int, _Sent] = {}  # by id, the oldest first
+        self._to_resend: deque[Payload] = deque()  # payloads that were lost with the last connection
+        self._replay = ReplayBuffer(reconnect.memory) if hello.codec in get_args(PacketCodec) else None
+        self._next_position: int | None = None  # the next frame's position in the stream; None before the first
+        self._offset: int | None = 0  # added to this connection's positions; None until a response shows it
+        self._problem: Problem | None = None  # of a fatal error
 
     def hello(self) -> str:
-        """Make the first message."""
-        self._move(State.NEW, State.GREETED)
+        """Return the first message."""
+        self._transition(ConversationState.NEW, ConversationState.HELLO_SENT)
         hello = self._hello
         if self.ready is not None:
-            # What is the default may have changed with a restart, but the results of a stream are of one model.
+            # A restart may change the server's default model, but a stream's results come from one model.
             hello = hello.model_copy(update={"model": self.ready.model.name})
         return hello.model_dump_json(exclude_none=True)
 
     @property
     def wants_payload(self) -> bool:
         """Whether the next payload may be sent now."""
-        if self.state is not State.STREAMING or self._sent >= self._credit:
+        if self.state is not ConversationState.STREAMING or self._sent >= self._credit:
             return False
-        return not self._one_to_one or self._hurried or len(self._waiting) - len(self._again) < self._in_flight
+        if not self._sends_images or self._may_drop:
+            return True
+        return len(self._unanswered) - len(self._to_resend) < self._in_flight
 
     @property
-    def again(self) -> Payload | None:
-        """What to `pack` before anything new: the next payload that was lost with the last connection."""
-        return self._again[0] if self._again else None
+    def next_resend(self) -> Payload | None:
+        """The next payload that was lost with the last connection. It has to be packed before any new one."""
+        return self._to_resend[0] if self._to_resend else None
 
     def pack(self, payload: Payload, now: float) -> bytes:
-        """Make the message that carries a payload; `now` is in monotonic seconds.
+        """Return the message that carries a payload.
+
+        Args:
+            payload: The payload.
+            now: Monotonic seconds.
 
         Raises:
-            MediaError: The server doesn't take messages this big.
+            MediaError: If the server doesn't take messages of this size.
         """
         if not self.wants_payload:
             raise RuntimeError(f"no payload is wanted now (state: {self.state.value})")
@@ -136,100 +154,108 @@ class Conversation:
         if self.ready and len(message) > self.ready.max_message_bytes:
             limit = self.ready.max_message_bytes
             raise stream_error(
-                CloseCode.MESSAGE_TOO_BIG, f"a message has {len(message)} bytes, the server takes at most {limit}"
+                CloseCode.MESSAGE_TOO_BIG, f"a message has {len(message)} bytes, but the server takes at most {limit}"
             )
         self._sent += 1
-        if payload is self.again:
-            self._again.popleft()
+        if payload is self.next_resend:
+            self._to_resend.popleft()
         elif payload.id is not None:
-            self._waiting[payload.id] = _Sent(now, payload if self._one_to_one else None)
-            if self._backlog:
-                self._backlog.sent(payload)
+            self._unanswered[payload.id] = _Sent(now, payload if self._sends_images else None)
+            if self._replay:
+                self._replay.add(payload)
         return message
 
     def end(self) -> str:
-        """Make the message that says that nothing more comes."""
-        self._move(State.STREAMING, State.ENDING)
+        """Return the message that tells the server that no more payloads come."""
+        self._transition(ConversationState.STREAMING, ConversationState.END_SENT)
         return End().model_dump_json()
 
-    def receive(self, message: str | bytes, now: float) -> FrameResult | FrameError | None:
-        """Take in one message that arrived at `now`, in monotonic seconds.
+    def receive(self, message: str | bytes, now: float) -> ProcessedFrame | FrameError | None:
+        """Process a message of the server.
+
+        Args:
+            message: The message.
+            now: When it arrived; monotonic seconds.
 
         Returns:
-            The result or error of one frame, or None for what concerns the conversation only.
+            The result or error of one frame, or None if the message concerns the conversation only.
 
         Raises:
-            ProtocolError: It isn't a message of the protocol, or not at this point.
+            ProtocolError: If it isn't a message of the protocol, or isn't expected now.
         """
         if isinstance(message, bytes):
             raise ProtocolError("the server sent a binary message, which keywarp.v1 doesn't have")
         try:
-            said = ServerMessage.validate_json(message)
+            parsed = ServerMessage.validate_json(message)
         except ValidationError as error:
             raise ProtocolError(f"the server sent a message that keywarp.v1 doesn't have: {message[:100]!r}") from error
-        match said:
+        match parsed:
             case Ready():
-                self._move(State.GREETED, State.STREAMING)
+                self._transition(ConversationState.HELLO_SENT, ConversationState.STREAMING)
                 if self.ready is not None:
                     self.reconnects += 1
-                    log.info("stream %s goes on over a new connection", said.stream)
-                self.ready = said
-                self._credit = said.credit
+                    log.info("stream %s continues over a new connection", parsed.stream)
+                self.ready = parsed
+                self._credit = parsed.credit
                 return None
             case Error(fatal=True):
-                self._problem = said.problem  # the close code follows, and with it the kind of error
+                self._problem = parsed.problem  # the close code follows and tells the kind of error
                 return None
-        if self.state not in (State.STREAMING, State.ENDING):
-            raise ProtocolError(f"the server sent `{said.type}` at the wrong time (state: {self.state.value})")
-        match said:
+        if self.state not in (ConversationState.STREAMING, ConversationState.END_SENT):
+            raise ProtocolError(f"the server sent `{parsed.type}` at the wrong time (state: {self.state.value})")
+        match parsed:
             case Result() | Error() | Dropped():
-                self._grant(said.credit)
-                return self._answer(said, now)
+                self._raise_credit(parsed.credit)
+                return self._take_response(parsed, now)
             case Credit():
-                self._grant(said.credit)
+                self._raise_credit(parsed.credit)
             case Done():
-                self._finish(said)
+                self._finish(parsed)
         return None
 
-    def closed(self, close: Close | None) -> KeywarpError:
-        """Say what it means that the connection is closed before `done`; `close` is None if it broke."""
+    def closing_error(self, close: Close | None) -> KeywarpError:
+        """Return the error that a connection ended with before `done`.
+
+        Args:
+            close: The close frame of the server, or None if the connection broke.
+        """
         if close is not None and close.code != CloseCode.NORMAL:
             return stream_error(close.code, close.reason, self._problem)
         if self._problem is not None:
             return stream_error(CloseCode.INTERNAL_ERROR, problem=self._problem)
         return ConnectError("the connection to the server broke before the stream was done")
 
-    def broken(self, error: KeywarpError, now: float) -> float | None:
-        """Take in that a connection failed or ended by `error`, and prepare for the next.
+    def prepare_reconnect(self, error: KeywarpError, now: float) -> float | None:
+        """Prepare for the next connection, after one failed or ended.
 
         Args:
-            error: What `closed` gave, or why no connection was made.
+            error: What `closing_error` returned, or why no connection was made.
             now: Monotonic seconds.
 
         Returns:
-            Seconds to wait before connecting again, or None: nothing was left to be done.
+            Seconds to wait before connecting again, or None if nothing is left to do.
 
         Raises:
-            KeywarpError: `error` itself, where connecting again is no use, isn't wanted, or was tried for long enough.
-            ResumeError: What was lost with the connection isn't kept any more.
+            KeywarpError: `error` itself, if connecting again can't help, isn't wanted, or was tried for long enough.
+            ResumeError: If payloads that were lost with the connection aren't kept any more.
         """
-        lost = self.state in (State.STREAMING, State.ENDING)
-        if not passes(error) or not self._is_resumable:
+        was_streaming = self.state in (ConversationState.STREAMING, ConversationState.END_SENT)
+        if not is_temporary(error) or not self._is_resumable:
             raise error
-        wait = self._patience.wait(error, now)
-        if self._one_to_one and self.state is State.ENDING and not self._waiting:
-            self.state = State.DONE  # only the server's count is missing
+        wait = self._backoff.next_wait(error, now)
+        if self._sends_images and self.state is ConversationState.END_SENT and not self._unanswered:
+            self.state = ConversationState.DONE  # only the server's counts are missing
             return None
-        if lost:
-            self._take_back(error)
+        if was_streaming:
+            self._restore_lost_payloads(error)
         log.log(
-            logging.WARNING if lost else logging.INFO,
+            logging.WARNING if was_streaming else logging.INFO,
             "stream %s: %s; connecting again in %.1f s",
             self.ready.stream if self.ready else "(not begun)",
             error,
             wait,
         )
-        self.state = State.NEW
+        self.state = ConversationState.NEW
         self._problem = None
         return wait
 
@@ -237,87 +263,87 @@ class Conversation:
     def _is_resumable(self) -> bool:
         if self.ready is None:
             return self._reconnect.at_start
-        return self._one_to_one or self._backlog is not None
+        return self._sends_images or self._replay is not None
 
-    def _take_back(self, error: KeywarpError) -> None:
-        """Decide what of the lost connection's payloads is sent again."""
+    def _restore_lost_payloads(self, error: KeywarpError) -> None:
+        """Decide which payloads of the lost connection are sent again."""
         self._sent = self._credit = 0
-        if self._next is not None:
-            self._shift = None
-        if self._backlog:
+        if self._next_position is not None:
+            self._offset = None
+        if self._replay:
             try:
-                self._again = deque(self._backlog.again())
+                self._to_resend = deque(self._replay.replay())
             except ResumeError as reason:
                 raise reason from error
-        elif not self._hurried:
-            self._again = deque(sent.payload for sent in self._waiting.values() if sent.payload)
+        elif not self._may_drop:
+            self._to_resend = deque(sent.payload for sent in self._unanswered.values() if sent.payload)
         else:
-            count = len(self._waiting)
+            count = len(self._unanswered)
             self.dropped += count
-            self._waiting.clear()
-            if self._next is not None:
-                self._next += count
-            elif self._shift is not None:
-                self._shift += count
+            self._unanswered.clear()
+            if self._next_position is not None:
+                self._next_position += count
+            elif self._offset is not None:
+                self._offset += count
 
-    def _answer(self, said: Result | Error | Dropped, now: float) -> FrameResult | FrameError | None:
-        before = self._backlog.repeated(said.id) if self._backlog else None
-        if before is not None:
-            if self._shift is None and said.frame is not None:
-                self._shift = before - said.frame
+    def _take_response(self, response: Result | Error | Dropped, now: float) -> ProcessedFrame | FrameError | None:
+        repeated = self._replay.repeated(response.id) if self._replay else None
+        if repeated is not None:
+            if self._offset is None and response.frame is not None:
+                self._offset = repeated - response.frame
             return None
-        sent = self._match(said.id)
-        frame = self._place(said.frame)
-        if self._backlog:
-            self._backlog.answered(said.id, frame)
-        self._patience.renew()
-        match said:
+        sent = self._pop_unanswered(response.id)
+        position = self._stream_position(response.frame)
+        if self._replay:
+            self._replay.mark_answered(response.id, position)
+        self._backoff.reset()
+        match response:
             case Result():
                 latency = now - sent.at if sent else None
-                result = said if said.frame == frame else said.model_copy(update={"frame": frame})
-                return FrameResult(result, sent.payload.image if sent and sent.payload else None, latency, now)
+                result = response if response.frame == position else response.model_copy(update={"frame": position})
+                return ProcessedFrame(result, sent.payload.image if sent and sent.payload else None, latency, now)
             case Error():
                 self.errors += 1
-                return FrameError(said.problem, None if said.frame is None else frame, said.id)
+                return FrameError(response.problem, None if response.frame is None else position, response.id)
             case Dropped():
                 self.dropped += 1
                 return None
 
-    def _place(self, frame: int | None) -> int:
-        """Say where in the stream an answer's frame is; `frame` is where it is on this connection."""
+    def _stream_position(self, frame: int | None) -> int:
+        """Return the position in the stream of a frame whose position on this connection is `frame`."""
         if frame is None:
-            place = self._next or 0
+            position = self._next_position or 0
         else:
-            if self._shift is None:
-                self._shift = (self._next or 0) - frame
-            place = frame + self._shift
-        self._next = max(self._next or 0, place + 1)
-        return place
+            if self._offset is None:
+                self._offset = (self._next_position or 0) - frame
+            position = frame + self._offset
+        self._next_position = max(self._next_position or 0, position + 1)
+        return position
 
-    def _move(self, old: State, new: State) -> None:
+    def _transition(self, old: ConversationState, new: ConversationState) -> None:
         if self.state is not old:
-            raise ProtocolError(f"the conversation should be at {old.value!r}, it is at {self.state.value!r}")
+            raise ProtocolError(f"the conversation should be in state {old.value!r}, but is in {self.state.value!r}")
         self.state = new
 
-    def _grant(self, credit: int | None) -> None:
+    def _raise_credit(self, credit: int | None) -> None:
         if credit is not None:
             self._credit = max(self._credit, credit)
 
-    def _match(self, id: ClientId | None) -> _Sent | None:  # noqa: A002
-        """Find what a result answers, and forget it."""
-        if self._one_to_one:
-            oldest = next(iter(self._waiting), None)
+    def _pop_unanswered(self, id: ClientId | None) -> _Sent | None:  # noqa: A002
+        """Find and forget the payload that a response belongs to."""
+        if self._sends_images:
+            oldest = next(iter(self._unanswered), None)
             if oldest is None or id != oldest:
-                raise ProtocolError(f"the next answer should be to the frame with id {oldest}, it is to id {id}")
-        # A packet of a video may have no frame of its own, so there an id that isn't known is no fault.
-        return self._waiting.pop(id, None) if isinstance(id, int) else None
+                raise ProtocolError(f"the next response should be to the frame with id {oldest}, but it is to id {id}")
+        # A packet of a video may have no frame of its own, so there an unknown id isn't an error.
+        return self._unanswered.pop(id, None) if isinstance(id, int) else None
 
     def _finish(self, done: Done) -> None:
-        self._move(State.ENDING, State.DONE)
-        if self._one_to_one and self._waiting:
-            raise ProtocolError(f"the server is done, but owes {len(self._waiting)} results")
-        if self._backlog and self._backlog.is_replaying:
+        self._transition(ConversationState.END_SENT, ConversationState.DONE)
+        if self._sends_images and self._unanswered:
+            raise ProtocolError(f"the server sent `done`, but still owes {len(self._unanswered)} results")
+        if self._replay and self._replay.is_replaying:
             raise ResumeError(
-                "the stream can't go on after the break: frames that were answered before didn't come again"
+                "the stream can't continue after the break: frames that were answered before it didn't come again"
             )
         self.done = done

@@ -1,4 +1,4 @@
-"""Pictures of results: the classes in their colours, key frames marked. Needs the extra `draw`."""
+"""Annotated pictures, with classes in their colours and key frames marked. They need the extra `draw`."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,27 +9,27 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from keywarp.client.errors import DrawingError
-from keywarp.client.results import FrameResult
+from keywarp.client.results import ProcessedFrame
 from keywarp.protocol import ClassInfo, Region, Result
 
-BACKGROUND = 0  # this class isn't drawn
+BACKGROUND = 0  # the class that isn't drawn
 OPACITY = 0.5  # of a class's colour over the picture
-CONFIDENCE = 0.5  # less certain objects aren't drawn
-LEGEND_ROWS = 6  # the largest or most frequent classes have their names in the legend
-LEGEND_AREA = 0.001  # of the frame; what covers less isn't named
+CONFIDENCE = 0.5  # objects with less confidence aren't drawn
+LEGEND_ROWS = 6  # the most rows of the legend, which names the largest or most frequent classes
+LEGEND_AREA = 0.001  # 0..1 of the frame; classes that cover less aren't in the legend
 
 INK = (255, 255, 255)
 DIM_INK = (196, 202, 210)
-PANEL = (14, 18, 24, 184)  # RGBA, behind text
+PANEL = (14, 18, 24, 184)  # RGBA; the background of text
 KEY_INK = (30, 22, 0)
 KEY_PANEL = (255, 193, 7, 255)
-CASING = (14, 18, 24, 144)  # RGBA, on both sides of a box's line, so that it stands out from any ground
+CASING = (14, 18, 24, 144)  # RGBA; on both sides of a box's line, which so stands out from any background
 
 Color = tuple[int, int, int]  # RGB
 
 
 class Annotator:
-    """Draws results on their frames.
+    """A painter of results on their frames.
 
     Example:
         >>> annotator = Annotator(client.model("street").classes)
@@ -37,14 +37,14 @@ class Annotator:
     """
 
     def __init__(self, classes: Iterable[ClassInfo], confidence: float = CONFIDENCE) -> None:
-        """Learn the classes' colours.
+        """Take the colours of the classes.
 
         Args:
-            classes: Those to draw.
-            confidence: 0..1; objects that are less certain aren't drawn.
+            classes: The classes to draw.
+            confidence: The least confidence of the objects to draw, 0..1.
 
         Raises:
-            DrawingError: The extra `draw` isn't installed.
+            DrawingError: If the extra `draw` isn't installed.
         """
         try:
             import supervision
@@ -55,23 +55,23 @@ class Annotator:
         self._sv = supervision
         self._confidence = confidence
         self._colors = {info.id: info.color for info in classes if info.id != BACKGROUND}
-        # supervision paints BGR; swapping red and blue here spares two conversions of each picture.
+        # supervision paints BGR. Red and blue are swapped here instead of twice in each picture.
         swapped = [(b, g, r) for r, g, b in (self._colors.get(i, INK) for i in range(max(self._colors, default=0) + 1))]
         self._palette = supervision.ColorPalette([supervision.Color(*color) for color in swapped])
         self._masks = supervision.MaskAnnotator(self._palette, opacity=OPACITY)
 
-    def annotate(self, image: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:
+    def annotate(self, image: NDArray[np.uint8], result: ProcessedFrame) -> NDArray[np.uint8]:
         """Draw a result on a copy of its frame.
 
         Args:
             image: The frame, RGB (H, W, 3).
-            result: Its result.
+            result: The frame's result.
 
         Returns:
-            The picture, RGB (H, W, 3): the classes' masks, or the objects' boxes with name and confidence; at the top
-            left `KEY` or the age of the key frame and the latency; at the bottom left the largest classes and their
-            shares of the frame, or the most frequent and how many objects of each there are. Where boxes crowd, those
-            of the most certain objects are in front, and a label that finds no room is left out.
+            The picture, RGB (H, W, 3), with the masks of the classes, or with the boxes of the objects, their names and
+            confidences. At the top left are `KEY`, or the age of the key frame, and the latency. At the bottom left are
+            the largest classes with their shares of the frame, or the most frequent ones with their numbers of objects.
+            If boxes overlap, those of the most confident objects are in front, and labels without room are left out.
         """
         picture = image.copy()
         objects = self._objects(result.result, *picture.shape[:2])
@@ -103,7 +103,7 @@ class Annotator:
         return [_Row(self._colors[r.class_id], r.name, _percent(r.area) if r.area >= 0.01 else "<1 %") for r in named]
 
     def _objects(self, result: Result, height: int, width: int) -> "list[_Object]":
-        """Find what to draw where on a picture of this size, the most certain objects first."""
+        """Return the objects to draw on a picture of this size, the most confident first."""
         across, down = width / result.width, height / result.height
         objects = []
         for found in result.detections or ():
@@ -121,7 +121,7 @@ class Annotator:
 
 @dataclass(frozen=True, slots=True)
 class _Area:
-    """Pixels of the picture: left <= x < right, top <= y < bottom."""
+    """A rectangle of the picture that covers left <= x < right and top <= y < bottom."""
 
     left: int
     top: int
@@ -134,7 +134,7 @@ class _Area:
 
     @property
     def corners(self) -> tuple[int, int, int, int]:
-        """The first and the last pixel, as Pillow takes them."""
+        """The coordinates of the first and of the last pixel, as Pillow takes them."""
         return self.left, self.top, self.right - 1, self.bottom - 1
 
     def overlaps(self, other: "_Area") -> bool:
@@ -158,7 +158,7 @@ class _Object:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A line of the legend."""
+    """A row of the legend."""
 
     color: Color
     name: str
@@ -166,7 +166,7 @@ class _Row:
 
 
 class _Pen:
-    """Draws in sizes that suit the picture."""
+    """A pen whose sizes suit the picture. Its lengths are in pixels."""
 
     def __init__(self, canvas: Image.Image) -> None:
         self.canvas = canvas
@@ -188,7 +188,7 @@ class _Pen:
         self._draw.text((x, middle), text, fill=ink, font=self._font, anchor=anchor)
 
     def box(self, area: _Area, color: Color) -> None:
-        """Draw a line along the inside of the area, cased on both sides."""
+        """Draw a line along the inside of the area, with a casing on both sides."""
         casing = self.line // 2
         left, top, right, bottom = area.corners
         outer = (left - casing, top - casing, right + casing, bottom + casing)
@@ -196,13 +196,13 @@ class _Pen:
         self._draw.rectangle(area.corners, outline=color, width=self.line)
 
 
-def _draw_tag(pen: _Pen, result: FrameResult) -> list[_Area]:
-    """Write KEY, or how many frames ago the key frame was, and the latency; give what this covers."""
+def _draw_tag(pen: _Pen, result: ProcessedFrame) -> list[_Area]:
+    """Write KEY, or the age of the key frame, and the latency. Return the areas that they cover."""
     is_key = result.kind == "key"
     mark = "KEY" if is_key else f"+{result.key_age}"
     height = round(pen.size * 1.5)
     middle = pen.margin + height // 2
-    # As wide as KEY at least: so the latency stays where it is from frame to frame.
+    # At least as wide as KEY, so that the latency stays at its place from frame to frame.
     width = 2 * pen.pad + max(pen.width("KEY"), pen.width(mark))
     covered = [_Area.sized(pen.margin, pen.margin, width, height)]
     pen.panel(covered[0], KEY_PANEL if is_key else PANEL)
@@ -218,7 +218,7 @@ def _draw_tag(pen: _Pen, result: FrameResult) -> list[_Area]:
 
 
 def _draw_legend(pen: _Pen, rows: Sequence[_Row]) -> list[_Area]:
-    """Write the first rows; give what they cover."""
+    """Write the first rows. Return the areas that they cover."""
     rows = rows[:LEGEND_ROWS]
     if not rows:
         return []
@@ -239,7 +239,7 @@ def _draw_legend(pen: _Pen, rows: Sequence[_Row]) -> list[_Area]:
 
 
 def _draw_labels(pen: _Pen, objects: Sequence[_Object], taken: Sequence[_Area]) -> None:
-    """Write labels as flags on the sides of their boxes, the first object's first, where nothing is written yet."""
+    """Write labels next to their boxes, in the order of the objects, where they don't cover other text."""
     written = list(taken)
     height = round(pen.size * 1.35)
     for one in objects:
@@ -257,7 +257,7 @@ def _draw_labels(pen: _Pen, objects: Sequence[_Object], taken: Sequence[_Area]) 
 
 
 def _find_place(box: _Area, width: int, height: int, canvas: Image.Image, written: Iterable[_Area]) -> _Area | None:
-    """Find room for a label inside the picture: above its box, in it at the top, in it at the bottom, or below."""
+    """Find room for a label in the picture: above its box, at its top or bottom inside, or below. None: no room."""
     for top in (box.top - height, box.top, box.bottom - height, box.bottom):
         for left in (box.left, box.right - width):
             place = _Area.sized(left, top, width, height)
@@ -268,7 +268,7 @@ def _find_place(box: _Area, width: int, height: int, canvas: Image.Image, writte
 
 def _counts(objects: Sequence[_Object]) -> list[_Row]:
     counts = Counter((one.class_id, one.name, one.color) for one in objects)
-    # Where counts are equal the ids decide, so that names don't change places from frame to frame.
+    # Classes with equal counts are in the order of their ids, so that they keep their places from frame to frame.
     ranked = sorted(counts.items(), key=lambda counted: (-counted[1], counted[0]))
     return [_Row(color, name, str(count)) for (_, name, color), count in ranked]
 
@@ -280,6 +280,6 @@ def _percent(share: float) -> str:
 def _resize_mask(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
     if mask.shape == (height, width):
         return mask
-    # Bilinear and a threshold: edges come out smooth, not as steps.
+    # Bilinear scaling and a threshold give smooth edges, without steps.
     grey = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(grey) >= 128

@@ -1,26 +1,26 @@
-"""What can go wrong, all below one base class.
+"""The errors of the client, which have one base class.
 
 KeywarpError
 ├── SourceError             a video, folder or camera can't be opened or read, or an image can't be sent
 ├── ConnectError            no server answers at the address, or the connection broke
-│   └── ResumeError             the connection broke, and the stream can't go on over another
+│   └── ResumeError             the connection broke, and the stream can't continue over another
 ├── ApiError                the server refused a request               .status, .problem, .retry_after
 ├── FrameError              the server could not process one frame                  .problem, .frame, .id
-├── StreamError             the server ended the conversation         .code, .problem, .retry_after
+├── StreamError             the server ended the stream                      .code, .problem, .retry_after
 │   ├── ModelNotFoundError      it has no such model (4404)
 │   ├── StreamBusyError         another connection feeds this stream (4409)
 │   ├── StreamGoneError         the stream was deleted or has expired (4410)
 │   ├── MediaError              it can't decode the video (1003, 1009, 4422)
 │   └── UnavailableError        it is restarting, or full: try again later (1001, 1012, 1013)
-├── ProtocolError           the other end doesn't speak `keywarp.v1`
-└── DrawingError            annotated pictures can't be made
+├── ProtocolError           the server doesn't speak `keywarp.v1`
+└── DrawingError            annotated pictures or videos can't be made
 """
 
 from keywarp.protocol import ClientId, CloseCode, Problem
 
 
 class KeywarpError(Exception):
-    """Base of all errors that this package raises on purpose; its text is one sentence for a user."""
+    """The base of all errors that this package raises on purpose. Their text is one sentence for users."""
 
 
 class SourceError(KeywarpError):
@@ -32,15 +32,15 @@ class ConnectError(KeywarpError):
 
 
 class ResumeError(ConnectError):
-    """The connection broke, and the stream can't go on over another without losing frames."""
+    """The connection broke, and the stream can't continue over another one without losing frames."""
 
 
 class ProtocolError(KeywarpError):
-    """The other end doesn't speak `keywarp.v1`."""
+    """The server doesn't speak `keywarp.v1`."""
 
 
 class DrawingError(KeywarpError):
-    """Annotated pictures can't be made."""
+    """Annotated pictures or videos can't be made."""
 
 
 class ApiError(KeywarpError):
@@ -49,7 +49,7 @@ class ApiError(KeywarpError):
     Attributes:
         status: The HTTP status.
         problem: The server's problem details.
-        retry_after: Seconds after which the server wants to be asked again, if it says so.
+        retry_after: Seconds after which to try again, or None if the server doesn't say.
     """
 
     def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
@@ -60,12 +60,12 @@ class ApiError(KeywarpError):
 
 
 class FrameError(KeywarpError):
-    """The server could not process one frame; the stream goes on without it.
+    """The server could not process one frame; the stream continues without it.
 
     Attributes:
         problem: The server's problem details.
-        frame: The frame's position in the stream, if the server knows it.
-        id: The client's own id of the frame, if it had one.
+        frame: The frame's position in the stream, or None if the server doesn't know it.
+        id: The id that the client gave the frame, or None.
     """
 
     def __init__(self, problem: Problem, frame: int | None = None, id: ClientId | None = None) -> None:  # noqa: A002
@@ -77,12 +77,12 @@ class FrameError(KeywarpError):
 
 
 class StreamError(KeywarpError):
-    """The server ended the conversation.
+    """The server ended the stream.
 
     Attributes:
         code: The WebSocket close code (`keywarp.protocol.CloseCode`).
-        problem: The server's problem details, if it sent any.
-        retry_after: Seconds after which the server wants to be asked again, if it says so.
+        problem: The server's problem details, or None if it sent none.
+        retry_after: Seconds after which to try again, or None if the server doesn't say.
     """
 
     def __init__(self, code: int, reason: str = "", problem: Problem | None = None) -> None:
@@ -113,7 +113,7 @@ class UnavailableError(StreamError):
     """The server is restarting, or full: try again later."""
 
 
-_GOING_AWAY = 1001  # a server or proxy that is stopped (RFC 6455, section 7.4.1)
+_GOING_AWAY = 1001  # a server or proxy is stopping (RFC 6455, section 7.4.1)
 
 _KINDS: dict[int, type[StreamError]] = {
     _GOING_AWAY: UnavailableError,
@@ -142,10 +142,10 @@ _MEANING: dict[int, str] = {
 
 
 def stream_error(code: int, reason: str = "", problem: Problem | None = None) -> StreamError:
-    """Make the error that a close code stands for."""
+    """Return the error that a close code stands for."""
     return _KINDS.get(code, StreamError)(code, reason, problem)
 
 
 def sentence(problem: Problem) -> str:
-    """Say a problem in one sentence."""
+    """Return the sentence that describes a problem."""
     return problem.detail or problem.title

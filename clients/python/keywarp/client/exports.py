@@ -1,35 +1,35 @@
-"""Results in the formats of others: supervision, COCO, MOTChallenge."""
+"""Results in the formats of other tools: supervision, COCO and MOTChallenge."""
 
 import json
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from keywarp.client.errors import DrawingError
+from keywarp.client.resources import Closable
 from keywarp.protocol import ClassInfo, run_lengths
 
 if TYPE_CHECKING:
     import supervision
 
-    from keywarp.client.results import FrameResult
+    from keywarp.client.results import ProcessedFrame
 
-BACKGROUND: Final = 0  # the class that is no region
+BACKGROUND: Final = 0  # the class that has no region
 _SEPARATORS: Final = (",", ":")
 
 
-def to_supervision(result: "FrameResult") -> "supervision.Detections":
-    """Give a result to supervision, for its trackers, zones and annotators.
+def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
+    """Convert a result for supervision's trackers, zones and annotators.
 
     Returns:
-        The objects, the most certain first; or of a segmentation each class but the background, with its mask at the
-        frame's resolution. `data["class_name"]` holds the names.
+        The objects, the most confident first; or the classes of a segmentation except the background, with their masks
+        at the frame's resolution. `data["class_name"]` holds the names.
 
     Raises:
-        DrawingError: The extra `draw`, which brings supervision, isn't installed.
+        DrawingError: If the extra `draw`, which brings supervision, isn't installed.
     """
     try:
         import supervision
@@ -50,16 +50,18 @@ def to_supervision(result: "FrameResult") -> "supervision.Detections":
     )
 
 
-def to_coco(result: "FrameResult", image_id: int | None = None) -> list[dict[str, Any]]:
-    """Make COCO annotations of a result.
+def to_coco(result: "ProcessedFrame", image_id: int | None = None) -> list[dict[str, Any]]:
+    """Convert a result to COCO annotations.
 
     Args:
-        result: Its objects, or each class of its segmentation but the background.
-        image_id: The image's; None: the frame's position in the stream.
+        result: The result.
+        image_id: The id of the image, or None for the frame's position in the stream.
 
     Returns:
-        Dictionaries with `image_id`, `category_id`, `bbox` (x, y, width, height in pixels of the frame), `area`,
-        `iscrowd` and, of objects, `score`; of a class its pixels, as uncompressed RLE at the frame's resolution.
+        An annotation for each object, or for each class of a segmentation except the background. It is a dictionary
+        with `image_id`, `category_id`, `bbox` (x, y, width, height in pixels of the frame), `area` and `iscrowd`. An
+        object has a `score`, too. A class has its pixels in `segmentation`, as uncompressed RLE at the frame's
+        resolution.
     """
     image_id = result.frame if image_id is None else image_id
     if result.result.segmentation is None:
@@ -92,18 +94,18 @@ def to_coco(result: "FrameResult", image_id: int | None = None) -> list[dict[str
     return found
 
 
-class CocoWriter:
-    """A COCO file: `images`, `annotations` and `categories`. Annotations are written as they come."""
+class CocoWriter(Closable):
+    """A writer of COCO files with `images`, `annotations` and `categories`. It writes annotations as they come."""
 
     def __init__(self, path: Path, classes: Iterable[ClassInfo]) -> None:
         """Begin the file.
 
         Args:
-            path: Where.
-            classes: The model's.
+            path: The file's path.
+            classes: The model's classes.
 
         Raises:
-            OSError: It can't be written.
+            OSError: If the file can't be written.
         """
         self._categories = [{"id": info.id, "name": info.name} for info in classes if info.id != BACKGROUND]
         self._images: list[dict[str, Any]] = []
@@ -111,8 +113,8 @@ class CocoWriter:
         self._file = path.open("w", encoding="utf-8")
         self._file.write('{"annotations":[')
 
-    def write(self, result: "FrameResult") -> None:
-        """Add a frame; its image's id is its position in the stream."""
+    def write(self, result: "ProcessedFrame") -> None:
+        """Add a frame. The id of its image is the frame's position in the stream."""
         size = {"width": result.result.width, "height": result.result.height}
         self._images.append({"id": result.frame, "file_name": f"frame_{result.frame:06d}.jpg", **size})
         for annotation in to_coco(result):
@@ -126,23 +128,15 @@ class CocoWriter:
         self._file.write(f'\n],\n"images":{images},\n"categories":{categories}}}\n')
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def to_mot(result: "ProcessedFrame") -> list[str]:
+    """Convert a result's objects to MOTChallenge lines: `frame,-1,left,top,width,height,confidence,-1,-1,-1`.
 
-
-def to_mot(result: "FrameResult") -> list[str]:
-    """Make MOTChallenge lines of a result's objects: `frame,-1,left,top,width,height,confidence,-1,-1,-1`.
-
-    Frames and pixels count from 1, as there. Objects have no identity, as in the challenge's public detections, which
-    its trackers start from.
+    Frames and pixels count from 1, as in the challenge. Objects have no identity, as in its public detections, which
+    are the input of trackers.
 
     Raises:
-        ValueError: The model's task isn't detection.
+        ValueError: If the model's task isn't detection.
     """
     if result.result.detections is None:
         raise ValueError("MOTChallenge files hold boxes, which this model's results don't have")
@@ -154,6 +148,6 @@ def to_mot(result: "FrameResult") -> list[str]:
 
 
 def _bbox(xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Corners to a corner and the size; differences rounded as the coordinates are."""
+    """Convert two corners to a corner and a size, which is rounded as the coordinates are."""
     x1, y1, x2, y2 = xyxy
     return x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)

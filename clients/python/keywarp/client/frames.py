@@ -1,15 +1,15 @@
-"""What a source of frames is."""
+"""Sources of frames."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-DEFAULT_FPS = 25.0  # where the source says nothing
+from keywarp.client.resources import Closable
+
+DEFAULT_FPS = 25.0  # for sources that don't tell their frame rate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,18 +17,18 @@ class Frame:
     """One picture of a source."""
 
     image: NDArray[np.uint8]  # RGB (H, W, 3), C-contiguous
-    timestamp: float | None  # seconds, as the source says; None if it doesn't
+    timestamp: float | None  # seconds; None if the source doesn't tell
 
 
-class Source(ABC):
-    """Frames, to go through once, and what is known of them beforehand. Close it, or use it in a `with` statement.
+class Source(Closable):
+    """A source of frames, to iterate over once. Close it, or use it in a `with` statement.
 
     Attributes:
-        fps: Frames per second; `DEFAULT_FPS` where the source doesn't say.
-        count: Frames in all, as the source says; None if it doesn't.
-        width: Of the first frame, pixels.
-        height: Of the first frame, pixels.
-        live: Whether frames come in their own time, and are old when they are read late.
+        fps: Frames per second, or `DEFAULT_FPS` if the source doesn't tell.
+        count: The number of frames, or None if the source doesn't tell.
+        width: The width of the first frame in pixels.
+        height: The height of the first frame in pixels.
+        live: Whether frames come at their own time, so that they are old when they are read late.
     """
 
     fps: float
@@ -42,16 +42,8 @@ class Source(ABC):
         """Read the frames.
 
         Raises:
-            SourceError: The source is damaged. What could be read came before.
+            SourceError: If the source is damaged, after the frames that could be read.
         """
 
-    def close(self) -> None:  # noqa: B027 (many sources hold nothing)
-        """Let the file or device go."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def close(self) -> None:
+        """Release the file or device, if the source holds one."""

@@ -1,4 +1,4 @@
-"""Pictures on the wire: frames out as JPEG, label maps in as PNG."""
+"""The encoding of frames as JPEG, and the decoding of label maps."""
 
 from base64 import b64decode
 from io import BytesIO
@@ -11,21 +11,21 @@ from PIL import Image
 from keywarp.client.errors import ProtocolError, SourceError
 from keywarp.protocol import Segmentation
 
-MAX_PIXELS = 2**28  # of a label map: more than any server gives
+MAX_PIXELS = 2**28  # the limit for a label map, above what any server sends
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:
     """Compress a frame.
 
     Args:
-        image: RGB, uint8, (H, W, 3).
-        quality: 1 to 100.
+        image: The frame, RGB uint8 (H, W, 3).
+        quality: The quality of the JPEG, 1 to 100.
 
     Raises:
-        SourceError: It isn't such an array.
+        SourceError: If `image` isn't such an array.
     """
     check_image(image)
-    # 4:2:0 as cameras record it: half the bytes and time of 4:4:4, and the luma, which decides, is whole.
+    # 4:2:0, as cameras record it, takes half the bytes and time of 4:4:4 and keeps the luma, which matters most.
     jpeg: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"
     )
@@ -33,24 +33,27 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
-    """Refuse what isn't a frame.
+    """Check that an array is a frame.
 
     Raises:
-        SourceError: It isn't a uint8 array of shape (H, W, 3).
+        SourceError: If it isn't a uint8 array of shape (H, W, 3) with at least one pixel.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise SourceError(f"a frame is an RGB uint8 array of shape (H, W, 3), not {got}")
     if not image.size:
-        raise SourceError(f"a frame has at least one pixel, this one is {image.shape[1]}x{image.shape[0]}")
+        raise SourceError(f"a frame has at least one pixel, but this one is {image.shape[1]}x{image.shape[0]}")
 
 
 def decode_labels(segmentation: Segmentation) -> NDArray[np.uint8]:
-    """Read a label map: uint8 (h, w) class ids, at the resolution that was asked for.
+    """Decode a label map, which is a PNG or RLE.
+
+    Returns:
+        Class ids, uint8 (h, w), at the resolution that the stream asked for.
 
     Raises:
-        ProtocolError: It isn't an 8-bit grey PNG of the size that the message says, or RLE of that size.
-        ValueError: No masks were asked for.
+        ProtocolError: If it isn't an 8-bit grey PNG, or RLE, of the size that the message gives.
+        ValueError: If the stream asked for no masks.
     """
     if segmentation.labels_png is None:
         return _from_runs(segmentation)
@@ -59,7 +62,7 @@ def decode_labels(segmentation: Segmentation) -> NDArray[np.uint8]:
             if png.mode not in ("L", "P") or png.size != (segmentation.width, segmentation.height):
                 raise ProtocolError(
                     f"the label map should be a grey {segmentation.width}x{segmentation.height} PNG, "
-                    f"it is {png.mode} {png.width}x{png.height}"
+                    f"but it is {png.mode} {png.width}x{png.height}"
                 )
             return np.array(png, dtype=np.uint8)
     except (ValueError, OSError) as error:
@@ -69,16 +72,16 @@ def decode_labels(segmentation: Segmentation) -> NDArray[np.uint8]:
 def _from_runs(segmentation: Segmentation) -> NDArray[np.uint8]:
     size = segmentation.height, segmentation.width
     if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-        raise ProtocolError(f"a label map of {size[1]}x{size[0]} pixels can't be")
+        raise ProtocolError(f"a label map can't have {size[1]}x{size[0]} pixels")
     labels = np.zeros(size, np.uint8)
     for region in segmentation.regions:
         if region.rle is None:
-            raise ValueError("this result has no masks: none were asked for")
+            raise ValueError("this result has no masks: the stream asked for none")
         if not 0 <= region.class_id < 256:
-            raise ProtocolError(f"a label map has no class {region.class_id}")
+            raise ProtocolError(f"a label map can't have the class {region.class_id}: class ids are 0 to 255")
         counts = region.rle.counts
         if region.rle.size != size or min(counts, default=0) < 0 or sum(counts) != labels.size:
-            raise ProtocolError(f"the mask of {region.name} isn't of {size[1]}x{size[0]} pixels")
+            raise ProtocolError(f"the mask of {region.name} doesn't have {size[1]}x{size[0]} pixels")
         inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
         labels[inside.reshape(size, order="F")] = region.class_id
     return labels

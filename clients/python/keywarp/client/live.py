@@ -1,4 +1,4 @@
-"""Live sources, whose frames come whether somebody waits for them or not."""
+"""Live sources, whose frames come whether or not somebody reads them."""
 
 from collections.abc import Iterator
 from threading import Condition, Thread
@@ -7,30 +7,30 @@ from keywarp.client.frames import Frame, Source
 
 
 class NewestFrames(Source):
-    """A live source's newest frame, whenever one is asked for.
+    """A source that always gives the newest frame of a live source.
 
-    A thread reads all frames as they come, so that none grows old in the driver's buffer; a frame that nobody took in
-    time is replaced by the next. The source stays its owner's to close, after this one.
+    A thread reads all frames as they come, so that none grows old in the driver's buffer. A frame that isn't taken in
+    time is replaced by the next. The owner of the live source closes it, after this one.
 
     Attributes:
-        unsent: Frames so far that were replaced.
+        unsent: The number of frames so far that were replaced.
     """
 
     def __init__(self, source: Source) -> None:
-        """Begin to read at once."""
+        """Begin to read the source."""
         self.fps, self.count, self.width, self.height = source.fps, source.count, source.width, source.height
         self.live = True
         self.unsent = 0
         self._newest: Frame | None = None
         self._error: Exception | None = None
-        self._ended = False  # nothing comes any more
-        self._closed = False  # nobody wants any more
+        self._ended = False  # the source has no more frames
+        self._closed = False  # this one was closed
         self._changed = Condition()
         self._thread = Thread(target=self._read, args=(source,), name="keywarp-capture", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Wait for a frame that wasn't given yet, and give the newest."""
+        """Wait for a new frame each time, and give the newest."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._newest or self._ended)
@@ -43,7 +43,7 @@ class NewestFrames(Source):
                 return
 
     def close(self) -> None:
-        """Stop reading; waits for the frame that is being read."""
+        """Stop reading, and wait for the frame that is being read."""
         self._closed = True
         self._thread.join()
 
@@ -56,7 +56,7 @@ class NewestFrames(Source):
                     self._changed.notify()
                 if self._closed:
                     break
-        except Exception as error:  # noqa: BLE001 (raised where the frames are taken)
+        except Exception as error:  # noqa: BLE001 (raised to the reader of the frames)
             self._error = error
         with self._changed:
             self._ended = True

@@ -1,7 +1,7 @@
-"""What is sent of a source: each frame as a JPEG, or a file's own packets as they are."""
+"""The payloads of a source: its frames as JPEGs, or a file's own packets or bytes."""
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import Source
 from keywarp.client.images import encode_jpeg
+from keywarp.client.resources import Closable
 from keywarp.client.videos import is_truncated, open_video
 from keywarp.protocol import Container, PacketCodec
 
 CHUNK_BYTES: Final = 188 * 128  # 128 packets of a transport stream
-PARAMETERS: Final[dict[PacketCodec, re.Pattern[bytes]]] = {  # a sequence parameter set in Annex-B format
+PARAMETERS: Final[dict[PacketCodec, re.Pattern[bytes]]] = {  # the start of a sequence parameter set in Annex-B format
     "h264": re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]"),
     "hevc": re.compile(rb"\x00\x00\x01[\x42\x43]"),
 }
@@ -28,32 +29,32 @@ ANNEX_B: Final[dict[PacketCodec, str]] = {"h264": "h264_mp4toannexb", "hevc": "h
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Payload:
-    """What one binary message carries."""
+    """The content of one binary message."""
 
     data: bytes
-    id: int | None = None  # given back with the result; None where a payload isn't one frame
+    id: int | None = None  # comes back with the result; None if a payload isn't one frame or packet
     timestamp: float | None = None  # seconds
-    image: NDArray[np.uint8] | None = None  # what was sent, where it is one image
-    starts: bool = False  # decoding can begin with this packet
+    image: NDArray[np.uint8] | None = None  # the frame, RGB (H, W, 3), if the payload is one
+    starts: bool = False  # whether decoding can begin with this packet
 
 
-class Payloads(ABC):
-    """Payloads, to go through once."""
+class Payloads(Closable):
+    """The payloads of a source, to iterate over once."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Payload]:
         """Read or make the payloads.
 
         Raises:
-            SourceError: The source is damaged. What could be read came before.
+            SourceError: If the source is damaged, after the payloads that could be read.
         """
 
-    def close(self) -> None:  # noqa: B027 (frames are closed by their source)
-        """Let the file go."""
+    def close(self) -> None:
+        """Release the file, if the payloads hold one."""
 
 
 class ImagePayloads(Payloads):
-    """Each frame of a source as a JPEG."""
+    """Payloads that are the frames of a source as JPEGs."""
 
     def __init__(self, source: Source, quality: int) -> None:
         self._source = source
@@ -66,13 +67,13 @@ class ImagePayloads(Payloads):
 
 
 class PacketPayloads(Payloads):
-    """A file's own packets, one frame each, without decoding them; H.264 and HEVC in Annex-B format."""
+    """Payloads that are the packets of a video file. H.264 and HEVC are in Annex-B format."""
 
     def __init__(self, path: Path, codec: PacketCodec) -> None:
         """Open the file.
 
         Raises:
-            SourceError: It can't be opened, or its video is of another codec.
+            SourceError: If the file can't be opened, or its video has another codec.
         """
         self._path = path
         self._codec = codec
@@ -80,7 +81,7 @@ class PacketPayloads(Payloads):
         found = self._container.streams.video[0].codec_context.codec.canonical_name
         if found != codec:
             self._container.close()
-            raise SourceError(f"the video in {str(path)!r} is {found}, not {codec}: use the codec {_instead(found)}")
+            raise SourceError(f"the video in {str(path)!r} is {found}, not {codec}: use the codec {_codecs_for(found)}")
 
     def __iter__(self) -> Iterator[Payload]:
         """Read the packets."""
@@ -94,7 +95,7 @@ class PacketPayloads(Payloads):
                 for unit in annex_b.filter(packet if packet.size else None):
                     timestamp = None if unit.pts is None else float(unit.pts * unit.time_base)
                     data = bytes(unit)
-                    # A decoder that begins with a key frame needs its parameters, which some files have only once.
+                    # A decoder that begins at a key frame needs its parameters, which some files have only once.
                     starts = unit.is_keyframe and (parameters is None or parameters.search(data) is not None)
                     yield Payload(data, index, timestamp, starts=starts)
                     index += 1
@@ -109,19 +110,19 @@ class PacketPayloads(Payloads):
 
 
 class ContainerPayloads(Payloads):
-    """A file in chunks, as it is."""
+    """Payloads that are the bytes of a file, in chunks."""
 
     def __init__(self, path: Path, container: Container) -> None:
-        """Look at the file.
+        """Open the file.
 
         Raises:
-            SourceError: It can't be opened, or is of another format.
+            SourceError: If the file can't be opened, or has another format.
         """
         with open_video(path) as opened:
             if container not in opened.format.name.split(","):
                 found = opened.streams.video[0].codec_context.codec.canonical_name
                 raise SourceError(
-                    f"{str(path)!r} is not {container} ({opened.format.name}): use the codec {_instead(found)}"
+                    f"{str(path)!r} is not {container} ({opened.format.name}): use the codec {_codecs_for(found)}"
                 )
         self._file = path.open("rb")
 
@@ -136,16 +137,18 @@ class ContainerPayloads(Payloads):
 
 
 def open_payloads(path: Path, codec: PacketCodec | Container) -> Payloads:
-    """A video file's own packets, or the file as it is.
+    """Open a video file to send its packets, or its bytes if `codec` is a container.
 
     Raises:
-        SourceError: It can't be opened, or isn't of this codec or container.
+        SourceError: If the file can't be opened, or has another codec or container.
     """
-    if codec in get_args(Container):
-        return ContainerPayloads(path, codec)
-    return PacketPayloads(path, codec)
+    match codec:
+        case "mpegts" | "mp4" | "webm":
+            return ContainerPayloads(path, codec)
+        case _:
+            return PacketPayloads(path, codec)
 
 
-def _instead(found: str) -> str:
-    """What a video of this codec can be sent by."""
+def _codecs_for(found: str) -> str:
+    """Name the options that a video of this codec can be sent with."""
     return f"`image` or `{found}`" if found in get_args(PacketCodec) else "`image`"

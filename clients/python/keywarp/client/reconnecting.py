@@ -1,4 +1,4 @@
-"""When a stream whose connection broke connects again: how long it tries, and which errors pass by themselves."""
+"""How long a stream tries to connect again after its connection broke, and which errors are temporary."""
 
 import random
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from keywarp.client.errors import (
     UnavailableError,
 )
 
-ATTEMPT_TIMEOUT: Final = 10.0  # seconds that connecting again may take, until it is tried anew
-PASSING: Final = frozenset(  # the statuses of a server, or a proxy before it, that is there again soon
+ATTEMPT_TIMEOUT: Final = 10.0  # seconds that one attempt to connect again may take
+TEMPORARY: Final = frozenset(  # statuses of a server, or of a proxy in front of it, that will be available again soon
     {
         HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.BAD_GATEWAY,
@@ -31,25 +31,26 @@ class Reconnect:
     """What a stream does when its connection breaks.
 
     ==================================  =============================================================
-    `reconnect=Reconnect()`             the default: tries for 60 s, from when the connection broke
+    `reconnect=Reconnect()`             the default: tries for 60 s from when the connection broke
     `reconnect=300`                     the same as `Reconnect(seconds=300)`
     `reconnect=0` or `None`             a break ends the stream with its error
-    `Reconnect(at_start=True)`          waits for a server that isn't there yet, too
+    `Reconnect(at_start=True)`          also waits for a server that isn't there yet
     ==================================  =============================================================
 
-    Between two tries it waits for `first`, twice that, and so on up to `longest` seconds, less up to half by chance, so
-    that not all clients of a server come back at once; and for as long as the server asks, by `Retry-After` or, before
-    it closes the stream, by the problem's `retry_after`.
+    The waits between attempts grow from `first` seconds, doubling each time, up to `longest`. Each is shortened by a
+    random part of up to one half, so that the clients of a server don't all come back at once. If the server asks for
+    a longer wait (by the header `Retry-After`, or by `retry_after` of the problem that it sends before it closes the
+    stream), the client waits that long.
 
     Raises:
-        ValueError: A time isn't a number of seconds, or `memory` is negative.
+        ValueError: If a time isn't a number of seconds, or `memory` is negative.
     """
 
-    seconds: float = 60.0  # to keep trying until frames are answered again; 0: off
-    first: float = 0.25  # seconds
-    longest: float = 5.0  # seconds
+    seconds: float = 60.0  # how long to try until frames are answered again; 0: not at all
+    first: float = 0.25  # seconds, the first wait
+    longest: float = 5.0  # seconds, the longest wait
     at_start: bool = False  # whether the first connection is tried again, too
-    memory: int = 64 * 2**20  # bytes of packets to keep, with the codecs that need those since a key frame
+    memory: int = 64 * 2**20  # bytes of packets to keep for sending again, with the codecs that need them
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -58,7 +59,7 @@ class Reconnect:
 
     @classmethod
     def of(cls, option: "Reconnect | float | None") -> "Reconnect":
-        """Read the option `reconnect`."""
+        """Read the option `reconnect` of `Client.stream`."""
         return option if isinstance(option, Reconnect) else cls(seconds=option or 0.0)
 
 
@@ -66,40 +67,45 @@ DEFAULT: Final = Reconnect()
 OFF: Final = Reconnect(seconds=0)
 
 
-class Patience:
-    """How much longer it is tried, since the last answer that was new.
+class Backoff:
+    """The waits between attempts to connect again.
 
-    A server that breaks on one and the same frame each time is therefore not tried forever.
+    The time that `Reconnect.seconds` allows runs from the first break after the last new response. So a server that
+    breaks on the same frame each time isn't tried forever.
     """
 
     def __init__(self, reconnect: Reconnect) -> None:
         self._reconnect = reconnect
         self._since: float | None = None  # the first break; monotonic seconds
-        self._tries = 0
+        self._attempts = 0
 
-    def renew(self) -> None:
-        """Note that it went on."""
+    def reset(self) -> None:
+        """Start anew, since the stream has made progress."""
         self._since = None
-        self._tries = 0
+        self._attempts = 0
 
-    def wait(self, error: KeywarpError, now: float) -> float:
-        """Say how many seconds to wait before the next try; `now` is in monotonic seconds.
+    def next_wait(self, error: KeywarpError, now: float) -> float:
+        """Return the seconds to wait before the next attempt.
+
+        Args:
+            error: Why the connection broke, or why the last attempt failed.
+            now: Monotonic seconds.
 
         Raises:
-            KeywarpError: `error` itself, where time is up.
+            KeywarpError: `error` itself, if there is no time left.
         """
         self._since = now if self._since is None else self._since
         left = self._since + self._reconnect.seconds - now
         asked = error.retry_after or 0.0 if isinstance(error, ApiError | StreamError) else 0.0
         if left <= 0 or asked > left:
             raise error
-        longest = min(self._reconnect.first * 2 ** min(self._tries, 32), self._reconnect.longest)
-        self._tries += 1
+        longest = min(self._reconnect.first * 2.0 ** min(self._attempts, 32), self._reconnect.longest)
+        self._attempts += 1
         return max(asked, min(longest * random.uniform(0.5, 1), left))
 
 
-def passes(error: KeywarpError) -> bool:
-    """Tell whether connecting again may help: what is wrong with the request stays wrong."""
+def is_temporary(error: KeywarpError) -> bool:
+    """Tell whether connecting again may help. It doesn't if the fault is in the request itself."""
     if isinstance(error, ApiError):
-        return error.status in PASSING
+        return error.status in TEMPORARY
     return isinstance(error, ConnectError | UnavailableError | StreamBusyError) and not isinstance(error, ResumeError)

@@ -1,4 +1,4 @@
-"""What comes back for a frame."""
+"""The result of one frame, with its image, its arrays and its latency."""
 
 import time
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
-    """The objects on one frame, the most certain first.
+class DetectionArrays:
+    """The objects on one frame as arrays, the most confident first.
 
-    The fields are those of `supervision.Detections`; `FrameResult.to_supervision` makes one.
+    The fields have the names that `supervision.Detections` gives them; `ProcessedFrame.to_supervision` makes one.
     """
 
     xyxy: NDArray[np.float32]  # (n, 4): x1, y1, x2, y2 in pixels of the frame; covers x1 <= x < x2 and y1 <= y < y2
@@ -28,22 +28,23 @@ class Detections:
     class_id: NDArray[np.intp]  # (n,), never the background
 
     def __len__(self) -> int:
-        """How many objects there are."""
+        """Return the number of objects."""
         return len(self.xyxy)
 
 
 @dataclass(frozen=True, eq=False)
-class FrameResult:
-    """The server's result on one frame, beside what the client knows of it."""
+class ProcessedFrame:
+    """A frame's result as it is on the wire, with the frame's image and latency where they are known."""
 
-    result: Result  # as it came over the wire
-    image: NDArray[np.uint8] | None = None  # the frame, RGB (H, W, 3); None where it was never decoded here
-    latency: float | None = None  # seconds from handing the frame over to its result; None where unknown
+    result: Result
+    image: NDArray[np.uint8] | None = None  # the frame, RGB (H, W, 3); None if it was sent without being decoded here
+    latency: float | None = None  # seconds from when the frame was handed over until its result came; None if unknown
     received: float = field(default_factory=time.monotonic)  # when the result came; monotonic seconds
+    label_map: NDArray[np.uint8] | None = None  # (h, w) class ids that needn't be decoded; None: they are in `result`
 
     @property
     def frame(self) -> int:
-        """Position in the stream, from 0."""
+        """The frame's position in the stream, from 0."""
         return self.result.frame
 
     @property
@@ -53,53 +54,56 @@ class FrameResult:
 
     @property
     def key_age(self) -> int:
-        """Frames since the key frame; 0 on a key frame."""
+        """The number of frames since the key frame, which is 0 on a key frame."""
         return self.result.key_age
 
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
-        """Class ids, uint8 (h, w), at the model's resolution.
+        """Class ids, uint8 (h, w), at the resolution that the stream asked for: the model's, or the frame's.
 
         Raises:
-            ValueError: The model's task isn't segmentation.
-            ProtocolError: The server's label map can't be decoded.
+            ValueError: If the model's task isn't segmentation, or the stream asked for no masks.
+            ProtocolError: If the server's label map can't be decoded.
         """
         if self.result.segmentation is None:
-            raise ValueError("this result has no segmentation: its model's task is another")
-        return decode_labels(self.result.segmentation)
+            raise ValueError("this result has no segmentation: its model has another task")
+        return decode_labels(self.result.segmentation) if self.label_map is None else self.label_map
 
     @cached_property
     def frame_labels(self) -> NDArray[np.uint8]:
-        """Class ids, uint8 (H, W), at the frame's resolution: of each pixel, what the model says of where it is.
+        """Class ids, uint8 (H, W), at the frame's resolution: each pixel has the label nearest to its centre.
 
         Raises:
-            ValueError: The model's task isn't segmentation.
-            ProtocolError: The server's label map can't be decoded.
+            ValueError: If the model's task isn't segmentation, or the stream asked for no masks.
+            ProtocolError: If the server's label map can't be decoded.
         """
         rows, columns = (
             (np.arange(size) + 0.5) * cells / size
             for size, cells in zip((self.result.height, self.result.width), self.labels.shape, strict=True)
         )
-        return self.labels[rows.astype(np.intp)[:, np.newaxis], columns.astype(np.intp)]
+        labels: NDArray[np.uint8] = self.labels[rows.astype(np.intp)[:, np.newaxis], columns.astype(np.intp)]
+        return labels
 
     @cached_property
-    def detections(self) -> Detections:
-        """The objects as arrays, in pixels of the frame; their names are in `result.detections`.
+    def detections(self) -> DetectionArrays:
+        """The objects as arrays, in pixels of the frame. `result.detections` has the names of their classes.
 
         Raises:
-            ValueError: The model's task isn't detection.
+            ValueError: If the model's task isn't detection.
         """
         found = self.result.detections
         if found is None:
-            raise ValueError("this result has no detections: its model's task is another")
-        return Detections(
+            raise ValueError("this result has no detections: its model has another task")
+        return DetectionArrays(
             xyxy=np.array([one.xyxy for one in found], np.float32).reshape(-1, 4),
             confidence=np.array([one.confidence for one in found], np.float32),
             class_id=np.array([one.class_id for one in found], np.intp),
         )
 
     def to_supervision(self) -> "supervision.Detections":
-        """Give it to supervision: see `keywarp.client.exports.to_supervision`.
+        """Convert the result for supervision's trackers, zones and annotators.
+
+        `keywarp.client.exports.to_supervision` describes what they are given.
 
         Example:
             >>> tracked = tracker.update_with_detections(result.to_supervision())
@@ -107,5 +111,5 @@ class FrameResult:
         return exports.to_supervision(self)
 
     def to_coco(self, image_id: int | None = None) -> list[dict[str, Any]]:
-        """Make COCO annotations of it: see `keywarp.client.exports.to_coco`."""
+        """Convert the result to COCO annotations, which `keywarp.client.exports.to_coco` describes."""
         return exports.to_coco(self, image_id)

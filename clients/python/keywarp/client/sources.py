@@ -1,4 +1,4 @@
-"""Opening anything that frames come from."""
+"""Opening files, folders, cameras and arrays as sources of frames."""
 
 from collections.abc import Iterable, Iterator, Sized
 from itertools import chain
@@ -20,7 +20,7 @@ SourceLike = str | PathLike[str] | Iterable[NDArray[np.uint8]]
 
 
 def open_source(source: SourceLike) -> Source:
-    """Open anything that frames come from.
+    """Open a source of frames.
 
     Args:
         source: A video file, a URL that FFmpeg reads (`http://`, `rtsp://`, ...), a camera (`camera:0` or
@@ -28,8 +28,8 @@ def open_source(source: SourceLike) -> Source:
             shape (H, W, 3).
 
     Raises:
-        SourceError: It isn't there, isn't video, or is damaged from the start. One that is damaged further on gives
-            the frames that can be decoded and raises after them.
+        SourceError: If the source doesn't exist, isn't a video, or is damaged from the start. A source that is damaged
+            further on gives the frames that can be decoded, and raises after them.
     """
     if not isinstance(source, (str, PathLike)):
         return ArraySource(source)
@@ -47,13 +47,13 @@ def open_source(source: SourceLike) -> Source:
 
 
 class FolderSource(Source):
-    """A folder's images in the order of their names; they have no timestamps."""
+    """The images of a folder, in the order of their names. They have no timestamps."""
 
     def __init__(self, folder: Path) -> None:
         """List the folder.
 
         Raises:
-            SourceError: There is no image in it, or the first can't be read.
+            SourceError: If there is no image in the folder, or the first can't be read.
         """
         self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         if not self._paths:
@@ -69,13 +69,13 @@ class FolderSource(Source):
 
 
 class ArraySource(Source):
-    """Arrays that the caller has or makes; they have no timestamps."""
+    """Arrays as frames. They have no timestamps."""
 
     def __init__(self, arrays: Iterable[NDArray[np.uint8]]) -> None:
-        """Look at the first array.
+        """Take the first array, for its size.
 
         Raises:
-            SourceError: There is none, or it isn't RGB uint8 of shape (H, W, 3).
+            SourceError: If there is no array, or it isn't RGB uint8 of shape (H, W, 3).
         """
         iterator = iter(arrays)
         first = next(iterator, None)
@@ -88,7 +88,7 @@ class ArraySource(Source):
         self.height, self.width = first.shape[:2]
 
     def __iter__(self) -> Iterator[Frame]:
-        """Check and pass the arrays on."""
+        """Check the arrays and give them as frames."""
         for array in self._arrays:
             check_image(array)
             yield Frame(np.ascontiguousarray(array), None)

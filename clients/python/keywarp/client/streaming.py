@@ -1,4 +1,4 @@
-"""A stream's results, for the client."""
+"""The results of a stream, for the synchronous client."""
 
 import queue
 import time
@@ -6,79 +6,84 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from threading import Event, Thread
-from types import TracebackType
-from typing import Self
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Subprotocol
 
-from keywarp.client import calls
-from keywarp.client.conversation import Conversation, State
+from keywarp.client.connecting import connection_errors, websocket_address, websocket_options
+from keywarp.client.conversation import Conversation, ConversationState
 from keywarp.client.errors import FrameError, KeywarpError
+from keywarp.client.feed import Feed, StreamSetup
 from keywarp.client.frames import Source
-from keywarp.client.plan import Feed, StreamPlan
 from keywarp.client.reconnecting import ATTEMPT_TIMEOUT
-from keywarp.client.results import FrameResult
+from keywarp.client.resources import Closable
+from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike
-from keywarp.protocol import SUBPROTOCOL, Ready
-
-CLOSE_TIMEOUT = 2.0  # seconds to say goodbye in
+from keywarp.protocol import Ready
 
 
-class ResultStream(Iterator[FrameResult]):
-    """The results of one streamed source, made by `Client.stream`. Iterate over it."""
+class StreamCounters:
+    """The counts of a stream so far, for the result streams of both clients."""
 
-    def __init__(
-        self, server: str, source: SourceLike | Source, plan: StreamPlan, timeout: float, headers: Mapping[str, str]
-    ) -> None:
-        """Open the source, connect, and say hello."""
-        self._server = server
-        self._timeout = timeout
-        self._headers = headers
-        self._on_error = plan.on_error
-        self._hurried = plan.mode == "latest"
-        self._conversation = Conversation(plan.hello(), plan.in_flight, plan.reconnect)
-        self._closed = Event()
-        self._link = ExitStack()  # the present connection
-        with ExitStack() as opened:
-            self._feed = Feed(source, plan)
-            opened.callback(self._feed.close)
-            opened.callback(self._link.close)
-            try:
-                self._connect(timeout)
-            except KeywarpError as error:
-                self._reconnect(error)
-            # Runs once: at the end, in `close`, or when nobody iterates any more.
-            self._finish = weakref.finalize(self, opened.pop_all().close)
-
-    @property
-    def ready(self) -> Ready:
-        """What the server said of the stream: its id, model and interval."""
-        assert self._conversation.ready is not None  # connected in __init__
-        return self._conversation.ready
+    _conversation: Conversation
+    _feed: Feed | None
 
     @property
     def reconnects(self) -> int:
-        """How often the connection broke so far and the stream went on over another."""
+        """How often the connection broke and the stream continued over another one."""
         return self._conversation.reconnects
 
     @property
     def unsent(self) -> int:
-        """Frames so far of a live source that newer ones replaced before they were sent (mode `latest`)."""
-        return self._feed.unsent
+        """Frames of a live source that newer ones replaced before they were sent, in the mode `latest`."""
+        return self._feed.unsent if self._feed else 0
 
     @property
     def dropped(self) -> int:
-        """Frames so far that were left out for newer ones, or were under way at a break (mode `latest`)."""
+        """Frames that the server dropped, or that were under way at a break, in the mode `latest`."""
         return self._conversation.dropped
 
     @property
     def skipped(self) -> int:
-        """Frames so far that the server could not process (`on_error="skip"`)."""
+        """Frames that the server could not process, with `on_error="skip"`."""
         return self._conversation.errors
 
-    def __next__(self) -> FrameResult:
+
+class ResultStream(StreamCounters, Closable, Iterator[ProcessedFrame]):
+    """An iterator over the results of one source, made by `Client.stream`."""
+
+    _feed: Feed
+
+    def __init__(
+        self, server: str, source: SourceLike | Source, setup: StreamSetup, timeout: float, headers: Mapping[str, str]
+    ) -> None:
+        """Open the source, connect, and wait until the server is ready."""
+        self._server = server
+        self._timeout = timeout
+        self._headers = headers
+        self._on_error = setup.on_error
+        self._may_drop = setup.hello.mode == "latest"
+        self._conversation = Conversation(setup.hello, setup.in_flight, setup.reconnect)
+        self._closed = Event()
+        self._connected = ExitStack()  # holds the current connection
+        with ExitStack() as opened:
+            self._feed = Feed(source, setup)
+            opened.callback(self._feed.close)
+            opened.callback(self._connected.close)
+            try:
+                self._connect(timeout)
+            except KeywarpError as error:
+                self._reconnect(error)
+            # Runs once: at the end, in `close`, or when nothing refers to the stream any more.
+            self._finish = weakref.finalize(self, opened.pop_all().close)
+
+    @property
+    def ready(self) -> Ready:
+        """The server's answer to `hello`, with the stream's id, model and interval."""
+        assert self._conversation.ready is not None  # __init__ has connected
+        return self._conversation.ready
+
+    def __next__(self) -> ProcessedFrame:
         if not self._finish.alive:
             raise StopIteration
         try:
@@ -88,63 +93,55 @@ class ResultStream(Iterator[FrameResult]):
             raise
 
     def close(self) -> None:
-        """Leave the conversation and let the source go; the server frees the stream."""
+        """Close the connection and the source. The server then frees the stream."""
         self._closed.set()
         self._finish()
-        self._link.close()  # another thread may have been connecting
+        self._connected.close()  # another thread may have been connecting
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _next(self) -> FrameResult:
-        while self._conversation.state is not State.DONE:
+    def _next(self) -> ProcessedFrame:
+        while self._conversation.state is not ConversationState.DONE:
             self._send()
             match self._receive():
-                case FrameResult() as result:
+                case ProcessedFrame() as result:
                     return self._feed.with_image(result)
                 case FrameError() as error if self._on_error == "raise":
                     raise error
-        raise self._feed.fault or StopIteration
+        raise self._feed.error or StopIteration
 
     def _send(self) -> None:
-        # In a hurry, results that are there come first: reading a camera takes until its next frame.
-        while self._conversation.wants_payload and not (self._hurried and self._connection.has_arrived):
-            payload = self._conversation.again or self._feed.next_payload()
+        # In the mode `latest` results that have arrived come first: reading a camera takes until its next frame.
+        while self._conversation.wants_payload and not (self._may_drop and self._connection.has_arrived):
+            payload = self._conversation.next_resend or self._feed.next_payload()
             if payload is None:
                 self._connection.send(self._conversation.end())
             else:
                 self._connection.send(self._conversation.pack(payload, time.monotonic()))
 
-    def _receive(self) -> FrameResult | FrameError | None:
+    def _receive(self) -> ProcessedFrame | FrameError | None:
         message, now = self._connection.receive()
         if not isinstance(message, ConnectionClosed):
             return self._conversation.receive(message, now)
         try:
-            self._reconnect(self._conversation.closed(message.rcvd))
+            self._reconnect(self._conversation.closing_error(message.rcvd))
         except KeywarpError as error:
-            raise self._feed.fault or error from message
+            raise self._feed.error or error from message
         return None
 
     def _connect(self, timeout: float) -> None:
-        self._link.close()
+        self._connected.close()
         self._connection = Connection(self._server, self._feed.stream_id, timeout, self._headers)
-        self._link.callback(self._connection.close)
+        self._connected.callback(self._connection.close)
         self._connection.send(self._conversation.hello())
-        while self._conversation.state is State.GREETED:
+        while self._conversation.state is ConversationState.HELLO_SENT:
             message, now = self._connection.receive()
             if isinstance(message, ConnectionClosed):
-                raise self._conversation.closed(message.rcvd) from message
+                raise self._conversation.closing_error(message.rcvd) from message
             self._conversation.receive(message, now)
 
     def _reconnect(self, error: KeywarpError) -> None:
-        """Connect again after `error`, if there is anything left to be done."""
+        """Connect again after `error`, if anything is left to do."""
         while not self._closed.is_set():
-            wait = self._conversation.broken(error, time.monotonic())
+            wait = self._conversation.prepare_reconnect(error, time.monotonic())
             if wait is None:
                 return
             if self._closed.wait(wait):
@@ -159,61 +156,59 @@ class ResultStream(Iterator[FrameResult]):
         raise error
 
 
-class Connection:
-    """A WebSocket whose messages are stamped as they arrive, however late they are asked for."""
+class Connection(Closable):
+    """A WebSocket that notes when each message arrives, even if the message is read later."""
 
     def __init__(self, server: str, stream_id: str, timeout: float, headers: Mapping[str, str]) -> None:
         """Connect.
 
+        Args:
+            server: The server's address.
+            stream_id: The stream's id.
+            timeout: Seconds that connecting may take.
+            headers: Headers of the request.
+
         Raises:
-            ConnectError: No server answers.
-            ApiError: The server refuses.
-            ProtocolError: It doesn't speak our protocol.
+            ConnectError: If no server answers.
+            ApiError: If the server refuses.
+            ProtocolError: If the server doesn't speak our protocol.
         """
         self._arrived: queue.SimpleQueue[tuple[str | bytes | ConnectionClosed, float]] = queue.SimpleQueue()
         self._opened = ExitStack()
-        try:
-            connecting = connect(
-                calls.websocket_address(server, stream_id),
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                additional_headers=headers,
-                compression=None,
-                max_size=calls.MAX_MESSAGE_BYTES,
-                # Results are bounded by the credit; so our sending never waits for our own receiving.
-                max_queue=None,
-                open_timeout=timeout,
-                close_timeout=CLOSE_TIMEOUT,
-            )
+        with connection_errors(server):
+            connecting = connect(websocket_address(server, stream_id), **websocket_options(timeout, headers))
             self._socket = self._opened.enter_context(connecting)
-        except (InvalidHandshake, EOFError) as error:
-            raise calls.refused(server, error) from error
-        except OSError as error:  # TimeoutError too
-            raise calls.unreachable(server, error) from error
-        self._thread = Thread(target=_stamp, args=(self._socket, self._arrived), name="keywarp-receive", daemon=True)
+        self._thread = Thread(target=_receive, args=(self._socket, self._arrived), name="keywarp-receive", daemon=True)
         self._thread.start()
 
     def send(self, message: str | bytes) -> None:
-        """Send a message; if the connection is closed, `receive` will say so after what came before."""
+        """Send a message. If the connection is closed, `receive` reports that after the messages that came before."""
         with suppress(ConnectionClosed):
             self._socket.send(message)
 
     @property
     def has_arrived(self) -> bool:
-        """Whether `receive` would not wait."""
+        """Whether a message has arrived, so that `receive` doesn't wait."""
         return not self._arrived.empty()
 
     def receive(self) -> tuple[str | bytes | ConnectionClosed, float]:
-        """Wait for the next message and say when it came (monotonic seconds); last comes the closing."""
+        """Wait for the next message.
+
+        Returns:
+            The message, or how the connection was closed; and when it arrived, in monotonic seconds.
+        """
         return self._arrived.get()
 
     def close(self) -> None:
-        """Say goodbye."""
+        """Close the connection and wait for the thread that receives."""
         self._opened.close()
         self._thread.join()
 
 
-def _stamp(socket: ClientConnection, arrived: queue.SimpleQueue[tuple[str | bytes | ConnectionClosed, float]]) -> None:
-    """Stamp messages until the connection is closed. Holds the socket only, so that nobody's stream stays alive."""
+def _receive(
+    socket: ClientConnection, arrived: queue.SimpleQueue[tuple[str | bytes | ConnectionClosed, float]]
+) -> None:
+    """Receive until the connection is closed. A thread that holds only the socket doesn't keep the stream alive."""
     while True:
         try:
             message: str | bytes | ConnectionClosed = socket.recv()

@@ -1,4 +1,4 @@
-"""Video files, URLs and cameras, by FFmpeg."""
+"""Video files, URLs and cameras as sources, read by FFmpeg."""
 
 from collections.abc import Iterator
 from os import PathLike
@@ -23,10 +23,10 @@ class VideoSource(Source):
         """Open a file or URL.
 
         Raises:
-            SourceError: It can't be opened, or has no video.
+            SourceError: If it can't be opened, or has no video.
         """
         self._use(str(name), open_video(name))
-        # Of a file on a web server the length is known; it can be read at any speed, so it isn't live.
+        # A file on a web server has a known length and can be read at any speed, so it isn't live.
         self.live = "://" in str(name) and not str(name).startswith("file:") and self._container.duration is None
 
     @classmethod
@@ -34,7 +34,7 @@ class VideoSource(Source):
         """Open a camera by its device file (Video4Linux).
 
         Raises:
-            SourceError: There is none, or it can't be used.
+            SourceError: If there is no such camera, or it can't be used.
         """
         source = cls.__new__(cls)
         try:
@@ -54,7 +54,7 @@ class VideoSource(Source):
         self.height = self._stream.height
 
     def __iter__(self) -> Iterator[Frame]:
-        """Decode the frames; damaged ones are left out, and reported at the end."""
+        """Decode the frames. Damaged frames are left out, and reported at the end."""
         decoded = 0
         damage: Exception | None = None
         packets = self._container.demux(self._stream)
@@ -86,10 +86,10 @@ class VideoSource(Source):
 
 
 def open_video(name: str | PathLike[str]) -> InputContainer:
-    """Open a video file or URL, and see that there is video in it.
+    """Open a video file or URL, and check that it contains a video.
 
     Raises:
-        SourceError: It can't be opened, or has no video.
+        SourceError: If it can't be opened, or has no video.
     """
     name = str(name)
     remote = "://" in name
@@ -111,7 +111,7 @@ def open_video(name: str | PathLike[str]) -> InputContainer:
 
 
 def is_truncated(container: InputContainer) -> bool:
-    """Tell whether the container's index points behind the file's end. Streams and formats without index: no."""
+    """Tell whether the container's index points beyond the end of the file. Without an index, it doesn't."""
     size = container.size
     entries = container.streams.video[0].index_entries
     return size > 0 and any(entry.pos + entry.size > size for entry in entries)

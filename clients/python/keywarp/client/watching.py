@@ -1,28 +1,29 @@
-"""Watching a stream that somebody else feeds, or that the server pulls."""
+"""The results of a stream that another client feeds, or that the server pulls."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack
-from types import TracebackType
 from typing import Self
 
 import httpx
 from pydantic import ValidationError
 
-from keywarp.client import calls
+from keywarp.client import rest
+from keywarp.client.connecting import connection_errors, without_read_timeout
 from keywarp.client.errors import ConnectError, ProtocolError
-from keywarp.client.results import FrameResult
+from keywarp.client.resources import AsyncClosable, Closable
+from keywarp.client.results import ProcessedFrame
 from keywarp.protocol import Dropped, Error, Gone, Missed, Result, WatchMessage
 
 
-class _Told:
-    """What a watcher has been told so far.
+class WatchCounters:
+    """The counts of a watched stream's responses, for the watches of both clients.
 
     Attributes:
         errors: Frames that the server could not process.
-        dropped: Frames that were left out.
-        missed: Answers that this watcher was too slow for.
-        over: Why the stream ended, once it has.
+        dropped: Frames that were dropped.
+        missed: Responses that came too fast for this watch.
+        over: Why the stream ended, or None while it lasts.
     """
 
     def __init__(self) -> None:
@@ -31,48 +32,53 @@ class _Told:
         self.missed = 0
         self.over: str | None = None
 
-    def take(self, line: str) -> FrameResult | None:
+    def _receive(self, line: str) -> ProcessedFrame | None:
+        """Process one line of the server, and return its result, if it is one."""
         try:
-            said = WatchMessage.validate_json(line)
+            message = WatchMessage.validate_json(line)
         except ValidationError as error:
-            raise ProtocolError(f"the server sent a line that isn't of a stream's results: {line[:100]!r}") from error
-        match said:
+            raise ProtocolError(f"the server sent a line that keywarp.v1 doesn't have: {line[:100]!r}") from error
+        match message:
             case Result():
-                return FrameResult(said, None, None, time.monotonic())
+                return ProcessedFrame(message, None, None, time.monotonic())
             case Error():
                 self.errors += 1
             case Dropped():
                 self.dropped += 1
             case Missed():
-                self.missed += said.count
+                self.missed += message.count
             case Gone():
-                self.over = said.reason
+                self.over = message.reason
         return None
 
 
-class Watch(_Told, Iterator[FrameResult]):
-    """The results of a stream from now on, made by `Client.watch`. Iterate over it; it ends when the stream does."""
+class Watch(WatchCounters, Closable, Iterator[ProcessedFrame]):
+    """An iterator over the results of a stream, made by `Client.watch`. It ends when the stream ends."""
 
     def __init__(self, client: httpx.Client, server: str, stream_id: str) -> None:
-        """Begin; the client is this watch's own."""
+        """Begin to watch.
+
+        Args:
+            client: A client that only this watch uses, and closes.
+            server: The server's address.
+            stream_id: The stream's id.
+        """
         super().__init__()
-        self._server = server
         self._opened = ExitStack()
         self._opened.callback(client.close)
+        request = client.stream(*rest.watch(stream_id), timeout=without_read_timeout(client))
         try:
-            response = self._opened.enter_context(client.stream(*calls.watch(stream_id), timeout=calls.endless(client)))
-            if not response.is_success:
-                response.read()
-                calls.streams().read(response)  # raises
-        except httpx.HTTPError as error:
-            self.close()
-            raise calls.unreachable(server, error) from error
+            with connection_errors(server):
+                response = self._opened.enter_context(request)
+                if not response.is_success:
+                    response.read()
+                    raise rest.refusal(response)
         except BaseException:
             self.close()
             raise
         self._lines = response.iter_lines()
 
-    def __next__(self) -> FrameResult:
+    def __next__(self) -> ProcessedFrame:
         while self.over is None:
             try:
                 line = next(self._lines, None)
@@ -80,28 +86,26 @@ class Watch(_Told, Iterator[FrameResult]):
                 raise _broken(error) from error
             if line is None:
                 raise _broken(None)
-            if result := self.take(line):
+            if result := self._receive(line):
                 return result
         raise StopIteration
 
     def close(self) -> None:
-        """Look away."""
+        """End the watch."""
         self._opened.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class AsyncWatch(_Told, AsyncIterator[FrameResult]):
-    """The results of a stream from now on, made by `AsyncClient.watch`; the end of the stream ends it, too."""
+class AsyncWatch(WatchCounters, AsyncClosable, AsyncIterator[ProcessedFrame]):
+    """An asynchronous iterator over the results of a stream, made by `AsyncClient.watch`."""
 
     def __init__(self, client: httpx.AsyncClient, server: str, stream_id: str) -> None:
-        """Begin at the first step; the client is this watch's own."""
+        """Prepare to watch. The first result, or `async with`, begins.
+
+        Args:
+            client: A client that only this watch uses, and closes.
+            server: The server's address.
+            stream_id: The stream's id.
+        """
         super().__init__()
         self._client = client
         self._server = server
@@ -110,7 +114,7 @@ class AsyncWatch(_Told, AsyncIterator[FrameResult]):
         self._opened.push_async_callback(client.aclose)
         self._lines: AsyncIterator[str] | None = None
 
-    async def __anext__(self) -> FrameResult:
+    async def __anext__(self) -> ProcessedFrame:
         lines = self._lines or await self._begin()
         while self.over is None:
             try:
@@ -119,12 +123,12 @@ class AsyncWatch(_Told, AsyncIterator[FrameResult]):
                 raise _broken(error) from error
             if line is None:
                 raise _broken(None)
-            if result := self.take(line):
+            if result := self._receive(line):
                 return result
         raise StopAsyncIteration
 
     async def close(self) -> None:
-        """Look away."""
+        """End the watch."""
         await self._opened.aclose()
 
     async def __aenter__(self) -> Self:
@@ -132,21 +136,14 @@ class AsyncWatch(_Told, AsyncIterator[FrameResult]):
             await self._begin()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     async def _begin(self) -> AsyncIterator[str]:
-        request = self._client.stream(*calls.watch(self._stream_id), timeout=calls.endless(self._client))
+        request = self._client.stream(*rest.watch(self._stream_id), timeout=without_read_timeout(self._client))
         try:
-            response = await self._opened.enter_async_context(request)
-            if not response.is_success:
-                await response.aread()
-                calls.streams().read(response)  # raises
-        except httpx.HTTPError as error:
-            await self.close()
-            raise calls.unreachable(self._server, error) from error
+            with connection_errors(self._server):
+                response = await self._opened.enter_async_context(request)
+                if not response.is_success:
+                    await response.aread()
+                    raise rest.refusal(response)
         except BaseException:
             await self.close()
             raise

@@ -1,4 +1,4 @@
-"""The wire protocol `keywarp.v1`, shared by client and server."""
+"""The wire protocol `keywarp.v1`, which the client and the server share."""
 
 from keywarp.protocol.closing import CloseCode
 from keywarp.protocol.framing import FrameHeader, FramingError, pack, unpack
@@ -22,13 +22,13 @@ from keywarp.protocol.messages import (
     Gone,
     Hello,
     Kind,
+    LiveStatistics,
     Masks,
     Missed,
     Mode,
     ModelInfo,
     PacketCodec,
     Problem,
-    Pulse,
     Ready,
     Region,
     Resolution,
@@ -66,13 +66,13 @@ __all__ = [
     "Gone",
     "Hello",
     "Kind",
+    "LiveStatistics",
     "Masks",
     "Missed",
     "Mode",
     "ModelInfo",
     "PacketCodec",
     "Problem",
-    "Pulse",
     "Ready",
     "Region",
     "Resolution",

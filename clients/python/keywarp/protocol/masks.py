@@ -1,4 +1,4 @@
-"""Masks on the wire."""
+"""The encoding of masks on the wire."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from keywarp.protocol.messages import RunLengths
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
-    """Encode (h, w) pixels as COCO's uncompressed RLE."""
+    """Encode a mask of shape (h, w) as COCO's uncompressed RLE."""
     pixels = mask.ravel(order="F")
     changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     counts = np.diff(changes, prepend=0, append=pixels.size).tolist()

@@ -1,20 +1,21 @@
-"""The wire types of protocol `keywarp.v1`: what client and server say to each other.
+"""The messages of the protocol `keywarp.v1`, as the client and the server exchange them.
 
 A WebSocket conversation::
 
     client                                  server
     hello (text)                      ->
-                                      <-    ready (text): the model, the credit
+                                      <-    ready (text): the model and the first credit
     frame (binary), frame, ...        ->
                                       <-    result, error or dropped (text), one per frame, in order
-                                      <-    credit (text), where a message made room without a result
+                                      <-    credit (text), when it grows without a result to carry it
     end (text)                        ->
                                       <-    the remaining results, then done (text), then close 1000
 
-Text messages are JSON objects told apart by `type`. Binary messages are made and read by `keywarp.protocol.framing`.
+Text messages are JSON objects whose field `type` names their kind. `keywarp.protocol.framing` packs and unpacks binary
+messages.
 
-Flow control: `credit` is the number of binary messages that the client may have sent *since the start*. It only grows.
-A client that sends more breaks the protocol (close 4429).
+`credit` is the flow control: the number of binary messages that the client may send in all, counted from the start of
+the connection. It only grows. The server closes the connection of a client that sends more (code 4429).
 """
 
 from typing import Annotated, Literal, Self
@@ -22,8 +23,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 SUBPROTOCOL = "keywarp.v1"
-KEY_SUBPROTOCOL = "keywarp.key."  # with an API key behind it, for browsers, which can't send headers
-MAX_INTERVAL = 1000  # frames, of any kind of key interval
+KEY_SUBPROTOCOL = "keywarp.key."  # prefix of an API key, which browsers can't send in a header
+MAX_INTERVAL = 1000  # frames; the limit of `interval` and `max_interval`
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClientId = Annotated[str, Field(max_length=128)] | int
@@ -31,32 +32,32 @@ Kind = Literal["key", "propagated"]
 PacketCodec = Literal["h264", "hevc", "vp8", "vp9", "av1"]
 Container = Literal["mpegts", "mp4", "webm"]
 Codec = Literal["image", PacketCodec, Container]
-NO_CHUNKS: frozenset[Codec] = frozenset({"image", "vp8", "vp9", "av1"})  # nothing in a byte stream tells where they end
+NO_CHUNKS: frozenset[Codec] = frozenset({"image", "vp8", "vp9", "av1"})  # a byte stream of these has no boundaries
 Schedule = Literal["fixed", "adaptive"]
 Mode = Literal["lossless", "latest"]
 Masks = Literal["png", "rle", "none"]
 Resolution = Literal["model", "frame"]
-# `open`: a client feeds it; all others: the server pulls it
+# `open` is a stream that clients feed; the other states are those of a stream that the server pulls.
 StreamState = Literal["open", "connecting", "running", "retrying", "paused", "ended", "failed"]
 
 
 class Message(BaseModel):
-    """Base of all wire types: frozen. Servers refuse fields that they don't know; clients ignore them."""
+    """The base of all messages. Fields that a message doesn't define are ignored, so that servers may add some."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Request(Message):
-    """Base of what clients send."""
+    """The base of all messages that clients send. Fields that a message doesn't define are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# -- what the server tells about itself ------------------------------------------------------------------------------
+# -- models and streams ------------------------------------------------------------------------------------------------
 
 
 class ClassInfo(Message):
-    """One class that a model knows."""
+    """One class of a model."""
 
     id: int
     name: str
@@ -64,75 +65,75 @@ class ClassInfo(Message):
 
 
 class ModelInfo(Message):
-    """One model of the server; what isn't known while it isn't loaded is empty, or 0."""
+    """One model of the server. While it isn't loaded, unknown fields are empty or 0."""
 
     name: str
     version: str
     task: str
     classes: tuple[ClassInfo, ...]
-    key_interval: int  # the default l
+    key_interval: int  # the default key interval, in frames
     backend: str
-    device: str  # in `ready` the stream's
-    devices: tuple[str, ...] = ()  # in REST: all that its streams are spread over
+    device: str  # in `ready`, the stream's device
+    devices: tuple[str, ...] = ()  # in REST responses, all devices that serve the model's streams
     precision: str
-    chosen: str = ""  # why that backend on that device
-    motion: str = "network"  # where the motion between key frames comes from; "none": results are copied
-    state: str = "ready"  # or loading, failed, draining (unloaded, but streams go on), unloaded
-    reason: str | None = None  # why it couldn't be loaded the last time; if `ready`, what was loaded before is served
-    streams: int | None = None  # open ones, of all its versions
-    draining: int | None = None  # those of them that go on with a version that new streams don't get
+    chosen: str = ""  # why the server chose this backend and device
+    motion: str = "network"  # the motion source; with "none", features are copied
+    state: str = "ready"  # ready, loading, failed, draining (unloaded, but with open streams) or unloaded
+    reason: str | None = None  # why it last failed to load; if it is `ready`, the version before is still served
+    streams: int | None = None  # open streams, of all its versions
+    draining: int | None = None  # open streams of versions that new streams don't get
 
 
-class Pulse(Message):
-    """How a stream does: the last 10 seconds. Figures of frames are left out where there were none."""
+class LiveStatistics(Message):
+    """A stream's statistics over the last 10 seconds. All but `fps` are None if there was no result."""
 
     fps: float  # results per second
-    latency_p50: float | None = None  # seconds on the server, from a frame's arrival to its result: the median
-    latency_p95: float | None = None
-    key_share: float | None = None  # 0..1 of the frames
+    latency_p50: float | None = None  # seconds on the server from a frame's arrival to its result; the median
+    latency_p95: float | None = None  # the 95th percentile
+    key_share: float | None = None  # 0..1, the share of key frames
 
 
 class StreamInfo(Message):
-    """One stream: its settings, its count of frames so far, how it does."""
+    """One stream: its settings, its counts of frames so far, and its live statistics."""
 
     id: str
     model: str
-    device: str = ""  # that its frames are processed on
-    interval: int  # from one key frame to the next; with the schedule `adaptive` in the mean
+    device: str = ""  # the device that processes its frames
+    interval: int  # frames from one key frame to the next; with the schedule `adaptive`, their mean
     schedule: str = "fixed"
-    max_interval: int | None = None  # frames from one key frame to the next at most, where the interval varies
+    max_interval: int | None = None  # the most frames from one key frame to the next, if the interval varies
     mode: str = "lossless"
     connected: bool
     age: float  # seconds since it was created
     idle: float  # seconds since its last frame
-    frames: int  # results given
-    key_frames: int
-    errors: int  # frames answered with an error
-    dropped: int = 0  # frames left out
-    live: Pulse | None = None
-    watchers: int = 0  # of its results and its pictures; sinks too
+    frames: int  # results so far
+    key_frames: int  # results on key frames
+    errors: int  # frames that ended in an error
+    dropped: int = 0  # frames that were dropped
+    live: LiveStatistics | None = None
+    watchers: int = 0  # subscribers to its responses or its annotated frames, sinks included
     sinks: tuple[str, ...] = ()
-    source: str | None = None  # pulled streams: from where, without credentials and query
-    state: str = "open"  # of `StreamState`
-    problem: str | None = None  # pulled streams: what went wrong last
-    reconnects: int = 0  # pulled streams: times that the source was opened again
+    source: str | None = None  # a pulled stream's URL, without credentials and query
+    state: str = "open"  # one of `StreamState`
+    problem: str | None = None  # a pulled stream's last problem
+    reconnects: int = 0  # how often a pulled stream's source was opened again
 
 
 class Problem(Message):
-    """RFC 9457 problem details."""
+    """An error as RFC 9457 problem details."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str = ""
-    retry_after: int | None = None  # seconds after which to try again, where it passes by itself
+    retry_after: int | None = None  # seconds after which to try again, if the problem is temporary
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
 class Timings(Message):
-    """Where one frame's time went on the server, in seconds."""
+    """The time that the server spent on one frame in each stage, in seconds."""
 
     decode: float
     queue: float
@@ -141,34 +142,34 @@ class Timings(Message):
 
 
 class RunLengths(Message):
-    """A mask as COCO's uncompressed RLE: pixels outside and inside in turns, down the columns, from outside."""
+    """A mask as COCO's uncompressed RLE, which runs down the columns, from left to right."""
 
     size: tuple[int, int]  # height, width
-    counts: tuple[int, ...]
+    counts: tuple[int, ...]  # lengths of the runs, alternately outside and inside the mask; the first is outside
 
 
 class Region(Message):
-    """The share of the frame that one class covers; background (class 0) is left out."""
+    """All pixels of one class, which is never the background (class 0)."""
 
     class_id: int
     name: str
-    area: float  # 0..1 of the frame
-    rle: RunLengths | None = None  # its pixels, where masks are asked for in this form
+    area: float  # 0..1, its share of the frame
+    rle: RunLengths | None = None  # its pixels, with the masks `rle`
 
 
 class Segmentation(Message):
-    """A label map: an 8-bit grey PNG (base64) whose pixels are class ids; or RLE by region; or neither, if so asked."""
+    """A label map, in the form that the stream's option `masks` chose."""
 
-    width: int
+    width: int  # of the label map, pixels
     height: int
-    labels_png: str | None = None
-    regions: tuple[Region, ...]
+    labels_png: str | None = None  # with the masks `png`, an 8-bit grey PNG in base64 whose pixels are class ids
+    regions: tuple[Region, ...]  # one for each class on the frame but the background
 
 
 class Detection(Message):
-    """One object that was found.
+    """One object.
 
-    Its box covers x1 <= x < x2 and y1 <= y < y2: one around the frame's first pixel is (0, 0, 1, 1).
+    Its box covers x1 <= x < x2 and y1 <= y < y2, so that a box around the frame's first pixel is (0, 0, 1, 1).
     """
 
     class_id: int  # never the background (class 0)
@@ -178,22 +179,22 @@ class Detection(Message):
 
 
 class Result(Message):
-    """What the server found on one frame: `segmentation` or `detections`, by the model's task."""
+    """The result on one frame: a `segmentation` or `detections`, according to the model's task."""
 
     type: Literal["result"] = "result"
     stream: str
-    frame: int  # position in the stream, from 0
-    id: ClientId | None = None  # the client's own
-    timestamp: float | None = None  # the client's own, or the container's, in seconds
+    frame: int  # the frame's position in the stream, from 0
+    id: ClientId | None = None  # the id that the client gave the frame
+    timestamp: float | None = None  # seconds, as the client or the container gave it
     width: int  # of the frame, pixels
     height: int
     kind: Kind
     key_age: int  # frames since the key frame; 0 on a key frame
-    reason: str | None = None  # why it is a key frame: start, gap, size, interval, change, cut
-    change: float | None = None  # 0..1, what motion doesn't explain since the key frame, where that was measured
+    reason: str | None = None  # why the frame is a key frame: start, gap, size, interval, change or cut
+    change: float | None = None  # 0..1, the change since the key frame that motion doesn't explain; None: not measured
     timings: Timings
     segmentation: Segmentation | None = None
-    detections: tuple[Detection, ...] | None = None  # the most certain first; empty where nothing was found
+    detections: tuple[Detection, ...] | None = None  # the most confident first
     credit: int | None = None
 
 
@@ -201,33 +202,37 @@ class Result(Message):
 
 
 class StreamOptions(Request):
-    """What a stream is asked to do."""
+    """The options of a stream. None leaves a choice to the server."""
 
-    model: str | None = None  # None: the server's default
-    interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # None: the model's default
-    schedule: Schedule | None = None  # `adaptive`: interval is the mean; None: the server's default
-    # `adaptive`: None: 3 x interval; `fixed` in the mode `latest`: how far the interval may grow; None: not
+    model: str | None = None  # the model's name; None: the server's default model
+    interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # frames; None: the model's default
+    schedule: Schedule | None = None  # with `adaptive`, `interval` is the mean; None: the server's default
+    # The most frames from one key frame to the next. With `adaptive`, None is 3 x `interval`. With `fixed` in the mode
+    # `latest`, the interval grows up to it while frames are dropped, and with None it doesn't grow.
     max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
-    masks: Masks | None = None  # how segmentations are told; None: as PNG
-    resolution: Resolution | None = None  # of masks; None: the model's
-    # `latest`: the newest frame takes the place of those that wait; None: all have their turn, but where RTSP is pulled
+    masks: Masks | None = None  # the form of segmentation masks; None: `png`
+    resolution: Resolution | None = None  # the resolution of segmentation masks; None: `model`
+    # In the mode `latest` the newest frame replaces those that wait; None: `latest` for pulled RTSP, else `lossless`
     mode: Mode | None = None
-    sinks: Annotated[tuple[str, ...], Field(max_length=16)] | None = None  # of the server, which also get the answers
+    sinks: Annotated[tuple[str, ...], Field(max_length=16)] | None = None  # the server's sinks that get the responses
 
 
 class CreateStream(StreamOptions):
-    """Body of `POST /v1/streams`."""
+    """The body of `POST /v1/streams`."""
 
-    id: StreamId | None = None  # None: the server chooses
-    source: Annotated[str, Field(max_length=2048)] | None = None  # a URL that the server pulls; None: clients feed it
+    id: StreamId | None = None  # None: the server makes one up
+    source: Annotated[str, Field(max_length=2048)] | None = None  # a URL for the server to pull; None: clients feed it
 
 
 class Hello(StreamOptions):
     """The client's first message.
 
-    `codec` says what the payloads are. `image`: each a whole JPEG, PNG or WebP. `h264`, `hevc`: each one access unit in
-    Annex-B format, or with `framing="chunks"` any piece of such a byte stream. `vp8`, `vp9`, `av1`: each one packet, as
-    encoders give and WebM holds them. `mpegts`, `mp4`, `webm`: any piece of such a container.
+    The codec determines the payload of each binary message:
+
+    - `image`: one JPEG, PNG or WebP image.
+    - `h264`, `hevc`: one access unit in Annex-B format or, with `framing="chunks"`, any piece of such a byte stream.
+    - `vp8`, `vp9`, `av1`: one packet, as encoders produce it and WebM stores it.
+    - `mpegts`, `mp4`, `webm`: any piece of a file in this container.
     """
 
     type: Literal["hello"] = "hello"
@@ -237,78 +242,78 @@ class Hello(StreamOptions):
     @model_validator(mode="after")
     def _framing_fits_codec(self) -> Self:
         if self.framing == "chunks" and self.codec in NO_CHUNKS:
-            raise ValueError(f"`{self.codec}` has no byte stream that could be sent in chunks: send packets")
+            raise ValueError(f"`{self.codec}` can't be sent in chunks: send packets")
         return self
 
 
 class End(Request):
-    """The client has sent its last frame and waits for the rest of its results."""
+    """The client's last message. The server answers with the remaining results, then with `done`."""
 
     type: Literal["end"] = "end"
 
 
 class Ready(Message):
-    """The server's answer to `hello`."""
+    """The server's answer to `hello`, with the options that it settled on."""
 
     type: Literal["ready"] = "ready"
-    stream: str
+    stream: str  # the stream's id
     model: ModelInfo
     interval: int
     schedule: str = "fixed"
     max_interval: int | None = None
     mode: str = "lossless"
-    credit: int
-    max_message_bytes: int
+    credit: int  # binary messages that the client may send before the next credit
+    max_message_bytes: int  # the size limit of one binary message
 
 
 class Credit(Message):
-    """More credit, where no result carries it."""
+    """More credit, when there is no response to carry it."""
 
     type: Literal["credit"] = "credit"
     credit: int
 
 
 class Error(Message):
-    """A frame could not be processed (the stream goes on), or, with `fatal`, the conversation ends after this."""
+    """A frame could not be processed; the stream continues without it. After a fatal error the stream ends."""
 
     type: Literal["error"] = "error"
     problem: Problem
     fatal: bool
-    frame: int | None = None
+    frame: int | None = None  # the frame's position in the stream, if it is known
     id: ClientId | None = None
     credit: int | None = None
 
 
 class Dropped(Message):
-    """A frame was left out: it never reached the networks."""
+    """A frame was dropped, in the mode `latest`: it never reached the networks."""
 
     type: Literal["dropped"] = "dropped"
     frame: int
     id: ClientId | None = None
-    reason: str  # mode `latest`; "newer": one came while it waited; "rate": more came than the API key may send
+    reason: str  # "newer": a newer frame replaced it; "rate": the API key's frame rate was exceeded
     credit: int | None = None
 
 
 class Missed(Message):
-    """Answers that a watcher didn't get, since it was too slow."""
+    """Responses that a subscriber didn't get because it read too slowly."""
 
     type: Literal["missed"] = "missed"
     count: int
 
 
 class Gone(Message):
-    """The stream that was watched has ended."""
+    """The end of a stream, for its subscribers."""
 
     type: Literal["gone"] = "gone"
     reason: str
 
 
 class Done(Message):
-    """The answer to `end`, after the last result."""
+    """The server's answer to `end`, after the last result, with the counts of this stream's frames."""
 
     type: Literal["done"] = "done"
-    frames: int  # results given
-    key_frames: int
+    frames: int  # results
+    key_frames: int  # results on key frames
     errors: int
     dropped: int = 0
 

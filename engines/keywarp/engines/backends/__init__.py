@@ -1,4 +1,4 @@
-"""The runtimes that execute a bundle's graphs, behind one interface."""
+"""The runtimes that run a bundle's graphs, behind one interface."""
 
 import importlib.util
 import logging
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from keywarp.engines.backends.interface import Backend, DeviceTensor, Precision, Program
-from keywarp.engines.devices import Choice, Gpu, choose, list_gpus, suited
+from keywarp.engines.devices import BackendChoice, Gpu, choose, list_gpus, usable_gpus
 from keywarp.engines.errors import BackendError
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
 ]
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"]
-AVAILABLE = tuple(name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name))  # on the CPU
+AVAILABLE = tuple(
+    name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name)
+)  # installed, for the CPU
 log = logging.getLogger(__name__)
 
 
@@ -37,15 +39,15 @@ def open_backend(
     """Open a backend.
 
     Args:
-        name: `auto` takes the fastest that this machine has (see `keywarp.engines.devices.choose`).
-        precision: Of the arithmetic; `auto` takes what the device is fastest with.
-        threads: Of one inference on the CPU; 0 lets the runtime choose.
-        cache: Folder for compiled graphs, where the runtime has such files.
-        fallback: Whether the CPU may do where a GPU was asked for and can't.
-        gpu: The GPU, where `name` is a backend for one; None: the best that the machine has.
+        name: The backend, or `auto` for the fastest usable one (see `keywarp.engines.devices.choose`).
+        precision: The precision of the arithmetic, or `auto` for the device's fastest.
+        threads: The number of threads of one inference on the CPU, or 0 to let the runtime choose.
+        cache: The folder for compiled graphs, for runtimes that keep them, or None to keep none.
+        fallback: Whether to use the CPU if a GPU is requested but can't be used.
+        gpu: The GPU for a GPU backend, or None for the machine's best.
 
     Raises:
-        BackendError: The runtime or the device isn't there, or it lacks the precision.
+        BackendError: If the runtime or the device is missing, or doesn't support the precision.
     """
     if name not in get_args(BackendName):
         raise BackendError(f"there is no backend {name!r}: use one of {', '.join(get_args(BackendName))}")
@@ -57,37 +59,37 @@ def open_backend(
             raise
         choice = choose_backend("auto", gpus=[])
         backend = _open(choice, "auto", threads, cache)
-        choice = Choice(choice.backend, (), f"{name} can't be used: {error}")
-        log.warning("the CPU takes the place of a GPU: %s", choice.reason)
+        choice = BackendChoice(choice.backend, (), f"{name} can't be used: {error}")
+        log.warning("the CPU is used instead of a GPU: %s", choice.reason)
     backend.reason = choice.reason
     log.info("%s in %s on %s: %s", backend.name, backend.precision, backend.device, backend.reason)
     return backend
 
 
-def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) -> Choice:
-    """Which runtime on which devices, and why; opens none.
+def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) -> BackendChoice:
+    """Choose a runtime and its devices without opening them.
 
     Args:
-        name: As for `open_backend`.
-        gpus: Of the machine; None looks for them.
+        name: See `open_backend`.
+        gpus: The machine's GPUs, or None to look for them.
 
     Raises:
-        BackendError: No runtime is installed.
+        BackendError: If no runtime is installed.
     """
     if name in ("openvino", "onnxruntime"):
-        return Choice(name, (), "it was asked for")
+        return BackendChoice(name, (), "it was requested")
     gpus = list_gpus() if gpus is None else gpus
     if name == "auto":
         choice = choose(_installed(bool(gpus)), gpus)
         if choice is None:
             raise BackendError("no runtime is installed: install the extra `cpu` (README, Install)")
         return choice
-    # Where none is new enough as far as we know, the runtime says so itself, or knows better.
-    return Choice(name, suited(name, gpus) or tuple(gpus[:1]), "it was asked for")
+    # If none seems new enough, try the first one: the runtime reports the error itself, or supports it after all.
+    return BackendChoice(name, usable_gpus(name, gpus) or tuple(gpus[:1]), "it was requested")
 
 
 def _installed(on_gpu: bool) -> set[str]:
-    """The backends whose runtimes are installed; importing ONNX Runtime tells of which kind it is."""
+    """Return the backends whose runtimes are installed. ONNX Runtime is imported to find out whether it has CUDA."""
     found = set(AVAILABLE)
     if on_gpu:
         from keywarp.engines.backends.tensorrt.library import installed
@@ -102,13 +104,13 @@ def _installed(on_gpu: bool) -> set[str]:
     return found
 
 
-def _open(choice: Choice, precision: Precision, threads: int, cache: Path | None) -> Backend:
+def _open(choice: BackendChoice, precision: Precision, threads: int, cache: Path | None) -> Backend:
     name, gpu = choice.backend, choice.gpu
     if importlib.util.find_spec(name.partition("-")[0]) is None and name != "tensorrt":
         extra = "cpu" if name in ("openvino", "onnxruntime") else "gpu"
         raise BackendError(f"the runtime of {name} isn't installed: install the extra `{extra}` (README, Install)")
     if name == "openvino":
-        # OpenVINO tells its maker whenever it is imported, and asks nobody; but not where this package is missing.
+        # OpenVINO sends telemetry whenever it is imported, unless this package is missing.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         from keywarp.engines.backends.openvino import OpenVINOBackend
 
@@ -120,8 +122,8 @@ def _open(choice: Choice, precision: Precision, threads: int, cache: Path | None
     if gpu is None:
         extras = "extras `rtx` or `gpu`" if name == "tensorrt" else "extra `gpu`"
         raise BackendError(
-            f"{name} needs an NVIDIA GPU, and none is found: is the driver installed, does the container have the GPU "
-            f"(--gpus all), and are NVIDIA's packages there? They come with the {extras} (README, Install)"
+            f"{name} needs an NVIDIA GPU, but none was found: check that the driver is installed, that the container "
+            f"has the GPU (--gpus all), and that NVIDIA's packages are installed with the {extras} (README, Install)"
         )
     if name == "tensorrt":
         from keywarp.engines.backends.tensorrt.backend import TensorRTBackend

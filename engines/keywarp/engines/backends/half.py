@@ -1,25 +1,26 @@
-"""A graph in fp16: TensorRT's strongly typed networks compute every node in the type that its inputs have."""
+"""Converts graphs to fp16, since TensorRT's strongly typed networks compute each node in the type of its inputs."""
 
 import onnx
 from onnx import TensorProto, helper
 
-from keywarp.engines.backends.warping import find_warps, in_order, needed
+from keywarp.engines.backends.warping import find_warps, prune_unused, topological_order
 from keywarp.engines.errors import BackendError
 
 
 def to_half(model: onnx.ModelProto, resident: frozenset[str]) -> onnx.ModelProto:
-    """Convert what computes in fp32 to fp16.
+    """Convert a graph from fp32 to fp16.
 
-    The coordinates of a warp that is left to GridSample stay in fp32: fp16 can't tell the cells of a wide map apart.
-    What is quantised stays int8, with scales in fp16: a Cast between it and a convolution would keep TensorRT from
-    joining them.
+    If a warp remains a GridSample, its coordinates stay in fp32, because fp16 can't distinguish the cells of a wide
+    map. Quantised parts stay int8, with scales in fp16: a Cast between them and a convolution would keep TensorRT from
+    fusing the two.
 
     Args:
-        model: Plain (see `warping.plain`); it stays as it is.
-        resident: Outputs that stay on the device. They become fp16, and all inputs of type float; other outputs don't.
+        model: A graph from `simplify`. It isn't changed.
+        resident: The names of the outputs that stay on the device. They and all float inputs become fp16; the other
+            outputs stay as they are.
 
     Raises:
-        BackendError: ONNX Runtime, whose converter this uses, isn't installed.
+        BackendError: If ONNX Runtime isn't installed, whose converter this uses.
     """
     try:
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
@@ -37,18 +38,18 @@ def to_half(model: onnx.ModelProto, resident: frozenset[str]) -> onnx.ModelProto
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, "GridSample"],
         node_block_list=[node.name for node in model.graph.node if exact.intersection(node.output)],
     )
-    # The converter makes a Cast for each reader of a tensor, all of one name, and puts them at the end.
+    # The converter makes a Cast for each reader of a tensor, all with the same name, and appends them at the end.
     nodes = {node.output[0]: node for node in converted.graph.node}
-    _unround(nodes)
+    _skip_rounding(nodes)
     known = {value.name for value in (*converted.graph.input, *converted.graph.initializer)}
     ends = {value.name for value in converted.graph.output}
     del converted.graph.node[:]
-    converted.graph.node.extend(needed(in_order(list(nodes.values()), known), ends))
+    converted.graph.node.extend(prune_unused(topological_order(list(nodes.values()), known), ends))
     return converted
 
 
-def _unround(nodes: dict[str, onnx.NodeProto]) -> None:
-    """Let neighbours that stay in fp32 exchange fp32: the converter rounds between them."""
+def _skip_rounding(nodes: dict[str, onnx.NodeProto]) -> None:
+    """Remove the converter's rounding to fp16 between neighbours that both stay in fp32."""
     for node in nodes.values():
         for place, name in enumerate(node.input):
             widened = nodes.get(name)

@@ -1,4 +1,4 @@
-"""What a backend is to the engine: it compiles graphs into programs, and programs run on tensors."""
+"""The interface of a backend, which compiles graphs into programs that run on tensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 @dataclass(frozen=True, slots=True)
 class DeviceTensor:
-    """An opaque tensor on a device: made by one program, taken by another of the same backend."""
+    """An opaque tensor on a device, an output of one program and an input of another of the same backend."""
 
     value: Any
 
@@ -21,17 +21,17 @@ Tensor = NDArray[Any] | DeviceTensor
 
 
 class Program(Protocol):
-    """One compiled graph. Not thread-safe: one run at a time."""
+    """One compiled graph. It isn't thread-safe: only one run at a time."""
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the graph.
 
         Args:
-            inputs: By the graph's names; C-contiguous host arrays or tensors of this backend.
+            inputs: The inputs by the graph's names, as C-contiguous host arrays or tensors of this backend.
 
         Returns:
-            All outputs by name: `DeviceTensor` those compiled as resident; the others host arrays that belong to the
-            program and are overwritten when it runs again.
+            All outputs by name. Outputs that were compiled as resident are `DeviceTensor`s. The others are host arrays
+            that belong to the program, which overwrites them when it runs again.
         """
         ...
 
@@ -39,31 +39,31 @@ class Program(Protocol):
 class Backend(Protocol):
     """A runtime on a device at a precision."""
 
-    reason: str  # why it was chosen
+    reason: str  # why this backend was chosen
 
     @property
     def name(self) -> str:
-        """See `BackendName`."""
+        """The backend's name, see `BackendName`."""
         ...
 
     @property
     def device(self) -> str:
-        """What it really runs on, as people call it."""
+        """The name of the device that it really runs on."""
         ...
 
     @property
     def precision(self) -> str:
-        """What the arithmetic really uses."""
+        """The precision that the arithmetic really uses."""
         ...
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """Compile a graph.
 
         Args:
-            model: With static shapes, for speed.
-            resident: The outputs that stay on the device.
+            model: The graph, with static shapes for speed.
+            resident: The names of the outputs that stay on the device.
 
         Raises:
-            BackendError: The runtime refuses the graph.
+            BackendError: If the runtime refuses the graph.
         """
         ...

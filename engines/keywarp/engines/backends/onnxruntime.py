@@ -14,46 +14,46 @@ _PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxRuntimeBackend:
-    """Compiles with ONNX Runtime's CPU provider, in fp32 (the only precision that is fast there)."""
+    """Compiles with ONNX Runtime's CPU provider, in fp32, the only precision that is fast there."""
 
     name = "onnxruntime"
-    reason = "it was asked for"
+    reason = "it was requested"
     precision = "fp32"
 
     def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:
         """See `open_backend`.
 
         Raises:
-            BackendError: Another precision than fp32 was asked for.
+            BackendError: If another precision than fp32 is requested.
         """
         if precision not in ("auto", "fp32"):
             raise BackendError(f"ONNX Runtime on the CPU computes in fp32, not {precision}: use precision fp32 or auto")
         self.device = platform.processor() or platform.machine()
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads
-        self._options.log_severity_level = 3  # errors only: it warns of every folded constant
+        self._options.log_severity_level = 3  # errors only, since it warns about every folded constant
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
         try:
             session = ort.InferenceSession(model.SerializeToString(), self._options, providers=[_PROVIDER])
-        except Exception as error:  # its exceptions derive from Exception alone
+        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
         return OnnxRuntimeProgram(session, resident)
 
 
 class OnnxRuntimeProgram:
-    """Runs a session with its inputs and outputs bound; see `Program`."""
+    """A program that runs a session with bound inputs and outputs."""
 
     def __init__(
         self, session: ort.InferenceSession, resident: frozenset[str], device: tuple[str, int] = ("cpu", 0)
     ) -> None:
-        """Learn the session's ends.
+        """Read the session's inputs and outputs.
 
         Args:
             session: The compiled graph.
-            resident: The outputs that stay on the device.
-            device: Where that is, as ONNX Runtime calls it.
+            resident: The names of the outputs that stay on the device.
+            device: The device's name and index in ONNX Runtime.
         """
         self._session = session
         self._half = {i.name for i in session.get_inputs() if i.type == "tensor(float16)"}
@@ -73,7 +73,7 @@ class OnnxRuntimeProgram:
             binding.bind_output(name, *(self._device if name in self._resident else ("cpu", 0)))
         try:
             self._session.run_with_iobinding(binding)
-        except Exception as error:  # its exceptions derive from Exception alone
+        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise BackendError(f"ONNX Runtime failed: {error}") from error
         return {
             name: DeviceTensor(value) if name in self._resident else value.numpy()

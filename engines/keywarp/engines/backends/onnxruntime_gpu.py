@@ -11,7 +11,7 @@ from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.interface import Precision, Program
 from keywarp.engines.backends.onnxruntime import OnnxRuntimeProgram
 from keywarp.engines.backends.ort import ort
-from keywarp.engines.backends.warping import plain
+from keywarp.engines.backends.warping import simplify
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
 
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 class OnnxRuntimeGpuBackend:
     """Compiles with one of ONNX Runtime's GPU providers.
 
-    ONNX Runtime goes on with the CPU where a provider doesn't load, and says so in its log alone. So the provider that
-    a session really has is looked at, once with a small graph and then with every graph.
+    If a provider doesn't load, ONNX Runtime continues on the CPU and only writes that to its log. The provider that a
+    session really uses is therefore checked, once with a small graph and then with every graph.
     """
 
-    reason = "it was asked for"
+    reason = "it was requested"
 
     def __init__(
         self, provider: Literal["cuda", "tensorrt"], gpu: Gpu, precision: Precision = "auto", cache: Path | None = None
@@ -34,16 +34,19 @@ class OnnxRuntimeGpuBackend:
         """Load the provider.
 
         Args:
-            provider: Which.
-            gpu: Where it runs.
-            precision: `fp32` or `fp16`; `auto` takes fp16 where the GPU is faster with it.
-            cache: Folder for the TensorRT provider's engines.
+            provider: The provider to use.
+            gpu: The GPU to run on.
+            precision: `fp32`, `fp16`, or `auto` for fp16 where the GPU is faster with it.
+            cache: The folder for the TensorRT provider's engines, or None to keep none.
 
         Raises:
-            BackendError: The provider isn't in this ONNX Runtime or doesn't load, or there is no such precision.
+            BackendError: If this ONNX Runtime lacks the provider, the provider doesn't load, or it doesn't support the
+                precision.
         """
         if precision == "bf16":
-            raise BackendError("ONNX Runtime computes in fp16 or fp32 on a GPU here, not bf16: use fp16, fp32 or auto")
+            raise BackendError(
+                "Keywarp runs ONNX Runtime on a GPU in fp16 or fp32, not in bf16: use precision fp16, fp32 or auto"
+            )
         self.name = f"onnxruntime-{provider}"
         self.device = gpu.label
         self.precision = gpu.best_precision if precision == "auto" else precision
@@ -55,7 +58,7 @@ class OnnxRuntimeGpuBackend:
                 "pip uninstall onnxruntime, then install the extra `gpu` (README, Install)"
             )
         if provider == "cuda":
-            self._settings = {"device_id": gpu.index, "use_tf32": 0}
+            self._settings: dict[str, Any] = {"device_id": gpu.index, "use_tf32": 0}
         else:
             self._settings = {"device_id": gpu.index, "trt_fp16_enable": self.precision == "fp16"}
             if cache:
@@ -63,35 +66,35 @@ class OnnxRuntimeGpuBackend:
                 self._settings |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": folder}
                 self._settings |= {"trt_timing_cache_enable": True, "trt_timing_cache_path": folder}
         self._options = ort.SessionOptions()
-        self._options.log_severity_level = 3  # errors only: it warns of every folded constant
-        ort.preload_dlls()  # of CUDA and cuDNN, where they are Python packages
-        self._session(_smallest())
+        self._options.log_severity_level = 3  # errors only, since it warns about every folded constant
+        ort.preload_dlls()  # CUDA and cuDNN, if they are installed as Python packages
+        self._session(_probe())
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
-        if self.precision == "fp16" and self._provider == _PROVIDERS["cuda"]:  # TensorRT's provider does it itself
-            model = to_half(plain(model), resident)
+        if self.precision == "fp16" and self._provider == _PROVIDERS["cuda"]:  # TensorRT's provider converts by itself
+            model = to_half(simplify(model), resident)
         return OnnxRuntimeProgram(self._session(model), resident, ("cuda", self._index))
 
     def _session(self, model: onnx.ModelProto) -> ort.InferenceSession:
         providers: list[Any] = [(self._provider, self._settings)]
-        if self._provider == _PROVIDERS["tensorrt"]:  # for the few nodes that TensorRT refuses
+        if self._provider == _PROVIDERS["tensorrt"]:  # for the few nodes that TensorRT doesn't support
             providers.append((_PROVIDERS["cuda"], {"device_id": self._index}))
         try:
             session = ort.InferenceSession(model.SerializeToString(), self._options, providers=providers)
-        except Exception as error:  # its exceptions derive from Exception alone
+        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
         used = session.get_providers()
         if used[0] != self._provider:
             raise BackendError(
                 f"ONNX Runtime runs {model.graph.name} with {used[0]} instead of {self._provider}: CUDA or TensorRT "
-                "didn't load; its log says which library is missing (LD_LIBRARY_PATH)"
+                "didn't load, and its log says which library is missing (LD_LIBRARY_PATH)"
             )
         return session
 
 
-def _smallest() -> onnx.ModelProto:
-    """A graph of one node, to see whether a provider loads."""
+def _probe() -> onnx.ModelProto:
+    """Return a graph of one node, to find out whether a provider loads."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", ends[:1], ends[1:])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -12,8 +12,8 @@ import openvino as ov
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.errors import BackendError
 
-# OpenVINO changes the process's locale while it reads and compiles, and puts it back: two threads at once could leave
-# it changed, and text files would be read in ASCII from then on.
+# OpenVINO changes the process's locale while it reads and compiles, and restores it. Two threads at once could leave it
+# changed, and text files would be read as ASCII from then on.
 _COMPILING = Lock()
 _ELEMENT = {"fp32": "f32", "bf16": "bf16"}
 
@@ -22,13 +22,13 @@ class OpenVINOBackend:
     """Compiles with OpenVINO's CPU plugin."""
 
     name = "openvino"
-    reason = "it was asked for"
+    reason = "it was requested"
 
     def __init__(self, precision: Precision = "auto", threads: int = 0, cache: Path | None = None) -> None:
         """See `open_backend`.
 
         Raises:
-            BackendError: The processor has no such arithmetic.
+            BackendError: If the processor doesn't support the precision.
         """
         if precision == "fp16":
             raise BackendError("OpenVINO on the CPU computes in fp32 or bf16, not fp16: use one of these or auto")
@@ -59,7 +59,7 @@ class OpenVINOBackend:
     def _compile(self, content: bytes) -> ov.CompiledModel:
         network = self._core.read_model(content)
         if self._cache:
-            with contextlib.suppress(RuntimeError):  # a full disk, or another process writing the same entry
+            with contextlib.suppress(RuntimeError):  # the disk is full, or another process writes the same entry
                 return self._core.compile_model(network, "CPU", self._config | {"CACHE_DIR": str(self._cache)})
         return self._core.compile_model(network, "CPU", self._config)
 
@@ -76,7 +76,7 @@ class _OpenVINOProgram:
             for name, tensor in inputs.items():
                 shared = tensor.value if isinstance(tensor, DeviceTensor) else ov.Tensor(tensor, shared_memory=True)
                 request.set_tensor(name, shared)
-            for name in self._resident:  # a tensor of its own, so that the next run doesn't overwrite it
+            for name in self._resident:  # a new tensor, so that the next run doesn't overwrite it
                 port = self._outputs[name]
                 request.set_tensor(port, ov.Tensor(port.element_type, port.shape))
             request.infer()

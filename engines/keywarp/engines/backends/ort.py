@@ -1,4 +1,4 @@
-"""ONNX Runtime, which gives the device an id and sends its maker what it does, unless told not to before its import."""
+"""Imports ONNX Runtime with its telemetry switched off, which must happen before the import."""
 
 import os
 

@@ -1,8 +1,9 @@
-"""The warp in a graph: GridSample and the grid before it, replaced by one `KeywarpWarp` node.
+"""Replaces the warp in a graph, a GridSample and the nodes that compute its grid, by one `KeywarpWarp` node.
 
-In ONNX the warp is some fifty nodes: coordinates of the cells, plus the flow, normalised to -1..1, GridSample, times
-the scale field. The plugin does it in one pass over the features. Nothing is replaced on trust: the nodes that make the
-grid are run, on the CPU, on a random flow, and must give what Eq. 1 to 3 of the paper say.
+In ONNX the warp takes about fifty nodes: the coordinates of the cells, plus the flow, normalised to -1..1, GridSample,
+times the scale field. The plugin does all of it in one pass over the features. A GridSample is replaced only after a
+check: the nodes that compute its grid are run on the CPU on a random flow, and must give the grid of Eq. 1 to 3 of the
+paper.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,14 +15,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-WARP = "KeywarpWarp"  # inputs: features, flow, and maybe scale; output: warped
-_PROBE = (5, 7)  # cells of the maps that the proof runs on
-_SHAPES = frozenset({"Shape", "Size"})  # operators that look at no value
+WARP = "KeywarpWarp"  # inputs: features, flow, and optionally scale; output: warped
+_PROBE = (5, 7)  # size (H, W) of the maps that the check runs on, cells
+_SHAPES = frozenset({"Shape", "Size"})  # operators that don't read values
 
 
 @dataclass(frozen=True, slots=True)
 class WarpNode:
-    """A GridSample node whose grid is known to be Eq. 1's."""
+    """A GridSample node whose grid was checked to be that of Eq. 1."""
 
     sample: onnx.NodeProto
     flow: str  # the tensor (N, 2, H, W), in cells of the features
@@ -29,25 +30,25 @@ class WarpNode:
 
 
 def find_warps(model: onnx.ModelProto) -> list[WarpNode]:
-    """The GridSample nodes of a plain graph (see `plain`) that warp by a flow in cells."""
+    """Return the GridSample nodes of a graph from `simplify` that warp by a flow in cells."""
     graph = _Graph.of(model)
-    return [warp for node in model.graph.node if node.op_type == "GridSample" if (warp := _read(graph, node))]
+    return [warp for node in model.graph.node if node.op_type == "GridSample" if (warp := _match_warp(graph, node))]
 
 
 def insert_plugin(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
-    """Replace the warps of a graph by `KeywarpWarp` nodes.
+    """Replace the warps of a graph by `KeywarpWarp` nodes. Any other GridSample stays.
 
     Args:
-        model: Plain, with static shapes; it stays as it is.
+        model: A graph from `simplify` with static shapes. It isn't changed.
 
     Returns:
-        The new graph, and how many warps were replaced. A GridSample that is something else stays.
+        The new graph, and the number of replaced warps.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = _Graph.of(result)
     shapes = static_shapes(model)
-    replaced: dict[str, onnx.NodeProto] = {}  # by the output of the node that a warp takes the place of
+    replaced: dict[str, onnx.NodeProto] = {}  # new nodes, by the output of the node that each replaces
     for warp in find_warps(model):
         features, output = warp.sample.input[0], warp.sample.output[0]
         inputs = [features, warp.flow]
@@ -64,12 +65,12 @@ def insert_plugin(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
             result.graph.value_info.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shapes[features]))
     nodes = [replaced.get(node.output[0], node) for node in result.graph.node]
     del result.graph.node[:]
-    result.graph.node.extend(needed(nodes, {value.name for value in result.graph.output}))
+    result.graph.node.extend(prune_unused(nodes, {value.name for value in result.graph.output}))
     return result, len(replaced)
 
 
-def plain(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a graph without nodes that only hand a tensor on, and with a name for each that has none."""
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a graph without nodes that only pass a tensor on, and with a name for every node."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -77,8 +78,8 @@ def plain(model: onnx.ModelProto) -> onnx.ModelProto:
     kinds = {value.name: value.type.tensor_type.elem_type for value in values}
     ends = {value.name for value in model.graph.output}
     made = {output for node in model.graph.node for output in node.output}
-    alias: dict[str, str] = {}  # what a tensor is called instead
-    for node in reversed(result.graph.node):  # an end takes the name of what it hands on, where that has no other
+    alias: dict[str, str] = {}  # new name of a tensor
+    for node in reversed(result.graph.node):  # rename tensors that an Identity passes on to an output
         if node.op_type == "Identity" and node.output[0] in ends and node.input[0] in made - ends - alias.keys():
             alias[node.input[0]] = node.output[0]
     nodes: list[onnx.NodeProto] = []
@@ -100,7 +101,7 @@ def plain(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass
 class _Graph:
-    """Who makes and who reads each tensor."""
+    """Which node makes each tensor, and which nodes read it."""
 
     makers: dict[str, onnx.NodeProto] = field(default_factory=dict)
     readers: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
@@ -115,7 +116,7 @@ class _Graph:
             graph.makers |= dict.fromkeys(node.output, node)
             for name in node.input:
                 graph.readers.setdefault(name, []).append(node)
-        for value in model.graph.output:  # an end of the graph reads it too
+        for value in model.graph.output:  # the graph's outputs count as readers
             graph.readers.setdefault(value.name, []).append(onnx.NodeProto())
         return graph
 
@@ -124,7 +125,7 @@ class _Graph:
         return readers[0] if len(readers) == 1 else None
 
     def is_one(self, name: str) -> bool:
-        """Whether a tensor is 1 everywhere: a constant, maybe expanded."""
+        """Return whether a tensor is the constant 1, possibly expanded."""
         node = self.makers.get(name)
         if node is not None and node.op_type == "Expand":
             name = node.input[0]
@@ -132,7 +133,7 @@ class _Graph:
         return constant is not None and bool((numpy_helper.to_array(constant) == 1).all())
 
     def ancestors(self, name: str, until: str = "") -> Iterator[onnx.NodeProto]:
-        """The nodes whose values reach `name`, nearest first, not looking behind `until`, nor behind a shape."""
+        """Yield the nodes that `name` depends on, nearest first, without those behind `until` or behind a shape."""
         seen: set[str] = set()
         waiting = [name]
         while waiting:
@@ -146,15 +147,15 @@ class _Graph:
                 waiting.extend(node.input)
 
 
-def _read(graph: _Graph, sample: onnx.NodeProto) -> WarpNode | None:
-    """What a GridSample node's grid is made from, if that is proven."""
+def _match_warp(graph: _Graph, sample: onnx.NodeProto) -> WarpNode | None:
+    """Return the warp of a GridSample node, or None if its grid isn't that of Eq. 1."""
     settings = {a.name: helper.get_attribute_value(a) for a in sample.attribute}
     if settings.get("mode", b"bilinear") not in (b"bilinear", b"linear"):
         return None
     if settings.get("padding_mode", b"zeros") != b"zeros" or settings.get("align_corners", 0) != 1:
         return None
     grid = sample.input[1]
-    # All paths from the frames to the grid lead through the flow: it is the nearest tensor that proves right.
+    # All paths from the frames to the grid lead through the flow, so it is the nearest tensor that passes the check.
     read = (name for node in graph.ancestors(grid) if node.op_type not in _SHAPES for name in node.input)
     for flow in dict.fromkeys(name for name in read if name and name not in graph.constants):
         nodes = list(graph.ancestors(grid, until=flow))
@@ -164,9 +165,9 @@ def _read(graph: _Graph, sample: onnx.NodeProto) -> WarpNode | None:
 
 
 def _makes_grid(graph: _Graph, nodes: list[onnx.NodeProto], flow: str, grid: str) -> bool:
-    """Run the nodes on a random flow: is the grid (cell + flow) / ((size - 1) / 2) - 1?
+    """Run the nodes on a random flow, and return whether the grid is (cell + flow) / ((size - 1) / 2) - 1.
 
-    Of whatever else they take, they may only take the shape: of the features, which are as high and wide as the flow.
+    Besides the flow and constants, the nodes may read only the shape of the features, which is that of the flow.
     """
     made = {output for node in nodes for output in node.output}
     taken = {name for node in nodes for name in node.input if name} - made
@@ -180,38 +181,40 @@ def _makes_grid(graph: _Graph, nodes: list[onnx.NodeProto], flow: str, grid: str
     constants = [graph.constants[name] for name in sorted(taken & graph.constants.keys())]
     output = helper.make_tensor_value_info(grid, TensorProto.FLOAT, None)
     try:
-        draft = helper.make_graph(in_order(nodes, {*inputs, *graph.constants}), "grid", ends, [output], constants)
+        draft = helper.make_graph(
+            topological_order(nodes, {*inputs, *graph.constants}), "grid", ends, [output], constants
+        )
         model = helper.make_model(draft, opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=8)
         [found] = ReferenceEvaluator(model).run(None, inputs)
-    except Exception:  # noqa: BLE001 - whatever such nodes can't do with a flow: then it is none
+    except Exception:  # noqa: BLE001 - the nodes can't run on a flow, so it isn't one
         return False
     expected = _grid(inputs[flow])
     return np.shape(found) == expected.shape and bool(np.allclose(found, expected, atol=1e-5))
 
 
 def _grid(flow: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Eq. 1 in GridSample's terms: -1 and 1 are the centres of the first and last cell."""
+    """Return the grid of Eq. 1 in GridSample's units, where -1 and 1 are the centres of the first and last cell."""
     height, width = flow.shape[2:]
     x = (flow[:, 0] + np.arange(width)) / ((width - 1) / 2) - 1
     y = (flow[:, 1] + np.arange(height)[:, np.newaxis]) / ((height - 1) / 2) - 1
     return np.stack((x, y), axis=-1).astype(np.float32)
 
 
-def in_order(nodes: list[onnx.NodeProto], known: set[str]) -> list[onnx.NodeProto]:
-    """The nodes with each after those that it reads."""
+def topological_order(nodes: list[onnx.NodeProto], known: set[str]) -> list[onnx.NodeProto]:
+    """Return the nodes in an order in which each follows those that it reads."""
     known = known | {""}
     ordered: list[onnx.NodeProto] = []
     while len(ordered) < len(nodes):
         ready = [node for node in nodes if known.issuperset(node.input) and not known.issuperset(node.output)]
         if not ready:
-            raise ValueError("nodes read what nothing makes")
+            raise ValueError("the graph has a cycle, or its nodes read a tensor that no node makes")
         ordered += ready
         known |= {output for node in ready for output in node.output}
     return ordered
 
 
-def needed(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
-    """The nodes that something wanted depends on, in their order."""
+def prune_unused(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that any of the wanted tensors depends on, in their order."""
     kept: list[onnx.NodeProto] = []
     for node in reversed(nodes):
         if wanted.intersection(node.output):
@@ -221,7 +224,7 @@ def needed(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto
 
 
 def static_shapes(model: onnx.ModelProto) -> Mapping[str, tuple[int, ...]]:
-    """The static shapes, as far as ONNX can tell them."""
+    """Return the static shapes of all tensors for which ONNX can infer them."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes: dict[str, tuple[int, ...]] = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):

@@ -1,1 +1,1 @@
-"""The warp on an NVIDIA GPU: CUDA source, the TensorRT plugins around it, and what a host must know to launch it."""
+"""The warp on an NVIDIA GPU: its CUDA source, the TensorRT plugins, and the parameters of its launch."""

@@ -1,12 +1,12 @@
-"""The kernels of `warp.cu`: their source, names, launch geometry and compiler options. Nothing here imports CUDA.
+"""The kernels of `warp.cu`: their source, names, launch geometry and compiler options. This needs no CUDA.
 
-All kernels take the same arguments (see `warp.cuh` for what they do)::
+All kernels take the same arguments (`warp.cuh` documents the kernels)::
 
     (const T* features, const T* flow, const T* scale or null, T* warped,
      int batch, int channels, int height, int width, int flow_height, int flow_width)
 
-The flow is always linear, (N, 2, h, w). In the layout `hwc8` features, scale and warped are channels-last with the
-channels padded to a multiple of 8, as TensorRT's `kHWC8`: (N, H, W, ceil(C / 8) * 8).
+The flow is always linear, (N, 2, h, w). In the layout `hwc8`, features, scale and warped features are channels-last
+with the channels padded to a multiple of 8, (N, H, W, ceil(C / 8) * 8), as in TensorRT's `kHWC8`.
 """
 
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ KERNELS: dict[tuple[Layout, DType], str] = {
     ("hwc8", "bf16"): "keywarp_warp_hwc8_bf16",
 }
 
-# As in warp.cuh; a test holds the two together.
+# The same values as in warp.cuh, which a test checks.
 THREADS = 128  # per block
-PIXELS = 2  # per thread, nchw
-CHANNELS = 8  # per thread, nchw; per vector, hwc8
+PIXELS = 2  # cells per thread, nchw
+CHANNELS = 8  # channels per thread, nchw; per vector, hwc8
 GRID_LIMIT = 65535  # blocks along y and z, on every GPU
-CELL_LIMIT = 2**31 - 1  # of one map: cells are indexed by int
-SIDE_LIMIT = 2**24  # positions are float: beyond, cells can't be told apart
+CELL_LIMIT = 2**31 - 1  # cells of one map, which are indexed by int
+SIDE_LIMIT = 2**24  # cells along a side; beyond it, float positions can't distinguish cells
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Which kernel, with how many blocks of how many threads, (x, y, z) each. No shared memory."""
+    """A kernel's name, its grid of blocks and its block of threads, (x, y, z) each. It uses no shared memory."""
 
     kernel: str
     grid: tuple[int, int, int]
@@ -44,60 +44,64 @@ class Launch:
 
 
 def source() -> str:
-    """The whole source in one text, for NVRTC: it includes nothing."""
+    """Return the whole source in one text without includes, for NVRTC."""
     text = (FOLDER / "warp.cu").read_text("utf-8")
     return text.replace('#include "warp.cuh"', (FOLDER / "warp.cuh").read_text("utf-8"))
 
 
 def nvrtc_options(major: int, minor: int) -> tuple[str, ...]:
-    """Compiler options for a GPU of this compute capability."""
+    """Return the compiler options for a GPU of a compute capability."""
     return (f"--gpu-architecture=sm_{major}{minor}", "--std=c++17")
 
 
 def launch(layout: Layout, dtype: DType, batch: int, channels: int, height: int, width: int) -> Launch:
-    """The launch that warps (N, C, H, W) features.
+    """Return the launch that warps features of shape (N, C, H, W).
 
     Args:
-        layout: Of features, scale and warped.
-        dtype: Of all tensors.
-        batch: N.
-        channels: C.
-        height: H.
-        width: W.
+        layout: The memory layout of features, scale and warped features.
+        dtype: The data type of all tensors.
+        batch: The batch size N.
+        channels: The number of channels C.
+        height: The features' height H in cells.
+        width: The features' width W in cells.
 
     Raises:
-        ValueError: There is no kernel for that, or a side is below 1 or beyond what a grid holds.
+        ValueError: If there is no kernel for the layout and type, or a dimension is below 1 or above a grid's limit.
     """
     kernel = KERNELS.get((layout, dtype))
     if kernel is None:
-        raise ValueError(f"no warp kernel for {dtype} in {layout}; there are {', '.join(KERNELS.values())}")
+        raise ValueError(f"there is no warp kernel for {dtype} in {layout}, only {', '.join(KERNELS.values())}")
     if min(batch, channels, height, width) < 1 or max(height, width) > SIDE_LIMIT or height * width > CELL_LIMIT:
-        raise ValueError(f"can't warp features of shape {(batch, channels, height, width)}")
+        raise ValueError(
+            f"can't warp features of shape {(batch, channels, height, width)}: they are empty or too large"
+        )
     groups = -(-channels // CHANNELS)
     if layout == "nchw":
         pixels = THREADS * PIXELS  # of a block
         grid, block = (-(-height * width // pixels), groups, batch), (THREADS, 1, 1)
     else:
-        lanes = min(32, 1 << (groups - 1).bit_length())  # threads that share a pixel
+        lanes = min(32, 1 << (groups - 1).bit_length())  # threads that share a cell
         pixels = THREADS // lanes
         grid, block = (-(-height * width // pixels), 1, batch), (lanes, pixels, 1)
     if max(grid[1:]) > GRID_LIMIT:
-        raise ValueError(f"features of shape {(batch, channels, height, width)} don't fit one launch")
+        raise ValueError(f"features of shape {(batch, channels, height, width)} don't fit into one launch")
     return Launch(kernel, grid, block)
 
 
 def flow_factor(height: int, width: int, flow_height: int, flow_width: int) -> int:
-    """How many of the flow's cells lie along one of the features': a power of 2, as in `keywarp.networks.Warp`.
+    """Return how many cells of the flow one cell of the features spans per side, a power of 2.
+
+    `keywarp.networks.Warp` has the same rule.
 
     Raises:
-        ValueError: The flow is of no such size.
+        ValueError: If the flow's size doesn't fit the features'.
     """
     factor = 1
     while -(-flow_height // factor) > height or -(-flow_width // factor) > width:
         factor *= 2
     if (-(-flow_height // factor), -(-flow_width // factor)) != (height, width):
         raise ValueError(
-            f"a flow of {flow_width}x{flow_height} doesn't fit features of {width}x{height}: it must be as large, "
-            "or larger by a power of 2 (rounded up)"
+            f"a flow of {flow_width}x{flow_height} doesn't fit features of {width}x{height}: it must have the "
+            "same size, or be larger by a power of 2 (rounded up)"
         )
     return factor

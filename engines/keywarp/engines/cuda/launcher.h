@@ -17,11 +17,11 @@ struct WarpShape {
   int flow_height, flow_width;
 };
 
-// Why no kernel can warp that, or null if one can.
+// Returns why no kernel can warp such tensors, or null if one can.
 const char* why_not_warp(DType type, Layout layout, const WarpShape& shape) noexcept;
 
-// All pointers are to the device's memory; scale may be null. Allocates nothing and waits for nothing.
-// Returns the launch's error, or cudaErrorInvalidValue where why_not_warp has an objection.
+// All pointers point to device memory, and scale may be null. It allocates no memory and doesn't wait.
+// Returns the launch's error, or cudaErrorInvalidValue if why_not_warp returns an objection.
 cudaError_t launch_warp(DType type, Layout layout, const WarpShape& shape, const void* features, const void* flow,
                         const void* scale, void* warped, cudaStream_t stream) noexcept;
 

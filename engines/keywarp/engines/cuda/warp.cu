@@ -1,4 +1,4 @@
-// The kernels by name, as kernels.py lists them.
+// The kernels by name, the same as in kernels.py.
 #include "warp.cuh"
 
 #define KEYWARP_WARP(name, T, function)                                                                              \

@@ -2,30 +2,30 @@
 // zero outside of the map, times the scale field. Equal to `keywarp.networks.Warp` for one map of features.
 //
 //   features  (N, C, H, W)   of the key frame
-//   flow      (N, 2, h, w)   (dx, dy) in the flow's cells; (h, w) is (H, W), or larger by a power of 2 rounded up, as a
-//                            flow in cells of a finer map is: then it is averaged down, 2x2 cells at a time
-//   scale     (N, C, H, W)   null: 1
+//   flow      (N, 2, h, w)   (dx, dy) in the flow's cells; (h, w) is (H, W), or larger by a power of 2 (rounded up), like
+//                            a flow in cells of a finer map; then it is averaged down, 2x2 cells at a time
+//   scale     (N, C, H, W)   null for 1
 //   warped    (N, C, H, W)
 //
-// A flow that is NaN or infinite points outside. Along a side of one cell there is no motion. Storage is float, IEEE half
-// or bfloat16, arithmetic is float, rounded once. The flow is always linear; the other three are linear (NCHW) or
+// A NaN or infinite flow points outside. Along a side of one cell there is no motion. Storage is float, IEEE half or
+// bfloat16; arithmetic is in float and rounded once. The flow is always linear. The other three are linear (NCHW), or
 // channels-last with the channels padded to a multiple of 8 (HWC8), whose padding is written as zeros.
 //
-// This file includes nothing, so that NVRTC compiles it wherever a driver is, for every GPU from Kepler on; on a CPU it
-// runs behind tests/engines/cuda/shim.hpp.
+// This file includes nothing, so that NVRTC compiles it wherever there is a driver, for every GPU from Kepler on. On a CPU
+// it runs behind tests/engines/cuda/shim.hpp.
 #pragma once
 
 namespace keywarp {
 
-// ---- launch geometry: as in kernels.py
+// ---- launch geometry, the same as in kernels.py
 
 constexpr int kThreads = 128;  // per block
-constexpr int kPixels = 2;     // per thread, NCHW
-constexpr int kChannels = 8;   // per thread, NCHW; per vector, HWC8
+constexpr int kPixels = 2;     // cells per thread, NCHW
+constexpr int kChannels = 8;   // channels per thread, NCHW; per vector, HWC8
 
 constexpr unsigned kGridLimit = 65535;     // blocks along y and z, on every GPU
-constexpr int kCellLimit = 2147483647;     // of one map: cells are indexed by int
-constexpr int kSideLimit = 1 << 24;        // positions are float: beyond, cells can't be told apart
+constexpr int kCellLimit = 2147483647;     // cells of one map, which are indexed by int
+constexpr int kSideLimit = 1 << 24;        // cells along a side; float positions can't distinguish more
 
 struct Geometry {
   unsigned grid[3];
@@ -39,13 +39,13 @@ __host__ __device__ constexpr Geometry nchw_geometry(unsigned batch, unsigned ch
 }
 
 __host__ __device__ constexpr Geometry hwc8_geometry(unsigned batch, unsigned channels, unsigned cells) {
-  unsigned lanes = 1;  // threads that share a pixel: a warp where there are channels for it
+  unsigned lanes = 1;  // threads that share a cell, up to a warp if there are enough channels
   while (lanes < 32 && lanes * kChannels < channels) lanes *= 2;
   const unsigned pixels = kThreads / lanes;
   return {{quotient_up(cells, pixels), 1, batch}, {lanes, pixels, 1}};
 }
 
-// How many of the flow's cells lie along one of the features': a power of 2, or 0 if the flow doesn't fit.
+// Cells of the flow per cell of the features and side: a power of 2, or 0 if the flow doesn't fit.
 __host__ __device__ constexpr int flow_factor(int height, int width, int flow_height, int flow_width) {
   int shift = 0;
   while (((flow_height - 1) >> shift) + 1 > height || ((flow_width - 1) >> shift) + 1 > width) ++shift;
@@ -53,7 +53,7 @@ __host__ __device__ constexpr int flow_factor(int height, int width, int flow_he
   return fits ? 1 << shift : 0;
 }
 
-// ---- storage types. Of our own, because cuda_fp16.h is not there where only a driver is, and bfloat16 isn't on Kepler
+// ---- our own storage types, since cuda_fp16.h isn't installed with a driver, and Kepler has no bfloat16
 
 struct Half {
   unsigned short bits;
@@ -90,7 +90,7 @@ __device__ inline void from_float(float value, BFloat16& result) {
   result.bits = static_cast<unsigned short>(nan ? 0x7fffu : rounded >> 16);
 }
 
-// Several values that are loaded or stored at once.
+// Several values that are loaded or stored together.
 template <typename T, int count>
 struct alignas(sizeof(T) * count) Vector {
   T values[count];
@@ -101,9 +101,9 @@ __device__ inline bool aligned(const T* pointer) {
   return reinterpret_cast<unsigned long long>(pointer) % sizeof(Vector<T, count>) == 0;
 }
 
-// ---- where to sample
+// ---- sampling positions
 
-// The four cells around a sampling position. One that is outside has the offset -1 and counts as zero.
+// The four cells around a sampling position. A cell outside of the map has the offset -1 and counts as zero.
 struct Corners {
   int offset[4];  // in cells from the map's first: above left, above right, below left, below right
   float weight[4];
@@ -113,8 +113,8 @@ struct Flow {
   float dx, dy;
 };
 
-// One component of the flow at a cell of the features. Averaging 2x2 cells, then 2x2 of those and so on, each mean over
-// what there is at the borders, gives every cell a weight that is a power of 2, for x times for y.
+// One component of the flow at a cell of the features. It is averaged over 2x2 cells, then over 2x2 of those means and so
+// on, over fewer at the borders. Every cell thus has a weight that is a power of 2 for x times a power of 2 for y.
 template <typename T>
 __device__ inline float flow_component(const T* plane, int x, int y, int factor, int flow_height, int flow_width) {
   if (factor == 1) return to_float(plane[static_cast<size_t>(y) * flow_width + x]);
@@ -143,8 +143,8 @@ __device__ inline Flow flow_at(const T* flow, int x, int y, int factor, int flow
 __device__ inline Corners corners_at(int x, int y, Flow flow, int height, int width) {
   const float px = width == 1 ? 0.f : x + flow.dx;
   const float py = height == 1 ? 0.f : y + flow.dy;
-  // Between the centres of the first cell before the map and of the last, exclusively, so that the conversions to int
-  // below are safe; a NaN isn't between anything.
+  // Positions strictly between the centres of the cells just outside of the map make the conversions to int below safe.
+  // A NaN fails the comparison, too.
   if (!(px > -1.f && px < width && py > -1.f && py < height)) return {{-1, -1, -1, -1}, {0.f, 0.f, 0.f, 0.f}};
   const float left = floorf(px), top = floorf(py);
   const float right_share = px - left, bottom_share = py - top;
@@ -160,8 +160,8 @@ __device__ inline Corners corners_at(int x, int y, Flow flow, int height, int wi
 
 // ---- the kernels
 
-// NCHW: a thread computes two cells of eight channels; neighbouring threads have neighbouring cells. Where a vector of two
-// can't be stored, because planes are of an odd size, a thread's cells lie a block's width apart instead.
+// NCHW: a thread computes two cells of eight channels, and neighbouring threads have neighbouring cells. If vectors of two
+// can't be stored, because the planes have an odd size, the two cells of a thread are a block's width apart instead.
 template <typename T>
 __device__ inline void warp_nchw(const T* __restrict__ features, const T* __restrict__ flow, const T* __restrict__ scale,
                                  T* __restrict__ warped, int channels, int height, int width, int flow_height,
@@ -222,7 +222,7 @@ __device__ inline void warp_nchw(const T* __restrict__ features, const T* __rest
   }
 }
 
-// HWC8: a thread computes eight channels of one cell at a time; neighbouring threads have neighbouring channels. All
+// HWC8: a thread computes eight channels of one cell at a time, and neighbouring threads have neighbouring channels. All
 // pointers are aligned to 16 bytes.
 template <typename T>
 __device__ inline void warp_hwc8(const T* __restrict__ features, const T* __restrict__ flow, const T* __restrict__ scale,

@@ -1,4 +1,4 @@
-// KeywarpWarp as an IPluginV2DynamicExt, for TensorRT 8.5: the last one for Kepler.
+// KeywarpWarp as an IPluginV2DynamicExt, for TensorRT 8.5, the last version for Kepler.
 #include <cstring>
 #include <new>
 
@@ -22,13 +22,13 @@ class WarpPluginV2 final : public nvinfer1::IPluginV2DynamicExt {
   const char* getPluginType() const noexcept override { return kPluginName; }
   const char* getPluginVersion() const noexcept override { return kPluginVersion; }
   const char* getPluginNamespace() const noexcept override { return ""; }
-  void setPluginNamespace(const char*) noexcept override {}  // it is always the default one
+  void setPluginNamespace(const char*) noexcept override {}  // always the default namespace
   int32_t getNbOutputs() const noexcept override { return 1; }
   int32_t initialize() noexcept override { return 0; }
   void terminate() noexcept override {}
   void destroy() noexcept override { delete this; }
 
-  // A plan holds one integer: whether there is a third input.
+  // A plan holds one integer for the plugin: whether it has a third input.
   size_t getSerializationSize() const noexcept override { return sizeof scaled_; }
   void serialize(void* buffer) const noexcept override { std::memcpy(buffer, &scaled_, sizeof scaled_); }
 
@@ -50,7 +50,7 @@ class WarpPluginV2 final : public nvinfer1::IPluginV2DynamicExt {
     return why_not_node(input_count, output_count) == nullptr && supports(pos, tensors[pos], tensors[0]);
   }
 
-  // Returns nothing: what is wrong is logged here, and refused by enqueue.
+  // It can't return an error, so errors are logged here and enqueue refuses to run.
   void configurePlugin(const DynamicPluginTensorDesc* inputs, int32_t input_count, const DynamicPluginTensorDesc*,
                        int32_t output_count) noexcept override {
     const char* objection = why_not_node(input_count, output_count);

@@ -18,7 +18,7 @@ using nvinfer1::PluginFieldCollection;
 using nvinfer1::PluginFieldType;
 using nvinfer1::PluginTensorDesc;
 
-constexpr char kScaled[] = "scaled";  // the one field of a serialised plugin: whether there is a third input
+constexpr char kScaled[] = "scaled";  // the only field of a serialised plugin: whether it has a third input
 
 int32_t refuse(const char* objection) noexcept {
   if (objection != nullptr) log_error(objection);
@@ -119,7 +119,7 @@ class WarpPluginV3Creator final : public nvinfer1::IPluginCreatorV3One {
   const char* getPluginVersion() const noexcept override { return kPluginVersion; }
   const char* getPluginNamespace() const noexcept override { return ""; }
 
-  // None that a node could have: `scaled` follows from its inputs.
+  // A node has no attributes, since `scaled` follows from its inputs.
   const PluginFieldCollection* getFieldNames() noexcept override { return &none_; }
 
   IPluginV3* createPlugin(const char*, const PluginFieldCollection* fields, nvinfer1::TensorRTPhase) noexcept override {

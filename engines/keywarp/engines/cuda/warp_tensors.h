@@ -1,6 +1,6 @@
-// What the plugins for both generations of TensorRT share: which tensors they take, and the call of the kernel.
+// Shared by the plugins for both generations of TensorRT: the tensors that they take, and the call of the kernel.
 //
-//   inputs   features (N, C, H, W), flow (N, 2, h, w), and scale (N, C, H, W) if there is a third
+//   inputs   features (N, C, H, W), flow (N, 2, h, w), and optionally scale (N, C, H, W)
 //   output   warped (N, C, H, W)
 #pragma once
 
@@ -21,9 +21,9 @@ inline void log_error(const char* message) noexcept {
   if (nvinfer1::ILogger* logger = getLogger()) logger->log(nvinfer1::ILogger::Severity::kERROR, line);
 }
 
-// Why a node with these numbers of inputs and outputs is not the operation, or null.
+// Returns why a node with these numbers of inputs and outputs isn't a warp, or null if it is.
 inline const char* why_not_node(int32_t inputs, int32_t outputs) noexcept {
-  if (inputs != 2 && inputs != 3) return "takes features, flow and, if any, scale";
+  if (inputs != 2 && inputs != 3) return "takes features, flow and optionally scale";
   return outputs == 1 ? nullptr : "has one output";
 }
 
@@ -31,16 +31,16 @@ inline bool dtype_of(nvinfer1::DataType type, DType& result) noexcept {
   switch (type) {
     case nvinfer1::DataType::kFLOAT: result = DType::kFloat32; return true;
     case nvinfer1::DataType::kHALF: result = DType::kFloat16; return true;
-#if NV_TENSORRT_MAJOR != 8  // which has none
+#if NV_TENSORRT_MAJOR != 8  // TensorRT 8 has no bfloat16
     case nvinfer1::DataType::kBF16: result = DType::kBFloat16; return true;
 #endif
     default: return false;
   }
 }
 
-// Whether tensor `pos`, inputs first, may be as it is described, given how the features are. The flow is linear; all have
-// the features' type, and scale and warped their format as well: linear, or kHWC8 in 16 bits, which is what tensor cores'
-// convolutions read and write.
+// Returns whether tensor `pos` (inputs come first) may have this type and format, given those of the features. All tensors
+// have the features' type. The flow is linear. Scale and warped have the features' format: linear, or kHWC8 in 16 bits,
+// which the convolutions of tensor cores read and write.
 inline bool supports(int32_t pos, const nvinfer1::PluginTensorDesc& tensor,
                      const nvinfer1::PluginTensorDesc& features) noexcept {
   const bool linear = tensor.format == nvinfer1::TensorFormat::kLINEAR;
@@ -53,7 +53,7 @@ inline bool supports(int32_t pos, const nvinfer1::PluginTensorDesc& tensor,
   return pos == 1 ? linear : tensor.format == features.format;
 }
 
-// Why these shapes are not the operation's, or null. A dimension that isn't known yet is -1 and fits.
+// Returns why these shapes don't fit a warp, or null if they do. A dimension that isn't known yet is -1 and fits.
 inline const char* why_not_shapes(const nvinfer1::Dims* inputs, int32_t count) noexcept {
   for (int32_t i = 0; i < count; ++i)
     if (inputs[i].nbDims != 4) return "features, flow and scale must have the dimensions N, C, H, W";
@@ -65,7 +65,7 @@ inline const char* why_not_shapes(const nvinfer1::Dims* inputs, int32_t count) n
   return nullptr;
 }
 
-// Launch the kernel on tensors whose shapes are known. Returns 0, or the error that it also logs.
+// Launches the kernel on tensors of known shapes. Returns 0, or the error, which is also logged.
 inline int32_t enqueue_warp(const nvinfer1::PluginTensorDesc* descriptions, const void* const* inputs, bool scaled,
                             void* const* outputs, cudaStream_t stream) noexcept {
   const nvinfer1::Dims shapes[] = {descriptions[0].dims, descriptions[1].dims, descriptions[scaled ? 2 : 0].dims};

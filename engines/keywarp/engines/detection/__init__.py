@@ -1,4 +1,4 @@
-"""Detection: from what a head's graph hands over to objects, on the host."""
+"""Detection on the host: turns the outputs of a head's graph into objects."""
 
 from keywarp.engines.detection.dense import DenseDetector
 from keywarp.engines.detection.regions import RegionDetector

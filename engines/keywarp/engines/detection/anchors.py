@@ -1,4 +1,4 @@
-"""Anchors: the boxes that the proposal branch scores and refines, some around every cell of its map."""
+"""Anchors, the boxes around every cell of the map that the proposal branch scores and refines."""
 
 import math
 
@@ -9,16 +9,16 @@ from keywarp.engines.manifest import RegionDetection
 
 
 def grid_anchors(settings: RegionDetection, rows: int, columns: int) -> NDArray[np.float32]:
-    """The anchors of a whole map ("Faster R-CNN", reference [35] of the paper).
+    """Return the anchors of a whole map ("Faster R-CNN", reference [35] of the paper).
 
     Args:
-        settings: See there.
-        rows: Of the map.
-        columns: Of the map.
+        settings: The manifest's settings of an R-FCN head.
+        rows: The map's height in cells.
+        columns: The map's width in cells.
 
     Returns:
-        (rows * columns * A, 4): x1, y1, x2, y2 in pixels, a box covers x1 <= x < x2; in the order row, column, ratio,
-        scale.
+        The anchors in the order row, column, ratio, scale, (rows * columns * A, 4), x1, y1, x2, y2 in pixels. A box
+        covers x1 <= x < x2.
     """
     centre = settings.anchor_base / 2
     sizes = [

@@ -1,7 +1,7 @@
-"""Boxes from what a box branch predicts.
+"""Decodes the boxes that a box branch predicts.
 
 "Rich feature hierarchies for accurate object detection and semantic segmentation" (Girshick et al., 2014), appendix C.
-Coordinates are continuous: a box covers x1 <= x < x2.
+Coordinates are continuous, and a box covers x1 <= x < x2.
 """
 
 import math
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines.jit import jit
 
-MAX_LOG_RATIO = math.log(1000 / 16)  # of dw and dh: a 16 pixel anchor as large as an image; exp stays finite
+MAX_LOG_RATIO = math.log(1000 / 16)  # limit of dw and dh, an anchor of 16 pixels grown to 1000; keeps exp finite
 
 
 @jit
@@ -24,17 +24,19 @@ def decode(
 ) -> NDArray[np.float32]:
     """Decode boxes and clip them to the image.
 
-    Computed in double precision, so that the result as a float is the same with every library's exponential.
+    The computation is in double precision, so that the float32 result doesn't depend on the library's exponential.
 
     Args:
-        deltas: (n, 4): dx, dy between the centres in sizes of the reference; dw, dh: logarithms of the sizes' ratios.
-        references: (n, 4): x1, y1, x2, y2.
-        std: What dx, dy, dw, dh were divided by.
-        height: Of the image, pixels.
-        width: Of the image, pixels.
+        deltas: The predictions, (n, 4): dx, dy between the centres in units of the reference's size, and dw, dh, the
+            logarithms of the sizes' ratios.
+        references: The reference boxes, (n, 4), x1, y1, x2, y2 in pixels.
+        std: The standard deviations by which dx, dy, dw, dh were divided.
+        height: The image's height in pixels.
+        width: The image's width in pixels.
 
     Returns:
-        (n, 4): x1, y1, x2, y2; empty (x1 = x2 or y1 = y2) outside the image or where a delta isn't a number.
+        The boxes, (n, 4), x1, y1, x2, y2 in pixels. A box is empty (x1 = x2 or y1 = y2) if it is outside of the image
+        or a delta is NaN.
     """
     boxes = np.zeros((len(deltas), 4), np.float32)
     for n in range(len(deltas)):
@@ -52,6 +54,6 @@ def decode(
     return boxes
 
 
-def visible(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(n, 4) -> (n,): which boxes cover something. Those with a coordinate that isn't a number don't."""
+def nonempty(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which of the boxes (n, 4) aren't empty, (n,). A box with a NaN coordinate counts as empty."""
     return (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])

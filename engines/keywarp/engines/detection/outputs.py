@@ -1,4 +1,4 @@
-"""What a head's graph must hand over."""
+"""Checks the outputs of a head's graph."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,24 +10,27 @@ from keywarp.engines.errors import BundleError
 
 
 def check_outputs(outputs: Mapping[str, NDArray[Any]], shapes: Mapping[str, Sequence[int | str]]) -> None:
-    """Refuse outputs that the settings don't fit.
+    """Check that outputs are float32 and have the expected shapes.
 
     Args:
-        outputs: By name.
-        shapes: By name; a dimension that is a word may have any size, but the same everywhere.
+        outputs: The outputs by name.
+        shapes: The expected shapes by name. A dimension given as a word may have any size, which must be the same
+            wherever the word appears.
 
     Raises:
-        BundleError: An output is missing, isn't float32 or has another shape.
+        BundleError: If an output is missing, isn't float32 or has another shape.
     """
-    sizes: dict[str, int] = {}  # of the dimensions that are words
+    sizes: dict[str, int] = {}  # sizes of the dimensions given as words
     for name, shape in shapes.items():
         expected = f"float32 ({', '.join(map(str, shape))})"
         if name not in outputs:
-            raise BundleError(f"head.onnx should yield {name}, {expected}; it yields {', '.join(outputs) or 'nothing'}")
+            raise BundleError(
+                f"head.onnx should give {name}, {expected}, but it gives {', '.join(outputs) or 'nothing'}"
+            )
         found = outputs[name]
         fits = len(found.shape) == len(shape) and all(
             got == (sizes.setdefault(want, got) if isinstance(want, str) else want)
             for want, got in zip(shape, found.shape, strict=True)
         )
         if not fits or found.dtype != np.float32:
-            raise BundleError(f"head.onnx should yield {name}, {expected}; it is {found.dtype} {found.shape}")
+            raise BundleError(f"head.onnx should give {name}, {expected}, but it is {found.dtype} {found.shape}")

@@ -1,8 +1,8 @@
 """Position-sensitive pooling and voting ("R-FCN", Dai et al., 2016, reference [8] of the paper).
 
-A region is cut into k x k bins, each of which reads maps of its own. The arithmetic is that of torchvision's
-ps_roi_pool: regions are rounded to whole cells, a bin is the mean over the cells that it touches, and zero without any.
-But the last row and column are read, too, which torchvision leaves out.
+A region is divided into k x k bins, and each bin reads maps of its own. The arithmetic is that of torchvision's
+ps_roi_pool: regions are rounded to whole cells, and a bin is the mean over the cells that it touches, or zero if it
+touches none. Unlike torchvision, the last row and column of the maps are used, too.
 """
 
 import math
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines.jit import jit
 
-_LANES = 4  # values that a vector register holds at least
+_LANES = 4  # smallest number of values in a vector register
 
 
 @jit
@@ -20,24 +20,26 @@ def vote(maps: NDArray[np.float32], regions: NDArray[np.float32], bins: int, sca
     """Pool each region and average its bins.
 
     Args:
-        maps: (H, W, bins^2, C): at each cell, for each bin (row by row), C values.
-        regions: (n, 4): x1, y1, x2, y2, not negative, in pixels.
-        bins: k, along each side.
+        maps: The maps, (H, W, bins^2, C): C values for each cell and bin, with bins row by row.
+        regions: The regions, (n, 4), x1, y1, x2, y2 in pixels, not negative.
+        bins: The number of bins k along each side.
         scale: Cells per pixel.
 
     Returns:
-        (n, C).
+        The votes, (n, C).
     """
     height, width, _, channels = maps.shape
     values = maps.reshape(-1)
     columns = _edges(regions[:, 0], regions[:, 2], scale, bins, width)
     rows = _edges(regions[:, 1], regions[:, 3], scale, bins, height)
-    # Whole vector registers are added up: a few values of the next bin along with this one's, and ignored.
+    # Whole vector registers are summed. They may include a few values of the next bin, which are ignored.
     lanes = -(-channels // _LANES) * _LANES
     bin_sum = np.empty(lanes, np.float32)
-    votes = np.zeros((len(regions), channels), np.float64)  # in double precision, the order of the bins doesn't matter
+    votes = np.zeros(
+        (len(regions), channels), np.float64
+    )  # in double precision, so that the order of the bins doesn't matter
     for row in range(bins):
-        for column in range(bins):  # all regions of one bin: a bin's values fit into the cache
+        for column in range(bins):  # all regions for one bin, whose values fit into the processor's cache
             for n in range(len(regions)):
                 top, bottom = rows[row, n, 0], rows[row, n, 1]
                 left, right = columns[column, n, 0], columns[column, n, 1]
@@ -60,7 +62,7 @@ def vote(maps: NDArray[np.float32], regions: NDArray[np.float32], bins: int, sca
 def _edges(
     starts: NDArray[np.float32], ends: NDArray[np.float32], scale: np.float32, bins: int, cells: int
 ) -> NDArray[np.intp]:
-    """(bins, n, 2): along one side of each region, the first cell of each bin and the one after its last."""
+    """Return (bins, n, 2): the first cell of each bin along one side of each region, and the one after its last."""
     edges = np.empty((bins, len(starts), 2), np.intp)
     for n in range(len(starts)):
         first, last = _round(starts[n] * scale), _round(ends[n] * scale)
@@ -73,5 +75,5 @@ def _edges(
 
 @jit
 def _round(value: np.float32) -> int:
-    """To the nearest integer, halves up."""
+    """Round to the nearest integer, with halves up."""
     return math.floor(np.float64(value) + 0.5)

@@ -1,4 +1,4 @@
-"""The best of many scores."""
+"""Finds the highest scores."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,15 +6,15 @@ from numpy.typing import NDArray
 from keywarp.engines.jit import jit
 
 
-def best(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Where the highest scores are.
+def best_indices(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Return the indices of the highest scores.
 
     Args:
-        scores: (n,); those that aren't numbers are never among the best.
-        count: How many to find.
+        scores: The scores, (n,). NaN is never among the best.
+        count: The number of indices to return at most.
 
     Returns:
-        At most `count` indices, of the highest score first; of equal scores the lower index first.
+        The indices, with the highest score first, and with the lower index first among equal scores.
     """
     keys = _keys(scores)
     if count < len(keys):
@@ -25,10 +25,10 @@ def best(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
 
 @jit
 def _keys(scores: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Integers whose ascending order is that of the ranking: descending score above, index below.
+    """Return integers whose ascending order is the ranking: the descending score in the high bits, the index below.
 
-    No two are equal, so neither partition nor sort need be stable. The bits of floats order like integers, but for the
-    sign bit, and for the negative ones backwards.
+    No two are equal, so neither partition nor sort has to be stable. The bits of floats order like integers, except for
+    the sign bit, and in reverse for negative floats.
     """
     keys = np.empty(len(scores), np.uint64)
     bits = (scores + np.float32(0)).view(np.uint32)  # -0 becomes 0

@@ -1,4 +1,4 @@
-"""Objects from an R-FCN head's maps (section 4): proposals, position-sensitive pooling, voting, suppression."""
+"""Finds objects in an R-FCN head's maps (section 4): proposals, position-sensitive pooling, voting, suppression."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.detection.anchors import grid_anchors
-from keywarp.engines.detection.boxes import decode, visible
+from keywarp.engines.detection.boxes import decode, nonempty
 from keywarp.engines.detection.outputs import check_outputs
 from keywarp.engines.detection.pooling import vote
-from keywarp.engines.detection.ranking import best
+from keywarp.engines.detection.ranking import best_indices
 from keywarp.engines.detection.selection import select
 from keywarp.engines.detection.suppression import suppress
 from keywarp.engines.manifest import RegionDetection
@@ -22,12 +22,12 @@ Array = NDArray[np.float32]
 
 
 class RegionDetector:
-    """What follows the head's graph, for one size of input.
+    """Finds objects in the head's outputs, for one input size.
 
-    The graph's outputs are channels last, so that everything here reads contiguous memory:
+    The graph's outputs are channels-last, so that everything here reads contiguous memory:
 
     ===============  ========================  =====================================================================
-    `objectness`     (1, rows, columns, A)     how likely the anchors are objects; only the ranking matters
+    `objectness`     (1, rows, columns, A)     how likely the anchors are objects; only the order matters
     `anchor_deltas`  (1, rows, columns, 4 A)   dx, dy, dw, dh of the first anchor, then of the next
     `class_maps`     (1, rows, columns,        before the softmax; channel bin * classes + class, the background
                      k^2 classes)              first, bin = row * k + column
@@ -36,13 +36,13 @@ class RegionDetector:
     """
 
     def __init__(self, settings: RegionDetection, classes: int, height: int, width: int) -> None:
-        """Precompute the anchors and compile the code: seconds where it isn't in numba's cache.
+        """Compute the anchors and compile the code, which takes seconds if it isn't in numba's cache.
 
         Args:
-            settings: See there.
-            classes: With the background, which is the first.
-            height: Of the network's input, pixels.
-            width: Of the network's input, pixels.
+            settings: The manifest's settings.
+            classes: The number of classes, including the background, which is the first.
+            height: The height of the networks' input in pixels.
+            width: The width of the networks' input in pixels.
         """
         self._settings = settings
         self._height, self._width = height, width
@@ -54,18 +54,16 @@ class RegionDetector:
         self.detect({name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()})
 
     def detect(self, outputs: Mapping[str, Array]) -> Detections:
-        """Find the objects.
-
-        Values that aren't numbers never make an object.
+        """Find the objects. NaN values never make an object.
 
         Args:
-            outputs: The head's, by name; C-contiguous, for speed. They are only read.
+            outputs: The head's outputs by name, C-contiguous for speed. They aren't changed.
 
         Returns:
-            Objects with boxes in pixels of the network's input, inside of it and not empty.
+            The objects. Their boxes are in pixels of the networks' input, inside of it and not empty.
 
         Raises:
-            BundleError: An output is missing or of another type or shape.
+            BundleError: If an output is missing or has another type or shape.
         """
         check_outputs(outputs, self._shapes)
         objectness, anchor_deltas, class_maps, box_maps = (np.ascontiguousarray(outputs[name]) for name in self._shapes)
@@ -73,23 +71,23 @@ class RegionDetector:
         return self.select(regions, self.pool(regions, class_maps), self.pool(regions, box_maps))
 
     def propose(self, objectness: Array, anchor_deltas: Array) -> Array:
-        """The regions (P, 4), the most likely first: x1, y1, x2, y2 in pixels, inside the input and not empty."""
+        """Return the proposals, (P, 4), x1, y1, x2, y2 in pixels, the most likely first, not empty."""
         settings = self._settings
-        candidates = best(objectness.reshape(-1), settings.candidates)
+        candidates = best_indices(objectness.reshape(-1), settings.candidates)
         deltas = anchor_deltas.reshape(-1, 4)[candidates]
         boxes = decode(deltas, self._anchors[candidates], _UNIT_STD, self._height, self._width)
-        boxes = boxes[visible(boxes)]
+        boxes = boxes[nonempty(boxes)]
         groups = np.zeros(len(boxes), np.intp)
         return boxes[suppress(boxes, groups, settings.proposal_iou, settings.proposals)]
 
     def pool(self, regions: Array, maps: Array) -> Array:
-        """The average of each region's bins: (P, classes) logits or (P, 4) deltas."""
+        """Return the average of each region's bins, (P, classes) logits or (P, 4) deltas."""
         _, rows, columns, _ = maps.shape
         bins, scale = self._settings.pooling, np.float32(1 / self._settings.stride)
         return vote(maps.reshape(rows, columns, bins**2, -1), regions, bins, scale)
 
     def select(self, regions: Array, logits: Array, deltas: Array) -> Detections:
-        """The objects among the regions: softmax, box regression, threshold, suppression within each class."""
+        """Return the objects among the regions, by softmax, box regression, threshold and suppression per class."""
         settings = self._settings
         boxes = decode(deltas, regions, settings.box_std, self._height, self._width)
         scores = _softmax(logits)
@@ -97,8 +95,8 @@ class RegionDetector:
 
 
 def _softmax(logits: Array) -> Array:
-    """Over the last axis. In double precision, so that the order of summation doesn't matter."""
-    with np.errstate(invalid="ignore"):  # of logits that aren't finite: their scores aren't numbers
+    """Return the softmax over the last axis, in double precision, so that the order of summation doesn't matter."""
+    with np.errstate(invalid="ignore"):  # logits that aren't finite have NaN scores
         powers = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
         scores: Array = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
         return scores

@@ -1,10 +1,10 @@
-"""From scored boxes to the objects that are reported."""
+"""Selects the objects to report among scored boxes."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.detection.boxes import visible
-from keywarp.engines.detection.ranking import best
+from keywarp.engines.detection.boxes import nonempty
+from keywarp.engines.detection.ranking import best_indices
 from keywarp.engines.detection.suppression import suppress
 from keywarp.engines.manifest import DenseDetection, RegionDetection
 from keywarp.engines.result import Detections
@@ -16,22 +16,21 @@ def select(
     settings: DenseDetection | RegionDetection,
     candidates: int,
 ) -> Detections:
-    """Threshold, suppression within each class, and the best of all classes.
+    """Apply the threshold, the suppression within each class, and the limit over all classes.
 
     Args:
-        boxes: (n, 4): x1, y1, x2, y2; empty ones are left out.
-        scores: (n, classes), probabilities; the first column, the background, isn't read. What isn't a number is left
-            out.
-        settings: For `threshold`, `iou` and `limit`.
-        candidates: How many pairs of box and class enter the suppression at most.
+        boxes: The boxes, (n, 4), x1, y1, x2, y2. Empty ones are ignored.
+        scores: The probabilities, (n, classes). The first column, the background, isn't read, and NaN is ignored.
+        settings: The settings `threshold`, `iou` and `limit`.
+        candidates: The number of pairs of box and class that enter the suppression at most.
 
     Returns:
-        The most certain first; equally certain ones in the order of class, then of the boxes.
+        The objects, the most certain first. Equally certain ones are in the order of their classes, then of the boxes.
     """
-    certain = (scores[:, 1:] >= np.float32(settings.threshold)) & visible(boxes)[:, np.newaxis]
+    certain = (scores[:, 1:] >= np.float32(settings.threshold)) & nonempty(boxes)[:, np.newaxis]
     classes, indices = np.nonzero(certain.T)
     classes += 1
-    order = best(scores[indices, classes], candidates)
+    order = best_indices(scores[indices, classes], candidates)
     classes, indices = classes[order], indices[order]
     kept = suppress(boxes[indices], classes, settings.iou, settings.limit)
     classes, indices = classes[kept], indices[kept]

@@ -1,26 +1,26 @@
-"""Non-maximum suppression: of boxes that overlap much, the best stays."""
+"""Non-maximum suppression, which keeps only the best of boxes that overlap much."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.jit import jit
 
-_CHUNK = 64  # boxes compared at once: enough for vector instructions, few enough to stop early
+_CHUNK = 64  # boxes compared at once, enough for vector instructions and few enough to stop early
 
 
 def suppress(boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: float, limit: int) -> NDArray[np.intp]:
-    """Keep each box that no better one of its group, kept before, overlaps by more than `iou`.
+    """Keep each box that overlaps no better kept box of its group by more than `iou`.
 
     Args:
-        boxes: (n, 4): x1, y1, x2, y2, the best first.
-        groups: (n,): boxes of different groups (classes) don't compete.
-        iou: Intersection over union, 0..1.
-        limit: How many are kept at most.
+        boxes: The boxes, (n, 4), x1, y1, x2, y2, the best first.
+        groups: The boxes' groups (classes), (n,). Boxes of different groups don't compete.
+        iou: The largest allowed intersection over union, 0..1.
+        limit: The number of boxes to keep at most.
 
     Returns:
-        Indices of the kept boxes, ascending.
+        The indices of the kept boxes, ascending.
     """
-    # The highest float32 that isn't above iou: to be above it is to be above iou itself.
+    # The highest float32 that isn't above iou, so that a float32 is above it exactly if it is above iou.
     highest = np.float32(iou)
     if float(highest) > iou:
         highest = np.nextafter(highest, np.float32(-1))

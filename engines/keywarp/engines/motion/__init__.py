@@ -1,4 +1,4 @@
-"""Where the flow between a frame and its key frame comes from, other than the bundle's flow network."""
+"""Motion sources other than the bundle's flow network: optical flow between a frame and its key frame."""
 
 from typing import Literal, get_args
 

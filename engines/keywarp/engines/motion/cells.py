@@ -1,4 +1,4 @@
-"""From pixels of the images to cells of the feature map."""
+"""Converts a flow from pixels of the images to cells of a feature map."""
 
 import cv2
 import numpy as np
@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 
 
 def to_cells(flow: NDArray[np.float32], pixels_per_cell: int) -> NDArray[np.float32]:
-    """Average a flow over each cell of the map that it is to warp.
+    """Average a flow over each cell of the feature map that it will warp.
 
     Args:
-        flow: (H, W, 2), (dx, dy) in pixels.
-        pixels_per_cell: p, the map's stride in these pixels. Cells that stick out repeat the nearest pixels.
+        flow: The flow, (H, W, 2), (dx, dy) in pixels.
+        pixels_per_cell: The map's stride p in these pixels. Cells beyond the border repeat the nearest pixels.
 
     Returns:
-        (1, 2, ceil(H / p), ceil(W / p)): (dx, dy) in cells, as the warp takes it.
+        The flow as the warp takes it, (1, 2, ceil(H / p), ceil(W / p)), (dx, dy) in cells.
     """
     height, width = flow.shape[:2]
     rows, columns = -(-height // pixels_per_cell), -(-width // pixels_per_cell)

@@ -1,4 +1,4 @@
-"""DIS: dense optical flow by inverse search, as OpenCV has it (Kroeger et al., ECCV 2016)."""
+"""DIS: dense optical flow by inverse search (Kroeger et al., ECCV 2016), as implemented in OpenCV."""
 
 from typing import Literal
 
@@ -15,11 +15,11 @@ PRESETS: dict[Preset, int] = {
     "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
     "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
 }
-SHORTEST_SIDE = 32  # pixels: on smaller images OpenCV's choice of pyramid fails, or crashes the process
+SHORTEST_SIDE = 32  # pixels; on smaller images OpenCV's choice of pyramid fails or crashes the process
 
 
 class DIS:
-    """OpenCV's DISOpticalFlow on grey images: quick, subpixel flow. Safe to use from several threads."""
+    """OpenCV's DISOpticalFlow on grey images: fast flow with subpixel precision. It is thread-safe."""
 
     name = "dis"
 
@@ -27,21 +27,21 @@ class DIS:
         """Choose the settings.
 
         Args:
-            preset: OpenCV's; `medium` is the most accurate.
+            preset: OpenCV's preset; `medium` is the most accurate.
         """
         self.preset: Preset = preset
 
     def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `OpticalFlow`."""
+        """See `OpticalFlow.estimate`."""
         check_pair(current, key)
-        search = cv2.DISOpticalFlow.create(PRESETS[self.preset])  # keeps buffers: one for each call
+        search = cv2.DISOpticalFlow.create(PRESETS[self.preset])  # holds buffers, so each call has its own
         height, width = current.shape[:2]
         flow = np.asarray(search.calc(_grey(current), _grey(key), None), dtype=np.float32)  # type: ignore[call-overload]
         return np.ascontiguousarray(flow[:height, :width])
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W), at least `SHORTEST_SIDE` either way: the edge goes on below and to the right."""
+    """Return (H, W), with borders repeated below and on the right up to `SHORTEST_SIDE`."""
     below, right = (max(0, SHORTEST_SIDE - side) for side in image.shape[:2])
     grey = cv2.copyMakeBorder(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 0, below, 0, right, cv2.BORDER_REPLICATE)
     return np.asarray(grey, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""What a source of motion is to the engine: two images in, a backward flow out."""
+"""The interface of optical flow: two images in, a backward flow out."""
 
 from typing import Protocol
 
@@ -9,9 +9,9 @@ from keywarp.engines.errors import InvalidFrameError
 
 
 class OpticalFlow(Protocol):
-    """A hand-crafted flow function F (Eq. 2): "any flow function is readily applicable" (section 3).
+    """A hand-crafted flow function F (Eq. 2); "any flow function is readily applicable" (section 3).
 
-    Streams of one engine share it, and may call it from several threads at once.
+    The streams of an engine share it and may call it from several threads at once.
     """
 
     @property
@@ -20,26 +20,26 @@ class OpticalFlow(Protocol):
         ...
 
     def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Find where the current image's pixels come from.
+        """Estimate where the pixels of the current image come from.
 
         Args:
-            current: (H, W, 3), RGB.
-            key: (H, W, 3), RGB, of the same size.
+            current: The current image, uint8 (H, W, 3), RGB.
+            key: The key frame's image, uint8 (H, W, 3), RGB.
 
         Returns:
-            (H, W, 2): (dx, dy) in pixels: pixel p of `current` comes from p + flow(p) of `key` (backward warp).
+            The flow, (H, W, 2), (dx, dy) in pixels: pixel p of `current` comes from p + flow(p) in `key`.
 
         Raises:
-            InvalidFrameError: The images aren't 8-bit RGB or differ in size.
+            InvalidFrameError: If the images aren't 8-bit RGB or differ in size.
         """
         ...
 
 
 def check_pair(current: NDArray[np.uint8], key: NDArray[np.uint8]) -> None:
-    """Refuse what isn't a pair of images.
+    """Check a pair of images.
 
     Raises:
-        InvalidFrameError: An image isn't (H, W, 3) of uint8 with at least one pixel, or the two differ in size.
+        InvalidFrameError: If an image isn't uint8 (H, W, 3) with at least one pixel, or the two differ in size.
     """
     for image in (current, key):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:

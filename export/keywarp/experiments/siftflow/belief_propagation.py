@@ -1,8 +1,8 @@
 """Belief propagation on SIFT-Flow's two layers, compiled (Liu et al. 2011, section 2).
 
-The grid of pixels is there twice: a layer of horizontal flows u and one of vertical flows v. Within a layer neighbours
-are tied by the truncated L1 smoothness term; the two nodes of a pixel are tied by its data term. A node has 2 w + 1
-states, the flows offset - w .. offset + w: each node's window has an offset of its own. Messages are costs (min-sum).
+Each pixel has two nodes: one in a layer of horizontal flows u and one in a layer of vertical flows v. The truncated L1
+smoothness term connects neighbours within a layer, and the data term connects the two nodes of a pixel. A node has
+2 w + 1 states, the flows offset - w .. offset + w, with an offset of its own. Messages are costs (min-sum).
 """
 
 import numpy as np
@@ -21,16 +21,16 @@ LARGEST_COST = 255 * CHANNELS
 def match_costs(
     current: NDArray[np.uint8], key: NDArray[np.uint8], offsets: NDArray[np.int32], window: int
 ) -> NDArray[np.float32]:
-    """The data term before truncation: L1 distances between descriptors.
+    """Return the data term before truncation, the L1 distances between descriptors.
 
     Args:
-        current: (H, W, C).
-        key: (H, W, C).
-        offsets: (2, H, W), the middle of each window: u, v.
-        window: w, pixels.
+        current: The current image's descriptors, (H, W, C).
+        key: The key image's descriptors, (H, W, C).
+        offsets: The middle of each window (u, v) in pixels, (2, H, W).
+        window: The window's half width w in pixels.
 
     Returns:
-        (H, W, 2 w + 1, 2 w + 1): by pixel, v and u; infinite for matches outside `key`.
+        The costs, (H, W, 2 w + 1, 2 w + 1), by pixel, v and u. They are infinite for matches outside of `key`.
     """
     height, width, channels = current.shape
     states = 2 * window + 1
@@ -55,10 +55,10 @@ def match_costs(
 
 @jit
 def median_cost(costs: NDArray[np.float32]) -> int:
-    """The median of the matches inside the key image, but for perfect ones; 0 if there are none.
+    """Return the median cost of the matches inside of the key image, or 0 if there are none.
 
-    The data term is truncated there, as in the authors' code. Perfect matches are left out since flat areas, where
-    every match is perfect, would otherwise drown the rest of the image.
+    It is the threshold of the data term, as in the authors' code. Perfect matches are ignored, since flat areas, where
+    every match is perfect, would otherwise outweigh the rest of the image.
     """
     counts = np.zeros(LARGEST_COST + 1, np.int64)
     for cost in costs.flat:
@@ -83,21 +83,23 @@ def sweep(
     limit: np.float32,
     shrinkage: np.float32,
 ) -> None:
-    """Visit a layer's nodes one after the other; each sends to the neighbours ahead of it and to the other layer.
+    """Let each node of a layer in turn send messages to the neighbours ahead of it and to the other layer.
 
     Args:
-        messages: (2, H, W, 5, 2 w + 1), by layer, receiving pixel, sender and state; changed in place.
-        costs: (H, W, 2 w + 1, 2 w + 1), the data term by pixel, v and u.
-        offsets: (2, H, W), the middle of each window: u, v.
-        layer: Which layer sends.
-        forward: In raster order, ahead being right and below; or backward, ahead being left and above.
-        slope: alpha, the cost of one pixel's difference between neighbours.
-        limit: d, the most that a difference costs.
+        messages: The messages, (2, H, W, 5, 2 w + 1), by layer, receiving pixel, sender and state. They are changed.
+        costs: The data term, (H, W, 2 w + 1, 2 w + 1), by pixel, v and u.
+        offsets: The middle of each window (u, v) in pixels, (2, H, W).
+        layer: The layer that sends.
+        forward: Whether to go in raster order, where right and below are ahead, or backward.
+        slope: alpha, the cost of a difference of one pixel between neighbours.
+        limit: d, the largest cost of a difference.
         shrinkage: eta, the cost of one pixel of flow.
     """
     _, height, width, _, states = messages.shape
     step = 1 if forward else -1
-    beside, below = (FROM_LEFT, FROM_ABOVE) if forward else (FROM_RIGHT, FROM_BELOW)  # what receivers call the sender
+    beside, below = (
+        (FROM_LEFT, FROM_ABOVE) if forward else (FROM_RIGHT, FROM_BELOW)
+    )  # the sender, as seen by the receivers
     beside_back, below_back = (FROM_RIGHT, FROM_BELOW) if forward else (FROM_LEFT, FROM_ABOVE)
     belief, rest = np.empty(states, np.float32), np.empty(states, np.float32)
     for i in range(height):
@@ -120,15 +122,15 @@ def sweep(
 
 @jit
 def decide(messages: NDArray[np.float32], offsets: NDArray[np.int32], shrinkage: np.float32) -> NDArray[np.int32]:
-    """The flow that each node believes in most.
+    """Return the flow with the lowest cost at each node.
 
     Args:
-        messages: (2, H, W, 5, 2 w + 1), by layer, receiving pixel, sender and state.
-        offsets: (2, H, W), the middle of each window: u, v.
+        messages: The messages, (2, H, W, 5, 2 w + 1), by layer, receiving pixel, sender and state.
+        offsets: The middle of each window (u, v) in pixels, (2, H, W).
         shrinkage: eta, the cost of one pixel of flow.
 
     Returns:
-        (2, H, W): u, v in pixels.
+        The flow (u, v) in pixels, (2, H, W).
     """
     layers, height, width, _, states = messages.shape
     flow = np.empty((layers, height, width), np.int32)
@@ -143,7 +145,7 @@ def decide(messages: NDArray[np.float32], offsets: NDArray[np.int32], shrinkage:
 
 @jit
 def _believe(received: NDArray[np.float32], offset: int, shrinkage: np.float32, belief: NDArray[np.float32]) -> None:
-    """What a node holds of its states: the displacement term and all messages that it has received."""
+    """Compute a node's belief: the displacement term plus all received messages."""
     states = belief.shape[0]
     for state in range(states):
         total = shrinkage * np.float32(abs(offset - states // 2 + state))
@@ -162,12 +164,12 @@ def _smooth(
     rest: NDArray[np.float32],
     message: NDArray[np.float32],
 ) -> None:
-    """The message to a neighbour: min over f of rest(f) + min(slope |f - f'|, limit), less its minimum, in O(L).
+    """Compute the message to a neighbour, min over f of rest(f) + min(slope |f - f'|, limit) less its minimum, in O(L).
 
-    `rest` is the belief without what the neighbour itself has sent `back`. The lower envelope of its cones is a
-    distance transform, a pass forward and a pass backward (Felzenszwalb and Huttenlocher 2006). State s of the
-    neighbour, whose window is `shift` further, is state s + shift here; beyond this window's ends the envelope goes on
-    at the slope.
+    `rest` is the belief without the message that the neighbour itself has sent `back`. The lower envelope of its cones
+    is a distance transform, computed by a pass forward and a pass backward (Felzenszwalb and Huttenlocher 2006). State
+    s of the neighbour, whose window is shifted by `shift`, is state s + shift here. Beyond the window's ends the
+    envelope continues with the slope.
     """
     states = belief.shape[0]
     least = np.float32(np.inf)
@@ -195,7 +197,7 @@ def _match(
     rest: NDArray[np.float32],
     message: NDArray[np.float32],
 ) -> None:
-    """The message to the pixel's node in the other layer: min over f of rest(f) + data term, less its minimum."""
+    """Compute the message to the pixel's other node, min over f of rest(f) + data term, less its minimum."""
     states = belief.shape[0]
     for state in range(states):
         rest[state] = belief[state] - back[state]
@@ -211,7 +213,7 @@ def _match(
 
 @jit
 def _normalise(message: NDArray[np.float32]) -> None:
-    """Only differences count: keep the numbers small."""
+    """Subtract the minimum, which keeps numbers small, since only differences count."""
     least = message[0]
     for state in range(1, message.shape[0]):
         least = min(least, message[state])

@@ -1,33 +1,37 @@
-"""Dense SIFT: a 128-D descriptor of every pixel's neighbourhood (Liu et al. 2011, section 2)."""
+"""Dense SIFT: a descriptor of 128 values for every pixel's neighbourhood (Liu et al. 2011, section 2)."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-CELLS = 4  # across the neighbourhood, and down it
+CELLS = 4  # along each side of the neighbourhood
 ORIENTATIONS = 8
 CHANNELS = CELLS * CELLS * ORIENTATIONS
-SHARPNESS = 9  # exponent of cos: how narrowly a gradient falls into the orientations beside its own
-SHOULDER = 0.25  # weight of the pixels just outside a cell, so that descriptors change smoothly
-NOISE = 0.01  # descriptor norm, in grey levels of 0..1, below which contrast is noise
+SHARPNESS = 9  # exponent of the cosine; the higher, the less a gradient counts for neighbouring orientations
+SHOULDER = 0.25  # weight of the pixels next to a cell, which makes descriptors change smoothly
+NOISE = 0.01  # descriptor norm below which contrast counts as noise, in grey levels of 0..1
 DERIVATIVE = np.array([1, -8, 0, 8, -1], np.float32) / 12  # fourth-order central difference
 
 
 def dense_sift(image: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
     """Describe every pixel by the gradient orientations in the 4 x 4 cells around it.
 
-    A pixel's gradient is that of its strongest colour channel. At the image's edge, cells outside repeat the nearest.
+    A pixel's gradient is that of its strongest colour channel. Cells outside of the image repeat the nearest ones.
 
     Args:
-        image: (H, W, C).
-        cell: Side of a cell, in pixels; the neighbourhood is 4 cells wide and high.
+        image: The image, (H, W, C).
+        cell: The side of a cell in pixels. The neighbourhood is 4 cells wide and high.
 
     Returns:
-        (H, W, 128): by cell row, cell column, orientation; of Euclidean norm 255, or less where contrast is low.
+        The descriptors, (H, W, 128), by cell row, cell column and orientation. Their Euclidean norm is 255, or less
+        where the contrast is low.
     """
     bands = _in_cells(_orientation_bands(image), cell)  # (H, W, 8)
     height, width = bands.shape[:2]
-    before, after = 2 * cell - cell // 2, (CELLS // 2 - 1) * cell + cell // 2  # from a pixel to its first and last cell
+    before, after = (
+        2 * cell - cell // 2,
+        (CELLS // 2 - 1) * cell + cell // 2,
+    )  # distances from a pixel to its first and last cell
     bands = np.pad(bands, ((before, after), (before, after), (0, 0)), mode="edge")
     energy = np.square(bands).sum(axis=-1)
 
@@ -42,7 +46,7 @@ def dense_sift(image: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
 
 
 def _orientation_bands(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(H, W, 8): how strong each pixel's gradient is in each orientation."""
+    """Return the strength of each pixel's gradient in each orientation, (H, W, 8)."""
     grey = image.astype(np.float32) / 255
     identity = np.ones(1, np.float32)
     dx = cv2.sepFilter2D(grey, -1, DERIVATIVE, identity, borderType=cv2.BORDER_REPLICATE).reshape(image.shape)
@@ -57,7 +61,7 @@ def _orientation_bands(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _in_cells(bands: NDArray[np.float32], cell: int) -> NDArray[np.float32]:
-    """(H, W, 8): each pixel as the centre of a cell, summed over the cell and its shoulders."""
+    """Return the sums over the cell around each pixel and its shoulders, (H, W, 8)."""
     window = np.array([SHOULDER, *[1] * cell, SHOULDER], np.float32)
     centre = (1 + cell // 2, 1 + cell // 2)
     sums = cv2.sepFilter2D(bands, -1, window, window, anchor=centre, borderType=cv2.BORDER_REPLICATE)

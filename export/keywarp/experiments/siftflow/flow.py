@@ -17,30 +17,30 @@ from keywarp.experiments.siftflow.descriptors import dense_sift
 
 Number = TypeVar("Number", bound=np.generic)
 
-UNIT = 255.0  # the norm of a descriptor: weights are per unit norm, and times this in the energy
-SHORTEST_SIDE = 8  # pixels: no image of the pyramid is smaller, unless the given one is
-COARSER_GRIDS = 2  # on which belief propagation starts, each half the size of the next
-COARSER_ITERATIONS = 20  # on each of them
+UNIT = 255.0  # the norm of a descriptor; weights are per unit norm, and multiplied by this in the energy
+SHORTEST_SIDE = 8  # of the images in the pyramid, pixels; only a given image may be smaller
+COARSER_GRIDS = 2  # grids on which belief propagation starts, each half the size of the next
+COARSER_ITERATIONS = 20  # sweeps on each of these grids
 
 
 @dataclass(frozen=True, slots=True)
 class SIFTFlowOptions:
-    """The energy (Liu et al., section 2) and how hard it is minimised. The defaults are the authors' own parameters."""
+    """The parameters of the energy (Liu et al., section 2) and of its minimisation. The defaults are the authors'."""
 
     cell: int = 3  # side of a descriptor's cells, pixels of the enlarged image
-    smoothness: float = 2.0  # alpha: cost of one pixel's difference between neighbours, whatever the level
-    discontinuity: float = 40.0  # d: the most that a difference costs
-    shrinkage: float = 0.005  # eta: cost of one pixel of flow
-    levels: int = 4  # of the pyramid
-    top_window: int = 10  # pixels to either side that are searched at the coarsest level
-    window: int = 2  # the same at finer levels, around the flow of the coarser one
+    smoothness: float = 2.0  # alpha, cost of a difference of one pixel between neighbours, at every level
+    discontinuity: float = 40.0  # d, the largest cost of a difference
+    shrinkage: float = 0.005  # eta, cost of one pixel of flow
+    levels: int = 4  # levels of the pyramid
+    top_window: int = 10  # pixels searched to either side at the coarsest level
+    window: int = 2  # pixels searched to either side at finer levels, around the coarser flow
     top_iterations: int = 60  # sweeps at the coarsest level
     iterations: int = 30  # sweeps at each finer level
-    enlargement: int = 1  # of both images beforehand: flow comes in steps of 1 / enlargement pixels
+    enlargement: int = 1  # factor by which images are enlarged; the flow has steps of 1 / enlargement pixels
 
 
 class SIFTFlow:
-    """SIFT-Flow on the CPU. Safe to use from several threads; equal images give equal results.
+    """SIFT-Flow on the CPU. It is thread-safe, and equal images give equal results.
 
     `FAST` has the authors' default parameters ("SFF-fast"). `SLOW` ("SFF-slow"; the paper doesn't give its "best
     parameters") minimises the same energy on images of twice the size, with a further level to span the same
@@ -56,11 +56,11 @@ class SIFTFlow:
 
     @property
     def name(self) -> str:
-        """`sift-fast`, `sift-slow`, or `sift` with settings of one's own."""
+        """`sift-fast`, `sift-slow`, or `sift` for other settings."""
         return {self.FAST: "sift-fast", self.SLOW: "sift-slow"}.get(self.options, "sift")
 
     def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `OpticalFlow`. The flow is in steps of 1 pixel, or averages of finer ones where images are enlarged."""
+        """See `OpticalFlow.estimate`. The flow is in whole pixels, or means of finer steps if images are enlarged."""
         check_pair(current, key)
         options = self.options
         pyramid = [(self._describe(current), self._describe(key))]
@@ -86,10 +86,12 @@ class SIFTFlow:
     def _match(
         self, current: NDArray[np.uint8], key: NDArray[np.uint8], offsets: NDArray[np.int32], level: int, is_top: bool
     ) -> NDArray[np.int32]:
-        """(2, H, W): u, v in pixels of this level."""
+        """Return the flow (u, v) in pixels of this level, (2, H, W)."""
         options = self.options
         costs = match_costs(current, key, offsets, options.top_window if is_top else options.window)
-        np.minimum(costs, median_cost(costs), out=costs)  # t: beyond it, and outside the key image, all is equally bad
+        np.minimum(
+            costs, median_cost(costs), out=costs
+        )  # the threshold t, which is also the cost outside of the key image
         weights = _Weights(
             slope=np.float32(UNIT * options.smoothness / options.enlargement),
             limit=np.float32(UNIT * options.discontinuity),
@@ -110,14 +112,14 @@ class _Weights:
 def _propagate(
     costs: NDArray[np.float32], offsets: NDArray[np.int32], weights: _Weights, iterations: int, coarser_grids: int
 ) -> NDArray[np.float32]:
-    """Belief propagation, its messages begun on a coarser grid whose nodes are 2 x 2 pixels of one flow.
+    """Run belief propagation, with messages initialised on a coarser grid whose nodes are 2 x 2 pixels of one flow.
 
-    Without that start, sweeps alone stay in minima far above the energy of the true flow: one pixel's data can't move
-    its neighbours. A block pays the data and displacement terms of all its pixels, but one pixel's smoothness terms
-    (Felzenszwalb and Huttenlocher 2006).
+    Without that start, sweeps end in minima far above the energy of the true flow, because the data of one pixel can't
+    move its neighbours. A block has the data and displacement terms of all its pixels, but the smoothness terms of one
+    pixel (Felzenszwalb and Huttenlocher 2006).
 
     Returns:
-        (2, H, W, 5, states): by layer, receiving pixel, sender and state.
+        The messages, (2, H, W, 5, states), by layer, receiving pixel, sender and state.
     """
     height, width, states, _ = costs.shape
     if coarser_grids and min(height, width) > 1:
@@ -134,7 +136,7 @@ def _propagate(
 
 
 def _sum_blocks(costs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(H, W, ...) -> (ceil(H / 2), ceil(W / 2), ...)."""
+    """Sum over blocks of 2 x 2: (H, W, ...) -> (ceil(H / 2), ceil(W / 2), ...)."""
     rows = costs[::2].copy()
     rows[: costs.shape[0] // 2] += costs[1::2]
     blocks = rows[:, ::2].copy()
@@ -143,11 +145,11 @@ def _sum_blocks(costs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _halve(descriptors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, C) -> (ceil(H / 2), ceil(W / 2), C): smoothed, every other pixel."""
+    """Smooth and take every other pixel: (H, W, C) -> (ceil(H / 2), ceil(W / 2), C)."""
     return np.asarray(cv2.pyrDown(descriptors, borderType=cv2.BORDER_REPLICATE), dtype=np.uint8)
 
 
 def _double(grid: NDArray[Number], height: int, width: int) -> NDArray[Number]:
-    """(2, ceil(H / 2), ceil(W / 2), ...) -> (2, H, W, ...): each node's value for its 2 x 2 pixels."""
+    """Repeat each value for 2 x 2 pixels: (2, ceil(H / 2), ceil(W / 2), ...) -> (2, H, W, ...)."""
     rows, columns = np.arange(height) // 2, np.arange(width) // 2
     return grid[:, rows[:, np.newaxis], columns]

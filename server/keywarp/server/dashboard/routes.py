@@ -1,59 +1,105 @@
-"""The dashboard's routes: `/`, the description of the API at `/docs`, and what they load below `/dashboard/`."""
+"""The dashboard's routes: the page at `/`, the API's documentation at `/docs`, and their files below `/dashboard/`."""
 
+import os
 from http import HTTPStatus
+from pathlib import Path, PurePath
 from typing import Final
 
 from fastapi import APIRouter, HTTPException, Request, Response
-
-from keywarp.server.dashboard.assets import read_assets
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 PREFIX: Final = "/dashboard/"
+PAGE: Final = Path(__file__).with_name("page")
+VENDOR: Final = PAGE / "vendor"
 INDEX: Final = "index.html"
 DOCS: Final = "docs.html"
+# What a browser loads; other files, such as type declarations, aren't served. The system's own table of types isn't
+# asked, since it differs from one machine to another.
+MEDIA_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
 HEADERS: Final = {
-    "Cache-Control": "no-cache",  # keep it, but ask whether it is still the same: a new server brings a new page
-    # Only what this server serves, nothing inline: whatever a stream's name or source may hold, it can't become code.
+    # Browsers keep the file but ask whether it has changed, so that a new server brings a new page.
+    "Cache-Control": "no-cache",
+    # Only files of this server and nothing inline: no stream's name or source can become code.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# Its renderer, which isn't ours, writes styles into its elements; they can load nothing.
-DOCS_HEADERS: Final = {
-    "Content-Security-Policy": HEADERS["Content-Security-Policy"].replace(
-        "style-src 'self'", "style-src 'self' 'unsafe-inline'"
-    )
-}
+# RapiDoc writes styles into its elements. Styles can't load anything under this policy.
+DOCS_POLICY: Final = HEADERS["Content-Security-Policy"].replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+
+
+class DashboardFiles(StaticFiles):
+    """Files that a browser loads, with the dashboard's headers."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Answer a request for the file at `path`, relative to the folder.
+
+        Raises:
+            HTTPException: With status 404 if there is no such file or its type isn't served.
+        """
+        try:
+            return await super().get_response(path, scope)
+        except StarletteHTTPException as error:
+            if error.status_code != HTTPStatus.NOT_FOUND:
+                raise
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"the dashboard has no file {path[:64]!r}") from error
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """Find a file of a type that is served."""
+        if PurePath(path).suffix not in MEDIA_TYPES:
+            return "", None
+        return super().lookup_path(path)
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """Respond with a file, or with 304 if the browser has it already."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(HEADERS)
+        file = PurePath(full_path)
+        if file.name == DOCS:
+            response.headers["Content-Security-Policy"] = DOCS_POLICY
+        if response.status_code == HTTPStatus.OK:
+            response.headers["Content-Type"] = MEDIA_TYPES[file.suffix]
+        return response
+
 
 router = APIRouter(include_in_schema=False)
-_assets = read_assets()
+_page = DashboardFiles(directory=PAGE, follow_symlink=True)
+_vendor = DashboardFiles(directory=VENDOR, follow_symlink=True)
+if not (VENDOR / "keywarp.js").exists():  # A wheel has the JavaScript client here; a checkout has it in clients/web.
+    _vendor.all_directories.append(Path(__file__).parents[4] / "clients" / "web" / "src")
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def show_page(request: Request) -> Response:
-    """The page."""
-    return _answer(request, INDEX)
+    """Serve the page."""
+    return await _page.get_response(INDEX, request.scope)
 
 
 @router.api_route("/docs", methods=["GET", "HEAD"])
 async def show_docs(request: Request) -> Response:
-    """The description of the API, for people."""
-    return _answer(request, DOCS)
+    """Serve the API's documentation."""
+    return await _page.get_response(DOCS, request.scope)
+
+
+@router.api_route(PREFIX + "vendor/{path:path}", methods=["GET", "HEAD"])
+async def show_vendored_file(path: str, request: Request) -> Response:
+    """Serve a file of the JavaScript client or of another project."""
+    return await _vendor.get_response(path, request.scope)
 
 
 @router.api_route(PREFIX + "{path:path}", methods=["GET", "HEAD"])
-async def show_asset(path: str, request: Request) -> Response:
-    """A file that the page loads."""
-    return _answer(request, path)
-
-
-def _answer(request: Request, path: str) -> Response:
-    asset = _assets.get(path)
-    if asset is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"the dashboard has no file {path[:64]!r}")
-    headers = HEADERS | (DOCS_HEADERS if path == DOCS else {}) | {"ETag": asset.etag}
-    known = (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(","))
-    if asset.etag in known:
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    return Response(asset.content, headers=headers, media_type=asset.media_type)
+async def show_file(path: str, request: Request) -> Response:
+    """Serve a file that one of the pages loads."""
+    return await _page.get_response(path, request.scope)

@@ -1,7 +1,7 @@
-"""Video in containers to pictures by PyAV (FFmpeg): MPEG transport streams, fragmented MP4 and WebM, while they arrive.
+"""Decode MPEG transport streams, MP4 and WebM with PyAV (FFmpeg) while they arrive.
 
-The delay is what the container asks for: an MPEG-TS unit ends only where the next begins, an MP4 fragment comes as a
-whole. An MP4 file whose index is behind its content, as most programs write them, is kept until it is whole.
+The delay depends on the container: a unit of MPEG-TS ends only where the next one begins, and a fragment of MP4 comes
+as a whole. An MP4 file with its index behind its content, as most programs write them, is stored until it is complete.
 """
 
 import threading
@@ -15,14 +15,14 @@ import av
 from av.error import FFmpegError
 
 from keywarp.protocol import Container, FrameHeader
-from keywarp.server.decode.frames import Damage, Picture
+from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import Nvdec
-from keywarp.server.decode.video import PROBE, Screen
-from keywarp.server.errors import BadVideoError
+from keywarp.server.decode.video import PROBE, VideoDecoder
+from keywarp.server.errors import BadVideoError, FrameRefusedError
 
-MAX_SILENCE: Final = 64 * 2**20  # bytes without a picture
-MAX_FILE: Final = 2 * 2**30  # bytes of an MP4 that can't be read before it is whole
-_IN_MEMORY: Final = 16 * 2**20  # bytes of it; the rest is kept on disk
+MAX_WITHOUT_FRAME: Final = 64 * 2**20  # bytes that may come without a frame
+MAX_STORED: Final = 2 * 2**30  # bytes of an MP4 that can't be decoded before it is complete
+_IN_MEMORY: Final = 16 * 2**20  # bytes of it that are stored in memory; the rest goes to disk
 _MAX_START: Final = 2**20  # bytes before an MP4's index or content
 
 _NAMES: Final[Mapping[Container, str]] = {
@@ -33,13 +33,13 @@ _NAMES: Final[Mapping[Container, str]] = {
 
 
 class _Turn(Enum):
-    """What decoder and demuxer say to each other besides content."""
+    """What the decoder and its demuxing thread tell each other, besides payloads and frames."""
 
-    GO_ON = auto()
-    END = auto()  # of the content
-    STOP = auto()  # whatever you do
-    HUNGRY = auto()
-    FINISHED = auto()
+    CONTINUE = auto()  # to the demuxer: produce the next event
+    END = auto()  # to the demuxer: no more payloads follow
+    STOP = auto()  # to the demuxer: end at once
+    NEEDS_INPUT = auto()  # from the demuxer
+    FINISHED = auto()  # from the demuxer
 
 
 class _StoppedError(Exception):
@@ -47,21 +47,22 @@ class _StoppedError(Exception):
 
 
 class _Demuxer(threading.Thread):
-    """Runs FFmpeg's demuxer, which pulls its input, as a coroutine of its decoder, which is pushed to.
+    """Runs FFmpeg's demuxer, which pulls its input, for a decoder that gets its input pushed.
 
-    Strictly in turns: the thread runs from one turn it is given to the one event that it answers with. So there is
-    never more than one payload and one picture in it, and it always waits where `STOP` reaches it.
+    Both take strict turns: the thread runs from the turn that it is given to the one event that it answers with. So it
+    never holds more than one payload and one frame, and always waits where `STOP` reaches it.
     """
 
-    def __init__(self, container: Container, max_pixels: int, nvdec: Nvdec | None) -> None:
+    def __init__(self, container: Container, max_pixels: int, nvdec: Nvdec | None, max_stored: int) -> None:
         super().__init__(name="keywarp-demuxer", daemon=True)
         self._container = container
         self._name = _NAMES[container]
         self.turns: SimpleQueue[memoryview | _Turn] = SimpleQueue()
-        self.events: SimpleQueue[Picture | Damage | _Turn | Exception] = SimpleQueue()
-        self._screen = Screen(max_pixels, nvdec)
+        self.events: SimpleQueue[Decoded | _Turn | Exception] = SimpleQueue()
+        self._video = VideoDecoder(max_pixels, nvdec)
+        self._max_stored = max_stored
         self._payload = memoryview(b"")
-        self.keeps = False  # what comes, until it is whole
+        self.storing = False  # a file that can't be decoded before it is complete
         self._ended = False
         self._stopped = False
 
@@ -77,9 +78,9 @@ class _Demuxer(threading.Thread):
             self.events.put(_Turn.FINISHED)
 
     def read(self, size: int) -> bytes:
-        """FFmpeg's input. At the end it keeps returning nothing."""
+        """Give FFmpeg its next input. At the end this returns nothing, however often it is called."""
         while not self._payload and not self._ended:
-            self.events.put(_Turn.HUNGRY)
+            self.events.put(_Turn.NEEDS_INPUT)
             self._await_turn()
         piece, self._payload = self._payload[:size], self._payload[size:]
         return bytes(piece)
@@ -87,22 +88,22 @@ class _Demuxer(threading.Thread):
     def _demux(self) -> None:
         with SpooledTemporaryFile(_IN_MEMORY) as file:
             if self._container == "mp4" and self._index_is_behind():
-                self._keep(file)
+                self._store(file)
                 self._decode(file)
             else:
                 self._decode(self)
         if not self._ended:
-            raise BadVideoError(f"{self._name} that broke off")
+            raise BadVideoError(f"{self._name} that ends too early")
         if not self._stopped:
-            self._screen.check_used()
+            self._video.check_has_frame()
 
     def _decode(self, file: Any) -> None:
-        with av.open(file, "r", format=self._container, options=PROBE | self._screen.options) as container:
-            for event in self._screen.show(container, self._name):
+        with av.open(file, "r", format=self._container, options=PROBE | self._video.options) as container:
+            for event in self._video.decode_container(container, self._name):
                 self._hand_over(event)
 
     def _index_is_behind(self) -> bool:
-        """Whether an MP4's content comes before its index (ISO 14496-12: boxes of size, type, content)."""
+        """Whether an MP4's content comes before its index. Its boxes are size, type, content (ISO 14496-12)."""
         head, box = b"", 0
         try:
             while box < _MAX_START:
@@ -118,24 +119,24 @@ class _Demuxer(threading.Thread):
         finally:
             self._payload = memoryview(head + self._payload)  # to be read again
 
-    def _keep(self, file: IO[bytes]) -> None:
-        """Write all that comes to a file."""
-        self.keeps = True
+    def _store(self, file: IO[bytes]) -> None:
+        """Write all input to a file."""
+        self.storing = True
         while piece := self.read(_IN_MEMORY):
             file.write(piece)
-            if file.tell() > MAX_FILE:
+            if file.tell() > self._max_stored:
                 raise BadVideoError(
-                    f"an MP4 of more than {MAX_FILE} bytes must have its index in front "
+                    f"an MP4 of more than {self._max_stored} bytes must have its index in front "
                     "(ffmpeg -c copy -movflags faststart)"
                 )
-        self.keeps = False
+        self.storing = False
         file.seek(0)
 
-    def _hand_over(self, event: Picture | Damage) -> None:
+    def _hand_over(self, event: Decoded) -> None:
         if not self._stopped:
             self.events.put(event)
             self._await_turn()
-        if self._stopped:  # before or now: nobody takes turns any more
+        if self._stopped:  # before this call or in it: nobody takes turns any more
             raise _StoppedError
 
     def _await_turn(self) -> None:
@@ -149,35 +150,46 @@ class _Demuxer(threading.Thread):
 
 
 class ContainerDecoder:
-    """A container in pieces of any size; its first video of any codec that FFmpeg knows.
+    """Decodes a container's first video of a codec that FFmpeg knows. Payloads are pieces of any size.
 
-    Frames bear the container's timestamps, and no id.
+    Frames bear the container's timestamps and no id.
     """
 
-    def __init__(self, container: Container, max_pixels: int, nvdec: Nvdec | None = None) -> None:
-        """Set a demuxer up.
+    def __init__(
+        self,
+        container: Container,
+        max_pixels: int,
+        nvdec: Nvdec | None = None,
+        *,
+        max_stored: int = MAX_STORED,
+        max_without_frame: int = MAX_WITHOUT_FRAME,
+    ) -> None:
+        """Set up a demuxer.
 
         Args:
-            container: What the pieces are pieces of.
-            max_pixels: Of a frame; larger ones are refused.
-            nvdec: What decodes where it can; None: the processor.
+            container: The container's format.
+            max_pixels: The most pixels of a frame. Larger ones are refused.
+            nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
+            max_stored: The most bytes of an MP4 that can't be decoded before it is complete.
+            max_without_frame: The most bytes that may come without a frame.
         """
-        self._demuxer = _Demuxer(container, max_pixels, nvdec)
-        self._silence = 0  # bytes since the last picture
+        self._demuxer = _Demuxer(container, max_pixels, nvdec, max_stored)
+        self._max_without_frame = max_without_frame
+        self._without_frame = 0  # bytes since the last frame
 
-    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Picture | Damage]:  # noqa: ARG002
-        """The frames that this payload completes."""
+    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:  # noqa: ARG002
+        """Decode the frames that this payload completes."""
         if not self._demuxer.is_alive():
             self._demuxer.start()
-        self._silence += len(payload)
+        self._without_frame += len(payload)
         for event in self._run(payload):
-            self._silence = 0
+            self._without_frame = 0
             yield event
-        if self._silence > MAX_SILENCE and not self._demuxer.keeps:
-            raise BadVideoError(f"{self._silence} bytes of video without a picture")
+        if self._without_frame > self._max_without_frame and not self._demuxer.storing:
+            raise BadVideoError(f"{self._without_frame} bytes of video without a frame")
 
-    def finish(self) -> Iterator[Picture | Damage]:
-        """The frames that were held back for their order."""
+    def finish(self) -> Iterator[Decoded]:
+        """Decode the frames that were held back for their presentation order."""
         if self._demuxer.is_alive():
             yield from self._run(_Turn.END)
 
@@ -187,14 +199,14 @@ class ContainerDecoder:
             self._demuxer.turns.put(_Turn.STOP)
             self._demuxer.join()
 
-    def _run(self, turn: memoryview | _Turn) -> Iterator[Picture | Damage]:
+    def _run(self, turn: memoryview | _Turn) -> Iterator[Decoded]:
         while True:
             self._demuxer.turns.put(turn)
             match self._demuxer.events.get():
                 case _Turn():
                     return
-                case Exception() as error:
-                    raise error
-                case event:
+                case DecodedFrame() | FrameRefusedError() as event:
                     yield event
-            turn = _Turn.GO_ON
+                case error:
+                    raise error
+            turn = _Turn.CONTINUE

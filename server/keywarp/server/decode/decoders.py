@@ -1,25 +1,26 @@
-"""Which decoder reads what a client says that it sends."""
+"""Choose the decoder of a codec."""
 
-from typing import get_args
-
-from keywarp.protocol import Codec, Container
+from keywarp.protocol import Codec
 from keywarp.server.decode.containers import ContainerDecoder
-from keywarp.server.decode.frames import Decoder, ImageDecoder
+from keywarp.server.decode.frames import Decoder
+from keywarp.server.decode.images import ImageDecoder
 from keywarp.server.decode.nvdec import Nvdec
 from keywarp.server.decode.packets import PacketDecoder
 
 
 def open_decoder(codec: Codec, max_pixels: int, nvdec: Nvdec | None = None, *, chunks: bool = False) -> Decoder:
-    """A fresh decoder for one connection.
+    """Open a decoder for one producer.
 
     Args:
-        codec: What the payloads are.
-        max_pixels: Of a frame.
-        nvdec: What decodes video where it can; None: the processor.
-        chunks: Payloads are pieces of a byte stream, not packets; containers always are.
+        codec: The payloads' codec or container.
+        max_pixels: The most pixels of a frame.
+        nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
+        chunks: Whether payloads are pieces of a byte stream instead of packets. Those of containers always are.
     """
-    if codec == "image":
-        return ImageDecoder(max_pixels)
-    if codec in get_args(Container):
-        return ContainerDecoder(codec, max_pixels, nvdec)
-    return PacketDecoder(codec, max_pixels, nvdec, chunks=chunks)
+    match codec:
+        case "image":
+            return ImageDecoder(max_pixels)
+        case "mpegts" | "mp4" | "webm":
+            return ContainerDecoder(codec, max_pixels, nvdec)
+        case _:
+            return PacketDecoder(codec, max_pixels, nvdec, chunks=chunks)

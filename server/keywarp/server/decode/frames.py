@@ -1,6 +1,5 @@
-"""Decoded frames, and what makes them out of a client's messages."""
+"""Decoded frames, and the interface of the decoders that make them from a producer's payloads."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,68 +8,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.protocol import ClientId, FrameHeader
-from keywarp.server.decode.images import decode_image
 from keywarp.server.errors import FrameRefusedError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """One decoded frame."""
+@dataclass(slots=True, eq=False)
+class DecodedFrame:
+    """One frame on its way from the decoder to its response.
+
+    The stream sets `index`. Every stage that holds the frame up adds to `waited`.
+    """
 
     pixels: NDArray[np.uint8]  # (H, W, 3), RGB, C-contiguous
-    id: ClientId | None
-    timestamp: float | None  # seconds
+    id: ClientId | None  # the producer's own
+    timestamp: float | None  # in seconds, as the producer or the container gives it
     decode: float  # seconds that decoding took
+    waited: float = 0.0  # seconds spent in queues before the device's, so far
+    index: int = -1  # position in the stream, from 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Damage:
-    """One frame that couldn't be decoded."""
-
-    error: FrameRefusedError
-    id: ClientId | None
+# What a decoder makes of one frame: the frame, or the reason why it can't be decoded.
+Decoded = DecodedFrame | FrameRefusedError
 
 
 class Decoder(Protocol):
-    """Turns one connection's payloads into pictures, in order.
+    """Turns one producer's payloads into frames, in order.
 
-    Iterators are lazy, so that one small message of many frames doesn't fill the memory; each must be exhausted or
-    closed before the next call. Steps may run on any thread, one at a time. All may raise `BadVideoError`: nothing more
-    can come then.
+    The iterators are lazy, so that a small payload with many frames doesn't fill the memory. Exhaust or close each one
+    before the next call. Steps may run on any thread, one at a time. Every method may raise `BadVideoError`, after
+    which nothing more can be decoded.
     """
 
-    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Picture | Damage]:
-        """Everything that one more payload completes."""
+    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:
+        """Decode every frame that one more payload completes."""
         ...
 
-    def finish(self) -> Iterator[Picture | Damage]:
-        """Everything that was held back for what might have followed."""
+    def finish(self) -> Iterator[Decoded]:
+        """Decode the frames that were held back for payloads that might have followed."""
         ...
 
     def close(self) -> None:
-        """Free everything; may be called more than once."""
+        """Free all resources. It may be called more than once."""
         ...
-
-
-class ImageDecoder:
-    """Each payload is one whole image."""
-
-    def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
-
-    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Picture | Damage]:
-        """One picture, or what is wrong with it."""
-        started = time.perf_counter()
-        try:
-            pixels = decode_image(payload, self._max_pixels)
-        except FrameRefusedError as error:
-            yield Damage(error, header.id)
-        else:
-            yield Picture(pixels, header.id, header.timestamp, time.perf_counter() - started)
-
-    def finish(self) -> Iterator[Picture | Damage]:
-        """Nothing: images are never held back."""
-        yield from ()
-
-    def close(self) -> None:
-        """Nothing to free."""

@@ -1,4 +1,4 @@
-"""Files over HTTP for FFmpeg, so that all it opens, as playlists and redirects say, is looked at first."""
+"""Open files over HTTP for FFmpeg, so that every URL that a playlist or redirect leads to is checked first."""
 
 import base64
 import time
@@ -9,11 +9,11 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import httpcore
 
-from keywarp.server.errors import SourceError, SourceForbiddenError
+from keywarp.server.errors import PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
 
 MAX_REDIRECTS: Final = 5
-PATIENCE: Final = 3  # timeouts without a picture
+MAX_TIMEOUTS: Final = 3  # timeouts that may pass without a frame
 PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -22,69 +22,69 @@ class HttpFiles:
     """Opens files over HTTP and HTTPS, at allowed addresses only.
 
     Attributes:
-        finite: The file that was opened last has said how long it is.
-        fault: Why the last one ended early: FFmpeg is told of the end only.
-        stopped: Nothing more is to be read.
+        finite: Whether the server told the length of the file that was opened last.
+        fault: The error that ended the last file early, which FFmpeg sees only as its end.
+        stopped: Set this to make every further read fail.
     """
 
     def __init__(self, allowed: AllowList, timeout: float) -> None:
-        """Nothing is opened yet.
+        """Set up an opener. Nothing is opened yet.
 
         Args:
-            allowed: Where connections may go.
+            allowed: The hosts that may be connected to.
             timeout: Seconds to connect, and to wait for the next bytes.
         """
         self.finite = False
         self.stopped = False
-        self._patience = PATIENCE * timeout
-        self._shown = time.monotonic()
-        self.fault: SourceError | SourceForbiddenError | None = None
+        self._max_wait = MAX_TIMEOUTS * timeout  # seconds without a frame
+        self._last_frame = time.monotonic()
+        self.fault: PullError | SourceForbiddenError | None = None
         self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
-        self._pool = httpcore.ConnectionPool(network_backend=_Checked(allowed))
+        self._pool = httpcore.ConnectionPool(network_backend=_CheckedNetwork(allowed))
 
     def open(self, url: str, flags: int = 0, options: object = None) -> "HttpFile":  # noqa: ARG002 - PyAV's `io_open`
         """Open a file.
 
         Raises:
-            SourceForbiddenError: It lies, or is redirected to, where connections aren't allowed to.
-            SourceError: It can't be had.
+            SourceForbiddenError: The URL, or a redirect, leads to a host that isn't allowed.
+            PullError: The file can't be fetched.
         """
         try:
             return HttpFile(self, url)
-        except (SourceError, SourceForbiddenError) as error:
+        except (PullError, SourceForbiddenError) as error:
             self.fault = error
             raise
 
-    def show(self) -> None:
-        """Tell that a picture came of what was read."""
-        self._shown = time.monotonic()
+    def frame_decoded(self) -> None:
+        """Note that a frame was decoded from the data that was read."""
+        self._last_frame = time.monotonic()
 
     def check(self) -> None:
-        """Look whether to go on.
+        """Check that reading may continue.
 
         Raises:
-            SourceError: Reading was stopped, or there has been no picture for long, whatever else came.
+            PullError: Reading was stopped, or no frame was decoded for too long, whatever data came.
         """
         if self.stopped:
-            raise SourceError("it was stopped")
-        if time.monotonic() - self._shown > self._patience:
-            raise SourceError(f"no picture came for {self._patience:g} s")
+            raise PullError("the pull was stopped")
+        if time.monotonic() - self._last_frame > self._max_wait:
+            raise PullError(f"no frame came for {self._max_wait:g} s")
 
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
 
     def get(self, url: str, start: int, opened: ExitStack) -> httpcore.Response:
-        """Ask for a file from a byte on, through redirects; raises as `open`."""
+        """Request a file from a byte on, and follow redirects. The errors are those of `open`."""
         for _ in range(MAX_REDIRECTS + 1):
             self.check()
             try:
                 parts = urlsplit(url)
                 _ = parts.port  # which is looked at only now
             except ValueError:
-                raise SourceError("it leads to what isn't a URL") from None
+                raise PullError("the source redirects to something that isn't a URL") from None
             if parts.scheme not in PORTS or not parts.hostname:
-                raise SourceError(f"a source leads to a URL that isn't of HTTP: {parts.scheme[:16]!r}")
+                raise PullError(f"the source leads to a URL with the scheme {parts.scheme[:16]!r}, not http or https")
             headers = [(b"Host", parts.netloc.rpartition("@")[2].encode()), (b"User-Agent", b"keywarp")]
             if start:
                 headers.append((b"Range", b"bytes=%d-" % start))
@@ -97,45 +97,45 @@ class HttpFiles:
                     self._pool.stream("GET", target, headers=headers, extensions={"timeout": self._timeouts})
                 )
             except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-                raise SourceError(f"no answer: {str(error) or type(error).__name__}") from error
-            except (ValueError, TypeError):  # httpcore's, of characters that no URL has
-                raise SourceError("it leads to what isn't a URL") from None
+                raise PullError(f"no response: {str(error) or type(error).__name__}") from error
+            except (ValueError, TypeError):  # raised by httpcore for characters that no URL has
+                raise PullError("the source redirects to something that isn't a URL") from None
             if response.status in _REDIRECTS and (location := _header(response.headers, b"location")):
                 opened.close()
                 try:
                     url = urljoin(url, location)
                 except ValueError:
-                    raise SourceError("it leads to what isn't a URL") from None
+                    raise PullError("the source redirects to something that isn't a URL") from None
                 continue
             if response.status != (206 if start else 200):
                 opened.close()
-                raise SourceError(f"it answers with status {response.status}")
+                raise PullError(f"the source answers with status {response.status}")
             return response
-        raise SourceError(f"more than {MAX_REDIRECTS} redirects")
+        raise PullError(f"the source redirects more than {MAX_REDIRECTS} times")
 
 
 class HttpFile:
-    """A file that is read while it comes; another position is asked for when something is read there."""
+    """A file that is read while it arrives. Reading at another position makes a new request."""
 
     def __init__(self, files: HttpFiles, url: str) -> None:
-        """Open it; raises as `HttpFiles.open`."""
+        """Open the file. The errors are those of `HttpFiles.open`."""
         self._files = files
         self._url = url
         self._opened = ExitStack()
-        self._position = self._next = 0  # of what comes, and of what is to be read next; bytes
+        self._position = self._next = 0  # byte offsets of the data that arrives, and of the next read
         self._chunks: Iterator[bytes] = iter(())
         self._rest = b""
-        headers = self._ask()
+        headers = self._request()
         length = _header(headers, b"content-length")
         ranged = _header(headers, b"accept-ranges").lower() == "bytes"
         files.finite = length.isdecimal()
         self._size = int(length) if ranged and length.isdecimal() else None
 
     def read(self, size: int) -> bytes:
-        """Read some bytes; nothing at the end, nor when the connection breaks."""
+        """Read up to `size` bytes. This returns nothing at the end, and after the connection broke."""
         try:
             return self._read(size)
-        except SourceError as error:
+        except PullError as error:
             self._files.fault = error
             return b""
 
@@ -145,36 +145,36 @@ class HttpFile:
             if self._size is not None and self._next >= self._size:
                 return b""
             self._position, self._rest = self._next, b""
-            self._ask()
+            self._request()
         try:
             while not self._rest:
                 if (chunk := next(self._chunks, None)) is None:
                     return b""
                 self._rest = chunk
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-            raise SourceError(f"the connection broke: {str(error) or type(error).__name__}") from error
+            raise PullError(f"the connection broke: {str(error) or type(error).__name__}") from error
         piece, self._rest = self._rest[:size], self._rest[size:]
         self._position = self._next = self._position + len(piece)
         return piece
 
     def seekable(self) -> bool:
-        """Whether it can be read from any position."""
+        """Whether the file can be read from any position."""
         return self._size is not None
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Choose where to read next."""
+        """Set the position of the next read, in bytes."""
         self._next = offset + (0, self._next, self._size or 0)[whence]
         return self._next
 
     def tell(self) -> int:
-        """Where the next byte is read."""
+        """Return the position of the next read, in bytes."""
         return self._next
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
         self._opened.close()
 
-    def _ask(self) -> list[tuple[bytes, bytes]]:
+    def _request(self) -> list[tuple[bytes, bytes]]:
         self._opened.close()
         response = self._files.get(self._url, self._position, self._opened)
         stream: Iterable[bytes] = response.iter_stream()
@@ -182,8 +182,8 @@ class HttpFile:
         return response.headers
 
 
-class _Checked(httpcore.NetworkBackend):
-    """Connects to addresses that were looked at."""
+class _CheckedNetwork(httpcore.NetworkBackend):
+    """Connects only to addresses that the allow-list has."""
 
     def __init__(self, allowed: AllowList) -> None:
         self._allowed = allowed

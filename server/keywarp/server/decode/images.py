@@ -1,7 +1,9 @@
-"""Images to arrays: JPEG by libjpeg-turbo, PNG and WebP by Pillow. Sizes are checked before anything is decoded."""
+"""Decode images: JPEG with libjpeg-turbo, PNG and WebP with Pillow. Sizes are checked before anything is decoded."""
 
 import io
 import struct
+import time
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -11,26 +13,67 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from keywarp.server.errors import DamagedImageError, NotAnImageError, TooManyPixelsError
+from keywarp.protocol import FrameHeader
+from keywarp.server.decode.frames import Decoded, DecodedFrame
+from keywarp.server.errors import DamagedImageError, FrameRefusedError, NotAnImageError, TooManyPixelsError
 
 _JPEG: Final = b"\xff\xd8\xff"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _HEADER_BYTES: Final = 32  # enough for the sizes in PNG and WebP headers
 
 
-def decode_image(data: bytes | memoryview, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode a JPEG, PNG or WebP image; of an animation, the first picture.
+class ImageDecoder:
+    """Decodes payloads that are whole images."""
 
-    An EXIF orientation is ignored: cameras' video frames don't rotate, and results are in the pixels that were sent.
-    Transparency is dropped.
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
 
-    Returns:
-        uint8 (H, W, 3), RGB, C-contiguous.
+    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:
+        """Decode the image, or tell why it can't be."""
+        try:
+            yield decode_frame(header, payload, self._max_pixels)
+        except FrameRefusedError as error:
+            yield error
+
+    def finish(self) -> Iterator[Decoded]:
+        """Return nothing: images are never held back."""
+        yield from ()
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+
+def decode_frame(header: FrameHeader, data: bytes | memoryview, max_pixels: int) -> DecodedFrame:
+    """Decode an image as a frame, with the time that this takes.
 
     Raises:
-        NotAnImageError: It doesn't start like any of the three.
-        TooManyPixelsError: By its header; nothing was decoded.
-        DamagedImageError: It is cut off or damaged.
+        FrameRefusedError: The image can't be decoded; see `decode_image`. The error bears the frame's id.
+    """
+    started = time.perf_counter()
+    try:
+        pixels = decode_image(data, max_pixels)
+    except FrameRefusedError as error:
+        error.id = header.id
+        raise
+    return DecodedFrame(pixels, header.id, header.timestamp, time.perf_counter() - started)
+
+
+def decode_image(data: bytes | memoryview, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode a JPEG, PNG or WebP image, or the first picture of an animation.
+
+    The EXIF orientation is ignored, so results are in the pixels that were sent. Transparency is dropped.
+
+    Args:
+        data: The whole file.
+        max_pixels: The most pixels that an image may have.
+
+    Returns:
+        The pixels, uint8 (H, W, 3), RGB, C-contiguous.
+
+    Raises:
+        NotAnImageError: The data doesn't start like any of the three formats.
+        TooManyPixelsError: The image is too large by its header. Nothing was decoded.
+        DamagedImageError: The image is truncated or damaged.
     """
     head = bytes(data[:_HEADER_BYTES])
     if head.startswith(_JPEG):
@@ -47,7 +90,7 @@ def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> NDArray[np.uint8]
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         _check(width, height, max_pixels)
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    except ValueError as error:  # strict: a truncated file too, which is otherwise filled up with grey
+    except ValueError as error:  # `strict`, because a truncated file is otherwise filled up with grey
         raise DamagedImageError(f"the JPEG image is damaged: {error}") from error
     return pixels
 
@@ -60,26 +103,26 @@ def _decode_pillow(
 ) -> NDArray[np.uint8]:
     _check(*size, max_pixels)
     try:
-        # Not Image.open: it tries all formats, and warns by a limit of its own.
+        # Image.open would try all formats, and warn by a limit of its own.
         with file_type(io.BytesIO(data)) as image:
             if image.size != size:
                 raise DamagedImageError(
-                    f"the image says to be {size[0]}x{size[1]}, but holds {image.width}x{image.height}"
+                    f"the image claims to be {size[0]}x{size[1]}, but is {image.width}x{image.height}"
                 )
             return _rgb(image)
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, UnidentifiedImageError) as error:
-        raise DamagedImageError(f"the {file_type.format} image is damaged or cut off") from error
+        raise DamagedImageError(f"the {file_type.format} image is damaged or truncated") from error
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith("I"):  # 16 bit grey, which `convert` would clip instead of scale
+    if image.mode.startswith("I"):  # 16-bit grey, which `convert` would clip instead of scaling it
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[..., np.newaxis], 3, axis=2)
     return np.array(image.convert("RGB"))
 
 
 def _png_size(head: bytes) -> tuple[int, int]:
-    """Width and height by the IHDR chunk, which comes first (PNG, section 5.6)."""
+    """Read width and height from the IHDR chunk, which comes first (PNG, section 5.6)."""
     if len(head) < 24 or head[12:16] != b"IHDR":
         raise DamagedImageError("the PNG image has no header")
     width, height = struct.unpack_from(">II", head, 16)
@@ -87,7 +130,7 @@ def _png_size(head: bytes) -> tuple[int, int]:
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:
-    """Width and height by the first chunk (RFC 9649, sections 2.5 to 2.7)."""
+    """Read width and height from the first chunk (RFC 9649, sections 2.5 to 2.7)."""
     if len(head) < 30:
         raise DamagedImageError("the WebP image has no header")
     match head[12:16]:
@@ -107,4 +150,4 @@ def _check(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise TooManyPixelsError(f"the image is {width}x{height}; at most {max_pixels} pixels are allowed")
     if not width or not height:
-        raise DamagedImageError(f"the image is {width}x{height}: there is nothing to see")
+        raise DamagedImageError(f"the image is {width}x{height}: it has no pixels")

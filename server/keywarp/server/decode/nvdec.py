@@ -17,14 +17,14 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 
-from keywarp.server.decode.units import Frame, SoftwareDecoder, Undecodable
+from keywarp.server.decode.units import SoftwareDecoder
 from keywarp.server.errors import DecoderError
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
-    from keywarp.server.decode.units import Unit
+    from keywarp.server.decode.units import DecodedUnit, Unit
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class NvdecDecoder:
         """By the last unit's headers."""
         return self._headers.size if self._on_gpu else self._software.size
 
-    def decode(self, unit: "Unit | None") -> Iterator[Frame | Undecodable]:
+    def decode(self, unit: "Unit | None") -> "Iterator[DecodedUnit]":
         """As `UnitDecoder`."""
         if not self._on_gpu:
             yield from self._software.decode(unit)
@@ -171,11 +171,11 @@ class NvdecDecoder:
         self._decoder = None
         self._waiting.clear()
 
-    def _take(self, unit: "Unit") -> Iterator[Frame | Undecodable]:
+    def _take(self, unit: "Unit") -> "Iterator[DecodedUnit]":
         try:
             plain = self._plain(unit)
         except FFmpegError:
-            yield Undecodable(unit.pts)
+            yield None, unit.pts
             return
         key = self._headers.read(plain)
         if key and self._headers.size != self._size:  # a decoder scales what follows to the size that it has begun with
@@ -191,7 +191,7 @@ class NvdecDecoder:
                 yield from items
                 return
         if not key or self._headers.pixels > self._max_pixels:
-            yield Undecodable(unit.pts)
+            yield None, unit.pts
             return
         try:
             self._size = self._headers.size
@@ -214,19 +214,19 @@ class NvdecDecoder:
         [plain] = self._filter.filter(copy)
         return plain
 
-    def _push(self, unit: "Unit") -> list[Frame | Undecodable]:
+    def _push(self, unit: "Unit") -> "list[DecodedUnit]":
         self._waiting[self._units] = unit.pts
         # A temporal unit of AV1 may hold several pictures, of which one is shown.
         packet = self._nvdec.packet(unit, self._units, whole=self._codec != "av1")
-        items: list[Frame | Undecodable] = [*self._frames(packet)]
+        items: list[DecodedUnit] = [*self._frames(packet)]
         self._units += 1
         while self._waiting and (oldest := next(iter(self._waiting))) < self._units - _REORDERING:
-            items.append(Undecodable(self._waiting.pop(oldest)))  # over what it can't decode, the hardware is silent
+            items.append((None, self._waiting.pop(oldest)))  # over what it can't decode, the hardware is silent
         return items
 
-    def _drain(self) -> list[Frame | Undecodable]:
+    def _drain(self) -> "list[DecodedUnit]":
         """End the decoder: what it holds back, and what will never come."""
-        items: list[Frame | Undecodable] = []
+        items: list[DecodedUnit] = []
         if self._decoder is not None:
             try:
                 items += self._frames(self._nvdec.end())
@@ -234,21 +234,21 @@ class NvdecDecoder:
                 log.debug("the GPU failed at an end: %s", _reason(error))
         return [*items, *self._give_up()]
 
-    def _give_up(self) -> list[Undecodable]:
+    def _give_up(self) -> "list[DecodedUnit]":
         self._decoder = None
-        lost = [Undecodable(pts) for pts in self._waiting.values()]
+        lost: list[DecodedUnit] = [(None, pts) for pts in self._waiting.values()]
         self._waiting.clear()
         return lost
 
-    def _frames(self, packet: Any) -> list[Frame]:
+    def _frames(self, packet: Any) -> "list[DecodedUnit]":
         """Decode and copy: the next call decodes into the same memory."""
         width, height = self._size
-        frames: list[Frame] = []
+        frames: list[DecodedUnit] = []
         for surface in self._decoder.Decode(packet):
             shape = tuple(surface.cuda()[0].shape)  # (H, W, 3), W rounded up to an even number
             memory = ctypes.c_uint8 * math.prod(shape)
             pixels = np.ctypeslib.as_array(memory.from_address(surface.GetPtrToPlane(0))).reshape(shape)
-            frames.append(Frame(pixels[:height, :width].copy(), self._waiting.pop(surface.getPTS(), None)))
+            frames.append((pixels[:height, :width].copy(), self._waiting.pop(surface.getPTS(), None)))
         return frames
 
 

@@ -1,6 +1,7 @@
-"""Packets of a video to pictures: H.264, HEVC, VP8, VP9 and AV1, and byte streams of the first two.
+"""Decode packets of H.264, HEVC, VP8, VP9 and AV1, and byte streams of the first two.
 
-There is no delay without B-frames; in chunks it is one frame, since a unit ends only where the next begins.
+Without B-frames, packets are decoded without delay. A byte stream is one frame late, because a unit ends only where the
+next one begins.
 """
 
 import time
@@ -12,10 +13,9 @@ from typing import TYPE_CHECKING, Final, cast
 import av
 
 from keywarp.protocol import FrameHeader, PacketCodec
-from keywarp.server.decode.frames import Damage, Picture
+from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.nvdec import Nvdec
-from keywarp.server.decode.units import Undecodable
-from keywarp.server.decode.video import Screen
+from keywarp.server.decode.video import VideoDecoder
 from keywarp.server.errors import BadVideoError
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     from keywarp.server.decode.units import Unit
 
-MAX_UNIT_BYTES: Final = 16 * 2**20  # of one access unit that is still incomplete
-MAX_UNIT_CHUNKS: Final = 4096
+MAX_UNIT_BYTES: Final = 16 * 2**20  # bytes of an access unit that is still incomplete
+MAX_UNIT_CHUNKS: Final = 4096  # chunks that such a unit may be spread over
 _REORDERING: Final = 64  # units whose headers wait for their frames; H.264 and HEVC reorder at most 16
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    decoder: str  # FFmpeg's
-    unit: str  # what one packet is
-    start: str  # what decoding can start with
+    decoder: str  # the name of FFmpeg's decoder
+    unit: str  # what one packet holds, for error messages
+    start: str  # what the first packet must hold, for error messages
 
 
 _ANNEX_B = "parameter sets and a key frame"
@@ -46,38 +46,38 @@ _FORMATS: Final[Mapping[PacketCodec, _Format]] = {
 
 
 class PacketDecoder:
-    """One video, unit by unit or, in chunks, as an Annex-B byte stream.
+    """Decodes one video, in packets of one unit each or in chunks of an Annex-B byte stream.
 
-    In packets, each payload is one unit, and its frame bears its id and timestamp, whatever the order in which frames
-    are shown. In chunks, a frame bears those of the chunk in which its access unit begins.
+    The frame of a packet bears the packet's id and timestamp, whatever the order in which frames are presented. In a
+    byte stream, a frame bears those of the chunk in which its access unit begins.
     """
 
     def __init__(
         self, codec: PacketCodec, max_pixels: int, nvdec: Nvdec | None = None, *, chunks: bool = False
     ) -> None:
-        """Set a decoder up.
+        """Set up a decoder.
 
         Args:
-            codec: What the packets are.
-            max_pixels: Of a frame; larger ones are refused.
-            nvdec: What decodes where it can; None: the processor.
-            chunks: Payloads are pieces of a byte stream (H.264 and HEVC only).
+            codec: The packets' codec.
+            max_pixels: The most pixels of a frame. Larger ones are refused.
+            nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
+            chunks: Whether payloads are pieces of a byte stream (H.264 and HEVC only).
         """
         self._format = _FORMATS[codec]
         self._max_pixels = max_pixels
         self._context = cast("VideoCodecContext", av.CodecContext.create(self._format.decoder, "r"))
-        self._screen = Screen(max_pixels, nvdec)
-        self._decoder = self._screen.decoder(self._context)
+        self._video = VideoDecoder(max_pixels, nvdec)
+        self._decoder = self._video.open(self._context)
         self._chunks = chunks
         self._units = 0
-        self._headers: dict[int, FrameHeader] = {}  # by the unit's number, which decoders carry along as its pts
-        self._starts: deque[tuple[int, FrameHeader]] = deque()  # where each chunk ends in the byte stream
+        self._headers: dict[int, FrameHeader] = {}  # by the unit's number, which decoders carry along as the pts
+        self._starts: deque[tuple[int, FrameHeader]] = deque()  # each chunk's end in the byte stream, and its header
         self._received = 0  # bytes
         self._parsed = 0  # bytes
 
-    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Picture | Damage]:
-        """The frames that this payload completes."""
-        if not payload:  # to FFmpeg, this means the end
+    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:
+        """Decode the frames that this payload completes."""
+        if not payload:  # FFmpeg would take it for the end
             raise BadVideoError("a video message without content")
         if not self._chunks:
             yield from self._unit(av.Packet(bytes(payload)), header)
@@ -88,19 +88,19 @@ class PacketDecoder:
         if self._received - self._parsed > MAX_UNIT_BYTES or len(self._starts) > MAX_UNIT_CHUNKS:
             raise BadVideoError(f"{self._received - self._parsed} bytes without a complete access unit")
 
-    def finish(self) -> Iterator[Picture | Damage]:
-        """The frames that were held back for their order."""
+    def finish(self) -> Iterator[Decoded]:
+        """Decode the frames that were held back for their presentation order."""
         if self._chunks:
             yield from self._parse(None)
         if self._units:
             yield from self._frames(None, FrameHeader())
-            self._screen.check_used()
+            self._video.check_has_frame()
 
     def close(self) -> None:
         """Free the decoder's memory."""
         self._decoder.close()
 
-    def _parse(self, payload: memoryview | None) -> Iterator[Picture | Damage]:
+    def _parse(self, payload: memoryview | None) -> Iterator[Decoded]:
         for packet in self._context.parse(payload):
             while self._starts[0][0] <= self._parsed:
                 self._starts.popleft()
@@ -108,24 +108,24 @@ class PacketDecoder:
             self._parsed += packet.size
             yield from self._unit(packet, header)
 
-    def _unit(self, packet: "Unit", header: FrameHeader) -> Iterator[Picture | Damage]:
+    def _unit(self, packet: "Unit", header: FrameHeader) -> Iterator[Decoded]:
         packet.pts = self._units
         self._headers[self._units] = header
         self._headers.pop(self._units - _REORDERING, None)
         self._units += 1
         yield from self._frames(packet, header)
 
-    def _frames(self, packet: "Unit | None", header: FrameHeader) -> Iterator[Picture | Damage]:
+    def _frames(self, packet: "Unit | None", header: FrameHeader) -> Iterator[Decoded]:
         started = time.perf_counter()
-        for item in self._decoder.decode(packet):
-            origin = header if item.pts is None else self._headers.pop(item.pts, header)
-            if not isinstance(item, Undecodable):
-                yield self._screen.picture(item, origin.id, origin.timestamp, started)
+        for pixels, number in self._decoder.decode(packet):
+            origin = header if number is None else self._headers.pop(number, header)
+            if pixels is not None:
+                yield self._video.frame(pixels, origin.id, origin.timestamp, started)
                 started = time.perf_counter()
                 continue
-            yield from self._screen.failed(self._decoder, origin.id)
-            if not self._chunks and not self._screen.used:
-                raise BadVideoError(  # some decoders don't tell how large what they refuse is
+            yield from self._video.unit_failed(self._decoder, origin.id)
+            if not self._chunks and not self._video.has_frame:
+                raise BadVideoError(  # some decoders don't tell the size of frames that they refuse
                     f"not {self._format.unit} that decoding can start with ({self._format.start}), "
                     f"of at most {self._max_pixels} pixels"
                 )

@@ -1,4 +1,4 @@
-"""Where a stream is pulled from: cameras over RTSP; files, HLS and MJPEG over HTTP."""
+"""Decode the sources that streams are pulled from: cameras over RTSP, and files, HLS and MJPEG over HTTP."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,64 +11,64 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from keywarp.protocol import FrameHeader, StreamOptions
-from keywarp.server.decode.frames import Damage, Picture
+from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.http import HttpFiles
 from keywarp.server.decode.nvdec import Nvdec
-from keywarp.server.decode.video import PROBE, Screen
-from keywarp.server.errors import BadMessageError, SourceError, SourceForbiddenError
+from keywarp.server.decode.video import PROBE, VideoDecoder
+from keywarp.server.errors import BadMessageError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
 
 Options = TypeVar("Options", bound=StreamOptions)
 
 PORTS: Final = {"rtsp": 554, "http": 80, "https": 443}
 NAME: Final = "a source"
-# What FFmpeg may take a file for. Others, such as `concat`, open further files by themselves, where nobody looks.
+# The formats that FFmpeg may detect. Others, such as `concat`, would open further files without a check.
 FORMATS: Final = "hls,mpegts,mpeg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpjpeg,mjpeg,h264,hevc,aac,mp3,webvtt"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A URL that a stream is pulled from. In text it shows neither credentials nor query."""
+class SourceUrl:
+    """A URL that a stream is pulled from. Its text form shows neither credentials nor query."""
 
     parts: SplitResult
 
     @classmethod
-    def parse(cls, url: str) -> "Source":
-        """Read a URL.
+    def parse(cls, url: str) -> "SourceUrl":
+        """Parse a URL.
 
         Raises:
-            BadMessageError: It isn't one that can be pulled from.
+            BadMessageError: The text isn't a URL, or streams can't be pulled from it.
         """
         try:
             parts = urlsplit(url)
-            _ = parts.port  # which is looked at only now
+            _ = parts.port  # which is checked only when it is read
         except ValueError:  # whose text may hold a part of a password
-            raise BadMessageError("`source` isn't a URL; in a password, / ? # @ are written %2F %3F %23 %40") from None
+            raise BadMessageError("`source` isn't a URL; write / ? # @ in a password as %2F %3F %23 %40") from None
         if parts.scheme not in PORTS or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
-            raise BadMessageError(f"`source` is a URL of {', '.join(PORTS)}, in ASCII")
+            raise BadMessageError(f"`source` must be a URL in ASCII, with the scheme {', '.join(PORTS)}")
         return cls(parts)
 
     @property
     def host(self) -> str:
-        """Name or address."""
+        """The host's name or address."""
         return self.parts.hostname or ""
 
     @property
     def port(self) -> int:
-        """TCP port."""
+        """The TCP port."""
         return self.parts.port or PORTS[self.parts.scheme]
 
     @property
     def live(self) -> bool:
-        """Whether it surely has no end of its own: a camera."""
+        """Whether this is a camera, which has no end of its own."""
         return self.parts.scheme == "rtsp"
 
-    def suited(self, options: Options) -> Options:
-        """Options for it: a camera doesn't wait."""
+    def with_default_mode(self, options: Options) -> Options:
+        """Fill in the mode `latest` for a camera, which doesn't wait, unless the options name a mode."""
         return options.model_copy(update={"mode": options.mode or "latest"}) if self.live else options
 
     def at(self, address: str) -> str:
-        """The URL with an address in the host's place."""
+        """Replace the host in the URL by an address."""
         user, at, _ = self.parts.netloc.rpartition("@")
         host = f"[{address}]" if ":" in address else address
         return self.parts._replace(netloc=f"{user}{at}{host}:{self.port}").geturl()
@@ -79,59 +79,59 @@ class Source:
 
 
 class SourceDecoder:
-    """Pulls one source: the payload that starts it is empty.
+    """Pulls and decodes one source. One empty payload starts it.
 
     Attributes:
-        live: Whether it has no end of its own, as far as is known.
+        live: Whether the source has no end of its own, as far as is known.
     """
 
     def __init__(
-        self, source: Source, allowed: AllowList, timeout: float, max_pixels: int, nvdec: Nvdec | None = None
+        self, source: SourceUrl, allowed: AllowList, timeout: float, max_pixels: int, nvdec: Nvdec | None = None
     ) -> None:
-        """Nothing is opened yet.
+        """Set up a decoder. Nothing is opened yet.
 
         Args:
-            source: What to pull.
-            allowed: Where connections may go.
-            timeout: Seconds to connect, and to wait for more.
-            max_pixels: Of a frame; larger ones are refused.
-            nvdec: What decodes where it can; None: the processor.
+            source: The URL to pull.
+            allowed: The hosts that may be connected to.
+            timeout: Seconds to connect, and to wait for more data.
+            max_pixels: The most pixels of a frame. Larger ones are refused.
+            nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
         """
         self.live = True
         self._source = source
         self._allowed = allowed
         self._timeout = timeout
-        self._screen = Screen(max_pixels, nvdec)
+        self._video = VideoDecoder(max_pixels, nvdec)
         self._opened = ExitStack()
         self._files: HttpFiles | None = None
 
-    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Picture | Damage]:  # noqa: ARG002
-        """All its frames, until it ends.
+    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:  # noqa: ARG002
+        """Decode all frames of the source, until it ends.
 
         Raises:
-            SourceForbiddenError: It is, or leads, where connections aren't allowed to.
-            SourceError: It can't be reached, or breaks off.
-            BadVideoError: It can't be decoded.
+            SourceForbiddenError: The source is, or redirects to, a host that isn't allowed.
+            PullError: The source can't be reached, or breaks off.
+            BadVideoError: The source can't be decoded.
         """
         try:
             container = self._opened.enter_context(self._open())
             self.live = self._source.live or not self._has_end(container)
-            for item in self._screen.show(container, NAME):
+            for item in self._video.decode_container(container, NAME):
                 yield item
                 if self._files:
-                    self._files.show()
+                    self._files.frame_decoded()
         except FFmpegError as error:
-            raise self._fault or SourceError(f"the source can't be read: {error.strerror}") from error
+            raise self._fault or PullError(f"the source can't be read: {error.strerror}") from error
         if self._fault:
             raise self._fault
-        self._screen.check_used()
+        self._video.check_has_frame()
 
-    def finish(self) -> Iterator[Picture | Damage]:
-        """Nothing: decoding a source goes up to its end."""
+    def finish(self) -> Iterator[Decoded]:
+        """Return nothing: `decode` goes up to the end of the source."""
         yield from ()
 
     def stop(self) -> None:
-        """Have what is under way end soon; from any thread."""
+        """Make `decode` end soon. This may be called from any thread."""
         if self._files:
             self._files.stopped = True
 
@@ -140,19 +140,19 @@ class SourceDecoder:
         self._opened.close()
 
     def _open(self) -> InputContainer:
-        options = PROBE | self._screen.options
+        options = PROBE | self._video.options
         if self._source.live:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
-            # Over TCP: cameras on other networks, and no picture of which half the packets are lost.
+            # TCP reaches cameras on other networks, and loses no packets of a picture.
             options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
             return av.open(self._source.at(address), options=options, timeout=self._timeout)
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
-        options |= {"format_whitelist": FORMATS, "http_persistent": "0"}  # 0: or it would keep connections of its own
+        options |= {"format_whitelist": FORMATS, "http_persistent": "0"}  # or FFmpeg would keep connections of its own
         return av.open(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
     @property
-    def _fault(self) -> SourceError | SourceForbiddenError | None:
+    def _fault(self) -> PullError | SourceForbiddenError | None:
         return self._files.fault if self._files else None
 
     def _has_end(self, container: InputContainer) -> bool:

@@ -1,120 +1,132 @@
-"""Video frames to pictures: what the decoders of packets, containers and sources have in common."""
+"""Decode a video's frames within limits: what packets, containers and sources have in common."""
 
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from keywarp.protocol import ClientId
-from keywarp.server.decode.frames import Damage, Picture
+from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import Nvdec, NvdecDecoder
-from keywarp.server.decode.units import Frame, SoftwareDecoder, Undecodable, UnitDecoder
+from keywarp.server.decode.units import SoftwareDecoder, UnitDecoder
 from keywarp.server.errors import BadVideoError, DamagedVideoError
 
 if TYPE_CHECKING:
+    import numpy as np
     from av.container import InputContainer
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
+    from numpy.typing import NDArray
 
 PROBE: Final = {"probesize": str(2**20), "analyzeduration": "1000000", "fpsprobesize": "0"}  # bytes, microseconds
-PATIENCE: Final = 300  # units in a row that may fail: a live stream may be joined long before its next key frame
+MAX_FAILED_UNITS: Final = 300  # in a row: a live stream may be joined long before its next key frame
 
 
-class Screen:
-    """What a decoder's frames become pictures on; keeps count of what fails."""
+class VideoDecoder:
+    """Chooses what decodes a video, refuses frames that are too large, and counts units that fail.
+
+    Attributes:
+        options: FFmpeg's options for opening a container.
+        has_frame: Whether any frame has been decoded.
+    """
 
     def __init__(self, max_pixels: int, nvdec: Nvdec | None = None) -> None:
-        """Nothing is shown yet.
+        """Set up a decoder that has decoded nothing yet.
 
         Args:
-            max_pixels: Of a frame; larger ones are refused.
-            nvdec: What decodes where it can; None: the processor.
+            max_pixels: The most pixels of a frame. Larger ones are refused before anything is allocated.
+            nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
         """
         self._max_pixels = max_pixels
         self._nvdec = nvdec
-        self.options = {"max_pixels": str(max_pixels)}  # more is refused before anything is allocated
-        self._failures = 0
-        self.used = False  # has shown a picture
+        self.options = {"max_pixels": str(max_pixels)}
+        self._failed_units = 0  # in a row
+        self.has_frame = False
 
-    def decoder(self, context: "VideoCodecContext", stream: "VideoStream | None" = None) -> UnitDecoder:
-        """What decodes a video.
+    def open(self, context: "VideoCodecContext", stream: "VideoStream | None" = None) -> UnitDecoder:
+        """Open the decoder of a video's units.
 
         Args:
-            context: FFmpeg's, of the video's codec; not opened yet.
-            stream: Where its units come from, if they come out of a container.
+            context: FFmpeg's context of the video's codec, not opened yet.
+            stream: The container's stream that the units come from, or None if they don't come from a container.
         """
         if self._nvdec and context.codec.canonical_name in self._nvdec.codecs:
             return NvdecDecoder(self._nvdec, context, self._max_pixels, stream)
         return SoftwareDecoder(context, self._max_pixels)
 
     def check_size(self, width: int, height: int) -> None:
-        """Refuse a video whose frames are too large, as far as its decoder knows yet.
+        """Refuse a video whose frames are too large, as far as their size is known yet.
 
         Raises:
-            BadVideoError: They are.
+            BadVideoError: The frames have more pixels than allowed.
         """
         if width * height > self._max_pixels:
             raise BadVideoError(f"the video is {width}x{height}; at most {self._max_pixels} pixels are allowed")
 
-    def check_used(self) -> None:
-        """Refuse a video that has ended without a picture.
+    def check_has_frame(self) -> None:
+        """Refuse a video that has ended without a frame.
 
         Raises:
-            BadVideoError: It has.
+            BadVideoError: No frame could be decoded.
         """
-        if not self.used:  # not all decoders tell how large what they refuse is
+        if not self.has_frame:  # not all decoders tell the size of frames that they refuse
             raise BadVideoError(
-                f"the video ended without a frame that can be decoded, of at most {self._max_pixels} pixels"
+                f"the video ended without a frame that can be decoded and has at most {self._max_pixels} pixels"
             )
 
-    def show(self, container: "InputContainer", name: str) -> Iterator[Picture | Damage]:
-        """Decode the first video of a container.
+    def decode_container(self, container: "InputContainer", name: str) -> Iterator[Decoded]:
+        """Decode the first video stream of a container.
 
         Args:
-            container: Just opened.
-            name: What to call it.
+            container: The container, just opened.
+            name: The container's name in error messages, with its article.
 
         Raises:
-            BadVideoError: It has none of a known codec, or it is too large, or too much of it can't be decoded.
-            FFmpegError: The container itself can't be read on.
+            BadVideoError: There is no video of a known codec, its frames are too large, or too many units in a row
+                can't be decoded.
+            FFmpegError: The container itself can't be read any further.
         """
         stream = next((s for s in container.streams.video if s.codec_context), None)
         if stream is None:
             raise BadVideoError(f"{name} without video of a known codec")
         # The container tells the size; not all decoders do.
         self.check_size(stream.codec_context.width, stream.codec_context.height)
-        with closing(self.decoder(stream.codec_context, stream)) as decoder:
+        time_base = stream.time_base or Fraction(0)
+        with closing(self.open(stream.codec_context, stream)) as decoder:
             for packet in container.demux(stream):
                 started = time.perf_counter()
-                for item in decoder.decode(packet):
-                    if isinstance(item, Undecodable):
-                        yield from self.failed(decoder, None)
+                for pixels, pts in decoder.decode(packet):
+                    if pixels is None:
+                        yield from self.unit_failed(decoder, None)
                         continue
-                    timestamp = None if item.pts is None else float(item.pts * stream.time_base)
-                    yield self.picture(item, None, timestamp, started)
+                    timestamp = None if pts is None else float(pts * time_base)
+                    yield self.frame(pixels, None, timestamp, started)
                     started = time.perf_counter()
 
-    def picture(self, frame: Frame, id_: ClientId | None, timestamp: float | None, started: float) -> Picture:
-        """Show a frame.
+    def frame(
+        self, pixels: "NDArray[np.uint8]", id_: ClientId | None, timestamp: float | None, started: float
+    ) -> DecodedFrame:
+        """Make a frame of a decoded unit.
 
         Args:
-            frame: The frame.
-            id_: The client's.
-            timestamp: In seconds.
-            started: When its decoding began, by `time.perf_counter`.
+            pixels: RGB pixels (H, W, 3).
+            id_: The producer's id of the frame.
+            timestamp: The frame's timestamp in seconds.
+            started: The time by `time.perf_counter` at which its decoding began.
         """
-        self.used, self._failures = True, 0
-        return Picture(frame.pixels, id_, timestamp, time.perf_counter() - started)
+        self.has_frame, self._failed_units = True, 0
+        return DecodedFrame(pixels, id_, timestamp, time.perf_counter() - started)
 
-    def failed(self, decoder: UnitDecoder, id_: ClientId | None) -> Iterator[Damage]:
-        """A unit couldn't be decoded. Before the first picture that is no news: decoding starts at a key frame.
+    def unit_failed(self, decoder: UnitDecoder, id_: ClientId | None) -> Iterator[DamagedVideoError]:
+        """Count a unit that can't be decoded, and report it unless decoding hasn't reached its first key frame yet.
 
         Raises:
-            BadVideoError: The video is too large, or too many units in a row have failed.
+            BadVideoError: The frames are too large, or too many units in a row have failed.
         """
         self.check_size(*decoder.size)
-        self._failures += 1
-        if self._failures > PATIENCE:
-            raise BadVideoError(f"{PATIENCE} units of the video in a row can't be decoded")
-        if self.used:
-            yield Damage(DamagedVideoError("this part of the video can't be decoded"), id_)
+        self._failed_units += 1
+        if self._failed_units > MAX_FAILED_UNITS:
+            raise BadVideoError(f"{MAX_FAILED_UNITS} units of the video in a row can't be decoded")
+        if self.has_frame:
+            yield DamagedVideoError("this part of the video can't be decoded", id_)

@@ -1,1 +1,1 @@
-"""The models that are served, and the engines that run them on each device."""
+"""The models that the server has loaded, and their engines on the devices."""

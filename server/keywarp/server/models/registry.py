@@ -1,13 +1,13 @@
-"""The models that the server has: loaded, switched to another version, and unloaded while streams go on.
+"""The registry of models, which are loaded, replaced by other versions and unloaded while streams run.
 
-A stream keeps the engine that it began with, one of those that its model has on the devices. So a version is replaced
-or unloaded by no longer giving it to new streams; it drains, and is freed when the last of its streams is gone.
+A stream keeps the engine that it got at its start. So a version that is replaced or unloaded isn't given to new
+streams any more; it drains, and is freed when its last stream is closed.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,39 +22,46 @@ from keywarp.server.errors import LoadFailedError, UnknownModelError
 from keywarp.server.models.replicas import Replica, ReplicaError, close_replicas, open_replicas
 from keywarp.server.models.repository import find_folder, list_folders
 from keywarp.server.settings import Settings
-from keywarp.server.streams.registry import Streams
-from keywarp.server.streams.stream import Stream
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 
 class ModelState(StrEnum):
-    """What a model is for new streams."""
+    """The state of a model."""
 
     READY = "ready"
     LOADING = "loading"
-    FAILED = "failed"  # it couldn't be loaded
-    DRAINING = "draining"  # unloaded, but streams go on
+    FAILED = "failed"  # the last load failed, and no version is ready
+    DRAINING = "draining"  # unloaded, but still used by streams
     UNLOADED = "unloaded"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUser:
+    """A stream from the point of view of its model."""
+
+    replica: Replica
+    released: Callable[[], Awaitable[None]]  # waits until the stream needs its replica no more
+    close: Callable[[str], Awaitable[None]]  # closes the stream for the given reason
 
 
 @dataclass(slots=True, eq=False)
 class _Model:
-    """One name: what is served under it."""
+    """The versions of one model."""
 
-    replicas: tuple[Replica, ...] = ()  # what new streams get one of
+    replicas: tuple[Replica, ...] = ()  # of the version for new streams
     failure: str | None = None  # why the last load failed
-    loading: bool = False
-    # Of other versions, whose streams go on.
+    is_loading: bool = False
+    # The replicas of other versions that streams still use, with the tasks that free them.
     draining: dict[tuple[Replica, ...], asyncio.Task[None]] = field(default_factory=dict)
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of loads and unloads
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held during a load or unload
 
     @property
     def state(self) -> ModelState:
         if self.replicas:
             return ModelState.READY
-        if self.loading:
+        if self.is_loading:
             return ModelState.LOADING
         if self.failure:
             return ModelState.FAILED
@@ -62,65 +69,69 @@ class _Model:
 
 
 class Models:
-    """Models by name. To be used on the event loop only; what takes long runs on a thread."""
+    """Models by name. For use on the event loop only; slow work runs on threads."""
 
     def __init__(
         self,
         settings: Settings,
         default: str,
-        streams: Streams,
-        admit: Callable[[], None],
-        loaded: Callable[[str], None],
+        users: Callable[[], Iterable[ModelUser]],
+        refuse_if_draining: Callable[[], None],
+        count_load: Callable[[str], None],
     ) -> None:
         """Make an empty registry.
 
         Args:
-            settings: What is loaded from where, for which device.
-            default: The model of streams that name none.
-            streams: All streams.
-            admit: Raises if the server takes nothing new.
-            loaded: Told how each load ended, `loaded` or `failed`.
+            settings: The operator's settings for models and engines.
+            default: The name of the model for streams that name none.
+            users: Returns all streams.
+            refuse_if_draining: Raises `DrainingError` if the server drains.
+            count_load: Called with the outcome of each load, `loaded` or `failed`.
         """
         self._settings = settings
         self._default = default
-        self._streams = streams
-        self._admit = admit
-        self._loaded = loaded
+        self._users = users
+        self._refuse_if_draining = refuse_if_draining
+        self._count_load = count_load
         self._devices: tuple[Device, ...] = ()
         self._models: dict[str, _Model] = {}
-        # One thread: compiling takes all cores already, and two at once would take twice the memory.
+        # One thread, because one compilation already uses all cores, and two would need twice the memory.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="keywarp-loader")
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __getitem__(self, name: str | None) -> Engine:
-        """An engine of a model, for what all of its version have in common; None: of the default model.
+        """Return one engine of a model, or of the default model for None.
 
         Raises:
-            UnknownModelError: There is no such model, or not now; says which there are.
+            UnknownModelError: If no version of the model is ready. The message lists the models that are.
         """
         return self.replicas(name)[0].engine
 
     def __iter__(self) -> Iterator[Engine]:
-        """An engine of each model that new streams can have."""
+        """Iterate over one engine of each model that is ready."""
         return iter([model.replicas[0].engine for model in self._models.values() if model.replicas])
 
     def replicas(self, name: str | None) -> tuple[Replica, ...]:
-        """The engines for new streams of a model, one on each device; see `__getitem__`."""
+        """Return the replicas for new streams of a model, one on each device.
+
+        Raises:
+            UnknownModelError: If no version of the model is ready.
+        """
         model = self._models.get(self._default if name is None else name)
         if model and model.replicas:
             return model.replicas
-        there_are = f"there are: {', '.join(engine.bundle.name for engine in self) or 'none'}"
+        known = f"there are: {', '.join(engine.bundle.name for engine in self) or 'none'}"
         if name is None:
-            raise UnknownModelError(f"the default model {self._default!r} is not loaded: name another; {there_are}")
-        raise UnknownModelError(f"there is no model {name[:64]!r}; {there_are}")
+            raise UnknownModelError(f"the default model {self._default!r} is not loaded: name another; {known}")
+        raise UnknownModelError(f"there is no model {name[:64]!r}; {known}")
 
-    # -- what is told of them ------------------------------------------------------------------------------------------
+    # -- information ---------------------------------------------------------------------------------------------------
 
     def info(self, name: str) -> ModelInfo:
-        """One model and its state.
+        """Return one model and its state.
 
         Raises:
-            UnknownModelError: It is neither loaded, nor was it tried, nor do streams of it go on.
+            UnknownModelError: If the model is unloaded and no stream uses it.
         """
         model = self._models.get(name)
         if model is None or model.state is ModelState.UNLOADED:
@@ -128,21 +139,21 @@ class Models:
         return self._info(name)
 
     def infos(self) -> list[ModelInfo]:
-        """All models that `info` knows."""
+        """Return all models but those that are unloaded and that no stream uses, sorted by name."""
         known = [name for name, model in self._models.items() if model.state is not ModelState.UNLOADED]
         return [self._info(name) for name in sorted(known)]
 
     async def index(self) -> list[ModelInfo]:
-        """All models, and all bundles of the models folder that are not loaded."""
+        """Return all models and all bundles of the models folder, sorted by name."""
         on_disk = await asyncio.to_thread(list_folders, self._settings.models)
         return [self._info(name) for name in sorted({*self._models, *on_disk})]
 
-    def count(self) -> Mapping[str, int]:
-        """Versions by state: those that are ready or draining are in memory."""
+    def count_versions(self) -> Mapping[str, int]:
+        """Return the number of versions in each state. Versions that are ready or draining are in memory."""
         models = self._models.values()
         return {
             ModelState.READY: sum(bool(model.replicas) for model in models),
-            ModelState.LOADING: sum(model.loading for model in models),
+            ModelState.LOADING: sum(model.is_loading for model in models),
             ModelState.FAILED: sum(model.failure is not None for model in models),
             ModelState.DRAINING: sum(len(model.draining) for model in models),
         }
@@ -153,40 +164,46 @@ class Models:
         """Load the first models, all or none.
 
         Args:
-            bundles: Of the models.
-            devices: That these and all that come later run on.
+            bundles: The models' bundles.
+            devices: The devices for these models and all later ones.
 
         Raises:
-            EngineError: One can't be compiled or run on the backend that the settings ask for.
+            EngineError: If a model can't be compiled or run on the backend of the settings.
         """
         self._devices = devices
-        opened = [await self._in_loader(partial(open_replicas, bundle, self._settings, devices)) for bundle in bundles]
+        opened = [
+            await self._run_in_loader(partial(open_replicas, bundle, self._settings, devices)) for bundle in bundles
+        ]
         self._models = {replicas[0].engine.bundle.name: _Model(replicas) for replicas in opened}
 
     async def load(self, name: str) -> ModelInfo:
-        """Read a model from the models folder and load it, beside the version that is served meanwhile.
+        """Read a model from the models folder and load it, while its present version is still served.
 
-        Once begun it is finished, even if this is cancelled.
+        A load that has begun is finished, even if the caller is cancelled. If it fails, the present version stays.
 
         Raises:
-            UnknownModelError: The models folder holds none of that name.
-            LoadFailedError: It can't be used, compiled or run, or there are two; what was served still is.
-            DrainingError: The server stops.
+            UnknownModelError: If the models folder holds no bundle of that name.
+            LoadFailedError: If the bundle can't be used, compiled or run, or there are two of that name.
+            DrainingError: If the server drains.
         """
-        return await asyncio.shield(self._begin(self._load(name)))
+        return await asyncio.shield(self._start_task(self._load(name)))
 
     async def unload(self, name: str, *, force: bool = False) -> ModelInfo:
-        """Give a model to no more streams; those that have it go on, unless `force` closes them.
+        """Give a model to no more new streams. Streams that use it run on, unless `force` closes them.
 
-        Once begun it is finished, even if this is cancelled.
+        An unload that has begun is finished, even if the caller is cancelled.
+
+        Args:
+            name: The name of the model.
+            force: Whether to close the streams of all the model's versions.
 
         Raises:
-            UnknownModelError: It isn't loaded.
+            UnknownModelError: If the model isn't loaded.
         """
-        return await asyncio.shield(self._begin(self._unload(name, force=force)))
+        return await asyncio.shield(self._start_task(self._unload(name, force=force)))
 
     async def close(self) -> None:
-        """Give up what was begun; waits for what is being compiled."""
+        """Cancel all loads and unloads, and wait for a compilation that has begun."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -195,19 +212,19 @@ class Models:
     async def _load(self, name: str) -> ModelInfo:
         folder = await asyncio.to_thread(find_folder, self._settings.models, name)
         model = self._models.setdefault(name, _Model())
-        async with model.turn:
-            self._admit()
-            model.loading = True
+        async with model.lock:
+            self._refuse_if_draining()
+            model.is_loading = True
             try:
-                replicas = await self._in_loader(partial(_open_folder, folder, name, self._settings, self._devices))
+                replicas = await self._run_in_loader(partial(_open_folder, folder, name, self._settings, self._devices))
             except Exception as error:
                 log.exception("model %s can't be loaded", name)
-                model.failure = _reason(error, folder)
-                self._loaded("failed")
+                model.failure = _describe_failure(error, folder)
+                self._count_load("failed")
                 raise LoadFailedError(f"model {name!r} can't be loaded: {model.failure}") from error
             finally:
-                model.loading = False
-            self._loaded("loaded")
+                model.is_loading = False
+            self._count_load("loaded")
             old, model.replicas, model.failure = model.replicas, replicas, None
             if old:
                 await self._retire(model, old)
@@ -215,7 +232,7 @@ class Models:
 
     async def _unload(self, name: str, *, force: bool) -> ModelInfo:
         model = self._models.get(name) or _Model()
-        async with model.turn:
+        async with model.lock:
             old, failure = model.replicas, model.failure
             if not (old or failure or (force and model.draining)):
                 raise UnknownModelError(f"model {name[:64]!r} is not loaded")
@@ -224,50 +241,51 @@ class Models:
                 await self._retire(model, old)
             if force:
                 because = f"model {name!r} was unloaded"
-                streams = [stream for stream in self._streams if stream.engine.bundle.name == name]
-                await asyncio.gather(*(self._streams.remove(stream, because) for stream in streams))
+                await asyncio.gather(*(user.close(because) for user in self._users_of(name)))
                 await asyncio.gather(*model.draining.values())
-            log.info("model %s is unloaded; streams that go on: %d", name, self._info(name).draining or 0)
+            log.info("model %s is unloaded; %d streams still use it", name, self._info(name).draining or 0)
             return self._info(name)
 
     async def _retire(self, model: _Model, replicas: tuple[Replica, ...]) -> None:
-        """Free engines that new streams no longer get: at once, or after their streams."""
-        streams = [stream for stream in self._streams if stream.replica in replicas]
-        if streams:
-            model.draining[replicas] = self._begin(self._free(model, replicas, streams))
+        """Free the replicas of a replaced or unloaded version: now, or when its last stream is closed."""
+        users = [user for user in self._users() if user.replica in replicas]
+        if users:
+            model.draining[replicas] = self._start_task(self._free_when_released(model, replicas, users))
         else:
             await asyncio.to_thread(close_replicas, replicas)
 
-    async def _free(self, model: _Model, replicas: tuple[Replica, ...], streams: Sequence[Stream]) -> None:
-        for stream in streams:
-            await stream.gone.wait()
-            await stream.settle()
+    async def _free_when_released(
+        self, model: _Model, replicas: tuple[Replica, ...], users: Sequence[ModelUser]
+    ) -> None:
+        for user in users:
+            await user.released()
         await asyncio.to_thread(close_replicas, replicas)
         del model.draining[replicas]
         manifest = replicas[0].engine.bundle.manifest
-        log.info("model %s, version %s: its last stream is gone, it is freed", manifest.name, manifest.version)
+        log.info("model %s, version %s: freed after its last stream was closed", manifest.name, manifest.version)
 
-    def _begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    def _users_of(self, name: str) -> list[ModelUser]:
+        return [user for user in self._users() if user.replica.engine.bundle.name == name]
+
+    def _start_task(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._forget_task)
         return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _forget_task(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # seen, even if nobody is left to be told
+            task.exception()  # marks it as retrieved, in case the caller was cancelled
 
-    async def _in_loader(self, work: Callable[[], _T]) -> _T:
+    async def _run_in_loader(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._loader, work)
 
     def _info(self, name: str) -> ModelInfo:
         model = self._models.get(name) or _Model()
         replicas = model.replicas or next(reversed(model.draining), ())
-        info = describe(replicas[0].engine) if replicas else _nothing_known(name)
-        streams = Counter(
-            stream.replica in model.replicas for stream in self._streams if stream.engine.bundle.name == name
-        )
+        info = describe(replicas[0].engine) if replicas else _unknown_info(name)
+        streams = Counter(user.replica in model.replicas for user in self._users_of(name))
         return info.model_copy(
             update={
                 "devices": tuple(replica.device.name for replica in replicas),
@@ -280,7 +298,7 @@ class Models:
 
 
 def describe(engine: Engine) -> ModelInfo:
-    """What clients are told of a model that is loaded."""
+    """Return the information for clients about a loaded model."""
     manifest, backend = engine.bundle.manifest, engine.backend
     return ModelInfo(
         name=manifest.name,
@@ -296,7 +314,7 @@ def describe(engine: Engine) -> ModelInfo:
     )
 
 
-def _nothing_known(name: str) -> ModelInfo:
+def _unknown_info(name: str) -> ModelInfo:
     unknown = dict.fromkeys(("version", "task", "backend", "device", "precision", "chosen", "motion"), "")
     return ModelInfo(name=name, classes=(), key_interval=0, **unknown)
 
@@ -304,12 +322,12 @@ def _nothing_known(name: str) -> ModelInfo:
 def _open_folder(folder: Path, name: str, settings: Settings, devices: Sequence[Device]) -> tuple[Replica, ...]:
     bundle = load_bundle(folder, keep=settings.controlled)
     if bundle.name != name:
-        raise BundleError(f"{folder} was renamed to {bundle.name!r} meanwhile: try again")
+        raise BundleError(f"{folder} was renamed to {bundle.name!r} during the load: try again")
     return open_replicas(bundle, settings, devices)
 
 
-def _reason(error: Exception, folder: Path) -> str:
-    """Why a model can't be loaded, without where it lies; what runtimes say may hold paths, so it is for the log."""
+def _describe_failure(error: Exception, folder: Path) -> str:
+    """Return why a load failed, for clients: without paths, and so without messages of runtimes that may hold some."""
     if isinstance(error, BundleError | MotionError):
         return str(error).replace(str(folder), folder.name) if folder.name else str(error)
     where = f"on {error.gpu.label}" if isinstance(error, ReplicaError) else "here"

@@ -1,4 +1,7 @@
-"""A model on devices: an engine on each, of which every stream gets one for good, since its key features are there."""
+"""A model's engines on the devices.
+
+A stream keeps the engine that it gets at its start, because its key features are on that engine's device.
+"""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -13,7 +16,7 @@ from keywarp.server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-WARM_UP_SIZE = (720, 1280)  # height, width of the frames that a fresh model is tried with
+WARM_UP_SIZE = (720, 1280)  # height and width in pixels of the frames that a new engine is tried with
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,19 +30,19 @@ class Replica:
 class ReplicaError(EngineError):
     """A model can't be compiled or run on one of the GPUs."""
 
-    def __init__(self, gpu: Gpu, why: str) -> None:
-        super().__init__(f"{gpu.label}: {why}")
+    def __init__(self, gpu: Gpu, cause: str) -> None:
+        super().__init__(f"{gpu.label}: {cause}")
         self.gpu = gpu
 
 
 def open_replicas(bundle: Bundle, settings: Settings, devices: Iterable[Device]) -> tuple[Replica, ...]:
-    """Compile and try a bundle on all devices: blocking, maybe minutes.
+    """Compile and try a bundle on all devices. Blocks, perhaps for minutes.
 
-    One after another, so that GPUs of the same kind find the plans of the first.
+    The devices take turns, so that GPUs of one kind reuse the compiled plans of the first.
 
     Raises:
-        ReplicaError: It can't be compiled or run on one of the GPUs.
-        EngineError: It can't be on the CPU, or by what it is.
+        ReplicaError: If the bundle can't be compiled or run on one of the GPUs.
+        EngineError: If it can't be compiled or run on the CPU, or can't be used at all.
     """
     replicas: list[Replica] = []
     with ExitStack() as failed:
@@ -52,25 +55,25 @@ def open_replicas(bundle: Bundle, settings: Settings, devices: Iterable[Device])
 
 
 def close_replicas(replicas: Iterable[Replica]) -> None:
-    """Free all engines; blocking."""
+    """Free all engines. Blocks."""
     for replica in replicas:
         replica.engine.close()
 
 
 def least_loaded(replicas: Sequence[Replica]) -> Replica:
-    """Where a new stream goes: to the device whose streams take the least of its time.
+    """Return the replica for a new stream: the one on the device whose streams take the least of its time.
 
-    Streams that are too new to tell count as much as the others do in the mean, so that many at once spread. Among
-    devices that differ by less than a tenth it is the one with the fewest streams, then the better one. One whose
-    streams wait too long for their turn comes last: if it is chosen, there is no other.
+    A stream that is too young for a measured load counts with the mean load of the others, so that many new streams
+    spread over the devices. Among devices whose loads are equal, rounded to a tenth, the one with the fewest streams is
+    chosen, then the first. A device under high pressure is chosen only if all are.
     """
-    shares = [demand.share for replica in replicas for demand in replica.device.demands]
+    shares = [load.share for replica in replicas for load in replica.device.loads]
     known = [share for share in shares if share is not None]
     typical = sum(known) / len(known) if known else 0.0
 
     def order(replica: Replica) -> tuple[bool, float, int]:
         device = replica.device
-        return device.pressure.is_high, round(device.load(typical), 1), len(device.demands)
+        return device.pressure.is_high, round(device.total_load(typical), 1), len(device.loads)
 
     return min(replicas, key=order)
 
@@ -78,9 +81,14 @@ def least_loaded(replicas: Sequence[Replica]) -> Replica:
 def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None) -> Engine:
     """Compile and try a bundle on one device.
 
+    Args:
+        bundle: The bundle.
+        settings: The operator's settings for the engine.
+        gpu: The GPU, or None for the CPU.
+
     Raises:
-        ReplicaError: It can't be compiled or run on this GPU.
-        EngineError: It can't be on the CPU, or by what it is.
+        ReplicaError: If the bundle can't be compiled or run on the GPU.
+        EngineError: If it can't be compiled or run on the CPU, or can't be used at all.
     """
     try:
         engine = Engine(
@@ -103,13 +111,13 @@ def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None) -> Engine:
             raise
         raise ReplicaError(gpu, str(error)) from error
     backend, manifest = engine.backend, bundle.manifest
-    runs_on = (backend.name, backend.device, backend.precision, engine.motion)
-    log.info("model %s, version %s, runs on %s %s %s, motion: %s", manifest.name, manifest.version, *runs_on)
+    details = (backend.name, backend.device, backend.precision, engine.motion)
+    log.info("model %s, version %s, runs on %s %s %s, motion: %s", manifest.name, manifest.version, *details)
     return engine
 
 
 def _warm_up(engine: Engine) -> None:
-    """Run both of a model's paths once, so that no client waits for what the first run costs."""
+    """Process a key frame and a propagated frame, so that no client has to wait for the slow first run of either."""
     session = StreamSession(engine, FixedInterval(2))
     frame = np.zeros((*WARM_UP_SIZE, 3), np.uint8)
     session.process(frame)

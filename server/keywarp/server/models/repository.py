@@ -1,4 +1,4 @@
-"""The models folder: which bundles are on disk. Found by listing it, so a name is never a path."""
+"""Find bundles in the models folder. Names are compared with those of the listed bundles, and never used as paths."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,18 +9,18 @@ from keywarp.engines.manifest import MANIFEST
 from keywarp.server.errors import LoadFailedError, UnknownModelError
 
 
-def find_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
-    """Open all bundles of a folder, or the one bundle that the folder is.
+def load_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
+    """Load all bundles of a folder, or the one bundle that the folder itself is.
 
     Args:
         path: The folder.
-        keep: As of `load_bundle`.
+        keep: Passed on to `load_bundle`.
 
     Returns:
         The bundles, sorted by name; at least one.
 
     Raises:
-        BundleError: There is none, one can't be used, or two have the same name.
+        BundleError: If there is no bundle, one can't be used, or two have the same name.
     """
     folders = _folders(path)
     if not folders:
@@ -35,11 +35,11 @@ def find_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
 
 
 def find_folder(path: Path, name: str) -> Path:
-    """The folder of one bundle; whether it is sound, loading it says.
+    """Return the folder of the bundle of a name. The bundle may still turn out to be damaged when it is loaded.
 
     Raises:
-        UnknownModelError: There is none of that name; says which there are.
-        LoadFailedError: There are two.
+        UnknownModelError: If there is no bundle of that name. The message lists those that there are.
+        LoadFailedError: If there are two.
     """
     found = list_folders(path)
     match found.get(name):
@@ -54,7 +54,7 @@ def find_folder(path: Path, name: str) -> Path:
 
 
 def list_folders(path: Path) -> Mapping[str, list[Path]]:
-    """The folders of bundles by name; where the manifest can't be read, the folder's name is taken for it."""
+    """Return the folders of bundles by the bundle's name, or by the folder's name if the manifest can't be read."""
     found: dict[str, list[Path]] = {}
     for folder in _folders(path):
         try:

@@ -1,4 +1,4 @@
-"""What routes take from the application, and the refusals that many document."""
+"""What routes get from the application, and the refusals that many of them document."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -14,6 +14,7 @@ from keywarp.server.service import Service
 
 UNAVAILABLE = documented(HTTPStatus.SERVICE_UNAVAILABLE)
 NOT_FOUND = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+CANNOT_CREATE = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 def _service(connection: HTTPConnection) -> Service:
@@ -32,11 +33,11 @@ def _pulls(connection: HTTPConnection) -> Pulls:
 
 
 def _quota(connection: HTTPConnection) -> Quota:
-    quota: Quota = getattr(connection.state, "quota", UNLIMITED)  # of the request's API key: see `AccessMiddleware`
+    quota: Quota = getattr(connection.state, "quota", UNLIMITED)  # set by the middleware that checks API keys
     return quota
 
 
-Serving = Annotated[Service, Depends(_service)]
-Turns = Annotated[Sequences, Depends(_sequences)]
-Pulling = Annotated[Pulls, Depends(_pulls)]
-Quoted = Annotated[Quota, Depends(_quota)]
+ServiceDependency = Annotated[Service, Depends(_service)]
+SequencesDependency = Annotated[Sequences, Depends(_sequences)]
+PullsDependency = Annotated[Pulls, Depends(_pulls)]
+QuotaDependency = Annotated[Quota, Depends(_quota)]

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol, version 2, under `/v2`: one sequence is one stream.
+"""The routes of the Open Inference Protocol, version 2, under `/v2`. One sequence is one stream.
 
-https://github.com/kserve/open-inference-protocol, with the extensions of Triton that its clients use: binary tensors,
-sequences, model configuration, statistics, repository index.
+The protocol is https://github.com/kserve/open-inference-protocol, with those extensions of Triton that its clients use:
+binary tensors, sequences, model configuration, statistics, repository index.
 """
 
 import asyncio
@@ -19,25 +19,30 @@ from numpy.typing import NDArray
 from keywarp.engines import Detections, Engine, FrameResult
 from keywarp.engines.errors import InvalidFrameError
 from keywarp.engines.preparation import check_frame
-from keywarp.protocol import Timings
-from keywarp.server.decode.frames import Picture
-from keywarp.server.decode.images import decode_image
+from keywarp.protocol import FrameHeader
+from keywarp.server.decode.frames import DecodedFrame
+from keywarp.server.decode.images import decode_frame
 from keywarp.server.errors import (
     BadMessageError,
-    FrameRefusedError,
     TooManyPixelsError,
     UnsupportedMediaError,
 )
 from keywarp.server.problems import documented
-from keywarp.server.routes.bodies import read_body
-from keywarp.server.routes.dependencies import NOT_FOUND, UNAVAILABLE, Quoted, Serving, Turns
-from keywarp.server.routes.sequences import Turn, refuse_other_version
+from keywarp.server.routes.dependencies import (
+    NOT_FOUND,
+    UNAVAILABLE,
+    QuotaDependency,
+    SequencesDependency,
+    ServiceDependency,
+)
+from keywarp.server.routes.request_body import read_body
+from keywarp.server.routes.sequences import SequencePosition, refuse_other_version
 from keywarp.server.routes.tensors import format_response, parse_request, wanted_outputs
 from keywarp.server.service import Service
 
 EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "model_repository", "sequence", "statistics")
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-# name, datatype, shape; -1: any
+# Name, datatype and shape; -1 stands for any size.
 INPUTS: Final = (("image", "BYTES", (1,)), ("frame", "UINT8", (-1, -1, 3)))
 OUTPUTS: Final = {
     "segmentation": (("labels", "UINT8", (-1, -1)),),
@@ -57,8 +62,8 @@ REFUSED = documented(
 )
 
 
-def _engine(name: str, service: Serving, model_version: str | None = None) -> Engine:
-    """The model that a path names, maybe with its version."""
+def _engine(name: str, service: ServiceDependency, model_version: str | None = None) -> Engine:
+    """Find the model that a path names, and check the version if the path names one."""
     engine = service.models[name]
     refuse_other_version(engine, model_version)
     return engine
@@ -71,27 +76,26 @@ Model = Annotated[Engine, Depends(_engine)]
 
 @router.get("")
 async def server_metadata() -> dict[str, Any]:
-    """What this server is."""
+    """Describe this server."""
     return {"name": "keywarp", "version": version("keywarp"), "extensions": EXTENSIONS}
 
 
 @router.get("/health/live", response_class=Response)
 async def live() -> Response:
-    """Whether the process lives."""
+    """Tell that the process lives."""
     return Response()
 
 
 @router.get("/health/ready", responses=UNAVAILABLE, response_class=Response)
-async def ready(service: Serving) -> Response:
-    """Whether sequences can be started."""
-    service.refuse_if_draining()
-    _ = service.models
+async def ready(service: ServiceDependency) -> Response:
+    """Tell whether sequences can be started."""
+    service.check_ready()
     return Response()
 
 
 @router.get("/models/stats", responses=UNAVAILABLE)
-async def all_statistics(service: Serving) -> dict[str, Any]:
-    """What all models have done."""
+async def all_statistics(service: ServiceDependency) -> dict[str, Any]:
+    """Return the statistics of all models."""
     return {"model_stats": [_statistics(engine, service) for engine in service.models]}
 
 
@@ -101,7 +105,7 @@ async def all_statistics(service: Serving) -> dict[str, Any]:
 @router.get("/models/{name}", responses=NOT_FOUND)
 @router.get("/models/{name}/versions/{model_version}", responses=NOT_FOUND)
 async def model_metadata(engine: Model) -> dict[str, Any]:
-    """A model's inputs, of which each request has one, and outputs."""
+    """Describe a model's inputs, of which each request has exactly one, and its outputs."""
     manifest = engine.bundle.manifest
     return {
         "name": manifest.name,
@@ -114,15 +118,15 @@ async def model_metadata(engine: Model) -> dict[str, Any]:
 
 @router.get("/models/{name}/ready", responses=NOT_FOUND, response_class=Response)
 @router.get("/models/{name}/versions/{model_version}/ready", responses=NOT_FOUND, response_class=Response)
-async def model_ready(engine: Model) -> Response:  # noqa: ARG001 - it's found, so it is ready
-    """Whether a model is there."""
+async def model_ready(engine: Model) -> Response:  # noqa: ARG001 - a model that is found is ready
+    """Tell that a model is ready."""
     return Response()
 
 
 @router.get("/models/{name}/config", responses=NOT_FOUND)
 @router.get("/models/{name}/versions/{model_version}/config", responses=NOT_FOUND)
-async def model_config(engine: Model, service: Serving) -> dict[str, Any]:
-    """A model as Triton's configurations describe it."""
+async def model_config(engine: Model, service: ServiceDependency) -> dict[str, Any]:
+    """Describe a model in the form of Triton's configurations."""
     manifest = engine.bundle.manifest
     return {
         "name": manifest.name,
@@ -138,57 +142,48 @@ async def model_config(engine: Model, service: Serving) -> dict[str, Any]:
 
 @router.get("/models/{name}/stats", responses=NOT_FOUND)
 @router.get("/models/{name}/versions/{model_version}/stats", responses=NOT_FOUND)
-async def model_statistics(engine: Model, service: Serving) -> dict[str, Any]:
-    """What a model has done, over all protocols."""
+async def model_statistics(engine: Model, service: ServiceDependency) -> dict[str, Any]:
+    """Return a model's statistics over all protocols."""
     return {"model_stats": [_statistics(engine, service)]}
 
 
 @router.post("/models/{name}/infer", responses=NOT_FOUND | REFUSED)
 @router.post("/models/{name}/versions/{model_version}/infer", responses=NOT_FOUND | REFUSED)
 async def infer(
-    name: str, request: Request, service: Serving, sequences: Turns, quota: Quoted, model_version: str | None = None
+    name: str,
+    request: Request,
+    service: ServiceDependency,
+    sequences: SequencesDependency,
+    quota: QuotaDependency,
+    model_version: str | None = None,
 ) -> Response:
-    """Process one frame: `image`, a JPEG, PNG or WebP, or `frame`, its pixels, RGB (H, W, 3).
+    """Process one frame: `image` is a JPEG, PNG or WebP file, `frame` holds RGB pixels (H, W, 3).
 
-    Parameters `sequence_id`, `sequence_start` and `sequence_end` make it a stream's; `interval`, `schedule` and
-    `max_interval` beside `sequence_start` place its key frames. A sequence keeps the version that it started with.
+    The parameters `sequence_id`, `sequence_start` and `sequence_end` make the frame part of a stream; `interval`,
+    `schedule` and `max_interval` beside `sequence_start` place its key frames. A sequence keeps the model version that
+    it started with.
     """
     service.refuse_if_draining()
     quota.charge()
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise UnsupportedMediaError(f"bodies that are encoded ({encoding[:20]}) aren't taken")
+        raise UnsupportedMediaError(f"the content encoding {encoding[:20]!r} isn't supported: send the body as it is")
     body = await read_body(request, service.settings.max_message_bytes)
     in_pool = partial(asyncio.get_running_loop().run_in_executor, service.pool)
     asked, tensors = await in_pool(parse_request, body, request.headers.get(HEADER_LENGTH))
-    turn = Turn.of(asked.parameters)
-    with service.conversation():
-        engine = sequences.engine(name, turn, model_version)
+    position = SequencePosition.of(asked.parameters)
+    with service.in_flight():
+        engine = sequences.engine(name, position, model_version)
         manifest = engine.bundle.manifest
         wanted = wanted_outputs(asked, [name for name, *_ in OUTPUTS[manifest.task]])
-        async with sequences.stream(manifest.name, turn, asked.parameters, quota) as stream, stream.single_frame():
-            started = time.perf_counter()
-            try:
-                pixels = await in_pool(_pixels, tensors, service.settings.max_pixels)
-            except FrameRefusedError as error:
-                stream.audience.tell(stream.skip(error, None))
-                raise
-            picture = Picture(pixels, None, None, time.perf_counter() - started)
-            pending = await stream.submit(picture)
-            found = await stream.outcome(pending)
-            stream.count(
-                found,
-                Timings(
-                    decode=picture.decode,
-                    queue=pending.waited + found.queue,
-                    inference=found.inference,
-                    postprocess=found.postprocess,
-                ),
-            )
-            if stream.audience.listens:
-                stream.audience.tell(await stream.encode(pending, found))
+        async with sequences.stream(manifest.name, position, asked.parameters, quota) as stream:
+            found = await stream.infer(partial(_decode, tensors, service.settings.max_pixels))
     parameters = {"kind": found.kind.value, "key_age": found.key_age, "frame": found.index}
-    if turn.id is not None:
-        parameters |= {"sequence_id": turn.id, "sequence_start": turn.start, "sequence_end": turn.end}
+    if position.id is not None:
+        parameters |= {
+            "sequence_id": position.id,
+            "sequence_start": position.start,
+            "sequence_end": position.end,
+        }
     head = {"model_name": manifest.name, "model_version": manifest.version, "parameters": parameters}
     content, length = format_response(head | ({"id": asked.id} if asked.id else {}), _outputs(found), wanted)
     if length is None:
@@ -196,22 +191,23 @@ async def infer(
     return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
 
 
-def _pixels(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int) -> NDArray[np.uint8]:
-    """The frame of a request.
+def _decode(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int) -> DecodedFrame:
+    """Decode the frame of a request.
 
     Raises:
-        BadMessageError: There isn't just one, or it isn't of its type and shape.
-        FrameRefusedError: It's too large, or no image.
+        BadMessageError: There isn't exactly one input, or it has the wrong type or shape.
+        FrameRefusedError: The frame is too large, or isn't an image.
     """
     if len(tensors) != 1 or not tensors.keys() <= {"image", "frame"}:
-        raise BadMessageError("a request has one input: `image` or `frame`")
+        raise BadMessageError("a request has exactly one input: `image` or `frame`")
     [(name, tensor)] = tensors.items()
     if isinstance(tensor, bytes):
         if name != "image":
-            raise BadMessageError("`frame` is UINT8, not BYTES")
-        return decode_image(tensor, max_pixels)
+            raise BadMessageError("`frame` must be UINT8, not BYTES")
+        return decode_frame(FrameHeader(), tensor, max_pixels)
     if name != "frame":
-        raise BadMessageError("`image` is BYTES: a whole JPEG, PNG or WebP")
+        raise BadMessageError("`image` must be BYTES: a whole JPEG, PNG or WebP file")
+    started = time.perf_counter()
     pixels = tensor[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor
     try:
         check_frame(pixels)
@@ -221,7 +217,7 @@ def _pixels(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int) -> NDA
         raise TooManyPixelsError(
             f"the frame is {pixels.shape[1]}x{pixels.shape[0]}; at most {max_pixels} pixels are allowed"
         )
-    return np.ascontiguousarray(pixels)
+    return DecodedFrame(np.ascontiguousarray(pixels), None, None, time.perf_counter() - started)
 
 
 def _outputs(found: FrameResult) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's sequences: each is a stream."""
+"""The sequences of the Open Inference Protocol, each of which is a stream."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from keywarp.engines import Engine
-from keywarp.protocol import StreamOptions
+from keywarp.protocol import StreamOptions, faults
 from keywarp.server.errors import BadMessageError, UnknownModelError
 from keywarp.server.routes.tensors import Parameters
 from keywarp.server.security.quotas import Quota
@@ -18,23 +18,23 @@ SequenceId = int | str
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What a request says of its sequence."""
+class SequencePosition:
+    """The place of a request in its sequence."""
 
-    id: SequenceId | None  # None: a frame of its own
+    id: SequenceId | None  # None: the request belongs to no sequence
     start: bool
     end: bool
 
     @classmethod
-    def of(cls, parameters: Parameters) -> "Turn":
-        """Read it from a request's parameters; 0 and nothing are no sequence, as in Triton.
+    def of(cls, parameters: Parameters) -> "SequencePosition":
+        """Read the position from a request's parameters. As in Triton, an id of 0 or "" means no sequence.
 
         Raises:
-            BadMessageError: The id is neither an integer nor a string.
+            BadMessageError: The sequence id is neither an integer nor a string.
         """
         id_ = parameters.get("sequence_id", 0)
         if isinstance(id_, bool | float):
-            raise BadMessageError("sequence_id is an integer or a string")
+            raise BadMessageError("sequence_id must be an integer or a string")
         start, end = (bool(parameters.get(name, False)) for name in ("sequence_start", "sequence_end"))
         return cls(id_ or None, start, end)
 
@@ -46,56 +46,58 @@ class Sequences:
         self._service = service
         self._streams: dict[tuple[str, SequenceId], Stream] = {}
 
-    def engine(self, model: str, turn: Turn, version: str | None) -> Engine:
-        """What a request is for: its sequence's engine, or that of new sequences.
+    def engine(self, model: str, position: SequencePosition, version: str | None) -> Engine:
+        """Find the engine for a request: its sequence's own, or that of new sequences.
 
         Args:
             model: The model's name.
-            turn: Where in which sequence the request is.
-            version: That it asks for; None: any.
+            position: The request's place in its sequence.
+            version: The version that the request asks for, or None for any.
 
         Raises:
-            UnknownModelError: There is no such model, or not of this version.
+            UnknownModelError: There is no such model, or it has another version.
         """
-        known = None if turn.id is None or turn.start else self._streams.get((model, turn.id))
-        engine = known.engine if known and not known.gone.is_set() else self._service.models[model]
+        known = None if position.id is None or position.start else self._streams.get((model, position.id))
+        engine = known.engine if known and not known.closed.is_set() else self._service.models[model]
         refuse_other_version(engine, version)
         return engine
 
     @asynccontextmanager
-    async def stream(self, model: str, turn: Turn, parameters: Parameters, owner: Quota) -> AsyncIterator[Stream]:
-        """Lend the stream that a request belongs to; it is removed after the sequence's last one.
+    async def stream(
+        self, model: str, position: SequencePosition, parameters: Parameters, owner: Quota
+    ) -> AsyncIterator[Stream]:
+        """Find or create a request's stream, and remove it after the sequence's last request.
 
         Args:
             model: The model's name.
-            turn: Where in which sequence the request is.
-            parameters: The request's, which may hold a stream's options (`interval`, ...).
-            owner: Of the request's key.
+            position: The request's place in its sequence.
+            parameters: The request's parameters, which may hold options of the stream (`interval`, ...).
+            owner: The quota of the request's API key.
 
         Raises:
             BadMessageError: The sequence hasn't started, or has expired.
-            ServerError: See `Service.create_stream`.
+            ServerError: The stream can't be created; see `Service.create_stream`.
         """
-        self._streams = {key: stream for key, stream in self._streams.items() if not stream.gone.is_set()}
-        if turn.id is None:
+        self._streams = {key: stream for key, stream in self._streams.items() if not stream.closed.is_set()}
+        if position.id is None:
             stream = self._create(model, parameters, owner)
         else:
-            key = model, turn.id
+            key = model, position.id
             known = self._streams.get(key)
-            if turn.start:
+            if position.start:
                 if known:
-                    await self._service.streams.remove(known, "its sequence started anew")
+                    await self._service.streams.remove(known, "its sequence was started again")
                 known = self._streams[key] = self._create(model, parameters, owner)
             if known is None:
                 raise BadMessageError(
-                    f"the sequence {str(turn.id)[:64]!r} of model {model!r} hasn't started, or has expired: "
+                    f"the sequence {str(position.id)[:64]!r} of model {model!r} hasn't started, or has expired: "
                     "begin with sequence_start"
                 )
             stream = known
         try:
             yield stream
         finally:
-            if turn.id is None or turn.end:
+            if position.id is None or position.end:
                 await self._service.streams.remove(stream, "its sequence ended")
 
     def _create(self, model: str, parameters: Parameters, owner: Quota) -> Stream:
@@ -104,16 +106,15 @@ class Sequences:
         try:
             options = StreamOptions.model_validate({"model": model, **given})
         except ValidationError as error:
-            fault = error.errors()[0]
-            raise BadMessageError(f"parameter {fault['loc'][0]}: {fault['msg']}") from error
+            raise BadMessageError(f"parameter {faults.describe(error, limit=1)}") from error
         return self._service.create_stream(options, None, owner)
 
 
 def refuse_other_version(engine: Engine, version: str | None) -> None:
-    """Refuse a request for another version of a model than there is.
+    """Check the version that a request asks for; None stands for any.
 
     Raises:
-        UnknownModelError: It is another; None is any.
+        UnknownModelError: The model has another version.
     """
     manifest = engine.bundle.manifest
     if version not in (None, manifest.version):

@@ -1,32 +1,29 @@
-"""The HTTP and WebSocket routes."""
+"""The routes of streams: create, list, show, delete, pause, and process single frames."""
 
-import asyncio
-import time
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response, WebSocket
-from pydantic import TypeAdapter, ValidationError
+from fastapi import APIRouter, Path, Query, Request, Response
 
-from keywarp.protocol import SUBPROTOCOL, CreateStream, FrameHeader, Result, StreamInfo
+from keywarp.protocol import CreateStream, FrameHeader, Result, StreamInfo
 from keywarp.protocol.messages import StreamId
-from keywarp.server.decode.frames import Picture
-from keywarp.server.decode.images import decode_image
-from keywarp.server.decode.sources import Source
-from keywarp.server.errors import BadMessageError, FrameRefusedError, ServerError
-from keywarp.server.problems import documented, problem_response
-from keywarp.server.routes.bodies import read_body, refuse_length
-from keywarp.server.routes.dependencies import NOT_FOUND, UNAVAILABLE, Pulling, Quoted, Serving
-from keywarp.server.routes.videos import MEDIA_TYPES, NDJSON, VideoOptions, VideoResponse, codec_of
-from keywarp.server.routes.websocket import Conversation
+from keywarp.server.decode.images import decode_frame
+from keywarp.server.decode.sources import SourceUrl
+from keywarp.server.problems import documented
+from keywarp.server.routes.dependencies import (
+    CANNOT_CREATE,
+    NOT_FOUND,
+    PullsDependency,
+    QuotaDependency,
+    ServiceDependency,
+)
+from keywarp.server.routes.request_body import read_body
 
-router = APIRouter()
-_stream_id = TypeAdapter[str](StreamId)
+router = APIRouter(prefix="/v1/streams")
 Id = Annotated[StreamId, Path(description="The stream's id.")]
 
-REFUSED = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 NOT_PULLED = NOT_FOUND | documented(HTTPStatus.CONFLICT)
-BAD_VIDEO = documented(HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 BAD_FRAME = documented(
     HTTPStatus.CONFLICT,
     HTTPStatus.GONE,
@@ -34,162 +31,83 @@ BAD_FRAME = documented(
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.TOO_MANY_REQUESTS,
 )
-
-# -- the server itself -------------------------------------------------------------------------------------------------
-
-
-@router.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Whether the process lives."""
-    return {"status": "ok"}
-
-
-@router.get("/readyz", responses=UNAVAILABLE | documented(HTTPStatus.INTERNAL_SERVER_ERROR))
-async def readyz(service: Serving) -> dict[str, str]:
-    """Whether streams can be created: the models are loaded and warm, and the server doesn't stop."""
-    service.refuse_if_draining()
-    _ = service.models
-    return {"status": "ready"}
+IMAGE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            media_type: {"schema": {"type": "string", "format": "binary"}}
+            for media_type in ("image/jpeg", "image/png", "image/webp")
+        },
+    }
+}
 
 
-@router.get("/metrics", response_class=Response)
-async def metrics(service: Serving) -> Response:
-    """Prometheus metrics."""
-    return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
-
-
-# -- streams -----------------------------------------------------------------------------------------------------------
-
-
-@router.post(
-    "/v1/streams", status_code=HTTPStatus.CREATED, responses=NOT_FOUND | REFUSED | documented(HTTPStatus.FORBIDDEN)
-)
+@router.post("", status_code=HTTPStatus.CREATED, responses=NOT_FOUND | CANNOT_CREATE | documented(HTTPStatus.FORBIDDEN))
 async def create_stream(
-    request: CreateStream, service: Serving, pulls: Pulling, quota: Quoted, response: Response
+    request: CreateStream,
+    service: ServiceDependency,
+    pulls: PullsDependency,
+    quota: QuotaDependency,
+    response: Response,
 ) -> StreamInfo:
-    """Create a stream, for single frames or for a WebSocket connection, which expires when idle; or pull one."""
+    """Create a stream for single frames or a WebSocket connection, which expires when idle; or pull one from a URL."""
     if request.source is None:
         stream = service.create_stream(request, request.id, quota)
     else:
-        source = Source.parse(request.source)
-        await pulls.check(source)
-        stream = service.create_stream(source.suited(request), request.id, quota)
+        source = SourceUrl.parse(request.source)
+        await pulls.check_allowed(source)
+        stream = service.create_stream(source.with_default_mode(request), request.id, quota)
         pulls.start(stream, source)
     response.headers["Location"] = f"/v1/streams/{stream.id}"
     return stream.info
 
 
-@router.get("/v1/streams")
-async def list_streams(service: Serving) -> list[StreamInfo]:
-    """All streams."""
+@router.get("")
+async def list_streams(service: ServiceDependency) -> list[StreamInfo]:
+    """List all streams."""
     return [stream.info for stream in service.streams]
 
 
-@router.get("/v1/streams/{stream_id}", responses=NOT_FOUND)
-async def show_stream(stream_id: Id, service: Serving) -> StreamInfo:
-    """One stream."""
+@router.get("/{stream_id}", responses=NOT_FOUND)
+async def show_stream(stream_id: Id, service: ServiceDependency) -> StreamInfo:
+    """Show one stream."""
     return service.streams[stream_id].info
 
 
-@router.delete("/v1/streams/{stream_id}", status_code=HTTPStatus.NO_CONTENT, responses=NOT_FOUND)
-async def delete_stream(stream_id: Id, service: Serving) -> None:
-    """Delete a stream; a connection that feeds it is closed."""
+@router.delete("/{stream_id}", status_code=HTTPStatus.NO_CONTENT, responses=NOT_FOUND)
+async def delete_stream(stream_id: Id, service: ServiceDependency) -> None:
+    """Delete a stream. A connection that feeds it is closed."""
     await service.streams.remove(service.streams[stream_id], f"stream {stream_id!r} was deleted")
 
 
-@router.post("/v1/streams/{stream_id}/pause", responses=NOT_PULLED)
-async def pause_stream(stream_id: Id, service: Serving, pulls: Pulling) -> StreamInfo:
-    """Let go of a pulled stream's source; the stream stays."""
+@router.post("/{stream_id}/pause", responses=NOT_PULLED)
+async def pause_stream(stream_id: Id, service: ServiceDependency, pulls: PullsDependency) -> StreamInfo:
+    """Disconnect a pulled stream from its source. The stream stays."""
     stream = service.streams[stream_id]
     pulls[stream].pause()
     return stream.info
 
 
-@router.post("/v1/streams/{stream_id}/resume", responses=NOT_PULLED)
-async def resume_stream(stream_id: Id, service: Serving, pulls: Pulling) -> StreamInfo:
-    """Pull a stream's source again."""
+@router.post("/{stream_id}/resume", responses=NOT_PULLED)
+async def resume_stream(stream_id: Id, service: ServiceDependency, pulls: PullsDependency) -> StreamInfo:
+    """Connect a paused stream to its source again."""
     stream = service.streams[stream_id]
     pulls[stream].resume()
     return stream.info
 
 
-@router.post(
-    "/v1/streams/{stream_id}/frames",
-    responses=NOT_FOUND | BAD_FRAME,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                t: {"schema": {"type": "string", "format": "binary"}} for t in ("image/jpeg", "image/png", "image/webp")
-            },
-        }
-    },
-)
+@router.post("/{stream_id}/frames", responses=NOT_FOUND | BAD_FRAME, openapi_extra=IMAGE_BODY)
 async def process_frame(
-    stream_id: Id, header: Annotated[FrameHeader, Query()], request: Request, service: Serving, quota: Quoted
+    stream_id: Id,
+    header: Annotated[FrameHeader, Query()],
+    request: Request,
+    service: ServiceDependency,
+    quota: QuotaDependency,
 ) -> Result:
     """Process one JPEG, PNG or WebP image as the stream's next frame."""
     service.refuse_if_draining()
     stream = service.streams[stream_id]
     quota.charge()
     body = await read_body(request, service.settings.max_message_bytes)
-    async with stream.single_frame():
-        with service.conversation():
-            started = time.perf_counter()
-            try:
-                pixels = await asyncio.get_running_loop().run_in_executor(
-                    service.pool, decode_image, body, service.settings.max_pixels
-                )
-            except FrameRefusedError as error:
-                stream.audience.tell(stream.skip(error, header.id))
-                raise
-            picture = Picture(pixels, header.id, header.timestamp, time.perf_counter() - started)
-            return await stream.result(await stream.submit(picture))
-
-
-@router.post(
-    "/v1/videos",
-    status_code=HTTPStatus.OK,
-    response_class=VideoResponse,
-    responses=NOT_FOUND
-    | REFUSED
-    | BAD_VIDEO
-    | {
-        int(HTTPStatus.OK): {
-            "description": "The results while the video comes in, one JSON object a line: `result` or `error` for each "
-            "frame, at last `done`, or `error` with `fatal`.",
-            "content": {NDJSON: {"schema": {"type": "string"}}},
-        }
-    },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {t: {"schema": {"type": "string", "format": "binary"}} for t in MEDIA_TYPES},
-        }
-    },
-)
-async def process_video(
-    options: Annotated[VideoOptions, Query()], request: Request, service: Serving, quota: Quoted
-) -> VideoResponse:
-    """Process a video while it is being uploaded, as a stream of its own. Read the results while you send."""
-    codec = codec_of(options, request.headers.get("content-type", ""))
-    refuse_length(request, service.settings.max_video_bytes)
-    return VideoResponse(request, service, service.create_stream(options, options.id, quota), codec)
-
-
-@router.websocket("/v1/streams/{stream_id}/ws")
-async def converse(websocket: WebSocket, stream_id: str, service: Serving, quota: Quoted) -> None:
-    """The protocol `keywarp.v1`: see `keywarp.protocol.messages`."""
-    try:
-        if SUBPROTOCOL not in websocket.scope["subprotocols"]:
-            raise BadMessageError(f"the WebSocket subprotocol must be {SUBPROTOCOL!r}")
-        try:
-            _stream_id.validate_python(stream_id)
-        except ValidationError as error:
-            raise BadMessageError(f"not a stream id: {error.errors()[0]['msg']}") from error
-        service.refuse_if_draining()
-    except ServerError as error:
-        await websocket.send_denial_response(problem_response(error.problem, websocket.url.path))
-        return
-    await websocket.accept(SUBPROTOCOL)
-    await Conversation(websocket, service, quota).run(stream_id)
+    with service.in_flight():
+        return await stream.process(partial(decode_frame, header, body, service.settings.max_pixels))

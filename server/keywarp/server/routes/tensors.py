@@ -1,8 +1,8 @@
-"""Requests and responses of the Open Inference Protocol's `infer`, with its extension for binary tensors.
+"""Parse requests and format responses of the Open Inference Protocol's `infer`, with binary tensors.
 
-A body is JSON, or JSON of as many bytes as the header `Inference-Header-Content-Length` says, and behind it the
-tensors' bytes, one after the other, in the order of the JSON: little-endian, row-major; of datatype BYTES each element
-behind its length in 4 bytes.
+A body is JSON. With binary tensors, the header `Inference-Header-Content-Length` gives the length of the JSON, and the
+bytes of the tensors follow it in the order of the JSON: little-endian and row-major. Each element of the datatype BYTES
+comes after its length in 4 bytes.
 """
 
 import json
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from keywarp.protocol import faults
 from keywarp.server.errors import BadMessageError
 
 Datatype = Literal["BOOL", "UINT8", "INT32", "FP32", "BYTES"]
@@ -21,12 +22,12 @@ DTYPES: Final[Mapping[str, str]] = {"BOOL": "?", "UINT8": "u1", "INT32": "<i4", 
 Parameters = dict[str, bool | int | float | str]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)  # unknown fields are ignored, as the protocol wants
+class _Tolerant(BaseModel):
+    model_config = ConfigDict(frozen=True)  # unknown fields are ignored, as the protocol demands
 
 
-class InputTensor(_Part):
-    """An input as the JSON tells it."""
+class InputTensor(_Tolerant):
+    """An input tensor in the JSON of a request."""
 
     name: str
     shape: tuple[int, ...] = Field(max_length=8)
@@ -35,15 +36,15 @@ class InputTensor(_Part):
     data: Any = None
 
 
-class RequestedOutput(_Part):
-    """An output that the client wants."""
+class RequestedOutput(_Tolerant):
+    """An output that the client asks for."""
 
     name: str
     parameters: Parameters = {}
 
 
-class InferRequest(_Part):
-    """The JSON of a request."""
+class InferRequest(_Tolerant):
+    """The JSON of an inference request."""
 
     id: str | None = None
     parameters: Parameters = {}
@@ -52,28 +53,29 @@ class InferRequest(_Part):
 
 
 def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, NDArray[Any] | bytes]]:
-    """Read a request.
+    """Parse a request.
 
     Args:
-        body: All of it.
-        header_length: The header `Inference-Header-Content-Length`, if there is one.
+        body: The whole body.
+        header_length: The value of the header `Inference-Header-Content-Length`, or None without it.
 
     Returns:
-        Its JSON; and the inputs by name: arrays, or of datatype BYTES their one element.
+        The request's JSON, and its inputs by name: arrays, or the single element of a BYTES tensor.
 
     Raises:
-        BadMessageError: It isn't one.
+        BadMessageError: The body isn't a valid request.
     """
     split = len(body)
     if header_length is not None:
         if not header_length.isdecimal() or int(header_length) > len(body):
-            raise BadMessageError(f"Inference-Header-Content-Length {header_length[:20]!r} isn't a part of the body")
+            raise BadMessageError(
+                f"Inference-Header-Content-Length is {header_length[:20]!r}, but the body has {len(body)} bytes"
+            )
         split = int(header_length)
     try:
         request = InferRequest.model_validate_json(body[:split])
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise BadMessageError(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}") from error
+        raise BadMessageError(faults.describe(error, whole="body", limit=1)) from error
     rest = memoryview(body)[split:]
     tensors: dict[str, NDArray[Any] | bytes] = {}
     for tensor in request.inputs:
@@ -93,15 +95,15 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest,
 def format_response(
     head: Mapping[str, Any], outputs: Mapping[str, NDArray[Any]], wanted: Mapping[str, bool]
 ) -> tuple[bytes, int | None]:
-    """Write a response.
+    """Format a response.
 
     Args:
-        head: The JSON but for its outputs.
-        outputs: By name.
-        wanted: Which of them, and whether as binary data.
+        head: The JSON without its outputs.
+        outputs: The arrays by name.
+        wanted: The names of the outputs to send, and whether to send each as binary data.
 
     Returns:
-        The body, and how much of it is JSON if there is something behind that.
+        The body, and the length of its JSON in bytes, or None if nothing follows the JSON.
     """
     described, binaries = [], []
     for name, as_binary in wanted.items():
@@ -118,15 +120,15 @@ def format_response(
 
 
 def datatype_of(array: NDArray[Any]) -> str:
-    """The protocol's name of an array's type."""
+    """Return the protocol's name of an array's type."""
     return next(name for name, dtype in DTYPES.items() if np.dtype(dtype) == array.dtype)
 
 
 def wanted_outputs(request: InferRequest, available: Sequence[str]) -> dict[str, bool]:
-    """Which outputs a request wants, and whether as binary data.
+    """Return the names of the outputs that a request asks for, and whether it wants each as binary data.
 
     Raises:
-        BadMessageError: One that there isn't.
+        BadMessageError: The request asks for an output that doesn't exist.
     """
     default = bool(request.parameters.get("binary_data_output", False))
     if request.outputs is None:
@@ -141,11 +143,11 @@ def _from_bytes(tensor: InputTensor, data: memoryview) -> NDArray[Any] | bytes:
     if tensor.datatype == "BYTES":
         length = int.from_bytes(data[:4], "little")
         if prod(tensor.shape) != 1 or len(data) != 4 + length:
-            raise BadMessageError(f"input {tensor.name!r} should be one element of BYTES, behind its length")
+            raise BadMessageError(f"input {tensor.name!r} must be one element of BYTES after its length")
         return bytes(data[4:])
     dtype = _dtype(tensor)
     if len(data) != prod(tensor.shape) * dtype.itemsize:
-        raise BadMessageError(f"input {tensor.name!r} of shape {list(tensor.shape)} doesn't have {len(data)} bytes")
+        raise BadMessageError(f"input {tensor.name!r} of shape {list(tensor.shape)} can't have {len(data)} bytes")
     return np.frombuffer(data, dtype).reshape(tensor.shape)
 
 
@@ -155,7 +157,7 @@ def _from_json(tensor: InputTensor) -> NDArray[Any]:
         return np.array(tensor.data, dtype).reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadMessageError(
-            f"input {tensor.name!r}: its data aren't {tensor.datatype} of shape {list(tensor.shape)}"
+            f"input {tensor.name!r}: its data isn't {tensor.datatype} of shape {list(tensor.shape)}"
         ) from error
 
 
@@ -163,7 +165,7 @@ def _dtype(tensor: InputTensor) -> np.dtype[Any]:
     if min(tensor.shape, default=0) < 0:
         raise BadMessageError(f"input {tensor.name!r} has the shape {list(tensor.shape)}")
     if tensor.datatype == "BYTES":
-        raise BadMessageError(f"input {tensor.name!r}: BYTES are taken as binary data only")
+        raise BadMessageError(f"input {tensor.name!r}: BYTES must be sent as binary data")
     if (found := DTYPES.get(tensor.datatype)) is None:
-        raise BadMessageError(f"input {tensor.name!r}: the datatype {tensor.datatype[:20]!r} isn't taken")
+        raise BadMessageError(f"input {tensor.name!r}: the datatype {tensor.datatype[:20]!r} isn't supported")
     return np.dtype(found)

@@ -1,4 +1,4 @@
-"""`POST /v1/videos`: a video in the body, its results as NDJSON while it is being uploaded."""
+"""`POST /v1/videos`: process a video while its body is uploaded, and stream its results as JSON lines meanwhile."""
 
 import asyncio
 import contextlib
@@ -6,10 +6,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from typing import Final, Literal
+from http import HTTPStatus
+from typing import Annotated, Final, Literal
 
-from fastapi import Request, Response
-from pydantic import BaseModel
+from fastapi import APIRouter, Query, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -17,14 +17,20 @@ from keywarp.protocol import Container, Done, Error, FrameHeader, StreamOptions
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.decoders import open_decoder
 from keywarp.server.errors import DrainingError, InternalError, ServerError, TooLargeError, UnsupportedMediaError
+from keywarp.server.problems import documented
+from keywarp.server.routes.dependencies import CANNOT_CREATE, NOT_FOUND, QuotaDependency, ServiceDependency
+from keywarp.server.routes.ndjson import LAST_LINE_TIMEOUT, MEDIA_TYPE, encode_line
+from keywarp.server.routes.request_body import check_content_length
 from keywarp.server.service import Service
-from keywarp.server.streams.pipeline import Arrived, Pipeline, beside
+from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.streams.stream import Stream
+from keywarp.server.task_scope import task_scope
 
 log = logging.getLogger(__name__)
+router = APIRouter()
 
-VideoCodec = Literal["h264", "hevc", Container]  # what can be found in a stream of bytes
-MEDIA_TYPES: Final[Mapping[str, VideoCodec]] = {
+VideoCodec = Literal["h264", "hevc", Container]  # what can be decoded from a stream of bytes
+CODECS: Final[Mapping[str, VideoCodec]] = {  # by media type
     "video/mp4": "mp4",
     "video/quicktime": "mp4",
     "video/webm": "webm",
@@ -34,39 +40,39 @@ MEDIA_TYPES: Final[Mapping[str, VideoCodec]] = {
     "video/h264": "h264",
     "video/h265": "hevc",
 }
-NDJSON: Final = "application/x-ndjson"
-BACKLOG_BYTES: Final = 16 * 2**20  # of results that the client hasn't read, before its video isn't read any more
-FAREWELL: Final = 5.0  # seconds to take the last line in
+MAX_UNREAD_BYTES: Final = 16 * 2**20  # of results that the client hasn't read, before the upload has to wait
+BAD_VIDEO = documented(HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 
 
 class VideoOptions(StreamOptions):
     """The query of `POST /v1/videos`."""
 
-    id: StreamId | None = None  # the stream's; None: the server chooses
+    id: StreamId | None = None  # the stream's id; None: the server chooses
     codec: VideoCodec | None = None  # None: by the body's content type
 
 
 def codec_of(options: VideoOptions, content_type: str) -> VideoCodec:
-    """What the body is.
+    """Find out the codec of an upload.
 
     Raises:
-        UnsupportedMediaError: Nothing says so, or it can't be decoded while it comes in.
+        UnsupportedMediaError: Neither the query nor the content type names a codec that can be decoded.
     """
-    named = MEDIA_TYPES.get(content_type.partition(";")[0].strip().lower())
+    named = CODECS.get(content_type.partition(";")[0].strip().lower())
     if codec := options.codec or named:
         return codec
     raise UnsupportedMediaError(
-        f"the content type {content_type[:64]!r} is none of {', '.join(MEDIA_TYPES)}: give one, or the query `codec`"
+        f"the content type {content_type[:64]!r} is none of {', '.join(CODECS)}: send one, or the query `codec`"
     )
 
 
 class VideoResponse(Response):
-    """Processes the request's body and sends the results, as soon as there is one.
+    """Processes the request's body, and sends each result as soon as it is there.
 
-    Until then, errors are answered with their status; after that, the last line says `error` (fatal) or `done`.
+    Before the first result, errors are answered with their status. After that, the last line is `done`, or an `error`
+    with `fatal`.
     """
 
-    media_type = NDJSON
+    media_type = MEDIA_TYPE
 
     def __init__(self, request: Request, service: Service, stream: Stream, codec: VideoCodec) -> None:
         super().__init__()
@@ -75,41 +81,43 @@ class VideoResponse(Response):
         self._service = service
         self._stream = stream
         self._codec = codec
-        self._inbox: asyncio.Queue[Arrived | ServerError | None] = asyncio.Queue(1)  # None: the end
-        self._backlog = _Backlog(BACKLOG_BYTES)
-        self._whole = False  # the body has been read
-        self._cut = False  # it won't be: the server stops
+        self._inbox: asyncio.Queue[ReceivedPayload | ServerError | None] = asyncio.Queue(1)  # None marks the end
+        self._unread = _UnreadLines(MAX_UNREAD_BYTES)
+        self._body_read = False  # completely
+        self._cut_off = False  # the body won't be read completely, because the server stops
         self._started = False  # the response has been
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - it's the request's
-        """Do all of it. The stream is gone before the last line is sent."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Process and send everything. The stream is removed before the last line is sent."""
         stream = self._stream
         try:
             async with stream.connected():
-                with self._service.conversation():
+                with self._service.in_flight():
                     last = await self._process(receive, send)
         except ClientDisconnect:
-            log.info("video %s: the client vanished", stream.id)
+            log.info("video %s: the client disconnected", stream.id)
             return
         except ServerError as error:
             last = self._fatal(error)
         except Exception:
-            log.exception("video %s: a fault of the server", stream.id)
-            last = self._fatal(InternalError("the server failed: its log says more"))
+            log.exception("video %s: internal error", stream.id)
+            last = self._fatal(InternalError("the server failed; its log has the details"))
         finally:
             await self._service.streams.remove(stream, f"the upload of stream {stream.id!r} ended")
         log.info("video %s: %r", stream.id, last)
-        with contextlib.suppress(TimeoutError):  # a client that reads nothing any more
-            async with asyncio.timeout(FAREWELL):
-                await self._send_lines(send, _line(last), more=False)
+        with contextlib.suppress(TimeoutError):  # a client that has stopped reading
+            async with asyncio.timeout(LAST_LINE_TIMEOUT):
+                await self._send_lines(send, encode_line(last), more=False)
 
     async def _process(self, receive: Receive, send: Send) -> Done | Error:
+        service = self._service
         chunks = self._codec in ("h264", "hevc")
-        decoder = open_decoder(self._codec, self._service.settings.max_pixels, self._service.nvdec, chunks=chunks)
-        pipeline = Pipeline(self._service, self._stream, decoder, self._stream.owner)
+        decoder = open_decoder(self._codec, service.settings.max_pixels, service.nvdec, chunks=chunks)
+        pipeline = Pipeline(self._stream, decoder, self._stream.owner)
         try:
-            async with beside(self._read(receive), self._stream.watch(), self._watch_server()) as tasks:
-                tasks.create_task(pipeline.decode(self._arrivals()))
+            watchers = self._read_body(receive), self._stream.raise_when_closed(), self._stop_when_draining()
+            async with task_scope(*watchers) as tasks:
+                tasks.create_task(pipeline.feed(self._payloads()))
                 sending = tasks.create_task(self._send(send))
                 last = await self._collect(pipeline)
                 await sending
@@ -118,20 +126,20 @@ class VideoResponse(Response):
         return last
 
     async def _collect(self, pipeline: Pipeline) -> Done | Error:
-        """Queue all answers; returns the last line, which may be why there are no more."""
+        """Queue all responses, and return the last line. An error after the first response becomes the last line."""
         last: Done | Error | None = None
         try:
-            async for answer in pipeline.answers():
-                if answer:
-                    await self._backlog.put(_line(answer))
+            async for response in pipeline.responses():
+                if response:
+                    await self._unread.put(encode_line(response))
         except ServerError as error:
-            if not self._backlog.used:
+            if not self._unread.used:
                 raise
             last = Error(problem=error.problem, fatal=True)
-        await self._backlog.end()
+        await self._unread.end()
         return last or pipeline.done
 
-    async def _read(self, receive: Receive) -> None:
+    async def _read_body(self, receive: Receive) -> None:
         limit, size = self._service.settings.max_video_bytes, 0
         async for piece in self._request.stream():
             size += len(piece)
@@ -139,29 +147,29 @@ class VideoResponse(Response):
                 await self._inbox.put(TooLargeError(limit))
                 return
             if piece:
-                await self._inbox.put(Arrived(FrameHeader(), memoryview(piece), time.monotonic()))
-        self._whole = True
+                await self._inbox.put(ReceivedPayload(FrameHeader(), memoryview(piece), time.monotonic()))
+        self._body_read = True
         await self._inbox.put(None)
         while (await receive())["type"] != "http.disconnect":
             pass
         raise ClientDisconnect
 
-    async def _arrivals(self) -> AsyncIterator[Arrived]:
+    async def _payloads(self) -> AsyncIterator[ReceivedPayload]:
         while item := await self._inbox.get():
             if isinstance(item, ServerError):
                 raise item
             yield item
-        if self._cut:
+        if self._cut_off:
             raise DrainingError("the server stops: send the rest in a few seconds")
 
-    async def _watch_server(self) -> None:
+    async def _stop_when_draining(self) -> None:
         await self._service.draining.wait()
-        if not self._whole:
-            self._cut = True
+        if not self._body_read:
+            self._cut_off = True
             await self._inbox.put(None)
 
     async def _send(self, send: Send) -> None:
-        while lines := await self._backlog.get():
+        while lines := await self._unread.take():
             await self._send_lines(send, lines, more=True)
 
     async def _send_lines(self, send: Send, lines: bytes, *, more: bool) -> None:
@@ -171,21 +179,21 @@ class VideoResponse(Response):
         await send({"type": "http.response.body", "body": lines, "more_body": more})
 
     def _fatal(self, error: ServerError) -> Error:
-        """The last line, where it is too late for a status.
+        """Make the last line of an error that comes too late for a status.
 
         Raises:
-            ServerError: It isn't.
+            ServerError: It isn't too late: the response hasn't started.
         """
         if not self._started:
             raise error
         return Error(problem=error.problem, fatal=True)
 
 
-class _Backlog:
-    """Lines that wait to be sent: many clients read no results before they have sent their whole video.
+class _UnreadLines:
+    """Lines that wait to be sent, since many clients read no results before they have sent their whole video.
 
     Attributes:
-        used: There has been a line.
+        used: Whether there has been any line.
     """
 
     def __init__(self, limit: int) -> None:
@@ -206,13 +214,13 @@ class _Backlog:
             self._changed.notify_all()
 
     async def end(self) -> None:
-        """Say that nothing follows."""
+        """Mark the end of the lines."""
         async with self._changed:
             self._ended = True
             self._changed.notify_all()
 
-    async def get(self) -> bytes:
-        """Wait for lines, and take all that there are; nothing at the end."""
+    async def take(self) -> bytes:
+        """Wait for lines, and take all that there are. At the end this returns nothing."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._lines or self._ended)
             lines = b"".join(self._lines)
@@ -222,5 +230,31 @@ class _Backlog:
             return lines
 
 
-def _line(message: BaseModel) -> bytes:
-    return message.model_dump_json(exclude_none=True).encode() + b"\n"
+@router.post(
+    "/v1/videos",
+    status_code=HTTPStatus.OK,
+    response_class=VideoResponse,
+    responses=NOT_FOUND
+    | CANNOT_CREATE
+    | BAD_VIDEO
+    | {
+        int(HTTPStatus.OK): {
+            "description": "The results while the video is uploaded, one JSON object a line: `result` or `error` for "
+            "each frame, and at last `done`, or `error` with `fatal`.",
+            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+        }
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in CODECS},
+        }
+    },
+)
+async def process_video(
+    options: Annotated[VideoOptions, Query()], request: Request, service: ServiceDependency, quota: QuotaDependency
+) -> VideoResponse:
+    """Process a video while it is uploaded, as a stream of its own. Read the results while you send."""
+    codec = codec_of(options, request.headers.get("content-type", ""))
+    check_content_length(request, service.settings.max_video_bytes)
+    return VideoResponse(request, service, service.create_stream(options, options.id, quota), codec)

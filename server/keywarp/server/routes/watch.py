@@ -1,7 +1,6 @@
-"""The routes of those who watch a stream: its answers as they come, and its pictures with what was found on them."""
+"""The routes of subscribers: a stream's responses as they are given, and its frames with their results drawn in."""
 
 import asyncio
-import logging
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
@@ -18,19 +17,18 @@ from starlette.types import Receive, Scope, Send
 from keywarp.protocol import Gone, Missed
 from keywarp.server.errors import DrainingError, TooManyStreamsError
 from keywarp.server.problems import documented
-from keywarp.server.routes.dependencies import NOT_FOUND, Serving
-from keywarp.server.routes.videos import FAREWELL, NDJSON
+from keywarp.server.routes.dependencies import NOT_FOUND, ServiceDependency
+from keywarp.server.routes.ndjson import LAST_LINE_TIMEOUT, MEDIA_TYPE, encode_line
 from keywarp.server.service import Service
 from keywarp.server.streams.overlay import draw
-from keywarp.server.streams.pipeline import beside
 from keywarp.server.streams.stream import Stream
-from keywarp.server.streams.subscribers import Window
+from keywarp.server.streams.subscribers import Preview
+from keywarp.server.task_scope import task_scope
 
-log = logging.getLogger(__name__)
-router = APIRouter()
+router = APIRouter(prefix="/v1/streams/{stream_id}")
 
-MAX_WATCHERS: Final = 16  # of one stream
-FULL = documented(HTTPStatus.TOO_MANY_REQUESTS)
+MAX_SUBSCRIBERS: Final = 16  # of one stream
+TOO_MANY = documented(HTTPStatus.TOO_MANY_REQUESTS)
 
 
 class PreviewOptions(BaseModel):
@@ -38,55 +36,59 @@ class PreviewOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    fps: float = Field(default=10.0, gt=0, le=60)  # pictures per second at most
-    width: int = Field(default=640, ge=16, le=1920)  # pixels at most
+    fps: float = Field(default=10.0, gt=0, le=60)  # the most pictures per second
+    width: int = Field(default=640, ge=16, le=1920)  # the greatest width in pixels
 
 
 @router.get(
-    "/v1/streams/{stream_id}/results",
+    "/results",
     response_class=Response,
     responses=NOT_FOUND
-    | FULL
+    | TOO_MANY
     | {
         int(HTTPStatus.OK): {
-            "description": "The stream's answers from now on, one JSON object a line: `result`, `error`, `dropped`; "
-            "`missed` in place of what a slow reader missed; at last `gone`.",
-            "content": {NDJSON: {"schema": {"type": "string"}}},
+            "description": "The stream's responses from now on, one JSON object a line: `result`, `error`, `dropped`; "
+            "`missed` in place of those that a slow reader missed; at last `gone`.",
+            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
         }
     },
 )
-async def watch_results(stream_id: str, service: Serving) -> Response:
-    """Watch what is found on a stream, beside whoever feeds it."""
+async def watch_results(stream_id: str, service: ServiceDependency) -> Response:
+    """Subscribe to a stream's results, beside its producer."""
     return _Results(service, _find(stream_id, service))
 
 
 @router.get(
-    "/v1/streams/{stream_id}/preview",
+    "/preview",
     response_class=Response,
     responses=NOT_FOUND
-    | FULL
+    | TOO_MANY
     | {
         int(HTTPStatus.OK): {
-            "description": "The stream's frames from now on as JPEGs, with what was found on them.",
+            "description": "The stream's frames from now on as JPEGs, with their results drawn on them.",
             "content": {"multipart/x-mixed-replace": {"schema": {"type": "string", "format": "binary"}}},
         }
     },
 )
-async def watch_frames(stream_id: str, options: Annotated[PreviewOptions, Query()], service: Serving) -> Response:
-    """Watch a stream's frames; browsers show this as a picture that moves."""
-    return _Preview(service, _find(stream_id, service), options)
+async def watch_frames(
+    stream_id: str, options: Annotated[PreviewOptions, Query()], service: ServiceDependency
+) -> Response:
+    """Subscribe to a stream's annotated frames. Browsers show them as a moving picture."""
+    return _PreviewFrames(service, _find(stream_id, service), options)
 
 
 def _find(stream_id: str, service: Service) -> Stream:
     service.refuse_if_draining()
     stream = service.streams[stream_id]
-    if len(stream.audience) >= MAX_WATCHERS:
-        raise TooManyStreamsError(f"stream {stream.id!r} has its {MAX_WATCHERS} watchers: try again later", "watchers")
+    if len(stream.subscribers) >= MAX_SUBSCRIBERS:
+        raise TooManyStreamsError(
+            f"stream {stream.id!r} has its {MAX_SUBSCRIBERS} subscribers: try again later", "watchers"
+        )
     return stream
 
 
-class _Watch(Response, ABC):
-    """Goes on until the stream or the watcher is gone, or the server stops."""
+class _Subscriber(Response, ABC):
+    """A response that continues until the stream or the client is gone, or the server stops."""
 
     def __init__(self, service: Service, stream: Stream, media_type: str) -> None:
         super().__init__(media_type=media_type, headers={"Cache-Control": "no-store"})
@@ -96,92 +98,90 @@ class _Watch(Response, ABC):
 
     @abstractmethod
     def parts(self) -> AsyncGenerator[bytes]:
-        """What there is to send, until the stream is over."""
+        """Generate what is to be sent, until the stream is closed."""
 
-    def farewell(self, reason: str) -> bytes:  # noqa: ARG002
-        """The last part."""
+    def last_part(self, reason: str) -> bytes:  # noqa: ARG002
+        """Make the last part, given the reason for the end."""
         return b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send it all."""
+        """Send all parts."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            async with beside(self._watch_server(), self._watch_stream(), _watch_client(receive)):
-                await send({"type": "http.response.body", "body": b"", "more_body": True})  # the headers go out now
+            watchers = self._raise_when_draining(), self._raise_after_close(), _raise_when_disconnected(receive)
+            async with task_scope(*watchers):
+                await send({"type": "http.response.body", "body": b"", "more_body": True})  # sends the headers now
                 async with aclosing(self.parts()) as parts:
                     async for part in parts:
                         await send({"type": "http.response.body", "body": part, "more_body": True})
         except ClientDisconnect:
             return
         except DrainingError as error:
-            last = self.farewell(str(error))
+            last = self.last_part(str(error))
         else:
-            last = self.farewell(self._stream.gone_because)
+            last = self.last_part(self._stream.close_reason)
         with suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(LAST_LINE_TIMEOUT):
                 await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _watch_stream(self) -> None:
-        """Don't wait for a reader that has stopped reading when the stream is over."""
-        await self._stream.gone.wait()
-        await asyncio.sleep(FAREWELL)
+    async def _raise_after_close(self) -> None:
+        """Give up on a client that has stopped reading, some time after the stream was closed."""
+        await self._stream.closed.wait()
+        await asyncio.sleep(LAST_LINE_TIMEOUT)
         raise ClientDisconnect
 
-    async def _watch_server(self) -> None:
+    async def _raise_when_draining(self) -> None:
         await self._service.draining.wait()
         raise DrainingError("the server stops")
 
 
-async def _watch_client(receive: Receive) -> None:
+async def _raise_when_disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     raise ClientDisconnect
 
 
-class _Results(_Watch):
+class _Results(_Subscriber):
     def __init__(self, service: Service, stream: Stream) -> None:
-        super().__init__(service, stream, NDJSON)
+        super().__init__(service, stream, MEDIA_TYPE)
 
     async def parts(self) -> AsyncGenerator[bytes]:
-        with self._stream.audience.seat() as seat:
-            while (news := await seat.take()) != (0, []):
-                missed, answers = news
-                lines = [_line(Missed(count=missed))] if missed else []
-                yield b"".join([*lines, *map(_line, answers)])
+        with self._stream.subscribers.subscribe() as subscription:
+            while (taken := await subscription.take()) != (0, []):
+                missed, responses = taken
+                lines = [encode_line(Missed(count=missed))] if missed else []
+                yield b"".join([*lines, *map(encode_line, responses)])
 
-    def farewell(self, reason: str) -> bytes:
-        return _line(Gone(reason=reason))
+    def last_part(self, reason: str) -> bytes:
+        return encode_line(Gone(reason=reason))
 
 
-class _Preview(_Watch):
+class _PreviewFrames(_Subscriber):
     def __init__(self, service: Service, stream: Stream, options: PreviewOptions) -> None:
         self._boundary = f"keywarp-{secrets.token_hex(8)}"
         super().__init__(service, stream, f"multipart/x-mixed-replace; boundary={self._boundary}")
         self._options = options
 
     async def parts(self) -> AsyncGenerator[bytes]:
-        loop, pause = asyncio.get_running_loop(), 1 / self._options.fps
-        with self._stream.audience.window() as window:
+        loop, interval = asyncio.get_running_loop(), 1 / self._options.fps
+        with self._stream.subscribers.preview() as preview:
             while True:
-                begun = loop.time()
-                jpeg = await self._draw(window)
+                started = loop.time()
+                jpeg = await self._next_jpeg(preview)
                 if jpeg is None:
                     return
                 head = f"--{self._boundary}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 yield head.encode() + jpeg + b"\r\n"
-                await asyncio.sleep(pause - (loop.time() - begun))
+                await asyncio.sleep(interval - (loop.time() - started))
 
-    async def _draw(self, window: Window) -> bytes | None:
-        """The next picture; holds no frame while it is being sent."""
-        if scene := await window.take():
-            classes = self._stream.engine.bundle.manifest.classes
-            paint = partial(draw, scene.picture.pixels, scene.found, classes, self._options.width)
-            return await asyncio.get_running_loop().run_in_executor(self._service.pool, paint)
-        return None
+    async def _next_jpeg(self, preview: Preview) -> bytes | None:
+        """Draw the next frame. The frame is freed before its picture is sent."""
+        if (taken := await preview.take()) is None:
+            return None
+        frame, found = taken
+        classes = self._stream.engine.bundle.manifest.classes
+        paint = partial(draw, frame.pixels, found, classes, self._options.width)
+        return await asyncio.get_running_loop().run_in_executor(self._stream.pool, paint)
 
-    def farewell(self, reason: str) -> bytes:  # noqa: ARG002
+    def last_part(self, reason: str) -> bytes:  # noqa: ARG002
         return f"--{self._boundary}--\r\n".encode()
-
-
-def _line(message: BaseModel) -> bytes:
-    return message.model_dump_json(exclude_none=True).encode() + b"\n"

@@ -1,9 +1,9 @@
-"""One WebSocket conversation of protocol `keywarp.v1`: a state machine before and behind a pipeline.
+"""The WebSocket of a stream, protocol `keywarp.v1`: a state machine before and behind a pipeline.
 
     receive -> inbox -> pipeline -> send
 
-The inbox is bounded by the credit; whoever can't go on makes those before it wait, up to the client, who gets no more
-credit. Receiving never waits for anything, so a client that vanishes is noticed at once.
+The inbox is bounded by the credit. A stage that is full makes those before it wait, up to the client, which gets no
+more credit. Receiving itself never waits for anything, so the loss of a client is noticed at once.
 """
 
 import asyncio
@@ -13,10 +13,11 @@ import time
 from collections.abc import AsyncIterator
 from enum import StrEnum
 
-from fastapi import WebSocket, WebSocketDisconnect
-from pydantic import BaseModel, ValidationError
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from keywarp.protocol import (
+    SUBPROTOCOL,
     ClientMessage,
     CloseCode,
     Credit,
@@ -27,8 +28,10 @@ from keywarp.protocol import (
     FramingError,
     Hello,
     Ready,
+    faults,
     unpack,
 )
+from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.decoders import open_decoder
 from keywarp.server.errors import (
     BadMessageError,
@@ -40,79 +43,102 @@ from keywarp.server.errors import (
     ServerError,
 )
 from keywarp.server.models.registry import describe
+from keywarp.server.problems import problem_response
+from keywarp.server.routes.dependencies import QuotaDependency, ServiceDependency
 from keywarp.server.security.quotas import Quota
 from keywarp.server.service import Service
-from keywarp.server.streams.pipeline import Arrived, Pipeline, beside
+from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.streams.stream import Stream
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
+from keywarp.server.task_scope import task_scope
 
 log = logging.getLogger(__name__)
+router = APIRouter()
+_stream_id = TypeAdapter[str](StreamId)
 
 
-class State(StrEnum):
-    """What the client may say now."""
+@router.websocket("/v1/streams/{stream_id}/ws")
+async def connect(websocket: WebSocket, stream_id: str, service: ServiceDependency, quota: QuotaDependency) -> None:
+    """Feed a stream: see `keywarp.protocol.messages` for the protocol."""
+    try:
+        if SUBPROTOCOL not in websocket.scope["subprotocols"]:
+            raise BadMessageError(f"the WebSocket subprotocol must be {SUBPROTOCOL!r}")
+        try:
+            _stream_id.validate_python(stream_id)
+        except ValidationError as error:
+            raise BadMessageError(f"not a stream id: {faults.describe(error)}") from error
+        service.refuse_if_draining()
+    except ServerError as error:
+        await websocket.send_denial_response(problem_response(error.problem, websocket.url.path))
+        return
+    await websocket.accept(SUBPROTOCOL)
+    await WebSocketConnection(websocket, service, quota).run(stream_id)
 
-    GREETING = "`hello`"
+
+class ConnectionState(StrEnum):
+    """What the client may send next."""
+
+    NEW = "`hello`"
     STREAMING = "a frame or `end`"
     ENDING = "nothing after `end`"
 
 
-class _VanishedError(Exception):
-    """The client is gone: there is nobody to tell anything."""
+class _DisconnectedError(Exception):
+    """The client disconnected, so there is nobody to send anything to."""
 
 
-class Conversation:
-    """From an accepted connection to its close."""
+class WebSocketConnection:
+    """One WebSocket, from its acceptance to its close."""
 
     def __init__(self, websocket: WebSocket, service: Service, quota: Quota) -> None:
         self._websocket = websocket
         self._service = service
         self._quota = quota
-        self._state = State.GREETING
-        self._stopping = False  # the server is
+        self._state = ConnectionState.NEW
+        self._draining = False
         self._received = 0  # binary messages
-        self._credit = self._announced = service.settings.credit  # binary messages since the start
-        self._inbox: asyncio.Queue[Arrived | None] = asyncio.Queue()  # None: the end
+        self._window = self._announced = service.settings.credit  # binary messages since the start
+        self._inbox: asyncio.Queue[ReceivedPayload | None] = asyncio.Queue()  # None marks the end
 
     async def run(self, stream_id: str) -> None:
-        """Hold the conversation. Every way out frees the stream, or leaves it as free as it was."""
+        """Run the connection. However it ends, its stream is freed, or left as it was before."""
         try:
-            done = await self._converse(stream_id)
-            # The stream is free by now: whoever hears this may use its id again at once.
-            await self._say(done)
+            done = await self._run(stream_id)
+            # The stream is free by now: a client that receives this may use its id again at once.
+            await self._send(done)
             await self._websocket.close(CloseCode.NORMAL)
             log.info("stream %s: done, %d frames, %d errors", stream_id, done.frames, done.errors)
-        except (_VanishedError, WebSocketDisconnect):
-            log.info("stream %s: the client vanished", stream_id)
+        except (_DisconnectedError, WebSocketDisconnect):
+            log.info("stream %s: the client disconnected", stream_id)
         except ServerError as error:
             log.info("stream %s: refused: %r", stream_id, error.problem.detail)
-            await self._refuse(error)
+            await self._close_with(error)
         except Exception:
-            log.exception("stream %s: a fault of the server", stream_id)
-            await self._refuse(InternalError("the server failed: its log says more"))
+            log.exception("stream %s: internal error", stream_id)
+            await self._close_with(InternalError("the server failed; its log has the details"))
 
-    async def _converse(self, stream_id: str) -> Done:
-        hello = await self._greet()
+    async def _run(self, stream_id: str) -> Done:
+        hello = await self._receive_hello()
         stream = self._service.streams.get(stream_id)
-        ours = stream is None  # then the stream lives as long as the conversation
+        created = stream is None  # then the stream lives as long as the connection
         if stream is None:
             stream = self._service.create_stream(hello, stream_id, self._quota)
         else:
             self._service.refuse_if_draining()
-            _refuse_if_different(stream, hello)
+            _refuse_other_options(stream, hello)
         try:
             async with stream.connected():
-                with self._service.conversation():
+                with self._service.in_flight():
                     return await self._stream(stream, hello)
         finally:
-            if ours:
+            if created:
                 await self._service.streams.remove(stream, f"the connection of stream {stream_id!r} ended")
 
-    async def _greet(self) -> Hello:
+    async def _receive_hello(self) -> Hello:
         timeout = self._service.settings.hello_timeout
         try:
             async with asyncio.timeout(timeout):
-                message = await self._hear()
+                message = await self._receive()
         except TimeoutError:
             raise HelloTimeoutError(f"no `hello` within {timeout:g} s") from None
         if not isinstance(message, Hello):
@@ -120,82 +146,82 @@ class Conversation:
         return message
 
     async def _stream(self, stream: Stream, hello: Hello) -> Done:
-        self._state = State.STREAMING
-        await self._say(
+        self._state = ConnectionState.STREAMING
+        settings = self._service.settings
+        await self._send(
             Ready(
                 stream=stream.id,
                 model=describe(stream.engine),
-                interval=stream.pacing.interval,
-                schedule=stream.pacing.schedule,
-                max_interval=stream.pacing.max_interval,
+                interval=stream.schedule.interval,
+                schedule=stream.schedule.schedule,
+                max_interval=stream.schedule.max_interval,
                 mode=stream.mode,
-                credit=self._credit,
-                max_message_bytes=self._service.settings.max_message_bytes,
+                credit=self._window,
+                max_message_bytes=settings.max_message_bytes,
             )
         )
-        service = self._service
         chunks = hello.framing == "chunks"
-        decoder = open_decoder(hello.codec, service.settings.max_pixels, service.nvdec, chunks=chunks)
-        pipeline = Pipeline(self._service, stream, decoder, self._quota)
+        decoder = open_decoder(hello.codec, settings.max_pixels, self._service.nvdec, chunks=chunks)
+        pipeline = Pipeline(stream, decoder, self._quota)
         try:
-            async with beside(self._receive(), stream.watch(), self._watch_server()) as tasks:
-                tasks.create_task(pipeline.decode(self._arrivals(), self._grant))
-                async for answer in pipeline.answers():
-                    await self._pass_on(answer)
+            watchers = self._receive_all(), stream.raise_when_closed(), self._stop_when_draining()
+            async with task_scope(*watchers) as tasks:
+                tasks.create_task(pipeline.feed(self._payloads()))
+                async for response in pipeline.responses():
+                    await self._send_response(response, self._window + pipeline.consumed)
         finally:
             await pipeline.close()
         return pipeline.done
 
     # -- the stages ----------------------------------------------------------------------------------------------------
 
-    async def _receive(self) -> None:
+    async def _receive_all(self) -> None:
         while True:
-            message = await self._hear()
-            if self._stopping:
+            message = await self._receive()
+            if self._draining:
                 continue
             match message:
-                case (FrameHeader() as header, memoryview() as payload) if self._state is State.STREAMING:
+                case (FrameHeader() as header, memoryview() as data) if self._state is ConnectionState.STREAMING:
                     self._received += 1
                     if self._received > self._announced:
                         raise CreditExceededError(
                             f"{self._received} messages sent, but the credit is {self._announced}"
                         )
-                    self._inbox.put_nowait(Arrived(header, payload, time.monotonic()))
-                case End() if self._state is State.STREAMING:
-                    self._state = State.ENDING
+                    self._inbox.put_nowait(ReceivedPayload(header, data, time.monotonic()))
+                case End() if self._state is ConnectionState.STREAMING:
+                    self._state = ConnectionState.ENDING
                     self._inbox.put_nowait(None)
                 case _:
                     raise self._unexpected(message)
 
-    async def _arrivals(self) -> AsyncIterator[Arrived]:
-        while arrived := await self._inbox.get():
-            yield arrived
-        if self._state is not State.ENDING:
-            # Not as if the video were over: what its decoder holds back comes before what the client hasn't sent yet.
+    async def _payloads(self) -> AsyncIterator[ReceivedPayload]:
+        while payload := await self._inbox.get():
+            yield payload
+        if self._state is not ConnectionState.ENDING:
+            # Unlike at the end of a video, frames that the decoder holds back belong before frames still to be sent.
             raise DrainingError("the server stops: connect again in a few seconds")
 
-    def _grant(self) -> None:
-        self._credit += 1
-
-    async def _pass_on(self, answer: Answer | None) -> None:
-        news = self._news()
-        if answer:
-            await self._say(answer.model_copy(update={"credit": news}))
-        elif news:
-            await self._say(Credit(credit=news))
-
-    async def _watch_server(self) -> None:
+    async def _stop_when_draining(self) -> None:
         await self._service.draining.wait()
-        self._stopping = True
-        if self._state is State.STREAMING:
+        self._draining = True
+        if self._state is ConnectionState.STREAMING:
             self._inbox.put_nowait(None)
+
+    async def _send_response(self, response: FrameResponse | None, credit: int) -> None:
+        """Send a response together with the credit if that has grown, or the credit by itself."""
+        grown = credit if credit > self._announced else None
+        self._announced = credit
+        if response:
+            await self._send(response.model_copy(update={"credit": grown}))
+        elif grown:
+            await self._send(Credit(credit=grown))
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
-    async def _hear(self) -> Hello | End | tuple[FrameHeader, memoryview]:
+    async def _receive(self) -> Hello | End | tuple[FrameHeader, memoryview]:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
-            raise _VanishedError
+            raise _DisconnectedError
         if (data := message.get("bytes")) is not None:
             try:
                 return unpack(data)
@@ -204,50 +230,41 @@ class Conversation:
         try:
             return ClientMessage.validate_json(message["text"])
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in error.errors())
-            raise BadMessageError(f"expected {self._state}, got a text message that isn't valid: {faults}") from error
+            described = faults.describe(error, whole="message")
+            raise BadMessageError(f"expected {self._state}, got an invalid text message: {described}") from error
 
-    async def _say(self, message: BaseModel) -> None:
+    async def _send(self, message: BaseModel) -> None:
         await self._websocket.send_text(message.model_dump_json(exclude_none=True))
 
-    async def _refuse(self, error: ServerError) -> None:
+    async def _close_with(self, error: ServerError) -> None:
         if isinstance(error, CapacityError):
-            self._service.metrics.refused(error.reason)
+            self._service.metrics.count_rejected(error.reason)
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: already closed
-            await self._say(Error(problem=error.problem, fatal=True))
+            await self._send(Error(problem=error.problem, fatal=True))
             await self._websocket.close(error.close, error.close_reason)
 
-    def _news(self) -> int | None:
-        """The credit, if it has grown since the client was last told."""
-        if self._credit == self._announced:
-            return None
-        self._announced = self._credit
-        return self._credit
-
     def _unexpected(self, message: Hello | End | tuple[FrameHeader, memoryview]) -> BadMessageError:
-        came = "a frame" if isinstance(message, tuple) else f"`{message.type}`"
-        return BadMessageError(f"expected {self._state}, got {came}")
+        got = "a frame" if isinstance(message, tuple) else f"`{message.type}`"
+        return BadMessageError(f"expected {self._state}, got {got}")
 
 
-def _refuse_if_different(stream: Stream, hello: Hello) -> None:
-    """A stream that exists keeps its settings."""
-    model = stream.engine.bundle.name
-    if hello.model not in (None, model):
-        raise BadMessageError(f"stream {stream.id!r} runs model {model!r}, not {hello.model[:64]!r}")
-    if hello.mode not in (None, stream.mode):
-        raise BadMessageError(f"stream {stream.id!r} has the mode `{stream.mode}`, not `{hello.mode}`")
-    if hello.masks not in (None, stream.masks) or hello.resolution not in (None, stream.resolution):
-        raise BadMessageError(
-            f"stream {stream.id!r} has masks `{stream.masks}` at the resolution `{stream.resolution}`, not others"
-        )
+def _refuse_other_options(stream: Stream, hello: Hello) -> None:
+    """Check that a `hello` agrees with the options of a stream that exists already.
+
+    Raises:
+        BadMessageError: It asks for another value of an option.
+    """
+    options = {
+        "model": (hello.model, stream.engine.bundle.name),
+        "mode": (hello.mode, stream.mode),
+        "masks": (hello.masks, stream.masks),
+        "resolution": (hello.resolution, stream.resolution),
+        "interval": (hello.interval, stream.schedule.interval),
+        "schedule": (hello.schedule, stream.schedule.schedule),
+        "max_interval": (hello.max_interval, stream.schedule.max_interval),
+    }
+    for name, (asked, actual) in options.items():
+        if asked not in (None, actual):
+            raise BadMessageError(f"stream {stream.id!r} has {name} {actual}, not {str(asked)[:64]}")
     if hello.sinks and set(hello.sinks) != set(stream.sinks):
         raise BadMessageError(f"stream {stream.id!r} has the sinks {', '.join(stream.sinks) or '(none)'}, not others")
-    pacing = stream.pacing
-    if hello.interval not in (None, pacing.interval):
-        raise BadMessageError(f"stream {stream.id!r} has key interval {pacing.interval}, not {hello.interval}")
-    if hello.schedule not in (None, pacing.schedule):
-        raise BadMessageError(f"stream {stream.id!r} has the schedule `{pacing.schedule}`, not `{hello.schedule}`")
-    if hello.max_interval not in (None, pacing.max_interval):
-        raise BadMessageError(
-            f"stream {stream.id!r} has the longest key interval {pacing.max_interval}, not {hello.max_interval}"
-        )

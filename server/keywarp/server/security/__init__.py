@@ -1,1 +1,1 @@
-"""Who may use the server, for what, how much, and where it may connect to."""
+"""API keys and their quotas, origins of web pages, and hosts that streams may be pulled from."""

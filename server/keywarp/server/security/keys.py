@@ -1,7 +1,7 @@
-"""API keys: who may do what. Checked before a request reaches anything else.
+"""API keys and their scopes, which are checked before a request reaches anything else.
 
-The file of keys has one line for each, `NAME SCOPE[,SCOPE] SHA-256 [LIMIT=NUMBER...]`, so it holds nothing that could
-be used as a key:
+The file of keys has one line for each key, `NAME SCOPE[,SCOPE] SHA-256 [LIMIT=NUMBER...]`. It holds only hashes, so a
+copy of it gives no access:
 
     # name   scopes          SHA-256 of the key
     gate-1   stream          9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
@@ -14,7 +14,8 @@ import hmac
 import logging
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, get_args
@@ -22,66 +23,67 @@ from typing import Final, Literal, Self, get_args
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
-from starlette.types import Scope as Connection
+from starlette.types import Scope as AsgiScope
 
-from keywarp.protocol import KEY_SUBPROTOCOL
-from keywarp.server import dashboard
+from keywarp.protocol import KEY_SUBPROTOCOL, faults
 from keywarp.server.errors import ForbiddenError, KeyFileError, ServerError, UnauthorizedError
-from keywarp.server.problems import refuse
+from keywarp.server.problems import reject
 from keywarp.server.security.quotas import NO_LIMITS, Limits, Quota
-from keywarp.server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-# To see models, and streams, frames and videos; what Prometheus scrapes; to load and unload models.
+# `stream`: use models by streams, frames and videos; `metrics`: scrape metrics; `models`: load and unload models
 Scope = Literal["stream", "metrics", "models"]
-OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
-PREFIX: Final = "kw_"  # so that secret scanners find a key where it shouldn't be
-_CONTROL: Final = re.compile(r"/v1/models/[^/]+/(un)?load|/v2/repository/models/.*", re.DOTALL)  # the scope `models`
+PREFIX: Final = "kw_"  # lets secret scanners recognise a leaked key
+_MODEL_CONTROL: Final = re.compile(r"/v1/models/[^/]+/(un)?load|/v2/repository/models/.*", re.DOTALL)  # paths
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """One line of the file."""
+class ApiKey:
+    """One line of the file of keys."""
 
     name: str
     scopes: frozenset[Scope]
-    digest: str  # SHA-256 of the key, hexadecimal
-    limits: Limits = NO_LIMITS  # where they aren't the server's defaults
+    digest: str  # SHA-256 of the secret, hexadecimal
+    limits: Limits = NO_LIMITS  # the limits that override the server's defaults
 
     def __str__(self) -> str:
         return f"{self.name} {','.join(sorted(self.scopes))} {self.digest} {self.limits}".rstrip()
 
 
-def new_key(name: str, scopes: str, **limits: float | None) -> tuple[str, Key]:
-    """Make a key of 256 random bits: itself, and its line.
+def new_key(name: str, scopes: str, **limits: float | None) -> tuple[str, ApiKey]:
+    """Make a key of 256 random bits.
 
     Args:
-        name: Whose it is.
-        scopes: With commas between them.
-        limits: Of `Limits`, by their names; None: none.
+        name: The name of the key's owner.
+        scopes: The scopes, separated by commas.
+        limits: The values of `Limits` by name, or None for the server's default.
+
+    Returns:
+        The secret, and the key to add to the file.
 
     Raises:
-        KeyFileError: Not a name, not scopes or not limits.
+        KeyFileError: If the name, a scope or a limit is invalid.
     """
     secret = PREFIX + secrets.token_urlsafe(32)
     given = [f"{limit}={number}" for limit, number in limits.items() if number is not None]
     return secret, parse_key(" ".join((name, scopes, _digest(secret), *given)))
 
 
-def read_keys(file: Path) -> list[Key]:
+def read_keys(file: Path) -> list[ApiKey]:
     """Read a file of keys.
 
     Raises:
-        KeyFileError: It can't be read, holds no key, a line isn't one, or two have the same name; says which line.
+        KeyFileError: If the file can't be read, holds no key, or has an invalid line or two keys of one name. The
+            message names the line.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(f"the keys in {file} can't be read: {error}") from error
-    keys: dict[str, Key] = {}
+    keys: dict[str, ApiKey] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -97,30 +99,30 @@ def read_keys(file: Path) -> list[Key]:
     return [*keys.values()]
 
 
-def add_key(file: Path, key: Key) -> None:
-    """Append a key to a file, which is made where there is none.
+def add_key(file: Path, key: ApiKey) -> None:
+    """Append a key to a file, which is created if it is missing.
 
     Raises:
-        OSError: It can't be written.
+        OSError: If the file can't be written.
     """
     with file.open("a+b") as lines:
         lines.seek(max(lines.tell() - 1, 0))
-        ended = lines.read() in (b"", b"\n")  # not every editor ends the last line
-        lines.write(f"{'' if ended else chr(10)}{key}\n".encode())
+        is_complete = lines.read() in (b"", b"\n")  # some editors don't end the last line
+        lines.write(f"{'' if is_complete else chr(10)}{key}\n".encode())
 
 
-def parse_key(line: str) -> Key:
-    """Read one line.
+def parse_key(line: str) -> ApiKey:
+    """Read one line of the file.
 
     Raises:
-        KeyFileError: It isn't one.
+        KeyFileError: If the line isn't a valid key.
     """
     match line.split():
         case [name, scopes, digest, *limits] if _NAME.fullmatch(name) and _DIGEST.fullmatch(digest):
-            wanted, known = frozenset(scopes.split(",")), get_args(Scope)
-            if unknown := wanted.difference(known):
+            given, known = frozenset(scopes.split(",")), get_args(Scope)
+            if unknown := given.difference(known):
                 raise KeyFileError(f"no such scope: {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
-            return Key(name, wanted, digest, _parse_limits(limits))  # type: ignore[arg-type]  # just checked
+            return ApiKey(name, given, digest, _parse_limits(limits))  # type: ignore[arg-type]  # checked above
     raise KeyFileError("not `NAME SCOPE[,SCOPE] SHA-256 [LIMIT=NUMBER...]`")
 
 
@@ -128,81 +130,116 @@ def _parse_limits(words: Sequence[str]) -> Limits:
     try:
         return Limits.model_validate({name: limit for name, _, limit in (word.partition("=") for word in words)})
     except ValidationError as error:
-        fault = error.errors()[0]
-        there_are = ", ".join(Limits.model_fields)
-        raise KeyFileError(f"not a limit: {fault['loc'][0]}: {fault['msg']}; there are: {there_are}") from error
+        known = ", ".join(Limits.model_fields)
+        raise KeyFileError(f"not a limit: {faults.describe(error, limit=1)}; there are: {known}") from error
 
 
-class Access:
-    """The keys that a server takes."""
+class ApiKeys:
+    """The keys that a server accepts, each with its quota."""
 
-    def __init__(self, keys: Sequence[Key], limits: Limits = NO_LIMITS) -> None:
-        """Take these keys; `limits`: of those that have none of their own."""
+    def __init__(
+        self,
+        keys: Sequence[ApiKey],
+        default_limits: Limits = NO_LIMITS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make a quota for each key.
+
+        Args:
+            keys: The accepted keys.
+            default_limits: The limits of keys without limits of their own.
+            clock: Returns the monotonic seconds by which rates are counted.
+        """
         self._keys = keys
-        self._quotas = {key.name: Quota(key.name, key.limits.over(limits)) for key in keys}
+        self._quotas = {key.name: Quota(key.name, key.limits.with_defaults(default_limits), clock) for key in keys}
 
     @classmethod
-    def read(cls, file: Path, limits: Limits = NO_LIMITS) -> Self:
-        """Take those of a file; raises as `read_keys`."""
-        return cls(read_keys(file), limits)
-
-    def quota(self, key: Key) -> Quota:
-        """What a key may use: the same object for all its requests."""
-        return self._quotas[key.name]
-
-    def check(self, secret: str | None, scope: Scope) -> Key:
-        """Find out whose key this is.
+    def read(cls, file: Path, default_limits: Limits = NO_LIMITS, clock: Callable[[], float] = time.monotonic) -> Self:
+        """Accept the keys of a file.
 
         Raises:
-            UnauthorizedError: Nobody's.
-            ForbiddenError: It isn't for this.
+            KeyFileError: If `read_keys` can't read the file.
+        """
+        return cls(read_keys(file), default_limits, clock)
+
+    def quota(self, key: ApiKey) -> Quota:
+        """Return the quota of a key, which all its requests share."""
+        return self._quotas[key.name]
+
+    def authorize(self, secret: str | None, scope: Scope) -> ApiKey:
+        """Return the key of a secret.
+
+        Args:
+            secret: The secret that a request bears, or None.
+            scope: The scope that the request needs.
+
+        Raises:
+            UnauthorizedError: If the secret is missing or belongs to no key.
+            ForbiddenError: If the key doesn't have the scope.
         """
         if not secret:
-            raise UnauthorizedError("this server wants an API key")
+            raise UnauthorizedError("this server requires an API key: ask its operator for one")
         digest = _digest(secret)
-        # Every key is compared, each in constant time: how long it takes tells nothing about any.
+        # All keys are compared, each in constant time, so that the response time reveals nothing about any of them.
         found = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]
         if not found:
             raise UnauthorizedError("this isn't an API key of this server")
         if scope not in found[0].scopes:
-            raise ForbiddenError(f"the API key {found[0].name} isn't for {scope!r}")
+            raise ForbiddenError(f"the API key {found[0].name} doesn't have the scope {scope!r}")
         return found[0]
 
 
-class AccessMiddleware:
-    """Lets only those through who have a key for it."""
+class ApiKeyMiddleware:
+    """Middleware that rejects requests without an API key of the required scope."""
 
-    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        api_keys: ApiKeys,
+        open_paths: Collection[str],
+        open_prefix: str,
+        count_rejected: Callable[[str], None],
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application that gets the accepted requests.
+            api_keys: The accepted keys.
+            open_paths: Paths that need no key.
+            open_prefix: The prefix of further paths that need no key.
+            count_rejected: Called with the reason of each rejected request.
+        """
         self._app = app
-        self._access = access
-        self._metrics = metrics
+        self._api_keys = api_keys
+        self._open_paths = frozenset(open_paths)
+        self._open_prefix = open_prefix
+        self._count_rejected = count_rejected
 
-    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-        if scope["type"] in ("http", "websocket") and not _is_open(scope["path"]):
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Pass a request on with its key's quota, or reject it."""
+        if scope["type"] in ("http", "websocket") and not self._is_open(scope["path"]):
             try:
-                key = self._access.check(_secret(scope), _needed(scope["path"]))
+                key = self._api_keys.authorize(_find_secret(scope), _required_scope(scope["path"]))
             except ServerError as error:
-                log.info("%r refused: %s", scope["path"][:200], error)
-                self._metrics.refused(error.reason)
-                await refuse(error, scope, receive, send)
+                log.info("rejected a request for %r: %s", scope["path"][:200], error)
+                self._count_rejected(error.reason)
+                await reject(error, scope, receive, send)
                 return
-            scope.setdefault("state", {})["quota"] = self._access.quota(key)
+            scope.setdefault("state", {})["quota"] = self._api_keys.quota(key)
         await self._app(scope, receive, send)
 
+    def _is_open(self, path: str) -> bool:
+        return path in self._open_paths or path.startswith(self._open_prefix)
 
-def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith(dashboard.PREFIX)
 
-
-def _needed(path: str) -> Scope:
+def _required_scope(path: str) -> Scope:
     if path == "/metrics":
         return "metrics"
-    return "models" if _CONTROL.fullmatch(path) else "stream"
+    return "models" if _MODEL_CONTROL.fullmatch(path) else "stream"
 
 
-def _secret(scope: Mapping[str, object]) -> str | None:
-    """The key that a request bears: `Authorization: Bearer`, `X-API-Key`, or a subprotocol, which browsers can send."""
+def _find_secret(scope: Mapping[str, object]) -> str | None:
+    """Return the secret of `Authorization: Bearer`, `X-API-Key` or, as browsers' WebSockets send it, a subprotocol."""
     headers = Headers(scope=dict(scope))
     kind, _, secret = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":

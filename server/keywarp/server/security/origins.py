@@ -1,13 +1,13 @@
-"""Pages of other sites don't use this server by their visitors' browsers.
+"""Keep web pages of other sites from using this server through their visitors' browsers.
 
-A server without keys trusts whoever reaches it, and any page that is open in a browser on this machine does, unless we
-look at where it comes from (`Origin`) and, since names can be made to point anywhere (DNS rebinding), at the name that
-it called us by (`Host`). With keys there is no need: a page of another site has none.
+A server without API keys trusts all who can reach it, and so can any page in a browser on this machine. Therefore the
+page's site (`Origin`) is checked, and so is the name that the request gives the server (`Host`), because a foreign name
+can be made to point here (DNS rebinding). A server with keys needs no such check: pages of other sites have no key.
 """
 
 import ipaddress
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from socket import gethostname
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,53 +16,57 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keywarp.server.errors import ForbiddenError
-from keywarp.server.problems import refuse
-from keywarp.server.telemetry.metrics import Metrics
+from keywarp.server.problems import reject
 
 log = logging.getLogger(__name__)
 
-PRIVATE: Final = (".localhost", ".local", ".internal", ".home.arpa")  # RFC 6761, 6762, 8375; ICANN 2024
+PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".home.arpa")  # RFC 6761, 6762, 8375; ICANN 2024
 
 
 class OriginMiddleware:
-    """Refuses what comes from pages of other sites."""
+    """Middleware that rejects requests from pages of other sites."""
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str], host: str, metrics: Metrics) -> None:
-        """Look at all that comes.
+    def __init__(
+        self, app: ASGIApp, allowed_origins: Collection[str], host: str, count_rejected: Callable[[str], None]
+    ) -> None:
+        """Wrap an application.
 
         Args:
-            app: What it comes to.
-            allowed: Origins, such as `https://cameras.example`, that may use the server.
-            host: The address that the server listens on; a local one is called by a local name only, others also by
-                addresses and by names that nobody elsewhere can have.
-            metrics: Counts what is refused.
+            app: The application that gets the accepted requests.
+            allowed_origins: Origins, such as `https://cameras.example`, whose pages may use the server.
+            host: The address that the server listens on. If it is local, only local names are accepted in `Host`;
+                otherwise also addresses and names that exist only in private networks.
+            count_rejected: Called with the reason of each rejected request.
         """
         self._app = app
-        self._allowed = frozenset(allowed)
-        self._names = frozenset(_name(urlsplit(origin).netloc) for origin in self._allowed) | {gethostname().lower()}
-        self._is_ours = is_local if is_local(host) else is_private
-        self._metrics = metrics
+        self._allowed_origins = frozenset(allowed_origins)
+        self._names = frozenset(_name(urlsplit(origin).netloc) for origin in self._allowed_origins) | {
+            gethostname().lower()
+        }
+        self._is_own_name = is_local if is_local(host) else is_private
+        self._count_rejected = count_rejected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-        if scope["type"] in ("http", "websocket") and (fault := self._fault(Headers(scope=scope))):
-            log.info("%r refused: %s", scope["path"][:200], fault)
-            self._metrics.refused("origin")
-            await refuse(ForbiddenError(fault), scope, receive, send)
+        """Pass a request on, or reject it."""
+        if scope["type"] in ("http", "websocket") and (problem := self._check(Headers(scope=scope))):
+            log.info("rejected a request for %r: %s", scope["path"][:200], problem)
+            self._count_rejected("origin")
+            await reject(ForbiddenError(problem), scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _fault(self, headers: Headers) -> str | None:
+    def _check(self, headers: Headers) -> str | None:
+        """Return why a request is rejected, or None if it isn't."""
         host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
-        if not (self._is_ours(_name(host)) or _name(host) in self._names):
-            return f"this server isn't called {host[:64]!r}: `serve --allow-origin` would let it be"
-        if origin and origin not in self._allowed and origin.partition("://")[2] != host:
-            return f"pages of {origin[:64]!r} may not use this server: `serve --allow-origin` would let them"
+        if not (self._is_own_name(_name(host)) or _name(host) in self._names):
+            return f"{host[:64]!r} isn't a name of this server: allow it by `serve --allow-origin`"
+        if origin and origin not in self._allowed_origins and origin.partition("://")[2] != host:
+            return f"pages of {origin[:64]!r} may not use this server: allow them by `serve --allow-origin`"
         return None
 
 
 def is_local(host: str) -> bool:
-    """Whether a host is this machine by its very name."""
+    """Return whether a host is `localhost`, a name below it or a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -70,16 +74,16 @@ def is_local(host: str) -> bool:
 
 
 def is_private(host: str) -> bool:
-    """Whether a host is an address, or a name that only a local network can have: it can't be made to point here."""
+    """Return whether a host is an address, or a name of private networks only: no other site can make it point here."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return bool(host) and ("." not in host or host.endswith(PRIVATE))
+        return bool(host) and ("." not in host or host.endswith(PRIVATE_SUFFIXES))
     return True
 
 
 def _name(netloc: str) -> str:
-    """`[::1]:8080` -> `::1`."""
+    """Return the host without its port and brackets: `::1` for `[::1]:8080`."""
     if netloc.startswith("["):
         return netloc[1:].partition("]")[0]
     return netloc.rpartition(":")[0] if netloc.count(":") == 1 else netloc

@@ -1,8 +1,7 @@
-"""Where the server may connect to when it is asked to pull a stream. Nowhere, unless the operator says so.
+"""The allow-list of hosts that streams may be pulled from. It is empty unless the operator fills it.
 
-A name in the list lets a URL in; what the name resolves to is looked at as well, each time, and the connection goes to
-just the address that was looked at. So neither a redirect nor a name that suddenly points elsewhere reaches what isn't
-allowed.
+A host is resolved anew for each connection, its addresses are checked, and the connection goes to an address that was
+checked. So neither a redirect nor a changed DNS record leads to a host that isn't allowed.
 """
 
 import fnmatch
@@ -11,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keywarp.server.errors import SourceError, SourceForbiddenError
+from keywarp.server.errors import PullError, SourceForbiddenError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -19,17 +18,17 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One entry of the list: `camera-1.example`, `*.cameras.example`, `192.168.7.0/24`, `10.0.0.5:554`, `*`."""
+    """One entry of the allow-list: `camera-1.example`, `*.cameras.example`, `192.168.7.0/24`, `10.0.0.5:554`, `*`."""
 
-    host: str | Network  # a name, maybe with wildcards; or addresses
-    port: int | None  # None: any
+    host: str | Network  # a host name, which may have wildcards, or a network
+    port: int | None  # None: any port
 
     @classmethod
     def parse(cls, entry: str) -> "Rule":
         """Read an entry.
 
         Raises:
-            ValueError: It isn't one.
+            ValueError: If the entry is neither a host name nor an address nor a network, or its port is invalid.
         """
         host, port = entry, None
         if entry.startswith("["):  # [::1]:554
@@ -47,55 +46,59 @@ class Rule:
         return cls(host.lower(), port)
 
     def names(self, host: str) -> bool:
-        """Whether it lets a host in by its name."""
+        """Return whether the entry allows a host by its name."""
         return isinstance(self.host, str) and fnmatch.fnmatchcase(host, self.host)
 
     def has(self, address: Address) -> bool:
-        """Whether it lists an address."""
+        """Return whether the entry's network contains an address."""
         return not isinstance(self.host, str) and address in self.host
 
 
 class AllowList:
-    """Hosts, addresses and networks that may be connected to."""
+    """The hosts, addresses and networks that streams may be pulled from."""
 
     def __init__(self, entries: Sequence[str], trusted: str | None = None) -> None:
         """Read the entries.
 
         Args:
-            entries: As `Rule.parse` takes them.
-            trusted: A host that is let in wherever it is.
+            entries: The entries, in the form that `Rule.parse` reads.
+            trusted: A host that is allowed whatever its address, or None.
 
         Raises:
-            ValueError: One isn't a `Rule`.
+            ValueError: If an entry is invalid.
         """
         self._rules = [Rule.parse(entry) for entry in entries]
         self._trusted = trusted
 
     def addresses(self, host: str, port: int) -> list[str]:
-        """Look up where a host may be reached. Waits for the name service.
+        """Return the addresses at which a host may be reached. Blocks while the name is resolved.
 
-        A host that is let in by its name isn't let in on this machine, on its links or on multicast: those must be
-        listed as addresses.
+        An entry with a host name doesn't allow loopback, link-local and multicast addresses: those must be listed as
+        addresses.
+
+        Args:
+            host: The host's name or address.
+            port: The port to connect to.
 
         Raises:
-            SourceForbiddenError: Nowhere, by these rules.
-            SourceError: The name is unknown.
+            SourceForbiddenError: If the allow-list has none of the host's addresses.
+            PullError: If the host can't be resolved.
         """
         trusted = host == self._trusted
         rules = [rule for rule in self._rules if rule.port in (None, port)]
         host = host.lower().rstrip(".")
-        named = trusted or any(rule.names(host) for rule in rules)
-        if not named and not any(not isinstance(rule.host, str) for rule in rules):
+        is_named = trusted or any(rule.names(host) for rule in rules)
+        if not is_named and not any(not isinstance(rule.host, str) for rule in rules):
             raise SourceForbiddenError(host, port)
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise SourceError(f"the host {host[:64]!r} is unknown") from error
+            raise PullError(f"the host {host[:64]!r} is unknown: its name can't be resolved") from error
         allowed = []
         for *_, (name, *_) in found:
             address = ipaddress.ip_address(str(name).partition("%")[0])
             address = getattr(address, "ipv4_mapped", None) or address
-            if any(rule.has(address) for rule in rules) or (named and (trusted or not _is_special(address))):
+            if any(rule.has(address) for rule in rules) or (is_named and (trusted or not _is_special(address))):
                 allowed.append(str(name))
         if not allowed:
             raise SourceForbiddenError(host, port)
@@ -104,7 +107,7 @@ class AllowList:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise ValueError(f"{text!r} isn't a port")
+        raise ValueError(f"{text!r} isn't a port from 1 to 65535")
     return int(text)
 
 

@@ -1,8 +1,9 @@
-"""What one API key may use of the server, and uses."""
+"""Limits of streams and frame rates for API keys."""
 
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,15 +12,15 @@ from keywarp.server.errors import TooManyFramesError
 
 
 class Limits(BaseModel):
-    """Limits of one key; None: there is none."""
+    """The limits of one key. None: no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    streams: int | None = Field(default=None, ge=1)  # open at once
-    rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # frames a second, of all its streams
+    streams: int | None = Field(default=None, ge=1)  # streams that are open at once
+    rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # frames per second of all the key's streams
 
-    def over(self, default: Self) -> Self:
-        """These, and the default where there is none."""
+    def with_defaults(self, default: Self) -> Self:
+        """Return these limits, completed by defaults."""
         return default.model_copy(update=self.model_dump(exclude_none=True))
 
     def __str__(self) -> str:
@@ -27,42 +28,59 @@ class Limits(BaseModel):
 
 
 class Quota:
-    """One key's share: streams remember whose they are by it, and each frame is charged to it."""
+    """The quota of one key. A stream belongs to a quota, and each frame is charged to one.
 
-    def __init__(self, name: str, limits: Limits) -> None:
+    Attributes:
+        name: The key's name.
+        limits: The key's limits.
+    """
+
+    def __init__(self, name: str, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with the whole quota unused.
+
+        Args:
+            name: The key's name.
+            limits: The key's limits.
+            clock: Returns the monotonic seconds by which the rate is counted.
+        """
         self.name = name
         self.limits = limits
-        self._bucket = Bucket(limits.rate) if limits.rate else None
+        self._clock = clock
+        self._bucket = TokenBucket(limits.rate) if limits.rate else None
 
-    def take(self) -> float:
-        """Take what a frame costs, if it is there; otherwise say in how many seconds it will be."""
+    def try_charge(self) -> float:
+        """Charge one frame if the rate allows it now.
+
+        Returns:
+            0 if the frame was charged, else the seconds until the rate allows one.
+        """
         if self._bucket is None:
             return 0.0
-        now = time.monotonic()
+        now = self._clock()
         wait = self._bucket.wait(now)
         if not wait:
             self._bucket.take(now)
         return wait
 
     def charge(self) -> None:
-        """Take what a frame costs.
+        """Charge one frame.
 
         Raises:
-            TooManyFramesError: It isn't there now.
+            TooManyFramesError: If the rate doesn't allow one now.
         """
-        if wait := self.take():
-            detail = f"the API key {self.name} has its {self.limits.rate:g} frames a second: send fewer"
+        if wait := self.try_charge():
+            detail = f"the API key {self.name} has used its {self.limits.rate:g} frames a second: send fewer"
             raise TooManyFramesError(detail, math.ceil(wait))
 
     async def wait(self) -> float:
-        """Take what a frame costs when its turn comes, after those who wait already.
+        """Charge one frame, and wait until the rate allows it, behind the frames that wait already.
 
         Returns:
-            The seconds that it took.
+            The seconds of the wait.
         """
         if self._bucket is None:
             return 0.0
-        now = time.monotonic()
+        now = self._clock()
         wait = self._bucket.wait(now)
         self._bucket.take(now)
         try:
@@ -73,30 +91,35 @@ class Quota:
         return wait
 
 
-class Bucket:
-    """A token bucket that is filled evenly and has room for the tokens of one second, but at least for one.
+class TokenBucket:
+    """A token bucket that holds the tokens of one second, but at least one.
 
-    It is kept as the time when it will be full again, the generic cell rate algorithm: so nothing has to fill it.
+    It follows the generic cell rate algorithm: the only state is the time at which the bucket will be full again, so no
+    task has to fill it.
     """
 
     def __init__(self, rate: float) -> None:
-        """Make a full one; `rate`: tokens a second."""
-        self._each = 1 / rate  # seconds
-        self._room = max(1.0, self._each)  # seconds
-        self._full = -math.inf  # when it will be full; monotonic seconds
+        """Start with a full bucket.
+
+        Args:
+            rate: Tokens per second.
+        """
+        self._interval = 1 / rate  # seconds per token
+        self._capacity = max(1.0, self._interval)  # seconds
+        self._full_at = -math.inf  # monotonic seconds
 
     def wait(self, now: float) -> float:
-        """Seconds until there is a token; `now` is in monotonic seconds."""
-        return max(0.0, self._full + self._each - self._room - now)
+        """Return the seconds from `now`, in monotonic seconds, until there is a token."""
+        return max(0.0, self._full_at + self._interval - self._capacity - now)
 
     def take(self, now: float) -> None:
-        """Take a token, even one that isn't there yet."""
-        self._full = max(self._full, now) + self._each
+        """Take a token, even if the bucket is empty: those who come later wait longer."""
+        self._full_at = max(self._full_at, now) + self._interval
 
     def give_back(self) -> None:
-        """Put a token back that wasn't used."""
-        self._full -= self._each
+        """Return an unused token."""
+        self._full_at -= self._interval
 
 
 NO_LIMITS: Final = Limits()
-UNLIMITED: Final = Quota("", NO_LIMITS)  # of whoever uses a server without keys
+UNLIMITED: Final = Quota("", NO_LIMITS)  # the quota of requests to a server without keys

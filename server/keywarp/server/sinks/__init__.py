@@ -1,1 +1,1 @@
-"""Where results go besides to the client: files, webhooks, MQTT, Parquet."""
+"""Destinations for responses: files, webhooks, MQTT brokers and Parquet files."""

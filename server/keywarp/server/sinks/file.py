@@ -1,43 +1,47 @@
-"""Results to files of JSON lines."""
+"""Write responses to files of JSON lines."""
 
 import asyncio
 from collections.abc import Collection
 from pathlib import Path
 
 from keywarp.server.errors import SinkError
-from keywarp.server.sinks.appending import append
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.sinks.atomic_append import append_atomically
+from keywarp.server.streams.subscribers import FrameResponse
 
 
 class FileSink:
-    """Appends answers to a file, or one for each stream; when that is full, it is renamed `NAME.1`, as logs are."""
+    """A file of JSON lines, or one for each stream. A full file is renamed `NAME.1`, as log files are."""
 
     def __init__(self, path: str, max_bytes: int, classes: Collection[str] = ()) -> None:
-        """Nothing is opened yet.
+        """Open nothing yet.
 
         Args:
-            path: The file's; `{stream}` in it stands for the stream's id.
-            max_bytes: Of a file.
-            classes: Only results with one of these; none: all answers.
+            path: The file's path; `{stream}` in it stands for the stream's id.
+            max_bytes: The size in bytes beyond which a file doesn't grow.
+            classes: Names of classes; only results that show one of them are written. Empty: all responses are.
         """
         self.classes = frozenset(classes)
         self._path = path
         self._max_bytes = max_bytes
-        self._turn = asyncio.Lock()  # streams may share a file
+        self._lock = asyncio.Lock()  # streams may share a file
 
-    async def deliver(self, stream: str, answers: list[Answer]) -> None:
-        """Write a line for each."""
-        lines = b"".join(answer.model_dump_json(exclude_none=True).encode() + b"\n" for answer in answers)
-        async with self._turn:
+    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
+        """Write one line for each response.
+
+        Raises:
+            SinkError: If the file can't be written.
+        """
+        lines = b"".join(response.model_dump_json(exclude_none=True).encode() + b"\n" for response in responses)
+        async with self._lock:
             try:
                 await asyncio.to_thread(self._append, Path(self._path.replace("{stream}", stream)), lines)
             except OSError as error:
                 raise SinkError(f"{error.filename or self._path} can't be written: {error.strerror}") from error
 
     async def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: no file stays open between deliveries."""
 
     def _append(self, path: Path, lines: bytes) -> None:
         if path.exists() and path.stat().st_size + len(lines) > self._max_bytes:
             path.replace(path.with_name(path.name + ".1"))
-        append(path, lines)
+        append_atomically(path, lines)

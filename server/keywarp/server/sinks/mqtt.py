@@ -1,4 +1,4 @@
-"""Results to an MQTT broker. Needs the extra `mqtt`."""
+"""Publish responses by an MQTT broker. Needs the extra `mqtt`."""
 
 import asyncio
 import threading
@@ -6,18 +6,18 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from keywarp.server.errors import SinkError
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
 
-TIMEOUT: Final = 5.0  # seconds to connect, and until the broker has what it was given
+TIMEOUT: Final = 5.0  # seconds to connect, and for the broker to confirm a message
 QOS: Final = 1  # at least once
-QUEUED: Final = 2048  # messages that wait for the broker
+MAX_QUEUED: Final = 2048  # messages that the client keeps for the broker
 
 
 class MqttSink:
-    """Publishes each answer as a message."""
+    """A broker to which each response is published as a message."""
 
     def __init__(
         self,
@@ -30,19 +30,19 @@ class MqttSink:
         tls: bool = False,
         classes: Collection[str] = (),
     ) -> None:
-        """Nothing is connected yet.
+        """Connect to nothing yet.
 
         Args:
-            host: The broker's.
-            port: The broker's.
-            topic: `{stream}` in it stands for the stream's id, `{type}` for `result`, `error` or `dropped`.
-            user: Name for the broker.
-            password: For the broker.
-            tls: Encrypt, and check the broker's certificate.
-            classes: Only results with one of these; none: all answers.
+            host: The broker's host name or address.
+            port: The broker's port.
+            topic: The topic; `{stream}` in it stands for the stream's id, `{type}` for `result`, `error` or `dropped`.
+            user: The user name for the broker, or None for no login.
+            password: The password for the broker.
+            tls: Whether to encrypt the connection and to verify the broker's certificate.
+            classes: Names of classes; only results that show one of them are published. Empty: all responses are.
 
         Raises:
-            SinkError: The extra isn't installed.
+            SinkError: If the extra `mqtt` isn't installed.
         """
         try:
             from paho.mqtt.client import Client
@@ -59,45 +59,49 @@ class MqttSink:
         if tls:
             self._client.tls_set()
         self._client.reconnect_delay_set(1, 30)  # seconds, from and to
-        self._client.max_queued_messages_set(QUEUED)  # or it would keep all that a broker doesn't confirm
-        self._begun = False
+        self._client.max_queued_messages_set(MAX_QUEUED)  # by default it keeps all messages that aren't confirmed
+        self._is_started = False
         self._connected = threading.Event()
-        self._refusal = ""
+        self._refusal = ""  # why the broker refused the last connection
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = lambda *_: self._connected.clear()
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
-    async def deliver(self, stream: str, answers: list[Answer]) -> None:
-        """Publish them, and wait until the broker has them."""
-        async with self._turn:
+    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
+        """Publish the responses, and wait until the broker confirms them.
+
+        Raises:
+            SinkError: If the broker can't be reached, refuses the connection or doesn't confirm in time.
+        """
+        async with self._lock:
             try:
-                await asyncio.to_thread(self._publish, stream, answers)
+                await asyncio.to_thread(self._publish, stream, responses)
             except (OSError, RuntimeError, ValueError) as error:
-                raise SinkError(f"the broker can't be reached: {error}") from error
+                raise SinkError(f"publishing to the MQTT broker failed: {error}") from error
 
     async def close(self) -> None:
-        """Say goodbye."""
+        """Disconnect."""
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
 
-    def _publish(self, stream: str, answers: list[Answer]) -> None:
-        if not self._begun:
-            self._begun = True
+    def _publish(self, stream: str, responses: list[FrameResponse]) -> None:
+        if not self._is_started:
+            self._is_started = True
             self._client.connect_async(*self._address)
-            self._client.loop_start()  # connects, and again whenever that is needed
+            self._client.loop_start()  # connects, and reconnects whenever the connection is lost
         if not self._connected.wait(TIMEOUT):
-            raise TimeoutError(self._refusal or "no connection")
-        sent = []
-        for answer in answers:
-            topic = self._topic.replace("{stream}", stream).replace("{type}", answer.type)
-            sent.append(self._client.publish(topic, answer.model_dump_json(exclude_none=True), QOS))
-        for message in sent:
+            raise TimeoutError(self._refusal or "it can't be reached")
+        messages = []
+        for response in responses:
+            topic = self._topic.replace("{stream}", stream).replace("{type}", response.type)
+            messages.append(self._client.publish(topic, response.model_dump_json(exclude_none=True), QOS))
+        for message in messages:
             message.wait_for_publish(TIMEOUT)
             if not message.is_published():
-                raise TimeoutError("it doesn't confirm what it was given")
+                raise TimeoutError(f"it doesn't confirm messages within {TIMEOUT:g} s")
 
     def _on_connect(self, client: "Client", data: object, flags: object, reason: object, properties: object) -> None:  # noqa: ARG002
         if getattr(reason, "is_failure", False):
-            self._refusal = f"it refuses: {reason}"
+            self._refusal = f"it refuses the connection: {reason}"
         else:
             self._connected.set()

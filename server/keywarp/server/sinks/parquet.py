@@ -1,11 +1,11 @@
-"""Results to Parquet files, for analysis. Needs the extra `parquet`.
+"""Write responses to Parquet files for analysis. Needs the extra `parquet`.
 
-    20261123T070000000000Z.parquet    complete
-    _20261123T080000000000Z.arrows    being written: the _ has readers of the folder leave it out
+    20261123T070000000000Z.parquet    a complete file
+    _20261123T080000000000Z.arrows    the journal; readers of the folder skip it because of the _
 
-A Parquet file can't be read before its end is written. So answers go to a journal first, an Arrow stream, which can be
-read up to its last batch whatever happens; when it is full or old, it becomes a Parquet file. What a crash leaves
-behind does so when the sink is next used.
+A Parquet file can't be read before its end is written. So responses go to a journal first: an Arrow stream, which can
+be read up to its last whole batch at any time. When the journal is full or old, it is converted to a Parquet file. A
+journal that a crash leaves behind is converted when the sink is next used.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from pyarrow import ipc, parquet
 
 from keywarp.protocol import Dropped, Error, Region, Segmentation
 from keywarp.server.errors import SinkError
-from keywarp.server.sinks.appending import append
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.sinks.atomic_append import append_atomically
+from keywarp.server.streams.subscribers import FrameResponse
 
 log = logging.getLogger(__name__)
 
-JOURNAL_BYTES: Final = 64 * 2**20  # of a journal, which is made a Parquet file as a whole
-_OURS: Final = re.compile(r"_\d{8}T\d{12}Z\.arrows|\d{8}T\d{12}Z\.parquet")
+JOURNAL_BYTES: Final = 64 * 2**20  # largest journal in bytes; it is converted in memory, as a whole
+_OWN_NAMES: Final = re.compile(r"_\d{8}T\d{12}Z\.arrows|\d{8}T\d{12}Z\.parquet")
 
 _DETECTION: Final = pa.struct(
     {
@@ -51,18 +51,18 @@ _REGION: Final = pa.struct(
 SCHEMA: Final = pa.schema(
     {
         "stream": pa.string(),
-        "time": pa.timestamp("us", "UTC"),  # when the sink took it
+        "time": pa.timestamp("us", "UTC"),  # when the sink wrote the row
         "type": pa.string(),  # result, error, dropped
         "frame": pa.int64(),
-        "id": pa.string(),  # the client's own
-        "timestamp": pa.float64(),  # the client's own, or the container's, in seconds
+        "id": pa.string(),  # the client's id of the frame
+        "timestamp": pa.float64(),  # the client's or the container's timestamp, in seconds
         "width": pa.int32(),
         "height": pa.int32(),
         "kind": pa.string(),
         "key_age": pa.int32(),
-        "reason": pa.string(),  # why it is a key frame, or was dropped
+        "reason": pa.string(),  # why the frame is a key frame, or was dropped
         "change": pa.float32(),
-        "decode": pa.float64(),  # seconds
+        "decode": pa.float64(),  # seconds, as the three after it
         "queue": pa.float64(),
         "inference": pa.float64(),
         "postprocess": pa.float64(),
@@ -71,7 +71,7 @@ SCHEMA: Final = pa.schema(
         "mask_height": pa.int32(),
         "regions": pa.list_(_REGION),
         "labels_png": pa.binary(),
-        "status": pa.int32(),  # of an error
+        "status": pa.int32(),  # HTTP status of an error
         "problem": pa.string(),
     }
 )
@@ -79,28 +79,28 @@ SCHEMA: Final = pa.schema(
 
 @dataclass(slots=True)
 class _Journal:
-    """The file of a folder that is being written."""
+    """The journal of one folder."""
 
     path: Path
     rows: int = 0
     bytes: int = 0
-    begun: float = field(default_factory=time.monotonic)  # monotonic seconds
+    started: float = field(default_factory=time.monotonic)  # monotonic seconds
 
 
 class ParquetSink:
-    """Appends answers to a folder's journal, or to one for each stream, and turns full or old ones to Parquet."""
+    """A folder of Parquet files, or one for each stream."""
 
     def __init__(
         self, folder: str, max_bytes: int, max_rows: int, max_seconds: float, classes: Collection[str] = ()
     ) -> None:
-        """Nothing is opened yet.
+        """Open nothing yet.
 
         Args:
-            folder: Where the files are, which no other server may write to; `{stream}` in it is the stream's id.
-            max_bytes: Of all Parquet files in a folder: beyond it, the oldest are deleted.
-            max_rows: Of a file.
-            max_seconds: From a file's first row to its end.
-            classes: Only results with one of these; none: all answers.
+            folder: The folder, which no other server may write to; `{stream}` in it stands for the stream's id.
+            max_bytes: The total size in bytes of a folder's Parquet files. Beyond it the oldest files are deleted.
+            max_rows: The number of rows at which a file is finished.
+            max_seconds: The time from a file's first row until it is finished.
+            classes: Names of classes; only results that show one of them are written. Empty: all responses are.
         """
         self.classes = frozenset(classes)
         self._folder = folder
@@ -110,58 +110,62 @@ class ParquetSink:
         self._journals: dict[Path, _Journal] = {}
         self._recovered = False
         self._timers: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Lock()  # streams may share a folder
+        self._lock = asyncio.Lock()  # streams may share a folder
 
-    async def deliver(self, stream: str, answers: list[Answer]) -> None:
-        """Write a row for each."""
+    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
+        """Write one row for each response.
+
+        Raises:
+            SinkError: If the journal can't be written or converted.
+        """
         folder = Path(self._folder.replace("{stream}", stream))
-        async with self._turn:
+        async with self._lock:
             try:
-                begun = await asyncio.to_thread(self._write, folder, stream, answers)
+                new_journal = await asyncio.to_thread(self._write, folder, stream, responses)
             except OSError as error:
                 raise SinkError(f"{error.filename or folder} can't be written: {error.strerror or error}") from error
-        if begun:
-            timer = asyncio.create_task(self._finish_in_time(folder, begun))
+        if new_journal:
+            timer = asyncio.create_task(self._finish_in_time(folder, new_journal))
             self._timers.add(timer)
             timer.add_done_callback(self._timers.discard)
 
     async def close(self) -> None:
-        """Finish all files; what can't be is done by the next server."""
+        """Convert all journals. The next server converts those for which that fails."""
         for timer in self._timers:
             timer.cancel()
-        async with self._turn:
+        async with self._lock:
             for folder in [*self._journals]:
                 await self._try_to_finish(folder)
 
-    def _write(self, folder: Path, stream: str, answers: list[Answer]) -> _Journal | None:
-        """Append to the folder's journal; returns it if it is a new one."""
+    def _write(self, folder: Path, stream: str, responses: list[FrameResponse]) -> _Journal | None:
+        """Append to the folder's journal, and return the journal if it is a new one."""
         self._recover()
         journal = self._journals.get(folder)
         if journal and self._is_due(journal):
             self._finish(folder)
             journal = None
-        begun = None
+        new_journal = None
         if journal is None:
-            journal = begun = _Journal(folder / f"_{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.arrows")
-        batch = pa.RecordBatch.from_pylist([_row(stream, answer) for answer in answers], SCHEMA)
+            journal = new_journal = _Journal(folder / f"_{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.arrows")
+        batch = pa.RecordBatch.from_pylist([_row(stream, response) for response in responses], SCHEMA)
         content: bytes = batch.serialize().to_pybytes()
-        if begun:
+        if new_journal:
             content = SCHEMA.serialize().to_pybytes() + content
-        append(journal.path, content)
-        journal.rows += len(answers)
+        append_atomically(journal.path, content)
+        journal.rows += len(responses)
         journal.bytes += len(content)
         self._journals[folder] = journal
-        return begun
+        return new_journal
 
     def _is_due(self, journal: _Journal) -> bool:
-        old = time.monotonic() - journal.begun >= self._max_seconds
-        return old or journal.rows >= self._max_rows or journal.bytes >= JOURNAL_BYTES
+        is_old = time.monotonic() - journal.started >= self._max_seconds
+        return is_old or journal.rows >= self._max_rows or journal.bytes >= JOURNAL_BYTES
 
     async def _finish_in_time(self, folder: Path, journal: _Journal) -> None:
-        """Finish a journal that nothing more comes to."""
+        """Convert a journal after `max_seconds`, even if no more responses come."""
         while True:
             await asyncio.sleep(self._max_seconds)
-            async with self._turn:
+            async with self._lock:
                 if self._journals.get(folder) is not journal:
                     return
                 await self._try_to_finish(folder)
@@ -170,24 +174,24 @@ class ParquetSink:
         try:
             await asyncio.to_thread(self._finish, folder)
         except OSError as error:
-            log.warning("%s: the journal can't be made a Parquet file yet: %s", folder, error)
+            log.warning("%s: the journal can't be converted to a Parquet file yet: %s", folder, error)
 
     def _recover(self) -> None:
-        """Finish what servers before this one have left behind."""
+        """Convert the journals that earlier servers have left behind."""
         if self._recovered:
             return
         pattern = glob.escape(self._folder).replace("{stream}", "*")
-        for left in map(Path, glob.glob(f"{pattern}/*.arrows")):  # noqa: PTH207 - `Path.glob` takes none of a root
-            if _OURS.fullmatch(left.name):
-                log.info("%s was left by an earlier server", left)
+        for left in map(Path, glob.glob(f"{pattern}/*.arrows")):  # noqa: PTH207 - `Path.glob` takes no absolute pattern
+            if _OWN_NAMES.fullmatch(left.name):
+                log.info("converting %s, which an earlier server left behind", left)
                 _convert(left)
         self._recovered = True
 
     def _finish(self, folder: Path) -> None:
-        """Make a folder's journal a Parquet file, and delete the oldest ones that are too much."""
+        """Convert a folder's journal, and delete the oldest Parquet files beyond `max_bytes`."""
         _convert(self._journals[folder].path)
         del self._journals[folder]
-        files = sorted(file for file in folder.glob("*.parquet") if _OURS.fullmatch(file.name))
+        files = sorted(file for file in folder.glob("*.parquet") if _OWN_NAMES.fullmatch(file.name))
         total = sum(file.stat().st_size for file in files)
         for oldest in files[:-1]:
             if total <= self._max_bytes:
@@ -197,7 +201,7 @@ class ParquetSink:
 
 
 def _convert(journal: Path) -> None:
-    """Make a journal a Parquet file, which has its name when it is complete; then delete the journal."""
+    """Write a journal's rows to a Parquet file, which is renamed when it is complete, and delete the journal."""
     rows = _read(journal)
     if rows is not None:
         part = journal.with_suffix(".part")
@@ -213,60 +217,60 @@ def _convert(journal: Path) -> None:
 
 
 def _read(journal: Path) -> pa.Table | None:
-    """Read what is whole of a journal, for a crash may have broken off its last batch; None: nothing is."""
+    """Return a journal's whole batches, or None if there are none. A crash may have cut off the last one."""
     content = journal.read_bytes()
     batches: list[pa.RecordBatch] = []
     try:
         for batch in ipc.open_stream(content):
-            batches.append(batch)  # noqa: PERF402 - those that came before an error stay
-    except (pa.ArrowInvalid, OSError) as error:  # OSError: the end is missing
-        log.warning("%s is broken off after %d batches: %s", journal, len(batches), error)
+            batches.append(batch)  # noqa: PERF402 - keeps the batches before an error
+    except (pa.ArrowInvalid, OSError) as error:  # OSError: the file ends within a batch
+        log.warning("%s is cut off after %d batches: %s", journal, len(batches), error)
     return pa.Table.from_batches(batches) if batches else None
 
 
-def _row(stream: str, answer: Answer) -> dict[str, Any]:
+def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
     row: dict[str, Any] = {
         "stream": stream,
         "time": datetime.now(UTC),
-        "type": answer.type,
-        "frame": answer.frame,
-        "id": None if answer.id is None else str(answer.id),
+        "type": response.type,
+        "frame": response.frame,
+        "id": None if response.id is None else str(response.id),
     }
-    match answer:
+    match response:
         case Dropped():
-            return row | {"reason": answer.reason}
+            return row | {"reason": response.reason}
         case Error():
-            return row | {"status": answer.problem.status, "problem": answer.problem.detail}
+            return row | {"status": response.problem.status, "problem": response.problem.detail}
     row |= {
-        "timestamp": answer.timestamp,
-        "width": answer.width,
-        "height": answer.height,
-        "kind": answer.kind,
-        "key_age": answer.key_age,
-        "reason": answer.reason,
-        "change": answer.change,
-        **dict(answer.timings),
+        "timestamp": response.timestamp,
+        "width": response.width,
+        "height": response.height,
+        "kind": response.kind,
+        "key_age": response.key_age,
+        "reason": response.reason,
+        "change": response.change,
+        **dict(response.timings),
     }
-    if answer.detections is not None:
+    if response.detections is not None:
         row["detections"] = [
             {"class_id": one.class_id, "name": one.name, "confidence": one.confidence}
             | dict(zip(("x1", "y1", "x2", "y2"), one.xyxy, strict=True))
-            for one in answer.detections
+            for one in response.detections
         ]
-    if found := answer.segmentation:
+    if segmentation := response.segmentation:
         row |= {
-            "mask_width": found.width,
-            "mask_height": found.height,
-            "regions": [_region(found, region) for region in found.regions],
-            "labels_png": base64.b64decode(found.labels_png) if found.labels_png else None,
+            "mask_width": segmentation.width,
+            "mask_height": segmentation.height,
+            "regions": [_region(segmentation, region) for region in segmentation.regions],
+            "labels_png": base64.b64decode(segmentation.labels_png) if segmentation.labels_png else None,
         }
     return row
 
 
-def _region(found: Segmentation, region: Region) -> dict[str, Any]:
+def _region(segmentation: Segmentation, region: Region) -> dict[str, Any]:
     return {
         "class_id": region.class_id,
         "name": region.name,
-        "pixels": round(region.area * found.width * found.height),
+        "pixels": round(region.area * segmentation.width * segmentation.height),
         "rle": region.rle.counts if region.rle else None,
     }

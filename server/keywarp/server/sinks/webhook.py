@@ -1,4 +1,4 @@
-"""Results to a web server of yours."""
+"""Post responses to a web server."""
 
 import hashlib
 import hmac
@@ -8,15 +8,16 @@ from typing import Final
 import httpx
 
 from keywarp.server.errors import SinkError, SinkRefusalError
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.subscribers import FrameResponse
 
 TIMEOUT: Final = 10.0  # seconds, for each step of a request
-PASSING: Final = frozenset({401, 403, 404, 408, 425, 429})  # of the requests' faults: what may be mended without us
+# The client errors that may go away without a change to the request: authorization, routing, timing, rate limits.
+RETRIED_STATUSES: Final = frozenset({401, 403, 404, 408, 425, 429})
 SIGNATURE: Final = "Keywarp-Signature"
 
 
 class WebhookSink:
-    """Posts answers, as many as there are at a time, as JSON lines. Any status but 2xx is a failure."""
+    """A URL to which batches of responses are posted as JSON lines. Any status but 2xx is a failure."""
 
     def __init__(
         self,
@@ -25,33 +26,39 @@ class WebhookSink:
         secret: str | None = None,
         classes: Collection[str] = (),
     ) -> None:
-        """Nothing is sent yet.
+        """Connect to nothing yet.
 
         Args:
-            url: Where to post.
-            headers: More of them, such as `Authorization`.
-            secret: Signs each body: the header `Keywarp-Signature` is `sha256=` and the HMAC in hexadecimal.
-            classes: Only results with one of these; none: all answers.
+            url: The URL to post to.
+            headers: Additional headers, such as `Authorization`.
+            secret: The key that signs each body: the header `Keywarp-Signature` is `sha256=` and the HMAC in
+                hexadecimal. None: bodies aren't signed.
+            classes: Names of classes; only results that show one of them are posted. Empty: all responses are.
         """
         self.classes = frozenset(classes)
         self._url = url
         self._secret = secret
         self._client = httpx.AsyncClient(timeout=TIMEOUT, headers=headers, trust_env=False)
 
-    async def deliver(self, stream: str, answers: list[Answer]) -> None:
-        """Post them in one request."""
-        body = b"".join(answer.model_dump_json(exclude_none=True).encode() + b"\n" for answer in answers)
+    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
+        """Post the responses in one request.
+
+        Raises:
+            SinkRefusalError: If the web server rejects this body for good.
+            SinkError: If the web server doesn't answer, or fails.
+        """
+        body = b"".join(response.model_dump_json(exclude_none=True).encode() + b"\n" for response in responses)
         headers = {"Content-Type": "application/x-ndjson", "Keywarp-Stream": stream}
         if self._secret is not None:
             headers[SIGNATURE] = "sha256=" + hmac.new(self._secret.encode(), body, hashlib.sha256).hexdigest()
         try:
-            response = await self._client.post(self._url, content=body, headers=headers)
+            reply = await self._client.post(self._url, content=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise SinkError(f"no answer: {error or type(error).__name__}") from error
-        if not response.is_success:
-            final = response.is_client_error and response.status_code not in PASSING
-            raise (SinkRefusalError if final else SinkError)(f"it answers with status {response.status_code}")
+            raise SinkError(f"the web server doesn't answer: {error or type(error).__name__}") from error
+        if not reply.is_success:
+            is_final = reply.is_client_error and reply.status_code not in RETRIED_STATUSES
+            raise (SinkRefusalError if is_final else SinkError)(f"the web server answers with {reply.status_code}")
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         await self._client.aclose()

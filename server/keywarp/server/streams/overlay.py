@@ -1,4 +1,4 @@
-"""What was found on a frame, drawn on it small and fast, for previews. The client draws finer pictures."""
+"""Draw a result on its frame, small and fast, for previews. The client draws finer pictures."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from keywarp.engines import Detections, FrameKind, FrameResult
 from keywarp.engines.manifest import ManifestClass
 
-QUALITY: Final = 75  # of the JPEG
-CONFIDENCE: Final = 0.5  # less certain objects aren't drawn
+JPEG_QUALITY: Final = 75
+MIN_CONFIDENCE: Final = 0.5  # of an object that is drawn
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
-_SCALE: Final = 0.45  # of the font
-_LINE: Final = 18  # pixels, of a line of text
+_SCALE: Final = 0.45  # of the font's own size
+_LINE: Final = 18  # height of a line of text in pixels
 _DARK: Final = (14, 18, 24)  # RGB
 _LIGHT: Final = (255, 255, 255)
 _KEY: Final = (255, 193, 7)
@@ -24,27 +24,30 @@ Color = tuple[int, int, int]
 
 
 def draw(pixels: NDArray[np.uint8], found: FrameResult, classes: Sequence[ManifestClass], width: int) -> bytes:
-    """Draw a result on a copy of its frame: 3 ms at 640 pixels.
+    """Draw a result on a copy of its frame. This takes 3 ms at 640 pixels.
+
+    Classes are tinted, boxes are drawn with name and confidence, and the top left corner shows KEY or the key age.
 
     Args:
         pixels: The frame, RGB (H, W, 3).
-        found: What was found on it.
-        classes: Indexed by class id; the first is the background, which isn't drawn.
-        width: Of the picture at most, in pixels.
+        found: The frame's result.
+        classes: The model's classes, indexed by class id. The first is the background, which isn't drawn.
+        width: The greatest width of the picture in pixels.
 
     Returns:
-        A JPEG: classes tinted, boxes with name and confidence; at the top left KEY, or the age of the key frame.
+        A JPEG file.
     """
     scale = min(1.0, width / pixels.shape[1])
     size = round(pixels.shape[1] * scale), max(1, round(pixels.shape[0] * scale))
-    picture = pixels.copy() if scale == 1.0 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    resized = pixels.copy() if scale == 1.0 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    picture = np.asarray(resized, np.uint8)
     if isinstance(found.output, Detections):
         _draw_boxes(picture, found.output, classes, scale)
     else:
         _tint(picture, found.output.labels, classes)
     is_key = found.kind is FrameKind.KEY
     _flag(picture, "KEY" if is_key else f"+{found.key_age}", 6, 6, _KEY if is_key else _DARK)
-    jpeg: bytes = simplejpeg.encode_jpeg(picture, quality=QUALITY, colorspace="RGB", colorsubsampling="420")
+    jpeg: bytes = simplejpeg.encode_jpeg(picture, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
     return jpeg
 
 
@@ -54,12 +57,12 @@ def _tint(picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequen
     palette = np.zeros((256, 3), np.uint8)
     for info in classes:
         palette[info.id] = info.color
-    there = labels > 0
-    picture[there] = (picture[there] >> 1) + (palette[labels[there]] >> 1)
+    covered = labels > 0
+    picture[covered] = (picture[covered] >> 1) + (palette[labels[covered]] >> 1)
 
 
 def _draw_boxes(picture: NDArray[np.uint8], found: Detections, classes: Sequence[ManifestClass], scale: float) -> None:
-    certain = np.flatnonzero(found.confidence >= CONFIDENCE)
+    certain = np.flatnonzero(found.confidence >= MIN_CONFIDENCE)
     for i in reversed(certain.tolist()):  # the most certain in front
         info = classes[found.class_id[i]]
         x1, y1, x2, y2 = np.rint(found.xyxy[i] * scale).astype(int).tolist()

@@ -1,273 +1,261 @@
-"""From payloads to answers: decode, device, answer, one after the other, but each on another frame at a time.
+"""Process a producer's payloads in stages, each of which works on another frame at the same time.
 
-    arrivals -> decode -> device -> outbox -> answers
+    payloads -> decode -> device -> outbox -> responses
 
-While a frame is on the device, the next is being decoded and the one before encoded. The outbox is bounded, so whoever
-doesn't take answers makes those before it wait. In the mode `latest` decoding never waits for the device: of the frames
-that are decoded while it is busy, only the newest gets there.
+While one frame is on the device, the next is decoded and the previous one encoded. The outbox is bounded, so a producer
+that doesn't take responses makes the stages before it wait. In the mode `latest` decoding never waits for the device:
+only the newest of the frames that were decoded meanwhile gets there.
 
-The API key whose frames they are may have only so many a second on the device: then `lossless` ones wait, which slows
-down whoever sends them, and `latest` ones are dropped.
+An API key may be limited to a rate of frames. Then frames wait in the mode `lossless`, which slows the producer down,
+and are dropped in the mode `latest`.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor as Pool
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
+from keywarp.engines import FrameResult
 from keywarp.protocol import ClientId, Done, Dropped, Error, FrameHeader, Result
-from keywarp.server.decode.frames import Damage, Decoder, Picture
+from keywarp.server.decode.frames import Decoded, DecodedFrame, Decoder
 from keywarp.server.errors import FrameRefusedError, ServerError
 from keywarp.server.security.quotas import Quota
-from keywarp.server.service import Service
-from keywarp.server.streams.stream import Pending, Stream
-from keywarp.server.streams.subscribers import Answer
+from keywarp.server.streams.stream import Stream
+from keywarp.server.streams.subscribers import FrameResponse
 
-# why a frame was dropped
+# Reasons for dropping a frame.
 NEWER: Final = "newer"
 RATE: Final = "rate"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arrived:
-    """One payload of a client."""
+class ReceivedPayload:
+    """What a producer sends at a time: an image, a packet, or a chunk of a video."""
 
     header: FrameHeader
-    payload: memoryview
-    at: float  # monotonic seconds
+    data: memoryview
+    received: float  # monotonic seconds
 
 
-class _Token(Enum):
-    """What goes through the pipeline besides content."""
+class _Mark(Enum):
+    """What goes through the pipeline besides frames."""
 
-    CONSUMED = auto()  # a payload was decoded entirely
+    CONSUMED = auto()  # a payload was decoded completely
     END = auto()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Left:
-    """A picture that is left out."""
+class _Superseded:
+    """The place of a frame that is to be dropped."""
 
     id: ClientId | None
     reason: str
 
 
-_Item = Picture | Damage | ServerError | _Token
+@dataclass(frozen=True, slots=True, eq=False)
+class _Failure:
+    """The end of the pipeline, by an error."""
+
+    error: ServerError
 
 
-def _nothing() -> None:
-    pass
-
-
-@asynccontextmanager
-async def beside(*watches: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.TaskGroup]:
-    """Run a block and its tasks, and watches beside them: one that raises ends all, and the block's end ends them.
-
-    Raises:
-        BaseException: The first error of any of them, alone.
-    """
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(watch) for watch in watches]
-            yield tasks
-            for watch in running:
-                watch.cancel()
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
+_Item = Decoded | _Superseded | _Mark | _Failure
+_Outgoing = tuple[DecodedFrame, asyncio.Future[FrameResult]] | Error | Dropped | _Mark | _Failure
 
 
 class Pipeline:
-    """What one connection's payloads go through. Run `decode` in a task, and take the `answers` beside it."""
+    """The stages between one producer and its stream.
+
+    Run `feed` in a task, and take `responses` beside it.
+
+    Attributes:
+        consumed: The number of payloads that were decoded completely, for the producer's flow control.
+    """
 
     def __init__(
         self,
-        service: Service,
         stream: Stream,
         decoder: Decoder,
         quota: Quota,
         pool: Pool | None = None,
-        stop: Callable[[], None] = _nothing,
+        stop: Callable[[], None] | None = None,
     ) -> None:
-        """Lay the pipeline.
+        """Set up the stages.
 
         Args:
-            service: The server's.
-            stream: Where the frames go.
-            decoder: What makes them; closed by `close`.
-            quota: What they are charged to.
-            pool: Threads for it; None: the server's, which mustn't be kept waiting.
-            stop: Has a step of the decoder end soon.
+            stream: The stream that the frames go to.
+            decoder: The decoder of the payloads, which `close` closes.
+            quota: The quota that the frames are charged to.
+            pool: Threads for the decoder, or None for those of all streams, which must not be blocked for long.
+            stop: A function that makes a running step of the decoder end soon.
         """
-        self._service = service
         self._stream = stream
         self._decoder = decoder
         self._quota = quota
-        self._pool = pool or service.pool
+        self._pool = pool or stream.pool
         self._stop = stop
-        self._latest = _Latest(quota) if stream.mode == "latest" else None
-        self._outbox: asyncio.Queue[Pending | Error | Dropped | ServerError | _Token] = asyncio.Queue(1)
+        self._newest = _NewestFrame(quota) if stream.mode == "latest" else None
+        self._outbox: asyncio.Queue[_Outgoing] = asyncio.Queue(1)
         self._frames = self._key_frames = self._errors = self._dropped = 0
+        self.consumed = 0
 
     @property
     def done(self) -> Done:
-        """The count of the answers that were taken."""
+        """The numbers of the responses that were taken."""
         return Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors, dropped=self._dropped)
 
-    async def decode(self, arrivals: AsyncIterator[Arrived], consumed: Callable[[], None] = _nothing) -> None:
-        """Decode all that arrives and queue its frames for the device.
+    async def feed(self, payloads: AsyncIterator[ReceivedPayload]) -> None:
+        """Decode all payloads and submit their frames.
 
         Args:
-            arrivals: Ends where the client says so. If it raises `ServerError`, `answers` does so in its turn.
-            consumed: Called after each payload.
+            payloads: The payloads up to the producer's end. A `ServerError` that they raise is raised by `responses`,
+                after the responses to everything before it.
         """
-        if self._latest is None:
-            await self._decode(arrivals, consumed, self._submit_each)
+        if self._newest is None:
+            await self._decode(payloads, self._submit_each)
             return
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._submit_latest(self._latest))
-            await self._decode(arrivals, consumed, self._latest.put)
+            tasks.create_task(self._submit_newest(self._newest))
+            await self._decode(payloads, self._newest.put)
 
-    async def answers(self) -> AsyncIterator[Answer | None]:
-        """One for each frame, in order; None where a payload was consumed.
+    async def responses(self) -> AsyncIterator[FrameResponse | None]:
+        """Wait for the response to each frame, in order. None tells that a payload was consumed.
 
         Raises:
-            ServerError: Nothing more can come.
+            ServerError: No more responses can follow.
         """
-        while (item := await self._outbox.get()) is not _Token.END:
+        while (item := await self._outbox.get()) is not _Mark.END:
             match item:
-                case Pending():
-                    yield await self._answer(item)
-                case Error():
-                    self._errors += 1
-                    self._stream.audience.tell(item)
+                case (frame, done):
+                    yield await self._deliver(frame, done)
+                case Error() | Dropped():
+                    self._count(item)
+                    self._stream.subscribers.publish(item)
                     yield item
-                case Dropped():
-                    self._dropped += 1
-                    self._stream.audience.tell(item)
-                    yield item
-                case ServerError():
-                    raise item
-                case _Token.CONSUMED:
+                case _Failure():
+                    raise item.error
+                case _Mark.CONSUMED:
                     yield None
 
     async def close(self) -> None:
         """Free the decoder."""
         await asyncio.get_running_loop().run_in_executor(self._pool, self._decoder.close)
 
-    async def _decode(
-        self,
-        arrivals: AsyncIterator[Arrived],
-        consumed: Callable[[], None],
-        give: Callable[[_Item, float], Awaitable[None]],
-    ) -> None:
+    async def _decode(self, payloads: AsyncIterator[ReceivedPayload], put: Callable[[_Item], Awaitable[None]]) -> None:
         try:
-            async for arrived in arrivals:
-                waited = time.monotonic() - arrived.at
-                await self._give(self._decoder.decode(arrived.header, arrived.payload), waited, give)
-                consumed()
-                await give(_Token.CONSUMED, 0.0)
-            await self._give(self._decoder.finish(), 0.0, give)
-        except ServerError as error:  # told when it is its turn, after the results of what came before
-            await give(error, 0.0)
+            async for payload in payloads:
+                waited = time.monotonic() - payload.received
+                await self._put_all(self._decoder.decode(payload.header, payload.data), waited, put)
+                self.consumed += 1
+                await put(_Mark.CONSUMED)
+            await self._put_all(self._decoder.finish(), 0.0, put)
+        except ServerError as error:  # reported in its turn, after the results of what came before
+            await put(_Failure(error))
         else:
-            await give(_Token.END, 0.0)
+            await put(_Mark.END)
 
-    async def _give(
-        self, items: Iterator[Picture | Damage], waited: float, give: Callable[[_Item, float], Awaitable[None]]
-    ) -> None:
+    async def _put_all(self, items: Iterator[Decoded], waited: float, put: Callable[[_Item], Awaitable[None]]) -> None:
         while item := await self._step(items):
-            await give(item, waited)
+            if isinstance(item, DecodedFrame):
+                item.waited += waited
+            await put(item)
 
-    async def _step(self, items: Iterator[Picture | Damage]) -> Picture | Damage | None:
-        """Run the decoder up to its next item; None: there is none.
+    async def _step(self, items: Iterator[Decoded]) -> Decoded | None:
+        """Run the decoder up to its next item, or to None at its end.
 
-        Even if this is cancelled, no thread is in the decoder any more afterwards.
+        If this is cancelled, it still waits until no thread is in the decoder any more.
         """
         step = asyncio.get_running_loop().run_in_executor(self._pool, next, items, None)
         try:
             return await asyncio.shield(step)
         except asyncio.CancelledError:
-            self._stop()
+            if self._stop:
+                self._stop()
             await asyncio.wait([step])
-            step.exception()  # seen
+            step.exception()  # marks it as retrieved
             raise
 
-    async def _submit_each(self, item: _Item, waited: float) -> None:
-        """Submit whatever comes, frames as fast as they may."""
-        if isinstance(item, Picture):
+    async def _submit_each(self, item: _Item) -> None:
+        """Submit an item in the mode `lossless`, as soon as the quota allows."""
+        if isinstance(item, DecodedFrame):
             with self._stream.kept():
-                waited += await self._quota.wait()
-        await self._submit(item, waited)
+                item.waited += await self._quota.wait()
+        await self._submit(item)
 
-    async def _submit(self, item: _Item, waited: float, skipped: int = 0) -> None:
-        """Let a frame take its place in the queue for the device, and whatever comes to the outbox."""
+    async def _submit(self, item: _Item) -> None:
+        """Queue a frame for the device, and everything in the outbox."""
         match item:
-            case Picture():
-                await self._outbox.put(await self._stream.submit(item, waited, skipped))
-            case Damage():
-                await self._outbox.put(self._stream.skip(item.error, item.id))
+            case DecodedFrame():
+                await self._outbox.put((item, await self._stream.submit(item)))
+            case FrameRefusedError():
+                await self._outbox.put(self._stream.refuse(item))
+            case _Superseded():
+                await self._outbox.put(self._stream.drop(item.id, item.reason))
             case _:
                 await self._outbox.put(item)
 
-    async def _submit_latest(self, latest: "_Latest") -> None:
-        """Submit whenever the frame before is done."""
-        item: _Item | _Left | None = None
-        skipped = 0  # since the last picture
+    async def _submit_newest(self, newest: "_NewestFrame") -> None:
+        """Submit items in the mode `latest`, whenever the device has finished the frame before."""
+        item: _Item | None = None
         try:
-            while item is not _Token.END and not isinstance(item, ServerError):
-                for item, waited in await latest.take():
-                    if isinstance(item, _Left):
-                        skipped += 1
-                        await self._outbox.put(self._stream.drop(item.reason, item.id))
-                    else:
-                        await self._submit(item, waited, skipped)
-                        skipped = 0 if isinstance(item, Picture) else skipped
+            while item is not _Mark.END and not isinstance(item, _Failure):
+                for item in await newest.take():
+                    await self._submit(item)
                 await self._stream.settle()
-        except ServerError as error:  # the stream is gone
-            await self._outbox.put(error)
+        except ServerError as error:  # the stream was closed
+            await self._outbox.put(_Failure(error))
 
-    async def _answer(self, pending: Pending) -> Result | Error:
+    async def _deliver(self, frame: DecodedFrame, done: asyncio.Future[FrameResult]) -> FrameResponse:
         try:
-            result = await self._stream.result(pending)
+            response: FrameResponse = await self._stream.deliver(frame, await self._stream.result(frame, done))
         except FrameRefusedError as error:
-            self._errors += 1
-            return Error(problem=error.problem, fatal=False, frame=pending.index, id=pending.picture.id)
-        self._frames += 1
-        self._key_frames += result.kind == "key"
-        return result
+            response = Error(problem=error.problem, fatal=False, frame=frame.index, id=frame.id)
+        self._count(response)
+        return response
+
+    def _count(self, response: FrameResponse) -> None:
+        match response:
+            case Result():
+                self._frames += 1
+                self._key_frames += response.kind == "key"
+            case Error():
+                self._errors += 1
+            case Dropped():
+                self._dropped += 1
 
 
-class _Latest:
-    """What was decoded while the device was busy, in order: at most one picture, and whatever else."""
+class _NewestFrame:
+    """What was decoded while the device was busy, in order: at most one frame, and everything else."""
 
     def __init__(self, quota: Quota) -> None:
         self._quota = quota
-        self._waiting: list[tuple[_Item | _Left, float]] = []  # since when; monotonic seconds
-        self._some = asyncio.Event()
+        self._items: list[tuple[_Item, float]] = []  # with the monotonic seconds at which each came
+        self._ready = asyncio.Event()
 
-    async def put(self, item: _Item, waited: float) -> None:
-        """Add something that has waited some seconds already; this never waits."""
-        if item is _Token.CONSUMED and self._waiting:
-            return  # credit is told of by the next answer anyway
-        entry: _Item | _Left = item
-        if isinstance(item, Picture):
-            for place, (old, since) in enumerate(self._waiting):
-                if isinstance(old, Picture):  # which has paid for the place
-                    self._waiting[place] = _Left(old.id, NEWER), since
+    async def put(self, item: _Item) -> None:
+        """Add an item. A new frame supersedes the one before. This never waits."""
+        if item is _Mark.CONSUMED and self._items:
+            return  # the next response announces the credit anyway
+        if isinstance(item, DecodedFrame):
+            for place, (old, since) in enumerate(self._items):
+                if isinstance(old, DecodedFrame):  # its place in the quota goes to the new frame
+                    self._items[place] = _Superseded(old.id, NEWER), since
                     break
             else:
-                if self._quota.take():
-                    entry = _Left(item.id, RATE)
-        self._waiting.append((entry, time.monotonic() - waited))
-        self._some.set()
+                if self._quota.try_charge():
+                    item = _Superseded(item.id, RATE)
+        self._items.append((item, time.monotonic()))
+        self._ready.set()
 
-    async def take(self) -> list[tuple[_Item | _Left, float]]:
-        """Wait for something, and take all that there is, with the seconds that it has waited."""
-        await self._some.wait()
-        self._some.clear()
-        taken, self._waiting, now = self._waiting, [], time.monotonic()
-        return [(item, now - since) for item, since in taken]
+    async def take(self) -> list[_Item]:
+        """Wait for an item, and take all that there are."""
+        await self._ready.wait()
+        self._ready.clear()
+        taken, self._items, now = self._items, [], time.monotonic()
+        for item, since in taken:
+            if isinstance(item, DecodedFrame):
+                item.waited += now - since
+        return [item for item, _ in taken]

@@ -1,4 +1,4 @@
-"""All streams: limited in number, found by id, expired when idle."""
+"""The registry of streams: it limits their number, finds them by id, and removes idle ones."""
 
 import asyncio
 import logging
@@ -9,20 +9,20 @@ from keywarp.protocol import StreamOptions
 from keywarp.server.errors import StreamConflictError, TooManyStreamsError, UnknownStreamError
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
-from keywarp.server.streams.schedule import Pacing
-from keywarp.server.streams.stream import Stream, Workshop
+from keywarp.server.streams.schedule import ScheduleOptions
+from keywarp.server.streams.stream import Stream, StreamContext
 
 log = logging.getLogger(__name__)
 
 
-class Streams:
+class StreamRegistry:
     """All streams by id."""
 
     def __init__(self, limit: int, idle_timeout: float) -> None:
         """Make an empty registry.
 
         Args:
-            limit: How many streams there may be at once.
+            limit: The most streams at once.
             idle_timeout: Seconds without a frame after which `expire` removes a stream.
         """
         self._limit = limit
@@ -36,10 +36,10 @@ class Streams:
         return iter(tuple(self._streams.values()))
 
     def __getitem__(self, id_: str) -> Stream:
-        """The stream of this id.
+        """Return a stream by its id.
 
         Raises:
-            UnknownStreamError: There is none.
+            UnknownStreamError: There is no stream with this id.
         """
         stream = self.get(id_)
         if stream is None:
@@ -47,31 +47,31 @@ class Streams:
         return stream
 
     def get(self, id_: str) -> Stream | None:
-        """The stream of this id, if there is one."""
+        """Return a stream by its id, or None if there is none."""
         return self._streams.get(id_)
 
     def create(
         self,
         id_: str | None,
         replica: Replica,
-        pacing: Pacing,
+        schedule: ScheduleOptions,
         options: StreamOptions,
-        workshop: Workshop,
+        context: StreamContext,
         owner: Quota,
     ) -> Stream:
         """Add a stream.
 
         Args:
-            id_: None: a random one.
-            replica: Of the stream's model.
-            pacing: How its key frames are placed.
-            options: What was asked for.
-            workshop: Where its frames are processed.
-            owner: Of the key that asks for it.
+            id_: The stream's id, or None for a random one.
+            replica: The replica of the stream's model that processes its frames.
+            schedule: The stream's key schedule.
+            options: The options that the client asked for.
+            context: What all streams share.
+            owner: The quota of the API key that asked for the stream.
 
         Raises:
-            StreamConflictError: There is one of this id.
-            TooManyStreamsError: There are as many as there may be.
+            StreamConflictError: There is already a stream with this id.
+            TooManyStreamsError: There are as many streams as allowed.
         """
         id_ = id_ or secrets.token_hex(8)
         if id_ in self._streams:
@@ -80,18 +80,18 @@ class Streams:
             raise TooManyStreamsError(
                 f"the server has its {self._limit} streams: delete one, or try again later", "max_streams"
             )
-        stream = Stream(id_, replica, pacing, options, workshop, owner)
+        stream = Stream(id_, replica, schedule, options, context, owner)
         self._streams[id_] = stream
         return stream
 
-    async def remove(self, stream: Stream, because: str) -> None:
-        """Remove and close a stream; nothing happens if that was done already."""
+    async def remove(self, stream: Stream, reason: str) -> None:
+        """Remove and close a stream. Removing it again does nothing."""
         if self._streams.get(stream.id) is stream:
             del self._streams[stream.id]
-            await stream.close(because)
+            await stream.close(reason)
 
     async def expire(self) -> None:
-        """Remove streams that got idle, forever."""
+        """Keep removing idle streams. This never returns."""
         while True:
             await asyncio.sleep(min(1.0, self._idle_timeout / 4))
             for stream in self:

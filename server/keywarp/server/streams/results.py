@@ -1,4 +1,4 @@
-"""From what the engine found to what goes over the wire."""
+"""Encode the engine's results for the wire."""
 
 import base64
 import time
@@ -26,8 +26,8 @@ from keywarp.protocol import (
 BACKGROUND = 0
 CHANGE_DECIMALS = 4
 CONFIDENCE_DECIMALS = 4
-COORDINATE_DECIMALS = 2  # of pixels
-# Label maps are large flat areas: trying filters on each row makes them no smaller, and takes longer.
+COORDINATE_DECIMALS = 2  # fractions of a pixel
+# Label maps are large flat areas. Trying filters on each row takes longer and makes them no smaller.
 _PNG = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
@@ -41,24 +41,24 @@ def encode_result(
     *,
     stream: str,
     decode: float,
-    queue: float,
+    waited: float,
     id: ClientId | None = None,  # noqa: A002
     timestamp: float | None = None,
     masks: Masks = "png",
     resolution: Resolution = "model",
 ) -> Result:
-    """Put a result into its wire form; the time that this takes is counted as post-processing.
+    """Put an engine's result into its wire form. The time that this takes counts as post-processing.
 
     Args:
-        found: What the engine found.
-        classes: Indexed by class id.
+        found: The engine's result.
+        classes: The model's classes, indexed by class id.
         stream: The stream's id.
         decode: Seconds that decoding the frame took.
-        queue: Seconds that it waited.
-        id: The client's own.
-        timestamp: The client's own, in seconds.
-        masks: How a segmentation is told.
-        resolution: Of its masks.
+        waited: Seconds that the frame waited before it was queued for the device.
+        id: The producer's id of the frame.
+        timestamp: The producer's timestamp of the frame in seconds.
+        masks: The form of a segmentation.
+        resolution: The resolution of its masks.
     """
     started = time.perf_counter()
     segmentation, detections = None, None
@@ -81,14 +81,14 @@ def encode_result(
         key_age=found.key_age,
         reason=None if found.reason is None else found.reason.value,
         change=None if found.change is None else round(found.change, CHANGE_DECIMALS),
-        timings=Timings(decode=decode, queue=queue, inference=found.inference, postprocess=postprocess),
+        timings=Timings(decode=decode, queue=waited + found.queue, inference=found.inference, postprocess=postprocess),
         segmentation=segmentation,
         detections=detections,
     )
 
 
 def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Of each pixel's centre, the label of where it is."""
+    """Resize a label map so that each pixel takes the label at its centre."""
     resized = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(resized, dtype=np.uint8)
 
@@ -96,16 +96,16 @@ def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray
 def encode_segmentation(
     labels: NDArray[np.uint8], classes: Sequence[ManifestClass], masks: Masks = "png"
 ) -> Segmentation:
-    """Encode a label map: below 1 ms at 640x272.
+    """Encode a label map. This takes less than 1 ms at 640x272.
 
     Args:
-        labels: (h, w), class ids.
-        classes: Indexed by class id.
-        masks: `png`, `rle` or `none`.
+        labels: The class ids, (h, w).
+        classes: The model's classes, indexed by class id.
+        masks: The form of the pixels: `png`, `rle` or `none`.
 
     Returns:
-        The area of each class that is there but the background; and the map as an 8-bit grey PNG in base64, or each
-        class's pixels as COCO's RLE.
+        The area of each class that is present, except for the background; and the pixels, either as an 8-bit grey PNG
+        in base64 or as each class's mask in COCO's RLE.
     """
     height, width = labels.shape
     shares = np.bincount(labels.ravel(), minlength=len(classes)) / labels.size
@@ -127,16 +127,16 @@ def encode_segmentation(
 
 
 def encode_detections(found: Detections, classes: Sequence[ManifestClass]) -> tuple[Detection, ...]:
-    """Encode objects: below 1 ms for 100 of them.
+    """Encode detections. This takes less than 1 ms for 100 of them.
 
     Args:
-        found: The objects.
-        classes: Indexed by class id.
+        found: The detections.
+        classes: The model's classes, indexed by class id.
 
     Returns:
-        The objects in the same order, their numbers rounded to what means something.
+        The detections in the same order, their numbers rounded to meaningful digits.
     """
-    # Rounded as float64: the nearest float32 of 0.87 would be written as 0.8700000047683716.
+    # Rounding float32 would leave 0.87 as 0.8700000047683716 in JSON.
     boxes = found.xyxy.astype(np.float64).round(COORDINATE_DECIMALS).tolist()
     scores = found.confidence.astype(np.float64).round(CONFIDENCE_DECIMALS).tolist()
     return tuple(

@@ -1,4 +1,4 @@
-"""From what a stream asks for to the schedule of its key frames."""
+"""Resolve the key schedule that a stream asks for against the defaults of the server and the model."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,19 @@ from keywarp.engines import AdaptiveInterval, FixedInterval, KeySchedule
 from keywarp.protocol import MAX_INTERVAL, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 
-STRETCH = 3  # the longest interval of an adaptive schedule, where none is asked for, in mean intervals
+MAX_INTERVAL_FACTOR = 3  # the default of an adaptive schedule's longest interval, in mean intervals
 
 
 @dataclass(frozen=True, slots=True)
-class Pacing:
-    """How a stream's key frames are placed, in the protocol's words."""
+class ScheduleOptions:
+    """A stream's key schedule in the terms of the protocol."""
 
     schedule: Schedule
-    interval: int  # frames; with `adaptive` the mean
-    max_interval: int | None  # frames; None: the schedule is `fixed`, and not elastic
+    interval: int  # frames; the mean if the schedule is `adaptive`
+    max_interval: int | None  # frames, or None for a fixed interval that never grows
 
     def open(self) -> KeySchedule:
-        """Make the engine's schedule."""
+        """Make the engine's key schedule."""
         if self.schedule == "fixed" or self.max_interval is None:
             return FixedInterval(self.interval, self.max_interval)
         return AdaptiveInterval(target=self.interval, maximum=self.max_interval)
@@ -27,24 +27,24 @@ class Pacing:
         return f"interval {self.interval}" if self.schedule == "fixed" else f"adaptive interval {self.interval}"
 
 
-def settle(options: StreamOptions, schedule: Schedule, interval: int) -> Pacing:
-    """Fill in what a stream didn't ask for.
+def resolve_schedule(options: StreamOptions, schedule: Schedule, interval: int) -> ScheduleOptions:
+    """Fill in the parts of a key schedule that a stream's options leave open.
 
     Args:
-        options: What it asked for.
-        schedule: The server's default.
-        interval: The model's default.
+        options: The stream's options.
+        schedule: The server's default schedule.
+        interval: The model's default key interval in frames.
 
     Raises:
-        BadMessageError: The options don't go together.
+        BadMessageError: The options contradict each other.
     """
     schedule, interval = options.schedule or schedule, options.interval or interval
     longest = options.max_interval
     if schedule == "fixed":
         if longest is not None and options.mode != "latest":
-            raise BadMessageError("`max_interval` goes with the schedule `adaptive` or the mode `latest`")
+            raise BadMessageError("`max_interval` needs the schedule `adaptive` or the mode `latest`")
     else:
-        longest = longest or max(interval, min(STRETCH * interval, MAX_INTERVAL))
+        longest = longest or max(interval, min(MAX_INTERVAL_FACTOR * interval, MAX_INTERVAL))
     if longest is not None and longest < interval:
-        raise BadMessageError(f"`max_interval` {longest} is below the interval, {interval}")
-    return Pacing(schedule, interval, longest)
+        raise BadMessageError(f"`max_interval` {longest} is less than the interval, {interval}")
+    return ScheduleOptions(schedule, interval, longest)

@@ -1,4 +1,4 @@
-"""How a stream does at the moment."""
+"""A stream's throughput and latency over the last seconds."""
 
 import time
 from collections import deque
@@ -6,34 +6,35 @@ from typing import Final
 
 import numpy as np
 
-from keywarp.protocol import Pulse, Timings
+from keywarp.protocol import LiveStatistics, Timings
 
-SPAN: Final = 10.0  # seconds back
-_MOST: Final = 4096  # frames
+SPAN: Final = 10.0  # seconds that the statistics cover
+_MAX_RESULTS: Final = 4096
 
 
-class Heart:
-    """Remembers a stream's last results."""
+class StreamStatistics:
+    """Remembers when a stream's last results were given, and their latency."""
 
     def __init__(self) -> None:
-        self._beats: deque[tuple[float, float, bool]] = deque(maxlen=_MOST)  # when, latency (both seconds), key
-        self._since = time.monotonic()
+        # When each result was given (monotonic), its latency, both in seconds, and whether it is a key frame's.
+        self._results: deque[tuple[float, float, bool]] = deque(maxlen=_MAX_RESULTS)
+        self._created = time.monotonic()
 
-    def beat(self, timings: Timings, *, key: bool) -> None:
+    def record(self, timings: Timings, *, key: bool) -> None:
         """Count a result that is given now."""
-        self._beats.append((time.monotonic(), sum(seconds for _, seconds in timings), key))
+        self._results.append((time.monotonic(), sum(seconds for _, seconds in timings), key))
 
     @property
-    def pulse(self) -> Pulse:
-        """What can be said of the last seconds."""
+    def live(self) -> LiveStatistics:
+        """The statistics of the last `SPAN` seconds."""
         now = time.monotonic()
-        recent = [beat for beat in self._beats if now - beat[0] < SPAN]
+        recent = [result for result in self._results if now - result[0] < SPAN]
         if not recent:
-            return Pulse(fps=0.0)
-        # From the first of them on, where older ones are forgotten; from the stream's start, where it is young.
-        span = now - recent[0][0] if len(recent) == _MOST else min(SPAN, now - self._since)
+            return LiveStatistics(fps=0.0)
+        # A full deque covers less than `SPAN`, and so does a stream that is younger.
+        span = now - recent[0][0] if len(recent) == _MAX_RESULTS else min(SPAN, now - self._created)
         median, high = np.percentile([latency for _, latency, _ in recent], (50, 95)).tolist()
         keys = sum(key for *_, key in recent)
-        return Pulse(
+        return LiveStatistics(
             fps=len(recent) / max(span, 1e-3), latency_p50=median, latency_p95=high, key_share=keys / len(recent)
         )

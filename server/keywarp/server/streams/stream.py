@@ -1,9 +1,9 @@
-"""One stream: its order, its key-frame state, its counters."""
+"""One stream: the order of its frames, its key-frame state, its counters."""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
@@ -25,103 +25,102 @@ from keywarp.protocol import (
     StreamState,
     Timings,
 )
-from keywarp.server.decode.frames import Picture
-from keywarp.server.errors import FrameFailedError, FrameRefusedError, StreamConflictError, StreamGoneError
+from keywarp.server.decode.frames import DecodedFrame
+from keywarp.server.errors import FrameFailedError, FrameRefusedError, StreamClosedError, StreamConflictError
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
 from keywarp.server.streams.results import encode_result
-from keywarp.server.streams.schedule import Pacing
-from keywarp.server.streams.statistics import Heart
-from keywarp.server.streams.subscribers import Audience
+from keywarp.server.streams.schedule import ScheduleOptions
+from keywarp.server.streams.statistics import StreamStatistics
+from keywarp.server.streams.subscribers import Subscribers
 from keywarp.server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from keywarp.server.telemetry.spans import Traces
+    from keywarp.server.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
-    """What all streams share to get their frames processed."""
+class StreamContext:
+    """What all streams share."""
 
     pool: Pool  # threads for decoding and encoding
     metrics: Metrics
-    traces: "Traces | None" = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pending:
-    """A frame that waits for the device or is on it."""
-
-    index: int  # position in the stream
-    picture: Picture
-    waited: float  # seconds, before it was decoded and before it could be submitted
-    job: Future[FrameResult]
-    done: asyncio.Future[FrameResult]  # the same for the event loop; never cancelled by itself, so it ends with `job`
+    tracer: "Tracer | None" = None
 
 
 @dataclass(slots=True)
-class Origin:
+class PullStatus:
     """Where a stream is pulled from, and how that goes."""
 
-    source: str  # without credentials
+    source: str  # the URL without credentials
     state: StreamState = "connecting"
     problem: str | None = None
     reconnects: int = 0
 
 
 class Stream:
-    """One stream. Frames enter by `submit` (or `skip`) in order, and each one's result is fetched by `result`.
+    """One stream. Its producer submits frames in order, and then delivers the response to each.
 
-    Its audience is told of results as they are fetched; of other answers by whoever feeds it, when it is their turn.
+    The way of a frame: `submit` queues it for the device, `result` waits for the engine's result, `deliver` makes the
+    response. `refuse` and `drop` make the responses to frames that don't get there.
     """
 
     def __init__(
-        self, id_: str, replica: Replica, pacing: Pacing, options: StreamOptions, workshop: Workshop, owner: Quota
+        self,
+        id_: str,
+        replica: Replica,
+        schedule: ScheduleOptions,
+        options: StreamOptions,
+        context: StreamContext,
+        owner: Quota,
     ) -> None:
         self.id = id_
         self.owner = owner
         self.replica = replica
         self.engine = replica.engine
-        self.pacing = pacing
+        self.schedule = schedule
         self.mode: Mode = options.mode or "lossless"
         self.masks: Masks = options.masks or "png"
         self.resolution: Resolution = options.resolution or "model"
         self.sinks = options.sinks or ()
-        self.turn = asyncio.Lock()  # for those who feed single frames
-        self.gone = asyncio.Event()
-        self.gone_because = ""
-        self.audience = Audience()
-        self.origin: Origin | None = None  # None: clients feed it
-        self._heart = Heart()
-        self._workshop = workshop
-        self._session = StreamSession(self.engine, pacing.open())
-        self._demand = replica.device.join()
+        self.closed = asyncio.Event()
+        self.close_reason = ""
+        self.subscribers = Subscribers()
+        self.pull: PullStatus | None = None  # None if clients feed the stream
+        self.pool = context.pool
+        self._metrics = context.metrics
+        self._tracer = context.tracer
+        self._statistics = StreamStatistics()
+        self._session = StreamSession(self.engine, schedule.open())
+        self._load = replica.device.add_stream()
         self._connected = False
+        self._single_frames = asyncio.Lock()  # taken in turns by those who feed single frames
         self._next = 0
-        self._size: tuple[int, ...] | None = None  # of the frames that the engine was last prepared for
-        self._kept = 0  # by how many that want it not to expire now
-        self._pending: set[Pending] = set()
+        self._skipped = 0  # frames dropped since the last one that was submitted
+        self._prepared: tuple[int, ...] | None = None  # shape of the frames that the engine was last prepared for
+        self._holds = 0  # those who want the stream not to expire now
+        self._pending: dict[asyncio.Future[FrameResult], Future[FrameResult]] = {}  # frames queued or on the device
         self._created = self._touched = time.monotonic()
         self._frames = self._key_frames = self._errors = self._dropped = 0
 
     @property
     def idle(self) -> float:
-        """Seconds since something last happened; 0 while a frame is being processed or the server pulls."""
-        busy = self._pending or self._kept or (self.origin and self.origin.state not in ("ended", "failed"))
+        """Seconds since something last happened; 0 while a frame is processed or the stream is pulled."""
+        busy = self._pending or self._holds or (self.pull and self.pull.state not in ("ended", "failed"))
         return 0.0 if busy else time.monotonic() - self._touched
 
     @property
     def info(self) -> StreamInfo:
-        """What clients are told of it."""
+        """The stream's settings and state, as clients see them."""
         return StreamInfo(
             id=self.id,
             model=self.engine.bundle.name,
             device=self.replica.device.name,
-            interval=self.pacing.interval,
-            schedule=self.pacing.schedule,
-            max_interval=self.pacing.max_interval,
+            interval=self.schedule.interval,
+            schedule=self.schedule.schedule,
+            max_interval=self.schedule.max_interval,
             mode=self.mode,
             connected=self._connected,
             age=time.monotonic() - self._created,
@@ -130,20 +129,22 @@ class Stream:
             key_frames=self._key_frames,
             errors=self._errors,
             dropped=self._dropped,
-            live=self._heart.pulse,
-            watchers=len(self.audience),
+            live=self._statistics.live,
+            watchers=len(self.subscribers),
             sinks=self.sinks,
-            **(asdict(self.origin) if self.origin else {}),
+            **(asdict(self.pull) if self.pull else {}),
         )
+
+    # -- who feeds it --------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Let one connection feed it, and nothing else meanwhile.
+        """Make the caller the stream's only producer.
 
         Raises:
-            StreamConflictError: Another connection does, or single frames are coming in.
+            StreamConflictError: Another connection feeds the stream, or single frames are coming in.
         """
-        if self._connected or self.turn.locked():
+        if self._connected or self._single_frames.locked():
             raise StreamConflictError(f"another connection feeds stream {self.id!r}")
         self._connected = True
         try:
@@ -155,181 +156,213 @@ class Stream:
             self._cancel()
 
     async def restart(self) -> None:
-        """Make the next frame a key frame: nobody knows what happened since the one before."""
+        """Make the next frame a key frame, because nobody knows what happened since the last one."""
         await self.settle()
         self._session.interrupt()
+        self._skipped = 0
 
-    @asynccontextmanager
-    async def single_frame(self) -> AsyncIterator[None]:
-        """Feed it one frame, after the single frames that came before.
-
-        Raises:
-            StreamConflictError: A connection feeds it.
-        """
-        if self._connected:
-            raise StreamConflictError(f"a connection feeds stream {self.id!r}")
-        async with self.turn:
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the stream from expiring while one of its frames waits."""
+        self._holds += 1
+        try:
             yield
+        finally:
+            self._holds -= 1
+            self._touched = time.monotonic()
 
-    def skip(self, error: FrameRefusedError, id_: ClientId | None) -> Error:
-        """Count a frame that couldn't be decoded. It leaves a gap, so the next one becomes a key frame.
+    # -- the way of a frame --------------------------------------------------------------------------------------------
 
-        Returns:
-            Its answer.
-        """
-        self._next += 1
-        return self._failed(error, self._next - 1, id_)
-
-    def drop(self, reason: str, id_: ClientId | None) -> Dropped:
-        """Count a frame that is left out on purpose; the next that is submitted must be told of it.
-
-        Returns:
-            Its answer.
-        """
-        self._touched = time.monotonic()
-        self._dropped += 1
-        self._workshop.metrics.dropped(reason)
-        self._next += 1
-        return Dropped(frame=self._next - 1, id=id_, reason=reason)
-
-    async def submit(self, picture: Picture, waited: float = 0.0, skipped: int = 0) -> Pending:
-        """Queue one frame for the device, after the engine was compiled for frames of its size.
+    async def process(self, decode: Callable[[], DecodedFrame]) -> Result:
+        """Process a single frame, after the single frames that came before, and return its wire result.
 
         Args:
-            picture: The frame.
-            waited: Seconds that it waited before it was decoded.
-            skipped: Frames right before it that were dropped.
+            decode: A function that decodes the frame. It runs on a thread.
 
         Raises:
-            StreamGoneError: The stream was closed.
+            StreamConflictError: A connection feeds the stream.
+            FrameRefusedError: The frame can't be decoded, or the engine failed on it.
+            StreamClosedError: The stream was closed.
         """
-        index = self._next
+        async with self._single_frame(decode) as (frame, found):
+            return await self.deliver(frame, found)
+
+    async def infer(self, decode: Callable[[], DecodedFrame]) -> FrameResult:
+        """Process a single frame like `process`, but return the engine's result.
+
+        The wire form is only made where subscribers want it.
+        """
+        async with self._single_frame(decode) as (frame, found):
+            if self.subscribers.want_responses:
+                await self.deliver(frame, found)
+            else:
+                timings = Timings(
+                    decode=frame.decode,
+                    queue=frame.waited + found.queue,
+                    inference=found.inference,
+                    postprocess=found.postprocess,
+                )
+                self._count(found, timings)
+            return found
+
+    async def submit(self, frame: DecodedFrame) -> asyncio.Future[FrameResult]:
+        """Queue a frame for the device. The engine is compiled first for frames of a new size.
+
+        Returns:
+            The future for `result`. It is never cancelled by itself, so it ends when the device is done.
+
+        Raises:
+            StreamClosedError: The stream was closed.
+        """
+        frame.index, skipped = self._next, self._skipped
         self._next += 1
         started = time.monotonic()
-        if picture.pixels.shape != self._size:
-            await self._prepare(picture.pixels.shape)
-        if self.gone.is_set():
-            raise StreamGoneError(self.gone_because)
-        job = self.replica.device.executor.submit(self._session, picture.pixels, index, skipped)
-        waited += time.monotonic() - started
-        pending = Pending(index, picture, waited, job, asyncio.wrap_future(job))
-        self._pending.add(pending)
-        pending.done.add_done_callback(lambda _: self._finished(pending))
-        return pending
+        if frame.pixels.shape != self._prepared:
+            await self._prepare(frame.pixels.shape)
+        if self.closed.is_set():
+            raise StreamClosedError(self.close_reason)
+        self._skipped = 0
+        frame.waited += time.monotonic() - started  # before the executor starts to count
+        job = self.replica.device.executor.submit(self._session, frame.pixels, frame.index, skipped)
+        done = asyncio.wrap_future(job)
+        self._pending[done] = job
+        done.add_done_callback(self._finished)
+        return done
 
-    async def outcome(self, pending: Pending) -> FrameResult:
-        """Wait for a frame's result; whoever delivers it says so by `count`. Those who look are shown it.
+    async def result(self, frame: DecodedFrame, done: asyncio.Future[FrameResult]) -> FrameResult:
+        """Wait for the result of a submitted frame, and show it in previews.
 
         Raises:
-            FrameFailedError: The engine failed on it.
-            StreamGoneError: The stream was closed before its turn came.
+            FrameFailedError: The engine failed on the frame.
+            StreamClosedError: The stream was closed before the frame's turn came.
         """
-        await asyncio.wait([pending.done])
-        if pending.done.cancelled():
-            raise StreamGoneError(self.gone_because)
-        if error := pending.done.exception():
-            log.error("stream %s, frame %d: the engine failed", self.id, pending.index, exc_info=error)
-            failure = FrameFailedError(f"frame {pending.index} could not be processed")
-            self.audience.tell(self._failed(failure, pending.index, pending.picture.id))
+        await asyncio.wait([done])
+        if done.cancelled():
+            raise StreamClosedError(self.close_reason)
+        if error := done.exception():
+            log.error("stream %s, frame %d: the engine failed", self.id, frame.index, exc_info=error)
+            failure = FrameFailedError(f"frame {frame.index} could not be processed", frame.id)
+            self.subscribers.publish(self._failed(failure, frame.index))
             raise failure from error
-        found = pending.done.result()
-        self.audience.show(pending.picture, found)
+        found = done.result()
+        self.subscribers.publish_frame(frame, found)
         return found
 
-    async def result(self, pending: Pending) -> Result:
-        """Wait for a frame's result and put it into its wire form; raises as `outcome`."""
-        found = await self.outcome(pending)
-        result = await self.encode(pending, found)
-        self.count(found, result.timings)
-        self.audience.tell(result)
-        return result
-
-    async def encode(self, pending: Pending, found: FrameResult) -> Result:
-        """Put a frame's result into its wire form."""
-        picture = pending.picture
+    async def deliver(self, frame: DecodedFrame, found: FrameResult) -> Result:
+        """Put a result into its wire form, count it, and publish it to the subscribers."""
         encode = partial(
             encode_result,
             found,
             self.engine.bundle.manifest.classes,
             stream=self.id,
-            decode=picture.decode,
-            queue=pending.waited + found.queue,
-            id=picture.id,
-            timestamp=picture.timestamp,
+            decode=frame.decode,
+            waited=frame.waited,
+            id=frame.id,
+            timestamp=frame.timestamp,
             masks=self.masks,
             resolution=self.resolution,
         )
-        return await asyncio.get_running_loop().run_in_executor(self._workshop.pool, encode)
+        result = await asyncio.get_running_loop().run_in_executor(self.pool, encode)
+        self._count(found, result.timings)
+        self.subscribers.publish(result)
+        return result
 
-    def count(self, found: FrameResult, timings: Timings) -> None:
-        """Count a frame whose result is delivered."""
-        self._frames += 1
-        self._key_frames += found.kind is FrameKind.KEY
-        self._heart.beat(timings, key=found.kind is FrameKind.KEY)
-        self._workshop.metrics.frame(self.engine.bundle.name, found, timings)
-        if traces := self._workshop.traces:
-            traces.frame(self.id, self.engine.bundle.name, found, timings, apart=self._connected)
+    def refuse(self, error: FrameRefusedError) -> Error:
+        """Count a frame that can't be decoded. It leaves a gap, so the next frame becomes a key frame."""
+        self._next += 1
+        return self._failed(error, self._next - 1)
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Keep it from expiring while one of its frames waits."""
-        self._kept += 1
-        try:
-            yield
-        finally:
-            self._kept -= 1
-            self._touched = time.monotonic()
-
-    async def watch(self) -> None:
-        """Wait until it is closed.
-
-        Raises:
-            StreamGoneError: It is, always.
-        """
-        await self.gone.wait()
-        raise StreamGoneError(self.gone_because)
+    def drop(self, id_: ClientId | None, reason: str) -> Dropped:
+        """Count a frame that is left out on purpose. It counts for the key schedule, but leaves no gap."""
+        self._touched = time.monotonic()
+        self._dropped += 1
+        self._metrics.count_dropped(reason)
+        self._skipped += 1
+        self._next += 1
+        return Dropped(frame=self._next - 1, id=id_, reason=reason)
 
     async def settle(self) -> None:
-        """Wait until none of its frames is on the device or waits for it."""
+        """Wait until none of the stream's frames is queued for the device or on it."""
         if self._pending:
-            await asyncio.wait([pending.done for pending in self._pending])
+            await asyncio.wait(self._pending)
 
-    async def close(self, because: str) -> None:
-        """Drop what is queued, wait for what is on the device, and free the state."""
-        self.gone_because = because
-        self.gone.set()
-        self.replica.device.leave(self._demand)
+    # -- its end -------------------------------------------------------------------------------------------------------
+
+    async def raise_when_closed(self) -> None:
+        """Wait until the stream is closed.
+
+        Raises:
+            StreamClosedError: The stream was closed. This is the only way out.
+        """
+        await self.closed.wait()
+        raise StreamClosedError(self.close_reason)
+
+    async def released(self) -> None:
+        """Wait until the stream is closed and none of its frames is on the device."""
+        await self.closed.wait()
+        await self.settle()
+
+    async def close(self, reason: str) -> None:
+        """Cancel what is queued, wait for what is on the device, and free the state."""
+        self.close_reason = reason
+        self.closed.set()
+        self.replica.device.remove_stream(self._load)
         self._cancel()
         await self.settle()
-        self.audience.end()
+        self.subscribers.close()
         self._session.close()
 
     async def _prepare(self, shape: tuple[int, ...]) -> None:
         height, width, _ = shape
         with self.kept():
             try:
-                # On a thread of its own, since it may take seconds: other streams' frames mustn't wait.
+                # This may take seconds, so it has a thread of its own: other streams' frames mustn't wait.
                 await asyncio.to_thread(self.engine.prepare, height, width)
-                self._size = shape
+                self._prepared = shape
             except Exception:
-                # The device will try again, and its failure is told as this frame's.
+                # The device tries again, and reports its failure as this frame's.
                 log.exception("stream %s: the engine can't be prepared for %dx%d", self.id, width, height)
 
-    def _finished(self, pending: Pending) -> None:
-        self._pending.discard(pending)
+    @asynccontextmanager
+    async def _single_frame(
+        self, decode: Callable[[], DecodedFrame]
+    ) -> AsyncIterator[tuple[DecodedFrame, FrameResult]]:
+        if self._connected:
+            raise StreamConflictError(f"a connection feeds stream {self.id!r}")
+        async with self._single_frames:
+            try:
+                frame = await asyncio.get_running_loop().run_in_executor(self.pool, decode)
+            except FrameRefusedError as error:
+                self.subscribers.publish(self.refuse(error))
+                raise
+            yield frame, await self.result(frame, await self.submit(frame))
+
+    def _count(self, found: FrameResult, timings: Timings) -> None:
+        is_key = found.kind is FrameKind.KEY
+        self._frames += 1
+        self._key_frames += is_key
+        self._statistics.record(timings, key=is_key)
+        self._metrics.count_result(self.engine.bundle.name, found, timings)
+        if self._tracer:
+            self._tracer.record_frame(self.id, self.engine.bundle.name, found, timings, linked=self._connected)
+
+    def _finished(self, done: asyncio.Future[FrameResult]) -> None:
+        del self._pending[done]
         self._touched = time.monotonic()
-        # Asking for the exception has it seen, even if nobody is left to fetch the result.
-        if not pending.done.cancelled() and pending.done.exception() is None:
-            self.replica.device.note(self._demand, pending.done.result())
+        # Reading the exception marks it as retrieved, even if nobody is left to fetch the result.
+        if not done.cancelled() and done.exception() is None:
+            self.replica.device.record(self._load, done.result())
 
     def _cancel(self) -> None:
-        for pending in self._pending:
-            pending.job.cancel()
+        for job in self._pending.values():
+            job.cancel()
 
-    def _failed(self, error: FrameRefusedError, index: int, id_: ClientId | None) -> Error:
+    def _failed(self, error: FrameRefusedError, index: int) -> Error:
         self._touched = time.monotonic()
         self._errors += 1
-        self._workshop.metrics.error(self.engine.bundle.name, error.reason)
-        if traces := self._workshop.traces:
-            traces.failed(self.id, self.engine.bundle.name, index, error.reason, apart=self._connected)
-        return Error(problem=error.problem, fatal=False, frame=index, id=id_)
+        self._metrics.count_error(self.engine.bundle.name, error.reason)
+        if self._tracer:
+            self._tracer.record_failed_frame(
+                self.id, self.engine.bundle.name, index, error.reason, linked=self._connected
+            )
+        return Error(problem=error.problem, fatal=False, frame=index, id=error.id)

@@ -1,147 +1,142 @@
-"""Those who watch a stream beside whoever feeds it. None of them can hold it up."""
+"""Subscribers of a stream: they receive its responses or its frames, and never hold up the producer."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Final
 
 from keywarp.engines import FrameResult
 from keywarp.protocol import Dropped, Error, Result
-from keywarp.server.decode.frames import Picture
+from keywarp.server.decode.frames import DecodedFrame
 
-Answer = Result | Error | Dropped
+# The server's one message about a frame.
+FrameResponse = Result | Error | Dropped
+# A frame with its result, as previews show it.
+ResultFrame = tuple[DecodedFrame, FrameResult]
 
-PATIENCE: Final = 256  # answers that a watcher may be behind, where nothing else is said
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scene:
-    """A frame and what was found on it."""
-
-    picture: Picture
-    found: FrameResult
+BACKLOG: Final = 256  # responses that a subscriber may be behind, by default
 
 
-class Seat:
-    """A watcher's place: answers wait here until they are taken."""
+class Subscription:
+    """A bounded queue of one subscriber's responses. When it is full, the oldest ones are lost and counted."""
 
-    def __init__(self, patience: int) -> None:
-        self._waiting: deque[Answer] = deque(maxlen=patience)
+    def __init__(self, backlog: int) -> None:
+        self._queue: deque[FrameResponse] = deque(maxlen=backlog)
         self._missed = 0
-        self._some = asyncio.Event()
-        self._end = asyncio.Event()
-        self.ended: float | None = None  # since when nothing more comes; monotonic seconds
+        self._ready = asyncio.Event()
+        self._closed = asyncio.Event()
+        self.closed_at: float | None = None  # monotonic seconds at which the stream closed
 
-    def put(self, answer: Answer) -> None:
-        """Add an answer, maybe in place of the oldest."""
-        self._missed += len(self._waiting) == self._waiting.maxlen
-        self._waiting.append(answer)
-        self._some.set()
+    def put(self, response: FrameResponse) -> None:
+        """Queue a response, in place of the oldest one if the queue is full."""
+        self._missed += len(self._queue) == self._queue.maxlen
+        self._queue.append(response)
+        self._ready.set()
 
-    async def take(self) -> tuple[int, list[Answer]]:
-        """Wait for answers.
+    async def take(self) -> tuple[int, list[FrameResponse]]:
+        """Wait for responses.
 
         Returns:
-            How many were missed since the last time, and all that came after those; none: nothing more comes.
+            The number of responses that were lost since the last call, and all that are queued. Both are empty once
+            the stream has closed and everything was taken.
         """
-        await self._some.wait()
-        if self.ended is None:
-            self._some.clear()
-        taken, missed = [*self._waiting], self._missed
-        self._waiting.clear()
+        await self._ready.wait()
+        if self.closed_at is None:
+            self._ready.clear()
+        responses, missed = [*self._queue], self._missed
+        self._queue.clear()
         self._missed = 0
-        return missed, taken
+        return missed, responses
 
-    def end(self) -> None:
-        """Say that nothing more comes."""
-        self.ended = time.monotonic()
-        self._some.set()
-        self._end.set()
+    def close(self) -> None:
+        """Mark the end of the responses."""
+        self.closed_at = time.monotonic()
+        self._ready.set()
+        self._closed.set()
 
-    async def rest(self, seconds: float) -> None:
-        """Wait so long; or, where more may come, at most until nothing more does."""
-        if self.ended is not None:
+    async def pause(self, seconds: float) -> None:
+        """Sleep, but wake up when the stream closes meanwhile."""
+        if self.closed_at is not None:
             await asyncio.sleep(seconds)
         else:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._end.wait()
+                    await self._closed.wait()
 
 
-class Window:
-    """A viewer's place: it holds the newest scene."""
-
-    def __init__(self) -> None:
-        self._scene: asyncio.Queue[Scene | None] = asyncio.Queue(1)
-
-    def put(self, scene: Scene | None) -> None:
-        """Show a scene, in place of one that nobody has looked at yet; None: it was the last."""
-        if self._scene.full():
-            self._scene.get_nowait()
-        self._scene.put_nowait(scene)
-
-    async def take(self) -> Scene | None:
-        """Wait for a scene; None: there are no more."""
-        return await self._scene.get()
-
-
-class Audience:
-    """All who watch one stream."""
+class Preview:
+    """Holds the newest frame with its result for one viewer."""
 
     def __init__(self) -> None:
-        self._seats: set[Seat] = set()
-        self._windows: set[Window] = set()
-        self._over = False
+        self._newest: asyncio.Queue[ResultFrame | None] = asyncio.Queue(1)
+
+    def put(self, frame: ResultFrame | None) -> None:
+        """Replace the frame that wasn't taken yet. None marks the end."""
+        if self._newest.full():
+            self._newest.get_nowait()
+        self._newest.put_nowait(frame)
+
+    async def take(self) -> ResultFrame | None:
+        """Wait for the next frame, or for None at the end."""
+        return await self._newest.get()
+
+
+class Subscribers:
+    """All subscribers of one stream."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+        self._previews: set[Preview] = set()
+        self._closed = False
 
     def __len__(self) -> int:
-        return len(self._seats) + len(self._windows)
+        return len(self._subscriptions) + len(self._previews)
 
     @property
-    def listens(self) -> bool:
-        """Whether anybody takes answers."""
-        return bool(self._seats)
+    def want_responses(self) -> bool:
+        """Whether anybody has subscribed to responses."""
+        return bool(self._subscriptions)
 
-    def tell(self, answer: Answer) -> None:
-        """Give an answer to all who listen."""
-        for seat in self._seats:
-            seat.put(answer)
+    def publish(self, response: FrameResponse) -> None:
+        """Queue a response for every subscriber."""
+        for subscription in self._subscriptions:
+            subscription.put(response)
 
-    def show(self, picture: Picture, found: FrameResult) -> None:
-        """Show a frame to all who look."""
-        for window in self._windows:
-            window.put(Scene(picture, found))
+    def publish_frame(self, frame: DecodedFrame, result: FrameResult) -> None:
+        """Show a frame and its result in every preview."""
+        for preview in self._previews:
+            preview.put((frame, result))
 
-    def end(self) -> None:
-        """Tell all that the stream is over, and whoever still comes."""
-        self._over = True
-        for seat in self._seats:
-            seat.end()
-        for window in self._windows:
-            window.put(None)
-
-    @contextmanager
-    def seat(self, patience: int = PATIENCE) -> Iterator[Seat]:
-        """Listen, from now on; so many answers wait."""
-        seat = Seat(patience)
-        self._seats.add(seat)
-        if self._over:
-            seat.end()
-        try:
-            yield seat
-        finally:
-            self._seats.discard(seat)
+    def close(self) -> None:
+        """Tell everyone, also those who subscribe later, that the stream has closed."""
+        self._closed = True
+        for subscription in self._subscriptions:
+            subscription.close()
+        for preview in self._previews:
+            preview.put(None)
 
     @contextmanager
-    def window(self) -> Iterator[Window]:
-        """Look, from now on."""
-        window = Window()
-        self._windows.add(window)
-        if self._over:
-            window.put(None)
+    def subscribe(self, backlog: int = BACKLOG) -> Iterator[Subscription]:
+        """Receive responses from now on; `backlog` is the number of responses that may wait."""
+        subscription = Subscription(backlog)
+        self._subscriptions.add(subscription)
+        if self._closed:
+            subscription.close()
         try:
-            yield window
+            yield subscription
         finally:
-            self._windows.discard(window)
+            self._subscriptions.discard(subscription)
+
+    @contextmanager
+    def preview(self) -> Iterator[Preview]:
+        """Receive frames from now on."""
+        preview = Preview()
+        self._previews.add(preview)
+        if self._closed:
+            preview.put(None)
+        try:
+            yield preview
+        finally:
+            self._previews.discard(preview)

@@ -1,1 +1,1 @@
-"""What operators observe: metrics and traces."""
+"""Prometheus metrics and OpenTelemetry traces."""

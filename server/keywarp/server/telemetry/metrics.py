@@ -1,10 +1,10 @@
-"""The Prometheus metrics: base units, our own registry, no stream id as a label."""
+"""The Prometheus metrics: in base units, in a registry of their own, without stream ids as labels."""
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -20,23 +20,32 @@ from prometheus_client.registry import Collector
 
 from keywarp.engines import FrameResult
 from keywarp.protocol import Timings
-from keywarp.server.devices import Device
 
-# Seconds: from a propagated frame's post-processing to a key frame on a slow CPU.
+# Bounds in seconds, from a propagated frame's post-processing to a key frame on a slow CPU.
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-@dataclass
-class Totals:
-    """What one model has done."""
+class DeviceReading(NamedTuple):
+    """One device's figures at the moment of a scrape."""
 
-    frames: int = 0  # with a result
-    errors: int = 0  # frames without
-    last: float = 0.0  # when the last result was given; seconds since 1970
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # by stage
+    name: str
+    busy: float  # seconds of processing since the start
+    streams: int  # open streams
+    queue_depth: int  # frames that wait for the device or run on it
+    pressure: float  # share of the last seconds in which streams waited too long, 0 to 1
+
+
+@dataclass
+class ModelTotals:
+    """One model's counts since the start of the server."""
+
+    frames: int = 0  # frames with a result
+    errors: int = 0  # frames with an error
+    last: float = 0.0  # time of the last result; seconds since 1970
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # sums by stage
 
     def add(self, timings: Timings) -> None:
-        """Count one result."""
+        """Add one result."""
         self.frames += 1
         self.last = time.time()
         for stage, seconds in timings:
@@ -44,25 +53,30 @@ class Totals:
 
 
 class Metrics:
-    """All that `/metrics` shows; and the same in sum by model, as `totals`."""
+    """All metrics of `/metrics`, and the totals of each model.
+
+    Attributes:
+        content_type: The media type of `exposition`.
+        totals: The totals by the model's name.
+    """
 
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(
         self,
         streams: Callable[[], int],
-        devices: Callable[[], Collection[Device]],
+        devices: Callable[[], Collection[DeviceReading]],
         models: Callable[[], Mapping[str, int]],
     ) -> None:
-        """Make a fresh set.
+        """Start all counts at zero. The callables are called at each scrape.
 
         Args:
-            streams: The number of open streams, asked for when scraped.
-            devices: That process frames, likewise.
-            models: The number of versions of models by state, likewise.
+            streams: Returns the number of open streams.
+            devices: Returns the readings of the devices that process frames.
+            models: Returns the number of versions of models by state.
         """
         self._count_models = models
-        self.totals: defaultdict[str, Totals] = defaultdict(Totals)
+        self.totals: defaultdict[str, ModelTotals] = defaultdict(ModelTotals)
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._frames = Counter(
@@ -70,31 +84,29 @@ class Metrics:
         )
         self._key_frames = Counter(
             "keywarp_key_frames_total",
-            "Key frames with a result, by what made them key frames.",
+            "Key frames with a result, by the reason for which they are key frames.",
             ("model", "reason"),
             registry=self._registry,
         )
         self._errors = Counter(
             "keywarp_frame_errors_total", "Frames with an error.", ("reason",), registry=self._registry
         )
-        self._dropped = Counter(
-            "keywarp_frames_dropped_total", "Frames that were left out.", ("reason",), registry=self._registry
-        )
+        self._dropped = Counter("keywarp_frames_dropped_total", "Dropped frames.", ("reason",), registry=self._registry)
         self._refused = Counter(
             "keywarp_requests_refused_total",
-            "Requests without a key for them, of other sites, or beyond a limit.",
+            "Requests rejected for lack of a valid API key, for their origin, or for a limit.",
             ("reason",),
             registry=self._registry,
         )
         self._sinks = Counter(
             "keywarp_sink_answers_total",
-            "Answers that sinks took (delivered) or missed; and times that they failed.",
+            "Responses that a sink took (delivered) or missed, and its failures (failed).",
             ("sink", "outcome"),
             registry=self._registry,
         )
         self._pulls = Counter(
             "keywarp_pull_failures_total",
-            "Times that a source of a pulled stream couldn't be opened, or broke off.",
+            "Times that the source of a pulled stream couldn't be opened, or ended.",
             registry=self._registry,
         )
         self._stages = Histogram(
@@ -111,77 +123,79 @@ class Metrics:
         Gauge("keywarp_streams", "Open streams.", registry=self._registry).set_function(streams)
         Gauge(
             "keywarp_queue_depth", "Frames that wait for a device or run on it.", registry=self._registry
-        ).set_function(lambda: sum(device.executor.depth for device in devices()))
+        ).set_function(lambda: sum(device.queue_depth for device in devices()))
         Gauge(
             "keywarp_pressure_ratio",
-            "Share of about the last 10 s in which streams waited too long for their turn on the device; where there "
-            "are several, on the one where it is the smallest.",
+            "Share of about the last 10 s in which streams waited too long for their turn on the device; the smallest "
+            "share if there are several devices.",
             registry=self._registry,
-        ).set_function(lambda: min((device.pressure.share for device in devices()), default=0.0))
+        ).set_function(lambda: min((device.pressure for device in devices()), default=0.0))
         self._registry.register(_DeviceCollector(devices))
 
-    def frame(self, model: str, found: FrameResult, timings: Timings) -> None:
-        """Count one result."""
-        self._frames.labels(model, found.kind.value).inc()
-        if found.reason:
-            self._key_frames.labels(model, found.reason.value).inc()
+    def count_result(self, model: str, result: FrameResult, timings: Timings) -> None:
+        """Count one frame with a result."""
+        self._frames.labels(model, result.kind.value).inc()
+        if result.reason:
+            self._key_frames.labels(model, result.reason.value).inc()
         for stage, seconds in timings:
             self._stages.labels(stage).observe(seconds)
         self.totals[model].add(timings)
 
-    def error(self, model: str, reason: str) -> None:
-        """Count one frame answered with an error."""
+    def count_error(self, model: str, reason: str) -> None:
+        """Count one frame with an error."""
         self._errors.labels(reason).inc()
         self.totals[model].errors += 1
 
-    def dropped(self, reason: str) -> None:
-        """Count one frame that was left out."""
+    def count_dropped(self, reason: str) -> None:
+        """Count one dropped frame."""
         self._dropped.labels(reason).inc()
 
-    def refused(self, reason: str) -> None:
-        """Count one request that wasn't allowed, or for which there was no room."""
+    def count_rejected(self, reason: str) -> None:
+        """Count one request that was rejected for its key or origin, or beyond a limit."""
         self._refused.labels(reason).inc()
 
-    def loaded(self, outcome: str) -> None:
-        """Count one load of a model that was asked for: `loaded` or `failed`."""
+    def count_load(self, outcome: str) -> None:
+        """Count one request to load a model by its outcome, `loaded` or `failed`."""
         self._loads.labels(outcome).inc()
 
-    def pull_failed(self) -> None:
-        """Count one time that a pulled stream's source couldn't be read, or ended."""
+    def count_pull_failure(self) -> None:
+        """Count one failure to read a pulled stream's source, or its end."""
         self._pulls.inc()
 
-    def sink(self, name: str, outcome: str, answers: int = 1) -> None:
-        """Count answers that a sink took or missed, or one time that it failed."""
-        self._sinks.labels(name, outcome).inc(answers)
+    def count_sink(self, name: str, outcome: str, count: int = 1) -> None:
+        """Count responses that a sink took (`delivered`) or `missed`, or one failure (`failed`)."""
+        self._sinks.labels(name, outcome).inc(count)
 
     def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
+        """Return all metrics in Prometheus's text format."""
         for state, count in self._count_models().items():
             self._models.labels(state).set(count)
         return generate_latest(self._registry)
 
 
 class _DeviceCollector(Collector):
-    """What is told of each device: they aren't known before the models are loaded."""
+    """Exports the readings of each device; the devices aren't known before the models are loaded."""
 
-    def __init__(self, devices: Callable[[], Collection[Device]]) -> None:
+    def __init__(self, devices: Callable[[], Collection[DeviceReading]]) -> None:
         self._devices = devices
 
     def collect(self) -> Iterator[Metric]:
-        """All of it, when it is scraped."""
-        told: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[Device], float]], ...] = (
-            (CounterMetricFamily, "busy_seconds", "Time that it took to process frames.", lambda d: d.busy),
-            (GaugeMetricFamily, "streams", "Open streams on it.", lambda d: len(d.demands)),
-            (GaugeMetricFamily, "queue_depth", "Frames that wait for it or run on it.", lambda d: d.executor.depth),
-            (
-                GaugeMetricFamily,
-                "pressure_ratio",
-                "Share of about the last 10 s in which streams waited too long for their turn on it.",
-                lambda d: d.pressure.share,
-            ),
+        """Return one metric family for each kind of reading."""
+        busy = CounterMetricFamily(
+            "keywarp_device_busy_seconds", "Time that the device spent on frames.", labels=["device"]
         )
-        for kind, name, says, value in told:
-            metric = kind(f"keywarp_device_{name}", says, labels=["device"])
-            for device in self._devices():
-                metric.add_metric([device.name], value(device))
-            yield metric
+        streams = GaugeMetricFamily("keywarp_device_streams", "Open streams on the device.", labels=["device"])
+        queue_depth = GaugeMetricFamily(
+            "keywarp_device_queue_depth", "Frames that wait for the device or run on it.", labels=["device"]
+        )
+        pressure = GaugeMetricFamily(
+            "keywarp_device_pressure_ratio",
+            "Share of about the last 10 s in which streams waited too long for their turn on the device.",
+            labels=["device"],
+        )
+        for device in self._devices():
+            busy.add_metric([device.name], device.busy)
+            streams.add_metric([device.name], device.streams)
+            queue_depth.add_metric([device.name], device.queue_depth)
+            pressure.add_metric([device.name], device.pressure)
+        yield from (busy, streams, queue_depth, pressure)

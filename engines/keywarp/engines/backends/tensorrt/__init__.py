@@ -1,1 +1,1 @@
-"""NVIDIA's TensorRT: plans built and cached, and programs that run them on the GPU."""
+"""The TensorRT backend: builds and caches plans, and runs them on the GPU."""

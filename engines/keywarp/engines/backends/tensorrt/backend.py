@@ -1,4 +1,4 @@
-"""The TensorRT backend: plans, and programs that run them."""
+"""The TensorRT backend, which compiles graphs into plans and loads them."""
 
 import logging
 from pathlib import Path
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class TensorRTBackend:
-    """Compiles with TensorRT, or TensorRT for RTX, for one NVIDIA GPU."""
+    """Compiles with TensorRT or TensorRT for RTX, for one NVIDIA GPU."""
 
     name = "tensorrt"
-    reason = "it was asked for"
+    reason = "it was requested"
 
     def __init__(
         self, gpu: Gpu, precision: Precision = "auto", cache: Path | None = None, driver: Driver | None = None
@@ -32,16 +32,16 @@ class TensorRTBackend:
         """Open the GPU.
 
         Args:
-            gpu: Which.
-            precision: `fp32` or `fp16`; `auto` takes fp16 where the GPU is faster with it.
-            cache: Folder for plans; None: they are built again each time.
-            driver: Of the GPU; None opens it.
+            gpu: The GPU to run on.
+            precision: `fp32`, `fp16`, or `auto` for fp16 where the GPU is faster with it.
+            cache: The folder for plans, or None to build them again each time.
+            driver: The GPU's driver, or None to open it.
 
         Raises:
-            BackendError: TensorRT or the driver isn't there, or there is no such precision.
+            BackendError: If TensorRT or the driver is missing, or the precision isn't supported.
         """
         if precision == "bf16":
-            raise BackendError("TensorRT computes in fp16 or fp32 here, not bf16: use precision fp16, fp32 or auto")
+            raise BackendError("Keywarp runs TensorRT in fp16 or fp32, not in bf16: use precision fp16, fp32 or auto")
         self.precision = gpu.best_precision if precision == "auto" else precision
         self.device = gpu.label
         library = open_library()
@@ -57,7 +57,7 @@ class TensorRTBackend:
 
     @property
     def memory(self) -> int:
-        """Bytes of device memory in buffers: images, results, and the key features of all streams."""
+        """The device memory in buffers, in bytes: images, results, and the key features of all streams."""
         return self._memory.used
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> TensorRTProgram:

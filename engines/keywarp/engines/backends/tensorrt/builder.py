@@ -1,4 +1,4 @@
-"""From a fused graph to a plan: the warp becomes the plugin, fp32 becomes fp16, TensorRT compiles the rest."""
+"""Builds plans from fused graphs: inserts the warp plugin, converts to fp16, and compiles with TensorRT."""
 
 import hashlib
 import logging
@@ -12,8 +12,8 @@ from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.tensorrt.library import Library
 from keywarp.engines.backends.tensorrt.plan import Plan, PlanHeader, PlanKey
 from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
-from keywarp.engines.backends.tensorrt.plugin import WarpLauncher, register_warp, warps_on
-from keywarp.engines.backends.warping import insert_plugin, plain
+from keywarp.engines.backends.tensorrt.plugin import WarpLauncher, launching_with, register_warp
+from keywarp.engines.backends.warping import insert_plugin, simplify
 from keywarp.engines.errors import BackendError
 
 log = logging.getLogger(__name__)
@@ -24,21 +24,21 @@ class Target:
     """The GPU that plans are built for."""
 
     capability: tuple[int, int]
-    device: str = ""  # its name; empty: none at hand, any of this capability
+    device: str = ""  # its name, or empty for any GPU of this compute capability
 
     @property
     def text(self) -> str:
-        """For people."""
+        """The device's name, or its compute capability, for people to read."""
         return self.device or f"compute capability {self.capability_text}"
 
     @property
     def capability_text(self) -> str:
-        """As people write it: 8.6."""
+        """The compute capability as text, such as 8.6."""
         return f"{self.capability[0]}.{self.capability[1]}"
 
 
 class PlanBuilder:
-    """Builds plans for one GPU, or takes them from the cache."""
+    """Builds plans for one GPU, or reads them from the cache."""
 
     def __init__(
         self,
@@ -51,19 +51,20 @@ class PlanBuilder:
         """Check that plans for this GPU can be built here.
 
         Args:
-            library: TensorRT.
-            target: The GPU.
+            library: The TensorRT to build with.
+            target: The GPU to build for.
             precision: `fp32` or `fp16`.
-            cache: Where plans are kept.
-            launcher: Runs the plugin in Python on the GPU; None without one.
+            cache: The cache for plans, or None to keep none.
+            launcher: Runs the Python plugin on the GPU, or None if there is no GPU here.
 
         Raises:
-            BackendError: There is no GPU and this TensorRT needs it, or it doesn't know the compute capability.
+            BackendError: If this TensorRT needs a GPU to build and there is none, or if it doesn't support the
+                compute capability.
         """
         if not target.device and not library.portable:
             raise BackendError(
-                "TensorRT builds plans only on the GPU that runs them, and there is none; TensorRT for RTX builds them "
-                "ahead of time: install the extra `rtx` (README, Install)"
+                "TensorRT can build plans only on the GPU that runs them, and there is no GPU here: to build them "
+                "ahead of time, install TensorRT for RTX with the extra `rtx` (README, Install)"
             )
         self.library = library
         self.target = target
@@ -74,17 +75,17 @@ class PlanBuilder:
         self._capability = self._named_capability()
 
     def plan(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> tuple[Plan, bool]:
-        """The plan of a graph.
+        """Return the plan of a graph, from the cache or newly built.
 
         Args:
-            model: With static shapes.
-            resident: The outputs that stay on the device.
+            model: The graph, with static shapes.
+            resident: The names of the outputs that stay on the device.
 
         Returns:
             The plan, and whether it was in the cache.
 
         Raises:
-            BackendError: TensorRT refuses the graph: says why, in its words.
+            BackendError: If TensorRT refuses the graph. The message has TensorRT's reason.
         """
         content = model.SerializeToString(deterministic=True)
         key = PlanKey(
@@ -112,22 +113,26 @@ class PlanBuilder:
         return plan, False
 
     def _adapt(self, model: onnx.ModelProto, resident: frozenset[str]) -> bytes:
-        """The graph as TensorRT gets it. Plans of before a change of this are to be refused: see `PlanKey.revision`."""
-        graph = plain(model)
+        """Return the graph that TensorRT compiles. Raise `REVISION` with a change here, to refuse old plans."""
+        graph = simplify(model)
         if self.warp != "gridsample":
             graph, warps = insert_plugin(graph)
             if not warps and any(node.op_type == "GridSample" for node in graph.graph.node):
-                log.warning("%s: GridSample isn't the bundle contract's warp there: no plugin", model.graph.name)
+                log.warning(
+                    "%s: its GridSample isn't the warp that docs/bundle.md describes, so no plugin replaces it",
+                    model.graph.name,
+                )
         if self.precision == "fp16":
             graph = to_half(graph, resident)
-        return graph.SerializeToString()
+        content: bytes = graph.SerializeToString()
+        return content
 
     def _build(self, content: bytes, name: str) -> tuple[bytes, int]:
-        """TensorRT's plan, and how many plugins are in it."""
+        """Return TensorRT's plan, and the number of warp plugins in it."""
         trt = self.library.module
         failures: list[str] = []
         logger = self.library.logger(failures.append)
-        with warps_on(self._launcher):
+        with launching_with(self._launcher):
             builder = trt.Builder(logger)
             if builder is None:
                 raise BackendError(f"TensorRT can't start: {'; '.join(failures)}")
@@ -141,30 +146,32 @@ class PlanBuilder:
                 raise BackendError(f"TensorRT can't read {name}: {told or '; '.join(failures)}")
             layers = [network.get_layer(number).type for number in range(network.num_layers)]
             config = builder.create_builder_config()
-            config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # names of layers, for its inspector
+            config.profiling_verbosity = (
+                trt.ProfilingVerbosity.DETAILED
+            )  # keeps the names of layers for TensorRT's inspector
             if self.precision == "fp32":
-                config.clear_flag(trt.BuilderFlag.TF32)  # whose products have 10 bits
+                config.clear_flag(trt.BuilderFlag.TF32)  # TF32 products have only 10 bits of mantissa
             if self._capability is not None:
                 config.num_compute_capabilities = 1
                 config.set_compute_capability(self._capability, 0)
-            timings = self._recall_timings(config)
+            timings = self._load_timing_cache(config)
             serialized = builder.build_serialized_network(network, config)
         if serialized is None:
             raise BackendError(f"TensorRT can't compile {name}: {'; '.join(failures) or 'it gives no reason'}")
         if timings is not None and self.cache:
-            self.cache.remember(self._timings_name, bytes(timings.serialize()))
+            self.cache.write(self._timing_cache_name, bytes(timings.serialize()))
         return bytes(serialized), layers.count(trt.LayerType.PLUGIN_V3)
 
     @property
-    def _timings_name(self) -> str:
+    def _timing_cache_name(self) -> str:
         key = f"{self.library.name} {self.library.version} {self.target.device} {self.target.capability_text}"
         return f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.timings"
 
-    def _recall_timings(self, config: Any) -> Any:
-        """What TensorRT measured before on this GPU; TensorRT for RTX measures nothing."""
+    def _load_timing_cache(self, config: Any) -> Any:
+        """Return TensorRT's cache of earlier kernel timings on this GPU, or None, as TensorRT for RTX has none."""
         if self.library.portable or not self.cache:
             return None
-        known = self.cache.recall(self._timings_name) or b""
+        known = self.cache.read(self._timing_cache_name) or b""
         timings = config.create_timing_cache(known)
         if not config.set_timing_cache(timings, ignore_mismatch=False):
             timings = config.create_timing_cache(b"")
@@ -172,7 +179,7 @@ class PlanBuilder:
         return timings
 
     def _named_capability(self) -> Any:
-        """The compute capability as TensorRT for RTX calls it; None: TensorRT asks the GPU."""
+        """Return TensorRT for RTX's name of the compute capability, or None for TensorRT, which asks the GPU."""
         if not self.library.portable:
             return None
         names = self.library.module.ComputeCapability.__members__
@@ -180,7 +187,7 @@ class PlanBuilder:
         if name not in names:
             known = ", ".join(f"{n[2:-1]}.{n[-1]}" for n in names if n.startswith("SM"))
             raise BackendError(
-                f"TensorRT for RTX {self.library.version} builds for compute capability {known}, "
+                f"TensorRT for RTX {self.library.version} can build for compute capability {known}, "
                 f"not for {self.target.capability_text}"
             )
         return names[name]

@@ -1,4 +1,4 @@
-"""Buffers on the device: counted, given back when nobody holds them, and used again for the next of their size."""
+"""Buffers on the device, which are counted, and reused for the next buffer of their size once they are released."""
 
 import weakref
 from collections import deque
@@ -10,57 +10,59 @@ from keywarp.engines.errors import BackendError
 
 
 class Buffer:
-    """Memory on the device, for as long as somebody holds this object."""
+    """Memory on the device, reserved as long as this object is referenced."""
 
     __slots__ = ("__weakref__", "_memory", "address", "size")
 
     def __init__(self, memory: "DeviceMemory", address: int, size: int) -> None:
-        self._memory = memory  # which frees what came back when its last buffer has
+        self._memory = memory  # keeps the pool alive until its last buffer is released
         self.address = address
         self.size = size  # bytes
 
 
 class DeviceMemory:
-    """What one backend holds on its device. Thread-safe.
+    """The pool of one backend's buffers on its device. It is thread-safe.
 
-    Key features come and go with every key frame of every stream, always in the same few sizes; allocating would stop
-    the device each time.
+    Every key frame of every stream needs memory for its features, always in the same few sizes. The pool exists because
+    each allocation would stall the device.
     """
 
     def __init__(self, driver: Driver) -> None:
-        """Hold nothing.
+        """Start with an empty pool.
 
         Args:
-            driver: Of the device.
+            driver: The device's driver.
         """
         self._driver = driver
         self._lock = Lock()
         self._idle: dict[int, list[int]] = {}  # addresses by size
-        self._returned: deque[tuple[int, int]] = (
-            deque()
-        )  # size, address: from finalizers, which must not wait for locks
-        self._held = 0
-        when_gone(self, _free, driver, self._idle, self._returned)
+        # (size, address) of released buffers. Finalizers add to it, and they must not wait for locks.
+        self._returned: deque[tuple[int, int]] = deque()
+        self._held = 0  # bytes allocated, including idle buffers
+        call_when_collected(self, _free, driver, self._idle, self._returned)
 
     @property
     def used(self) -> int:
-        """Bytes in buffers that somebody holds."""
+        """The bytes of all buffers in use."""
         with self._lock:
             self._collect()
             return self._held - sum(size * len(addresses) for size, addresses in self._idle.items())
 
     def buffer(self, size: int) -> Buffer:
-        """A buffer with any content.
+        """Return a buffer with arbitrary content.
+
+        Args:
+            size: The buffer's size in bytes.
 
         Raises:
-            BackendError: The device is full; says how much is in use.
+            BackendError: If the device is full. The message says how much is in use.
         """
         with self._lock:
             self._collect()
             idle = self._idle.get(size)
             address = idle.pop() if idle else self._allocate(size)
         buffer = Buffer(self, address, size)
-        when_gone(buffer, self._returned.append, (size, address))
+        call_when_collected(buffer, self._returned.append, (size, address))
         return buffer
 
     def _allocate(self, size: int) -> int:
@@ -72,8 +74,8 @@ class DeviceMemory:
                 address = self._driver.allocate(size)
             except OutOfDeviceMemoryError as error:
                 raise BackendError(
-                    f"the GPU is full: no {size / 1e6:.1f} MB left beside the {self._held / 1e6:.1f} MB that this "
-                    "model's streams hold; serve fewer streams or models on it"
+                    f"the GPU is full: {size / 1e6:.1f} MB can't be allocated, and this model's streams hold "
+                    f"{self._held / 1e6:.1f} MB: serve fewer streams or models on this GPU"
                 ) from error
         self._held += size
         return address
@@ -95,6 +97,6 @@ def _free(driver: Driver, idle: dict[int, list[int]], returned: deque[tuple[int,
         driver.free(address)
 
 
-def when_gone(owner: object, release: Any, *arguments: Any) -> None:
-    """Call `release` when nobody holds `owner` any more; at the process's end the driver cleans up by itself."""
+def call_when_collected(owner: object, release: Any, *arguments: Any) -> None:
+    """Call `release` when `owner` is garbage-collected. At the process's end the driver cleans up by itself."""
     weakref.finalize(owner, release, *arguments).atexit = False

@@ -1,4 +1,4 @@
-"""The CUDA driver: the few calls that the TensorRT backend makes by itself. TensorRT makes the others."""
+"""The few calls of the CUDA driver that the TensorRT backend makes itself. TensorRT makes the others."""
 
 import ctypes
 from functools import cache
@@ -11,46 +11,46 @@ from keywarp.engines.errors import BackendError
 
 
 class OutOfDeviceMemoryError(BackendError):
-    """The device has no memory left for a buffer."""
+    """The device doesn't have enough free memory for a buffer."""
 
 
 class Driver(Protocol):
-    """One GPU. Addresses, streams, events and kernels are the driver's own numbers; sizes are bytes.
+    """One GPU. Addresses, streams, events and kernels are the driver's own numbers, and sizes are in bytes.
 
-    Any thread may call it: all use the GPU's one primary context, as TensorRT does. `activate` alone changes which GPU
-    is the thread's: finalizers call `free` and the like on threads that are working for another one.
+    Any thread may call it. All calls use the GPU's primary context, as TensorRT does. Only `activate` changes the GPU
+    of the calling thread, because finalizers call `free` and others on threads that work for another GPU.
     """
 
     def activate(self) -> None:
-        """Make the GPU the calling thread's, for what TensorRT does on it."""
+        """Make this GPU the calling thread's current one, which TensorRT uses."""
         ...
 
     def allocate(self, size: int) -> int:
         """Reserve memory on the device.
 
         Raises:
-            OutOfDeviceMemoryError: There isn't as much.
+            OutOfDeviceMemoryError: If the device doesn't have as much free memory.
         """
         ...
 
     def free(self, address: int) -> None:
-        """Give device memory back; what the device still does with it is finished first."""
+        """Free device memory, once queued work that uses it is done."""
         ...
 
     def pin(self, size: int) -> NDArray[np.uint8]:
-        """Reserve page-locked memory on the host, which the device reads and writes while programs go on."""
+        """Reserve page-locked host memory, which the device can copy to and from asynchronously."""
         ...
 
     def unpin(self, address: int) -> None:
-        """Give page-locked memory back."""
+        """Free page-locked memory."""
         ...
 
     def open_stream(self) -> int:
-        """Make a queue of work, which runs in order."""
+        """Open a stream, a queue of work that runs in order."""
         ...
 
     def close_stream(self, stream: int) -> None:
-        """Close a queue; what is in it still runs."""
+        """Close a stream; queued work still runs."""
         ...
 
     def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
@@ -58,31 +58,31 @@ class Driver(Protocol):
         ...
 
     def download(self, target: NDArray[Any], address: int, stream: int) -> None:
-        """Queue a copy from the device to page-locked memory, to be read after `synchronize`."""
+        """Queue a copy from the device to page-locked memory, which may be read after `synchronize`."""
         ...
 
     def synchronize(self, stream: int) -> None:
-        """Wait until all work of a queue is done."""
+        """Wait until all work of a stream is done."""
         ...
 
     def open_event(self) -> int:
-        """Make a point in time."""
+        """Open an event, a point in time on the device."""
         ...
 
     def close_event(self, event: int) -> None:
-        """Forget a point in time."""
+        """Close an event."""
         ...
 
     def record(self, event: int, stream: int) -> None:
-        """Let `event` be when the device has done what is queued now."""
+        """Record in `event` the time when the device has finished the work queued so far."""
         ...
 
     def elapsed(self, start: int, end: int) -> float:
-        """Seconds between two recorded events that are over."""
+        """Return the seconds between two recorded events that are over."""
         ...
 
     def load_kernel(self, image: bytes, name: str) -> int:
-        """Bring a compiled kernel onto the device."""
+        """Load a compiled kernel onto the device."""
         ...
 
     def launch(
@@ -94,7 +94,7 @@ class Driver(Protocol):
         numbers: tuple[int, ...],
         stream: int,
     ) -> None:
-        """Queue a kernel whose arguments are pointers, then ints."""
+        """Queue a kernel whose arguments are pointers followed by ints."""
         ...
 
 
@@ -105,88 +105,90 @@ class CudaDriver:
         """Open a GPU.
 
         Args:
-            index: As the driver counts them (CUDA_VISIBLE_DEVICES).
+            index: The GPU's index in the driver's order (CUDA_VISIBLE_DEVICES).
 
         Raises:
-            BackendError: There is no driver, or no such GPU, or the package isn't there.
+            BackendError: If the driver, the GPU or the package is missing.
         """
         try:
             from cuda.bindings import driver
         except ImportError as error:
             raise BackendError(
-                f"the CUDA bindings don't load ({error}): install the extra `gpu` (README, Install)"
+                f"can't load the CUDA bindings ({error}): install the extra `gpu` (README, Install)"
             ) from error
         self._cuda: Any = driver
         try:
             self._check("cuInit", driver.cuInit(0))
-        except RuntimeError as error:  # the bindings load the driver at the first call
-            raise BackendError("NVIDIA's driver isn't installed here, or this container doesn't have it") from error
+        except RuntimeError as error:  # the bindings load the driver with the first call
+            raise BackendError(
+                "can't load NVIDIA's driver: install it, or start the container with --gpus all"
+            ) from error
         self._device = self._check("cuDeviceGet", driver.cuDeviceGet(index))
-        retained = driver.cuDevicePrimaryCtxRetain(self._device)  # for as long as the process lives
+        retained = driver.cuDevicePrimaryCtxRetain(self._device)  # until the process ends
         self._context = self._check("cuDevicePrimaryCtxRetain", retained)
         self._modules: list[Any] = []
 
     def activate(self) -> None:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         self._check("cuCtxSetCurrent", self._cuda.cuCtxSetCurrent(self._context))
 
     def allocate(self, size: int) -> int:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         return int(self._call("cuMemAlloc", size))
 
     def free(self, address: int) -> None:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         self._call("cuMemFree", address)
 
     def pin(self, size: int) -> NDArray[np.uint8]:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         address = int(self._call("cuMemHostAlloc", size, 0))
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def unpin(self, address: int) -> None:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         self._call("cuMemFreeHost", address)
 
     def open_stream(self) -> int:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         return int(self._call("cuStreamCreate", self._cuda.CUstream_flags.CU_STREAM_NON_BLOCKING.value))
 
     def close_stream(self, stream: int) -> None:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         self._call("cuStreamDestroy", stream)
 
     def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         self._call("cuMemcpyHtoDAsync", address, source.ctypes.data, source.nbytes, stream)
 
     def download(self, target: NDArray[Any], address: int, stream: int) -> None:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         self._call("cuMemcpyDtoHAsync", target.ctypes.data, address, target.nbytes, stream)
 
     def synchronize(self, stream: int) -> None:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         self._call("cuStreamSynchronize", stream)
 
     def open_event(self) -> int:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         return int(self._call("cuEventCreate", self._cuda.CUevent_flags.CU_EVENT_DEFAULT.value))
 
     def close_event(self, event: int) -> None:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         self._call("cuEventDestroy", event)
 
     def record(self, event: int, stream: int) -> None:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         self._call("cuEventRecord", event, stream)
 
     def elapsed(self, start: int, end: int) -> float:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         return float(self._call("cuEventElapsedTime", start, end)) / 1000
 
     def load_kernel(self, image: bytes, name: str) -> int:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         module = self._call("cuModuleLoadData", image)
-        self._modules.append(module)  # the kernel lives as long as it
+        self._modules.append(module)  # a kernel is valid as long as its module
         return int(self._call("cuModuleGetFunction", module, name.encode()))
 
     def launch(
@@ -198,17 +200,19 @@ class CudaDriver:
         numbers: tuple[int, ...],
         stream: int,
     ) -> None:
-        """See `Driver`."""
+        """See the method of `Driver`."""
         types = (*(ctypes.c_void_p for _ in addresses), *(ctypes.c_int for _ in numbers))
         self._call("cuLaunchKernel", kernel, *grid, *block, 0, stream, ((*addresses, *numbers), types), 0)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """Call the driver on our context; its one result, or None.
+        """Call the driver in our context and return its result, or None if it has none.
 
         Raises:
-            BackendError: The driver reports an error.
+            BackendError: If the driver reports an error.
         """
-        self._check("cuCtxPushCurrent", self._cuda.cuCtxPushCurrent(self._context))  # threads come and go
+        self._check(
+            "cuCtxPushCurrent", self._cuda.cuCtxPushCurrent(self._context)
+        )  # every time, since any thread may call
         try:
             return self._check(name, getattr(self._cuda, name)(*arguments))
         finally:
@@ -229,20 +233,20 @@ def compile_kernels(source: str, options: tuple[str, ...]) -> bytes:
     """Compile CUDA source with NVRTC, which needs no GPU.
 
     Args:
-        source: One text that includes nothing.
-        options: The compiler's.
+        source: The source, which must not include other files.
+        options: The options of the compiler.
 
     Returns:
-        What `Driver.load_kernel` takes.
+        The compiled image, for `Driver.load_kernel`.
 
     Raises:
-        BackendError: NVRTC isn't installed, doesn't know the GPU's architecture, or refuses the source.
+        BackendError: If NVRTC isn't installed, doesn't support the GPU's architecture, or refuses the source.
     """
     try:
         from cuda.bindings import nvrtc as library
     except ImportError as error:
         raise BackendError(
-            f"the CUDA bindings don't load ({error}): install the extra `gpu` (README, Install)"
+            f"can't load the CUDA bindings ({error}): install the extra `gpu` (README, Install)"
         ) from error
     nvrtc: Any = library
     success = nvrtc.nvrtcResult.NVRTC_SUCCESS
@@ -255,7 +259,7 @@ def compile_kernels(source: str, options: tuple[str, ...]) -> bytes:
 
     try:
         program = call("nvrtcCreateProgram", source.encode(), b"keywarp.cu", 0, [], [])
-    except RuntimeError as error:  # the bindings load the library at the first call
+    except RuntimeError as error:  # the bindings load the library with the first call
         raise BackendError(f"NVRTC isn't installed ({error}): install the extra `gpu` (README, Install)") from error
     try:
         (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
@@ -264,7 +268,7 @@ def compile_kernels(source: str, options: tuple[str, ...]) -> bytes:
             call("nvrtcGetProgramLog", program, messages)
             told = messages.decode(errors="replace").strip(" \n\0")
             raise BackendError(f"NVRTC can't compile the kernels with {' '.join(options)}: {status.name} {told}")
-        image = b" " * call("nvrtcGetCUBINSize", program)
+        image: bytes = b" " * call("nvrtcGetCUBINSize", program)
         call("nvrtcGetCUBIN", program, image)
         return image
     finally:

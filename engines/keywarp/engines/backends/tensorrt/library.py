@@ -1,4 +1,4 @@
-"""TensorRT itself: NVIDIA's `tensorrt` 10.x, or `tensorrt_rtx`, which has the same API; whichever is installed."""
+"""Imports TensorRT: NVIDIA's `tensorrt` 10.x, or `tensorrt_rtx`, which has the same API."""
 
 import ctypes
 import importlib
@@ -14,38 +14,41 @@ from typing import Any, Literal
 
 from keywarp.engines.errors import BackendError
 
-LIBRARIES: tuple[Literal["tensorrt", "tensorrt_rtx"], ...] = ("tensorrt", "tensorrt_rtx")  # the first wins
-MAJOR = {"tensorrt": 10, "tensorrt_rtx": 1}  # the versions that this is written for
+LIBRARIES: tuple[Literal["tensorrt", "tensorrt_rtx"], ...] = (
+    "tensorrt",
+    "tensorrt_rtx",
+)  # the first one that is installed is used
+MAJOR = {"tensorrt": 10, "tensorrt_rtx": 1}  # supported major versions
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Library:
-    """One of the two, imported."""
+    """One of the two libraries, imported."""
 
     module: Any
     name: Literal["tensorrt", "tensorrt_rtx"]
 
     @property
     def version(self) -> str:
-        """As the package says it."""
+        """The package's version."""
         return str(self.module.__version__)
 
     @property
     def portable(self) -> bool:
-        """Whether a plan suits every GPU of a compute capability, and can be built where there is none.
+        """Whether plans run on every GPU of a compute capability and can be built without a GPU.
 
-        TensorRT tries kernels out on the very GPU; TensorRT for RTX chooses them when it loads the plan.
+        TensorRT times kernels on the GPU that it builds for. TensorRT for RTX chooses them when it loads the plan.
         """
         return self.name == "tensorrt_rtx"
 
     def logger(self, failure: Callable[[str], None]) -> Any:
-        """A logger for the library that hands its messages to ours, and its errors to `failure` too."""
+        """Return a logger for the library that forwards its messages to our log, and its errors also to `failure`."""
         return _logger_class(self.module)(failure)
 
 
 def installed() -> str | None:
-    """The name of the library that `open_library` would import; imports nothing."""
+    """Return the name of the library that `open_library` would import, without importing it."""
     return next((name for name in LIBRARIES if importlib.util.find_spec(name)), None)
 
 
@@ -54,7 +57,7 @@ def open_library() -> Library:
     """Import TensorRT.
 
     Raises:
-        BackendError: Neither is installed, it doesn't load, or it is of another major version.
+        BackendError: If neither library is installed, it doesn't load, or its major version isn't supported.
     """
     for name in LIBRARIES:
         if importlib.util.find_spec(name):
@@ -76,17 +79,19 @@ def open_library() -> Library:
 def _name_the_plugin_registry() -> "tempfile.TemporaryDirectory[str] | None":
     """Let the ONNX parser of TensorRT for RTX find plugins.
 
-    It looks for their registry in `libtensorrt_rtx.so`, and ends the process where it isn't found; the wheel has the
-    file as `libtensorrt_rtx.so.1` only. Loaded from a folder of links, the parser searches that folder.
+    The parser looks for their registry in `libtensorrt_rtx.so`, and ends the process if it isn't found. The wheel only
+    has the file `libtensorrt_rtx.so.1`. If the parser is loaded from a folder of links, it searches that folder.
 
     Returns:
-        The folder, which is to stay until the process ends.
+        The folder, which must exist until the process ends.
     """
     wheel = importlib.util.find_spec("tensorrt_rtx_libs")
     if not sys.platform.startswith("linux") or wheel is None or not wheel.submodule_search_locations:
-        return None  # a system's package has both names
+        return None  # a system package has both names
     if "tensorrt_rtx" in sys.modules:
-        raise BackendError("tensorrt_rtx was imported before Keywarp opened it, and can't find plugins")
+        raise BackendError(
+            "tensorrt_rtx was imported before Keywarp opened it, so it can't find plugins: import it later"
+        )
     links = tempfile.TemporaryDirectory(prefix="keywarp-")
     for file in Path(wheel.submodule_search_locations[0]).glob("*.so.*"):
         for name in (file.name, file.name.partition(".so")[0] + ".so"):
@@ -98,12 +103,12 @@ def _name_the_plugin_registry() -> "tempfile.TemporaryDirectory[str] | None":
 
 @cache
 def _logger_class(module: Any) -> type[Any]:
-    """Derived once: TensorRT keeps the first logger of a process for some of its messages."""
+    """Return the logger's class. There is only one, since TensorRT keeps a process's first logger for some messages."""
     severity = module.ILogger.Severity
     levels = {
         severity.INTERNAL_ERROR: logging.ERROR,
         severity.ERROR: logging.ERROR,
-        severity.WARNING: logging.INFO,  # of things that users can't change, such as weights cut to fp16's range
+        severity.WARNING: logging.INFO,  # about things that users can't change, such as weights clipped to fp16's range
         severity.INFO: logging.DEBUG,
     }
 
@@ -113,7 +118,7 @@ def _logger_class(module: Any) -> type[Any]:
             self._failure = failure
 
         def log(self, of: Any, message: str) -> None:
-            level = levels.get(of, 0)  # verbose ones are dropped
+            level = levels.get(of, 0)  # drops verbose messages
             if level:
                 log.log(min(level, logging.INFO), "%s", message)
             if level == logging.ERROR:

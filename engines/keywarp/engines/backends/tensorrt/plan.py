@@ -1,4 +1,4 @@
-"""A plan: a graph compiled by TensorRT for one kind of GPU, as bytes that say what they are."""
+"""A plan: a graph compiled by TensorRT for one kind of GPU, with a header that describes it."""
 
 import hashlib
 from typing import Annotated
@@ -7,57 +7,61 @@ from pydantic import Field, ValidationError
 
 from keywarp.engines.manifest import Record
 
-REVISION = 1  # of what `builder` and `half` make of a graph: to be raised when that changes
+REVISION = 1  # version of the conversions in `builder` and `half`; raise it when they change
 _MAGIC = b"keywarp plan 1\n"
 
 
 class PlanKey(Record):
-    """All that a plan depends on: it runs exactly where these are the same."""
+    """Everything that a plan depends on. A plan can be used exactly if all of it is equal."""
 
     library: str  # tensorrt or tensorrt_rtx
-    version: str  # of it
-    device: str  # the GPU's name; empty: any of the compute capability
-    capability: str  # such as 8.6
+    version: str  # of the library
+    device: str  # the GPU's name, or empty for any of the compute capability
+    capability: str  # compute capability, such as 8.6
     precision: str
-    warp: str  # what runs it: see `plugin.WarpKind`
-    graph: str  # SHA-256 (hex) of the fused graph: of the bundle's, and of the size
-    resident: tuple[str, ...]  # outputs that stay on the device
+    warp: str  # what runs the warp, see `plugin.WarpKind`
+    graph: str  # SHA-256 (hex) of the fused graph, which depends on the bundle and the input size
+    resident: tuple[str, ...]  # names of the outputs that stay on the device
     revision: int = REVISION
 
     @property
     def digest(self) -> str:
-        """One SHA-256 (hex) over all."""
+        """One SHA-256 (hex) over all fields."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class PlanHeader(Record):
-    """What stands before the plan's own bytes in a file."""
+    """The header before the plan's bytes in a file."""
 
     key: PlanKey
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the plan
-    warps: int  # plugins in it
-    seconds: float  # that it took to build
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the plan's bytes
+    warps: int  # number of warp plugins in the plan
+    seconds: float  # build time
 
 
 class Plan(Record):
-    """A plan, and what it is."""
+    """A plan and its header."""
 
     header: PlanHeader
     content: bytes = Field(repr=False)
 
     def to_bytes(self) -> bytes:
-        """As in a file."""
+        """Return the content of a plan file."""
         return b"".join((_MAGIC, self.header.model_dump_json().encode(), b"\n", self.content))
 
     @classmethod
     def from_bytes(cls, data: bytes, key: PlanKey) -> "Plan":
-        """Read a file's bytes.
+        """Read the content of a plan file.
+
+        Args:
+            data: The file's bytes.
+            key: The key that the plan must have.
 
         Raises:
-            ValueError: They are no plan, of another key, or damaged: says which.
+            ValueError: If it isn't a plan, has another key, or is damaged. The message says which.
         """
         if not data.startswith(_MAGIC):
-            raise ValueError("it is no plan of this version of Keywarp")
+            raise ValueError("it is not a plan of this version of Keywarp")
         line, _, content = data[len(_MAGIC) :].partition(b"\n")
         try:
             header = PlanHeader.model_validate_json(line)

@@ -1,4 +1,4 @@
-"""Plans on disk, so that building them, minutes with TensorRT, happens once."""
+"""A cache of plans on disk, since building one takes TensorRT minutes."""
 
 import contextlib
 import logging
@@ -8,48 +8,48 @@ from pathlib import Path
 
 from keywarp.engines.backends.tensorrt.plan import Plan, PlanKey
 
-FOLDER = "tensorrt"  # of plans, in the cache
+FOLDER = "tensorrt"  # the plans' folder in the cache folder
 log = logging.getLogger(__name__)
 
 
 class PlanCache:
-    """A folder of plans, and of what TensorRT itself wants to remember. Processes may share it."""
+    """A folder of plans and of TensorRT's own cache files. Several processes may share it."""
 
     def __init__(self, folder: Path) -> None:
-        """Use a folder; it is made when something is written."""
+        """Use a folder, which is created with the first write."""
         self.folder = folder
 
     def path(self, key: PlanKey) -> Path:
-        """Where the plan of this key is, or would be."""
+        """Return the path of the plan with this key, whether or not it exists."""
         return self.folder / f"{key.digest[:32]}.plan"
 
     def load(self, key: PlanKey) -> Plan | None:
-        """The plan of this key, if it is there and sound; what isn't is removed, to be built anew."""
+        """Return the plan with this key, or None. A damaged plan is deleted, so that it is built again."""
         path = self.path(key)
-        data = self.recall(path.name)
+        data = self.read(path.name)
         if data is None:
             return None
         try:
             return Plan.from_bytes(data, key)
         except ValueError as error:
-            log.warning("%s is built anew: %s", path, error)
+            log.warning("%s will be built again: %s", path, error)
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
 
     def save(self, plan: Plan) -> bool:
-        """Keep a plan; False where the disk is full or not ours to write: then it is built again next time."""
-        return self.remember(self.path(plan.header.key).name, plan.to_bytes())
+        """Write a plan. Returns False if that isn't possible; the plan is then built again next time."""
+        return self.write(self.path(plan.header.key).name, plan.to_bytes())
 
-    def recall(self, name: str) -> bytes | None:
-        """A file's bytes; None if it can't be read."""
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes, or None if it can't be read."""
         try:
             return (self.folder / name).read_bytes()
         except OSError:
             return None
 
-    def remember(self, name: str, data: bytes) -> bool:
-        """Write a file as a whole or not at all; False where that isn't possible."""
+    def write(self, name: str, data: bytes) -> bool:
+        """Write a file atomically. Returns False if that isn't possible."""
         temporary: str | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class PlanCache:
                 file.write(data)
             os.replace(temporary, self.folder / name)  # noqa: PTH105 - a string
         except OSError as error:
-            log.warning("%s can't be written to %s: %s", name, self.folder, error.strerror)
+            log.warning("can't write %s to %s: %s", name, self.folder, error.strerror)
             if temporary:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)  # noqa: PTH108 - a string

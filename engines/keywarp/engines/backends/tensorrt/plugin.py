@@ -1,7 +1,7 @@
-"""`KeywarpWarp`, the warp as a TensorRT plugin: compiled from C++ where the library is there, in Python otherwise.
+"""`KeywarpWarp`, the warp as a TensorRT plugin: the C++ library if it is installed, otherwise a plugin in Python.
 
-Both launch the same kernels (`keywarp.engines.cuda`). The one in Python has them compiled by NVRTC when it first runs,
-and costs some microseconds of Python a frame.
+Both launch the same kernels (`keywarp.engines.cuda`). The Python plugin compiles them with NVRTC when it first runs,
+and takes a few microseconds of Python time per frame.
 """
 
 import logging
@@ -20,22 +20,22 @@ from keywarp.engines.cuda import kernels
 from keywarp.engines.errors import BackendError
 
 VERSION = "1"
-VARIABLE = "KEYWARP_TENSORRT_PLUGIN"  # the environment's: path of the C++ library, or `python`, or `none`
-PLACES = (Path("/usr/local/lib/libkeywarp_plugin.so"), Path("/usr/lib/libkeywarp_plugin.so"))
+VARIABLE = "KEYWARP_TENSORRT_PLUGIN"  # environment variable: the path of the C++ library, `python`, or `none`
+SEARCH_PATHS = (Path("/usr/local/lib/libkeywarp_plugin.so"), Path("/usr/lib/libkeywarp_plugin.so"))
 WarpKind = Literal["c++", "python", "gridsample"]  # what runs the warp
 log = logging.getLogger(__name__)
-_creators: list[Any] = []  # TensorRT doesn't hold them
+_creators: list[Any] = []  # referenced here, since TensorRT doesn't keep them alive
 
 
 def register_warp(library: Library) -> WarpKind:
-    """Make the plugin known to TensorRT, for as long as the process lives.
+    """Register the plugin with TensorRT, until the process ends.
 
     Returns:
-        What runs the warps: the C++ library that `KEYWARP_TENSORRT_PLUGIN` names or that lies in `/usr/local/lib`, the
-        plugin in Python, or without CUDA's compiler TensorRT's own GridSample.
+        What runs the warp: `c++` for the library that `KEYWARP_TENSORRT_PLUGIN` names or that is in one of
+        `SEARCH_PATHS`, `python` for the plugin in Python, or `gridsample` if CUDA's compiler is missing.
 
     Raises:
-        BackendError: The library that was named doesn't load.
+        BackendError: If the library that `KEYWARP_TENSORRT_PLUGIN` names doesn't load.
     """
     wanted = os.environ.get(VARIABLE, "")
     return "gridsample" if wanted == "none" else _register(library, wanted)
@@ -44,7 +44,7 @@ def register_warp(library: Library) -> WarpKind:
 @cache
 def _register(library: Library, wanted: str) -> WarpKind:
     registry = library.module.get_plugin_registry()
-    found = [path for path in PLACES if path.is_file()]
+    found = [path for path in SEARCH_PATHS if path.is_file()]
     if wanted != "python" and (path := Path(wanted) if wanted else next(iter(found), None)):
         if registry.load_library(str(path)) is not None:
             log.info("the warp is the plugin in %s", path)
@@ -52,28 +52,28 @@ def _register(library: Library, wanted: str) -> WarpKind:
         told = f"{library.name} {library.version} can't load the plugin {path}"
         if wanted:
             raise BackendError(f"{told}: build it for this version, or set {VARIABLE}=python")
-        log.warning("%s: the one in Python takes its place", told)
+        log.warning("%s: the Python plugin is used instead", told)
     try:
-        import cuda.bindings.nvrtc  # noqa: F401 - is it there?
+        import cuda.bindings.nvrtc  # noqa: F401 - only to find out whether it is installed
     except ImportError as error:
         log.warning("the warp is TensorRT's GridSample, since the plugin can't be compiled: %s", error)
         return "gridsample"
-    creator = _creator(library.module)
+    creator = plugin_creator(library.module)
     if not registry.register_creator(creator, ""):
-        raise BackendError(f"another {WARP} plugin is registered in this process")
+        raise BackendError(f"another {WARP} plugin is already registered in this process")
     _creators.append(creator)
     return "python"
 
 
 class WarpLauncher:
-    """The kernels on one device; the plugins of all its plans share them."""
+    """Launches the warp kernels on one device. The plugins of all its plans share it."""
 
     def __init__(self, driver: Driver, capability: tuple[int, int]) -> None:
-        """Compile nothing yet.
+        """Prepare a launcher. Kernels are compiled when they are first launched.
 
         Args:
-            driver: Of the device.
-            capability: Its compute capability.
+            driver: The device's driver.
+            capability: The device's compute capability.
         """
         self._driver = driver
         self._capability = capability
@@ -91,17 +91,17 @@ class WarpLauncher:
         """Queue one warp.
 
         Args:
-            layout: Of features, scale and warped.
-            dtype: Of all.
-            shape: (N, C, H, W) of the features.
-            flow: (N, 2, h, w) of the flow.
-            addresses: Of features, flow, scale (or 0), warped.
-            stream: The queue.
+            layout: The memory layout of features, scale and warped features.
+            dtype: The data type of all tensors.
+            shape: The features' shape, (N, C, H, W).
+            flow: The flow's shape, (N, 2, h, w).
+            addresses: The device addresses of features, flow, scale (or 0) and warped features.
+            stream: The stream to queue it in.
 
         Raises:
-            BackendError: NVRTC or the device refuses.
+            BackendError: If NVRTC can't compile the kernel, or the device refuses the launch.
         """
-        plan = kernels.launch(layout, dtype, *shape)  # type: ignore[arg-type]
+        plan = kernels.launch(layout, dtype, *shape)
         kernel = self._kernels.get(plan.kernel)
         if kernel is None:
             image = compile_kernels(kernels.source(), kernels.nvrtc_options(*self._capability))
@@ -114,10 +114,11 @@ _launcher: WarpLauncher | None = None
 
 
 @contextmanager
-def warps_on(launcher: WarpLauncher | None) -> Iterator[None]:
-    """Bind the plugins that TensorRT makes meanwhile to a device; None: they are only built into plans.
+def launching_with(launcher: WarpLauncher | None) -> Iterator[None]:
+    """Let the plugins that TensorRT creates meanwhile use a launcher, or None if they are only built into plans.
 
-    One at a time, in the whole process: TensorRT asks for plugins without saying for which GPU, maybe on its threads.
+    Only one thread of the process may be in here at a time, since TensorRT asks for plugins without saying for which
+    GPU, and possibly on threads of its own.
     """
     global _launcher
     with _binding:
@@ -129,13 +130,13 @@ def warps_on(launcher: WarpLauncher | None) -> Iterator[None]:
 
 
 @cache
-def _creator(trt: Any) -> Any:
-    """The plugin's classes, derived from those of the TensorRT that is installed."""
+def plugin_creator(trt: Any) -> Any:
+    """Return the plugin's creator, whose classes derive from those of the installed TensorRT."""
     dtypes: dict[Any, kernels.DType] = {trt.float32: "f32", trt.float16: "f16", trt.bfloat16: "bf16"}
     layouts: dict[Any, kernels.Layout] = {trt.TensorFormat.LINEAR: "nchw", trt.TensorFormat.HWC8: "hwc8"}
 
     class _Warp(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime):  # type: ignore[misc]
-        """Inputs: features, flow, and maybe scale; output: warped."""
+        """The plugin. Its inputs are features, flow and optionally scale; its output is the warped features."""
 
         def __init__(self) -> None:
             trt.IPluginV3.__init__(self)
@@ -146,7 +147,7 @@ def _creator(trt: Any) -> Any:
             self.num_outputs = 1
             self._launcher = _launcher
 
-        def get_capability_interface(self, kind: Any) -> Any:  # noqa: ARG002 - it is all of them
+        def get_capability_interface(self, kind: Any) -> Any:  # noqa: ARG002 - this class has all interfaces
             return self
 
         def get_output_data_types(self, inputs: list[Any]) -> list[Any]:
@@ -160,7 +161,7 @@ def _creator(trt: Any) -> Any:
 
         def supports_format_combination(self, position: int, ends: list[Any], inputs: int) -> bool:  # noqa: ARG002
             first, this = ends[0].desc, ends[position].desc
-            layout = trt.TensorFormat.LINEAR if position == 1 else first.format  # the flow's is always linear
+            layout = trt.TensorFormat.LINEAR if position == 1 else first.format  # the flow is always linear
             if this.type != first.type or this.format != layout:
                 return False
             return (layouts.get(first.format), dtypes.get(first.type)) in kernels.KERNELS
@@ -168,7 +169,9 @@ def _creator(trt: Any) -> Any:
         def configure_plugin(self, inputs: list[Any], outputs: list[Any]) -> None:  # noqa: ARG002
             shapes = [tuple(end.desc.dims) for end in inputs]
             if len(shapes) not in (2, 3) or any(shape != shapes[0] for shape in shapes[2:]):
-                raise ValueError(f"{WARP} takes features, flow, and maybe a scale as large as the features: {shapes}")
+                raise ValueError(
+                    f"{WARP} takes features, flow, and optionally a scale of the features' shape, got {shapes}"
+                )
 
         def on_shape_change(self, inputs: list[Any], outputs: list[Any]) -> None:
             pass
@@ -193,7 +196,7 @@ def _creator(trt: Any) -> Any:
             features, flow = input_desc[0], input_desc[1]
             scale = inputs[2] if len(inputs) > 2 else 0
             if self._launcher is None:
-                raise RuntimeError(f"this {WARP} was made to be built into a plan, not to run")
+                raise RuntimeError(f"this {WARP} was created for building a plan and can't run")
             self._launcher.launch(
                 layouts[features.format],
                 dtypes[features.type],

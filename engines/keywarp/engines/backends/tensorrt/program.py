@@ -1,4 +1,4 @@
-"""A plan that runs: tensors staged to the device and back, in one queue, with the time that each part took."""
+"""Runs a plan: copies tensors to the device and back in one stream, and measures the time of each part."""
 
 import logging
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.backends.interface import DeviceTensor, Tensor
-from keywarp.engines.backends.tensorrt.device_memory import Buffer, DeviceMemory, when_gone
+from keywarp.engines.backends.tensorrt.device_memory import Buffer, DeviceMemory, call_when_collected
 from keywarp.engines.backends.tensorrt.driver import Driver
 from keywarp.engines.errors import BackendError
 
@@ -19,42 +19,46 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One end of a plan."""
+    """The data type and shape of a plan's input or output."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The tensor's size in bytes."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
 class Executable(Protocol):
-    """A plan on the device."""
+    """A plan that is loaded on the device."""
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
-        """By name."""
+        """The inputs by name."""
         ...
 
     @property
     def outputs(self) -> Mapping[str, TensorSpec]:
-        """By name."""
+        """The outputs by name."""
         ...
 
     def enqueue(self, addresses: Mapping[str, int], stream: int) -> None:
-        """Queue one run over buffers on the device.
+        """Queue one run on buffers of the device.
+
+        Args:
+            addresses: The device addresses of all inputs and outputs, by name.
+            stream: The stream to queue it in.
 
         Raises:
-            BackendError: The device refuses.
+            BackendError: If the device refuses.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds on the device, by its own clock."""
+    """Seconds of one run, measured by the device's clock."""
 
     upload: float
     compute: float
@@ -63,55 +67,59 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """An end that is exchanged with the host: page-locked memory and its twin on the device."""
+    """Page-locked host memory for an input or output, and its counterpart on the device."""
 
     host: NDArray[Any]
     device: Buffer
 
 
 class TensorRTProgram:
-    """Runs an executable; see `Program`."""
+    """A program that runs an executable."""
 
     def __init__(
         self, executable: Executable, resident: frozenset[str], driver: Driver, memory: DeviceMemory, name: str
     ) -> None:
-        """Allocate what every run needs.
+        """Allocate the memory that every run needs.
 
         Args:
-            executable: The plan.
-            resident: The outputs that stay on the device.
-            driver: Of the device.
-            memory: Where buffers come from.
-            name: Of the graph, for the log.
+            executable: The loaded plan.
+            resident: The names of the outputs that stay on the device.
+            driver: The device's driver.
+            memory: The device's pool of buffers.
+            name: The graph's name, for the log.
 
         Raises:
-            BackendError: The device is full.
+            BackendError: If the device is full.
         """
         self._executable = executable
         self._driver = driver
         self._memory = memory
         self._name = name
         self._resident = resident
-        self._inputs: dict[str, _Staged] = {}  # made when a host array comes first: most inputs are resident
+        self._inputs: dict[
+            str, _Staged
+        ] = {}  # allocated with the first host array, since most inputs stay on the device
         self._outputs = {n: self._stage(spec) for n, spec in executable.outputs.items() if n not in resident}
         self._stream = driver.open_stream()
-        when_gone(self, driver.close_stream, self._stream)
+        call_when_collected(self, driver.close_stream, self._stream)
         self._events = tuple(driver.open_event() for _ in range(4))  # start, uploaded, computed, downloaded
         for event in self._events:
-            when_gone(self, driver.close_event, event)
-        self.timing: Timing | None = None  # of the last run
+            call_when_collected(self, driver.close_event, event)
+        self.timing: Timing | None = None  # timing of the last run
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Program.run`."""
         start, uploaded, computed, downloaded = self._events
         stream, driver = self._stream, self._driver
-        driver.activate()  # the executable runs on the thread's GPU
+        driver.activate()  # the executable runs on the thread's current GPU
         kept = {name: self._memory.buffer(self._executable.outputs[name].size) for name in self._resident}
         addresses = {name: buffer.address for name, buffer in kept.items()}
         addresses |= {name: staged.device.address for name, staged in self._outputs.items()}
-        for name in self._executable.inputs:  # copies on the host first, so that they are in no measured time
+        for (
+            name
+        ) in self._executable.inputs:  # copies on the host come first, so that they aren't part of the measured time
             if name not in inputs:
-                raise BackendError(f"{self._name} needs the input {name}")
+                raise BackendError(f"the graph {self._name} needs the input {name}")
             addresses[name] = self._input(name, inputs[name])
         driver.record(start, stream)
         for name in self._executable.inputs:
@@ -126,7 +134,7 @@ class TensorRTProgram:
                 driver.download(staged.host, staged.device.address, stream)
             driver.record(downloaded, stream)
         finally:
-            driver.synchronize(stream)  # whatever was queued uses buffers that may be given back now
+            driver.synchronize(stream)  # queued work uses buffers that may be released from here on
         timing = self.timing = Timing(*(driver.elapsed(*ends) for ends in pairwise(self._events)))
         parts = 1000 * timing.upload, 1000 * timing.compute, 1000 * timing.download
         log.debug("%s: upload %.2f ms, compute %.2f ms, download %.2f ms", self._name, *parts)
@@ -134,23 +142,23 @@ class TensorRTProgram:
         return tensors | {name: staged.host for name, staged in self._outputs.items()}
 
     def _input(self, name: str, tensor: Tensor) -> int:
-        """The device address of an input; a host array is put into page-locked memory."""
+        """Return the device address of an input. A host array is copied to page-locked memory first."""
         spec = self._executable.inputs[name]
         if isinstance(tensor, DeviceTensor):
             buffer: Buffer = tensor.value
             if buffer.size != spec.size:
-                raise BackendError(f"{self._name} takes {name} of {spec.size} bytes, not {buffer.size}")
+                raise BackendError(f"the graph {self._name} takes {name} of {spec.size} bytes, not of {buffer.size}")
             return buffer.address
         if tensor.shape != spec.shape:
-            raise BackendError(f"{self._name} takes {name} of shape {spec.shape}, not {tensor.shape}")
+            raise BackendError(f"the graph {self._name} takes {name} of shape {spec.shape}, not {tensor.shape}")
         staged = self._inputs.get(name)
         if staged is None:
             staged = self._inputs[name] = self._stage(spec)
-        np.copyto(staged.host, tensor, casting="same_kind")  # fp32 to fp16, where the plan is in that
+        np.copyto(staged.host, tensor, casting="same_kind")  # converts fp32 to fp16 if the plan takes fp16
         return staged.device.address
 
     def _stage(self, spec: TensorSpec) -> _Staged:
         pinned = self._driver.pin(max(spec.size, 1))
-        when_gone(self, self._driver.unpin, pinned.ctypes.data)
+        call_when_collected(self, self._driver.unpin, pinned.ctypes.data)
         host = pinned[: spec.size].view(spec.dtype).reshape(spec.shape)
         return _Staged(host, self._memory.buffer(max(spec.size, 1)))

@@ -1,17 +1,17 @@
-/** The page: which view is shown, by the address. */
+/** The page's entry point: shows the view that the address names. */
 
+import { client, describeError, request } from "./api.js";
+import { changeKey } from "./api-key.js";
 import { cameraView } from "./camera.js";
 import { byId, h } from "./dom.js";
-import { changeKey } from "./key.js";
 import { modelsView } from "./models.js";
-import { ask, client, inWords } from "./server.js";
 import { streamView } from "./stream.js";
 import { streamsView } from "./streams.js";
 import { startTheme } from "./theme.js";
 import { videoView } from "./video.js";
 
 /**
- * A view: makes its element and works until the signal says that it isn't shown any more.
+ * A view builds its element and updates it until the signal aborts, which happens when another view is shown.
  *
  * @typedef {(signal: AbortSignal, id: string) => HTMLElement} View
  */
@@ -26,14 +26,14 @@ const VIEWS = {
 };
 
 const main = byId("main");
-let shown = new AbortController();
+let current = new AbortController(); // of the view that is shown
 let first = true;
 
 function route() {
   const [, name = "streams", id = ""] = location.hash.split("/");
   const chosen = name === "streams" && id ? "stream" : Object.hasOwn(VIEWS, name) ? name : "streams";
-  shown.abort();
-  shown = new AbortController();
+  current.abort();
+  current = new AbortController();
   const { title, view } = VIEWS[chosen];
   document.title = `${title} · Keywarp`;
   for (const link of document.querySelectorAll("nav a")) {
@@ -41,11 +41,11 @@ function route() {
     else link.removeAttribute("aria-current");
   }
   try {
-    const decoded = decodeURIComponent(id); // throws where it isn't encoded
+    const decoded = decodeURIComponent(id); // It throws if the id isn't percent-encoded.
     if (decoded) document.title = `${decoded} · Keywarp`;
-    main.replaceChildren(view(shown.signal, decoded));
+    main.replaceChildren(view(current.signal, decoded));
   } catch (error) {
-    main.replaceChildren(h("p", { class: "notice bad", role: "alert" }, inWords(error)));
+    main.replaceChildren(h("p", { class: "notice bad", role: "alert" }, describeError(error)));
     throw error;
   }
   if (!first) {
@@ -60,7 +60,7 @@ function route() {
 byId("skip").addEventListener("click", () => main.focus());
 byId("key").addEventListener("click", async () => {
   client.apiKey = await changeKey();
-  await ask(() => client.models()).catch(() => {});
+  await request(() => client.models()).catch(() => {});
   route();
 });
 startTheme();

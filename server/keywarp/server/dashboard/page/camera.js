@@ -1,29 +1,29 @@
-/** The view that sends this device's camera, and draws what the server finds. */
+/** The view that streams this device's camera and draws the results on it. */
 
+import { client, describeError, request, sleep } from "./api.js";
 import { h, icon } from "./dom.js";
-import { Gauge } from "./gauge.js";
-import { Insight } from "./insight.js";
-import { Options, field, select } from "./options.js";
+import { ResponseMetrics } from "./metrics.js";
 import { Overlay } from "./overlay.js";
-import { ask, client, inWords, sleep } from "./server.js";
-import { Stage } from "./stage.js";
+import { StreamCharts } from "./stream-charts.js";
+import { StreamOptionFields, field, select } from "./stream-options.js";
 import { ApiError, ConnectError, Feed, StreamError, chooseCodec, openCamera } from "./vendor/keywarp.js";
+import { LEGEND_INTERVAL, Viewer } from "./viewer.js";
 
 /** @typedef {import("./vendor/keywarp.js").Conversation} Conversation */
 
 /** @param {AbortSignal} signal */
 export function cameraView(signal) {
-  const stage = new Stage("Your camera, with what was found on it");
-  const insight = new Insight("Latency, there and back", signal);
-  const gauge = new Gauge("Latency p50", signal);
-  const options = new Options({ mode: "latest" });
+  const viewer = new Viewer("Your camera with the results drawn on it");
+  const charts = new StreamCharts("Round-trip latency", signal);
+  const metrics = new ResponseMetrics(signal);
+  const options = new StreamOptionFields({ mode: "latest" });
   const device = select("camera-device", { "": "Default camera" });
   const codec = select("camera-codec", { "": "Automatic", h264: "H.264", image: "JPEG" });
   const width = select("camera-width", { 640: "640 pixels wide", 1280: "1280 pixels wide", 1920: "1920 pixels wide" });
   const failure = h("p", { class: "notice bad", role: "alert" });
-  const below = h("div", { class: "under-stage", hidden: true }, stage.legend, insight.timeline);
-  const figures = h("div", { class: "stack", hidden: true }, gauge.element, insight.charts);
-  const sent = h("span", { class: "muted small number" });
+  const details = h("div", { class: "viewer-details", hidden: true }, viewer.legend, charts.timeline);
+  const figures = h("div", { class: "stack", hidden: true }, metrics.element, charts.element);
+  const format = h("span", { class: "muted small number" });
   const start = h("button", { type: "submit", class: "primary" }, icon("play"), "Start");
   const stop = h("button", { type: "button", hidden: true, onclick: () => running?.abort() }, icon("stop"), "Stop");
   const form = h(
@@ -34,9 +34,9 @@ export function cameraView(signal) {
   );
   /** @type {AbortController | null} */ let running = null;
 
-  stage.note("The picture is sent to this server only, while the camera runs");
-  options.load().catch((error) => (failure.textContent = inWords(error)));
-  navigator.mediaDevices?.enumerateDevices().then((found) => fill(device, found));
+  viewer.showMessage("The picture is sent only to this server, and only while the camera is on");
+  options.load().catch((error) => (failure.textContent = describeError(error)));
+  navigator.mediaDevices?.enumerateDevices().then((found) => fillDevices(device, found));
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -48,29 +48,29 @@ export function cameraView(signal) {
     stop.hidden = false;
     stop.focus();
     failure.textContent = "";
-    below.hidden = figures.hidden = false;
-    insight.clear();
-    gauge.clear();
-    stage.note("Opening the camera");
+    details.hidden = figures.hidden = false;
+    charts.clear();
+    metrics.clear();
+    viewer.showMessage("Opening the camera");
     /** @type {HTMLVideoElement | null} */ let camera = null;
     try {
       const ideal = Number(width.value);
       camera = await openCamera({ ...(device.value && { deviceId: { exact: device.value } }), width: { ideal } });
-      fill(device, await navigator.mediaDevices.enumerateDevices());
+      fillDevices(device, await navigator.mediaDevices.enumerateDevices());
       const chosen = codec.value || (await chooseCodec(camera.videoWidth, camera.videoHeight));
       const hello = { ...options.values, codec: /** @type {"h264" | "image"} */ (chosen) };
-      const show = new Show(camera, stage, insight, gauge, ideal);
-      sent.textContent = `${camera.videoWidth} × ${camera.videoHeight}, ${chosen === "h264" ? "H.264" : "JPEG"}`;
-      await keepSending(hello, show, stage, inner);
+      const session = new CameraSession(camera, viewer, charts, metrics, ideal);
+      format.textContent = `${camera.videoWidth} × ${camera.videoHeight}, ${chosen === "h264" ? "H.264" : "JPEG"}`;
+      await keepStreaming(hello, session, viewer, inner);
     } catch (error) {
-      if (!inner.aborted) failure.textContent = inWords(error);
+      if (!inner.aborted) failure.textContent = describeError(error);
     } finally {
       for (const track of /** @type {MediaStream | null} */ (camera?.srcObject)?.getTracks() ?? []) track.stop();
       for (const control of controls) control.disabled = false;
       start.hidden = false;
       stop.hidden = true;
-      sent.textContent = "";
-      stage.note("The camera is off");
+      format.textContent = "";
+      viewer.showMessage("The camera is off");
       if (!signal.aborted) start.focus();
     }
   });
@@ -78,7 +78,7 @@ export function cameraView(signal) {
   return h(
     "div",
     { class: "stack" },
-    h("div", { class: "head flat" }, h("div", { class: "head-title" }, h("h1", {}, "Camera"), sent)),
+    h("div", { class: "head flat" }, h("div", { class: "head-title" }, h("h1", {}, "Camera"), format)),
     failure,
     h(
       "div",
@@ -87,15 +87,15 @@ export function cameraView(signal) {
       h(
         "div",
         { class: "stack" },
-        h("section", { class: "card", "aria-label": "Picture" }, stage.element, below),
+        h("section", { class: "card", "aria-label": "Picture" }, viewer.element, details),
         figures,
       ),
     ),
   );
 }
 
-/** @param {HTMLSelectElement} list @param {MediaDeviceInfo[]} devices */
-function fill(list, devices) {
+/** Fill the list of cameras. @param {HTMLSelectElement} list @param {MediaDeviceInfo[]} devices */
+function fillDevices(list, devices) {
   const cameras = devices.filter(({ kind, deviceId }) => kind === "videoinput" && deviceId);
   const chosen = list.value;
   const choices = cameras.map(({ deviceId, label }, i) => h("option", { value: deviceId }, label || `Camera ${i + 1}`));
@@ -103,72 +103,72 @@ function fill(list, devices) {
   list.value = chosen;
 }
 
-const GONE = 4410; // the close code of a stream that was deleted or has expired
+const STREAM_GONE = 4410; // close code of a stream that was deleted or has expired
 
 /**
- * Send until the signal says stop; connect again where the server goes away for a while, or has given up the stream while
- * the page was out of sight, when browsers give no frames.
+ * Stream the camera until the signal aborts. Reconnect if the server is away for a while, or if the stream expired while the
+ * page was hidden, since browsers deliver no frames to hidden pages.
  *
  * @param {import("./vendor/messages.js").Hello} hello
- * @param {Show} show
- * @param {Stage} stage
+ * @param {CameraSession} session
+ * @param {Viewer} viewer
  * @param {AbortSignal} signal
  */
-async function keepSending(hello, show, stage, signal) {
-  let unseen = false; // for a while
-  const look = () => (unseen ||= document.hidden);
-  document.addEventListener("visibilitychange", look);
+async function keepStreaming(hello, session, viewer, signal) {
+  let wasHidden = false; // since the last connection
+  const onVisibility = () => (wasHidden ||= document.hidden);
+  document.addEventListener("visibilitychange", onVisibility);
   try {
     for (let wait = 1; !signal.aborted; wait = Math.min(8, 2 * wait)) {
       try {
-        await inSight(signal);
-        unseen = false;
-        stage.note("Connecting");
-        const conversation = await ask(() => client.connect({ ...hello, signal }));
+        await untilVisible(signal);
+        wasHidden = false;
+        viewer.showMessage("Connecting");
+        const conversation = await request(() => client.connect({ ...hello, signal }));
         wait = 1;
-        await show.run(conversation, signal);
+        await session.run(conversation, signal);
       } catch (error) {
         if (signal.aborted) return;
         const refused = error instanceof ApiError || error instanceof StreamError;
-        if (error instanceof StreamError && error.code === GONE && unseen) continue;
+        if (error instanceof StreamError && error.code === STREAM_GONE && wasHidden) continue;
         if (!(refused ? error.temporary : error instanceof ConnectError)) throw error;
         const seconds = Math.max(wait, (refused && error.retryAfter) || 0);
-        stage.note(`${inWords(error, { again: false })} Trying again in ${seconds} s.`);
+        viewer.showMessage(`${describeError(error, { retry: false })} Trying again in ${seconds} s.`);
         await sleep(seconds, signal);
       }
     }
   } finally {
-    document.removeEventListener("visibilitychange", look);
+    document.removeEventListener("visibilitychange", onVisibility);
   }
 }
 
-/** Wait until the page is in sight. @param {AbortSignal} signal ends it early */
-async function inSight(signal) {
+/** Wait until the page is visible. @param {AbortSignal} signal ends the wait early */
+async function untilVisible(signal) {
   while (document.hidden && !signal.aborted) await sleep(0.5, signal);
 }
 
-/** Sends a camera and shows each frame with its result. */
-class Show {
+/** Streams a camera over one connection after the other, and shows each frame with its result. */
+class CameraSession {
   #camera;
-  #stage;
-  #insight;
-  #gauge;
+  #viewer;
+  #charts;
+  #metrics;
   #width;
-  /** @type {Map<number, {picture: OffscreenCanvas, time: number}>} */ #waiting = new Map(); // for their results
-  /** @type {OffscreenCanvas[]} */ #spare = [];
+  /** @type {Map<number, {picture: OffscreenCanvas, time: number}>} */ #pending = new Map(); // frames without a response, by id
+  /** @type {OffscreenCanvas[]} */ #spareCanvases = [];
 
   /**
    * @param {HTMLVideoElement} camera
-   * @param {Stage} stage
-   * @param {Insight} insight
-   * @param {Gauge} gauge
-   * @param {number} width at most
+   * @param {Viewer} viewer
+   * @param {StreamCharts} charts
+   * @param {ResponseMetrics} metrics
+   * @param {number} width maximum width of the frames that are sent, in pixels
    */
-  constructor(camera, stage, insight, gauge, width) {
+  constructor(camera, viewer, charts, metrics, width) {
     this.#camera = camera;
-    this.#stage = stage;
-    this.#insight = insight;
-    this.#gauge = gauge;
+    this.#viewer = viewer;
+    this.#charts = charts;
+    this.#metrics = metrics;
     this.#width = width;
   }
 
@@ -176,55 +176,55 @@ class Show {
   async run(conversation, signal) {
     const { classes } = conversation.ready.model;
     const overlay = new Overlay(classes);
-    const feed = new Feed(conversation, this.#camera, { width: this.#width, onframe: (id, picture) => this.#keep(id, picture) });
+    const feed = new Feed(conversation, this.#camera, { width: this.#width, onframe: (id, picture) => this.#keepFrame(id, picture) });
     const sending = feed.run(signal).then(
-      () => conversation.end(), // where the camera has ended; elsewhere it has
+      () => conversation.end(), // The camera has ended, unless the conversation has.
       (error) => {
         conversation.close();
         throw error;
       },
     );
-    sending.catch(() => {}); // heard of below
-    let named = 0;
-    this.#waiting.clear();
-    this.#stage.note();
-    for await (const answer of conversation) {
-      const id = Number(answer.id);
-      const frame = this.#waiting.get(id);
+    sending.catch(() => {}); // It is awaited below.
+    let legendTime = 0; // milliseconds
+    this.#pending.clear();
+    this.#viewer.showMessage();
+    for await (const response of conversation) {
+      const id = Number(response.id);
+      const frame = this.#pending.get(id);
       const latency = frame ? performance.now() / 1000 - frame.time : 0;
-      this.#insight.push(answer, latency);
-      this.#gauge.push(answer, latency);
-      if (answer.type === "result" && frame) {
-        const found = await overlay.prepare(answer);
+      this.#charts.push(response, latency);
+      this.#metrics.push(response, latency);
+      if (response.type === "result" && frame) {
+        const prepared = await overlay.prepare(response);
         const { picture } = frame;
-        this.#stage.show(picture, picture.width, picture.height, (pen) => overlay.draw(pen, found));
-        if (performance.now() - named > 400) {
-          named = performance.now();
-          this.#stage.name(answer, classes);
+        this.#viewer.show(picture, picture.width, picture.height, (context) => overlay.draw(context, prepared));
+        if (performance.now() - legendTime > LEGEND_INTERVAL) {
+          legendTime = performance.now();
+          this.#viewer.showLegend(response, classes);
         }
       }
-      this.#release(id);
+      this.#releaseFrames(id);
     }
     await sending;
-    if (conversation.done) throw new Error("the camera has ended: is it still connected?");
+    if (conversation.done) throw new Error("the camera has ended: check that it is still connected");
   }
 
-  /** Copy a frame, to show it when its result is there. @param {number} id @param {HTMLVideoElement | OffscreenCanvas} picture */
-  #keep(id, picture) {
+  /** Copy a frame, to show it once its result arrives. @param {number} id @param {HTMLVideoElement | OffscreenCanvas} picture */
+  #keepFrame(id, picture) {
     const [width, height] = "videoWidth" in picture ? [picture.videoWidth, picture.videoHeight] : [picture.width, picture.height];
-    const copy = this.#spare.pop() ?? new OffscreenCanvas(width, height);
+    const copy = this.#spareCanvases.pop() ?? new OffscreenCanvas(width, height);
     if (copy.width !== width) copy.width = width;
     if (copy.height !== height) copy.height = height;
     copy.getContext("2d", { alpha: false })?.drawImage(picture, 0, 0);
-    this.#waiting.set(id, { picture: copy, time: performance.now() / 1000 });
+    this.#pending.set(id, { picture: copy, time: performance.now() / 1000 });
   }
 
-  /** Answers come in order: what is older than this won't come any more. @param {number} newest */
-  #release(newest) {
-    for (const [id, { picture }] of this.#waiting) {
+  /** Free frames up to `newest`. Responses arrive in order, so no older one will. @param {number} newest frame id */
+  #releaseFrames(newest) {
+    for (const [id, { picture }] of this.#pending) {
       if (id > newest) break;
-      this.#waiting.delete(id);
-      if (this.#spare.length < 4) this.#spare.push(picture);
+      this.#pending.delete(id);
+      if (this.#spareCanvases.length < 4) this.#spareCanvases.push(picture);
     }
   }
 }

@@ -1,43 +1,43 @@
-/** Charts of the last two minutes, a point a second. */
+/** Charts of the last two minutes with one point per second. */
 
 import { h, setText } from "./dom.js";
-import { item } from "./timeline.js";
 import { color, theme } from "./theme.js";
+import { legendItem } from "./timeline.js";
 import uPlot from "./vendor/uPlot.js";
 
-export const SPAN = 120; // seconds
+export const SPAN = 120; // seconds shown
 
 /** @typedef {{name: string, color: string, fill?: boolean}} Line */
 
-/** A chart of some lines over time, its newest figures beside its title. */
+/** A line chart over time that shows the newest values beside its title. */
 export class Chart {
   /** @type {uPlot} */ #plot;
-  /** @type {HTMLElement[]} */ #figures;
+  /** @type {HTMLElement[]} */ #newest;
   #box = h("div", { class: "chart", role: "img" });
   #title;
   #format;
-  #least;
+  #minimumTop;
   #lines;
-  #described = 0;
+  #labelTime = 0; // milliseconds
   element;
 
   /**
    * @param {string} title
    * @param {Line[]} lines
-   * @param {(value: number | null) => string} format with its unit
-   * @param {number} least that the chart reaches up to
+   * @param {(value: number | null) => string} format formats a value with its unit
+   * @param {number} minimumTop the chart's upper end is at least this value
    * @param {AbortSignal} signal
    */
-  constructor(title, lines, format, least, signal) {
+  constructor(title, lines, format, minimumTop, signal) {
     this.#title = title;
-    this.#box.setAttribute("aria-label", `${title}: nothing yet`);
+    this.#box.setAttribute("aria-label", `${title}: no data yet`);
     this.#format = format;
-    this.#least = least;
+    this.#minimumTop = minimumTop;
     this.#lines = lines;
-    this.#figures = lines.map(() => h("b", { class: "number" }, format(null)));
+    this.#newest = lines.map(() => h("b", { class: "number" }, format(null)));
     const names = lines.map((line, i) => {
-      const name = item(line.color, line.name);
-      name.append(this.#figures[i]);
+      const name = legendItem(line.color, line.name);
+      name.append(this.#newest[i]);
       return name;
     });
     this.element = h(
@@ -58,16 +58,16 @@ export class Chart {
 
   /**
    * @param {number[]} times seconds since 1970
-   * @param {(number | null)[][]} values by line
+   * @param {(number | null)[][]} values one list per line, as long as `times`
    */
   show(times, values) {
     this.#plot.setData([times, ...values]);
-    const newest = values.map((line) => line.findLast((value) => value !== null) ?? null);
-    this.#figures.forEach((figure, i) => setText(figure, this.#format(newest[i])));
-    if (performance.now() - this.#described < 5000) return;
-    this.#described = performance.now();
-    const said = this.#lines.map((line, i) => `${line.name} ${this.#format(newest[i])}`);
-    this.#box.setAttribute("aria-label", `${this.#title} over the last two minutes; now: ${said.join(", ")}`);
+    const latest = values.map((line) => line.findLast((value) => value !== null) ?? null);
+    this.#newest.forEach((element, i) => setText(element, this.#format(latest[i])));
+    if (performance.now() - this.#labelTime < 5000) return; // Screen readers would read out every change.
+    this.#labelTime = performance.now();
+    const summary = this.#lines.map((line, i) => `${line.name} ${this.#format(latest[i])}`);
+    this.#box.setAttribute("aria-label", `${this.#title} over the last two minutes; now: ${summary.join(", ")}`);
   }
 
   #resize() {
@@ -93,7 +93,7 @@ export class Chart {
       cursor: { show: false },
       scales: {
         x: { time: false, range: () => [now() - SPAN, now()] },
-        y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(1.15 * (most || 0), this.#least)] },
+        y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ highest) => [0, Math.max(1.15 * (highest || 0), this.#minimumTop)] },
       },
       axes: [
         {
@@ -116,14 +116,14 @@ export class Chart {
         ...this.#lines.map((line) => ({
           stroke: () => color(line.color),
           width: 1.6,
-          fill: line.fill ? () => faint(color(line.color)) : undefined,
+          fill: line.fill ? () => translucent(color(line.color)) : undefined,
           points: { show: false },
-          spanGaps: true, // not every second has a key frame
+          spanGaps: true, // Some seconds have no key frame.
         })),
       ],
     };
   }
 }
 
-/** @param {string} rgb @returns {string} the same, hardly to be seen */
-const faint = (rgb) => rgb.replace(/^rgb\((.*)\)$/, "rgba($1, 0.12)");
+/** Make a colour almost transparent. @param {string} rgb @returns {string} */
+const translucent = (rgb) => rgb.replace(/^rgb\((.*)\)$/, "rgba($1, 0.12)");

@@ -1,6 +1,6 @@
-/** The description of the API, at `/docs`: RapiDoc, as light or dark as the dashboard, and with its key. */
+/** The API's documentation at `/docs`: RapiDoc in the dashboard's theme and with its API key. */
 
-import { storedKey } from "./key.js";
+import { storedKey } from "./api-key.js";
 
 const chosen = document.documentElement.dataset.theme;
 const dark = chosen === "dark" || (chosen !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
@@ -10,7 +10,7 @@ const attributes = {
   theme: dark ? "dark" : "light",
   "bg-color": dark ? "#0b0d11" : "#f5f6f8",
   "primary-color": dark ? "#8ba4ff" : "#3a57d6",
-  "load-fonts": "false", // they come from another host
+  "load-fonts": "false", // They would come from another host.
   "regular-font": "system-ui, sans-serif",
   "mono-font": "ui-monospace, monospace",
   "render-style": "view",

@@ -1,13 +1,13 @@
-/** Making elements. Text only ever becomes text, never markup. */
+/** Functions that build elements. Strings always become text, never markup. */
 
 /** @typedef {Node | string | number | null | undefined | false} Child */
 
 /**
- * Make an element: `on...` are listeners, `true` is an attribute without a value, `false` and null leave it out.
+ * Create an HTML element.
  *
  * @template {keyof HTMLElementTagNameMap} T
  * @param {T} tag
- * @param {Record<string, any>} [attributes]
+ * @param {Record<string, any>} [attributes] `on...` adds a listener, `true` sets an empty attribute, `false` and null set none
  * @param {...Child} children
  * @returns {HTMLElementTagNameMap[T]}
  */
@@ -17,11 +17,13 @@ export function h(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value !== false && value != null) element.setAttribute(name, value === true ? "" : String(value));
   }
-  element.append(...present(children));
+  element.append(...toNodes(children));
   return element;
 }
 
 /**
+ * Create an SVG element.
+ *
  * @param {string} tag
  * @param {Record<string, string | number>} attributes
  * @param {...Child} children
@@ -29,22 +31,22 @@ export function h(tag, attributes = {}, ...children) {
 export function svg(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
-  element.append(...present(children));
+  element.append(...toNodes(children));
   return element;
 }
 
-/** @param {string} name of a symbol in icons.svg */
+/** Create an icon. @param {string} name a symbol of icons.svg */
 export const icon = (name) =>
   svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `/dashboard/icons.svg#${name}` }));
 
 /** @param {Child[]} children @returns {(Node | string)[]} */
-const present = (children) =>
+const toNodes = (children) =>
   children.flatMap((child) => {
     if (child === null || child === undefined || child === false) return [];
     return [child instanceof Node ? child : String(child)];
   });
 
-/** Change a text only if it differs, so that nothing is announced or painted in vain. @param {Node} node @param {string} text */
+/** Change a text only if it differs, so that it isn't announced or painted again. @param {Node} node @param {string} text */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -57,12 +59,12 @@ export function byId(id) {
 }
 
 /** @type {ReturnType<typeof setTimeout>} */
-let forgetting;
+let toastTimer;
 
-/** Say something briefly. @param {string} text */
+/** Show a message for a few seconds. @param {string} text */
 export function toast(text) {
   const element = byId("toast");
   element.textContent = text;
-  clearTimeout(forgetting);
-  forgetting = setTimeout(() => (element.textContent = ""), 6000);
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => (element.textContent = ""), 6000);
 }

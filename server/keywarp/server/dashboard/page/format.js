@@ -1,21 +1,21 @@
-/** Figures as people read them. */
+/** Formatting of numbers for people. */
 
-export const NONE = "–";
+export const NONE = "–"; // shown where there is no value
 
 /** @param {number | null | undefined} value @param {number} digits */
 export const number = (value, digits = 0) =>
   value == null ? NONE : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
-/** @param {number | null | undefined} rate per second */
+/** Format a rate. @param {number | null | undefined} rate per second */
 export const rate = (rate) => number(rate, rate && rate < 99.95 ? 1 : 0);
 
-/** A latency and its unit. @param {number | null | undefined} seconds @returns {[string, string]} */
+/** Format a latency as a number and its unit. @param {number | null | undefined} seconds @returns {[string, string]} */
 export function latency(seconds) {
   if (seconds == null) return [NONE, ""];
   return seconds < 0.9995 ? [number(seconds * 1000, seconds && seconds < 0.00995 ? 1 : 0), "ms"] : [number(seconds, seconds < 9.95 ? 2 : 1), "s"];
 }
 
-/** @param {number | null | undefined} share 0..1 @returns {string} without the unit */
+/** Format a share in percent. @param {number | null | undefined} share 0..1 @returns {string} without the percent sign */
 export const percent = (share) => number(share == null ? null : share * 100, share && share < 0.01 ? 1 : 0);
 
 /** @param {number} seconds */
@@ -33,7 +33,7 @@ export const clock = (seconds) =>
 /** @param {number} bytes */
 export const megabytes = (bytes) => `${number(bytes / 1e6, bytes < 1e8 ? 1 : 0)} MB`;
 
-/** The value below which a share of the sorted values lies. @param {number[]} values @param {number} share */
+/** Find the value below which a share of all values lies. @param {number[]} values @param {number} share 0..1 */
 export function quantile(values, share) {
   if (!values.length) return null;
   const sorted = [...values].sort((a, b) => a - b);

@@ -1,19 +1,20 @@
-/** Plays a video file with the results drawn on it: never faster than they come. */
+/** Plays a video file with the results drawn on it, and waits where there are no results yet. */
 
 import { Overlay } from "./overlay.js";
+import { LEGEND_INTERVAL } from "./viewer.js";
 
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
 /** @typedef {import("./vendor/messages.js").Result} Result */
-/** @typedef {import("./stage.js").Stage} Stage */
+/** @typedef {import("./viewer.js").Viewer} Viewer */
 
-const AHEAD = 0.8; // seconds of results, before it goes on after it had to wait
+const RESUME_LEAD = 0.8; // seconds of results needed before a video that waits resumes
 
 /**
- * Open a file for playing.
+ * Open a video file in the browser.
  *
  * @param {Blob} file
- * @param {AbortSignal} signal frees it
- * @returns {Promise<HTMLVideoElement | null>} null: the browser can't play it
+ * @param {AbortSignal} signal frees the file
+ * @returns {Promise<HTMLVideoElement | null>} the paused video, or null if the browser can't play it
  */
 export function openVideo(file, signal) {
   const video = document.createElement("video");
@@ -34,50 +35,50 @@ export function openVideo(file, signal) {
   });
 }
 
-/** A video and its results. Says `change` when it starts, stops, waits or moves. */
+/** A video with its results. Dispatches `change` when it starts, stops, waits or moves. */
 export class Player extends EventTarget {
-  /** @type {Result[]} */ #results = []; // by time
+  /** @type {Result[]} */ #results = []; // in order of their timestamps
   #video;
-  #stage;
+  #viewer;
   #overlay;
   #classes;
   #complete = false;
-  #wanted = true; // the user wants it to play
+  #wantsToPlay = true; // the user's choice
   #frame = new OffscreenCanvas(2, 2);
   #drawing = false;
-  /** @type {number | null} */ #next = null; // time of a frame that came while another was drawn
-  #named = 0;
+  /** @type {number | null} */ #nextTime = null; // of the newest frame to draw, seconds
+  #legendTime = 0; // milliseconds
 
   /**
    * @param {HTMLVideoElement} video
-   * @param {Stage} stage
+   * @param {Viewer} viewer
    * @param {ClassInfo[]} classes
    * @param {AbortSignal} signal
    */
-  constructor(video, stage, classes, signal) {
+  constructor(video, viewer, classes, signal) {
     super();
     this.#video = video;
-    this.#stage = stage;
+    this.#viewer = viewer;
     this.#classes = classes;
     this.#overlay = new Overlay(classes);
     const frame = (/** @type {number} */ _, /** @type {VideoFrameCallbackMetadata} */ { mediaTime }) => {
       if (signal.aborted) return;
       void this.#draw(mediaTime);
-      this.#keepBehind();
-      this.#changed();
+      this.#pauseWithoutResults();
+      this.#dispatchChange();
       video.requestVideoFrameCallback(frame);
     };
     video.requestVideoFrameCallback(frame);
-    video.addEventListener("ended", () => this.#changed(), { signal });
-    const timer = setInterval(() => this.#keepBehind(), 100); // a busy page isn't told of every frame
+    video.addEventListener("ended", () => this.#dispatchChange(), { signal });
+    const timer = setInterval(() => this.#pauseWithoutResults(), 100); // A busy page misses frame callbacks.
     signal.addEventListener("abort", () => clearInterval(timer));
   }
 
   get playing() {
-    return this.#wanted && !this.#video.ended;
+    return this.#wantsToPlay && !this.#video.ended;
   }
 
-  /** Whether it would play, if there were results. */
+  /** Whether it pauses only because results are missing. */
   get waiting() {
     return this.playing && this.#video.paused;
   }
@@ -90,86 +91,85 @@ export class Player extends EventTarget {
     return this.#video.duration;
   }
 
-  /** Up to where there are results, in seconds. */
-  get known() {
+  /** Seconds up to which there are results. */
+  get resultsEnd() {
     return this.#complete ? this.duration : (this.#results.at(-1)?.timestamp ?? 0);
   }
 
-  /** @param {Result} result the next */
+  /** Add a result. @param {Result} result the next in order */
   push(result) {
     if (result.timestamp === undefined) return;
     this.#results.push(result);
-    if (this.waiting && result.timestamp >= this.time + AHEAD) this.#go();
+    if (this.waiting && result.timestamp >= this.time + RESUME_LEAD) this.#play();
   }
 
-  /** No result follows. */
+  /** Mark the results as complete. */
   complete() {
     this.#complete = true;
-    if (this.waiting) this.#go();
-    this.#changed();
+    if (this.waiting) this.#play();
+    this.#dispatchChange();
   }
 
-  /** Play or pause; play anew after the end. */
+  /** Play or pause. After the end, play from the start. */
   toggle() {
     if (this.#video.ended) this.#video.currentTime = 0;
-    else if (this.#wanted) this.#wanted = false;
-    else this.#wanted = true;
-    if (this.#wanted) this.#go();
+    else this.#wantsToPlay = !this.#wantsToPlay;
+    if (this.#wantsToPlay) this.#play();
     else this.#video.pause();
-    this.#changed();
+    this.#dispatchChange();
   }
 
-  /** @param {number} time seconds; no later than there are results */
+  /** Seek, at most to the newest result. @param {number} time seconds */
   seek(time) {
-    this.#video.currentTime = Math.min(time, this.known);
+    this.#video.currentTime = Math.min(time, this.resultsEnd);
   }
 
-  #go() {
-    if (this.#complete || this.known > this.time + 0.1) this.#video.play().catch(() => {}); // the tab may forbid it
+  #play() {
+    if (this.#complete || this.resultsEnd > this.time + 0.1) this.#video.play().catch(() => {}); // The browser may forbid it.
   }
 
-  #keepBehind() {
-    if (!this.#complete && !this.#video.paused && this.time > this.known - 0.1) this.#video.pause();
+  #pauseWithoutResults() {
+    if (!this.#complete && !this.#video.paused && this.time > this.resultsEnd - 0.1) this.#video.pause();
   }
 
-  /** @param {number} time of the frame that the video shows now, seconds */
+  /** Draw the current frame. @param {number} time the frame's time in seconds */
   async #draw(time) {
-    this.#next = time;
+    this.#nextTime = time;
     if (this.#drawing) return;
     this.#drawing = true;
-    while (this.#next !== null) {
-      const at = this.#next;
-      this.#next = null;
+    while (this.#nextTime !== null) {
+      const current = this.#nextTime;
+      this.#nextTime = null;
       const { videoWidth: width, videoHeight: height } = this.#video;
       if (this.#frame.width !== width) this.#frame.width = width;
       if (this.#frame.height !== height) this.#frame.height = height;
-      this.#frame.getContext("2d", { alpha: false })?.drawImage(this.#video, 0, 0); // before it shows the next one
-      const result = this.#at(at);
-      const found = result && (await this.#overlay.prepare(result));
-      this.#stage.note();
-      this.#stage.show(this.#frame, width, height, (pen) => found && this.#overlay.draw(pen, found));
-      if (result && performance.now() - this.#named > 400) {
-        this.#named = performance.now();
-        this.#stage.name(result, this.#classes);
+      this.#frame.getContext("2d", { alpha: false })?.drawImage(this.#video, 0, 0); // Copied before the video shows the next frame.
+      const result = this.#resultAt(current);
+      const prepared = result && (await this.#overlay.prepare(result));
+      this.#viewer.showMessage();
+      this.#viewer.show(this.#frame, width, height, (context) => prepared && this.#overlay.draw(context, prepared));
+      if (result && performance.now() - this.#legendTime > LEGEND_INTERVAL) {
+        this.#legendTime = performance.now();
+        this.#viewer.showLegend(result, this.#classes);
       }
     }
     this.#drawing = false;
   }
 
-  /** @param {number} time seconds @returns {Result | null} of the frame shown then */
-  #at(time) {
-    if (time > this.known + 0.2) return null;
+  /** Find the result of the frame at a time. @param {number} time seconds @returns {Result | null} */
+  #resultAt(time) {
+    if (time > this.resultsEnd + 0.2) return null;
     let [low, high] = [0, this.#results.length];
     while (low < high) {
       const middle = (low + high) >> 1;
-      // Browser and server round a frame's time differently.
+      // The browser and the server round a frame's time differently.
       if ((this.#results[middle].timestamp ?? 0) <= time + 0.004) low = middle + 1;
       else high = middle;
     }
     return low ? this.#results[low - 1] : null;
   }
 
-  #changed() {
+  #dispatchChange() {
     this.dispatchEvent(new Event("change"));
   }
 }

@@ -1,12 +1,12 @@
-/** The view of one stream, whoever feeds it: its picture, its key frames, how it does. */
+/** The view of one stream, whichever producer feeds it: its picture, key frames, metrics and settings. */
 
+import { client, describeError, keepReading, poll, request, sentence } from "./api.js";
 import { byId, h, icon, setText, toast } from "./dom.js";
 import { duration, latency, number, percent, rate } from "./format.js";
-import { Figures } from "./gauge.js";
-import { Insight } from "./insight.js";
-import { ask, client, inWords, keepWatching, poll, sentence } from "./server.js";
-import { Stage } from "./stage.js";
+import { MetricTiles } from "./metrics.js";
+import { StreamCharts } from "./stream-charts.js";
 import { showState } from "./streams.js";
+import { LEGEND_INTERVAL, Viewer } from "./viewer.js";
 
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
 /** @typedef {import("./vendor/messages.js").StreamInfo} StreamInfo */
@@ -15,16 +15,16 @@ const PREVIEW = { fps: 12, width: 960 };
 
 /** @param {AbortSignal} outer @param {string} id */
 export function streamView(outer, id) {
-  const ended = new AbortController(); // the stream has
-  let endedAt = 0;
+  const ended = new AbortController(); // aborts when the stream has ended
+  let endedAt = 0; // milliseconds
   const signal = AbortSignal.any([outer, ended.signal]);
-  const stage = new Stage(`Live picture of stream ${id}, with what was found on it`);
-  const insight = new Insight("Latency on the server", outer);
-  const figures = new Figures(["Frames/s", "Latency p50", "Latency p95", "Key frames", "Frames", "Dropped", "Errors"]);
+  const viewer = new Viewer(`Live picture of stream ${id} with the results drawn on it`);
+  const charts = new StreamCharts("Latency on the server", outer);
+  const tiles = new MetricTiles(["Frames/s", "Latency p50", "Latency p95", "Key frames", "Frames", "Dropped", "Errors"]);
   const badge = h("span", { class: "badge" }, "Loading");
   const facts = h("dl", { class: "facts" });
   const notice = h("p", { class: "notice", role: "status" });
-  const actions = new Actions(id, outer);
+  const actions = new StreamActions(id, outer);
 
   const end = (/** @type {string} */ why) => {
     if (ended.signal.aborted) return;
@@ -34,37 +34,37 @@ export function streamView(outer, id) {
     badge.className = "badge";
     badge.textContent = "Gone";
     actions.element.replaceChildren();
-    if (!stage.pictures) stage.note("There is no picture any more");
+    if (!viewer.pictures) viewer.showMessage("The picture is no longer available");
   };
-  stage.note("Waiting for a frame");
+  viewer.showMessage("Waiting for a frame");
 
   void poll(
     async (inner) => {
       const stream = (await client.streams({ signal: inner })).find((one) => one.id === id);
       if (!stream) {
-        end("This stream is gone.");
+        end("This stream no longer exists.");
       } else if (ended.signal.aborted) {
         const isNew = stream.age < (performance.now() - endedAt) / 1000;
-        if (isNew) dispatchEvent(new Event("hashchange")); // another one of this name: begin anew
+        if (isNew) dispatchEvent(new Event("hashchange")); // A new stream has this id: show it from the start.
       } else {
         showState(badge, stream);
-        showFigures(figures, stream);
+        showMetrics(tiles, stream);
         showFacts(facts, stream);
         actions.show(stream);
-        setText(notice, stream.problem ? `${sentence(stream.problem)}.` : ""); // said once, not every second
-        if (stream.state === "paused") stage.note("Paused");
-        else if (stage.pictures) stage.note();
+        setText(notice, stream.problem ? sentence(stream.problem) : "");
+        if (stream.state === "paused") viewer.showMessage("Paused");
+        else if (viewer.pictures) viewer.showMessage();
       }
     },
     1,
     outer,
   );
-  void watchResults(id, stage, insight, signal, end);
-  void keepWatching(async (inner) => {
+  void watchResults(id, viewer, charts, signal, end);
+  void keepReading(async (inner) => {
     for await (const jpeg of client.preview(id, { ...PREVIEW, signal: inner })) {
       const picture = await createImageBitmap(jpeg);
-      stage.show(picture, picture.width, picture.height);
-      if (stage.pictures === 1) stage.note();
+      viewer.show(picture, picture.width, picture.height);
+      if (viewer.pictures === 1) viewer.showMessage();
       picture.close();
     }
     return true;
@@ -82,9 +82,9 @@ export function streamView(outer, id) {
       h(
         "div",
         { class: "stack" },
-        h("section", { class: "card", "aria-label": "Picture" }, stage.element, h("div", { class: "under-stage" }, stage.legend, insight.timeline)),
-        figures.element,
-        insight.charts,
+        h("section", { class: "card", "aria-label": "Picture" }, viewer.element, h("div", { class: "viewer-details" }, viewer.legend, charts.timeline)),
+        tiles.element,
+        charts.element,
       ),
       h("section", { class: "card padded aside", "aria-label": "Settings" }, facts),
     ),
@@ -92,16 +92,18 @@ export function streamView(outer, id) {
 }
 
 /**
+ * Show a stream's responses in the legend and the charts until the stream ends.
+ *
  * @param {string} id
- * @param {Stage} stage
- * @param {Insight} insight
+ * @param {Viewer} viewer
+ * @param {StreamCharts} charts
  * @param {AbortSignal} signal
  * @param {(why: string) => void} end
  */
-async function watchResults(id, stage, insight, signal, end) {
+async function watchResults(id, viewer, charts, signal, end) {
   /** @type {ClassInfo[]} */ let classes = [];
-  let named = 0;
-  await keepWatching(async (inner) => {
+  let legendTime = 0; // milliseconds
+  await keepReading(async (inner) => {
     if (!classes.length) {
       const [stream, models] = await Promise.all([client.stream(id), client.models()]);
       classes = models.find((model) => model.name === stream.model)?.classes ?? [];
@@ -112,97 +114,97 @@ async function watchResults(id, stage, insight, signal, end) {
         return false;
       }
       if (message.type === "missed") continue;
-      insight.push(message);
-      if (message.type === "result" && performance.now() - named > 400) {
-        named = performance.now(); // names that change with every frame can't be read
-        stage.name(message, classes);
+      charts.push(message);
+      if (message.type === "result" && performance.now() - legendTime > LEGEND_INTERVAL) {
+        legendTime = performance.now();
+        viewer.showLegend(message, classes);
       }
     }
     return true;
   }, signal);
 }
 
-/** @param {Figures} figures @param {StreamInfo} stream */
-function showFigures(figures, { live, frames, dropped, errors }) {
-  figures.show("Frames/s", rate(live?.fps));
-  figures.show("Latency p50", ...latency(live?.latency_p50));
-  figures.show("Latency p95", ...latency(live?.latency_p95));
-  figures.show("Key frames", percent(live?.key_share), "%");
-  figures.show("Frames", number(frames));
-  figures.show("Dropped", number(dropped));
-  figures.show("Errors", number(errors));
+/** @param {MetricTiles} tiles @param {StreamInfo} stream */
+function showMetrics(tiles, { live, frames, dropped, errors }) {
+  tiles.show("Frames/s", rate(live?.fps));
+  tiles.show("Latency p50", ...latency(live?.latency_p50));
+  tiles.show("Latency p95", ...latency(live?.latency_p95));
+  tiles.show("Key frames", percent(live?.key_share), "%");
+  tiles.show("Frames", number(frames));
+  tiles.show("Dropped", number(dropped));
+  tiles.show("Errors", number(errors));
 }
 
 /** @param {HTMLElement} list @param {StreamInfo} stream */
 function showFacts(list, stream) {
-  const interval = stream.schedule === "adaptive" ? `${stream.interval} in the mean, at most ${stream.max_interval}` : stream.interval;
+  const interval = stream.schedule === "adaptive" ? `${stream.interval} on average, at most ${stream.max_interval}` : stream.interval;
   /** @type {Record<string, string | number | null>} */
   const facts = {
     Model: stream.model,
     Device: stream.device,
     Schedule: stream.schedule,
     "Key interval": interval,
-    "If busy": stream.mode === "latest" ? "newest wins" : "every frame",
+    "If busy": stream.mode === "latest" ? "skips frames" : "keeps all frames",
     "Key frames so far": number(stream.key_frames),
     Source: stream.source,
     Reconnects: stream.source && number(stream.reconnects),
     Sinks: stream.sinks.length ? stream.sinks.join(", ") : null,
     Age: duration(stream.age),
-    Watchers: number(stream.watchers),
+    Subscribers: number(stream.watchers),
   };
-  const said = JSON.stringify(facts);
-  if (list.dataset.said === said) return;
-  list.dataset.said = said;
+  const json = JSON.stringify(facts);
+  if (list.dataset.facts === json) return;
+  list.dataset.facts = json;
   const rows = Object.entries(facts).filter(([, value]) => value !== null && value !== undefined);
   list.replaceChildren(...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 }
 
-/** What can be done with a stream. */
-class Actions {
+/** The buttons that pause, resume and delete a stream. */
+class StreamActions {
   #id;
   #paused = false;
-  #pause;
+  #pauseButton;
   /** @type {HTMLDialogElement | null} */ #dialog = null;
   element;
 
   /** @param {string} id @param {AbortSignal} signal */
   constructor(id, signal) {
     this.#id = id;
-    this.#pause = h("button", { type: "button", hidden: true, onclick: () => this.#toggle() });
-    const remove = h("button", { type: "button", class: "danger", onclick: () => this.#confirm() }, icon("trash"), "Delete");
-    this.element = h("div", { class: "actions" }, this.#pause, remove);
+    this.#pauseButton = h("button", { type: "button", hidden: true, onclick: () => this.#togglePause() });
+    const remove = h("button", { type: "button", class: "danger", onclick: () => this.#confirmDelete() }, icon("trash"), "Delete");
+    this.element = h("div", { class: "actions" }, this.#pauseButton, remove);
     signal.addEventListener("abort", () => this.#dialog?.remove());
   }
 
   /** @param {StreamInfo} stream */
   show({ source, state }) {
-    this.#pause.hidden = !source || state === "ended" || state === "failed";
-    if (this.#paused === (state === "paused") && this.#pause.hasChildNodes()) return;
+    this.#pauseButton.hidden = !source || state === "ended" || state === "failed";
+    if (this.#paused === (state === "paused") && this.#pauseButton.hasChildNodes()) return;
     this.#paused = state === "paused";
-    this.#pause.replaceChildren(icon(this.#paused ? "play" : "pause"), this.#paused ? "Resume" : "Pause");
+    this.#pauseButton.replaceChildren(icon(this.#paused ? "play" : "pause"), this.#paused ? "Resume" : "Pause");
   }
 
-  async #toggle() {
-    this.#pause.disabled = true;
+  async #togglePause() {
+    this.#pauseButton.disabled = true;
     try {
-      const stream = await ask(() => (this.#paused ? client.resume(this.#id) : client.pause(this.#id)));
+      const stream = await request(() => (this.#paused ? client.resume(this.#id) : client.pause(this.#id)));
       this.show(stream);
     } catch (error) {
-      toast(inWords(error));
+      toast(describeError(error));
     } finally {
-      this.#pause.disabled = false;
+      this.#pauseButton.disabled = false;
     }
   }
 
-  #confirm() {
+  #confirmDelete() {
     const remove = async () => {
       dialog.close();
       try {
-        await ask(() => client.deleteStream(this.#id));
+        await request(() => client.deleteStream(this.#id));
         location.hash = "#/streams";
-        toast(`Stream ${this.#id} is deleted`);
+        toast(`Stream ${this.#id} was deleted`);
       } catch (error) {
-        toast(inWords(error));
+        toast(describeError(error));
       }
     };
     const dialog = h(
@@ -212,7 +214,7 @@ class Actions {
         "div",
         { class: "stack" },
         h("h2", { id: "delete-title" }, `Delete ${this.#id}?`),
-        h("p", { class: "muted" }, "Its key frame and its counts are gone, and whoever feeds it is disconnected."),
+        h("p", { class: "muted" }, "This discards its key frame and its counters, and disconnects the client that feeds it."),
         h(
           "div",
           { class: "actions" },

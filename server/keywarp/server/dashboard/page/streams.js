@@ -1,16 +1,17 @@
-/** The view of all streams: how each does, figures moving. */
+/** The view of all streams: a table with their state and metrics, updated every second. */
 
+import { client, poll } from "./api.js";
 import { h, icon, setText, svg, toast } from "./dom.js";
 import { NONE, latency, number, percent, rate } from "./format.js";
-import { openPull } from "./pull.js";
-import { client, poll } from "./server.js";
+import { MetricTiles } from "./metrics.js";
+import { openPullDialog } from "./pull-dialog.js";
 
 /** @typedef {import("./vendor/messages.js").StreamInfo} StreamInfo */
 
-const HISTORY = 40; // figures in a spark line, one a second
+const SPARKLINE_POINTS = 40; // one per second
 
-/** By state: words and colour. @type {Record<string, [string, string]>} */
-const STATES = {
+/** A badge's text and style by the stream's state. @type {Record<string, [string, string]>} */
+const BADGES = {
   connecting: ["Connecting", "warn"],
   running: ["Running", "good"],
   retrying: ["Retrying", "warn"],
@@ -19,35 +20,35 @@ const STATES = {
   failed: ["Failed", "bad"],
 };
 
-/** @param {StreamInfo} stream @returns {[string, string]} words and colour */
-export function stateOf(stream) {
-  if (stream.state in STATES) return STATES[stream.state];
+/** @param {StreamInfo} stream @returns {[string, string]} the badge's text and style */
+function badgeOf(stream) {
+  if (stream.state in BADGES) return BADGES[stream.state];
   if (stream.live?.fps) return ["Running", "good"];
   return stream.connected ? ["Waiting for frames", "warn"] : ["Idle", ""];
 }
 
-/** @param {HTMLElement} badge @param {StreamInfo} stream */
+/** Show a stream's state in a badge. @param {HTMLElement} badge @param {StreamInfo} stream */
 export function showState(badge, stream) {
-  const [words, kind] = stateOf(stream);
-  setText(badge, words);
-  badge.className = `badge ${kind}`;
+  const [text, style] = badgeOf(stream);
+  setText(badge, text);
+  badge.className = `badge ${style}`;
   badge.title = stream.problem ?? "";
 }
 
 /** @param {AbortSignal} signal */
 export function streamsView(signal) {
-  const tiles = new Tiles();
-  const table = new Table();
-  const some = h("div", { class: "stack" }, tiles.element, h("div", { class: "card" }, table.element));
-  const none = nothing();
-  some.hidden = none.hidden = true;
+  const totals = new Totals();
+  const table = new StreamTable();
+  const list = h("div", { class: "stack" }, totals.element, h("div", { class: "card" }, table.element));
+  const empty = emptyState();
+  list.hidden = empty.hidden = true;
   void poll(
     async (inner) => {
       const streams = await client.streams({ signal: inner });
       streams.sort((a, b) => b.age - a.age || a.id.localeCompare(b.id));
-      some.hidden = !streams.length;
-      none.hidden = !some.hidden;
-      tiles.show(streams);
+      list.hidden = !streams.length;
+      empty.hidden = !list.hidden;
+      totals.show(streams);
       table.show(streams);
     },
     1,
@@ -62,25 +63,25 @@ export function streamsView(signal) {
       h("h1", {}, "Streams"),
       h("div", { class: "actions" }, pullButton()),
     ),
-    some,
-    none,
+    list,
+    empty,
   );
 }
 
-const pullButton = () => h("button", { type: "button", class: "primary", onclick: openPull }, icon("plus"), "Pull a URL");
+const pullButton = () => h("button", { type: "button", class: "primary", onclick: openPullDialog }, icon("plus"), "Pull a URL");
 
-/** What to do while there are no streams. */
-function nothing() {
+/** Create the hints that are shown while there are no streams. */
+function emptyState() {
   const command = `keywarp stream street.mp4 --server ${location.origin}`;
-  const shown = h("code", { tabindex: "0" }, command);
+  const code = h("code", { tabindex: "0" }, command);
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(command);
       toast("Copied");
     } catch {
-      // Over plain http there is no clipboard, and it can be forbidden.
-      getSelection()?.selectAllChildren(shown);
-      toast("The browser doesn't let this page copy: the command is selected, copy it yourself");
+      // Pages over plain http have no clipboard, and users can forbid it.
+      getSelection()?.selectAllChildren(code);
+      toast("The browser doesn't let this page copy, but the command is selected: copy it yourself");
     }
   };
   const bars = [28, 10, 16, 22, 27, 33, 38, 28, 10, 16, 22, 27].map((height, i) => {
@@ -89,14 +90,14 @@ function nothing() {
   });
   return h(
     "section",
-    { class: "card empty", "aria-labelledby": "nothing" },
+    { class: "card empty", "aria-labelledby": "no-streams" },
     svg("svg", { class: "art", viewBox: "0 0 140 60", "aria-hidden": "true" }, ...bars),
-    h("h2", { id: "nothing" }, "No streams yet"),
-    h("p", { class: "muted" }, "Send a video or a camera from a terminal, and it appears here by itself:"),
+    h("h2", { id: "no-streams" }, "No streams yet"),
+    h("p", { class: "muted" }, "Stream a video or a camera from a terminal, and it appears here:"),
     h(
       "div",
       { class: "command" },
-      shown,
+      code,
       h("button", { type: "button", class: "quiet icon-button", "aria-label": "Copy the command", onclick: copy }, icon("copy")),
     ),
     h(
@@ -108,41 +109,30 @@ function nothing() {
   );
 }
 
-/** Figures of all streams together. */
-class Tiles {
-  #figures = ["Streams", "Frames/s", "Key frames", "Slowest p95", "Dropped", "Errors"].map((name) => {
-    const value = h("dd", {}, NONE);
-    return { value, element: h("div", { class: "tile" }, h("dt", {}, name), value) };
-  });
-  element = h("dl", { class: "card tiles" }, ...this.#figures.map(({ element }) => element));
+/** Tiles with the metrics of all streams together. */
+class Totals {
+  #tiles = new MetricTiles(["Streams", "Frames/s", "Key frames", "Slowest p95", "Dropped", "Errors"]);
+  element = this.#tiles.element;
 
   /** @param {StreamInfo[]} streams */
   show(streams) {
-    const live = streams.map((stream) => stream.live).filter((pulse) => pulse?.fps);
-    const fps = live.reduce((sum, pulse) => sum + (pulse?.fps ?? 0), 0);
-    const keys = live.reduce((sum, pulse) => sum + (pulse?.fps ?? 0) * (pulse?.key_share ?? 0), 0);
-    const slowest = live.length ? Math.max(...live.map((pulse) => pulse?.latency_p95 ?? 0)) : null;
+    const live = streams.map((stream) => stream.live).filter((one) => one?.fps);
+    const fps = live.reduce((sum, one) => sum + (one?.fps ?? 0), 0);
+    const keys = live.reduce((sum, one) => sum + (one?.fps ?? 0) * (one?.key_share ?? 0), 0);
+    const slowest = live.length ? Math.max(...live.map((one) => one?.latency_p95 ?? 0)) : null;
     const total = (/** @type {"dropped" | "errors"} */ name) => streams.reduce((sum, stream) => sum + stream[name], 0);
-    const [count, frames, share, slow, dropped, errors] = this.#figures.map(({ value }) => value);
-    showFigure(count, number(streams.length));
-    showFigure(frames, rate(fps));
-    showFigure(share, percent(fps ? keys / fps : null), "%");
-    showFigure(slow, ...latency(slowest));
-    showFigure(dropped, number(total("dropped")));
-    showFigure(errors, number(total("errors")));
+    this.#tiles.show("Streams", number(streams.length));
+    this.#tiles.show("Frames/s", rate(fps));
+    this.#tiles.show("Key frames", percent(fps ? keys / fps : null), "%");
+    this.#tiles.show("Slowest p95", ...latency(slowest));
+    this.#tiles.show("Dropped", number(total("dropped")));
+    this.#tiles.show("Errors", number(total("errors")));
   }
 }
 
-/** @param {HTMLElement} element @param {string} figure @param {string} [unit] */
-export function showFigure(element, figure, unit) {
-  const withUnit = unit && figure !== NONE;
-  if (element.textContent === figure + (withUnit ? unit : "")) return;
-  element.replaceChildren(figure, ...(withUnit ? [h("span", { class: "unit" }, unit)] : []));
-}
-
-/** One row a stream; rows stay the same elements, so that focus stays where it is. */
-class Table {
-  /** @type {Map<string, Row>} */ #rows = new Map();
+/** A table with one row per stream. Updates keep the rows' elements, so that the focus stays where it is. */
+class StreamTable {
+  /** @type {Map<string, StreamRow>} */ #rows = new Map(); // by stream id
   #body = h("tbody", { role: "rowgroup" });
   element = h(
     "table",
@@ -154,7 +144,7 @@ class Table {
         "tr",
         { role: "row" },
         ...[["Stream"], ["State"], ["Frames/s", 1], ["Latency p50 / p95", 1], ["Key frames", 1], ["Dropped", 1], ["Errors", 1]].map(
-          ([name, figure]) => h("th", { role: "columnheader", scope: "col", class: figure && "number" }, name),
+          ([name, isNumber]) => h("th", { role: "columnheader", scope: "col", class: isNumber && "number" }, name),
         ),
       ),
     ),
@@ -172,7 +162,7 @@ class Table {
     for (const stream of streams) {
       let row = this.#rows.get(stream.id);
       if (!row) {
-        row = new Row(stream);
+        row = new StreamRow(stream);
         this.#rows.set(stream.id, row);
         this.#body.append(row.element);
       }
@@ -181,10 +171,10 @@ class Table {
   }
 }
 
-class Row {
-  /** @type {number[]} */ #history = [];
-  #state = h("span", { class: "badge" });
-  #under = h("span", { class: "under" });
+class StreamRow {
+  /** @type {number[]} */ #history = []; // frames per second
+  #badge = h("span", { class: "badge" });
+  #details = h("span", { class: "under" });
   #rate = h("span");
   #line = svg("polyline", {});
   #area = svg("polygon", {});
@@ -199,15 +189,15 @@ class Row {
   constructor(stream) {
     const cell = (/** @type {string} */ label, /** @type {Node[]} */ ...children) =>
       h("td", { role: "cell", class: "number", "data-label": label }, ...children);
-    const spark = svg("svg", { class: "spark", viewBox: "0 0 64 20", "aria-hidden": "true" }, this.#area, this.#line);
+    const sparkline = svg("svg", { class: "spark", viewBox: "0 0 64 20", "aria-hidden": "true" }, this.#area, this.#line);
     const bar = svg("svg", { viewBox: "0 0 44 4", "aria-hidden": "true" }, this.#bar);
     const href = `#/streams/${encodeURIComponent(stream.id)}`;
     this.element = h(
       "tr",
       { role: "row" },
-      h("td", { role: "cell" }, h("a", { class: "name", href }, stream.id), this.#under),
-      h("td", { role: "cell" }, this.#state),
-      cell("Frames/s", h("span", { class: "rate" }, spark, this.#rate)),
+      h("td", { role: "cell" }, h("a", { class: "name", href }, stream.id), this.#details),
+      h("td", { role: "cell" }, this.#badge),
+      cell("Frames/s", h("span", { class: "rate" }, sparkline, this.#rate)),
       cell("p50 / p95", this.#latency),
       cell("Key frames", h("span", { class: "meter" }, bar, this.#share)),
       cell("Dropped", this.#dropped),
@@ -218,17 +208,17 @@ class Row {
   /** @param {StreamInfo} stream */
   show(stream) {
     const { live } = stream;
-    showState(this.#state, stream);
-    const from = stream.source ?? (stream.connected ? "fed by a client" : "no client");
-    setText(this.#under, `${stream.model} · ${from}`);
-    this.#under.title = stream.source ?? "";
+    showState(this.#badge, stream);
+    const producer = stream.source ?? (stream.connected ? "fed by a client" : "no client");
+    setText(this.#details, `${stream.model} · ${producer}`);
+    this.#details.title = stream.source ?? "";
     setText(this.#rate, rate(live?.fps));
-    this.#history = [...this.#history, live?.fps ?? 0].slice(-HISTORY);
-    const most = 1.3 * Math.max(1, ...this.#history);
-    const across = (/** @type {number} */ i) => 64 - 1.6 * (this.#history.length - 1 - i);
-    const points = this.#history.map((fps, i) => `${across(i)},${(19 - (18 * fps) / most).toFixed(1)}`).join(" ");
+    this.#history = [...this.#history, live?.fps ?? 0].slice(-SPARKLINE_POINTS);
+    const top = 1.3 * Math.max(1, ...this.#history);
+    const x = (/** @type {number} */ i) => 64 - 1.6 * (this.#history.length - 1 - i);
+    const points = this.#history.map((fps, i) => `${x(i)},${(19 - (18 * fps) / top).toFixed(1)}`).join(" ");
     this.#line.setAttribute("points", points);
-    this.#area.setAttribute("points", `${across(0)},20 ${points} 64,20`);
+    this.#area.setAttribute("points", `${x(0)},20 ${points} 64,20`);
     const [p50, p95] = [live?.latency_p50, live?.latency_p95].map((seconds) => latency(seconds).join(" "));
     setText(this.#latency, live?.latency_p50 == null ? NONE : `${p50} / ${p95}`);
     setText(this.#share, live?.key_share == null ? NONE : `${percent(live.key_share)} %`);

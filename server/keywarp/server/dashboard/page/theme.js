@@ -1,4 +1,4 @@
-/** Light, dark, or as the system has it; and the colours for what is painted on canvases. */
+/** The theme (light, dark or the system's), and its colours for drawing on canvases. */
 
 import { byId } from "./dom.js";
 
@@ -8,7 +8,7 @@ import { byId } from "./dom.js";
 const THEMES = ["system", "light", "dark"];
 const system = matchMedia("(prefers-color-scheme: dark)");
 
-/** Says `change`. */
+/** Dispatches `change` when the theme changes. */
 export const theme = new EventTarget();
 
 /** @type {Map<string, string>} */
@@ -16,7 +16,7 @@ const colors = new Map();
 const probe = document.createElement("span");
 probe.hidden = true;
 
-/** @param {string} name of a CSS variable @returns {string} its colour now */
+/** Look up a colour of the current theme. @param {string} name a CSS variable @returns {string} as `rgb(...)` */
 export function color(name) {
   let found = colors.get(name);
   if (!found) {
@@ -28,15 +28,15 @@ export function color(name) {
   return found;
 }
 
-/** Make the button work. */
+/** Let the theme button switch themes. */
 export function startTheme() {
   const button = byId("theme");
   const show = () => {
     const now = current();
     const next = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
-    const said = `Theme: ${now}. Change to ${next}`;
-    button.setAttribute("aria-label", said);
-    button.title = said;
+    const label = `Theme: ${now}. Change to ${next}`;
+    button.setAttribute("aria-label", label);
+    button.title = label;
     byId("theme-icon").setAttribute("href", `/dashboard/icons.svg#${now}`);
     colors.clear();
     theme.dispatchEvent(new Event("change"));

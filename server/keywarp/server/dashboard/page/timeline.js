@@ -1,20 +1,20 @@
-/** The newest frames as bars: key frames in full height, those between as high as their key frame is old. */
+/** A timeline of the newest frames as bars: key frames at full height, propagated frames as high as their key age. */
 
 import { h, setText } from "./dom.js";
 import { color, theme } from "./theme.js";
 
-/** @typedef {import("./vendor/messages.js").Answer} Answer */
+/** @typedef {import("./vendor/messages.js").FrameResponse} FrameResponse */
 
-const BAR = 4; // pixels a frame takes, the gap included
-const KEPT = 600; // frames
+const BAR_WIDTH = 4; // pixels per frame, including a gap of one
+const MAX_FRAMES = 600;
 
-/** A strip of frames. */
+/** A canvas with one bar per frame. */
 export class Timeline {
-  /** @type {Answer[]} */ #frames = [];
+  /** @type {FrameResponse[]} */ #frames = [];
   #canvas = h("canvas", { class: "timeline", role: "img", "aria-label": "No frames yet" });
-  #now = h("span", { class: "muted small number" });
-  #dirty = true;
-  #described = 0;
+  #newest = h("span", { class: "muted small number" });
+  #dirty = true; // whether it must be painted
+  #labelTime = 0; // milliseconds
   element = h(
     "figure",
     {},
@@ -25,10 +25,10 @@ export class Timeline {
       h(
         "span",
         { class: "legend" },
-        item("--key", "key frame"),
-        item("--accent", "propagated, by age"),
-        item("--bad", "dropped or failed"),
-        this.#now,
+        legendItem("--key", "key frame"),
+        legendItem("--accent", "propagated, by age"),
+        legendItem("--bad", "dropped or failed"),
+        this.#newest,
       ),
     ),
     this.#canvas,
@@ -36,11 +36,11 @@ export class Timeline {
 
   /** @param {AbortSignal} signal */
   constructor(signal) {
-    const calm = matchMedia("(prefers-reduced-motion: reduce)");
+    const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
     let last = 0;
     const step = (/** @type {number} */ time) => {
       if (signal.aborted) return;
-      if (this.#dirty && time - last >= (calm.matches ? 1000 : 80)) {
+      if (this.#dirty && time - last >= (reducedMotion.matches ? 1000 : 80)) {
         last = time;
         this.#paint();
       }
@@ -51,13 +51,13 @@ export class Timeline {
     const resized = new ResizeObserver(() => (this.#dirty = true));
     resized.observe(this.#canvas);
     signal.addEventListener("abort", () => resized.disconnect());
-    this.#canvas.addEventListener("pointermove", (event) => this.#point(event.offsetX));
+    this.#canvas.addEventListener("pointermove", (event) => this.#showTooltip(event.offsetX));
   }
 
-  /** @param {Answer} answer */
-  push(answer) {
-    this.#frames.push(answer);
-    if (this.#frames.length > 2 * KEPT) this.#frames.splice(0, KEPT);
+  /** Add a frame. @param {FrameResponse} response */
+  push(response) {
+    this.#frames.push(response);
+    if (this.#frames.length > 2 * MAX_FRAMES) this.#frames.splice(0, MAX_FRAMES);
     this.#dirty = true;
   }
 
@@ -70,65 +70,65 @@ export class Timeline {
     const { clientWidth, clientHeight } = this.#canvas;
     if (!clientWidth) return;
     this.#dirty = false;
-    const dense = devicePixelRatio;
-    this.#canvas.width = Math.round(clientWidth * dense);
-    this.#canvas.height = Math.round(clientHeight * dense);
-    const pen = this.#canvas.getContext("2d");
-    if (!pen) return;
-    pen.scale(dense, dense);
-    const shown = this.#frames.slice(-Math.floor(clientWidth / BAR));
-    const oldest = Math.max(9, ...shown.map((one) => (one.type === "result" ? one.key_age : 0)));
-    pen.fillStyle = color("--line");
-    pen.fillRect(0, clientHeight - 1, clientWidth, 1);
+    const density = devicePixelRatio;
+    this.#canvas.width = Math.round(clientWidth * density);
+    this.#canvas.height = Math.round(clientHeight * density);
+    const context = this.#canvas.getContext("2d");
+    if (!context) return;
+    context.scale(density, density);
+    const shown = this.#frames.slice(-Math.floor(clientWidth / BAR_WIDTH));
+    const maxAge = Math.max(9, ...shown.map((one) => (one.type === "result" ? one.key_age : 0)));
+    context.fillStyle = color("--line");
+    context.fillRect(0, clientHeight - 1, clientWidth, 1);
     shown.forEach((one, i) => {
-      const x = clientWidth - (shown.length - i) * BAR;
+      const x = clientWidth - (shown.length - i) * BAR_WIDTH;
       if (one.type !== "result") {
-        pen.fillStyle = color("--bad");
-        pen.fillRect(x, clientHeight - 5, BAR - 1, 4);
+        context.fillStyle = color("--bad");
+        context.fillRect(x, clientHeight - 5, BAR_WIDTH - 1, 4);
       } else if (one.kind === "key") {
-        pen.fillStyle = color("--key");
-        pen.fillRect(x, 0, BAR - 1, clientHeight - 1);
+        context.fillStyle = color("--key");
+        context.fillRect(x, 0, BAR_WIDTH - 1, clientHeight - 1);
       } else {
-        const height = 3 + ((clientHeight - 16) * one.key_age) / oldest;
-        pen.fillStyle = color("--accent");
-        pen.globalAlpha = 0.35 + (0.45 * one.key_age) / oldest;
-        pen.fillRect(x, clientHeight - 1 - height, BAR - 1, height);
-        pen.globalAlpha = 1;
+        const height = 3 + ((clientHeight - 16) * one.key_age) / maxAge;
+        context.fillStyle = color("--accent");
+        context.globalAlpha = 0.35 + (0.45 * one.key_age) / maxAge;
+        context.fillRect(x, clientHeight - 1 - height, BAR_WIDTH - 1, height);
+        context.globalAlpha = 1;
       }
     });
-    this.#describe(shown);
+    this.#updateTexts(shown);
   }
 
-  /** @param {Answer[]} shown */
-  #describe(shown) {
+  /** @param {FrameResponse[]} shown */
+  #updateTexts(shown) {
     const newest = shown.at(-1);
     if (newest?.type === "result") {
       const age = newest.kind === "key" ? "key frame" : `age ${newest.key_age}`;
-      setText(this.#now, `frame ${newest.frame} · ${age}`);
+      setText(this.#newest, `frame ${newest.frame} · ${age}`);
     }
-    if (performance.now() - this.#described < 5000) return; // not at every frame: it would be read out again and again
-    this.#described = performance.now();
+    if (performance.now() - this.#labelTime < 5000) return; // Screen readers would read out every change.
+    this.#labelTime = performance.now();
     const keys = shown.filter((one) => one.type === "result" && one.kind === "key").length;
     const lost = shown.filter((one) => one.type !== "result").length;
     this.#canvas.setAttribute("aria-label", `The last ${shown.length} frames: ${keys} key frames, ${lost} dropped or failed`);
   }
 
-  /** @param {number} x */
-  #point(x) {
-    const one = this.#frames.at(-1 - Math.floor((this.#canvas.clientWidth - x) / BAR));
-    let said = "";
+  /** Describe the frame under the pointer. @param {number} x pixels from the left */
+  #showTooltip(x) {
+    const one = this.#frames.at(-1 - Math.floor((this.#canvas.clientWidth - x) / BAR_WIDTH));
+    let text = "";
     if (one?.type === "result") {
       const kind = one.kind === "key" ? `key frame (${one.reason})` : `propagated, key frame ${one.key_age} frames ago`;
-      said = `Frame ${one.frame}: ${kind}`;
+      text = `Frame ${one.frame}: ${kind}`;
     } else if (one) {
-      said = `Frame ${one.frame}: ${one.type === "dropped" ? `dropped (${one.reason})` : one.problem.detail}`;
+      text = `Frame ${one.frame}: ${one.type === "dropped" ? `dropped (${one.reason})` : one.problem.detail}`;
     }
-    if (this.#canvas.title !== said) this.#canvas.title = said;
+    if (this.#canvas.title !== text) this.#canvas.title = text;
   }
 }
 
-/** A name with its colour. @param {string} variable @param {string} text */
-export function item(variable, text) {
+/** Create a legend's entry. @param {string} variable the colour's CSS variable @param {string} text */
+export function legendItem(variable, text) {
   const line = h("span", { class: "swatch line" });
   line.style.background = `var(${variable})`;
   return h("span", { class: "legend-item" }, line, text);

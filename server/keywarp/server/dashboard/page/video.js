@@ -1,29 +1,29 @@
-/** The view that sends a video file, and plays it with what the server finds. */
+/** The view that streams a video file and plays it with the results drawn on it. */
 
+import { client, describeError, request } from "./api.js";
 import { h, icon, setText } from "./dom.js";
 import { clock, megabytes, number, percent } from "./format.js";
-import { Gauge } from "./gauge.js";
-import { Insight, serverLatency } from "./insight.js";
-import { Options } from "./options.js";
+import { ResponseMetrics } from "./metrics.js";
 import { Player, openVideo } from "./player.js";
-import { ask, client, inWords } from "./server.js";
-import { Stage } from "./stage.js";
+import { StreamCharts, serverLatency } from "./stream-charts.js";
+import { StreamOptionFields } from "./stream-options.js";
 import { containerOf, sendFile } from "./vendor/keywarp.js";
+import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./vendor/keywarp.js").Conversation} Conversation */
 
 /** @param {AbortSignal} signal */
 export function videoView(signal) {
-  const stage = new Stage("The video, with what was found on it");
-  const insight = new Insight("Latency on the server", signal);
-  const gauge = new Gauge("Latency p50", signal);
-  const options = new Options({ mode: null });
+  const viewer = new Viewer("The video with the results drawn on it");
+  const charts = new StreamCharts("Latency on the server", signal);
+  const metrics = new ResponseMetrics(signal);
+  const options = new StreamOptionFields({ mode: null });
   const failure = h("p", { class: "notice bad", role: "alert" });
   const status = h("p", { class: "muted small number", role: "status" });
   const progress = h("progress", { class: "progress", max: 1, value: 0, hidden: true, "aria-label": "Sent" });
-  const controls = new Controls();
-  const below = h("div", { class: "under-stage", hidden: true }, controls.element, stage.legend, insight.timeline);
-  const figures = h("div", { class: "stack", hidden: true }, gauge.element, insight.charts);
+  const controls = new PlaybackControls();
+  const details = h("div", { class: "viewer-details", hidden: true }, controls.element, viewer.legend, charts.timeline);
+  const figures = h("div", { class: "stack", hidden: true }, metrics.element, charts.element);
   const picker = h("input", { type: "file", id: "video-file", accept: "video/*,.mkv,.ts,.h264,.h265,.264,.265,.hevc" });
   const start = h("button", { type: "submit", class: "primary" }, icon("video"), "Start");
   const stop = h("button", { type: "button", hidden: true, onclick: () => running.abort() }, icon("stop"), "Stop");
@@ -38,14 +38,14 @@ export function videoView(signal) {
     status,
     h("div", { class: "actions" }, start, stop, save),
   );
-  let running = new AbortController();
-  let shown = new AbortController(); // the video on the stage
+  let running = new AbortController(); // aborts when the upload is stopped
+  let playing = new AbortController(); // aborts when another video replaces this one
 
-  stage.note("Each frame is processed; the video plays as the results come");
-  options.load().catch((error) => (failure.textContent = inWords(error)));
+  viewer.showMessage("Every frame is processed, and the video plays as results arrive");
+  options.load().catch((error) => (failure.textContent = describeError(error)));
   signal.addEventListener("abort", () => {
     running.abort();
-    shown.abort();
+    playing.abort();
   });
   for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
     drop.addEventListener(name, (event) => {
@@ -62,49 +62,49 @@ export function videoView(signal) {
     const file = picker.files?.[0];
     const codec = file && containerOf(file);
     if (!file || !codec) {
-      failure.textContent = file ? "This isn't a video that the server takes: MP4, WebM, Matroska, MPEG-TS, H.264 or HEVC." : "Choose a video first.";
+      failure.textContent = file ? "This isn't a video format that the server supports: MP4, WebM, Matroska, MPEG-TS, H.264 or HEVC." : "Choose a video first.";
       return;
     }
-    shown.abort();
+    playing.abort();
     running = new AbortController();
-    shown = new AbortController();
+    playing = new AbortController();
     start.hidden = true;
     stop.hidden = false;
     save.hidden = true;
     options.disabled = picker.disabled = true;
-    below.hidden = figures.hidden = progress.hidden = false;
-    insight.clear();
-    gauge.clear();
+    details.hidden = figures.hidden = progress.hidden = false;
+    charts.clear();
+    metrics.clear();
     /** @type {string[]} */ const lines = [];
     try {
-      const playable = await openVideo(file, shown.signal);
+      const playable = await openVideo(file, playing.signal);
       const framing = codec === "h264" || codec === "hevc" ? { framing: /** @type {const} */ ("chunks") } : {};
       const hello = { ...options.values, ...framing, codec, signal: running.signal };
-      const conversation = await ask(() => client.connect(hello));
+      const conversation = await request(() => client.connect(hello));
       const { classes } = conversation.ready.model;
-      const player = playable && new Player(playable, stage, classes, shown.signal);
-      controls.use(player, shown.signal);
-      stage.note(player ? "Waiting for the first results" : "The browser can't play this video: here is what the server sees");
-      if (!player) void preview(conversation, stage, running.signal);
+      const player = playable && new Player(playable, viewer, classes, playing.signal);
+      controls.use(player, playing.signal);
+      viewer.showMessage(player ? "Waiting for the first results" : "The browser can't play this video, so the server's preview is shown");
+      if (!player) void showPreview(conversation, viewer, running.signal);
       const sending = sendFile(conversation, file, {
         onprogress: (sent) => {
           progress.value = sent / file.size;
           setText(status, `${megabytes(sent)} of ${megabytes(file.size)} sent (${percent(sent / file.size)} %)`);
         },
       });
-      sending.catch(() => {}); // the answers tell it, too
-      for await (const answer of conversation) {
-        insight.push(answer);
-        gauge.push(answer, answer.type === "result" ? serverLatency(answer) : 0);
-        if (answer.type === "result") player?.push(answer);
-        lines.push(`${JSON.stringify(answer)}\n`);
+      sending.catch(() => {}); // It is awaited below, and the iteration throws the same error.
+      for await (const response of conversation) {
+        charts.push(response);
+        metrics.push(response, response.type === "result" ? serverLatency(response) : 0);
+        if (response.type === "result") player?.push(response);
+        lines.push(`${JSON.stringify(response)}\n`);
       }
       const done = await sending;
       player?.complete();
       if (done) setText(status, `Done: ${number(done.frames)} results, ${number(done.key_frames)} of them key frames`);
     } catch (error) {
       if (running.signal.aborted) setText(status, "Stopped");
-      else failure.textContent = inWords(error);
+      else failure.textContent = describeError(error);
     } finally {
       start.hidden = false;
       stop.hidden = true;
@@ -123,18 +123,18 @@ export function videoView(signal) {
       "div",
       { class: "view" },
       form,
-      h("div", { class: "stack" }, h("section", { class: "card", "aria-label": "Picture" }, stage.element, below), figures),
+      h("div", { class: "stack" }, h("section", { class: "card", "aria-label": "Picture" }, viewer.element, details), figures),
     ),
   );
 }
 
-/** Play, pause, seek. */
-class Controls {
+/** The play button, the position slider and the time. */
+class PlaybackControls {
   /** @type {Player | null} */ #player = null;
-  #toggle = h("button", { type: "button", class: "icon-button", "aria-label": "Play", onclick: () => this.#player?.toggle() }, icon("play"));
+  #playButton = h("button", { type: "button", class: "icon-button", "aria-label": "Play", onclick: () => this.#player?.toggle() }, icon("play"));
   #seek = h("input", { type: "range", min: 0, max: 0, step: 0.01, value: 0, "aria-label": "Position" });
   #time = h("span", { class: "muted small number" });
-  element = h("div", { class: "play", hidden: true }, this.#toggle, this.#seek, this.#time);
+  element = h("div", { class: "play", hidden: true }, this.#playButton, this.#seek, this.#time);
 
   constructor() {
     this.#seek.addEventListener("input", () => this.#player?.seek(this.#seek.valueAsNumber));
@@ -150,9 +150,9 @@ class Controls {
   /** @param {Player} player */
   #show(player) {
     const [action, symbol] = player.playing ? ["Pause", "pause"] : ["Play", "play"];
-    if (this.#toggle.getAttribute("aria-label") !== action) {
-      this.#toggle.setAttribute("aria-label", action);
-      this.#toggle.replaceChildren(icon(symbol));
+    if (this.#playButton.getAttribute("aria-label") !== action) {
+      this.#playButton.setAttribute("aria-label", action);
+      this.#playButton.replaceChildren(icon(symbol));
     }
     this.#seek.max = String(player.duration);
     this.#seek.value = String(player.time);
@@ -161,21 +161,21 @@ class Controls {
   }
 }
 
-/** @param {Conversation} conversation @param {Stage} stage @param {AbortSignal} signal */
-async function preview(conversation, stage, signal) {
+/** Show the server's preview. @param {Conversation} conversation @param {Viewer} viewer @param {AbortSignal} signal */
+async function showPreview(conversation, viewer, signal) {
   try {
     for await (const jpeg of client.preview(conversation.ready.stream, { fps: 15, width: 960, signal })) {
       const picture = await createImageBitmap(jpeg);
-      stage.note();
-      stage.show(picture, picture.width, picture.height);
+      viewer.showMessage();
+      viewer.show(picture, picture.width, picture.height);
       picture.close();
     }
   } catch {
-    // Without a picture the results still come.
+    // Results still arrive without a preview.
   }
 }
 
-/** @param {string} name @param {string[]} lines */
+/** Save lines as a file. @param {string} name @param {string[]} lines */
 function download(name, lines) {
   const url = URL.createObjectURL(new Blob(lines, { type: "application/x-ndjson" }));
   h("a", { href: url, download: name }).click();

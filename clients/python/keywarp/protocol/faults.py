@@ -1,0 +1,29 @@
+"""Descriptions of what pydantic found wrong with an input."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Invalid(Protocol):
+    """An error that lists its faults as pydantic does: a `ValidationError`, or FastAPI's `RequestValidationError`."""
+
+    def errors(self) -> Sequence[Any]:
+        """Return one mapping for each fault, with the keys `loc` and `msg`."""
+
+
+def describe(error: Invalid, whole: str = "", limit: int | None = None) -> str:
+    """Describe what is wrong with an input, in one line.
+
+    Args:
+        error: The error that pydantic raised.
+        whole: The name of the input, which stands for the field where a fault concerns the input as a whole.
+        limit: The number of faults to describe, or None for all.
+
+    Returns:
+        The faults, as in `model.name: Field required; interval: Input should be greater than or equal to 1`.
+    """
+    described = []
+    for fault in error.errors()[:limit]:
+        field = ".".join(map(str, fault["loc"])) or whole
+        described.append(f"{field}: {fault['msg']}" if field else str(fault["msg"]))
+    return "; ".join(described)

@@ -1,0 +1,173 @@
+// The messages of the protocol `keywarp.v1` and the objects of the REST API, which docs/protocol.md describes.
+
+export type Codec = "image" | "h264" | "hevc" | "vp8" | "vp9" | "av1" | "mpegts" | "mp4" | "webm";
+
+export interface StreamOptions {
+  model?: string | null; // the server's default if not given
+  interval?: number | null; // the model's default if not given
+  schedule?: "fixed" | "adaptive" | null;
+  max_interval?: number | null; // only with the schedule `adaptive`
+  mode?: "lossless" | "latest" | null;
+  masks?: "png" | "rle" | "none" | null;
+  resolution?: "model" | "frame" | null;
+  sinks?: string[]; // names of the server's sinks that also receive the responses
+}
+
+export interface Hello extends StreamOptions {
+  codec?: Codec;
+  framing?: "packets" | "chunks";
+}
+
+export interface StreamRequest extends StreamOptions {
+  id?: string | null;
+  source?: string; // URL that the server pulls the stream from
+}
+
+export interface Header {
+  id?: string | number; // returned with the response
+  timestamp?: number; // seconds; returned with the result
+}
+
+export interface ClassInfo {
+  id: number;
+  name: string;
+  color: [number, number, number]; // RGB
+}
+
+export interface Model {
+  name: string;
+  version: string;
+  task: string;
+  classes: ClassInfo[];
+  key_interval: number;
+  backend: string;
+  device: string; // in `ready`, the device of the stream
+  devices: string[]; // in REST responses, all devices that run the model
+  precision: string;
+  chosen: string; // why this backend and device were chosen
+  motion: string;
+  state: "ready" | "loading" | "failed" | "draining" | "unloaded";
+  reason: string | null; // why the model couldn't be loaded
+  streams: number | null; // open streams
+  draining: number | null; // open streams that still use an older version
+}
+
+export interface LiveStatistics {
+  fps: number; // results per second, over the last 10 s
+  latency_p50: number | null; // seconds, from a frame's arrival to its result
+  latency_p95: number | null; // seconds
+  key_share: number | null; // share of key frames, 0..1
+}
+
+export type State = "open" | "connecting" | "running" | "retrying" | "paused" | "ended" | "failed";
+
+export interface StreamInfo {
+  id: string;
+  model: string;
+  device: string; // device that processes its frames
+  interval: number;
+  schedule: string;
+  max_interval: number | null;
+  mode: string;
+  connected: boolean;
+  age: number; // seconds since the stream was created
+  idle: number; // seconds since its last frame
+  frames: number;
+  key_frames: number;
+  errors: number;
+  dropped: number;
+  source: string | null; // URL of a pulled stream, without credentials
+  state: State;
+  problem: string | null; // why the stream is retrying, has ended or has failed
+  reconnects: number;
+  live: LiveStatistics | null;
+  sinks: string[];
+  watchers: number; // subscribers to its results and its preview, and sinks
+}
+
+export interface Problem {
+  title: string;
+  status: number;
+  type?: string;
+  detail?: string;
+  retry_after?: number; // seconds
+}
+
+export interface Region {
+  class_id: number;
+  name: string;
+  area: number; // share of the frame, 0..1
+  rle?: { size: [number, number]; counts: number[] };
+}
+
+export interface Segmentation {
+  width: number;
+  height: number;
+  labels_png?: string; // PNG in base64 whose pixels are class ids
+  regions: Region[];
+}
+
+export interface Detection {
+  class_id: number;
+  name: string;
+  confidence: number;
+  xyxy: [number, number, number, number]; // x1 y1 x2 y2 in pixels of the frame
+}
+
+export interface Result {
+  type: "result";
+  stream: string;
+  frame: number;
+  id?: string | number;
+  timestamp?: number;
+  width: number;
+  height: number;
+  kind: "key" | "propagated";
+  key_age: number;
+  reason?: string;
+  change?: number;
+  timings: { decode: number; queue: number; inference: number; postprocess: number }; // seconds
+  segmentation?: Segmentation;
+  detections?: Detection[];
+}
+
+export interface FrameError {
+  type: "error";
+  problem: Problem;
+  fatal: false;
+  frame?: number;
+  id?: string | number;
+}
+
+export interface Dropped {
+  type: "dropped";
+  frame: number;
+  id?: string | number;
+  reason: string;
+}
+
+/** The server's response to one frame. */
+export type FrameResponse = Result | FrameError | Dropped;
+
+/** A message to a subscriber. `missed` counts responses that were skipped because the subscriber was too slow. */
+export type WatchMessage = FrameResponse | { type: "missed"; count: number } | { type: "gone"; reason: string };
+
+export interface Ready {
+  type: "ready";
+  stream: string;
+  model: Model;
+  interval: number;
+  schedule: string;
+  max_interval?: number;
+  mode: string;
+  credit: number;
+  max_message_bytes: number;
+}
+
+export interface Done {
+  type: "done";
+  frames: number;
+  key_frames: number;
+  errors: number;
+  dropped: number;
+}

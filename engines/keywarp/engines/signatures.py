@@ -1,0 +1,34 @@
+"""The names of the graphs' inputs and outputs, the contract between export and engines (docs/bundle.md)."""
+
+from keywarp.engines.manifest import Manifest, map_names
+
+HEAD_OUTPUTS = {  # by task, or by kind of detection
+    "segmentation": ("scores",),
+    "regions": ("objectness", "anchor_deltas", "class_maps", "box_maps"),
+    "dense": ("boxes", "scores"),
+}
+DETECTION_RANKS = {
+    "objectness": 4,
+    "anchor_deltas": 4,
+    "class_maps": 4,
+    "box_maps": 4,
+    "boxes": 3,
+    "scores": 3,
+}  # dimensions
+
+
+def graph_signature(manifest: Manifest, file: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a graph's inputs and those of its outputs.
+
+    Args:
+        manifest: The bundle's manifest.
+        file: The graph's file: `features.onnx`, `flow.onnx`, `warp.onnx` or `head.onnx`.
+    """
+    features, scales, warped = (map_names(prefix, len(manifest.features)) for prefix in ("features", "scale", "warped"))
+    head = HEAD_OUTPUTS[manifest.detection.kind if manifest.detection else manifest.task]
+    return {
+        "features.onnx": (("image",), features),
+        "flow.onnx": (("current", "key"), ("flow", *scales)),
+        "warp.onnx": ((*features, "flow", *scales), warped),
+        "head.onnx": (features, head),
+    }[file]

@@ -1,0 +1,82 @@
+/** The viewer: a picture, a message over it, and a legend of what was found. */
+
+import { h } from "./dom.js";
+import { percent } from "./format.js";
+import { swatch } from "./models.js";
+import { MIN_CONFIDENCE } from "./overlay.js";
+
+/** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
+/** @typedef {import("./vendor/messages.js").Result} Result */
+
+export const LEGEND_INTERVAL = 400; // milliseconds between updates, so that the legend stays readable
+const MAX_LEGEND_ITEMS = 6;
+const MIN_AREA = 0.001; // share of the frame below which a region isn't listed
+
+/** A canvas with a message and a legend. */
+export class Viewer {
+  #canvas = h("canvas", { role: "img", width: 640, height: 360 });
+  #message = h("div", { class: "viewer-message" });
+  #context = /** @type {CanvasRenderingContext2D} */ (this.#canvas.getContext("2d", { alpha: false }));
+  #legendKey = ""; // what the legend shows
+  legend = h("div", { class: "legend", "aria-label": "What was found", role: "group" });
+  element = h("div", { class: "viewer" }, this.#canvas, this.#message);
+  pictures = 0; // number of pictures shown
+
+  /** @param {string} label a description of the picture for screen readers */
+  constructor(label) {
+    this.#canvas.setAttribute("aria-label", label);
+  }
+
+  /**
+   * Show a picture.
+   *
+   * @param {CanvasImageSource} picture
+   * @param {number} width
+   * @param {number} height
+   * @param {(context: CanvasRenderingContext2D) => void} [draw] draws over the picture
+   */
+  show(picture, width, height, draw) {
+    if (this.#canvas.width !== width || this.#canvas.height !== height) {
+      this.#canvas.width = width;
+      this.#canvas.height = height;
+      this.#canvas.style.aspectRatio = `${width} / ${height}`;
+    }
+    this.#context.drawImage(picture, 0, 0, width, height);
+    draw?.(this.#context);
+    this.pictures += 1;
+    this.#canvas.dataset.pictures = String(this.pictures);
+  }
+
+  /** Show a message over the picture, or remove it. @param {...(Node | string)} children */
+  showMessage(...children) {
+    this.#message.replaceChildren(...children);
+  }
+
+  /** Show what a result found. @param {Result} result @param {ClassInfo[]} classes */
+  showLegend(result, classes) {
+    const rows = result.detections ? countObjects(result.detections) : listRegions(result.segmentation?.regions ?? []);
+    const key = JSON.stringify(rows);
+    if (key === this.#legendKey) return;
+    this.#legendKey = key;
+    const items = rows.slice(0, MAX_LEGEND_ITEMS).map(([id, name, value]) => {
+      const color = classes.find((one) => one.id === id)?.color ?? [160, 160, 160];
+      return h("span", { class: "legend-item" }, swatch(color), h("b", {}, name), value);
+    });
+    this.legend.replaceChildren(...(items.length ? items : [h("span", { class: "muted" }, "Nothing found")]));
+  }
+}
+
+/** Count objects by class. @param {NonNullable<Result["detections"]>} detections @returns {[number, string, string][]} */
+function countObjects(detections) {
+  /** @type {Map<number, [string, number]>} */ const found = new Map();
+  for (const { class_id, name, confidence } of detections) {
+    if (confidence >= MIN_CONFIDENCE) found.set(class_id, [name, (found.get(class_id)?.[1] ?? 0) + 1]);
+  }
+  return [...found].sort((a, b) => b[1][1] - a[1][1] || a[0] - b[0]).map(([id, [name, n]]) => [id, name, String(n)]);
+}
+
+/** List regions by class. @param {{class_id: number, name: string, area: number}[]} regions @returns {[number, string, string][]} */
+function listRegions(regions) {
+  const large = regions.filter(({ area }) => area >= MIN_AREA).sort((a, b) => a.class_id - b.class_id);
+  return large.map(({ class_id, name, area }) => [class_id, name, area < 0.01 ? "<1 %" : `${percent(area)} %`]);
+}

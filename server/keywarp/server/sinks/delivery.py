@@ -1,0 +1,152 @@
+"""Deliver the responses of streams to sinks. The operator names the sinks, and each stream chooses among them.
+
+A sink never holds a stream up. Responses that it can't take now wait in a queue of limited size for each stream, and
+are retried. When the queue is full, the oldest ones are missed, and counted.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from keywarp.protocol import Result
+from keywarp.server.errors import BadMessageError, SinkError, SinkRefusalError
+from keywarp.server.streams.stream import Stream
+from keywarp.server.streams.subscribers import FrameResponse, Subscription
+from keywarp.server.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """A destination for responses."""
+
+    classes: frozenset[str]  # take only results that show one of these; empty: take all responses
+
+    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
+        """Take all responses, or none of them.
+
+        Args:
+            stream: The id of their stream.
+            responses: The responses, in the stream's order.
+
+        Raises:
+            SinkRefusalError: If none was taken and a retry would fail, too.
+            SinkError: If none was taken.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Free all resources."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryPolicy:
+    """How many responses wait for a sink, and how delivery is retried."""
+
+    queue_size: int = 1024  # responses of one stream that wait for one sink
+    batch_size: int = 64  # most responses in one delivery
+    first_wait: float = 1.0  # seconds to wait after the first failure; each further wait is twice as long
+    longest_wait: float = 60.0  # seconds
+    grace_period: float = 10.0  # seconds to deliver the rest in, once the stream is closed
+
+
+DEFAULT_POLICY: Final = DeliveryPolicy()
+
+
+class Sinks:
+    """All sinks by name, and the tasks that deliver to them."""
+
+    def __init__(self, sinks: Mapping[str, Sink], metrics: Metrics, policy: DeliveryPolicy = DEFAULT_POLICY) -> None:
+        """Take over the sinks.
+
+        Args:
+            sinks: The sinks by name. `close` closes them.
+            metrics: Counts deliveries, failures and missed responses.
+            policy: How many responses wait, and how delivery is retried.
+        """
+        self._sinks = sinks
+        self._metrics = metrics
+        self._policy = policy
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def check(self, names: Iterable[str]) -> None:
+        """Reject unknown names.
+
+        Raises:
+            BadMessageError: If there is no sink of one of these names. The message lists those that there are.
+        """
+        for name in names:
+            if name not in self._sinks:
+                known = ", ".join(self._sinks) or "none: `serve --site` names them"
+                raise BadMessageError(f"there is no sink {name[:64]!r}; there are: {known}")
+
+    def subscribe(self, stream: Stream, names: Iterable[str]) -> None:
+        """Deliver a stream's responses to sinks, from now on until the stream is closed."""
+        for name in dict.fromkeys(names):
+            task = asyncio.create_task(self._deliver_all(stream, name))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Deliver what is left of closed streams, as far as the grace period allows, and close all sinks."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=self._policy.grace_period + 1)
+            for task in late:
+                task.cancel()
+        for sink in self._sinks.values():
+            await sink.close()
+
+    async def _deliver_all(self, stream: Stream, name: str) -> None:
+        sink, batch_size = self._sinks[name], self._policy.batch_size
+        with stream.subscribers.subscribe(self._policy.queue_size) as subscription:
+            while True:
+                missed, responses = await subscription.take()
+                if missed:
+                    self._metrics.count_sink(name, "missed", missed)
+                    log.warning("stream %s, sink %s: missed %d responses", stream.id, name, missed)
+                if not responses:
+                    return  # the stream is closed
+                chosen = [response for response in responses if _is_wanted(sink, response)]
+                for start in range(0, len(chosen), batch_size):
+                    await self._deliver(stream.id, name, chosen[start : start + batch_size], subscription)
+
+    async def _deliver(
+        self, stream: str, name: str, responses: list[FrameResponse], subscription: Subscription
+    ) -> None:
+        """Retry until the sink takes the responses, or the stream has been closed for the grace period."""
+        policy = self._policy
+        wait = policy.first_wait
+        while subscription.closed_at is None or time.monotonic() - subscription.closed_at < policy.grace_period:
+            try:
+                await self._sinks[name].deliver(stream, responses)
+            except SinkRefusalError as error:
+                self._metrics.count_sink(name, "failed")
+                log.warning("stream %s, sink %s: %s; it refuses %d responses", stream, name, error, len(responses))
+                if len(responses) == 1:
+                    break
+                half = len(responses) // 2  # perhaps it refuses just one of them, or the size of the batch
+                await self._deliver(stream, name, responses[:half], subscription)
+                await self._deliver(stream, name, responses[half:], subscription)
+                return
+            except SinkError as error:
+                self._metrics.count_sink(name, "failed")
+                log.warning("stream %s, sink %s: %s; next try in %.0f s", stream, name, error, wait)
+            else:
+                self._metrics.count_sink(name, "delivered", len(responses))
+                return
+            await subscription.pause(wait if subscription.closed_at is None else min(wait, policy.grace_period / 4))
+            wait = min(2 * wait, policy.longest_wait)
+        self._metrics.count_sink(name, "missed", len(responses))
+
+
+def _is_wanted(sink: Sink, response: FrameResponse) -> bool:
+    if not sink.classes:
+        return True
+    if not isinstance(response, Result):
+        return False
+    objects = response.detections or (response.segmentation.regions if response.segmentation else ())
+    return any(one.name in sink.classes for one in objects)

@@ -1,0 +1,39 @@
+import base64
+
+import numpy as np
+from PIL import Image
+
+from tests.e2e.dashboard.browsing import Visit
+from tests.server.media import GREEN, RED, saved
+
+DRAW = """async ([classes, result]) => {
+    const { Overlay } = await import('/dashboard/overlay.js');
+    const canvas = new OffscreenCanvas(80, 80);
+    const context = canvas.getContext('2d', { alpha: false });
+    const overlay = new Overlay(classes);
+    overlay.draw(context, await overlay.prepare(result));
+    return [...context.getImageData(0, 0, 80, 80).data];
+}"""
+CLASSES = [{"id": i, "name": f"class {i}", "color": color} for i, color in enumerate([(0, 0, 0), RED, GREEN])]
+RESULT = {"width": 80, "height": 80, "kind": "propagated", "key_age": 3}
+
+
+def test_masks_have_their_classes_colours(visit: Visit) -> None:
+    labels = np.array([[0, 1], [2, 1]], np.uint8).repeat(40, axis=0).repeat(40, axis=1)
+    png = base64.b64encode(saved(Image.fromarray(labels), "PNG")).decode()
+    result = RESULT | {"segmentation": {"width": 80, "height": 80, "labels_png": png, "regions": []}}
+    image = np.reshape(visit.page.evaluate(DRAW, [CLASSES, result]), (80, 80, 4))[..., :3]
+    np.testing.assert_array_equal(image[35, 5], (0, 0, 0))
+    np.testing.assert_allclose(image[60, 60], np.array(RED) / 2, atol=2)
+    np.testing.assert_allclose(image[60, 20], np.array(GREEN) / 2, atol=2)
+
+
+def test_boxes_have_their_classes_colours_and_uncertain_ones_are_left_out(visit: Visit) -> None:
+    certain = {"class_id": 2, "name": "class 2", "confidence": 0.9, "xyxy": [10, 40, 70, 75]}
+    uncertain = {"class_id": 1, "name": "class 1", "confidence": 0.4, "xyxy": [0, 30, 79, 79]}
+    result = RESULT | {"detections": [certain, uncertain]}
+    image = np.reshape(visit.page.evaluate(DRAW, [CLASSES, result]), (80, 80, 4))[..., :3]
+    np.testing.assert_array_equal(image[60, 11], GREEN)  # the left side of the box
+    np.testing.assert_array_equal(image[74, 40], GREEN)  # its bottom
+    np.testing.assert_array_equal(image[60, 40], (0, 0, 0))
+    np.testing.assert_array_equal(image[78, 79], (0, 0, 0))
