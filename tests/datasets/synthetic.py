@@ -1,4 +1,4 @@
-"""Generated clips with known content."""
+"""Synthetic clips with known content."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from keywarp.datasets import MAX_GAP, Boxes, Clip, FlowPair, FramePair, Image, L
 
 
 def textured(height: int, width: int, seed: int = 0) -> Image:
-    """A smooth random picture, so that motion in it can be found."""
+    """Return a smooth random image, in which motion can be estimated."""
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), np.uint8)
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8).reshape(
         height, width, 3
@@ -20,7 +20,7 @@ def textured(height: int, width: int, seed: int = 0) -> Image:
 def moving_square(
     frames: int = 12, height: int = 64, width: int = 96, step: int = 2, cut: int | None = None
 ) -> LabelledClip:
-    """A white square that moves right over a textured ground; labelled 1 where it is."""
+    """Return a clip of a white square that moves right over a textured background, labelled 1."""
     pictures = np.stack([textured(height, width)] * frames)
     labels = np.zeros((frames, height, width), np.uint8)
     for index in range(frames):
@@ -32,7 +32,7 @@ def moving_square(
 
 
 def write_frames(folder: Path, source: LabelledClip, labelled: range) -> None:
-    """A clip as `LabelledVideos` reads it: a folder of frames, and one of the labels of some of them."""
+    """Write a clip for `LabelledVideos`: a folder of frames, and a folder with the labels of some of them."""
     frames, labels = folder / "square", folder / "square.labels"
     for path in (frames, labels):
         path.mkdir(parents=True)
@@ -43,7 +43,7 @@ def write_frames(folder: Path, source: LabelledClip, labelled: range) -> None:
 
 
 class Squares:
-    """The moving square as a data set for everything: with its labels, its box and its motion."""
+    """The moving square as a data set of all kinds, with its labels, box and motion."""
 
     def __init__(self, source: LabelledClip | None = None) -> None:
         self.clip = source or moving_square()

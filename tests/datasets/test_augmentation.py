@@ -62,7 +62,7 @@ def test_boxes_follow_zoom_crop_and_mirror_like_labels(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_flow_follows_zoom_crop_and_mirror(seed: int) -> None:
-    """The cropped key, sampled along the cropped flow, is the cropped current image."""
+    """The cropped key image, sampled along the cropped flow, is the cropped current image."""
     rows, columns = np.indices((96, 144), np.float32)
     flow = np.stack([3 + 0.03 * columns, -2 + 0.04 * rows], axis=-1)  # differs in x and y, and from place to place
     key = textured(96, 144, seed)
@@ -100,7 +100,7 @@ def test_crops_lie_within_the_frame_and_reach_all_of_it() -> None:
     assert (min(columns), max(columns)) == pytest.approx((0, 64), abs=1)
 
 
-def test_both_frames_of_a_pair_are_cropped_and_lit_alike() -> None:
+def test_both_frames_of_a_pair_get_the_same_crop_and_brightness() -> None:
     still = moving_square(step=0)
     random = np.random.default_rng(0)
     pair = Augmentation(48, 64).pair(FramePair(still.clip.frames[3], still.clip.frames[0], 3, Truth()), random)
@@ -108,7 +108,7 @@ def test_both_frames_of_a_pair_are_cropped_and_lit_alike() -> None:
     assert not np.array_equal(pair.current, still.clip.frames[3][:48, :64])
 
 
-def test_what_is_outside_the_frame_is_ignored() -> None:
+def test_labels_outside_the_frame_are_ignored() -> None:
     random = np.random.default_rng(0)
     labels = Augmentation(96, 128, (1, 1)).pair(square(random), random).truth.labels
     assert labels is not None
@@ -117,7 +117,7 @@ def test_what_is_outside_the_frame_is_ignored() -> None:
     assert (labels[17:79, 17:111] != IGNORE).all()
 
 
-def test_objects_count_if_a_quarter_of_them_is_seen() -> None:
+def test_boxes_of_which_a_quarter_is_visible_are_kept() -> None:
     corners = np.array([[54, 10, 74, 20], [60, 10, 80, 20], [-10, 0, 4, 8], [100, 0, 110, 9]], np.float32)
     seen = crop().boxes(Boxes(corners, np.array([1, 2, 3, 4])))
     assert seen.corners.tolist() == [[54, 10, 64, 20], [0, 0, 4, 8]]

@@ -36,7 +36,7 @@ def flows(workers: int = 0) -> FlowDataset:
 
 
 def samples(batches: Any) -> dict[int, tuple[Any, ...]]:
-    """By number."""
+    """Return the samples of batches by number."""
     found: dict[int, tuple[Any, ...]] = {}
     for batch in batches:
         for place, number in enumerate(batch.numbers):
@@ -52,10 +52,10 @@ def same(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
 
 @pytest.fixture(autouse=True)
 def child_signal() -> Iterator[None]:
-    """PyTorch's loader leaves a handler of SIGCHLD behind.
+    """Restore the handler of SIGCHLD that PyTorch's loader leaves installed.
 
-    Python runs it on the alternate signal stack, which a library that a later test loads takes away (ai-edge-litert, by
-    all signs): the next child that ends would end the tests.
+    Python runs it on the alternate signal stack, which a library that a later test loads seems to take away
+    (ai-edge-litert). The next child process that ends would then end the tests.
     """
     before = signal.getsignal(signal.SIGCHLD)
     yield
@@ -70,14 +70,14 @@ def test_a_sample_is_the_same_whatever_the_batch(batch: int) -> None:
     assert all(same(found[number], expected[number]) for number in expected)
 
 
-def test_processes_share_every_batch_and_together_draw_what_one_draws() -> None:
+def test_processes_together_draw_the_samples_that_one_process_draws() -> None:
     expected = samples(pairs().batches(0, 3, ALONE))
     shares = [samples(pairs().batches(0, 3, BatchShare(rank, 2))) for rank in (0, 1)]
     assert [list(share) for share in shares] == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]
     assert all(same(sample, expected[number]) for share in shares for number, sample in share.items())
 
 
-def test_a_resumed_training_goes_on_with_the_samples_that_it_has_not_seen() -> None:
+def test_a_resumed_training_continues_with_the_next_samples() -> None:
     expected = samples(pairs().batches(0, 4, ALONE))
     found = samples(pairs().batches(2, 4, ALONE))
     assert list(found) == list(range(8, 16))
@@ -103,7 +103,7 @@ def test_worker_processes_draw_the_same_batches(draws: Any) -> None:
 
 
 def fields(batch: PairBatch | FlowBatch) -> list[Any]:
-    """All arrays and tensors of a batch."""
+    """Return all arrays and tensors of a batch."""
     boxes = batch.boxes if isinstance(batch, PairBatch) else ()
     parts = [getattr(batch, field.name) for field in dataclasses.fields(batch) if field.name != "boxes"]
     return [*parts, *(array for box in boxes for array in (box.corners, box.classes))]
@@ -125,7 +125,7 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused() -> None:
 
 
 class Unlabelled(Squares):
-    """Has a box on every frame, and labels on some."""
+    """Squares with boxes on every frame but labels on some only."""
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         pair = super().pair(random, max_gap)
@@ -133,7 +133,7 @@ class Unlabelled(Squares):
         return FramePair(pair.current, pair.key, pair.gap, Truth(labels, pair.truth.boxes))
 
 
-def test_parts_hold_a_share_in_order() -> None:
+def test_parts_divide_a_share_in_order() -> None:
     expected = samples(pairs().batches(1, 3, BatchShare(1, 2)))
     found = samples(pairs().batches(1, 3, BatchShare(1, 2, parts=2)))
     assert list(found) == list(expected)
@@ -150,7 +150,7 @@ def test_a_batch_has_labels_only_if_all_its_samples_have_them() -> None:
 
 
 class Broken(Squares):
-    """Can't be read."""
+    """Squares that can't be read."""
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:  # noqa: ARG002
         raise DataError("a.png is cut short; get it again")
@@ -158,7 +158,7 @@ class Broken(Squares):
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_broken_data_are_told_in_one_sentence_by_whatever_process(workers: int) -> None:
+def test_broken_data_is_reported_in_one_sentence_from_any_process(workers: int) -> None:
     with pytest.raises(DataError) as caught:
         list(PairDataset(Broken(), CROP, 2, seed=0, workers=workers).batches(0, 1, ALONE))
     assert str(caught.value) == "a.png is cut short; get it again"

@@ -24,7 +24,7 @@ def write_labels(root: Path, name: str = "ulm_000003_000019") -> Path:
 
 
 def write_snippet(root: Path, name: str = "ulm_000003_000019", before: int = 19, folder: str = "_sequence") -> None:
-    """Frames whose pixels hold their number in the snippet."""
+    """Write frames whose pixels hold their number in the snippet."""
     write_labels(root, name)
     sequence, _, last = name.rpartition("_")
     for number in range(int(last) - before, int(last) + (11 if folder else 1)):
@@ -95,19 +95,19 @@ def test_equal_generators_draw_equal_pairs(tmp_path: Path) -> None:
         np.testing.assert_array_equal(a.key, b.key)
 
 
-def test_a_tree_without_labels_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no \*_gtFine_labelIds.png in .*; unpack"):
         Cityscapes(tmp_path)
 
 
-def test_a_tree_without_images_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     write_labels(tmp_path)
-    with pytest.raises(DataError, match=r"neither .*leftImg8bit_sequence.* is there"):
+    with pytest.raises(DataError, match=r"neither .*leftImg8bit_sequence.* exists; unpack"):
         Cityscapes(tmp_path)
 
 
 @pytest.mark.parametrize("number", [19, 12])
-def test_a_missing_frame_is_named(tmp_path: Path, number: int) -> None:
+def test_the_error_of_a_missing_frame_names_it(tmp_path: Path, number: int) -> None:
     write_snippet(tmp_path)
     (tmp_path / f"leftImg8bit_sequence/train/ulm/ulm_000003_{number:06d}_leftImg8bit.png").unlink()
     with pytest.raises(DataError, match=rf"ulm_000003_{number:06d}_leftImg8bit.png is missing"):
@@ -121,7 +121,7 @@ def test_a_missing_frame_is_named(tmp_path: Path, number: int) -> None:
         "leftImg8bit/train/ulm/ulm_000003_000019_leftImg8bit.png",
     ],
 )
-def test_a_truncated_png_is_named(tmp_path: Path, file: str) -> None:
+def test_the_error_of_a_truncated_png_names_it(tmp_path: Path, file: str) -> None:
     write_snippet(tmp_path, before=0, folder="")
     path = tmp_path / file
     path.write_bytes(path.read_bytes()[:-20])
@@ -129,7 +129,7 @@ def test_a_truncated_png_is_named(tmp_path: Path, file: str) -> None:
         Cityscapes(tmp_path).pair(np.random.default_rng(0))
 
 
-def test_colour_images_are_no_labels(tmp_path: Path) -> None:
+def test_colour_images_are_refused_as_labels(tmp_path: Path) -> None:
     write_snippet(tmp_path, before=0, folder="")
     write(write_labels(tmp_path), np.zeros((8, 16, 3), np.uint8))
     with pytest.raises(DataError, match=r"not an 8-bit greyscale PNG"):

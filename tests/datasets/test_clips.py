@@ -31,7 +31,7 @@ def test_a_video_is_read_whole_and_cut_into_shots(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("short_side", "long_side", "size"), [(32, 96, (32, 48)), (64, 48, (32, 48)), (128, 999, (128, 192))]
 )
-def test_frames_are_brought_to_the_asked_size(
+def test_frames_are_resized_to_the_given_size(
     tmp_path: Path, short_side: int, long_side: int, size: tuple[int, int]
 ) -> None:
     write_video(tmp_path / "v.mp4", moving_square(frames=2).clip.frames)

@@ -16,7 +16,7 @@ def test_tiles_cover_the_frame_and_overlap(grid: tuple[int, int]) -> None:
     assert seen.max() == min(grid[0], 2) * min(grid[1], 2)
 
 
-def test_of_overlapping_boxes_the_surest_stays() -> None:
+def test_the_box_with_the_highest_score_is_kept_among_overlapping_ones() -> None:
     sure = TeacherDetection(0, 0.9, (0, 0, 10, 10))
     shifted = TeacherDetection(0, 0.5, (1, 1, 11, 11))
     inside = TeacherDetection(0, 0.8, (2, 2, 5, 5))
@@ -24,7 +24,7 @@ def test_of_overlapping_boxes_the_surest_stays() -> None:
     assert suppress_duplicates([shifted, apart, inside, sure]) == [sure, apart]
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_text("no model")
     with pytest.raises(DataError, match="not a TensorFlow Lite model"):
         Detector(tmp_path / "model.tflite")

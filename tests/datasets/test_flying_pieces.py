@@ -10,7 +10,7 @@ def photographs() -> list[Image]:
     return [textured(90, 160, seed) for seed in range(3)] + [textured(50, 70, 9)]
 
 
-def test_equal_chance_draws_equal_pairs() -> None:
+def test_equal_seeds_draw_equal_pairs() -> None:
     source = FlyingPieces(photographs(), 48, 64, SyntheticMotion(shift=8))
     first, second = (source.flow_pair(np.random.default_rng(3)) for _ in "ab")
     np.testing.assert_array_equal(first.current, second.current)
@@ -26,7 +26,7 @@ def test_the_key_sampled_along_the_flow_is_the_current_image() -> None:
         moved = warp_image(pair.key.astype(np.float32), pair.flow) + 1
         light = np.median((pair.current + 1) / moved, axis=(0, 1))
         difference = np.abs(light * moved - pair.current - 1).mean(axis=2)
-        assert np.median(difference) < NOISE + 2  # all but what is hidden in one of the two
+        assert np.median(difference) < NOISE + 2  # everywhere except where a surface is hidden in one image
 
 
 def test_each_image_has_its_own_light_and_noise() -> None:
@@ -41,7 +41,7 @@ def test_each_image_has_its_own_light_and_noise() -> None:
     assert min(noise) < 0.03 < max(noise)
 
 
-def test_things_move_as_far_as_they_are_told() -> None:
+def test_a_larger_shift_gives_a_larger_motion() -> None:
     near, far = (
         np.mean([np.abs(source.flow_pair(np.random.default_rng(seed)).flow).mean() for seed in range(20)])
         for source in (FlyingPieces(photographs(), 48, 64, SyntheticMotion(shift=shift)) for shift in (2, 12))
@@ -49,6 +49,6 @@ def test_things_move_as_far_as_they_are_told() -> None:
     assert far > 2 * near
 
 
-def test_without_photographs_there_are_no_pieces() -> None:
+def test_an_empty_list_of_photographs_is_refused() -> None:
     with pytest.raises(DataError, match="give at least one"):
         FlyingPieces([], 48, 64, SyntheticMotion())

@@ -35,7 +35,7 @@ def write_xml(path: Path, objects: Objects, size: tuple[int, int] = (20, 30)) ->
 
 
 def write_snippet(root: Path, name: str, frames: int, objects: Objects | None = None) -> None:
-    """Frames whose pixels hold 10 times their number."""
+    """Write frames whose pixels hold 10 times their number."""
     for number in range(frames):
         write_image(root / "Data/VID" / name / f"{number:06d}.JPEG", 10 * number)
         write_xml(root / "Annotations/VID" / name / f"{number:06d}.xml", objects or [])
@@ -59,7 +59,7 @@ STILL = "ILSVRC2014_train_0000/ILSVRC2014_train_00000663"
 AIRPLANE_STILL = "ILSVRC2013_train/n02691156/n02691156_10153"
 
 
-def test_ids_and_names_are_in_one_order() -> None:
+def test_ids_and_names_are_in_the_same_order() -> None:
     names = [name for name, _ in IMAGENET_VID[1:]]
     assert len(WORDNET_IDS) == len(DET_NUMBERS) == len(names)
     assert (names[WORDNET_IDS.index(CAR)], names[WORDNET_IDS.index(WHALE)]) == ("car", "whale")
@@ -81,7 +81,7 @@ def test_vid_pairs_stay_in_their_snippet_and_reach_as_far_as_it_does(tmp_path: P
     assert len(source) == 13
 
 
-def test_boxes_are_of_the_30_classes_and_end_behind_their_last_pixel(tmp_path: Path) -> None:
+def test_boxes_are_of_the_30_classes_and_end_after_their_last_pixel(tmp_path: Path) -> None:
     objects: Objects = [(CAR, (0, 5, 9, 14)), (PERSON, (1, 1, 5, 5)), (WHALE, (20, 10, 30, 25)), (CAR, (40, 0, 50, 9))]
     write_snippet(tmp_path, TRAIN, 1, objects)
     boxes = ImageNetVid(tmp_path, "train", 40, 100).pair(np.random.default_rng(0)).truth.boxes
@@ -109,7 +109,7 @@ def test_every_frame_of_val_ends_a_snippet(tmp_path: Path) -> None:
     assert [len(snippet.frames) for snippet in snippets] == [1, 2, 1, 2, 3, 3]
 
 
-def test_going_through_snippets_reads_each_frame_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iterating_over_snippets_reads_each_frame_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_snippet(tmp_path, "val/ILSVRC2015_val_00000000", 6)
     decode, read = cv2.imdecode, list[int]()
 
@@ -138,22 +138,22 @@ def test_lists_choose_the_snippets(tmp_path: Path) -> None:
     assert len(ImageNetVid(tmp_path, "val")) == 2
 
 
-def test_a_listed_snippet_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_listed_snippet_names_it(tmp_path: Path) -> None:
     (tmp_path / "ImageSets/VID").mkdir(parents=True)
     (tmp_path / "ImageSets/VID/train_7.txt").write_text("ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000000 1\n")
     with pytest.raises(DataError, match=r"ILSVRC2015_train_00000000 is missing; unpack it"):
         ImageNetVid(tmp_path)
 
 
-def test_no_snippets_are_refused(tmp_path: Path) -> None:
+def test_a_folder_without_snippets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no snippets in"):
         ImageNetVid(tmp_path)
 
 
-def test_a_missing_frame_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_frame_names_it(tmp_path: Path) -> None:
     write_snippet(tmp_path, TRAIN, 3)
     (tmp_path / "Data/VID" / TRAIN / "000001.JPEG").unlink()
-    with pytest.raises(DataError, match=r"has 000002.JPEG where 000001.JPEG belongs"):
+    with pytest.raises(DataError, match=r"has 000002.JPEG where 000001.JPEG is expected"):
         len(ImageNetVid(tmp_path))
 
 
@@ -165,7 +165,7 @@ def test_a_missing_frame_is_named(tmp_path: Path) -> None:
         "<annotation><size><width>30</width><height>2O</height></size></annotation>",
     ],
 )
-def test_a_malformed_xml_is_named(tmp_path: Path, content: str) -> None:
+def test_the_error_of_a_malformed_xml_names_it(tmp_path: Path, content: str) -> None:
     write_snippet(tmp_path, TRAIN, 1)
     (tmp_path / "Annotations/VID" / TRAIN / "000000.xml").write_text(content)
     with pytest.raises(DataError, match=r"000000.xml is not an annotation"):
@@ -180,7 +180,7 @@ def test_an_object_without_a_box_is_refused(tmp_path: Path) -> None:
         ImageNetVid(tmp_path).pair(np.random.default_rng(0))
 
 
-def test_a_missing_annotation_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_annotation_names_it(tmp_path: Path) -> None:
     write_snippet(tmp_path, TRAIN, 1)
     (tmp_path / "Annotations/VID" / TRAIN / "000000.xml").unlink()
     with pytest.raises(DataError, match=r"can't read .*000000.xml: No such file"):
@@ -194,7 +194,7 @@ def test_an_annotation_of_another_size_is_refused(tmp_path: Path) -> None:
         ImageNetVid(tmp_path).pair(np.random.default_rng(0))
 
 
-def test_a_truncated_jpeg_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_truncated_jpeg_names_it(tmp_path: Path) -> None:
     write_snippet(tmp_path, TRAIN, 1)
     path = tmp_path / "Data/VID" / TRAIN / "000000.JPEG"
     path.write_bytes(path.read_bytes()[:-30])
@@ -262,7 +262,7 @@ def test_a_damaged_cache_is_refused(tmp_path: Path) -> None:
         ImageNetDet(tmp_path, cache=tmp_path / "det.json")
 
 
-def test_a_malformed_list_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_malformed_list_names_it(tmp_path: Path) -> None:
     write_lists(tmp_path, {CAR: "a 1\nb\n"})
     with pytest.raises(DataError, match=r"line 2 of .*train_37.txt is `b`"):
         ImageNetDet(tmp_path)

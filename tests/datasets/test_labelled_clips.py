@@ -9,7 +9,7 @@ from tests.datasets.synthetic import textured
 
 
 def numbered(frames: int, *cuts: int) -> LabelledClip:
-    """A clip whose pixels hold their frame's number."""
+    """Return a clip whose pixels hold their frame's number."""
     pictures = np.broadcast_to(np.arange(frames, dtype=np.uint8)[:, None, None, None], (frames, 16, 16, 3)).copy()
     bounds = [0, *cuts, frames]
     shots = tuple(range(a, b) for a, b in pairwise(bounds))
@@ -58,12 +58,12 @@ def test_a_snippet_ends_with_its_labelled_frame_and_begins_within_the_shot() -> 
     assert len(source) == len(found)
 
 
-@pytest.mark.parametrize("made_share", [0.0, 1.0])
-def test_motion_of_clips_leads_from_the_current_image_to_the_key(made_share: float) -> None:
+@pytest.mark.parametrize("synthetic_share", [0.0, 1.0])
+def test_the_flow_of_clips_points_from_the_current_image_to_the_key(synthetic_share: float) -> None:
     panorama = textured(96, 168)
     frames = np.stack([panorama[:, 2 * n : 2 * n + 144] for n in range(12)])
     clip = LabelledClip(Clip("pan", frames, (range(12),)), frames[..., 0])
-    flows = ClipFlowSource([clip], Augmentation(64, 96, (0.7, 1.2)), made_share, SyntheticMotion(shift=4))
+    flows = ClipFlowSource([clip], Augmentation(64, 96, (0.7, 1.2)), synthetic_share, SyntheticMotion(shift=4))
     random = np.random.default_rng(3)
     moved, still = [], []
     for _ in range(12):

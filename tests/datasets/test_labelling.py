@@ -51,7 +51,7 @@ def test_an_object_that_the_teacher_misses_once_is_still_labelled() -> None:
     assert (labels[4][~truth] == 1).mean() < 0.05
 
 
-def test_something_seen_once_is_not_labelled() -> None:
+def test_an_object_detected_only_once_is_not_labelled() -> None:
     source = moving_square(frames=9, step=0)
     calls = 0
 

@@ -6,7 +6,7 @@ from keywarp.datasets.samples import MAX_GAP, FramePair, Truth
 
 
 class Plain:
-    """Pairs of pixels that hold the source's number."""
+    """A source of pairs whose pixels hold the source's number."""
 
     def __init__(self, number: int) -> None:
         self.image = np.full((1, 1, 3), number, np.uint8)
@@ -22,7 +22,7 @@ def test_sources_are_drawn_by_their_weights() -> None:
     assert 550 < drawn.count(1) < 650
 
 
-def test_the_gap_and_the_generator_are_handed_on() -> None:
+def test_the_gap_and_the_generator_are_passed_to_the_source() -> None:
     mixture = Mixture([(Plain(1), 0.5)])
     first, second = (np.random.default_rng(3) for _ in "ab")
     gaps = [mixture.pair(first, 2).gap for _ in range(50)]
@@ -31,6 +31,6 @@ def test_the_gap_and_the_generator_are_handed_on() -> None:
 
 
 @pytest.mark.parametrize("weights", [[], [0.0], [1.0, -1.0], [float("nan")]])
-def test_weights_that_are_no_shares_are_refused(weights: list[float]) -> None:
+def test_weights_that_are_not_positive_numbers_are_refused(weights: list[float]) -> None:
     with pytest.raises(ValueError, match=r"positive weights"):
         Mixture([(Plain(1), weight) for weight in weights])

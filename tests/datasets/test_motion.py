@@ -11,7 +11,7 @@ def test_dense_flow_points_from_current_to_key() -> None:
     np.testing.assert_allclose(flow.mean((0, 1)), (-4, 0), atol=0.3)
 
 
-def test_moving_by_whole_pixels_is_exact_and_zero_outside() -> None:
+def test_warping_by_whole_pixels_is_exact_and_zero_outside() -> None:
     image = np.random.default_rng(0).random((6, 8, 1), np.float32)
     flow = np.zeros((6, 8, 2), np.float32)
     flow[..., 0] = 3
@@ -20,7 +20,7 @@ def test_moving_by_whole_pixels_is_exact_and_zero_outside() -> None:
     assert not moved[:, 5:].any()
 
 
-def test_the_flow_of_a_made_pair_rebuilds_its_current_image() -> None:
+def test_a_synthetic_key_image_warped_along_the_flow_is_the_current_image() -> None:
     random = np.random.default_rng(3)
     motion = SyntheticMotion(shift=6, still=0)
     for seed in range(5):
@@ -32,7 +32,7 @@ def test_the_flow_of_a_made_pair_rebuilds_its_current_image() -> None:
         assert np.median(np.abs(key.astype(np.float32) - current).mean(axis=2)) > 8
 
 
-def test_equal_chance_makes_equal_pairs() -> None:
+def test_equal_seeds_draw_equal_synthetic_pairs() -> None:
     first, second = (
         synthetic_pair(textured(48, 64), [textured(48, 64, 1)], SyntheticMotion(), np.random.default_rng(5))
         for _ in range(2)

@@ -50,7 +50,7 @@ def test_it_is_a_source_of_pairs_snippets_and_flow() -> None:
     assert flow.dtype == np.float32
 
 
-def test_equal_chance_draws_equal_pairs_whatever_the_seed() -> None:
+def test_equal_generators_draw_equal_pairs_whatever_the_data_sets_seed() -> None:
     first, second = (scenes(seed=seed).pair(np.random.default_rng(3)) for seed in (0, 1))
     np.testing.assert_array_equal(first.current, second.current)
     np.testing.assert_array_equal(first.key, second.key)
@@ -80,19 +80,19 @@ def test_a_key_frame_is_the_earlier_moment_of_the_same_scene() -> None:
     assert_same_truth(pair.truth, scene.truth(0))
 
 
-def test_points_of_a_surface_are_found_again_at_any_time() -> None:
+def test_mapping_to_the_surface_and_back_is_exact_at_any_time() -> None:
     y, x = np.indices((24, 32), np.float64) * 4
     for scene in drawn(8):
-        for body in scene.objects:
-            surface = body.to_surface(x, y, 1.5)
+        for object_ in scene.objects:
+            surface = object_.to_surface(x, y, 1.5)
             for time in (-9, 1.5, 30):
-                image = body.to_image(*surface, time)
-                np.testing.assert_allclose(body.to_surface(*image, time), surface, atol=1e-9)
-            np.testing.assert_allclose(body.to_image(*surface, 1.5), (x, y), atol=1e-7)
+                image = object_.to_image(*surface, time)
+                np.testing.assert_allclose(object_.to_surface(*image, time), surface, atol=1e-9)
+            np.testing.assert_allclose(object_.to_image(*surface, 1.5), (x, y), atol=1e-7)
 
 
-def test_the_flow_brings_the_key_frame_onto_the_current_one() -> None:
-    """Wherever a point of a surface is visible in both, away from edges."""
+def test_the_key_frame_warped_along_the_flow_is_the_current_one() -> None:
+    """Compare where a surface's point is visible in both frames, away from edges."""
     compared = 0
     for scene in drawn(12, replace(SMALL, contrast=(0, 0))):  # patterns have edges that interpolation blurs
         for key in (-9, -1, 4):
@@ -108,7 +108,7 @@ def test_the_flow_brings_the_key_frame_onto_the_current_one() -> None:
 
 
 def visible(scene: MovingScene, flow: Flow, key: float) -> Mask:
-    """Where the point of the surface is visible at `key` too."""
+    """Return where the surface's point is also visible at `key`."""
     height, width = flow.shape[:2]
     rows, columns = np.indices((height, width))
     x, y = columns + flow[..., 0], rows + flow[..., 1]
@@ -118,13 +118,13 @@ def visible(scene: MovingScene, flow: Flow, key: float) -> Mask:
 
 
 def inner(scene: MovingScene, time: float) -> Mask:
-    """Away from edges of surfaces, where pixels mix two."""
+    """Return the pixels away from the edges of surfaces, where pixels mix two of them."""
     surfaces, around = scene.surfaces(time), np.ones((5, 5), np.uint8)
     return np.asarray(cv2.erode(surfaces, around) == cv2.dilate(surfaces, around))
 
 
 def test_half_a_pixel_off_would_be_noticed() -> None:
-    """The bound of the test above is worth something."""
+    """The bound of the previous test tells a flow from one that is half a pixel off."""
     scene = drawn(1, replace(SMALL, objects=(0, 0), clutter=(0, 0)))[0]
     flow = scene.flow(0, -5)
     right, wrong = (
@@ -136,7 +136,7 @@ def test_half_a_pixel_off_would_be_noticed() -> None:
     assert wrong > 3 * right
 
 
-def test_what_rests_moves_with_the_background() -> None:
+def test_resting_objects_move_with_the_background() -> None:
     resting = replace(SMALL, still=1.0, growth=0.0, bend=0.0, turn=0.0, camera_still=0.0, objects=(4, 4))
     rows, columns = np.indices((96, 128), np.float64)
     for scene in drawn(6, resting):
@@ -146,7 +146,7 @@ def test_what_rests_moves_with_the_background() -> None:
         np.testing.assert_allclose(scene.flow(0, -7), np.stack([x - columns, y - rows], -1), atol=1e-4)
 
 
-def test_no_time_no_flow() -> None:
+def test_the_flow_between_equal_times_is_zero() -> None:
     for scene in drawn(4):
         np.testing.assert_allclose(scene.flow(2, 2), 0, atol=1e-4)
 
@@ -157,16 +157,16 @@ def test_labels_are_classes_and_boxes_are_the_extents_of_what_is_visible() -> No
         truth, surfaces = scene.truth(0), scene.surfaces(0)
         assert truth.labels is not None
         assert truth.labels.max() < len(CLASSES)
-        categories = np.array([0, *(body.category for body in scene.objects)])
+        categories = np.array([0, *(object_.category for object_ in scene.objects)])
         np.testing.assert_array_equal(truth.labels, categories[surfaces])
         assert truth.boxes is not None
         boxes = list(zip(truth.boxes.corners, truth.boxes.classes, strict=True))
-        for number, body in enumerate(scene.objects, 1):
+        for number, object_ in enumerate(scene.objects, 1):
             mask = surfaces == number
-            if body.category and mask.sum() >= max(64, 0.25 * body.area(0)):
+            if object_.category and mask.sum() >= max(64, 0.25 * object_.area(0)):
                 corners, category = boxes.pop(0)
                 x1, y1, x2, y2 = corners.astype(int)
-                assert category == body.category
+                assert category == object_.category
                 assert mask.sum() == mask[y1:y2, x1:x2].sum()
                 assert all(side.any() for side in (mask[y1], mask[y2 - 1], mask[:, x1], mask[:, x2 - 1]))
                 count += 1
@@ -174,8 +174,9 @@ def test_labels_are_classes_and_boxes_are_the_extents_of_what_is_visible() -> No
     assert count > 30
 
 
-def test_a_bent_body_keeps_its_area() -> None:
+def test_a_bent_object_keeps_its_area() -> None:
     options = replace(SMALL, height=256, width=256, objects=(1, 1), clutter=(0, 0), speed=(0.1, 0.1))
+    whole_objects = 0
     for scene in drawn(6, options):
         for time in (-4, 3):
             seen, whole = np.count_nonzero(scene.surfaces(time)), scene.objects[0].area(time)
@@ -183,6 +184,8 @@ def test_a_bent_body_keeps_its_area() -> None:
             rows, columns = scene.objects[0].extent(time, 256, 256)
             if min(rows.start, columns.start) > 0 and max(rows.stop, columns.stop) < 256:
                 assert seen == pytest.approx(whole, rel=0.05)
+                whole_objects += 1
+    assert whole_objects > 3
 
 
 def test_hardly_visible_objects_have_no_box() -> None:
@@ -235,11 +238,11 @@ def test_a_clip_is_streamed_frame_by_frame_and_always_the_same() -> None:
         np.testing.assert_array_equal(frame.image, again[index].image)
         assert_same_truth(frame.truth, again[index].truth)
     np.testing.assert_array_equal(scenes().clip(1, 14).images()[5], clip[5].image)
-    with pytest.raises(IndexError, match="frame 14 of clip 0-1"):
+    with pytest.raises(IndexError, match="clip 0-1 has frames 0 to 13, but no frame 14"):
         clip[14]
 
 
-def test_copying_old_labels_hurts() -> None:
+def test_older_labels_overlap_only_partly_with_current_ones() -> None:
     overlap = []
     for scene in drawn(20):
         current, key = scene.truth(0).labels, scene.truth(-5).labels
@@ -251,7 +254,7 @@ def test_copying_old_labels_hurts() -> None:
     assert 0.3 < np.mean(overlap) < 0.8
 
 
-def test_the_sensor_adds_noise_of_its_own_to_every_frame() -> None:
+def test_the_sensor_adds_different_noise_to_every_frame() -> None:
     still = replace(
         SMALL, objects=(0, 0), clutter=(0, 0), camera_still=1, shadow=0, motion_blur=0, defocus=0, noise=(5, 5)
     )
@@ -273,7 +276,7 @@ def test_blur_changes_the_image_but_not_the_truth(blur: dict[str, float]) -> Non
 
 
 def test_every_class_occurs() -> None:
-    categories = {body.category for scene in drawn(60) for body in scene.objects}
+    categories = {object_.category for scene in drawn(60) for object_ in scene.objects}
     assert categories == set(range(len(CLASSES)))
     assert CLASSES[0] == ("background", (0, 0, 0))
     assert len({color for _, color in CLASSES}) == len({name for name, _ in CLASSES}) == len(CLASSES)
@@ -286,6 +289,6 @@ def test_impossible_options_are_refused(wrong: dict[str, object]) -> None:
         SceneOptions(**options)
 
 
-def test_without_photographs_there_are_no_scenes() -> None:
+def test_an_empty_list_of_photographs_is_refused() -> None:
     with pytest.raises(DataError, match="photographs"):
         MovingScenes([])

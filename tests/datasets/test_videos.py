@@ -20,7 +20,7 @@ X264 = "keyint=12:min-keyint=12:scenecut=0:bframes=3:b-adapt=0"
 
 
 def write_video(path: Path, x264: str = "") -> None:
-    """Frames whose brightness is 6 times their number, with several key frames and B-frames between."""
+    """Write frames whose brightness is 6 times their number, with several key frames and B-frames in between."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(25), options={"x264-params": f"{X264}:{x264}"})
         stream.height, stream.width = SIZE
@@ -57,9 +57,7 @@ def videos(root: Path, short_side: int = 32, long_side: int = 100) -> LabelledVi
 @pytest.mark.parametrize(
     ("name", "x264"), [("closed.mp4", ""), ("open.mp4", "open-gop=1"), ("closed.mkv", ""), ("closed.ts", "")]
 )
-def test_any_frame_of_a_video_is_the_one_that_decoding_from_the_start_gives(
-    tmp_path: Path, name: str, x264: str
-) -> None:
+def test_random_access_gives_the_same_frames_as_decoding_from_the_start(tmp_path: Path, name: str, x264: str) -> None:
     write_video(tmp_path / name, x264)
     with av.open(str(tmp_path / name)) as container:
         shown = list(container.decode(video=0))
@@ -72,7 +70,7 @@ def test_any_frame_of_a_video_is_the_one_that_decoding_from_the_start_gives(
         np.testing.assert_array_equal(reader.frame(int(number)), frames[number])
 
 
-def test_going_forwards_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_forwards_decodes_each_frame_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "v.mp4")
     reader = VideoFile(tmp_path / "v.mp4").open()
     open_, opened = av.open, list[str]()
@@ -94,7 +92,7 @@ def test_a_video_whose_time_stamps_are_wrong_or_missing_is_refused(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["video", "folder"])
-def test_pairs_are_of_labelled_frames_and_frames_before_them(tmp_path: Path, kind: str) -> None:
+def test_pairs_consist_of_a_labelled_frame_and_one_before_it(tmp_path: Path, kind: str) -> None:
     if kind == "video":
         write_video(tmp_path / "gate.mp4")
     else:
@@ -114,7 +112,7 @@ def test_pairs_are_of_labelled_frames_and_frames_before_them(tmp_path: Path, kin
     assert gaps == {4: set(range(5)), 30: set(range(10))}
 
 
-def test_boxes_are_scaled_with_the_frame_and_cut_at_its_edge(tmp_path: Path) -> None:
+def test_boxes_are_resized_with_the_frame_and_clipped_to_it(tmp_path: Path) -> None:
     write_video(tmp_path / "gate.mp4")
     objects = [{"class": "car", "box": [4, 6, 20.5, 30]}, {"class": "person", "box": [40, -3, 60, 8]}]
     write_boxes(tmp_path / "gate.boxes.json", {"20": objects, "000021": []})
@@ -142,7 +140,7 @@ def test_a_frame_may_have_labels_and_boxes(tmp_path: Path) -> None:
     assert truth.boxes is not None
 
 
-def test_a_folder_counts_as_its_files_are_numbered(tmp_path: Path) -> None:
+def test_frames_of_a_folder_have_the_numbers_of_their_files(tmp_path: Path) -> None:
     write_frames(tmp_path / "yard", range(5, 9), "cam2_{:04d}.png")
     write_labels(tmp_path / "yard.labels/0006.png")
     snippet = next(videos(tmp_path).snippets(5))
@@ -151,7 +149,7 @@ def test_a_folder_counts_as_its_files_are_numbered(tmp_path: Path) -> None:
     assert {pair.gap for pair in pairs} == {0, 1}
 
 
-def test_only_frames_with_the_wanted_kind_of_labels_count(tmp_path: Path) -> None:
+def test_only_frames_with_the_requested_kind_of_labels_are_used(tmp_path: Path) -> None:
     for name in ("gate", "yard"):
         write_frames(tmp_path / name, range(4))
     write_labels(tmp_path / "gate.labels" / "000002.png")
@@ -164,7 +162,7 @@ def test_only_frames_with_the_wanted_kind_of_labels_count(tmp_path: Path) -> Non
     assert found == {"labels": [(True, False)], "boxes": [(False, True)]}
 
 
-def test_videos_without_labels_are_left_alone(tmp_path: Path) -> None:
+def test_videos_without_labels_are_not_read(tmp_path: Path) -> None:
     write_frames(tmp_path / "yard", range(2))
     (tmp_path / "other.mp4").write_text("not read")
     write_labels(tmp_path / "yard.labels/1.png")
@@ -179,16 +177,16 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("files", "found"), [([], "no video"), (["gate.mov", "gate.mp4"], "gate.mov and gate.mp4")])
-def test_labels_need_one_video(tmp_path: Path, files: list[str], found: str) -> None:
+def test_labels_without_exactly_one_video_are_refused(tmp_path: Path, files: list[str], found: str) -> None:
     write_labels(tmp_path / "gate.labels/1.png")
     for file in files:
         (tmp_path / file).touch()
-    with pytest.raises(DataError, match=rf"gate, and {found}; put one video"):
+    with pytest.raises(DataError, match=rf"gate, but {found}; put one video"):
         videos(tmp_path)
 
 
 @pytest.mark.parametrize(("first", "label"), [(0, 40), (3, 2)])
-def test_labels_of_no_frame_are_named(tmp_path: Path, first: int, label: int) -> None:
+def test_the_error_of_a_label_without_a_frame_names_it(tmp_path: Path, first: int, label: int) -> None:
     if first:
         write_frames(tmp_path / "gate", range(first, FRAMES))
     else:
@@ -198,7 +196,7 @@ def test_labels_of_no_frame_are_named(tmp_path: Path, first: int, label: int) ->
         videos(tmp_path).pair(np.random.default_rng(0))
 
 
-def test_a_hole_in_a_folder_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_gap_in_a_folder_names_the_missing_frame(tmp_path: Path) -> None:
     write_frames(tmp_path / "yard", range(4))
     (tmp_path / "yard/000002.png").unlink()
     write_labels(tmp_path / "yard.labels/3.png")
@@ -207,7 +205,7 @@ def test_a_hole_in_a_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "reason"), [("first.png", "has no number"), ("1.png", "have the same number")])
-def test_file_names_without_a_number_of_their_own_are_refused(tmp_path: Path, name: str, reason: str) -> None:
+def test_file_names_without_a_unique_number_are_refused(tmp_path: Path, name: str, reason: str) -> None:
     write_frames(tmp_path / "yard", range(2))
     write_labels(tmp_path / "yard.labels/001.png")
     write_labels(tmp_path / f"yard.labels/{name}")
@@ -215,18 +213,21 @@ def test_file_names_without_a_number_of_their_own_are_refused(tmp_path: Path, na
         videos(tmp_path)
 
 
-def test_an_unknown_class_id_is_named(tmp_path: Path) -> None:
+def test_the_error_of_an_unknown_class_id_names_it(tmp_path: Path) -> None:
     write_frames(tmp_path / "yard", range(1))
     write_labels(tmp_path / "yard.labels/0.png", 3)
-    with pytest.raises(DataError, match=r"0.png holds class id 3; there are 0 to 2"):
+    with pytest.raises(DataError, match=r"0.png holds class id 3; use 0 to 2"):
         videos(tmp_path).pair(np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
     ("frames", "reason"),
     [
-        ({"1": [{"class": "dog", "box": [0, 0, 1, 1]}]}, "has a `dog` on frame 1; the classes are person, car"),
-        ({"1": [{"class": "background", "box": [0, 0, 1, 1]}]}, "has a `background`"),
+        (
+            {"1": [{"class": "dog", "box": [0, 0, 1, 1]}]},
+            "has an unknown class `dog` on frame 1; use one of person, car",
+        ),
+        ({"1": [{"class": "background", "box": [0, 0, 1, 1]}]}, "has an unknown class `background`"),
         ({"1": [{"class": "car", "box": [5, 0, 5, 1]}]}, "empty box"),
         ({"1": [{"class": "car", "box": [0, 0, 1]}]}, "malformed at 1 / 0 / box"),
         ({"1": [{"class": "car", "bbox": [0, 0, 1, 1]}]}, "malformed at 1 / 0 / b"),
@@ -235,14 +236,14 @@ def test_an_unknown_class_id_is_named(tmp_path: Path) -> None:
         ([], "malformed: "),
     ],
 )
-def test_boxes_that_can_not_be_understood_are_named(tmp_path: Path, frames: dict[str, Any], reason: str) -> None:
+def test_the_error_of_malformed_boxes_gives_the_reason(tmp_path: Path, frames: dict[str, Any], reason: str) -> None:
     write_frames(tmp_path / "yard", range(2))
     write_boxes(tmp_path / "yard.boxes.json", frames)
     with pytest.raises(DataError, match=rf"yard.boxes.json .*{reason}"):
         videos(tmp_path)
 
 
-def test_a_box_outside_its_frame_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_box_outside_its_frame_names_it(tmp_path: Path) -> None:
     write_frames(tmp_path / "yard", range(2))
     write_boxes(tmp_path / "yard.boxes.json", {"1": [{"class": "car", "box": [100, 2, 120, 9]}]})
     with pytest.raises(DataError, match=r"frame 1 of .*yard.boxes.json has a box \[100.0, .* outside its 48x32 pixels"):
@@ -256,7 +257,7 @@ def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
         videos(tmp_path).pair(np.random.default_rng(0))
 
 
-def test_a_truncated_video_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_truncated_video_names_it(tmp_path: Path) -> None:
     write_video(tmp_path / "gate.mp4")
     content = (tmp_path / "gate.mp4").read_bytes()
     (tmp_path / "gate.mp4").write_bytes(content[: len(content) // 2])

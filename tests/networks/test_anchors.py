@@ -17,12 +17,12 @@ LEGACY = torch.tensor(  # of py-faster-rcnn: the last pixel belongs to the box
 )
 
 
-def test_the_nine_anchors_are_the_originals() -> None:
+def test_the_nine_anchors_equal_those_of_the_original_code() -> None:
     anchors = base_anchors(16, (0.5, 1, 2), (8, 16, 32))
     assert torch.equal(anchors, (LEGACY + torch.tensor([0, 0, 1, 1])).float())
 
 
-def test_the_grid_goes_by_row_then_column_then_anchor() -> None:
+def test_grid_anchors_are_ordered_by_row_column_and_anchor() -> None:
     base = base_anchors(16, (1,), (1, 2))
     assert base.tolist() == [[0, 0, 16, 16], [-8, -8, 24, 24]]
     grid = grid_anchors(base, rows=2, columns=3, stride=16)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.segmentation import deeplabv3_resnet50, lraspp_mobilenet_v3_large
+from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large, lraspp_mobilenet_v3_large
 
 from keywarp.networks import TORCHVISION_MEAN, CutError, CutNetwork, FeatureMap, cut
 
 
 class Tiny(nn.Module):
-    """One map of stride 16, and one score map for each of three classes."""
+    """A network with one map of stride 16 and one score map for each of three classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,15 +41,15 @@ def test_maps_of_several_strides_are_found() -> None:
 
 
 def test_maps_are_found_wherever_the_network_is_cut() -> None:
-    model = deeplabv3_resnet50(weights=None, weights_backbone=None)
+    model = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None)
     early = cut(model, lambda m, image: m.backbone(image)["out"], lambda m, x: m.classifier(x))
-    assert early.maps == (FeatureMap(channels=2048, stride=8),)
+    assert early.maps == (FeatureMap(channels=960, stride=16),)
     late = cut(
         model,
         lambda m, image: nn.Sequential(*list(m.classifier)[:-1])(m.backbone(image)["out"]),
         lambda m, x: m.classifier[-1](x),
     )
-    assert late.maps == (FeatureMap(channels=256, stride=8),)
+    assert late.maps == (FeatureMap(channels=256, stride=16),)
     image = torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
         torch.testing.assert_close(late(image), early(image))
@@ -76,7 +76,7 @@ def test_the_model_is_used_as_it_is_in_evaluation_mode() -> None:
     network = cut(model, body, score)
     assert network.model is model
     assert not model.norm.training
-    assert model.norm.num_batches_tracked == 0  # looking at the maps taught it nothing
+    assert model.norm.num_batches_tracked == 0  # finding the maps didn't train it
 
 
 def test_the_image_is_prepared_as_torchvision_does_unless_told_otherwise() -> None:
@@ -108,7 +108,7 @@ def test_strides_are_found_whatever_the_multiple(multiple: int) -> None:
     ],
     ids=["nothing", "empty", "nested", "vector", "pooled", "stride-1"],
 )
-def test_features_that_cant_be_moved_are_refused(features: Any, message: str) -> None:
+def test_features_that_cant_be_warped_are_refused(features: Any, message: str) -> None:
     with pytest.raises(CutError, match=message):
         cut(Tiny(), features, score)
 

@@ -20,11 +20,12 @@ from keywarp.networks import (
 from keywarp.networks.regions import RegionOptions
 
 OPTIONS = NetworkOptions(classes=3, blocks=(1, 1, 1, 0), channels=8, flow="flownet_inception")
+NARROW = replace(OPTIONS, width=0.25, flow_share=0.25)
 
 
-def test_a_pair_of_one_frame_is_plain_per_frame_evaluation() -> None:
+def test_a_pair_of_the_same_frame_is_evaluated_per_frame() -> None:
     torch.manual_seed(0)
-    network = build_network(OPTIONS).eval()
+    network = build_network(NARROW).eval()
     torch.nn.init.normal_(network.flow.flow.weight, std=1)  # a flow that would be seen
     key, current = torch.randn(2, 1, 3, 48, 64) * 60
     same = network(key, key, torch.tensor([False]))
@@ -32,9 +33,9 @@ def test_a_pair_of_one_frame_is_plain_per_frame_evaluation() -> None:
     assert not torch.allclose(same, network(current, key, torch.tensor([True])))
 
 
-def test_images_are_divided_by_the_deviation_that_the_network_wants() -> None:
+def test_images_are_divided_by_the_networks_standard_deviation() -> None:
     torch.manual_seed(0)
-    network = build_network(OPTIONS).eval()
+    network = build_network(NARROW).eval()
     network.recognition.std = (2.0, 4.0, 8.0)
     image = torch.randn(1, 3, 48, 64) * 60
     divided = image / torch.tensor([2.0, 4.0, 8.0]).view(1, 3, 1, 1)
@@ -43,7 +44,7 @@ def test_images_are_divided_by_the_deviation_that_the_network_wants() -> None:
 
 def test_all_three_networks_get_gradients_from_one_pair() -> None:
     torch.manual_seed(0)
-    network = build_network(OPTIONS)
+    network = build_network(NARROW)
     recognition = network.recognition
     assert isinstance(recognition, SegmentationNetwork)
     key, current = torch.randn(2, 2, 3, 48, 64) * 60
@@ -66,7 +67,7 @@ def card() -> ModelCard:
     )
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_is_loaded_unchanged(tmp_path: Path) -> None:
     network = build_network(OPTIONS)
     save_checkpoint(Checkpoint(OPTIONS, card(), network.state_dict()), tmp_path / "c.pt")
     loaded = load_checkpoint(tmp_path / "c.pt")
@@ -75,7 +76,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
         assert torch.equal(tensor, network.state_dict()[name])
 
 
-def test_a_detectors_regions_and_the_widths_come_back(tmp_path: Path) -> None:
+def test_a_detectors_regions_and_widths_are_loaded_unchanged(tmp_path: Path) -> None:
     regions = RegionOptions(anchor_scales=(2, 4), anchor_ratios=(1,), pooling=3, box_std=(1, 1, 1, 1), proposals=50)
     options = replace(OPTIONS, task="detection", width=0.25, flow_share=0.5, refinement=(8, 8, 8, 8), regions=regions)
     save_checkpoint(Checkpoint(options, card(), build_network(options).state_dict()), tmp_path / "c.pt")
@@ -103,7 +104,7 @@ def test_a_checkpoint_from_before_there_were_widths_and_regions_is_still_read(tm
     loaded.network()
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("not a checkpoint")
     torch.save({"weights": {}}, tmp_path / "other.pt")
     for name in ("text.pt", "other.pt", "missing.pt"):

@@ -54,12 +54,12 @@ every_network = pytest.mark.parametrize("build", FLOW_NETWORKS.values(), ids=FLO
 
 
 def half_size_pair(height: int, width: int, count: int = 1) -> Tensor:
-    """Two images as the networks see those of this full size."""
+    """Return two random images of half the given size, as the networks take them."""
     return torch.randn(2, count, 3, -(-height // 2), -(-width // 2)) * 60
 
 
 def tiny(maps: Sequence[FeatureMap] = SMALL) -> FlowNetInception:
-    """The cheapest network, with a flow and scales that depend on the images."""
+    """Build the cheapest network, with flow and scales that depend on the images."""
     torch.manual_seed(0)
     network = FlowNetInception(maps).eval()
     for layer in (network.flow, *network.scales):
@@ -91,7 +91,7 @@ def test_every_layer_has_the_channels_and_strides_of_its_table(
 @pytest.mark.parametrize(
     ("build", "table"), [(FlowNet, TABLE_6), (FlowNetHalf, TABLE_7), (FlowNetInception, TABLE_8)], ids=FLOW_NETWORKS
 )
-def test_a_share_of_the_channels_is_of_every_layer(
+def test_a_share_of_the_channels_applies_to_every_layer(
     build: FlowNetworkBuilder, table: dict[str, tuple[int, int]]
 ) -> None:
     with torch.device("meta"):
@@ -135,7 +135,7 @@ def test_every_convolution_has_a_bias(build: Builder) -> None:
 def test_the_current_frame_comes_before_the_key_frame() -> None:
     network = tiny()
     with torch.no_grad():
-        network.conv1[0].weight[:, 3:] = 0  # type: ignore[operator]  # blind to what comes second
+        network.conv1[0].weight[:, 3:] = 0  # type: ignore[operator]  # ignores the second image
     current, key = half_size_pair(64, 64)
     other = torch.randn_like(key)
     assert torch.equal(network(current, key).flow, network(current, other).flow)
@@ -168,26 +168,35 @@ def test_a_coarser_scale_field_is_the_mean_of_what_its_cells_cover() -> None:
     torch.testing.assert_close(at_64, functional.avg_pool2d(at_8, 8), rtol=1e-3, atol=1e-3)
 
 
+class Ramp(FlowNetwork):
+    """A flow network whose last concatenation is a ramp of 8 cells of stride 8, and whose scale field is that map."""
+
+    def __init__(self) -> None:
+        super().__init__((FeatureMap(1, 4),), contraction=(1,), refinement=())
+        self.scales[0].load_state_dict({"weight": torch.ones(1, 1, 1, 1), "bias": torch.zeros(1)})
+
+    def contract(self, x: Tensor) -> list[Tensor]:  # noqa: ARG002
+        return [torch.arange(8.0).view(1, 1, 1, 8)]
+
+
 def test_an_odd_size_does_not_shift_the_cells_of_stride_4() -> None:
-    ramp = torch.arange(8.0).view(1, 1, 1, 8)  # of stride 8
-    network = tiny((FeatureMap(3, 4),))
     for width in (64, 57):  # 16 and 15 cells of stride 4
-        cells = network._tail(ramp, 4, half_size_pair(8, width)[0])
+        [cells] = Ramp()(*half_size_pair(8, width)).scales
         expected = torch.arange(cells.shape[-1]) / 2 - 0.25  # cell centres in the ramp's cells
         assert cells.shape == (1, 1, 2, -(-width // 4))
         torch.testing.assert_close(cells[0, 0, 0, 1:14], expected[1:14])
 
 
 @pytest.mark.parametrize("strides", [(), (2,), (16, 24), (256,)])
-def test_maps_of_other_strides_are_refused(strides: tuple[int, ...]) -> None:
+def test_maps_of_unsupported_strides_are_refused(strides: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="strides 4, 8, 16"):
         FlowNetInception([FeatureMap(8, stride) for stride in strides])
 
 
 @every_network
-def test_an_exported_graph_takes_any_size(build: Builder) -> None:
+def test_an_exported_graph_takes_any_size(build: FlowNetworkBuilder) -> None:
     torch.manual_seed(0)
-    network = build((FeatureMap(4, 16), FeatureMap(3, 4))).eval()
+    network = build((FeatureMap(4, 16), FeatureMap(3, 4)), share=0.25).eval()
     torch.nn.init.normal_(network.flow.weight)
     names = ["current", "key"], ["flow", "scale_0", "scale_1"]
     graph = io.BytesIO()

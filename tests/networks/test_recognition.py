@@ -24,7 +24,7 @@ CLASSES = 3
 
 def network(task: Task, head_layers: int) -> SplitNetwork[Any]:
     torch.manual_seed(0)
-    backbone = ResNetFeatures(ResNetOptions((1, 1, 4, 3), channels=8))
+    backbone = ResNetFeatures(ResNetOptions((1, 1, 4, 3), channels=8, width=0.25))
     if task == "segmentation":
         return SegmentationNetwork(backbone, CLASSES, head_layers).eval()
     return DetectionNetwork(backbone, CLASSES, head_layers).eval()
@@ -46,8 +46,8 @@ def test_the_split_point_does_not_change_what_the_network_computes(task: Task) -
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
 @pytest.mark.parametrize("head_layers", SPLITS)
-def test_the_head_has_as_many_layers_as_asked_for(task: Task, head_layers: int) -> None:
-    """Counted on the modules that the head runs; the sibling convolutions of a task's head are one layer, as there."""
+def test_the_head_runs_the_requested_number_of_layers(task: Task, head_layers: int) -> None:
+    """Count the modules that the head runs. As in the paper, the sibling convolutions of a task's head are one layer."""
     split = network(task, head_layers)
     siblings = set(split.task_head.modules())
     ran: set[nn.Module] = set()
@@ -73,17 +73,17 @@ def test_the_papers_networks_have_the_split_points_of_table_5(
     assert (split.maps[0].channels, split.maps[0].stride) == (channels, 16)
 
 
-def test_a_cut_through_a_unit_is_refused_with_the_possible_ones() -> None:
+def test_a_split_within_a_unit_is_refused_and_the_possible_ones_are_listed() -> None:
     with pytest.raises(ValueError, match=r"can't have 3 layers.*0, 1, 2, 5, 8, 12"):
         network("segmentation", 3)
 
 
-def test_cutting_before_the_final_stride_is_refused() -> None:
+def test_a_split_before_the_last_stride_is_refused() -> None:
     with pytest.raises(ValueError, match="can't have 28 layers"):
         network("segmentation", 28)
 
 
-def test_probabilities_come_out_of_predict() -> None:
+def test_predict_returns_probabilities() -> None:
     split = network("segmentation", 1)
     raw = split(torch.randn(2, 3, 64, 48) * 60)
     [scores] = split.predict(raw)
@@ -94,7 +94,7 @@ def test_probabilities_come_out_of_predict() -> None:
 @pytest.mark.parametrize("head_layers", SPLITS)
 def test_zero_flow_and_an_untrained_scale_propagate_unchanged(task: Task, head_layers: int) -> None:
     recognition = network(task, head_layers)
-    flow = FlowNetInception(recognition.maps).eval()
+    flow = FlowNetInception(recognition.maps, share=0.25).eval()
     nn.init.zeros_(flow.flow.weight)
     joined = DeepFeatureFlow(recognition, flow)
     key, current = torch.randn(2, 1, 3, 48, 70) * 60
@@ -112,13 +112,13 @@ def test_a_flow_network_for_other_maps_is_refused() -> None:
 
 @pytest.mark.parametrize("flow", ["flownet", "flownet_half", "flownet_inception"])
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
-def test_options_name_every_network(task: Task, flow: str) -> None:
+def test_options_select_the_flow_network_and_the_task(task: Task, flow: str) -> None:
     with torch.device("meta"):
         built = build_network(NetworkOptions(4, task, RESNET50, flow=flow, head_layers=5))
         raw = built(torch.zeros(1, 3, 64, 96), torch.zeros(1, 3, 64, 96), torch.tensor([True]))
     assert flat(raw)[0].shape[-2:] == (4, 6)
 
 
-def test_unknown_flow_networks_are_refused_with_the_known_ones() -> None:
+def test_an_unknown_flow_network_is_refused_and_the_known_ones_are_listed() -> None:
     with pytest.raises(ValueError, match=r"no flow network 'raft'.*flownet_half"):
         build_network(NetworkOptions(2, blocks=(1, 1, 1, 0), channels=8, flow="raft"))

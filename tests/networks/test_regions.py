@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 16 * ROWS, 16 * COLUMNS
 
 
 def quiet_maps(images: int = 1) -> DetectionMaps:
-    """Nothing anywhere: all background."""
+    """Return maps with background everywhere."""
     maps = DetectionMaps(*(torch.zeros(images, channels, ROWS, COLUMNS) for channels in (4, 8, CLASSES * 9, 4 * 9)))
     maps.class_maps[:, 0::CLASSES] = 8
     return maps
@@ -33,7 +33,7 @@ def noisy_maps(images: int = 1) -> DetectionMaps:
 
 
 def pooled_by_loops(maps: Tensor, region: Tensor, options: RegionOptions) -> Tensor:
-    """Each bin's mean over the cells that it touches, and the mean of the bins, of one image's map."""
+    """Average each bin over the cells that it touches, and then the bins, in one image's map."""
     k, (channels, rows, columns) = options.pooling, maps.shape
     x1, y1, x2, y2 = (math.floor(float(v) / options.stride + 0.5) for v in region)
     votes = torch.zeros(channels // k**2)
@@ -52,7 +52,7 @@ def pooled_by_loops(maps: Tensor, region: Tensor, options: RegionOptions) -> Ten
     return votes
 
 
-def test_an_object_is_found_where_the_maps_say() -> None:
+def test_an_object_is_found_at_the_place_of_high_scores() -> None:
     maps = quiet_maps()
     maps.objectness[0, 2 + 1, 3, 4] = 5  # foreground of the second anchor, 64 pixels, at row 3, column 4
     maps.class_maps[0, 2::CLASSES, 1:6, 2:7] = 10
@@ -76,7 +76,7 @@ def test_the_box_maps_move_the_box_in_units_of_their_deviation() -> None:
     assert torch.isclose(found.boxes, moved, atol=1e-3).all(1).any()
 
 
-def test_nothing_is_found_in_nothing() -> None:
+def test_background_everywhere_gives_no_objects() -> None:
     (found,) = detect(quiet_maps(), HEIGHT, WIDTH, OPTIONS)
     assert (found.boxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
 
@@ -137,7 +137,7 @@ def test_votes_pass_gradients_to_every_cell_of_the_region() -> None:
     assert torch.equal(touched, expected)
 
 
-def test_what_is_not_a_number_is_never_proposed_or_found() -> None:
+def test_nan_scores_and_deltas_give_no_proposals_or_objects() -> None:
     torch.manual_seed(3)
     maps = noisy_maps()
     for m in maps:
@@ -151,7 +151,7 @@ def test_what_is_not_a_number_is_never_proposed_or_found() -> None:
     assert len(detect(maps, HEIGHT, WIDTH, OPTIONS)[0].scores) == 0
 
 
-def test_an_anchor_whose_score_is_not_a_number_is_not_proposed() -> None:
+def test_an_anchor_with_a_nan_score_is_not_proposed() -> None:
     maps, anchor = quiet_maps(), torch.tensor([40.0, 24.0, 104.0, 88.0])  # the second one at row 3, column 4
     assert (propose(maps, HEIGHT, WIDTH, OPTIONS)[0] == anchor).all(1).any()
     maps.objectness[0, 2 + 1, 3, 4] = math.nan

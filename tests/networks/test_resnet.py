@@ -7,7 +7,6 @@ import torchvision
 from keywarp.networks import (
     ResNetFeatures,
     ResNetOptions,
-    fold_batch_norms,
     load_torchvision_weights,
     resnet50_conv4_features,
     resnet50_features,
@@ -40,7 +39,7 @@ def test_conv5_is_dilated_and_the_reduction_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize(("build", "blocks"), [(resnet50_features, 16), (resnet101_features, 33)])
-def test_the_depth_is_the_names(build: Callable[[int], ResNetFeatures], blocks: int) -> None:
+def test_networks_have_the_depth_in_their_name(build: Callable[[int], ResNetFeatures], blocks: int) -> None:
     with torch.device("meta"):
         network = build(16)
     assert sum(len(stage) for stage in (network.layer1, network.layer2, network.layer3, network.layer4)) == blocks
@@ -95,17 +94,3 @@ def test_weights_of_another_depth_are_refused() -> None:
         network, weights = resnet101_features(8), torchvision.models.resnet50(weights=None).state_dict()
     with pytest.raises(WeightsError, match="layer3"):
         load_torchvision_weights(network, weights)
-
-
-def test_folding_batch_norms_changes_nothing() -> None:
-    network = ResNetFeatures(TINY)
-    for name, buffer in network.named_buffers():
-        buffer.copy_(torch.rand_like(buffer) + (0.5 if name.endswith("var") else 0))
-    image = torch.randn(1, 3, 48, 64)
-    with torch.inference_mode():
-        before = network(image)
-        fold_batch_norms(network)
-        after = network(image)
-    assert not list(network.buffers())
-    assert not any(p.requires_grad for name, p in network.named_parameters() if name.endswith("conv1.bias"))
-    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)

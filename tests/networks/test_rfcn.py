@@ -12,7 +12,7 @@ def noisy_head(classes: int = 3, pooling: int = 2, anchors: int = 4) -> RFCNHead
     return head
 
 
-def test_the_papers_head_has_the_papers_maps() -> None:
+def test_the_default_head_has_the_papers_maps() -> None:
     with torch.device("meta"):
         maps = RFCNHead()(torch.empty(2, 1024, 38, 63))
     channels = {name: m.shape[1] for name, m in maps._asdict().items()}
@@ -44,7 +44,7 @@ def test_the_sigmoid_of_the_log_odds_is_the_softmax_over_background_and_foregrou
     torch.testing.assert_close(log_odds(objectness).sigmoid(), pairs.softmax(0)[1])
 
 
-def test_the_maps_are_handed_over_channels_last() -> None:
+def test_the_bundles_outputs_are_channels_last() -> None:
     maps = noisy_head()(torch.randn(2, 16, 5, 7))
     outputs = detection_outputs(maps)
     assert outputs.objectness.shape == (2, 5, 7, 4)

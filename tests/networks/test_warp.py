@@ -64,7 +64,7 @@ def test_one_flow_moves_maps_of_several_strides_by_the_same_pixels(height: int, 
 
 
 def written_out(features: Tensor, flow: Tensor, scale: Tensor) -> Tensor:
-    """Equations 1 to 3, literally: a sum over all q of the kernel G."""
+    """Compute equations 1 to 3 explicitly, as a sum over all q of the kernel G."""
     _, _, height, width = features.shape
     warped = torch.zeros_like(features)
     for y in range(height):
@@ -78,7 +78,7 @@ def written_out(features: Tensor, flow: Tensor, scale: Tensor) -> Tensor:
 
 
 def off_the_grid() -> tuple[Tensor, Tensor, Tensor]:
-    """Features, flow and scale in double precision; no flow at whole cells, where the kernel has no derivative."""
+    """Return features, flow and scale in double precision. No flow is whole, since the kernel has no derivative there."""
     random = torch.Generator().manual_seed(0)
     features = torch.rand(1, 2, 4, 5, dtype=torch.double, generator=random)
     whole = torch.randint(-2, 3, (1, 2, 4, 5), generator=random)
@@ -93,7 +93,7 @@ def test_the_warp_is_equations_1_to_3() -> None:
 
 
 def test_the_gradient_of_the_flow_is_equation_4() -> None:
-    """Against finite differences, in double precision, of the warp and of the sum as the paper writes it."""
+    """Compare with finite differences of the written-out sum, in double precision."""
     features, flow, scale = off_the_grid()
     flow.requires_grad_()
     [warped] = Warp(ONE)([features], flow, [scale])
@@ -117,7 +117,7 @@ def test_strides_that_are_no_powers_of_2_apart_are_refused() -> None:
 
 
 def test_zero_flow_is_the_identity_on_wide_maps_in_16_bits() -> None:
-    """As in training at 1024x2048: the grid has more steps than bfloat16 can tell apart."""
+    """bfloat16 can't represent every step of the grid at the width of training at 1024x2048."""
     features = torch.rand(1, 3, 64, 128)
     flow = torch.zeros(1, 2, 64, 128, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):

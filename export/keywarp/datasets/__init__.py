@@ -1,4 +1,4 @@
-"""Training data: the paper's data sets, generated video, plain video with labels of one's own or a teacher's."""
+"""Training data: the paper's data sets, generated video, and plain video with labels of your own or a teacher's."""
 
 from keywarp.datasets.augmentation import Augmentation
 from keywarp.datasets.batches import FlowBatch, FlowDataset, PairBatch, PairDataset

@@ -1,4 +1,4 @@
-"""Annotated video: on disk, some frames of which are labelled. Pairs and snippets are cut from it."""
+"""Videos on disk with annotations for some of their frames. Pairs and snippets are taken from them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from keywarp.datasets.types import Image
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a file says of a frame."""
+    """A frame's annotation, as read from a file."""
 
     frame: str  # the frame's name, unique in its data set
-    file: Path
-    size: Size  # of the frame, according to the file
-    truth: Truth  # in pixels of that size
+    file: Path  # the file that holds the annotation
+    size: Size  # the frame's size according to the file
+    truth: Truth  # the ground truth, in pixels of that size
 
 
 class AnnotatedVideo(Protocol):
-    """One video, or one photograph as a video of one frame, at its own size. Nothing is read before it is asked for."""
+    """A video at its own size, or a photograph as a video of one frame. Frames and annotations are read on demand."""
 
     @property
     def first(self) -> int:
-        """The first frame's number; the next ones count up from it."""
+        """Return the number of the first frame. The following frames have consecutive numbers."""
         ...
 
     def frame(self, number: int) -> Image:
@@ -37,28 +37,29 @@ class AnnotatedVideo(Protocol):
         ...
 
     def annotation(self, number: int) -> Annotation:
-        """Read what is known of a frame."""
+        """Read a frame's annotation."""
         ...
 
 
 def draw_pair(
     video: AnnotatedVideo, number: int, resize: Resize, random: np.random.Generator, max_gap: int
 ) -> FramePair:
-    """Pair a labelled frame with a key frame at most `max_gap` before it.
+    """Draw a key frame for a labelled frame, at most `max_gap` frames before it.
 
     Args:
-        video: What to cut from.
-        number: The labelled frame's.
-        resize: The size to bring both to.
-        random: The source of chance.
-        max_gap: The gap is uniform in 0..max_gap, as far as the video reaches back.
+        video: The video.
+        number: The number of the labelled frame.
+        resize: The size that both frames are resized to.
+        random: The random generator.
+        max_gap: The maximum gap in frames. The gap is uniform in 0..max_gap, but doesn't reach back before the first
+            frame.
 
     Raises:
-        DataError: A file is missing or broken, or the sizes of frames and annotation differ.
+        DataError: If a file is missing or broken, or the frames and the annotation differ in size.
     """
     annotation = video.annotation(number)
     gap = int(random.integers(min(max_gap, number - video.first) + 1))
-    numbers = [number - gap, number] if gap else [number]  # the key frame first: videos are best read forwards
+    numbers = [number - gap, number] if gap else [number]  # the key frame first, since videos are read fastest forwards
     images = []
     for image in map(video.frame, numbers):
         _check((image.shape[0], image.shape[1]), annotation)
@@ -67,18 +68,19 @@ def draw_pair(
 
 
 def snippets_of(video: AnnotatedVideo, labelled: Iterable[int], length: int, resize: Resize) -> Iterator[Snippet]:
-    """The labelled frames, each with the frames before it.
+    """Yield the labelled frames, each with the frames before it.
 
-    Frames are read when they are indexed; going through the snippets in order reads each frame once.
+    Frames are read when they are indexed. Iterating over the snippets in order reads each frame once.
 
     Args:
-        video: What to cut from.
-        labelled: The numbers of its labelled frames.
-        length: Frames in a snippet, unless the video doesn't reach back so far.
-        resize: The size to bring them to.
+        video: The video.
+        labelled: The numbers of the labelled frames.
+        length: The number of frames in a snippet. Snippets near the first frame are shorter.
+        resize: The size that frames are resized to.
 
     Raises:
-        DataError: As `draw_pair`, of a frame when it is indexed.
+        DataError: If a file is missing or broken, or a frame and its annotation differ in size. Frames are checked when
+            they are indexed.
     """
 
     @lru_cache(maxsize=length)
@@ -99,7 +101,7 @@ class _LazyFrames(Sequence[Image]):
 
     def __init__(self, numbers: range, read: Callable[[int], tuple[Image, Size]], annotation: Annotation) -> None:
         self._numbers = numbers
-        self._read = read  # frame number -> the frame, and its size before it was brought to another
+        self._read = read  # frame number -> the resized frame, and its original size
         self._annotation = annotation
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Augmented crops: what is trained on are never quite the frames themselves."""
+"""Random crops of frames, with changed size, brightness and colours, to train on."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,26 +11,26 @@ from keywarp.datasets.motion import Flow
 from keywarp.datasets.samples import Boxes, FlowPair, FramePair, Truth
 from keywarp.datasets.types import IGNORE, Image, Labels
 
-GREY = 114  # near the mean that networks subtract
-VISIBLE = 0.25  # share of a box that a crop must hold for it to count
+GREY = 114  # close to the image mean that networks subtract
+VISIBLE = 0.25  # minimum fraction of a box inside the crop for the box to be kept
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How crops differ from frames. Both frames of a pair get the same change."""
+    """The distribution of crops. Both frames of a pair get the same crop."""
 
-    height: int  # of the crop, pixels
-    width: int
-    zoom: tuple[float, float] = (0.8, 1.5)  # magnification, drawn uniformly in the logarithm
-    gain: float = 0.25  # brightness factor per image: 1 +- this
-    tint: float = 0.08  # the same per colour channel
-    flip: float = 0.5  # share of mirrored samples
+    height: int  # the crop's, pixels
+    width: int  # the crop's, pixels
+    zoom: tuple[float, float] = (0.8, 1.5)  # range of the magnification, uniform in the logarithm
+    gain: float = 0.25  # largest deviation from 1 of the brightness factor
+    tint: float = 0.08  # largest deviation from 1 of each colour channel's further factor
+    flip: float = 0.5  # fraction of mirrored samples
 
     def draw_crop(self, frame: Image, random: np.random.Generator) -> "Crop":
-        """Draw a crop of frames of this one's size."""
+        """Draw a crop for frames of this frame's size."""
         height, width = frame.shape[:2]
         zoom = float(np.exp(random.uniform(*np.log(self.zoom))))
-        # where the crop may start, in source pixels; a crop larger than the frame is centred on it
+        # the range of the crop's start, in source pixels; a crop larger than the frame is centred on it
         spare = np.array([width - self.width / zoom, height - self.height / zoom])
         start = np.where(spare > 0, random.uniform(0, 1, 2) * spare, spare / 2)
         mirror = bool(random.random() < self.flip)
@@ -38,10 +38,10 @@ class Augmentation:
         return Crop(self.height, self.width, zoom, (float(start[0]), float(start[1])), mirror, gain)
 
     def pair(self, pair: FramePair, random: np.random.Generator) -> FramePair:
-        """Crop a pair and what is known of it."""
+        """Crop a pair and its ground truth."""
         crop = self.draw_crop(pair.current, random)
         if pair.truth.boxes is not None:
-            crop = replace(crop, border=cv2.BORDER_CONSTANT)  # a mirrored object would have no box
+            crop = replace(crop, border=cv2.BORDER_CONSTANT)  # a mirrored copy of an object would have no box
         current = crop.image(pair.current)
         truth = Truth(
             labels=None if pair.truth.labels is None else crop.labels(pair.truth.labels),
@@ -57,27 +57,27 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Crop:
-    """One drawn crop."""
+    """A drawn crop."""
 
-    height: int
-    width: int
-    zoom: float
+    height: int  # pixels
+    width: int  # pixels
+    zoom: float  # magnification
     start: tuple[float, float]  # x, y in source pixels
     mirror: bool
-    gain: npt.NDArray[np.float64]  # (3,)
-    border: int = cv2.BORDER_REFLECT_101  # what is outside of the frame: it mirrored, or (constant) grey
+    gain: npt.NDArray[np.float64]  # (3,), factors on R, G, B
+    border: int = cv2.BORDER_REFLECT_101  # outside the frame: the mirrored frame, or grey (constant)
 
     def image(self, frame: Image) -> Image:
-        """A frame, resampled and relit."""
+        """Crop a frame, resample it and change its brightness and colours."""
         cut = self._cut(frame, cv2.INTER_LINEAR, self.border, GREY)
         return np.asarray(np.clip(cut * self.gain.astype(np.float32), 0, 255), np.uint8)
 
     def labels(self, labels: Labels) -> Labels:
-        """Labels; `IGNORE` outside the frame."""
+        """Crop labels. They are `IGNORE` outside the frame."""
         return np.asarray(self._cut(labels, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT), np.uint8)
 
     def boxes(self, boxes: Boxes) -> Boxes:
-        """Boxes, clipped to the crop; without those of which it holds too little."""
+        """Clip boxes to the crop and leave out those of which it holds too little."""
         corners = (boxes.corners - np.tile(self.start, 2)) * self.zoom
         if self.mirror:
             corners = np.stack(
@@ -88,7 +88,7 @@ class Crop:
         return Boxes(clipped[kept].astype(np.float32), boxes.classes[kept])
 
     def flow(self, flow: Flow) -> Flow:
-        """Motion, in pixels of the crop."""
+        """Crop a flow and convert it to pixels of the crop."""
         cut = self._cut(flow, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE) * self.zoom
         return np.asarray(cut * (-1, 1) if self.mirror else cut, np.float32)
 
@@ -96,7 +96,7 @@ class Crop:
         self, source: npt.NDArray[Any], interpolation: int, border: int, outside: int = IGNORE
     ) -> npt.NDArray[Any]:
         step = 1 / self.zoom
-        # pixel centres: crop pixel x lies at start + (x + 0.5) * step - 0.5 of the source
+        # pixel centres: the crop's pixel x is at start + (x + 0.5) * step - 0.5 in the source
         shift = [self.start[0] + 0.5 * step - 0.5, self.start[1] + 0.5 * step - 0.5]
         matrix = np.array([[step, 0, shift[0]], [0, step, shift[1]]])
         if self.mirror:

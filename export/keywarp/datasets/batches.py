@@ -1,4 +1,7 @@
-"""Batches for training: sample number n of a training is the same one in whatever process and after whatever stop."""
+"""Batches for training.
+
+A sample depends only on its number, whichever process draws it and after whatever interruption.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -20,24 +23,24 @@ Batch_co = TypeVar("Batch_co", covariant=True)
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs for joint training: only the current frame is labelled."""
+    """Pairs for joint training. Only the current frame is labelled."""
 
-    numbers: tuple[int, ...]  # of the samples, in the whole training
+    numbers: tuple[int, ...]  # of the samples, counted over the whole training
     current: Tensor  # uint8 (N, H, W, 3) RGB
-    key: Tensor
+    key: Tensor  # of the same shape
     propagated: Tensor  # bool (N,): False where current and key are the same frame
-    labels: Tensor | None  # uint8 (N, H, W); None: not all have some
-    boxes: tuple[Boxes, ...]  # of those that have some
+    labels: Tensor | None  # uint8 (N, H, W); None unless all samples have labels
+    boxes: tuple[Boxes, ...]  # one for each sample that has boxes
 
 
 @dataclass(frozen=True)
 class FlowBatch:
-    """Pairs for pre-training a flow network."""
+    """Pairs with known motion, for pre-training a flow network."""
 
-    numbers: tuple[int, ...]
+    numbers: tuple[int, ...]  # of the samples, counted over the whole training
     current: Tensor  # uint8 (N, H, W, 3) RGB
-    key: Tensor
-    flow: Tensor  # float32 (N, H, W, 2), pixels, current to key
+    key: Tensor  # of the same shape
+    flow: Tensor  # float32 (N, H, W, 2): backward, (dx, dy) in pixels from current to key
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,16 @@ class BatchShare:
 
 
 class BatchSource(Protocol[Batch_co]):
-    """A training's batches."""
+    """A source of a training's batches."""
 
     def batches(self, first: int, steps: int, share: BatchShare) -> Iterator[Batch_co]:
-        """The batches of the steps `first` .. `steps` - 1, of each this process's share, of that each part."""
+        """Yield this process's part of each batch.
+
+        Args:
+            first: The number of the first step.
+            steps: The number of the step to stop before.
+            share: This process's share. Where it has several parts, each of them is a batch here.
+        """
         ...
 
 
@@ -84,14 +93,19 @@ class _BatchedDataset(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
         self._workers = workers
 
     def random(self, number: int) -> np.random.Generator:
-        """Where a sample's chance comes from."""
+        """Return the random generator of a sample."""
         return np.random.default_rng((self._seed, number))
 
     def batches(self, first: int, steps: int, share: BatchShare) -> Iterator[Batch_co]:
-        """The batches of the steps `first` .. `steps` - 1, of each this process's share, of that each part.
+        """Yield this process's part of each batch.
+
+        Args:
+            first: The number of the first step.
+            steps: The number of the step to stop before.
+            share: This process's share. Where it has several parts, each of them is a batch here.
 
         Raises:
-            ValueError: There are no equal shares and parts.
+            ValueError: If a batch can't be divided into equal shares and parts.
         """
         size = share.part_size(self._batch)
         starts = [
@@ -103,15 +117,15 @@ class _BatchedDataset(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
         loader: DataLoader[Any] = DataLoader(
             self, batch_sampler=numbers, num_workers=self._workers, collate_fn=self.collate
         )
-        return _with_own_errors(loader)
+        return _with_plain_errors(loader)
 
     def collate(self, samples: Sequence[tuple[int, Sample]]) -> Batch_co:
-        """Samples -> batch."""
+        """Join samples to a batch."""
         raise NotImplementedError
 
 
 class PairDataset(_BatchedDataset[FramePair, PairBatch]):
-    """Augmented pairs out of a data set."""
+    """Augmented pairs, drawn from a data set."""
 
     def __init__(
         self,
@@ -122,15 +136,15 @@ class PairDataset(_BatchedDataset[FramePair, PairBatch]):
         max_gap: int = MAX_GAP,
         workers: int = 0,
     ) -> None:
-        """Prepare to draw.
+        """Set up the drawing of pairs.
 
         Args:
-            source: Where from.
-            augmentation: The crops.
-            batch: Samples in a batch, of all processes together.
-            seed: Equal seeds and numbers draw equal samples.
-            max_gap: Frames between key and current frame, at most; 0 trains on single frames.
-            workers: Processes that draw; 0: this one.
+            source: The data set.
+            augmentation: The distribution of crops.
+            batch: The number of samples in a batch, over all processes.
+            seed: The random seed. Samples of equal seeds and numbers are equal.
+            max_gap: The maximum number of frames between key and current frame; 0 trains on single frames.
+            workers: The number of processes that draw samples, or 0 to draw them in this process.
         """
         super().__init__(batch, seed, workers)
         self._source = source
@@ -138,7 +152,7 @@ class PairDataset(_BatchedDataset[FramePair, PairBatch]):
         self._max_gap = max_gap
 
     def __getitem__(self, number: int) -> tuple[int, FramePair]:
-        """Sample number `number`."""
+        """Draw the sample of a number."""
         random = self.random(number)
         return number, self._augmentation.pair(self._source.pair(random, self._max_gap), random)
 
@@ -157,18 +171,26 @@ class PairDataset(_BatchedDataset[FramePair, PairBatch]):
 
 
 class FlowDataset(_BatchedDataset[FlowPair, FlowBatch]):
-    """Pairs with known motion out of a data set."""
+    """Pairs with known motion, drawn from a data set."""
 
     def __init__(
         self, source: FlowSource, augmentation: Augmentation | None, batch: int, seed: int, workers: int = 0
     ) -> None:
-        """Prepare to draw; as for `PairDataset`, and without augmentation the pairs are the source's own."""
+        """Set up the drawing of pairs.
+
+        Args:
+            source: The data set.
+            augmentation: The distribution of crops, or None to take the pairs as they are.
+            batch: The number of samples in a batch, over all processes.
+            seed: The random seed. Samples of equal seeds and numbers are equal.
+            workers: The number of processes that draw samples, or 0 to draw them in this process.
+        """
         super().__init__(batch, seed, workers)
         self._source = source
         self._augmentation = augmentation
 
     def __getitem__(self, number: int) -> tuple[int, FlowPair]:
-        """Sample number `number`."""
+        """Draw the sample of a number."""
         random = self.random(number)
         pair = self._source.flow_pair(random)
         return number, self._augmentation.flow_pair(pair, random) if self._augmentation else pair
@@ -179,13 +201,13 @@ class FlowDataset(_BatchedDataset[FlowPair, FlowBatch]):
         return FlowBatch(numbers, *(_stack([getattr(p, name) for p in pairs]) for name in ("current", "key", "flow")))
 
 
-def _with_own_errors(loader: DataLoader[Any]) -> Iterator[Any]:
-    """What goes wrong in a process that draws is told in its own words, without that process's traceback."""
+def _with_plain_errors(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Reduce a `DataError` from a worker process to its message, without that process's traceback."""
     try:
         yield from loader
     except DataError as error:
-        *_, told = str(error).strip().splitlines()
-        raise DataError(re.sub(r"^[\w.]+Error: ", "", told)) from error
+        *_, message = str(error).strip().splitlines()
+        raise DataError(re.sub(r"^[\w.]+Error: ", "", message)) from error
 
 
 def _stack(arrays: Sequence[np.ndarray[Any, Any]]) -> Tensor:

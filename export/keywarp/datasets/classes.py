@@ -1,9 +1,9 @@
-"""The classes of the paper's two data sets, with the background as class 0, and colours to draw them in."""
+"""The classes of the paper's two data sets, with the background as class 0, and their colours."""
 
 import colorsys
 
-Color = tuple[int, int, int]  # RGB
-Classes = tuple[tuple[str, Color], ...]
+Color = tuple[int, int, int]  # RGB, 0..255
+Classes = tuple[tuple[str, Color], ...]  # name and colour
 
 BACKGROUND: tuple[str, Color] = ("background", (0, 0, 0))
 
@@ -39,7 +39,7 @@ _VID_NAMES = (
 
 
 def distinct_colors(count: int) -> tuple[Color, ...]:
-    """So many bright colours, neighbours in the list far apart in hue."""
+    """Return a number of bright colours. Neighbours in the list are far apart in hue."""
     hues = (number * 0.618034 % 1 for number in range(count))  # the golden ratio spreads any number of them evenly
     colors = (colorsys.hsv_to_rgb(hue, 0.75, 0.95) for hue in hues)
     return tuple((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in colors)

@@ -1,4 +1,4 @@
-"""A clip: a decoded video in memory, cut into shots."""
+"""Clips: decoded videos in memory, divided into shots."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,11 +15,11 @@ from keywarp.datasets.types import Image
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of one size and the shots that they form. Motion is meaningful only inside a shot."""
+    """Frames of one size and the shots that they form. Motion is meaningful only within a shot."""
 
     name: str
     frames: npt.NDArray[np.uint8]  # (T, H, W, 3) RGB
-    shots: tuple[range, ...]  # of frame indices; frames in none of them are not used
+    shots: tuple[range, ...]  # ranges of frame indices; frames outside all shots aren't used
 
     def __post_init__(self) -> None:
         for shot in self.shots:
@@ -27,10 +27,10 @@ class Clip:
                 raise DataError(f"{self.name}: shot {shot} is outside its {len(self.frames)} frames")
 
     def shot_of(self, index: int) -> range:
-        """The shot that holds a frame.
+        """Return the shot that holds a frame.
 
         Raises:
-            DataError: None does.
+            DataError: If the frame is in no shot.
         """
         for shot in self.shots:
             if index in shot:
@@ -38,23 +38,24 @@ class Clip:
         raise DataError(f"{self.name}: frame {index} is in no shot")
 
     def part(self, name: str, start: int, stop: int) -> "Clip":
-        """The frames start..stop-1, renumbered from 0 (a view, not a copy)."""
+        """Return the frames start..stop-1, renumbered from 0, without copying them."""
         shots = (range(max(s.start, start), min(s.stop, stop)) for s in self.shots)
         return Clip(name, self.frames[start:stop], tuple(range(s.start - start, s.stop - start) for s in shots if s))
 
 
 def read_clip(path: Path, name: str, cuts: tuple[int, ...] = (), short_side: int = 480, long_side: int = 640) -> Clip:
-    """Decode a video whole.
+    """Decode a whole video.
 
     Args:
-        path: Anything that FFmpeg reads.
-        name: What the clip is called.
-        cuts: Indices of the frames that start a new shot (0 needn't be among them).
-        short_side: Frames are resized so that their shorter side is this, in pixels, ...
-        long_side: ... unless the longer one would then be above this.
+        path: A file that FFmpeg can read.
+        name: The clip's name.
+        cuts: The indices of the frames that start a new shot. 0 may be left out.
+        short_side: The pixels of the shorter side that frames are resized to, unless the longer side would exceed
+            `long_side`.
+        long_side: The maximum pixels of the longer side.
 
     Raises:
-        DataError: It isn't a video, or a cut is outside it.
+        DataError: If the file isn't a readable video, or a cut is outside it.
     """
     resize = Resize(short_side, long_side)
     try:

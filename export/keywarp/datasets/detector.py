@@ -1,4 +1,4 @@
-"""The teacher: a small COCO detector (SSD MobileNet v2, TensorFlow Lite), run on overlapping tiles of a frame."""
+"""A teacher: a small COCO detector (SSD MobileNet v2, TensorFlow Lite) that runs on overlapping tiles of a frame."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ import numpy.typing as npt
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.types import Image
 
-Grid = tuple[int, int]  # columns, rows of tiles
-OVERLAP = 0.25  # of a tile's side, shared with its neighbour
-EDGE = (
-    0.02  # of a tile's side: boxes this near an inner edge are cut objects; a neighbour or larger tile sees them whole
-)
-SAME = 0.5  # intersection over union from which two boxes are one object
-INSIDE = 0.8  # intersection over the smaller area, likewise
+Grid = tuple[int, int]  # numbers of columns and rows of tiles
+OVERLAP = 0.25  # fraction of a tile's side that it shares with its neighbour
+# Boxes within this fraction of a tile's side from an inner edge count as cut off, since a neighbouring or larger tile
+# shows the whole object.
+EDGE = 0.02
+SAME = 0.5  # intersection over union from which two boxes are the same object
+INSIDE = 0.8  # intersection over the smaller area from which two boxes are the same object
 
 
 @dataclass(frozen=True)
 class TeacherDetection:
-    """One object: a COCO category (index in the model's label file), its confidence and its box in pixels."""
+    """An object: its COCO category (the index in the model's label file), score and box in pixels."""
 
     category: int
     score: float  # 0..1
@@ -30,19 +30,19 @@ class TeacherDetection:
 
 
 class Detector:
-    """Finds objects on frames of any size."""
+    """A detector for frames of any size."""
 
     def __init__(self, model: Path, threads: int = 2) -> None:
         """Load the network.
 
         Args:
             model: A TensorFlow Lite detector with the four `TFLite_Detection_PostProcess` outputs.
-            threads: Threads to run it on.
+            threads: The number of threads to run it on.
 
         Raises:
-            DataError: It can't be read.
+            DataError: If the file can't be read.
         """
-        from ai_edge_litert.interpreter import Interpreter  # here: only labelling needs it
+        from ai_edge_litert.interpreter import Interpreter  # imported here, since only labelling needs it
 
         try:
             self._network = Interpreter(str(model), num_threads=threads)
@@ -53,15 +53,16 @@ class Detector:
         self._outputs = [detail["index"] for detail in self._network.get_output_details()]
 
     def __call__(
-        self, frame: Image, grids: tuple[Grid, ...], wanted: tuple[tuple[int, ...], ...], threshold: float
+        self, frame: Image, grids: tuple[Grid, ...], groups: tuple[tuple[int, ...], ...], threshold: float
     ) -> list[TeacherDetection]:
-        """Detect on every tile of every grid and merge.
+        """Detect objects on every tile of every grid, and merge the results.
 
         Args:
-            frame: The picture.
-            grids: Tilings to look through: (1, 1) is the whole frame, finer ones find smaller objects.
-            wanted: Groups of categories; within a group, overlapping boxes are one object (the surest wins).
-            threshold: Lowest score to keep.
+            frame: The frame.
+            grids: The tilings to search. (1, 1) is the whole frame; finer ones find smaller objects.
+            groups: Groups of categories. Overlapping boxes within a group are one object, and the highest score is
+                kept.
+            threshold: The lowest score to keep.
         """
         height, width = frame.shape[:2]
         found = []
@@ -78,7 +79,7 @@ class Detector:
                     w, h = x1 - x0, y1 - y0
                     box = (x0 + a * w, y0 + b * h, x0 + c * w, y0 + d * h)
                     found.append(TeacherDetection(detection.category, detection.score, box))
-        return [best for group in wanted for best in suppress_duplicates([d for d in found if d.category in group])]
+        return [best for group in groups for best in suppress_duplicates([d for d in found if d.category in group])]
 
     def _detect(self, tile: Image, threshold: float) -> Iterator[TeacherDetection]:
         side = int(self._input["shape"][1])
@@ -93,7 +94,10 @@ class Detector:
 
 
 def tiles(height: int, width: int, grid: Grid) -> Iterator[tuple[int, int, int, int]]:
-    """The tiles x0, y0, x1, y1 of a frame, row by row; neighbours share `OVERLAP`, together they cover it all."""
+    """Yield the tiles of a frame row by row, as x0, y0, x1, y1.
+
+    Neighbours share `OVERLAP` of their sides, and together the tiles cover the frame.
+    """
     columns, rows = grid
     w = width / (columns - (columns - 1) * OVERLAP)
     h = height / (rows - (rows - 1) * OVERLAP)
@@ -104,7 +108,7 @@ def tiles(height: int, width: int, grid: Grid) -> Iterator[tuple[int, int, int, 
 
 
 def suppress_duplicates(detections: list[TeacherDetection]) -> list[TeacherDetection]:
-    """Non-maximum suppression that also drops boxes lying inside a surer one."""
+    """Run non-maximum suppression, which also removes boxes that lie inside a box of a higher score."""
     kept: list[TeacherDetection] = []
     for candidate in sorted(detections, key=lambda d: -d.score):
         if all(_differ(candidate.box, other.box) for other in kept):
@@ -113,7 +117,7 @@ def suppress_duplicates(detections: list[TeacherDetection]) -> list[TeacherDetec
 
 
 def _differ(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
-    """Whether two boxes are different objects."""
+    """Return whether two boxes are different objects."""
     a, b = np.array(first), np.array(second)
     shared = _area(np.concatenate([np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])]))
     union = _area(a) + _area(b) - shared

@@ -1,13 +1,13 @@
 """The errors of `keywarp.datasets`.
 
-DataError             data that can't be had or read
-└── PackageError      a package that can't be fetched, or doesn't hold what it should
+DataError             training data is missing, unreadable or inconsistent
+└── PackageError      a package can't be fetched, or a file in it isn't the expected one
 """
 
 
 class DataError(Exception):
-    """Base class: training data is missing, unreadable or inconsistent."""
+    """Training data is missing, unreadable or inconsistent. Base class of the package's errors."""
 
 
 class PackageError(DataError):
-    """A package can't be fetched, or a file in it isn't the one that the recipe names."""
+    """A package can't be fetched, or a file in it isn't the one that was named."""

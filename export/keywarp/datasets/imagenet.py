@@ -1,4 +1,4 @@
-"""ImageNet's video and still detection sets, VID and DET, as they are unpacked (section 5.1 of the paper).
+"""ImageNet's data sets for object detection in video (VID) and images (DET) as they are distributed (section 5.1).
 
     Data/VID/train/ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000000/000000.JPEG
     Data/VID/val/ILSVRC2015_val_00000000/000000.JPEG
@@ -8,11 +8,11 @@
     ImageSets/VID/train_1.txt ... train_30.txt, val.txt   (optional)
     ImageSets/DET/train_1.txt ... train_200.txt           (optional)
 
-Both name objects by WordNet id; VID's 30 classes are 30 of DET's 200, with the same ids (development kit, 4.1).
+Both sets name objects by WordNet id. VID's 30 classes are 30 of DET's 200, with the same ids (development kit, 4.1).
 
-Boxes are taken as the paper's own code takes them: pixels counted from 0, xmax and ymax the last ones inside. Here that
-is the box up to xmax + 1, ymax + 1. What lies outside the image is cut off. Objects count whether they are occluded or
-not, and whether their box was drawn or generated between two drawn ones.
+Boxes are read as in the paper's own code: pixels are counted from 0, and xmax and ymax are the last ones inside. The
+corresponding continuous box ends at xmax + 1, ymax + 1. Boxes are clipped to the image. Occluded objects count, and so
+do boxes that were interpolated between two drawn ones.
 """
 
 import json
@@ -36,24 +36,24 @@ WORDNET_IDS = (
     *("n01674464", "n02484322", "n03790512", "n02324045", "n02509815", "n02411705", "n01726692", "n02355227"),
     *("n02129604", "n04468005", "n01662784", "n04530566", "n02062744", "n02391049"),
 )
-# their numbers among DET's 200 classes, which are in alphabetical order
+# the numbers of the 30 classes among DET's 200, which are in alphabetical order
 DET_NUMBERS = (
     *(2, 4, 20, 24, 26, 33, 37, 39, 58, 59, 64, 70, 74, 84, 92),
     *(103, 105, 113, 114, 141, 144, 155, 159, 166, 182, 185, 188, 197, 198, 200),
 )
 
 _CLASS_OF = {wordnet_id: number for number, wordnet_id in enumerate(WORDNET_IDS, 1)}
-_DRAWS = 100  # images without an object of the 30 classes in a row, before a list is said to be wrong
+_DRAWS = 100  # images in a row without an object of the 30 classes, after which the lists must be wrong
 
-Progress = Callable[[int, int], None]  # files done, of how many
+Progress = Callable[[int, int], None]  # (files done, all files)
 
 
 class ImageNetVid:
     """A split of ImageNet VID, with the classes of `keywarp.datasets.classes.IMAGENET_VID`.
 
-    Every frame is labelled; a frame may be without objects. Pairs are drawn uniformly over the snippets and then over
-    the snippet's frames. The paper's own list, 15 frames out of each snippet, weighs snippets in the same way: long
-    ones, which are almost the same picture thousands of times, don't count for more.
+    Every frame is labelled, and a frame may have no objects. Pairs are drawn uniformly over the snippets and then over
+    the snippet's frames. The paper's own list, 15 frames of each snippet, weighs snippets in the same way: long
+    snippets, which show almost the same picture thousands of times, don't count for more.
     """
 
     def __init__(self, root: Path, split: str = "train", short_side: int = 600, long_side: int = 1000) -> None:
@@ -62,20 +62,21 @@ class ImageNetVid:
         Args:
             root: The folder that holds `Data` and `Annotations`.
             split: `train` or `val`.
-            short_side: Frames are resized so that their shorter side is this, in pixels, ...
-            long_side: ... unless the longer one would then be above this.
+            short_side: The pixels of the shorter side that frames are resized to, unless the longer side would exceed
+                `long_side`.
+            long_side: The maximum pixels of the longer side.
 
         Raises:
-            DataError: Folders are missing.
+            DataError: If folders are missing.
         """
         self._resize = Resize(short_side, long_side)
         data = root / "Data" / "VID" / split
         names = _listed_snippets(root / "ImageSets" / "VID", split) or _found_snippets(data, split)
         if not names:
-            raise DataError(f"no snippets in {data}; unpack the VID archive and name the folder above `Data`")
+            raise DataError(f"there are no snippets in {data}; unpack the VID archive and give the folder above `Data`")
         for name in names:
             if not (data / name).is_dir():
-                raise DataError(f"{data / name} is missing; unpack it, or take it out of the lists in ImageSets/VID")
+                raise DataError(f"{data / name} is missing; unpack it, or remove it from the lists in ImageSets/VID")
         annotations = root / "Annotations" / "VID" / split
         self._snippets = [_VidSnippet(data / name, annotations / name) for name in names]
 
@@ -83,20 +84,20 @@ class ImageNetVid:
         """Draw a frame and a key frame before it.
 
         Raises:
-            DataError: A file is missing or broken.
+            DataError: If a file is missing or broken.
         """
         snippet = self._snippets[int(random.integers(len(self._snippets)))]
         return draw_pair(snippet, int(random.integers(len(snippet))), self._resize, random, max_gap)
 
     def __len__(self) -> int:
-        """How many frames there are (this lists every snippet's folder)."""
+        """Return the number of frames. Every snippet's folder is listed for it."""
         return sum(len(snippet) for snippet in self._snippets)
 
     def snippets(self, length: int) -> Iterator[Snippet]:
-        """Every frame with up to `length` - 1 frames before it, in the order of names.
+        """Yield every frame with up to `length` - 1 frames before it, in the order of names.
 
         Raises:
-            DataError: A file is missing or broken.
+            DataError: If a file is missing or broken.
         """
         for snippet in self._snippets:
             yield from snippets_of(snippet, range(len(snippet)), length, self._resize)
@@ -105,9 +106,9 @@ class ImageNetVid:
 class ImageNetDet:
     """ImageNet DET's training images that show one of VID's 30 classes, with the objects of these classes.
 
-    Pairs have gap 0. They are drawn uniformly over the classes and then over a class's images: DET's classes have
-    between 461 and 67,513 images, and the largest would drown the others. Where a list says that only some of a class's
-    objects are boxed, the image isn't used.
+    Pairs have gap 0. They are drawn uniformly over the classes and then over a class's images. DET's classes have
+    between 461 and 67,513 images, and drawn by images alone, the largest class would dominate. Images that a list marks
+    as having only some of a class's objects boxed aren't used.
     """
 
     def __init__(
@@ -118,17 +119,18 @@ class ImageNetDet:
         cache: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Find the images: by the lists in `ImageSets/DET`, or else by reading all annotations once.
+        """Find the images by the lists in `ImageSets/DET`, or else by reading all annotations once.
 
         Args:
             root: The folder that holds `Data` and `Annotations`.
-            short_side: Images are resized so that their shorter side is this, in pixels, ...
-            long_side: ... unless the longer one would then be above this.
-            cache: The file that keeps what was found where there are no lists (reading takes minutes).
-            progress: Is called while annotations are read.
+            short_side: The pixels of the shorter side that images are resized to, unless the longer side would exceed
+                `long_side`.
+            long_side: The maximum pixels of the longer side.
+            cache: The file that keeps the images found without lists, since reading all annotations takes minutes.
+            progress: A function that is called while annotations are read.
 
         Raises:
-            DataError: There are neither lists nor a cache file is named, or no images.
+            DataError: If there are neither lists nor a cache file is given, or there are no images.
         """
         self._resize = Resize(short_side, long_side)
         self._data = root / "Data" / "DET" / "train"
@@ -138,7 +140,7 @@ class ImageNetDet:
             images = [[name for name, mark in _lines(list_) if mark == "1"] for list_ in lists]
         elif cache is None:
             missing = next(list_ for list_ in lists if not list_.is_file())
-            raise DataError(f"{missing} is missing; unpack ImageSets, or name a cache file for what a search finds")
+            raise DataError(f"{missing} is missing; unpack ImageSets, or name a cache file to search without lists")
         elif cache.is_file():
             images = _read_cache(cache)
         else:
@@ -146,26 +148,29 @@ class ImageNetDet:
             _write_cache(cache, images)
         self._images = [names for names in images if names]
         if not self._images:
-            raise DataError(f"no images of the 30 classes in {root}; unpack the DET archive there")
+            raise DataError(f"there are no images of the 30 classes in {root}; unpack the DET archive there")
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
-        """Draw an image; it is current and key frame.
+        """Draw an image, which is both the current and the key frame.
 
         Raises:
-            DataError: A file is missing or broken.
+            DataError: If a file is missing or broken, or no image shows one of the classes.
         """
         for _ in range(_DRAWS):
             names = self._images[int(random.integers(len(self._images)))]
             name = names[int(random.integers(len(names)))]
-            still = _StillImage(self._data / f"{name}.JPEG", _annotation(self._annotations / f"{name}.xml", name))
-            if still.known.truth.boxes is not None and len(still.known.truth.boxes.classes):
-                return draw_pair(still, still.first, self._resize, random, max_gap)
-        raise DataError(f"{_DRAWS} images in {self._data} were without objects of the 30 classes; get ImageSets again")
+            image = _StillImage(self._data / f"{name}.JPEG", _annotation(self._annotations / f"{name}.xml", name))
+            boxes = image.known.truth.boxes
+            if boxes is not None and len(boxes.classes):
+                return draw_pair(image, image.first, self._resize, random, max_gap)
+        raise DataError(
+            f"{_DRAWS} images in {self._data} were without objects of the 30 classes; unpack ImageSets again"
+        )
 
 
 @dataclass(frozen=True)
 class _VidSnippet:
-    """A snippet's two folders."""
+    """A snippet: a folder of images and a folder of annotations."""
 
     images: Path
     annotations: Path
@@ -175,7 +180,9 @@ class _VidSnippet:
         names = sorted(path.name for path in self.images.glob("*.JPEG"))
         for number, name in enumerate(names):
             if name != f"{number:06d}.JPEG":
-                raise DataError(f"{self.images} has {name} where {number:06d}.JPEG belongs; unpack the snippet again")
+                raise DataError(
+                    f"{self.images} has {name} where {number:06d}.JPEG is expected; unpack the snippet again"
+                )
         if not names:
             raise DataError(f"{self.images} has no frames; unpack the snippet again")
         return len(names)
@@ -189,7 +196,7 @@ class _VidSnippet:
 
 @dataclass(frozen=True)
 class _StillImage:
-    """A photograph."""
+    """A still image as a video of one frame."""
 
     image: Path
     known: Annotation
@@ -214,7 +221,7 @@ def _annotation(path: Path, name: str) -> Annotation:
             for item in objects
         ]
     except (ET.ParseError, ValueError) as error:
-        raise DataError(f"{path} is not an annotation: {error}; get it again") from error
+        raise DataError(f"{path} is not an annotation: {error}; unpack it again") from error
     corners = np.array(edges, np.float32).reshape(-1, 4) + np.array([0, 0, 1, 1], np.float32)
     corners = corners.clip(0, np.array([width, height] * 2, np.float32))
     real = (corners[:, :2] < corners[:, 2:]).all(axis=1)
@@ -223,11 +230,11 @@ def _annotation(path: Path, name: str) -> Annotation:
 
 
 def _listed_snippets(folder: Path, split: str) -> list[str]:
-    """The snippets that lists name, without repetition; none where there are no lists."""
+    """Return the snippets that lists name, without repetition; there are none without lists."""
     if split == "train":
         lists = [folder / f"train_{number}.txt" for number in range(1, len(WORDNET_IDS) + 1)]
         return sorted({name for list_ in lists if list_.is_file() for name, mark in _lines(list_) if mark != "-1"})
-    list_ = folder / f"{split}.txt"  # of frames
+    list_ = folder / f"{split}.txt"  # names frames
     return sorted({name.rpartition("/")[0] for name, _ in _lines(list_)}) if list_.is_file() else []
 
 
@@ -237,16 +244,16 @@ def _found_snippets(data: Path, split: str) -> list[str]:
 
 
 def _lines(list_: Path) -> Iterator[tuple[str, str]]:
-    """A list's lines: a name and a mark."""
+    """Yield a list's lines as a name and a mark."""
     for number, line in enumerate(list_.read_text().splitlines(), 1):
         name, _, mark = line.strip().partition(" ")
         if not name or not mark:
-            raise DataError(f"line {number} of {list_} is `{line}`, not a name and a number; get it again")
+            raise DataError(f"line {number} of {list_} is `{line}`, not a name and a number; unpack it again")
         yield name, mark.strip()
 
 
 def _search(annotations: Path, progress: Progress | None) -> list[list[str]]:
-    """For each class, the images that show it."""
+    """Find, for each class, the images that show it."""
     files = sorted(annotations.rglob("*.xml"))
     images: list[list[str]] = [[] for _ in WORDNET_IDS]
     for done, path in enumerate(files):
@@ -271,4 +278,4 @@ def _write_cache(cache: Path, images: list[list[str]]) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     partial = cache.with_name(f"{cache.name}.partial")
     partial.write_text(json.dumps(dict(zip(WORDNET_IDS, images, strict=True))))
-    partial.replace(cache)  # all of it or nothing
+    partial.replace(cache)  # atomic

@@ -1,4 +1,4 @@
-"""Pictures on disk: reading them, and bringing them and what is known of them to the size that is trained at."""
+"""Images in files: reading them, and resizing them together with their ground truth."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,32 +18,32 @@ _HEADER = slice(24, 26)
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content.
+    """Read a file.
 
     Raises:
-        DataError: It isn't there, or may not be read.
+        DataError: If the file is missing or can't be read.
     """
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror}; see that the data set is there as a whole") from error
+        raise DataError(f"can't read {path}: {error.strerror}; check that the data set is complete") from error
 
 
 def read_image(path: Path) -> Image:
-    """Read a JPEG, PNG or PPM: (H, W, 3) RGB, as it is stored (an orientation tag is not obeyed).
+    """Read a JPEG, PNG or PPM as (H, W, 3) RGB. An orientation tag is ignored.
 
     Raises:
-        DataError: It isn't there, is cut short, or is no image.
+        DataError: If the file is missing, cut short or not an image.
     """
     return _decode(path, read_bytes(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def read_labels(path: Path) -> Labels:
-    """Read a PNG whose grey values are class ids: (H, W).
+    """Read a PNG whose grey values are class ids, (H, W).
 
     Raises:
-        DataError: It isn't there, is cut short, or isn't an 8-bit greyscale PNG. A palette is refused because only its
-            colours would be read, fewer bits because they would be spread over 0..255.
+        DataError: If the file is missing, cut short or not an 8-bit greyscale PNG. A palette is refused because its
+            colours would be read instead of its ids, and fewer bits because they would be scaled to 0..255.
     """
     content = read_bytes(path)
     labels = _decode(path, content, cv2.IMREAD_UNCHANGED)
@@ -53,34 +53,34 @@ def read_labels(path: Path) -> Labels:
 
 
 def _decode(path: Path, content: bytes, flags: int) -> npt.NDArray[np.uint8]:
-    # from memory: reading from a file, OpenCV may fill up a JPEG that is cut short with grey
+    # from memory, since OpenCV may pad a truncated JPEG with grey when it reads from a file
     image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     if image is None:
-        raise DataError(f"{path} is cut short or not an image; get it again")
+        raise DataError(f"{path} is cut short or not an image; download it again")
     return np.asarray(image, np.uint8)
 
 
 @dataclass(frozen=True)
 class Resize:
-    """The size that pictures are brought to, and their labels and boxes with them."""
+    """The size that images are resized to, together with their labels and boxes."""
 
-    short_side: int  # pixels: what the shorter side becomes, ...
-    long_side: int  # ... unless the longer one would then be above this
+    short_side: int  # pixels of the shorter side, ...
+    long_side: int  # ... unless the longer one would then have more pixels than this
 
     def size(self, size: Size) -> Size:
-        """What a picture's size becomes."""
+        """Return the size of a resized image."""
         factor = min(self.short_side / min(size), self.long_side / max(size))
         return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
     def image(self, image: Image) -> Image:
-        """Resize a picture, (H, W, 3): bilinearly as the engine does, which has no time for better."""
+        """Resize an image (H, W, 3) bilinearly, as the engine does for speed."""
         old, new = _size(image), self.size(_size(image))
         if old == new:
             return image
         return np.asarray(cv2.resize(image, new[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
 
     def truth(self, truth: Truth, size: Size) -> Truth:
-        """Resize what is known of a picture of a size: labels to the nearest pixel, boxes in proportion."""
+        """Resize the ground truth of an image of a given size: labels to the nearest pixel, boxes in proportion."""
         height, width = self.size(size)
         labels, boxes = truth.labels, truth.boxes
         if labels is not None and _size(labels) != (height, width):
@@ -91,5 +91,13 @@ class Resize:
         return Truth(labels, boxes)
 
 
-def _size(picture: npt.NDArray[np.uint8]) -> Size:
-    return picture.shape[0], picture.shape[1]
+def scale_image(image: Image, factor: float) -> Image:
+    """Resize an image by a factor, averaging pixels where it shrinks."""
+    height, width = _size(image)
+    size = (round(width * factor), round(height * factor))
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
+
+
+def _size(image: npt.NDArray[np.uint8]) -> Size:
+    return image.shape[0], image.shape[1]

@@ -1,4 +1,4 @@
-"""Labelled clips as a data set: pairs and snippets within their shots, motion made from them or measured on them."""
+"""Labelled clips as a data set: pairs and snippets within shots, and motion that is synthesised or measured."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from keywarp.datasets.samples import MAX_GAP, FlowPair, FramePair, Snippet, Trut
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """A clip with labels for all its frames, and how often it's sampled."""
+    """A clip with labels for all its frames, and the weight with which it is sampled."""
 
     clip: Clip
     labels: npt.NDArray[np.uint8]  # (T, H, W)
     weight: float = 1.0
 
     def __len__(self) -> int:
-        """Frames that are in a shot."""
+        """Return the number of frames that are in a shot."""
         return sum(map(len, self.clip.shots))
 
     def frame(self, random: np.random.Generator) -> int:
@@ -31,14 +31,14 @@ class LabelledClip:
         return int(random.integers(shot.start, shot.stop))
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
-        """Draw a pair within a shot; the gap is uniform in 0..max_gap as far as the shot reaches back."""
+        """Draw a pair within a shot. The gap is uniform in 0..max_gap, but doesn't reach back before the shot."""
         current = self.frame(random)
         gap = int(random.integers(min(max_gap, current - self.clip.shot_of(current).start) + 1))
         frames = self.clip.frames
         return FramePair(frames[current], frames[current - gap], gap, Truth(labels=self.labels[current]))
 
     def snippets(self, length: int) -> Iterator[Snippet]:
-        """Every frame with those before it, within its shot."""
+        """Yield every frame with the frames before it in its shot."""
         for shot in self.clip.shots:
             for index in shot:
                 first = max(shot.start, index - length + 1)
@@ -47,31 +47,34 @@ class LabelledClip:
 
 
 class ClipFlowSource:
-    """Motion of clips: made, and thus exact, or real and measured by another method. Both as augmented crops."""
+    """Pairs of clips' frames with their motion, as augmented crops.
+
+    The motion is either synthetic, and thus exact, or that of real frames, measured by another method.
+    """
 
     def __init__(
-        self, clips: Sequence[LabelledClip], augmentation: Augmentation, made_share: float, motion: SyntheticMotion
+        self, clips: Sequence[LabelledClip], augmentation: Augmentation, synthetic_share: float, motion: SyntheticMotion
     ) -> None:
-        """Prepare to draw.
+        """Set up the drawing of pairs.
 
         Args:
-            clips: Where from.
-            augmentation: The crops.
-            made_share: Share of samples whose motion is made; the others are real frames up to nine apart, in either
-                order.
-            motion: How far things move in made samples.
+            clips: The clips.
+            augmentation: The distribution of crops.
+            synthetic_share: The fraction of samples with synthetic motion. The others are real frames up to nine apart,
+                in either order.
+            motion: The size of the synthetic motion.
         """
         self._clips = clips
         self._weights = np.array([clip.weight for clip in clips]) / sum(clip.weight for clip in clips)
         self._augmentation = augmentation
-        self._made_share = made_share
+        self._synthetic_share = synthetic_share
         self._motion = motion
 
     def flow_pair(self, random: np.random.Generator) -> FlowPair:
-        """Draw one."""
-        return self._made(random) if random.random() < self._made_share else self._measured(random)
+        """Draw two images and the motion between them."""
+        return self._synthetic(random) if random.random() < self._synthetic_share else self._measured(random)
 
-    def _made(self, random: np.random.Generator) -> FlowPair:
+    def _synthetic(self, random: np.random.Generator) -> FlowPair:
         crops = []
         for _ in range(3):
             source = self._source(random)

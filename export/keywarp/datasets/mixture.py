@@ -1,4 +1,4 @@
-"""A mixture of labelled sources, as of ImageNet VID and DET at 2:1 (section 5.1 of the paper)."""
+"""Mixtures of labelled sources, such as ImageNet VID and DET at 2:1 (section 5.1 of the paper)."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from keywarp.datasets.samples import MAX_GAP, FramePair, PairSource
 
 
 class Mixture:
-    """Draws each pair from one of several sources, chosen in proportion to their weights, not to their sizes.
+    """A source that draws each pair from one of several sources, in proportion to their weights, not to their sizes.
 
     Mixture([(ImageNetVid(root), 2), (ImageNetDet(root), 1)])
     """
@@ -17,10 +17,10 @@ class Mixture:
         """Mix sources.
 
         Args:
-            parts: Each source with its weight, in any unit.
+            parts: The sources with their weights, in any unit.
 
         Raises:
-            ValueError: There is none, or a weight isn't a positive number.
+            ValueError: If there is no source, or a weight isn't a positive number.
         """
         weights = np.array([weight for _, weight in parts], np.float64)
         if not parts or not np.isfinite(weights).all() or (weights <= 0).any():
@@ -29,9 +29,9 @@ class Mixture:
         self._shares = weights / weights.sum()
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
-        """Draw one.
+        """Draw a pair.
 
         Raises:
-            DataError: As the source that it is drawn from.
+            DataError: If the source that it is drawn from can't provide it.
         """
         return self._sources[int(random.choice(len(self._sources), p=self._shares))].pair(random, max_gap)

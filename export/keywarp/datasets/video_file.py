@@ -1,7 +1,7 @@
-"""Random access to a video's frames, exact whatever it is compressed with.
+"""Exact random access to the frames of a video, whatever its codec.
 
-A frame is found by its place in the order of presentation. Its time stamp says where that is: all time stamps are read
-once, without decoding, and decoding starts at the key frame before.
+Frames are numbered in the order in which they are shown. All time stamps are read once, without decoding. They give the
+time of each frame and the key frame before it, from which decoding starts.
 """
 
 from bisect import bisect_right
@@ -22,40 +22,40 @@ _CONVERT = "convert it to MP4, or unpack it into a folder of frames"
 
 @dataclass(frozen=True)
 class _VideoIndex:
-    """What can be known of a video without decoding it. Times are in its stream's time base."""
+    """The facts about a video that are known without decoding it. Times are in its stream's time base."""
 
     size: Size
-    times: list[int]  # of the frames, in order of presentation
-    starts: list[int]  # the frames, of these, that decoding can start at
-    seeks: list[int]  # the time to seek to for each of them
+    times: list[int]  # the frames' time stamps, in the order in which they are shown
+    starts: list[int]  # the numbers of the frames at which decoding can start
+    seeks: list[int]  # the time to seek to for each start
 
 
 class VideoFile:
     """A video on disk."""
 
     def __init__(self, path: Path) -> None:
-        """Name it.
+        """Name a video. It isn't opened yet.
 
         Args:
-            path: Anything that FFmpeg reads and that has time stamps.
+            path: A file that FFmpeg can read and that has time stamps.
         """
         self.path = path
 
     @cached_property
     def index(self) -> _VideoIndex:
-        """Its time stamps.
+        """Read the time stamps, once.
 
         Raises:
-            DataError: It isn't a video, or has no time stamps.
+            DataError: If the file isn't a readable video or has no time stamps.
         """
         shown: list[int] = []
-        keys: list[tuple[int, int]] = []  # when key frames are shown, and where to seek for them
+        keys: list[tuple[int, int]] = []  # key frames: their time stamp and the time to seek to
         try:
             with av.open(str(self.path)) as container:
                 stream = container.streams.video[0]
                 size = (stream.codec_context.height, stream.codec_context.width)
                 for packet in container.demux(stream):
-                    if not packet.size:  # the end
+                    if not packet.size:  # end of the stream
                         continue
                     if packet.pts is None:
                         raise DataError(f"{self.path} has frames without time stamps; {_CONVERT}")
@@ -67,49 +67,52 @@ class VideoFile:
         if not keys:
             raise DataError(f"{self.path} has no frame that decoding can start at; {_CONVERT}")
         keys.sort()
-        times = sorted(time for time in shown if time >= keys[0][0])  # what is shown before can't be decoded
-        place = {time: number for number, time in enumerate(times)}
-        return _VideoIndex(size, times, [place[time] for time, _ in keys], [seek for _, seek in keys])
+        times = sorted(time for time in shown if time >= keys[0][0])  # earlier frames can't be decoded
+        number_of = {time: number for number, time in enumerate(times)}
+        return _VideoIndex(size, times, [number_of[time] for time, _ in keys], [seek for _, seek in keys])
 
     def open(self) -> "VideoReader":
-        """Read frames. What is open is closed when the reader is forgotten."""
+        """Return a reader of the frames. It closes its file when it is garbage-collected."""
         return VideoReader(self)
 
 
 class VideoReader:
-    """A video while it is read. Going forwards decodes each frame once; going backwards starts at a key frame again."""
+    """A reader of a video's frames.
+
+    Reading forwards decodes each frame once. Reading backwards restarts at a key frame.
+    """
 
     first = 0
 
     def __init__(self, video: VideoFile) -> None:
         self._path = video.path
         self._index = video.index
-        self._next = -1  # the frame that `_frames` yields next; -1 before there are any
+        self._next = -1  # the number of the frame that `_frames` yields next, or -1 if there is none
         self._frames: Iterator[av.VideoFrame] = iter(())
 
     @property
     def last(self) -> int:
-        """The last frame's number."""
+        """Return the number of the last frame."""
         return len(self._index.times) - 1
 
-    def size(self, number: int) -> Size:  # noqa: ARG002 - all have the same
-        """A frame's size."""
+    def size(self, number: int) -> Size:  # noqa: ARG002 - all frames have the same size
+        """Return the size of a frame."""
         return self._index.size
 
     def frame(self, number: int) -> Image:
-        """A frame, (H, W, 3) RGB.
+        """Decode a frame, (H, W, 3) RGB.
 
         Raises:
-            DataError: There is no such frame, it can't be decoded, or the time stamps are wrong.
+            DataError: If there is no such frame, it can't be decoded, or the time stamps are wrong.
         """
         if not 0 <= number <= self.last:
-            raise DataError(f"{self._path} has frames 0 to {self.last}, and no frame {number}")
+            raise DataError(f"{self._path} has frames 0 to {self.last}, but no frame {number}")
         start = bisect_right(self._index.starts, number) - 1
         if not self._index.starts[start] <= self._next <= number:
-            self._play(start)
+            self._restart(start)
         picture = self._advance(number)
-        if picture is None:  # some containers can't seek well: decode from the beginning
-            self._play(0)
+        if picture is None:  # seeking isn't exact in some containers: decode from the beginning
+            self._restart(0)
             picture = self._advance(number)
         if picture is None:
             raise DataError(
@@ -117,12 +120,12 @@ class VideoReader:
             )
         return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
 
-    def _play(self, start: int) -> None:
+    def _restart(self, start: int) -> None:
         self._next = self._index.starts[start]
         self._frames = self._decode(start)
 
     def _advance(self, number: int) -> av.VideoFrame | None:
-        """Decode up to a frame; None when what is decoded isn't what the time stamps promise."""
+        """Decode up to a frame, or return None where the decoded frames don't match the time stamps."""
         for picture in self._frames:
             if picture.pts != self._index.times[self._next]:
                 break
@@ -140,7 +143,7 @@ class VideoReader:
                 if start:
                     container.seek(self._index.seeks[start], stream=stream)
                 for picture in container.decode(stream):
-                    # what is shown before the key frame may refer to frames that were not decoded
+                    # frames shown before the key frame may depend on frames that weren't decoded
                     if picture.pts is None or picture.pts >= begin:
                         yield picture
         except av.FFmpegError as error:

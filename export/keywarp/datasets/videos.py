@@ -1,12 +1,13 @@
-"""Plain videos of one's own, a few frames of which are labelled.
+"""Plain videos of your own with labels for some of their frames.
 
     gate.mp4                  a video, ...
     yard/000000.jpg           ... or a folder of frames, named by consecutive numbers
-    gate.labels/000120.png    segmentation: frame 120's class ids, an 8-bit greyscale PNG; 255 where nobody knows
+    gate.labels/000120.png    segmentation: frame 120's class ids, an 8-bit greyscale PNG; 255 where the class is
+    unknown
     gate.boxes.json           detection: {"120": [{"class": "person", "box": [x1, y1, x2, y2]}], "300": []}
 
-A video's frames are counted from 0 in the order in which they are shown, a folder's frames by the numbers in their
-names. Boxes are in the frame's own pixels, from its top left corner; a frame with an empty list shows nothing.
+A video's frames are counted from 0 in the order in which they are shown. A folder's frames have the numbers in their
+names. Boxes are in the frame's own pixels, from its top left corner. A frame with an empty list shows no objects.
 """
 
 import re
@@ -27,31 +28,32 @@ from keywarp.datasets.types import IGNORE, Image, Labels
 from keywarp.datasets.video_file import VideoFile, VideoReader
 
 _LABELS, _BOXES = ".labels", ".boxes.json"
-Wanted = Literal["labels", "boxes"]
-_PICTURES = {".jpg", ".jpeg", ".png", ".ppm"}
+TruthKind = Literal["labels", "boxes"]
+_IMAGES = {".jpg", ".jpeg", ".png", ".ppm"}
 
 
 class LabelledVideos:
     """A folder of videos with sparse labels. Pairs are drawn uniformly over the labelled frames of all videos."""
 
     def __init__(
-        self, root: Path, classes: Classes, short_side: int, long_side: int, truth: Wanted | None = None
+        self, root: Path, classes: Classes, short_side: int, long_side: int, truth: TruthKind | None = None
     ) -> None:
         """Find the videos that have labels, and read their boxes.
 
         Args:
             root: The folder.
-            classes: What class ids and names mean; the first one is the background.
-            short_side: Frames are resized so that their shorter side is this, in pixels, ...
-            long_side: ... unless the longer one would then be above this.
-            truth: Only frames with pixel labels, or only those with boxes; None: with either.
+            classes: The classes that class ids and names refer to. The first one is the background.
+            short_side: The pixels of the shorter side that frames are resized to, unless the longer side would exceed
+                `long_side`.
+            long_side: The maximum pixels of the longer side.
+            truth: The kind of labels that frames must have, or None to take frames with either kind.
 
         Raises:
-            DataError: There are no labels, labels without a video, or boxes that can't be understood.
+            DataError: If there are no labels, labels have no video, or boxes are malformed.
         """
         self._resize = Resize(short_side, long_side)
         if not root.is_dir():
-            raise DataError(f"{root} is not a folder; name the one that holds the videos")
+            raise DataError(f"{root} is not a folder; give the folder that holds the videos")
         entries = sorted(root.iterdir())
         endings = [end for kind, end in (("labels", _LABELS), ("boxes", _BOXES)) if truth in (None, kind)]
         names = {e.name.removesuffix(end) for e in entries for end in endings if e.name.endswith(end)}
@@ -59,7 +61,7 @@ class LabelledVideos:
         self._labelled = [(video, number) for video in self._videos for number in video.labelled]
         if not self._labelled:
             raise DataError(
-                f"no labelled frames in {root}; put "
+                f"there are no labelled frames in {root}; put "
                 + " or ".join({_LABELS: f"NAME{_LABELS}/NUMBER.png", _BOXES: f"NAME{_BOXES}"}[end] for end in endings)
                 + " beside a video"
             )
@@ -68,20 +70,20 @@ class LabelledVideos:
         """Draw a labelled frame and a key frame before it.
 
         Raises:
-            DataError: A file is missing or broken, or a label is of no frame.
+            DataError: If a file is missing or broken, or a label's frame doesn't exist.
         """
         video, number = self._labelled[int(random.integers(len(self._labelled)))]
         return draw_pair(video.open(), number, self._resize, random, max_gap)
 
     def __len__(self) -> int:
-        """How many labelled frames there are."""
+        """Return the number of labelled frames."""
         return len(self._labelled)
 
     def snippets(self, length: int) -> Iterator[Snippet]:
-        """Every labelled frame with up to `length` - 1 frames before it, by video and number.
+        """Yield every labelled frame with up to `length` - 1 frames before it, ordered by video and number.
 
         Raises:
-            DataError: A file is missing or broken, or a label is of no frame.
+            DataError: If a file is missing or broken, or a label's frame doesn't exist.
         """
         for video in self._videos:
             yield from snippets_of(video.open(), video.labelled, length, self._resize)
@@ -114,13 +116,13 @@ class _FrameFolder:
 
 @dataclass(frozen=True)
 class _LabelledVideo:
-    """A video, and where what is known of its frames is."""
+    """A video and the locations of its labels."""
 
     path: Path  # without its suffix
     source: VideoFile | _FrameFolder
-    labels: dict[int, Path]
+    labels: dict[int, Path]  # by frame number
     boxes: dict[int, Boxes]
-    classes: int
+    classes: int  # number of classes
 
     @property
     def labelled(self) -> list[int]:
@@ -132,7 +134,7 @@ class _LabelledVideo:
 
 @dataclass(frozen=True)
 class _OpenVideo:
-    """A labelled video while it is read."""
+    """A labelled video that is being read."""
 
     video: _LabelledVideo
     frames: VideoReader | _FrameFolder
@@ -150,29 +152,29 @@ class _OpenVideo:
         if not self.frames.first <= number <= self.frames.last:
             raise DataError(
                 f"{file} labels frame {number}, but {video.path.name} has frames {self.frames.first} to "
-                f"{self.frames.last}; number labels like frames"
+                f"{self.frames.last}; number labels like the frames"
             )
         labels = _read_labels(file, video.classes) if number in video.labels else None
         size = self.frames.size(number) if labels is None else (labels.shape[0], labels.shape[1])
-        boxes = _cut(video.boxes[number], size, f"frame {number} of {file}") if number in video.boxes else None
+        boxes = _clip(video.boxes[number], size, f"frame {number} of {file}") if number in video.boxes else None
         return Annotation(f"{video.path.name}/{number:06d}", file, size, Truth(labels, boxes))
 
 
 def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]) -> _LabelledVideo:
-    """The video of a name, of all entries of its folder."""
+    """Find the video of a name among the entries of its folder."""
     sources = [e for e in entries if e == path or (e.stem == path.name and e.is_file() and e.suffix != ".json")]
     if len(sources) != 1:
         found = " and ".join(source.name for source in sources) or "no video"
         raise DataError(
-            f"there are labels for {path}, and {found}; put one video or folder of frames of that name there"
+            f"there are labels for {path}, but {found}; put one video or folder of frames of that name there"
         )
     source: VideoFile | _FrameFolder = VideoFile(sources[0])
     if sources[0].is_dir():
-        frames = _numbered(sources[0], _PICTURES)
+        frames = _numbered(sources[0], _IMAGES)
         gap = next((number for number in frames if number - 1 not in frames and number != min(frames)), None)
         if not frames or gap is not None:
-            what = "no frames" if gap is None else f"no frame {gap - 1}"
-            raise DataError(f"{sources[0]} has {what}; a video is a folder of consecutively numbered frames")
+            missing = "no frames" if gap is None else f"no frame {gap - 1}"
+            raise DataError(f"{sources[0]} has {missing}; number its frames consecutively")
         source = _FrameFolder(frames)
     labels, boxes = (path.with_name(path.name + end) for end in (_LABELS, _BOXES))
     return _LabelledVideo(
@@ -185,30 +187,31 @@ def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]
 
 
 def _numbered(folder: Path, suffixes: set[str]) -> dict[int, Path]:
-    """A folder's pictures by the number that their names end in."""
-    pictures: dict[int, Path] = {}
+    """Return a folder's images by the numbers at the end of their names."""
+    images: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes:
             continue
         digits = re.search(r"[0-9]+$", path.stem)
         if digits is None:
-            raise DataError(f"{path} has no number; end its name in its frame's number")
-        if int(digits[0]) in pictures:
-            raise DataError(f"{path} and {pictures[int(digits[0])].name} have the same number; keep one")
-        pictures[int(digits[0])] = path
-    return pictures
+            raise DataError(f"{path} has no number; end its name with its frame's number")
+        number = int(digits[0])
+        if number in images:
+            raise DataError(f"{path} and {images[number].name} have the same number; keep one")
+        images[number] = path
+    return images
 
 
 def _read_labels(path: Path, classes: int) -> Labels:
     labels = read_labels(path)
     unknown = labels[(labels >= classes) & (labels != IGNORE)]
     if unknown.size:
-        raise DataError(f"{path} holds class id {unknown[0]}; there are 0 to {classes - 1}, and {IGNORE} for unknown")
+        raise DataError(f"{path} holds class id {unknown[0]}; use 0 to {classes - 1}, and {IGNORE} for unknown")
     return labels
 
 
 class _LabelledObject(BaseModel):
-    """An object in a .boxes.json."""
+    """An object in a .boxes.json file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -230,11 +233,13 @@ def _read_boxes(path: Path, classes: Classes) -> dict[int, Boxes]:
     for number, objects in frames.items():
         for object_ in objects:
             if object_.name not in ids:
-                raise DataError(f"{path} has a `{object_.name}` on frame {number}; the classes are {', '.join(ids)}")
+                raise DataError(
+                    f"{path} has an unknown class `{object_.name}` on frame {number}; use one of {', '.join(ids)}"
+                )
             x1, y1, x2, y2 = object_.box
             if not (x1 < x2 and y1 < y2):
                 raise DataError(
-                    f"{path} has an empty box {list(object_.box)} on frame {number}; it is [x1, y1, x2, y2]"
+                    f"{path} has an empty box {list(object_.box)} on frame {number}; write it as [x1, y1, x2, y2]"
                 )
     return {
         number: Boxes(
@@ -245,11 +250,13 @@ def _read_boxes(path: Path, classes: Classes) -> dict[int, Boxes]:
     }
 
 
-def _cut(boxes: Boxes, size: Size, where: str) -> Boxes:
-    """Boxes without what lies outside the frame."""
+def _clip(boxes: Boxes, size: Size, where: str) -> Boxes:
+    """Clip boxes to the frame."""
     corners = boxes.corners.clip(0, np.array([size[1], size[0]] * 2, np.float32))
     outside = (corners[:, :2] >= corners[:, 2:]).any(axis=1)
     if outside.any():
         box = boxes.corners[outside][0].tolist()
-        raise DataError(f"{where} has a box {box} outside its {size[1]}x{size[0]} pixels; give boxes in its own pixels")
+        raise DataError(
+            f"{where} has a box {box} outside its {size[1]}x{size[0]} pixels; give boxes in the frame's own pixels"
+        )
     return Boxes(corners, boxes.classes)

@@ -1,4 +1,4 @@
-"""Moving Scenes: generated video of which everything is known exactly."""
+"""Moving Scenes: generated video with exact labels, boxes and motion."""
 
 from keywarp.datasets.moving_scenes.clip import SceneClip
 from keywarp.datasets.moving_scenes.dataset import MovingScenes, SceneImages

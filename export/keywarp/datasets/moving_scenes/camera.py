@@ -1,4 +1,4 @@
-"""Where the camera looks: on the background photograph, and with it on all that is before it."""
+"""The camera, which moves over the background photograph and carries everything in front of it along."""
 
 import cmath
 import math
@@ -11,56 +11,56 @@ from keywarp.datasets.moving_scenes.options import SceneOptions
 from keywarp.datasets.moving_scenes.waves import Wave, draw_log_uniform, draw_wave
 
 Matrix = npt.NDArray[np.float64]  # (3, 3), affine
-COVER = 1.5  # how many times an image's size the background photograph is
+COVER = 1.5  # size of the background photograph relative to the image's
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Pans, turns and zooms over a plane."""
+    """A camera that pans, turns and zooms over a plane."""
 
     image_centre: tuple[float, float]  # x, y in pixels
-    centre: tuple[float, float]  # the point of the photograph before it, without the pan, in the photograph's pixels
-    pan: tuple[Wave, Wave]  # x, y in the photograph's pixels
+    centre: tuple[float, float]  # the point that it looks at without the pan, x, y in the photograph's pixels
+    pan: tuple[Wave, Wave]  # shift of that point, x, y in the photograph's pixels
     angle: float  # radians
-    turn: Wave
+    turn: Wave  # change of the angle, radians
     zoom: float  # the photograph's pixels per pixel
-    zooming: Wave  # of its logarithm
+    zooming: Wave  # change of the zoom's logarithm
 
     def matrix(self, time: float) -> Matrix:
-        """From pixels at a time (frames) to pixels of the photograph."""
-        lens = self._lens(time)
-        shift = self._target(time) - lens * complex(*self.image_centre)
-        return np.array([[lens.real, -lens.imag, shift.real], [lens.imag, lens.real, shift.imag], [0, 0, 1]])
+        """Return the transformation from the image's pixels at a time, in frames, to the photograph's pixels."""
+        scale = self._scale(time)
+        shift = self._target(time) - scale * complex(*self.image_centre)
+        return np.array([[scale.real, -scale.imag, shift.real], [scale.imag, scale.real, shift.imag], [0, 0, 1]])
 
     def project(self, x: float, y: float, time: float) -> tuple[float, float]:
-        """Where what is at a place at time 0, and rests, is seen at another time, in pixels."""
+        """Return where a point at rest is seen at a time, given its place in the image at time 0, in pixels."""
         middle = complex(*self.image_centre)
-        place = self._target(0) + self._lens(0) * (complex(x, y) - middle)
-        seen = middle + (place - self._target(time)) / self._lens(time)
+        point = self._target(0) + self._scale(0) * (complex(x, y) - middle)
+        seen = middle + (point - self._target(time)) / self._scale(time)
         return seen.real, seen.imag
 
     def magnification(self, time: float) -> float:
-        """How much larger things are seen than at time 0."""
-        return abs(self._lens(0) / self._lens(time))
+        """Return how much larger things are seen than at time 0."""
+        return abs(self._scale(0) / self._scale(time))
 
     def rotation(self, time: float) -> float:
-        """How far things are seen turned since time 0, in radians."""
-        return cmath.phase(self._lens(0) / self._lens(time))
+        """Return how far things are seen turned since time 0, in radians."""
+        return cmath.phase(self._scale(0) / self._scale(time))
 
-    def _lens(self, time: float) -> complex:
-        """What turns and scales pixels to the photograph's, x + iy."""
+    def _scale(self, time: float) -> complex:
+        """Return the rotation and scaling from pixels to the photograph's pixels, as a complex factor of x + iy."""
         return cmath.rect(self.zoom * math.exp(self.zooming.at(time)), self.angle + self.turn.at(time))
 
     def _target(self, time: float) -> complex:
-        """The point of the photograph before the camera, x + iy."""
+        """Return the point of the photograph that the camera looks at, x + iy."""
         return complex(*(middle + wave.at(time) for middle, wave in zip(self.centre, self.pan, strict=True)))
 
 
 def draw_camera(options: SceneOptions, random: np.random.Generator, height: int, width: int) -> Camera:
-    """A camera before a photograph of that size, in pixels."""
+    """Draw a camera for a photograph of a given size in pixels."""
     moves = random.random() >= options.camera_still
     direction, speed = random.uniform(0, 2 * math.pi), random.uniform(*options.camera_speed) * moves
-    # the pan stays within the part of the photograph that the image doesn't cover at first
+    # the pan stays within the photograph's margin around the image at time 0
     reach = 0.6 * (COVER - 1) * options.height
     rate = max(2 * math.pi / random.uniform(60, 160), speed / reach)
     pan = [Wave(speed / rate * f(direction), rate, random.uniform(0, 2 * math.pi)) for f in (math.cos, math.sin)]

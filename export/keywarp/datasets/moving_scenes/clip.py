@@ -1,4 +1,4 @@
-"""A video of several shots with everything known."""
+"""Clips: videos of several generated shots."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -13,18 +13,19 @@ from keywarp.datasets.samples import Truth
 
 @dataclass(frozen=True)
 class Shot:
-    """A part of a clip: one scene from one time on, frame by frame."""
+    """A part of a clip, which shows one scene from a given time on."""
 
     scene: MovingScene
-    first: int  # index in the clip of its first frame
-    start: int  # the scene's time then, frames
+    first: int  # index of its first frame in the clip
+    start: int  # the scene's time at that frame, in frames
 
 
 @dataclass(frozen=True)
 class SceneClip:
-    """Frames that are rendered when they are asked for.
+    """A video whose frames are rendered on demand.
 
-    Iterate over it for one `SceneFrame` after the other, or index it; only `images` and `truths` keep all.
+    Iterate over it to get one `SceneFrame` after the other, or index it. Only `images` and `truths` hold all frames at
+    once.
     """
 
     name: str
@@ -33,7 +34,7 @@ class SceneClip:
 
     @property
     def cuts(self) -> tuple[int, ...]:
-        """The indices of the frames that start a new shot, without the first frame."""
+        """Return the indices of the frames that start a new shot, without the clip's first frame."""
         return tuple(shot.first for shot in self.shots[1:])
 
     def __len__(self) -> int:
@@ -47,20 +48,20 @@ class SceneClip:
         return (self[index] for index in range(self.length))
 
     def locate(self, index: int) -> tuple[MovingScene, int]:
-        """The scene of a frame, and its time there.
+        """Return the scene of a frame and the frame's time in it.
 
         Raises:
-            IndexError: The clip hasn't such a frame.
+            IndexError: If the clip has no such frame.
         """
         if not 0 <= index < self.length:
-            raise IndexError(f"frame {index} of {self.name}, which has {self.length}")
+            raise IndexError(f"{self.name} has frames 0 to {self.length - 1}, but no frame {index}")
         shot = self.shots[bisect_right(self.shots, index, key=lambda shot: shot.first) - 1]
         return shot.scene, shot.start + index - shot.first
 
     def images(self) -> npt.NDArray[np.uint8]:
-        """All frames, (T, H, W, 3)."""
+        """Render all frames, (T, H, W, 3) RGB."""
         return np.stack([scene.image(time) for scene, time in map(self.locate, range(self.length))])
 
     def truths(self) -> list[Truth]:
-        """Labels and boxes of all frames."""
+        """Return the labels and boxes of all frames."""
         return [scene.truth(time) for scene, time in map(self.locate, range(self.length))]

@@ -1,13 +1,13 @@
-"""Moving Scenes, the data set: pairs to train on, snippets and clips to evaluate on, exact flow."""
+"""The data set Moving Scenes: pairs to train on, snippets and clips to evaluate on, and exact flow."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-import cv2
 import numpy as np
 
 from keywarp.datasets.errors import DataError
+from keywarp.datasets.images import scale_image
 from keywarp.datasets.moving_scenes.camera import COVER
 from keywarp.datasets.moving_scenes.clip import SceneClip, Shot
 from keywarp.datasets.moving_scenes.options import SceneOptions
@@ -15,12 +15,12 @@ from keywarp.datasets.moving_scenes.scene import MovingScene, draw_scene
 from keywarp.datasets.samples import MAX_GAP, FlowPair, FramePair, Snippet
 from keywarp.datasets.types import Image
 
-_SNIPPETS, _CLIPS = 0, 1  # what a seed is for
+_SNIPPETS, _CLIPS = 0, 1  # parts of a seed: snippets and clips draw from different streams
 
 
 @dataclass(frozen=True)
 class SceneImages(Sequence[Image]):
-    """The frames of a scene up to time 0, oldest first. They are rendered whenever they are indexed."""
+    """The images of a scene up to time 0, oldest first. They are rendered whenever they are indexed."""
 
     scene: MovingScene
     length: int  # frames
@@ -42,39 +42,39 @@ class SceneImages(Sequence[Image]):
 class MovingScenes:
     """Generated video: photographs and patterns in the outlines of eight classes move over photographs.
 
-    It implements `PairSource`, `SnippetSource` and `FlowSource`. A labelled frame is a scene's moment 0, its key frames
-    and the frames before it are earlier moments.
+    It implements `PairSource`, `SnippetSource` and `FlowSource`. The labelled frame is a scene at time 0. Its key
+    frames and the frames before it are the scene at earlier times.
 
     Args:
-        photographs: What scenes are made of, each (h, w, 3) RGB of any size.
-        options: What scenes are like.
-        seed: Other seeds have other snippets and clips.
-        size: How many snippets there are.
+        photographs: The photographs that scenes are made of, each (h, w, 3) RGB of any size.
+        options: The distribution that scenes are drawn from.
+        seed: The random seed of snippets and clips.
+        size: The number of snippets.
 
     Raises:
-        DataError: There are no photographs.
+        DataError: If there are no photographs.
     """
 
     def __init__(
         self, photographs: Sequence[Image], options: SceneOptions | None = None, seed: int = 0, size: int = 200
     ) -> None:
         if not photographs:
-            raise DataError("Moving Scenes are made of photographs: give at least one")
+            raise DataError("Moving Scenes are made of photographs; give at least one")
         self.options = options or SceneOptions()
         self.seed = seed
         self.size = size
-        self._photographs = [_cover(image, self.options) for image in photographs]
+        self._photographs = [_scale_to_cover(image, self.options) for image in photographs]
 
     def draw(self, random: np.random.Generator) -> MovingScene:
         """Draw a scene."""
         return draw_scene(self._photographs, self.options, random)
 
     def scene(self, number: int) -> MovingScene:
-        """The scene of a snippet."""
+        """Draw the scene of a snippet."""
         return self.draw(np.random.default_rng((self.seed, _SNIPPETS, number)))
 
     def name(self, number: int) -> str:
-        """A snippet's."""
+        """Return the name of a snippet."""
         return f"scene {self.seed}-{number}"
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
@@ -85,7 +85,7 @@ class MovingScenes:
         return FramePair(frame.image, scene.image(-gap) if gap else frame.image, gap, frame.truth)
 
     def flow_pair(self, random: np.random.Generator) -> FlowPair:
-        """Draw two frames, the key 1 to `options.flow_gap` frames earlier, and the motion between them."""
+        """Draw two frames, the key frame 1 to `options.flow_gap` frames earlier, and the motion between them."""
         gap = int(random.integers(1, self.options.flow_gap + 1))
         scene = self.draw(random)
         return FlowPair(scene.image(0), scene.image(-gap), scene.flow(0, -gap))
@@ -94,33 +94,30 @@ class MovingScenes:
         return self.size
 
     def snippets(self, length: int) -> Iterator[Snippet]:
-        """Every labelled frame with the `length` - 1 frames before it, rendered when they are indexed."""
+        """Yield every labelled frame with the `length` - 1 frames before it, rendered when they are indexed."""
         for number in range(self.size):
             scene = self.scene(number)
             yield Snippet(self.name(number), SceneImages(scene, length), scene.truth(0))
 
     def clip(self, number: int, frames: int) -> SceneClip:
-        """A video of several shots, hard cuts between them.
+        """Return a video of several shots with hard cuts between them.
 
         Args:
-            number: Which: there is no end of them.
-            frames: How long it is.
+            number: The clip's number. Any number gives a clip.
+            frames: The clip's length in frames.
         """
         shots: list[Shot] = []
         first = 0
         while first < frames:
             random = np.random.default_rng((self.seed, _CLIPS, number, len(shots)))
             length = int(random.integers(*self.options.shot, endpoint=True))
-            shots.append(Shot(self.draw(random), first, -(length // 2)))  # moment 0 is in its middle
+            shots.append(Shot(self.draw(random), first, -(length // 2)))  # time 0 is in its middle
             first += length
         return SceneClip(f"clip {self.seed}-{number}", tuple(shots), frames)
 
 
-def _cover(photograph: Image, options: SceneOptions) -> Image:
-    """A photograph in the size that the camera takes for an image's."""
+def _scale_to_cover(photograph: Image, options: SceneOptions) -> Image:
+    """Scale a photograph to the size that the camera expects for an image's size."""
     height, width = photograph.shape[:2]
     factor = COVER * max(options.height / height, options.width / width)
-    size = (round(width * factor), round(height * factor))
-    return np.asarray(
-        cv2.resize(photograph, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR), np.uint8
-    )
+    return scale_image(photograph, factor)

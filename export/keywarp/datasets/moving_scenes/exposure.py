@@ -1,4 +1,4 @@
-"""What happens to a picture of the surfaces until it is an image: light, blur, the sensor's noise."""
+"""The exposure of images: lighting, motion blur, defocus and the sensor's noise."""
 
 import functools
 import math
@@ -15,23 +15,23 @@ from keywarp.datasets.types import Image
 
 Field = npt.NDArray[np.float32]
 
-_CELL = 8  # pixels: light is computed once for so many, and interpolated
-_TICKS = 64  # per frame: times that differ by less have the same noise
-_SPARE = 1 << 16  # numbers of noise beyond an image's, to start at
+_CELL = 8  # pixels: light is computed on a grid of this spacing, and interpolated
+_TICKS = 64  # per frame: times within the same tick have the same noise
+_SPARE = 1 << 16  # random numbers in excess of an image's, for different starts
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """A soft edge between light and shade that passes over the image."""
+    """A soft edge between light and shade that moves over the image."""
 
-    depth: float  # how much darker the shade is: 0..1
+    depth: float  # 0..1, the fraction of light that the shade takes away
     direction: float  # radians
-    start: float  # of the edge's middle, in image heights from the image's centre
+    start: float  # position of the edge's middle at time 0, in image heights from the image's centre
     speed: float  # image heights per frame
-    softness: float  # image heights
+    softness: float  # width of the edge, image heights
 
     def at(self, rows: Field, columns: Field, time: float) -> Field:
-        """The factor on light at places in image heights from the centre."""
+        """Return the factor on the light at places given in image heights from the centre."""
         along = math.cos(self.direction) * columns[None] + math.sin(self.direction) * rows[:, None]
         edge = self.start + self.speed * time
         shade = 0.5 + 0.5 * np.tanh((along - np.float32(edge)) / np.float32(self.softness))
@@ -40,44 +40,44 @@ class Shadow:
 
 @dataclass(frozen=True)
 class Exposure:
-    """Light and camera. Every frame is lit a little otherwise."""
+    """The lighting and the camera's exposure of a scene. Brightness and colours vary slightly from frame to frame."""
 
-    level: float  # factor on all
-    gain: Wave  # of the logarithm of the level
+    level: float  # factor on all channels
+    gain: Wave  # change of the level's logarithm
     colors: tuple[float, float, float]  # factors on R, G, B
-    tints: tuple[Wave, Wave, Wave]  # of the logarithms of these
+    tints: tuple[Wave, Wave, Wave]  # changes of these factors' logarithms
     shadow: Shadow | None
-    shutter: float  # frames that it is open for; 0: no motion blur
-    defocus: float  # pixels, standard deviation of the blur; 0: none
+    shutter: float  # frames for which the shutter is open; 0 for no motion blur
+    defocus: float  # pixels, standard deviation of the blur; 0 for none
     noise: float  # grey levels, standard deviation
-    seed: int  # of the noise
+    seed: int  # the noise's
 
-    def apply(self, picture: Image, look: Callable[[float], Image], time: float) -> Image:
-        """Take the image of a moment.
+    def apply(self, image: Image, render: Callable[[float], Image], time: float) -> Image:
+        """Expose the image of a scene at a time.
 
         Args:
-            picture: Of the surfaces at that time, (H, W, 3).
-            look: Gives the same of other times: the shutter is open for a while.
-            time: When, in frames.
+            image: The scene at that time in even light, (H, W, 3).
+            render: A function that returns such an image for another time, since the shutter is open for a while.
+            time: The time in frames.
 
         Returns:
-            (H, W, 3).
+            The exposed image, (H, W, 3).
         """
         if self.shutter:
-            opening, closing = look(time - self.shutter / 2), look(time + self.shutter / 2)
+            opening, closing = render(time - self.shutter / 2), render(time + self.shutter / 2)
             sides = cv2.addWeighted(opening, 0.5, closing, 0.5, 0)
-            picture = np.asarray(cv2.addWeighted(picture, 1 / 3, sides, 2 / 3, 0), np.uint8)
+            image = np.asarray(cv2.addWeighted(image, 1 / 3, sides, 2 / 3, 0), np.uint8)
         if self.defocus:
-            picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), self.defocus), np.uint8)
-        height, width = picture.shape[:2]
-        lit = cv2.multiply(picture, self._field(height, width, time), dtype=cv2.CV_32F)
+            image = np.asarray(cv2.GaussianBlur(image, (0, 0), self.defocus), np.uint8)
+        height, width = image.shape[:2]
+        lit = cv2.multiply(image, self._field(height, width, time), dtype=cv2.CV_32F)
         numbers = _noise(height * width * 3)
         first = np.random.default_rng((self.seed, round(time * _TICKS) % 2**32)).integers(_SPARE)
-        grain = numbers[first : first + picture.size].reshape(picture.shape)
+        grain = numbers[first : first + image.size].reshape(image.shape)
         return np.asarray(cv2.addWeighted(lit, 1, grain, self.noise, 0, dtype=cv2.CV_8U), np.uint8)
 
     def _field(self, height: int, width: int, time: float) -> Field:
-        """(H, W, 3): the factor on light."""
+        """Return the factor on the light, (H, W, 3)."""
         level = self.level * math.exp(self.gain.at(time))
         factors = [level * color * math.exp(w.at(time)) for color, w in zip(self.colors, self.tints, strict=True)]
         ends = ((n / height / 2, n // _CELL + 2) for n in (height, width))
@@ -87,7 +87,7 @@ class Exposure:
 
 
 def draw_exposure(options: SceneOptions, random: np.random.Generator) -> Exposure:
-    """Some light."""
+    """Draw an exposure."""
     shadow = Shadow(
         depth=random.uniform(0.2, 0.55),
         direction=random.uniform(0, 2 * math.pi),
@@ -111,5 +111,5 @@ def draw_exposure(options: SceneOptions, random: np.random.Generator) -> Exposur
 
 @functools.cache
 def _noise(count: int) -> Field:
-    """Normal numbers to take noise from: an image's start anywhere among the first of them."""
+    """Return normal random numbers. An image's noise starts anywhere among the first `_SPARE` of them."""
     return np.random.default_rng(0).standard_normal(count + _SPARE, np.float32)

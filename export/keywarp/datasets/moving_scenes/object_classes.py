@@ -1,17 +1,18 @@
-"""The classes of Moving Scenes: an outline and a pattern each. Some share the one, some the other."""
+"""The classes of Moving Scenes. Each has an outline and a pattern; some classes share one or the other."""
 
 from dataclasses import dataclass
 
+from keywarp.datasets.classes import Classes, Color
 from keywarp.datasets.moving_scenes.outlines import Outline
 from keywarp.datasets.moving_scenes.patterns import Pattern
 
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """What is typical of a class."""
+    """The typical appearance of a class."""
 
     name: str
-    color: tuple[int, int, int]  # RGB: of its labels, and what its objects are more or less painted with
+    color: Color  # RGB, 0..255: the colour of its labels and, approximately, of its objects' paint
     outline: Outline
     pattern: Pattern
 
@@ -25,9 +26,7 @@ OBJECT_CLASSES = (
     ObjectClass("star", (60, 110, 230), "star", "dots"),
     ObjectClass("ring", (150, 80, 210), "ring", "checks"),
     ObjectClass("arrow", (230, 90, 180), "arrow", "plain"),
-)  # class 1 and on
-CLUTTER = ObjectClass("background", (0, 0, 0), "piece", "plain")  # class 0 in front of the background
+)  # classes 1 to 8
+CLUTTER = ObjectClass("background", (0, 0, 0), "piece", "plain")  # objects of class 0, in front of the background
 
-CLASSES: tuple[tuple[str, tuple[int, int, int]], ...] = tuple(
-    (kind.name, kind.color) for kind in (CLUTTER, *OBJECT_CLASSES)
-)
+CLASSES: Classes = tuple((class_.name, class_.color) for class_ in (CLUTTER, *OBJECT_CLASSES))

@@ -1,9 +1,9 @@
-"""Things that move: a cut-out piece of a photograph, where it is at any time, and how it bends.
+"""Moving objects: pieces cut out of photographs, with their position and deformation at any time.
 
-A point of a body's surface is (u, v), in radii of the body; the outline is inside the unit circle. The way from there
-to the image, bending one axis, then the other, scaling, rotating and translating, is closed form, and so is the way
-back: a bend shifts one coordinate by a function of the other one, and is undone by subtracting the same shift. Two of
-them make a smooth, non-rigid deformation that keeps areas.
+A point of an object's surface is (u, v), in radii of the object; the outline is inside the unit circle. The mapping
+from the surface to the image has a closed form: bend one axis, then the other, scale, rotate and translate. So has its
+inverse, because a bend shifts one coordinate by a function of the other one and is undone by subtracting the same
+shift. Two bends make a smooth, non-rigid deformation that preserves areas.
 """
 
 import math
@@ -23,16 +23,16 @@ from keywarp.datasets.moving_scenes.waves import Wave, draw_log_uniform, draw_wa
 from keywarp.datasets.types import Image
 
 Array = npt.NDArray[np.floating]  # coordinates, of any shape
-Span = tuple[slice, slice]  # rows, columns
+Extent = tuple[slice, slice]  # rows, columns
 
 MARGIN = 1.1  # half a sprite's side, radii
-EDGE = 128  # the coverage from which on a pixel is the body's
-_MIRRORED = 0.5  # share of the sprites whose photograph is mirrored
+EDGE = 128  # lowest coverage at which a pixel belongs to the object
+_MIRRORED = 0.5  # fraction of sprites whose photograph is mirrored
 
 
 @dataclass(frozen=True)
 class Bend:
-    """A travelling wave: the shift of one coordinate as a function of the other one, in radii."""
+    """A travelling wave that shifts one coordinate as a function of the other one."""
 
     amplitude: float  # radii
     number: float  # radians per radius
@@ -40,46 +40,46 @@ class Bend:
     phase: float
 
     def at(self, place: Array, time: float) -> Array:
-        """The shift."""
+        """Return the shift in radii at places given in radii."""
         angle = self.number * place + (self.rate * time + self.phase)
         return np.sin(angle) * self.amplitude  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A moving thing. Its motion is its own, and the camera's is added to it."""
+    """A moving object. Its own motion is added to the camera's."""
 
     camera: Camera
-    category: int  # its class; 0: none
+    category: int  # class id; 0 for clutter
     sprite: Image  # (n, n, 4): RGB and coverage
     radius: float  # pixels, before growth
-    place: tuple[float, float]  # x, y in pixels at time 0
+    position: tuple[float, float]  # x, y in pixels at time 0
     velocity: tuple[float, float]  # pixels per frame, at time 0
     acceleration: tuple[float, float]  # pixels per frame^2
     angle: float  # radians at time 0
     turn: float  # radians per frame
-    growth: Wave  # of the logarithm of the size
-    bends: tuple[Bend, Bend]  # of x by y, then of y by the bent x
+    growth: Wave  # change of the size's logarithm
+    bends: tuple[Bend, Bend]  # shift of u by v, then of v by the shifted u
 
     def scale(self, time: float) -> float:
-        """The radius at a time, in pixels."""
+        """Return the radius at a time, in pixels."""
         return self.radius * math.exp(self.growth.at(time)) * self.camera.magnification(time)
 
     def centre(self, time: float) -> tuple[float, float]:
-        """(x, y) at a time, in pixels."""
+        """Return the centre (x, y) at a time, in pixels."""
         x, y = (
             start + time * (speed + time * gain / 2)
-            for start, speed, gain in zip(self.place, self.velocity, self.acceleration, strict=True)
+            for start, speed, gain in zip(self.position, self.velocity, self.acceleration, strict=True)
         )
         return self.camera.project(x, y, time)
 
     def area(self, time: float) -> float:
-        """Of the whole outline, hidden or not, in pixels: bending doesn't change it."""
+        """Return the area inside the outline, hidden or not, in pixels. Bending doesn't change it."""
         cell = 2 * MARGIN * self.scale(time) / (len(self.sprite) - 1)
         return float(np.count_nonzero(self.sprite[..., 3] >= EDGE) * cell**2)
 
     def to_surface(self, x: Array, y: Array, time: float) -> tuple[Array, Array]:
-        """From places in the image at a time to points (u, v) of the surface."""
+        """Map places in the image at a time to points (u, v) of the surface."""
         cos, sin = self._rotation(time, 1 / self.scale(time))
         (left, top), (bend_x, bend_y) = self.centre(time), self.bends
         x, y = x - left, y - top
@@ -89,15 +89,15 @@ class SceneObject:
         return u, v
 
     def to_image(self, u: Array, v: Array, time: float) -> tuple[Array, Array]:
-        """From points of the surface to where they are in the image at a time."""
+        """Map points of the surface to their places in the image at a time."""
         cos, sin = self._rotation(time, self.scale(time))
         (left, top), (bend_x, bend_y) = self.centre(time), self.bends
         v = v - bend_y.at(u, time)
         u = u - bend_x.at(v, time)
         return left + cos * u - sin * v, top + sin * u + cos * v
 
-    def extent(self, time: float, height: int, width: int) -> Span:
-        """The rows and columns of an image of that size outside of which the body can't be."""
+    def extent(self, time: float, height: int, width: int) -> Extent:
+        """Return rows and columns that contain the object, in an image of the given size in pixels."""
         reach = self.scale(time) * (1.05 + math.hypot(*(bend.amplitude for bend in self.bends))) + 1
         x, y = self.centre(time)
         rows, columns = (
@@ -106,15 +106,15 @@ class SceneObject:
         )
         return rows, columns
 
-    def render(self, span: Span, time: float) -> tuple[Image, Coverage]:
-        """Its colours (h, w, 3) and coverage (h, w), 255 inside, on a part of the image."""
-        rows, columns = (np.arange(part.start, part.stop, dtype=np.float32) for part in span)
+    def render(self, extent: Extent, time: float) -> tuple[Image, Coverage]:
+        """Return the object's colours (h, w, 3) and coverage (h, w), 255 inside, on a part of the image."""
+        rows, columns = (np.arange(part.start, part.stop, dtype=np.float32) for part in extent)
         u, v = self.to_surface(columns[None], rows[:, None], time)
         middle = (len(self.sprite) - 1) / 2
         factor = middle / MARGIN
-        # outside of the sprite it's 0, which is not covered
-        look = cv2.remap(self.sprite, u * factor + middle, v * factor + middle, cv2.INTER_LINEAR)
-        colors, cover = cv2.cvtColor(look, cv2.COLOR_RGBA2RGB), cv2.extractChannel(look, 3)
+        # coverage is 0 outside the sprite
+        pixels = cv2.remap(self.sprite, u * factor + middle, v * factor + middle, cv2.INTER_LINEAR)
+        colors, cover = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), cv2.extractChannel(pixels, 3)
         return np.asarray(colors, np.uint8), np.asarray(cover, np.uint8)
 
     def _rotation(self, time: float, scale: float) -> tuple[float, float]:
@@ -125,21 +125,21 @@ class SceneObject:
 def draw_object(
     camera: Camera, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
 ) -> SceneObject:
-    """A body of one of the classes."""
+    """Draw an object of one of the classes."""
     number = int(random.integers(len(OBJECT_CLASSES)))
-    return _draw(number + 1, OBJECT_CLASSES[number], camera, photographs, options, random)
+    return _draw_object(number + 1, OBJECT_CLASSES[number], camera, photographs, options, random)
 
 
 def draw_clutter(
     camera: Camera, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
 ) -> SceneObject:
-    """A body of no class."""
-    return _draw(0, CLUTTER, camera, photographs, options, random)
+    """Draw an object without a class."""
+    return _draw_object(0, CLUTTER, camera, photographs, options, random)
 
 
-def _draw(
+def _draw_object(
     category: int,
-    kind: ObjectClass,
+    class_: ObjectClass,
     camera: Camera,
     photographs: Sequence[Image],
     options: SceneOptions,
@@ -152,9 +152,9 @@ def _draw(
     return SceneObject(
         camera=camera,
         category=category,
-        sprite=_draw_sprite(kind, radius, photographs, options, random),
+        sprite=_draw_sprite(class_, radius, photographs, options, random),
         radius=radius,
-        place=(options.width * random.uniform(0.04, 0.96), options.height * random.uniform(0.04, 0.96)),
+        position=(options.width * random.uniform(0.04, 0.96), options.height * random.uniform(0.04, 0.96)),
         velocity=(speed * math.cos(direction), speed * math.sin(direction)),
         acceleration=(float(gain[0]), float(gain[1])),
         angle=random.uniform(0, 2 * math.pi),
@@ -170,29 +170,29 @@ def _draw_bend(amplitude: float, random: np.random.Generator) -> Bend:
 
 
 def _draw_sprite(
-    kind: ObjectClass, radius: float, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
+    class_: ObjectClass, radius: float, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
 ) -> Image:
-    """(n, n, 4): a pixel of it is about one of the image."""
+    """Draw a sprite (n, n, 4), whose pixels are about as large as the image's."""
     size = max(math.ceil(2 * MARGIN * radius), 2)
     layers = np.empty((size, size, 4), np.uint8)  # photograph, pattern
     layers[..., :3] = _draw_piece(photographs[int(random.integers(len(photographs)))], size, random)
-    layers[..., 3] = draw_pattern(kind.pattern, size, radius * random.uniform(0.35, 0.6), random)
+    layers[..., 3] = draw_pattern(class_.pattern, size, radius * random.uniform(0.35, 0.6), random)
     tint = random.uniform(0.7, 1.25) * random.uniform(0.85, 1.15, 3)
     strength = random.uniform(*options.contrast) * random.uniform(0.7, 1.3, 3)
     paint, doubt = random.uniform(*options.paint), random.uniform(0, options.doubt)
     chance = random.uniform(0, 255, 3)
-    color = (1 - doubt) * np.array(kind.color) + doubt * chance if kind is not CLUTTER else chance
-    # all colours at once: the photograph, tinted, under the pattern; then painted over, not quite covering
+    color = (1 - doubt) * np.array(class_.color) + doubt * chance if class_ is not CLUTTER else chance
+    # one matrix for all colours: the tinted photograph under the pattern, then a translucent coat of paint
     mixing = (1 - paint) * np.column_stack([np.diag(tint), strength, -MIDDLE * strength])
     mixing[:, -1] += paint * color
     sprite = np.empty_like(layers)
     sprite[..., :3] = cv2.transform(layers, mixing)
-    sprite[..., 3] = rasterise(draw_outline(kind.outline, random), size, MARGIN)
+    sprite[..., 3] = rasterise(draw_outline(class_.outline, random), size, MARGIN)
     return sprite
 
 
 def _draw_piece(photograph: Image, size: int, random: np.random.Generator) -> Image:
-    """(size, size, 3), from anywhere in a photograph."""
+    """Cut a piece (size, size, 3) out of a random place of a photograph."""
     part = min(size, *photograph.shape[:2])
     top, left = (int(random.integers(length - part + 1)) for length in photograph.shape[:2])
     piece = photograph[top : top + part, left : left + part, :]

@@ -1,4 +1,4 @@
-"""The outlines that objects are cut out along, as polygons inside the unit circle. y points down."""
+"""The outlines of objects, as polygons inside the unit circle. y points down."""
 
 import math
 from typing import Literal
@@ -11,23 +11,23 @@ Outline = Literal["disc", "square", "triangle", "star", "ring", "arrow", "piece"
 Contour = npt.NDArray[np.float64]  # (n, 2): x, y
 Coverage = npt.NDArray[np.uint8]  # (n, n): 255 inside, 0 outside, in between on the edge
 
-_OVERSAMPLING = 4  # cells per pixel and axis that the edge is resolved to
-_SHIFT = 4  # fractional bits of the corners that OpenCV fills
+_OVERSAMPLING = 4  # cells per pixel along each axis
+_SHIFT = 4  # fractional bits of the corners that are given to OpenCV
 
 
 def draw_outline(outline: Outline, random: np.random.Generator) -> list[Contour]:
-    """An outline of that family, with its hole if it has one: no two are alike."""
+    """Draw a random variant of an outline, as its contour and that of its hole, if it has one."""
     stretch = np.array([1, random.uniform(0.78, 1)])
     return [contour * stretch for contour in _contours(outline, random)]
 
 
 def rasterise(contours: list[Contour], size: int, margin: float) -> Coverage:
-    """Rasterise.
+    """Rasterise contours.
 
     Args:
-        contours: Inside the unit circle; what lies inside two of them is a hole.
-        size: Of the picture, pixels.
-        margin: Half the picture's side, the unit circle's radius being 1.
+        contours: Contours inside the unit circle. What lies inside two of them is a hole.
+        size: The side of the image in pixels.
+        margin: Half the image's side, in radii of the unit circle.
     """
     cells = size * _OVERSAMPLING
     # the outermost pixels' centres are at +-margin, as in `Sprite`; a pixel is `_OVERSAMPLING` cells wide
@@ -69,7 +69,7 @@ def _polar(angles: npt.NDArray[np.float64], radii: npt.NDArray[np.float64]) -> C
 
 
 def _arrow(random: np.random.Generator) -> Contour:
-    """Points to the right."""
+    """Return an arrow that points to the right."""
     neck, shaft, barb = random.uniform(-0.15, 0.25), random.uniform(0.22, 0.36), random.uniform(0.7, 0.85)
     upper = [(1, 0), (neck, -barb), (neck, -shaft), (-0.92, -shaft)]
     return np.array(upper + [(x, -y) for x, y in reversed(upper[1:])], np.float64)

@@ -1,4 +1,4 @@
-"""The patterns that are typical of classes. What an object shows is a photograph with a pattern over it."""
+"""The patterns that are typical of classes. An object shows a photograph with a pattern over it."""
 
 import math
 from typing import Literal
@@ -7,19 +7,19 @@ import numpy as np
 import numpy.typing as npt
 
 Pattern = Literal["stripes", "dots", "checks", "plain"]
-MIDDLE = 128  # the value that changes nothing
-_STEEPNESS = np.float32(4)  # of a pattern's edges: the factor before saturation
-_GROUND = np.float32(0.7)  # how much more ground than dots there is
+MIDDLE = 128  # the value that leaves the photograph unchanged
+_STEEPNESS = np.float32(4)  # gain before saturation, which makes a pattern's edges steep
+_GROUND = np.float32(0.7)  # threshold that makes dots smaller than the gaps between them
 
 
 def draw_pattern(pattern: Pattern, size: int, period: float, random: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A pattern in a random direction and position.
+    """Draw a pattern of random direction and position.
 
     Args:
-        pattern: Which.
-        size: Of the picture, pixels.
-        period: Of the pattern, pixels.
-        random: The source of chance.
+        pattern: The kind of pattern.
+        size: The side of the image in pixels.
+        period: The pattern's period in pixels.
+        random: The random generator.
 
     Returns:
         (size, size), from 1 to 255; 128 everywhere if the pattern is "plain".

@@ -1,4 +1,4 @@
-"""A scene: a camera's background, bodies in front of it, and what is known of every moment of it."""
+"""Scenes: objects that move in front of a background under a camera, with exact labels, boxes and flow at any time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from keywarp.datasets.moving_scenes.options import SceneOptions
 from keywarp.datasets.samples import Boxes, Truth
 from keywarp.datasets.types import Image, Labels
 
-Surfaces = npt.NDArray[np.uint8]  # (H, W): 0 where the background is seen, else 1 + the number of the body in front
+Surfaces = npt.NDArray[np.uint8]  # (H, W): 0 for the background, else 1 + the index of the object in front
 
 
 @dataclass(frozen=True)
 class SceneFrame:
-    """A moment of a scene."""
+    """The image of a scene at a time, with labels and boxes."""
 
     image: Image
     truth: Truth  # labels and boxes
@@ -28,95 +28,95 @@ class SceneFrame:
 
 @dataclass(frozen=True)
 class MovingScene:
-    """A shot. Every moment of it follows from the time alone, in frames, of either sign and in between."""
+    """A scene, which is a function of time alone. Times are in frames and may be negative or fractional."""
 
     options: SceneOptions
     background: Image  # a photograph larger than the image
     camera: Camera
-    objects: tuple[SceneObject, ...]  # from the back to the front
+    objects: tuple[SceneObject, ...]  # from back to front
     exposure: Exposure
 
     def render(self, time: float) -> SceneFrame:
-        """The image at a time, with labels and boxes."""
-        picture, surfaces = self._project(time)
-        return SceneFrame(self._expose(picture, time), self._truth(surfaces, time))
+        """Render the image at a time, with labels and boxes."""
+        image, surfaces = self._project(time)
+        return SceneFrame(self._expose(image, time), self._truth(surfaces, time))
 
     def image(self, time: float) -> Image:
-        """(H, W, 3) RGB at a time: lit, blurred and noisy."""
+        """Render the image at a time, (H, W, 3) RGB, with light, blur and noise."""
         return self._expose(self.unlit_image(time), time)
 
     def truth(self, time: float) -> Truth:
-        """Labels (H, W) of what is in front, and boxes of the objects that are visible well enough."""
+        """Return the labels (H, W) of the surfaces in front, and the boxes of objects that are visible enough."""
         return self._truth(self.surfaces(time), time)
 
     def unlit_image(self, time: float) -> Image:
-        """(H, W, 3): the surfaces at a time in even light, sharp and without noise."""
+        """Render the scene at a time in even light, sharp and without noise, (H, W, 3)."""
         return self._project(time)[0]
 
     def surfaces(self, time: float) -> Surfaces:
-        """(H, W): 0 where the background is seen at a time, else 1 + the index of the body in front."""
+        """Return the surface of each pixel at a time, (H, W): 0 for the background, else 1 + an object's index."""
         return self._project(time)[1]
 
     def flow(self, current: float, key: float) -> Flow:
-        """Where each pixel's surface point at one time was, or will be, at another one.
+        """Return the flow between two times: where each pixel's surface point is at the other time.
 
         Args:
             current: The time of the pixels, in frames.
-            key: The time that they come from.
+            key: The time that the flow points to, in frames.
 
         Returns:
-            (H, W, 2): (dx, dy) in pixels; also of points that are hidden or outside of the image at `key`.
+            (H, W, 2): (dx, dy) in pixels. Points that are hidden or outside the image at `key` have a flow, too.
         """
         surfaces = self.surfaces(current)
         rows, columns = np.indices(self._size, np.float64)
         matrix = np.linalg.inv(self.camera.matrix(key)) @ self.camera.matrix(current) - np.eye(3)
         shift = [line[0] * columns + line[1] * rows + line[2] for line in matrix[:2]]
         flow = np.stack(shift, axis=-1).astype(np.float32)
-        for number, body in enumerate(self.objects, 1):
+        for number, object_ in enumerate(self.objects, 1):
             y, x = np.nonzero(surfaces == number)
-            to_x, to_y = body.to_image(*body.to_surface(x.astype(np.float64), y.astype(np.float64), current), key)
+            to_x, to_y = object_.to_image(*object_.to_surface(x.astype(np.float64), y.astype(np.float64), current), key)
             flow[y, x, 0], flow[y, x, 1] = to_x - x, to_y - y
         return flow
 
     def _project(self, time: float) -> tuple[Image, Surfaces]:
-        """What the pixels show, from the back to the front."""
+        """Draw the background and the objects from back to front."""
         size = (self.options.width, self.options.height)
         flags, matrix = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, self.camera.matrix(time)[:2]
-        picture = np.asarray(
+        image = np.asarray(
             cv2.warpAffine(self.background, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101), np.uint8
         )
         surfaces = np.zeros(self._size, np.uint8)
-        for number, body in enumerate(self.objects, 1):
-            span = body.extent(time, *self._size)
-            part = picture[span]
+        for number, object_ in enumerate(self.objects, 1):
+            extent = object_.extent(time, *self._size)
+            part = image[extent]
             if part.size:
-                colors, cover = body.render(span, time)
+                colors, cover = object_.render(extent, time)
                 weight = np.multiply(cover, np.float32(1 / 255), dtype=np.float32)
-                picture[span] = cv2.blendLinear(colors, part, weight, 1 - weight)
-                surfaces[span][cover >= EDGE] = number
-        return picture, surfaces
+                image[extent] = cv2.blendLinear(colors, part, weight, 1 - weight)
+                surfaces[extent][cover >= EDGE] = number
+        return image, surfaces
 
-    def _expose(self, picture: Image, time: float) -> Image:
-        return self.exposure.apply(picture, self.unlit_image, time)
+    def _expose(self, image: Image, time: float) -> Image:
+        return self.exposure.apply(image, self.unlit_image, time)
 
     def _truth(self, surfaces: Surfaces, time: float) -> Truth:
         return Truth(self._labels(surfaces), self._boxes(surfaces, time))
 
     def _labels(self, surfaces: Surfaces) -> Labels:
         categories = np.zeros(256, np.uint8)
-        categories[1 : len(self.objects) + 1] = [body.category for body in self.objects]
+        categories[1 : len(self.objects) + 1] = [object_.category for object_ in self.objects]
         return np.asarray(cv2.LUT(surfaces, categories), np.uint8)
 
     def _boxes(self, surfaces: Surfaces, time: float) -> Boxes:
         corners, classes = [], []
-        for number, body in enumerate(self.objects, 1):
-            rows, columns = body.extent(time, *self._size)
+        for number, object_ in enumerate(self.objects, 1):
+            rows, columns = object_.extent(time, *self._size)
             seen = surfaces[rows, columns] == number
             area = np.count_nonzero(seen)
-            if body.category and area >= max(self.options.min_area, self.options.min_visible * body.area(time)):
+            if object_.category and area >= max(self.options.min_area, self.options.min_visible * object_.area(time)):
                 y, x = np.flatnonzero(seen.any(axis=1)) + rows.start, np.flatnonzero(seen.any(axis=0)) + columns.start
                 corners.append((x[0], y[0], x[-1] + 1, y[-1] + 1))
-                classes.append(body.category)
+                classes.append(object_.category)
         return Boxes(np.array(corners, np.float32).reshape(-1, 4), np.array(classes, np.int64))
 
     @property
@@ -128,19 +128,19 @@ def draw_scene(photographs: Sequence[Image], options: SceneOptions, random: np.r
     """Draw a scene.
 
     Args:
-        photographs: Each (h, w, 3) and at least `camera.COVER` times as large as an image.
-        options: What to draw from.
-        random: The source of chance.
+        photographs: Photographs, each (h, w, 3) and at least `camera.COVER` times as large as an image.
+        options: The distribution to draw from.
+        random: The random generator.
     """
     background = photographs[int(random.integers(len(photographs)))]
     camera = draw_camera(options, random, *background.shape[:2])
     objects, pieces = (int(random.integers(*count, endpoint=True)) for count in (options.objects, options.clutter))
-    bodies = [draw_object(camera, photographs, options, random) for _ in range(objects)]
-    bodies += [draw_clutter(camera, photographs, options, random) for _ in range(pieces)]
+    drawn = [draw_object(camera, photographs, options, random) for _ in range(objects)]
+    drawn += [draw_clutter(camera, photographs, options, random) for _ in range(pieces)]
     return MovingScene(
         options=options,
         background=background,
         camera=camera,
-        objects=tuple(bodies[n] for n in random.permutation(len(bodies))),
+        objects=tuple(drawn[n] for n in random.permutation(len(drawn))),
         exposure=draw_exposure(options, random),
     )
