@@ -46,8 +46,8 @@ def build(
     compute_capability: Annotated[
         list[str] | None,
         typer.Option(
-            help="Build TensorRT plans for GPUs of this compute capability; this machine needs no GPU for it, but the "
-            "extra `rtx`. May be repeated.",
+            help="Build TensorRT plans for GPUs of this compute capability, which needs the extra `rtx` but no GPU. "
+            "May be repeated.",
             metavar="MAJOR.MINOR",
             show_default="this machine's device",
         ),

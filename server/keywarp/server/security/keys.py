@@ -221,7 +221,7 @@ class ApiKeyMiddleware:
             try:
                 key = self._api_keys.authorize(_find_secret(scope), _required_scope(scope["path"]))
             except ServerError as error:
-                log.info("rejected a request for %r: %s", scope["path"][:200], error)
+                log.info("refused a request for %r: %s", scope["path"][:200], error)
                 self._count_rejected(error.reason)
                 await reject(error, scope, receive, send)
                 return
