@@ -78,7 +78,7 @@ def build(
     try:
         if targets:
             if backend not in ("auto", "tensorrt"):
-                raise typer.BadParameter("goes with the backend tensorrt only", param_hint="--compute-capability")
+                raise typer.BadParameter("works only with the backend tensorrt", param_hint="--compute-capability")
             chosen = "fp16" if precision == "auto" else precision
             compiling = build_ahead(bundle, targets, chosen, frames, folder, flow)
         else:

@@ -95,7 +95,7 @@ def read_keys(file: Path) -> list[ApiKey]:
             raise KeyFileError(f"{file}, line {number}: there is already a key named {key.name}")
         keys[key.name] = key
     if not keys:
-        raise KeyFileError(f"{file} holds no key: add one by `keywarp keys add`")
+        raise KeyFileError(f"{file} holds no key: add one with `keywarp keys add`")
     return [*keys.values()]
 
 
