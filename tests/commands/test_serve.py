@@ -194,7 +194,7 @@ def test_settings_made_in_code_ignore_the_environment(monkeypatch: pytest.Monkey
 
 def test_a_folder_without_bundles_is_an_error(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYWARP_MODELS", "no-such-folder")
-    with pytest.raises(CommandError, match="no-such-folder holds no bundle"):
+    with pytest.raises(CommandError, match=r"there is no bundle in no-such-folder: a bundle is a folder"):
         CliRunner().invoke(app, catch_exceptions=False)
 
 

@@ -201,7 +201,7 @@ def load(
     max_interval: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_INTERVAL, help="The longest interval where frames are dropped.", show_default="INTERVAL"
+            min=1, max=MAX_INTERVAL, help="The longest interval while frames are dropped.", show_default="INTERVAL"
         ),
     ] = None,
     codec: Annotated[BenchCodec, typer.Option(help="Send JPEG images, or the video's H.264 packets.")] = "image",

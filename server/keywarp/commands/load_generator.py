@@ -227,5 +227,5 @@ def _open_stream(server: str, stream: str, hello: Hello) -> Iterator[tuple[Clien
         answer = ServerMessage.validate_json(socket.recv())
         if not isinstance(answer, Ready):
             reason = answer.problem.detail if isinstance(answer, Error) else answer.type
-            raise CommandError(f"the server rejected the stream: {reason}")
+            raise CommandError(f"the server refused the stream: {reason}")
         yield socket, answer.credit

@@ -35,7 +35,7 @@ ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
 ApiKeyOption = Annotated[
     str | None,
     typer.Option(
-        help="An API key of the scope `models`, if the server has keys.",
+        help="An API key with the scope `models`, if the server has keys.",
         envvar="KEYWARP_API_KEY",
         metavar="KEY",
         show_default=False,

@@ -208,7 +208,9 @@ class SourceForbiddenError(ServerError):
     status, close, reason = HTTPStatus.FORBIDDEN, CloseCode.POLICY_VIOLATION, "source_forbidden"
 
     def __init__(self, host: str, port: int) -> None:
-        super().__init__(f"this server may not pull from {host[:64]!r}, port {port}: `serve --allow-pull` allows it")
+        super().__init__(
+            f"this server may not pull from {host[:64]!r}, port {port}: allow it with `serve --allow-pull`"
+        )
 
 
 class PullError(ServerError):

@@ -217,7 +217,7 @@ def test_one_of_several_models_is_the_default(start: Starter, tmp_path: Path) ->
 
 
 def test_unusable_bundles_are_refused_before_the_server_starts(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="holds no bundle"):
+    with pytest.raises(BundleError, match="there is no bundle in"):
         Server(Settings(models=tmp_path))
     graph = tiny_bundle(tmp_path / "tiny").path / "head.onnx"
     with pytest.raises(BundleError, match="no model 'other'; there are: tiny"):

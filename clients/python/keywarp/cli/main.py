@@ -36,7 +36,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="keywarp",
     cls=Commands,
-    help="Heavy recognition networks on live video at a fraction of their cost.",
+    help="Run heavy recognition networks on live video at a fraction of their cost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

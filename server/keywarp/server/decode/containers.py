@@ -71,7 +71,7 @@ class _Demuxer(threading.Thread):
         try:
             self._demux()
         except FFmpegError as error:
-            self.events.put(BadVideoError(f"not {self._kind}: {error.strerror}"))
+            self.events.put(BadVideoError(f"the video is not {self._kind}: {error.strerror}"))
         except Exception as error:  # noqa: BLE001 - raised again by the decoder
             self.events.put(error)
         else:
@@ -93,7 +93,7 @@ class _Demuxer(threading.Thread):
             else:
                 self._decode(self)
         if not self._ended:
-            raise BadVideoError(f"{self._kind} that ends too early")
+            raise BadVideoError(f"the video is {self._kind} that ends too early")
         if not self._stopped:
             self._video.check_has_frame()
 

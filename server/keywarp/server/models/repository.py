@@ -24,7 +24,7 @@ def load_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
     """
     folders = _folders(path)
     if not folders:
-        raise BundleError(f"{path} holds no bundle (a folder with {MANIFEST})")
+        raise BundleError(f"there is no bundle in {path}: a bundle is a folder with {MANIFEST}")
     bundles: dict[str, Bundle] = {}
     for folder in folders:
         bundle = load_bundle(folder, keep=keep)

@@ -95,7 +95,7 @@ def read_keys(file: Path) -> list[ApiKey]:
             raise KeyFileError(f"{file}, line {number}: there is already a key named {key.name}")
         keys[key.name] = key
     if not keys:
-        raise KeyFileError(f"{file} holds no key: add one by `keywarp keys add`")
+        raise KeyFileError(f"{file} holds no key: add one with `keywarp keys add`")
     return [*keys.values()]
 
 
@@ -221,7 +221,7 @@ class ApiKeyMiddleware:
             try:
                 key = self._api_keys.authorize(_find_secret(scope), _required_scope(scope["path"]))
             except ServerError as error:
-                log.info("rejected a request for %r: %s", scope["path"][:200], error)
+                log.info("refused a request for %r: %s", scope["path"][:200], error)
                 self._count_rejected(error.reason)
                 await reject(error, scope, receive, send)
                 return

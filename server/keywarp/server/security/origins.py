@@ -49,7 +49,7 @@ class OriginMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or reject it."""
         if scope["type"] in ("http", "websocket") and (problem := self._check(Headers(scope=scope))):
-            log.info("rejected a request for %r: %s", scope["path"][:200], problem)
+            log.info("refused a request for %r: %s", scope["path"][:200], problem)
             self._count_rejected("origin")
             await reject(ForbiddenError(problem), scope, receive, send)
             return

@@ -63,7 +63,7 @@ class PullStatus:
 class Stream:
     """One stream. Its producer submits frames in order, and then delivers the response to each.
 
-    The way of a frame: `submit` queues it for the device, `result` waits for the engine's result, `deliver` makes the
+    The path of a frame: `submit` queues it for the device, `result` waits for the engine's result, `deliver` makes the
     response. `refuse` and `drop` make the responses to frames that don't get there.
     """
 

@@ -94,7 +94,7 @@ class Metrics:
         self._dropped = Counter("keywarp_frames_dropped_total", "Dropped frames.", ("reason",), registry=self._registry)
         self._refused = Counter(
             "keywarp_requests_refused_total",
-            "Requests rejected for lack of a valid API key, for their origin, or for a limit.",
+            "Requests refused for lack of a valid API key, for their origin, or for a limit.",
             ("reason",),
             registry=self._registry,
         )
