@@ -96,7 +96,7 @@ class Settings(BaseModel):
     max_wait: float = Field(
         default=1.0,
         ge=0,
-        description="The seconds that frames may wait for the device before new streams are rejected; 0 never rejects.",
+        description="The seconds that frames may wait for the device before new streams are refused; 0 never refuses.",
     )
     max_message_bytes: int = Field(
         default=16 * MEBIBYTE, ge=1024, description="The largest size of one WebSocket message or REST body."

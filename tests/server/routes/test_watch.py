@@ -101,7 +101,9 @@ def test_a_watcher_that_vanishes_leaves_nothing(server: Running) -> None:
         with previewing(server, "left"):
             pass
         eventually(lambda: not server.service.streams["left"].subscribers)
-        assert not server.tasks("_Subscriber.", "_raise_when_disconnected", "_Results", "_PreviewFrames")
+        assert not server.tasks(
+            "_SubscriberResponse.", "_raise_when_disconnected", "_ResultsResponse", "_PreviewResponse"
+        )
         talk.frame(jpeg())
         talk.result()
 
