@@ -78,7 +78,7 @@ def build(
     try:
         if targets:
             if backend not in ("auto", "tensorrt"):
-                raise typer.BadParameter("goes with the backend tensorrt only", param_hint="--compute-capability")
+                raise typer.BadParameter("needs the backend tensorrt", param_hint="--compute-capability")
             chosen = "fp16" if precision == "auto" else precision
             compiling = build_ahead(bundle, targets, chosen, frames, folder, flow)
         else:
@@ -94,7 +94,7 @@ def build(
 
 
 def _collect(compiling: Iterable[BuiltGraph], title: str) -> list[BuiltGraph]:
-    """Wait for all graphs. A spinner shows progress if stderr is a terminal: no graph's time is known beforehand."""
+    """Wait for all graphs. A spinner shows progress if stderr is a terminal: how long a graph takes isn't known."""
     built: list[BuiltGraph] = []
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
