@@ -78,7 +78,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=1e-3, lt=1e3, allow_inf_nan=False)]
 Deviation = Annotated[float, Field(gt=0, lt=1e3, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
-MAX_LABELS = 256  # classes of a segmentation at most, since labels are bytes
+MAX_LABELS = 256  # most classes of a segmentation, since labels are bytes
 
 
 class SegmentationSettings(Record):
@@ -102,7 +102,7 @@ class RegionDetection(Record):
     box_std: tuple[Deviation, Deviation, Deviation, Deviation] = (0.1, 0.1, 0.2, 0.2)  # unit of dx, dy, dw, dh
     threshold: Probability = 0.05  # lowest score of a reported object
     iou: Probability = 0.3  # overlap above which the worse of two objects of one class is removed
-    limit: Count = 100  # reported objects at most
+    limit: Count = 100  # most reported objects
 
 
 class DenseDetection(Record):
@@ -112,7 +112,7 @@ class DenseDetection(Record):
     threshold: Probability = 0.05  # lowest score of a reported object
     iou: Probability = 0.5  # overlap above which the worse of two objects of one class is removed
     candidates: Count = 1000  # best boxes that enter the suppression
-    limit: Count = 100  # reported objects at most
+    limit: Count = 100  # most reported objects
 
 
 DetectionSettings = Annotated[RegionDetection | DenseDetection, Field(discriminator="kind")]

@@ -94,7 +94,7 @@ def build(
 
 
 def _collect(compiling: Iterable[BuiltGraph], title: str) -> list[BuiltGraph]:
-    """Wait for all graphs. A spinner shows progress if stderr is a terminal: no graph's time is known beforehand."""
+    """Wait for all graphs. A spinner shows progress if stderr is a terminal: how long a graph takes isn't known."""
     built: list[BuiltGraph] = []
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

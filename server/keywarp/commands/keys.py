@@ -1,4 +1,4 @@
-"""`keywarp keys`: the API keys of a server."""
+"""`keywarp keys`: add and list the API keys of a server."""
 
 from pathlib import Path
 from typing import Annotated

@@ -113,7 +113,7 @@ def test_a_slow_subscriber_learns_how_many_responses_it_missed() -> None:
 
 
 def test_a_subscriber_that_disconnects_leaves_nothing_behind(server: Running) -> None:
-    kinds = "_Subscriber.", "_raise_when_disconnected"
+    kinds = "_SubscriberResponse.", "_raise_when_disconnected"
     with server.connect("left", Hello()) as talk:
         with watching(server, "left"):
             assert len(server.tasks(*kinds)) == 3  # the watchers of one response

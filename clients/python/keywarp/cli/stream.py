@@ -129,7 +129,7 @@ class _StderrHandler(logging.Handler):
 
 @contextmanager
 def _warnings_on_stderr() -> Iterator[None]:
-    """Print the client's warnings to stderr, such as that the connection broke and that it tries again."""
+    """Print the client's warnings to stderr, such as one about a broken connection."""
     log, handler = logging.getLogger("keywarp.client"), _StderrHandler(logging.WARNING)
     log.addHandler(handler)
     try:

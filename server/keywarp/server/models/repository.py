@@ -14,7 +14,7 @@ def load_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
 
     Args:
         path: The folder.
-        keep: Passed on to `load_bundle`.
+        keep: See `load_bundle`.
 
     Returns:
         The bundles, sorted by name; at least one.
@@ -35,11 +35,11 @@ def load_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
 
 
 def find_folder(path: Path, name: str) -> Path:
-    """Return the folder of the bundle of a name. The bundle may still turn out to be damaged when it is loaded.
+    """Return the folder of the bundle with this name. The bundle isn't checked for damage.
 
     Raises:
-        UnknownModelError: If there is no bundle of that name. The message lists those that there are.
-        LoadFailedError: If there are two.
+        UnknownModelError: If there is no bundle of that name. The message lists the existing bundles.
+        LoadFailedError: If two bundles have that name.
     """
     found = list_folders(path)
     match found.get(name):

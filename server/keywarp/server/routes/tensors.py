@@ -49,7 +49,7 @@ class InferRequest(_Tolerant):
     id: str | None = None
     parameters: Parameters = {}
     inputs: tuple[InputTensor, ...]
-    outputs: tuple[RequestedOutput, ...] | None = None  # None: all
+    outputs: tuple[RequestedOutput, ...] | None = None  # None for all outputs
 
 
 def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, NDArray[Any] | bytes]]:
@@ -57,7 +57,7 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest,
 
     Args:
         body: The whole body.
-        header_length: The value of the header `Inference-Header-Content-Length`, or None without it.
+        header_length: The value of the header `Inference-Header-Content-Length`, or None if it is missing.
 
     Returns:
         The request's JSON, and its inputs by name: arrays, or the single element of a BYTES tensor.

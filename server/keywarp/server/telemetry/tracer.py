@@ -4,8 +4,8 @@
     └── frame                                  the request's frame
         └── decode, queue, inference, postprocess
 
-Each frame of a connection has a trace of its own, linked to the connection's. A connection may last for days, and so
-samplers can choose among its frames.
+Each frame of a connection has its own trace, which is linked to the connection's. A connection may last for days, so
+samplers must be able to choose among its frames.
 """
 
 import time
@@ -38,7 +38,7 @@ class Tracer:
         """Read the `OTEL_...` variables, and start the exporting thread.
 
         Raises:
-            ValueError: If a variable has a wrong value.
+            ValueError: If a variable has an invalid value.
         """
         ours = Resource.create({"service.name": "keywarp", "service.version": version("keywarp")})
         self._provider = TracerProvider(
@@ -94,7 +94,7 @@ class Tracer:
         span.end(end)
 
     def record_failed_frame(self, stream: str, model: str, index: int, reason: str, *, linked: bool) -> None:
-        """Record the span of a frame that is answered with an error.
+        """Record the span of a frame whose response is an error.
 
         Args:
             stream: The id of the frame's stream.
@@ -115,7 +115,7 @@ class Tracer:
         span.end(now)
 
     def close(self) -> None:
-        """Export the remaining spans, unless the collector doesn't answer in time."""
+        """Export the remaining spans, unless the collector doesn't respond in time."""
         shutdown = Thread(target=self._provider.shutdown, name="keywarp-traces", daemon=True)
         shutdown.start()
         shutdown.join(CLOSE_TIMEOUT)

@@ -46,7 +46,7 @@ class _Table(BaseModel):
 
 
 class SiteStream(StreamOptions):
-    """A stream that the server pulls from its start on."""
+    """A stream that the server starts to pull as soon as it is ready."""
 
     source: str
 
@@ -107,7 +107,7 @@ class _Mqtt(_SiteSink):
         try:
             parts = urlsplit(url)
             valid = bool(parts.hostname) and parts.port != 0
-        except ValueError:  # its text may hold a part of a password
+        except ValueError:  # its text may contain a part of a password
             valid = False
         if not valid:
             raise ValueError("not a valid URL: in a password, write %2F %3F %23 %40 for / ? # @") from None
@@ -164,7 +164,7 @@ def read_site(file: Path | None) -> Site:
     """Read the file of streams and sinks, or return an empty site for None.
 
     Raises:
-        SiteError: If the file can't be read or is invalid. The message names the place.
+        SiteError: If the file can't be read or is invalid. The message names the invalid field.
     """
     if file is None:
         return Site()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from keywarp.server import Server, Settings
-from keywarp.server.config import read_site
 from keywarp.server.errors import SiteError
+from keywarp.server.site import read_site
 from tests.server.conftest import Starter, eventually
 from tests.server.media import B_FRAMES, mpegts
 from tests.server.sinks.test_sinks import sink_count, write_site
