@@ -49,7 +49,7 @@ def test_the_sites_streams_are_pulled_from_the_start_even_without_an_allow_list(
         ("[sinks", "can't be read"),
     ],
 )
-def test_an_invalid_file_is_rejected_with_the_place_of_the_error(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_file_is_refused_with_the_place_of_the_error(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(SiteError, match=says):
         read_site(write_site(tmp_path, text))
 

@@ -52,7 +52,7 @@ class ImagePreparation(Record):
     std: Triple = (1.0, 1.0, 1.0)  # in `channel_order`
 
     @model_validator(mode="after")
-    def _sides_in_order(self) -> Self:
+    def _check_sides_and_std(self) -> Self:
         if self.long_side < self.short_side:
             raise ValueError(f"long_side {self.long_side} is below short_side {self.short_side}")
         if min(self.std) <= 0:
@@ -155,13 +155,13 @@ class Manifest(Record):
 
     @field_validator("classes")
     @classmethod
-    def _ids_are_indices(cls, classes: tuple[ManifestClass, ...]) -> tuple[ManifestClass, ...]:
+    def _check_class_ids(cls, classes: tuple[ManifestClass, ...]) -> tuple[ManifestClass, ...]:
         if [c.id for c in classes] != list(range(len(classes))):
             raise ValueError(f"class ids must be 0..{len(classes) - 1} in order, got {[c.id for c in classes]}")
         return classes
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         expected = map_names("features", len(self.features))
         if tuple(f.name for f in self.features) != expected:
             raise ValueError(f"the feature maps must be named {', '.join(expected)}, in order")
@@ -189,7 +189,7 @@ class Manifest(Record):
 
     @field_validator("files")
     @classmethod
-    def _every_graph(cls, files: dict[str, GraphFile]) -> dict[str, GraphFile]:
+    def _check_files(cls, files: dict[str, GraphFile]) -> dict[str, GraphFile]:
         if set(files) != set(GRAPHS):
             missing, unknown = sorted(set(GRAPHS) - set(files)), sorted(set(files) - set(GRAPHS))
             raise ValueError(f"the files must be {', '.join(GRAPHS)}; missing {missing}, unknown {unknown}")

@@ -21,7 +21,7 @@ class Pressure:
     fast as it can causes no pressure, and neither does a device that is merely busy.
 
     The share is an exponential average over time. No burst shorter than `TIME_CONSTANT` x ln 2 = 7 seconds raises it to
-    `HIGH_WATERMARK`, and it falls as fast. A device without work is under no pressure, whatever happened before.
+    `HIGH_WATERMARK`, and it falls as fast. A device without work is under no pressure, regardless of the past.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class SiteStream(StreamOptions):
 
     @field_validator("source")
     @classmethod
-    def _is_url(cls, url: str) -> str:
+    def _check_url(cls, url: str) -> str:
         try:
             SourceUrl.parse(url)
         except BadMessageError as error:
@@ -103,7 +103,7 @@ class _Mqtt(_SiteSink):
 
     @field_validator("mqtt")
     @classmethod
-    def _is_url(cls, url: str) -> str:
+    def _check_url(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
             valid = bool(parts.hostname) and parts.port != 0

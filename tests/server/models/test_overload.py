@@ -1,4 +1,4 @@
-"""Admission control: a real server rejects new streams while its device can't serve more."""
+"""Admission control: a real server refuses new streams while its device can't serve more."""
 
 import threading
 import time
@@ -84,7 +84,7 @@ PIXELS = {"name": "frame", "shape": [2, 2, 3], "datatype": "UINT8", "data": [0] 
 
 
 @pytest.mark.usefixtures("_slow_device")
-def test_an_overloaded_server_rejects_new_streams_and_open_ones_go_on(start: Starter) -> None:
+def test_an_overloaded_server_refuses_new_streams_and_open_ones_go_on(start: Starter) -> None:
     server = start(quick_to_judge, max_wait=0.03)
     create(server, id="known")
     with feeding(server, "stays") as [stays]:

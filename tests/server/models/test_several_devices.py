@@ -112,7 +112,7 @@ def test_single_images_go_to_the_least_loaded_device(server: Running) -> None:
 # -- overload ----------------------------------------------------------------------------------------------------------
 
 
-def test_new_streams_are_rejected_when_no_device_can_serve_more(
+def test_new_streams_are_refused_when_no_device_can_serve_more(
     folder: Path, start: Starter, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = start(partial(Service, find_devices=two_touchy_devices), models=folder)

@@ -272,7 +272,7 @@ def test_a_broker_gets_every_response_even_after_it_was_away(start: Starter, tmp
 # -- names and ends of streams ----------------------------------------------------------------------------------------
 
 
-def test_a_stream_with_an_unknown_sink_is_rejected(server: Running) -> None:
+def test_a_stream_with_an_unknown_sink_is_refused(server: Running) -> None:
     refused = server.http.post("/v1/streams", json={"sinks": ["nowhere"]})
     assert refused.status_code == 400
     assert "nowhere" in refused.json()["detail"]

@@ -216,8 +216,8 @@ class Client(Closable):
         Args:
             stream_id: The id of a stream that `create_stream` made.
             image: An RGB uint8 array (H, W, 3), which is sent as a JPEG; or the bytes of a JPEG, PNG or WebP.
-            id: Your id for the frame, which comes back in the result.
-            timestamp: Seconds, which come back in the result.
+            id: Your id for the frame, which is returned in the result.
+            timestamp: The frame's timestamp in seconds, which is returned in the result.
             quality: The quality of the JPEG, 1 to 100.
 
         Raises:

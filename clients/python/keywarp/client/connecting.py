@@ -67,7 +67,7 @@ def websocket_options(timeout: float, headers: Mapping[str, str]) -> dict[str, A
         "additional_headers": headers,
         "compression": None,
         "max_size": MAX_MESSAGE_BYTES,
-        # The credit bounds the number of results, so receiving needs no limit that could hold up sending.
+        # The credit bounds the number of results, so receiving needs no limit, which could block sending.
         "max_queue": None,
         "open_timeout": timeout,
         "close_timeout": CLOSE_TIMEOUT,

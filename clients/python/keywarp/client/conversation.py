@@ -62,15 +62,15 @@ class _Sent:
 class Conversation:
     """One stream from `hello` to `done`, over as many connections as it takes.
 
-    With the codec `image` each message has one response, in order, and at most `in_flight` messages wait for theirs; in
-    the mode `latest`, where the server may drop frames instead, as many as the credit allows. A packet of a video isn't
-    a frame, since decoders hold some frames back. So there the server's credit is the only limit, and a result finds
-    its packet by the id.
+    With the codec `image` each message has one response, in order. At most `in_flight` messages wait for their
+    responses, or as many as the credit allows in the mode `latest`, where the server may drop frames. A packet of a
+    video isn't a frame, since decoders hold some frames back. So there the server's credit is the only limit, and
+    results are matched with packets by their ids.
 
     After a break, images without a response are sent again; in the mode `latest` they are old by then, and count as
-    dropped. Packets are sent again from one at which decoding can begin (see `ReplayBuffer`), and responses that were
-    given before are ignored. Pieces of containers can't be sent again. A server counts frames anew on each connection,
-    so the positions in its responses are corrected.
+    dropped. Packets are sent again from one at which decoding can begin (see `ReplayBuffer`), and repeated responses
+    are ignored. Pieces of containers can't be sent again. A server counts frames from 0 on each connection, so
+    the positions in its responses are corrected.
 
     Attributes:
         state: The conversation's state.
@@ -335,7 +335,7 @@ class Conversation:
             oldest = next(iter(self._unanswered), None)
             if oldest is None or id != oldest:
                 raise ProtocolError(f"the next response should be to the frame with id {oldest}, but it is to id {id}")
-        # A packet of a video may have no frame of its own, so there an unknown id isn't an error.
+        # A packet of a video may produce no frame, so an unknown id isn't an error there.
         return self._unanswered.pop(id, None) if isinstance(id, int) else None
 
     def _finish(self, done: Done) -> None:

@@ -240,7 +240,7 @@ class Hello(StreamOptions):
     framing: Literal["packets", "chunks"] = "packets"
 
     @model_validator(mode="after")
-    def _framing_fits_codec(self) -> Self:
+    def _check_framing(self) -> Self:
         if self.framing == "chunks" and self.codec in NO_CHUNKS:
             raise ValueError(f"`{self.codec}` can't be sent in chunks: send packets")
         return self

@@ -84,7 +84,7 @@ class OnnxRuntimeGpuBackend:
             providers.append((_PROVIDERS["cuda"], {"device_id": self._index}))
         try:
             session = ort.InferenceSession(model.SerializeToString(), self._options, providers=providers)
-        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
         used = session.get_providers()
         if used[0] != self._provider:

@@ -1,6 +1,6 @@
 """Position-sensitive pooling and voting ("R-FCN", Dai et al., 2016, reference [8] of the paper).
 
-A region is divided into k x k bins, and each bin reads maps of its own. The arithmetic is that of torchvision's
+A region is divided into k x k bins, and each bin reads its own maps. The arithmetic is that of torchvision's
 ps_roi_pool: regions are rounded to whole cells, and a bin is the mean over the cells that it touches, or zero if it
 touches none. Unlike torchvision, the last row and column of the maps are used, too.
 """

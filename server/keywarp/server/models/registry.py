@@ -39,7 +39,7 @@ class ModelState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelUser:
-    """A stream, as far as the registry has to know it."""
+    """The parts of a stream that the registry of models uses."""
 
     replica: Replica
     wait_released: Callable[[], Awaitable[None]]  # waits until the stream no longer needs its replica

@@ -57,7 +57,7 @@ async def show_model(name: str, service: ServiceDependency) -> ModelInfo:
 async def load_model(name: str, service: ServiceDependency) -> ModelInfo:
     """Load a bundle from the models folder, or reload it. The response comes when it is compiled and has run once.
 
-    Existing streams continue meanwhile, and keep the version that they began with.
+    Existing streams continue with the version that they started with.
     """
     with service.in_flight():
         return await service.models.load(name)

@@ -8,7 +8,7 @@ comes after its length in 4 bytes.
 import json
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from keywarp.protocol import faults
 from keywarp.server.errors import BadMessageError
 
-Datatype = Literal["BOOL", "UINT8", "INT32", "FP32", "BYTES"]
 DTYPES: Final[Mapping[str, str]] = {"BOOL": "?", "UINT8": "u1", "INT32": "<i4", "FP32": "<f4"}
 Parameters = dict[str, bool | int | float | str]
 

@@ -1,6 +1,6 @@
 """The allow-list of hosts that streams may be pulled from. It is empty unless the operator fills it.
 
-A host is resolved anew for each connection, its addresses are checked, and the connection goes to an address that was
+A host is resolved again for each connection, its addresses are checked, and the connection goes to an address that was
 checked. So neither a redirect nor a changed DNS record leads to a host that isn't allowed.
 """
 

@@ -69,7 +69,7 @@ class Tracer:
             model: The name of the stream's model.
             result: The frame's result.
             timings: The seconds of the frame's stages, whose spans follow each other without a gap.
-            linked: Whether the frame gets a trace of its own, linked to the current request's span, instead of a
+            linked: Whether the frame gets its own trace, linked to the current request's span, instead of a
                 span within it.
         """
         end = time.time_ns()
@@ -101,7 +101,7 @@ class Tracer:
             model: The name of the stream's model.
             index: The frame's position in its stream.
             reason: The kind of error.
-            linked: Whether the frame gets a trace of its own, as in `record_frame`.
+            linked: Whether the frame gets its own trace, as in `record_frame`.
         """
         now = time.time_ns()
         attributes: dict[str, AttributeValue] = {

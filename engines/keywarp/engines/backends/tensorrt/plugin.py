@@ -118,7 +118,7 @@ def launching_with(launcher: WarpLauncher | None) -> Iterator[None]:
     """Let the plugins that TensorRT creates in the block use a launcher, or None if they are only built into plans.
 
     Only one thread of the process runs such a block at a time, since TensorRT asks for plugins without saying for which
-    GPU, and possibly on threads of its own.
+    GPU, and possibly on its own threads.
     """
     global _launcher
     with _binding:
