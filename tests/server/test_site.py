@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from keywarp.server import Server, Settings
 from keywarp.server.errors import SiteError
+from keywarp.server.process import Server
+from keywarp.server.settings import Settings
 from keywarp.server.site import read_site
 from tests.server.conftest import Starter, eventually
 from tests.server.media import B_FRAMES, mpegts

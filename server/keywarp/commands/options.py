@@ -8,7 +8,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from keywarp.engines import BackendName, MotionName, Precision
-from keywarp.server import Settings
+from keywarp.server.settings import Settings
 
 
 def option_for(field: FieldInfo, *names: str, **shown: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`keywarp serve`: run the server. Its options are the fields of `keywarp.server.Settings`."""
+"""`keywarp serve`: run the server. Its options are the fields of `keywarp.server.settings.Settings`."""
 
 import inspect
 import logging
@@ -14,9 +14,8 @@ from keywarp.cli.errors import CommandError
 from keywarp.commands.options import option_for
 from keywarp.engines import EngineError
 from keywarp.protocol import faults
-from keywarp.server import Settings, run
 from keywarp.server.errors import DecoderError, KeyFileError, SiteError, TracesError
-from keywarp.server.settings import MEBIBYTE
+from keywarp.server.settings import MEBIBYTE, Settings
 from keywarp.server.telemetry.traces import wants_traces
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -112,6 +111,8 @@ def serve(
 
     Example: keywarp serve --models models --port 8080
     """
+    from keywarp.server.process import run  # imports FastAPI, which `--help` doesn't need
+
     given = {name: value for name, value in settings.items() if not _is_default(context, name)}
     chosen = _make_settings(given, _read_config(config) if config else {}, config)
     logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -24,8 +24,8 @@ OPEN_PATHS: Final = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # pa
 def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     """Create the application, which loads the models when it starts. `service_of` returns its service.
 
-    Run it with `keywarp.server.run`, which drains it before it stops, or with any ASGI server that limits the size of
-    WebSocket messages.
+    Run it with `keywarp.server.process.run`, which drains it before it stops, or with any ASGI server that limits the
+    size of WebSocket messages.
 
     Args:
         settings: The operator's settings.

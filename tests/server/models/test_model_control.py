@@ -14,8 +14,9 @@ from tritonclient.http import InferenceServerClient
 
 from keywarp.engines import BundleError, Engine, FrameResult, StreamSession
 from keywarp.protocol import CloseCode, Hello
-from keywarp.server import Server, Settings
+from keywarp.server.process import Server
 from keywarp.server.security.keys import new_key
+from keywarp.server.settings import Settings
 from tests.server.conftest import Conversation, Running, Starter, eventually
 from tests.server.media import GREEN, RED, jpeg
 from tests.server.models.loading import HeldLoads, damage, is_closed, load, unload

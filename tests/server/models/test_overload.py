@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from keywarp.engines import FrameResult, StreamSession
 from keywarp.protocol import CloseCode, Done, End, Hello, Result
-from keywarp.server import Settings
 from keywarp.server.devices import Device
 from keywarp.server.pressure import LOW_WATERMARK
 from keywarp.server.service import Service
+from keywarp.server.settings import Settings
 from tests.server.conftest import PATIENCE, Running, Starter, eventually
 from tests.server.media import jpeg
 from tests.server.routes.test_streams import create, problem

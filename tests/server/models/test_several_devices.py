@@ -13,9 +13,10 @@ import pytest
 
 from keywarp.engines import BackendError, Engine, FrameResult, StreamSession
 from keywarp.protocol import Hello, StreamInfo
-from keywarp.server import Server, Settings
 from keywarp.server.devices import Device
+from keywarp.server.process import Server
 from keywarp.server.service import Service
+from keywarp.server.settings import Settings
 from tests.server.conftest import Running, Starter, eventually, hold
 from tests.server.media import jpeg
 from tests.server.models.loading import is_closed

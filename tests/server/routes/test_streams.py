@@ -6,7 +6,8 @@ import pytest
 
 from keywarp.engines import BundleError
 from keywarp.protocol import Hello, Problem, Result, StreamInfo
-from keywarp.server import Server, Settings
+from keywarp.server.process import Server
+from keywarp.server.settings import Settings
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import GREEN, jpeg, textured
 from tests.tiny_bundle import tiny_bundle

@@ -10,9 +10,10 @@ from websockets.exceptions import InvalidStatus
 
 from keywarp.client import ApiError, Client
 from keywarp.protocol import KEY_SUBPROTOCOL, SUBPROTOCOL, Hello
-from keywarp.server import Server, Settings
 from keywarp.server.errors import ForbiddenError, KeyFileError, UnauthorizedError
+from keywarp.server.process import Server
 from keywarp.server.security.keys import ApiKeys, new_key, read_keys
+from keywarp.server.settings import Settings
 from tests.server.conftest import Running, running
 from tests.server.media import jpeg
 from tests.server.routes.test_streams import problem

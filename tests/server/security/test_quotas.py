@@ -15,10 +15,10 @@ import pytest
 from pydantic import ValidationError
 
 from keywarp.protocol import CloseCode, Credit, Done, Dropped, End, Hello, Result
-from keywarp.server import Settings
 from keywarp.server.security.keys import ApiKey, new_key, parse_key
 from keywarp.server.security.quotas import Limits, TokenBucket
 from keywarp.server.service import Service
+from keywarp.server.settings import Settings
 from tests.server.clock import Clock
 from tests.server.conftest import Conversation, Running, Starter
 from tests.server.media import B_FRAMES, jpeg, mpegts

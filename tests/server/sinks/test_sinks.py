@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from keywarp.protocol import Dropped, Hello
-from keywarp.server import Settings
 from keywarp.server.errors import SinkError
 from keywarp.server.service import Service
+from keywarp.server.settings import Settings
 from keywarp.server.sinks.delivery import DeliveryPolicy
 from keywarp.server.sinks.file import FileSink
 from keywarp.server.streams.subscribers import FrameResponse, Subscribers
