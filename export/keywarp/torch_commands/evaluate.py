@@ -88,7 +88,7 @@ def evaluate(
     for way, timed in found.runtime.items():
         speed = timed.frames_per_second(content.key_interval)
         typer.echo(
-            f"FrameTimes, {way}: key frame {1000 * timed.key:.1f} ms, others {1000 * timed.propagated:.1f} ms, so "
+            f"Runtime, {way}: key frame {1000 * timed.key:.1f} ms, others {1000 * timed.propagated:.1f} ms, so "
             f"{speed:.1f} fps at l = {content.key_interval} and {1 / timed.key:.1f} at l = 1 ({timed.backend}, batch 1)"
         )
 
