@@ -1,5 +1,7 @@
 """The HTTP interface, on a real server."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,25 @@ def test_internal_errors_reveal_nothing_about_the_server(server: Running, monkey
     assert found.status == 500
     assert "secret" not in found.detail
     assert server.frame(stream).json()["kind"] == "key"
+
+
+def test_a_draining_server_finishes_single_frames(start: Starter) -> None:
+    server = start()
+    stream = create(server).id
+    release = server.hold_device()
+
+    async def drain() -> None:
+        draining = asyncio.create_task(server.service.drain())
+        await asyncio.sleep(0.05)
+        assert not draining.done()
+        release()
+        await draining
+
+    with ThreadPoolExecutor(1) as pool:
+        frame = pool.submit(server.frame, stream)
+        eventually(lambda: server.service.devices[0].executor.depth == 2)
+        server.run(drain())
+        assert frame.result().json()["kind"] == "key"
 
 
 def test_an_id_can_be_taken_once(server: Running) -> None:

@@ -398,6 +398,20 @@ def test_deleting_a_stream_cancels_its_queued_frames(start: Starter) -> None:
     assert "keywarp_frames_total{" not in server.http.get("/metrics").text
 
 
+def test_disconnecting_cancels_the_queued_frames_of_a_stream_that_stays(start: Starter) -> None:
+    server = start()
+    server.http.post("/v1/streams", json={"id": "stays"})
+    release = server.hold_device()
+    device = server.service.devices[0].executor
+    with server.connect("stays", Hello()) as talk:
+        for _ in range(8):
+            talk.frame(jpeg())
+        eventually(lambda: device.depth > 2)
+    eventually(lambda: device.depth == 1)  # the frame that keeps the device busy
+    release()
+    assert server.frame("stays").json()["kind"] == "key"
+
+
 def test_an_idle_connection_expires_but_one_with_frames_does_not(start: Starter) -> None:
     server = start(idle_timeout=0.5)
     with server.connect("idle", Hello()) as idle, server.connect("busy", Hello()) as busy:

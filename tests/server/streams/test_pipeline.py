@@ -40,14 +40,20 @@ async def until_busy(stream: Stream) -> None:
     await until(lambda: stream.idle == 0)
 
 
-async def process(stream: Stream, payloads: Payloads, quota: Quota = UNLIMITED) -> tuple[list[FrameResponse], Pipeline]:
-    """Run a pipeline as a connection does."""
+async def feed(stream: Stream, payloads: Payloads, quota: Quota) -> tuple[list[FrameResponse], Pipeline]:
+    """Run a pipeline for the producer of a stream."""
     pipeline = Pipeline(stream, ImageDecoder(WIDTH * HEIGHT), quota)
-    async with stream.connected(), task_scope() as tasks:
+    async with task_scope() as tasks:
         tasks.create_task(pipeline.feed(payloads))
         responses = [response async for response in pipeline.responses() if response]
     await pipeline.close()
     return responses, pipeline
+
+
+async def process(stream: Stream, payloads: Payloads, quota: Quota = UNLIMITED) -> tuple[list[FrameResponse], Pipeline]:
+    """Run a pipeline as a connection does."""
+    async with stream.connected():
+        return await feed(stream, payloads, quota)
 
 
 def run(
@@ -172,16 +178,46 @@ def test_latest_drops_frames_beyond_the_rate_of_their_key(server: Running) -> No
 
 
 def test_lossless_waits_for_the_rate_of_its_key(server: Running) -> None:
+    quota = Quota("slow", Limits(rate=20))
+
     async def payloads(_: Stream) -> Payloads:
-        for number in range(3):
+        for _ in range(20):
+            quota.charge()  # what the key may send at once
+        others = [asyncio.create_task(quota.wait()) for _ in range(6)]
+        await asyncio.sleep(0)
+        yield payload(0)
+        await asyncio.gather(*others)
+
+    responses, _, _ = run(server, StreamOptions(), payloads, quota)
+    [result] = responses
+    assert isinstance(result, Result)
+    assert result.timings.queue > 0.1  # its turn comes after 0.35 s
+
+
+def test_frames_dropped_before_a_restart_do_not_count_for_the_interval(server: Running) -> None:
+    async def drops() -> Payloads:
+        for number in range(4):
             yield payload(number)
 
-    quota = Quota("slow", Limits(rate=20))
-    for _ in range(20):
-        quota.charge()  # what may be sent at once
-    responses, _, _ = run(server, StreamOptions(), payloads, quota)
-    assert [response.type for response in responses] == ["result"] * 3
-    assert [response.timings.queue > 0.02 for response in responses if isinstance(response, Result)] == [True] * 3
+    async def run() -> list[str]:
+        options = StreamOptions(mode="latest", interval=5, max_interval=40)
+        stream = server.service.create_stream(options, None)
+        async with stream.connected():
+            dropping, _ = await feed(stream, drops(), Quota("slow", Limits(rate=0.001)))
+            assert [response.type for response in dropping] == ["result", "dropped", "dropped", "dropped"]
+            await stream.restart()
+
+            async def slowly() -> Payloads:
+                for number in range(6):
+                    before = stream.info.frames
+                    yield payload(number)
+                    await until(lambda: stream.info.frames > before)  # noqa: B023
+
+            responses, _ = await feed(stream, slowly(), UNLIMITED)
+        await server.service.streams.remove(stream, "the test is over")
+        return [response.kind for response in responses if isinstance(response, Result)]
+
+    assert server.run(run()) == ["key", *["propagated"] * 4, "key"]
 
 
 def test_frames_dropped_at_the_end_of_a_connection_leave_a_gap_for_the_next_single_frame(server: Running) -> None:
