@@ -1,4 +1,4 @@
-"""PyTorch, ONNX FrameTimes and OpenVINO agree on every graph of the paper's networks, at full size.
+"""PyTorch, ONNX Runtime and OpenVINO agree on every graph of the paper's networks, at full size.
 
 All compute in 32 bits. They differ in the order of their sums and in how convolutions are factored, so the errors are
 some units in the last place of the largest intermediate values, which grow with depth: 1e-4 of an output's largest

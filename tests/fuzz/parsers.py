@@ -32,12 +32,12 @@ with atheris.instrument_imports(include=["keywarp"]):
         pack,
         unpack,
     )
-    from keywarp.server.config import read_site
     from keywarp.server.decode.images import decode_image
     from keywarp.server.decode.sources import SourceUrl
     from keywarp.server.errors import BadMessageError, FrameRefusedError, KeyFileError, SiteError
     from keywarp.server.routes.tensors import parse_request
     from keywarp.server.security.keys import parse_key
+    from keywarp.server.site import read_site
 
 from PIL import Image
 from pydantic import ValidationError

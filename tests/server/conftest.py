@@ -32,9 +32,10 @@ from keywarp.protocol import (
     ServerMessage,
     pack,
 )
-from keywarp.server import Server, Settings
 from keywarp.server.devices import Device
+from keywarp.server.process import Server
 from keywarp.server.service import Service
+from keywarp.server.settings import Settings
 from tests.server.media import jpeg
 from tests.tiny_bundle import tiny_bundle
 

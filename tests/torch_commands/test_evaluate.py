@@ -83,8 +83,8 @@ def test_a_table_shows_accuracy_by_key_age_and_speed() -> None:
         "held-out, none",
     ]
     assert all(len(line.split(":")[1].split()) == 3 for line in ages)
-    timed = [line for line in lines if line.startswith("FrameTimes, ")]
-    assert [line.split(":")[0] for line in timed] == ["FrameTimes, network", "FrameTimes, none"]
+    timed = [line for line in lines if line.startswith("Runtime, ")]
+    assert [line.split(":")[0] for line in timed] == ["Runtime, network", "Runtime, none"]
     assert "fps at l = 3 and" in timed[0]
 
 

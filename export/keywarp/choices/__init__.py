@@ -22,7 +22,7 @@ __all__ = [
 Task = Literal["segmentation", "detection"]
 FeatureNetworkName = Literal["resnet50", "resnet101"]
 FlowNetworkName = Literal["flownet", "flownet_half", "flownet_inception"]
-WeightsLayout = Literal["torchvision", "caffe", "keras"]  # whose names and shapes the weights of a ResNet follow
+WeightsLayout = Literal["torchvision", "caffe", "keras"]  # source of the names and shapes of ResNet weights
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]

@@ -77,7 +77,7 @@ class Crop:
         return np.asarray(self._cut(labels, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT), np.uint8)
 
     def boxes(self, boxes: Boxes) -> Boxes:
-        """Clip boxes to the crop and leave out those of which it holds too little."""
+        """Clip boxes to the crop, and leave out those that are mostly outside it."""
         corners = (boxes.corners - np.tile(self.start, 2)) * self.zoom
         if self.mirror:
             corners = np.stack(

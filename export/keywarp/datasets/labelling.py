@@ -22,18 +22,9 @@ Evidence = npt.NDArray[np.float32]  # (classes - 1, H, W), 0..1
 class VotingRule:
     """How evidence is converted to labels."""
 
-    # for each class but the background, the lowest mean evidence for a pixel to get the class
-    accept: tuple[float, ...]
+    accept: tuple[float, ...]  # lowest mean evidence for a pixel to get the class, for each but the background
     reject: float = 0.4  # fraction of `accept` below which a pixel is background; in between it's ignored
-    offsets: tuple[int, ...] = (
-        -6,
-        -3,
-        -1,
-        0,
-        1,
-        3,
-        6,
-    )  # frames to average, relative to the labelled one
+    offsets: tuple[int, ...] = (-6, -3, -1, 0, 1, 3, 6)  # frames to average, relative to the labelled one
 
 
 def label_clip(

@@ -18,7 +18,7 @@ SIZES = ((128, 224, 1), (96, 64, 2), (97, 131, 1), (33, 250, 1))  # height, widt
 
 
 def check_parity(network: DeepFeatureFlow[Any], graphs: dict[str, onnx.ModelProto]) -> float:
-    """Compare all graphs with the network in ONNX FrameTimes on random inputs of several sizes.
+    """Compare all graphs with the network in ONNX Runtime on random inputs of several sizes.
 
     Args:
         network: The network, with rounded weights.
@@ -50,10 +50,10 @@ def _difference(graph: Graph, session: ort.InferenceSession) -> float:
     for name, want, found in zip(graph.outputs, result, session.run(list(graph.outputs), feeds), strict=True):
         where = f"{graph.file}, {name} for inputs of shape {[tuple(t.shape) for t in graph.example]}"
         if tuple(want.shape) != found.shape:
-            raise ExportError(f"{where}: shape {found.shape} in ONNX FrameTimes, {tuple(want.shape)} in PyTorch")
+            raise ExportError(f"{where}: shape {found.shape} in ONNX Runtime, {tuple(want.shape)} in PyTorch")
         reference = want.numpy()
         difference = float(np.abs(found - reference).max() / max(np.abs(reference).max(), 1e-6))
         if not difference <= TOLERANCE:  # true for NaN as well
-            raise ExportError(f"{where}: ONNX FrameTimes and PyTorch differ by {difference:.2e} of the largest value")
+            raise ExportError(f"{where}: ONNX Runtime and PyTorch differ by {difference:.2e} of the largest value")
         worst = max(worst, difference)
     return worst

@@ -48,7 +48,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.", dir_okay=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a checkpoint by the paper's protocol: for each labelled frame, from key frames 0, 1, ... frames back.
+    """Measure a checkpoint by the paper's protocol: each labelled frame, with key frames 0, 1, ... frames before it.
 
     Prints the accuracy at each key age, its mean and the lowest one, next to evaluating every frame, and the speed
     through the engine.
@@ -88,7 +88,7 @@ def evaluate(
     for way, timed in found.runtime.items():
         speed = timed.frames_per_second(content.key_interval)
         typer.echo(
-            f"FrameTimes, {way}: key frame {1000 * timed.key:.1f} ms, others {1000 * timed.propagated:.1f} ms, so "
+            f"Runtime, {way}: key frame {1000 * timed.key:.1f} ms, others {1000 * timed.propagated:.1f} ms, so "
             f"{speed:.1f} fps at l = {content.key_interval} and {1 / timed.key:.1f} at l = 1 ({timed.backend}, batch 1)"
         )
 

@@ -15,12 +15,8 @@ from keywarp.networks.flownet import INPUT_DOWNSCALE
 from keywarp.training.images import normalised
 from keywarp.training.process import CPU
 
-PYRAMID_WEIGHTS = (
-    0.05,
-    0.1,
-    0.2,
-    0.4,
-)  # weights of the refinement steps' losses, coarse to fine; the final flow's weight is 1
+# Weights of the refinement steps' losses, coarse to fine. The final flow's weight is 1.
+PYRAMID_WEIGHTS = (0.05, 0.1, 0.2, 0.4)
 
 
 @dataclass(frozen=True)

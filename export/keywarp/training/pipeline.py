@@ -94,9 +94,8 @@ def run(
         path = joint / CHECKPOINT
         if not process.is_leader:
             return path, {}
-        save_checkpoint(
-            trainer.checkpoint(network, file, {}), path
-        )  # already now, since measuring may take long, and fail
+        # Save before measuring, which can take long and can fail.
+        save_checkpoint(trainer.checkpoint(network, file, {}), path)
         accuracy = measure_accuracy(network, recipe, trainer.data, reporter, process.device)
         save_checkpoint(trainer.checkpoint(network, file, accuracy), path)
     return path, accuracy
@@ -222,9 +221,8 @@ class Trainer:
         if features is not None:
             network.recognition.load_state_dict(_select(features, TASK_HEAD), strict=False)
         if flow is not None:
-            network.flow.load_state_dict(
-                flow, strict=False
-            )  # the scale fields belong to these feature maps, and start at 1
+            # The scale fields aren't among these weights: they depend on the feature maps, and start at 1.
+            network.flow.load_state_dict(flow, strict=False)
         else:
             self._load_flow(network.flow)
         if self.method.from_frame and checkpoint is None:
@@ -300,9 +298,8 @@ class Trainer:
             long_side=recipe.image.long_side,
             multiple=recipe.image.multiple,
             key_interval=1 if self.method.motion == "every-frame" else recipe.key_interval,
-            recipe=file.name
-            if file.is_absolute()
-            else file.as_posix(),  # an absolute path would mean nothing on another machine
+            # An absolute path would mean nothing on another machine.
+            recipe=file.name if file.is_absolute() else file.as_posix(),
             data=self.data.description,
             accuracy={
                 f"{value.metric}, {source}, {way}": _figures(value, names)
@@ -349,7 +346,7 @@ def features_digest(recipe: Recipe) -> str:
 def flow_digest(recipe: Recipe) -> str:
     """Return a digest of all settings that affect the pre-training of the flow network.
 
-    They contain the recipe's data only if the motion comes from them.
+    The recipe's data are among them only if the flow network learns from these data.
     """
     layers = recipe.network.model_dump(include={"flow", "flow_share", "refinement", "flow_weights"}, mode="json")
     own = recipe.flow and recipe.flow.source.kind in ("flying_pieces", "flying_chairs")

@@ -112,7 +112,7 @@ class ImageNetData(RecipeTable):
 
     kind: Literal["imagenet"]
     root: Path  # the root of the ILSVRC tree
-    # BatchShare of DET's photographs in the samples: a third, for VID:DET = 2:1 (section 5.1). 0 leaves DET out.
+    # Share of DET's photographs in the samples: a third, for VID:DET = 2:1 (section 5.1). 0 leaves DET out.
     still_share: float = Field(default=1 / 3, ge=0, lt=1)
 
 

@@ -22,7 +22,7 @@ class Reporter(Protocol):
 
         Args:
             done: Steps done in all, or None to add one to the steps counted so far.
-            note: A text to show beside the count.
+            note: A text to show next to the count.
         """
 
 

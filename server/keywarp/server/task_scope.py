@@ -1,4 +1,4 @@
-"""Structured concurrency: a block of code, its tasks, and watchers that can end both."""
+"""Structured concurrency: a block of code, its tasks, and guards that can end both."""
 
 from asyncio import CancelledError, TaskGroup, current_task
 from collections.abc import AsyncIterator, Coroutine
@@ -7,10 +7,10 @@ from typing import Any
 
 
 @asynccontextmanager
-async def task_scope(*watchers: Coroutine[Any, Any, None]) -> AsyncIterator[TaskGroup]:
-    """Run a block with a task group, while watchers run beside it.
+async def task_scope(*guards: Coroutine[Any, Any, None]) -> AsyncIterator[TaskGroup]:
+    """Run a block with a task group, while guards run in the background.
 
-    A watcher, task or block that raises cancels all others. The end of the block cancels the watchers, and waits for
+    A guard, task or block that raises cancels all others. The end of the block cancels the guards, and waits for
     the other tasks.
 
     Raises:
@@ -19,10 +19,10 @@ async def task_scope(*watchers: Coroutine[Any, Any, None]) -> AsyncIterator[Task
     """
     try:
         async with TaskGroup() as tasks:
-            running = [tasks.create_task(watcher) for watcher in watchers]
+            running = [tasks.create_task(guard) for guard in guards]
             yield tasks
-            for watcher in running:
-                watcher.cancel()
+            for guard in running:
+                guard.cancel()
     except BaseExceptionGroup as group:
         if (task := current_task()) and task.cancelling():  # which `TaskGroup` forgets before Python 3.13
             raise CancelledError from group

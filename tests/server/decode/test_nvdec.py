@@ -13,13 +13,14 @@ import pytest
 from av.codec.context import Flags
 
 from keywarp.protocol import Container, FrameHeader, Hello, PacketCodec, Result
-from keywarp.server import Server, Settings
 from keywarp.server.decode.containers import ContainerDecoder
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import CODECS, Nvdec, open_nvdec
 from keywarp.server.decode.packets import PacketDecoder
 from keywarp.server.decode.video import MAX_FAILED_UNITS, VideoDecoder
 from keywarp.server.errors import BadVideoError, DecoderError, FrameRefusedError
+from keywarp.server.process import Server
+from keywarp.server.settings import Settings
 from tests.server.conftest import Starter, eventually
 from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
 from tests.server.decode.fake_nvdec import (

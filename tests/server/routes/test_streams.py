@@ -8,7 +8,8 @@ import pytest
 
 from keywarp.engines import BundleError
 from keywarp.protocol import CloseCode, Hello, Problem, Result, StreamInfo
-from keywarp.server import Server, Settings
+from keywarp.server.process import Server
+from keywarp.server.settings import Settings
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import GREEN, jpeg, textured
 from tests.tiny_bundle import tiny_bundle
@@ -255,7 +256,7 @@ def test_one_of_several_models_is_the_default(start: Starter, tmp_path: Path) ->
 
 
 def test_unusable_bundles_are_refused_before_the_server_starts(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="holds no bundle"):
+    with pytest.raises(BundleError, match="there is no bundle in"):
         Server(Settings(models=tmp_path))
     graph = tiny_bundle(tmp_path / "tiny").path / "head.onnx"
     with pytest.raises(BundleError, match="no model 'other'; there are: tiny"):

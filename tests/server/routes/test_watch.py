@@ -112,8 +112,19 @@ def test_a_slow_subscriber_learns_how_many_responses_it_missed() -> None:
     asyncio.run(subscribe())
 
 
+def test_subscribing_to_a_closed_stream_ends_at_once() -> None:
+    async def subscribe() -> None:
+        subscribers = Subscribers()
+        subscribers.close()
+        with subscribers.subscribe() as subscription, subscribers.preview() as preview:
+            assert await asyncio.wait_for(subscription.take(), 10) == (0, [])
+            assert await asyncio.wait_for(preview.take(), 10) is None
+
+    asyncio.run(subscribe())
+
+
 def test_a_subscriber_that_disconnects_leaves_nothing_behind(server: Running) -> None:
-    kinds = "_Subscriber.", "_raise_when_disconnected"
+    kinds = "_SubscriberResponse.", "_raise_when_disconnected"
     with server.connect("left", Hello()) as talk:
         with watching(server, "left"):
             assert len(server.tasks(*kinds)) == 3  # the watchers of one response

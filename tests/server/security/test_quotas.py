@@ -15,10 +15,10 @@ import pytest
 from pydantic import ValidationError
 
 from keywarp.protocol import CloseCode, Credit, Done, Dropped, End, Hello, Result
-from keywarp.server import Settings
 from keywarp.server.security.keys import ApiKey, new_key, parse_key
 from keywarp.server.security.quotas import Limits, TokenBucket
 from keywarp.server.service import Service
+from keywarp.server.settings import Settings
 from tests.server.clock import Clock
 from tests.server.conftest import Conversation, Running, Starter
 from tests.server.media import B_FRAMES, jpeg, mpegts
@@ -122,7 +122,7 @@ def infer(locked: Locked, **parameters: object) -> httpx.Response:
     return locked.post("/v2/models/tiny/infer", json={"inputs": [pixels], "parameters": parameters})
 
 
-def test_single_frames_beyond_a_keys_rate_are_rejected(start: Starter, tmp_path: Path, clock: Clock) -> None:
+def test_single_frames_beyond_a_keys_rate_are_refused(start: Starter, tmp_path: Path, clock: Clock) -> None:
     locked = Locked(start, tmp_path, clock=clock, key_rate=0.5)
     locked.post("/v1/streams", json={"id": "single"})
     with locked.unaffected_stream():
@@ -137,7 +137,7 @@ def test_single_frames_beyond_a_keys_rate_are_rejected(start: Starter, tmp_path:
         assert locked.count("requests_refused", "key_rate") == 2
         clock.now += 2
         assert locked.server.frame("single").status_code == 200
-        # The stream doesn't count rejected frames.
+        # The stream doesn't count refused frames.
         info = locked.server.http.get("/v1/streams/single").json()
         assert (info["frames"], info["key_frames"], info["errors"]) == (2, 1, 0)
 

@@ -180,7 +180,7 @@ def test_latest_drops_frames_beyond_the_rate_of_their_key(server: Running) -> No
 def test_lossless_waits_for_the_rate_of_its_key(server: Running) -> None:
     quota = Quota("slow", Limits(rate=20))
 
-    async def payloads(_: Stream) -> Payloads:
+    async def payloads(_stream: Stream) -> Payloads:
         for _ in range(20):
             quota.charge()  # what the key may send at once
         others = [asyncio.create_task(quota.wait()) for _ in range(6)]

@@ -243,7 +243,8 @@ def test_no_exporter_is_imported_unless_traces_are_wanted(models: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from keywarp.server import Settings, create_app
+from keywarp.server.app import create_app
+from keywarp.server.settings import Settings
 create_app(Settings(models=Path({str(models)!r}), backend="onnxruntime"))
 assert not [name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))]
 """
