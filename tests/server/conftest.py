@@ -51,7 +51,7 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-class Conversation:
+class StreamConnection:
     """The client's side of a WebSocket, as plain as a user's script."""
 
     def __init__(self, socket: ClientConnection, hello: Hello | None) -> None:
@@ -59,43 +59,43 @@ class Conversation:
         self.credit = 0
         self.sent = 0
         if hello:
-            self.say(hello)
-            ready = self.hear()
+            self.send(hello)
+            ready = self.receive()
             assert isinstance(ready, Ready)
             self.ready = ready
 
-    def say(self, message: Hello | End) -> None:
+    def send(self, message: Hello | End) -> None:
         self.socket.send(message.model_dump_json())
 
     def frame(self, payload: bytes, id_: int | str | None = None, timestamp: float | None = None) -> None:
         self.sent += 1
         self.socket.send(pack(FrameHeader(id=id_, timestamp=timestamp), payload))
 
-    def hear(self) -> Ready | Result | Credit | Error | Dropped | Done:
+    def receive(self) -> Ready | Result | Credit | Error | Dropped | Done:
         message = ServerMessage.validate_json(self.socket.recv(PATIENCE))
         if not isinstance(message, Done):
             self.credit = message.credit or self.credit
         return message
 
     def result(self) -> Result:
-        while isinstance(message := self.hear(), Credit):
+        while isinstance(message := self.receive(), Credit):
             pass
         assert isinstance(message, Result), message
         return message
 
     def error(self) -> Error:
-        while isinstance(message := self.hear(), Credit):
+        while isinstance(message := self.receive(), Credit):
             pass
         assert isinstance(message, Error), message
         return message
 
-    def answer(self) -> Result | Error | Dropped:
-        while isinstance(message := self.hear(), Credit):
+    def response(self) -> Result | Error | Dropped:
+        while isinstance(message := self.receive(), Credit):
             pass
         assert isinstance(message, Result | Error | Dropped), message
         return message
 
-    def closed(self) -> int:
+    def close_code(self) -> int:
         """Wait for the end of the connection, whatever comes before, and return the close code."""
         try:
             while True:
@@ -106,20 +106,20 @@ class Conversation:
 
     def stream(self, payloads: list[tuple[int | None, bytes]]) -> tuple[list[Result | Error | Dropped], Done]:
         """Send payloads (id, content) as the credit allows, then `end`, and collect all responses."""
-        answers: list[Result | Error | Dropped] = []
+        responses: list[Result | Error | Dropped] = []
         waiting = list(payloads)
         while True:
             while waiting and self.sent < self.credit:
                 id_, payload = waiting.pop(0)
                 self.frame(payload, id_)
                 if not waiting:
-                    self.say(End())
-            match self.hear():
-                case Result() | Error() | Dropped() as answer:
-                    answers.append(answer)
+                    self.send(End())
+            match self.receive():
+                case Result() | Error() | Dropped() as response:
+                    responses.append(response)
                 case Done() as done:
-                    assert self.closed() == 1000
-                    return answers, done
+                    assert self.close_code() == 1000
+                    return responses, done
                 case _:
                     pass
 
@@ -168,11 +168,11 @@ class Running:
         self.http.close()
 
     @contextmanager
-    def connect(self, stream: str, hello: Hello | None = None, **options: Any) -> Iterator[Conversation]:
+    def connect(self, stream: str, hello: Hello | None = None, **options: Any) -> Iterator[StreamConnection]:
         address = self.url.replace("http", "ws", 1) + f"/v1/streams/{stream}/ws"
         options = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "compression": None, "max_size": None} | options
         with connect(address, **options) as socket:
-            yield Conversation(socket, hello)
+            yield StreamConnection(socket, hello)
 
     def frame(self, stream: str, body: bytes | None = None, **query: str) -> httpx.Response:
         return self.http.post(f"/v1/streams/{stream}/frames", content=jpeg() if body is None else body, params=query)

@@ -305,8 +305,8 @@ def test_only_pulled_streams_can_be_paused_and_only_others_can_be_fed(
     stream = pull(puller, f"{shelf.address}/silent")
     assert puller.frame(stream).status_code == 409
     with puller.connect(stream) as talk:
-        talk.say(Hello())
-        assert talk.closed() == 4409
+        talk.send(Hello())
+        assert talk.close_code() == 4409
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from keywarp.protocol import CloseCode, Hello
 from keywarp.server.process import Server
 from keywarp.server.security.keys import new_key
 from keywarp.server.settings import Settings
-from tests.server.conftest import Conversation, Running, Starter, eventually
+from tests.server.conftest import Running, Starter, StreamConnection, eventually
 from tests.server.media import GREEN, RED, jpeg
 from tests.server.models.loading import HeldLoads, damage, is_closed, load, unload
 from tests.server.routes.test_open_inference import image, kind
@@ -47,7 +47,7 @@ def undisturbed(server: Running, model: str) -> Iterator[Callable[[], None]]:
         go_on()
 
 
-def frame(talk: Conversation, *, width: int = 128) -> int:
+def frame(talk: StreamConnection, *, width: int = 128) -> int:
     talk.frame(jpeg(RED, width=width))
     return talk.result().key_age
 
@@ -191,8 +191,8 @@ def test_streams_of_an_unloaded_model_run_on_and_new_ones_are_refused(server: Ru
         with server.connect("late", Hello(model="other")) as talk:
             assert frame(talk) == 0
         with server.connect("refused") as talk:
-            talk.say(Hello(model="tiny"))
-            assert talk.closed() == CloseCode.NOT_FOUND
+            talk.send(Hello(model="tiny"))
+            assert talk.close_code() == CloseCode.NOT_FOUND
         assert problem(unload(server, "tiny")).status == 404
     eventually(lambda: is_closed(engine))
     assert server.http.get("/v1/models/tiny").status_code == 404
@@ -222,7 +222,7 @@ def test_a_forced_unload_closes_the_models_streams_and_no_others(server: Running
                 error = talk.error()
                 assert error.fatal
                 assert error.problem.detail == "model 'tiny' was unloaded"
-                assert talk.closed() == CloseCode.STREAM_GONE
+                assert talk.close_code() == CloseCode.STREAM_GONE
             go_on()
     assert server.frame("rest").status_code == 404
 

@@ -37,9 +37,9 @@ class Feeder(threading.Thread):
             while not self._enough.is_set():
                 talk.frame(jpeg())
                 self.results.append(talk.result())
-            talk.say(End())
+            talk.send(End())
             self.results += [talk.result() for _ in range(3)]
-            while not isinstance(message := talk.hear(), Done):
+            while not isinstance(message := talk.receive(), Done):
                 pass
             self.done = message
 
@@ -100,10 +100,10 @@ def test_an_overloaded_server_refuses_new_streams_and_open_ones_go_on(start: Sta
                 assert refused.headers["retry-after"] == "5"
             assert refused.json()["error"] == found.detail
             with server.connect("new") as talk:
-                talk.say(Hello())
+                talk.send(Hello())
                 error = talk.error()
                 assert (error.fatal, error.problem.status, error.problem.retry_after) == (True, 503, 5)
-                assert talk.closed() == CloseCode.TRY_AGAIN_LATER
+                assert talk.close_code() == CloseCode.TRY_AGAIN_LATER
             # Open streams go on, and a load balancer mustn't take the server out of service.
             assert server.frame("known").status_code == 200
             with server.connect("known", Hello()):

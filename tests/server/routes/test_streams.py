@@ -161,8 +161,8 @@ def test_single_frames_take_turns_and_keep_connections_out(start: Starter) -> No
         frames = [pool.submit(server.frame, stream) for _ in range(2)]
         eventually(lambda: device.depth == 2)
         with server.connect(stream) as talk:
-            talk.say(Hello())
-            assert talk.closed() == CloseCode.STREAM_BUSY
+            talk.send(Hello())
+            assert talk.close_code() == CloseCode.STREAM_BUSY
         assert device.depth == 2  # the second frame waits for its turn
         release()
         results = sorted((frame.result().json() for frame in frames), key=lambda result: int(result["frame"]))

@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from keywarp.protocol import CloseCode, Container, Credit, Done, Dropped, End, Error, Hello, PacketCodec, Result
 from keywarp.server.decode.video import MAX_FAILED_UNITS
-from tests.server.conftest import Conversation, Running, Starter, eventually
+from tests.server.conftest import Running, Starter, StreamConnection, eventually
 from tests.server.media import (
     B_FRAMES,
     ENCODERS,
@@ -64,7 +64,7 @@ def test_credit_grows_by_one_for_each_message(server: Running) -> None:
             talk.frame(jpeg(), i)
             talk.result()
         while talk.credit < talk.sent + window:
-            assert isinstance(talk.hear(), Credit)
+            assert isinstance(talk.receive(), Credit)
         assert talk.credit == talk.sent + window
 
 
@@ -75,7 +75,7 @@ def test_a_client_that_exceeds_its_credit_is_disconnected(start: Starter) -> Non
         with suppress(ConnectionClosed):
             for _ in range(50):
                 talk.frame(image)
-        assert talk.closed() == CloseCode.CREDIT_EXCEEDED
+        assert talk.close_code() == CloseCode.CREDIT_EXCEEDED
 
 
 @pytest.mark.parametrize("chunks", [False, True])
@@ -161,16 +161,16 @@ def test_a_client_that_knows_no_schedules_gets_the_fixed_one(server: Running) ->
 def test_a_streams_id_is_free_as_soon_as_the_client_receives_done(server: Running) -> None:
     for _ in range(10):
         with server.connect("again", Hello()) as talk:
-            talk.say(End())
-            assert isinstance(talk.hear(), Done)
+            talk.send(End())
+            assert isinstance(talk.receive(), Done)
             assert server.service.streams.get("again") is None
 
 
 def test_end_without_frames_is_answered_with_done(server: Running) -> None:
     with server.connect("empty", Hello()) as talk:
-        talk.say(End())
-        assert talk.hear() == Done(frames=0, key_frames=0, errors=0)
-        assert talk.closed() == CloseCode.NORMAL
+        talk.send(End())
+        assert talk.receive() == Done(frames=0, key_frames=0, errors=0)
+        assert talk.close_code() == CloseCode.NORMAL
 
 
 HUGE = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + b"IHDR" + (20000).to_bytes(4, "big") * 2 + bytes(100)
@@ -206,11 +206,11 @@ def send_bytes(data: bytes) -> object:
 
 
 def send_frames(*payloads: bytes) -> object:
-    def send(talk: Conversation) -> None:
+    def send(talk: StreamConnection) -> None:
         for payload in payloads:
             talk.frame(payload)
         with suppress(ConnectionClosed):  # the server may have refused the frame already
-            talk.say(End())
+            talk.send(End())
 
     return send
 
@@ -258,7 +258,7 @@ def test_an_invalid_message_ends_its_connection_with_a_reason_and_no_other(
             assert error.fatal
             assert error.problem.status == code - 4000
             assert detail in error.problem.detail
-            assert talk.closed() == code
+            assert talk.close_code() == code
             assert len(talk.socket.close_reason or "") <= 123
             assert detail[:100] in (talk.socket.close_reason or "")
         undisturbed(other)
@@ -268,9 +268,9 @@ def test_an_invalid_message_ends_its_connection_with_a_reason_and_no_other(
 def test_frames_after_end_are_refused(server: Running) -> None:
     with server.connect("late", Hello()) as talk:
         talk.frame(jpeg(width=1920, height=1080))
-        talk.say(End())
+        talk.send(End())
         talk.frame(jpeg())
-        assert talk.closed() == CloseCode.BAD_MESSAGE
+        assert talk.close_code() == CloseCode.BAD_MESSAGE
 
 
 def test_results_of_frames_before_bad_video_are_sent(server: Running) -> None:
@@ -285,10 +285,10 @@ def test_results_of_frames_before_bad_video_are_sent(server: Running) -> None:
             assert (damage.fatal, damage.frame) == (False, frame)
         talk.frame(b"not a packet")
         assert talk.error().fatal
-        assert talk.closed() == CloseCode.BAD_MEDIA
+        assert talk.close_code() == CloseCode.BAD_MEDIA
 
 
-def undisturbed(other: Conversation) -> None:
+def undisturbed(other: StreamConnection) -> None:
     """Check a stream of three frames, of which the first was sent before: it must be as if it were alone."""
     answers, done = other.stream([(None, jpeg()), (None, jpeg())])
     assert [(a.frame, a.kind) for a in answers if isinstance(a, Result)] == [
@@ -340,15 +340,15 @@ def test_a_connection_attaches_to_an_existing_stream_and_leaves_it_behind(server
 def test_an_existing_stream_keeps_its_options(server: Running, hello: Hello) -> None:
     server.http.post("/v1/streams", json={"id": "kept"})
     with server.connect("kept") as talk:
-        talk.say(hello)
-        assert talk.closed() == CloseCode.BAD_MESSAGE
+        talk.send(hello)
+        assert talk.close_code() == CloseCode.BAD_MESSAGE
 
 
 def test_a_stream_takes_one_connection_at_a_time(server: Running) -> None:
     with server.connect("busy", Hello()) as first:
         with server.connect("busy") as second:
-            second.say(Hello())
-            assert second.closed() == CloseCode.STREAM_BUSY
+            second.send(Hello())
+            assert second.close_code() == CloseCode.STREAM_BUSY
         first.frame(jpeg())
         assert first.result().frame == 0
 
@@ -356,9 +356,9 @@ def test_a_stream_takes_one_connection_at_a_time(server: Running) -> None:
 def test_a_connection_beyond_the_limit_of_streams_is_refused(start: Starter) -> None:
     server = start(max_streams=1)
     with server.connect("one", Hello()), server.connect("two") as talk:
-        talk.say(Hello())
+        talk.send(Hello())
         assert talk.error().problem.status == 429
-        assert talk.closed() == CloseCode.TRY_AGAIN_LATER
+        assert talk.close_code() == CloseCode.TRY_AGAIN_LATER
 
 
 def test_a_message_over_the_limit_closes_the_connection(start: Starter) -> None:
@@ -366,21 +366,21 @@ def test_a_message_over_the_limit_closes_the_connection(start: Starter) -> None:
     with server.connect("large", Hello()) as talk:
         assert talk.ready.max_message_bytes == 10_000
         talk.frame(bytes(10_000))
-        assert talk.closed() == CloseCode.MESSAGE_TOO_BIG
+        assert talk.close_code() == CloseCode.MESSAGE_TOO_BIG
     eventually(lambda: len(server.service.streams) == 0)
 
 
 def test_a_client_that_never_sends_hello_is_disconnected(start: Starter) -> None:
     server = start(hello_timeout=0.1)
     with server.connect("silent") as talk:
-        assert talk.closed() == CloseCode.HELLO_TIMEOUT
+        assert talk.close_code() == CloseCode.HELLO_TIMEOUT
 
 
 def test_deleting_a_stream_closes_its_connection(server: Running) -> None:
     with server.connect("doomed", Hello()) as talk:
         server.http.delete("/v1/streams/doomed")
         assert "deleted" in talk.error().problem.detail
-        assert talk.closed() == CloseCode.STREAM_GONE
+        assert talk.close_code() == CloseCode.STREAM_GONE
 
 
 def test_deleting_a_stream_cancels_its_queued_frames(start: Starter) -> None:
@@ -392,7 +392,7 @@ def test_deleting_a_stream_cancels_its_queued_frames(start: Starter) -> None:
         device = server.service.devices[0].executor
         eventually(lambda: device.depth > 2)
         server.http.delete("/v1/streams/doomed")
-        assert talk.closed() == CloseCode.STREAM_GONE
+        assert talk.close_code() == CloseCode.STREAM_GONE
         eventually(lambda: device.depth == 1)  # the frame that keeps the device busy
     release()
     assert "keywarp_frames_total{" not in server.http.get("/metrics").text
@@ -416,7 +416,7 @@ def test_an_idle_connection_expires_but_one_with_frames_does_not(start: Starter)
     server = start(idle_timeout=0.5)
     with server.connect("idle", Hello()) as idle, server.connect("busy", Hello()) as busy:
         with ThreadPoolExecutor(1) as pool:
-            closed = pool.submit(idle.closed)
+            closed = pool.submit(idle.close_code)
             while not closed.done():
                 busy.frame(jpeg())
                 busy.result()

@@ -20,7 +20,7 @@ from keywarp.server.security.quotas import Limits, TokenBucket
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
 from tests.server.clock import Clock
-from tests.server.conftest import Conversation, Running, Starter
+from tests.server.conftest import Running, Starter, StreamConnection
 from tests.server.media import B_FRAMES, jpeg, mpegts
 from tests.server.routes.test_streams import problem
 
@@ -58,7 +58,7 @@ class Locked:
         return self.server.http.post(path, headers=bearer(key), **request)
 
     @contextmanager
-    def connect(self, stream: str, hello: Hello | None, key: str = GATE) -> Iterator[Conversation]:
+    def connect(self, stream: str, hello: Hello | None, key: str = GATE) -> Iterator[StreamConnection]:
         with self.server.connect(stream, hello, additional_headers=bearer(key)) as talk:
             yield talk
 
@@ -91,10 +91,10 @@ def test_a_keys_limit_of_streams_holds_for_all_ways_to_open_one(start: Starter, 
             assert "API key gate has its 2 streams" in found.detail
             assert refused.headers["retry-after"] == "5"
         with locked.connect("third", None) as talk:
-            talk.say(Hello())
+            talk.send(Hello())
             error = talk.error()
             assert (error.fatal, error.problem.status, error.problem.retry_after) == (True, 429, 5)
-            assert talk.closed() == CloseCode.TRY_AGAIN_LATER
+            assert talk.close_code() == CloseCode.TRY_AGAIN_LATER
         assert locked.count("requests_refused", "key_streams") == 3
         # Open streams go on, and other keys have quotas of their own.
         assert locked.server.frame("first").status_code == 200
@@ -168,18 +168,18 @@ def test_a_latest_stream_beyond_its_keys_rate_drops_frames(start: Starter, tmp_p
         answers = []
         for number in range(20):
             talk.frame(jpeg(), number)
-            answers.append(talk.answer())
+            answers.append(talk.response())
         assert [answer.frame for answer in answers] == list(range(20))
         kinds = Counter(answer.reason or "result" for answer in answers if isinstance(answer, Dropped | Result))
         assert kinds == {"start": 1, "result": 1, "rate": 18}
         assert locked.count("frames_dropped", "rate") == kinds["rate"]
         clock.now += 0.5
         talk.frame(jpeg(), 20)
-        result = talk.answer()
+        result = talk.response()
         assert isinstance(result, Result)
         assert (result.kind, result.key_age) == ("propagated", 20)  # dropped frames leave no gap
-        talk.say(End())
-        while isinstance(done := talk.hear(), Credit):
+        talk.send(End())
+        while isinstance(done := talk.receive(), Credit):
             pass
         assert isinstance(done, Done)
         assert done.frames + done.dropped == 21

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keywarp.protocol import Done, Dropped, Error, Hello, Result
-from tests.server.conftest import Conversation, Running, Starter, eventually
+from tests.server.conftest import Running, Starter, StreamConnection, eventually
 from tests.server.media import B_FRAMES, h264, jpeg, mpegts, pieces
 
 FRAMES = 120
@@ -94,7 +94,7 @@ def test_each_frame_that_was_sent_is_a_result_a_drop_or_an_error(start: Starter)
     assert results.total() + drops.total() + errors.total() <= answers.total() + 8
 
 
-def disconnect(talk: Conversation) -> None:
+def disconnect(talk: StreamConnection) -> None:
     """Disconnect without a close frame."""
     talk.socket.socket.shutdown(2)
 
@@ -112,7 +112,7 @@ def test_clients_that_disconnect_leave_no_memory_task_thread_or_file_behind(
             for _ in range(3):
                 talk.frame(payload)
             if hello.codec == "image":
-                assert isinstance(talk.hear(), Result | Error | Dropped)
+                assert isinstance(talk.receive(), Result | Error | Dropped)
             disconnect(talk)
 
     def open_files() -> int:

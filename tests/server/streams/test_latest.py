@@ -18,7 +18,7 @@ def test_the_newest_frame_supersedes_those_that_wait(server: Running) -> None:
         for number in range(1, 6):
             talk.frame(jpeg(), number)
         release()
-        answers = [talk.answer() for _ in range(6)]
+        answers = [talk.response() for _ in range(6)]
         assert [(a.frame, a.id) for a in answers] == [(number, number) for number in range(6)]
         assert answers[0].type == "result"
         last = answers[-1]
@@ -29,8 +29,8 @@ def test_the_newest_frame_supersedes_those_that_wait(server: Running) -> None:
         assert (info["mode"], info["frames"], info["dropped"]) == ("latest", 6 - dropped, dropped)
         counted = f'keywarp_frames_dropped_total{{reason="newer"}} {dropped}.0'
         assert (counted in server.http.get("/metrics").text) == (dropped > 0)
-        talk.say(End())
-        while isinstance(message := talk.hear(), Credit):
+        talk.send(End())
+        while isinstance(message := talk.receive(), Credit):
             pass
         assert message == Done(frames=6 - dropped, key_frames=1, errors=0, dropped=dropped)
 
@@ -68,5 +68,5 @@ def test_deleting_a_stream_closes_its_connection(server: Running) -> None:
                 talk.frame(jpeg())
             talk.result()
             server.http.delete("/v1/streams/doomed")
-            assert talk.closed() == CloseCode.STREAM_GONE
+            assert talk.close_code() == CloseCode.STREAM_GONE
     eventually(lambda: not server.tasks())
