@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.running import Server, serving
+from tests.e2e.running import Server, serving, write_clip
 from tests.tiny_bundle import tiny_bundle
 
 if TYPE_CHECKING:
@@ -15,15 +15,21 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def bundle_path(tmp_path: Path) -> Path:
-    """A folder with one tiny bundle."""
+    """Make a folder with one tiny bundle."""
     return tiny_bundle(tmp_path / "models" / "tiny").path
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """A server process with the shipped bundle, for all tests that only stream through it."""
+    """Run a server process with the shipped bundle, for all tests that only stream through it."""
     with serving() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the first 50 frames of the street video, for tests that need no more."""
+    return write_clip(tmp_path_factory.mktemp("clip") / "bikes.mp4", 50)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,16 @@
-"""A motion that a test knows: all of the picture moves by the same whole number of pixels."""
+"""An optical flow with a known result: the whole frame moves by the same number of pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 class Shift:
-    """An optical flow that says that everything moved to the right."""
+    """An optical flow by which everything moved to the right."""
 
     name = "shift"
 
     def __init__(self, pixels: int) -> None:
-        """Choose how far, in pixels of the network's input; the flow is asked for at half of that size."""
+        """Set the distance, in pixels of the network's input. The flow itself is at half of that size."""
         self._flow = -pixels / 2
 
     def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002

@@ -25,7 +25,7 @@ def definitions(file: Path) -> set[str]:
 
 def test_every_step_of_the_ways_through_the_code_exists() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    section = text.split("\n## Three ways through the code\n")[1].split("\n## ")[0]
+    section = text.split("\n## Three paths through the code\n")[1].split("\n## ")[0]
     steps = re.findall(r"`([\w/]+\.py):([\w.]+)`", section)
     assert len(steps) > 30
     missing = []

@@ -1,7 +1,8 @@
-"""A real bundle of four tiny networks, made without torch, for tests of everything behind the export.
+"""A real bundle of four tiny networks, made without torch, for tests that need a bundle but no export.
 
-Three classes, told apart by colour: the features are the mean colour of each 16x16 cell, and the head scores class 0 by
-darkness, class 1 by red, class 2 by green. So a test knows what a frame's labels must be. The flow is constant.
+There are three classes, which differ by colour. The features are the mean colour of each 16x16 cell, and the head
+scores class 0 by darkness, class 1 by red and class 2 by green, so a test knows what a frame's labels must be. The flow
+is constant.
 """
 
 from pathlib import Path
@@ -103,7 +104,7 @@ head (float[N,3,H,W] features) => (float[N,n,4] boxes, float[N,n,3] scores)
 }
 """
 
-# rows: class; columns: R, G, B of the mean-subtracted cell
+# Rows are classes, columns are R, G and B of a cell without the mean.
 HEAD_WEIGHT = np.array([[-1, -1, 0], [2, -1, 0], [-1, 2, 0]], np.float32).reshape(3, 3, 1, 1) / 32
 
 
@@ -127,9 +128,10 @@ def tiny_bundle(
     key_interval: int = 10,
     detection: bool = False,
 ) -> Bundle:
-    """Write the tiny bundle to `path`; with `detection` it finds every cell that is red or green as an object.
+    """Write the tiny bundle to `path`.
 
-    Its motion in cells (dx, dy) is `flow`, plus in dx `motion_gain` times (red of current - 2 green of key).
+    With `detection`, every cell that is red or green is detected as an object. The motion in cells (dx, dy) is `flow`;
+    `motion_gain` times (red of current - 2 green of key) is added to dx.
     """
     flow_weight = np.zeros((2, 6, 1, 1))
     flow_weight[0, 0], flow_weight[0, 4] = motion_gain, -2 * motion_gain

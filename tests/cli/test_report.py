@@ -103,7 +103,7 @@ def test_an_older_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> No
 
 
 def test_a_run_without_results_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="gave no frame"):
+    with pytest.raises(CommandError, match="no frame of the source could be processed"):
         run(some(0), json=tmp_path / "r.ndjson")
     assert list(tmp_path.iterdir()) == []
 

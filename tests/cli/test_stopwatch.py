@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from keywarp.cli.stopwatch import REMEMBERED, Coverage, Latencies, Stopwatch
+from keywarp.cli.stopwatch import MAX_SPANS, Coverage, Latencies, Stopwatch
 from keywarp.client import ProcessedFrame
 from tests.client.media import result
 
@@ -75,5 +75,5 @@ def test_memory_does_not_grow_with_the_number_of_frames(monkeypatch: pytest.Monk
         now += 1.0
         if number % 5000 == 4999:
             sizes.append(len(pickle.dumps(watch)))
-    assert sizes[0] == sizes[-1] < 24 * REMEMBERED  # bytes: a span has two numbers of 9 bytes
+    assert sizes[0] == sizes[-1] < 24 * MAX_SPANS  # bytes: a span has two numbers of 9 bytes
     assert watch.summary().seconds == pytest.approx(20_000)

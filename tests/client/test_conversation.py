@@ -145,7 +145,7 @@ def test_done_before_all_results_is_an_error() -> None:
     conversation = begin()
     send(conversation, 0)
     conversation.end()
-    with pytest.raises(ProtocolError, match="owes 1"):
+    with pytest.raises(ProtocolError, match=r"`done` too early \(frames without a result: 1\)"):
         receive(conversation, Done(frames=0, key_frames=0, errors=0))
 
 

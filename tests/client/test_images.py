@@ -29,7 +29,7 @@ def test_higher_quality_takes_more_bytes() -> None:
     assert len(encode_jpeg(image, 30)) < len(encode_jpeg(image, 95))
 
 
-def test_an_array_that_is_not_rgb_is_rejected() -> None:
+def test_an_array_that_is_not_rgb_is_refused() -> None:
     with pytest.raises(SourceError, match=r"uint8 \(4, 4, 4\)"):
         encode_jpeg(np.zeros((4, 4, 4), np.uint8))
     with pytest.raises(SourceError, match="not str"):

@@ -110,7 +110,7 @@ def test_a_refusal_without_a_problem_has_its_status(twin: Twin) -> None:
 def test_a_server_that_is_not_keywarp_is_reported(twin: Twin) -> None:
     with (
         ScriptedApi(200, b"<html>", "text/html") as api,
-        pytest.raises(ProtocolError, match="didn't answer as a Keywarp server"),
+        pytest.raises(ProtocolError, match="didn't respond like a Keywarp server"),
     ):
         twin.call(api.address, "models")
 

@@ -280,7 +280,7 @@ def test_a_decoder_that_begins_too_late_is_an_error() -> None:
     assert conversation.receive(result(0, id=1).model_dump_json(), 0) is None
     for number in range(3, 19):
         conversation.receive(result(number - 2, id=number).model_dump_json(), 0)
-    with pytest.raises(ResumeError, match="packet 2 was answered before it, but not again"):
+    with pytest.raises(ResumeError, match="packet 2 had a response before it, but has none after it"):
         conversation.receive(result(17, id=19).model_dump_json(), 0)
 
 

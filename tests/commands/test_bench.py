@@ -70,10 +70,10 @@ def test_a_server_that_cannot_be_reached_is_an_error(server: str) -> None:
     assert failed.stderr.startswith(f"keywarp: can't connect to {server!r}: ")
 
 
-def test_a_rejected_stream_is_an_error_with_the_servers_reason(url: str) -> None:
+def test_a_refused_stream_is_an_error_with_the_servers_reason(url: str) -> None:
     failed = keywarp("bench", "load", "--model", "other", "--server", url)
     assert failed.status == 1
-    assert failed.stderr == "keywarp: the server rejected the stream: there is no model 'other'; there are: tiny\n"
+    assert failed.stderr == "keywarp: the server refused the stream: there is no model 'other'; there are: tiny\n"
 
 
 def test_the_load_is_printed_as_a_table_and_a_histogram(url: str) -> None:

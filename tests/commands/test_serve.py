@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from keywarp.cli import CommandError
 from keywarp.commands import serve as command
-from keywarp.server import Settings
+from keywarp.server.settings import Settings
 
 SettingsOf = Callable[..., Settings]
 
@@ -27,7 +27,7 @@ def app() -> typer.Typer:
 def settings(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> SettingsOf:
     """A function that runs the command with the given options and returns the settings that reach the server."""
     served: list[Settings] = []
-    monkeypatch.setattr(command, "run", served.append)
+    monkeypatch.setattr("keywarp.server.process.run", served.append)
 
     def run(*options: str | Path) -> Settings:
         done = CliRunner().invoke(app, list(map(str, options)), catch_exceptions=False)
@@ -194,7 +194,7 @@ def test_settings_made_in_code_ignore_the_environment(monkeypatch: pytest.Monkey
 
 def test_a_folder_without_bundles_is_an_error(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYWARP_MODELS", "no-such-folder")
-    with pytest.raises(CommandError, match="no-such-folder holds no bundle"):
+    with pytest.raises(CommandError, match=r"there is no bundle in no-such-folder: a bundle is a folder"):
         CliRunner().invoke(app, catch_exceptions=False)
 
 

@@ -1,7 +1,9 @@
 # mypy: ignore-errors
-"""An RTSP camera that shows a clip, by GStreamer: run by Debian's Python, which has its bindings.
+"""Serve a clip over RTSP as a camera does, with GStreamer. Debian's Python runs this, because it has the bindings.
 
-python3 rtsp_server.py CLIP PORT: prints the port (0: any free one) once it listens.
+    python3 rtsp_server.py CLIP PORT
+
+It prints its port as soon as it listens; port 0 stands for any free one.
 """
 
 import sys

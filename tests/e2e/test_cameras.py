@@ -1,4 +1,4 @@
-"""Cameras and pushers that nobody here wrote: an RTSP server by GStreamer, ffmpeg."""
+"""Third-party producers: an RTSP server by GStreamer, and ffmpeg."""
 
 import json
 import shutil
@@ -14,14 +14,14 @@ import pytest
 
 from tests.e2e.running import Server, serving, street_video
 
-PYTHON = "/usr/bin/python3"  # Debian's
+PYTHON = "/usr/bin/python3"  # of Debian, which has the bindings of GStreamer
 PATIENCE = 30.0  # seconds
 FRAMES = 250
 
 
 @contextmanager
 def camera(port: int = 0) -> Iterator[int]:
-    """An RTSP server, on a free port if none is named."""
+    """Run an RTSP server, on a free port unless one is given, and give its port."""
     if not _has_gstreamer():
         pytest.skip("no RTSP server: `make packages` installs GStreamer's")
     script = Path(__file__).with_name("rtsp_server.py")
@@ -54,7 +54,7 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_an_rtsp_camera_is_pulled_and_called_again_when_it_was_away(puller: Server) -> None:
+def test_an_rtsp_camera_is_pulled_and_reconnected(puller: Server) -> None:
     with httpx.Client(base_url=puller.url, timeout=PATIENCE) as http:
 
         def info() -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_an_rtsp_camera_is_pulled_and_called_again_when_it_was_away(puller: Serv
             assert http.delete("/v1/streams/gate").is_success
 
 
-def test_ffmpeg_pushes_a_transport_stream_over_http(server: Server) -> None:
+def test_ffmpeg_and_curl_upload_a_transport_stream(server: Server) -> None:
     if not (ffmpeg := shutil.which("ffmpeg")):
         pytest.skip("no ffmpeg: `make packages` installs it")
     if not (curl := shutil.which("curl")):
@@ -96,8 +96,8 @@ def test_ffmpeg_pushes_a_transport_stream_over_http(server: Server) -> None:
     assert [line["frame"] for line in lines[:-1]] == list(range(FRAMES))
 
 
-def test_ffmpeg_pushes_by_itself_and_others_watch(server: Server) -> None:
-    """Without curl: ffmpeg sends chunks, and reads nothing."""
+def test_ffmpeg_uploads_a_stream_that_has_a_subscriber(server: Server) -> None:
+    """ffmpeg uploads in chunks and doesn't read the response."""
     if not (ffmpeg := shutil.which("ffmpeg")):
         pytest.skip("no ffmpeg: `make packages` installs it")
     url = f"{server.url}/v1/videos?codec=mpegts&id=pushed&interval=5"

@@ -1,7 +1,7 @@
-"""`docker compose up` on a real engine: it serves, locked up, and comes back. Skipped where no engine answers.
+"""`docker compose up` on a real Docker engine. These tests are skipped if no engine answers.
 
-The first run builds the image, which takes minutes; later ones take what has not changed from Docker's cache. Where the
-usual base image can't be had, `KEYWARP_TEST_BASE` names another; `PIP_INDEX_URL` is passed on.
+The first run builds the image, which takes minutes. Later ones take everything that hasn't changed from Docker's cache.
+`KEYWARP_TEST_BASE` names another base image if the usual one isn't available, and `PIP_INDEX_URL` is passed on.
 """
 
 import json
@@ -24,7 +24,7 @@ from keywarp.commands.serve import serve
 from tests.e2e.running import ROOT, keywarp, street_video
 
 BUILD_SECONDS = 900.0
-START_SECONDS = 90.0  # to healthy
+START_SECONDS = 90.0  # until the container is healthy
 IMAGE = "keywarp:test"
 LOCKS = """
 import importlib.util, json, os, pathlib
@@ -54,7 +54,7 @@ for process in pathlib.Path("/proc").glob("[0-9]*"):
 
 
 def docker(*arguments: str, env: dict[str, str] | None = None, timeout: float = 120) -> str:
-    """Run docker, which must succeed; gives what it printed."""
+    """Run docker, which must succeed, and return its output."""
     done = subprocess.run(
         ["docker", *arguments],
         cwd=ROOT,
@@ -70,13 +70,13 @@ def docker(*arguments: str, env: dict[str, str] | None = None, timeout: float = 
 
 @dataclass
 class Project:
-    """The repository's docker-compose.yml, under a name and on a port of its own."""
+    """The repository's docker-compose.yml, with its own project name and port."""
 
     env: dict[str, str]
     base: tuple[str, ...] = field(default=("compose", "--project-name", f"keywarp-test-{os.getpid()}"))
 
     def __call__(self, *arguments: str, **variables: str) -> str:
-        """Run `docker compose`, whatever a file `.env` says."""
+        """Run `docker compose` without the file `.env`."""
         return docker(*self.base, "--env-file", os.devnull, *arguments, env=self.env | variables)
 
     def up(self, **variables: str) -> None:
@@ -91,16 +91,16 @@ class Project:
         return docker("inspect", "--format", template, container).strip()
 
 
-def eventually(holds: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
     until = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         assert time.monotonic() < until
         time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """The image, built."""
+    """Build the image, and return its name."""
     if shutil.which("docker") is None:
         pytest.skip("there is no docker command")
     with suppress(subprocess.TimeoutExpired):
@@ -126,7 +126,7 @@ def project(image: str) -> Iterator[Project]:
         project("down", "--volumes", "--timeout", "1")
 
 
-def test_it_serves_a_clip_to_a_client_outside(project: Project, tmp_path: Path) -> None:
+def test_the_container_serves_a_client_outside_of_it(project: Project, tmp_path: Path) -> None:
     results = tmp_path / "results.ndjson"
     done = keywarp("stream", street_video(), "--server", project.url, "--json", results)
     assert done.returncode == 0, done.stderr
@@ -134,7 +134,7 @@ def test_it_serves_a_clip_to_a_client_outside(project: Project, tmp_path: Path) 
     assert [line["kind"] for line in lines] == ["propagated" if n % 10 else "key" for n in range(250)]
 
 
-def test_it_is_locked_up(project: Project) -> None:
+def test_the_container_has_no_privileges_and_a_read_only_file_system(project: Project) -> None:
     assert json.loads(project("exec", "-T", "keywarp", "python", "-c", LOCKS)) == {
         "uid": 10001,
         "read_only": True,
@@ -145,19 +145,19 @@ def test_it_is_locked_up(project: Project) -> None:
     }
 
 
-def test_it_keeps_what_it_compiled(project: Project) -> None:
+def test_the_container_keeps_its_compiled_engines(project: Project) -> None:
     assert ".blob" in project("exec", "-T", "keywarp", "ls", "/cache/engines")
 
 
-def test_it_comes_back_after_a_crash(project: Project) -> None:
+def test_the_container_restarts_after_a_crash(project: Project) -> None:
     before = int(project.inspect("{{.RestartCount}}"))
     project("exec", "-T", "keywarp", "python", "-IS", "-c", KILL)
     eventually(lambda: project.inspect("{{.RestartCount}} {{.State.Health.Status}}") == f"{before + 1} healthy")
     assert httpx.get(f"{project.url}/readyz").is_success
 
 
-def test_a_stop_gives_the_results_of_what_has_come(project: Project) -> None:
-    """The client learns why the stream ends, and has the results of all frames up to there."""
+def test_stopping_the_container_drains_its_streams(project: Project) -> None:
+    """The client learns why the stream ends, and has the results of all frames before the end."""
     results: list[int] = []
     with (  # noqa: PT012
         Client(project.url) as client,
@@ -174,7 +174,7 @@ def test_a_stop_gives_the_results_of_what_has_come(project: Project) -> None:
     project.up()
 
 
-def test_keys_are_made_and_asked_for(project: Project) -> None:
+def test_the_container_requires_a_key_that_was_added(project: Project) -> None:
     try:
         secret = project("run", "--rm", "keys", "add", "gate-1").strip()
         project.up(KEYWARP_KEYS="/etc/keywarp/keys.txt")
@@ -184,7 +184,7 @@ def test_keys_are_made_and_asked_for(project: Project) -> None:
         project.up()
 
 
-def test_the_image_serves_by_itself(image: str) -> None:
+def test_the_image_serves_without_compose(image: str) -> None:
     container = docker("run", "--detach", "--rm", "--read-only", "--cap-drop", "ALL", image).strip()
     try:
         eventually(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy")
@@ -197,15 +197,15 @@ def test_the_image_is_labelled_with_the_version(image: str) -> None:
     assert f'version = "{labels["org.opencontainers.image.version"]}"' in (ROOT / "pyproject.toml").read_text()
 
 
-def test_every_option_of_the_server_reaches_its_container() -> None:
+def test_every_option_of_the_server_is_passed_to_its_container() -> None:
     app = typer.Typer(add_completion=False)
     app.command()(serve)
     options = {str(option.envvar) for option in typer.main.get_command(app).params if option.name != "help"}
     passed = set(re.findall(r"^      (KEYWARP_\w+):$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE))
-    assert passed == options - {"KEYWARP_HOST", "KEYWARP_PORT", "KEYWARP_MODELS"}  # which the image sets
+    assert passed == options - {"KEYWARP_HOST", "KEYWARP_PORT", "KEYWARP_MODELS"}  # the image sets these three
 
 
-def test_the_gpu_profile_is_the_same_server_with_a_gpu_and_no_way_back_to_the_cpu() -> None:
+def test_the_gpu_profile_differs_only_in_its_gpu_and_never_falls_back_to_the_cpu() -> None:
     if shutil.which("docker") is None or subprocess.run(["docker", "compose", "version"], check=False).returncode:
         pytest.skip("there is no docker compose")
     services = json.loads(docker("compose", "--profile", "gpu", "config", "--format", "json"))["services"]

@@ -1,5 +1,6 @@
-"""The proxy's configuration of docs/server.md, by nginx."""
+"""nginx with the configuration that docs/server.md shows."""
 
+import json
 import re
 import shutil
 import socket
@@ -7,20 +8,21 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
 import pytest
 
 from keywarp.client import Client
-from tests.e2e.running import ROOT, serving, street_video
+from tests.e2e.running import ROOT, Server, write_clip
 
 PATH = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 
 
 @contextmanager
 def nginx(folder: Path, server: str) -> Iterator[str]:
-    """An nginx before a server, with the documented location."""
+    """Run nginx in front of a server, with the documented location, and give its URL."""
     command = shutil.which("nginx", path=PATH)
     if not command:
         pytest.skip("no nginx: `make packages` installs it")
@@ -57,23 +59,34 @@ def nginx(folder: Path, server: str) -> Iterator[str]:
             process.terminate()
 
 
-def test_streams_uploads_and_watchers_pass_through_a_proxy(tmp_path: Path) -> None:
-    with serving() as server, nginx(tmp_path, server.url) as url, Client(url) as client:
-        with client.stream(street_video(), interval=50, in_flight=4) as results:
-            assert [next(results).frame for _ in range(30)] == list(range(30))
-        with client.stream(street_video(), codec="h264", stream_id="gate") as results, client.watch("gate") as watch:
+def test_streams_and_watchers_pass_through_the_proxy(server: Server, clip: Path, tmp_path: Path) -> None:
+    with nginx(tmp_path, server.url) as url, Client(url) as client:
+        with client.stream(clip, interval=50, in_flight=4) as results:
+            assert [result.frame for result in results] == list(range(50))
+        with client.stream(clip, codec="h264", stream_id="gate") as results, client.watch("gate") as watch:
             assert next(results).frame == 0
             assert next(watch).kind in ("key", "propagated")
+
+
+def test_the_dashboard_passes_through_the_proxy(server: Server, tmp_path: Path) -> None:
+    with nginx(tmp_path, server.url) as url:
         page = httpx.get(url + "/", headers={"Origin": url})
         assert page.is_success
-        video = street_video().read_bytes()
+        assert page.content == httpx.get(server.url + "/").content
 
-        def slowly() -> Iterator[bytes]:
-            yield video[: len(video) // 2]
-            time.sleep(1)
-            yield video[len(video) // 2 :]
 
-        headers = {"content-type": "video/mp4"}
-        with httpx.stream("POST", f"{url}/v1/videos", content=slowly(), headers=headers, timeout=60) as response:
-            assert response.is_success
-            assert sum(1 for _ in response.iter_lines()) == 251
+def test_the_proxy_passes_results_on_while_a_video_is_still_uploaded(server: Server, tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "clip.ts", 50).read_bytes()
+    with nginx(tmp_path, server.url) as url:
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=30)
+        connection.putrequest("POST", "/v1/videos")
+        connection.putheader("Content-Type", "video/mp2t")
+        connection.putheader("Content-Length", str(len(video)))
+        connection.endheaders(video[: len(video) // 2])
+        response = connection.getresponse()
+        first = json.loads(response.readline())
+        connection.send(video[len(video) // 2 :])
+        *results, done = [first, *map(json.loads, response)]
+        connection.close()
+    assert [result["frame"] for result in results] == list(range(50))
+    assert (done["type"], done["frames"]) == ("done", 50)

@@ -1,11 +1,15 @@
 # mypy: ignore-errors
-"""Fuzz the parsers of messages, bundles, files and images, guided by coverage (atheris).
+"""Fuzz the parsers of everything that comes from outside, guided by coverage (atheris).
 
-python -m tests.fuzz.parsers TARGET FOLDER [-atheris_runs=N ...]: FOLDER keeps the inputs that reached new code. Any
-exception but those that the parser documents is a crash.
+    python -m tests.fuzz.parsers TARGET FOLDER [-atheris_runs=N ...]
+    python -m tests.fuzz.parsers all FOLDER [-atheris_runs=N ...]
+
+FOLDER keeps the inputs that are worth trying again. A crash is an exception that isn't the parser's own. With `all`,
+every target runs in a process of its own, in FOLDER/TARGET, and its output goes to FOLDER/TARGET.log.
 """
 
 import contextlib
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -28,12 +32,12 @@ with atheris.instrument_imports(include=["keywarp"]):
         pack,
         unpack,
     )
-    from keywarp.server.config import read_site
     from keywarp.server.decode.images import decode_image
     from keywarp.server.decode.sources import SourceUrl
     from keywarp.server.errors import BadMessageError, FrameRefusedError, KeyFileError, SiteError
     from keywarp.server.routes.tensors import parse_request
     from keywarp.server.security.keys import parse_key
+    from keywarp.server.site import read_site
 
 from PIL import Image
 from pydantic import ValidationError
@@ -101,7 +105,7 @@ RLE = b'{"width":2,"height":1,"regions":[{"class_id":1,"name":"a","area":0.5,"rl
 TENSOR = b'{"inputs":[{"name":"frame","shape":[1,1,3],"datatype":"UINT8","parameters":{"binary_data_size":3}}]}'
 SITE = b'[streams.a]\nsource = "rtsp://u:p@host:554/x"\nsinks = ["b"]\n[sinks.b]\nfile = "x"\n'
 SMALL = jpeg(width=16, height=16)
-# the parser, the errors that it may raise, and the first inputs
+# By target: its function, the errors that the function may raise, and the inputs to begin with.
 TARGETS = {
     "framing": (framing, FramingError, [pack(FrameHeader(id="a", timestamp=1.5), b"payload"), b"\0" * 4]),
     "messages": (messages, ValidationError, [HELLO, End().model_dump_json().encode()]),
@@ -114,10 +118,9 @@ TARGETS = {
 }
 
 
-def main() -> None:
-    name, folder, *options = sys.argv[1:]
-    parse, known, seeds = TARGETS[name]
-    corpus = Path(folder)
+def fuzz(target: str, corpus: Path, options: list[str]) -> None:
+    """Fuzz one target. This ends the process."""
+    parse, known, seeds = TARGETS[target]
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
@@ -128,6 +131,26 @@ def main() -> None:
 
     atheris.Setup([sys.argv[0], *options, str(corpus)], test)
     atheris.Fuzz()
+
+
+def fuzz_all(folder: Path, options: list[str]) -> None:
+    """Fuzz every target in a fork of this process, because importing takes longer than a short run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for target in TARGETS:
+        if not (child := os.fork()):
+            log = os.open(folder / f"{target}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            fuzz(target, folder / target, options)
+        os.waitpid(child, 0)
+
+
+def main() -> None:
+    target, folder, *options = sys.argv[1:]
+    if target == "all":
+        fuzz_all(Path(folder), options)
+    else:
+        fuzz(target, Path(folder), options)
 
 
 if __name__ == "__main__":

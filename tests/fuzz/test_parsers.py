@@ -12,13 +12,23 @@ TARGETS = "framing", "messages", "labels", "infer", "manifest", "site", "text", 
 RUNS = 2000
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_a_parser_raises_only_its_own_errors(target: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run all targets, and give the folder with their logs."""
     if not find_spec("atheris"):
-        pytest.skip("atheris isn't installed, perhaps because it has no wheel for this Python")
-    command = [sys.executable, "-m", "tests.fuzz.parsers", target, str(tmp_path / "corpus")]
-    # Memory isn't limited, because the process inherits its high-water mark from pytest, which has started it.
-    command += [f"-atheris_runs={RUNS}", "-max_len=4096", "-seed=1", "-rss_limit_mb=0", f"-artifact_prefix={tmp_path}/"]
+        pytest.skip("atheris isn't installed: it has no wheel for this Python")
+    folder = tmp_path_factory.mktemp("fuzz")
+    command = [sys.executable, "-m", "tests.fuzz.parsers", "all", str(folder)]
+    # Memory isn't limited, because a process inherits the high-water mark of its parent, which is pytest.
+    command += [f"-atheris_runs={RUNS}", "-max_len=4096", "-seed=1", "-rss_limit_mb=0", f"-artifact_prefix={folder}/"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert f"Done {RUNS}" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert {log.stem for log in folder.glob("*.log")} == {*TARGETS}
+    return folder
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_parser_raises_only_its_own_errors(target: str, logs: Path) -> None:
+    log = (logs / f"{target}.log").read_text(encoding="utf-8", errors="replace")
+    assert f"Done {RUNS}" in log, log[-4000:]
+    assert "ERROR" not in log, log[-4000:]

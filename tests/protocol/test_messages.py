@@ -84,7 +84,7 @@ def test_server_messages_survive_the_wire(message: Ready | Credit | Error | Done
         '{"type": "end", "now": true}',
     ],
 )
-def test_servers_reject_messages_and_fields_that_the_protocol_does_not_define(text: str) -> None:
+def test_servers_refuse_messages_and_fields_that_the_protocol_does_not_define(text: str) -> None:
     with pytest.raises(ValidationError):
         ClientMessage.validate_json(text)
 

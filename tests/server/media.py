@@ -1,4 +1,4 @@
-"""Small images and videos made on the spot."""
+"""Make small images and videos for tests."""
 
 import io
 
@@ -14,10 +14,10 @@ from keywarp.protocol import PacketCodec
 WIDTH, HEIGHT = 128, 64
 RED, GREEN = (250, 20, 20), (20, 250, 20)
 
-# options of the encoder
+# Options of the encoder.
 B_FRAMES = {"bf": "3", "b-adapt": "0"}
 NO_DELAY = {"tune": "zerolatency"}
-# by codec: encoder, container, options
+# By codec: encoder, container and options.
 ENCODERS: dict[PacketCodec, tuple[str, str, dict[str, str]]] = {
     "h264": ("libx264", "h264", B_FRAMES),
     "hevc": ("libx265", "hevc", {"x265-params": "log-level=error"}),
@@ -43,13 +43,13 @@ def saved(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def textured(seed: int) -> bytes:
-    """A PNG of a scene of its own."""
+    """Make a PNG with a texture that depends on the seed."""
     grid = np.random.default_rng(seed).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
     return saved(Image.fromarray(grid).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), "PNG")
 
 
 def moving(count: int) -> list[NDArray[np.uint8]]:
-    """Frames of a grey that tells them apart, 4 steps a frame."""
+    """Make grey frames, each 4 steps lighter than the one before, so that each tells its number."""
     return [plain((16 + 4 * i,) * 3) for i in range(count)]
 
 
@@ -63,7 +63,7 @@ def encode(
     """Encode at 25 fps.
 
     Returns:
-        The container's bytes, and the packets in coding order, each with its number in showing order.
+        The container's bytes, and the packets in coding order, each with its number in presentation order.
     """
     file = io.BytesIO()
     packets: list[tuple[int, bytes]] = []
@@ -85,7 +85,7 @@ def encode(
 
 
 def h264(count: int, options: dict[str, str]) -> list[tuple[int, bytes]]:
-    """Access units in Annex-B format, in coding order, each with its frame's number in showing order."""
+    """Encode access units in Annex-B format, in coding order, each with its frame's number in presentation order."""
     return encode(moving(count), "h264", options)[1]
 
 
@@ -94,7 +94,7 @@ def mpegts(count: int, options: dict[str, str]) -> bytes:
 
 
 def packets(codec: PacketCodec, count: int) -> list[tuple[int, bytes]]:
-    """Packets as their encoder gives them, in coding order, each with its frame's number in showing order."""
+    """Encode packets, in coding order, each with its frame's number in presentation order."""
     encoder, form, options = ENCODERS[codec]
     return encode(moving(count), form, options, encoder)[1]
 

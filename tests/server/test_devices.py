@@ -7,10 +7,10 @@ import pytest
 from keywarp.engines import BackendError, Engine, Gpu
 from keywarp.engines.backends import BackendName
 from keywarp.engines.devices import BackendChoice
-from keywarp.server import Settings
 from keywarp.server import devices as devices_module
 from keywarp.server.devices import MIN_AGE, TIME_CONSTANT, Device, StreamLoad, find_devices
 from keywarp.server.models.replicas import Replica, least_loaded
+from keywarp.server.settings import Settings
 from tests.server.clock import Clock
 from tests.server.conftest import hold
 from tests.tiny_bundle import tiny_bundle

@@ -1,4 +1,4 @@
-"""The whole OpenAPI, by schemathesis: no 5xx, and no answer that isn't documented."""
+"""schemathesis on the whole OpenAPI schema: no response has status 5xx or isn't documented."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from keywarp.server.security.keys import new_key
 from tests.server.conftest import Running, Starter
 
-# What is sent where the schema says "binary": pictures and what is none.
+# The bodies for schemas of the format "binary": an image, a video, and bytes that are neither.
 HOOKS = """
 import schemathesis
 from hypothesis import strategies as st
@@ -25,11 +25,13 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-ENDLESS = r"/v1/streams/\{stream_id\}/(results|preview)"  # as long as the stream lives
+ENDLESS = r"/v1/streams/\{stream_id\}/(results|preview)"  # responses that last as long as the stream
+DESTRUCTIVE = r"load$"  # operations after which the model isn't there for those that follow
+KNOWN = {"path.name": "tiny", "path.model_version": "1.0.0", "path.stream_id": "known"}
 
 
-def check(server: Running, folder: Path, known: dict[str, str], *options: str) -> None:
-    """Run schemathesis as its users do; `known`: parameters that mean something."""
+def check(server: Running, folder: Path, *options: str, examples: int = 15) -> None:
+    """Run schemathesis as its users do, with the names of a model and a stream that exist."""
     schema = server.http.get("/openapi.json").json()
     bodies = [
         kind
@@ -38,7 +40,7 @@ def check(server: Running, folder: Path, known: dict[str, str], *options: str) -
         for kind in operation.get("requestBody", {}).get("content", {})
     ]
     (folder / "hooks.py").write_text(HOOKS.format(kinds=sorted({kind for kind in bodies if "json" not in kind})))
-    parameters = "".join(f'"{name}" = "{value}"\n' for name, value in known.items())
+    parameters = "".join(f'"{name}" = "{value}"\n' for name, value in KNOWN.items())
     (folder / "schemathesis.toml").write_text(f'hooks = "hooks.py"\n[parameters]\n{parameters}')
     command = [str(Path(sys.executable).with_name("st")), "run", f"{server.url}/openapi.json", *options]
     command += [
@@ -47,7 +49,7 @@ def check(server: Running, folder: Path, known: dict[str, str], *options: str) -
         "--seed",
         "1",
         "--max-examples",
-        "15",
+        str(examples),
         "--phases",
         "coverage,fuzzing",
         "--request-timeout",
@@ -59,28 +61,30 @@ def check(server: Running, folder: Path, known: dict[str, str], *options: str) -
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_answer_is_a_documented_one(start: Starter, tmp_path: Path) -> None:
-    server = start(idle_timeout=2.0, model_control=True)
-    check(server, tmp_path, {"path.name": "tiny"}, "--exclude-path-regex", ENDLESS)
-    assert server.http.get("/readyz").is_success
-
-
-def test_so_are_those_of_a_stream_that_is_there(start: Starter, tmp_path: Path) -> None:
+def test_every_response_is_documented(start: Starter, tmp_path: Path) -> None:
     server = start()
     server.http.post("/v1/streams", json={"id": "known"})
-    only = ["--include-path-regex", r"/v1/streams/\{stream_id\}", "--exclude-path-regex", ENDLESS]
-    check(server, tmp_path, {"path.stream_id": "known"}, "--exclude-method", "DELETE", *only)
+    check(server, tmp_path, "--exclude-method", "DELETE", "--exclude-path-regex", f"{ENDLESS}|{DESTRUCTIVE}")
+    assert server.http.get("/readyz").is_success
     assert server.http.get("/v1/streams/known").json()["frames"] > 0
 
 
-def test_so_are_those_beyond_a_limit(start: Starter, tmp_path: Path) -> None:
-    secret, line = new_key("limited", "stream,metrics,models", streams=1, rate=1)
+def test_every_response_to_unloading_and_deleting_is_documented(start: Starter, tmp_path: Path) -> None:
+    server = start(model_control=True)
+    server.http.post("/v1/streams", json={"id": "known"})
+    check(server, tmp_path, "--include-path-regex", rf"{DESTRUCTIVE}|/v1/streams/\{{stream_id\}}$", examples=5)
+    assert server.http.get("/v1/streams/known").status_code == 404
+    assert 'keywarp_model_loads_total{outcome="loaded"}' in server.http.get("/metrics").text
+
+
+def test_every_response_beyond_a_limit_is_documented(start: Starter, tmp_path: Path) -> None:
+    secret, line = new_key("limited", "stream,metrics", streams=1, rate=1)
     (tmp_path / "keys.txt").write_text(str(line))
     server = start(keys=tmp_path / "keys.txt")
     server.http.headers["X-API-Key"] = secret
     server.http.post("/v1/streams", json={"id": "known"})
-    options = ["--header", f"X-API-Key: {secret}", "--exclude-method", "DELETE", "--exclude-path-regex", ENDLESS]
-    check(server, tmp_path, {"path.name": "tiny", "path.stream_id": "known"}, *options)
+    limited = rf"/v1/streams$|/frames$|/v1/videos$|/infer$|{DESTRUCTIVE}"  # the last are forbidden to this key
+    check(server, tmp_path, "--header", f"X-API-Key: {secret}", "--include-path-regex", limited, examples=8)
     metrics = server.http.get("/metrics").text
     for limit in ("key_streams", "key_rate"):
         assert f'keywarp_requests_refused_total{{reason="{limit}"}}' in metrics

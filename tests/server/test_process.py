@@ -79,5 +79,5 @@ def test_a_draining_server_finishes_queued_frames_and_takes_no_new_work(start: S
         release()
         for talk in talks:
             assert [talk.result().id for _ in range(8)] == list(range(8))
-            assert talk.closed() == CloseCode.SERVICE_RESTART
+            assert talk.close_code() == CloseCode.SERVICE_RESTART
     http.close()

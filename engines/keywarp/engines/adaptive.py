@@ -10,7 +10,7 @@ from keywarp.engines.change import Thumbnail, change_after_motion, change_withou
 from keywarp.engines.result import KeyReason
 from keywarp.engines.schedule import KeyDecision, StreamSchedule
 
-START_THRESHOLD = 0.2  # the threshold of a stream with a target, before its first key frames adapt it
+START_THRESHOLD = 0.2  # the first threshold of a stream with a target
 LEAST_THRESHOLD = 0.01  # a smaller change is never worth a key frame before `maximum` frames have passed
 GREATEST_THRESHOLD = 1.0  # the greatest possible change
 GAIN = 0.25  # control gain: how far one key frame above the target moves the logarithm of the threshold
@@ -91,7 +91,7 @@ class _AdaptiveStreamSchedule:
 
     def _is_cut(self, current: Thumbnail, last: Thumbnail, change: float) -> bool:
         """Return whether `current` starts a new scene; `change` is the change since the key frame."""
-        # Nearly always true, which saves a second search for motion.
+        # This is nearly always true, and saves a second search for motion.
         if change_without_motion(current, last) <= self._options.cut:
             return False
         return (change if last is self._key else change_after_motion(current, last)) > self._options.cut

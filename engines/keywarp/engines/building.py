@@ -1,4 +1,4 @@
-"""Compiles bundles before they are served, for this machine's device or ahead of time for other machines' GPUs."""
+"""Compile bundles before they are served, for this machine's device or ahead of time for other machines' GPUs."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ class BuiltGraph:
     size: int  # bytes on disk
     cached: bool  # whether it was in the cache already
     plugins: int | None = None  # number of warp plugins in a TensorRT plan
-    file: str | None = None  # of a TensorRT plan
+    file: str | None = None  # path of a TensorRT plan
 
 
 def build_here(
@@ -76,7 +76,7 @@ def build_ahead(
         capabilities: The GPUs' compute capabilities.
         precision: `fp32` or `fp16`.
         sizes: The sizes of the frames to compile for.
-        cache: The folder for the plans. On the other machines it is the folder `engines` of their `KEYWARP_CACHE`.
+        cache: The folder for the plans. On the other machines it is the folder `engines` in their `KEYWARP_CACHE`.
         motion: See `fuse_all`.
 
     Yields:

@@ -21,9 +21,8 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    contents: Mapping[str, bytes] | None = field(
-        default=None, repr=False, compare=False
-    )  # the files' bytes, or None to read them when needed
+    # The files' bytes, or None to read them when needed.
+    contents: Mapping[str, bytes] | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -47,13 +46,13 @@ class Bundle:
                 than docs/bundle.md requires.
         """
         kept = self.contents
-        content = _sealed_bytes(self.path / name, self.manifest.files[name]) if kept is None else kept[name]
+        content = _read_checked(self.path / name, self.manifest.files[name]) if kept is None else kept[name]
         try:
             model = onnx.load_model_from_string(content)
         except Exception as error:  # protobuf's errors have no common public base class
             raise BundleError(f"{self.path / name} is not an ONNX graph ({error}): export the bundle again") from error
-        ends = (("inputs", model.graph.input), ("outputs", model.graph.output))
-        for (kind, found), expected in zip(ends, graph_signature(self.manifest, name), strict=True):
+        interface = (("inputs", model.graph.input), ("outputs", model.graph.output))
+        for (kind, found), expected in zip(interface, graph_signature(self.manifest, name), strict=True):
             if {value.name for value in found} != set(expected):
                 names = ", ".join(value.name for value in found)
                 raise BundleError(
@@ -77,8 +76,8 @@ def load_bundle(path: str | os.PathLike[str], *, keep: bool = False) -> Bundle:
     folder = Path(path)
     manifest = read_manifest(folder)
     contents: dict[str, bytes] = {}
-    for name, seal in manifest.files.items():
-        content = _sealed_bytes(folder / name, seal)
+    for name, expected in manifest.files.items():
+        content = _read_checked(folder / name, expected)
         if keep:
             contents[name] = content
     return Bundle(folder, manifest, contents if keep else None)
@@ -125,15 +124,16 @@ def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: An
     return load_bundle(path)
 
 
-def _sealed_bytes(file: Path, seal: GraphFile) -> bytes:
+def _read_checked(file: Path, expected: GraphFile) -> bytes:
+    """Read a file whose hash must match the manifest."""
     try:
         content = file.read_bytes()
     except OSError as error:
         raise BundleError(f"can't read {file} ({error.strerror}): copy the bundle again") from error
     found = hashlib.sha256(content).hexdigest()
-    if found != seal.sha256:
+    if found != expected.sha256:
         raise BundleError(
-            f"{file} doesn't match its manifest (its SHA-256 is {found[:12]}..., not {seal.sha256[:12]}...): "
+            f"{file} doesn't match its manifest (its SHA-256 is {found[:12]}..., not {expected.sha256[:12]}...): "
             "it was changed or damaged, so copy the bundle again"
         )
     return content

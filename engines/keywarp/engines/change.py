@@ -1,4 +1,4 @@
-"""Measures how much of a picture motion can't explain, a cheap estimate of how wrong propagated features are.
+"""Measure how much of a picture motion can't explain, as a cheap estimate of the error of propagated features.
 
 Propagation moves the content of the key frame to where it is now. The error is therefore not how far things moved, but
 what remains after they are moved: objects that turn, areas that they uncover, content that comes into view, a new
@@ -56,9 +56,8 @@ def change_after_motion(current: Thumbnail, key: Thumbnail) -> float:
     """Return how much of `current` differs from `key` after motion compensation; what comes into view counts fully."""
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     search.setFinestScale(FINEST_LEVEL)
-    lit = cv2.convertScaleAbs(
-        key.grey, alpha=_exposure(current.light, key.light)
-    )  # otherwise a change of light looks like motion
+    # Without this correction, a change of light would look like motion.
+    lit = cv2.convertScaleAbs(key.grey, alpha=_exposure(current.light, key.light))
     flow = search.calc(current.grey, lit, None)  # type: ignore[call-overload]
     height, width = current.grey.shape
     source = _grid(height, width) + flow  # (h, w, 2): x, y in the key frame's thumbnail
@@ -86,12 +85,12 @@ def _difference(current: NDArray[np.uint8], other: NDArray[np.uint8], contrast: 
 
 
 def _exposure(now: float, before: float) -> float:
-    """Return the factor by which the whole picture got lighter, clipped to what is compensated."""
+    """Return the factor by which the whole picture became lighter, clipped to the range that is compensated."""
     return min(max(now / max(before, 1.0), 1 / MAX_EXPOSURE), MAX_EXPOSURE)
 
 
 @cache
 def _grid(height: int, width: int) -> NDArray[np.float32]:
-    """Return (h, w, 2): each pixel's x, y."""
+    """Return the x and y of each pixel, (h, w, 2)."""
     ys, xs = np.mgrid[:height, :width]
     return np.stack([xs, ys], axis=-1).astype(np.float32)

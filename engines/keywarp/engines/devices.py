@@ -1,7 +1,7 @@
-"""Finds the GPUs of this machine, and the backend and precision that suit them.
+"""Find the GPUs of this machine, and the backend and precision that suit them.
 
 The information comes from NVML, NVIDIA's management library, which is part of the driver. A query takes milliseconds
-and starts nothing on the GPU. Without NVML's bindings (the extra `gpu`) or without a driver no GPU is found.
+and starts nothing on the GPU. Without NVML's bindings (the extra `gpu`) or a driver, no GPU is found.
 """
 
 import contextlib
@@ -83,20 +83,20 @@ def choose(installed: Collection[str], gpus: Collection[Gpu]) -> BackendChoice |
     Returns:
         The choice, or None if no runtime is installed.
     """
-    why: list[str] = []
+    reasons: list[str] = []
     for backend in ("tensorrt", "onnxruntime-cuda") if gpus else ():
         able = usable_gpus(backend, gpus)
         if not able:
-            why.append("{} needs compute capability {}.{}".format(backend, *MINIMUM_CAPABILITY[backend]))
+            reasons.append("{} needs compute capability {}.{}".format(backend, *MINIMUM_CAPABILITY[backend]))
         elif backend not in installed:
-            why.append(f"{backend} isn't installed")
+            reasons.append(f"{backend} isn't installed")
         else:
-            return BackendChoice(backend, able, "; ".join([_found(able), *why]))
-    why.insert(0, _found(gpus) if gpus else "there is no NVIDIA GPU")
+            return BackendChoice(backend, able, "; ".join([_found(able), *reasons]))
+    reasons.insert(0, _found(gpus) if gpus else "there is no NVIDIA GPU")
     for backend in ("openvino", "onnxruntime"):
         if backend in installed:
-            return BackendChoice(backend, (), "; ".join(why))
-        why.append(f"{backend} isn't installed")
+            return BackendChoice(backend, (), "; ".join(reasons))
+        reasons.append(f"{backend} isn't installed")
     return None
 
 

@@ -31,11 +31,11 @@ MAX_SIZES = 8  # input sizes that stay compiled
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyState:
-    """What propagation needs of a key frame: its features on the device, and the image to estimate motion from."""
+    """The state of a key frame for propagation: its features on the device, and the input of the motion source."""
 
     size: tuple[int, int]  # (height, width) of the networks' input, pixels
     features: dict[str, Tensor]  # by name; empty if features are copied
-    small: Tensor | None  # the frame as the motion source sees it; None if features are copied
+    small: Tensor | None  # the frame as the motion source's input; None if features are copied
     output: Output  # the key frame's result
 
 
@@ -44,7 +44,7 @@ class _Programs:
     key: Program
     propagate: Program | None  # None if features are copied
     postprocessor: Postprocessor
-    lock: Lock  # held while a program runs, since it runs once at a time
+    lock: Lock  # held while a program runs, since only one run is allowed at a time
 
 
 class Engine:
@@ -74,7 +74,7 @@ class Engine:
                 is optical flow with a scale field of 1 (the paper's "shallow feature flow").
             fallback: See `open_backend`.
             gpu: See `open_backend`.
-            max_sizes: The number of input sizes that stay compiled. Beyond it the least recently used one is dropped.
+            max_sizes: The number of input sizes that stay compiled. Beyond it the least recently used one is freed.
 
         Raises:
             BackendError: If the backend can't be opened.
@@ -118,7 +118,7 @@ class Engine:
             frame: The frame, uint8 (H, W, 3), RGB, of any size.
 
         Returns:
-            The result, without the frame's place in its stream, and what `propagate` needs of the frame.
+            The result, without the frame's position in its stream, and the state for `propagate`.
 
         Raises:
             BackendError: If the device failed, or the engine is closed.
@@ -147,7 +147,7 @@ class Engine:
             key: The state that `key` returned for the key frame.
 
         Returns:
-            The result, without the frame's place in its stream.
+            The result, without the frame's position in its stream.
 
         Raises:
             BackendError: If the device failed, or the engine is closed.
@@ -171,7 +171,7 @@ class Engine:
             return _postprocess(programs.postprocessor, outputs, frame, FrameKind.PROPAGATED, started)
 
     def close(self) -> None:
-        """Free the compiled graphs, even if others hold the engine. Running frames finish, and later ones fail."""
+        """Free the compiled graphs, even if the engine is still referenced. Running frames finish; later ones fail."""
         with self._lock:
             self._closed = True
             self._programs.clear()
@@ -198,7 +198,7 @@ class Engine:
         return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
     def _compiled(self, size: tuple[int, int]) -> _Programs:
-        """Return the programs for an input size. The first caller compiles, and callers meanwhile wait for it."""
+        """Return the programs for an input size. The first caller compiles, and the others wait for it."""
         with self._lock:
             if self._closed:
                 raise BackendError(f"the engine of model {self.bundle.name} is closed: open another one")
@@ -243,7 +243,7 @@ def _postprocess(
 def _result(
     kind: FrameKind, frame: NDArray[np.uint8], output: Output, inference: float, postprocess: float
 ) -> FrameResult:
-    """Return a result without the frame's place in its stream."""
+    """Return a result without the frame's position in its stream."""
     height, width = frame.shape[:2]
     return FrameResult(0, kind, 0, height, width, output, inference, postprocess)
 

@@ -1,4 +1,4 @@
-"""Runs the frames of all sessions on one device, one after another."""
+"""Run the frames of all sessions on one device, one after another."""
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +29,7 @@ class Executor:
 
     @property
     def depth(self) -> int:
-        """The number of frames that wait or run."""
+        """The number of frames that are waiting or running."""
         return self._depth
 
     def submit(

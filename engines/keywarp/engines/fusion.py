@@ -1,4 +1,4 @@
-"""Graph fusion: joins a bundle's four graphs into two that run on the device as a whole, so features never leave it.
+"""Fuse a bundle's four graphs into two, each of which runs entirely on the device, so that features never leave it.
 
 `small` is the frame minus the mean, average-pooled for the flow network::
 
@@ -12,10 +12,10 @@
     with optical flow instead:          flow (in cells) -> warp.onnx -> head.onnx -> result
                                                               ^-- features
 
-Frames are passed in as bytes. The result is as much of the task's last step as every runtime supports. For segmentation
-it is labels as bytes, after bilinear up-sampling and argmax. For detection it is the head's outputs, in which
-`keywarp.engines.detection` finds the boxes outside of the graph. Height and width are static, since runtimes compile
-faster code for static shapes.
+Frames are passed in as bytes. The graphs contain the part of the task's last step that every runtime supports. For
+segmentation the result is labels as bytes, after bilinear up-sampling and argmax. For detection it is the head's
+outputs, in which `keywarp.engines.detection` finds the boxes outside of the graph. Height and width are static, since
+runtimes compile faster code for static shapes.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from keywarp.engines.signatures import DETECTION_RANKS
 
 Motion = Literal["network", "flow", "none"]
 FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
-KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale), the key frame as the flow network sees it
+KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale), the key frame as the flow network's input
 FLOW = "flow"  # float (1, 2, h, w), optical flow, (dx, dy) in cells of the finest map
 LABELS = "labels"  # uint8 (1, H, W)
 
@@ -119,7 +119,7 @@ def fuse_warp(bundle: Bundle, height: int, width: int) -> FusedGraph:
 
 
 def fuse_all(bundle: Bundle, height: int, width: int, motion: Motion = "network") -> dict[str, FusedGraph]:
-    """Return all graphs that a bundle is compiled as for one input size.
+    """Return all graphs to compile for one input size of a bundle.
 
     Args:
         bundle: The bundle.
@@ -227,7 +227,7 @@ class _Draft:
         self.result(self.splice("head", **{name: warped[w] for name, w in zip(names, moved, strict=True)}))
 
     def result(self, head: dict[str, str]) -> None:
-        """Add the outputs that the postprocessing takes."""
+        """Add the outputs for the postprocessing."""
         manifest = self.bundle.manifest
         if manifest.task == "segmentation":
             labels = self.label(head["scores"])

@@ -1,4 +1,4 @@
-"""Compiles functions to machine code, for loops over pixels and boxes that array operations can't express."""
+"""Compile functions to machine code, for loops over pixels and boxes that array operations can't express."""
 
 import contextlib
 from collections.abc import Callable
@@ -14,7 +14,7 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function with numba when it is first called. This is a decorator.
 
     The code releases the interpreter's lock while it runs. It follows IEEE arithmetic, so that equal inputs give equal
-    outputs, and a division by zero is no error. Compiled code is cached on disk next to the source, or else in the
+    outputs, and a division by zero doesn't raise. Compiled code is cached on disk next to the source, or else in the
     user's cache folder, if one of them is writable.
 
     Args:

@@ -52,7 +52,7 @@ class ImagePreparation(Record):
     std: Triple = (1.0, 1.0, 1.0)  # in `channel_order`
 
     @model_validator(mode="after")
-    def _sides_in_order(self) -> Self:
+    def _check_sides_and_std(self) -> Self:
         if self.long_side < self.short_side:
             raise ValueError(f"long_side {self.long_side} is below short_side {self.short_side}")
         if min(self.std) <= 0:
@@ -78,7 +78,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=1e-3, lt=1e3, allow_inf_nan=False)]
 Deviation = Annotated[float, Field(gt=0, lt=1e3, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
-MAX_LABELS = 256  # classes of a segmentation at most, since labels are bytes
+MAX_LABELS = 256  # most classes of a segmentation, since labels are bytes
 
 
 class SegmentationSettings(Record):
@@ -102,7 +102,7 @@ class RegionDetection(Record):
     box_std: tuple[Deviation, Deviation, Deviation, Deviation] = (0.1, 0.1, 0.2, 0.2)  # unit of dx, dy, dw, dh
     threshold: Probability = 0.05  # lowest score of a reported object
     iou: Probability = 0.3  # overlap above which the worse of two objects of one class is removed
-    limit: Count = 100  # reported objects at most
+    limit: Count = 100  # most reported objects
 
 
 class DenseDetection(Record):
@@ -112,7 +112,7 @@ class DenseDetection(Record):
     threshold: Probability = 0.05  # lowest score of a reported object
     iou: Probability = 0.5  # overlap above which the worse of two objects of one class is removed
     candidates: Count = 1000  # best boxes that enter the suppression
-    limit: Count = 100  # reported objects at most
+    limit: Count = 100  # most reported objects
 
 
 DetectionSettings = Annotated[RegionDetection | DenseDetection, Field(discriminator="kind")]
@@ -155,13 +155,13 @@ class Manifest(Record):
 
     @field_validator("classes")
     @classmethod
-    def _ids_are_indices(cls, classes: tuple[ManifestClass, ...]) -> tuple[ManifestClass, ...]:
+    def _check_class_ids(cls, classes: tuple[ManifestClass, ...]) -> tuple[ManifestClass, ...]:
         if [c.id for c in classes] != list(range(len(classes))):
             raise ValueError(f"class ids must be 0..{len(classes) - 1} in order, got {[c.id for c in classes]}")
         return classes
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         expected = map_names("features", len(self.features))
         if tuple(f.name for f in self.features) != expected:
             raise ValueError(f"the feature maps must be named {', '.join(expected)}, in order")
@@ -189,7 +189,7 @@ class Manifest(Record):
 
     @field_validator("files")
     @classmethod
-    def _every_graph(cls, files: dict[str, GraphFile]) -> dict[str, GraphFile]:
+    def _check_files(cls, files: dict[str, GraphFile]) -> dict[str, GraphFile]:
         if set(files) != set(GRAPHS):
             missing, unknown = sorted(set(GRAPHS) - set(files)), sorted(set(files) - set(GRAPHS))
             raise ValueError(f"the files must be {', '.join(GRAPHS)}; missing {missing}, unknown {unknown}")

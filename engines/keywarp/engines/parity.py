@@ -1,4 +1,4 @@
-"""Compares backends: runs each graph of a bundle on each backend with the same inputs."""
+"""Compare backends: run each graph of a bundle on each backend with the same inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

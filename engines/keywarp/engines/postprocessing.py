@@ -1,4 +1,4 @@
-"""The step after the graph: turns the outputs of a fused graph into a result."""
+"""Turn the outputs of a fused graph into a result."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -42,7 +42,7 @@ def open_postprocessor(manifest: Manifest, height: int, width: int) -> Postproce
 
 
 class SegmentationPostprocessor:
-    """Copies the labels, which are at the resolution of the networks' input."""
+    """Copies the label map, which has the resolution of the networks' input."""
 
     def __init__(self, manifest: Manifest, height: int, width: int) -> None:
         self._shape = (1, height, width)
@@ -80,5 +80,7 @@ class DetectionPostprocessor:
         found = self._detector.detect(outputs)
         x, y = width / self._size[1], height / self._size[0]
         boxes = found.xyxy * np.array([x, y, x, y], np.float32)
-        np.minimum(boxes, np.array([width, height, width, height], np.float32), out=boxes)  # rounding may lead outside
+        np.minimum(
+            boxes, np.array([width, height, width, height], np.float32), out=boxes
+        )  # rounding may exceed the frame
         return Detections(boxes, found.confidence, found.class_id)

@@ -1,4 +1,4 @@
-"""Resizes frames to the input size of a bundle's networks.
+"""Resize frames to the input size of a bundle's networks.
 
 Only the resize happens here, on bytes. Mean, deviation and channel order are part of the fused graphs
 (`keywarp.engines.fusion`), so that frames are sent to the device as uint8.
@@ -47,7 +47,7 @@ def input_size(height: int, width: int, image: ImagePreparation) -> tuple[int, i
 
 
 def resize(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize a frame bilinearly. A C-contiguous frame that has the size already is returned itself."""
+    """Resize a frame bilinearly. A C-contiguous frame that already has the size is returned unchanged."""
     if frame.shape[:2] == (height, width):
         return np.ascontiguousarray(frame)
     return np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)

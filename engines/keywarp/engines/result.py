@@ -1,4 +1,4 @@
-"""The results of frames."""
+"""The results of processing frames."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""When to place a key frame (Algorithm 1, line 6; section 3, "Key Frame Scheduling")."""
+"""Decide which frames become key frames (Algorithm 1, line 6; section 3, "Key Frame Scheduling")."""
 
 import math
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class FixedInterval:
     """
 
     interval: int  # l, frames
-    maximum: int | None = None  # frames; None: the interval is fixed
+    maximum: int | None = None  # frames, or None for a fixed interval
 
     def __post_init__(self) -> None:
         if self.interval < 1:

@@ -51,12 +51,12 @@ class StreamSession:
 
         Args:
             frame: The frame, uint8 (H, W, 3), RGB.
-            index: The frame's position in the stream. None: it follows the last frame and the skipped ones.
+            index: The frame's position in the stream, or None if it follows the last frame and the skipped ones.
             skipped: The number of frames right before it that were dropped on purpose. They count towards the key
                 interval and are no gap.
 
         Raises:
-            InvalidFrameError: If `frame` isn't such an array.
+            InvalidFrameError: If `frame` isn't a uint8 array of shape (H, W, 3).
             FrameOrderError: If `index` isn't above the last frame's. The session stays as it was.
             EngineError: If the device or the motion source failed, or the bundle's graphs don't fit together. The next
                 frame becomes a key frame.

@@ -7,14 +7,14 @@ HEAD_OUTPUTS = {  # by task, or by kind of detection
     "regions": ("objectness", "anchor_deltas", "class_maps", "box_maps"),
     "dense": ("boxes", "scores"),
 }
-DETECTION_RANKS = {
+DETECTION_RANKS = {  # number of dimensions by output
     "objectness": 4,
     "anchor_deltas": 4,
     "class_maps": 4,
     "box_maps": 4,
     "boxes": 3,
     "scores": 3,
-}  # dimensions
+}
 
 
 def graph_signature(manifest: Manifest, file: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

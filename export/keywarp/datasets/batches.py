@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -115,7 +116,11 @@ class _BatchedDataset(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
         ]
         numbers = [list(range(start, start + size)) for start in starts]
         loader: DataLoader[Any] = DataLoader(
-            self, batch_sampler=numbers, num_workers=self._workers, collate_fn=self.collate
+            self,
+            batch_sampler=numbers,
+            num_workers=self._workers,
+            collate_fn=self.collate,
+            worker_init_fn=_start_worker,
         )
         return _with_plain_errors(loader)
 
@@ -199,6 +204,11 @@ class FlowDataset(_BatchedDataset[FlowPair, FlowBatch]):
         """Stack pairs."""
         numbers, pairs = zip(*samples, strict=True)
         return FlowBatch(numbers, *(_stack([getattr(p, name) for p in pairs]) for name in ("current", "key", "flow")))
+
+
+def _start_worker(_: int) -> None:
+    """Keep OpenCV in a worker from waiting for the threads of its parent, which don't exist in a forked process."""
+    cv2.setNumThreads(0)
 
 
 def _with_plain_errors(loader: DataLoader[Any]) -> Iterator[Any]:

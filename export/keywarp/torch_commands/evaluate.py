@@ -48,7 +48,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.", dir_okay=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a checkpoint by the paper's protocol: for each labelled frame, from key frames 0, 1, ... frames back.
+    """Measure a checkpoint by the paper's protocol: each labelled frame, with key frames 0, 1, ... frames before it.
 
     Prints the accuracy at each key age, its mean and the lowest one, next to evaluating every frame, and the speed
     through the engine.

@@ -41,7 +41,7 @@ def reproduce(
 ) -> None:
     """Repeat an experiment of the paper: train what is missing, evaluate, write JSON, Markdown and a picture.
 
-    Stopped at any time, it resumes when the command is run again.
+    You can stop it at any time. It resumes when the command is run again.
 
     Example: keywarp reproduce table4 --preset cpu --minutes 60
     """

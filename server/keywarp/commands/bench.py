@@ -1,4 +1,4 @@
-"""`keywarp bench`: how fast the engine and the server are on this machine."""
+"""`keywarp bench`: measure the engine and the server on this machine."""
 
 import json
 import statistics
@@ -46,7 +46,7 @@ app = typer.Typer(
 )
 
 CODECS: tuple[BenchCodec, ...] = ("image", "h264")
-CLIP_FRAMES = 250  # that `load` repeats
+CLIP_FRAMES = 250  # frames of the clip that `load` repeats
 
 
 @app.command(epilog="Example: keywarp bench engine --model street")
@@ -201,7 +201,7 @@ def load(
     max_interval: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_INTERVAL, help="The longest interval where frames are dropped.", show_default="INTERVAL"
+            min=1, max=MAX_INTERVAL, help="The longest interval while frames are dropped.", show_default="INTERVAL"
         ),
     ] = None,
     codec: Annotated[BenchCodec, typer.Option(help="Send JPEG images, or the video's H.264 packets.")] = "image",
@@ -227,7 +227,7 @@ def load(
             measurements = list(pool.map(run_camera, range(cameras)))
     latencies = [latency for measurement in measurements for latency in measurement.latencies.values()]
     if not latencies:
-        raise CommandError("no result came: is the server too slow for its streams, or full?")
+        raise CommandError("the server returned no result: it may be full, or too slow for its streams")
     figures = _summarize_load(measurements, latencies)
     if as_json:
         setting = {"model": model, "codec": codec, "mode": mode, "video": path.name}

@@ -46,8 +46,8 @@ def build(
     compute_capability: Annotated[
         list[str] | None,
         typer.Option(
-            help="Build TensorRT plans for GPUs of this compute capability; this machine needs no GPU for it, but the "
-            "extra `rtx`. May be repeated.",
+            help="Build TensorRT plans for GPUs of this compute capability, which needs the extra `rtx` but no GPU. "
+            "May be repeated.",
             metavar="MAJOR.MINOR",
             show_default="this machine's device",
         ),
@@ -78,7 +78,7 @@ def build(
     try:
         if targets:
             if backend not in ("auto", "tensorrt"):
-                raise typer.BadParameter("goes with the backend tensorrt only", param_hint="--compute-capability")
+                raise typer.BadParameter("works only with the backend tensorrt", param_hint="--compute-capability")
             chosen = "fp16" if precision == "auto" else precision
             compiling = build_ahead(bundle, targets, chosen, frames, folder, flow)
         else:
@@ -94,7 +94,7 @@ def build(
 
 
 def _collect(compiling: Iterable[BuiltGraph], title: str) -> list[BuiltGraph]:
-    """Wait for all graphs. A spinner shows progress if stderr is a terminal: no graph's time is known beforehand."""
+    """Wait for all graphs. A spinner shows progress if stderr is a terminal: how long a graph takes isn't known."""
     built: list[BuiltGraph] = []
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

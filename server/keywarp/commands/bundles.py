@@ -1,4 +1,4 @@
-"""The bundles of a models folder."""
+"""Find and load the bundles of a models folder."""
 
 from pathlib import Path
 

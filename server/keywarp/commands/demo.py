@@ -1,4 +1,4 @@
-"""`keywarp demo`: a real server process, a real video, and the speed-up by key frames."""
+"""`keywarp demo`: measure the speed-up by key frames, with a real server process and a real video."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ def demo(
         info = client.model(model)
         with open_source(path) as source:
             fps, count = source.fps, source.count
-        with client.stream(path, model=model) as warm_up:  # the first frame of a size compiles the networks for it
+        with client.stream(path, model=model) as warm_up:  # compiles the networks for the size of the frames
             next(iter(warm_up))
         kept: list[ProcessedFrame] = []
         with client.stream(path, model=model) as results:

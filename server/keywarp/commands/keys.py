@@ -1,4 +1,4 @@
-"""`keywarp keys`: the API keys of a server."""
+"""`keywarp keys`: add and list the API keys of a server."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +23,7 @@ def add(
     scopes: Annotated[
         str,
         typer.Option(
-            help="What the key allows, separated by commas: stream (send video, list models), metrics (read them), "
+            help="What the key allows, separated by commas: stream (send video, list models), metrics (read /metrics), "
             "models (load and unload them)."
         ),
     ] = "stream",
@@ -38,7 +38,7 @@ def add(
     rate: Annotated[
         float | None,
         typer.Option(
-            help="The largest number of frames per second, of all its streams together.",
+            help="The largest number of frames per second in all its streams together.",
             show_default="that of `serve --key-rate`",
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""The load that benchmarks put on a server or an engine: streams of payloads that were made beforehand."""
+"""Load a server or an engine for benchmarks, with streams of payloads that were made beforehand."""
 
 import threading
 import time
@@ -69,11 +69,11 @@ class StreamMeasurement:
 
 
 def make_payloads(video: Path, codec: BenchCodec, frames: int, quality: int = 90) -> list[bytes]:
-    """Make payloads of the first frames of a video.
+    """Make payloads from the first frames of a video.
 
     Args:
         video: The video file.
-        codec: `image` makes a JPEG of each frame; `h264` takes the file's packets.
+        codec: `image` makes a JPEG of each frame; `h264` uses the file's packets.
         frames: The largest number of payloads.
         quality: The JPEGs' quality, 1 to 100.
 
@@ -100,8 +100,8 @@ def run_in_process(
         classes: The model's classes.
         payloads: One payload per frame.
         codec: The codec of the payloads.
-        fps: The rate at which frames are due, or None to process them as fast as possible. No frame begins before it
-            is due, and its latency counts from then, so it includes the wait for a slow frame before it.
+        fps: The rate at which frames are due, or None to process them as fast as possible. No frame is processed
+            before it is due. Its latency counts from then, so it includes the wait for a slow earlier frame.
     """
     measurement = StreamMeasurement()
     decoder = open_decoder(codec, MAX_PIXELS)
@@ -109,14 +109,14 @@ def run_in_process(
     due = started
 
     def process(decoded: Iterator[object]) -> None:
-        for picture in decoded:
-            assert isinstance(picture, DecodedFrame)
-            found = session.process(picture.pixels)
-            result = encode_result(found, classes, stream="bench", decode=picture.decode, waited=0.0, id=picture.id)
+        for frame in decoded:
+            assert isinstance(frame, DecodedFrame)
+            found = session.process(frame.pixels)
+            result = encode_result(found, classes, stream="bench", decode=frame.decode, waited=0.0, id=frame.id)
             result.model_dump_json(exclude_none=True)
             measurement.count(result)
-            if isinstance(picture.id, int):
-                measurement.latencies[picture.id] = time.perf_counter() - due
+            if isinstance(frame.id, int):
+                measurement.latencies[frame.id] = time.perf_counter() - due
 
     for number, payload in enumerate(payloads):
         due = time.perf_counter()
@@ -140,7 +140,7 @@ def closed_loop(server: str, stream: str, hello: Hello, payloads: Sequence[bytes
         payloads: The payloads to send.
 
     Raises:
-        CommandError: If the server can't be reached, or rejects the stream.
+        CommandError: If the server can't be reached, or refuses the stream.
     """
     measurement = StreamMeasurement()
     with _open_stream(server, stream, hello) as (socket, credit):
@@ -177,7 +177,7 @@ def open_loop(
         seconds: How long to send.
 
     Raises:
-        CommandError: If the server can't be reached, or rejects the stream.
+        CommandError: If the server can't be reached, or refuses the stream.
     """
     measurement = StreamMeasurement()
     due: dict[int, float] = {}  # by id
@@ -201,12 +201,12 @@ def open_loop(
         receiver.start()
         sent = 0
         for number in range(round(fps * seconds)):
-            moment = started + number / fps
-            time.sleep(max(0.0, moment - time.perf_counter()))
+            due_at = started + number / fps
+            time.sleep(max(0.0, due_at - time.perf_counter()))
             if sent >= credit:
                 measurement.failures["unsent"] += 1
                 continue
-            due[number] = moment
+            due[number] = due_at
             socket.send(pack(FrameHeader(id=number), payloads[number % len(payloads)]))
             sent += 1
         socket.send(End().model_dump_json())
@@ -224,8 +224,8 @@ def _open_stream(server: str, stream: str, hello: Hello) -> Iterator[tuple[Clien
         raise CommandError(f"can't connect to {server!r}: {error}") from error
     with connection as socket:
         socket.send(hello.model_dump_json(exclude_none=True))
-        answer = ServerMessage.validate_json(socket.recv())
-        if not isinstance(answer, Ready):
-            reason = answer.problem.detail if isinstance(answer, Error) else answer.type
-            raise CommandError(f"the server rejected the stream: {reason}")
-        yield socket, answer.credit
+        response = ServerMessage.validate_json(socket.recv())
+        if not isinstance(response, Ready):
+            reason = response.problem.detail if isinstance(response, Error) else response.type
+            raise CommandError(f"the server refused the stream: {reason}")
+        yield socket, response.credit

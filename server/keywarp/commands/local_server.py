@@ -1,4 +1,4 @@
-"""A server process on this machine, for the commands that need one to show or measure."""
+"""Run a server process on this machine, for the commands that demonstrate or measure one."""
 
 import subprocess
 import sys
@@ -12,8 +12,8 @@ import httpx
 
 from keywarp.cli.errors import CommandError
 
-LISTENING = "keywarp: listening on "  # what the server prints before its URL
-START_SECONDS = 60.0  # until the models are compiled
+LISTENING = "keywarp: listening on "  # the server prints this before its URL
+START_SECONDS = 60.0  # limit for starting and compiling the models
 
 
 @contextmanager

@@ -35,7 +35,7 @@ ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
 ApiKeyOption = Annotated[
     str | None,
     typer.Option(
-        help="An API key of the scope `models`, if the server has keys.",
+        help="An API key with the scope `models`, if the server has keys.",
         envvar="KEYWARP_API_KEY",
         metavar="KEY",
         show_default=False,
@@ -106,7 +106,7 @@ def verify(
     bundle = find_bundle(name, models)
     try:
         names = dict.fromkeys([AVAILABLE[-1], *(backend or AVAILABLE[:-1])])
-        backends = [open_backend(cast("BackendName", name), "fp32") for name in names]  # which rejects other names
+        backends = [open_backend(cast("BackendName", name), "fp32") for name in names]  # raises for unknown names
         parities = compare_backends(bundle, backends)
     except EngineError as error:
         raise CommandError(str(error)) from error
@@ -127,7 +127,7 @@ def verify(
 
 @app.command(epilog="Example: keywarp models load street --server http://127.0.0.1:8080")
 def load(name: ModelArgument, server: ServerOption = DEFAULT_SERVER, api_key: ApiKeyOption = None) -> None:
-    """Have a running server load, or reload, a bundle of its models folder; print the model's state as JSON."""
+    """Make a running server load or reload a bundle of its models folder; print the model's state as JSON."""
     with Client(server, api_key=api_key) as client:
         typer.echo(client.load_model(name).model_dump_json(indent=2))
 
@@ -141,7 +141,7 @@ def unload(
         bool, typer.Option("--force", help="End the model's streams instead of letting them finish.")
     ] = False,
 ) -> None:
-    """Have a running server unload a model; print the model's state as JSON."""
+    """Make a running server unload a model; print the model's state as JSON."""
     with Client(server, api_key=api_key) as client:
         typer.echo(client.unload_model(name, force=force).model_dump_json(indent=2))
 

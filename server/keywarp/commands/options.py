@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, and how an option is made of a setting."""
+"""Options and arguments that several commands share, and a function that makes an option from a setting."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from keywarp.engines import BackendName, MotionName, Precision
-from keywarp.server import Settings
+from keywarp.server.settings import Settings
 
 
 def option_for(field: FieldInfo, *names: str, **shown: Any) -> Any:
@@ -16,7 +16,7 @@ def option_for(field: FieldInfo, *names: str, **shown: Any) -> Any:
 
     Args:
         field: The field of `Settings`.
-        names: The option's names, if Typer shall not derive them from the parameter's.
+        names: The option's names, if Typer shouldn't derive them from the parameter's name.
         shown: Further arguments of `typer.Option`, which take precedence.
     """
     bounds: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""`keywarp run`: a source through an engine in this process."""
+"""`keywarp run`: process a source with an engine in this process."""
 
 import json
 import time
@@ -111,7 +111,7 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
     Args:
         session: The session that processes the frames.
         frames: The frames.
-        masks: How the wire results hold their masks. The label maps are given as arrays in any case.
+        masks: The form of masks in the wire results. Label maps are always available as arrays.
 
     Yields:
         The results. Their latency is the time from the decoded frame to the wire result.

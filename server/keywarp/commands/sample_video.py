@@ -1,4 +1,4 @@
-"""The video that `demo` and `bench` send if none is named."""
+"""Find the video that `demo` and `bench` use by default."""
 
 from importlib.util import find_spec
 from pathlib import Path

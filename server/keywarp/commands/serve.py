@@ -1,4 +1,4 @@
-"""`keywarp serve`: the server. Its options are the fields of `keywarp.server.Settings`."""
+"""`keywarp serve`: run the server. Its options are the fields of `keywarp.server.settings.Settings`."""
 
 import inspect
 import logging
@@ -14,14 +14,13 @@ from keywarp.cli.errors import CommandError
 from keywarp.commands.options import option_for
 from keywarp.engines import EngineError
 from keywarp.protocol import faults
-from keywarp.server import Settings, run
 from keywarp.server.errors import DecoderError, KeyFileError, SiteError, TracesError
-from keywarp.server.settings import MEBIBYTE
+from keywarp.server.settings import MEBIBYTE, Settings
 from keywarp.server.telemetry.traces import wants_traces
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-NOT_OPTIONS = {"cache", "traces", "pull_timeout", "hello_timeout", "drain_timeout"}  # settings for code alone
-SHOWN: dict[str, dict[str, Any]] = {  # what help shows in place of a type, or of a default that is None or empty
+NOT_OPTIONS = {"cache", "traces", "pull_timeout", "hello_timeout", "drain_timeout"}  # settings that only code can set
+SHOWN: dict[str, dict[str, Any]] = {  # shown in the help instead of a type, or of a default that is None or empty
     "default_model": {"show_default": "the first by name"},
     "backend": {"metavar": "BACKEND"},  # its description has the names
     "allow_origin": {"metavar": "ORIGIN", "show_default": "its own pages only"},
@@ -35,7 +34,7 @@ SHOWN: dict[str, dict[str, Any]] = {  # what help shows in place of a type, or o
 
 
 class ServeSettings(Settings):
-    """The server's settings, and those of the command alone."""
+    """The server's settings, plus those that only the command has."""
 
     log_level: str = Field(
         default="info", validate_default=True, description="The lowest level to log: debug, info, warning or error."
@@ -85,7 +84,7 @@ def _parameter(name: str) -> inspect.Parameter:
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace a command's `**settings` by an option for each setting, with an environment variable of its name."""
+    """Replace a command's `**settings` by one option for each setting, which an environment variable can set, too."""
     signature = inspect.signature(command)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     command.__signature__ = signature.replace(parameters=[*own, *map(_parameter, FIELDS)])  # type: ignore[attr-defined]
@@ -112,6 +111,8 @@ def serve(
 
     Example: keywarp serve --models models --port 8080
     """
+    from keywarp.server.process import run  # imports FastAPI, which `--help` doesn't need
+
     given = {name: value for name, value in settings.items() if not _is_default(context, name)}
     chosen = _make_settings(given, _read_config(config) if config else {}, config)
     logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -129,7 +130,7 @@ def _is_default(context: typer.Context, name: str) -> bool:
 
 
 def _make_settings(given: Mapping[str, Any], from_file: Mapping[str, Any], config: Path | None) -> ServeSettings:
-    """Make the settings of what the command line or the environment gives, of what the file gives, and of defaults."""
+    """Make the settings from the command line and the environment, then from the file, then from the defaults."""
     values = {
         FIELDS[name]: value * MEBIBYTE if name in SIZES else value for name, value in {**from_file, **given}.items()
     }
@@ -147,7 +148,7 @@ def _read_config(config: Path) -> dict[str, Any]:
     """Read the file of settings.
 
     Raises:
-        typer.BadParameter: If it isn't TOML, has a name that isn't an option's, or a size that isn't one.
+        typer.BadParameter: If the file isn't valid TOML, has an unknown name, or has a size that isn't a whole number.
     """
     try:
         found = tomllib.loads(config.read_text(encoding="utf-8"))

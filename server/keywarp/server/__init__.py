@@ -1,7 +1,6 @@
-"""Keywarp's server: the FastAPI application and the process around it."""
+"""Keywarp's server.
 
-from keywarp.server.app import create_app
-from keywarp.server.process import Server, run
-from keywarp.server.settings import Settings
-
-__all__ = ["Server", "Settings", "create_app", "run"]
+`keywarp.server.settings.Settings` holds what an operator decides, `keywarp.server.app.create_app` makes the FastAPI
+application, and `keywarp.server.process.run` serves it. This package imports none of them, so that commands which need
+only the settings or the errors start without FastAPI.
+"""

@@ -22,17 +22,17 @@ OPEN_PATHS: Final = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # pa
 
 
 def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
-    """Create the application. It loads the models when it starts; `service_of` gives its service.
+    """Create the application, which loads the models when it starts. `service_of` returns its service.
 
-    Run it with `keywarp.server.run`, which drains it before it stops, or with any ASGI server that limits the size of
-    WebSocket messages.
+    Run it with `keywarp.server.process.run`, which drains it before it stops, or with any ASGI server that limits the
+    size of WebSocket messages.
 
     Args:
         settings: The operator's settings.
         service: The service behind the application, made from the same settings, or None for a new one.
 
     Raises:
-        BundleError: A bundle can't be used, there is none, or the settings name a model that doesn't exist.
+        BundleError: A bundle can't be used, there are no bundles, or the settings name a model that doesn't exist.
         KeyFileError: The API keys can't be read.
         SiteError: The file of streams and sinks can't be used.
         TracesError: Traces can't be exported.
@@ -47,7 +47,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
             try:
                 yield
             finally:
-                service.draining.set()  # which other ASGI servers don't do before
+                service.draining.set()  # needed because only our own server drains before it shuts down
                 starting.cancel()
                 await pulls.close()
 
@@ -68,19 +68,19 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.include_router(open_inference.router)
     app.include_router(models.repository)
     app.include_router(dashboard.router)
-    count_rejected = service.metrics.count_rejected
-    problems.install(app, count_rejected)
+    count_refused = service.metrics.count_refused
+    problems.install(app, count_refused)
     if service.api_keys:
         app.add_middleware(
             ApiKeyMiddleware,
             api_keys=service.api_keys,
             open_paths=OPEN_PATHS,
             open_prefix=dashboard.PREFIX,
-            count_rejected=count_rejected,
+            count_refused=count_refused,
         )
     else:
         app.add_middleware(
-            OriginMiddleware, allowed_origins=settings.allow_origin, host=settings.host, count_rejected=count_rejected
+            OriginMiddleware, allowed_origins=settings.allow_origin, host=settings.host, count_refused=count_refused
         )
     if settings.allow_origin:
         app.add_middleware(

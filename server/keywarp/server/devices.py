@@ -15,11 +15,11 @@ from keywarp.server.telemetry.metrics import DeviceReading
 log = logging.getLogger(__name__)
 
 TIME_CONSTANT: Final = 10.0  # seconds; about how far back a stream's load is averaged
-MIN_AGE: Final = 2.0  # seconds; before, the first key frame would count as a stream's usual load
+MIN_AGE: Final = 2.0  # seconds; in a younger stream, the first key frame would dominate the load
 
 
 class StreamLoad:
-    """The share of its device's time that a stream takes, as an exponential average."""
+    """The share of its device's time that a stream uses, as an exponential average."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Start without load.
@@ -51,11 +51,11 @@ class StreamLoad:
 
 
 class Device:
-    """A GPU or the CPU, with the executor of its frames and the load of its streams. For use on the event loop only.
+    """A GPU or the CPU, with its executor and the load of its streams. For use on the event loop only.
 
     Attributes:
         gpu: The GPU, or None for the CPU.
-        name: The name of the device.
+        name: The device's name.
         executor: Runs frames on the device.
         pressure: Tells whether the device has more streams than it can serve.
         loads: The loads of the device's streams.
@@ -115,7 +115,7 @@ class Device:
         load.add(seconds)
 
     def total_load(self, typical: float) -> float:
-        """Return the sum of the streams' shares of time, with `typical` for each stream that is too young for one."""
+        """Return the sum of the streams' shares of time. A stream that is too young for a share counts as `typical`."""
         shares = (load.share for load in self.loads)
         return sum(typical if share is None else share for share in shares)
 

@@ -16,7 +16,7 @@ ServerError
 ├── LoadFailedError        422 / 1011  a model that can't be loaded
 ├── BadVideoError          422 / 4422  a video that can't be decoded
 ├── CreditExceededError    429 / 4429  more messages than the credit allows
-├── CapacityError                      no room now; try again later
+├── CapacityError                      a limit is reached; try again later
 │   ├── TooManyStreamsError 429 / 1013
 │   ├── TooManyFramesError 429         more frames per second than the API key may send
 │   └── OverloadError      503 / 1013  the devices can't serve more streams
@@ -142,14 +142,14 @@ class CreditExceededError(ServerError):
 
 
 class CapacityError(ServerError):
-    """Base class: there is no room now, but there may be later. The reason is the name of the limit."""
+    """Base class: a limit is reached, but there may be room later. The reason is the name of the limit."""
 
     status, close = HTTPStatus.TOO_MANY_REQUESTS, CloseCode.TRY_AGAIN_LATER
     retry_after = 5
 
 
 class TooManyStreamsError(CapacityError):
-    """The server, the model or the API key has as many streams as allowed, or a stream as many subscribers."""
+    """The server, the model or the API key has reached its limit of streams, or a stream its limit of subscribers."""
 
     def __init__(self, detail: str, limit: Literal["max_streams", "model_limit", "key_streams", "watchers"]) -> None:
         super().__init__(detail)
@@ -157,7 +157,7 @@ class TooManyStreamsError(CapacityError):
 
 
 class TooManyFramesError(CapacityError):
-    """The frames of an API key come faster than allowed."""
+    """An API key sends more frames per second than allowed."""
 
     reason = "key_rate"
 
@@ -185,7 +185,7 @@ class NotReadyError(ServerError):
 
 
 class DrainingError(ServerError):
-    """The server is stopping: it finishes what it has and takes no new work."""
+    """The server is stopping: it finishes its queued work and accepts no new work."""
 
     status, close, reason = HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, "draining"
 
@@ -208,7 +208,9 @@ class SourceForbiddenError(ServerError):
     status, close, reason = HTTPStatus.FORBIDDEN, CloseCode.POLICY_VIOLATION, "source_forbidden"
 
     def __init__(self, host: str, port: int) -> None:
-        super().__init__(f"this server may not pull from {host[:64]!r}, port {port}: `serve --allow-pull` allows it")
+        super().__init__(
+            f"this server may not pull from {host[:64]!r}, port {port}: allow it with `serve --allow-pull`"
+        )
 
 
 class PullError(ServerError):
@@ -222,19 +224,19 @@ class SiteError(Exception):
 
 
 class DecoderError(Exception):
-    """The GPU is asked to decode video, but can't."""
+    """The settings ask for the GPU to decode video, but it can't."""
 
 
 class TracesError(Exception):
-    """Traces are asked for, but can't be exported."""
+    """The environment asks for traces, but they can't be exported."""
 
 
 class SinkError(Exception):
-    """A sink failed to take responses. Trying again may help."""
+    """A sink failed to deliver responses. A retry may help."""
 
 
 class SinkRefusalError(SinkError):
-    """A sink refuses these responses, so trying again is no use."""
+    """A sink refuses these responses for good, so a retry won't help."""
 
 
 class NotPulledError(ServerError):
@@ -244,7 +246,7 @@ class NotPulledError(ServerError):
 
 
 class FrameRefusedError(ServerError):
-    """One frame can't be processed. It is answered with an error, and its stream continues."""
+    """One frame can't be processed. The response to it is an error, and its stream continues."""
 
     close = CloseCode.BAD_MEDIA
 
@@ -253,7 +255,7 @@ class FrameRefusedError(ServerError):
 
         Args:
             detail: The message for the client.
-            id_: The producer's id of the frame, where it is known.
+            id_: The producer's id of the frame, or None if it is unknown.
         """
         super().__init__(detail)
         self.id = id_

@@ -9,8 +9,8 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 TIME_CONSTANT: Final = 10.0  # seconds; about how far back the average looks
-HIGH_WATERMARK: Final = 0.5  # share of time from which on the pressure is high
-LOW_WATERMARK: Final = 0.25  # share of time below which it is no longer high
+HIGH_WATERMARK: Final = 0.5  # share of time at which the pressure becomes high
+LOW_WATERMARK: Final = 0.25  # share of time below which the pressure is no longer high
 
 
 class Pressure:
@@ -21,7 +21,7 @@ class Pressure:
     fast as it can causes no pressure, and neither does a device that is merely busy.
 
     The share is an exponential average over time. No burst shorter than `TIME_CONSTANT` x ln 2 = 7 seconds raises it to
-    `HIGH_WATERMARK`, and it falls as fast. A device without work is under no pressure, whatever happened before.
+    `HIGH_WATERMARK`, and it falls as fast. A device without work is under no pressure, regardless of the past.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Pressure:
 
     @property
     def is_high(self) -> bool:
-        """Whether to reject new streams: from `HIGH_WATERMARK` on, until the share is below `LOW_WATERMARK`."""
+        """Whether to refuse new streams: from `HIGH_WATERMARK` on, until the share is below `LOW_WATERMARK`."""
         return self.share > 0 and self._is_high
 
     def record_wait(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Answer every HTTP error with RFC 9457 problem details."""
+"""Respond to every HTTP error with RFC 9457 problem details."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ _RETRY_AFTER = {HTTPStatus.SERVICE_UNAVAILABLE: 5}  # seconds, unless the proble
 
 
 def problem_response(problem: Problem, path: str, headers: dict[str, str] | None = None) -> Response:
-    """Return the response with a problem to a request for a path. Clients of `/v2` need a member `error`."""
+    """Make the response to a request for a path that failed. Clients of `/v2` need a member `error`."""
     headers = dict(headers or {})
     if seconds := problem.retry_after or _RETRY_AFTER.get(HTTPStatus(problem.status)):
         headers.setdefault("Retry-After", str(seconds))
@@ -33,8 +33,8 @@ def problem_response(problem: Problem, path: str, headers: dict[str, str] | None
     return Response(json.dumps(content), problem.status, headers, MEDIA_TYPE)
 
 
-async def reject(error: ServerError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer an HTTP request or a WebSocket handshake with an error before it reaches the application."""
+async def refuse(error: ServerError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Respond to an HTTP request or a WebSocket handshake with an error, before it reaches the application."""
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
     response = problem_response(error.problem, scope["path"], headers)
     if scope["type"] == "websocket":
@@ -44,23 +44,23 @@ async def reject(error: ServerError, scope: Scope, receive: Receive, send: Send)
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` by which OpenAPI describes a route's errors."""
+    """Return the argument `responses` of a route that can fail with these statuses, for OpenAPI."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {int(s): {"description": s.phrase, "model": Problem, "content": content} for s in statuses}
 
 
-def install(app: FastAPI, count_rejected: Callable[[str], None]) -> None:
-    """Answer every error of an application with problem details.
+def install(app: FastAPI, count_refused: Callable[[str], None]) -> None:
+    """Make an application respond to every error with problem details.
 
     Args:
         app: The application.
-        count_rejected: Called with the reason of each request that is rejected for lack of capacity.
+        count_refused: Called with the reason of each request that is refused for lack of capacity.
     """
 
     async def server_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServerError)
         if isinstance(error, CapacityError):
-            count_rejected(error.reason)
+            count_refused(error.reason)
         return problem_response(error.problem, request.url.path)
 
     app.add_exception_handler(ServerError, server_error)
@@ -85,9 +85,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 class _InternalErrorMiddleware:
-    """Middleware that logs an unexpected exception once, and answers with status 500 and without the details.
+    """Middleware that logs an unexpected exception once, and responds with status 500 without the details.
 
-    An exception handler for `Exception` wouldn't do: after it has answered, Starlette raises the exception again, and
+    An exception handler for `Exception` wouldn't do: after it has responded, Starlette raises the exception again, and
     the ASGI server logs it a second time and drops the connection.
     """
 

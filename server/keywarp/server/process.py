@@ -70,7 +70,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter) or self.service.failure is not None
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Drain the service, unless SIGINT comes twice, and stop."""
+        """Drain the service, unless SIGINT arrives twice, and stop."""
         drain = asyncio.create_task(self.service.drain())
         while not drain.done() and not self.force_exit:
             await asyncio.wait([drain], timeout=0.1)
@@ -82,7 +82,7 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        BundleError: If a bundle can't be used, there is none, or the default one is missing.
+        BundleError: If a bundle can't be used, there are no bundles, or the default one is missing.
         KeyFileError: If the API keys can't be read.
         SiteError: If the file of streams and sinks can't be used.
         TracesError: If traces can't be exported.

@@ -1,4 +1,4 @@
-"""Pull streams from their sources, and reconnect whatever happens to these."""
+"""Pull streams from their sources, and reconnect when a source fails."""
 
 import asyncio
 import logging
@@ -98,7 +98,7 @@ class Pulls:
             raise NotPulledError(f"stream {stream.id!r} isn't pulled by the server") from None
 
     async def close(self) -> None:
-        """Wait until all pulls have ended, after their streams were closed or while the server stops."""
+        """Wait until all pulls have ended. Call it while the server stops, which ends them."""
         if tasks := [task for _, task in self._pulls.values()]:
             await asyncio.wait(tasks)
 
@@ -127,11 +127,13 @@ class Pull:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Pull until the source ends by itself, the stream is closed, or the server stops."""
-        pool = ThreadPoolExecutor(1, thread_name_prefix="keywarp-pull")  # of its own, because it waits for the network
+        """Pull until the source ends, the stream is closed, or the server stops."""
+        pool = ThreadPoolExecutor(
+            1, thread_name_prefix="keywarp-pull"
+        )  # not the shared pool, because it waits for the network
         try:
-            watchers = self._stream.raise_when_closed(), self._raise_when_draining()
-            async with self._stream.connected(), task_scope(*watchers):
+            guards = self._stream.raise_when_closed(), self._raise_when_draining()
+            async with self._stream.connected(), task_scope(*guards):
                 await self._pull(pool)
         except (StreamClosedError, DrainingError) as error:
             log.info("stream %s: the pull ended: %s", self._stream.id, error)
@@ -142,7 +144,7 @@ class Pull:
             pool.shutdown(wait=False)
 
     async def _pull(self, pool: Pool) -> None:
-        """Pull until the source ends by itself. Every failure is followed by a wait and another attempt."""
+        """Pull until the source ends. Retry after every failure, with growing waits."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((PullError, SourceForbiddenError, BadVideoError)),
             wait=_jittered(wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)),
@@ -173,14 +175,14 @@ class Pull:
             except (PullError, SourceForbiddenError, BadVideoError) as error:
                 fault = error
             if self._status.state == "running":
-                retry_state.attempt_number = 1  # so that the waits begin with the shortest again
-                if not decoder.live:  # connecting again would begin anew
+                retry_state.attempt_number = 1  # so that the next wait is the shortest again
+                if not decoder.live:  # reconnecting would start from the beginning
                     self._set_state("failed" if fault else "ended", str(fault) if fault else None)
                     return
             raise fault or PullError("the source ended")
 
     async def _feed(self, decoder: SourceDecoder, pool: Pool) -> None:
-        """Feed the stream until the source ends, breaks off, or is paused."""
+        """Feed the stream until the source ends, fails, or is paused."""
         await self._stream.restart()
         pipeline = Pipeline(self._stream, decoder, self._stream.owner, pool, decoder.stop)
         try:
@@ -198,7 +200,7 @@ class Pull:
         self._service.metrics.count_pull_failure()
 
     async def _wait_to_retry(self, seconds: float) -> None:
-        """Wait, but no longer than until the stream is paused."""
+        """Wait before a retry. A pause of the stream ends the wait."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):  # `wait_for` may swallow a cancellation (Python 3.11)
                 await self._paused.wait()
@@ -226,7 +228,7 @@ class Pull:
 
 
 def _jittered(wait: wait_exponential) -> Callable[[RetryCallState], float]:
-    """Vary the waits, so that pulls don't all return at once to a network switch that was away."""
+    """Vary the waits, so that pulls don't all reconnect at once after a network failure."""
     return lambda retry_state: wait(retry_state) * random.uniform(1 - JITTER, 1 + JITTER)
 
 

@@ -1,4 +1,4 @@
-"""The service: everything that lives as long as the server, and is put together here."""
+"""The service: it creates and connects everything that lives as long as the server."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from keywarp.engines import BundleError, EngineError
 from keywarp.protocol import StreamOptions
-from keywarp.server.config import read_site
 from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.devices import Device, find_devices
 from keywarp.server.errors import (
@@ -32,6 +31,7 @@ from keywarp.server.security.keys import ApiKeys
 from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.settings import Settings
 from keywarp.server.sinks.delivery import DEFAULT_POLICY, DeliveryPolicy, Sinks
+from keywarp.server.site import read_site
 from keywarp.server.streams.registry import StreamRegistry
 from keywarp.server.streams.schedule import resolve_schedule
 from keywarp.server.streams.stream import Stream, StreamContext
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """The models, the streams, and the threads that work for them. It is loading, then ready, then draining."""
+    """Holds the models, the streams and their threads. The service is first loading, then ready, then draining."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Service:
 
         Raises:
             KeyFileError: The API keys can't be read.
-            BundleError: A bundle can't be used, there is none, or the settings name a model that doesn't exist.
+            BundleError: A bundle can't be used, there are no bundles, or the settings name a model that doesn't exist.
             SiteError: The file of streams and sinks can't be used.
             DecoderError: The settings ask for the GPU to decode video, and it can't.
             TracesError: Traces can't be exported.
@@ -73,7 +73,7 @@ class Service:
         self.settings = settings
         self._find_devices = find_devices
         self.streams = StreamRegistry(settings.max_streams, settings.idle_timeout)
-        self.failure: Exception | None = None  # why the models can't be loaded, or the site's streams not started
+        self.failure: Exception | None = None  # why the models or the site's streams couldn't be started
         self.loaded = asyncio.Event()  # set when the models are ready, or loading them failed
         self.draining = asyncio.Event()
         self._bundles = load_bundles(settings.models, keep=settings.controlled)
@@ -83,7 +83,7 @@ class Service:
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
         self.nvdec = self._open_nvdec()
-        self.devices: tuple[Device, ...] = ()  # devices that have the models, known once these are loaded
+        self.devices: tuple[Device, ...] = ()  # empty until the devices are found
         self.metrics = Metrics(
             lambda: len(self.streams),
             lambda: [device.reading for device in self.devices],
@@ -145,12 +145,12 @@ class Service:
         _ = self.models
 
     def refuse_if_draining(self) -> None:
-        """Raise `DrainingError` if the server takes no new work."""
+        """Raise `DrainingError` if the server accepts no new work."""
         if self.draining.is_set():
             raise DrainingError("the server stops: connect again in a few seconds")
 
     def create_stream(self, options: StreamOptions, id_: str | None, owner: Quota = UNLIMITED) -> Stream:
-        """Create a stream, if the limits and the device's load admit it.
+        """Create a stream, if the limits and the device's load allow it.
 
         Args:
             options: The options that the client asks for.
@@ -158,11 +158,11 @@ class Service:
             owner: The quota of the API key that asks for the stream. The operator's own streams have no limits.
 
         Raises:
-            DrainingError, NotReadyError, InternalError: The server takes no streams now.
+            DrainingError, NotReadyError, InternalError: The server accepts no streams now.
             UnknownModelError: There is no such model.
             BadMessageError: The options contradict each other, or name a sink that doesn't exist.
             StreamConflictError: There is already a stream with this id.
-            TooManyStreamsError: The server, the model or the API key has as many streams as allowed.
+            TooManyStreamsError: The limit of the server, the model or the API key is reached.
             OverloadError: No device can serve more streams.
         """
         self.refuse_if_draining()
@@ -190,7 +190,7 @@ class Service:
                 self._all_done.set()
 
     async def drain(self) -> None:
-        """Take no new work, and wait for requests and connections, at most as long as the settings allow."""
+        """Accept no new work, and wait for requests and connections, at most for `drain_timeout`."""
         self.draining.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_timeout):
@@ -217,7 +217,8 @@ class Service:
 
     def _model_users(self) -> list[ModelUser]:
         return [
-            ModelUser(stream.replica, stream.released, partial(self.streams.remove, stream)) for stream in self.streams
+            ModelUser(stream.replica, stream.wait_released, partial(self.streams.remove, stream))
+            for stream in self.streams
         ]
 
     def _open_nvdec(self) -> Nvdec | None:

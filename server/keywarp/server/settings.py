@@ -38,10 +38,10 @@ class Settings(BaseModel):
     precision: Precision = Field(
         default="auto",
         description="The precision of the networks' arithmetic: fp16 is for GPUs, bf16 for CPUs; auto takes the "
-        "fastest one of the device.",
+        "fastest one that the device supports.",
     )
     cpu_fallback: bool = Field(
-        default=False, description="Run on the CPU if the backend asked for is a GPU's and the GPU can't be used."
+        default=False, description="Run on the CPU if a GPU backend is requested and the GPU can't be used."
     )
     threads: int = Field(
         default=0, ge=0, description="CPU threads of one inference; 0 lets the backend choose their number."
@@ -73,11 +73,11 @@ class Settings(BaseModel):
     )
     keys: Path | None = Field(
         default=None,
-        description="The file of API keys (`keywarp keys add`). Without one, anyone who reaches the server may use it.",
+        description="The file of API keys (`keywarp keys add`). Without it, anyone can use the server.",
     )
     model_control: bool = Field(
         default=False,
-        description="Without --keys, let anyone who reaches the server load and unload models of the folder.",
+        description="Without --keys, let anyone who can reach the server load and unload models of the folder.",
     )
     max_streams: int = Field(default=64, ge=1, description="The largest number of streams at the same time.")
     model_limit: Mapping[str, Annotated[int, Field(ge=0)]] = Field(
@@ -86,17 +86,17 @@ class Settings(BaseModel):
     key_streams: int | None = Field(
         default=None,
         ge=1,
-        description="The largest number of streams at the same time of each API key that has no such limit of its own.",
+        description="The largest number of streams that an API key without its own limit may have at the same time.",
     )
     key_rate: float | None = Field(
         default=None,
         gt=0,
-        description="The largest number of frames per second of each API key that has no such limit of its own.",
+        description="The largest number of frames per second that an API key without its own limit may send.",
     )
     max_wait: float = Field(
         default=1.0,
         ge=0,
-        description="The seconds that frames may wait for the device before new streams are rejected; 0 never rejects.",
+        description="The seconds that frames may wait for the device before new streams are refused; 0 never refuses.",
     )
     max_message_bytes: int = Field(
         default=16 * MEBIBYTE, ge=1024, description="The largest size of one WebSocket message or REST body."

@@ -27,7 +27,7 @@ def test_a_file_that_is_not_a_video_is_refused_with_a_reason(visit: Visit, tmp_p
     broken.write_text("this is no video")
     page = visit.page
     open_view(page, "Video")
-    for file, message in ((text, "This isn't a video"), (broken, "Not an MP4")):
+    for file, message in ((text, "This isn't a video"), (broken, "The video is not an MP4")):
         page.get_by_label("Choose a video").set_input_files(file)
         page.get_by_role("button", name="Start").click()
         expect(page.get_by_role("alert")).to_contain_text(message)

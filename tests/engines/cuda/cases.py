@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines.cuda import kernels
 from keywarp.engines.cuda.kernels import DType
-from tests.engines.cuda.shim import Case, Floats
+from tests.engines.cuda.shim import Case, Floats, flow_factor
 
 POSITION = 1e-5  # share of the largest product of feature and scale; float positions below 128 are off by 4e-6 cells
 ROUNDING: dict[DType, float] = {
@@ -21,7 +21,7 @@ ROUNDING: dict[DType, float] = {
 def reference(case: Case) -> NDArray[np.float64]:
     """Return the result of Eq. 2 and 3: cell q counts g(q_x, p_x + dx) g(q_y, p_y + dy), or 0 if that isn't finite."""
     height, width = case.features.shape[2:]
-    flow = pooled(case.flow.astype(np.float64), kernels.flow_factor(height, width, *case.flow.shape[2:]))
+    flow = pooled(case.flow.astype(np.float64), flow_factor(height, width, *case.flow.shape[2:]))
     result = np.zeros(case.features.shape)
     for n, y, x in np.ndindex(len(flow), height, width):
         px = x + flow[n, 0, y, x] if width > 1 else 0.0

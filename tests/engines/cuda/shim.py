@@ -69,7 +69,7 @@ class Case:
             "<10i6I",
             list(kernels.KERNELS.values()).index(launch.kernel),
             *(batch, channels, height, width, flow_height, flow_width),
-            *(self.scale is not None, self.shifted, kernels.flow_factor(height, width, flow_height, flow_width)),
+            *(self.scale is not None, self.shifted, flow_factor(height, width, flow_height, flow_width)),
             *(*launch.grid, *launch.block),
         )
         scale = b"" if self.scale is None else self._laid_out(self.scale)
@@ -143,3 +143,22 @@ class Shim:
             results.append(warped)
             start += case.size
         return results
+
+
+def flow_factor(height: int, width: int, flow_height: int, flow_width: int) -> int:
+    """Return how many cells of the flow one cell of the features spans per side, a power of 2.
+
+    `keywarp.networks.Warp` has the same rule.
+
+    Raises:
+        ValueError: If the flow's size doesn't fit the features'.
+    """
+    factor = 1
+    while -(-flow_height // factor) > height or -(-flow_width // factor) > width:
+        factor *= 2
+    if (-(-flow_height // factor), -(-flow_width // factor)) != (height, width):
+        raise ValueError(
+            f"a flow of {flow_width}x{flow_height} doesn't fit features of {width}x{height}: it must have the "
+            "same size, or be larger by a power of 2 (rounded up)"
+        )
+    return factor

@@ -124,7 +124,7 @@ def test_wrong_inputs_are_refused_before_anything_is_queued(tmp_path: Path) -> N
         program.run({"frame": noise(1, 32, 96), **{n: outputs[n] for n in ("features", KEY_SMALL)}})
     with pytest.raises(BackendError, match="needs the input key_small"):
         program.run({"frame": noise(1, 64, 96), "features": outputs["features"]})
-    with pytest.raises(BackendError, match="takes features of 288 bytes, not"):
+    with pytest.raises(BackendError, match="expects features of 288 bytes, not"):
         program.run({"frame": noise(1, 64, 96), "features": outputs[KEY_SMALL], KEY_SMALL: outputs[KEY_SMALL]})
     assert not any(driver.streams.values())
 

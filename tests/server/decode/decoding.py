@@ -1,4 +1,4 @@
-"""Driving a decoder as a connection does."""
+"""Run a decoder as a pipeline does."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,8 +19,8 @@ def decode_all(decoder: Decoder, payloads: Sequence[bytes]) -> list[Decoded]:
     return items
 
 
-def grey(picture: Decoded) -> int:
-    """The number of the frame by what it shows."""
-    assert isinstance(picture, DecodedFrame)
-    assert picture.pixels.flags.c_contiguous
-    return round((float(picture.pixels.mean()) - 16) / 4)
+def grey(frame: Decoded) -> int:
+    """Read the frame's number from its grey value."""
+    assert isinstance(frame, DecodedFrame)
+    assert frame.pixels.flags.c_contiguous
+    return round((float(frame.pixels.mean()) - 16) / 4)

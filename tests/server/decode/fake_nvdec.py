@@ -1,8 +1,9 @@
-"""Stands for NVIDIA's video decoder and its driver: PyNvVideoCodec, with the calls that Keywarp makes.
+"""A fake of PyNvVideoCodec and NVIDIA's driver, with the calls that Keywarp makes.
 
-It decodes by FFmpeg, and has those habits of the real one that a user must know (PyNvVideoCodec 2.2): frames lie in
-memory that the next call overwrites, their width is rounded up to an even number, what can't be decoded is passed over
-in silence, a decoder keeps the size of frames that it began with, and some errors come only with a video's first unit.
+It decodes with FFmpeg, and behaves like PyNvVideoCodec 2.2 where that is surprising. The next call overwrites the
+memory of the frames before. The width of frames is rounded up to an even number. Units that can't be decoded are
+ignored without an error. A decoder keeps the frame size that it started with. Some errors come only with a video's
+first unit.
 """
 
 import ctypes
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
-PROCESSORS: Final = {"H264": "h264", "HEVC": "hevc", "AV1": "libdav1d"}  # FFmpeg's decoders
+SOFTWARE: Final = {"H264": "h264", "HEVC": "hevc", "AV1": "libdav1d"}  # FFmpeg's decoders
 
 
 class Codec(Enum):
@@ -42,7 +43,7 @@ class Flag(IntEnum):
     ENDOFPICTURE = 8
 
 
-class PyNvVCException(Exception):  # noqa: N818 - the real one's name
+class PyNvVCException(Exception):  # noqa: N818 - the name in PyNvVideoCodec
     pass
 
 
@@ -81,7 +82,7 @@ class DecodedFrame:
 
 @dataclass
 class FakeNvDecoder:
-    """One decoder, as `CreateDecoder` gives it."""
+    """A decoder as `CreateDecoder` returns it."""
 
     module: "FakePyNvVideoCodec"
     codec: Codec
@@ -91,7 +92,7 @@ class FakeNvDecoder:
     memory: list[NDArray[np.uint8]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        context = cast("VideoCodecContext", av.CodecContext.create(PROCESSORS[self.codec.name], "r"))
+        context = cast("VideoCodecContext", av.CodecContext.create(SOFTWARE[self.codec.name], "r"))
         context.thread_count = 1
         self._context = context
 
@@ -128,7 +129,7 @@ class FakeNvDecoder:
 
 
 class FakePyNvVideoCodec(ModuleType):
-    """The module."""
+    """The module `PyNvVideoCodec`."""
 
     cudaVideoCodec = Codec  # noqa: N815
     OutputColorType = Color
@@ -141,7 +142,7 @@ class FakePyNvVideoCodec(ModuleType):
     def __init__(self) -> None:
         super().__init__("PyNvVideoCodec")
         self.supported = {*Codec}
-        self.failing: list[Exception | None] = []  # what the next calls of all decoders raise
+        self.failing: list[Exception | None] = []  # errors for the next calls of all decoders
         self.decoders: list[FakeNvDecoder] = []
 
     def GetDecoderCaps(self, *, gpuid: int, codec: Codec) -> dict[str, int]:  # noqa: N802

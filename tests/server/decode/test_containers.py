@@ -14,7 +14,7 @@ from tests.server.media import B_FRAMES, ENCODERS, FRAGMENTED, NO_DELAY, encode,
 
 
 class Made(NamedTuple):
-    """How a stream is made."""
+    """The container, format, encoder and options of a stream."""
 
     container: Container
     form: str  # FFmpeg's format
@@ -49,16 +49,16 @@ def no_thread_is_left() -> bool:
 
 @ALL
 @pytest.mark.parametrize("size", [188, 1316, 100_000])
-def test_all_pictures_come_with_the_containers_times(made: Made, size: int) -> None:
-    pictures = decode_all(ContainerDecoder(made.container, LIMIT), pieces(made.stream(), size))
-    assert [grey(p) for p in pictures] == list(range(30))
-    times = [p.timestamp for p in pictures if isinstance(p, DecodedFrame) and p.timestamp is not None]
+def test_every_frame_has_the_containers_timestamp(made: Made, size: int) -> None:
+    frames = decode_all(ContainerDecoder(made.container, LIMIT), pieces(made.stream(), size))
+    assert [grey(p) for p in frames] == list(range(30))
+    times = [p.timestamp for p in frames if isinstance(p, DecodedFrame) and p.timestamp is not None]
     assert [round((t - times[0]) * 25) for t in times] == list(range(30))
-    assert {p.id for p in pictures} == {None}
+    assert {p.id for p in frames} == {None}
 
 
 @pytest.mark.parametrize("name", ["mpegts", "mp4-fragmented", "webm-live", "matroska"])
-def test_pictures_come_while_the_stream_goes_on(name: str) -> None:
+def test_frames_are_decoded_while_the_stream_arrives(name: str) -> None:
     made = STREAMS[name]
     decoder = ContainerDecoder(made.container, LIMIT)
     early = list(decode(decoder, pieces(made.stream(250), 1316)))
@@ -66,13 +66,16 @@ def test_pictures_come_while_the_stream_goes_on(name: str) -> None:
     assert len(early) >= 200
 
 
-@pytest.mark.parametrize("taken", [0, 1])
+@pytest.mark.parametrize("state", ["not started", "needs input", "holds a frame"])
 @ALL
-def test_closing_ends_the_thread_wherever_it_is(made: Made, taken: int) -> None:
+def test_closing_ends_the_demuxers_thread_in_any_state(made: Made, state: str) -> None:
     decoder = ContainerDecoder(made.container, LIMIT)
-    pictures = decoder.decode(FrameHeader(), memoryview(made.stream()))
-    for _ in range(taken):
-        next(pictures)
+    stream = memoryview(made.stream())
+    if state == "needs input":
+        assert list(decoder.decode(FrameHeader(), stream[:100])) == []
+    elif state == "holds a frame":
+        next(decoder.decode(FrameHeader(), stream))
+    assert no_thread_is_left() == (state == "not started")
     decoder.close()
     decoder.close()
     assert no_thread_is_left()
@@ -97,12 +100,12 @@ def test_frames_over_the_limit_are_refused(made: Made) -> None:
 
 
 @CONTAINERS
-def test_a_stream_without_anything_is_no_error(container: Container) -> None:
+def test_an_empty_stream_is_no_error(container: Container) -> None:
     assert decode_all(ContainerDecoder(container, LIMIT), []) == []
 
 
 @ALL
-def test_a_stream_that_is_cut_off_gives_what_came(made: Made) -> None:
+def test_a_truncated_stream_gives_the_frames_before_its_end(made: Made) -> None:
     whole = made.stream()
     items = decode_all(ContainerDecoder(made.container, LIMIT), [whole[:-100]])
     numbers = [grey(item) for item in items if isinstance(item, DecodedFrame)]
@@ -111,7 +114,7 @@ def test_a_stream_that_is_cut_off_gives_what_came(made: Made) -> None:
 
 
 @pytest.mark.parametrize("size", [5, 1316, 1_000_000])
-def test_an_mp4_file_with_its_index_behind_is_kept_until_it_is_whole(size: int) -> None:
+def test_an_mp4_file_with_its_index_behind_is_stored_until_it_is_complete(size: int) -> None:
     behind = INDEX_BEHIND.stream()
     assert behind.index(b"mdat") < behind.index(b"moov")
     decoder = ContainerDecoder("mp4", LIMIT)
@@ -121,13 +124,13 @@ def test_an_mp4_file_with_its_index_behind_is_kept_until_it_is_whole(size: int) 
     assert no_thread_is_left()
 
 
-def test_such_a_file_is_bounded() -> None:
+def test_a_stored_mp4_file_has_a_limit() -> None:
     behind = INDEX_BEHIND.stream()
     with pytest.raises(BadVideoError, match="faststart"):
         decode_all(ContainerDecoder("mp4", LIMIT, max_stored=len(behind) - 1), pieces(behind, 1316))
 
 
-def test_such_a_file_without_its_end_is_refused() -> None:
+def test_a_stored_mp4_file_without_its_index_is_refused() -> None:
     behind = INDEX_BEHIND.stream()
     with pytest.raises(BadVideoError, match="not an MP4"):
         decode_all(ContainerDecoder("mp4", LIMIT), [behind[: behind.index(b"moov") - 4]])

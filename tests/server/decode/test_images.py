@@ -48,7 +48,7 @@ def test_exif_orientation_is_ignored() -> None:
 
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
-def test_a_cut_image_is_refused(name: str, share: float) -> None:
+def test_a_truncated_image_is_refused(name: str, share: float) -> None:
     data = IMAGES[name]
     with pytest.raises(DamagedImageError):
         decode_image(data[: max(16, int(len(data) * share))], LIMIT)
@@ -75,7 +75,7 @@ def test_the_size_is_checked_before_anything_is_decoded() -> None:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_no_flipped_byte_is_more_than_refused(name: str) -> None:
+def test_an_image_with_a_flipped_byte_is_decoded_or_refused(name: str) -> None:
     for position in range(0, len(IMAGES[name]), 3):
         data = bytearray(IMAGES[name])
         data[position] ^= 0x5A

@@ -1,4 +1,4 @@
-"""Decoding on a GPU, as far as a machine without one can tell: against a fake of the driver, and beside FFmpeg."""
+"""Decoding on a GPU, tested without one: with a fake of NVIDIA's decoder, and compared with FFmpeg."""
 
 import io
 import logging
@@ -13,13 +13,14 @@ import pytest
 from av.codec.context import Flags
 
 from keywarp.protocol import Container, FrameHeader, Hello, PacketCodec, Result
-from keywarp.server import Server, Settings
 from keywarp.server.decode.containers import ContainerDecoder
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import CODECS, Nvdec, open_nvdec
 from keywarp.server.decode.packets import PacketDecoder
 from keywarp.server.decode.video import MAX_FAILED_UNITS, VideoDecoder
 from keywarp.server.errors import BadVideoError, DecoderError, FrameRefusedError
+from keywarp.server.process import Server
+from keywarp.server.settings import Settings
 from tests.server.conftest import Starter, eventually
 from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
 from tests.server.decode.fake_nvdec import (
@@ -57,19 +58,23 @@ def same(ours: list[Decoded], theirs: list[Decoded]) -> bool:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_packets_come_out_as_from_the_processor(codec: PacketCodec, nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
+def test_packets_give_the_same_frames_as_on_the_processor(
+    codec: PacketCodec, nvdec: Nvdec, fake: FakePyNvVideoCodec
+) -> None:
     units = [unit for _, unit in packets(codec, 30)]
-    pictures = decode_all(PacketDecoder(codec, LIMIT, nvdec), units)
-    assert same(pictures, decode_all(PacketDecoder(codec, LIMIT), units))
-    assert [decoder.calls for decoder in fake.decoders] == [31]  # and the end
+    frames = decode_all(PacketDecoder(codec, LIMIT, nvdec), units)
+    assert same(frames, decode_all(PacketDecoder(codec, LIMIT), units))
+    assert [decoder.calls for decoder in fake.decoders] == [31]  # 30 units and the end
 
 
 @pytest.mark.parametrize("size", [97, 100_000])
-def test_byte_streams_come_out_as_from_the_processor(size: int, nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
+def test_byte_streams_give_the_same_frames_as_on_the_processor(
+    size: int, nvdec: Nvdec, fake: FakePyNvVideoCodec
+) -> None:
     stream = pieces(b"".join(unit for _, unit in h264(30, B_FRAMES)), size)
-    pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec, chunks=True), stream)
-    assert same(pictures, decode_all(PacketDecoder("h264", LIMIT, chunks=True), stream))
-    assert len(pictures) == 30
+    frames = decode_all(PacketDecoder("h264", LIMIT, nvdec, chunks=True), stream)
+    assert same(frames, decode_all(PacketDecoder("h264", LIMIT, chunks=True), stream))
+    assert len(frames) == 30
     assert fake.decoders
 
 
@@ -84,20 +89,18 @@ def test_byte_streams_come_out_as_from_the_processor(size: int, nvdec: Nvdec, fa
         ("webm", "webm", "libsvtav1", {}),
     ],
 )
-def test_containers_come_out_as_from_the_processor(
+def test_containers_give_the_same_frames_as_on_the_processor(
     container: Container, form: str, encoder: str, muxing: dict[str, str], nvdec: Nvdec, fake: FakePyNvVideoCodec
 ) -> None:
     options = {"libx264": B_FRAMES, "libx265": {"x265-params": "log-level=error"}, "libsvtav1": {"preset": "12"}}
     stream = pieces(encode(moving(30), form, options[encoder], encoder, muxing)[0], 5000)
-    pictures = decode_all(ContainerDecoder(container, LIMIT, nvdec), stream)
-    assert same(pictures, decode_all(ContainerDecoder(container, LIMIT), stream))
-    assert [grey(picture) for picture in pictures] == list(range(30))
+    frames = decode_all(ContainerDecoder(container, LIMIT, nvdec), stream)
+    assert same(frames, decode_all(ContainerDecoder(container, LIMIT), stream))
+    assert [grey(frame) for frame in frames] == list(range(30))
     assert [decoder.calls for decoder in fake.decoders] == [31]
 
 
-def test_parameter_sets_may_be_apart_from_the_stream_as_in_the_sdp_of_a_camera(
-    nvdec: Nvdec, fake: FakePyNvVideoCodec
-) -> None:
+def test_parameter_sets_may_come_separately_as_in_the_sdp_of_a_camera(nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
     file = io.BytesIO()
     with av.open(file, "w", format="avi") as container:
         stream: Any = container.add_stream("libx264", rate=25, options=NO_DELAY)
@@ -113,27 +116,27 @@ def test_parameter_sets_may_be_apart_from_the_stream_as_in_the_sdp_of_a_camera(
 
 
 @pytest.mark.parametrize("codec", ["vp8", "vp9"])
-def test_other_codecs_are_left_to_the_processor(codec: PacketCodec, nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
-    pictures = decode_all(PacketDecoder(codec, LIMIT, nvdec), [unit for _, unit in packets(codec, 10)])
-    assert [grey(picture) for picture in pictures] == list(range(10))
+def test_other_codecs_are_decoded_on_the_processor(codec: PacketCodec, nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
+    frames = decode_all(PacketDecoder(codec, LIMIT, nvdec), [unit for _, unit in packets(codec, 10)])
+    assert [grey(frame) for frame in frames] == list(range(10))
     assert fake.decoders == []
 
 
-def test_without_b_frames_each_packet_gives_its_picture_at_once(nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
+def test_without_b_frames_each_packet_gives_its_frame_at_once(nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
     decoder = PacketDecoder("h264", LIMIT, nvdec)
     for number, unit in h264(30, NO_DELAY):
-        [picture] = decoder.decode(FrameHeader(id=number), memoryview(unit))
-        assert (picture.id, grey(picture)) == (number, number)
+        [frame] = decoder.decode(FrameHeader(id=number), memoryview(unit))
+        assert (frame.id, grey(frame)) == (number, number)
     assert fake.decoders[0].latency is Latency.LOW
 
 
-def test_pictures_stay_as_they_are_while_more_is_decoded(nvdec: Nvdec) -> None:
-    pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), [unit for _, unit in h264(30, NO_DELAY)])
-    assert [grey(picture) for picture in pictures] == list(range(30))  # their memory is overwritten by now
+def test_frames_are_not_overwritten_while_more_are_decoded(nvdec: Nvdec) -> None:
+    frames = decode_all(PacketDecoder("h264", LIMIT, nvdec), [unit for _, unit in h264(30, NO_DELAY)])
+    assert [grey(frame) for frame in frames] == list(range(30))  # their memory is overwritten by now
 
 
 def sized(*sizes: tuple[int, int], pix_fmt: str = "yuv420p") -> list[bytes]:
-    """Three H.264 units of each size."""
+    """Encode three H.264 units of each size."""
     units: list[bytes] = []
     for width, height in sizes:
         with av.open(io.BytesIO(), "w", format="h264") as container:
@@ -147,24 +150,24 @@ def sized(*sizes: tuple[int, int], pix_fmt: str = "yuv420p") -> list[bytes]:
 @pytest.mark.parametrize("sizes", [[(128, 64), (320, 180)], [(320, 180), (128, 64)], [(64, 128), (128, 64), (64, 128)]])
 def test_a_video_may_change_its_size(sizes: list[tuple[int, int]], nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
     units = sized(*sizes)
-    pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
-    assert same(pictures, decode_all(PacketDecoder("h264", LIMIT), units))
-    assert [p.pixels.shape[1::-1] for p in pictures if isinstance(p, DecodedFrame)] == [
+    frames = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
+    assert same(frames, decode_all(PacketDecoder("h264", LIMIT), units))
+    assert [p.pixels.shape[1::-1] for p in frames if isinstance(p, DecodedFrame)] == [
         s for s in sizes for _ in range(3)
     ]
     assert len(fake.decoders) == len(sizes)
 
 
-def test_frames_of_an_odd_width_have_it(nvdec: Nvdec) -> None:
+def test_frames_keep_an_odd_width(nvdec: Nvdec) -> None:
     units = sized((127, 63), pix_fmt="yuv444p")
-    pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
-    assert same(pictures, decode_all(PacketDecoder("h264", LIMIT), units))
-    assert isinstance(pictures[0], DecodedFrame)
-    assert pictures[0].pixels.shape == (63, 127, 3)
+    frames = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
+    assert same(frames, decode_all(PacketDecoder("h264", LIMIT), units))
+    assert isinstance(frames[0], DecodedFrame)
+    assert frames[0].pixels.shape == (63, 127, 3)
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_frames_over_the_limit_are_refused_before_the_gpu_hears_of_them(
+def test_frames_over_the_limit_are_refused_before_the_gpu_receives_them(
     codec: PacketCodec, nvdec: Nvdec, fake: FakePyNvVideoCodec
 ) -> None:
     units = [unit for _, unit in packets(codec, 3)]
@@ -189,9 +192,9 @@ def test_garbage_is_refused(codec: PacketCodec, garbage: bytes, nvdec: Nvdec) ->
         decode_all(PacketDecoder(codec, LIMIT, nvdec), pieces(garbage, 1316))
 
 
-def test_a_damaged_packet_is_reported_and_the_stream_goes_on(nvdec: Nvdec) -> None:
+def test_a_damaged_packet_is_reported_and_the_stream_continues(nvdec: Nvdec) -> None:
     units = [unit for _, unit in h264(40, NO_DELAY)]
-    units[5] = units[35] = b"not a packet"  # over which the hardware passes in silence
+    units[5] = units[35] = b"not a packet"  # which the hardware ignores without an error
     items = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
     assert [item.id for item in items if isinstance(item, FrameRefusedError)] == [5, 35]
     assert sorted(item.id for item in items if isinstance(item.id, int)) == list(range(40))
@@ -203,13 +206,13 @@ def test_endless_damage_is_refused(nvdec: Nvdec) -> None:
         list(decode(PacketDecoder("h264", LIMIT, nvdec), [*units, *[b"not a packet"] * (MAX_FAILED_UNITS + 40)]))
 
 
-def test_chunks_may_begin_in_the_middle_of_a_group_of_pictures(nvdec: Nvdec) -> None:
+def test_chunks_may_start_in_the_middle_of_a_group_of_pictures(nvdec: Nvdec) -> None:
     units = [unit for _, unit in h264(30, {"g": "10"} | NO_DELAY)]
     items = decode_all(PacketDecoder("h264", LIMIT, nvdec, chunks=True), units[5:])
     assert [grey(item) for item in items] == list(range(10, 30))
 
 
-def test_after_a_failure_of_the_gpu_decoding_begins_again_at_a_key_frame(
+def test_after_a_failure_of_the_gpu_decoding_continues_at_the_next_key_frame(
     nvdec: Nvdec, fake: FakePyNvVideoCodec
 ) -> None:
     fake.failing = [None] * 5 + [PyNvVCException("an illegal memory access was encountered")]
@@ -221,7 +224,7 @@ def test_after_a_failure_of_the_gpu_decoding_begins_again_at_a_key_frame(
     assert len(fake.decoders) == 2
 
 
-def test_what_the_gpu_does_not_take_goes_to_the_processor(
+def test_a_video_that_the_gpu_does_not_support_is_decoded_on_the_processor(
     nvdec: Nvdec, fake: FakePyNvVideoCodec, caplog: pytest.LogCaptureFixture
 ) -> None:
     message = (
@@ -229,23 +232,23 @@ def test_what_the_gpu_does_not_take_goes_to_the_processor(
     )
     fake.failing = [PyNvVCExceptionUnsupported(message)]
     units = [unit for _, unit in h264(30, B_FRAMES)]
-    pictures = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
-    assert same(pictures, decode_all(PacketDecoder("h264", LIMIT), units))
+    frames = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
+    assert same(frames, decode_all(PacketDecoder("h264", LIMIT), units))
     assert [decoder.calls for decoder in fake.decoders] == [1]
-    [told] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert told == "a video in h264 is decoded by the processor, not the GPU: Codec not supported on this GPU"
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning == "a video in h264 is decoded by the processor, not the GPU: Codec not supported on this GPU"
 
 
-def test_a_container_whose_video_the_gpu_does_not_take_goes_to_the_processor(
+def test_a_container_that_the_gpu_does_not_support_is_decoded_on_the_processor(
     nvdec: Nvdec, fake: FakePyNvVideoCodec
 ) -> None:
     fake.failing = [PyNvVCExceptionUnsupported("Codec not supported on this GPU")]
     stream = pieces(encode(moving(30), "mp4", B_FRAMES, muxing=FRAGMENTED)[0], 5000)
-    pictures = decode_all(ContainerDecoder("mp4", LIMIT, nvdec), stream)
-    assert same(pictures, decode_all(ContainerDecoder("mp4", LIMIT), stream))
+    frames = decode_all(ContainerDecoder("mp4", LIMIT, nvdec), stream)
+    assert same(frames, decode_all(ContainerDecoder("mp4", LIMIT), stream))
 
 
-def test_codecs_that_the_gpu_has_not_are_left_to_the_processor(
+def test_codecs_that_the_gpu_lacks_are_decoded_on_the_processor(
     fake: FakePyNvVideoCodec, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake.supported.remove(Codec.AV1)
@@ -274,12 +277,12 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
         open_nvdec()
 
 
-def test_a_server_decodes_what_it_is_sent_and_what_it_pulls(start: Starter, fake: FakePyNvVideoCodec) -> None:
+def test_a_server_decodes_connections_uploads_and_pulls_on_the_gpu(start: Starter, fake: FakePyNvVideoCodec) -> None:
     server = start(decoder="nvdec", allow_pull=("127.0.0.1",))
     with server.connect("sent", Hello(codec="h264")) as conversation:
         for number, unit in h264(20, NO_DELAY):
             conversation.frame(unit, number)
-            assert conversation.result().id == number  # who waits for each answer gets it
+            assert conversation.result().id == number  # a client that waits for each result gets it
     assert [decoder.calls for decoder in fake.decoders] == [20]
     clip = mpegts(20, B_FRAMES)
     answer = server.http.post("/v1/videos", content=clip, headers={"content-type": "video/mp2t"})
@@ -294,7 +297,9 @@ def test_a_server_decodes_what_it_is_sent_and_what_it_pulls(start: Starter, fake
     assert [decoder.calls for decoder in fake.decoders] == [20, 21, 21]
 
 
-def test_a_server_of_the_processor_never_imports_the_package(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_decodes_on_the_processor_never_imports_the_package(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "PyNvVideoCodec", None)  # whose import would fail
     with start().connect("sent", Hello(codec="h264")) as conversation:
         [(_, unit), *_] = h264(1, NO_DELAY)
@@ -302,7 +307,7 @@ def test_a_server_of_the_processor_never_imports_the_package(start: Starter, mon
         assert isinstance(conversation.result(), Result)
 
 
-def test_a_server_without_the_gpu_it_was_told_to_use_refuses_to_start(
+def test_a_server_without_the_gpu_that_it_is_told_to_use_refuses_to_start(
     models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "PyNvVideoCodec", None)

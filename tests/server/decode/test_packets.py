@@ -12,11 +12,11 @@ CODECS = [*ENCODERS]
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_packets_come_out_in_order_with_their_own_ids(codec: PacketCodec) -> None:
+def test_packets_give_frames_in_order_with_their_own_ids(codec: PacketCodec) -> None:
     units = packets(codec, 30)
-    pictures = decode_all(PacketDecoder(codec, LIMIT), [unit for _, unit in units])
-    assert [grey(p) for p in pictures] == list(range(30))
-    assert [units[p.id][0] for p in pictures if isinstance(p.id, int)] == list(range(30))
+    frames = decode_all(PacketDecoder(codec, LIMIT), [unit for _, unit in units])
+    assert [grey(p) for p in frames] == list(range(30))
+    assert [units[p.id][0] for p in frames if isinstance(p.id, int)] == list(range(30))
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -41,41 +41,41 @@ def test_frames_over_the_limit_are_refused(codec: PacketCodec) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_stream_without_anything_is_no_error(codec: PacketCodec) -> None:
+def test_an_empty_stream_is_no_error(codec: PacketCodec) -> None:
     assert decode_all(PacketDecoder(codec, LIMIT), []) == []
 
 
-def test_packets_with_b_frames_come_out_in_order_with_their_own_ids() -> None:
+def test_packets_with_b_frames_give_frames_in_order_with_their_own_ids() -> None:
     units = h264(30, B_FRAMES)
     numbers = [number for number, _ in units]
     assert numbers != sorted(numbers)  # there really are B-frames
-    pictures = decode_all(PacketDecoder("h264", LIMIT), [unit for _, unit in units])
-    assert [grey(p) for p in pictures] == list(range(30))
-    assert [numbers[p.id] for p in pictures if isinstance(p.id, int)] == list(range(30))
-    assert [p.timestamp for p in pictures if isinstance(p, DecodedFrame)] == [numbers.index(n) / 10 for n in range(30)]
+    frames = decode_all(PacketDecoder("h264", LIMIT), [unit for _, unit in units])
+    assert [grey(p) for p in frames] == list(range(30))
+    assert [numbers[p.id] for p in frames if isinstance(p.id, int)] == list(range(30))
+    assert [p.timestamp for p in frames if isinstance(p, DecodedFrame)] == [numbers.index(n) / 10 for n in range(30)]
 
 
-def test_without_b_frames_each_packet_gives_its_picture_at_once() -> None:
+def test_without_b_frames_each_packet_gives_its_frame_at_once() -> None:
     decoder = PacketDecoder("h264", LIMIT)
     for number, unit in h264(30, NO_DELAY):
-        [picture] = decoder.decode(FrameHeader(id=number), memoryview(unit))
-        assert (picture.id, grey(picture)) == (number, number)
+        [frame] = decoder.decode(FrameHeader(id=number), memoryview(unit))
+        assert (frame.id, grey(frame)) == (number, number)
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 @pytest.mark.parametrize("size", [1, 97, 100_000])
-def test_chunks_of_any_size_give_all_pictures(codec: PacketCodec, size: int) -> None:
+def test_chunks_of_any_size_give_all_frames(codec: PacketCodec, size: int) -> None:
     stream = b"".join(unit for _, unit in packets(codec, 30))
-    pictures = decode_all(PacketDecoder(codec, LIMIT, chunks=True), pieces(stream, size))
-    assert [grey(p) for p in pictures] == list(range(30))
+    frames = decode_all(PacketDecoder(codec, LIMIT, chunks=True), pieces(stream, size))
+    assert [grey(p) for p in frames] == list(range(30))
 
 
-def test_in_chunks_a_picture_has_the_id_of_the_chunk_in_which_it_begins() -> None:
-    pictures = decode_all(PacketDecoder("h264", LIMIT, chunks=True), [unit for _, unit in h264(30, NO_DELAY)])
-    assert [p.id for p in pictures] == list(range(30))
+def test_a_frame_has_the_id_of_the_chunk_in_which_it_begins() -> None:
+    frames = decode_all(PacketDecoder("h264", LIMIT, chunks=True), [unit for _, unit in h264(30, NO_DELAY)])
+    assert [p.id for p in frames] == list(range(30))
 
 
-def test_a_damaged_packet_is_reported_and_the_stream_goes_on() -> None:
+def test_a_damaged_packet_is_reported_and_the_stream_continues() -> None:
     units = [unit for _, unit in h264(10, NO_DELAY)]
     units[5] = b"not a packet"
     items = decode_all(PacketDecoder("h264", LIMIT), units)
@@ -83,7 +83,7 @@ def test_a_damaged_packet_is_reported_and_the_stream_goes_on() -> None:
     assert items[5].id == 5
 
 
-def test_chunks_may_begin_in_the_middle_of_a_group_of_pictures() -> None:
+def test_chunks_may_start_in_the_middle_of_a_group_of_pictures() -> None:
     units = [unit for _, unit in h264(30, {"g": "10"} | NO_DELAY)]
     items = decode_all(PacketDecoder("h264", LIMIT, chunks=True), units[5:])
     assert [grey(item) for item in items] == list(range(10, 30))

@@ -1,4 +1,4 @@
-"""The real PyNvVideoCodec, as far as it goes without a driver: the fake's calls are its own."""
+"""The fake of PyNvVideoCodec has the calls of the real one, which can be imported without a driver."""
 
 import json
 import os
@@ -33,7 +33,7 @@ except DecoderError as error:
 
 
 def run(code: str, libraries: Path | None = None) -> str:
-    """What a program prints, with libraries in the driver's place."""
+    """Run a program, with libraries in place of the driver, and return its output."""
     env = os.environ | {"LD_LIBRARY_PATH": str(libraries or "")}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -41,14 +41,14 @@ def run(code: str, libraries: Path | None = None) -> str:
 
 
 def ask(driver: Path, expression: str) -> Any:
-    """What an expression is, where the package is `p`."""
+    """Evaluate an expression in which `p` is the package."""
     code = f"import json; from operator import attrgetter; import PyNvVideoCodec as p; print(json.dumps({expression}))"
     return json.loads(run(code, driver))
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Libraries of which the package can be imported: every call says that there is no device."""
+    """Build libraries with which the package can be imported. Every call reports that there is no device."""
     folder = tmp_path_factory.mktemp("driver")
     spec = find_spec("PyNvVideoCodec")
     assert spec
@@ -67,17 +67,17 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_without_a_driver_the_error_names_what_is_missing() -> None:
-    told = run(OPEN)
-    assert "libnvidia-encode.so.1: cannot open shared object file" in told
-    assert "is NVIDIA's driver there" in told
-    assert len(told.splitlines()) == 1
+    printed = run(OPEN)
+    assert "libnvidia-encode.so.1: cannot open shared object file" in printed
+    assert "is NVIDIA's driver there" in printed
+    assert len(printed.splitlines()) == 1
 
 
 def test_without_a_decoder_the_error_names_what_is_missing(driver: Path) -> None:
     assert run(OPEN, driver).startswith("the GPU's video decoder can't be used: Failed to open dynamic library: cuvid")
 
 
-def test_the_fakes_names_are_the_packages(driver: Path) -> None:
+def test_the_fake_has_the_names_of_the_package(driver: Path) -> None:
     enums: dict[str, type[Enum]] = {
         "cudaVideoCodec": fakes.Codec,
         "OutputColorType": fakes.Color,
@@ -95,7 +95,7 @@ def test_the_fakes_names_are_the_packages(driver: Path) -> None:
     )
 
 
-def test_the_fakes_arguments_are_the_packages(driver: Path) -> None:
+def test_the_fake_takes_the_arguments_of_the_package(driver: Path) -> None:
     create = ask(driver, "next(line for line in p.CreateDecoder.__doc__.splitlines() if line.startswith('1. '))")
     caps = ask(driver, "p.GetDecoderCaps.__doc__.splitlines()[0]")
     for argument in ("gpuid", "codec", "usedevicememory", "outputColorType", "latency"):
@@ -104,7 +104,7 @@ def test_the_fakes_arguments_are_the_packages(driver: Path) -> None:
     assert caps.endswith("-> Dict[str, int]")
 
 
-def test_a_unit_becomes_a_packet_of_the_package(driver: Path) -> None:
+def test_a_unit_is_wrapped_in_a_packet_of_the_package(driver: Path) -> None:
     code = """
 import av, ctypes, PyNvVideoCodec
 from keywarp.server.decode.nvdec import Nvdec

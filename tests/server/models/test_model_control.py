@@ -14,9 +14,10 @@ from tritonclient.http import InferenceServerClient
 
 from keywarp.engines import BundleError, Engine, FrameResult, StreamSession
 from keywarp.protocol import CloseCode, Hello
-from keywarp.server import Server, Settings
+from keywarp.server.process import Server
 from keywarp.server.security.keys import new_key
-from tests.server.conftest import Conversation, Running, Starter, eventually
+from keywarp.server.settings import Settings
+from tests.server.conftest import Running, Starter, StreamConnection, eventually
 from tests.server.media import GREEN, RED, jpeg
 from tests.server.models.loading import HeldLoads, damage, is_closed, load, unload
 from tests.server.routes.test_open_inference import image, kind
@@ -46,7 +47,7 @@ def undisturbed(server: Running, model: str) -> Iterator[Callable[[], None]]:
         go_on()
 
 
-def frame(talk: Conversation, *, width: int = 128) -> int:
+def frame(talk: StreamConnection, *, width: int = 128) -> int:
     talk.frame(jpeg(RED, width=width))
     return talk.result().key_age
 
@@ -176,7 +177,7 @@ def test_a_load_is_finished_after_its_client_has_left(server: Running, held_load
 # -- unloading ---------------------------------------------------------------------------------------------------------
 
 
-def test_streams_of_an_unloaded_model_run_on_and_new_ones_are_rejected(server: Running) -> None:
+def test_streams_of_an_unloaded_model_run_on_and_new_ones_are_refused(server: Running) -> None:
     engine = engine_of(server, "tiny")
     server.http.post("/v1/streams", json={"id": "rest", "model": "tiny"})
     with undisturbed(server, "other") as go_on, undisturbed(server, "tiny") as go_on_too, undisturbed_frames(server):
@@ -190,8 +191,8 @@ def test_streams_of_an_unloaded_model_run_on_and_new_ones_are_rejected(server: R
         with server.connect("late", Hello(model="other")) as talk:
             assert frame(talk) == 0
         with server.connect("refused") as talk:
-            talk.say(Hello(model="tiny"))
-            assert talk.closed() == CloseCode.NOT_FOUND
+            talk.send(Hello(model="tiny"))
+            assert talk.close_code() == CloseCode.NOT_FOUND
         assert problem(unload(server, "tiny")).status == 404
     eventually(lambda: is_closed(engine))
     assert server.http.get("/v1/models/tiny").status_code == 404
@@ -221,12 +222,12 @@ def test_a_forced_unload_closes_the_models_streams_and_no_others(server: Running
                 error = talk.error()
                 assert error.fatal
                 assert error.problem.detail == "model 'tiny' was unloaded"
-                assert talk.closed() == CloseCode.STREAM_GONE
+                assert talk.close_code() == CloseCode.STREAM_GONE
             go_on()
     assert server.frame("rest").status_code == 404
 
 
-def test_streams_without_a_model_are_rejected_while_the_default_is_unloaded(server: Running) -> None:
+def test_streams_without_a_model_are_refused_while_the_default_is_unloaded(server: Running) -> None:
     unload(server, "other")
     refused = problem(server.http.post("/v1/streams", json={}))
     assert refused.status == 404
@@ -291,7 +292,7 @@ def test_keys_need_the_scope_models_to_load_and_unload(folder: Path, start: Star
     assert server.http.post("/v2/repository/index", headers={"X-API-Key": viewer}).status_code == 200
 
 
-def test_a_draining_server_finishes_the_present_load_and_rejects_others(server: Running, held_loads: HeldLoads) -> None:
+def test_a_draining_server_finishes_the_present_load_and_refuses_others(server: Running, held_loads: HeldLoads) -> None:
     http = httpx.Client(base_url=server.url, timeout=30)
     with ThreadPoolExecutor() as pool:
         begun = pool.submit(load, server, "tiny")
@@ -323,7 +324,7 @@ def test_a_models_limit_of_streams_counts_those_of_all_versions(folder: Path, st
     assert server.http.post("/v1/streams", json={"model": "tiny"}).is_success
 
 
-def test_a_limit_of_an_unknown_model_is_rejected_without_model_control(folder: Path) -> None:
+def test_a_limit_of_an_unknown_model_is_refused_without_model_control(folder: Path) -> None:
     with pytest.raises(BundleError, match="no model 'nosuch'; there are: other, tiny"):
         Server(Settings(models=folder, model_limit={"nosuch": 2}))
 

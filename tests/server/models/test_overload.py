@@ -1,4 +1,4 @@
-"""Admission control: a real server rejects new streams while its device can't serve more."""
+"""Admission control: a real server refuses new streams while its device can't serve more."""
 
 import threading
 import time
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from keywarp.engines import FrameResult, StreamSession
 from keywarp.protocol import CloseCode, Done, End, Hello, Result
-from keywarp.server import Settings
 from keywarp.server.devices import Device
 from keywarp.server.pressure import LOW_WATERMARK
 from keywarp.server.service import Service
+from keywarp.server.settings import Settings
 from tests.server.conftest import PATIENCE, Running, Starter, eventually
 from tests.server.media import jpeg
 from tests.server.routes.test_streams import create, problem
@@ -37,9 +37,9 @@ class Feeder(threading.Thread):
             while not self._enough.is_set():
                 talk.frame(jpeg())
                 self.results.append(talk.result())
-            talk.say(End())
+            talk.send(End())
             self.results += [talk.result() for _ in range(3)]
-            while not isinstance(message := talk.hear(), Done):
+            while not isinstance(message := talk.receive(), Done):
                 pass
             self.done = message
 
@@ -84,7 +84,7 @@ PIXELS = {"name": "frame", "shape": [2, 2, 3], "datatype": "UINT8", "data": [0] 
 
 
 @pytest.mark.usefixtures("_slow_device")
-def test_an_overloaded_server_rejects_new_streams_and_open_ones_go_on(start: Starter) -> None:
+def test_an_overloaded_server_refuses_new_streams_and_open_ones_go_on(start: Starter) -> None:
     server = start(quick_to_judge, max_wait=0.03)
     create(server, id="known")
     with feeding(server, "stays") as [stays]:
@@ -100,10 +100,10 @@ def test_an_overloaded_server_rejects_new_streams_and_open_ones_go_on(start: Sta
                 assert refused.headers["retry-after"] == "5"
             assert refused.json()["error"] == found.detail
             with server.connect("new") as talk:
-                talk.say(Hello())
+                talk.send(Hello())
                 error = talk.error()
                 assert (error.fatal, error.problem.status, error.problem.retry_after) == (True, 503, 5)
-                assert talk.closed() == CloseCode.TRY_AGAIN_LATER
+                assert talk.close_code() == CloseCode.TRY_AGAIN_LATER
             # Open streams go on, and a load balancer mustn't take the server out of service.
             assert server.frame("known").status_code == 200
             with server.connect("known", Hello()):

@@ -13,9 +13,10 @@ import pytest
 
 from keywarp.engines import BackendError, Engine, FrameResult, StreamSession
 from keywarp.protocol import Hello, StreamInfo
-from keywarp.server import Server, Settings
 from keywarp.server.devices import Device
+from keywarp.server.process import Server
 from keywarp.server.service import Service
+from keywarp.server.settings import Settings
 from tests.server.conftest import Running, Starter, eventually, hold
 from tests.server.media import jpeg
 from tests.server.models.loading import is_closed
@@ -112,7 +113,7 @@ def test_single_images_go_to_the_least_loaded_device(server: Running) -> None:
 # -- overload ----------------------------------------------------------------------------------------------------------
 
 
-def test_new_streams_are_rejected_when_no_device_can_serve_more(
+def test_new_streams_are_refused_when_no_device_can_serve_more(
     folder: Path, start: Starter, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = start(partial(Service, find_devices=two_touchy_devices), models=folder)

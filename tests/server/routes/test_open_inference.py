@@ -42,7 +42,7 @@ def kind(result: Any) -> tuple[str, int]:
     return parameters["kind"], parameters["key_age"]
 
 
-def test_what_the_server_is(triton: InferenceServerClient) -> None:
+def test_the_server_describes_itself(triton: InferenceServerClient) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()
     assert triton.is_model_ready("tiny")
@@ -54,7 +54,7 @@ def test_what_the_server_is(triton: InferenceServerClient) -> None:
     assert [m["name"] for m in triton.get_model_repository_index()] == ["tiny"]
 
 
-def test_what_a_model_takes_and_gives(triton: InferenceServerClient) -> None:
+def test_a_model_describes_its_inputs_and_outputs(triton: InferenceServerClient) -> None:
     metadata = triton.get_model_metadata("tiny")
     assert [(t["name"], t["datatype"], t["shape"]) for t in metadata["inputs"]] == [
         ("image", "BYTES", [1]),
@@ -88,28 +88,28 @@ def test_a_sequence_is_a_stream(server: Running, triton: InferenceServerClient, 
     assert kinds == [("key", 0), ("propagated", 1), ("propagated", 2), ("key", 0), ("propagated", 1)]
 
 
-def test_sequences_do_not_mix(triton: InferenceServerClient) -> None:
+def test_sequences_are_independent_of_each_other(triton: InferenceServerClient) -> None:
     for sequence in (1, "1", 2):
         triton.infer("tiny", [image(jpeg())], sequence_id=sequence, sequence_start=True)
     ages = [kind(triton.infer("tiny", [image(jpeg())], sequence_id=s, sequence_end=True))[1] for s in (2, 1, "1")]
     assert ages == [1, 1, 1]
 
 
-def test_a_sequence_may_start_anew(server: Running, triton: InferenceServerClient) -> None:
+def test_a_sequence_can_be_started_again(server: Running, triton: InferenceServerClient) -> None:
     for _ in range(2):
         assert kind(triton.infer("tiny", [image(jpeg())], sequence_id=5, sequence_start=True)) == ("key", 0)
     assert len(server.http.get("/v1/streams").json()) == 1
     triton.infer("tiny", [image(jpeg())], sequence_id=5, sequence_end=True)
 
 
-def test_without_a_sequence_each_frame_is_by_itself(server: Running, triton: InferenceServerClient) -> None:
+def test_a_request_without_a_sequence_is_a_stream_of_one_frame(server: Running, triton: InferenceServerClient) -> None:
     for _ in range(2):
         assert kind(triton.infer("tiny", [image(jpeg())])) == ("key", 0)
     assert server.http.get("/v1/streams").json() == []
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_pixels_give_what_their_image_gives(triton: InferenceServerClient, binary: bool) -> None:
+def test_raw_pixels_give_the_labels_of_their_image(triton: InferenceServerClient, binary: bool) -> None:
     wanted = [InferRequestedOutput("labels", binary_data=binary)]
     for pixels in (plain(RED), plain(RED)[np.newaxis]):
         result = triton.infer("tiny", [frame(pixels, binary=binary)], outputs=wanted, request_id="mine")
@@ -117,7 +117,7 @@ def test_pixels_give_what_their_image_gives(triton: InferenceServerClient, binar
         assert (result.as_numpy("labels") == 1).all()
 
 
-def test_objects_are_tensors(start: Starter, tmp_path: Path) -> None:
+def test_detections_are_tensors(start: Starter, tmp_path: Path) -> None:
     tiny_bundle(tmp_path / "boxes", name="boxes", detection=True)
     server = start(models=tmp_path)
     with InferenceServerClient(server.url.removeprefix("http://")) as client:
@@ -148,7 +148,7 @@ def test_statistics_count_all_protocols(start: Starter) -> None:
     assert after["last_inference"] > 1.6e12
 
 
-def test_what_is_refused_is_said(server: Running, triton: InferenceServerClient) -> None:
+def test_a_refused_request_is_answered_with_the_reason(server: Running, triton: InferenceServerClient) -> None:
     cases: list[tuple[str, list[InferInput], dict[str, Any]]] = [
         ("there is no model 'nosuch'", [image(jpeg())], {"model_name": "nosuch"}),
         ("has the version", [image(jpeg())], {"model_version": "9"}),
@@ -161,8 +161,8 @@ def test_what_is_refused_is_said(server: Running, triton: InferenceServerClient)
         ("interval", [image(jpeg())], {"sequence_id": 1, "sequence_start": True, "parameters": {"interval": 0}}),
         ("encoding 'gzip'", [image(jpeg())], {"request_compression_algorithm": "gzip"}),
     ]
-    for says, inputs, options in cases:
-        with pytest.raises(InferenceServerException, match=says):
+    for detail, inputs, options in cases:
+        with pytest.raises(InferenceServerException, match=detail):
             triton.infer(**({"model_name": "tiny", "inputs": inputs} | options))
     assert server.http.get("/v1/streams").json() == []
     response = server.http.get("/v2/models/nosuch")
@@ -200,7 +200,7 @@ HEAD = {"inputs": [{"name": "frame", "shape": [2, 2], "datatype": "UINT8", "para
 
 
 @pytest.mark.parametrize(
-    ("head", "rest", "length", "says"),
+    ("head", "rest", "length", "detail"),
     [
         ({}, b"", None, "inputs"),
         (HEAD, b"12345", "", "is '', but the body has"),
@@ -221,13 +221,15 @@ HEAD = {"inputs": [{"name": "frame", "shape": [2, 2], "datatype": "UINT8", "para
         ),
     ],
 )
-def test_bodies_that_are_no_requests(head: dict[str, Any], rest: bytes, length: str | None, says: str) -> None:
+def test_an_invalid_body_is_refused_with_the_reason(
+    head: dict[str, Any], rest: bytes, length: str | None, detail: str
+) -> None:
     text = json.dumps(head).encode()
-    with pytest.raises(BadMessageError, match=says):
+    with pytest.raises(BadMessageError, match=detail):
         parse_request(text + rest, str(len(text)) if length is None else length)
 
 
-def test_a_body_that_is_one() -> None:
+def test_a_valid_body_is_parsed() -> None:
     text = json.dumps(HEAD).encode()
     _, tensors = parse_request(text + b"\1\2\3\4", str(len(text)))
     np.testing.assert_array_equal(tensors["frame"], [[1, 2], [3, 4]])
@@ -243,7 +245,7 @@ def test_a_body_that_is_one() -> None:
     ),
     st.binary(max_size=20),
 )
-def test_no_body_is_a_fault_of_ours(content: Any, rest: bytes) -> None:
+def test_any_body_is_either_parsed_or_refused(content: Any, rest: bytes) -> None:
     text = json.dumps(content).encode()
     for length in (None, str(len(text))):
         with suppress(BadMessageError):

@@ -1,12 +1,15 @@
 """The HTTP interface, on a real server."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from keywarp.engines import BundleError
-from keywarp.protocol import Hello, Problem, Result, StreamInfo
-from keywarp.server import Server, Settings
+from keywarp.protocol import CloseCode, Hello, Problem, Result, StreamInfo
+from keywarp.server.process import Server
+from keywarp.server.settings import Settings
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import GREEN, jpeg, textured
 from tests.tiny_bundle import tiny_bundle
@@ -28,7 +31,7 @@ def create(server: Running, **fields: object) -> StreamInfo:
     return info
 
 
-def test_health_readiness_and_models(server: Running) -> None:
+def test_the_server_reports_its_health_and_its_models(server: Running) -> None:
     assert server.http.get("/healthz").json() == {"status": "ok"}
     assert server.http.get("/readyz").json() == {"status": "ready"}
     [model] = server.http.get("/v1/models").json()
@@ -68,13 +71,13 @@ def test_an_adaptive_stream_is_created_and_shown(server: Running) -> None:
     assert create(server).schedule == "fixed"
 
 
-def test_the_servers_schedule_is_for_streams_that_ask_for_none(start: Starter) -> None:
+def test_the_servers_schedule_is_the_default_of_streams(start: Starter) -> None:
     server = start(schedule="adaptive")
     assert create(server).max_interval == 30
     assert create(server, schedule="fixed").max_interval is None
 
 
-def test_a_bad_frame_is_answered_with_its_fault_and_the_next_becomes_a_key_frame(server: Running) -> None:
+def test_a_bad_frame_is_answered_with_an_error_and_the_next_becomes_a_key_frame(server: Running) -> None:
     stream = create(server).id
     assert [server.frame(stream).json()["kind"] for _ in range(2)] == ["key", "propagated"]
     good = jpeg()
@@ -86,14 +89,14 @@ def test_a_bad_frame_is_answered_with_its_fault_and_the_next_becomes_a_key_frame
     assert server.http.get(f"/v1/streams/{stream}").json()["errors"] == 2  # the large one was never read
 
 
-def test_a_body_without_a_length_is_cut_at_the_limit(server: Running) -> None:
+def test_a_body_without_a_length_is_refused_at_the_limit(server: Running) -> None:
     stream = create(server).id
     response = server.http.post(f"/v1/streams/{stream}/frames", content=(bytes(2**20) for _ in range(17)))
     assert problem(response).status == 413
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "says"),
+    ("method", "path", "body", "status", "detail"),
     [
         ("GET", "/nothing", None, 404, ""),
         ("PUT", "/v1/streams", None, 405, ""),
@@ -120,16 +123,16 @@ def test_a_body_without_a_length_is_cut_at_the_limit(server: Running) -> None:
     ],
 )
 def test_errors_are_problem_details(
-    server: Running, method: str, path: str, body: bytes | None, status: int, says: str
+    server: Running, method: str, path: str, body: bytes | None, status: int, detail: str
 ) -> None:
     headers = {"content-type": "application/json"}
     found = problem(server.http.request(method, path, content=body, headers=headers))
     assert found.status == status
-    assert says in found.detail
+    assert detail in found.detail
     assert "/" not in found.detail
 
 
-def test_a_fault_of_the_server_tells_nothing_about_it(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_errors_reveal_nothing_about_the_server(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = create(server).id
 
     def fail(*_: object) -> None:
@@ -141,11 +144,48 @@ def test_a_fault_of_the_server_tells_nothing_about_it(server: Running, monkeypat
     assert found.status == 500
     assert "secret" not in found.detail
     with monkeypatch.context() as patch:
-        patch.setattr(server.service.streams[stream]._session, "process", fail)
+        patch.setattr(server.service.streams[stream].engine, "key", fail)
+        patch.setattr(server.service.streams[stream].engine, "propagate", fail)
         found = problem(server.frame(stream))
     assert found.status == 500
     assert "secret" not in found.detail
     assert server.frame(stream).json()["kind"] == "key"
+
+
+def test_single_frames_take_turns_and_keep_connections_out(start: Starter) -> None:
+    server = start()
+    stream = create(server).id
+    release = server.hold_device()
+    device = server.service.devices[0].executor
+    with ThreadPoolExecutor(2) as pool:
+        frames = [pool.submit(server.frame, stream) for _ in range(2)]
+        eventually(lambda: device.depth == 2)
+        with server.connect(stream) as talk:
+            talk.send(Hello())
+            assert talk.close_code() == CloseCode.STREAM_BUSY
+        assert device.depth == 2  # the second frame waits for its turn
+        release()
+        results = sorted((frame.result().json() for frame in frames), key=lambda result: int(result["frame"]))
+    assert [(result["frame"], result["kind"]) for result in results] == [(0, "key"), (1, "propagated")]
+
+
+def test_a_draining_server_finishes_single_frames(start: Starter) -> None:
+    server = start()
+    stream = create(server).id
+    release = server.hold_device()
+
+    async def drain() -> None:
+        draining = asyncio.create_task(server.service.drain())
+        await asyncio.sleep(0.05)
+        assert not draining.done()
+        release()
+        await draining
+
+    with ThreadPoolExecutor(1) as pool:
+        frame = pool.submit(server.frame, stream)
+        eventually(lambda: server.service.devices[0].executor.depth == 2)
+        server.run(drain())
+        assert frame.result().json()["kind"] == "key"
 
 
 def test_an_id_can_be_taken_once(server: Running) -> None:
@@ -160,7 +200,7 @@ def test_a_stream_that_a_connection_feeds_takes_no_single_frames(server: Running
     eventually(lambda: server.frame(stream).status_code == 200)
 
 
-def test_there_is_a_limit_of_streams(start: Starter) -> None:
+def test_streams_beyond_the_limit_are_refused(start: Starter) -> None:
     server = start(max_streams=1)
     create(server, id="one")
     refused = server.http.post("/v1/streams", json={})
@@ -197,7 +237,7 @@ def test_metrics_count_frames_errors_and_stages(start: Starter) -> None:
     assert stream not in text
 
 
-def test_the_interface_is_documented(server: Running) -> None:
+def test_the_openapi_schema_documents_bodies_and_refusals(server: Running) -> None:
     paths = server.http.get("/openapi.json").json()["paths"]
     assert set(paths["/v1/streams/{stream_id}/frames"]["post"]["responses"]) >= {"200", "404", "409", "413", "415"}
     video = paths["/v1/videos"]["post"]
@@ -206,7 +246,7 @@ def test_the_interface_is_documented(server: Running) -> None:
     assert "video/mp4" in video["requestBody"]["content"]
 
 
-def test_several_models_and_a_default(start: Starter, tmp_path: Path) -> None:
+def test_one_of_several_models_is_the_default(start: Starter, tmp_path: Path) -> None:
     tiny_bundle(tmp_path / "b", name="beta")
     tiny_bundle(tmp_path / "a", name="alpha")
     server = start(models=tmp_path, default_model="beta")
@@ -216,7 +256,7 @@ def test_several_models_and_a_default(start: Starter, tmp_path: Path) -> None:
 
 
 def test_unusable_bundles_are_refused_before_the_server_starts(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="holds no bundle"):
+    with pytest.raises(BundleError, match="there is no bundle in"):
         Server(Settings(models=tmp_path))
     graph = tiny_bundle(tmp_path / "tiny").path / "head.onnx"
     with pytest.raises(BundleError, match="no model 'other'; there are: tiny"):

@@ -1,5 +1,6 @@
 """`POST /v1/videos`, on a real server."""
 
+import asyncio
 import http.client
 import json
 import socket
@@ -11,7 +12,7 @@ import pytest
 
 from keywarp.protocol import Done, Error, Result, ServerMessage
 from keywarp.server.decode.video import MAX_FAILED_UNITS
-from keywarp.server.routes import videos
+from keywarp.server.routes.videos import UnreadLines
 from tests.server.conftest import PATIENCE, Running, Starter, eventually
 from tests.server.media import B_FRAMES, ENCODERS, FRAGMENTED, NO_DELAY, encode, h264, moving, mpegts, pieces
 from tests.server.routes.test_streams import problem
@@ -58,7 +59,7 @@ class Upload:
             lines.append(line)
         return lines
 
-    def vanish(self) -> None:
+    def disconnect(self) -> None:
         self._connection.sock.shutdown(socket.SHUT_RDWR)
         self._connection.close()
 
@@ -67,7 +68,7 @@ class Upload:
 def uploading(server: Running, content_type: str, query: str = "") -> Iterator[Upload]:
     upload = Upload(server, content_type, query)
     yield upload
-    upload.vanish()
+    upload.disconnect()
 
 
 VIDEOS = {
@@ -79,7 +80,7 @@ VIDEOS = {
 
 
 @pytest.mark.parametrize("content_type", VIDEOS)
-def test_a_video_gives_a_line_for_each_frame_and_the_count(server: Running, content_type: str) -> None:
+def test_a_video_gives_a_line_for_each_frame_and_then_their_number(server: Running, content_type: str) -> None:
     response = server.http.post(
         "/v1/videos?interval=5", content=VIDEOS[content_type], headers={"content-type": content_type}
     )
@@ -90,15 +91,15 @@ def test_a_video_gives_a_line_for_each_frame_and_the_count(server: Running, cont
     assert [r.kind for r in results if isinstance(r, Result)] == [*["key", *["propagated"] * 4]] * 6
     assert done == Done(frames=30, key_frames=6, errors=0)
     assert server.http.get("/v1/streams").json() == []
-    eventually(lambda: not server.tasks() and not server.threads())
+    eventually(lambda: not server.tasks() and not server.demuxers())
 
 
-def test_the_codec_may_be_given_where_the_content_type_says_nothing(server: Running) -> None:
+def test_the_query_names_the_codec_if_there_is_no_content_type(server: Running) -> None:
     response = server.http.post("/v1/videos?codec=mpegts", content=VIDEOS["video/mp2t"])
     assert messages(response.text)[-1] == Done(frames=30, key_frames=3, errors=0)
 
 
-def test_results_come_while_the_video_is_being_uploaded(server: Running) -> None:
+def test_results_are_sent_while_the_video_is_uploaded(server: Running) -> None:
     first, *rest = pieces(mpegts(200, NO_DELAY), 188 * 40)
     with uploading(server, "video/mp2t") as upload:
         upload.send(first)
@@ -111,16 +112,29 @@ def test_results_come_while_the_video_is_being_uploaded(server: Running) -> None
         assert upload.rest()[-1] == Done(frames=200, key_frames=20, errors=0)
 
 
-def test_a_client_that_reads_nothing_before_it_has_sent_all_is_served(
-    server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(videos, "MAX_UNREAD_BYTES", 1)  # the sockets' buffers hold the rest
+def test_lines_beyond_the_limit_wait_until_the_client_has_read() -> None:
+    async def run() -> None:
+        lines = UnreadLines(10)
+        await lines.put(b"0123456789\n")
+        waiting = asyncio.create_task(lines.put(b"more\n"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        assert await lines.take() == b"0123456789\n"
+        await waiting
+        await lines.end()
+        assert [await lines.take(), await lines.take()] == [b"more\n", b""]
+
+    asyncio.run(run())
+
+
+def test_a_client_that_reads_nothing_before_it_has_sent_everything_is_served(server: Running) -> None:
     response = server.http.post("/v1/videos", content=VIDEOS["video/mp4"], headers={"content-type": "video/mp4"})
     assert messages(response.text)[-1] == Done(frames=30, key_frames=3, errors=0)
 
 
 @pytest.mark.parametrize(
-    ("query", "headers", "body", "status", "says"),
+    ("query", "headers", "body", "status", "detail"),
     [
         ("", {"content-type": "video/mp4"}, b"a text file\n" * 500, 422, "not an MP4 stream"),
         ("", {"content-type": "image/jpeg"}, b"x", 415, "'image/jpeg' is none of video/mp4"),
@@ -130,12 +144,12 @@ def test_a_client_that_reads_nothing_before_it_has_sent_all_is_served(
         ("?max_interval=9", {"content-type": "video/mp4"}, b"x", 400, "adaptive"),
     ],
 )
-def test_what_cannot_be_processed_is_refused_by_its_status(
-    server: Running, query: str, headers: dict[str, str], body: bytes, status: int, says: str
+def test_a_body_that_cannot_be_processed_is_refused_by_its_status(
+    server: Running, query: str, headers: dict[str, str], body: bytes, status: int, detail: str
 ) -> None:
     found = problem(server.http.post(f"/v1/videos{query}", content=body, headers=headers))
     assert found.status == status
-    assert says in found.detail
+    assert detail in found.detail
     assert server.http.get("/v1/streams").json() == []
 
 
@@ -144,7 +158,7 @@ def test_an_empty_body_is_a_video_of_no_frames(server: Running) -> None:
     assert messages(response.text) == [Done(frames=0, key_frames=0, errors=0)]
 
 
-def test_a_video_over_the_limit_is_refused_at_once_or_where_it_is_reached(start: Starter) -> None:
+def test_a_video_over_the_limit_is_refused_at_once_or_where_it_exceeds_it(start: Starter) -> None:
     video = mpegts(100, NO_DELAY)
     server = start(max_video_bytes=len(video) - 1)
     response = server.http.post("/v1/videos", content=video, headers={"content-type": "video/mp2t"})
@@ -159,7 +173,7 @@ def test_a_video_over_the_limit_is_refused_at_once_or_where_it_is_reached(start:
     assert (last.fatal, last.problem.status) == (True, 413)
 
 
-def test_results_before_a_fault_are_given_and_the_last_line_tells_it(
+def test_results_before_a_fault_are_sent_and_the_last_line_reports_it(
     server: Running,
 ) -> None:
     units = [unit for _, unit in h264(10, NO_DELAY)]
@@ -173,24 +187,24 @@ def test_results_before_a_fault_are_given_and_the_last_line_tells_it(
     assert (lines[-1].fatal, lines[-1].problem.status) == (True, 422)
 
 
-def test_a_client_that_vanishes_frees_everything(server: Running) -> None:
+def test_a_client_that_disconnects_frees_everything(server: Running) -> None:
     for content_type, clip in VIDEOS.items():
         with uploading(server, content_type) as upload:
             upload.send(clip)
         eventually(lambda: not server.http.get("/v1/streams").json())
-        eventually(lambda: not server.tasks() and not server.threads())
+        eventually(lambda: not server.tasks() and not server.demuxers())
 
 
-def test_a_client_that_vanishes_after_its_video_frees_everything(server: Running) -> None:
+def test_a_client_that_disconnects_after_its_video_frees_everything(server: Running) -> None:
     release = server.hold_device()
     with uploading(server, "video/mp2t") as upload:
         upload.send(VIDEOS["video/mp2t"])
         upload.end()
     release()
-    eventually(lambda: not server.tasks() and not server.threads())
+    eventually(lambda: not server.tasks() and not server.demuxers())
 
 
-def test_deleting_its_stream_ends_the_upload(server: Running) -> None:
+def test_deleting_the_stream_ends_its_upload(server: Running) -> None:
     with uploading(server, "video/mp2t") as upload:
         upload.send(mpegts(100, NO_DELAY)[: 188 * 100])
         result = upload.read()
@@ -201,7 +215,7 @@ def test_deleting_its_stream_ends_the_upload(server: Running) -> None:
     assert (last.fatal, last.problem.status) == (True, 410)
 
 
-def test_a_server_that_stops_gives_the_results_of_what_came(start: Starter) -> None:
+def test_a_server_that_stops_sends_the_results_of_the_frames_that_it_has(start: Starter) -> None:
     server = start()
     with uploading(server, "video/mp2t") as upload:
         upload.send(mpegts(100, NO_DELAY)[: 188 * 150])
@@ -213,7 +227,7 @@ def test_a_server_that_stops_gives_the_results_of_what_came(start: Starter) -> N
     assert (last.fatal, last.problem.status) == (True, 503)
 
 
-def test_other_streams_go_on_beside_a_stalled_upload(server: Running) -> None:
+def test_a_stalled_upload_does_not_hold_up_other_streams(server: Running) -> None:
     with uploading(server, "video/mp4") as upload:
         upload.send(VIDEOS["video/mp4"][:2000])
         assert server.http.post("/v1/streams", json={"id": "beside"}).status_code == 201

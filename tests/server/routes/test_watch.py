@@ -1,4 +1,4 @@
-"""Watching a stream, on a real server."""
+"""Subscribers of a stream, on a real server."""
 
 import asyncio
 import threading
@@ -22,22 +22,22 @@ Message = Result | Error | Dropped | Missed | Gone
 
 @contextmanager
 def watching(server: Running, stream: str) -> Iterator[Iterator[Message]]:
-    """What a watcher is told, from now on."""
+    """Subscribe to a stream's responses, and give them from now on."""
     with server.http.stream("GET", f"/v1/streams/{stream}/results") as response:
         assert response.headers["content-type"] == "application/x-ndjson"
         eventually(lambda: server.service.streams[stream].subscribers.want_responses)
         yield (WatchMessage.validate_json(line) for line in response.iter_lines())
 
 
-def test_a_watcher_is_told_all_answers_in_order_and_when_it_is_over(server: Running) -> None:
+def test_a_subscriber_receives_all_responses_in_order_and_the_reason_of_the_end(server: Running) -> None:
     with server.connect("watched", Hello(interval=3)) as talk:
         talk.frame(jpeg())
         talk.result()
-        with watching(server, "watched") as told:
+        with watching(server, "watched") as messages:
             talk.frame(jpeg(), 1)
             talk.frame(b"no image", 2)
             talk.frame(jpeg(), 3)
-            first, second, third = next(told), next(told), next(told)
+            first, second, third = next(messages), next(messages), next(messages)
             assert isinstance(first, Result)
             assert (first.frame, first.id, first.kind) == (1, 1, "propagated")
             assert isinstance(second, Error)
@@ -46,62 +46,92 @@ def test_a_watcher_is_told_all_answers_in_order_and_when_it_is_over(server: Runn
             assert (third.frame, third.reason) == (3, "gap")
             assert server.http.get("/v1/streams/watched").json()["watchers"] == 1
             server.http.delete("/v1/streams/watched")
-            last = next(told)
+            last = next(messages)
             assert isinstance(last, Gone)
             assert "deleted" in last.reason
-            assert list(told) == []
+            assert list(messages) == []
 
 
-def test_a_watcher_is_told_the_last_answer_before_the_end(server: Running) -> None:
-    with server.connect("short", Hello()) as talk, watching(server, "short") as told:
+def test_a_subscriber_receives_the_last_response_before_the_end(server: Running) -> None:
+    with server.connect("short", Hello()) as talk, watching(server, "short") as messages:
         talk.stream([(i, jpeg()) for i in range(5)])
-        assert [message.type for message in told] == ["result"] * 5 + ["gone"]
+        assert [message.type for message in messages] == ["result"] * 5 + ["gone"]
 
 
-def test_single_frames_and_sequences_are_watched_too(server: Running) -> None:
+def test_single_frames_and_sequences_have_subscribers_too(server: Running) -> None:
     server.http.post("/v1/streams", json={"id": "single"})
-    with watching(server, "single") as told:
+    with watching(server, "single") as messages:
         assert server.frame("single", id="a").is_success
         assert server.frame("single", b"no image", id="b").status_code == 415
-        assert [(m.type, getattr(m, "id", None)) for m in (next(told), next(told))] == [("result", "a"), ("error", "b")]
+        assert [(m.type, getattr(m, "id", None)) for m in (next(messages), next(messages))] == [
+            ("result", "a"),
+            ("error", "b"),
+        ]
     asked = {"parameters": {"sequence_id": 5, "sequence_start": True}}
     frame = {"name": "frame", "shape": [32, 32, 3], "datatype": "UINT8", "data": [0] * 3072}
     assert server.http.post("/v2/models/tiny/infer", json={**asked, "inputs": [frame]}).is_success
     [sequence] = [stream.id for stream in server.service.streams if stream.id != "single"]
-    with watching(server, sequence) as told:
+    with watching(server, sequence) as messages:
         body = {"parameters": {"sequence_id": 5}, "inputs": [frame]}
         assert server.http.post("/v2/models/tiny/infer", json=body).is_success
-        message = next(told)
+        message = next(messages)
         assert isinstance(message, Result)
         assert (message.frame, message.kind) == (1, "propagated")
     for stream in ("single", sequence):
         server.http.delete(f"/v1/streams/{stream}")
 
 
-def test_who_is_too_slow_is_told_how_much_was_missed() -> None:
-    async def watch() -> None:
+def test_a_subscriber_receives_the_errors_of_the_engine(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    with server.connect("failing", Hello()) as talk, watching(server, "failing") as messages:
+        with monkeypatch.context() as patch:
+            patch.setattr(server.service.streams["failing"].engine, "key", fail)
+            talk.frame(jpeg(), 7)
+            error = talk.error()
+        assert (error.frame, error.id, error.problem.status, error.fatal) == (0, 7, 500, False)
+        assert next(messages) == error.model_copy(update={"credit": None})
+        talk.frame(jpeg())
+        assert talk.result().reason == "start"
+
+
+def test_a_slow_subscriber_learns_how_many_responses_it_missed() -> None:
+    async def subscribe() -> None:
         subscribers = Subscribers()
         with subscribers.subscribe() as subscription:
             for frame in range(BACKLOG + 3):
                 subscribers.publish(Dropped(frame=frame, reason="newer"))
-            missed, answers = await subscription.take()
+            missed, responses = await subscription.take()
             assert missed == 3
-            assert [answer.frame for answer in answers] == list(range(3, BACKLOG + 3))
+            assert [response.frame for response in responses] == list(range(3, BACKLOG + 3))
             subscribers.publish(Dropped(frame=999, reason="newer"))
             assert (await subscription.take())[0] == 0
         assert not subscribers
 
-    asyncio.run(watch())
+    asyncio.run(subscribe())
 
 
-def test_a_watcher_that_vanishes_leaves_nothing(server: Running) -> None:
+def test_subscribing_to_a_closed_stream_ends_at_once() -> None:
+    async def subscribe() -> None:
+        subscribers = Subscribers()
+        subscribers.close()
+        with subscribers.subscribe() as subscription, subscribers.preview() as preview:
+            assert await asyncio.wait_for(subscription.take(), 10) == (0, [])
+            assert await asyncio.wait_for(preview.take(), 10) is None
+
+    asyncio.run(subscribe())
+
+
+def test_a_subscriber_that_disconnects_leaves_nothing_behind(server: Running) -> None:
+    kinds = "_SubscriberResponse.", "_raise_when_disconnected"
     with server.connect("left", Hello()) as talk:
         with watching(server, "left"):
-            pass
+            assert len(server.tasks(*kinds)) == 3  # the watchers of one response
         with previewing(server, "left"):
             pass
         eventually(lambda: not server.service.streams["left"].subscribers)
-        assert not server.tasks("_Subscriber.", "_raise_when_disconnected", "_Results", "_PreviewFrames")
+        eventually(lambda: not server.tasks(*kinds))
         talk.frame(jpeg())
         talk.result()
 
@@ -117,19 +147,19 @@ def test_a_stream_takes_no_more_subscribers_than_allowed(server: Running) -> Non
     server.http.delete("/v1/streams/popular")
 
 
-def test_a_server_that_stops_says_so_to_watchers(start: Starter) -> None:
+def test_a_server_that_stops_tells_its_subscribers(start: Starter) -> None:
     server = start()
     server.http.post("/v1/streams", json={"id": "last"})
-    with watching(server, "last") as told:
+    with watching(server, "last") as messages:
         stopping = threading.Thread(target=server.stop)
         stopping.start()
-        assert next(told) == Gone(reason="the server stops")
+        assert next(messages) == Gone(reason="the server stops")
     stopping.join()
 
 
 @contextmanager
 def previewing(server: Running, stream: str, **query: str) -> Iterator[Iterator[Image.Image]]:
-    """The pictures that a viewer is shown, from now on."""
+    """Open a stream's preview, and give its pictures from now on."""
 
     def pictures(response: httpx.Response, boundary: bytes) -> Iterator[Image.Image]:
         data = b""
@@ -152,7 +182,7 @@ def previewing(server: Running, stream: str, **query: str) -> Iterator[Iterator[
         yield pictures(response, boundary.encode())
 
 
-def test_a_preview_shows_what_was_found(server: Running) -> None:
+def test_a_preview_shows_frames_with_their_results_drawn_in(server: Running) -> None:
     with server.connect("shown", Hello(interval=1)) as talk, previewing(server, "shown", width="80", fps="60") as shown:
         for colour in (GREEN, RED):
             talk.frame(jpeg(colour, width=160, height=96))
@@ -172,13 +202,13 @@ def colour_of(server: Running, colour: tuple[int, int, int]) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("query", [{"fps": "0"}, {"width": "10000"}, {"size": "3"}])
-def test_previews_that_cannot_be_are_refused(server: Running, query: dict[str, str]) -> None:
+def test_options_of_previews_are_checked(server: Running, query: dict[str, str]) -> None:
     server.http.post("/v1/streams", json={"id": "odd"})
     assert server.http.get("/v1/streams/odd/preview", params=query).status_code == 422
     server.http.delete("/v1/streams/odd")
 
 
-def test_a_stream_tells_how_it_does(server: Running) -> None:
+def test_a_stream_shows_live_figures(server: Running) -> None:
     with server.connect("alive", Hello(interval=4)) as talk:
         assert server.http.get("/v1/streams/alive").json()["live"]["fps"] == 0
         for _ in range(8):

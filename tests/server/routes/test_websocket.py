@@ -1,7 +1,7 @@
 """The WebSocket protocol, on a real server."""
 
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from keywarp.protocol import CloseCode, Container, Credit, Done, Dropped, End, Error, Hello, PacketCodec, Result
 from keywarp.server.decode.video import MAX_FAILED_UNITS
-from tests.server.conftest import Conversation, Running, Starter, eventually
+from tests.server.conftest import Running, Starter, StreamConnection, eventually
 from tests.server.media import (
     B_FRAMES,
     ENCODERS,
@@ -36,7 +36,7 @@ def names(result: Result | Error | Dropped) -> list[str]:
     return [region.name for region in result.segmentation.regions]
 
 
-def test_results_come_one_per_frame_in_order_with_the_clients_ids(server: Running) -> None:
+def test_each_frame_gives_one_result_in_order_with_the_clients_id(server: Running) -> None:
     with server.connect("order", Hello(interval=4)) as talk:
         assert talk.ready.stream == "order"
         assert (talk.ready.model.name, talk.ready.interval) == ("tiny", 4)
@@ -48,7 +48,7 @@ def test_results_come_one_per_frame_in_order_with_the_clients_ids(server: Runnin
     assert done == Done(frames=20, key_frames=5, errors=0)
 
 
-def test_ids_and_timestamps_come_back_as_they_were(server: Running) -> None:
+def test_ids_and_timestamps_come_back_unchanged(server: Running) -> None:
     with server.connect("echo", Hello()) as talk:
         for id_, timestamp in ((7, 1.25), ("seven", None), (None, -3.0), (2**53, 1e300)):
             talk.frame(jpeg(), id_, timestamp)
@@ -56,7 +56,7 @@ def test_ids_and_timestamps_come_back_as_they_were(server: Running) -> None:
             assert (result.id, result.timestamp) == (id_, timestamp)
 
 
-def test_credit_grows_by_one_a_message_and_bounds_the_client(server: Running) -> None:
+def test_credit_grows_by_one_for_each_message(server: Running) -> None:
     with server.connect("credit", Hello()) as talk:
         window = talk.credit
         assert window == 8
@@ -64,22 +64,22 @@ def test_credit_grows_by_one_a_message_and_bounds_the_client(server: Running) ->
             talk.frame(jpeg(), i)
             talk.result()
         while talk.credit < talk.sent + window:
-            assert isinstance(talk.hear(), Credit)
+            assert isinstance(talk.receive(), Credit)
         assert talk.credit == talk.sent + window
 
 
-def test_more_than_the_credit_is_refused(start: Starter) -> None:
+def test_a_client_that_exceeds_its_credit_is_disconnected(start: Starter) -> None:
     server = start(credit=1)
     image = jpeg(width=3840, height=2160)  # takes far longer to decode than to send again
     with server.connect("greedy", Hello()) as talk:
         with suppress(ConnectionClosed):
             for _ in range(50):
                 talk.frame(image)
-        assert talk.closed() == CloseCode.CREDIT_EXCEEDED
+        assert talk.close_code() == CloseCode.CREDIT_EXCEEDED
 
 
 @pytest.mark.parametrize("chunks", [False, True])
-def test_h264_with_b_frames(server: Running, chunks: bool) -> None:
+def test_h264_with_b_frames_gives_results_in_presentation_order(server: Running, chunks: bool) -> None:
     units = h264(30, B_FRAMES)
     payloads: list[tuple[int | None, bytes]] = list(units)
     if chunks:
@@ -92,17 +92,17 @@ def test_h264_with_b_frames(server: Running, chunks: bool) -> None:
         assert [a.id for a in answers] == list(range(30))  # although sent in coding order
 
 
-def test_mpegts(server: Running) -> None:
+def test_mpegts_gives_results_with_its_timestamps(server: Running) -> None:
     with server.connect("ts", Hello(codec="mpegts")) as talk:
         answers, done = talk.stream([(None, piece) for piece in pieces(mpegts(30, B_FRAMES), 1316)])
     assert done == Done(frames=30, key_frames=3, errors=0)
     times = [a.timestamp for a in answers if isinstance(a, Result) and a.timestamp is not None]
     assert [round((t - times[0]) * 25) for t in times] == list(range(30))
-    assert server.threads() == []
+    assert server.demuxers() == []
 
 
 @pytest.mark.parametrize("codec", ["hevc", "vp8", "vp9", "av1"])
-def test_packets_of_other_codecs(server: Running, codec: PacketCodec) -> None:
+def test_packets_of_other_codecs_give_a_result_for_each_frame(server: Running, codec: PacketCodec) -> None:
     units: list[tuple[int | None, bytes]] = [*packets(codec, 30)]
     with server.connect(codec, Hello(codec=codec)) as talk:
         answers, done = talk.stream(units)
@@ -111,16 +111,18 @@ def test_packets_of_other_codecs(server: Running, codec: PacketCodec) -> None:
 
 
 @pytest.mark.parametrize(("container", "encoder", "muxing"), [("mp4", "h264", FRAGMENTED), ("webm", "vp8", {})])
-def test_containers(server: Running, container: Container, encoder: PacketCodec, muxing: dict[str, str]) -> None:
+def test_containers_give_a_result_for_each_frame(
+    server: Running, container: Container, encoder: PacketCodec, muxing: dict[str, str]
+) -> None:
     name, _, options = ENCODERS[encoder]
     data, _ = encode(moving(30), container, options, name, muxing)
     with server.connect(container, Hello(codec=container)) as talk:
         _, done = talk.stream([(None, piece) for piece in pieces(data, 1316)])
     assert done == Done(frames=30, key_frames=3, errors=0)
-    assert server.threads() == []
+    assert server.demuxers() == []
 
 
-def test_a_new_frame_size_gives_a_key_frame(server: Running) -> None:
+def test_a_new_frame_size_forces_a_key_frame(server: Running) -> None:
     with server.connect("size", Hello()) as talk:
         answers, _ = talk.stream([(None, jpeg()), (None, jpeg()), (None, jpeg(width=256)), (None, jpeg(width=256))])
     assert [(a.kind, a.width) for a in answers if isinstance(a, Result)] == [
@@ -144,7 +146,7 @@ def test_an_adaptive_stream_has_key_frames_where_scenes_change(server: Running) 
     assert done.key_frames == 3
 
 
-def test_who_knows_nothing_of_schedules_gets_the_fixed_one(server: Running) -> None:
+def test_a_client_that_knows_no_schedules_gets_the_fixed_one(server: Running) -> None:
     with server.connect("old") as talk:
         talk.socket.send('{"type": "hello", "interval": 3}')
         ready = json.loads(talk.socket.recv())
@@ -156,19 +158,19 @@ def test_who_knows_nothing_of_schedules_gets_the_fixed_one(server: Running) -> N
     assert {a.change for a in answers if isinstance(a, Result)} == {None}
 
 
-def test_after_done_the_id_is_free_at_once(server: Running) -> None:
+def test_a_streams_id_is_free_as_soon_as_the_client_receives_done(server: Running) -> None:
     for _ in range(10):
         with server.connect("again", Hello()) as talk:
-            talk.say(End())
-            assert isinstance(talk.hear(), Done)
+            talk.send(End())
+            assert isinstance(talk.receive(), Done)
             assert server.service.streams.get("again") is None
 
 
-def test_end_without_frames_is_done(server: Running) -> None:
+def test_end_without_frames_is_answered_with_done(server: Running) -> None:
     with server.connect("empty", Hello()) as talk:
-        talk.say(End())
-        assert talk.hear() == Done(frames=0, key_frames=0, errors=0)
-        assert talk.closed() == CloseCode.NORMAL
+        talk.send(End())
+        assert talk.receive() == Done(frames=0, key_frames=0, errors=0)
+        assert talk.close_code() == CloseCode.NORMAL
 
 
 HUGE = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + b"IHDR" + (20000).to_bytes(4, "big") * 2 + bytes(100)
@@ -179,7 +181,7 @@ HUGE = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + b"IHDR" + (20000).to_byt
     [(jpeg()[:300], 422), (b"a text file", 415), (b"", 415), (HUGE, 413)],
     ids=["half an image", "text", "nothing", "20000x20000"],
 )
-def test_a_bad_image_is_answered_in_its_place_and_the_stream_goes_on(
+def test_a_bad_image_is_answered_in_its_place_and_the_stream_continues(
     server: Running, payload: bytes, status: int
 ) -> None:
     with server.connect("other", Hello()) as other, server.connect("bad", Hello()) as talk:
@@ -195,57 +197,57 @@ def test_a_bad_image_is_answered_in_its_place_and_the_stream_goes_on(
     assert done == Done(frames=3, key_frames=2, errors=1)
 
 
-def say_text(text: str) -> object:
+def send_text(text: str) -> object:
     return lambda talk: talk.socket.send(text)
 
 
-def say_bytes(data: bytes) -> object:
+def send_bytes(data: bytes) -> object:
     return lambda talk: talk.socket.send(data)
 
 
-def say_frames(*payloads: bytes) -> object:
-    def say(talk: Conversation) -> None:
+def send_frames(*payloads: bytes) -> object:
+    def send(talk: StreamConnection) -> None:
         for payload in payloads:
             talk.frame(payload)
         with suppress(ConnectionClosed):  # the server may have refused the frame already
-            talk.say(End())
+            talk.send(End())
 
-    return say
+    return send
 
 
 TEXT = b"a text file\n" * 100
 
 
 @pytest.mark.parametrize(
-    ("hello", "act", "code", "says"),
+    ("hello", "act", "code", "detail"),
     [
-        (None, say_text("hello"), 4400, "expected `hello`"),
-        (None, say_text('{"type": "end"}'), 4400, "expected `hello`, got `end`"),
-        (None, say_text('{"type": "hello", "codec": "gif"}'), 4400, "codec"),
-        (None, say_text('{"type": "hello", "colour": "red"}'), 4400, "colour"),
-        (None, say_bytes(b"\x02\0\0\0{}" + jpeg()), 4400, "expected `hello`, got a frame"),
-        (None, say_text('{"type": "hello", "model": "nope"}'), 4404, "there is no model 'nope'; there are: tiny"),
-        (None, say_text('{"type": "hello", "schedule": "daily"}'), 4400, "schedule"),
+        (None, send_text("hello"), 4400, "expected `hello`"),
+        (None, send_text('{"type": "end"}'), 4400, "expected `hello`, got `end`"),
+        (None, send_text('{"type": "hello", "codec": "gif"}'), 4400, "codec"),
+        (None, send_text('{"type": "hello", "colour": "red"}'), 4400, "colour"),
+        (None, send_bytes(b"\x02\0\0\0{}" + jpeg()), 4400, "expected `hello`, got a frame"),
+        (None, send_text('{"type": "hello", "model": "nope"}'), 4404, "there is no model 'nope'; there are: tiny"),
+        (None, send_text('{"type": "hello", "schedule": "daily"}'), 4400, "schedule"),
         (
             None,
-            say_text('{"type": "hello", "max_interval": 9}'),
+            send_text('{"type": "hello", "max_interval": 9}'),
             4400,
             "`max_interval` needs the schedule `adaptive`",
         ),
-        (Hello(), say_text('{"type": "hello"}'), 4400, "expected a frame or `end`, got `hello`"),
-        (Hello(), say_text("[" * 100_000), 4400, "expected a frame or `end`"),
-        (Hello(), say_bytes(b""), 4400, "at least 4 bytes"),
-        (Hello(), say_bytes(b"\xff\xff\xff\xff"), 4400, "header"),
-        (Hello(), say_bytes(b"\x02\0\0\0[]"), 4400, "header"),
-        (Hello(codec="h264"), say_frames(TEXT), 4422, "not an H.264 access unit"),
-        (Hello(codec="h264"), say_frames(b""), 4422, "without content"),
-        (Hello(codec="h264", framing="chunks"), say_frames(TEXT), 4422, "without a frame"),
-        (Hello(codec="mpegts"), say_frames(TEXT), 4422, "not an MPEG transport stream"),
-        (Hello(codec="mpegts"), say_frames(mpegts(5, NO_DELAY)[:500]), 4422, ""),
+        (Hello(), send_text('{"type": "hello"}'), 4400, "expected a frame or `end`, got `hello`"),
+        (Hello(), send_text("[" * 100_000), 4400, "expected a frame or `end`"),
+        (Hello(), send_bytes(b""), 4400, "at least 4 bytes"),
+        (Hello(), send_bytes(b"\xff\xff\xff\xff"), 4400, "header"),
+        (Hello(), send_bytes(b"\x02\0\0\0[]"), 4400, "header"),
+        (Hello(codec="h264"), send_frames(TEXT), 4422, "not an H.264 access unit"),
+        (Hello(codec="h264"), send_frames(b""), 4422, "without content"),
+        (Hello(codec="h264", framing="chunks"), send_frames(TEXT), 4422, "without a frame"),
+        (Hello(codec="mpegts"), send_frames(TEXT), 4422, "not an MPEG transport stream"),
+        (Hello(codec="mpegts"), send_frames(mpegts(5, NO_DELAY)[:500]), 4422, ""),
     ],
 )
-def test_whatever_breaks_a_conversation_is_named_and_disturbs_nobody(
-    server: Running, hello: Hello | None, act: object, code: int, says: str
+def test_an_invalid_message_ends_its_connection_with_a_reason_and_no_other(
+    server: Running, hello: Hello | None, act: object, code: int, detail: str
 ) -> None:
     assert callable(act)
     with server.connect("other", Hello()) as other:
@@ -255,23 +257,23 @@ def test_whatever_breaks_a_conversation_is_named_and_disturbs_nobody(
             error = talk.error()
             assert error.fatal
             assert error.problem.status == code - 4000
-            assert says in error.problem.detail
-            assert talk.closed() == code
+            assert detail in error.problem.detail
+            assert talk.close_code() == code
             assert len(talk.socket.close_reason or "") <= 123
-            assert says[:100] in (talk.socket.close_reason or "")
+            assert detail[:100] in (talk.socket.close_reason or "")
         undisturbed(other)
-    assert server.threads() == []
+    assert server.demuxers() == []
 
 
 def test_frames_after_end_are_refused(server: Running) -> None:
     with server.connect("late", Hello()) as talk:
         talk.frame(jpeg(width=1920, height=1080))
-        talk.say(End())
+        talk.send(End())
         talk.frame(jpeg())
-        assert talk.closed() == CloseCode.BAD_MESSAGE
+        assert talk.close_code() == CloseCode.BAD_MESSAGE
 
 
-def test_results_of_what_came_before_bad_video_are_given(server: Running) -> None:
+def test_results_of_frames_before_bad_video_are_sent(server: Running) -> None:
     units = [unit for _, unit in h264(3, NO_DELAY)]
     with server.connect("breaks", Hello(codec="h264")) as talk:
         for unit in units:
@@ -283,11 +285,11 @@ def test_results_of_what_came_before_bad_video_are_given(server: Running) -> Non
             assert (damage.fatal, damage.frame) == (False, frame)
         talk.frame(b"not a packet")
         assert talk.error().fatal
-        assert talk.closed() == CloseCode.BAD_MEDIA
+        assert talk.close_code() == CloseCode.BAD_MEDIA
 
 
-def undisturbed(other: Conversation) -> None:
-    """A stream of three frames, of which the first was sent before, is what it would have been alone."""
+def undisturbed(other: StreamConnection) -> None:
+    """Check a stream of three frames, of which the first was sent before: it must be as if it were alone."""
     answers, done = other.stream([(None, jpeg()), (None, jpeg())])
     assert [(a.frame, a.kind) for a in answers if isinstance(a, Result)] == [
         (0, "key"),
@@ -308,7 +310,7 @@ def test_the_subprotocol_is_required(server: Running) -> None:
         assert "keywarp.v1" in json.loads(refused.value.response.body or b"")["detail"]
 
 
-def test_the_id_must_be_one(server: Running) -> None:
+def test_the_stream_id_is_checked(server: Running) -> None:
     with pytest.raises(InvalidStatus) as refused, server.connect("a%20b"):
         pass
     assert refused.value.response.status_code == 400
@@ -319,7 +321,7 @@ def test_permessage_deflate_is_off(server: Running) -> None:
         assert talk.socket.protocol.extensions == []
 
 
-def test_a_connection_attaches_to_a_stream_that_exists_and_leaves_it(server: Running) -> None:
+def test_a_connection_attaches_to_an_existing_stream_and_leaves_it_behind(server: Running) -> None:
     server.http.post("/v1/streams", json={"id": "mine", "interval": 3})
     assert server.frame("mine").json()["frame"] == 0
     with server.connect("mine", Hello(model="tiny")) as talk:
@@ -335,81 +337,90 @@ def test_a_connection_attaches_to_a_stream_that_exists_and_leaves_it(server: Run
     "hello",
     [Hello(model="other"), Hello(interval=5), Hello(schedule="adaptive"), Hello(mode="latest"), Hello(masks="rle")],
 )
-def test_a_stream_that_exists_keeps_its_settings(server: Running, hello: Hello) -> None:
+def test_an_existing_stream_keeps_its_options(server: Running, hello: Hello) -> None:
     server.http.post("/v1/streams", json={"id": "kept"})
     with server.connect("kept") as talk:
-        talk.say(hello)
-        assert talk.closed() == CloseCode.BAD_MESSAGE
+        talk.send(hello)
+        assert talk.close_code() == CloseCode.BAD_MESSAGE
 
 
-def test_one_connection_at_a_time(server: Running) -> None:
+def test_a_stream_takes_one_connection_at_a_time(server: Running) -> None:
     with server.connect("busy", Hello()) as first:
         with server.connect("busy") as second:
-            second.say(Hello())
-            assert second.closed() == CloseCode.STREAM_BUSY
+            second.send(Hello())
+            assert second.close_code() == CloseCode.STREAM_BUSY
         first.frame(jpeg())
         assert first.result().frame == 0
 
 
-def test_too_many_streams(start: Starter) -> None:
+def test_a_connection_beyond_the_limit_of_streams_is_refused(start: Starter) -> None:
     server = start(max_streams=1)
     with server.connect("one", Hello()), server.connect("two") as talk:
-        talk.say(Hello())
+        talk.send(Hello())
         assert talk.error().problem.status == 429
-        assert talk.closed() == CloseCode.TRY_AGAIN_LATER
+        assert talk.close_code() == CloseCode.TRY_AGAIN_LATER
 
 
-def test_a_message_over_the_limit_closes(start: Starter) -> None:
+def test_a_message_over_the_limit_closes_the_connection(start: Starter) -> None:
     server = start(max_message_bytes=10_000)
     with server.connect("large", Hello()) as talk:
         assert talk.ready.max_message_bytes == 10_000
         talk.frame(bytes(10_000))
-        assert talk.closed() == CloseCode.MESSAGE_TOO_BIG
+        assert talk.close_code() == CloseCode.MESSAGE_TOO_BIG
     eventually(lambda: len(server.service.streams) == 0)
 
 
-def test_who_never_says_hello_is_closed(start: Starter) -> None:
+def test_a_client_that_never_sends_hello_is_disconnected(start: Starter) -> None:
     server = start(hello_timeout=0.1)
     with server.connect("silent") as talk:
-        assert talk.closed() == CloseCode.HELLO_TIMEOUT
+        assert talk.close_code() == CloseCode.HELLO_TIMEOUT
 
 
 def test_deleting_a_stream_closes_its_connection(server: Running) -> None:
     with server.connect("doomed", Hello()) as talk:
         server.http.delete("/v1/streams/doomed")
         assert "deleted" in talk.error().problem.detail
-        assert talk.closed() == CloseCode.STREAM_GONE
+        assert talk.close_code() == CloseCode.STREAM_GONE
 
 
-def test_deleting_a_stream_drops_what_is_queued(start: Starter) -> None:
+def test_deleting_a_stream_cancels_its_queued_frames(start: Starter) -> None:
     server = start()
     release = server.hold_device()
     with server.connect("doomed", Hello()) as talk:
         for _ in range(8):
             talk.frame(jpeg())
-        eventually(lambda: server.service.devices[0].executor.depth > 2)
+        device = server.service.devices[0].executor
+        eventually(lambda: device.depth > 2)
         server.http.delete("/v1/streams/doomed")
-        assert talk.closed() == CloseCode.STREAM_GONE
-        eventually(lambda: server.service.devices[0].executor.depth == 1)
+        assert talk.close_code() == CloseCode.STREAM_GONE
+        eventually(lambda: device.depth == 1)  # the frame that keeps the device busy
     release()
     assert "keywarp_frames_total{" not in server.http.get("/metrics").text
+
+
+def test_disconnecting_cancels_the_queued_frames_of_a_stream_that_stays(start: Starter) -> None:
+    server = start()
+    server.http.post("/v1/streams", json={"id": "stays"})
+    release = server.hold_device()
+    device = server.service.devices[0].executor
+    with server.connect("stays", Hello()) as talk:
+        for _ in range(8):
+            talk.frame(jpeg())
+        eventually(lambda: device.depth > 2)
+    eventually(lambda: device.depth == 1)  # the frame that keeps the device busy
+    release()
+    assert server.frame("stays").json()["kind"] == "key"
 
 
 def test_an_idle_connection_expires_but_one_with_frames_does_not(start: Starter) -> None:
     server = start(idle_timeout=0.5)
     with server.connect("idle", Hello()) as idle, server.connect("busy", Hello()) as busy:
-        gone = threading.Event()
-
-        def wait() -> None:
-            assert idle.closed() == CloseCode.STREAM_GONE
-            gone.set()
-
-        thread = threading.Thread(target=wait)
-        thread.start()
-        while not gone.is_set():
-            busy.frame(jpeg())
-            busy.result()
-        thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            closed = pool.submit(idle.close_code)
+            while not closed.done():
+                busy.frame(jpeg())
+                busy.result()
+        assert closed.result() == CloseCode.STREAM_GONE
         busy.frame(jpeg())
         busy.result()
 
@@ -423,19 +434,21 @@ def test_an_idle_connection_expires_but_one_with_frames_does_not(start: Starter)
     ],
     ids=["image", "h264", "mpegts"],
 )
-def test_a_client_that_vanishes_frees_everything(server: Running, hello: Hello, payload: bytes) -> None:
+def test_a_client_that_disconnects_frees_everything(server: Running, hello: Hello, payload: bytes) -> None:
     for _ in range(3):
         with server.connect("ghost", hello) as talk:
             for _ in range(5):
                 talk.frame(payload)
             talk.result()
-            talk.socket.socket.shutdown(2)  # no goodbye
+            assert [thread.name for thread in server.demuxers()] == ["keywarp-demuxer"] * (hello.codec == "mpegts")
+            assert server.tasks("Connection._receive_all", "Pipeline.feed", "Stream.raise_when_closed")
+            talk.socket.socket.shutdown(2)  # without a close frame
         eventually(lambda: server.service.streams.get("ghost") is None)
         eventually(lambda: not server.tasks())
-        eventually(lambda: not server.threads())
+        eventually(lambda: not server.demuxers())
 
 
-def test_masks_come_as_they_are_asked_for(server: Running) -> None:
+def test_masks_have_the_form_that_the_client_asks_for(server: Running) -> None:
     with server.connect("rle", Hello(masks="rle", resolution="frame")) as talk:
         talk.frame(jpeg(GREEN))
         segmentation = talk.result().segmentation
@@ -446,7 +459,7 @@ def test_masks_come_as_they_are_asked_for(server: Running) -> None:
         assert region.rle.counts == (0, 128 * 64)
 
 
-def test_png_and_webp(server: Running) -> None:
+def test_png_and_webp_images_are_processed(server: Running) -> None:
     from PIL import Image
 
     image = Image.fromarray(plain(GREEN))

@@ -10,9 +10,10 @@ from websockets.exceptions import InvalidStatus
 
 from keywarp.client import ApiError, Client
 from keywarp.protocol import KEY_SUBPROTOCOL, SUBPROTOCOL, Hello
-from keywarp.server import Server, Settings
 from keywarp.server.errors import ForbiddenError, KeyFileError, UnauthorizedError
+from keywarp.server.process import Server
 from keywarp.server.security.keys import ApiKeys, new_key, read_keys
+from keywarp.server.settings import Settings
 from tests.server.conftest import Running, running
 from tests.server.media import jpeg
 from tests.server.routes.test_streams import problem
@@ -46,7 +47,7 @@ def test_requests_without_a_key_reach_only_health_and_documentation(locked: Runn
 
 
 @pytest.mark.parametrize("wrong", ["kw_wrong", "", GATE[:-1], GATE + "x", "ö", "x" * 5000])
-def test_an_unknown_key_is_rejected(locked: Running, wrong: str) -> None:
+def test_an_unknown_key_is_refused(locked: Running, wrong: str) -> None:
     assert problem(locked.http.get("/v1/models", headers=[(b"x-api-key", wrong.encode())])).status == 401
 
 
@@ -55,7 +56,7 @@ def test_a_key_is_accepted_in_either_header(locked: Running, headers: dict[str, 
     assert locked.http.get("/v1/models", headers=headers).status_code == 200
 
 
-def test_a_key_is_rejected_outside_its_scopes(locked: Running) -> None:
+def test_a_key_is_refused_outside_its_scopes(locked: Running) -> None:
     assert problem(locked.http.get("/metrics", headers=bearer(GATE))).status == 403
     assert problem(locked.http.get("/v1/models", headers=bearer(GRAFANA))).status == 403
     text = locked.http.get("/metrics", headers=bearer(GRAFANA)).text
@@ -120,7 +121,7 @@ def test_the_line_of_a_key_holds_only_its_hash() -> None:
         (f"{GATE_LINE} colour=red", "line 1: not a limit: colour.* there are: streams"),
     ],
 )
-def test_an_invalid_file_of_keys_is_rejected(models: Path, tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_file_of_keys_is_refused(models: Path, tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "keys.txt"
     file.write_text(text)
     with pytest.raises(KeyFileError, match=says):

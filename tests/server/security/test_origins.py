@@ -13,7 +13,7 @@ from tests.server.routes.test_streams import problem
 ELSEWHERE = "https://evil.example"
 
 
-def test_a_page_of_another_site_is_rejected(server: Running) -> None:
+def test_a_page_of_another_site_is_refused(server: Running) -> None:
     for method, path in (("GET", "/v1/streams"), ("POST", "/v1/streams"), ("OPTIONS", "/v1/streams"), ("GET", "/")):
         response = server.http.request(method, path, headers={"Origin": ELSEWHERE})
         assert problem(response).status == 403
@@ -36,7 +36,7 @@ def test_a_page_of_the_server_itself_is_accepted(server: Running) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8080", "192.168.7.1:8080", "127.0.0.1.evil.example", ""]
 )
-def test_a_local_server_rejects_foreign_names(server: Running, host: str) -> None:
+def test_a_local_server_refuses_foreign_names(server: Running, host: str) -> None:
     assert problem(server.http.get("/v1/streams", headers={"Host": host})).status == 403
 
 

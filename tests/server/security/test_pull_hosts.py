@@ -65,7 +65,7 @@ def test_listed_hosts_are_allowed(entries: list[str], host: str, port: int, addr
         (["*"], "0.0.0.0", 80),
     ],
 )
-def test_other_hosts_are_rejected_whatever_their_names_resolve_to(entries: list[str], host: str, port: int) -> None:
+def test_other_hosts_are_refused_whatever_their_names_resolve_to(entries: list[str], host: str, port: int) -> None:
     with pytest.raises(SourceForbiddenError, match="allow-pull"):
         AllowList(entries).addresses(host, port)
 
@@ -76,6 +76,6 @@ def test_an_unknown_host_is_reported() -> None:
 
 
 @pytest.mark.parametrize("entry", ["", "10.0.0.1/8", "a b", "host:0", "host:99999", "[::1]:x"])
-def test_an_invalid_entry_is_rejected(entry: str) -> None:
+def test_an_invalid_entry_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match=r"neither|port"):
         AllowList([entry])

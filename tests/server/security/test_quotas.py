@@ -15,12 +15,12 @@ import pytest
 from pydantic import ValidationError
 
 from keywarp.protocol import CloseCode, Credit, Done, Dropped, End, Hello, Result
-from keywarp.server import Settings
 from keywarp.server.security.keys import ApiKey, new_key, parse_key
 from keywarp.server.security.quotas import Limits, TokenBucket
 from keywarp.server.service import Service
+from keywarp.server.settings import Settings
 from tests.server.clock import Clock
-from tests.server.conftest import Conversation, Running, Starter
+from tests.server.conftest import Running, Starter, StreamConnection
 from tests.server.media import B_FRAMES, jpeg, mpegts
 from tests.server.routes.test_streams import problem
 
@@ -58,7 +58,7 @@ class Locked:
         return self.server.http.post(path, headers=bearer(key), **request)
 
     @contextmanager
-    def connect(self, stream: str, hello: Hello | None, key: str = GATE) -> Iterator[Conversation]:
+    def connect(self, stream: str, hello: Hello | None, key: str = GATE) -> Iterator[StreamConnection]:
         with self.server.connect(stream, hello, additional_headers=bearer(key)) as talk:
             yield talk
 
@@ -91,10 +91,10 @@ def test_a_keys_limit_of_streams_holds_for_all_ways_to_open_one(start: Starter, 
             assert "API key gate has its 2 streams" in found.detail
             assert refused.headers["retry-after"] == "5"
         with locked.connect("third", None) as talk:
-            talk.say(Hello())
+            talk.send(Hello())
             error = talk.error()
             assert (error.fatal, error.problem.status, error.problem.retry_after) == (True, 429, 5)
-            assert talk.closed() == CloseCode.TRY_AGAIN_LATER
+            assert talk.close_code() == CloseCode.TRY_AGAIN_LATER
         assert locked.count("requests_refused", "key_streams") == 3
         # Open streams go on, and other keys have quotas of their own.
         assert locked.server.frame("first").status_code == 200
@@ -122,7 +122,7 @@ def infer(locked: Locked, **parameters: object) -> httpx.Response:
     return locked.post("/v2/models/tiny/infer", json={"inputs": [pixels], "parameters": parameters})
 
 
-def test_single_frames_beyond_a_keys_rate_are_rejected(start: Starter, tmp_path: Path, clock: Clock) -> None:
+def test_single_frames_beyond_a_keys_rate_are_refused(start: Starter, tmp_path: Path, clock: Clock) -> None:
     locked = Locked(start, tmp_path, clock=clock, key_rate=0.5)
     locked.post("/v1/streams", json={"id": "single"})
     with locked.unaffected_stream():
@@ -137,7 +137,7 @@ def test_single_frames_beyond_a_keys_rate_are_rejected(start: Starter, tmp_path:
         assert locked.count("requests_refused", "key_rate") == 2
         clock.now += 2
         assert locked.server.frame("single").status_code == 200
-        # The stream doesn't count rejected frames.
+        # The stream doesn't count refused frames.
         info = locked.server.http.get("/v1/streams/single").json()
         assert (info["frames"], info["key_frames"], info["errors"]) == (2, 1, 0)
 
@@ -168,18 +168,18 @@ def test_a_latest_stream_beyond_its_keys_rate_drops_frames(start: Starter, tmp_p
         answers = []
         for number in range(20):
             talk.frame(jpeg(), number)
-            answers.append(talk.answer())
+            answers.append(talk.response())
         assert [answer.frame for answer in answers] == list(range(20))
         kinds = Counter(answer.reason or "result" for answer in answers if isinstance(answer, Dropped | Result))
         assert kinds == {"start": 1, "result": 1, "rate": 18}
         assert locked.count("frames_dropped", "rate") == kinds["rate"]
         clock.now += 0.5
         talk.frame(jpeg(), 20)
-        result = talk.answer()
+        result = talk.response()
         assert isinstance(result, Result)
         assert (result.kind, result.key_age) == ("propagated", 20)  # dropped frames leave no gap
-        talk.say(End())
-        while isinstance(done := talk.hear(), Credit):
+        talk.send(End())
+        while isinstance(done := talk.receive(), Credit):
             pass
         assert isinstance(done, Done)
         assert done.frames + done.dropped == 21

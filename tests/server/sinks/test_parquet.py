@@ -16,9 +16,9 @@ import pytest
 from pyarrow import dataset, ipc, parquet
 
 from keywarp.protocol import Detection, Dropped, Error, Hello, Problem, Region, Result, Segmentation, Timings
-from keywarp.server.config import read_site
 from keywarp.server.errors import SinkError, SiteError
 from keywarp.server.sinks.parquet import ParquetSink
+from keywarp.server.site import read_site
 from keywarp.server.streams.subscribers import FrameResponse
 from tests.server.conftest import Starter, eventually
 from tests.server.media import GREEN, RED, jpeg

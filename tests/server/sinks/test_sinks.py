@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from keywarp.protocol import Dropped, Hello
-from keywarp.server import Settings
 from keywarp.server.errors import SinkError
 from keywarp.server.service import Service
+from keywarp.server.settings import Settings
 from keywarp.server.sinks.delivery import DeliveryPolicy
 from keywarp.server.sinks.file import FileSink
 from keywarp.server.streams.subscribers import FrameResponse, Subscribers
@@ -272,7 +272,7 @@ def test_a_broker_gets_every_response_even_after_it_was_away(start: Starter, tmp
 # -- names and ends of streams ----------------------------------------------------------------------------------------
 
 
-def test_a_stream_with_an_unknown_sink_is_rejected(server: Running) -> None:
+def test_a_stream_with_an_unknown_sink_is_refused(server: Running) -> None:
     refused = server.http.post("/v1/streams", json={"sinks": ["nowhere"]})
     assert refused.status_code == 400
     assert "nowhere" in refused.json()["detail"]

@@ -1,4 +1,4 @@
-"""Nothing is lost without being counted, and nothing is left of who is gone."""
+"""No frame is lost without being counted, and nothing is left of clients that disconnected."""
 
 import gc
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keywarp.protocol import Done, Dropped, Error, Hello, Result
-from tests.server.conftest import Conversation, Running, Starter, eventually
+from tests.server.conftest import Running, Starter, StreamConnection, eventually
 from tests.server.media import B_FRAMES, h264, jpeg, mpegts, pieces
 
 FRAMES = 120
@@ -18,7 +18,7 @@ CYCLES = 200
 
 
 def counted(server: Running, name: str) -> Counter[str]:
-    """A metric's values by their labels."""
+    """Return a metric's values by their labels."""
     found: Counter[str] = Counter()
     for line in server.http.get("/metrics").text.splitlines():
         if line.startswith(f"{name}{{"):
@@ -28,7 +28,7 @@ def counted(server: Running, name: str) -> Counter[str]:
 
 
 class Camera(threading.Thread):
-    """Feeds one stream, as fast as it may, and counts its answers."""
+    """Feeds one stream, as fast as the credit allows, and counts the responses."""
 
     def __init__(self, server: Running, name: str, hello: Hello, payloads: list[tuple[int | None, bytes]]) -> None:
         super().__init__(name=name)
@@ -47,15 +47,15 @@ class Camera(threading.Thread):
 
 
 def images(seed: int) -> list[tuple[int | None, bytes]]:
-    """Of which one in ten is none."""
+    """Make payloads of which one in ten is no image."""
     chance = random.Random(seed)
     return [(i, b"no image" if chance.random() < 0.1 else jpeg()) for i in range(FRAMES)]
 
 
-def test_sent_is_results_and_drops_and_errors_exactly(start: Starter) -> None:
-    """Eight streams of mixed kinds on a device that is too slow for them; one client is killed meanwhile."""
+def test_each_frame_that_was_sent_is_a_result_a_drop_or_an_error(start: Starter) -> None:
+    """Seven streams of mixed kinds share a device that is too slow for them, and an eighth disconnects meanwhile."""
     server = start(credit=16)
-    stalls = [server.hold_device() for _ in range(3)]
+    release = server.hold_device()
     chunks: list[tuple[int | None, bytes]] = [(None, piece) for piece in pieces(mpegts(FRAMES, B_FRAMES), 1316)]
     cameras = [
         *(Camera(server, f"lossless-{i}", Hello(interval=5), images(i)) for i in range(2)),
@@ -68,10 +68,11 @@ def test_sent_is_results_and_drops_and_errors_exactly(start: Starter) -> None:
             camera.start()
         for _ in range(8):
             killed.frame(jpeg())
-        for release in stalls:
-            threading.Timer(random.Random(0).uniform(0.1, 0.5), release).start()
+        # The device stalls until frames of all streams wait for it.
+        eventually(lambda: server.service.devices[0].executor.depth >= len(cameras) + 2)
+        release()
         killed.result()
-        vanish(killed)
+        disconnect(killed)
     for camera in cameras:
         camera.join(60)
         assert camera.frames == list(range(FRAMES)), camera.name
@@ -93,8 +94,8 @@ def test_sent_is_results_and_drops_and_errors_exactly(start: Starter) -> None:
     assert results.total() + drops.total() + errors.total() <= answers.total() + 8
 
 
-def vanish(talk: Conversation) -> None:
-    """Go without goodbye."""
+def disconnect(talk: StreamConnection) -> None:
+    """Disconnect without a close frame."""
     talk.socket.socket.shutdown(2)
 
 
@@ -103,14 +104,16 @@ def vanish(talk: Conversation) -> None:
     [(Hello(), jpeg()), (Hello(mode="latest"), jpeg()), (Hello(codec="mpegts"), mpegts(20, B_FRAMES)[:1316])],
     ids=["lossless", "latest", "mpegts"],
 )
-def test_streams_that_vanish_leave_no_memory_task_thread_or_file(server: Running, hello: Hello, payload: bytes) -> None:
+def test_clients_that_disconnect_leave_no_memory_task_thread_or_file_behind(
+    server: Running, hello: Hello, payload: bytes
+) -> None:
     def cycle(number: int) -> None:
         with server.connect(f"gone-{number}", hello) as talk:
             for _ in range(3):
                 talk.frame(payload)
             if hello.codec == "image":
-                assert isinstance(talk.hear(), Result | Error | Dropped)
-            vanish(talk)
+                assert isinstance(talk.receive(), Result | Error | Dropped)
+            disconnect(talk)
 
     def open_files() -> int:
         return len([*Path("/proc/self/fd").iterdir()])
@@ -119,7 +122,7 @@ def test_streams_that_vanish_leave_no_memory_task_thread_or_file(server: Running
         gc.collect()
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    for number in range(CYCLES // 4):  # until pools and caches are what they will be
+    for number in range(CYCLES // 4):  # until pools and caches have their final size
         cycle(number)
     eventually(lambda: len(server.service.streams) == 0)
     files, threads, memory = open_files(), threading.active_count(), resident()
@@ -128,7 +131,7 @@ def test_streams_that_vanish_leave_no_memory_task_thread_or_file(server: Running
     eventually(lambda: len(server.service.streams) == 0)
     eventually(lambda: not server.tasks())
     eventually(lambda: open_files() <= files)
-    eventually(lambda: threading.active_count() <= threads + 8)  # pools begin threads as they need them
+    eventually(lambda: threading.active_count() <= threads + 8)  # pools start threads when they need them
     grown = resident() - memory
     print(f"{hello.codec}, {hello.mode}: {grown / 2**20:.1f} MiB grown over {CYCLES} streams")
     assert grown < 16 * 2**20

@@ -21,7 +21,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(detections: tuple[Detection, ...] | None, class_id: int) -> None:
-    """All 4 x 8 cells of a plain frame of 64 x 128 pixels."""
+    """Check that all 4 x 8 cells of a plain frame of 64x128 pixels are found."""
     assert detections is not None
     assert len(detections) == 32
     assert {d.class_id for d in detections} == {class_id}
@@ -57,7 +57,7 @@ def test_streams_of_both_tasks_run_side_by_side(start: Starter) -> None:
             assert labelled.detections is None
 
 
-def test_features_can_be_copied_by_a_setting(start: Starter) -> None:
+def test_a_setting_makes_propagation_copy_the_features(start: Starter) -> None:
     server = start(motion="none")
     with server.connect("d", Hello(model="detector", interval=2)) as detector:
         for color in (RED, GREEN, GREEN):

@@ -29,7 +29,7 @@ def encoded(output: Output) -> Result:
     return encode_result(found, CLASSES, stream="s", decode=0.003, waited=0.004, id="mine", timestamp=1.5)
 
 
-def test_the_png_holds_the_label_map_and_regions_the_areas() -> None:
+def test_the_png_holds_the_label_map_and_the_regions_hold_the_areas() -> None:
     labels = np.zeros((4, 10), np.uint8)
     labels[1, 2:6] = 2
     found = encode_segmentation(labels, CLASSES)
@@ -41,7 +41,7 @@ def test_the_png_holds_the_label_map_and_regions_the_areas() -> None:
     assert [(r.class_id, r.name, r.area) for r in found.regions] == [(2, "car", 0.1)]
 
 
-def test_masks_may_be_run_lengths() -> None:
+def test_masks_may_be_run_length_encoded() -> None:
     labels = np.random.default_rng(0).integers(0, 3, (5, 7)).astype(np.uint8)
     found = encode_segmentation(labels, CLASSES, "rle")
     assert found.labels_png is None
@@ -75,18 +75,18 @@ def test_masks_may_have_the_frames_resolution(masks: Masks) -> None:
     np.testing.assert_array_equal(at["frame"].labels, at["model"].frame_labels)
 
 
-def test_objects_keep_their_order_and_are_named_and_rounded() -> None:
+def test_detections_keep_their_order_and_are_named_and_rounded() -> None:
     car, person = encode_detections(OBJECTS, CLASSES)
     assert (car.class_id, car.name, car.confidence, car.xyxy) == (2, "car", 0.87, (0.0, 1.01, 30.13, 40.99))
     assert (person.class_id, person.name, person.confidence, person.xyxy) == (1, "person", 0.1234, (7, 8, 9, 10))
 
 
-def test_numbers_take_no_more_digits_on_the_wire_than_they_mean() -> None:
+def test_numbers_have_only_meaningful_digits_on_the_wire() -> None:
     written = json.loads(encoded(OBJECTS).model_dump_json(), parse_float=str)["detections"][0]
     assert (written["confidence"], written["xyxy"]) == ("0.87", ["0.0", "1.01", "30.13", "40.99"])
 
 
-def test_a_key_frame_says_why_and_what_was_measured() -> None:
+def test_a_key_frames_result_has_its_reason_and_the_measured_change() -> None:
     found = FrameResult(
         3, FrameKind.KEY, 0, 48, 64, NOTHING, inference=0.02, postprocess=0.001, reason=KeyReason.CUT, change=2 / 3
     )
@@ -110,7 +110,7 @@ def test_a_result_of_segmentation_has_only_a_segmentation() -> None:
 
 
 @pytest.mark.parametrize("output", [LabelMap(LABELS), OBJECTS])
-def test_a_result_says_what_frame_it_is_of_and_where_its_time_went(output: Output) -> None:
+def test_a_result_identifies_its_frame_and_has_its_timings(output: Output) -> None:
     result = encoded(output)
     assert (result.stream, result.frame, result.id, result.timestamp) == ("s", 3, "mine", 1.5)
     assert (result.width, result.height, result.kind, result.key_age) == (64, 48, "propagated", 2)

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from keywarp.protocol import SUBPROTOCOL, Hello, Result
-from tests.server.conftest import Conversation, eventually
+from tests.server.conftest import StreamConnection, eventually
 from tests.server.media import B_FRAMES, jpeg, mpegts
 from tests.server.test_process import process
 
@@ -147,7 +147,7 @@ def test_each_frame_of_a_connection_is_a_trace_linked_to_the_connection(
         address = url.replace("http", "ws", 1) + "/v1/streams/gate/ws"
         options: dict[str, Any] = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "additional_headers": TRACEPARENT}
         with connect(address, **options) as socket:
-            Conversation(socket, Hello(interval=2)).stream([(i, jpeg()) for i in range(4)])
+            StreamConnection(socket, Hello(interval=2)).stream([(i, jpeg()) for i in range(4)])
         eventually(lambda: bool(collector.named("WS /v1/streams/{stream_id}/ws")))
     (connection,) = collector.named("WS /v1/streams/{stream_id}/ws")
     assert (connection.trace_id.hex(), connection.parent_span_id.hex()) == (TRACE, PARENT)
@@ -243,7 +243,8 @@ def test_no_exporter_is_imported_unless_traces_are_wanted(models: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from keywarp.server import Settings, create_app
+from keywarp.server.app import create_app
+from keywarp.server.settings import Settings
 create_app(Settings(models=Path({str(models)!r}), backend="onnxruntime"))
 assert not [name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))]
 """

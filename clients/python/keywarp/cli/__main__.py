@@ -1,4 +1,4 @@
-"""Lets `python -m keywarp.cli` run the `keywarp` command."""
+"""Run the `keywarp` command, for `python -m keywarp.cli`."""
 
 from keywarp.cli.main import main
 

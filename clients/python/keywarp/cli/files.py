@@ -1,4 +1,4 @@
-"""Files that get their name only when they are complete."""
+"""Write files under a temporary name until they are complete."""
 
 import sys
 from collections.abc import Iterator

@@ -27,7 +27,7 @@ class Commands(TyperGroup):
         return sorted({*super().list_commands(ctx), *entry_points(group=GROUP).names})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the command of this name. One that an entry point adds is imported now."""
+        """Return the command of this name. An entry point's command is imported now."""
         own = super().get_command(ctx, cmd_name)
         added = entry_points(group=GROUP, name=cmd_name)
         return own if own is not None or not added else _load(next(iter(added)))
@@ -36,7 +36,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="keywarp",
     cls=Commands,
-    help="Heavy recognition networks on live video at a fraction of their cost.",
+    help="Run heavy recognition networks on live video at a fraction of their cost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,7 +57,7 @@ def options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Process the options that stand before a command."""
+    """Process the options before a command."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The recording of results: a progress bar, files, an annotated video, and the figures."""
+"""Record results: show a progress bar, write files and an annotated video, and measure."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,10 +34,10 @@ def record(
     total: int | None = None,
     title: str = "frames",
 ) -> Summary:
-    """Take all results, write them to files, and measure.
+    """Iterate over all results, write them to files, and measure.
 
-    A file gets its name only when it is complete. A run that is interrupted leaves `NAME.part`, which is valid up to
-    where it ends.
+    A file gets its name only when it is complete. An interrupted run leaves the file `NAME.part`, which is valid up to
+    its end.
 
     Args:
         results: The results of a stream, or of a run in this process.
@@ -48,10 +48,10 @@ def record(
         coco: A COCO file of all frames.
         mot: A MOTChallenge file of the boxes on all frames.
         total: The number of results to expect, for the progress bar.
-        title: What is run, for the progress bar and the summary.
+        title: The name of the run, for the progress bar and the summary.
 
     Returns:
-        The figures. `Summary` describes what they count.
+        The figures of the run.
 
     Raises:
         CommandError: If a file can't be written, or results have no boxes for `mot`.
@@ -76,7 +76,7 @@ def record(
             advance(result)
         summary = stopwatch.summary()
         if not summary.frames:
-            raise CommandError("the source gave no frame that could be processed")
+            raise CommandError("no frame of the source could be processed")
     return summary
 
 

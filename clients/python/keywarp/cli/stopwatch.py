@@ -1,4 +1,4 @@
-"""The timing of results, in memory that doesn't grow, since a camera's stream may never end."""
+"""Measure times and latencies of results in constant memory, since a camera's stream may never end."""
 
 import math
 import time
@@ -11,11 +11,11 @@ from keywarp.cli.summary import Latency, Summary
 from keywarp.client.results import ProcessedFrame
 
 STEP: Final = 1.002  # the ratio of neighbouring bins of latencies; figures are within 0.1 %
-REMEMBERED: Final = 1024  # the most separate spans that are kept
+MAX_SPANS: Final = 1024  # the most separate spans that are kept
 
 
 class Stopwatch:
-    """Times results as they pass. Its memory doesn't grow with their number."""
+    """Measures the times of results while they are iterated over. Its memory doesn't grow with their number."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -26,7 +26,7 @@ class Stopwatch:
         self._coverage = Coverage()
 
     def timed(self, results: Iterable[ProcessedFrame]) -> Iterator[ProcessedFrame]:
-        """Pass results on, and time them."""
+        """Yield the results, and measure their times."""
         waiting_since = time.monotonic()
         for result in results:
             now = time.monotonic()
@@ -54,7 +54,7 @@ class Stopwatch:
 
 
 class Latencies:
-    """A histogram of latencies whose bins are narrow enough for exact percentiles, to 0.1 %."""
+    """A histogram of latencies whose bins are narrow enough for percentiles within 0.1 %."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -68,7 +68,7 @@ class Latencies:
         return Latency(self._percentile(0.5), self._percentile(0.99)) if self._counts else None
 
     def _percentile(self, share: float) -> float:
-        """Return the smallest latency that this share of all doesn't exceed."""
+        """Return the smallest latency that this share of all latencies doesn't exceed."""
         left = share * self._counts.total()
         for step in sorted(self._counts):
             left -= self._counts[step]
@@ -86,21 +86,21 @@ class Coverage:
     def __init__(self) -> None:
         self._starts: list[float] = []  # of spans that don't touch each other, in order
         self._ends: list[float] = []
-        self._before = 0.0  # seconds of older spans, which aren't kept
-        self._forgotten = float("-inf")  # when the last of those ended
+        self._merged = 0.0  # total seconds of older spans, which aren't kept
+        self._merged_until = float("-inf")  # end of the last of those spans; monotonic seconds
 
     @property
     def seconds(self) -> float:
         """The covered time in seconds."""
-        return self._before + sum(self._ends) - sum(self._starts)
+        return self._merged + sum(self._ends) - sum(self._starts)
 
     def add(self, start: float, end: float) -> None:
         """Add a span, in monotonic seconds."""
-        start, end = max(start, self._forgotten), max(end, self._forgotten)
+        start, end = max(start, self._merged_until), max(end, self._merged_until)
         first, beyond = bisect_left(self._ends, start), bisect_right(self._starts, end)
-        if first < beyond:  # it touches these
+        if first < beyond:  # it touches the spans between
             start, end = min(start, self._starts[first]), max(end, self._ends[beyond - 1])
         self._starts[first:beyond], self._ends[first:beyond] = [start], [end]
-        if len(self._starts) > REMEMBERED:
-            self._forgotten = self._ends.pop(0)
-            self._before += self._forgotten - self._starts.pop(0)
+        if len(self._starts) > MAX_SPANS:
+            self._merged_until = self._ends.pop(0)
+            self._merged += self._merged_until - self._starts.pop(0)

@@ -56,7 +56,7 @@ def stream(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="latest drops frames that wait when a newer one comes, for cameras (default: lossless).",
+            help="latest, for cameras, drops waiting frames when a newer one arrives (default: lossless).",
             show_default=False,
         ),
     ] = None,
@@ -67,13 +67,13 @@ def stream(
     codec: Annotated[
         Codec, typer.Option(help="Send JPEG images, a file's own packets (h264, ...) or the file as it is (mp4, ...).")
     ] = "image",
-    in_flight: Annotated[int, typer.Option(min=1, help="Images on the way at a time; 1 gives the lowest latency.")] = 2,
+    in_flight: Annotated[int, typer.Option(min=1, help="Images in flight at a time; 1 gives the lowest latency.")] = 2,
     quality: Annotated[int, typer.Option(min=1, max=100, help="The quality of the JPEG images.")] = 90,
     reconnect: Annotated[
         float,
         typer.Option(
             min=0,
-            help="How long to try to connect again when the connection breaks; 0 doesn't try.",
+            help="How long to try to reconnect after the connection breaks; 0 never reconnects.",
             metavar="SECONDS",
         ),
     ] = DEFAULT.seconds,
@@ -129,7 +129,7 @@ class _StderrHandler(logging.Handler):
 
 @contextmanager
 def _warnings_on_stderr() -> Iterator[None]:
-    """Print the client's warnings to stderr, such as that the connection broke and that it tries again."""
+    """Print the client's warnings to stderr, such as one about a broken connection."""
     log, handler = logging.getLogger("keywarp.client"), _StderrHandler(logging.WARNING)
     log.addHandler(handler)
     try:

@@ -22,17 +22,17 @@ class Summary:
     """The figures of a run.
 
     `seconds` measures the service, not the recording. So time in which only drawing and writing took place, with no
-    frame under way, isn't counted. Doing them at the same time would gain nothing.
+    frame under way, isn't counted.
 
     Attributes:
-        title: What was run.
+        title: The name of the run.
         frames: The number of results.
         key_frames: The number of results on key frames.
         seconds: Time during which a result was awaited (which includes reading, compressing and sending frames) or
             frames were under way.
-        key: The latency of key frames; None if there was none, or the latency is unknown.
+        key: The latency of key frames; None if there were none, or the latency is unknown.
         propagated: The latency of propagated frames; None as for `key`.
-        reconnects: How often the connection broke and the stream continued.
+        reconnects: The number of times that the connection broke and the stream continued.
     """
 
     title: str

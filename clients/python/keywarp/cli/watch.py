@@ -1,4 +1,4 @@
-"""`keywarp watch`: the results of a stream that another program feeds."""
+"""`keywarp watch`: print the results of a stream that another program feeds."""
 
 import json
 from typing import Annotated
@@ -25,9 +25,9 @@ def watch(
         int | None, typer.Option(min=1, help="With --pull: frames from one key frame to the next.", show_default=False)
     ] = None,
 ) -> None:
-    """Print the results of a stream from now on, one per line (NDJSON), until it ends."""
+    """Print a stream's responses as they come, one per line (NDJSON), until the stream ends."""
     if interval is not None and pull is None:
-        raise typer.BadParameter("only goes with --pull", param_hint="--interval")
+        raise typer.BadParameter("needs --pull", param_hint="--interval")
     with open_client(server, api_key) as client:
         if pull is not None:
             client.create_stream(stream, source=pull, interval=interval)

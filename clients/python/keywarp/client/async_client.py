@@ -56,7 +56,7 @@ class AsyncClient(AsyncClosable):
         self._http = httpx.AsyncClient(base_url=self.server, timeout=timeout, headers=self._headers)
 
     async def models(self) -> tuple[ModelInfo, ...]:
-        """List the models of the server. The field `state` tells which are ready for streams."""
+        """List the models of the server. The field `state` shows which are ready for streams."""
         return await self._do(rest.models())
 
     async def model(self, name: str) -> ModelInfo:
@@ -68,7 +68,7 @@ class AsyncClient(AsyncClosable):
         return await self._do(rest.load_model(name, timeout))
 
     async def unload_model(self, name: str, *, force: bool = False) -> ModelInfo:
-        """Unload a model when its streams have ended, or now by force, as `Client.unload_model` describes."""
+        """Unload a model when its streams have ended, or at once with `force`, as `Client.unload_model` describes."""
         return await self._do(rest.unload_model(name, force=force))
 
     async def streams(self) -> tuple[StreamInfo, ...]:

@@ -29,7 +29,7 @@ class AsyncResultStream(StreamCounters, AsyncClosable, AsyncIterator[ProcessedFr
     def __init__(
         self, server: str, source: SourceLike | Source, setup: StreamSetup, timeout: float, headers: Mapping[str, str]
     ) -> None:
-        """Note what to do. The first result, or `async with`, opens the source and the connection."""
+        """Prepare the stream. The first result, or `async with`, opens the source and the connection."""
         self._server = server
         self._source = source
         self._setup = setup
@@ -44,7 +44,7 @@ class AsyncResultStream(StreamCounters, AsyncClosable, AsyncIterator[ProcessedFr
 
     @property
     def ready(self) -> Ready:
-        """The server's answer to `hello`, with the stream's id, model and interval.
+        """The server's response to `hello`, with the stream's id, model and interval.
 
         Raises:
             RuntimeError: If the stream isn't open yet.
@@ -157,7 +157,7 @@ class AsyncConnection(AsyncClosable):
     """A WebSocket that notes when each message arrives, even if the message is read later."""
 
     def __init__(self, socket: ClientConnection) -> None:
-        """Begin to receive on an open socket."""
+        """Start to receive on an open socket."""
         self._socket = socket
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[tuple[str | bytes | ConnectionClosed, float]] = asyncio.Queue()
@@ -171,7 +171,7 @@ class AsyncConnection(AsyncClosable):
         return cls(socket)
 
     async def send(self, message: str | bytes) -> None:
-        """Send a message. If the connection is closed, `receive` reports that after the messages that came before."""
+        """Send a message. If the connection is closed, `receive` reports that after the earlier messages."""
         with suppress(ConnectionClosed):
             await self._socket.send(message)
 

@@ -63,7 +63,7 @@ class Client(Closable):
         self._http = httpx.Client(base_url=self.server, timeout=timeout, headers=self._headers)
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """List the models of the server. The field `state` tells which are ready for streams."""
+        """List the models of the server. The field `state` shows which are ready for streams."""
         return self._do(rest.models())
 
     def model(self, name: str) -> ModelInfo:
@@ -85,16 +85,16 @@ class Client(Closable):
 
         Raises:
             ApiError: If the server doesn't allow it (403), there is no such bundle (404), or it can't be loaded (422).
-                In the last case the server keeps the version from before.
+                In the last case the server keeps the current version.
         """
         return self._do(rest.load_model(name, timeout))
 
     def unload_model(self, name: str, *, force: bool = False) -> ModelInfo:
-        """Unload a model. It takes no new streams, and is freed when its open streams have ended.
+        """Unload a model. It accepts no new streams, and is freed when its open streams have ended.
 
         Args:
             name: The model's name.
-            force: Whether to end its streams now.
+            force: Whether to end its streams at once.
 
         Raises:
             ApiError: If the server doesn't allow it (403), or the model isn't loaded (404).
@@ -183,12 +183,12 @@ class Client(Closable):
     def watch(self, stream_id: str) -> Watch:
         """Iterate over the results, from now on, of a stream that the server pulls or another client feeds.
 
-        A reader that is too slow misses some (`Watch.missed`) and delays nobody. Leaving the loop early ends the watch
-        at some time; a `with` statement ends it at once.
+        A reader that is too slow misses some (`Watch.missed`) and delays nobody. If you leave the loop early, the
+        watch ends when it is garbage-collected; a `with` statement ends it at once.
 
         Raises:
-            ApiError: If there is no stream of that id (status 404), or it has too many watchers (429).
-            ConnectError: If no server answers, or the connection breaks.
+            ApiError: If there is no stream of that id (status 404), or it has too many subscribers (429).
+            ConnectError: If no server responds, or the connection breaks.
         """
         transport = httpx.HTTPTransport(socket_options=connecting.KEEPALIVE)
         client = httpx.Client(base_url=self.server, timeout=self._timeout, headers=self._headers, transport=transport)
@@ -216,8 +216,8 @@ class Client(Closable):
         Args:
             stream_id: The id of a stream that `create_stream` made.
             image: An RGB uint8 array (H, W, 3), which is sent as a JPEG; or the bytes of a JPEG, PNG or WebP.
-            id: Your id for the frame, which comes back in the result.
-            timestamp: Seconds, which come back in the result.
+            id: Your id for the frame, which is returned in the result.
+            timestamp: The frame's timestamp in seconds, which is returned in the result.
             quality: The quality of the JPEG, 1 to 100.
 
         Raises:
@@ -251,12 +251,12 @@ class Client(Closable):
     ) -> ResultStream:
         """Send the frames of a source over a WebSocket and iterate over their results, in order.
 
-        Frames are read only as fast as results are taken. Leaving the loop early, for whatever reason, closes the
-        connection at some time; a `with` statement closes it at once. A damaged source raises its `SourceError` after
-        the results of the frames that could be read.
+        Frames are read only as fast as results are taken. If you leave the loop early, the connection closes when the
+        stream is garbage-collected; a `with` statement closes it at once. A damaged source raises its `SourceError`
+        after the results of the frames that could be read.
 
         Args:
-            source: Anything that `open_source` takes, or the source that it returned.
+            source: Anything that `open_source` accepts, or the source that it returned.
             model: The model's name, or None for the server's default.
             interval: Frames from one key frame to the next, or None for the model's default.
             schedule: `fixed`, or `adaptive` to place key frames where the content changes, with `interval` as their
@@ -272,13 +272,13 @@ class Client(Closable):
             resolution: The resolution of masks: `model`, or `frame`, which is larger. None is `model`.
             codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets, and
                 `mpegts`, `mp4` and `webm` send a file of this kind, without decoding or compressing anything again.
-            in_flight: The most images that wait for their results at a time. With 1, the result of a live source comes
-                before the next frame is read. With the other codecs the server's credit decides.
+            in_flight: The most images that wait for their results at a time. With 1, the next frame of a live source is
+                read after the result of the last one. With the other codecs the server's credit decides.
             quality: The quality of the JPEGs, 1 to 100.
             on_error: `raise` ends the stream with a `FrameError` at a frame that the server can't process. `skip`
                 continues without the frame, and counts it.
             decode: Whether to decode the file here too, so that results have their images. For the codecs of files.
-            stream_id: The stream's id on the server, or None to make one up.
+            stream_id: The stream's id on the server, or None for a random one.
             reconnect: How many seconds to try to connect again when the connection breaks or the server restarts, or a
                 `Reconnect` with more options. The stream then continues where it was: each frame still has exactly one
                 result or error, or is `dropped` (in the mode `latest`, those that were under way). A file that is sent
@@ -287,9 +287,9 @@ class Client(Closable):
 
         Raises:
             SourceError: If the source can't be opened.
-            ConnectError: If no server answers, or the connection broke and could not be made again in time. It is a
+            ConnectError: If no server responds, or the connection broke and could not be restored in time. It is a
                 `ResumeError` if frames that were lost with the connection can't be sent again.
-            StreamError: If the server doesn't take the stream. `keywarp.client.errors` lists the reasons.
+            StreamError: If the server refuses the stream. `keywarp.client.errors` lists the reasons.
         """
         hello = Hello(
             model=model,

@@ -1,4 +1,4 @@
-"""How both clients reach a server: its address, the options of connections, and what their errors mean."""
+"""Connecting to a server, for both clients: addresses, options and errors."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ from keywarp.protocol import SUBPROTOCOL, Problem
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 DEFAULT_TIMEOUT: Final = 60.0  # seconds; the first frame of a size may wait until the model is compiled for it
-LOAD_TIMEOUT: Final = 600.0  # seconds in which a model is compiled
+LOAD_TIMEOUT: Final = 600.0  # seconds; compiling a model may take minutes
 CLOSE_TIMEOUT: Final = 2.0  # seconds for the closing handshake of a WebSocket
 MAX_MESSAGE_BYTES: Final = 64 * 2**20  # of a server's message; a label map of 50 million random pixels fits
 
@@ -41,7 +41,7 @@ def check_server(server: str) -> str:
     url = httpx.URL(server)
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError(f"a server's address looks like {DEFAULT_SERVER}, not {server!r}")
-    return str(url).rstrip("/")  # httpx has put the scheme into lower case
+    return str(url).rstrip("/")  # httpx has converted the scheme to lower case
 
 
 def authorization(api_key: str | None) -> dict[str, str]:
@@ -67,7 +67,7 @@ def websocket_options(timeout: float, headers: Mapping[str, str]) -> dict[str, A
         "additional_headers": headers,
         "compression": None,
         "max_size": MAX_MESSAGE_BYTES,
-        # The credit bounds the number of results, so receiving needs no limit that could hold up sending.
+        # The credit bounds the number of results, so receiving needs no limit, which could block sending.
         "max_queue": None,
         "open_timeout": timeout,
         "close_timeout": CLOSE_TIMEOUT,
@@ -84,7 +84,7 @@ def connection_errors(server: str) -> Iterator[None]:
     """Translate errors that connecting to a server raises in the block.
 
     Raises:
-        ConnectError: If no server answers, or it closes the connection at once.
+        ConnectError: If no server responds, or it closes the connection at once.
         ApiError: If the server refuses a WebSocket.
         ProtocolError: If the server doesn't speak our protocol.
     """
@@ -120,7 +120,7 @@ def _refused(server: str, error: InvalidHandshake | EOFError) -> ApiError | Conn
         try:
             return ApiError(Problem.model_validate_json(bytes(error.response.body or b"")), wait)
         except ValidationError:
-            if status in TEMPORARY:  # a proxy answers in place of the server
+            if status in TEMPORARY:  # a proxy responds in place of the server
                 return ApiError(Problem(title=f"{server} answers with HTTP status {status}", status=status), wait)
             return ProtocolError(f"{server} does not speak {SUBPROTOCOL} (HTTP status {status})")
     if isinstance(error, EOFError) or isinstance(error.__cause__, EOFError):

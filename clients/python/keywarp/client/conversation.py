@@ -1,9 +1,9 @@
-"""The client's half of the WebSocket protocol, without input or output of its own.
+"""The client's half of the WebSocket protocol, which does no input or output itself.
 
 Both clients drive it the same way. They send what `hello`, `pack` and `end` return, call `pack` only while
 `wants_payload`, and pass every message that arrives to `receive`. If a connection ends too early, `prepare_reconnect`
-tells them how long to wait before they connect and begin with `hello` again. So credit, the matching of results with
-frames, latency, and what is sent again are decided here, once.
+returns how long to wait before they connect and start with `hello` again. So flow control, the matching of results with
+frames, latency and resending are implemented once, here.
 """
 
 import logging
@@ -42,7 +42,7 @@ log = logging.getLogger("keywarp.client")
 
 
 class ConversationState(Enum):
-    """How far a conversation has come. The values stand in error messages."""
+    """The state of a conversation. The values appear in error messages."""
 
     NEW = "new"
     HELLO_SENT = "hello was sent"
@@ -62,23 +62,23 @@ class _Sent:
 class Conversation:
     """One stream from `hello` to `done`, over as many connections as it takes.
 
-    With the codec `image` each message has one response, in order, and at most `in_flight` messages wait for theirs; in
-    the mode `latest`, where the server may drop frames instead, as many as the credit allows. A packet of a video isn't
-    a frame, since decoders hold some frames back. So there the server's credit is the only limit, and a result finds
-    its packet by the id.
+    With the codec `image` each message has one response, in order. At most `in_flight` messages wait for their
+    responses, or as many as the credit allows in the mode `latest`, where the server may drop frames. A packet of a
+    video isn't a frame, since decoders hold some frames back. So there the server's credit is the only limit, and
+    results are matched with packets by their ids.
 
     After a break, images without a response are sent again; in the mode `latest` they are old by then, and count as
-    dropped. Packets are sent again from one at which decoding can begin (see `ReplayBuffer`), and responses that were
-    given before are ignored. Pieces of containers can't be sent again. A server counts frames anew on each connection,
-    so the positions in its responses are corrected.
+    dropped. Packets are sent again from one at which decoding can begin (see `ReplayBuffer`), and repeated responses
+    are ignored. Pieces of containers can't be sent again. A server counts frames from 0 on each connection, so
+    the positions in its responses are corrected.
 
     Attributes:
-        state: How far the conversation has come.
-        ready: The server's last answer to `hello`, or None before the first.
+        state: The conversation's state.
+        ready: The server's last response to `hello`, or None before the first.
         done: The server's counts for the last connection, or None before the end.
         errors: Frames so far that the server could not process.
         dropped: Frames so far that were dropped by the server or at a break.
-        reconnects: How often the conversation has continued over another connection.
+        reconnects: The number of times that the conversation continued over another connection.
     """
 
     def __init__(self, hello: Hello, in_flight: int, reconnect: Reconnect = OFF) -> None:
@@ -87,7 +87,7 @@ class Conversation:
         Args:
             hello: The first message.
             in_flight: The most images that wait for their results at a time.
-            reconnect: What to do when a connection breaks.
+            reconnect: The options for reconnecting when a connection breaks.
 
         Raises:
             ValueError: If `in_flight` is less than 1.
@@ -146,7 +146,7 @@ class Conversation:
             now: Monotonic seconds.
 
         Raises:
-            MediaError: If the server doesn't take messages of this size.
+            MediaError: If the message is larger than the server accepts.
         """
         if not self.wants_payload:
             raise RuntimeError(f"no payload is wanted now (state: {self.state.value})")
@@ -154,7 +154,7 @@ class Conversation:
         if self.ready and len(message) > self.ready.max_message_bytes:
             limit = self.ready.max_message_bytes
             raise stream_error(
-                CloseCode.MESSAGE_TOO_BIG, f"a message has {len(message)} bytes, but the server takes at most {limit}"
+                CloseCode.MESSAGE_TOO_BIG, f"a message has {len(message)} bytes, but the server accepts at most {limit}"
             )
         self._sent += 1
         if payload is self.next_resend:
@@ -166,12 +166,12 @@ class Conversation:
         return message
 
     def end(self) -> str:
-        """Return the message that tells the server that no more payloads come."""
+        """Return the message that marks the end of the payloads."""
         self._transition(ConversationState.STREAMING, ConversationState.END_SENT)
         return End().model_dump_json()
 
     def receive(self, message: str | bytes, now: float) -> ProcessedFrame | FrameError | None:
-        """Process a message of the server.
+        """Process a message from the server.
 
         Args:
             message: The message.
@@ -199,7 +199,7 @@ class Conversation:
                 self._credit = parsed.credit
                 return None
             case Error(fatal=True):
-                self._problem = parsed.problem  # the close code follows and tells the kind of error
+                self._problem = parsed.problem  # the close code follows, and determines the kind of error
                 return None
         if self.state not in (ConversationState.STREAMING, ConversationState.END_SENT):
             raise ProtocolError(f"the server sent `{parsed.type}` at the wrong time (state: {self.state.value})")
@@ -229,7 +229,7 @@ class Conversation:
         """Prepare for the next connection, after one failed or ended.
 
         Args:
-            error: What `closing_error` returned, or why no connection was made.
+            error: The error that `closing_error` returned, or the reason why connecting failed.
             now: Monotonic seconds.
 
         Returns:
@@ -335,15 +335,15 @@ class Conversation:
             oldest = next(iter(self._unanswered), None)
             if oldest is None or id != oldest:
                 raise ProtocolError(f"the next response should be to the frame with id {oldest}, but it is to id {id}")
-        # A packet of a video may have no frame of its own, so there an unknown id isn't an error.
+        # A packet of a video may produce no frame, so an unknown id isn't an error there.
         return self._unanswered.pop(id, None) if isinstance(id, int) else None
 
     def _finish(self, done: Done) -> None:
         self._transition(ConversationState.END_SENT, ConversationState.DONE)
         if self._sends_images and self._unanswered:
-            raise ProtocolError(f"the server sent `done`, but still owes {len(self._unanswered)} results")
+            raise ProtocolError(f"the server sent `done` too early (frames without a result: {len(self._unanswered)})")
         if self._replay and self._replay.is_replaying:
             raise ResumeError(
-                "the stream can't continue after the break: frames that were answered before it didn't come again"
+                "the stream can't continue after the break: the server didn't repeat responses that it had sent before"
             )
         self.done = done

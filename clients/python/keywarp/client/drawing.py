@@ -1,4 +1,4 @@
-"""Annotated pictures, with classes in their colours and key frames marked. They need the extra `draw`."""
+"""Draw annotated pictures, with classes in their colours and key frames marked. Needs the extra `draw`."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from keywarp.protocol import ClassInfo, Region, Result
 BACKGROUND = 0  # the class that isn't drawn
 OPACITY = 0.5  # of a class's colour over the picture
 CONFIDENCE = 0.5  # objects with less confidence aren't drawn
-LEGEND_ROWS = 6  # the most rows of the legend, which names the largest or most frequent classes
+LEGEND_ROWS = 6  # the most rows of the legend
 LEGEND_AREA = 0.001  # 0..1 of the frame; classes that cover less aren't in the legend
 
 INK = (255, 255, 255)
@@ -23,13 +23,13 @@ DIM_INK = (196, 202, 210)
 PANEL = (14, 18, 24, 184)  # RGBA; the background of text
 KEY_INK = (30, 22, 0)
 KEY_PANEL = (255, 193, 7, 255)
-CASING = (14, 18, 24, 144)  # RGBA; on both sides of a box's line, which so stands out from any background
+CASING = (14, 18, 24, 144)  # RGBA; on both sides of a box's line, so that it stands out from any background
 
 Color = tuple[int, int, int]  # RGB
 
 
 class Annotator:
-    """A painter of results on their frames.
+    """Draws results on their frames.
 
     Example:
         >>> annotator = Annotator(client.model("street").classes)
@@ -37,7 +37,7 @@ class Annotator:
     """
 
     def __init__(self, classes: Iterable[ClassInfo], confidence: float = CONFIDENCE) -> None:
-        """Take the colours of the classes.
+        """Prepare the colours of the classes.
 
         Args:
             classes: The classes to draw.
@@ -134,7 +134,7 @@ class _Area:
 
     @property
     def corners(self) -> tuple[int, int, int, int]:
-        """The coordinates of the first and of the last pixel, as Pillow takes them."""
+        """The coordinates of the first and of the last pixel, as Pillow expects them."""
         return self.left, self.top, self.right - 1, self.bottom - 1
 
     def overlaps(self, other: "_Area") -> bool:
@@ -202,7 +202,7 @@ def _draw_tag(pen: _Pen, result: ProcessedFrame) -> list[_Area]:
     mark = "KEY" if is_key else f"+{result.key_age}"
     height = round(pen.size * 1.5)
     middle = pen.margin + height // 2
-    # At least as wide as KEY, so that the latency stays at its place from frame to frame.
+    # At least as wide as KEY, so that the latency keeps its place from frame to frame.
     width = 2 * pen.pad + max(pen.width("KEY"), pen.width(mark))
     covered = [_Area.sized(pen.margin, pen.margin, width, height)]
     pen.panel(covered[0], KEY_PANEL if is_key else PANEL)
@@ -239,7 +239,7 @@ def _draw_legend(pen: _Pen, rows: Sequence[_Row]) -> list[_Area]:
 
 
 def _draw_labels(pen: _Pen, objects: Sequence[_Object], taken: Sequence[_Area]) -> None:
-    """Write labels next to their boxes, in the order of the objects, where they don't cover other text."""
+    """Write labels next to their boxes, in the order of the objects, if there is room for them."""
     written = list(taken)
     height = round(pen.size * 1.35)
     for one in objects:
@@ -257,7 +257,7 @@ def _draw_labels(pen: _Pen, objects: Sequence[_Object], taken: Sequence[_Area]) 
 
 
 def _find_place(box: _Area, width: int, height: int, canvas: Image.Image, written: Iterable[_Area]) -> _Area | None:
-    """Find room for a label in the picture: above its box, at its top or bottom inside, or below. None: no room."""
+    """Find room for a label: above its box, inside at its top or bottom, or below. Return None if there is none."""
     for top in (box.top - height, box.top, box.bottom - height, box.bottom):
         for left in (box.left, box.right - width):
             place = _Area.sized(left, top, width, height)

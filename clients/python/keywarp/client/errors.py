@@ -2,7 +2,7 @@
 
 KeywarpError
 ├── SourceError             a video, folder or camera can't be opened or read, or an image can't be sent
-├── ConnectError            no server answers at the address, or the connection broke
+├── ConnectError            no server responds at the address, or the connection broke
 │   └── ResumeError             the connection broke, and the stream can't continue over another
 ├── ApiError                the server refused a request               .status, .problem, .retry_after
 ├── FrameError              the server could not process one frame                  .problem, .frame, .id
@@ -28,7 +28,7 @@ class SourceError(KeywarpError):
 
 
 class ConnectError(KeywarpError):
-    """No server answers at the address, or the connection broke."""
+    """No server responds at the address, or the connection broke."""
 
 
 class ResumeError(ConnectError):
@@ -129,7 +129,7 @@ _KINDS: dict[int, type[StreamError]] = {
 
 _MEANING: dict[int, str] = {
     _GOING_AWAY: "it is going away",
-    CloseCode.UNSUPPORTED_DATA: "it doesn't take this kind of data",
+    CloseCode.UNSUPPORTED_DATA: "it doesn't accept this kind of data",
     CloseCode.MESSAGE_TOO_BIG: "a message was too big",
     CloseCode.INTERNAL_ERROR: "it failed",
     CloseCode.SERVICE_RESTART: "it is restarting",

@@ -1,4 +1,4 @@
-"""Results in the formats of other tools: supervision, COCO and MOTChallenge."""
+"""Convert results to the formats of other tools: supervision, COCO and MOTChallenge."""
 
 import json
 from collections.abc import Iterable
@@ -95,7 +95,7 @@ def to_coco(result: "ProcessedFrame", image_id: int | None = None) -> list[dict[
 
 
 class CocoWriter(Closable):
-    """A writer of COCO files with `images`, `annotations` and `categories`. It writes annotations as they come."""
+    """Writes COCO files with `images`, `annotations` and `categories`. Annotations are written immediately."""
 
     def __init__(self, path: Path, classes: Iterable[ClassInfo]) -> None:
         """Begin the file.
@@ -148,6 +148,6 @@ def to_mot(result: "ProcessedFrame") -> list[str]:
 
 
 def _bbox(xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Convert two corners to a corner and a size, which is rounded as the coordinates are."""
+    """Convert two corners to a corner and a size, rounded like the coordinates."""
     x1, y1, x2, y2 = xyxy
     return x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)

@@ -51,7 +51,7 @@ class Feed:
         """Open the source. The caller closes a source that is open already.
 
         Raises:
-            SourceError: If the source can't be opened, or the codec needs a file and it isn't one.
+            SourceError: If the source can't be opened, or isn't a file although the codec needs one.
         """
         self.stream_id = setup.stream_id or f"client-{uuid4().hex[:16]}"
         self.error: SourceError | None = None
@@ -101,7 +101,7 @@ class Feed:
                     if self._next_image > result.frame:
                         return replace(result, image=frame.image)
             except SourceError:
-                self._images = None  # `next_payload` meets the same damage and reports it
+                self._images = None  # `next_payload` finds the same damage and reports it
             return result
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Sources of frames."""
+"""Frames, and the base class of their sources."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from keywarp.client.resources import Closable
 
-DEFAULT_FPS = 25.0  # for sources that don't tell their frame rate
+DEFAULT_FPS = 25.0  # for sources whose frame rate is unknown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,18 +17,18 @@ class Frame:
     """One picture of a source."""
 
     image: NDArray[np.uint8]  # RGB (H, W, 3), C-contiguous
-    timestamp: float | None  # seconds; None if the source doesn't tell
+    timestamp: float | None  # seconds; None if it is unknown
 
 
 class Source(Closable):
     """A source of frames, to iterate over once. Close it, or use it in a `with` statement.
 
     Attributes:
-        fps: Frames per second, or `DEFAULT_FPS` if the source doesn't tell.
-        count: The number of frames, or None if the source doesn't tell.
+        fps: Frames per second, or `DEFAULT_FPS` if the rate is unknown.
+        count: The number of frames, or None if it is unknown.
         width: The width of the first frame in pixels.
         height: The height of the first frame in pixels.
-        live: Whether frames come at their own time, so that they are old when they are read late.
+        live: Whether frames arrive in real time, so that they become old if they aren't read at once.
     """
 
     fps: float

@@ -1,4 +1,4 @@
-"""The encoding of frames as JPEG, and the decoding of label maps."""
+"""Encode frames as JPEG, and decode label maps."""
 
 from base64 import b64decode
 from io import BytesIO
@@ -22,10 +22,10 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:
         quality: The quality of the JPEG, 1 to 100.
 
     Raises:
-        SourceError: If `image` isn't such an array.
+        SourceError: If `image` isn't a uint8 array of shape (H, W, 3) with at least one pixel.
     """
     check_image(image)
-    # 4:2:0, as cameras record it, takes half the bytes and time of 4:4:4 and keeps the luma, which matters most.
+    # 4:2:0, which cameras use, needs half the bytes and time of 4:4:4, and keeps the luma, which matters most.
     jpeg: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"
     )
@@ -52,7 +52,7 @@ def decode_labels(segmentation: Segmentation) -> NDArray[np.uint8]:
         Class ids, uint8 (h, w), at the resolution that the stream asked for.
 
     Raises:
-        ProtocolError: If it isn't an 8-bit grey PNG, or RLE, of the size that the message gives.
+        ProtocolError: If it isn't an 8-bit grey PNG or RLE of the size in the message.
         ValueError: If the stream asked for no masks.
     """
     if segmentation.labels_png is None:

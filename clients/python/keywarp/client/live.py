@@ -1,4 +1,4 @@
-"""Live sources, whose frames come whether or not somebody reads them."""
+"""Read live sources, whose frames arrive whether or not they are read."""
 
 from collections.abc import Iterator
 from threading import Condition, Thread
@@ -7,9 +7,9 @@ from keywarp.client.frames import Frame, Source
 
 
 class NewestFrames(Source):
-    """A source that always gives the newest frame of a live source.
+    """A source that always returns the newest frame of a live source.
 
-    A thread reads all frames as they come, so that none grows old in the driver's buffer. A frame that isn't taken in
+    A thread reads all frames when they arrive, so that none waits in the driver's buffer. A frame that isn't taken in
     time is replaced by the next. The owner of the live source closes it, after this one.
 
     Attributes:
@@ -17,20 +17,20 @@ class NewestFrames(Source):
     """
 
     def __init__(self, source: Source) -> None:
-        """Begin to read the source."""
+        """Start to read the source."""
         self.fps, self.count, self.width, self.height = source.fps, source.count, source.width, source.height
         self.live = True
         self.unsent = 0
         self._newest: Frame | None = None
         self._error: Exception | None = None
-        self._ended = False  # the source has no more frames
-        self._closed = False  # this one was closed
+        self._ended = False  # whether the live source has ended
+        self._closed = False  # whether this source was closed
         self._changed = Condition()
         self._thread = Thread(target=self._read, args=(source,), name="keywarp-capture", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Wait for a new frame each time, and give the newest."""
+        """Wait for a new frame each time, and yield the newest."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._newest or self._ended)

@@ -1,4 +1,4 @@
-"""The payloads of a source: its frames as JPEGs, or a file's own packets or bytes."""
+"""Make the payloads of a source: its frames as JPEGs, or the packets or bytes of its file."""
 
 import re
 from abc import abstractmethod
@@ -32,7 +32,7 @@ class Payload:
     """The content of one binary message."""
 
     data: bytes
-    id: int | None = None  # comes back with the result; None if a payload isn't one frame or packet
+    id: int | None = None  # returned with the result; None if a payload isn't one frame or packet
     timestamp: float | None = None  # seconds
     image: NDArray[np.uint8] | None = None  # the frame, RGB (H, W, 3), if the payload is one
     starts: bool = False  # whether decoding can begin with this packet

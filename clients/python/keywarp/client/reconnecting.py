@@ -1,4 +1,4 @@
-"""How long a stream tries to connect again after its connection broke, and which errors are temporary."""
+"""Reconnecting: the waits between attempts, and which errors are temporary."""
 
 import random
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ TEMPORARY: Final = frozenset(  # statuses of a server, or of a proxy in front of
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """What a stream does when its connection breaks.
+    """The options for reconnecting when a stream's connection breaks.
 
     ==================================  =============================================================
     `reconnect=Reconnect()`             the default: tries for 60 s from when the connection broke
@@ -38,7 +38,7 @@ class Reconnect:
     ==================================  =============================================================
 
     The waits between attempts grow from `first` seconds, doubling each time, up to `longest`. Each is shortened by a
-    random part of up to one half, so that the clients of a server don't all come back at once. If the server asks for
+    random part of up to one half, so that the clients of a server don't all reconnect at once. If the server asks for
     a longer wait (by the header `Retry-After`, or by `retry_after` of the problem that it sends before it closes the
     stream), the client waits that long.
 
@@ -46,7 +46,7 @@ class Reconnect:
         ValueError: If a time isn't a number of seconds, or `memory` is negative.
     """
 
-    seconds: float = 60.0  # how long to try until frames are answered again; 0: not at all
+    seconds: float = 60.0  # how long to try, until new responses arrive; 0 doesn't try
     first: float = 0.25  # seconds, the first wait
     longest: float = 5.0  # seconds, the longest wait
     at_start: bool = False  # whether the first connection is tried again, too
@@ -80,7 +80,7 @@ class Backoff:
         self._attempts = 0
 
     def reset(self) -> None:
-        """Start anew, since the stream has made progress."""
+        """Reset the waits, since the stream has made progress."""
         self._since = None
         self._attempts = 0
 
@@ -88,7 +88,7 @@ class Backoff:
         """Return the seconds to wait before the next attempt.
 
         Args:
-            error: Why the connection broke, or why the last attempt failed.
+            error: The error that broke the connection, or that the last attempt failed with.
             now: Monotonic seconds.
 
         Raises:
@@ -105,7 +105,7 @@ class Backoff:
 
 
 def is_temporary(error: KeywarpError) -> bool:
-    """Tell whether connecting again may help. It doesn't if the fault is in the request itself."""
+    """Return whether reconnecting may help. It doesn't if the request itself is at fault."""
     if isinstance(error, ApiError):
         return error.status in TEMPORARY
     return isinstance(error, ConnectError | UnavailableError | StreamBusyError) and not isinstance(error, ResumeError)

@@ -1,4 +1,4 @@
-"""The packets of a video that have to be sent again after the connection broke."""
+"""Keep the packets of a video that have to be sent again if the connection breaks."""
 
 from typing import Final
 
@@ -6,24 +6,26 @@ from keywarp.client.errors import ResumeError
 from keywarp.client.payloads import Payload
 from keywarp.protocol import ClientId
 
-# A server that stops also answers frames that its decoder held back because others are shown before them. After the
-# break those others come as new frames. H.264 and HEVC hold back at most this many.
+# A stopping server also responds to the frames that its decoder held back, although frames that are displayed earlier
+# haven't been sent yet. After the break, those earlier frames arrive as new ones. H.264 and HEVC reorder at most this
+# many.
 MAX_EARLY: Final = 16
 
 
 class ReplayBuffer:
     """Keeps the packets from which decoding can begin again, up to the last one that was sent.
 
-    They begin with the last key packet before which everything is answered. That is a key packet whose own frame was
-    answered and after it, on the same connection, the frame of a later packet: frames are answered in display order,
-    and frames that are sent after a key frame but shown before it, which need packets from before it, follow it
-    directly. So those are answered, too. One answer isn't enough, since a server that stops answers all that it has.
+    The first kept packet is the last key packet for which all earlier packets have their responses. This is known once
+    the key packet's frame and then, on the same connection, the frame of a later packet have responses. The reason:
+    responses come in display order, and frames that are sent after a key frame but displayed before it follow it
+    directly, so they have responses by then, too. The response to the key frame alone isn't enough, because a stopping
+    server responds to all frames that it has received.
 
-    After a break the packets are sent again, and responses that were given before come a second time.
+    After a break the packets are sent again, and some responses arrive for the second time.
     """
 
     def __init__(self, memory: int) -> None:
-        """Begin without packets.
+        """Start without packets.
 
         Args:
             memory: The most bytes of packets to keep.
@@ -31,12 +33,14 @@ class ReplayBuffer:
         self._memory = memory
         self._bytes = 0
         self._packets: dict[int, Payload] = {}  # by id, in the order of sending
-        self._positions: dict[int, int] = {}  # by id, the positions of the answered frames in the stream
+        self._positions: dict[int, int] = {}  # positions in the stream of the frames with responses, by id
         self._complete = True  # whether decoding can begin with the first packet
-        self._key: int | None = None  # the last key packet that was answered on this connection
-        self._expected: dict[int, int] = {}  # of `_positions` at the last break, those that weren't answered again yet
-        self._last_expected: int | None = None  # the one of them with the last position
-        self._early = 0  # new responses before that one
+        self._key: int | None = None  # id of the last key packet with a response on this connection
+        self._expected: dict[
+            int, int
+        ] = {}  # `_positions` at the last break, without responses that were repeated since
+        self._last_expected: int | None = None  # the id in `_expected` with the last position, until it is repeated
+        self._early = 0  # number of new responses before that repeated one
 
     def add(self, payload: Payload) -> None:
         """Keep a packet that is sent."""
@@ -55,7 +59,7 @@ class ReplayBuffer:
         """Note a new response.
 
         Args:
-            id: The id of the packet that it answers.
+            id: The id of the packet that the response belongs to.
             position: The frame's position in the stream.
         """
         packet = self._packets.get(id) if isinstance(id, int) else None
@@ -65,7 +69,7 @@ class ReplayBuffer:
         self._advance(packet.id)
 
     def replay(self) -> tuple[Payload, ...]:
-        """Return the packets to send again. From now on `repeated` recognises responses that were given before.
+        """Return the packets to send again. From now on `repeated` recognises repeated responses.
 
         Raises:
             ResumeError: If there were more packets than the memory holds.
@@ -83,15 +87,15 @@ class ReplayBuffer:
 
     @property
     def is_replaying(self) -> bool:
-        """Whether responses that were given before have still to come a second time."""
+        """Whether repeated responses are still expected."""
         return self._last_expected is not None
 
     def repeated(self, id: ClientId | None) -> int | None:  # noqa: A002
-        """Return the position in the stream of a frame that is answered for the second time, or None if it is new.
+        """Return the position in the stream of a frame whose response is repeated, or None if the response is new.
 
         Raises:
-            ResumeError: If new frames come, but not the last one that was answered before the break. Then the decoder
-                began too late, and frames are missing.
+            ResumeError: If new responses arrive, but the last one from before the break isn't repeated. Then the
+                decoder started too late, and frames are missing.
         """
         if not isinstance(id, int):
             return None
@@ -104,13 +108,13 @@ class ReplayBuffer:
             self._early += 1
             if self._early > MAX_EARLY:
                 raise ResumeError(
-                    f"the stream can't continue after the break: packet {self._last_expected} was answered before it, "
-                    "but not again"
+                    f"the stream can't continue after the break: packet {self._last_expected} had a response before "
+                    "it, but has none after it"
                 )
         return position
 
     def _advance(self, id_: int) -> None:
-        """Forget packets that aren't needed any more, now that this one is answered."""
+        """Forget packets that are no longer needed, now that this one has a response."""
         if self._key is not None and id_ > self._key:
             self._begin_with(self._key)
             self._key = None

@@ -10,7 +10,7 @@ class Closable(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what the object holds."""
+        """Release the file, device or connection."""
 
     def __enter__(self) -> Self:
         return self
@@ -26,7 +26,7 @@ class AsyncClosable(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Release what the object holds."""
+        """Release the connection."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -28,7 +28,7 @@ class Call(Generic[T]):
     params: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
     content_type: str = "application/json"
-    timeout: float | None = None  # seconds; None: the client's timeout
+    timeout: float | None = None  # seconds, or None for the client's timeout
 
     def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         """Build the request for one of the two kinds of client."""
@@ -45,7 +45,7 @@ class Call(Generic[T]):
 
         Raises:
             ApiError: If the server refused the request.
-            ProtocolError: If it isn't a response of a Keywarp server.
+            ProtocolError: If the response isn't one of a Keywarp server.
         """
         if not response.is_success:
             raise refusal(response)
@@ -53,7 +53,7 @@ class Call(Generic[T]):
             return self.response.validate_json(response.content or b"null")
         except ValidationError as error:
             fault = faults.describe(error, whole="the response", limit=1)
-            raise ProtocolError(f"{response.request.url} didn't answer as a Keywarp server does: {fault}") from error
+            raise ProtocolError(f"{response.request.url} didn't respond like a Keywarp server: {fault}") from error
 
 
 def refusal(response: httpx.Response) -> ApiError:
@@ -61,7 +61,7 @@ def refusal(response: httpx.Response) -> ApiError:
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
-        title = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
+        title = f"the server responded with {response.status_code} {response.reason_phrase}".rstrip()
         problem = Problem(title=title, status=response.status_code)
     return ApiError(problem, retry_after(response.headers.get("Retry-After")))
 

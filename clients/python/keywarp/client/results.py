@@ -38,9 +38,9 @@ class ProcessedFrame:
 
     result: Result
     image: NDArray[np.uint8] | None = None  # the frame, RGB (H, W, 3); None if it was sent without being decoded here
-    latency: float | None = None  # seconds from when the frame was handed over until its result came; None if unknown
-    received: float = field(default_factory=time.monotonic)  # when the result came; monotonic seconds
-    label_map: NDArray[np.uint8] | None = None  # (h, w) class ids that needn't be decoded; None: they are in `result`
+    latency: float | None = None  # seconds from sending the frame to its result; None if unknown
+    received: float = field(default_factory=time.monotonic)  # when the result arrived; monotonic seconds
+    label_map: NDArray[np.uint8] | None = None  # (h, w) class ids; None if they are encoded in `result`
 
     @property
     def frame(self) -> int:
@@ -103,7 +103,7 @@ class ProcessedFrame:
     def to_supervision(self) -> "supervision.Detections":
         """Convert the result for supervision's trackers, zones and annotators.
 
-        `keywarp.client.exports.to_supervision` describes what they are given.
+        `keywarp.client.exports.to_supervision` describes the returned value.
 
         Example:
             >>> tracked = tracker.update_with_detections(result.to_supervision())

@@ -1,4 +1,4 @@
-"""Opening files, folders, cameras and arrays as sources of frames."""
+"""Open files, folders, cameras and arrays as sources of frames."""
 
 from collections.abc import Iterable, Iterator, Sized
 from itertools import chain
@@ -29,7 +29,7 @@ def open_source(source: SourceLike) -> Source:
 
     Raises:
         SourceError: If the source doesn't exist, isn't a video, or is damaged from the start. A source that is damaged
-            further on gives the frames that can be decoded, and raises after them.
+            later yields the frames that can be decoded, and then raises.
     """
     if not isinstance(source, (str, PathLike)):
         return ArraySource(source)
@@ -72,7 +72,7 @@ class ArraySource(Source):
     """Arrays as frames. They have no timestamps."""
 
     def __init__(self, arrays: Iterable[NDArray[np.uint8]]) -> None:
-        """Take the first array, for its size.
+        """Read the first array to find the size of the frames.
 
         Raises:
             SourceError: If there is no array, or it isn't RGB uint8 of shape (H, W, 3).
@@ -88,7 +88,7 @@ class ArraySource(Source):
         self.height, self.width = first.shape[:2]
 
     def __iter__(self) -> Iterator[Frame]:
-        """Check the arrays and give them as frames."""
+        """Check the arrays and yield them as frames."""
         for array in self._arrays:
             check_image(array)
             yield Frame(np.ascontiguousarray(array), None)

@@ -30,7 +30,7 @@ class StreamCounters:
 
     @property
     def reconnects(self) -> int:
-        """How often the connection broke and the stream continued over another one."""
+        """The number of times that the connection broke and the stream continued over another one."""
         return self._conversation.reconnects
 
     @property
@@ -79,7 +79,7 @@ class ResultStream(StreamCounters, Closable, Iterator[ProcessedFrame]):
 
     @property
     def ready(self) -> Ready:
-        """The server's answer to `hello`, with the stream's id, model and interval."""
+        """The server's response to `hello`, with the stream's id, model and interval."""
         assert self._conversation.ready is not None  # __init__ has connected
         return self._conversation.ready
 
@@ -170,7 +170,7 @@ class Connection(Closable):
 
         Raises:
             ConnectError: If no server answers.
-            ApiError: If the server refuses.
+            ApiError: If the server refuses the connection.
             ProtocolError: If the server doesn't speak our protocol.
         """
         self._arrived: queue.SimpleQueue[tuple[str | bytes | ConnectionClosed, float]] = queue.SimpleQueue()
@@ -182,7 +182,7 @@ class Connection(Closable):
         self._thread.start()
 
     def send(self, message: str | bytes) -> None:
-        """Send a message. If the connection is closed, `receive` reports that after the messages that came before."""
+        """Send a message. If the connection is closed, `receive` reports that after the earlier messages."""
         with suppress(ConnectionClosed):
             self._socket.send(message)
 

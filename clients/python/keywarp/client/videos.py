@@ -23,7 +23,7 @@ class VideoSource(Source):
         """Open a file or URL.
 
         Raises:
-            SourceError: If it can't be opened, or has no video.
+            SourceError: If the file or URL can't be opened, or has no video.
         """
         self._use(str(name), open_video(name))
         # A file on a web server has a known length and can be read at any speed, so it isn't live.
@@ -111,7 +111,7 @@ def open_video(name: str | PathLike[str]) -> InputContainer:
 
 
 def is_truncated(container: InputContainer) -> bool:
-    """Tell whether the container's index points beyond the end of the file. Without an index, it doesn't."""
+    """Return whether the container's index points beyond the end of the file; False without an index."""
     size = container.size
     entries = container.streams.video[0].index_entries
     return size > 0 and any(entry.pos + entry.size > size for entry in entries)

@@ -22,8 +22,8 @@ class WatchCounters:
     Attributes:
         errors: Frames that the server could not process.
         dropped: Frames that were dropped.
-        missed: Responses that came too fast for this watch.
-        over: Why the stream ended, or None while it lasts.
+        missed: Responses that were missed because they were read too slowly.
+        over: The reason why the stream ended, or None until then.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class WatchCounters:
         self.over: str | None = None
 
     def _receive(self, line: str) -> ProcessedFrame | None:
-        """Process one line of the server, and return its result, if it is one."""
+        """Process one line from the server, and return its result, or None if it holds none."""
         try:
             message = WatchMessage.validate_json(line)
         except ValidationError as error:
@@ -56,7 +56,7 @@ class Watch(WatchCounters, Closable, Iterator[ProcessedFrame]):
     """An iterator over the results of a stream, made by `Client.watch`. It ends when the stream ends."""
 
     def __init__(self, client: httpx.Client, server: str, stream_id: str) -> None:
-        """Begin to watch.
+        """Start to watch.
 
         Args:
             client: A client that only this watch uses, and closes.
@@ -99,7 +99,7 @@ class AsyncWatch(WatchCounters, AsyncClosable, AsyncIterator[ProcessedFrame]):
     """An asynchronous iterator over the results of a stream, made by `AsyncClient.watch`."""
 
     def __init__(self, client: httpx.AsyncClient, server: str, stream_id: str) -> None:
-        """Prepare to watch. The first result, or `async with`, begins.
+        """Prepare to watch. The first result, or `async with`, connects.
 
         Args:
             client: A client that only this watch uses, and closes.

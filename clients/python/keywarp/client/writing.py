@@ -1,4 +1,4 @@
-"""Annotated videos as files."""
+"""Write annotated videos to files."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,7 @@ PRESET = "veryfast"
 
 
 class VideoWriter(Closable):
-    """A writer of H.264 MP4 files that browsers can play, even while they load.
+    """Writes H.264 MP4 files that browsers can play, even while they load.
 
     The first picture decides the size. An odd last row or column is left out, since 4:2:0 video has an even size.
     """

@@ -1,4 +1,4 @@
-"""Descriptions of what pydantic found wrong with an input."""
+"""Describe the faults that pydantic found in an input."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -12,11 +12,11 @@ class Invalid(Protocol):
 
 
 def describe(error: Invalid, whole: str = "", limit: int | None = None) -> str:
-    """Describe what is wrong with an input, in one line.
+    """Describe the faults of an input in one line.
 
     Args:
         error: The error that pydantic raised.
-        whole: The name of the input, which stands for the field where a fault concerns the input as a whole.
+        whole: The name of the input, which replaces the field's name if a fault concerns the input as a whole.
         limit: The number of faults to describe, or None for all.
 
     Returns:

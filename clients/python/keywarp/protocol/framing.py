@@ -16,7 +16,7 @@ class FramingError(ValueError):
 
 
 class FrameHeader(Request):
-    """The header of a binary message. Its fields come back with the result."""
+    """The header of a binary message. Its fields are returned with the result."""
 
     id: ClientId | None = None
     timestamp: float | None = Field(default=None, allow_inf_nan=False)  # seconds

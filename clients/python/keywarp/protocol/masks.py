@@ -1,4 +1,4 @@
-"""The encoding of masks on the wire."""
+"""Encode masks for the wire."""
 
 import numpy as np
 from numpy.typing import NDArray

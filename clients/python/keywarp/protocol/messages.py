@@ -220,7 +220,7 @@ class StreamOptions(Request):
 class CreateStream(StreamOptions):
     """The body of `POST /v1/streams`."""
 
-    id: StreamId | None = None  # None: the server makes one up
+    id: StreamId | None = None  # None for a random one
     source: Annotated[str, Field(max_length=2048)] | None = None  # a URL for the server to pull; None: clients feed it
 
 
@@ -240,20 +240,20 @@ class Hello(StreamOptions):
     framing: Literal["packets", "chunks"] = "packets"
 
     @model_validator(mode="after")
-    def _framing_fits_codec(self) -> Self:
+    def _check_framing(self) -> Self:
         if self.framing == "chunks" and self.codec in NO_CHUNKS:
             raise ValueError(f"`{self.codec}` can't be sent in chunks: send packets")
         return self
 
 
 class End(Request):
-    """The client's last message. The server answers with the remaining results, then with `done`."""
+    """The client's last message. The server responds with the remaining results, then with `done`."""
 
     type: Literal["end"] = "end"
 
 
 class Ready(Message):
-    """The server's answer to `hello`, with the options that it settled on."""
+    """The server's response to `hello`, with the options of the stream."""
 
     type: Literal["ready"] = "ready"
     stream: str  # the stream's id
@@ -309,7 +309,7 @@ class Gone(Message):
 
 
 class Done(Message):
-    """The server's answer to `end`, after the last result, with the counts of this stream's frames."""
+    """The server's response to `end`, after the last result, with the counts of this stream's frames."""
 
     type: Literal["done"] = "done"
     frames: int  # results

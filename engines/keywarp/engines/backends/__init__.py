@@ -22,9 +22,8 @@ __all__ = [
 ]
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"]
-AVAILABLE = tuple(
-    name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name)
-)  # installed, for the CPU
+# The installed backends for the CPU.
+AVAILABLE = tuple(name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name))
 log = logging.getLogger(__name__)
 
 

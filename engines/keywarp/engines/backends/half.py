@@ -1,4 +1,4 @@
-"""Converts graphs to fp16, since TensorRT's strongly typed networks compute each node in the type of its inputs."""
+"""Convert graphs to fp16, since TensorRT's strongly typed networks compute each node in the type of its inputs."""
 
 import onnx
 from onnx import TensorProto, helper
@@ -42,9 +42,9 @@ def to_half(model: onnx.ModelProto, resident: frozenset[str]) -> onnx.ModelProto
     nodes = {node.output[0]: node for node in converted.graph.node}
     _skip_rounding(nodes)
     known = {value.name for value in (*converted.graph.input, *converted.graph.initializer)}
-    ends = {value.name for value in converted.graph.output}
+    outputs = {value.name for value in converted.graph.output}
     del converted.graph.node[:]
-    converted.graph.node.extend(prune_unused(topological_order(list(nodes.values()), known), ends))
+    converted.graph.node.extend(prune_unused(topological_order(list(nodes.values()), known), outputs))
     return converted
 
 

@@ -12,7 +12,7 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 @dataclass(frozen=True, slots=True)
 class DeviceTensor:
-    """An opaque tensor on a device, an output of one program and an input of another of the same backend."""
+    """An opaque tensor on a device. A program of the same backend accepts it as input."""
 
     value: Any
 
@@ -48,12 +48,12 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str:
-        """The name of the device that it really runs on."""
+        """The name of the device that it actually runs on."""
         ...
 
     @property
     def precision(self) -> str:
-        """The precision that the arithmetic really uses."""
+        """The precision that the arithmetic actually uses."""
         ...
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:

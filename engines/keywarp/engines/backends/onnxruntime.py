@@ -37,7 +37,7 @@ class OnnxRuntimeBackend:
         """See `Backend.compile`."""
         try:
             session = ort.InferenceSession(model.SerializeToString(), self._options, providers=[_PROVIDER])
-        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
         return OnnxRuntimeProgram(session, resident)
 
@@ -73,7 +73,7 @@ class OnnxRuntimeProgram:
             binding.bind_output(name, *(self._device if name in self._resident else ("cpu", 0)))
         try:
             self._session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise BackendError(f"ONNX Runtime failed: {error}") from error
         return {
             name: DeviceTensor(value) if name in self._resident else value.numpy()

@@ -72,7 +72,9 @@ class OnnxRuntimeGpuBackend:
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
-        if self.precision == "fp16" and self._provider == _PROVIDERS["cuda"]:  # TensorRT's provider converts by itself
+        if (
+            self.precision == "fp16" and self._provider == _PROVIDERS["cuda"]
+        ):  # the TensorRT provider converts graphs itself
             model = to_half(simplify(model), resident)
         return OnnxRuntimeProgram(self._session(model), resident, ("cuda", self._index))
 
@@ -82,7 +84,7 @@ class OnnxRuntimeGpuBackend:
             providers.append((_PROVIDERS["cuda"], {"device_id": self._index}))
         try:
             session = ort.InferenceSession(model.SerializeToString(), self._options, providers=providers)
-        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
         used = session.get_providers()
         if used[0] != self._provider:

@@ -1,4 +1,4 @@
-"""Imports ONNX Runtime with its telemetry switched off, which must happen before the import."""
+"""Import ONNX Runtime with its telemetry switched off, which must happen before the import."""
 
 import os
 

@@ -1,9 +1,9 @@
-"""Replaces the warp in a graph, a GridSample and the nodes that compute its grid, by one `KeywarpWarp` node.
+"""Replace a graph's warp by one `KeywarpWarp` node. The warp is a GridSample and the nodes that compute its grid.
 
-In ONNX the warp takes about fifty nodes: the coordinates of the cells, plus the flow, normalised to -1..1, GridSample,
-times the scale field. The plugin does all of it in one pass over the features. A GridSample is replaced only after a
-check: the nodes that compute its grid are run on the CPU on a random flow, and must give the grid of Eq. 1 to 3 of the
-paper.
+In ONNX the warp consists of about fifty nodes: the coordinates of the cells plus the flow, normalised to -1..1, a
+GridSample, and the product with the scale field. The plugin does all of it in one pass over the features. A GridSample
+is replaced only after a check: the nodes that compute its grid are run on the CPU on a random flow, and must give the
+grid of Eq. 1 to 3 of the paper.
 """
 
 from collections.abc import Iterator, Mapping
@@ -155,7 +155,7 @@ def _match_warp(graph: _Graph, sample: onnx.NodeProto) -> WarpNode | None:
     if settings.get("padding_mode", b"zeros") != b"zeros" or settings.get("align_corners", 0) != 1:
         return None
     grid = sample.input[1]
-    # All paths from the frames to the grid lead through the flow, so it is the nearest tensor that passes the check.
+    # All paths from the frames to the grid pass through the flow, so it is the nearest tensor that passes the check.
     read = (name for node in graph.ancestors(grid) if node.op_type not in _SHAPES for name in node.input)
     for flow in dict.fromkeys(name for name in read if name and name not in graph.constants):
         nodes = list(graph.ancestors(grid, until=flow))

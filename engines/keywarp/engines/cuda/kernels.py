@@ -86,22 +86,3 @@ def launch(layout: Layout, dtype: DType, batch: int, channels: int, height: int,
     if max(grid[1:]) > GRID_LIMIT:
         raise ValueError(f"features of shape {(batch, channels, height, width)} don't fit into one launch")
     return Launch(kernel, grid, block)
-
-
-def flow_factor(height: int, width: int, flow_height: int, flow_width: int) -> int:
-    """Return how many cells of the flow one cell of the features spans per side, a power of 2.
-
-    `keywarp.networks.Warp` has the same rule.
-
-    Raises:
-        ValueError: If the flow's size doesn't fit the features'.
-    """
-    factor = 1
-    while -(-flow_height // factor) > height or -(-flow_width // factor) > width:
-        factor *= 2
-    if (-(-flow_height // factor), -(-flow_width // factor)) != (height, width):
-        raise ValueError(
-            f"a flow of {flow_width}x{flow_height} doesn't fit features of {width}x{height}: it must have the "
-            "same size, or be larger by a power of 2 (rounded up)"
-        )
-    return factor

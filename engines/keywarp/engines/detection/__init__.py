@@ -1,4 +1,4 @@
-"""Detection on the host: turns the outputs of a head's graph into objects."""
+"""Detection on the host, which turns the outputs of a head's graph into objects."""
 
 from keywarp.engines.detection.dense import DenseDetector
 from keywarp.engines.detection.regions import RegionDetector

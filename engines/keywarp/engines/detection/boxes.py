@@ -1,4 +1,4 @@
-"""Decodes the boxes that a box branch predicts.
+"""Decode the boxes that a box branch predicts.
 
 "Rich feature hierarchies for accurate object detection and semantic segmentation" (Girshick et al., 2014), appendix C.
 Coordinates are continuous, and a box covers x1 <= x < x2.

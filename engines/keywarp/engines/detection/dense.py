@@ -1,4 +1,4 @@
-"""Finds objects in the output of a head that scores boxes by itself, such as SSD."""
+"""Find objects in the output of a head that predicts boxes and their scores directly, such as SSD."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Checks the outputs of a head's graph."""
+"""Check the outputs of a head's graph."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

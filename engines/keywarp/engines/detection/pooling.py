@@ -1,6 +1,6 @@
 """Position-sensitive pooling and voting ("R-FCN", Dai et al., 2016, reference [8] of the paper).
 
-A region is divided into k x k bins, and each bin reads maps of its own. The arithmetic is that of torchvision's
+A region is divided into k x k bins, and each bin reads its own maps. The arithmetic is that of torchvision's
 ps_roi_pool: regions are rounded to whole cells, and a bin is the mean over the cells that it touches, or zero if it
 touches none. Unlike torchvision, the last row and column of the maps are used, too.
 """
@@ -35,9 +35,8 @@ def vote(maps: NDArray[np.float32], regions: NDArray[np.float32], bins: int, sca
     # Whole vector registers are summed. They may include a few values of the next bin, which are ignored.
     lanes = -(-channels // _LANES) * _LANES
     bin_sum = np.empty(lanes, np.float32)
-    votes = np.zeros(
-        (len(regions), channels), np.float64
-    )  # in double precision, so that the order of the bins doesn't matter
+    # Summed in double precision, so that the order of the bins doesn't matter.
+    votes = np.zeros((len(regions), channels), np.float64)
     for row in range(bins):
         for column in range(bins):  # all regions for one bin, whose values fit into the processor's cache
             for n in range(len(regions)):
@@ -62,7 +61,7 @@ def vote(maps: NDArray[np.float32], regions: NDArray[np.float32], bins: int, sca
 def _edges(
     starts: NDArray[np.float32], ends: NDArray[np.float32], scale: np.float32, bins: int, cells: int
 ) -> NDArray[np.intp]:
-    """Return (bins, n, 2): the first cell of each bin along one side of each region, and the one after its last."""
+    """Return the first cell of each bin along one side of each region, and the cell after its last, (bins, n, 2)."""
     edges = np.empty((bins, len(starts), 2), np.intp)
     for n in range(len(starts)):
         first, last = _round(starts[n] * scale), _round(ends[n] * scale)

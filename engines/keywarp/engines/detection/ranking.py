@@ -1,4 +1,4 @@
-"""Finds the highest scores."""
+"""Find the indices of the highest scores."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ def best_indices(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
 
     Args:
         scores: The scores, (n,). NaN is never among the best.
-        count: The number of indices to return at most.
+        count: The most indices to return.
 
     Returns:
         The indices, with the highest score first, and with the lower index first among equal scores.

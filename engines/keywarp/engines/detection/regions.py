@@ -1,4 +1,4 @@
-"""Finds objects in an R-FCN head's maps (section 4): proposals, position-sensitive pooling, voting, suppression."""
+"""Find objects in an R-FCN head's maps (section 4): proposals, position-sensitive pooling, voting, suppression."""
 
 from collections.abc import Mapping
 

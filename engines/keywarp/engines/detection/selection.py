@@ -1,4 +1,4 @@
-"""Selects the objects to report among scored boxes."""
+"""Select the objects to report among scored boxes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,13 @@ def select(
     settings: DenseDetection | RegionDetection,
     candidates: int,
 ) -> Detections:
-    """Apply the threshold, the suppression within each class, and the limit over all classes.
+    """Select objects by the threshold, the suppression within each class, and the limit over all classes.
 
     Args:
         boxes: The boxes, (n, 4), x1, y1, x2, y2. Empty ones are ignored.
         scores: The probabilities, (n, classes). The first column, the background, isn't read, and NaN is ignored.
         settings: The settings `threshold`, `iou` and `limit`.
-        candidates: The number of pairs of box and class that enter the suppression at most.
+        candidates: The most pairs of box and class that enter the suppression.
 
     Returns:
         The objects, the most certain first. Equally certain ones are in the order of their classes, then of the boxes.

@@ -1,4 +1,4 @@
-"""Non-maximum suppression, which keeps only the best of boxes that overlap much."""
+"""Non-maximum suppression, which keeps only the best of several overlapping boxes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,12 @@ def suppress(boxes: NDArray[np.float32], groups: NDArray[np.intp], iou: float, l
         boxes: The boxes, (n, 4), x1, y1, x2, y2, the best first.
         groups: The boxes' groups (classes), (n,). Boxes of different groups don't compete.
         iou: The largest allowed intersection over union, 0..1.
-        limit: The number of boxes to keep at most.
+        limit: The most boxes to keep.
 
     Returns:
         The indices of the kept boxes, ascending.
     """
-    # The highest float32 that isn't above iou, so that a float32 is above it exactly if it is above iou.
+    # The highest float32 that isn't above `iou`: a float32 is above it if and only if it is above `iou`.
     highest = np.float32(iou)
     if float(highest) > iou:
         highest = np.nextafter(highest, np.float32(-1))

@@ -1,4 +1,4 @@
-"""Converts a flow from pixels of the images to cells of a feature map."""
+"""Convert a flow from pixels of the images to cells of a feature map."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ def to_cells(flow: NDArray[np.float32], pixels_per_cell: int) -> NDArray[np.floa
         pixels_per_cell: The map's stride p in these pixels. Cells beyond the border repeat the nearest pixels.
 
     Returns:
-        The flow as the warp takes it, (1, 2, ceil(H / p), ceil(W / p)), (dx, dy) in cells.
+        The flow as the warp's input, (1, 2, ceil(H / p), ceil(W / p)), (dx, dy) in cells.
     """
     height, width = flow.shape[:2]
     rows, columns = -(-height // pixels_per_cell), -(-width // pixels_per_cell)

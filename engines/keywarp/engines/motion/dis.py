@@ -41,7 +41,7 @@ class DIS:
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (H, W), with borders repeated below and on the right up to `SHORTEST_SIDE`."""
+    """Return the grey image, (H, W), with its border repeated below and on the right up to `SHORTEST_SIDE`."""
     below, right = (max(0, SHORTEST_SIDE - side) for side in image.shape[:2])
     grey = cv2.copyMakeBorder(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 0, below, 0, right, cv2.BORDER_REPLICATE)
     return np.asarray(grey, dtype=np.uint8)

@@ -15,8 +15,8 @@ PAGE: Final = Path(__file__).with_name("page")
 VENDOR: Final = PAGE / "vendor"
 INDEX: Final = "index.html"
 DOCS: Final = "docs.html"
-# What a browser loads; other files, such as type declarations, aren't served. The system's own table of types isn't
-# asked, since it differs from one machine to another.
+# The types of files that a browser loads. Others, such as type declarations, aren't served. The system's table of types
+# isn't used, since it differs from one machine to another.
 MEDIA_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -42,10 +42,10 @@ class DashboardFiles(StaticFiles):
     """Files that a browser loads, with the dashboard's headers."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Answer a request for the file at `path`, relative to the folder.
+        """Respond to a request for the file at `path`, relative to the folder.
 
         Raises:
-            HTTPException: With status 404 if there is no such file or its type isn't served.
+            HTTPException: With status 404, if there is no such file or its type isn't served.
         """
         try:
             return await super().get_response(path, scope)

@@ -1,7 +1,8 @@
 """Decode MPEG transport streams, MP4 and WebM with PyAV (FFmpeg) while they arrive.
 
-The delay depends on the container: a unit of MPEG-TS ends only where the next one begins, and a fragment of MP4 comes
-as a whole. An MP4 file with its index behind its content, as most programs write them, is stored until it is complete.
+The delay depends on the container: a unit of MPEG-TS ends only where the next one begins, and a fragment of MP4 is
+decoded as a whole. An MP4 file whose index follows its content, as most programs write it, is stored until it is
+complete.
 """
 
 import threading
@@ -20,7 +21,7 @@ from keywarp.server.decode.nvdec import Nvdec
 from keywarp.server.decode.video import PROBE, VideoDecoder
 from keywarp.server.errors import BadVideoError, FrameRefusedError
 
-MAX_WITHOUT_FRAME: Final = 64 * 2**20  # bytes that may come without a frame
+MAX_WITHOUT_FRAME: Final = 64 * 2**20  # bytes that may arrive without a frame
 MAX_STORED: Final = 2 * 2**30  # bytes of an MP4 that can't be decoded before it is complete
 _IN_MEMORY: Final = 16 * 2**20  # bytes of it that are stored in memory; the rest goes to disk
 _MAX_START: Final = 2**20  # bytes before an MP4's index or content
@@ -32,12 +33,12 @@ _NAMES: Final[Mapping[Container, str]] = {
 }
 
 
-class _Turn(Enum):
-    """What the decoder and its demuxing thread tell each other, besides payloads and frames."""
+class _Signal(Enum):
+    """Messages between the decoder and its demuxing thread, besides payloads and frames."""
 
     CONTINUE = auto()  # to the demuxer: produce the next event
     END = auto()  # to the demuxer: no more payloads follow
-    STOP = auto()  # to the demuxer: end at once
+    STOP = auto()  # to the demuxer: stop at once
     NEEDS_INPUT = auto()  # from the demuxer
     FINISHED = auto()  # from the demuxer
 
@@ -47,18 +48,18 @@ class _StoppedError(Exception):
 
 
 class _Demuxer(threading.Thread):
-    """Runs FFmpeg's demuxer, which pulls its input, for a decoder that gets its input pushed.
+    """Runs FFmpeg's demuxer, which pulls its input, for a decoder whose input is pushed.
 
-    Both take strict turns: the thread runs from the turn that it is given to the one event that it answers with. So it
-    never holds more than one payload and one frame, and always waits where `STOP` reaches it.
+    The decoder and the thread alternate: the decoder sends a payload or a signal, and waits until the thread responds
+    with one event. So the thread never holds more than one payload and one frame, and `STOP` always reaches it.
     """
 
     def __init__(self, container: Container, max_pixels: int, nvdec: Nvdec | None, max_stored: int) -> None:
         super().__init__(name="keywarp-demuxer", daemon=True)
         self._container = container
-        self._name = _NAMES[container]
-        self.turns: SimpleQueue[memoryview | _Turn] = SimpleQueue()
-        self.events: SimpleQueue[Decoded | _Turn | Exception] = SimpleQueue()
+        self._kind = _NAMES[container]
+        self.inputs: SimpleQueue[memoryview | _Signal] = SimpleQueue()
+        self.events: SimpleQueue[Decoded | _Signal | Exception] = SimpleQueue()
         self._video = VideoDecoder(max_pixels, nvdec)
         self._max_stored = max_stored
         self._payload = memoryview(b"")
@@ -67,42 +68,42 @@ class _Demuxer(threading.Thread):
         self._stopped = False
 
     def run(self) -> None:
-        self._await_turn()
+        self._await_input()
         try:
             self._demux()
         except FFmpegError as error:
-            self.events.put(BadVideoError(f"not {self._name}: {error.strerror}"))
+            self.events.put(BadVideoError(f"the video is not {self._kind}: {error.strerror}"))
         except Exception as error:  # noqa: BLE001 - raised again by the decoder
             self.events.put(error)
         else:
-            self.events.put(_Turn.FINISHED)
+            self.events.put(_Signal.FINISHED)
 
     def read(self, size: int) -> bytes:
         """Give FFmpeg its next input. At the end this returns nothing, however often it is called."""
         while not self._payload and not self._ended:
-            self.events.put(_Turn.NEEDS_INPUT)
-            self._await_turn()
+            self.events.put(_Signal.NEEDS_INPUT)
+            self._await_input()
         piece, self._payload = self._payload[:size], self._payload[size:]
         return bytes(piece)
 
     def _demux(self) -> None:
         with SpooledTemporaryFile(_IN_MEMORY) as file:
-            if self._container == "mp4" and self._index_is_behind():
+            if self._container == "mp4" and self._index_is_last():
                 self._store(file)
                 self._decode(file)
             else:
                 self._decode(self)
         if not self._ended:
-            raise BadVideoError(f"{self._name} that ends too early")
+            raise BadVideoError(f"the video is {self._kind} that ends too early")
         if not self._stopped:
             self._video.check_has_frame()
 
     def _decode(self, file: Any) -> None:
         with av.open(file, "r", format=self._container, options=PROBE | self._video.options) as container:
-            for event in self._video.decode_container(container, self._name):
+            for event in self._video.decode_container(container, self._kind):
                 self._hand_over(event)
 
-    def _index_is_behind(self) -> bool:
+    def _index_is_last(self) -> bool:
         """Whether an MP4's content comes before its index. Its boxes are size, type, content (ISO 14496-12)."""
         head, box = b"", 0
         try:
@@ -135,24 +136,24 @@ class _Demuxer(threading.Thread):
     def _hand_over(self, event: Decoded) -> None:
         if not self._stopped:
             self.events.put(event)
-            self._await_turn()
-        if self._stopped:  # before this call or in it: nobody takes turns any more
+            self._await_input()
+        if self._stopped:  # before this call or during it: nobody reads events any more
             raise _StoppedError
 
-    def _await_turn(self) -> None:
-        match self.turns.get():
-            case _Turn.END:
+    def _await_input(self) -> None:
+        match self.inputs.get():
+            case _Signal.END:
                 self._ended = True
-            case _Turn.STOP:
+            case _Signal.STOP:
                 self._ended = self._stopped = True
             case memoryview() as payload:
                 self._payload = payload
 
 
 class ContainerDecoder:
-    """Decodes a container's first video of a codec that FFmpeg knows. Payloads are pieces of any size.
+    """Decodes the first video stream of a container whose codec FFmpeg knows. Payloads are pieces of any size.
 
-    Frames bear the container's timestamps and no id.
+    Frames have the container's timestamps and no id.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class ContainerDecoder:
             max_pixels: The most pixels of a frame. Larger ones are refused.
             nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
             max_stored: The most bytes of an MP4 that can't be decoded before it is complete.
-            max_without_frame: The most bytes that may come without a frame.
+            max_without_frame: The most bytes that may arrive without a frame.
         """
         self._demuxer = _Demuxer(container, max_pixels, nvdec, max_stored)
         self._max_without_frame = max_without_frame
@@ -191,22 +192,22 @@ class ContainerDecoder:
     def finish(self) -> Iterator[Decoded]:
         """Decode the frames that were held back for their presentation order."""
         if self._demuxer.is_alive():
-            yield from self._run(_Turn.END)
+            yield from self._run(_Signal.END)
 
     def close(self) -> None:
         """End the thread."""
         if self._demuxer.is_alive():
-            self._demuxer.turns.put(_Turn.STOP)
+            self._demuxer.inputs.put(_Signal.STOP)
             self._demuxer.join()
 
-    def _run(self, turn: memoryview | _Turn) -> Iterator[Decoded]:
+    def _run(self, message: memoryview | _Signal) -> Iterator[Decoded]:
         while True:
-            self._demuxer.turns.put(turn)
+            self._demuxer.inputs.put(message)
             match self._demuxer.events.get():
-                case _Turn():
+                case _Signal():
                     return
                 case DecodedFrame() | FrameRefusedError() as event:
                     yield event
                 case error:
                     raise error
-            turn = _Turn.CONTINUE
+            message = _Signal.CONTINUE

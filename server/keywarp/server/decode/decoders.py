@@ -15,7 +15,7 @@ def open_decoder(codec: Codec, max_pixels: int, nvdec: Nvdec | None = None, *, c
         codec: The payloads' codec or container.
         max_pixels: The most pixels of a frame.
         nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
-        chunks: Whether payloads are pieces of a byte stream instead of packets. Those of containers always are.
+        chunks: Whether payloads are pieces of a byte stream instead of packets. Payloads of containers always are.
     """
     match codec:
         case "image":

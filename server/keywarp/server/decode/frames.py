@@ -15,18 +15,18 @@ from keywarp.server.errors import FrameRefusedError
 class DecodedFrame:
     """One frame on its way from the decoder to its response.
 
-    The stream sets `index`. Every stage that holds the frame up adds to `waited`.
+    The stream sets `index`. Every stage that delays the frame adds to `waited`.
     """
 
     pixels: NDArray[np.uint8]  # (H, W, 3), RGB, C-contiguous
-    id: ClientId | None  # the producer's own
+    id: ClientId | None  # the producer's id of the frame
     timestamp: float | None  # in seconds, as the producer or the container gives it
     decode: float  # seconds that decoding took
     waited: float = 0.0  # seconds spent in queues before the device's, so far
     index: int = -1  # position in the stream, from 0
 
 
-# What a decoder makes of one frame: the frame, or the reason why it can't be decoded.
+# What a decoder yields for one frame: the frame, or the reason why it can't be decoded.
 Decoded = DecodedFrame | FrameRefusedError
 
 

@@ -22,8 +22,8 @@ class HttpFiles:
     """Opens files over HTTP and HTTPS, at allowed addresses only.
 
     Attributes:
-        finite: Whether the server told the length of the file that was opened last.
-        fault: The error that ended the last file early, which FFmpeg sees only as its end.
+        finite: Whether the server gave the length of the last opened file.
+        fault: The error that ended the last file early. FFmpeg only sees the end of the file.
         stopped: Set this to make every further read fail.
     """
 
@@ -63,7 +63,7 @@ class HttpFiles:
         """Check that reading may continue.
 
         Raises:
-            PullError: Reading was stopped, or no frame was decoded for too long, whatever data came.
+            PullError: Reading was stopped, or no frame was decoded for too long, even if data arrived.
         """
         if self.stopped:
             raise PullError("the pull was stopped")
@@ -75,12 +75,12 @@ class HttpFiles:
         self._pool.close()
 
     def get(self, url: str, start: int, opened: ExitStack) -> httpcore.Response:
-        """Request a file from a byte on, and follow redirects. The errors are those of `open`."""
+        """Request a file from byte `start` on, and follow redirects. It raises the errors of `open`."""
         for _ in range(MAX_REDIRECTS + 1):
             self.check()
             try:
                 parts = urlsplit(url)
-                _ = parts.port  # which is looked at only now
+                _ = parts.port  # the port is checked only when it is read
             except ValueError:
                 raise PullError("the source redirects to something that isn't a URL") from None
             if parts.scheme not in PORTS or not parts.hostname:
@@ -109,7 +109,7 @@ class HttpFiles:
                 continue
             if response.status != (206 if start else 200):
                 opened.close()
-                raise PullError(f"the source answers with status {response.status}")
+                raise PullError(f"the source responded with status {response.status}")
             return response
         raise PullError(f"the source redirects more than {MAX_REDIRECTS} times")
 
@@ -118,11 +118,11 @@ class HttpFile:
     """A file that is read while it arrives. Reading at another position makes a new request."""
 
     def __init__(self, files: HttpFiles, url: str) -> None:
-        """Open the file. The errors are those of `HttpFiles.open`."""
+        """Open the file. This raises the errors of `HttpFiles.open`."""
         self._files = files
         self._url = url
         self._opened = ExitStack()
-        self._position = self._next = 0  # byte offsets of the data that arrives, and of the next read
+        self._position = self._next = 0  # byte offsets of the data that is arriving, and of the next read
         self._chunks: Iterator[bytes] = iter(())
         self._rest = b""
         headers = self._request()
@@ -132,7 +132,7 @@ class HttpFile:
         self._size = int(length) if ranged and length.isdecimal() else None
 
     def read(self, size: int) -> bytes:
-        """Read up to `size` bytes. This returns nothing at the end, and after the connection broke."""
+        """Read up to `size` bytes. Return no bytes at the end, and after the connection broke."""
         try:
             return self._read(size)
         except PullError as error:

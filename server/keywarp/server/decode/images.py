@@ -29,7 +29,7 @@ class ImageDecoder:
         self._max_pixels = max_pixels
 
     def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:
-        """Decode the image, or tell why it can't be."""
+        """Decode the image, or yield the reason why it can't be decoded."""
         try:
             yield decode_frame(header, payload, self._max_pixels)
         except FrameRefusedError as error:
@@ -44,10 +44,10 @@ class ImageDecoder:
 
 
 def decode_frame(header: FrameHeader, data: bytes | memoryview, max_pixels: int) -> DecodedFrame:
-    """Decode an image as a frame, with the time that this takes.
+    """Decode an image as a frame, and measure the time that this takes.
 
     Raises:
-        FrameRefusedError: The image can't be decoded; see `decode_image`. The error bears the frame's id.
+        FrameRefusedError: The image can't be decoded; see `decode_image`. The error has the frame's id.
     """
     started = time.perf_counter()
     try:
@@ -90,7 +90,7 @@ def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> NDArray[np.uint8]
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         _check(width, height, max_pixels)
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    except ValueError as error:  # `strict`, because a truncated file is otherwise filled up with grey
+    except ValueError as error:  # `strict`, because the rest of a truncated file would otherwise be filled with grey
         raise DamagedImageError(f"the JPEG image is damaged: {error}") from error
     return pixels
 
@@ -103,7 +103,7 @@ def _decode_pillow(
 ) -> NDArray[np.uint8]:
     _check(*size, max_pixels)
     try:
-        # Image.open would try all formats, and warn by a limit of its own.
+        # Image.open would try all formats, and warn about sizes above its own limit.
         with file_type(io.BytesIO(data)) as image:
             if image.size != size:
                 raise DamagedImageError(
@@ -139,7 +139,7 @@ def _webp_size(head: bytes) -> tuple[int, int]:
         case b"VP8L":  # size minus one, 14 bits each, after a signature byte
             bits = int.from_bytes(head[21:25], "little")
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-        case b"VP8 ":  # 14 bits each, beside two bits of scaling, after the frame tag and start code
+        case b"VP8 ":  # 14 bits each, plus two bits of scaling, after the frame tag and start code
             width, height = struct.unpack_from("<HH", head, 26)
             return width & 0x3FFF, height & 0x3FFF
         case _:

@@ -1,8 +1,8 @@
-"""Video decoded by the hardware of an NVIDIA GPU, through NVIDIA's PyNvVideoCodec; only imported where it is asked for.
+"""Decode video on the hardware of an NVIDIA GPU, with NVIDIA's PyNvVideoCodec, which is imported only when it is used.
 
-Frames come back to the host as RGB, so that whatever follows is as with FFmpeg. FFmpeg demuxes, and its parsers read
-the headers of every unit first, for what the hardware doesn't say in time: how large the frames will be, before
-anything is allocated for them, and where decoding can start.
+Frames are copied to the host as RGB, so everything after the decoder is the same as with FFmpeg. FFmpeg demuxes, and
+its parsers read the headers of every unit first. They tell two things that the hardware doesn't tell in time: how large
+the frames are, before anything is allocated for them, and whether decoding can start with the unit.
 """
 
 import ctypes
@@ -28,41 +28,41 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# FFmpeg's name of a codec, and PyNvVideoCodec's. Not VP8 and VP9: units of the one may show nothing, so that it can't
-# be told which are lost, and of the other FFmpeg's parser doesn't tell the size.
+# FFmpeg's name of a codec, and PyNvVideoCodec's. VP8 is left out because its units may have no frame to show, so lost
+# frames can't be recognized, and VP9 because FFmpeg's parser doesn't tell the size of its frames.
 CODECS: Final[Mapping[str, str]] = {"h264": "H264", "hevc": "HEVC", "av1": "AV1"}
-# From containers: parameter sets into the stream, before every key frame, as Annex B has them.
+# Filters for units of containers. They put the parameter sets into the stream before every key frame (Annex B).
 _FILTERS: Final[Mapping[str, str]] = {
     "h264": "h264_mp4toannexb,dump_extra",
     "hevc": "hevc_mp4toannexb,dump_extra",
 }
-_REORDERING: Final = 17  # units that may come before the frame of another: H.264 and HEVC reorder at most 16
-_GPU: Final = 0  # CUDA's first
-_KIND: Final = "Error Type : "  # begins a line of PyNvVideoCodec's messages
+_REORDERING: Final = 17  # units after which a frame must have come; H.264 and HEVC reorder at most 16
+_GPU: Final = 0  # the first GPU as CUDA counts
+_KIND: Final = "Error Type : "  # the start of the line in PyNvVideoCodec's messages that names the error
 
 
 class Nvdec:
     """The decoding hardware of a GPU.
 
     Attributes:
-        codecs: What it decodes, as FFmpeg calls it.
+        codecs: The codecs that the hardware decodes, by FFmpeg's names.
     """
 
     def __init__(self, api: Any, codecs: Collection[str]) -> None:
-        """Nothing is opened yet.
+        """Describe the hardware. Nothing is opened yet.
 
         Args:
             api: The module `PyNvVideoCodec`.
-            codecs: Of `CODECS`, what the hardware has.
+            codecs: Those of `CODECS` that the hardware decodes.
         """
         self._api = api
         self.codecs = frozenset(codecs)
 
     def open(self, codec: str) -> Any:
-        """A PyNvVideoCodec decoder whose frames are RGB on the host.
+        """Open a decoder of PyNvVideoCodec whose frames are RGB on the host.
 
-        In its mode for low latency a frame comes with its unit, unless the video reorders: a client that waits for each
-        answer before it sends on would wait for ever in the other, which is a unit late.
+        It uses the mode for low latency, in which a frame comes with its unit unless the video reorders frames. The
+        other mode is one unit late, so a client that waits for each result before it sends more would wait forever.
         """
         return self._api.CreateDecoder(
             gpuid=_GPU,
@@ -73,12 +73,13 @@ class Nvdec:
         )
 
     def packet(self, unit: "Unit", number: int, *, whole: bool) -> Any:
-        """A unit as PyNvVideoCodec takes it: it points into the unit's memory.
+        """Wrap a unit for PyNvVideoCodec. The result points into the unit's memory.
 
         Args:
-            unit: As it stands in an elementary stream.
-            number: What its frame will bear.
-            whole: It is one picture and no more: the hardware needn't wait for the next to know where it ends.
+            unit: A unit in the form of an elementary stream.
+            number: The number that the unit's frame will bear.
+            whole: Whether the unit is exactly one picture, so that the hardware needn't wait for the next unit to know
+                where the picture ends.
         """
         packet = self._api.PacketData()
         packet.bsl_data, packet.bsl, packet.pts = unit.buffer_ptr, unit.size, number
@@ -87,15 +88,15 @@ class Nvdec:
         return packet
 
     def end(self) -> Any:
-        """What ends a video."""
+        """Return the packet that ends a video."""
         return self._api.PacketData()
 
 
 def open_nvdec() -> Nvdec:
-    """The first GPU's decoding hardware.
+    """Open the decoding hardware of the first GPU.
 
     Raises:
-        DecoderError: PyNvVideoCodec isn't installed, or finds no driver or nothing that decodes.
+        DecoderError: PyNvVideoCodec isn't installed, finds no driver, or the GPU decodes none of `CODECS`.
     """
     try:
         api = importlib.import_module("PyNvVideoCodec")
@@ -104,7 +105,7 @@ def open_nvdec() -> Nvdec:
         raise DecoderError(
             f"decoding on a GPU needs {error.name}: install the extra `nvdec` (README, Install)"
         ) from error
-    except Exception as error:  # its errors have no common base
+    except Exception as error:  # PyNvVideoCodec's errors have no common base
         raise DecoderError(
             f"the GPU's video decoder can't be used: {_reason(error)} (is NVIDIA's driver there, and in a container "
             "its capability `video`?)"
@@ -122,7 +123,7 @@ def _has(api: Any, codec: str) -> bool:
 
 
 class NvdecDecoder:
-    """One video on the GPU; on the processor from where the GPU doesn't take it."""
+    """Decodes one video on the GPU, or on the processor from the point on where the GPU doesn't support it."""
 
     def __init__(
         self,
@@ -131,13 +132,13 @@ class NvdecDecoder:
         max_pixels: int,
         stream: "VideoStream | None" = None,
     ) -> None:
-        """Nothing is opened yet.
+        """Set up a decoder. Nothing is opened yet.
 
         Args:
-            nvdec: What decodes; it must have the codec.
-            context: FFmpeg's, which tells the codec, and decodes in its place.
-            max_pixels: Of a frame; more is refused before anything is allocated.
-            stream: Where the units come from, if they come out of a container.
+            nvdec: The decoding hardware, which must have the video's codec.
+            context: FFmpeg's codec context, not opened yet. It tells the codec, and decodes if the GPU can't.
+            max_pixels: The most pixels of a frame. Larger ones are refused before anything is allocated.
+            stream: The container's stream that the units come from, or None if they don't come from a container.
         """
         self._nvdec = nvdec
         self._codec = context.codec.canonical_name
@@ -147,18 +148,18 @@ class NvdecDecoder:
         filters = _FILTERS.get(self._codec) if stream else None
         self._filter = BitStreamFilterContext(filters, stream) if filters else None
         self._on_gpu = True
-        self._decoder: Any = None  # PyNvVideoCodec's, of one size of frames
-        self._size = (0, 0)  # what it was opened for
+        self._decoder: Any = None  # the decoder of PyNvVideoCodec, for one size of frames
+        self._size = (0, 0)  # width and height that it was opened for
         self._units = 0
-        self._waiting: dict[int, int | None] = {}  # units without a frame yet: pts by number
+        self._waiting: dict[int, int | None] = {}  # the pts of units without a frame yet, by the unit's number
 
     @property
     def size(self) -> tuple[int, int]:
-        """By the last unit's headers."""
+        """Width and height in pixels by the last unit's headers."""
         return self._headers.size if self._on_gpu else self._software.size
 
     def decode(self, unit: "Unit | None") -> "Iterator[DecodedUnit]":
-        """As `UnitDecoder`."""
+        """Decode the frames that a unit completes: see `UnitDecoder`."""
         if not self._on_gpu:
             yield from self._software.decode(unit)
         elif unit is None or not unit.size:
@@ -178,14 +179,14 @@ class NvdecDecoder:
             yield None, unit.pts
             return
         key = self._headers.read(plain)
-        if key and self._headers.size != self._size:  # a decoder scales what follows to the size that it has begun with
+        if key and self._headers.size != self._size:  # a decoder would scale new frames to the size of its first one
             yield from self._drain()
         if self._decoder is not None:
             try:
                 items = self._push(plain)
-            except Exception as error:  # noqa: BLE001 - its errors have no common base
+            except Exception as error:  # noqa: BLE001 - PyNvVideoCodec's errors have no common base
                 log.debug("the GPU failed on a unit in %s: %s", self._codec, _reason(error))
-                self._waiting.popitem()  # this unit
+                self._waiting.popitem()  # this unit, which is tried again below if it is a key frame
                 yield from self._give_up()
             else:
                 yield from items
@@ -206,42 +207,43 @@ class NvdecDecoder:
             yield from items
 
     def _plain(self, unit: "Unit") -> "Unit":
-        """A unit as it stands in an elementary stream."""
+        """Convert a unit of a container into the form of an elementary stream."""
         if not self._filter:
             return unit
-        copy = av.Packet(bytes(unit))  # which the filter takes, while the unit may still be wanted
+        copy = av.Packet(bytes(unit))  # the filter consumes it, but the unit may still be needed
         copy.pts, copy.is_keyframe = unit.pts, unit.is_keyframe
         [plain] = self._filter.filter(copy)
         return plain
 
     def _push(self, unit: "Unit") -> "list[DecodedUnit]":
         self._waiting[self._units] = unit.pts
-        # A temporal unit of AV1 may hold several pictures, of which one is shown.
+        # A temporal unit of AV1 may hold several pictures, only one of which is shown.
         packet = self._nvdec.packet(unit, self._units, whole=self._codec != "av1")
         items: list[DecodedUnit] = [*self._frames(packet)]
         self._units += 1
         while self._waiting and (oldest := next(iter(self._waiting))) < self._units - _REORDERING:
-            items.append((None, self._waiting.pop(oldest)))  # over what it can't decode, the hardware is silent
+            items.append((None, self._waiting.pop(oldest)))  # the hardware doesn't report units that it can't decode
         return items
 
     def _drain(self) -> "list[DecodedUnit]":
-        """End the decoder: what it holds back, and what will never come."""
+        """Close the decoder, and return the frames that it held back and the units that have none."""
         items: list[DecodedUnit] = []
         if self._decoder is not None:
             try:
                 items += self._frames(self._nvdec.end())
             except Exception as error:  # noqa: BLE001 - as above
-                log.debug("the GPU failed at an end: %s", _reason(error))
+                log.debug("the GPU failed to finish a video in %s: %s", self._codec, _reason(error))
         return [*items, *self._give_up()]
 
     def _give_up(self) -> "list[DecodedUnit]":
+        """Close the decoder, and return its units without a frame as failed."""
         self._decoder = None
         lost: list[DecodedUnit] = [(None, pts) for pts in self._waiting.values()]
         self._waiting.clear()
         return lost
 
     def _frames(self, packet: Any) -> "list[DecodedUnit]":
-        """Decode and copy: the next call decodes into the same memory."""
+        """Decode a packet and copy its frames, because the next call overwrites their memory."""
         width, height = self._size
         frames: list[DecodedUnit] = []
         for surface in self._decoder.Decode(packet):
@@ -253,7 +255,7 @@ class NvdecDecoder:
 
 
 class _Headers:
-    """Reads the headers of units by FFmpeg's parser."""
+    """Reads the headers of units with FFmpeg's parser."""
 
     def __init__(self, context: "VideoCodecContext") -> None:
         self._parser = cast("VideoCodecContext", av.CodecContext.create(context.name, "r"))
@@ -264,15 +266,15 @@ class _Headers:
         return self.size[0] * self.size[1]
 
     def read(self, unit: "Unit") -> bool:
-        """Read a unit's; returns whether decoding can start with it."""
+        """Read the headers of a unit, and return whether decoding can start with it."""
         packets = self._parser.parse(bytes(unit))
-        self._parser.width = self._parser.height = 0  # which is only set where it isn't known
-        packets += self._parser.parse(None)  # no more of this unit: parsers wait for the next to see where it ends
+        self._parser.width = self._parser.height = 0  # the parser sets them only while they are unknown
+        packets += self._parser.parse(None)  # otherwise the parser waits for the next unit to see where this one ends
         self.size = self._parser.width, self._parser.height
         return any(packet.is_keyframe for packet in packets) and bool(self.pixels)
 
 
 def _reason(error: Exception) -> str:
-    """The line that matters: of a failed call there is one that says so, of others the first."""
+    """Find the line of an error that tells the reason: the one with the error's type, or else the first."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return next((line.removeprefix(_KIND) for line in lines if line.startswith(_KIND)), lines[0])

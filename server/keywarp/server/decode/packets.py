@@ -48,8 +48,8 @@ _FORMATS: Final[Mapping[PacketCodec, _Format]] = {
 class PacketDecoder:
     """Decodes one video, in packets of one unit each or in chunks of an Annex-B byte stream.
 
-    The frame of a packet bears the packet's id and timestamp, whatever the order in which frames are presented. In a
-    byte stream, a frame bears those of the chunk in which its access unit begins.
+    A frame has the id and timestamp of its packet, even if frames are presented in another order. In a byte stream, a
+    frame has those of the chunk in which its access unit begins.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class PacketDecoder:
 
     def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:
         """Decode the frames that this payload completes."""
-        if not payload:  # FFmpeg would take it for the end
+        if not payload:  # FFmpeg would treat it as the end
             raise BadVideoError("a video message without content")
         if not self._chunks:
             yield from self._unit(av.Packet(bytes(payload)), header)
@@ -125,7 +125,7 @@ class PacketDecoder:
                 continue
             yield from self._video.unit_failed(self._decoder, origin.id)
             if not self._chunks and not self._video.has_frame:
-                raise BadVideoError(  # some decoders don't tell the size of frames that they refuse
+                raise BadVideoError(  # some decoders don't report the size of frames that they refuse
                     f"not {self._format.unit} that decoding can start with ({self._format.start}), "
                     f"of at most {self._max_pixels} pixels"
                 )

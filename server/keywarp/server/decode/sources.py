@@ -41,8 +41,8 @@ class SourceUrl:
         """
         try:
             parts = urlsplit(url)
-            _ = parts.port  # which is checked only when it is read
-        except ValueError:  # whose text may hold a part of a password
+            _ = parts.port  # the port is checked only when it is read
+        except ValueError:  # its text may contain a part of a password
             raise BadMessageError("`source` isn't a URL; write / ? # @ in a password as %2F %3F %23 %40") from None
         if parts.scheme not in PORTS or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
             raise BadMessageError(f"`source` must be a URL in ASCII, with the scheme {', '.join(PORTS)}")
@@ -60,7 +60,7 @@ class SourceUrl:
 
     @property
     def live(self) -> bool:
-        """Whether this is a camera, which has no end of its own."""
+        """Whether this is a camera, whose video has no end."""
         return self.parts.scheme == "rtsp"
 
     def with_default_mode(self, options: Options) -> Options:
@@ -82,7 +82,7 @@ class SourceDecoder:
     """Pulls and decodes one source. One empty payload starts it.
 
     Attributes:
-        live: Whether the source has no end of its own, as far as is known.
+        live: Whether the source has no end. True until it is known.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class SourceDecoder:
         """Decode all frames of the source, until it ends.
 
         Raises:
-            SourceForbiddenError: The source is, or redirects to, a host that isn't allowed.
-            PullError: The source can't be reached, or breaks off.
+            SourceForbiddenError: The source's host, or one that it redirects to, isn't allowed.
+            PullError: The source can't be reached, or the connection breaks.
             BadVideoError: The source can't be decoded.
         """
         try:
@@ -127,7 +127,7 @@ class SourceDecoder:
         self._video.check_has_frame()
 
     def finish(self) -> Iterator[Decoded]:
-        """Return nothing: `decode` goes up to the end of the source."""
+        """Return nothing: `decode` has read the source to its end."""
         yield from ()
 
     def stop(self) -> None:
@@ -143,12 +143,15 @@ class SourceDecoder:
         options = PROBE | self._video.options
         if self._source.live:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
-            # TCP reaches cameras on other networks, and loses no packets of a picture.
+            # TCP reaches cameras on other networks, and loses no packets.
             options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
             return av.open(self._source.at(address), options=options, timeout=self._timeout)
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
-        options |= {"format_whitelist": FORMATS, "http_persistent": "0"}  # or FFmpeg would keep connections of its own
+        options |= {
+            "format_whitelist": FORMATS,
+            "http_persistent": "0",
+        }  # otherwise FFmpeg would keep its own connections
         return av.open(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
     @property

@@ -1,4 +1,4 @@
-"""Decode the units of a video, each the data of one picture: FFmpeg on the processor, and the interface of others."""
+"""Decode the units of a video, each of which holds one picture: the interface, and the decoder on the processor."""
 
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class UnitDecoder(Protocol):
-    """Decodes the units of one video. They come in coding order; frames are returned in presentation order."""
+    """Decodes the units of one video. Units are passed in coding order; frames are returned in presentation order."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, or zeros as long as they are unknown."""
+        """Width and height in pixels, or zeros while they are unknown."""
         ...
 
     def decode(self, unit: "Unit | None") -> "Iterator[DecodedUnit]":
@@ -39,7 +39,7 @@ class SoftwareDecoder:
     """Decodes on the processor with PyAV (FFmpeg).
 
     It uses one thread and no frame threading, which would hold back a frame per thread. So the only delay is the one
-    that the video's own frame order asks for.
+    that the video's frame order requires.
     """
 
     def __init__(self, context: "VideoCodecContext", max_pixels: int) -> None:

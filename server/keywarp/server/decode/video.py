@@ -1,4 +1,4 @@
-"""Decode a video's frames within limits: what packets, containers and sources have in common."""
+"""Decode a video's frames within limits. Packets, containers and sources share this part."""
 
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ MAX_FAILED_UNITS: Final = 300  # in a row: a live stream may be joined long befo
 
 
 class VideoDecoder:
-    """Chooses what decodes a video, refuses frames that are too large, and counts units that fail.
+    """Chooses the decoder of a video, refuses frames that are too large, and counts units that fail.
 
     Attributes:
         options: FFmpeg's options for opening a container.
@@ -56,7 +56,7 @@ class VideoDecoder:
         return SoftwareDecoder(context, self._max_pixels)
 
     def check_size(self, width: int, height: int) -> None:
-        """Refuse a video whose frames are too large, as far as their size is known yet.
+        """Refuse a video whose frames are too large. A size of zeros is unknown yet, and passes.
 
         Raises:
             BadVideoError: The frames have more pixels than allowed.
@@ -70,7 +70,7 @@ class VideoDecoder:
         Raises:
             BadVideoError: No frame could be decoded.
         """
-        if not self.has_frame:  # not all decoders tell the size of frames that they refuse
+        if not self.has_frame:  # not all decoders report the size of frames that they refuse
             raise BadVideoError(
                 f"the video ended without a frame that can be decoded and has at most {self._max_pixels} pixels"
             )
@@ -90,7 +90,7 @@ class VideoDecoder:
         stream = next((s for s in container.streams.video if s.codec_context), None)
         if stream is None:
             raise BadVideoError(f"{name} without video of a known codec")
-        # The container tells the size; not all decoders do.
+        # The container gives the size; not all decoders do.
         self.check_size(stream.codec_context.width, stream.codec_context.height)
         time_base = stream.time_base or Fraction(0)
         with closing(self.open(stream.codec_context, stream)) as decoder:

@@ -1,7 +1,7 @@
 """The registry of models, which are loaded, replaced by other versions and unloaded while streams run.
 
-A stream keeps the engine that it got at its start. So a version that is replaced or unloaded isn't given to new
-streams any more; it drains, and is freed when its last stream is closed.
+A stream keeps the engine that it got at its start. So a version that is replaced or unloaded is no longer given to
+new streams; it drains, and is freed when its last stream is closed.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ class ModelState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelUser:
-    """A stream from the point of view of its model."""
+    """The parts of a stream that the registry of models uses."""
 
     replica: Replica
-    released: Callable[[], Awaitable[None]]  # waits until the stream needs its replica no more
+    wait_released: Callable[[], Awaitable[None]]  # waits until the stream no longer needs its replica
     close: Callable[[str], Awaitable[None]]  # closes the stream for the given reason
 
 
@@ -177,19 +177,19 @@ class Models:
         self._models = {replicas[0].engine.bundle.name: _Model(replicas) for replicas in opened}
 
     async def load(self, name: str) -> ModelInfo:
-        """Read a model from the models folder and load it, while its present version is still served.
+        """Read a model from the models folder and load it, while its current version is still served.
 
-        A load that has begun is finished, even if the caller is cancelled. If it fails, the present version stays.
+        A load that has begun is finished, even if the caller is cancelled. If it fails, the current version stays.
 
         Raises:
             UnknownModelError: If the models folder holds no bundle of that name.
-            LoadFailedError: If the bundle can't be used, compiled or run, or there are two of that name.
+            LoadFailedError: If the bundle can't be used, compiled or run, or two bundles have that name.
             DrainingError: If the server drains.
         """
         return await asyncio.shield(self._start_task(self._load(name)))
 
     async def unload(self, name: str, *, force: bool = False) -> ModelInfo:
-        """Give a model to no more new streams. Streams that use it run on, unless `force` closes them.
+        """Stop giving a model to new streams. Streams that use it continue, unless `force` closes them.
 
         An unload that has begun is finished, even if the caller is cancelled.
 
@@ -247,7 +247,7 @@ class Models:
             return self._info(name)
 
     async def _retire(self, model: _Model, replicas: tuple[Replica, ...]) -> None:
-        """Free the replicas of a replaced or unloaded version: now, or when its last stream is closed."""
+        """Free the replicas of a replaced or unloaded version now, or when its last stream is closed."""
         users = [user for user in self._users() if user.replica in replicas]
         if users:
             model.draining[replicas] = self._start_task(self._free_when_released(model, replicas, users))
@@ -258,7 +258,7 @@ class Models:
         self, model: _Model, replicas: tuple[Replica, ...], users: Sequence[ModelUser]
     ) -> None:
         for user in users:
-            await user.released()
+            await user.wait_released()
         await asyncio.to_thread(close_replicas, replicas)
         del model.draining[replicas]
         manifest = replicas[0].engine.bundle.manifest
@@ -327,7 +327,7 @@ def _open_folder(folder: Path, name: str, settings: Settings, devices: Sequence[
 
 
 def _describe_failure(error: Exception, folder: Path) -> str:
-    """Return why a load failed, for clients: without paths, and so without messages of runtimes that may hold some."""
+    """Describe a failed load for clients: without paths, and without messages of runtimes, which may contain paths."""
     if isinstance(error, BundleError | MotionError):
         return str(error).replace(str(folder), folder.name) if folder.name else str(error)
     where = f"on {error.gpu.label}" if isinstance(error, ReplicaError) else "here"

@@ -38,11 +38,11 @@ class ReplicaError(EngineError):
 def open_replicas(bundle: Bundle, settings: Settings, devices: Iterable[Device]) -> tuple[Replica, ...]:
     """Compile and try a bundle on all devices. Blocks, perhaps for minutes.
 
-    The devices take turns, so that GPUs of one kind reuse the compiled plans of the first.
+    One device follows the other, so that GPUs of one kind reuse the compiled plans of the first.
 
     Raises:
         ReplicaError: If the bundle can't be compiled or run on one of the GPUs.
-        EngineError: If it can't be compiled or run on the CPU, or can't be used at all.
+        EngineError: If the bundle can't be compiled or run on the CPU, or can't be used at all.
     """
     replicas: list[Replica] = []
     with ExitStack() as failed:
@@ -61,7 +61,7 @@ def close_replicas(replicas: Iterable[Replica]) -> None:
 
 
 def least_loaded(replicas: Sequence[Replica]) -> Replica:
-    """Return the replica for a new stream: the one on the device whose streams take the least of its time.
+    """Return the replica for a new stream: the one on the least loaded device.
 
     A stream that is too young for a measured load counts with the mean load of the others, so that many new streams
     spread over the devices. Among devices whose loads are equal, rounded to a tenth, the one with the fewest streams is
@@ -88,7 +88,7 @@ def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None) -> Engine:
 
     Raises:
         ReplicaError: If the bundle can't be compiled or run on the GPU.
-        EngineError: If it can't be compiled or run on the CPU, or can't be used at all.
+        EngineError: If the bundle can't be compiled or run on the CPU, or can't be used at all.
     """
     try:
         engine = Engine(

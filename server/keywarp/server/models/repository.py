@@ -14,7 +14,7 @@ def load_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
 
     Args:
         path: The folder.
-        keep: Passed on to `load_bundle`.
+        keep: See `load_bundle`.
 
     Returns:
         The bundles, sorted by name; at least one.
@@ -24,7 +24,7 @@ def load_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
     """
     folders = _folders(path)
     if not folders:
-        raise BundleError(f"{path} holds no bundle (a folder with {MANIFEST})")
+        raise BundleError(f"there is no bundle in {path}: a bundle is a folder with {MANIFEST}")
     bundles: dict[str, Bundle] = {}
     for folder in folders:
         bundle = load_bundle(folder, keep=keep)
@@ -35,11 +35,11 @@ def load_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
 
 
 def find_folder(path: Path, name: str) -> Path:
-    """Return the folder of the bundle of a name. The bundle may still turn out to be damaged when it is loaded.
+    """Return the folder of the bundle with this name. The bundle isn't checked for damage.
 
     Raises:
-        UnknownModelError: If there is no bundle of that name. The message lists those that there are.
-        LoadFailedError: If there are two.
+        UnknownModelError: If there is no bundle of that name. The message lists the existing bundles.
+        LoadFailedError: If two bundles have that name.
     """
     found = list_folders(path)
     match found.get(name):

@@ -1,4 +1,4 @@
-"""What routes get from the application, and the refusals that many of them document."""
+"""The dependencies of routes, and the errors that many of them document."""
 
 from http import HTTPStatus
 from typing import Annotated

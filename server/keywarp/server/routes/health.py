@@ -1,4 +1,4 @@
-"""The routes that orchestrators and Prometheus ask."""
+"""The routes for orchestrators and Prometheus."""
 
 from http import HTTPStatus
 

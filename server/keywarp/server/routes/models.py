@@ -1,4 +1,4 @@
-"""The routes of models: list, show, load, unload. They stand under `/v1`, and as Triton's model repository."""
+"""The routes of models: list, show, load, unload. They exist under `/v1`, and as Triton's model repository."""
 
 from http import HTTPStatus
 from typing import Annotated, Any, Final
@@ -25,7 +25,7 @@ TRITON_STATES: Final = {
 
 
 def _refuse_if_fixed(service: ServiceDependency) -> None:
-    """Check that models may be loaded. API keys were checked before; without keys the operator must allow it."""
+    """Check that models may be loaded. The middleware has checked API keys; without keys the operator must allow it."""
     if not service.settings.controlled:
         raise ForbiddenError(
             "this server doesn't load or unload models: start it with --model-control, or with API keys that have "
@@ -57,7 +57,7 @@ async def show_model(name: str, service: ServiceDependency) -> ModelInfo:
 async def load_model(name: str, service: ServiceDependency) -> ModelInfo:
     """Load a bundle from the models folder, or reload it. The response comes when it is compiled and has run once.
 
-    Existing streams continue meanwhile, and keep the version that they began with.
+    Existing streams continue with the version that they started with.
     """
     with service.in_flight():
         return await service.models.load(name)

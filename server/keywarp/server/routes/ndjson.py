@@ -1,4 +1,4 @@
-"""Responses of JSON lines."""
+"""Responses that consist of JSON lines."""
 
 from typing import Final
 

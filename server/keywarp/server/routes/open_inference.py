@@ -160,7 +160,7 @@ async def infer(
     """Process one frame: `image` is a JPEG, PNG or WebP file, `frame` holds RGB pixels (H, W, 3).
 
     The parameters `sequence_id`, `sequence_start` and `sequence_end` make the frame part of a stream; `interval`,
-    `schedule` and `max_interval` beside `sequence_start` place its key frames. A sequence keeps the model version that
+    `schedule` and `max_interval` next to `sequence_start` place its key frames. A sequence keeps the model version that
     it started with.
     """
     service.refuse_if_draining()
@@ -169,13 +169,13 @@ async def infer(
         raise UnsupportedMediaError(f"the content encoding {encoding[:20]!r} isn't supported: send the body as it is")
     body = await read_body(request, service.settings.max_message_bytes)
     in_pool = partial(asyncio.get_running_loop().run_in_executor, service.pool)
-    asked, tensors = await in_pool(parse_request, body, request.headers.get(HEADER_LENGTH))
-    position = SequencePosition.of(asked.parameters)
+    inference, tensors = await in_pool(parse_request, body, request.headers.get(HEADER_LENGTH))
+    position = SequencePosition.of(inference.parameters)
     with service.in_flight():
         engine = sequences.engine(name, position, model_version)
         manifest = engine.bundle.manifest
-        wanted = wanted_outputs(asked, [name for name, *_ in OUTPUTS[manifest.task]])
-        async with sequences.stream(manifest.name, position, asked.parameters, quota) as stream:
+        wanted = wanted_outputs(inference, [name for name, *_ in OUTPUTS[manifest.task]])
+        async with sequences.stream(manifest.name, position, inference.parameters, quota) as stream:
             found = await stream.infer(partial(_decode, tensors, service.settings.max_pixels))
     parameters = {"kind": found.kind.value, "key_age": found.key_age, "frame": found.index}
     if position.id is not None:
@@ -185,7 +185,7 @@ async def infer(
             "sequence_end": position.end,
         }
     head = {"model_name": manifest.name, "model_version": manifest.version, "parameters": parameters}
-    content, length = format_response(head | ({"id": asked.id} if asked.id else {}), _outputs(found), wanted)
+    content, length = format_response(head | ({"id": inference.id} if inference.id else {}), _outputs(found), wanted)
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})

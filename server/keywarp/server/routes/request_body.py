@@ -13,7 +13,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         limit: The most bytes that the body may have.
 
     Raises:
-        TooLargeError: The body is larger. Hardly more than the limit was read.
+        TooLargeError: The body is larger than the limit.
     """
     check_content_length(request, limit)
     body = bytearray()

@@ -21,7 +21,7 @@ SequenceId = int | str
 class SequencePosition:
     """The place of a request in its sequence."""
 
-    id: SequenceId | None  # None: the request belongs to no sequence
+    id: SequenceId | None  # None if the request belongs to no sequence
     start: bool
     end: bool
 
@@ -47,7 +47,7 @@ class Sequences:
         self._streams: dict[tuple[str, SequenceId], Stream] = {}
 
     def engine(self, model: str, position: SequencePosition, version: str | None) -> Engine:
-        """Find the engine for a request: its sequence's own, or that of new sequences.
+        """Find the engine for a request: the one of its sequence, or the one for new sequences.
 
         Args:
             model: The model's name.

@@ -8,7 +8,7 @@ comes after its length in 4 bytes.
 import json
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from keywarp.protocol import faults
 from keywarp.server.errors import BadMessageError
 
-Datatype = Literal["BOOL", "UINT8", "INT32", "FP32", "BYTES"]
 DTYPES: Final[Mapping[str, str]] = {"BOOL": "?", "UINT8": "u1", "INT32": "<i4", "FP32": "<f4"}
 Parameters = dict[str, bool | int | float | str]
 
@@ -49,7 +48,7 @@ class InferRequest(_Tolerant):
     id: str | None = None
     parameters: Parameters = {}
     inputs: tuple[InputTensor, ...]
-    outputs: tuple[RequestedOutput, ...] | None = None  # None: all
+    outputs: tuple[RequestedOutput, ...] | None = None  # None for all outputs
 
 
 def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, NDArray[Any] | bytes]]:
@@ -57,7 +56,7 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest,
 
     Args:
         body: The whole body.
-        header_length: The value of the header `Inference-Header-Content-Length`, or None without it.
+        header_length: The value of the header `Inference-Header-Content-Length`, or None if it is missing.
 
     Returns:
         The request's JSON, and its inputs by name: arrays, or the single element of a BYTES tensor.

@@ -1,4 +1,4 @@
-"""`POST /v1/videos`: process a video while its body is uploaded, and stream its results as JSON lines meanwhile."""
+"""`POST /v1/videos`: process a video while it is uploaded, and stream its results as JSON lines at the same time."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from keywarp.server.task_scope import task_scope
 log = logging.getLogger(__name__)
 router = APIRouter()
 
-VideoCodec = Literal["h264", "hevc", Container]  # what can be decoded from a stream of bytes
+VideoCodec = Literal["h264", "hevc", Container]  # codecs that can be decoded from a stream of bytes
 CODECS: Final[Mapping[str, VideoCodec]] = {  # by media type
     "video/mp4": "mp4",
     "video/quicktime": "mp4",
@@ -40,15 +40,15 @@ CODECS: Final[Mapping[str, VideoCodec]] = {  # by media type
     "video/h264": "h264",
     "video/h265": "hevc",
 }
-MAX_UNREAD_BYTES: Final = 16 * 2**20  # of results that the client hasn't read, before the upload has to wait
+MAX_UNREAD_BYTES: Final = 16 * 2**20  # bytes of unread results at which the upload has to wait
 BAD_VIDEO = documented(HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 
 
 class VideoOptions(StreamOptions):
     """The query of `POST /v1/videos`."""
 
-    id: StreamId | None = None  # the stream's id; None: the server chooses
-    codec: VideoCodec | None = None  # None: by the body's content type
+    id: StreamId | None = None  # the stream's id, or None for a random one
+    codec: VideoCodec | None = None  # None if the body's content type gives the codec
 
 
 def codec_of(options: VideoOptions, content_type: str) -> VideoCodec:
@@ -66,9 +66,9 @@ def codec_of(options: VideoOptions, content_type: str) -> VideoCodec:
 
 
 class VideoResponse(Response):
-    """Processes the request's body, and sends each result as soon as it is there.
+    """Processes the request's body, and sends each result as soon as it is ready.
 
-    Before the first result, errors are answered with their status. After that, the last line is `done`, or an `error`
+    An error before the first result becomes the response's status. After that, the last line is `done`, or an `error`
     with `fatal`.
     """
 
@@ -82,13 +82,13 @@ class VideoResponse(Response):
         self._stream = stream
         self._codec = codec
         self._inbox: asyncio.Queue[ReceivedPayload | ServerError | None] = asyncio.Queue(1)  # None marks the end
-        self._unread = _UnreadLines(MAX_UNREAD_BYTES)
-        self._body_read = False  # completely
-        self._cut_off = False  # the body won't be read completely, because the server stops
-        self._started = False  # the response has been
+        self._unread = UnreadLines(MAX_UNREAD_BYTES)
+        self._body_read = False  # whether the whole body was read
+        self._cut_off = False  # whether the server stops before the whole body was read
+        self._started = False  # whether the response was started
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Process and send everything. The stream is removed before the last line is sent."""
+        """Process the body and send all lines. The stream is removed before the last line is sent."""
         stream = self._stream
         try:
             async with stream.connected():
@@ -115,8 +115,8 @@ class VideoResponse(Response):
         decoder = open_decoder(self._codec, service.settings.max_pixels, service.nvdec, chunks=chunks)
         pipeline = Pipeline(self._stream, decoder, self._stream.owner)
         try:
-            watchers = self._read_body(receive), self._stream.raise_when_closed(), self._stop_when_draining()
-            async with task_scope(*watchers) as tasks:
+            guards = self._read_body(receive), self._stream.raise_when_closed(), self._stop_when_draining()
+            async with task_scope(*guards) as tasks:
                 tasks.create_task(pipeline.feed(self._payloads()))
                 sending = tasks.create_task(self._send(send))
                 last = await self._collect(pipeline)
@@ -179,21 +179,21 @@ class VideoResponse(Response):
         await send({"type": "http.response.body", "body": lines, "more_body": more})
 
     def _fatal(self, error: ServerError) -> Error:
-        """Make the last line of an error that comes too late for a status.
+        """Make the last line of a response that ends with an error.
 
         Raises:
-            ServerError: It isn't too late: the response hasn't started.
+            ServerError: The error itself, if the response hasn't started, so that it can still have the error's status.
         """
         if not self._started:
             raise error
         return Error(problem=error.problem, fatal=True)
 
 
-class _UnreadLines:
-    """Lines that wait to be sent, since many clients read no results before they have sent their whole video.
+class UnreadLines:
+    """A queue of lines to send, because many clients send their whole video before they read any result.
 
     Attributes:
-        used: Whether there has been any line.
+        used: Whether any line was put into the queue.
     """
 
     def __init__(self, limit: int) -> None:
@@ -220,7 +220,7 @@ class _UnreadLines:
             self._changed.notify_all()
 
     async def take(self) -> bytes:
-        """Wait for lines, and take all that there are. At the end this returns nothing."""
+        """Wait for lines, and take all of them. Return no bytes at the end."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._lines or self._ended)
             lines = b"".join(self._lines)
@@ -254,7 +254,7 @@ class _UnreadLines:
 async def process_video(
     options: Annotated[VideoOptions, Query()], request: Request, service: ServiceDependency, quota: QuotaDependency
 ) -> VideoResponse:
-    """Process a video while it is uploaded, as a stream of its own. Read the results while you send."""
+    """Process a video while it is uploaded, as a new stream. Read the results while you send."""
     codec = codec_of(options, request.headers.get("content-type", ""))
     check_content_length(request, service.settings.max_video_bytes)
     return VideoResponse(request, service, service.create_stream(options, options.id, quota), codec)

@@ -1,4 +1,4 @@
-"""The routes of subscribers: a stream's responses as they are given, and its frames with their results drawn in."""
+"""The routes of subscribers: a stream's responses as they are delivered, and its frames with their results drawn in."""
 
 import asyncio
 import secrets
@@ -27,7 +27,7 @@ from keywarp.server.task_scope import task_scope
 
 router = APIRouter(prefix="/v1/streams/{stream_id}")
 
-MAX_SUBSCRIBERS: Final = 16  # of one stream
+MAX_SUBSCRIBERS: Final = 16  # per stream
 TOO_MANY = documented(HTTPStatus.TOO_MANY_REQUESTS)
 
 
@@ -54,8 +54,8 @@ class PreviewOptions(BaseModel):
     },
 )
 async def watch_results(stream_id: str, service: ServiceDependency) -> Response:
-    """Subscribe to a stream's results, beside its producer."""
-    return _Results(service, _find(stream_id, service))
+    """Subscribe to a stream's responses without feeding it."""
+    return _ResultsResponse(service, _find(stream_id, service))
 
 
 @router.get(
@@ -74,7 +74,7 @@ async def watch_frames(
     stream_id: str, options: Annotated[PreviewOptions, Query()], service: ServiceDependency
 ) -> Response:
     """Subscribe to a stream's annotated frames. Browsers show them as a moving picture."""
-    return _PreviewFrames(service, _find(stream_id, service), options)
+    return _PreviewResponse(service, _find(stream_id, service), options)
 
 
 def _find(stream_id: str, service: Service) -> Stream:
@@ -87,8 +87,8 @@ def _find(stream_id: str, service: Service) -> Stream:
     return stream
 
 
-class _Subscriber(Response, ABC):
-    """A response that continues until the stream or the client is gone, or the server stops."""
+class _SubscriberResponse(Response, ABC):
+    """A response that lasts until the stream is closed, the client disconnects, or the server stops."""
 
     def __init__(self, service: Service, stream: Stream, media_type: str) -> None:
         super().__init__(media_type=media_type, headers={"Cache-Control": "no-store"})
@@ -98,7 +98,7 @@ class _Subscriber(Response, ABC):
 
     @abstractmethod
     def parts(self) -> AsyncGenerator[bytes]:
-        """Generate what is to be sent, until the stream is closed."""
+        """Generate the parts of the body until the stream is closed."""
 
     def last_part(self, reason: str) -> bytes:  # noqa: ARG002
         """Make the last part, given the reason for the end."""
@@ -108,8 +108,8 @@ class _Subscriber(Response, ABC):
         """Send all parts."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            watchers = self._raise_when_draining(), self._raise_after_close(), _raise_when_disconnected(receive)
-            async with task_scope(*watchers):
+            guards = self._raise_when_draining(), self._raise_after_close(), _raise_when_disconnected(receive)
+            async with task_scope(*guards):
                 await send({"type": "http.response.body", "body": b"", "more_body": True})  # sends the headers now
                 async with aclosing(self.parts()) as parts:
                     async for part in parts:
@@ -141,7 +141,7 @@ async def _raise_when_disconnected(receive: Receive) -> None:
     raise ClientDisconnect
 
 
-class _Results(_Subscriber):
+class _ResultsResponse(_SubscriberResponse):
     def __init__(self, service: Service, stream: Stream) -> None:
         super().__init__(service, stream, MEDIA_TYPE)
 
@@ -156,7 +156,7 @@ class _Results(_Subscriber):
         return encode_line(Gone(reason=reason))
 
 
-class _PreviewFrames(_Subscriber):
+class _PreviewResponse(_SubscriberResponse):
     def __init__(self, service: Service, stream: Stream, options: PreviewOptions) -> None:
         self._boundary = f"keywarp-{secrets.token_hex(8)}"
         super().__init__(service, stream, f"multipart/x-mixed-replace; boundary={self._boundary}")
@@ -175,7 +175,7 @@ class _PreviewFrames(_Subscriber):
                 await asyncio.sleep(interval - (loop.time() - started))
 
     async def _next_jpeg(self, preview: Preview) -> bytes | None:
-        """Draw the next frame. The frame is freed before its picture is sent."""
+        """Wait for the next frame and draw it. The frame is freed before its picture is sent."""
         if (taken := await preview.take()) is None:
             return None
         frame, found = taken

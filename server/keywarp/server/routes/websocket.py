@@ -1,9 +1,9 @@
-"""The WebSocket of a stream, protocol `keywarp.v1`: a state machine before and behind a pipeline.
+"""The WebSocket of a stream, protocol `keywarp.v1`: a state machine around a pipeline.
 
     receive -> inbox -> pipeline -> send
 
-The inbox is bounded by the credit. A stage that is full makes those before it wait, up to the client, which gets no
-more credit. Receiving itself never waits for anything, so the loss of a client is noticed at once.
+The inbox is bounded by the credit. A full stage makes the earlier stages wait, back to the client, which gets no more
+credit. Receiving itself never waits for another stage, so a lost connection is noticed at once.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ async def connect(websocket: WebSocket, stream_id: str, service: ServiceDependen
 
 
 class ConnectionState(StrEnum):
-    """What the client may send next."""
+    """The state of a connection. Its value names what the client may send next."""
 
     NEW = "`hello`"
     STREAMING = "a frame or `end`"
@@ -84,11 +84,11 @@ class ConnectionState(StrEnum):
 
 
 class _DisconnectedError(Exception):
-    """The client disconnected, so there is nobody to send anything to."""
+    """The client disconnected, so nothing more can be sent."""
 
 
 class WebSocketConnection:
-    """One WebSocket, from its acceptance to its close."""
+    """One accepted WebSocket."""
 
     def __init__(self, websocket: WebSocket, service: Service, quota: Quota) -> None:
         self._websocket = websocket
@@ -101,7 +101,7 @@ class WebSocketConnection:
         self._inbox: asyncio.Queue[ReceivedPayload | None] = asyncio.Queue()  # None marks the end
 
     async def run(self, stream_id: str) -> None:
-        """Run the connection. However it ends, its stream is freed, or left as it was before."""
+        """Run the connection. At its end, a stream that it created is removed, and any other can be fed again."""
         try:
             done = await self._run(stream_id)
             # The stream is free by now: a client that receives this may use its id again at once.
@@ -120,7 +120,7 @@ class WebSocketConnection:
     async def _run(self, stream_id: str) -> Done:
         hello = await self._receive_hello()
         stream = self._service.streams.get(stream_id)
-        created = stream is None  # then the stream lives as long as the connection
+        created = stream is None  # the connection removes a stream that it created
         if stream is None:
             stream = self._service.create_stream(hello, stream_id, self._quota)
         else:
@@ -164,8 +164,8 @@ class WebSocketConnection:
         decoder = open_decoder(hello.codec, settings.max_pixels, self._service.nvdec, chunks=chunks)
         pipeline = Pipeline(stream, decoder, self._quota)
         try:
-            watchers = self._receive_all(), stream.raise_when_closed(), self._stop_when_draining()
-            async with task_scope(*watchers) as tasks:
+            guards = self._receive_all(), stream.raise_when_closed(), self._stop_when_draining()
+            async with task_scope(*guards) as tasks:
                 tasks.create_task(pipeline.feed(self._payloads()))
                 async for response in pipeline.responses():
                     await self._send_response(response, self._window + pipeline.consumed)
@@ -198,7 +198,7 @@ class WebSocketConnection:
         while payload := await self._inbox.get():
             yield payload
         if self._state is not ConnectionState.ENDING:
-            # Unlike at the end of a video, frames that the decoder holds back belong before frames still to be sent.
+            # This isn't the end of the video: the frames that the decoder holds back would come before later ones.
             raise DrainingError("the server stops: connect again in a few seconds")
 
     async def _stop_when_draining(self) -> None:
@@ -208,7 +208,7 @@ class WebSocketConnection:
             self._inbox.put_nowait(None)
 
     async def _send_response(self, response: FrameResponse | None, credit: int) -> None:
-        """Send a response together with the credit if that has grown, or the credit by itself."""
+        """Send a response, with the credit if it has grown. Without a response, send only the credit that has grown."""
         grown = credit if credit > self._announced else None
         self._announced = credit
         if response:
@@ -238,7 +238,7 @@ class WebSocketConnection:
 
     async def _close_with(self, error: ServerError) -> None:
         if isinstance(error, CapacityError):
-            self._service.metrics.count_rejected(error.reason)
+            self._service.metrics.count_refused(error.reason)
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: already closed
             await self._send(Error(problem=error.problem, fatal=True))
             await self._websocket.close(error.close, error.close_reason)
@@ -249,10 +249,10 @@ class WebSocketConnection:
 
 
 def _refuse_other_options(stream: Stream, hello: Hello) -> None:
-    """Check that a `hello` agrees with the options of a stream that exists already.
+    """Check that a `hello` agrees with the options of an existing stream.
 
     Raises:
-        BadMessageError: It asks for another value of an option.
+        BadMessageError: The `hello` asks for another value of an option.
     """
     options = {
         "model": (hello.model, stream.engine.bundle.name),
@@ -263,8 +263,8 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         "schedule": (hello.schedule, stream.schedule.schedule),
         "max_interval": (hello.max_interval, stream.schedule.max_interval),
     }
-    for name, (asked, actual) in options.items():
-        if asked not in (None, actual):
-            raise BadMessageError(f"stream {stream.id!r} has {name} {actual}, not {str(asked)[:64]}")
+    for name, (requested, actual) in options.items():
+        if requested not in (None, actual):
+            raise BadMessageError(f"stream {stream.id!r} has {name} {actual}, not {str(requested)[:64]}")
     if hello.sinks and set(hello.sinks) != set(stream.sinks):
         raise BadMessageError(f"stream {stream.id!r} has the sinks {', '.join(stream.sinks) or '(none)'}, not others")

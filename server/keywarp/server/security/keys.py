@@ -27,7 +27,7 @@ from starlette.types import Scope as AsgiScope
 
 from keywarp.protocol import KEY_SUBPROTOCOL, faults
 from keywarp.server.errors import ForbiddenError, KeyFileError, ServerError, UnauthorizedError
-from keywarp.server.problems import reject
+from keywarp.server.problems import refuse
 from keywarp.server.security.quotas import NO_LIMITS, Limits, Quota
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def read_keys(file: Path) -> list[ApiKey]:
             raise KeyFileError(f"{file}, line {number}: there is already a key named {key.name}")
         keys[key.name] = key
     if not keys:
-        raise KeyFileError(f"{file} holds no key: add one by `keywarp keys add`")
+        raise KeyFileError(f"{file} holds no key: add one with `keywarp keys add`")
     return [*keys.values()]
 
 
@@ -147,7 +147,7 @@ class ApiKeys:
 
         Args:
             keys: The accepted keys.
-            default_limits: The limits of keys without limits of their own.
+            default_limits: The limits of keys that don't set their own.
             clock: Returns the monotonic seconds by which rates are counted.
         """
         self._keys = keys
@@ -155,7 +155,7 @@ class ApiKeys:
 
     @classmethod
     def read(cls, file: Path, default_limits: Limits = NO_LIMITS, clock: Callable[[], float] = time.monotonic) -> Self:
-        """Accept the keys of a file.
+        """Read the accepted keys from a file.
 
         Raises:
             KeyFileError: If `read_keys` can't read the file.
@@ -167,10 +167,10 @@ class ApiKeys:
         return self._quotas[key.name]
 
     def authorize(self, secret: str | None, scope: Scope) -> ApiKey:
-        """Return the key of a secret.
+        """Return the key that a secret belongs to.
 
         Args:
-            secret: The secret that a request bears, or None.
+            secret: The secret in a request, or None if it has none.
             scope: The scope that the request needs.
 
         Raises:
@@ -190,7 +190,7 @@ class ApiKeys:
 
 
 class ApiKeyMiddleware:
-    """Middleware that rejects requests without an API key of the required scope."""
+    """Middleware that refuses requests without an API key of the required scope."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class ApiKeyMiddleware:
         api_keys: ApiKeys,
         open_paths: Collection[str],
         open_prefix: str,
-        count_rejected: Callable[[str], None],
+        count_refused: Callable[[str], None],
     ) -> None:
         """Wrap an application.
 
@@ -207,23 +207,23 @@ class ApiKeyMiddleware:
             api_keys: The accepted keys.
             open_paths: Paths that need no key.
             open_prefix: The prefix of further paths that need no key.
-            count_rejected: Called with the reason of each rejected request.
+            count_refused: Called with the reason of each refused request.
         """
         self._app = app
         self._api_keys = api_keys
         self._open_paths = frozenset(open_paths)
         self._open_prefix = open_prefix
-        self._count_rejected = count_rejected
+        self._count_refused = count_refused
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Pass a request on with its key's quota, or reject it."""
+        """Pass a request on with its key's quota, or refuse it."""
         if scope["type"] in ("http", "websocket") and not self._is_open(scope["path"]):
             try:
                 key = self._api_keys.authorize(_find_secret(scope), _required_scope(scope["path"]))
             except ServerError as error:
-                log.info("rejected a request for %r: %s", scope["path"][:200], error)
-                self._count_rejected(error.reason)
-                await reject(error, scope, receive, send)
+                log.info("refused a request for %r: %s", scope["path"][:200], error)
+                self._count_refused(error.reason)
+                await refuse(error, scope, receive, send)
                 return
             scope.setdefault("state", {})["quota"] = self._api_keys.quota(key)
         await self._app(scope, receive, send)

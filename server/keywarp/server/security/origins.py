@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keywarp.server.errors import ForbiddenError
-from keywarp.server.problems import reject
+from keywarp.server.problems import refuse
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +24,10 @@ PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".home.arpa")  #
 
 
 class OriginMiddleware:
-    """Middleware that rejects requests from pages of other sites."""
+    """Middleware that refuses requests from pages of other sites."""
 
     def __init__(
-        self, app: ASGIApp, allowed_origins: Collection[str], host: str, count_rejected: Callable[[str], None]
+        self, app: ASGIApp, allowed_origins: Collection[str], host: str, count_refused: Callable[[str], None]
     ) -> None:
         """Wrap an application.
 
@@ -36,7 +36,7 @@ class OriginMiddleware:
             allowed_origins: Origins, such as `https://cameras.example`, whose pages may use the server.
             host: The address that the server listens on. If it is local, only local names are accepted in `Host`;
                 otherwise also addresses and names that exist only in private networks.
-            count_rejected: Called with the reason of each rejected request.
+            count_refused: Called with the reason of each refused request.
         """
         self._app = app
         self._allowed_origins = frozenset(allowed_origins)
@@ -44,19 +44,19 @@ class OriginMiddleware:
             gethostname().lower()
         }
         self._is_own_name = is_local if is_local(host) else is_private
-        self._count_rejected = count_rejected
+        self._count_refused = count_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or reject it."""
+        """Pass a request on, or refuse it."""
         if scope["type"] in ("http", "websocket") and (problem := self._check(Headers(scope=scope))):
-            log.info("rejected a request for %r: %s", scope["path"][:200], problem)
-            self._count_rejected("origin")
-            await reject(ForbiddenError(problem), scope, receive, send)
+            log.info("refused a request for %r: %s", scope["path"][:200], problem)
+            self._count_refused("origin")
+            await refuse(ForbiddenError(problem), scope, receive, send)
             return
         await self._app(scope, receive, send)
 
     def _check(self, headers: Headers) -> str | None:
-        """Return why a request is rejected, or None if it isn't."""
+        """Return why a request is refused, or None if it is accepted."""
         host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
         if not (self._is_own_name(_name(host)) or _name(host) in self._names):
             return f"{host[:64]!r} isn't a name of this server: allow it by `serve --allow-origin`"
@@ -74,7 +74,7 @@ def is_local(host: str) -> bool:
 
 
 def is_private(host: str) -> bool:
-    """Return whether a host is an address, or a name of private networks only: no other site can make it point here."""
+    """Return whether a host is an address or a name that exists only in private networks, so no site can rebind it."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

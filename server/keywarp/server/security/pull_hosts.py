@@ -1,6 +1,6 @@
 """The allow-list of hosts that streams may be pulled from. It is empty unless the operator fills it.
 
-A host is resolved anew for each connection, its addresses are checked, and the connection goes to an address that was
+A host is resolved again for each connection, its addresses are checked, and the connection goes to an address that was
 checked. So neither a redirect nor a changed DNS record leads to a host that isn't allowed.
 """
 
@@ -21,7 +21,7 @@ class Rule:
     """One entry of the allow-list: `camera-1.example`, `*.cameras.example`, `192.168.7.0/24`, `10.0.0.5:554`, `*`."""
 
     host: str | Network  # a host name, which may have wildcards, or a network
-    port: int | None  # None: any port
+    port: int | None  # or None for any port
 
     @classmethod
     def parse(cls, entry: str) -> "Rule":
@@ -62,7 +62,7 @@ class AllowList:
 
         Args:
             entries: The entries, in the form that `Rule.parse` reads.
-            trusted: A host that is allowed whatever its address, or None.
+            trusted: A host that is allowed at any address, or None.
 
         Raises:
             ValueError: If an entry is invalid.
@@ -71,7 +71,7 @@ class AllowList:
         self._trusted = trusted
 
     def addresses(self, host: str, port: int) -> list[str]:
-        """Return the addresses at which a host may be reached. Blocks while the name is resolved.
+        """Return the allowed addresses of a host. Blocks while the name is resolved.
 
         An entry with a host name doesn't allow loopback, link-local and multicast addresses: those must be listed as
         addresses.

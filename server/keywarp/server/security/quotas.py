@@ -12,7 +12,7 @@ from keywarp.server.errors import TooManyFramesError
 
 
 class Limits(BaseModel):
-    """The limits of one key. None: no limit."""
+    """The limits of one key. None means no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,7 +73,7 @@ class Quota:
             raise TooManyFramesError(detail, math.ceil(wait))
 
     async def wait(self) -> float:
-        """Charge one frame, and wait until the rate allows it, behind the frames that wait already.
+        """Charge one frame, and wait until the rate allows it, after the frames that are already waiting.
 
         Returns:
             The seconds of the wait.
@@ -113,7 +113,7 @@ class TokenBucket:
         return max(0.0, self._full_at + self._interval - self._capacity - now)
 
     def take(self, now: float) -> None:
-        """Take a token, even if the bucket is empty: those who come later wait longer."""
+        """Take a token, even if the bucket is empty: later callers then wait longer."""
         self._full_at = max(self._full_at, now) + self._interval
 
     def give_back(self) -> None:

@@ -1,6 +1,6 @@
 """Deliver the responses of streams to sinks. The operator names the sinks, and each stream chooses among them.
 
-A sink never holds a stream up. Responses that it can't take now wait in a queue of limited size for each stream, and
+A sink never delays a stream. Responses that it can't accept now wait in a queue of limited size for each stream, and
 are retried. When the queue is full, the oldest ones are missed, and counted.
 """
 
@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 class Sink(Protocol):
     """A destination for responses."""
 
-    classes: frozenset[str]  # take only results that show one of these; empty: take all responses
+    classes: frozenset[str]  # deliver only results that show one of these; empty: deliver all responses
 
     async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
-        """Take all responses, or none of them.
+        """Deliver all responses, or none of them.
 
         Args:
             stream: The id of their stream.
             responses: The responses, in the stream's order.
 
         Raises:
-            SinkRefusalError: If none was taken and a retry would fail, too.
-            SinkError: If none was taken.
+            SinkRefusalError: If none was delivered and a retry would fail, too.
+            SinkError: If none was delivered.
         """
         ...
 
@@ -45,13 +45,13 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryPolicy:
-    """How many responses wait for a sink, and how delivery is retried."""
+    """The limits of queues and deliveries, and the waits between retries."""
 
     queue_size: int = 1024  # responses of one stream that wait for one sink
     batch_size: int = 64  # most responses in one delivery
     first_wait: float = 1.0  # seconds to wait after the first failure; each further wait is twice as long
     longest_wait: float = 60.0  # seconds
-    grace_period: float = 10.0  # seconds to deliver the rest in, once the stream is closed
+    grace_period: float = 10.0  # seconds for the remaining deliveries after the stream is closed
 
 
 DEFAULT_POLICY: Final = DeliveryPolicy()
@@ -61,12 +61,12 @@ class Sinks:
     """All sinks by name, and the tasks that deliver to them."""
 
     def __init__(self, sinks: Mapping[str, Sink], metrics: Metrics, policy: DeliveryPolicy = DEFAULT_POLICY) -> None:
-        """Take over the sinks.
+        """Start without streams.
 
         Args:
             sinks: The sinks by name. `close` closes them.
             metrics: Counts deliveries, failures and missed responses.
-            policy: How many responses wait, and how delivery is retried.
+            policy: The limits of queues and deliveries, and the waits between retries.
         """
         self._sinks = sinks
         self._metrics = metrics
@@ -74,10 +74,10 @@ class Sinks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def check(self, names: Iterable[str]) -> None:
-        """Reject unknown names.
+        """Refuse unknown names.
 
         Raises:
-            BadMessageError: If there is no sink of one of these names. The message lists those that there are.
+            BadMessageError: If there is no sink of one of these names. The message lists the existing sinks.
         """
         for name in names:
             if name not in self._sinks:
@@ -92,7 +92,7 @@ class Sinks:
             task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Deliver what is left of closed streams, as far as the grace period allows, and close all sinks."""
+        """Deliver the remaining responses of closed streams within the grace period, and close all sinks."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=self._policy.grace_period + 1)
             for task in late:
@@ -117,7 +117,7 @@ class Sinks:
     async def _deliver(
         self, stream: str, name: str, responses: list[FrameResponse], subscription: Subscription
     ) -> None:
-        """Retry until the sink takes the responses, or the stream has been closed for the grace period."""
+        """Retry until the responses are delivered, or the stream has been closed for the grace period."""
         policy = self._policy
         wait = policy.first_wait
         while subscription.closed_at is None or time.monotonic() - subscription.closed_at < policy.grace_period:

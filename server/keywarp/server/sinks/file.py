@@ -17,7 +17,7 @@ class FileSink:
 
         Args:
             path: The file's path; `{stream}` in it stands for the stream's id.
-            max_bytes: The size in bytes beyond which a file doesn't grow.
+            max_bytes: The largest size of a file in bytes.
             classes: Names of classes; only results that show one of them are written. Empty: all responses are.
         """
         self.classes = frozenset(classes)

@@ -1,4 +1,4 @@
-"""Publish responses by an MQTT broker. Needs the extra `mqtt`."""
+"""Publish responses to an MQTT broker. Needs the extra `mqtt`."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ MAX_QUEUED: Final = 2048  # messages that the client keeps for the broker
 
 
 class MqttSink:
-    """A broker to which each response is published as a message."""
+    """A sink that publishes each response as a message to a broker."""
 
     def __init__(
         self,

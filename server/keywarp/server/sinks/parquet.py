@@ -62,7 +62,7 @@ SCHEMA: Final = pa.schema(
         "key_age": pa.int32(),
         "reason": pa.string(),  # why the frame is a key frame, or was dropped
         "change": pa.float32(),
-        "decode": pa.float64(),  # seconds, as the three after it
+        "decode": pa.float64(),  # in seconds, like the next three
         "queue": pa.float64(),
         "inference": pa.float64(),
         "postprocess": pa.float64(),
@@ -130,7 +130,7 @@ class ParquetSink:
             timer.add_done_callback(self._timers.discard)
 
     async def close(self) -> None:
-        """Convert all journals. The next server converts those for which that fails."""
+        """Convert all journals. If that fails for one, the next server converts it."""
         for timer in self._timers:
             timer.cancel()
         async with self._lock:

@@ -32,7 +32,7 @@ class WebhookSink:
             url: The URL to post to.
             headers: Additional headers, such as `Authorization`.
             secret: The key that signs each body: the header `Keywarp-Signature` is `sha256=` and the HMAC in
-                hexadecimal. None: bodies aren't signed.
+                hexadecimal. None leaves bodies unsigned.
             classes: Names of classes; only results that show one of them are posted. Empty: all responses are.
         """
         self.classes = frozenset(classes)
@@ -44,8 +44,8 @@ class WebhookSink:
         """Post the responses in one request.
 
         Raises:
-            SinkRefusalError: If the web server rejects this body for good.
-            SinkError: If the web server doesn't answer, or fails.
+            SinkRefusalError: If the web server refuses this body for good.
+            SinkError: If the web server doesn't respond, or fails.
         """
         body = b"".join(response.model_dump_json(exclude_none=True).encode() + b"\n" for response in responses)
         headers = {"Content-Type": "application/x-ndjson", "Keywarp-Stream": stream}
@@ -54,10 +54,12 @@ class WebhookSink:
         try:
             reply = await self._client.post(self._url, content=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise SinkError(f"the web server doesn't answer: {error or type(error).__name__}") from error
+            raise SinkError(f"the web server doesn't respond: {error or type(error).__name__}") from error
         if not reply.is_success:
             is_final = reply.is_client_error and reply.status_code not in RETRIED_STATUSES
-            raise (SinkRefusalError if is_final else SinkError)(f"the web server answers with {reply.status_code}")
+            raise (SinkRefusalError if is_final else SinkError)(
+                f"the web server responded with status {reply.status_code}"
+            )
 
     async def close(self) -> None:
         """Close the connections."""

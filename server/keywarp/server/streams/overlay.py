@@ -12,7 +12,7 @@ from keywarp.engines import Detections, FrameKind, FrameResult
 from keywarp.engines.manifest import ManifestClass
 
 JPEG_QUALITY: Final = 75
-MIN_CONFIDENCE: Final = 0.5  # of an object that is drawn
+MIN_CONFIDENCE: Final = 0.5  # objects with less confidence aren't drawn
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 _SCALE: Final = 0.45  # of the font's own size
 _LINE: Final = 18  # height of a line of text in pixels
@@ -63,7 +63,7 @@ def _tint(picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequen
 
 def _draw_boxes(picture: NDArray[np.uint8], found: Detections, classes: Sequence[ManifestClass], scale: float) -> None:
     certain = np.flatnonzero(found.confidence >= MIN_CONFIDENCE)
-    for i in reversed(certain.tolist()):  # the most certain in front
+    for i in reversed(certain.tolist()):  # so that the most confident is in front
         info = classes[found.class_id[i]]
         x1, y1, x2, y2 = np.rint(found.xyxy[i] * scale).astype(int).tolist()
         cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), info.color, 2)

@@ -1,10 +1,10 @@
-"""Process a producer's payloads in stages, each of which works on another frame at the same time.
+"""Process a producer's payloads in stages, which work on different frames at the same time.
 
     payloads -> decode -> device -> outbox -> responses
 
 While one frame is on the device, the next is decoded and the previous one encoded. The outbox is bounded, so a producer
-that doesn't take responses makes the stages before it wait. In the mode `latest` decoding never waits for the device:
-only the newest of the frames that were decoded meanwhile gets there.
+that doesn't read responses makes the earlier stages wait. In the mode `latest` decoding never waits for the device:
+only the newest of the frames that were decoded in the meantime is processed.
 
 An API key may be limited to a rate of frames. Then frames wait in the mode `lossless`, which slows the producer down,
 and are dropped in the mode `latest`.
@@ -41,7 +41,7 @@ class ReceivedPayload:
 
 
 class _Mark(Enum):
-    """What goes through the pipeline besides frames."""
+    """Markers that pass through the pipeline besides frames."""
 
     CONSUMED = auto()  # a payload was decoded completely
     END = auto()
@@ -49,7 +49,7 @@ class _Mark(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Superseded:
-    """The place of a frame that is to be dropped."""
+    """A frame to drop, without its pixels."""
 
     id: ClientId | None
     reason: str
@@ -57,7 +57,7 @@ class _Superseded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Failure:
-    """The end of the pipeline, by an error."""
+    """The end of the pipeline because of an error."""
 
     error: ServerError
 
@@ -69,7 +69,7 @@ _Outgoing = tuple[DecodedFrame, asyncio.Future[FrameResult]] | Error | Dropped |
 class Pipeline:
     """The stages between one producer and its stream.
 
-    Run `feed` in a task, and take `responses` beside it.
+    Run `feed` in a task, and iterate over `responses` at the same time.
 
     Attributes:
         consumed: The number of payloads that were decoded completely, for the producer's flow control.
@@ -89,8 +89,8 @@ class Pipeline:
             stream: The stream that the frames go to.
             decoder: The decoder of the payloads, which `close` closes.
             quota: The quota that the frames are charged to.
-            pool: Threads for the decoder, or None for those of all streams, which must not be blocked for long.
-            stop: A function that makes a running step of the decoder end soon.
+            pool: Threads for the decoder, or None for the shared threads, which must not be blocked for long.
+            stop: A function that makes a running step of the decoder end soon, or None if steps are short.
         """
         self._stream = stream
         self._decoder = decoder
@@ -104,7 +104,7 @@ class Pipeline:
 
     @property
     def done(self) -> Done:
-        """The numbers of the responses that were taken."""
+        """The counts of the responses so far."""
         return Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors, dropped=self._dropped)
 
     async def feed(self, payloads: AsyncIterator[ReceivedPayload]) -> None:
@@ -122,7 +122,7 @@ class Pipeline:
             await self._decode(payloads, self._newest.put)
 
     async def responses(self) -> AsyncIterator[FrameResponse | None]:
-        """Wait for the response to each frame, in order. None tells that a payload was consumed.
+        """Yield the response to each frame, in order, and None whenever a payload was consumed.
 
         Raises:
             ServerError: No more responses can follow.
@@ -152,7 +152,7 @@ class Pipeline:
                 self.consumed += 1
                 await put(_Mark.CONSUMED)
             await self._put_all(self._decoder.finish(), 0.0, put)
-        except ServerError as error:  # reported in its turn, after the results of what came before
+        except ServerError as error:  # reported in order, after the responses to earlier frames
             await put(_Failure(error))
         else:
             await put(_Mark.END)
@@ -164,9 +164,9 @@ class Pipeline:
             await put(item)
 
     async def _step(self, items: Iterator[Decoded]) -> Decoded | None:
-        """Run the decoder up to its next item, or to None at its end.
+        """Run the decoder up to its next item. Return None at its end.
 
-        If this is cancelled, it still waits until no thread is in the decoder any more.
+        If this is cancelled, it still waits until no thread runs the decoder.
         """
         step = asyncio.get_running_loop().run_in_executor(self._pool, next, items, None)
         try:
@@ -181,12 +181,12 @@ class Pipeline:
     async def _submit_each(self, item: _Item) -> None:
         """Submit an item in the mode `lossless`, as soon as the quota allows."""
         if isinstance(item, DecodedFrame):
-            with self._stream.kept():
+            with self._stream.keep_alive():
                 item.waited += await self._quota.wait()
         await self._submit(item)
 
     async def _submit(self, item: _Item) -> None:
-        """Queue a frame for the device, and everything in the outbox."""
+        """Queue a frame for the device, and put every item into the outbox."""
         match item:
             case DecodedFrame():
                 await self._outbox.put((item, await self._stream.submit(item)))
@@ -198,13 +198,13 @@ class Pipeline:
                 await self._outbox.put(item)
 
     async def _submit_newest(self, newest: "_NewestFrame") -> None:
-        """Submit items in the mode `latest`, whenever the device has finished the frame before."""
+        """Submit items in the mode `latest`, whenever the device has finished the last frame."""
         item: _Item | None = None
         try:
             while item is not _Mark.END and not isinstance(item, _Failure):
                 for item in await newest.take():
                     await self._submit(item)
-                await self._stream.settle()
+                await self._stream.wait_until_idle()
         except ServerError as error:  # the stream was closed
             await self._outbox.put(_Failure(error))
 
@@ -228,20 +228,20 @@ class Pipeline:
 
 
 class _NewestFrame:
-    """What was decoded while the device was busy, in order: at most one frame, and everything else."""
+    """Collects what is decoded while the device is busy, in order. It keeps only the newest frame."""
 
     def __init__(self, quota: Quota) -> None:
         self._quota = quota
-        self._items: list[tuple[_Item, float]] = []  # with the monotonic seconds at which each came
+        self._items: list[tuple[_Item, float]] = []  # items, and the monotonic seconds at which each was put
         self._ready = asyncio.Event()
 
     async def put(self, item: _Item) -> None:
-        """Add an item. A new frame supersedes the one before. This never waits."""
+        """Add an item. A new frame supersedes an older one. This never waits."""
         if item is _Mark.CONSUMED and self._items:
             return  # the next response announces the credit anyway
         if isinstance(item, DecodedFrame):
             for place, (old, since) in enumerate(self._items):
-                if isinstance(old, DecodedFrame):  # its place in the quota goes to the new frame
+                if isinstance(old, DecodedFrame):  # the quota was charged for it; the new frame uses that charge
                     self._items[place] = _Superseded(old.id, NEWER), since
                     break
             else:
@@ -251,7 +251,7 @@ class _NewestFrame:
         self._ready.set()
 
     async def take(self) -> list[_Item]:
-        """Wait for an item, and take all that there are."""
+        """Wait for an item, and take all items."""
         await self._ready.wait()
         self._ready.clear()
         taken, self._items, now = self._items, [], time.monotonic()

@@ -66,12 +66,12 @@ class StreamRegistry:
             replica: The replica of the stream's model that processes its frames.
             schedule: The stream's key schedule.
             options: The options that the client asked for.
-            context: What all streams share.
+            context: The objects that all streams share.
             owner: The quota of the API key that asked for the stream.
 
         Raises:
             StreamConflictError: There is already a stream with this id.
-            TooManyStreamsError: There are as many streams as allowed.
+            TooManyStreamsError: The server's limit of streams is reached.
         """
         id_ = id_ or secrets.token_hex(8)
         if id_ in self._streams:

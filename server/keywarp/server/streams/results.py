@@ -47,7 +47,7 @@ def encode_result(
     masks: Masks = "png",
     resolution: Resolution = "model",
 ) -> Result:
-    """Put an engine's result into its wire form. The time that this takes counts as post-processing.
+    """Convert an engine's result to its wire form. The time for this counts as post-processing.
 
     Args:
         found: The engine's result.
@@ -88,7 +88,7 @@ def encode_result(
 
 
 def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize a label map so that each pixel takes the label at its centre."""
+    """Resize a label map so that each pixel gets the label at its centre."""
     resized = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(resized, dtype=np.uint8)
 

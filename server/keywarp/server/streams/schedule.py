@@ -6,7 +6,7 @@ from keywarp.engines import AdaptiveInterval, FixedInterval, KeySchedule
 from keywarp.protocol import MAX_INTERVAL, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 
-MAX_INTERVAL_FACTOR = 3  # the default of an adaptive schedule's longest interval, in mean intervals
+MAX_INTERVAL_FACTOR = 3  # an adaptive schedule's default longest interval, in mean intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class ScheduleOptions:
 
 
 def resolve_schedule(options: StreamOptions, schedule: Schedule, interval: int) -> ScheduleOptions:
-    """Fill in the parts of a key schedule that a stream's options leave open.
+    """Fill in the parts of a key schedule that a stream's options don't set.
 
     Args:
         options: The stream's options.

@@ -13,15 +13,15 @@ _MAX_RESULTS: Final = 4096
 
 
 class StreamStatistics:
-    """Remembers when a stream's last results were given, and their latency."""
+    """Remembers the times and latencies of a stream's last results."""
 
     def __init__(self) -> None:
-        # When each result was given (monotonic), its latency, both in seconds, and whether it is a key frame's.
+        # For each result: its time (monotonic seconds), its latency (seconds), and whether its frame is a key frame.
         self._results: deque[tuple[float, float, bool]] = deque(maxlen=_MAX_RESULTS)
         self._created = time.monotonic()
 
     def record(self, timings: Timings, *, key: bool) -> None:
-        """Count a result that is given now."""
+        """Record a result that is delivered now."""
         self._results.append((time.monotonic(), sum(seconds for _, seconds in timings), key))
 
     @property
@@ -31,7 +31,7 @@ class StreamStatistics:
         recent = [result for result in self._results if now - result[0] < SPAN]
         if not recent:
             return LiveStatistics(fps=0.0)
-        # A full deque covers less than `SPAN`, and so does a stream that is younger.
+        # A full deque and a young stream cover less than `SPAN`.
         span = now - recent[0][0] if len(recent) == _MAX_RESULTS else min(SPAN, now - self._created)
         median, high = np.percentile([latency for _, latency, _ in recent], (50, 95)).tolist()
         keys = sum(key for *_, key in recent)

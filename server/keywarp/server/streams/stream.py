@@ -1,4 +1,4 @@
-"""One stream: the order of its frames, its key-frame state, its counters."""
+"""One stream, with the order of its frames, its key-frame state and its counters."""
 
 import asyncio
 import logging
@@ -52,7 +52,7 @@ class StreamContext:
 
 @dataclass(slots=True)
 class PullStatus:
-    """Where a stream is pulled from, and how that goes."""
+    """The source that a stream is pulled from, and the state of the pull."""
 
     source: str  # the URL without credentials
     state: StreamState = "connecting"
@@ -63,8 +63,8 @@ class PullStatus:
 class Stream:
     """One stream. Its producer submits frames in order, and then delivers the response to each.
 
-    The way of a frame: `submit` queues it for the device, `result` waits for the engine's result, `deliver` makes the
-    response. `refuse` and `drop` make the responses to frames that don't get there.
+    `submit` queues a frame for the device, `result` waits for the engine's result, and `deliver` makes the response.
+    `refuse` and `drop` make the responses to frames that never reach the device.
     """
 
     def __init__(
@@ -96,18 +96,18 @@ class Stream:
         self._session = StreamSession(self.engine, schedule.open())
         self._load = replica.device.add_stream()
         self._connected = False
-        self._single_frames = asyncio.Lock()  # taken in turns by those who feed single frames
-        self._next = 0
+        self._single_frames = asyncio.Lock()  # held while a single frame is processed
+        self._next = 0  # index of the next frame
         self._skipped = 0  # frames dropped since the last one that was submitted
         self._prepared: tuple[int, ...] | None = None  # shape of the frames that the engine was last prepared for
-        self._holds = 0  # those who want the stream not to expire now
+        self._holds = 0  # number of callers in `keep_alive`
         self._pending: dict[asyncio.Future[FrameResult], Future[FrameResult]] = {}  # frames queued or on the device
         self._created = self._touched = time.monotonic()
         self._frames = self._key_frames = self._errors = self._dropped = 0
 
     @property
     def idle(self) -> float:
-        """Seconds since something last happened; 0 while a frame is processed or the stream is pulled."""
+        """Seconds since the last activity; 0 while a frame is processed or the stream is pulled."""
         busy = self._pending or self._holds or (self.pull and self.pull.state not in ("ended", "failed"))
         return 0.0 if busy else time.monotonic() - self._touched
 
@@ -135,7 +135,7 @@ class Stream:
             **(asdict(self.pull) if self.pull else {}),
         )
 
-    # -- who feeds it --------------------------------------------------------------------------------------------------
+    # -- the producer --------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -153,16 +153,17 @@ class Stream:
         finally:
             self._connected = False
             self._touched = time.monotonic()
-            self._cancel()
+            self._skipped = 0  # to single frames, those that were dropped at the end are a gap
+            self._cancel_queued()
 
     async def restart(self) -> None:
-        """Make the next frame a key frame, because nobody knows what happened since the last one."""
-        await self.settle()
+        """Make the next frame a key frame, because frames may be missing before it."""
+        await self.wait_until_idle()
         self._session.interrupt()
         self._skipped = 0
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def keep_alive(self) -> Iterator[None]:
         """Keep the stream from expiring while one of its frames waits."""
         self._holds += 1
         try:
@@ -174,7 +175,7 @@ class Stream:
     # -- the way of a frame --------------------------------------------------------------------------------------------
 
     async def process(self, decode: Callable[[], DecodedFrame]) -> Result:
-        """Process a single frame, after the single frames that came before, and return its wire result.
+        """Process a single frame, after earlier single frames, and return its wire result.
 
         Args:
             decode: A function that decodes the frame. It runs on a thread.
@@ -190,7 +191,7 @@ class Stream:
     async def infer(self, decode: Callable[[], DecodedFrame]) -> FrameResult:
         """Process a single frame like `process`, but return the engine's result.
 
-        The wire form is only made where subscribers want it.
+        The wire form is made only if there are subscribers to responses.
         """
         async with self._single_frame(decode) as (frame, found):
             if self.subscribers.want_responses:
@@ -209,7 +210,7 @@ class Stream:
         """Queue a frame for the device. The engine is compiled first for frames of a new size.
 
         Returns:
-            The future for `result`. It is never cancelled by itself, so it ends when the device is done.
+            The future for `result`. Its caller must not cancel it, so that it ends only when the device is done.
 
         Raises:
             StreamClosedError: The stream was closed.
@@ -222,11 +223,11 @@ class Stream:
         if self.closed.is_set():
             raise StreamClosedError(self.close_reason)
         self._skipped = 0
-        frame.waited += time.monotonic() - started  # before the executor starts to count
+        frame.waited += time.monotonic() - started  # the executor measures the time from here on
         job = self.replica.device.executor.submit(self._session, frame.pixels, frame.index, skipped)
         done = asyncio.wrap_future(job)
         self._pending[done] = job
-        done.add_done_callback(self._finished)
+        done.add_done_callback(self._job_done)
         return done
 
     async def result(self, frame: DecodedFrame, done: asyncio.Future[FrameResult]) -> FrameResult:
@@ -234,7 +235,7 @@ class Stream:
 
         Raises:
             FrameFailedError: The engine failed on the frame.
-            StreamClosedError: The stream was closed before the frame's turn came.
+            StreamClosedError: The stream was closed before the frame was processed.
         """
         await asyncio.wait([done])
         if done.cancelled():
@@ -242,7 +243,7 @@ class Stream:
         if error := done.exception():
             log.error("stream %s, frame %d: the engine failed", self.id, frame.index, exc_info=error)
             failure = FrameFailedError(f"frame {frame.index} could not be processed", frame.id)
-            self.subscribers.publish(self._failed(failure, frame.index))
+            self.subscribers.publish(self._count_failed(failure, frame.index))
             raise failure from error
         found = done.result()
         self.subscribers.publish_frame(frame, found)
@@ -268,12 +269,15 @@ class Stream:
         return result
 
     def refuse(self, error: FrameRefusedError) -> Error:
-        """Count a frame that can't be decoded. It leaves a gap, so the next frame becomes a key frame."""
+        """Count a frame that can't be decoded, and make its response. The gap makes the next frame a key frame."""
         self._next += 1
-        return self._failed(error, self._next - 1)
+        return self._count_failed(error, self._next - 1)
 
     def drop(self, id_: ClientId | None, reason: str) -> Dropped:
-        """Count a frame that is left out on purpose. It counts for the key schedule, but leaves no gap."""
+        """Count a frame that is left out on purpose, and make its response.
+
+        The frame counts towards the key interval, but leaves no gap.
+        """
         self._touched = time.monotonic()
         self._dropped += 1
         self._metrics.count_dropped(reason)
@@ -281,46 +285,46 @@ class Stream:
         self._next += 1
         return Dropped(frame=self._next - 1, id=id_, reason=reason)
 
-    async def settle(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until none of the stream's frames is queued for the device or on it."""
         if self._pending:
             await asyncio.wait(self._pending)
 
-    # -- its end -------------------------------------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------------------------------------
 
     async def raise_when_closed(self) -> None:
         """Wait until the stream is closed.
 
         Raises:
-            StreamClosedError: The stream was closed. This is the only way out.
+            StreamClosedError: The stream was closed. The method never returns normally.
         """
         await self.closed.wait()
         raise StreamClosedError(self.close_reason)
 
-    async def released(self) -> None:
+    async def wait_released(self) -> None:
         """Wait until the stream is closed and none of its frames is on the device."""
         await self.closed.wait()
-        await self.settle()
+        await self.wait_until_idle()
 
     async def close(self, reason: str) -> None:
-        """Cancel what is queued, wait for what is on the device, and free the state."""
+        """Cancel queued frames, wait for frames on the device, and free the state."""
         self.close_reason = reason
         self.closed.set()
         self.replica.device.remove_stream(self._load)
-        self._cancel()
-        await self.settle()
+        self._cancel_queued()
+        await self.wait_until_idle()
         self.subscribers.close()
         self._session.close()
 
     async def _prepare(self, shape: tuple[int, ...]) -> None:
         height, width, _ = shape
-        with self.kept():
+        with self.keep_alive():
             try:
-                # This may take seconds, so it has a thread of its own: other streams' frames mustn't wait.
+                # This may take seconds, so it runs on its own thread and doesn't delay other streams' frames.
                 await asyncio.to_thread(self.engine.prepare, height, width)
                 self._prepared = shape
             except Exception:
-                # The device tries again, and reports its failure as this frame's.
+                # Processing the frame tries again, and reports the failure as the frame's error.
                 log.exception("stream %s: the engine can't be prepared for %dx%d", self.id, width, height)
 
     @asynccontextmanager
@@ -346,18 +350,18 @@ class Stream:
         if self._tracer:
             self._tracer.record_frame(self.id, self.engine.bundle.name, found, timings, linked=self._connected)
 
-    def _finished(self, done: asyncio.Future[FrameResult]) -> None:
+    def _job_done(self, done: asyncio.Future[FrameResult]) -> None:
         del self._pending[done]
         self._touched = time.monotonic()
-        # Reading the exception marks it as retrieved, even if nobody is left to fetch the result.
+        # Reading the exception marks it as retrieved, even if nobody waits for the result any more.
         if not done.cancelled() and done.exception() is None:
             self.replica.device.record(self._load, done.result())
 
-    def _cancel(self) -> None:
+    def _cancel_queued(self) -> None:
         for job in self._pending.values():
             job.cancel()
 
-    def _failed(self, error: FrameRefusedError, index: int) -> Error:
+    def _count_failed(self, error: FrameRefusedError, index: int) -> Error:
         self._touched = time.monotonic()
         self._errors += 1
         self._metrics.count_error(self.engine.bundle.name, error.reason)

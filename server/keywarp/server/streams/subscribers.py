@@ -1,4 +1,4 @@
-"""Subscribers of a stream: they receive its responses or its frames, and never hold up the producer."""
+"""Subscribers of a stream: they receive its responses or its frames, and never delay the producer."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ FrameResponse = Result | Error | Dropped
 # A frame with its result, as previews show it.
 ResultFrame = tuple[DecodedFrame, FrameResult]
 
-BACKLOG: Final = 256  # responses that a subscriber may be behind, by default
+BACKLOG: Final = 256  # responses that may wait for a subscriber, by default
 
 
 class Subscription:
@@ -39,8 +39,8 @@ class Subscription:
         """Wait for responses.
 
         Returns:
-            The number of responses that were lost since the last call, and all that are queued. Both are empty once
-            the stream has closed and everything was taken.
+            The number of responses that were lost since the last call, and the queued responses: 0 and an empty list
+            once the stream has closed and everything was taken.
         """
         await self._ready.wait()
         if self.closed_at is None:
@@ -57,7 +57,7 @@ class Subscription:
         self._closed.set()
 
     async def pause(self, seconds: float) -> None:
-        """Sleep, but wake up when the stream closes meanwhile."""
+        """Sleep, but wake up early when the stream closes."""
         if self.closed_at is not None:
             await asyncio.sleep(seconds)
         else:
@@ -73,7 +73,7 @@ class Preview:
         self._newest: asyncio.Queue[ResultFrame | None] = asyncio.Queue(1)
 
     def put(self, frame: ResultFrame | None) -> None:
-        """Replace the frame that wasn't taken yet. None marks the end."""
+        """Offer a frame, which replaces one that wasn't taken yet. None marks the end."""
         if self._newest.full():
             self._newest.get_nowait()
         self._newest.put_nowait(frame)
@@ -96,7 +96,7 @@ class Subscribers:
 
     @property
     def want_responses(self) -> bool:
-        """Whether anybody has subscribed to responses."""
+        """Whether there are subscribers to responses."""
         return bool(self._subscriptions)
 
     def publish(self, response: FrameResponse) -> None:
@@ -110,7 +110,7 @@ class Subscribers:
             preview.put((frame, result))
 
     def close(self) -> None:
-        """Tell everyone, also those who subscribe later, that the stream has closed."""
+        """Tell all subscribers that the stream has closed, including later ones."""
         self._closed = True
         for subscription in self._subscriptions:
             subscription.close()
@@ -119,7 +119,7 @@ class Subscribers:
 
     @contextmanager
     def subscribe(self, backlog: int = BACKLOG) -> Iterator[Subscription]:
-        """Receive responses from now on; `backlog` is the number of responses that may wait."""
+        """Receive responses from now on, of which up to `backlog` may wait."""
         subscription = Subscription(backlog)
         self._subscriptions.add(subscription)
         if self._closed:

@@ -1,4 +1,4 @@
-"""The Prometheus metrics: in base units, in a registry of their own, without stream ids as labels."""
+"""The Prometheus metrics. They use base units and their own registry, and no stream ids as labels."""
 
 import time
 from collections import defaultdict
@@ -84,7 +84,7 @@ class Metrics:
         )
         self._key_frames = Counter(
             "keywarp_key_frames_total",
-            "Key frames with a result, by the reason for which they are key frames.",
+            "Key frames with a result, by the reason why they are key frames.",
             ("model", "reason"),
             registry=self._registry,
         )
@@ -94,13 +94,13 @@ class Metrics:
         self._dropped = Counter("keywarp_frames_dropped_total", "Dropped frames.", ("reason",), registry=self._registry)
         self._refused = Counter(
             "keywarp_requests_refused_total",
-            "Requests rejected for lack of a valid API key, for their origin, or for a limit.",
+            "Requests refused for lack of a valid API key, for their origin, or for a limit.",
             ("reason",),
             registry=self._registry,
         )
         self._sinks = Counter(
             "keywarp_sink_answers_total",
-            "Responses that a sink took (delivered) or missed, and its failures (failed).",
+            "Responses that a sink received (delivered) or missed, and its failures (failed).",
             ("sink", "outcome"),
             registry=self._registry,
         )
@@ -150,8 +150,8 @@ class Metrics:
         """Count one dropped frame."""
         self._dropped.labels(reason).inc()
 
-    def count_rejected(self, reason: str) -> None:
-        """Count one request that was rejected for its key or origin, or beyond a limit."""
+    def count_refused(self, reason: str) -> None:
+        """Count one request that was refused for its key, its origin, or a limit."""
         self._refused.labels(reason).inc()
 
     def count_load(self, outcome: str) -> None:
@@ -163,7 +163,7 @@ class Metrics:
         self._pulls.inc()
 
     def count_sink(self, name: str, outcome: str, count: int = 1) -> None:
-        """Count responses that a sink took (`delivered`) or `missed`, or one failure (`failed`)."""
+        """Count responses that a sink received (`delivered`) or `missed`, or one failure (`failed`)."""
         self._sinks.labels(name, outcome).inc(count)
 
     def exposition(self) -> bytes:

@@ -4,8 +4,8 @@
     └── frame                                  the request's frame
         └── decode, queue, inference, postprocess
 
-Each frame of a connection has a trace of its own, linked to the connection's. A connection may last for days, and so
-samplers can choose among its frames.
+Each frame of a connection has its own trace, which is linked to the connection's. A connection may last for days, so
+samplers must be able to choose among its frames.
 """
 
 import time
@@ -38,7 +38,7 @@ class Tracer:
         """Read the `OTEL_...` variables, and start the exporting thread.
 
         Raises:
-            ValueError: If a variable has a wrong value.
+            ValueError: If a variable has an invalid value.
         """
         ours = Resource.create({"service.name": "keywarp", "service.version": version("keywarp")})
         self._provider = TracerProvider(
@@ -69,7 +69,7 @@ class Tracer:
             model: The name of the stream's model.
             result: The frame's result.
             timings: The seconds of the frame's stages, whose spans follow each other without a gap.
-            linked: Whether the frame gets a trace of its own, linked to the current request's span, instead of a
+            linked: Whether the frame gets its own trace, linked to the current request's span, instead of a
                 span within it.
         """
         end = time.time_ns()
@@ -94,14 +94,14 @@ class Tracer:
         span.end(end)
 
     def record_failed_frame(self, stream: str, model: str, index: int, reason: str, *, linked: bool) -> None:
-        """Record the span of a frame that is answered with an error.
+        """Record the span of a frame whose response is an error.
 
         Args:
             stream: The id of the frame's stream.
             model: The name of the stream's model.
             index: The frame's position in its stream.
             reason: The kind of error.
-            linked: Whether the frame gets a trace of its own, as in `record_frame`.
+            linked: Whether the frame gets its own trace, as in `record_frame`.
         """
         now = time.time_ns()
         attributes: dict[str, AttributeValue] = {
@@ -115,7 +115,7 @@ class Tracer:
         span.end(now)
 
     def close(self) -> None:
-        """Export the remaining spans, unless the collector doesn't answer in time."""
+        """Export the remaining spans, unless the collector doesn't respond in time."""
         shutdown = Thread(target=self._provider.shutdown, name="keywarp-traces", daemon=True)
         shutdown.start()
         shutdown.join(CLOSE_TIMEOUT)

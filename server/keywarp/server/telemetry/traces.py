@@ -1,4 +1,4 @@
-"""Start to export traces if the environment asks for it; otherwise OpenTelemetry's SDK isn't imported."""
+"""Export traces if the environment asks for them. Otherwise OpenTelemetry's SDK isn't imported."""
 
 import os
 from typing import TYPE_CHECKING, Final
@@ -8,7 +8,7 @@ from keywarp.server.errors import TracesError
 if TYPE_CHECKING:
     from keywarp.server.telemetry.tracer import Tracer
 
-# OpenTelemetry's own variables, so that what operators set for all their services holds for this one, too.
+# OpenTelemetry's own variables, so that settings for all of an operator's services apply to this one, too.
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _EXPORTER: Final = "OTEL_TRACES_EXPORTER"
@@ -24,10 +24,10 @@ def wants_traces() -> bool:
 
 
 def open_tracer() -> "Tracer":
-    """Start to export traces as the environment says.
+    """Open the exporter that the environment describes.
 
     Raises:
-        TracesError: If the environment asks for an unsupported exporter or protocol or has a wrong value, or if
+        TracesError: If the environment asks for an unsupported exporter or protocol, a variable is invalid, or
             OpenTelemetry isn't installed.
     """
     if (exporter := os.environ.get(_EXPORTER)) not in (None, "", "otlp"):

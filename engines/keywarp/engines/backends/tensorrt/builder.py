@@ -1,4 +1,4 @@
-"""Builds plans from fused graphs: inserts the warp plugin, converts to fp16, and compiles with TensorRT."""
+"""Build plans from fused graphs: insert the warp plugin, convert to fp16, and compile with TensorRT."""
 
 import hashlib
 import logging
@@ -113,7 +113,7 @@ class PlanBuilder:
         return plan, False
 
     def _adapt(self, model: onnx.ModelProto, resident: frozenset[str]) -> bytes:
-        """Return the graph that TensorRT compiles. Raise `REVISION` with a change here, to refuse old plans."""
+        """Return the graph that TensorRT compiles. Raise `REVISION` after a change here, to invalidate old plans."""
         graph = simplify(model)
         if self.warp != "gridsample":
             graph, warps = insert_plugin(graph)
@@ -139,16 +139,15 @@ class PlanBuilder:
             network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
             parser = trt.OnnxParser(network, logger)
             if not parser.parse(content):
-                refused = [parser.get_error(number) for number in range(parser.num_errors)]
-                told = "; ".join(
-                    f"{error.node_operator() or 'graph'} {error.node_name()}: {error.desc()}" for error in refused
+                errors = [parser.get_error(number) for number in range(parser.num_errors)]
+                reasons = "; ".join(
+                    f"{error.node_operator() or 'graph'} {error.node_name()}: {error.desc()}" for error in errors
                 )
-                raise BackendError(f"TensorRT can't read {name}: {told or '; '.join(failures)}")
+                raise BackendError(f"TensorRT can't read {name}: {reasons or '; '.join(failures)}")
             layers = [network.get_layer(number).type for number in range(network.num_layers)]
             config = builder.create_builder_config()
-            config.profiling_verbosity = (
-                trt.ProfilingVerbosity.DETAILED
-            )  # keeps the names of layers for TensorRT's inspector
+            # Keeps the names of layers for TensorRT's inspector.
+            config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
             if self.precision == "fp32":
                 config.clear_flag(trt.BuilderFlag.TF32)  # TF32 products have only 10 bits of mantissa
             if self._capability is not None:

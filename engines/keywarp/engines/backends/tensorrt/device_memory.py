@@ -1,4 +1,4 @@
-"""Buffers on the device, which are counted, and reused for the next buffer of their size once they are released."""
+"""A pool of buffers on the device. Released buffers are reused for later ones of the same size."""
 
 import weakref
 from collections import deque

@@ -1,4 +1,4 @@
-"""The few calls of the CUDA driver that the TensorRT backend makes itself. TensorRT makes the others."""
+"""The calls of the CUDA driver that the TensorRT backend makes itself. TensorRT makes the others."""
 
 import ctypes
 from functools import cache
@@ -29,7 +29,7 @@ class Driver(Protocol):
         """Reserve memory on the device.
 
         Raises:
-            OutOfDeviceMemoryError: If the device doesn't have as much free memory.
+            OutOfDeviceMemoryError: If the device doesn't have enough free memory.
         """
         ...
 
@@ -210,22 +210,21 @@ class CudaDriver:
         Raises:
             BackendError: If the driver reports an error.
         """
-        self._check(
-            "cuCtxPushCurrent", self._cuda.cuCtxPushCurrent(self._context)
-        )  # every time, since any thread may call
+        # Pushed for every call, since any thread may call.
+        self._check("cuCtxPushCurrent", self._cuda.cuCtxPushCurrent(self._context))
         try:
             return self._check(name, getattr(self._cuda, name)(*arguments))
         finally:
             self._check("cuCtxPopCurrent", self._cuda.cuCtxPopCurrent())
 
-    def _check(self, name: str, answer: Any) -> Any:
-        status, *results = answer
+    def _check(self, name: str, returned: Any) -> Any:
+        status, *results = returned
         if status == self._cuda.CUresult.CUDA_SUCCESS:
             return results[0] if results else None
-        told = f"CUDA: {name} failed with {status.name}"
+        message = f"CUDA: {name} failed with {status.name}"
         if status == self._cuda.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
-            raise OutOfDeviceMemoryError(told)
-        raise BackendError(told)
+            raise OutOfDeviceMemoryError(message)
+        raise BackendError(message)
 
 
 @cache
@@ -266,8 +265,8 @@ def compile_kernels(source: str, options: tuple[str, ...]) -> bytes:
         if status != success:
             messages = b" " * call("nvrtcGetProgramLogSize", program)
             call("nvrtcGetProgramLog", program, messages)
-            told = messages.decode(errors="replace").strip(" \n\0")
-            raise BackendError(f"NVRTC can't compile the kernels with {' '.join(options)}: {status.name} {told}")
+            reason = messages.decode(errors="replace").strip(" \n\0")
+            raise BackendError(f"NVRTC can't compile the kernels with {' '.join(options)}: {status.name} {reason}")
         image: bytes = b" " * call("nvrtcGetCUBINSize", program)
         call("nvrtcGetCUBIN", program, image)
         return image

@@ -1,4 +1,4 @@
-"""Imports TensorRT: NVIDIA's `tensorrt` 10.x, or `tensorrt_rtx`, which has the same API."""
+"""Import TensorRT: NVIDIA's `tensorrt` 10.x, or `tensorrt_rtx`, which has the same API."""
 
 import ctypes
 import importlib
@@ -14,10 +14,8 @@ from typing import Any, Literal
 
 from keywarp.engines.errors import BackendError
 
-LIBRARIES: tuple[Literal["tensorrt", "tensorrt_rtx"], ...] = (
-    "tensorrt",
-    "tensorrt_rtx",
-)  # the first one that is installed is used
+# The first one that is installed is used.
+LIBRARIES: tuple[Literal["tensorrt", "tensorrt_rtx"], ...] = ("tensorrt", "tensorrt_rtx")
 MAJOR = {"tensorrt": 10, "tensorrt_rtx": 1}  # supported major versions
 log = logging.getLogger(__name__)
 
@@ -104,12 +102,12 @@ def _name_the_plugin_registry() -> "tempfile.TemporaryDirectory[str] | None":
 @cache
 def _logger_class(module: Any) -> type[Any]:
     """Return the logger's class. There is only one, since TensorRT keeps a process's first logger for some messages."""
-    severity = module.ILogger.Severity
+    severities = module.ILogger.Severity
     levels = {
-        severity.INTERNAL_ERROR: logging.ERROR,
-        severity.ERROR: logging.ERROR,
-        severity.WARNING: logging.INFO,  # about things that users can't change, such as weights clipped to fp16's range
-        severity.INFO: logging.DEBUG,
+        severities.INTERNAL_ERROR: logging.ERROR,
+        severities.ERROR: logging.ERROR,
+        severities.WARNING: logging.INFO,  # users can't change the causes, such as weights clipped to fp16's range
+        severities.INFO: logging.DEBUG,
     }
 
     class _Logger(module.ILogger):  # type: ignore[misc]
@@ -117,8 +115,8 @@ def _logger_class(module: Any) -> type[Any]:
             module.ILogger.__init__(self)
             self._failure = failure
 
-        def log(self, of: Any, message: str) -> None:
-            level = levels.get(of, 0)  # drops verbose messages
+        def log(self, severity: Any, message: str) -> None:
+            level = levels.get(severity, 0)  # 0 for verbose messages, which are left out
             if level:
                 log.log(min(level, logging.INFO), "%s", message)
             if level == logging.ERROR:

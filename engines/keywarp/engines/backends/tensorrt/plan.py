@@ -12,7 +12,7 @@ _MAGIC = b"keywarp plan 1\n"
 
 
 class PlanKey(Record):
-    """Everything that a plan depends on. A plan can be used exactly if all of it is equal."""
+    """Everything that a plan depends on. A plan can be used only if all fields are equal."""
 
     library: str  # tensorrt or tensorrt_rtx
     version: str  # of the library
@@ -58,7 +58,7 @@ class Plan(Record):
             key: The key that the plan must have.
 
         Raises:
-            ValueError: If it isn't a plan, has another key, or is damaged. The message says which.
+            ValueError: If the data isn't a plan, has another key, or is damaged. The message says which.
         """
         if not data.startswith(_MAGIC):
             raise ValueError("it is not a plan of this version of Keywarp")

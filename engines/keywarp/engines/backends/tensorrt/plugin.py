@@ -49,10 +49,10 @@ def _register(library: Library, wanted: str) -> WarpKind:
         if registry.load_library(str(path)) is not None:
             log.info("the warp is the plugin in %s", path)
             return "c++"
-        told = f"{library.name} {library.version} can't load the plugin {path}"
+        failure = f"{library.name} {library.version} can't load the plugin {path}"
         if wanted:
-            raise BackendError(f"{told}: build it for this version, or set {VARIABLE}=python")
-        log.warning("%s: the Python plugin is used instead", told)
+            raise BackendError(f"{failure}: build it for this version, or set {VARIABLE}=python")
+        log.warning("%s: the Python plugin is used instead", failure)
     try:
         import cuda.bindings.nvrtc  # noqa: F401 - only to find out whether it is installed
     except ImportError as error:
@@ -115,10 +115,10 @@ _launcher: WarpLauncher | None = None
 
 @contextmanager
 def launching_with(launcher: WarpLauncher | None) -> Iterator[None]:
-    """Let the plugins that TensorRT creates meanwhile use a launcher, or None if they are only built into plans.
+    """Let the plugins that TensorRT creates in the block use a launcher, or None if they are only built into plans.
 
-    Only one thread of the process may be in here at a time, since TensorRT asks for plugins without saying for which
-    GPU, and possibly on threads of its own.
+    Only one thread of the process runs such a block at a time, since TensorRT asks for plugins without saying for which
+    GPU, and possibly on its own threads.
     """
     global _launcher
     with _binding:

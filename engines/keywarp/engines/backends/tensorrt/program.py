@@ -1,4 +1,4 @@
-"""Runs a plan: copies tensors to the device and back in one stream, and measures the time of each part."""
+"""Run a plan: copy tensors to the device and back in one stream, and measure the time of each part."""
 
 import logging
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Executable(Protocol):
             stream: The stream to queue it in.
 
         Raises:
-            BackendError: If the device refuses.
+            BackendError: If the device refuses the run.
         """
         ...
 
@@ -96,9 +96,8 @@ class TensorRTProgram:
         self._memory = memory
         self._name = name
         self._resident = resident
-        self._inputs: dict[
-            str, _Staged
-        ] = {}  # allocated with the first host array, since most inputs stay on the device
+        # Allocated with the first host array, since most inputs stay on the device.
+        self._inputs: dict[str, _Staged] = {}
         self._outputs = {n: self._stage(spec) for n, spec in executable.outputs.items() if n not in resident}
         self._stream = driver.open_stream()
         call_when_collected(self, driver.close_stream, self._stream)
@@ -115,9 +114,8 @@ class TensorRTProgram:
         kept = {name: self._memory.buffer(self._executable.outputs[name].size) for name in self._resident}
         addresses = {name: buffer.address for name, buffer in kept.items()}
         addresses |= {name: staged.device.address for name, staged in self._outputs.items()}
-        for (
-            name
-        ) in self._executable.inputs:  # copies on the host come first, so that they aren't part of the measured time
+        # Copies on the host come first, so that they aren't part of the measured time.
+        for name in self._executable.inputs:
             if name not in inputs:
                 raise BackendError(f"the graph {self._name} needs the input {name}")
             addresses[name] = self._input(name, inputs[name])
@@ -147,14 +145,14 @@ class TensorRTProgram:
         if isinstance(tensor, DeviceTensor):
             buffer: Buffer = tensor.value
             if buffer.size != spec.size:
-                raise BackendError(f"the graph {self._name} takes {name} of {spec.size} bytes, not of {buffer.size}")
+                raise BackendError(f"the graph {self._name} expects {name} of {spec.size} bytes, not {buffer.size}")
             return buffer.address
         if tensor.shape != spec.shape:
-            raise BackendError(f"the graph {self._name} takes {name} of shape {spec.shape}, not {tensor.shape}")
+            raise BackendError(f"the graph {self._name} expects {name} of shape {spec.shape}, not {tensor.shape}")
         staged = self._inputs.get(name)
         if staged is None:
             staged = self._inputs[name] = self._stage(spec)
-        np.copyto(staged.host, tensor, casting="same_kind")  # converts fp32 to fp16 if the plan takes fp16
+        np.copyto(staged.host, tensor, casting="same_kind")  # converts fp32 to fp16 if the plan's input is fp16
         return staged.device.address
 
     def _stage(self, spec: TensorSpec) -> _Staged:

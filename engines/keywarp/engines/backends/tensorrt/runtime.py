@@ -88,9 +88,9 @@ class TensorRTExecutable:
             name: TensorSpec(np.dtype(trt.nptype(engine.get_tensor_dtype(name))), tuple(engine.get_tensor_shape(name)))
             for name in names
         }
-        taken = {name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
-        self.inputs = {name: spec for name, spec in specs.items() if name in taken}
-        self.outputs = {name: spec for name, spec in specs.items() if name not in taken}
+        input_names = {name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
+        self.inputs = {name: spec for name, spec in specs.items() if name in input_names}
+        self.outputs = {name: spec for name, spec in specs.items() if name not in input_names}
 
     def enqueue(self, addresses: Mapping[str, int], stream: int) -> None:
         """See `Executable.enqueue`."""

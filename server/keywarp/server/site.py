@@ -46,13 +46,13 @@ class _Table(BaseModel):
 
 
 class SiteStream(StreamOptions):
-    """A stream that the server pulls from its start on."""
+    """A stream that the server starts to pull as soon as it is ready."""
 
     source: str
 
     @field_validator("source")
     @classmethod
-    def _is_url(cls, url: str) -> str:
+    def _check_url(cls, url: str) -> str:
         try:
             SourceUrl.parse(url)
         except BadMessageError as error:
@@ -103,11 +103,11 @@ class _Mqtt(_SiteSink):
 
     @field_validator("mqtt")
     @classmethod
-    def _is_url(cls, url: str) -> str:
+    def _check_url(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
             valid = bool(parts.hostname) and parts.port != 0
-        except ValueError:  # its text may hold a part of a password
+        except ValueError:  # its text may contain a part of a password
             valid = False
         if not valid:
             raise ValueError("not a valid URL: in a password, write %2F %3F %23 %40 for / ? # @") from None
@@ -164,7 +164,7 @@ def read_site(file: Path | None) -> Site:
     """Read the file of streams and sinks, or return an empty site for None.
 
     Raises:
-        SiteError: If the file can't be read or is invalid. The message names the place.
+        SiteError: If the file can't be read or is invalid. The message names the invalid field.
     """
     if file is None:
         return Site()

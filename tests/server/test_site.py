@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from keywarp.server import Server, Settings
-from keywarp.server.config import read_site
 from keywarp.server.errors import SiteError
+from keywarp.server.process import Server
+from keywarp.server.settings import Settings
+from keywarp.server.site import read_site
 from tests.server.conftest import Starter, eventually
 from tests.server.media import B_FRAMES, mpegts
 from tests.server.sinks.test_sinks import sink_count, write_site
@@ -49,7 +50,7 @@ def test_the_sites_streams_are_pulled_from_the_start_even_without_an_allow_list(
         ("[sinks", "can't be read"),
     ],
 )
-def test_an_invalid_file_is_rejected_with_the_place_of_the_error(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_file_is_refused_with_the_place_of_the_error(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(SiteError, match=says):
         read_site(write_site(tmp_path, text))
 
