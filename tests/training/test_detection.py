@@ -103,9 +103,10 @@ def test_deltas_cost_by_smooth_l1_in_their_units() -> None:
 
 def test_boxes_are_learnt_relative_to_anchors_and_regions() -> None:
     maps = right_maps()  # propose the anchor
-    beside = boxes((1, (48.0, 24.0, 112.0, 88.0)))  # by an eighth of its width: IoU 7 / 9 with it and with the next
-    found = losses(maps, beside, options=replace(OPTIONS, proposals=1))
-    labels = label_anchors(grid(), torch.from_numpy(beside.corners), HEIGHT, WIDTH, DetectionLossOptions()).labels
+    # shifted by an eighth of the anchor's width, so its IoU with this anchor and the next is 7 / 9
+    shifted = boxes((1, (48.0, 24.0, 112.0, 88.0)))
+    found = losses(maps, shifted, options=replace(OPTIONS, proposals=1))
+    labels = label_anchors(grid(), torch.from_numpy(shifted.corners), HEIGHT, WIDTH, DetectionLossOptions()).labels
     assert (labels == 1).sum() == 2
     assert float(found.anchors) == pytest.approx(2 * (1 / 8 - 1 / 18) / int((labels >= 0).sum()))
     assert float(found.boxes) == pytest.approx((1.25 - 0.5) / 2)  # of the proposal and the object: 1/8 is 1.25 x 0.1

@@ -21,11 +21,7 @@ from keywarp.networks.flownet import PIXEL_RANGE, FlowNet
 from keywarp.networks.resnet import ResNetFeatures, StrideOn
 
 IMAGE_MEAN = (123.15, 115.90, 103.06)  # RGB, 0..255: subtracted by the paper's implementation
-CAFFE_MEAN = (
-    123.68,
-    116.779,
-    103.939,
-)  # RGB, 0..255: for MSRA's ResNet weights, and for Keras's, which derive from them
+CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, 0..255: for MSRA's ResNet weights, from which Keras's derive
 TORCHVISION_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255
 TORCHVISION_STD = (58.395, 57.12, 57.375)  # RGB, 0..255
 FLOWNETPYTORCH_MEAN = (0.411 * 255, 0.432 * 255, 0.45 * 255)  # RGB, 0..255

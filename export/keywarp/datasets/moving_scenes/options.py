@@ -23,10 +23,7 @@ class SceneOptions:
     doubt: float = 0.6  # maximum fraction of a random colour in an object's paint
 
     still: float = 0.12  # fraction of objects that don't travel relative to the background
-    speed: Range = (
-        0.6,
-        4.0,
-    )  # speed of the other objects in pixels per frame, without the camera's, uniform in the logarithm
+    speed: Range = (0.6, 4.0)  # speed of the others in pixels per frame, uniform in the logarithm
     acceleration: float = 0.06  # standard deviation per axis in pixels per frame^2
     turn: float = 0.03  # standard deviation in radians per frame
     growth: float = 0.2  # maximum amplitude of the logarithm of an object's size
