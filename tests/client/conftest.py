@@ -5,5 +5,5 @@ from tests.client.twins import Twin
 
 @pytest.fixture(params=["sync", "async"])
 def twin(request: pytest.FixtureRequest) -> Twin:
-    """One of the two clients."""
+    """Return the synchronous or the asynchronous client."""
     return Twin(request.param)

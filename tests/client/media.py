@@ -31,12 +31,12 @@ MODEL = ModelInfo(
 
 
 def picture(value: int, width: int = 64, height: int = 48) -> NDArray[np.uint8]:
-    """A grey picture."""
+    """Return a grey picture."""
     return np.full((height, width, 3), value, np.uint8)
 
 
 def grey_level(frame: int) -> int:
-    """The grey level with which `write_video` paints a frame. Levels differ enough to tell frames apart."""
+    """Return the grey level that `write_video` gives a frame. Levels differ enough to tell frames apart."""
     return 20 + 10 * (frame % 20)
 
 
@@ -56,7 +56,7 @@ def write_video(
         codec: FFmpeg's name of the encoder.
         options: Options for the muxer.
         fps: Frames per second.
-        gop: Frames from one key frame to the next, or None for the encoder's default, or 10 with libx264.
+        gop: Frames from one key frame to the next. None means 10 with libx264, and the encoder's default otherwise.
     """
     with av.open(path, "w", options=options or {}) as container:
         stream = container.add_stream(codec, fps)
@@ -82,7 +82,7 @@ def write_cut_video(folder: Path) -> Path:
 
 
 def segmentation(labels: NDArray[np.uint8]) -> Segmentation:
-    """A label map as a server sends it."""
+    """Return a label map as a server sends it."""
     png = io.BytesIO()
     Image.fromarray(labels).save(png, "PNG")
     regions = tuple(
@@ -107,7 +107,7 @@ def result(
     interval: int = 10,
     credit: int | None = None,
 ) -> Result:
-    """The result on a 64x48 frame as a server sends it."""
+    """Return the result on a 64x48 frame as a server sends it."""
     kind: Kind = "propagated" if frame % interval else "key"
     return Result(
         stream="s",
@@ -125,7 +125,7 @@ def result(
 
 
 def frame_result(frame: int, latency: float | None = 0.02, *, width: int = 64, height: int = 48) -> ProcessedFrame:
-    """A result with an image and a label map: the left half is a person."""
+    """Return a result with an image and a label map, whose left half is a person."""
     labels = np.zeros((24, 32), np.uint8)
     labels[:, :16] = 1
     return ProcessedFrame(result(frame, labels=labels), picture(128, width, height), latency)

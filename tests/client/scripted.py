@@ -1,4 +1,4 @@
-"""Servers with real sockets and protocols, whose messages a test writes."""
+"""Servers with real sockets and protocols whose messages are scripted by a test."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -58,7 +58,7 @@ class Peer:
         return hello
 
     def take(self) -> tuple[FrameHeader, bytes] | None:
-        """Receive a frame, or None at the end."""
+        """Receive a frame, or return None at the end of the stream."""
         message = self.connection.recv()
         if isinstance(message, str):
             assert isinstance(ClientMessage.validate_json(message), End)
@@ -88,7 +88,7 @@ class Peer:
 
 
 def answer_all(peer: Peer) -> None:
-    """Answer all images, as a good server does."""
+    """Answer all images, as a correct server does."""
     peer.greet()
     frames = 0
     while (taken := peer.take()) is not None:

@@ -1,4 +1,4 @@
-"""Connections between both clients and a real server that break."""
+"""Broken connections between both clients and a real server."""
 
 import logging
 import threading

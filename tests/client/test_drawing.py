@@ -31,12 +31,12 @@ def draw(*objects: Detection, width: int = 640, height: int = 272) -> NDArray[np
 
 
 def painted(drawn: NDArray[np.uint8], class_id: int) -> NDArray[np.bool_]:
-    """The pixels that have exactly a class's colour."""
+    """Return a mask of the pixels that have exactly a class's colour."""
     return np.asarray((drawn == CLASSES[class_id].color).all(axis=2))
 
 
 def extent(pixels: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """The first and the last column and row, as x1, y1, x2, y2."""
+    """Return the first and the last column and row of the pixels, as x1, y1, x2, y2."""
     ys, xs = np.nonzero(pixels)
     return int(xs.min()), int(ys.min()), int(xs.max()), int(ys.max())
 

@@ -13,7 +13,7 @@ from tests.client.scripted import Peer, ScriptedApi, ScriptedPeer
 
 
 class Camera(Source):
-    """A source that gives some frames at once, and the others when a test lets it."""
+    """A source that gives some frames at once, and the others when a test allows it."""
 
     fps, count, width, height, live = 25.0, None, 64, 48, True
 

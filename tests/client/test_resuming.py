@@ -1,4 +1,4 @@
-"""What is sent again after a break, tested without a network: a small server whose connections end anywhere."""
+"""The choice of packets to send again after a break, tested on a model of a server whose connections end anywhere."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class Packet:
     """A packet as a decoder sees it."""
 
     id: int
-    shown: int  # its position in display order
-    starts: bool  # decoding can begin with it
-    hidden: bool = False  # it has no frame
+    shown: int  # position in display order
+    starts: bool  # whether decoding can begin with it
+    hidden: bool = False  # whether it yields no frame
 
 
 def payload(packet: Packet) -> Payload:

@@ -34,7 +34,7 @@ def watchers(server: Running, stream: str) -> int:
 
 
 def feed(server: Running, stream: str, frames: int) -> None:
-    """Feed a stream when it has a watcher, then end it."""
+    """Open a stream that gets frames as soon as it has a watcher, and then ends."""
 
     def run() -> None:
         with server.connect(stream, Hello(interval=4)) as talk:

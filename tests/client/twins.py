@@ -1,4 +1,4 @@
-"""One interface to both clients, so that a test covers both."""
+"""A common interface to the synchronous and the asynchronous client, so that a test covers both."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from keywarp.client import AsyncClient, Client, ProcessedFrame
 
 
 class Twin:
-    """Calls one of the two clients."""
+    """Calls the synchronous or the asynchronous client."""
 
     def __init__(self, kind: str) -> None:
         self._async = kind == "async"
@@ -58,7 +58,7 @@ class Twin:
         return asyncio.run(stream())
 
     def watch(self, address: str, stream_id: str, at_most: int | None = None) -> tuple[list[ProcessedFrame], Any]:
-        """Watch a stream. Return the results, and the watch."""
+        """Watch a stream, and return its results and the watch."""
         results: list[ProcessedFrame] = []
         if not self._async:
             with Client(address, timeout=10) as client, client.watch(stream_id) as watch:

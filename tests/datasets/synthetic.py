@@ -43,7 +43,7 @@ def write_frames(folder: Path, source: LabelledClip, labelled: range) -> None:
 
 
 class Squares:
-    """The moving square as a data set of all kinds, with its labels, box and motion."""
+    """The moving square as a source of pairs, snippets and flow, with labels and boxes."""
 
     def __init__(self, source: LabelledClip | None = None) -> None:
         self.clip = source or moving_square()

@@ -36,7 +36,7 @@ def flows(workers: int = 0) -> FlowDataset:
 
 
 def samples(batches: Any) -> dict[int, tuple[Any, ...]]:
-    """Return the samples of batches by number."""
+    """Return the samples of all batches, keyed by number."""
     found: dict[int, tuple[Any, ...]] = {}
     for batch in batches:
         for place, number in enumerate(batch.numbers):
@@ -125,7 +125,7 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused() -> None:
 
 
 class Unlabelled(Squares):
-    """Squares with boxes on every frame but labels on some only."""
+    """Squares with boxes on every frame, but labels on only some of them."""
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
         pair = super().pair(random, max_gap)
@@ -150,7 +150,7 @@ def test_a_batch_has_labels_only_if_all_its_samples_have_them() -> None:
 
 
 class Broken(Squares):
-    """Squares that can't be read."""
+    """Squares whose frames can't be read."""
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:  # noqa: ARG002
         raise DataError("a.png is cut short; get it again")

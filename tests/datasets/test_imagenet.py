@@ -236,7 +236,7 @@ def test_det_skips_images_without_the_classes(tmp_path: Path) -> None:
 def test_det_lists_of_images_without_the_classes_are_refused(tmp_path: Path) -> None:
     write_still(tmp_path, STILL, [(PERSON, (0, 0, 9, 9))])
     write_lists(tmp_path, {CAR: f"{STILL} 1\n"})
-    with pytest.raises(DataError, match=r"were without objects of the 30 classes"):
+    with pytest.raises(DataError, match=r"have no objects of the 30 classes"):
         ImageNetDet(tmp_path).pair(np.random.default_rng(0))
 
 

@@ -108,7 +108,7 @@ def test_the_key_frame_warped_along_the_flow_is_the_current_one() -> None:
 
 
 def visible(scene: MovingScene, flow: Flow, key: float) -> Mask:
-    """Return where the surface's point is also visible at `key`."""
+    """Return a mask of the pixels whose surface point is also visible at `key`."""
     height, width = flow.shape[:2]
     rows, columns = np.indices((height, width))
     x, y = columns + flow[..., 0], rows + flow[..., 1]
@@ -118,13 +118,13 @@ def visible(scene: MovingScene, flow: Flow, key: float) -> Mask:
 
 
 def inner(scene: MovingScene, time: float) -> Mask:
-    """Return the pixels away from the edges of surfaces, where pixels mix two of them."""
+    """Return a mask of the pixels away from the edges of surfaces, where a pixel mixes two surfaces."""
     surfaces, around = scene.surfaces(time), np.ones((5, 5), np.uint8)
     return np.asarray(cv2.erode(surfaces, around) == cv2.dilate(surfaces, around))
 
 
 def test_half_a_pixel_off_would_be_noticed() -> None:
-    """The bound of the previous test tells a flow from one that is half a pixel off."""
+    """The bound of the previous test is tight enough to detect a flow that is half a pixel off."""
     scene = drawn(1, replace(SMALL, objects=(0, 0), clutter=(0, 0)))[0]
     flow = scene.flow(0, -5)
     right, wrong = (

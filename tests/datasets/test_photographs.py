@@ -1,4 +1,4 @@
-"""The first run downloads 44 MB from Debian."""
+"""Photographs are taken from Debian's package, of which the first run downloads 44 MB."""
 
 import shutil
 import struct
@@ -16,7 +16,7 @@ CACHE = Path(__file__).parents[2] / ".cache" / "keywarp" / "packages"
 
 
 def resource(members: list[bytes]) -> bytes:
-    """Return a resource as Qt's compiler writes it: a header, the files after their lengths, then names and tree."""
+    """Return a resource as Qt's compiler writes it: a header, files preceded by their lengths, names and tree."""
     data = b"".join(struct.pack(">I", len(member)) + member for member in members)
     end = 20 + len(data)
     return struct.pack(">4s4I", b"qres", 1, end + 4, 20, end) + data + b"nametree"

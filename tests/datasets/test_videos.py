@@ -176,12 +176,18 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
         videos(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(("files", "found"), [([], "no video"), (["gate.mov", "gate.mp4"], "gate.mov and gate.mp4")])
-def test_labels_without_exactly_one_video_are_refused(tmp_path: Path, files: list[str], found: str) -> None:
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ([], "no video; put a video or folder of frames of that name there"),
+        (["gate.mov", "gate.mp4"], "gate.mov and gate.mp4 match them; keep one"),
+    ],
+)
+def test_labels_without_exactly_one_video_are_refused(tmp_path: Path, files: list[str], problem: str) -> None:
     write_labels(tmp_path / "gate.labels/1.png")
     for file in files:
         (tmp_path / file).touch()
-    with pytest.raises(DataError, match=rf"gate, but {found}; put one video"):
+    with pytest.raises(DataError, match=rf"gate, but {problem}$"):
         videos(tmp_path)
 
 

@@ -30,7 +30,7 @@ def test_motion_within_the_view_is_explained() -> None:
 
 
 def test_content_that_comes_into_view_counts_by_its_area() -> None:
-    """8 pixels of 160 are 5 % of the picture, 16 are 10 %."""
+    """Of 160 columns, 8 are 5 % of the picture, and 16 are 10 %."""
     frames = list(pan(17, speed=1))
     assert moved(frames[8], frames[0]) > 0.05
     assert moved(frames[16], frames[0]) > 0.1

@@ -20,7 +20,7 @@ ALL = {"tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"}
 
 @dataclass
 class FakeNvml:
-    """The functions of `pynvml` that are used."""
+    """A fake `pynvml` with the functions that are used."""
 
     gpus: list[Gpu] = field(default_factory=list)
     driver: bool = True

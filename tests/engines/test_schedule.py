@@ -51,7 +51,7 @@ def test_an_interval_below_one_is_refused() -> None:
 
 
 def processed(schedule: FixedInterval, key: float, propagated: float = 0.5, frames: int = 2000) -> tuple[int, int]:
-    """Return how many frames and key frames a device processes of a camera's, if it always takes the newest frame.
+    """Count the frames and key frames that a device processes from a camera if it always takes the newest frame.
 
     The costs of a key frame and of a propagated frame are in periods of the camera.
     """

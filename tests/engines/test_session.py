@@ -41,7 +41,7 @@ def engine(backend: BackendName, tmp_path: Path) -> Engine:
 
 
 def frame(red_from: int = 48, red_to: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """A dark frame with a red band of columns."""
+    """Return a dark frame with a red band of columns."""
     image = np.zeros((height, WIDTH, 3), np.uint8)
     image[:, red_from:red_to, 0] = 255
     return image

@@ -193,10 +193,10 @@ class Recorded(Runner):
         super().__init__(preset, work, TrainingProcess(), Stages())
         self.runs: list[Run] = []
 
-    def accuracy(self, run: Run, ways: Sequence[Variant], longest: int) -> dict[Variant, Accuracy]:
+    def accuracy(self, run: Run, variants: Sequence[Variant], interval: int) -> dict[Variant, Accuracy]:
         self.runs.append(run)
-        ages = tuple((50 + 4 * run.seed - age) / 100 for age in range(longest))
-        return dict.fromkeys(ways, Accuracy("mIoU", sum(ages) / longest, min(ages), ages, ()))
+        ages = tuple((50 + 4 * run.seed - age) / 100 for age in range(interval))
+        return dict.fromkeys(variants, Accuracy("mIoU", sum(ages) / interval, min(ages), ages, ()))
 
 
 @pytest.fixture

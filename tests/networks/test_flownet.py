@@ -169,7 +169,7 @@ def test_a_coarser_scale_field_is_the_mean_of_what_its_cells_cover() -> None:
 
 
 class Ramp(FlowNetwork):
-    """A flow network whose last concatenation is a ramp of 8 cells of stride 8, and whose scale field is that map."""
+    """A flow network whose last map is a ramp of 8 cells of stride 8, and whose scale field equals that map."""
 
     def __init__(self) -> None:
         super().__init__((FeatureMap(1, 4),), contraction=(1,), refinement=())

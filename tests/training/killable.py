@@ -1,4 +1,4 @@
-"""A training that runs in a process of its own, for tests that kill it."""
+"""A training that runs in a separate process, for tests that kill it."""
 
 import os
 import signal
@@ -17,14 +17,14 @@ ADAM = Optimization(warm_up=0.3)
 
 
 def fit(folder: Path, pause_at: int | None = None, paused: Event | None = None, die_in_save: int | None = None) -> None:
-    """Train deep feature flow, and write `steps`, with a line for each step, and `weights.pt`.
+    """Train deep feature flow, and write `weights.pt` and the file `steps`, which has a line for each step.
 
     Args:
         folder: The folder for all files.
         pause_at: The step after which the process sets `paused` and waits until it is killed.
         paused: The event to set.
-        die_in_save: The number of the save, counted from 0, in which the process kills itself when half of the state is
-            on the disk.
+        die_in_save: The number of the save, counted from 0, in which the process kills itself after writing half of the
+            state.
     """
     torch.set_num_threads(1)
     network, saves = networks(), iter(range(STEPS))

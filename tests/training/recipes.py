@@ -1,4 +1,4 @@
-"""Recipes that train for seconds, on the moving square."""
+"""Recipes for trainings on the moving square that take seconds."""
 
 from pathlib import Path
 
@@ -80,7 +80,7 @@ crop = { height = 32, width = 32, zoom = [0.5, 0.5] }
 
 
 def write_recipe(folder: Path, *parts: str, name: str = "square.toml") -> Path:
-    """Write a recipe, and the data that it names if they are missing. Its paths are relative to the folder."""
+    """Write a recipe, and the data that it refers to if they are missing. Its paths are relative to the folder."""
     path = folder / name
     path.write_text("".join((HEAD, *parts)))
     if TAUGHT in parts:

@@ -29,7 +29,7 @@ ANCHOR = (40.0, 24.0, 104.0, 88.0)  # the second one at row 3, column 4
 
 
 def boxes(*objects: tuple[int, tuple[float, float, float, float]]) -> Boxes:
-    """From (class, corners)."""
+    """Make boxes from (class, corners)."""
     corners = np.array([c for _, c in objects], np.float32).reshape(-1, 4)
     return Boxes(corners, np.array([k for k, _ in objects], np.int64))
 
@@ -38,7 +38,10 @@ TRUTH = boxes((2, ANCHOR))
 
 
 def right_maps() -> DetectionMaps:
-    """Exactly `TRUTH`, whose neighbouring anchors overlap it by 0.6: neither foreground nor background."""
+    """Return maps that predict exactly `TRUTH`.
+
+    Its neighbouring anchors overlap it by 0.6, so they are neither foreground nor background.
+    """
     maps = DetectionMaps(*(torch.zeros(1, channels, ROWS, COLUMNS) for channels in (4, 8, CLASSES * 9, 4 * 9)))
     maps.objectness[0, :2] = SURE
     maps.objectness[0, 1, 3, 4] = -SURE
@@ -100,16 +103,17 @@ def test_deltas_cost_by_smooth_l1_in_their_units() -> None:
 
 def test_boxes_are_learnt_relative_to_anchors_and_regions() -> None:
     maps = right_maps()  # propose the anchor
-    beside = boxes((1, (48.0, 24.0, 112.0, 88.0)))  # by an eighth of its width: IoU 7 / 9 with it and with the next
-    found = losses(maps, beside, options=replace(OPTIONS, proposals=1))
-    labels = label_anchors(grid(), torch.from_numpy(beside.corners), HEIGHT, WIDTH, DetectionLossOptions()).labels
+    # shifted by an eighth of the anchor's width, so its IoU with this anchor and the next is 7 / 9
+    shifted = boxes((1, (48.0, 24.0, 112.0, 88.0)))
+    found = losses(maps, shifted, options=replace(OPTIONS, proposals=1))
+    labels = label_anchors(grid(), torch.from_numpy(shifted.corners), HEIGHT, WIDTH, DetectionLossOptions()).labels
     assert (labels == 1).sum() == 2
     assert float(found.anchors) == pytest.approx(2 * (1 / 8 - 1 / 18) / int((labels >= 0).sum()))
     assert float(found.boxes) == pytest.approx((1.25 - 0.5) / 2)  # of the proposal and the object: 1/8 is 1.25 x 0.1
 
 
 def grid() -> torch.Tensor:
-    """All anchors, in the order row, column, anchor."""
+    """Return all anchors in the order of rows, columns and the anchors of a cell."""
     centres = [(16 * c + 8, 16 * r + 8, half) for r in range(ROWS) for c in range(COLUMNS) for half in (16, 32)]
     return torch.tensor([(x - half, y - half, x + half, y + half) for x, y, half in centres], dtype=torch.float32)
 
@@ -141,11 +145,12 @@ def test_anchors_across_the_border_can_be_left_out() -> None:
     assert label_anchors(anchors, objects, 100, 100, inside).labels.tolist() == [IGNORED, 1, IGNORED, 0]
 
 
-def test_regions_are_of_the_class_of_the_object_that_they_overlap_most() -> None:
+def test_regions_get_the_class_of_the_object_that_they_overlap_most() -> None:
     objects, classes = torch.tensor([[0.0, 0, 100, 100], [0.0, 40, 100, 140]]), torch.tensor([3, 1])
+    # their IoU with the first object is 0.5, 0.54, 0.4, 0.05, 0; with the second 0.07, 0.82, 0, 0, 0
     regions = torch.tensor(
         [[0.0, 0, 100, 50], [0.0, 30, 100, 130], [0.0, 0, 100, 40], [0.0, 0, 100, 5], [500.0, 0, 600, 100]]
-    )  # with the first object 0.5, 0.54, 0.4, 0.05, 0; with the second 0.07, 0.82, 0, 0, 0
+    )
     labels, matches = label_regions(regions, objects, classes, DetectionLossOptions())
     assert labels.tolist() == [3, 1, 0, 0, 0]
     assert matches[:2].tolist() == [0, 1]
@@ -251,7 +256,7 @@ def test_the_generators_alone_decide_what_is_drawn() -> None:
 
 
 def test_truths_of_another_number_of_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="the maps are of 2 images, but the truths of 1"):
+    with pytest.raises(ValueError, match="there are maps of 2 images, but objects of 1"):
         losses(noisy_maps(2), TRUTH)
 
 

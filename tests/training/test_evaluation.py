@@ -48,7 +48,7 @@ class Brightness(RecognitionNetwork[Tensor]):
 
 
 class KnownFlow(FlowNetInception):
-    """Knows the flow of white that moves sideways, from the positions of the white."""
+    """Computes the flow of white blocks that move sideways from their positions."""
 
     def __init__(self, maps: Sequence[FeatureMap] = Brightness.maps) -> None:
         super().__init__(maps, share=0.1)
@@ -66,7 +66,7 @@ def _left(images: Tensor) -> Tensor:
 
 
 def blocks(frames: int) -> LabelledClip:
-    """A white 32-pixel block that moves right by one 16-pixel cell a frame over black, far from the edges."""
+    """Return a clip of a white 32-pixel block on black that moves right by one 16-pixel cell per frame."""
     source = moving_square(frames=frames, height=64, width=16 * frames + 96)
     source.clip.frames[:], source.labels[:] = 0, 0
     for index in range(frames):
@@ -208,7 +208,7 @@ class SquareDetector(DetectionNetwork):
 
 
 def cell(column: int) -> tuple[Image, Truth]:
-    """A frame with one white cell, and the object around it."""
+    """Return a frame with one white cell, and the object around it."""
     frame = np.zeros((80, 128, 3), np.uint8)
     frame[32:48, 16 * column : 16 * column + 16] = 255
     corners = np.array([[16 * column - 8, 24, 16 * column + 24, 56]], np.float32)

@@ -1,4 +1,4 @@
-"""A training that is killed, which no handler can notice, ends as if it had never been killed."""
+"""A training that is killed by SIGKILL, which no handler can catch, resumes and ends as if it had never been killed."""
 
 import multiprocessing
 import signal
@@ -15,7 +15,7 @@ TIMEOUT = 120  # seconds
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    """Starts processes that have imported what training needs, and done nothing else."""
+    """Return a context that starts processes in which only the modules for training have been imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["keywarp.training.joint", "keywarp.training.loop"])
     return context
@@ -29,7 +29,7 @@ def start(context: ForkServerContext, folder: Path, **options: object) -> ForkSe
 
 
 def steps(folder: Path) -> list[int]:
-    """Return the steps that all runs in a folder took."""
+    """Return the numbers of the steps that all runs in a folder have done."""
     return [int(line) for line in (folder / "steps").read_text().split()]
 
 

@@ -59,7 +59,7 @@ def identity(
 
 
 def fit(stage: Stage[Tensor], state: Path, stop_at: int | None = None) -> list[Progress]:
-    """Train, and return the progress after each step; `stop_at` is the step after which the training is stopped."""
+    """Train, and return the progress after each step. The training is stopped after the step `stop_at`."""
     recorder = Recorder(stop_at)
     if stop_at is None:
         train(stage, state, HERE, recorder)

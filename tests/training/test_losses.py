@@ -36,15 +36,15 @@ ALONE = BatchShare()
 PARTS = ("current", "key", "propagated", "labels")
 
 
-def made(height: int = 32, width: int = 32, batch: int = 2) -> FlowBatch:
-    """Made motion of half-size images."""
+def synthetic_batch(height: int = 32, width: int = 32, batch: int = 2) -> FlowBatch:
+    """Return a batch of half-size images with synthetic motion."""
     clips = ClipFlowSource([moving_square()], Augmentation(height, width, (0.5, 0.5)), 1.0, SyntheticMotion())
     [drawn] = FlowDataset(clips, None, batch, seed=0).batches(0, 1, ALONE)
     return drawn
 
 
-def part(batch: PairBatch, *places: int) -> PairBatch:
-    """Some samples of a batch."""
+def select(batch: PairBatch, *places: int) -> PairBatch:
+    """Return some samples of a batch."""
     chosen = {name: getattr(batch, name)[list(places)] for name in PARTS}
     numbers, boxes = (tuple(x[n] for n in places) for x in (batch.numbers, batch.boxes))
     return replace(batch, numbers=numbers, boxes=boxes, **chosen)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def test_end_point_error_is_a_distance() -> None:
 
 def test_a_few_steps_reduce_the_flow_loss() -> None:
     torch.manual_seed(0)
-    network, batch = FlowNetInception([FeatureMap(4, 16)], share=0.25), made()
+    network, batch = FlowNetInception([FeatureMap(4, 16)], share=0.25), synthetic_batch()
     loss = FlowLoss(network)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     losses = []
@@ -76,12 +76,12 @@ def test_a_few_steps_reduce_the_flow_loss() -> None:
 
 def test_an_untrained_network_is_as_good_as_no_motion() -> None:
     torch.manual_seed(0)
-    error = measure_flow(FlowNetInception([FeatureMap(4, 16)]), made(32, 48))
+    error = measure_flow(FlowNetInception([FeatureMap(4, 16)]), synthetic_batch(32, 48))
     assert abs(error["network"] - error["zero"]) < 0.2 * error["zero"]
 
 
 class PerfectFlow(FlowNetInception):
-    """Says at every level what the truth is: everything moves by 4 half-size pixels."""
+    """Predicts at every level that everything moves by 4 half-size pixels, which is the truth."""
 
     def forward_with_pyramid(self, current: Tensor, key: Tensor) -> tuple[FlowPrediction, list[Tensor]]:  # noqa: ARG002
         n, _, height, width = current.shape
@@ -93,7 +93,7 @@ class PerfectFlow(FlowNetInception):
 
 @pytest.mark.parametrize("stride", [8, 16])
 def test_a_perfect_flow_costs_nothing_at_any_stride(stride: int) -> None:
-    batch = made(64, 64, batch=1)
+    batch = synthetic_batch(64, 64, batch=1)
     loss = FlowLoss(PerfectFlow([FeatureMap(2, stride)]))
     assert float(loss(replace(batch, flow=torch.full_like(batch.flow, 4)))) < 0.01
     assert float(loss(replace(batch, flow=torch.full_like(batch.flow, -4)))) > 0.5
@@ -109,32 +109,32 @@ def test_flow_is_counted_in_cells_of_the_full_image(stride: int, cells: float) -
 
 
 @dataclass
-class Told:
-    """What a network was shown."""
+class Inputs:
+    """The inputs of a network."""
 
     current: Tensor
     key: Tensor
     propagated: Tensor
 
 
-class Listening(DeepFeatureFlow[Tensor]):
-    """Remembers."""
+class RecordingFlow(DeepFeatureFlow[Tensor]):
+    """Records the inputs of its last forward pass."""
 
-    told: Told
+    inputs: Inputs
 
     def forward(self, current: Tensor, key: Tensor, propagated: Tensor) -> Tensor:
-        self.told = Told(current, key, propagated)
+        self.inputs = Inputs(current, key, propagated)
         return super().forward(current, key, propagated)
 
 
 def test_pairs_go_through_key_features_and_motion_unless_they_are_one_frame() -> None:
     plain = networks()
-    network = Listening(plain.recognition, plain.flow)
+    network = RecordingFlow(plain.recognition, plain.flow)
     [batch] = pairs(batch=6).batches(0, 1, ALONE)
     PairLoss(network, TaskLoss(network.recognition))(batch)
-    assert torch.equal(network.told.current, normalised(batch.current))
-    assert torch.equal(network.told.key, normalised(batch.key))
-    assert network.told.propagated.tolist() == batch.propagated.tolist()
+    assert torch.equal(network.inputs.current, normalised(batch.current))
+    assert torch.equal(network.inputs.key, normalised(batch.key))
+    assert network.inputs.propagated.tolist() == batch.propagated.tolist()
     assert set(batch.propagated.tolist()) == {False, True}
 
 
@@ -153,8 +153,8 @@ def test_a_batchs_loss_is_the_mean_of_its_samples(task: Task) -> None:
     [batch] = pairs(batch=4).batches(3, 4, ALONE)
     with torch.inference_mode():
         whole = loss(batch)
-        single = [loss(part(batch, n)) for n in range(4)]
-        halves = [loss(part(batch, 2, 0)), loss(part(batch, 3, 1))]
+        single = [loss(select(batch, n)) for n in range(4)]
+        halves = [loss(select(batch, 2, 0)), loss(select(batch, 3, 1))]
     assert float(whole) == pytest.approx(float(torch.stack(single).mean()), rel=1e-4)
     assert float(whole) == pytest.approx(float(torch.stack(halves).mean()), rel=1e-4)
 

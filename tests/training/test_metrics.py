@@ -28,7 +28,7 @@ def truth(*objects: tuple[int, Corners]) -> Boxes:
 
 
 def found(*objects: tuple[int, float, Corners]) -> Objects:
-    """From (class, score, corners)."""
+    """Make objects from (class, score, corners)."""
     return Objects(
         torch.tensor([corners for _, _, corners in objects]).view(-1, 4),
         torch.tensor([score for _, score, _ in objects]),
@@ -110,7 +110,7 @@ def test_adding_after_asking_counts() -> None:
 
 
 def segmentations() -> tuple[Metric, Metric, Metric]:
-    """Two halves and the whole."""
+    """Return metrics of each half of some images and of all of them."""
     first, second, whole = (SegmentationMetric(3) for _ in range(3))
     for half, seed in ((first, 0), (second, 1)):
         drawn = np.random.default_rng(seed).integers(0, 3, (2, 6, 8))
@@ -120,7 +120,7 @@ def segmentations() -> tuple[Metric, Metric, Metric]:
 
 
 def detections() -> tuple[Metric, Metric, Metric]:
-    """Two halves and the whole."""
+    """Return metrics of each half of some images and of all of them."""
     first, second, whole = (DetectionMetric(CLASSES) for _ in range(3))
     for metric in (first, whole):
         metric.add(truth((1, HERE), (2, THERE)), found((1, 0.9, HERE), (2, 0.3, HERE)))

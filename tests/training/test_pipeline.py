@@ -38,7 +38,7 @@ Trained = Callable[..., Checkpoint]
 
 
 def white(frame: Image) -> Evidence:
-    """A teacher that knows the square: whatever is white."""
+    """Return the evidence of a teacher that recognises the white square."""
     return np.asarray(frame.min(axis=2) > 200, np.float32)[None]
 
 
@@ -163,7 +163,7 @@ FROM_FRAME = ["from_frame", "fix_n", "separate", "sff_slow", "sff_fast", "copy"]
 
 @pytest.fixture(scope="module")
 def frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of a recognition network that was trained on single frames."""
+    """Return the checkpoint of a recognition network that was trained on single frames."""
     folder = tmp_path_factory.mktemp("frame")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -283,7 +283,7 @@ def test_impossible_networks_are_refused_before_anything_is_trained(folder: Path
 def test_processes_other_than_the_leader_neither_measure_nor_write(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tests what one process can show; `test_several_processes` and `test_train` start several."""
+    """This runs in one process; `test_several_processes` and `test_train` start several."""
     file = write_recipe(folder, VIDEOS)
     monkeypatch.setattr(TrainingProcess, "average", lambda _, value: value)
     monkeypatch.setattr(TrainingProcess, "leader_first", lambda _: nullcontext())

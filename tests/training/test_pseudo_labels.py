@@ -22,7 +22,7 @@ def recipe(tmp_path: Path) -> Recipe:
 
 @pytest.fixture
 def taught_frames(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Label, list[int]]:
-    """Labels the recipe's clip; and a list that gets longer with every frame that the teacher labels."""
+    """Return a function that labels the recipe's clip, and a list that grows with every frame that is labelled."""
     frames: list[int] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pseudo_labels, "make_teacher", lambda *_: white)

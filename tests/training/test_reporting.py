@@ -12,7 +12,7 @@ from tests.training.test_loop import StoppedError, identity
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return what TensorBoard shows: (step, value) by name."""
+    """Return the curves that TensorBoard shows, as (step, value) by name."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
@@ -76,12 +76,12 @@ def test_a_log_without_steps_writes_no_file(tmp_path: Path) -> None:
 
 
 def test_the_reporter_receives_every_step(tmp_path: Path) -> None:
-    told: list[tuple[int | None, str]] = []
+    reported: list[tuple[int | None, str]] = []
 
     class Listener(SilentReporter):
         def step(self, done: int | None = None, note: str = "") -> None:
-            told.append((done, note))
+            reported.append((done, note))
 
     with TrainingLog(tmp_path, Listener()) as log:
         log("flow", progress(7))
-    assert told == [(7, "loss 0.500")]
+    assert reported == [(7, "loss 0.500")]

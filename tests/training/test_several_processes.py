@@ -1,4 +1,4 @@
-"""Two real processes, started by `torchrun`, train what one trains."""
+"""Two real processes that `torchrun` starts train the same weights as one."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tests.training.torchrun_script import FRAMES, TASKS, fit
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes left."""
+    """Return the folder with the results of two processes."""
     folder = tmp_path_factory.mktemp("shared")
     torchrun("-m", "tests.training.torchrun_script", str(folder))
     return folder

@@ -1,4 +1,4 @@
-"""Trainings of seconds: networks of a few channels that learn to see the moving square."""
+"""Trainings that take seconds: networks of a few channels learn to recognise the moving square."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,13 +39,13 @@ DFF = METHODS["dff"]
 
 
 def networks(task: Task = "segmentation") -> DeepFeatureFlow[Any]:
-    """Always the same."""
+    """Build tiny networks, always with the same random weights."""
     torch.manual_seed(0)
     return build_network(replace(OPTIONS, task=task)).train()
 
 
 def pairs(batch: int = 4, max_gap: int = 9) -> PairDataset:
-    """Of the moving square."""
+    """Return pairs of frames of the moving square, and its labels."""
     crop = JOINT.crop
     return PairDataset(Squares(), Augmentation(crop.height, crop.width, crop.zoom), batch, seed=3, max_gap=max_gap)
 
@@ -57,7 +57,7 @@ def joint_stage(
     method: Method = DFF,
     settings: str = "",
 ) -> Stage[PairBatch]:
-    """Joint training."""
+    """Return a stage that trains the networks jointly."""
     return Stage(
         name="joint",
         network=network,
@@ -71,7 +71,7 @@ def joint_stage(
 
 
 def frame_stage(steps: int = 4) -> Stage[PairBatch]:
-    """A recognition network from scratch, on single frames, with live batch norms."""
+    """Return a stage that trains a recognition network from scratch on single frames, with unfrozen batch norms."""
     torch.manual_seed(0)
     recognition = build_recognition(OPTIONS)
     unfreeze_batch_norms(recognition.backbone)
@@ -87,15 +87,18 @@ def frame_stage(steps: int = 4) -> Stage[PairBatch]:
 
 
 def moved_parts(before: Mapping[str, Tensor], network: DeepFeatureFlow[Any]) -> set[str]:
-    """Which parts have other weights than before; a part that has must have almost everywhere."""
+    """Return the parts whose weights differ from those before.
+
+    If a part has changed, nearly all of its tensors must have changed.
+    """
     changed: dict[str, list[bool]] = {}
     for name, value in network.state_dict().items():
         if "conv" in name and name.endswith("bias") and name.startswith("recognition.backbone"):
-            assert torch.equal(value, before[name]), name  # of a batch norm, which is frozen
+            assert torch.equal(value, before[name]), name  # this is the bias of a folded batch norm, which is frozen
             continue
         part = name.split(".")[1]
         part = part if name.startswith("recognition.") else "scales" if part == "scales" else "flow"
         changed.setdefault(part, []).append(not torch.equal(value, before[name]))
-    for part, moved in changed.items():
-        assert sum(moved) in (0, *range(round(0.8 * len(moved)), len(moved) + 1)), part
-    return {part for part, moved in changed.items() if any(moved)}
+    for part, tensors in changed.items():
+        assert sum(tensors) in (0, *range(round(0.8 * len(tensors)), len(tensors) + 1)), part
+    return {part for part, tensors in changed.items() if any(tensors)}

@@ -1,4 +1,4 @@
-"""Several processes on this machine, as `torchrun` starts them."""
+"""Starts several processes on this machine with `torchrun`."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def torchrun(*arguments: str, processes: int = 2, folder: Path = ROOT) -> str:
-    """Run `torchrun` with these arguments; returns what all processes wrote to both streams."""
+    """Run `torchrun` with these arguments, and return the output of all processes on stdout and stderr."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The script of processes that `torchrun` starts: python -m tests.training.torchrun_script FOLDER."""
+"""The script that `torchrun` starts: python -m tests.training.torchrun_script FOLDER."""
 
 import sys
 from pathlib import Path

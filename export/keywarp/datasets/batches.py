@@ -1,6 +1,7 @@
 """Batches for training.
 
-A sample depends only on its number, whichever process draws it and after whatever interruption.
+A sample depends only on the seed and its number. Neither the process that draws it nor an interruption of the
+training makes a difference.
 """
 
 import re
@@ -26,22 +27,22 @@ Batch_co = TypeVar("Batch_co", covariant=True)
 class PairBatch:
     """Pairs for joint training. Only the current frame is labelled."""
 
-    numbers: tuple[int, ...]  # of the samples, counted over the whole training
+    numbers: tuple[int, ...]  # numbers of the samples, counted over the whole training
     current: Tensor  # uint8 (N, H, W, 3) RGB
-    key: Tensor  # of the same shape
+    key: Tensor  # uint8 (N, H, W, 3) RGB
     propagated: Tensor  # bool (N,): False where current and key are the same frame
     labels: Tensor | None  # uint8 (N, H, W); None unless all samples have labels
-    boxes: tuple[Boxes, ...]  # one for each sample that has boxes
+    boxes: tuple[Boxes, ...]  # the boxes of each sample that has boxes
 
 
 @dataclass(frozen=True)
 class FlowBatch:
     """Pairs with known motion, for pre-training a flow network."""
 
-    numbers: tuple[int, ...]  # of the samples, counted over the whole training
+    numbers: tuple[int, ...]  # numbers of the samples, counted over the whole training
     current: Tensor  # uint8 (N, H, W, 3) RGB
-    key: Tensor  # of the same shape
-    flow: Tensor  # float32 (N, H, W, 2): backward, (dx, dy) in pixels from current to key
+    key: Tensor  # uint8 (N, H, W, 3) RGB
+    flow: Tensor  # float32 (N, H, W, 2): (dx, dy) in pixels, from current to key
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class BatchShare:
 
     rank: int = 0  # this process's number
     processes: int = 1  # number of processes that share the batch
-    parts: int = 1  # parts that the share is computed in, one after the other, to save memory
+    parts: int = 1  # parts of the share that are computed one after the other, to save memory
 
     def part_size(self, batch: int) -> int:
         """Return the number of samples in one part.
@@ -72,7 +73,7 @@ class BatchShare:
 
 
 class BatchSource(Protocol[Batch_co]):
-    """A source of a training's batches."""
+    """A source of batches for training."""
 
     def batches(self, first: int, steps: int, share: BatchShare) -> Iterator[Batch_co]:
         """Yield this process's part of each batch.
@@ -80,13 +81,13 @@ class BatchSource(Protocol[Batch_co]):
         Args:
             first: The number of the first step.
             steps: The number of the step to stop before.
-            share: This process's share. Where it has several parts, each of them is a batch here.
+            share: This process's share. If it has several parts, each part is yielded as a batch.
         """
         ...
 
 
 class _BatchedDataset(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
-    """Samples by number, loaded in batches."""
+    """A data set of samples that are drawn by number and loaded in batches."""
 
     def __init__(self, batch: int, seed: int, workers: int) -> None:
         self._batch = batch
@@ -94,7 +95,7 @@ class _BatchedDataset(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
         self._workers = workers
 
     def random(self, number: int) -> np.random.Generator:
-        """Return the random generator of a sample."""
+        """Return the random generator of the sample with this number."""
         return np.random.default_rng((self._seed, number))
 
     def batches(self, first: int, steps: int, share: BatchShare) -> Iterator[Batch_co]:
@@ -103,7 +104,7 @@ class _BatchedDataset(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
         Args:
             first: The number of the first step.
             steps: The number of the step to stop before.
-            share: This process's share. Where it has several parts, each of them is a batch here.
+            share: This process's share. If it has several parts, each part is yielded as a batch.
 
         Raises:
             ValueError: If a batch can't be divided into equal shares and parts.
@@ -125,7 +126,7 @@ class _BatchedDataset(Dataset[tuple[int, Sample]], Generic[Sample, Batch_co]):
         return _with_plain_errors(loader)
 
     def collate(self, samples: Sequence[tuple[int, Sample]]) -> Batch_co:
-        """Join samples to a batch."""
+        """Combine samples into a batch."""
         raise NotImplementedError
 
 
@@ -141,13 +142,13 @@ class PairDataset(_BatchedDataset[FramePair, PairBatch]):
         max_gap: int = MAX_GAP,
         workers: int = 0,
     ) -> None:
-        """Set up the drawing of pairs.
+        """Choose how pairs are drawn.
 
         Args:
             source: The data set.
             augmentation: The distribution of crops.
             batch: The number of samples in a batch, over all processes.
-            seed: The random seed. Samples of equal seeds and numbers are equal.
+            seed: The random seed. The same seed and number always give the same sample.
             max_gap: The maximum number of frames between key and current frame; 0 trains on single frames.
             workers: The number of processes that draw samples, or 0 to draw them in this process.
         """
@@ -157,12 +158,12 @@ class PairDataset(_BatchedDataset[FramePair, PairBatch]):
         self._max_gap = max_gap
 
     def __getitem__(self, number: int) -> tuple[int, FramePair]:
-        """Draw the sample of a number."""
+        """Draw the sample with this number."""
         random = self.random(number)
         return number, self._augmentation.pair(self._source.pair(random, self._max_gap), random)
 
     def collate(self, samples: Sequence[tuple[int, FramePair]]) -> PairBatch:
-        """Stack pairs."""
+        """Stack pairs into a batch."""
         numbers, pairs = zip(*samples, strict=True)
         labels = [pair.truth.labels for pair in pairs if pair.truth.labels is not None]
         return PairBatch(
@@ -181,13 +182,13 @@ class FlowDataset(_BatchedDataset[FlowPair, FlowBatch]):
     def __init__(
         self, source: FlowSource, augmentation: Augmentation | None, batch: int, seed: int, workers: int = 0
     ) -> None:
-        """Set up the drawing of pairs.
+        """Choose how pairs are drawn.
 
         Args:
             source: The data set.
             augmentation: The distribution of crops, or None to take the pairs as they are.
             batch: The number of samples in a batch, over all processes.
-            seed: The random seed. Samples of equal seeds and numbers are equal.
+            seed: The random seed. The same seed and number always give the same sample.
             workers: The number of processes that draw samples, or 0 to draw them in this process.
         """
         super().__init__(batch, seed, workers)
@@ -195,13 +196,13 @@ class FlowDataset(_BatchedDataset[FlowPair, FlowBatch]):
         self._augmentation = augmentation
 
     def __getitem__(self, number: int) -> tuple[int, FlowPair]:
-        """Draw the sample of a number."""
+        """Draw the sample with this number."""
         random = self.random(number)
         pair = self._source.flow_pair(random)
         return number, self._augmentation.flow_pair(pair, random) if self._augmentation else pair
 
     def collate(self, samples: Sequence[tuple[int, FlowPair]]) -> FlowBatch:
-        """Stack pairs."""
+        """Stack pairs into a batch."""
         numbers, pairs = zip(*samples, strict=True)
         return FlowBatch(numbers, *(_stack([getattr(p, name) for p in pairs]) for name in ("current", "key", "flow")))
 

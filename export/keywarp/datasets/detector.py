@@ -1,4 +1,4 @@
-"""A teacher: a small COCO detector (SSD MobileNet v2, TensorFlow Lite) that runs on overlapping tiles of a frame."""
+"""The teacher, a small COCO detector (SSD MobileNet v2, TensorFlow Lite) that runs on overlapping tiles of a frame."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from keywarp.datasets.types import Image
 
 Grid = tuple[int, int]  # numbers of columns and rows of tiles
 OVERLAP = 0.25  # fraction of a tile's side that it shares with its neighbour
-# Boxes within this fraction of a tile's side from an inner edge count as cut off, since a neighbouring or larger tile
-# shows the whole object.
+# Boxes within this fraction of a tile's side from an inner edge count as cut off and are dropped, since a neighbouring
+# or larger tile shows the whole object.
 EDGE = 0.02
-SAME = 0.5  # intersection over union from which two boxes are the same object
-INSIDE = 0.8  # intersection over the smaller area from which two boxes are the same object
+DUPLICATE_IOU = 0.5  # lowest intersection over union of two boxes of the same object
+DUPLICATE_OVERLAP = 0.8  # lowest intersection over the smaller area of two boxes of the same object
 
 
 @dataclass(frozen=True)
 class TeacherDetection:
-    """An object: its COCO category (the index in the model's label file), score and box in pixels."""
+    """An object that the teacher detects."""
 
-    category: int
+    category: int  # COCO category, as its index in the model's label file
     score: float  # 0..1
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, or in 0..1 of a tile
 
 
 class Detector:
@@ -59,29 +59,31 @@ class Detector:
 
         Args:
             frame: The frame.
-            grids: The tilings to search. (1, 1) is the whole frame; finer ones find smaller objects.
-            groups: Groups of categories. Overlapping boxes within a group are one object, and the highest score is
-                kept.
+            grids: The grids of tiles to search. (1, 1) is the whole frame; finer grids find smaller objects.
+            groups: The categories of each class. Overlapping boxes within a group count as one object, and the one with
+                the highest score is kept. Other categories are ignored.
             threshold: The lowest score to keep.
         """
         height, width = frame.shape[:2]
-        found = []
+        detections = []
         for x0, y0, x1, y1 in (tile for grid in grids for tile in tiles(height, width, grid)):
             for detection in self._detect(frame[y0:y1, x0:x1], threshold):
-                a, b, c, d = detection.box  # in 0..1 of the tile
-                cut = (
-                    (a < EDGE and x0 > 0)
-                    or (b < EDGE and y0 > 0)
-                    or (c > 1 - EDGE and x1 < width)
-                    or (d > 1 - EDGE and y1 < height)
+                left, top, right, bottom = detection.box  # in 0..1 of the tile
+                is_cut_off = (
+                    (left < EDGE and x0 > 0)
+                    or (top < EDGE and y0 > 0)
+                    or (right > 1 - EDGE and x1 < width)
+                    or (bottom > 1 - EDGE and y1 < height)
                 )
-                if not cut:
+                if not is_cut_off:
                     w, h = x1 - x0, y1 - y0
-                    box = (x0 + a * w, y0 + b * h, x0 + c * w, y0 + d * h)
-                    found.append(TeacherDetection(detection.category, detection.score, box))
-        return [best for group in groups for best in suppress_duplicates([d for d in found if d.category in group])]
+                    box = (x0 + left * w, y0 + top * h, x0 + right * w, y0 + bottom * h)
+                    detections.append(TeacherDetection(detection.category, detection.score, box))
+        by_group = ([d for d in detections if d.category in group] for group in groups)
+        return [best for group in by_group for best in suppress_duplicates(group)]
 
     def _detect(self, tile: Image, threshold: float) -> Iterator[TeacherDetection]:
+        """Yield the objects on a tile, with boxes in 0..1 of it."""
         side = int(self._input["shape"][1])
         shrink = tile.shape[0] > side
         resized = cv2.resize(tile, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
@@ -117,11 +119,11 @@ def suppress_duplicates(detections: list[TeacherDetection]) -> list[TeacherDetec
 
 
 def _differ(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
-    """Return whether two boxes are different objects."""
+    """Return whether two boxes belong to different objects."""
     a, b = np.array(first), np.array(second)
     shared = _area(np.concatenate([np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])]))
     union = _area(a) + _area(b) - shared
-    return bool(shared < SAME * union and shared < INSIDE * min(_area(a), _area(b)))
+    return bool(shared < DUPLICATE_IOU * union and shared < DUPLICATE_OVERLAP * min(_area(a), _area(b)))
 
 
 def _area(box: npt.NDArray[np.float64]) -> float:

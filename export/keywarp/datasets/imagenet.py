@@ -11,8 +11,8 @@
 Both sets name objects by WordNet id. VID's 30 classes are 30 of DET's 200, with the same ids (development kit, 4.1).
 
 Boxes are read as in the paper's own code: pixels are counted from 0, and xmax and ymax are the last ones inside. The
-corresponding continuous box ends at xmax + 1, ymax + 1. Boxes are clipped to the image. Occluded objects count, and so
-do boxes that were interpolated between two drawn ones.
+corresponding continuous box ends at xmax + 1, ymax + 1. Boxes are clipped to the image. Occluded objects are included,
+and so are boxes that were interpolated between two annotated ones.
 """
 
 import json
@@ -43,21 +43,21 @@ DET_NUMBERS = (
 )
 
 _CLASS_OF = {wordnet_id: number for number, wordnet_id in enumerate(WORDNET_IDS, 1)}
-_DRAWS = 100  # images in a row without an object of the 30 classes, after which the lists must be wrong
+_DRAWS = 100  # after this many images in a row without an object of the 30 classes, the lists must be wrong
 
-Progress = Callable[[int, int], None]  # (files done, all files)
+Progress = Callable[[int, int], None]  # (files read so far, number of files)
 
 
 class ImageNetVid:
     """A split of ImageNet VID, with the classes of `keywarp.datasets.classes.IMAGENET_VID`.
 
     Every frame is labelled, and a frame may have no objects. Pairs are drawn uniformly over the snippets and then over
-    the snippet's frames. The paper's own list, 15 frames of each snippet, weighs snippets in the same way: long
-    snippets, which show almost the same picture thousands of times, don't count for more.
+    the snippet's frames. The paper's own list, 15 frames of each snippet, weights snippets equally, too. Long
+    snippets, which show almost the same picture thousands of times, don't count for more than short ones.
     """
 
     def __init__(self, root: Path, split: str = "train", short_side: int = 600, long_side: int = 1000) -> None:
-        """Find the snippets: those that the lists in `ImageSets/VID` name, or all where there are no lists.
+        """Find the snippets that the lists in `ImageSets/VID` name, or all snippets if there are no lists.
 
         Args:
             root: The folder that holds `Data` and `Annotations`.
@@ -67,11 +67,11 @@ class ImageNetVid:
             long_side: The maximum pixels of the longer side.
 
         Raises:
-            DataError: If folders are missing.
+            DataError: If there are no snippets, or a listed one is missing.
         """
         self._resize = Resize(short_side, long_side)
         data = root / "Data" / "VID" / split
-        names = _listed_snippets(root / "ImageSets" / "VID", split) or _found_snippets(data, split)
+        names = _listed_snippets(root / "ImageSets" / "VID", split) or _all_snippets(data, split)
         if not names:
             raise DataError(f"there are no snippets in {data}; unpack the VID archive and give the folder above `Data`")
         for name in names:
@@ -90,7 +90,7 @@ class ImageNetVid:
         return draw_pair(snippet, int(random.integers(len(snippet))), self._resize, random, max_gap)
 
     def __len__(self) -> int:
-        """Return the number of frames. Every snippet's folder is listed for it."""
+        """Return the number of frames, by listing every snippet's folder."""
         return sum(len(snippet) for snippet in self._snippets)
 
     def snippets(self, length: int) -> Iterator[Snippet]:
@@ -104,11 +104,11 @@ class ImageNetVid:
 
 
 class ImageNetDet:
-    """ImageNet DET's training images that show one of VID's 30 classes, with the objects of these classes.
+    """ImageNet DET's training images of VID's 30 classes, with the objects of these classes.
 
     Pairs have gap 0. They are drawn uniformly over the classes and then over a class's images. DET's classes have
-    between 461 and 67,513 images, and drawn by images alone, the largest class would dominate. Images that a list marks
-    as having only some of a class's objects boxed aren't used.
+    between 461 and 67,513 images, and the largest class would dominate if images were drawn uniformly. Images in which
+    a list marks a class as only partly annotated aren't used for that class.
     """
 
     def __init__(
@@ -119,18 +119,19 @@ class ImageNetDet:
         cache: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Find the images by the lists in `ImageSets/DET`, or else by reading all annotations once.
+        """Find the images by the lists in `ImageSets/DET`, or by reading all annotations once if there are no lists.
 
         Args:
             root: The folder that holds `Data` and `Annotations`.
             short_side: The pixels of the shorter side that images are resized to, unless the longer side would exceed
                 `long_side`.
             long_side: The maximum pixels of the longer side.
-            cache: The file that keeps the images found without lists, since reading all annotations takes minutes.
-            progress: A function that is called while annotations are read.
+            cache: The file that keeps the names of images found without lists, since reading all annotations takes
+                minutes.
+            progress: A function that is called after each annotation that is read.
 
         Raises:
-            DataError: If there are neither lists nor a cache file is given, or there are no images.
+            DataError: If lists are missing and no cache file is given, or there are no images.
         """
         self._resize = Resize(short_side, long_side)
         self._data = root / "Data" / "DET" / "train"
@@ -160,11 +161,11 @@ class ImageNetDet:
             names = self._images[int(random.integers(len(self._images)))]
             name = names[int(random.integers(len(names)))]
             image = _StillImage(self._data / f"{name}.JPEG", _annotation(self._annotations / f"{name}.xml", name))
-            boxes = image.known.truth.boxes
+            boxes = image.only.truth.boxes
             if boxes is not None and len(boxes.classes):
                 return draw_pair(image, image.first, self._resize, random, max_gap)
         raise DataError(
-            f"{_DRAWS} images in {self._data} were without objects of the 30 classes; unpack ImageSets again"
+            f"{_DRAWS} images drawn from {self._data} have no objects of the 30 classes; unpack ImageSets again"
         )
 
 
@@ -199,18 +200,18 @@ class _StillImage:
     """A still image as a video of one frame."""
 
     image: Path
-    known: Annotation
+    only: Annotation
     first = 0
 
     def frame(self, number: int) -> Image:  # noqa: ARG002 - there is only one
         return read_image(self.image)
 
     def annotation(self, number: int) -> Annotation:  # noqa: ARG002
-        return self.known
+        return self.only
 
 
 def _annotation(path: Path, name: str) -> Annotation:
-    """Read an XML file. Objects of other classes are left out."""
+    """Read an annotation, leaving out objects of other classes and boxes without an area."""
     try:
         root = ET.fromstring(read_bytes(path))
         width, height = (int(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
@@ -224,27 +225,27 @@ def _annotation(path: Path, name: str) -> Annotation:
         raise DataError(f"{path} is not an annotation: {error}; unpack it again") from error
     corners = np.array(edges, np.float32).reshape(-1, 4) + np.array([0, 0, 1, 1], np.float32)
     corners = corners.clip(0, np.array([width, height] * 2, np.float32))
-    real = (corners[:, :2] < corners[:, 2:]).all(axis=1)
-    boxes = Boxes(corners[real], np.array(numbers, np.int64)[real])
+    has_area = (corners[:, :2] < corners[:, 2:]).all(axis=1)
+    boxes = Boxes(corners[has_area], np.array(numbers, np.int64)[has_area])
     return Annotation(name, path, (height, width), Truth(boxes=boxes))
 
 
 def _listed_snippets(folder: Path, split: str) -> list[str]:
-    """Return the snippets that lists name, without repetition; there are none without lists."""
+    """Return the snippets that the lists name, each once, or an empty list if there are no lists."""
     if split == "train":
         lists = [folder / f"train_{number}.txt" for number in range(1, len(WORDNET_IDS) + 1)]
         return sorted({name for list_ in lists if list_.is_file() for name, mark in _lines(list_) if mark != "-1"})
-    list_ = folder / f"{split}.txt"  # names frames
+    list_ = folder / f"{split}.txt"  # a list of frames, not of snippets
     return sorted({name.rpartition("/")[0] for name, _ in _lines(list_)}) if list_.is_file() else []
 
 
-def _found_snippets(data: Path, split: str) -> list[str]:
+def _all_snippets(data: Path, split: str) -> list[str]:
     pattern = "ILSVRC*/ILSVRC*" if split == "train" else "ILSVRC*"
     return sorted(path.relative_to(data).as_posix() for path in data.glob(pattern))
 
 
 def _lines(list_: Path) -> Iterator[tuple[str, str]]:
-    """Yield a list's lines as a name and a mark."""
+    """Yield the name and the mark on each line of a list."""
     for number, line in enumerate(list_.read_text().splitlines(), 1):
         name, _, mark = line.strip().partition(" ")
         if not name or not mark:
@@ -268,8 +269,8 @@ def _search(annotations: Path, progress: Progress | None) -> list[list[str]]:
 
 def _read_cache(cache: Path) -> list[list[str]]:
     try:
-        found = json.loads(cache.read_bytes())
-        return [[str(name) for name in found[wordnet_id]] for wordnet_id in WORDNET_IDS]
+        images = json.loads(cache.read_bytes())
+        return [[str(name) for name in images[wordnet_id]] for wordnet_id in WORDNET_IDS]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{cache} is not a list of images; delete it to search again") from error
 

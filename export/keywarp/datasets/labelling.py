@@ -1,8 +1,7 @@
 """Pixel labels for clips, from a teacher's evidence on neighbouring frames.
 
-A detector's results flicker. The evidence of the frames around is warped along dense optical flow onto each frame and
-averaged, so that an object needs support over time. Where the support is neither strong nor absent, the pixel is
-ignored.
+A detector's results flicker. So the evidence from neighbouring frames is warped onto each frame along dense optical
+flow and averaged. An object needs support over time. A pixel whose support is neither strong nor weak is ignored.
 """
 
 from collections.abc import Callable
@@ -22,8 +21,8 @@ Evidence = npt.NDArray[np.float32]  # (classes - 1, H, W), 0..1
 class VotingRule:
     """How evidence is converted to labels."""
 
-    accept: tuple[float, ...]  # lowest mean evidence for a pixel to get the class, for each but the background
-    reject: float = 0.4  # fraction of `accept` below which a pixel is background; in between it's ignored
+    accept: tuple[float, ...]  # lowest mean evidence for a pixel to get a class, for each class but the background
+    reject: float = 0.4  # fraction of `accept` below which a pixel is background; in between, it is ignored
     offsets: tuple[int, ...] = (-6, -3, -1, 0, 1, 3, 6)  # frames to average, relative to the labelled one
 
 
@@ -36,7 +35,7 @@ def label_clip(
         clip: The video.
         teacher: A function from a frame to the evidence for each class.
         rule: How evidence is converted to labels.
-        progress: A function that is called once a frame.
+        progress: A function that is called once per frame.
 
     Returns:
         (T, H, W): class ids, 0 for the background and `IGNORE` where the evidence is undecided.
@@ -62,7 +61,8 @@ def decide(mean: Evidence, rule: VotingRule) -> Labels:
     """Convert mean evidence to labels (H, W)."""
     support = mean / np.array(rule.accept, np.float32)[:, None, None]
     best = support.max(axis=0)
-    # of several accepted classes, take the one with the most evidence: a rider before the bicycle behind the legs
+    # if several classes are accepted, the one with the most evidence wins, such as a rider over the bicycle behind
+    # the legs
     labels = np.where(best >= 1, np.where(support >= 1, mean, 0).argmax(axis=0) + 1, 0)
     labels[(best >= rule.reject) & (best < 1)] = IGNORE
     return np.asarray(labels, np.uint8)

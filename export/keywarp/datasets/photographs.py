@@ -1,8 +1,8 @@
-"""Photographs of animals, monuments and musicians as material for generated data.
+"""Photographs of animals, monuments and musicians, from which data are generated.
 
-They come from GCompris, a collection of games for children, in Debian's package of its data (44 MB, fetched once). Each
-has its own licence: public domain, GPL, GFDL or a Creative Commons licence, as listed in the package's copyright file.
-None of them is part of Keywarp.
+They come from GCompris, a collection of games for children. Debian's package of its data (44 MB) is fetched once. Each
+photograph has its own licence: public domain, GPL, GFDL or a Creative Commons licence, as listed in the package's
+copyright file. None of them is part of Keywarp.
 """
 
 import struct
@@ -33,15 +33,15 @@ FILES = (  # the package's files in which all large images are photographs
     "explore_world_music.rcc",
 )
 SHORT_SIDE = 480  # pixels
-_QUALITY = 95  # of the JPEGs in the cache
-_EVALUATION = 4  # one in this many photographs is for evaluation
+_QUALITY = 95  # JPEG quality in the cache
+_EVALUATION_STEP = 4  # every fourth photograph is for evaluation
 
 
 def photographs(cache: Path) -> list[Image]:
-    """Get about 110 photographs, always in the same order.
+    """Return about 110 photographs, always in the same order.
 
     Args:
-        cache: The folder that keeps the package, and the photographs in one small file.
+        cache: The folder that keeps the package, and a small file of the decoded photographs.
 
     Returns:
         The photographs, each (h, w, 3) RGB with a shorter side of 480 pixels.
@@ -62,8 +62,8 @@ def photographs(cache: Path) -> list[Image]:
 
 def split_photographs(images: Sequence[Image]) -> tuple[list[Image], list[Image]]:
     """Split photographs into three quarters for training and one quarter for evaluation."""
-    training = [image for number, image in enumerate(images) if number % _EVALUATION]
-    return training, list(images[::_EVALUATION])
+    training = [image for number, image in enumerate(images) if number % _EVALUATION_STEP]
+    return training, list(images[::_EVALUATION_STEP])
 
 
 def _decode(folder: Path) -> list[Image]:
@@ -76,9 +76,9 @@ def _decode(folder: Path) -> list[Image]:
 
 
 def _members(resource: bytes) -> Iterator[bytes]:
-    """Yield the files in one of Qt's binary resources, which are stored one after the other, each after its length."""
+    """Yield the files in a Qt binary resource, which stores them one after the other, each preceded by its length."""
     _, _, tree, data, names = struct.unpack(">4s4I", resource[:20])
-    end = min(place for place in (tree, names, len(resource)) if place > data)
+    end = min(offset for offset in (tree, names, len(resource)) if offset > data)
     while data < end:
         (length,) = struct.unpack(">I", resource[data : data + 4])
         yield resource[data + 4 : data + 4 + length]

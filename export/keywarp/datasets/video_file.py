@@ -26,15 +26,15 @@ class _VideoIndex:
 
     size: Size
     times: list[int]  # the frames' time stamps, in the order in which they are shown
-    starts: list[int]  # the numbers of the frames at which decoding can start
-    seeks: list[int]  # the time to seek to for each start
+    starts: list[int]  # the numbers of the key frames, at which decoding can start
+    seeks: list[int]  # the time to seek to for each of these frames
 
 
 class VideoFile:
     """A video on disk."""
 
     def __init__(self, path: Path) -> None:
-        """Name a video. It isn't opened yet.
+        """Remember a video's path. The file isn't opened yet.
 
         Args:
             path: A file that FFmpeg can read and that has time stamps.
@@ -43,7 +43,7 @@ class VideoFile:
 
     @cached_property
     def index(self) -> _VideoIndex:
-        """Read the time stamps, once.
+        """The time stamps and key frames, which are read when first used.
 
         Raises:
             DataError: If the file isn't a readable video or has no time stamps.
@@ -103,7 +103,7 @@ class VideoReader:
         """Decode a frame, (H, W, 3) RGB.
 
         Raises:
-            DataError: If there is no such frame, it can't be decoded, or the time stamps are wrong.
+            DataError: If there is no such frame, it can't be decoded, or the video's time stamps are wrong.
         """
         if not 0 <= number <= self.last:
             raise DataError(f"{self._path} has frames 0 to {self.last}, but no frame {number}")
@@ -125,7 +125,7 @@ class VideoReader:
         self._frames = self._decode(start)
 
     def _advance(self, number: int) -> av.VideoFrame | None:
-        """Decode up to a frame, or return None where the decoded frames don't match the time stamps."""
+        """Decode up to a frame and return it, or return None if the decoded frames don't match the time stamps."""
         for picture in self._frames:
             if picture.pts != self._index.times[self._next]:
                 break

@@ -1,13 +1,12 @@
-"""Plain videos of your own with labels for some of their frames.
+"""A user's own videos, with labels for some of their frames.
 
     gate.mp4                  a video, ...
     yard/000000.jpg           ... or a folder of frames, named by consecutive numbers
-    gate.labels/000120.png    segmentation: frame 120's class ids, an 8-bit greyscale PNG; 255 where the class is
-    unknown
+    gate.labels/000120.png    segmentation: class ids of frame 120, an 8-bit greyscale PNG, where 255 is unknown
     gate.boxes.json           detection: {"120": [{"class": "person", "box": [x1, y1, x2, y2]}], "300": []}
 
 A video's frames are counted from 0 in the order in which they are shown. A folder's frames have the numbers in their
-names. Boxes are in the frame's own pixels, from its top left corner. A frame with an empty list shows no objects.
+names. Boxes are in the frame's own pixels, from its top left corner. An empty list means that a frame has no objects.
 """
 
 import re
@@ -33,7 +32,7 @@ _IMAGES = {".jpg", ".jpeg", ".png", ".ppm"}
 
 
 class LabelledVideos:
-    """A folder of videos with sparse labels. Pairs are drawn uniformly over the labelled frames of all videos."""
+    """A folder of videos of which some frames are labelled. Pairs are drawn uniformly over all labelled frames."""
 
     def __init__(
         self, root: Path, classes: Classes, short_side: int, long_side: int, truth: TruthKind | None = None
@@ -49,7 +48,7 @@ class LabelledVideos:
             truth: The kind of labels that frames must have, or None to take frames with either kind.
 
         Raises:
-            DataError: If there are no labels, labels have no video, or boxes are malformed.
+            DataError: If there are no labels, labels don't belong to exactly one video, or boxes are malformed.
         """
         self._resize = Resize(short_side, long_side)
         if not root.is_dir():
@@ -63,7 +62,7 @@ class LabelledVideos:
             raise DataError(
                 f"there are no labelled frames in {root}; put "
                 + " or ".join({_LABELS: f"NAME{_LABELS}/NUMBER.png", _BOXES: f"NAME{_BOXES}"}[end] for end in endings)
-                + " beside a video"
+                + " next to a video"
             )
 
     def pair(self, random: np.random.Generator, max_gap: int = MAX_GAP) -> FramePair:
@@ -134,7 +133,7 @@ class _LabelledVideo:
 
 @dataclass(frozen=True)
 class _OpenVideo:
-    """A labelled video that is being read."""
+    """A labelled video whose frames can be read."""
 
     video: _LabelledVideo
     frames: VideoReader | _FrameFolder
@@ -164,9 +163,14 @@ def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]
     """Find the video of a name among the entries of its folder."""
     sources = [e for e in entries if e == path or (e.stem == path.name and e.is_file() and e.suffix != ".json")]
     if len(sources) != 1:
-        found = " and ".join(source.name for source in sources) or "no video"
+        names = " and ".join(source.name for source in sources)
         raise DataError(
-            f"there are labels for {path}, but {found}; put one video or folder of frames of that name there"
+            f"there are labels for {path}, but "
+            + (
+                f"{names} match them; keep one"
+                if sources
+                else "no video; put a video or folder of frames of that name there"
+            )
         )
     source: VideoFile | _FrameFolder = VideoFile(sources[0])
     if sources[0].is_dir():
@@ -187,7 +191,7 @@ def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]
 
 
 def _numbered(folder: Path, suffixes: set[str]) -> dict[int, Path]:
-    """Return a folder's images by the numbers at the end of their names."""
+    """Return a folder's images, keyed by the numbers at the end of their names."""
     images: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes:

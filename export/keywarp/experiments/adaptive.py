@@ -1,6 +1,6 @@
-"""The experiment `adaptive`: adaptive key frames against fixed intervals of the same average cost.
+"""The experiment `adaptive`, which compares adaptive key frames with fixed intervals of the same average cost.
 
-Videos with cuts run through the engine. The paper leaves key frame scheduling to future work (section 3, "Key Frame
+It runs videos with cuts through the engine. The paper leaves key frame scheduling to future work (section 3, "Key Frame
 Scheduling", and section 6).
 """
 
@@ -36,7 +36,7 @@ from keywarp.training.metrics import DetectionMetric, Metric, SegmentationMetric
 INTERVALS = (2, 3, 5, 7, 10, 15)  # frames; target intervals of the adaptive schedules, and fixed intervals
 SHARES = (2, 5, 10, 20, 50, 100)  # shares of key frames that are marked on the axis, %
 REACH = 3  # the longest interval of an adaptive schedule, as a multiple of its target
-FIXED = (1, *INTERVALS, REACH * INTERVALS[-1])  # the cost of every adaptive schedule is between the first and the last
+FIXED = (1, *INTERVALS, REACH * INTERVALS[-1])  # fixed intervals; every adaptive schedule costs between first and last
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Video:
 class Point:
     """The cost and the accuracy of a schedule."""
 
-    target: int  # target mean interval in frames
+    target: int  # intended mean interval in frames
     interval: float  # actual mean interval in frames
     accuracy: float  # accuracy over all frames, 0..1
 
@@ -74,13 +74,13 @@ def adaptive(runner: Runner) -> Report:
         runner.reporter.stage(f"rendering clips for {task}", preset.clips)
         videos = [_video(source, number, runner) for number in range(preset.clips)]
         fixed = [_point(runner, engine, videos, n, FixedInterval(n)) for n in FIXED]
-        placed = [_point(runner, engine, videos, n, AdaptiveInterval(target=n, maximum=REACH * n)) for n in INTERVALS]
-        gains = [100 * (point.accuracy - accuracy_at_interval(fixed, point.interval)) for point in placed]
+        adapted = [_point(runner, engine, videos, n, AdaptiveInterval(target=n, maximum=REACH * n)) for n in INTERVALS]
+        gains = [100 * (point.accuracy - accuracy_at_interval(fixed, point.interval)) for point in adapted]
         figures[task] = {
             "fixed": [_entry(point) for point in fixed],
-            "adaptive": [{**_entry(p), "gain_at_equal_cost": gain} for p, gain in zip(placed, gains, strict=True)],
+            "adaptive": [{**_entry(p), "gain_at_equal_cost": gain} for p, gain in zip(adapted, gains, strict=True)],
         }
-        for name, points in (("fixed interval", fixed), ("adaptive", placed)):
+        for name, points in (("fixed interval", fixed), ("adaptive", adapted)):
             shares = [100 / point.interval for point in points]
             axis.plot(shares, [100 * point.accuracy for point in points], marker="o", ms=3, label=name)
         axis.set(xlabel="key frames, % of all", ylabel=f"{METRIC_NAMES[task]}, %", title=task, xscale="log")
@@ -90,13 +90,13 @@ def adaptive(runner: Runner) -> Report:
         axis.grid(alpha=0.3)
         rows = [
             [
-                old.target,
-                f"{100 * old.accuracy:.1f}",
-                f"{new.interval:.1f}",
-                f"{100 * new.accuracy:.1f}",
+                constant.target,
+                f"{100 * constant.accuracy:.1f}",
+                f"{changing.interval:.1f}",
+                f"{100 * changing.accuracy:.1f}",
                 f"{gain:+.1f}",
             ]
-            for old, new, gain in zip(fixed[1:], placed, gains, strict=False)
+            for constant, changing, gain in zip(fixed[1:], adapted, gains, strict=False)
         ]
         columns = [f"interval, {task}", "fixed, %", "adaptive: interval", "adaptive, %", "gain at equal cost"]
         cuts = sum(video.cuts for video in videos)
@@ -127,7 +127,7 @@ def _video(source: MovingScenes, number: int, runner: Runner) -> Video:
 
 
 def _point(runner: Runner, engine: Engine, videos: Sequence[Video], target: int, schedule: KeySchedule) -> Point:
-    """Run all videos as streams with a schedule."""
+    """Run all videos as streams with a key schedule, and measure its cost and accuracy."""
     classes = len(engine.bundle.manifest.classes)
     segments = engine.bundle.manifest.task == "segmentation"
     metric: Metric = SegmentationMetric(classes) if segments else DetectionMetric(classes)
@@ -137,7 +137,7 @@ def _point(runner: Runner, engine: Engine, videos: Sequence[Video], target: int,
         session = StreamSession(engine, schedule)
         for frame, truth in zip(video.frames, video.truths, strict=True):
             result = session.process(frame)
-            _count(metric, truth, result)
+            _add_result(metric, truth, result)
             keys += result.kind is FrameKind.KEY
             frames += 1
         runner.reporter.step()
@@ -145,7 +145,7 @@ def _point(runner: Runner, engine: Engine, videos: Sequence[Video], target: int,
     return Point(target, frames / keys, metric.value())
 
 
-def _count(metric: Metric, truth: Truth, result: FrameResult) -> None:
+def _add_result(metric: Metric, truth: Truth, result: FrameResult) -> None:
     if isinstance(result.output, LabelMap):
         assert isinstance(metric, SegmentationMetric)
         assert truth.labels is not None
@@ -153,8 +153,9 @@ def _count(metric: Metric, truth: Truth, result: FrameResult) -> None:
         return
     assert isinstance(metric, DetectionMetric)
     assert truth.boxes is not None
-    found = result.output
-    boxes, scores, labels = (torch.from_numpy(x) for x in (found.xyxy, found.confidence, found.class_id))
+    detections = result.output
+    parts = (detections.xyxy, detections.confidence, detections.class_id)
+    boxes, scores, labels = (torch.from_numpy(part) for part in parts)
     metric.add(truth.boxes, Objects(boxes, scores, labels))
 
 

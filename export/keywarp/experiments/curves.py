@@ -1,4 +1,4 @@
-"""The experiments `figure3`, accuracy against speed, and `ages`, accuracy against the key age."""
+"""The experiment `figure3`, which plots accuracy against speed, and `ages`, which plots it against the key age."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,13 +12,13 @@ from keywarp.choices import Task
 from keywarp.experiments.presets import TASKS
 from keywarp.experiments.report import Report, machine, table
 from keywarp.experiments.runner import Run, Runner
-from keywarp.experiments.tables import METRIC_NAMES, variants
+from keywarp.experiments.tables import METRIC_NAMES, measure_variants
 from keywarp.experiments.timing import measure_frame_times
 from keywarp.training.evaluation import Accuracy
 from keywarp.training.variants import METHODS
 
 TITLES = {"flownet": "FlowNet", "flownet_half": "FlowNet Half", "flownet_inception": "FlowNet Inception"}
-# Figures in the text of section 5.2 on Figure 3: (network, accuracy in %, frames per second on a K40)
+# Values that section 5.2 gives for Figure 3: (network, accuracy in %, frames per second on a K40)
 PAPER: dict[Task, tuple[tuple[str, float, float], ...]] = {
     "segmentation": (
         ("ResNet-101 Frame", 71.1, 1.52),
@@ -50,23 +50,23 @@ def figure3(runner: Runner) -> Report:
         figures[task] = {}
         rows = []
         base = Run(task, seed=preset.seeds[0])
-        own = runner.recipe(base).network.flow
-        runs = {flow: replace(base, flow=None if flow == own else flow) for flow in preset.flow_networks}
-        found = {flow: runner.accuracy(run, ["dff"], longest)["dff"] for flow, run in runs.items()}
+        default = runner.recipe(base).network.flow
+        runs = {flow: replace(base, flow=None if flow == default else flow) for flow in preset.flow_networks}
+        accuracies = {flow: runner.accuracy(run, ["dff"], longest)["dff"] for flow, run in runs.items()}
         times = measure_frame_times(runner, "figure3", {flow: (run, "network") for flow, run in runs.items()})
-        for flow, accuracy in found.items():
+        for flow, accuracy in accuracies.items():
             points = [
                 {"l": n, "accuracy": 100 * accuracy.until(n).mean, "fps": times[flow].frames_per_second(n)}
                 for n in range(1, longest + 1)
             ]
             figures[task][flow] = points
             axis.plot([p["fps"] for p in points], [p["accuracy"] for p in points], marker="o", ms=3, label=TITLES[flow])
-            rows.append([TITLES[flow], *(f"{p['accuracy']:.1f} ({p['fps']:.0f})" for p in _some(points))])
-        _label(axis, task, "frames per second")
+            rows.append([TITLES[flow], *(f"{p['accuracy']:.1f} ({p['fps']:.0f})" for p in _select_points(points))])
+        _label_axes(axis, task, "frames per second")
         axis.legend()
         columns = [
             f"{task}: {METRIC_NAMES[task]} (fps, {times[flow].backend})",
-            *(f"l = {p['l']}" for p in _some(points)),
+            *(f"l = {p['l']}" for p in _select_points(points)),
         ]
         text.append(table(columns, rows))
         text.append(
@@ -86,11 +86,13 @@ def ages(runner: Runner) -> Report:
     picture = Figure(figsize=(10, 4.5), layout="constrained")
     axes = picture.subplots(1, len(TASKS))
     for task, axis in zip(TASKS, axes, strict=True):
-        by_variant = {variant: _over_seeds(found) for variant, found in variants(runner, task).items()}
+        by_variant = {
+            variant: _mean_over_seeds(accuracies) for variant, accuracies in measure_variants(runner, task).items()
+        }
         figures[task] = by_variant
         for variant, values in by_variant.items():
             axis.plot(range(len(values)), values, marker="o", ms=3, label=METHODS[variant].title)
-        _label(axis, task, "frames since the key frame")
+        _label_axes(axis, task, "frames since the key frame")
         frames = range(preset.recipes[task].key_interval)
         axis.set_xticks(frames)
         rows = [[METHODS[v].title, *(f"{value:.1f}" for value in values)] for v, values in by_variant.items()]
@@ -99,17 +101,17 @@ def ages(runner: Runner) -> Report:
     return Report("ages", "Accuracy over the key age", figures, text, picture)
 
 
-def _over_seeds(found: Sequence[Accuracy]) -> list[float]:
+def _mean_over_seeds(accuracies: Sequence[Accuracy]) -> list[float]:
     """Return the mean accuracy over the seeds by key age, in %."""
-    return [100 * fmean(values) for values in zip(*(accuracy.by_age for accuracy in found), strict=True)]
+    return [100 * fmean(values) for values in zip(*(accuracy.by_age for accuracy in accuracies), strict=True)]
 
 
-def _label(axis: Axes, task: Task, across: str) -> None:
-    axis.set(xlabel=across, ylabel=f"{METRIC_NAMES[task]}, %", title=task)
+def _label_axes(axis: Axes, task: Task, xlabel: str) -> None:
+    axis.set(xlabel=xlabel, ylabel=f"{METRIC_NAMES[task]}, %", title=task)
     axis.grid(alpha=0.3)
 
 
-def _some(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Select points for a table: the first, the last, and some between."""
-    wanted = {1, 2, 3, 5, 7, 10, 15, 20, len(points)}
-    return [point for point in points if point["l"] in wanted]
+def _select_points(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Select the first, the last and some points in between for a table."""
+    intervals = {1, 2, 3, 5, 7, 10, 15, 20, len(points)}
+    return [point for point in points if point["l"] in intervals]

@@ -1,7 +1,7 @@
-"""The experiment `motion`: the accuracy that propagation loses, with inexact motion and with exact motion.
+"""The experiment `motion`, which measures how much accuracy propagation loses with inexact and with exact motion.
 
-Propagated features are worse than the current frame's own for two reasons: the flow is wrong, or no flow is right,
-because the current frame shows something that was hidden, out of view or looked different in the key frame. The exact
+Propagated features are worse than the current frame's own for two reasons. Either the flow is wrong, or no flow can be
+right, because the current frame shows something that was hidden, out of view or different in the key frame. The exact
 motion of Moving Scenes separates the two.
 """
 
@@ -103,10 +103,10 @@ def motion(runner: Runner) -> Report:
         for name, by_age in errors.items():
             axis.plot(range(1, interval), by_age, marker="o", ms=3, label=name)
             accuracy = (f"{100 * found[name].mean:.1f}" if name in found else "-" for found in (on_frame, on_dff))
-            rows.append([name, *(f"{error:.2f}" for error in _some(by_age)), *accuracy])
+            rows.append([name, *(f"{error:.2f}" for error in _select_ages(by_age)), *accuracy])
         axis.set(xlabel="frames since the key frame", ylabel="end-point error, cells", title=task)
         axis.grid(alpha=0.3)
-        ages = [f"error at age {age}" for age in _some(range(1, interval))]
+        ages = [f"error at age {age}" for age in _select_ages(range(1, interval))]
         columns = [f"{task}, l = {interval}", *ages, *(f"{METRIC_NAMES[task]} on {v}" for v in ("Frame", "DFF"))]
         text += [table(columns, rows), f"The scale field differs from 1 by {scales[TRAINED]:.4f} on average."]
     picture.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
@@ -119,12 +119,12 @@ def _errors(
     """Measure the flows of all motion sources.
 
     Returns:
-        By motion source the mean end-point errors in cells at the ages 1, 2, ..., and by network the mean distance of
-        the scale field from 1.
+        The mean end-point errors in cells at the ages 1, 2, ..., by motion source, and the mean distance of the scale
+        field from 1, by network.
     """
     [network, *_] = networks.values()  # all have cells of the same size
     exact = ExactMotion(scenes)
-    found: dict[str, list[list[float]]] = {}
+    by_snippet: dict[str, list[list[float]]] = {}
     scales: dict[str, list[float]] = {name: [] for name in networks}
     runner.reporter.stage("measuring flows", len(scenes))
     for number, snippet in enumerate(scenes.snippets(interval)):
@@ -135,45 +135,45 @@ def _errors(
         for name, shallow in SHALLOW.items():
             flows[name] = np.concatenate([runner.shallow_flow(shallow).flow(network, current, key) for key in keys])
         for name, trained in networks.items():
-            motion = _motion(trained, current, keys)
-            flows[name] = np.asarray(motion.flow.numpy(), np.float32)
-            scales[name].append(fmean(float((scale - 1).abs().mean()) for scale in motion.scales))
+            prediction = _predict_motion(trained, current, keys)
+            flows[name] = np.asarray(prediction.flow.numpy(), np.float32)
+            scales[name].append(fmean(float((scale - 1).abs().mean()) for scale in prediction.scales))
         flows[NONE] = np.zeros_like(truth)
         for name, flow in flows.items():
             errors = np.hypot(flow[:, 0] - truth[:, 0], flow[:, 1] - truth[:, 1]).mean(axis=(1, 2))
-            found.setdefault(name, []).append([float(error) for error in errors])
+            by_snippet.setdefault(name, []).append([float(error) for error in errors])
         runner.reporter.step()
         runner.check_time()
-    by_age = {name: [fmean(at_age) for at_age in zip(*errors, strict=True)] for name, errors in found.items()}
+    by_age = {name: [fmean(at_age) for at_age in zip(*errors, strict=True)] for name, errors in by_snippet.items()}
     return by_age, {name: fmean(values) for name, values in scales.items()}
 
 
-def _motion(network: Network, current: Image, keys: Sequence[Image]) -> FlowPrediction:
+def _predict_motion(network: Network, current: Image, keys: Sequence[Image]) -> FlowPrediction:
     """Return a flow network's flow and scale fields to each key frame."""
     with torch.inference_mode():
         older = half_size(to_tensor(keys))
-        found: FlowPrediction = network.flow(half_size(to_tensor([current])).expand_as(older), older)
-        return found
+        prediction: FlowPrediction = network.flow(half_size(to_tensor([current])).expand_as(older), older)
+        return prediction
 
 
 def _accuracy(
-    runner: Runner, scenes: MovingScenes, run: Run, own: Mapping[str, Propagation], interval: int
+    runner: Runner, scenes: MovingScenes, run: Run, learned: Mapping[str, Propagation], interval: int
 ) -> dict[str, Accuracy]:
-    """Measure the accuracy of a run's networks with each motion source."""
-    ways: dict[str, Propagation] = {EXACT: ExactMotion(scenes)}
-    ways |= {name: runner.shallow_flow(shallow) for name, shallow in SHALLOW.items()}
-    ways |= {**own, NONE: copy_features}
+    """Measure the accuracy of a run's networks with each motion source. `learned` is the run's own flow network."""
+    propagations: dict[str, Propagation] = {EXACT: ExactMotion(scenes)}
+    propagations |= {name: runner.shallow_flow(shallow) for name, shallow in SHALLOW.items()}
+    propagations |= {**learned, NONE: copy_features}
     trained = load_checkpoint(runner.checkpoint(run))
-    runner.reporter.stage(f"evaluating {run.name} along {len(ways)} motions", len(scenes))
+    runner.reporter.stage(f"evaluating {run.name} with {len(propagations)} motion sources", len(scenes))
 
     def progress() -> None:
         runner.reporter.step()
         runner.check_time()
 
-    return evaluate(trained.network(), scenes, trained.options.classes, interval, ways, progress=progress)
+    return evaluate(trained.network(), scenes, trained.options.classes, interval, propagations, progress=progress)
 
 
-def _some(by_age: Sequence[Any]) -> list[Any]:
-    """Select ages for a table: the first, the last, and two between."""
+def _select_ages(by_age: Sequence[Any]) -> list[Any]:
+    """Select the first, the last and two values in between for a table."""
     last = len(by_age) - 1
     return [by_age[index] for index in sorted({0, last // 3, 2 * last // 3, last})]

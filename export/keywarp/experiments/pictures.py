@@ -1,4 +1,4 @@
-"""The experiments `figure1`, features, and `figure4` and `figure5`, results on the frames after a key frame."""
+"""The experiment `figure1`, which draws features, and `figure4` and `figure5`, which draw results after key frames."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -79,12 +79,12 @@ def _results(runner: Runner, task: Task, name: str, step: int) -> Report:
     for row, snippet in zip(axes, _examples(runner, task, EXAMPLES), strict=False):
         for axis, age in zip(row, ages, strict=True):
             frame = snippet.frames[age]
-            found = _propagated(network, snippet.frames[0], frame, age)
+            result = _recognise_at(network, snippet.frames[0], frame, age)
             _show(axis, frame, "key frame" if age == 0 else f"key frame + {age}")
-            if isinstance(found, Objects):
-                _draw_boxes(axis, found, classes)
+            if isinstance(result, Objects):
+                _draw_boxes(axis, result, classes)
             else:
-                axis.imshow(_painted(found, classes))
+                axis.imshow(_colour_labels(result, classes))
     for axis in axes.flat:
         axis.axis("off")
     text = [f"{task.capitalize()} with the features of each row's first frame, warped to the other frames."]
@@ -98,7 +98,8 @@ def _examples(runner: Runner, task: Task, count: int) -> list[Snippet]:
     return list(islice(whole, count))
 
 
-def _propagated(network: DeepFeatureFlow[Any], key: Image, frame: Image, age: int) -> Labels | Objects:
+def _recognise_at(network: DeepFeatureFlow[Any], key: Image, frame: Image, age: int) -> Labels | Objects:
+    """Return the result on a frame from the key frame's features, which are warped unless the age is 0."""
     with torch.inference_mode():
         features = network.features(to_tensor([key]))
         if age:
@@ -106,15 +107,15 @@ def _propagated(network: DeepFeatureFlow[Any], key: Image, frame: Image, age: in
         return recognise(network, features, frame.shape)[0]
 
 
-def _painted(labels: Labels, classes: Sequence[Any]) -> np.ndarray[Any, Any]:
+def _colour_labels(labels: Labels, classes: Sequence[Any]) -> np.ndarray[Any, Any]:
     """Return the classes' colours (H, W, 4), half transparent, with a transparent background."""
     colors = np.array([(*color, 150) for _, color in classes], np.uint8)
     colors[0, 3] = 0
     return colors[labels]
 
 
-def _draw_boxes(axis: Axes, found: Objects, classes: Sequence[Any]) -> None:
-    for box, score, label in zip(*(part.tolist() for part in found), strict=True):
+def _draw_boxes(axis: Axes, objects: Objects, classes: Sequence[Any]) -> None:
+    for box, score, label in zip(*(part.tolist() for part in objects), strict=True):
         if score < CONFIDENT:
             continue
         name, color = classes[label]

@@ -1,4 +1,4 @@
-"""Training and evaluation of the networks that experiments need. Results are kept in a folder and used again."""
+"""Training and evaluation of the networks that experiments need. Results are kept in a folder and reused."""
 
 import json
 import time
@@ -37,12 +37,12 @@ class Run:
     task: Task
     variant: Variant = "dff"
     seed: int = 0
-    flow: str | None = None  # a flow network instead of the recipe's
-    head_layers: int | None = None  # a split point (layers of the head) instead of the recipe's
+    flow: str | None = None  # name of a flow network that replaces the recipe's
+    head_layers: int | None = None  # number of the head's layers that replaces the recipe's
 
     @property
     def name(self) -> str:
-        """The run's folder, relative to the runner's."""
+        """The run's folder, relative to the runner's folder."""
         parts = [self.variant, self.flow, None if self.head_layers is None else f"head{self.head_layers}"]
         return f"{self.task}/{'-'.join(part for part in parts if part)}-seed{self.seed}"
 
@@ -53,13 +53,13 @@ class Runner:
     def __init__(
         self, preset: Preset, work: Path, process: TrainingProcess, reporter: Reporter, seconds: float | None = None
     ) -> None:
-        """Open the folder.
+        """Open the folder of results.
 
         Args:
             preset: The recipes and the size of the experiments.
             work: The folder for checkpoints, measurements and packages.
             process: The process that trains.
-            reporter: Shows the progress.
+            reporter: The reporter that shows progress.
             seconds: The time after which work stops with `OutOfTimeError`, or None for no limit.
 
         Raises:
@@ -84,7 +84,7 @@ class Runner:
         return recipe.model_copy(update={"variant": run.variant, "seed": run.seed, "network": network})
 
     def checkpoint(self, run: Run) -> Path:
-        """Return the path of a run's checkpoint, after training it if it doesn't exist."""
+        """Return the path of a run's checkpoint, which is trained if it doesn't exist."""
         path = self.work / run.name / "checkpoint.pt"
         if path.exists():
             return path
@@ -103,36 +103,38 @@ class Runner:
         """Return a run's trained networks, on the CPU."""
         return load_checkpoint(self.checkpoint(run)).network()
 
-    def accuracy(self, run: Run, ways: Sequence[Variant], longest: int) -> dict[Variant, Accuracy]:
+    def accuracy(self, run: Run, variants: Sequence[Variant], interval: int) -> dict[Variant, Accuracy]:
         """Return the accuracy of a run's networks by the paper's protocol (see `keywarp.training.evaluation`).
 
         Args:
             run: The run.
-            ways: Variants whose propagation to evaluate the networks with.
-            longest: The key interval l in frames; all key ages below it are measured.
+            variants: The variants whose propagation the networks are evaluated with.
+            interval: The key interval l in frames. All key ages below it are measured.
 
         Returns:
             The accuracy by variant.
         """
-        files = {way: self.work / run.name / f"{way}.json" for way in ways}
-        kept = {way: _read_accuracy(file) for way, file in files.items() if file.exists()}
-        kept = {way: found for way, found in kept.items() if len(found.by_age) >= longest}
-        missing: dict[str, Propagation] = {way: self._propagation(way) for way in ways if way not in kept}
+        files = {variant: self.work / run.name / f"{variant}.json" for variant in variants}
+        kept = {variant: _read_accuracy(file) for variant, file in files.items() if file.exists()}
+        kept = {variant: accuracy for variant, accuracy in kept.items() if len(accuracy.by_age) >= interval}
+        missing: dict[str, Propagation] = {v: self._propagation(v) for v in variants if v not in kept}
         if missing:
             trained = load_checkpoint(self.checkpoint(run))
             network, classes = trained.network().to(self._process.device), trained.options.classes
             source = self.evaluation(run.task)
             self.reporter.stage(f"evaluating {run.name}: {', '.join(missing)}", len(source))
             try:
-                measured = evaluate(network, source, classes, longest, missing, self._process.device, self._tick)
-            finally:  # also if the time is over
+                measured = evaluate(
+                    network, source, classes, interval, missing, self._process.device, self._count_frame
+                )
+            finally:  # also if the time has run out
                 for flow in self._shallow.values():
                     flow.save()
-            for way in ways:
-                if way in measured:
-                    kept[way] = measured[way]
-                    write_json(asdict(kept[way]), files[way])
-        return {way: kept[way].until(longest) for way in ways}
+            for variant in variants:
+                if variant in measured:
+                    kept[variant] = measured[variant]
+                    write_json(asdict(kept[variant]), files[variant])
+        return {variant: kept[variant].until(interval) for variant in variants}
 
     def evaluation(self, task: Task) -> SnippetSource:
         """Return the data for evaluating a task."""
@@ -142,16 +144,16 @@ class Runner:
         return self._evaluation[task]
 
     def shallow_flow(self, name: SIFTFlowName) -> ShallowFeatureFlow:
-        """Return the propagation along SIFT-Flow, whose flows are kept in the folder."""
+        """Return the propagation along SIFT-Flow. Its flows are kept in the folder."""
         if name not in self._shallow:
             self._shallow[name] = ShallowFeatureFlow(open_siftflow(name), self.work / f"{name}.npz")
         return self._shallow[name]
 
     def check_time(self) -> None:
-        """Stop if the time is over.
+        """Check that there is time left.
 
         Raises:
-            OutOfTimeError: If the time is over.
+            OutOfTimeError: If the time has run out.
         """
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise OutOfTimeError
@@ -171,7 +173,7 @@ class Runner:
             )
 
     def pretrained_weights(self, run: Run) -> tuple[Weights | None, Weights | None]:
-        """Return the pre-trained feature and flow network, which all variants, seeds and cuts of a task share."""
+        """Return the pre-trained feature and flow network, shared by all variants, seeds and split points of a task."""
         base = replace(run, variant="dff", seed=self.preset.recipes[run.task].seed, head_layers=None)
         recipe = self.recipe(base)
         key = (run.task, recipe.network.flow)
@@ -186,15 +188,15 @@ class Runner:
         return self._pretrained_weights[key]
 
     def _shared_folder(self, task: Task, settings: Callable[[Recipe], str]) -> Path:
-        """Return the folder of networks with these settings: one for all tasks if their settings are the same."""
-        alike = len({settings(recipe) for recipe in self.preset.recipes.values()}) == 1
-        return self.work if alike else self.work / task
+        """Return the folder of networks with these settings. Tasks with the same settings share one."""
+        shared = len({settings(recipe) for recipe in self.preset.recipes.values()}) == 1
+        return self.work if shared else self.work / task
 
     def _open_log(self, logs: Path) -> TrainingLog:
-        return TrainingLog(logs, _Timed(self.reporter, self.check_time))
+        return TrainingLog(logs, _TimeLimitedReporter(self.reporter, self.check_time))
 
-    def _propagation(self, way: Variant) -> Propagation:
-        motion = METHODS[way].motion
+    def _propagation(self, variant: Variant) -> Propagation:
+        motion = METHODS[variant].motion
         match motion:
             case "network":
                 return warp_features
@@ -204,14 +206,14 @@ class Runner:
                 return recompute_features
         return self.shallow_flow(motion)
 
-    def _tick(self) -> None:
+    def _count_frame(self) -> None:
         self.reporter.step()
         self.check_time()
 
 
 @dataclass(frozen=True)
-class _Timed:
-    """A reporter that stops the work when the time is over."""
+class _TimeLimitedReporter:
+    """A reporter that stops the work when the time has run out."""
 
     reporter: Reporter
     check_time: Callable[[], None]

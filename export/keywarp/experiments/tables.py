@@ -1,4 +1,4 @@
-"""The experiments `table2`, `table4` and `table5`: the paper's figures next to ours."""
+"""The experiments `table2`, `table4` and `table5`, which show the paper's figures next to ours."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -53,12 +53,12 @@ PAPER_SPLITS: dict[Task, dict[int, tuple[float, float]]] = {
 }
 METRIC_NAMES: dict[Task, str] = {"segmentation": SegmentationMetric.name, "detection": DetectionMetric.name}
 MOTIONS: tuple[PaperMotion, ...] = ("network", "none", "sift-fast", "sift-slow")  # motion sources of Table 4
-# Variants that are evaluated with Frame's networks, since they train nothing else
+# Variants that are evaluated with Frame's networks, since they train no networks themselves
 ON_FRAME: tuple[Variant, ...] = ("frame", "sff_slow", "sff_fast", "copy")
 
 
 def table2(runner: Runner) -> Report:
-    """Compare the complexity of feature and flow networks: the paper's, and the compact ones of the preset."""
+    """Compare the complexity of feature and flow networks, both the paper's and the preset's compact ones."""
     rows = []
     figures: dict[str, Any] = {}
     for features, ratios in table_2().items():
@@ -96,7 +96,7 @@ def table4(runner: Runner) -> Report:
     """Measure all variants on both tasks, over several seeds."""
     figures: dict[str, dict[str, Any]] = {}
     text = [
-        f"{_setting(runner)} Mean and standard deviation over {len(runner.preset.seeds)} seeds of joint "
+        f"{_describe_setting(runner)} Mean and standard deviation over {len(runner.preset.seeds)} seeds of joint "
         "training. All variants share the pre-trained networks; all but DFF, fix F and DFF without scale field start "
         "from Frame's trained network. `DFF leads by` is DFF's lead in points, compared seed by seed. "
         "`worst age` is the accuracy at the worst key age."
@@ -105,14 +105,14 @@ def table4(runner: Runner) -> Report:
         interval = runner.preset.recipes[task].key_interval
         figures[task] = {}
         rows = []
-        accuracy = variants(runner, task)
+        accuracy = measure_variants(runner, task)
         run = Run(task, seed=runner.preset.seeds[0])
         times = measure_frame_times(runner, "table4", {motion: (run, motion) for motion in MOTIONS})
         for variant in PAPER[task]:
-            seeds = [100 * found.mean for found in accuracy[variant]]
+            seeds = [100 * of_seed.mean for of_seed in accuracy[variant]]
             leads = [100 * dff.mean - seed for dff, seed in zip(accuracy["dff"], seeds, strict=True)]
             lead = "-" if variant == "dff" else _spread(leads, "+.1f")
-            worst = statistics.mean(100 * found.worst for found in accuracy[variant])
+            worst = statistics.mean(100 * of_seed.worst for of_seed in accuracy[variant])
             speed = _speed(times, variant, interval)
             paper, paper_speed = PAPER[task][variant]
             figures[task][variant] = {
@@ -138,21 +138,21 @@ def table4(runner: Runner) -> Report:
             )
         speed_by = f"fps ({times['network'].backend})"
         columns = [METRIC_NAMES[task], "DFF leads by", "worst age", speed_by, "paper's %", "paper's fps (K40)"]
-        text += [table([f"{task}, l = {interval}", *columns], rows), _kept(figures[task])]
+        text += [table([f"{task}, l = {interval}", *columns], rows), _retained_accuracy(figures[task])]
     return Report("table4", "Table 4: Frame, shallow and deep feature flow", figures, text)
 
 
-def variants(runner: Runner, task: Task) -> dict[Variant, list[Accuracy]]:
+def measure_variants(runner: Runner, task: Task) -> dict[Variant, list[Accuracy]]:
     """Return the accuracies of every variant of Table 4, one for each seed."""
     interval = runner.preset.recipes[task].key_interval
-    warp_features: dict[Variant, tuple[Variant, ...]] = {"frame": ON_FRAME}
-    warp_features |= {variant: (variant,) for variant in PAPER[task] if variant not in ON_FRAME}
-    found: dict[Variant, list[Accuracy]] = {variant: [] for variant in PAPER[task]}
+    evaluated: dict[Variant, tuple[Variant, ...]] = {"frame": ON_FRAME}  # by the variant whose networks are trained
+    evaluated |= {variant: (variant,) for variant in PAPER[task] if variant not in ON_FRAME}
+    accuracies: dict[Variant, list[Accuracy]] = {variant: [] for variant in PAPER[task]}
     for seed in runner.preset.seeds:
-        for network, ways in warp_features.items():
-            for way, accuracy in runner.accuracy(Run(task, network, seed), ways, interval).items():
-                found[way].append(accuracy)
-    return found
+        for trained, variants in evaluated.items():
+            for variant, accuracy in runner.accuracy(Run(task, trained, seed), variants, interval).items():
+                accuracies[variant].append(accuracy)
+    return accuracies
 
 
 def table5(runner: Runner) -> Report:
@@ -160,15 +160,15 @@ def table5(runner: Runner) -> Report:
     figures: dict[str, Any] = {}
     text = [
         "DFF, trained and evaluated with different split points. `layers` is the number of layers with weights that "
-        f"run on every frame. One seed. {_setting(runner)}"
+        f"run on every frame. One seed. {_describe_setting(runner)}"
     ]
     for task in TASKS:
         interval = runner.preset.recipes[task].key_interval
         rows = []
         figures[task] = {}
         base = Run(task, seed=runner.preset.seeds[0])
-        own = runner.recipe(base).network.head_layers
-        runs = {str(n): replace(base, head_layers=None if n == own else n) for n in runner.preset.head_layers}
+        default = runner.recipe(base).network.head_layers
+        runs = {str(n): replace(base, head_layers=None if n == default else n) for n in runner.preset.head_layers}
         values = {layers: 100 * runner.accuracy(run, ["dff"], interval)["dff"].mean for layers, run in runs.items()}
         times = measure_frame_times(runner, "table5", {layers: (run, "network") for layers, run in runs.items()})
         for layers, value in values.items():
@@ -183,20 +183,20 @@ def table5(runner: Runner) -> Report:
 
 
 def _speed(times: Mapping[str, FrameTimes], variant: Variant, interval: int) -> float:
-    """Return a variant's frames per second, for which only its motion source matters."""
+    """Return a variant's frames per second, which depend only on its motion source."""
     motion = METHODS[variant].motion
     if motion == "every-frame":
         return 1 / times["network"].key
     return times[motion].frames_per_second(interval)
 
 
-def _kept(entries: dict[str, Any]) -> str:
+def _retained_accuracy(entries: dict[str, Any]) -> str:
     frame, dff = entries["frame"], entries["dff"]
     ours, paper = 100 * dff["mean"] / frame["mean"], 100 * dff["paper"] / frame["paper"]
     return f"DFF keeps {ours:.1f} % of Frame's accuracy (in the paper {paper:.1f} %)."
 
 
-def _setting(runner: Runner) -> str:
+def _describe_setting(runner: Runner) -> str:
     preset = runner.preset
     sizes = [f"{r.image.short_side}x{r.image.long_side} for {task}" for task, r in preset.recipes.items()]
     ratio = preset_ratios(runner)[preset.recipes["segmentation"].network.flow]

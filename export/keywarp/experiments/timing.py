@@ -1,4 +1,4 @@
-"""Speed of a run's networks in the engine that serves them."""
+"""Timing of a run's networks in the engine that serves them."""
 
 import json
 import statistics
@@ -17,8 +17,8 @@ from keywarp.export import export_bundle
 from keywarp.networks import load_checkpoint
 from keywarp.training.reporting import Reporter
 
-MIN_ROUNDS = 3  # rounds that every engine is timed for
-MAX_SECONDS = 5.0  # after these rounds, an engine that has taken longer isn't timed any further
+MIN_ROUNDS = 3  # number of rounds for which every engine is timed
+MAX_SECONDS = 5.0  # an engine that has taken longer after these rounds isn't timed any further
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FrameTimes:
 
     key: float
     propagated: float
-    backend: str  # backend and precision
+    backend: str  # names of the backend and precision
 
     def frames_per_second(self, interval: int) -> float:
         """Return the throughput of one stream with a key frame every `interval` frames."""
@@ -37,20 +37,20 @@ class FrameTimes:
 def measure_frame_times(
     runner: Runner, name: str, networks: Mapping[str, tuple[Run, PaperMotion]]
 ) -> dict[str, FrameTimes]:
-    """Time an experiment's networks on this machine in turns, or return the times that were kept.
+    """Time an experiment's networks on this machine, or load the times if they have been measured before.
 
     Args:
-        runner: Has the networks, and keeps the times in its folder.
-        name: The experiment's name. Times aren't shared between experiments, since the machine's speed varies.
-        networks: Runs of one task and their motion sources, by the experiment's name for them.
+        runner: The runner that trains the networks. Times are kept in its folder.
+        name: The experiment's name. Experiments don't share times, since the machine's speed varies.
+        networks: Runs of one task and their motion sources, by a label that the experiment chooses.
 
     Returns:
-        The times by the same names.
+        The times by the same labels.
     """
     [task] = {run.task for run, _ in networks.values()}
     file = runner.work / task / f"runtime-{name}.json"
     if file.exists():
-        known = {label: FrameTimes(**found) for label, found in json.loads(file.read_text()).items()}
+        known = {label: FrameTimes(**times) for label, times in json.loads(file.read_text()).items()}
         if known.keys() == networks.keys():
             return known
     engines = {
@@ -65,7 +65,7 @@ def measure_frame_times(
 
 
 def run_bundle(runner: Runner, run: Run) -> Bundle:
-    """Return the bundle of a run's networks, after exporting it if it doesn't exist."""
+    """Return the bundle of a run's networks, which is exported if it doesn't exist."""
     checkpoint = runner.checkpoint(run)
     folder = checkpoint.parent / "bundle"
     if not (folder / MANIFEST).exists():  # the manifest is written last
@@ -80,29 +80,30 @@ def time_engines(
     reporter: Reporter,
     max_seconds: float = MAX_SECONDS,
 ) -> dict[str, FrameTimes]:
-    """Time engines in turns, so that changes of the machine's speed affect all of them alike.
+    """Time engines alternately, so that changes of the machine's speed affect all of them alike.
 
     Args:
         engines: The engines by name.
         frames: A key frame and a frame to propagate to.
-        rounds: How often each engine is timed. Slow engines are timed less often.
-        reporter: Counts the rounds.
-        max_seconds: An engine that has taken longer than this after `MIN_ROUNDS` rounds isn't timed any further.
+        rounds: The number of rounds in which each engine is timed. Slow engines are timed in fewer.
+        reporter: The reporter that shows the rounds that are done.
+        max_seconds: The time in seconds after which an engine isn't timed any further, once it has done `MIN_ROUNDS`
+            rounds.
 
     Returns:
         The median times by engine.
     """
     keys: dict[str, list[float]] = {name: [] for name in engines}
     propagated: dict[str, list[float]] = {name: [] for name in engines}
-    for turn in range(rounds + 1):  # the first round isn't counted: it compiles
+    for number in range(rounds + 1):  # the first round compiles, so it isn't counted
         for name, engine in engines.items():
-            if turn > MIN_ROUNDS and sum(keys[name]) + sum(propagated[name]) > max_seconds:
+            if number > MIN_ROUNDS and sum(keys[name]) + sum(propagated[name]) > max_seconds:
                 continue
             result, state = engine.key(frames[0])
             keys[name].append(result.inference + result.postprocess)
             result = engine.propagate(frames[1], state)
             propagated[name].append(result.inference + result.postprocess)
-        if turn:
+        if number:
             reporter.step()
     return {
         name: FrameTimes(

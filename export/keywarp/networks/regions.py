@@ -1,8 +1,8 @@
 """R-FCN's second stage: from the head's maps to objects, by proposals, pooling, voting and suppression (section 4).
 
-Nothing here has parameters. Sums and exponentials that decide which box is kept are computed in double precision.
-Rounded to single precision, they depend neither on the order of summation nor on the library, so that this
-implementation and the engine's take the same decisions.
+Nothing here has parameters. Sums and exponentials that decide which box is kept are computed in double precision and
+then rounded to single precision. The results then depend neither on the order of summation nor on the library, so that
+this implementation and the engine's make the same decisions.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Objects(NamedTuple):
 def propose(maps: DetectionMaps, height: int, width: int, options: RegionOptions) -> list[Tensor]:
     """Propose regions, in decreasing order of score.
 
-    Anchors of equal score keep their order. Anchors whose score or deltas aren't numbers are left out.
+    Anchors of equal score keep their order. Anchors whose score or deltas are NaN are left out.
 
     Args:
         maps: The head's maps of N images.
@@ -64,8 +64,8 @@ def propose(maps: DetectionMaps, height: int, width: int, options: RegionOptions
         options: How regions are proposed.
 
     Returns:
-        For each image (P, 4), P <= options.proposals: x1, y1, x2, y2 in pixels. Boxes lie inside the image and aren't
-        empty.
+        For each image, boxes (P, 4) as x1, y1, x2, y2 in pixels, with P <= options.proposals. They lie inside the image
+        and aren't empty.
 
     Raises:
         ValueError: If the maps and the options differ in the number of anchors.
@@ -93,11 +93,11 @@ def propose(maps: DetectionMaps, height: int, width: int, options: RegionOptions
 
 
 def vote(maps: DetectionMaps, proposals: list[Tensor], options: RegionOptions) -> RegionVotes:
-    """Pool each region position-sensitively and average its bins. Differentiable with respect to the maps.
+    """Pool each region position-sensitively and average its bins. This is differentiable with respect to the maps.
 
     Args:
         maps: The head's maps of N images.
-        proposals: For each image (P, 4): x1, y1, x2, y2 in pixels.
+        proposals: For each image, boxes (P, 4) as x1, y1, x2, y2 in pixels.
         options: How regions are pooled.
 
     Returns:
@@ -122,13 +122,13 @@ def detect(maps: DetectionMaps, height: int, width: int, options: RegionOptions)
     proposals = propose(maps, height, width, options)
     votes = vote(maps, proposals, options)
     counts = [len(regions) for regions in proposals]
-    found = []
+    objects = []
     for regions, logits, deltas in zip(proposals, *(torch.split(v, counts) for v in votes), strict=True):
         boxes = _decode(deltas, regions, options.box_std, height, width)
         scores = logits.double().softmax(1).to(logits)
         visible = _visible(boxes)
-        found.append(_suppress(boxes[visible], scores[visible], options))
-    return found
+        objects.append(_suppress(boxes[visible], scores[visible], options))
+    return objects
 
 
 def _decode(
@@ -140,14 +140,14 @@ def _decode(
 
 
 def _visible(boxes: Tensor) -> Tensor:
-    """Return which boxes have an area: neither boxes outside the image nor ones with a NaN."""
+    """Return a mask of the boxes that have an area. Boxes outside the image and boxes with a NaN have none."""
     return (boxes[:, 2:] > boxes[:, :2]).all(1)
 
 
 def _pool(maps: Tensor, proposals: list[Tensor], options: RegionOptions) -> Tensor:
     by_bin = torch.unflatten(maps, 1, (options.pooling**2, -1))
     by_value = by_bin.transpose(1, 2).flatten(1, 2)  # torchvision's channel order
-    # torchvision never pools the last row and column, so pad the map by one more of each
+    # torchvision never pools the last row and column, so the map is padded by one of each
     padded = functional.pad(by_value, (0, 1, 0, 1))
     pooled: Tensor = ps_roi_pool(padded, proposals, options.pooling, 1 / options.stride)
     return pooled
@@ -155,12 +155,12 @@ def _pool(maps: Tensor, proposals: list[Tensor], options: RegionOptions) -> Tens
 
 def _suppress(boxes: Tensor, scores: Tensor, options: RegionOptions) -> Objects:
     """Suppress overlaps within each class, then keep the best of all classes; boxes are (R, 4), scores (R, C + 1)."""
-    found = []
+    by_class = []
     for label in range(1, scores.shape[1]):
-        certain = torch.nonzero(scores[:, label] >= options.threshold).squeeze(1)
-        order = certain[scores[certain, label].argsort(descending=True, stable=True)]
+        candidates = torch.nonzero(scores[:, label] >= options.threshold).squeeze(1)
+        order = candidates[scores[candidates, label].argsort(descending=True, stable=True)]
         kept = order[nms(boxes[order], scores[order, label], options.iou)]
-        found.append(Objects(boxes[kept], scores[kept, label], torch.full_like(kept, label)))
-    merged = Objects(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        by_class.append(Objects(boxes[kept], scores[kept, label], torch.full_like(kept, label)))
+    merged = Objects(*(torch.cat(parts) for parts in zip(*by_class, strict=True)))
     best = merged.scores.argsort(descending=True, stable=True)[: options.limit]
     return Objects(*(part[best] for part in merged))

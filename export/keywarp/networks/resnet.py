@@ -29,8 +29,8 @@ class ResNetOptions:
 
     blocks: tuple[int, int, int, int]  # bottlenecks in conv2, conv3, conv4, conv5; 0 in conv5 ends after conv4
     channels: int = 1024  # channels of the feature map, after the reduction
-    # The convolution of a bottleneck that has its stride: the first 1x1 in the original ("v1": Caffe's and Keras's
-    # weights), the 3x3 in torchvision's ("v1.5").
+    # The convolution that applies a bottleneck's stride: the first 1x1 in the original ResNet ("v1", as in Caffe's and
+    # Keras's weights), and the 3x3 in torchvision's ("v1.5").
     stride_on: StrideOn = "1x1"
     width: float = 1.0  # fraction of the published channels before the reduction, for compact networks
 
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNetFeatures(nn.Module):
-    """The feature network: an image -> the feature map that is cached and warped."""
+    """The feature network, which computes the feature map that is cached and warped."""
 
     def __init__(self, options: ResNetOptions) -> None:
         super().__init__()
@@ -94,17 +94,17 @@ class ResNetFeatures(nn.Module):
         return [block for stage in stages for block in stage if isinstance(block, Bottleneck)]
 
     def reduce(self, x: Tensor) -> Tensor:
-        """Run the appended convolution and its ReLU: the last stage's channels -> `options.channels`."""
+        """Reduce the last stage's channels to `options.channels`, by the appended convolution and its ReLU."""
         return torch.relu(self.reduction(x))
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute the features.
 
         Args:
-            image: (N, 3, H, W): RGB in units of 0..255, less the image mean.
+            image: (N, 3, H, W): RGB in units of 0..255, minus the image mean.
 
         Returns:
-            (N, channels, ceil(H / 16), ceil(W / 16)), not negative.
+            The feature map (N, channels, ceil(H / 16), ceil(W / 16)), with no negative values.
         """
         x = self.stem(image)  # (N, 64, H/4, W/4)
         x = self.layer2(self.layer1(x))  # (N, 512, H/8, W/8)
@@ -123,5 +123,5 @@ def resnet101_features(channels: int = 1024, stride_on: StrideOn = "1x1") -> Res
 
 
 def resnet50_conv4_features(channels: int = 1024, conv4_blocks: int = 6) -> ResNetFeatures:
-    """Build a ResNet-50 that ends within conv4, with random weights: a third of the parameters, for small bundles."""
+    """Build a ResNet-50 that ends within conv4, with random weights. It has a third of the parameters."""
     return ResNetFeatures(ResNetOptions((3, 4, conv4_blocks, 0), channels))

@@ -1,8 +1,8 @@
 """The losses that train R-FCN's proposals and its classification of regions, both computed from the head's maps.
 
-"Faster R-CNN" (Ren et al., 2015), section 3.1, and "R-FCN" (Dai et al., 2016), section 2.2, as the published
-implementation of "Deep Feature Flow" combines them: all parts are trained at once, and all four losses have the same
-weight.
+They follow "Faster R-CNN" (Ren et al., 2015), section 3.1, and "R-FCN" (Dai et al., 2016), section 2.2, as the
+published implementation of "Deep Feature Flow" combines them. All parts are trained at once, and the four losses have
+equal weights.
 """
 
 from collections.abc import Sequence
@@ -20,31 +20,31 @@ from keywarp.networks.boxes import encode_boxes
 from keywarp.networks.regions import RegionOptions, propose, vote
 from keywarp.networks.rfcn import DetectionMaps
 
-BACKGROUND, FOREGROUND = 0, 1  # labels of anchors; regions are labelled by class, and their background is 0, too
-IGNORED = -1  # label of anchors and regions that don't enter the loss
+BACKGROUND, FOREGROUND = 0, 1  # labels of anchors; the labels of regions are classes, of which 0 is the background
+IGNORED = -1  # label of anchors and regions that don't contribute to the loss
 
 
 @dataclass(frozen=True)
 class DetectionLossOptions:
-    """Which anchors and regions enter the loss, and how.
+    """The choice of the anchors and regions that contribute to the loss, and its parameters.
 
     The defaults are those of the published implementation, except where a comment says otherwise.
     """
 
     anchor_foreground: float = 0.7  # lowest IoU of a foreground anchor; each object's best anchor is foreground, too
     anchor_background: float = 0.3  # an anchor whose IoU with every object is lower is background
-    # Whether only anchors inside the image enter the loss. The published implementation does so, on images of 1000x600,
-    # where 38 % of the default anchors are inside. On 256x192 only 4 % are, all of the smallest scale, so that most
-    # objects would have no anchor.
+    # Whether only anchors inside the image contribute to the loss. They do so in the published implementation, whose
+    # images of 1000x600 contain 38 % of the default anchors. Images of 256x192 contain only 4 %, all of the smallest
+    # scale, so most objects would have no anchor.
     anchors_inside: bool = False
     anchors: int = 256  # anchors drawn per image
-    anchors_foreground: int = 128  # foreground anchors among them at most; background anchors are the rest
+    anchors_foreground: int = 128  # maximum number of foreground anchors among them; the others are background
     anchor_sigma: float = 3.0  # the smooth L1 loss is quadratic below 1 / sigma^2
     region_foreground: float = 0.5  # lowest IoU of a region that gets the object's class
     # Lowest IoU of a background region. Fast R-CNN uses 0.1 to find hard regions; online hard example mining needs no
     # such limit.
     region_background: float = 0.0
-    regions: int = 128  # regions per image with the largest loss that are kept (online hard example mining)
+    regions: int = 128  # regions kept per image, those with the largest loss (online hard example mining)
     region_sigma: float = 1.0  # the smooth L1 loss is quadratic below 1 / sigma^2
 
 
@@ -101,16 +101,17 @@ def detection_losses(
         truths: The objects on each image. Objects without area are ignored.
         height: The images' height in pixels.
         width: The images' width in pixels.
-        options: How regions are proposed and pooled; the same as in detection.
-        generators: One for each image, which draws its anchors, so that they don't depend on the rest of the batch.
-        loss_options: Which anchors and regions enter the loss, or None for the defaults.
+        options: How regions are proposed and pooled, the same as in detection.
+        generators: The random generator for each image's anchors. Each image has its own, so that its anchors don't
+            depend on the rest of the batch.
+        loss_options: The options of the loss, or None for the defaults.
 
     Raises:
-        ValueError: If the numbers of images and truths differ, or the maps and the options have different numbers of
-            anchors.
+        ValueError: If the maps and `truths` have different numbers of images, or the maps and `options` different
+            numbers of anchors.
     """
     if len(truths) != len(maps.objectness):
-        raise ValueError(f"the maps are of {len(maps.objectness)} images, but the truths of {len(truths)}")
+        raise ValueError(f"there are maps of {len(maps.objectness)} images, but objects of {len(truths)}")
     loss_options = loss_options or DetectionLossOptions()
     device = maps.objectness.device
     with torch.autocast(device.type, enabled=False):
@@ -198,12 +199,12 @@ def _anchor_losses(
         labels, matches = label_anchors(anchors, corners, height, width, loss_options)
         foreground, background = _draw(labels, loss_options, generator)
         drawn = torch.cat((foreground, background))
-        wrong = functional.cross_entropy(image_logits[drawn], labels[drawn], reduction="sum")
+        class_loss = functional.cross_entropy(image_logits[drawn], labels[drawn], reduction="sum")
         target = encode_boxes(corners[matches[foreground]], anchors[foreground])
-        off = _smooth_l1(image_deltas[foreground], target, loss_options.anchor_sigma).sum()
-        losses.append(torch.stack((wrong, off)) / max(len(drawn), 1))
-    objectness, offsets = torch.stack(losses).mean(0)
-    return objectness, offsets
+        delta_loss = _smooth_l1(image_deltas[foreground], target, loss_options.anchor_sigma).sum()
+        losses.append(torch.stack((class_loss, delta_loss)) / max(len(drawn), 1))
+    objectness, anchor_deltas = torch.stack(losses).mean(0)
+    return objectness, anchor_deltas
 
 
 def _region_losses(
@@ -214,8 +215,8 @@ def _region_losses(
     loss_options: DetectionLossOptions,
 ) -> tuple[Tensor, Tensor]:
     """Return the losses of the regions' classes and boxes."""
-    # As in the published implementation, the objects are among the regions, so that the first steps can already learn
-    # to classify.
+    # As in the published implementation, the objects themselves are added to the regions, so that the first steps can
+    # already learn to classify.
     regions = [torch.cat((boxes, corners)) for boxes, (corners, _) in zip(proposals, objects, strict=True)]
     votes = vote(maps, regions, options)
     counts = [len(boxes) for boxes in regions]
@@ -224,21 +225,23 @@ def _region_losses(
         regions, objects, *(torch.split(v, counts) for v in votes), strict=True
     ):
         labels, matches = label_regions(boxes, corners, classes, loss_options)
-        wrong = functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
+        class_losses = functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
         foreground = torch.nonzero(labels > BACKGROUND).squeeze(1)
         target = encode_boxes(corners[matches[foreground]], boxes[foreground], options.box_std)
-        off = torch.zeros_like(wrong)
-        off[foreground] = _smooth_l1(deltas[foreground], target, loss_options.region_sigma).sum(1)
+        box_losses = torch.zeros_like(class_losses)
+        box_losses[foreground] = _smooth_l1(deltas[foreground], target, loss_options.region_sigma).sum(1)
         known = torch.nonzero(labels != IGNORED).squeeze(1)
-        hardest = (wrong + off).detach()[known].argsort(descending=True, stable=True)[: loss_options.regions]
+        hardest = (
+            (class_losses + box_losses).detach()[known].argsort(descending=True, stable=True)[: loss_options.regions]
+        )
         kept = known[hardest]
-        losses.append(torch.stack((wrong[kept].sum(), off[kept].sum())) / max(len(kept), 1))
-    wrongs, offsets = torch.stack(losses).mean(0)
-    return wrongs, offsets
+        losses.append(torch.stack((class_losses[kept].sum(), box_losses[kept].sum())) / max(len(kept), 1))
+    classes_loss, boxes_loss = torch.stack(losses).mean(0)
+    return classes_loss, boxes_loss
 
 
 def _best(iou: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest IoU (m, n) of each column and its row, both (n,), or zeros if m is 0."""
+    """Return the largest value of each column of `iou` (m, n) and its row, both (n,), or zeros if m is 0."""
     if len(iou) == 0:
         return iou.new_zeros(iou.shape[1]), torch.zeros(iou.shape[1], dtype=torch.int64, device=iou.device)
     best, matches = iou.max(dim=0)
@@ -246,7 +249,7 @@ def _best(iou: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _draw(labels: Tensor, loss_options: DetectionLossOptions, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw foreground and background anchors, and return their indices."""
+    """Draw anchors, and return the indices of the foreground and the background ones."""
     order = torch.randperm(len(labels), generator=generator, device=generator.device).to(labels.device)
     shuffled = labels[order]
     foreground = order[shuffled == FOREGROUND][: loss_options.anchors_foreground]
@@ -255,5 +258,5 @@ def _draw(labels: Tensor, loss_options: DetectionLossOptions, generator: torch.G
 
 
 def _smooth_l1(deltas: Tensor, target: Tensor, sigma: float) -> Tensor:
-    """Return (sigma x)^2 / 2 below 1 / sigma^2 and |x| - 1 / (2 sigma^2) above, by element (Faster R-CNN's code)."""
+    """Return (sigma x)^2 / 2 below 1 / sigma^2 and |x| - 1 / (2 sigma^2) above, per element, as Faster R-CNN's code."""
     return functional.smooth_l1_loss(deltas, target, reduction="none", beta=1 / sigma**2)

@@ -21,7 +21,7 @@ from keywarp.training.images import normalised
 from keywarp.training.joint import upsample
 from keywarp.training.metrics import DetectionMetric, Metric, SegmentationMetric
 
-MAX_PIXELS = 1 << 20  # most pixels, of all images together, that go through a network at once
+MAX_PIXELS = 1 << 20  # maximum number of pixels, over all images, in one pass through a network
 Features = tuple[Tensor, ...]
 
 
@@ -45,28 +45,28 @@ class Accuracy:
 class Pairs:
     """A labelled frame, and the key frames that its features are propagated from."""
 
-    name: str  # name of the snippet or number of the frame
+    name: str  # the snippet's name, or the frame's number in a stream
     current: Image
     keys: Sequence[Image]  # by increasing age; the first is the current frame itself
     ages: Sequence[int]  # the key frames' ages in frames
 
 
 class Propagation(Protocol):
-    """A way to get the current frame's features from key features."""
+    """A function that derives the current frame's features from key features."""
 
     def __call__(self, network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:
-        """Return the current frame's features, one for each key frame.
+        """Return the current frame's features as derived from each key frame.
 
         Args:
             network: The networks.
-            features: The key frames' features, per map (l, C, H, W).
+            features: The features of the l key frames, (l, C, H, W) for each map.
             pairs: The current frame and the key frames.
         """
         ...
 
 
 def warp_features(network: DeepFeatureFlow[Any], features: Features, pairs: Pairs) -> Features:
-    """Warp key features along the flow network's flow (deep feature flow). The first key frame's features stay."""
+    """Warp key features along the flow network's flow (deep feature flow). Those of the first key frame are kept."""
     keys = to_tensor(pairs.keys[1:], features[0].device)
     if not len(keys):
         return features
@@ -111,8 +111,8 @@ def evaluate(
         interval: The key interval l in frames.
         propagations: The propagations by name.
         device: The network's device, or None for the CPU.
-        progress: Called after every labelled frame.
-        max_pixels: Most pixels, of all images together, that go through a network at once.
+        progress: A function that is called after every labelled frame.
+        max_pixels: The maximum number of pixels, over all images, in one pass through a network.
 
     Returns:
         The accuracy by propagation.
@@ -127,10 +127,11 @@ def evaluate(
             for number, pairs in enumerate(_split_into_chunks(snippet, max_pixels)):
                 features = network.features(to_tensor(pairs.keys, device))
                 for name, propagate in propagations.items():
-                    moved = propagate(network, features, pairs)
-                    for age, found in zip(pairs.ages, recognise(network, moved, pairs.current.shape), strict=True):
-                        if age or not number:  # the current frame is in every chunk, but counts once
-                            add_frame(metrics[name].at(age), snippet.truth, found)
+                    propagated = propagate(network, features, pairs)
+                    results = recognise(network, propagated, pairs.current.shape)
+                    for age, result in zip(pairs.ages, results, strict=True):
+                        if age or not number:  # the current frame is in every chunk, but is counted once
+                            add_frame(metrics[name].at(age), snippet.truth, result)
             progress()
     return {name: by_age.accuracy() for name, by_age in metrics.items()}
 
@@ -146,8 +147,7 @@ def evaluate_stream(
 ) -> dict[str, Accuracy]:
     """Measure the accuracy on a labelled video that runs as a stream (Algorithm 1), for several propagations at once.
 
-    A cut doesn't start a new key interval, because it doesn't in a camera's stream either. So the figures contain the
-    cost of cuts.
+    A cut doesn't start a new key interval, just as in a camera's stream, so the results include the cost of cuts.
 
     Args:
         network: The networks, which are set to evaluation mode.
@@ -156,7 +156,7 @@ def evaluate_stream(
         interval: The key interval l in frames.
         propagations: The propagations by name.
         device: The network's device, or None for the CPU.
-        progress: Called after every frame.
+        progress: A function that is called after every frame.
 
     Returns:
         The accuracy by propagation.
@@ -173,19 +173,19 @@ def evaluate_stream(
             features, age = network.features(to_tensor([frame], device)), index % interval
             if age == 0:
                 key, key_features = frame, features
+            # the current frame is always the first key frame of the pairs, as `Pairs` requires
             pairs = Pairs(str(index), frame, *(([frame, key], [0, age]) if age else ([frame], [0])))
-            known = tuple(torch.cat(x) for x in zip(features, key_features, strict=True)) if age else features
+            of_pairs = tuple(torch.cat(x) for x in zip(features, key_features, strict=True)) if age else features
             for name, propagate in propagations.items():
-                moved = propagate(network, known, pairs)
-                add_frame(
-                    metrics[name].at(age), truth, recognise(network, tuple(x[-1:] for x in moved), frame.shape)[0]
-                )
+                propagated = tuple(x[-1:] for x in propagate(network, of_pairs, pairs))
+                [result] = recognise(network, propagated, frame.shape)
+                add_frame(metrics[name].at(age), truth, result)
             progress()
     return {name: by_age.accuracy() for name, by_age in metrics.items()}
 
 
 def recognise(network: DeepFeatureFlow[Any], features: Features, shape: Sequence[int]) -> list[Labels | Objects]:
-    """Run the head.
+    """Run the head on features and return its results.
 
     Args:
         network: The networks.
@@ -216,38 +216,38 @@ def make_metric(network: DeepFeatureFlow[Any], classes: int) -> Metric:
     return SegmentationMetric(classes) if network.recognition.task == "segmentation" else DetectionMetric(classes)
 
 
-def add_frame(metric: Metric, truth: Truth, found: Labels | Objects) -> None:
+def add_frame(metric: Metric, truth: Truth, result: Labels | Objects) -> None:
     """Add one frame to a metric.
 
     Args:
         metric: The metric.
         truth: The frame's labels.
-        found: The network's result.
+        result: The network's result.
 
     Raises:
         DataError: If the frame isn't labelled for the metric's task.
     """
     if isinstance(metric, SegmentationMetric):
         if truth.labels is None:
-            raise DataError("the data have frames without pixel labels, which segmentation is measured against")
-        assert isinstance(found, np.ndarray)
-        metric.add(truth.labels, found)
+            raise DataError("the data have frames without pixel labels; evaluating segmentation needs them")
+        assert isinstance(result, np.ndarray)
+        metric.add(truth.labels, result)
     else:
         assert isinstance(metric, DetectionMetric)
         if truth.boxes is None:
-            raise DataError("the data have frames without boxes, which detection is measured against")
-        assert isinstance(found, Objects)
-        metric.add(truth.boxes, found)
+            raise DataError("the data have frames without boxes; evaluating detection needs them")
+        assert isinstance(result, Objects)
+        metric.add(truth.boxes, result)
 
 
 def _split_into_chunks(snippet: Snippet, max_pixels: int) -> Iterator[Pairs]:
-    """Divide a snippet's pairs into chunks. The current frame is the first of each chunk."""
+    """Divide a snippet's pairs into chunks. The first key frame of each chunk is the current frame itself."""
     *older, current = list(snippet.frames)  # in order, because decoding video backwards is slow
     older.reverse()
     size = max(1, max_pixels // (current.shape[0] * current.shape[1]) - 1)
     for start in range(0, max(1, len(older)), size):
-        part = older[start : start + size]
-        yield Pairs(snippet.name, current, [current, *part], [0, *range(start + 1, start + 1 + len(part))])
+        keys = older[start : start + size]
+        yield Pairs(snippet.name, current, [current, *keys], [0, *range(start + 1, start + 1 + len(keys))])
 
 
 class _MetricsByAge:

@@ -1,6 +1,6 @@
 """Accuracy metrics: mean IoU for segmentation, mAP for detection.
 
-Both describe a whole data set: images are added one by one, and the value is computed from all of them.
+Both describe a whole data set. Images are added one by one, and the value is computed from all of them together.
 """
 
 from statistics import fmean
@@ -19,9 +19,9 @@ from keywarp.networks.regions import Objects
 
 
 class Metric(Protocol):
-    """A value from 0 to 1; higher is better."""
+    """A metric of accuracy, with values from 0 to 1. Higher is better."""
 
-    name: str  # as it is shown in tables
+    name: str  # the metric's name in tables
 
     def value(self) -> float:
         """Return the mean over the classes in the ground truth, or NaN if there are none."""
@@ -32,7 +32,7 @@ class Metric(Protocol):
         ...
 
     def merge(self, other: Self) -> None:
-        """Add everything that was added to another metric."""
+        """Add all images that were added to another metric."""
         ...
 
 
@@ -79,8 +79,8 @@ class SegmentationMetric:
 
     def mean_iou(self) -> float:
         """Return the mean over the classes in the ground truth, or NaN if there are none."""
-        occurs = self._pixels.sum(1).tolist()
-        return _mean([iou if n else None for iou, n in zip(self.iou(), occurs, strict=True)])
+        true_pixels = self._pixels.sum(1).tolist()
+        return _mean([iou if n else None for iou, n in zip(self.iou(), true_pixels, strict=True)])
 
     value = mean_iou
     per_class = iou
@@ -93,8 +93,8 @@ class DetectionMetric:
 
     - It computes the exact area under the precision-recall curve; COCO takes the mean precision at 101 recalls.
     - It counts all objects of a class in an image; COCO counts the 100 with the highest scores.
-    - It counts a detection as wrong if its best object is already found; COCO may match it to another object.
-    - For small objects it asks for an IoU of w h / ((w + 10) (h + 10)) where that is below 0.5; COCO asks for 0.5.
+    - It counts a detection as wrong if the object that it overlaps most is already matched; COCO may match another.
+    - For small objects it requires an IoU of w h / ((w + 10) (h + 10)) if that is below 0.5; COCO requires 0.5.
     """
 
     name = "mAP@0.5"
@@ -108,7 +108,8 @@ class DetectionMetric:
         self._classes = classes
         self._truths: list[dict[str, Tensor]] = []
         self._found: list[dict[str, Tensor]] = []
-        self._computed: list[float | None] | None = None  # takes seconds, so kept until images are added
+        # Computing the values takes seconds, so they are kept until more images are added.
+        self._computed: list[float | None] | None = None
 
     def add(self, truth: Boxes, objects: Objects) -> None:
         """Add one image.

@@ -1,4 +1,4 @@
-"""Clips with pseudo-labels: the labels that a detector, the teacher, gives them."""
+"""Clips with pseudo-labels, which are the labels that a detector, the teacher, gives them."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ def label(
         data: The recipe's data, with the teacher and the classes.
         image: The recipe's image size.
         cache: The folder for packages and labels.
-        progress: Called after every labelled frame.
+        progress: A function that is called after every labelled frame.
     """
     settings = {
         "clip": recipe.model_dump(mode="json", include={"source", "cuts", "grids"}),
@@ -73,7 +73,7 @@ def label(
     if not file.exists():
         labels = label_clip(clip, make_teacher(recipe, data, cache), voting_rule(data), progress)
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Rename a finished file into place, so that neither a kill nor another process leaves a partial one.
+        # A finished file is renamed into place, so that neither a kill nor another process leaves a partial one.
         partial = file.with_suffix(f".{os.getpid()}")
         with partial.open("wb") as stream:
             np.savez_compressed(stream, labels=labels)
@@ -88,11 +88,11 @@ def voting_rule(data: PseudoLabelledClips) -> VotingRule:
 
 
 def split(source: LabelledClip, holdout: float) -> Split:
-    """Divide a clip in two.
+    """Divide a clip into a part for training and a part for evaluation.
 
     Args:
         source: The clip.
-        holdout: The share of its frames, at the end, that is for evaluation only.
+        holdout: The fraction of its frames, at the end, that is for evaluation only.
     """
     frames = len(source.clip.frames)
     cut = round(frames * (1 - holdout))
@@ -104,12 +104,12 @@ def split(source: LabelledClip, holdout: float) -> Split:
 
 
 def make_teacher(clip: ClipRecipe, data: PseudoLabelledClips, cache: Path) -> Callable[[Image], Evidence]:
-    """Return a function that gives evidence for the classes on a frame of the clip."""
+    """Return a function that computes the evidence for each class on a frame of the clip."""
     detector = Detector(fetch(data.teacher.model, cache / "packages"))
     classes = tuple(TeacherClass(c.name, c.color, c.categories, ShapePrior(c.power, c.core)) for c in data.classes)
     groups = tuple(c.categories for c in classes[1:])
 
-    def teach(frame: Image) -> Evidence:
+    def teacher(frame: Image) -> Evidence:
         return evidence(frame, detector(frame, clip.grids, groups, data.teacher.threshold), classes)
 
-    return teach
+    return teacher

@@ -1,4 +1,4 @@
-"""The variants that the paper compares (Table 3): which parts are trained jointly, and where the motion comes from."""
+"""The variants that the paper compares (Table 3). They differ in the parts trained jointly and in the motion source."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,11 +14,11 @@ class Method:
     Every variant starts from the same pre-trained networks, or from the trained recognition network of "frame".
     """
 
-    title: str  # as in Table 4
-    from_frame: bool = False  # whether it starts from the recognition network that was trained on single frames
+    title: str  # name in Table 4
+    from_frame: bool = False  # whether it starts from the trained recognition network of "frame"
     trains_recognition: bool = False
     trains_flow: bool = False
-    trains_scale: bool = False  # if not, the scale field stays 1
+    trains_scale: bool = False  # if False, the scale field stays 1
     motion: PaperMotion | Literal["every-frame"] = "network"  # motion source in evaluation
 
     @property

@@ -9,12 +9,10 @@ from keywarp.engines.cuda import kernels
 from keywarp.engines.cuda.kernels import DType
 from tests.engines.cuda.shim import Case, Floats, flow_factor
 
-POSITION = 1e-5  # share of the largest product of feature and scale; float positions below 128 are off by 4e-6 cells
-ROUNDING: dict[DType, float] = {
-    "f32": 2.0**-24,
-    "f16": 2.0**-11,
-    "bf16": 2.0**-8,
-}  # share of a result, which is rounded once
+# Error as a fraction of the largest product of feature and scale. float32 positions below 128 are off by 4e-6 cells.
+POSITION = 1e-5
+# relative error of a result that is rounded once
+ROUNDING: dict[DType, float] = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}
 
 
 @functools.cache

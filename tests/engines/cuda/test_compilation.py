@@ -40,10 +40,10 @@ def test_compiles_with_nvcc_for_turing_and_newer(tmp_path: Path) -> None:
     codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in NVCC_TARGETS]
     command = ["nvcc", "-std=c++17", *codes, "-Xptxas=-v", "-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-fPIC"]
     launcher = kernels.FOLDER / "launcher.cu"
-    told = subprocess.run(
+    compiled = subprocess.run(
         [*command, "-c", str(launcher), "-o", "launcher.o"], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    spills = re.findall(r"(\d+) bytes spill", told.stderr)
+    spills = re.findall(r"(\d+) bytes spill", compiled.stderr)
     assert len(spills) == 2 * len(kernels.KERNELS) * len(NVCC_TARGETS)
     assert set(spills) == {"0"}
 

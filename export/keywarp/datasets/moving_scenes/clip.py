@@ -13,7 +13,7 @@ from keywarp.datasets.samples import Truth
 
 @dataclass(frozen=True)
 class Shot:
-    """A part of a clip, which shows one scene from a given time on."""
+    """A part of a clip that shows one scene, starting at a given time."""
 
     scene: MovingScene
     first: int  # index of its first frame in the clip
@@ -24,8 +24,7 @@ class Shot:
 class SceneClip:
     """A video whose frames are rendered on demand.
 
-    Iterate over it to get one `SceneFrame` after the other, or index it. Only `images` and `truths` hold all frames at
-    once.
+    Iterating over it or indexing it gives a `SceneFrame` at a time. Only `images` and `truths` hold all frames at once.
     """
 
     name: str

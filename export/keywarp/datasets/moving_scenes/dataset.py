@@ -1,4 +1,4 @@
-"""The data set Moving Scenes: pairs to train on, snippets and clips to evaluate on, and exact flow."""
+"""The data set Moving Scenes, with pairs to train on, snippets and clips to evaluate on, and exact flow."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from keywarp.datasets.moving_scenes.scene import MovingScene, draw_scene
 from keywarp.datasets.samples import MAX_GAP, FlowPair, FramePair, Snippet
 from keywarp.datasets.types import Image
 
-_SNIPPETS, _CLIPS = 0, 1  # parts of a seed: snippets and clips draw from different streams
+_SNIPPETS, _CLIPS = 0, 1  # parts of the seeds, so that snippets and clips are drawn independently
 
 
 @dataclass(frozen=True)
 class SceneImages(Sequence[Image]):
-    """The images of a scene up to time 0, oldest first. They are rendered whenever they are indexed."""
+    """The images of a scene up to time 0, oldest first. Each is rendered whenever it is indexed."""
 
     scene: MovingScene
     length: int  # frames
@@ -42,8 +42,8 @@ class SceneImages(Sequence[Image]):
 class MovingScenes:
     """Generated video: photographs and patterns in the outlines of eight classes move over photographs.
 
-    It implements `PairSource`, `SnippetSource` and `FlowSource`. The labelled frame is a scene at time 0. Its key
-    frames and the frames before it are the scene at earlier times.
+    It implements `PairSource`, `SnippetSource` and `FlowSource`. A labelled frame shows a scene at time 0. Its key
+    frames and the frames before it show the same scene at earlier times.
 
     Args:
         photographs: The photographs that scenes are made of, each (h, w, 3) RGB of any size.
@@ -94,7 +94,7 @@ class MovingScenes:
         return self.size
 
     def snippets(self, length: int) -> Iterator[Snippet]:
-        """Yield every labelled frame with the `length` - 1 frames before it, rendered when they are indexed."""
+        """Yield every labelled frame with the `length` - 1 frames before it. Images are rendered when indexed."""
         for number in range(self.size):
             scene = self.scene(number)
             yield Snippet(self.name(number), SceneImages(scene, length), scene.truth(0))
@@ -103,7 +103,7 @@ class MovingScenes:
         """Return a video of several shots with hard cuts between them.
 
         Args:
-            number: The clip's number. Any number gives a clip.
+            number: The clip's number. Every number from 0 on gives a different clip.
             frames: The clip's length in frames.
         """
         shots: list[Shot] = []
@@ -111,7 +111,7 @@ class MovingScenes:
         while first < frames:
             random = np.random.default_rng((self.seed, _CLIPS, number, len(shots)))
             length = int(random.integers(*self.options.shot, endpoint=True))
-            shots.append(Shot(self.draw(random), first, -(length // 2)))  # time 0 is in its middle
+            shots.append(Shot(self.draw(random), first, -(length // 2)))  # time 0 is in the shot's middle
             first += length
         return SceneClip(f"clip {self.seed}-{number}", tuple(shots), frames)
 

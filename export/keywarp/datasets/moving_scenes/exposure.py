@@ -15,9 +15,9 @@ from keywarp.datasets.types import Image
 
 Field = npt.NDArray[np.float32]
 
-_CELL = 8  # pixels: light is computed on a grid of this spacing, and interpolated
-_TICKS = 64  # per frame: times within the same tick have the same noise
-_SPARE = 1 << 16  # random numbers in excess of an image's, for different starts
+_CELL = 8  # spacing in pixels of the grid on which light is computed before interpolation
+_TICKS = 64  # ticks per frame; times within the same tick have the same noise
+_SPARE = 1 << 16  # number of positions at which an image's noise can start in the shared random numbers
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Shadow:
     softness: float  # width of the edge, image heights
 
     def at(self, rows: Field, columns: Field, time: float) -> Field:
-        """Return the factor on the light at places given in image heights from the centre."""
+        """Return the factor on the light at positions in image heights from the centre."""
         along = math.cos(self.direction) * columns[None] + math.sin(self.direction) * rows[:, None]
         edge = self.start + self.speed * time
         shade = 0.5 + 0.5 * np.tanh((along - np.float32(edge)) / np.float32(self.softness))
@@ -42,15 +42,15 @@ class Shadow:
 class Exposure:
     """The lighting and the camera's exposure of a scene. Brightness and colours vary slightly from frame to frame."""
 
-    level: float  # factor on all channels
+    level: float  # brightness factor on all channels
     gain: Wave  # change of the level's logarithm
     colors: tuple[float, float, float]  # factors on R, G, B
     tints: tuple[Wave, Wave, Wave]  # changes of these factors' logarithms
     shadow: Shadow | None
-    shutter: float  # frames for which the shutter is open; 0 for no motion blur
-    defocus: float  # pixels, standard deviation of the blur; 0 for none
-    noise: float  # grey levels, standard deviation
-    seed: int  # the noise's
+    shutter: float  # time for which the shutter is open, in frames; 0 for no motion blur
+    defocus: float  # standard deviation of the blur in pixels; 0 for none
+    noise: float  # standard deviation of the noise in grey levels
+    seed: int  # seed of the noise
 
     def apply(self, image: Image, render: Callable[[float], Image], time: float) -> Image:
         """Expose the image of a scene at a time.
@@ -70,13 +70,13 @@ class Exposure:
         if self.defocus:
             image = np.asarray(cv2.GaussianBlur(image, (0, 0), self.defocus), np.uint8)
         height, width = image.shape[:2]
-        lit = cv2.multiply(image, self._field(height, width, time), dtype=cv2.CV_32F)
+        lit = cv2.multiply(image, self._light(height, width, time), dtype=cv2.CV_32F)
         numbers = _noise(height * width * 3)
-        first = np.random.default_rng((self.seed, round(time * _TICKS) % 2**32)).integers(_SPARE)
-        grain = numbers[first : first + image.size].reshape(image.shape)
+        start = np.random.default_rng((self.seed, round(time * _TICKS) % 2**32)).integers(_SPARE)
+        grain = numbers[start : start + image.size].reshape(image.shape)
         return np.asarray(cv2.addWeighted(lit, 1, grain, self.noise, 0, dtype=cv2.CV_8U), np.uint8)
 
-    def _field(self, height: int, width: int, time: float) -> Field:
+    def _light(self, height: int, width: int, time: float) -> Field:
         """Return the factor on the light, (H, W, 3)."""
         level = self.level * math.exp(self.gain.at(time))
         factors = [level * color * math.exp(w.at(time)) for color, w in zip(self.colors, self.tints, strict=True)]
@@ -111,5 +111,5 @@ def draw_exposure(options: SceneOptions, random: np.random.Generator) -> Exposur
 
 @functools.cache
 def _noise(count: int) -> Field:
-    """Return normal random numbers. An image's noise starts anywhere among the first `_SPARE` of them."""
+    """Return random numbers of a normal distribution. An image's noise starts at one of the first `_SPARE`."""
     return np.random.default_rng(0).standard_normal(count + _SPARE, np.float32)

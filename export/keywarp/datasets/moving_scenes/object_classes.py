@@ -17,7 +17,7 @@ class ObjectClass:
     pattern: Pattern
 
 
-OBJECT_CLASSES = (
+OBJECT_CLASSES = (  # class ids 1 to 8
     ObjectClass("ball", (230, 60, 60), "disc", "dots"),
     ObjectClass("drum", (240, 150, 40), "disc", "stripes"),
     ObjectClass("crate", (240, 220, 60), "square", "stripes"),
@@ -26,7 +26,7 @@ OBJECT_CLASSES = (
     ObjectClass("star", (60, 110, 230), "star", "dots"),
     ObjectClass("ring", (150, 80, 210), "ring", "checks"),
     ObjectClass("arrow", (230, 90, 180), "arrow", "plain"),
-)  # classes 1 to 8
-CLUTTER = ObjectClass("background", (0, 0, 0), "piece", "plain")  # objects of class 0, in front of the background
+)
+CLUTTER = ObjectClass("background", (0, 0, 0), "piece", "plain")  # objects of class id 0
 
 CLASSES: Classes = tuple((class_.name, class_.color) for class_ in (CLUTTER, *OBJECT_CLASSES))

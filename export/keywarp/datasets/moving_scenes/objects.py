@@ -1,9 +1,9 @@
 """Moving objects: pieces cut out of photographs, with their position and deformation at any time.
 
 A point of an object's surface is (u, v), in radii of the object; the outline is inside the unit circle. The mapping
-from the surface to the image has a closed form: bend one axis, then the other, scale, rotate and translate. So has its
-inverse, because a bend shifts one coordinate by a function of the other one and is undone by subtracting the same
-shift. Two bends make a smooth, non-rigid deformation that preserves areas.
+from the surface to the image bends one axis, then the other, scales, rotates and translates. Its inverse has a closed
+form, because a bend shifts one coordinate by a function of the other one, and subtracting the same shift undoes it. Two
+bends make a smooth, non-rigid deformation that preserves areas.
 """
 
 import math
@@ -25,7 +25,7 @@ from keywarp.datasets.types import Image
 Array = npt.NDArray[np.floating]  # coordinates, of any shape
 Extent = tuple[slice, slice]  # rows, columns
 
-MARGIN = 1.1  # half a sprite's side, radii
+MARGIN = 1.1  # half of a sprite's side in radii
 EDGE = 128  # lowest coverage at which a pixel belongs to the object
 _MIRRORED = 0.5  # fraction of sprites whose photograph is mirrored
 
@@ -35,13 +35,13 @@ class Bend:
     """A travelling wave that shifts one coordinate as a function of the other one."""
 
     amplitude: float  # radii
-    number: float  # radians per radius
+    number: float  # wave number, radians per radius
     rate: float  # radians per frame
     phase: float
 
-    def at(self, place: Array, time: float) -> Array:
-        """Return the shift in radii at places given in radii."""
-        angle = self.number * place + (self.rate * time + self.phase)
+    def at(self, position: Array, time: float) -> Array:
+        """Return the shift in radii at positions in radii."""
+        angle = self.number * position + (self.rate * time + self.phase)
         return np.sin(angle) * self.amplitude  # type: ignore[no-any-return]
 
 
@@ -52,14 +52,14 @@ class SceneObject:
     camera: Camera
     category: int  # class id; 0 for clutter
     sprite: Image  # (n, n, 4): RGB and coverage
-    radius: float  # pixels, before growth
+    radius: float  # pixels, without growth and the camera's magnification
     position: tuple[float, float]  # x, y in pixels at time 0
     velocity: tuple[float, float]  # pixels per frame, at time 0
     acceleration: tuple[float, float]  # pixels per frame^2
     angle: float  # radians at time 0
     turn: float  # radians per frame
     growth: Wave  # change of the size's logarithm
-    bends: tuple[Bend, Bend]  # shift of u by v, then of v by the shifted u
+    bends: tuple[Bend, Bend]  # in `to_surface`, shifts u by a function of v, then v by a function of the shifted u
 
     def scale(self, time: float) -> float:
         """Return the radius at a time, in pixels."""
@@ -68,41 +68,41 @@ class SceneObject:
     def centre(self, time: float) -> tuple[float, float]:
         """Return the centre (x, y) at a time, in pixels."""
         x, y = (
-            start + time * (speed + time * gain / 2)
-            for start, speed, gain in zip(self.position, self.velocity, self.acceleration, strict=True)
+            start + time * (speed + time * acceleration / 2)
+            for start, speed, acceleration in zip(self.position, self.velocity, self.acceleration, strict=True)
         )
         return self.camera.project(x, y, time)
 
     def area(self, time: float) -> float:
-        """Return the area inside the outline, hidden or not, in pixels. Bending doesn't change it."""
+        """Return the area inside the outline in pixels, hidden parts included. Bending doesn't change it."""
         cell = 2 * MARGIN * self.scale(time) / (len(self.sprite) - 1)
         return float(np.count_nonzero(self.sprite[..., 3] >= EDGE) * cell**2)
 
     def to_surface(self, x: Array, y: Array, time: float) -> tuple[Array, Array]:
-        """Map places in the image at a time to points (u, v) of the surface."""
+        """Map positions (x, y) in the image at a time to points (u, v) of the surface."""
         cos, sin = self._rotation(time, 1 / self.scale(time))
-        (left, top), (bend_x, bend_y) = self.centre(time), self.bends
-        x, y = x - left, y - top
+        (centre_x, centre_y), (bend_u, bend_v) = self.centre(time), self.bends
+        x, y = x - centre_x, y - centre_y
         u, v = cos * x + sin * y, cos * y - sin * x
-        u = u + bend_x.at(v, time)
-        v = v + bend_y.at(u, time)
+        u = u + bend_u.at(v, time)
+        v = v + bend_v.at(u, time)
         return u, v
 
     def to_image(self, u: Array, v: Array, time: float) -> tuple[Array, Array]:
-        """Map points of the surface to their places in the image at a time."""
+        """Map points (u, v) of the surface to their positions (x, y) in the image at a time."""
         cos, sin = self._rotation(time, self.scale(time))
-        (left, top), (bend_x, bend_y) = self.centre(time), self.bends
-        v = v - bend_y.at(u, time)
-        u = u - bend_x.at(v, time)
-        return left + cos * u - sin * v, top + sin * u + cos * v
+        (centre_x, centre_y), (bend_u, bend_v) = self.centre(time), self.bends
+        v = v - bend_v.at(u, time)
+        u = u - bend_u.at(v, time)
+        return centre_x + cos * u - sin * v, centre_y + sin * u + cos * v
 
     def extent(self, time: float, height: int, width: int) -> Extent:
-        """Return rows and columns that contain the object, in an image of the given size in pixels."""
+        """Return the rows and columns that contain the object in an image of the given size in pixels."""
         reach = self.scale(time) * (1.05 + math.hypot(*(bend.amplitude for bend in self.bends))) + 1
         x, y = self.centre(time)
         rows, columns = (
-            slice(min(max(math.floor(place - reach), 0), size), min(max(math.ceil(place + reach) + 1, 0), size))
-            for place, size in ((y, height), (x, width))
+            slice(min(max(math.floor(centre - reach), 0), size), min(max(math.ceil(centre + reach) + 1, 0), size))
+            for centre, size in ((y, height), (x, width))
         )
         return rows, columns
 
@@ -112,7 +112,7 @@ class SceneObject:
         u, v = self.to_surface(columns[None], rows[:, None], time)
         middle = (len(self.sprite) - 1) / 2
         factor = middle / MARGIN
-        # coverage is 0 outside the sprite
+        # remap fills with 0, so coverage is 0 outside the sprite
         pixels = cv2.remap(self.sprite, u * factor + middle, v * factor + middle, cv2.INTER_LINEAR)
         colors, cover = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), cv2.extractChannel(pixels, 3)
         return np.asarray(colors, np.uint8), np.asarray(cover, np.uint8)
@@ -146,9 +146,9 @@ def _draw_object(
     random: np.random.Generator,
 ) -> SceneObject:
     radius = draw_log_uniform(random, *options.diameter) / 2
-    direction, travels = random.uniform(0, 2 * math.pi), random.random() >= options.still
-    speed = draw_log_uniform(random, *options.speed) * travels
-    gain = random.normal(0, options.acceleration, 2) * travels
+    direction, is_moving = random.uniform(0, 2 * math.pi), random.random() >= options.still
+    speed = draw_log_uniform(random, *options.speed) * is_moving
+    acceleration = random.normal(0, options.acceleration, 2) * is_moving
     return SceneObject(
         camera=camera,
         category=category,
@@ -156,7 +156,7 @@ def _draw_object(
         radius=radius,
         position=(options.width * random.uniform(0.04, 0.96), options.height * random.uniform(0.04, 0.96)),
         velocity=(speed * math.cos(direction), speed * math.sin(direction)),
-        acceleration=(float(gain[0]), float(gain[1])),
+        acceleration=(float(acceleration[0]), float(acceleration[1])),
         angle=random.uniform(0, 2 * math.pi),
         turn=random.normal(0, options.turn),
         growth=draw_wave(random, options.growth, (30, 90)),
@@ -172,17 +172,17 @@ def _draw_bend(amplitude: float, random: np.random.Generator) -> Bend:
 def _draw_sprite(
     class_: ObjectClass, radius: float, photographs: Sequence[Image], options: SceneOptions, random: np.random.Generator
 ) -> Image:
-    """Draw a sprite (n, n, 4), whose pixels are about as large as the image's."""
+    """Draw a sprite (n, n, 4) at about the resolution at which it appears in images."""
     size = max(math.ceil(2 * MARGIN * radius), 2)
-    layers = np.empty((size, size, 4), np.uint8)  # photograph, pattern
+    layers = np.empty((size, size, 4), np.uint8)  # the photograph's three channels and the pattern
     layers[..., :3] = _draw_piece(photographs[int(random.integers(len(photographs)))], size, random)
     layers[..., 3] = draw_pattern(class_.pattern, size, radius * random.uniform(0.35, 0.6), random)
     tint = random.uniform(0.7, 1.25) * random.uniform(0.85, 1.15, 3)
     strength = random.uniform(*options.contrast) * random.uniform(0.7, 1.3, 3)
     paint, doubt = random.uniform(*options.paint), random.uniform(0, options.doubt)
-    chance = random.uniform(0, 255, 3)
-    color = (1 - doubt) * np.array(class_.color) + doubt * chance if class_ is not CLUTTER else chance
-    # one matrix for all colours: the tinted photograph under the pattern, then a translucent coat of paint
+    random_color = random.uniform(0, 255, 3)
+    color = random_color if class_ is CLUTTER else (1 - doubt) * np.array(class_.color) + doubt * random_color
+    # one matrix applies the tint, the pattern and a translucent coat of paint to every pixel
     mixing = (1 - paint) * np.column_stack([np.diag(tint), strength, -MIDDLE * strength])
     mixing[:, -1] += paint * color
     sprite = np.empty_like(layers)
@@ -192,7 +192,7 @@ def _draw_sprite(
 
 
 def _draw_piece(photograph: Image, size: int, random: np.random.Generator) -> Image:
-    """Cut a piece (size, size, 3) out of a random place of a photograph."""
+    """Cut a piece (size, size, 3) out of a photograph at a random position."""
     part = min(size, *photograph.shape[:2])
     top, left = (int(random.integers(length - part + 1)) for length in photograph.shape[:2])
     piece = photograph[top : top + part, left : left + part, :]

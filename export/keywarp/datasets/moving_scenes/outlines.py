@@ -1,4 +1,4 @@
-"""The outlines of objects, as polygons inside the unit circle. y points down."""
+"""The outlines of objects, as polygons inside the unit circle. The y axis points down."""
 
 import math
 from typing import Literal
@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 Outline = Literal["disc", "square", "triangle", "star", "ring", "arrow", "piece"]
 Contour = npt.NDArray[np.float64]  # (n, 2): x, y
-Coverage = npt.NDArray[np.uint8]  # (n, n): 255 inside, 0 outside, in between on the edge
+Coverage = npt.NDArray[np.uint8]  # (n, n): 255 inside, 0 outside, values in between on the edge
 
 _OVERSAMPLING = 4  # cells per pixel along each axis
-_SHIFT = 4  # fractional bits of the corners that are given to OpenCV
+_SHIFT = 4  # fractional bits of the corners' coordinates for OpenCV
 
 
 def draw_outline(outline: Outline, random: np.random.Generator) -> list[Contour]:
-    """Draw a random variant of an outline, as its contour and that of its hole, if it has one."""
+    """Draw a random variant of an outline, as its contour and, if it has a hole, the hole's contour."""
     stretch = np.array([1, random.uniform(0.78, 1)])
     return [contour * stretch for contour in _contours(outline, random)]
 
@@ -25,9 +25,9 @@ def rasterise(contours: list[Contour], size: int, margin: float) -> Coverage:
     """Rasterise contours.
 
     Args:
-        contours: Contours inside the unit circle. What lies inside two of them is a hole.
+        contours: Contours inside the unit circle. An area inside two of them is a hole.
         size: The side of the image in pixels.
-        margin: Half the image's side, in radii of the unit circle.
+        margin: Half of the image's side, in radii of the unit circle.
     """
     cells = size * _OVERSAMPLING
     # the outermost pixels' centres are at +-margin, as in `Sprite`; a pixel is `_OVERSAMPLING` cells wide

@@ -28,7 +28,7 @@ class SceneFrame:
 
 @dataclass(frozen=True)
 class MovingScene:
-    """A scene, which is a function of time alone. Times are in frames and may be negative or fractional."""
+    """A scene, whose images depend only on the time. Times are in frames and may be negative or fractional."""
 
     options: SceneOptions
     background: Image  # a photograph larger than the image
@@ -46,7 +46,7 @@ class MovingScene:
         return self._expose(self.unlit_image(time), time)
 
     def truth(self, time: float) -> Truth:
-        """Return the labels (H, W) of the surfaces in front, and the boxes of objects that are visible enough."""
+        """Return the labels (H, W) at a time, and the boxes of the objects that are sufficiently visible."""
         return self._truth(self.surfaces(time), time)
 
     def unlit_image(self, time: float) -> Image:
@@ -58,19 +58,19 @@ class MovingScene:
         return self._project(time)[1]
 
     def flow(self, current: float, key: float) -> Flow:
-        """Return the flow between two times: where each pixel's surface point is at the other time.
+        """Return the flow between two times, which shows where each pixel's surface point is at the other time.
 
         Args:
-            current: The time of the pixels, in frames.
+            current: The time that the flow starts from, in frames.
             key: The time that the flow points to, in frames.
 
         Returns:
-            (H, W, 2): (dx, dy) in pixels. Points that are hidden or outside the image at `key` have a flow, too.
+            The flow (H, W, 2), (dx, dy) in pixels, also for points that are hidden or outside the image at `key`.
         """
         surfaces = self.surfaces(current)
         rows, columns = np.indices(self._size, np.float64)
         matrix = np.linalg.inv(self.camera.matrix(key)) @ self.camera.matrix(current) - np.eye(3)
-        shift = [line[0] * columns + line[1] * rows + line[2] for line in matrix[:2]]
+        shift = [line[0] * columns + line[1] * rows + line[2] for line in matrix[:2]]  # of the background
         flow = np.stack(shift, axis=-1).astype(np.float32)
         for number, object_ in enumerate(self.objects, 1):
             y, x = np.nonzero(surfaces == number)
@@ -79,7 +79,7 @@ class MovingScene:
         return flow
 
     def _project(self, time: float) -> tuple[Image, Surfaces]:
-        """Draw the background and the objects from back to front."""
+        """Draw the background and the objects from back to front, and return the image and its surfaces."""
         size = (self.options.width, self.options.height)
         flags, matrix = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, self.camera.matrix(time)[:2]
         image = np.asarray(
@@ -88,11 +88,11 @@ class MovingScene:
         surfaces = np.zeros(self._size, np.uint8)
         for number, object_ in enumerate(self.objects, 1):
             extent = object_.extent(time, *self._size)
-            part = image[extent]
-            if part.size:
+            behind = image[extent]
+            if behind.size:
                 colors, cover = object_.render(extent, time)
                 weight = np.multiply(cover, np.float32(1 / 255), dtype=np.float32)
-                image[extent] = cv2.blendLinear(colors, part, weight, 1 - weight)
+                image[extent] = cv2.blendLinear(colors, behind, weight, 1 - weight)
                 surfaces[extent][cover >= EDGE] = number
         return image, surfaces
 
@@ -134,9 +134,9 @@ def draw_scene(photographs: Sequence[Image], options: SceneOptions, random: np.r
     """
     background = photographs[int(random.integers(len(photographs)))]
     camera = draw_camera(options, random, *background.shape[:2])
-    objects, pieces = (int(random.integers(*count, endpoint=True)) for count in (options.objects, options.clutter))
+    objects, clutter = (int(random.integers(*count, endpoint=True)) for count in (options.objects, options.clutter))
     drawn = [draw_object(camera, photographs, options, random) for _ in range(objects)]
-    drawn += [draw_clutter(camera, photographs, options, random) for _ in range(pieces)]
+    drawn += [draw_clutter(camera, photographs, options, random) for _ in range(clutter)]
     return MovingScene(
         options=options,
         background=background,

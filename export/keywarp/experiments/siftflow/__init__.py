@@ -1,4 +1,4 @@
-"""SIFT-Flow, the motion of the paper's baselines SFF-fast and SFF-slow (Table 3)."""
+"""SIFT-Flow, the motion source of the paper's baselines SFF-fast and SFF-slow (Table 3)."""
 
 import numpy as np
 
@@ -18,5 +18,5 @@ def open_siftflow(name: SIFTFlowName) -> SIFTFlow:
     """Return SIFT-Flow with the settings of SFF-fast or SFF-slow, compiled and ready to be timed."""
     source = SIFTFlow(SIFTFlow.FAST if name == "sift-fast" else SIFTFlow.SLOW)
     tiny = np.zeros((32, 32, 3), np.uint8)
-    source.estimate(tiny, tiny)  # compiles, which takes seconds the first time
+    source.estimate(tiny, tiny)  # the first call compiles, which takes seconds
     return source

@@ -1,8 +1,9 @@
-"""Belief propagation on SIFT-Flow's two layers, compiled (Liu et al. 2011, section 2).
+"""Compiled belief propagation on SIFT-Flow's two layers (Liu et al. 2011, section 2).
 
 Each pixel has two nodes: one in a layer of horizontal flows u and one in a layer of vertical flows v. The truncated L1
 smoothness term connects neighbours within a layer, and the data term connects the two nodes of a pixel. A node has
-2 w + 1 states, the flows offset - w .. offset + w, with an offset of its own. Messages are costs (min-sum).
+2 w + 1 states, which are the flows from offset - w to offset + w. Each node has its own offset. Messages are costs
+(min-sum).
 """
 
 import numpy as np
@@ -39,15 +40,15 @@ def match_costs(
         for x in range(width):
             for down in range(states):
                 for right in range(states):
-                    there_y = y + offsets[V, y, x] - window + down
-                    there_x = x + offsets[U, y, x] - window + right
+                    key_y = y + offsets[V, y, x] - window + down
+                    key_x = x + offsets[U, y, x] - window + right
                     distance = np.int32(0)
-                    if there_y < 0 or there_y >= height or there_x < 0 or there_x >= width:
+                    if key_y < 0 or key_y >= height or key_x < 0 or key_x >= width:
                         costs[y, x, down, right] = np.inf
                     else:
                         for channel in range(channels):
                             distance += np.int32(
-                                abs(np.int32(current[y, x, channel]) - np.int32(key[there_y, there_x, channel]))
+                                abs(np.int32(current[y, x, channel]) - np.int32(key[key_y, key_x, channel]))
                             )
                         costs[y, x, down, right] = distance
     return costs
@@ -57,8 +58,8 @@ def match_costs(
 def median_cost(costs: NDArray[np.float32]) -> int:
     """Return the median cost of the matches inside of the key image, or 0 if there are none.
 
-    It is the threshold of the data term, as in the authors' code. Perfect matches are ignored, since flat areas, where
-    every match is perfect, would otherwise outweigh the rest of the image.
+    It is the threshold of the data term, as in the authors' code. Perfect matches are ignored. Otherwise flat areas,
+    where every match is perfect, would outweigh the rest of the image.
     """
     counts = np.zeros(LARGEST_COST + 1, np.int64)
     for cost in costs.flat:
@@ -83,39 +84,39 @@ def sweep(
     limit: np.float32,
     shrinkage: np.float32,
 ) -> None:
-    """Let each node of a layer in turn send messages to the neighbours ahead of it and to the other layer.
+    """Send messages from each node of a layer, one after the other, to the neighbours ahead and to the other layer.
 
     Args:
-        messages: The messages, (2, H, W, 5, 2 w + 1), by layer, receiving pixel, sender and state. They are changed.
+        messages: The messages, (2, H, W, 5, 2 w + 1), by layer, receiving pixel, sender and state. Updated in place.
         costs: The data term, (H, W, 2 w + 1, 2 w + 1), by pixel, v and u.
         offsets: The middle of each window (u, v) in pixels, (2, H, W).
         layer: The layer that sends.
-        forward: Whether to go in raster order, where right and below are ahead, or backward.
+        forward: Whether to go in raster order, so that right and below are ahead, or in reverse order.
         slope: alpha, the cost of a difference of one pixel between neighbours.
         limit: d, the largest cost of a difference.
         shrinkage: eta, the cost of one pixel of flow.
     """
     _, height, width, _, states = messages.shape
     step = 1 if forward else -1
-    beside, below = (
-        (FROM_LEFT, FROM_ABOVE) if forward else (FROM_RIGHT, FROM_BELOW)
-    )  # the sender, as seen by the receivers
-    beside_back, below_back = (FROM_RIGHT, FROM_BELOW) if forward else (FROM_LEFT, FROM_ABOVE)
+    # the directions from which the horizontal and the vertical neighbour receive this node's messages
+    to_horizontal, to_vertical = (FROM_LEFT, FROM_ABOVE) if forward else (FROM_RIGHT, FROM_BELOW)
+    # the directions from which this node receives theirs
+    from_horizontal, from_vertical = (FROM_RIGHT, FROM_BELOW) if forward else (FROM_LEFT, FROM_ABOVE)
     belief, rest = np.empty(states, np.float32), np.empty(states, np.float32)
     for i in range(height):
         y = i if forward else height - 1 - i
         for j in range(width):
             x = j if forward else width - 1 - j
             received, offset = messages[layer, y, x], offsets[layer, y, x]
-            _believe(received, offset, shrinkage, belief)
+            _compute_belief(received, offset, shrinkage, belief)
             if 0 <= x + step < width:
                 shift = offsets[layer, y, x + step] - offset
-                message = messages[layer, y, x + step, beside]
-                _smooth(belief, received[beside_back], shift, slope, limit, rest, message)
+                message = messages[layer, y, x + step, to_horizontal]
+                _smooth(belief, received[from_horizontal], shift, slope, limit, rest, message)
             if 0 <= y + step < height:
                 shift = offsets[layer, y + step, x] - offset
-                message = messages[layer, y + step, x, below]
-                _smooth(belief, received[below_back], shift, slope, limit, rest, message)
+                message = messages[layer, y + step, x, to_vertical]
+                _smooth(belief, received[from_vertical], shift, slope, limit, rest, message)
             message = messages[1 - layer, y, x, FROM_OTHER_LAYER]
             _match(belief, received[FROM_OTHER_LAYER], costs[y, x], layer, rest, message)
 
@@ -138,13 +139,15 @@ def decide(messages: NDArray[np.float32], offsets: NDArray[np.int32], shrinkage:
     for layer in range(layers):
         for y in range(height):
             for x in range(width):
-                _believe(messages[layer, y, x], offsets[layer, y, x], shrinkage, belief)
+                _compute_belief(messages[layer, y, x], offsets[layer, y, x], shrinkage, belief)
                 flow[layer, y, x] = offsets[layer, y, x] - states // 2 + np.argmin(belief)
     return flow
 
 
 @jit
-def _believe(received: NDArray[np.float32], offset: int, shrinkage: np.float32, belief: NDArray[np.float32]) -> None:
+def _compute_belief(
+    received: NDArray[np.float32], offset: int, shrinkage: np.float32, belief: NDArray[np.float32]
+) -> None:
     """Compute a node's belief: the displacement term plus all received messages."""
     states = belief.shape[0]
     for state in range(states):
@@ -213,7 +216,7 @@ def _match(
 
 @jit
 def _normalise(message: NDArray[np.float32]) -> None:
-    """Subtract the minimum, which keeps numbers small, since only differences count."""
+    """Subtract the minimum, in place. Only differences count, and this keeps numbers small."""
     least = message[0]
     for state in range(1, message.shape[0]):
         least = min(least, message[state])

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-CELLS = 4  # along each side of the neighbourhood
+CELLS = 4  # number of cells along each side of the neighbourhood
 ORIENTATIONS = 8
 CHANNELS = CELLS * CELLS * ORIENTATIONS
 SHARPNESS = 9  # exponent of the cosine; the higher, the less a gradient counts for neighbouring orientations
@@ -26,12 +26,10 @@ def dense_sift(image: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
         The descriptors, (H, W, 128), by cell row, cell column and orientation. Their Euclidean norm is 255, or less
         where the contrast is low.
     """
-    bands = _in_cells(_orientation_bands(image), cell)  # (H, W, 8)
+    bands = _sum_cells(_orientation_bands(image), cell)  # (H, W, 8)
     height, width = bands.shape[:2]
-    before, after = (
-        2 * cell - cell // 2,
-        (CELLS // 2 - 1) * cell + cell // 2,
-    )  # distances from a pixel to its first and last cell
+    # distances from a pixel to its first and last cell
+    before, after = 2 * cell - cell // 2, (CELLS // 2 - 1) * cell + cell // 2
     bands = np.pad(bands, ((before, after), (before, after), (0, 0)), mode="edge")
     energy = np.square(bands).sum(axis=-1)
 
@@ -60,8 +58,8 @@ def _orientation_bands(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return bands
 
 
-def _in_cells(bands: NDArray[np.float32], cell: int) -> NDArray[np.float32]:
-    """Return the sums over the cell around each pixel and its shoulders, (H, W, 8)."""
+def _sum_cells(bands: NDArray[np.float32], cell: int) -> NDArray[np.float32]:
+    """Return the weighted sums over the cell around each pixel and the cell's shoulders, (H, W, 8)."""
     window = np.array([SHOULDER, *[1] * cell, SHOULDER], np.float32)
     centre = (1 + cell // 2, 1 + cell // 2)
     sums = cv2.sepFilter2D(bands, -1, window, window, anchor=centre, borderType=cv2.BORDER_REPLICATE)

@@ -1,7 +1,7 @@
 """SIFT-Flow: dense correspondence of SIFT descriptors, coarse to fine.
 
-Liu, Yuen, Torralba: "SIFT Flow: Dense Correspondence across Scenes and Its Applications", TPAMI 2011: reference [26] of
-the paper and the motion of its baselines SFF-fast and SFF-slow (Table 3).
+Liu, Yuen, Torralba: "SIFT Flow: Dense Correspondence across Scenes and Its Applications", TPAMI 2011. This is
+reference [26] of the paper, and the motion source of its baselines SFF-fast and SFF-slow (Table 3).
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from keywarp.experiments.siftflow.descriptors import dense_sift
 
 Number = TypeVar("Number", bound=np.generic)
 
-UNIT = 255.0  # the norm of a descriptor; weights are per unit norm, and multiplied by this in the energy
-SHORTEST_SIDE = 8  # of the images in the pyramid, pixels; only a given image may be smaller
+UNIT = 255.0  # norm of a descriptor; the energy's weights are for unit norm, and are multiplied by this
+SHORTEST_SIDE = 8  # shortest side of the pyramid's images in pixels; only the input images may be smaller
 COARSER_GRIDS = 2  # grids on which belief propagation starts, each half the size of the next
 COARSER_ITERATIONS = 20  # sweeps on each of these grids
 
@@ -42,16 +42,16 @@ class SIFTFlowOptions:
 class SIFTFlow:
     """SIFT-Flow on the CPU. It is thread-safe, and equal images give equal results.
 
-    `FAST` has the authors' default parameters ("SFF-fast"). `SLOW` ("SFF-slow"; the paper doesn't give its "best
-    parameters") minimises the same energy on images of twice the size, with a further level to span the same
-    motion: flow in half pixels. `bench/motion.py` compares the two.
+    `FAST` has the authors' default parameters ("SFF-fast"). The paper doesn't give the "best parameters" of "SFF-slow".
+    Here, `SLOW` minimises the same energy on images of twice the size, so that the flow has steps of half a pixel. A
+    further level lets it span the same motion. `bench/motion.py` compares the two.
     """
 
     FAST: ClassVar[SIFTFlowOptions] = SIFTFlowOptions()
     SLOW: ClassVar[SIFTFlowOptions] = SIFTFlowOptions(levels=5, enlargement=2)
 
     def __init__(self, options: SIFTFlowOptions = FAST) -> None:
-        """Choose the settings."""
+        """Set the parameters."""
         self.options = options
 
     @property
@@ -60,7 +60,10 @@ class SIFTFlow:
         return {self.FAST: "sift-fast", self.SLOW: "sift-slow"}.get(self.options, "sift")
 
     def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `OpticalFlow.estimate`. The flow is in whole pixels, or means of finer steps if images are enlarged."""
+        """Estimate the flow; see `OpticalFlow.estimate`.
+
+        The flow is in whole pixels. If images are enlarged, it is the mean of finer steps.
+        """
         check_pair(current, key)
         options = self.options
         pyramid = [(self._describe(current), self._describe(key))]
@@ -89,9 +92,8 @@ class SIFTFlow:
         """Return the flow (u, v) in pixels of this level, (2, H, W)."""
         options = self.options
         costs = match_costs(current, key, offsets, options.top_window if is_top else options.window)
-        np.minimum(
-            costs, median_cost(costs), out=costs
-        )  # the threshold t, which is also the cost outside of the key image
+        threshold = median_cost(costs)  # t, which is also the cost of matches outside of the key image
+        np.minimum(costs, threshold, out=costs)
         weights = _Weights(
             slope=np.float32(UNIT * options.smoothness / options.enlargement),
             limit=np.float32(UNIT * options.discontinuity),
@@ -114,9 +116,9 @@ def _propagate(
 ) -> NDArray[np.float32]:
     """Run belief propagation, with messages initialised on a coarser grid whose nodes are 2 x 2 pixels of one flow.
 
-    Without that start, sweeps end in minima far above the energy of the true flow, because the data of one pixel can't
-    move its neighbours. A block has the data and displacement terms of all its pixels, but the smoothness terms of one
-    pixel (Felzenszwalb and Huttenlocher 2006).
+    Without this initialisation, sweeps end in minima far above the energy of the true flow, because the data of one
+    pixel can't move its neighbours. A block has the data and displacement terms of all its pixels, but the smoothness
+    terms of one pixel (Felzenszwalb and Huttenlocher 2006).
 
     Returns:
         The messages, (2, H, W, 5, states), by layer, receiving pixel, sender and state.
@@ -145,7 +147,7 @@ def _sum_blocks(costs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _halve(descriptors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Smooth and take every other pixel: (H, W, C) -> (ceil(H / 2), ceil(W / 2), C)."""
+    """Smooth and keep every other pixel: (H, W, C) -> (ceil(H / 2), ceil(W / 2), C)."""
     return np.asarray(cv2.pyrDown(descriptors, borderType=cv2.BORDER_REPLICATE), dtype=np.uint8)
 
 
