@@ -73,3 +73,29 @@ def test_an_error_does_not_swallow_a_cancellation_from_outside() -> None:
         assert task.cancelled()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("failing", ["guard", "task"])
+def test_an_error_at_the_very_end_of_the_block_is_no_cancellation(failing: str) -> None:
+    """As where a pull is paused just when its source ends."""
+
+    async def fail_when(over: asyncio.Event) -> None:
+        await over.wait()
+        raise ValueError(failing)
+
+    async def end_with_an_error() -> None:
+        over = asyncio.Event()
+        async with task_scope(fail_when(over) if failing == "guard" else forever()) as tasks:
+            tasks.create_task(fail_when(over) if failing == "task" else asyncio.sleep(0))
+            await asyncio.sleep(0)
+            over.set()
+            await asyncio.sleep(0)  # it has failed, and its task group doesn't know yet
+
+    async def run() -> int:
+        with pytest.raises(ValueError, match=failing):
+            await end_with_an_error()
+        task = asyncio.current_task()
+        assert task
+        return task.cancelling()
+
+    assert asyncio.run(run()) == 0
