@@ -80,7 +80,6 @@ class DetectionPostprocessor:
         found = self._detector.detect(outputs)
         x, y = width / self._size[1], height / self._size[0]
         boxes = found.xyxy * np.array([x, y, x, y], np.float32)
-        np.minimum(
-            boxes, np.array([width, height, width, height], np.float32), out=boxes
-        )  # rounding may exceed the frame
+        # Rounding may have moved an edge out of the frame.
+        np.minimum(boxes, np.array([width, height, width, height], np.float32), out=boxes)
         return Detections(boxes, found.confidence, found.class_id)

@@ -128,9 +128,8 @@ class Pull:
 
     async def run(self) -> None:
         """Pull until the source ends, the stream is closed, or the server stops."""
-        pool = ThreadPoolExecutor(
-            1, thread_name_prefix="keywarp-pull"
-        )  # not the shared pool, because it waits for the network
+        # A pull waits for the network, so it would block the threads that all streams share.
+        pool = ThreadPoolExecutor(1, thread_name_prefix="keywarp-pull")
         try:
             guards = self._stream.raise_when_closed(), self._raise_when_draining()
             async with self._stream.connected(), task_scope(*guards):

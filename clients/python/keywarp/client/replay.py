@@ -36,9 +36,7 @@ class ReplayBuffer:
         self._positions: dict[int, int] = {}  # positions in the stream of the frames with responses, by id
         self._complete = True  # whether decoding can begin with the first packet
         self._key: int | None = None  # id of the last key packet with a response on this connection
-        self._expected: dict[
-            int, int
-        ] = {}  # `_positions` at the last break, without responses that were repeated since
+        self._expected: dict[int, int] = {}  # `_positions` at the last break, less responses repeated since
         self._last_expected: int | None = None  # the id in `_expected` with the last position, until it is repeated
         self._early = 0  # number of new responses before that repeated one
 

@@ -72,9 +72,8 @@ class OnnxRuntimeGpuBackend:
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
-        if (
-            self.precision == "fp16" and self._provider == _PROVIDERS["cuda"]
-        ):  # the TensorRT provider converts graphs itself
+        # The TensorRT provider converts graphs itself.
+        if self.precision == "fp16" and self._provider == _PROVIDERS["cuda"]:
             model = to_half(simplify(model), resident)
         return OnnxRuntimeProgram(self._session(model), resident, ("cuda", self._index))
 

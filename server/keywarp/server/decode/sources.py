@@ -148,10 +148,8 @@ class SourceDecoder:
             return av.open(self._source.at(address), options=options, timeout=self._timeout)
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
-        options |= {
-            "format_whitelist": FORMATS,
-            "http_persistent": "0",
-        }  # otherwise FFmpeg would keep its own connections
+        # Persistent connections would be FFmpeg's own, which nobody checks.
+        options |= {"format_whitelist": FORMATS, "http_persistent": "0"}
         return av.open(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
     @property
