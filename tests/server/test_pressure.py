@@ -2,7 +2,7 @@
 
 import pytest
 
-from keywarp.server.pressure import HIGH_WATERMARK, LOW_WATERMARK, TIME_CONSTANT, Pressure
+from keywarp.server.devices import HIGH_WATERMARK, LOW_WATERMARK, TIME_CONSTANT, Pressure
 from tests.server.clock import Clock
 
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines import FrameResult, StreamSession
 from keywarp.protocol import CloseCode, Done, End, Hello, Result
-from keywarp.server.devices import Device
-from keywarp.server.pressure import LOW_WATERMARK
+from keywarp.server.devices import LOW_WATERMARK, Device
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
 from tests.server.conftest import PATIENCE, Running, Starter, eventually
