@@ -1,7 +1,7 @@
 """The WebSocket protocol, on a real server."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 
 import pytest
@@ -417,7 +417,7 @@ def test_an_idle_connection_expires_but_one_with_frames_does_not(start: Starter)
     with server.connect("idle", Hello()) as idle, server.connect("busy", Hello()) as busy:
         with ThreadPoolExecutor(1) as pool:
             closed = pool.submit(idle.close_code)
-            while not closed.done():
+            while not wait([closed], timeout=0.05).done:
                 busy.frame(jpeg())
                 busy.result()
         assert closed.result() == CloseCode.STREAM_GONE
