@@ -1,133 +1,38 @@
 """Streams that the server pulls over HTTP, on real servers. tests/e2e/test_cameras.py has those over RTSP."""
 
-import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
 from keywarp.protocol import Hello
 from tests.server.conftest import Running, Starter, eventually
-from tests.server.media import B_FRAMES, FRAGMENTED, GREEN, NO_DELAY, encode, jpeg, moving, mpegts
+from tests.server.media import B_FRAMES, FRAGMENTED, NO_DELAY, encode, jpeg, moving, mpegts
 from tests.server.routes.test_watch import watching
+from tests.server.source_server import (
+    Responder,
+    SourceHandler,
+    SourceServer,
+    camera,
+    file,
+    redirect,
+    silent,
+)
 
 FRAMES = 40
 FIRST_WAIT = 0.05  # seconds, before a pull is first tried again
 TIMEOUT = 0.3  # seconds, of an impatient server
-Answer = Callable[["Handler"], None]
-
-
-class Asked(NamedTuple):
-    """A request to the web server."""
-
-    path: str
-    headers: dict[str, str]
-    at: float  # monotonic seconds
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Responds to a path as the test says, and records the request."""
-
-    protocol_version = "HTTP/1.1"
-    server: "Shelf"
-
-    def do_GET(self) -> None:
-        self.server.asked.append(Asked(self.path, dict(self.headers), time.monotonic()))
-        self.server.answers.get(self.path, missing)(self)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        pass
-
-
-class Shelf(ThreadingHTTPServer):
-    """A web server whose files tests put there."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("", 0), Handler)
-        self.answers: dict[str, Answer] = {}
-        self.asked: list[Asked] = []
-        self.address = f"http://127.0.0.1:{self.server_port}"
-        self.over = threading.Event()
-
-    def requests(self, path: str) -> list[Asked]:
-        """Return the requests for a path."""
-        return [asked for asked in self.asked if asked.path == path]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # the other end has gone
-
-
-def missing(handler: Handler) -> None:
-    handler.send_error(404)
-
-
-def file(data: bytes, *, ranges: bool = True, cut: int | None = None) -> Answer:
-    """Respond with a file, or with its first `cut` bytes before the connection breaks."""
-
-    def answer(handler: Handler) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", "")) if ranges else None
-        start = int(asked[1]) if asked else 0
-        handler.send_response(206 if asked else 200)
-        handler.send_header("Content-Length", str(len(data) - start))
-        if ranges:
-            handler.send_header("Accept-Ranges", "bytes")
-        handler.end_headers()
-        handler.wfile.write(data[start:cut])
-        handler.close_connection = cut is not None
-
-    return answer
-
-
-def redirect(to: str) -> Answer:
-    def answer(handler: Handler) -> None:
-        handler.send_response(302)
-        handler.send_header("Location", to)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-    return answer
-
-
-def camera(frames: int) -> Answer:
-    """Respond as an IP camera does, with one JPEG after the other, and then hang up."""
-
-    def answer(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
-        handler.end_headers()
-        for _ in range(frames):
-            part = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg(GREEN))
-            handler.wfile.write(part + jpeg(GREEN) + b"\r\n")
-        handler.close_connection = True
-
-    return answer
-
-
-def silent(until: threading.Event) -> Answer:
-    """Respond without a body, and hang up after an event."""
-
-    def answer(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        until.wait(60)
-        handler.close_connection = True
-
-    return answer
 
 
 @pytest.fixture(scope="module")
-def shelf() -> Iterator[Shelf]:
-    with Shelf() as server:
+def web() -> Iterator[SourceServer]:
+    with SourceServer() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        server.answers["/clip.ts"] = file(mpegts(FRAMES, B_FRAMES))
+        server.responders["/clip.ts"] = file(mpegts(FRAMES, B_FRAMES))
         yield server
         server.over.set()
         server.shutdown()
@@ -204,30 +109,30 @@ def until(server: Running, stream: str, state: str) -> dict[str, Any]:
     [("mpegts", {}, False), ("mp4", FRAGMENTED, False), ("mpegts", {}, True), ("mp4", {}, True)],
 )
 def test_a_file_is_pulled_to_its_end(
-    puller: Running, shelf: Shelf, form: str, muxing: dict[str, str], ranges: bool
+    puller: Running, web: SourceServer, form: str, muxing: dict[str, str], ranges: bool
 ) -> None:
-    shelf.answers["/file"] = file(encode(moving(FRAMES), form, B_FRAMES, "libx264", muxing)[0], ranges=ranges)
-    stream = pull(puller, f"{shelf.address}/file", interval=10)
+    web.responders["/file"] = file(encode(moving(FRAMES), form, B_FRAMES, "libx264", muxing)[0], ranges=ranges)
+    stream = pull(puller, f"{web.address}/file", interval=10)
     ended = until(puller, stream, "ended")
     assert (ended["frames"], ended["key_frames"], ended["errors"], ended["dropped"]) == (FRAMES, FRAMES // 10, 0, 0)
     assert (ended["mode"], ended["reconnects"], ended.get("problem")) == ("lossless", 0, None)
 
 
-def test_a_playlist_is_pulled_with_its_segments(puller: Running, shelf: Shelf) -> None:
-    shelf.answers["/live/a.ts"] = shelf.answers["/clip.ts"]
-    shelf.answers["/live/list.m3u8"] = playlist("a.ts")
-    stream = pull(puller, f"{shelf.address}/live/list.m3u8")
+def test_a_playlist_is_pulled_with_its_segments(puller: Running, web: SourceServer) -> None:
+    web.responders["/live/a.ts"] = web.responders["/clip.ts"]
+    web.responders["/live/list.m3u8"] = playlist("a.ts")
+    stream = pull(puller, f"{web.address}/live/list.m3u8")
     assert until(puller, stream, "ended")["frames"] == FRAMES
 
 
-def playlist(segment: str) -> Answer:
+def playlist(segment: str) -> Responder:
     lines = "#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:1.6,", segment, "#EXT-X-ENDLIST"
     return file("\n".join(lines).encode())
 
 
-def test_a_camera_that_hangs_up_is_reconnected_and_begins_with_a_key_frame(puller: Running, shelf: Shelf) -> None:
-    shelf.answers["/camera"] = camera(5)
-    stream = pull(puller, f"{shelf.address}/camera", interval=10)
+def test_a_camera_that_hangs_up_is_reconnected_and_begins_with_a_key_frame(puller: Running, web: SourceServer) -> None:
+    web.responders["/camera"] = camera(5)
+    stream = pull(puller, f"{web.address}/camera", interval=10)
     assert until(puller, stream, "retrying")["problem"] == "the source ended"
     before = pull_failures(puller)
     eventually(lambda: info(puller, stream)["key_frames"] >= 3)
@@ -249,60 +154,60 @@ def pull_failures(server: Running) -> float:
     return float(line.split()[1])
 
 
-def test_a_source_that_does_not_exist_is_tried_until_it_does(puller: Running, shelf: Shelf) -> None:
-    shelf.answers.pop("/late", None)
-    stream = pull(puller, f"{shelf.address}/late")
+def test_a_source_that_does_not_exist_is_tried_until_it_does(puller: Running, web: SourceServer) -> None:
+    web.responders.pop("/late", None)
+    stream = pull(puller, f"{web.address}/late")
     assert "404" in until(puller, stream, "retrying")["problem"]
-    shelf.answers["/late"] = shelf.answers["/clip.ts"]
+    web.responders["/late"] = web.responders["/clip.ts"]
     assert until(puller, stream, "ended")["reconnects"] >= 1
 
 
-def test_a_file_that_breaks_off_has_failed_and_is_not_pulled_again(puller: Running, shelf: Shelf) -> None:
+def test_a_file_that_breaks_off_has_failed_and_is_not_pulled_again(puller: Running, web: SourceServer) -> None:
     noise = [*np.random.default_rng(0).integers(0, 256, (30, 320, 640, 3), np.uint8)]
     data = encode(noise, "mpegts", NO_DELAY | {"crf": "20"})[0]
-    shelf.answers["/broken"] = file(data, cut=len(data) * 3 // 4)
-    stream = pull(puller, f"{shelf.address}/broken")
+    web.responders["/broken"] = file(data, cut=len(data) * 3 // 4)
+    stream = pull(puller, f"{web.address}/broken")
     failed = until(puller, stream, "failed")
     assert "broke" in failed["problem"]
     assert failed["reconnects"] == 0
     assert 10 < failed["frames"] < 30
 
 
-def test_a_source_that_sends_nothing_times_out(impatient: Running, shelf: Shelf, hang_up: threading.Event) -> None:
-    shelf.answers["/silent"] = silent(hang_up)
-    stream = pull(impatient, f"{shelf.address}/silent")
+def test_a_source_that_sends_nothing_times_out(impatient: Running, web: SourceServer, hang_up: threading.Event) -> None:
+    web.responders["/silent"] = silent(hang_up)
+    stream = pull(impatient, f"{web.address}/silent")
     assert "timed out" in until(impatient, stream, "retrying")["problem"]
 
 
-def test_a_source_that_is_no_video_is_reported(puller: Running, shelf: Shelf) -> None:
-    shelf.answers["/text"] = file(b"hello " * 1000)
-    stream = pull(puller, f"{shelf.address}/text")
+def test_a_source_that_is_no_video_is_reported(puller: Running, web: SourceServer) -> None:
+    web.responders["/text"] = file(b"hello " * 1000)
+    stream = pull(puller, f"{web.address}/text")
     assert "Invalid data" in until(puller, stream, "retrying")["problem"]
 
 
-def test_pause_disconnects_from_the_source_and_resume_connects_again(puller: Running, shelf: Shelf) -> None:
-    shelf.answers["/camera"] = shelf.answers["/other"] = camera(3)
-    stream = pull(puller, f"{shelf.address}/camera")
+def test_pause_disconnects_from_the_source_and_resume_connects_again(puller: Running, web: SourceServer) -> None:
+    web.responders["/camera"] = web.responders["/other"] = camera(3)
+    stream = pull(puller, f"{web.address}/camera")
     until(puller, stream, "running")
     assert puller.http.post(f"/v1/streams/{stream}/pause").is_success
     until(puller, stream, "paused")
-    asked, frames = len(shelf.requests("/camera")), info(puller, stream)["frames"]
-    other = pull(puller, f"{shelf.address}/other")
+    asked, frames = len(web.requests("/camera")), info(puller, stream)["frames"]
+    other = pull(puller, f"{web.address}/other")
     eventually(lambda: info(puller, other)["reconnects"] >= 2)  # meanwhile the paused one could have, too
-    assert (len(shelf.requests("/camera")), info(puller, stream)["frames"]) == (asked, frames)
+    assert (len(web.requests("/camera")), info(puller, stream)["frames"]) == (asked, frames)
     assert info(puller, stream)["state"] == "paused"
     assert puller.http.post(f"/v1/streams/{stream}/resume").is_success
     eventually(lambda: info(puller, stream)["frames"] > frames)
 
 
 def test_only_pulled_streams_can_be_paused_and_only_others_can_be_fed(
-    puller: Running, shelf: Shelf, hang_up: threading.Event
+    puller: Running, web: SourceServer, hang_up: threading.Event
 ) -> None:
     puller.http.post("/v1/streams", json={"id": "fed"})
     assert puller.http.post("/v1/streams/fed/pause").status_code == 409
     assert puller.http.post("/v1/streams/nobody/pause").status_code == 404
-    shelf.answers["/silent"] = silent(hang_up)
-    stream = pull(puller, f"{shelf.address}/silent")
+    web.responders["/silent"] = silent(hang_up)
+    stream = pull(puller, f"{web.address}/silent")
     assert puller.frame(stream).status_code == 409
     with puller.connect(stream) as talk:
         talk.send(Hello())
@@ -327,8 +232,8 @@ def test_a_source_that_must_not_be_pulled_is_refused_at_once(puller: Running, so
     assert puller.http.get("/v1/streams").json() == []
 
 
-def test_nothing_is_pulled_by_default(server: Running, shelf: Shelf) -> None:
-    refused = server.http.post("/v1/streams", json={"source": f"{shelf.address}/clip.ts"})
+def test_nothing_is_pulled_by_default(server: Running, web: SourceServer) -> None:
+    refused = server.http.post("/v1/streams", json={"source": f"{web.address}/clip.ts"})
     assert refused.status_code == 403
     assert "--allow-pull" in refused.json()["detail"]
 
@@ -336,15 +241,15 @@ def test_nothing_is_pulled_by_default(server: Running, shelf: Shelf) -> None:
 @pytest.mark.parametrize("way", ["redirect", "playlist"])
 @pytest.mark.parametrize("to", ["http://localhost.:{port}/secret", "http://[::1]:{port}/secret", "file:///etc/passwd"])
 def test_neither_redirects_nor_playlists_lead_to_hosts_that_are_not_allowed(
-    start: Starter, shelf: Shelf, way: str, to: str
+    start: Starter, web: SourceServer, way: str, to: str
 ) -> None:
     server = start(allow_pull=("127.0.0.2",))
-    to = to.format(port=shelf.server_port)
-    shelf.answers["/trap.m3u8"] = redirect(to) if way == "redirect" else playlist(to)
-    shelf.asked.clear()
-    stream = pull(server, f"http://127.0.0.2:{shelf.server_port}/trap.m3u8")
+    to = to.format(port=web.server_port)
+    web.responders["/trap.m3u8"] = redirect(to) if way == "redirect" else playlist(to)
+    web.received.clear()
+    stream = pull(server, f"http://127.0.0.2:{web.server_port}/trap.m3u8")
     assert until(server, stream, "retrying")["problem"]
-    assert {asked.path for asked in shelf.asked} == {"/trap.m3u8"}
+    assert {asked.path for asked in web.received} == {"/trap.m3u8"}
 
 
 OPENING = {
@@ -357,22 +262,22 @@ OPENING = {
 
 
 @pytest.mark.parametrize("kind", OPENING)
-def test_formats_that_open_further_files_are_refused(puller: Running, shelf: Shelf, kind: str) -> None:
-    shelf.answers["/trap"] = file(OPENING[kind])
-    shelf.asked.clear()
-    stream = pull(puller, f"{shelf.address}/trap")
+def test_formats_that_open_further_files_are_refused(puller: Running, web: SourceServer, kind: str) -> None:
+    web.responders["/trap"] = file(OPENING[kind])
+    web.received.clear()
+    stream = pull(puller, f"{web.address}/trap")
     assert until(puller, stream, "retrying")["problem"]
-    assert {asked.path for asked in shelf.asked} == {"/trap"}
+    assert {asked.path for asked in web.received} == {"/trap"}
 
 
-def test_a_pattern_in_a_url_does_not_stand_for_several_files(puller: Running, shelf: Shelf) -> None:
-    shelf.asked.clear()
-    stream = pull(puller, f"{shelf.address}/picture%d.jpg")
+def test_a_pattern_in_a_url_does_not_stand_for_several_files(puller: Running, web: SourceServer) -> None:
+    web.received.clear()
+    stream = pull(puller, f"{web.address}/picture%d.jpg")
     assert until(puller, stream, "retrying")["problem"]
-    assert shelf.asked == []  # FFmpeg would ask for /picture0.jpg to /picture4.jpg
+    assert web.received == []  # FFmpeg would ask for /picture0.jpg to /picture4.jpg
 
 
-def drip(handler: Handler) -> None:
+def drip(handler: SourceHandler) -> None:
     """Send bytes that are no video, one by one."""
     handler.send_response(200)
     handler.end_headers()
@@ -381,45 +286,45 @@ def drip(handler: Handler) -> None:
             handler.wfile.write(b"\0")
 
 
-def test_a_source_that_drips_can_be_paused_and_deleted(puller: Running, shelf: Shelf) -> None:
-    shelf.answers["/drip"] = drip
-    shelf.asked.clear()
-    stream = pull(puller, f"{shelf.address}/drip")
-    eventually(lambda: len(shelf.requests("/drip")) == 1)
+def test_a_source_that_drips_can_be_paused_and_deleted(puller: Running, web: SourceServer) -> None:
+    web.responders["/drip"] = drip
+    web.received.clear()
+    stream = pull(puller, f"{web.address}/drip")
+    eventually(lambda: len(web.requests("/drip")) == 1)
     assert puller.http.post(f"/v1/streams/{stream}/pause").is_success
     until(puller, stream, "paused")
     puller.http.post(f"/v1/streams/{stream}/resume")
-    eventually(lambda: len(shelf.requests("/drip")) == 2)
+    eventually(lambda: len(web.requests("/drip")) == 2)
     assert puller.tasks("Pull.run", "Pipeline.feed")
     assert puller.http.delete(f"/v1/streams/{stream}").is_success
     eventually(lambda: not puller.tasks("Pull.", "Pipeline."))
 
 
-def test_a_source_that_only_drips_times_out(impatient: Running, shelf: Shelf) -> None:
-    shelf.answers["/drip"] = drip
-    stream = pull(impatient, f"{shelf.address}/drip")
+def test_a_source_that_only_drips_times_out(impatient: Running, web: SourceServer) -> None:
+    web.responders["/drip"] = drip
+    stream = pull(impatient, f"{web.address}/drip")
     assert "no frame came for 0.9 s" in until(impatient, stream, "retrying")["problem"]
 
 
 def test_a_source_without_a_frame_is_never_running_and_is_tried_less_and_less_often(
-    puller: Running, shelf: Shelf
+    puller: Running, web: SourceServer
 ) -> None:
     data = encode(moving(3), "mpegts", NO_DELAY)[0]
-    shelf.answers["/empty"] = file(data[: 188 * 4])
-    shelf.asked.clear()
-    stream = pull(puller, f"{shelf.address}/empty")
+    web.responders["/empty"] = file(data[: 188 * 4])
+    web.received.clear()
+    stream = pull(puller, f"{web.address}/empty")
     assert until(puller, stream, "retrying")["frames"] == 0
-    eventually(lambda: len(shelf.requests("/empty")) == 5)
-    times = [asked.at for asked in shelf.requests("/empty")]
+    eventually(lambda: len(web.requests("/empty")) == 5)
+    times = [asked.at for asked in web.requests("/empty")]
     for number, (earlier, later) in enumerate(pairwise(times)):
         assert later - earlier > 0.7 * 2**number * FIRST_WAIT  # waits differ by up to a quarter
     assert info(puller, stream)["frames"] == 0
 
 
 @pytest.mark.parametrize("to", ["http://[x/", "http://127.0.0.1:99999/", "http://127.0.0.1/vid\u00e9o"])
-def test_a_redirect_to_something_that_is_no_url_is_tried_again(puller: Running, shelf: Shelf, to: str) -> None:
-    shelf.answers["/odd"] = redirect(to)
-    stream = pull(puller, f"{shelf.address}/odd")
+def test_a_redirect_to_something_that_is_no_url_is_tried_again(puller: Running, web: SourceServer, to: str) -> None:
+    web.responders["/odd"] = redirect(to)
+    stream = pull(puller, f"{web.address}/odd")
     assert "isn't a URL" in until(puller, stream, "retrying")["problem"]
 
 
@@ -431,23 +336,25 @@ def test_a_wrong_password_is_not_shown(puller: Running) -> None:
         assert part not in refused.text
 
 
-def test_credentials_are_sent_but_never_shown(puller: Running, shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+def test_credentials_are_sent_but_never_shown(
+    puller: Running, web: SourceServer, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
-    shelf.asked.clear()
-    stream = pull(puller, f"{shelf.address.replace('//', '//me:se%20cret@')}/nothing?token=secret")
+    web.received.clear()
+    stream = pull(puller, f"{web.address.replace('//', '//me:se%20cret@')}/nothing?token=secret")
     shown = until(puller, stream, "retrying")
-    assert shown["source"] == f"{shelf.address}/nothing"
-    assert shelf.asked[0].headers["User-Agent"] == "keywarp"
-    assert shelf.asked[0].headers["Authorization"] == "Basic bWU6c2UgY3JldA=="
-    assert f"{shelf.address}/nothing: retrying" in caplog.text
+    assert shown["source"] == f"{web.address}/nothing"
+    assert web.received[0].headers["User-Agent"] == "keywarp"
+    assert web.received[0].headers["Authorization"] == "Basic bWU6c2UgY3JldA=="
+    assert f"{web.address}/nothing: retrying" in caplog.text
     assert "cret" not in caplog.text + str(shown)
 
 
-def test_a_server_that_stops_disconnects_from_its_sources(start: Starter, shelf: Shelf) -> None:
+def test_a_server_that_stops_disconnects_from_its_sources(start: Starter, web: SourceServer) -> None:
     server = start(allow_pull=("127.0.0.0/8",))
-    shelf.answers["/camera"] = camera(3)
+    web.responders["/camera"] = camera(3)
     before = pull_threads()
-    stream = pull(server, f"{shelf.address}/camera")
+    stream = pull(server, f"{web.address}/camera")
     until(server, stream, "running")
     assert pull_threads() == before + 1
     server.stop()
@@ -459,12 +366,12 @@ def pull_threads() -> int:
 
 
 def test_sources_that_are_waited_for_do_not_hold_up_other_streams(
-    puller: Running, shelf: Shelf, hang_up: threading.Event
+    puller: Running, web: SourceServer, hang_up: threading.Event
 ) -> None:
-    shelf.answers["/silent"] = silent(hang_up)
-    shelf.asked.clear()
-    waiting = [pull(puller, f"{shelf.address}/silent") for _ in range(8)]
-    eventually(lambda: len(shelf.requests("/silent")) == 8)
+    web.responders["/silent"] = silent(hang_up)
+    web.received.clear()
+    waiting = [pull(puller, f"{web.address}/silent") for _ in range(8)]
+    eventually(lambda: len(web.requests("/silent")) == 8)
     with puller.connect("fed", Hello()) as talk:
         responses, done = talk.stream([(i, jpeg()) for i in range(20)])
     assert [(response.type, response.id) for response in responses] == [("result", i) for i in range(20)]

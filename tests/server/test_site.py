@@ -12,16 +12,17 @@ from keywarp.server.site import read_site
 from tests.server.conftest import Starter, eventually
 from tests.server.media import B_FRAMES, mpegts
 from tests.server.sinks.test_sinks import sink_count, write_site
-from tests.server.test_pulls import Shelf, file, until
+from tests.server.source_server import SourceServer, file
+from tests.server.test_pulls import until
 
 
 def test_the_sites_streams_are_pulled_from_the_start_even_without_an_allow_list(start: Starter, tmp_path: Path) -> None:
-    with Shelf() as shelf:
-        threading.Thread(target=shelf.serve_forever, daemon=True).start()
-        shelf.answers["/clip.ts"] = file(mpegts(40, B_FRAMES))
+    with SourceServer() as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        web.responders["/clip.ts"] = file(mpegts(40, B_FRAMES))
         text = f"""
             [streams.gate]
-            source = "{shelf.address}/clip.ts"
+            source = "{web.address}/clip.ts"
             interval = 5
             sinks = ["archive"]
 
@@ -32,7 +33,7 @@ def test_the_sites_streams_are_pulled_from_the_start_even_without_an_allow_list(
         ended = until(server, "gate", "ended")
         assert (ended["frames"], ended["key_frames"], ended["sinks"]) == (40, 8, ["archive"])
         eventually(lambda: sink_count(server, "archive", "delivered") == 40)
-        shelf.shutdown()
+        web.shutdown()
 
 
 @pytest.mark.parametrize(

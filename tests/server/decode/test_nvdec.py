@@ -31,7 +31,7 @@ from tests.server.decode.fake_nvdec import (
     PyNvVCExceptionUnsupported,
 )
 from tests.server.media import B_FRAMES, FRAGMENTED, NO_DELAY, encode, h264, moving, mpegts, packets, pieces, plain
-from tests.server.test_pulls import Shelf, file
+from tests.server.source_server import SourceServer, file
 
 
 @pytest.fixture
@@ -288,12 +288,12 @@ def test_a_server_decodes_connections_uploads_and_pulls_on_the_gpu(start: Starte
     answer = server.http.post("/v1/videos", content=clip, headers={"content-type": "video/mp2t"})
     assert len(answer.text.splitlines()) == 20 + 1
     assert [decoder.calls for decoder in fake.decoders] == [20, 21]
-    with Shelf() as shelf:
-        threading.Thread(target=shelf.serve_forever, daemon=True).start()
-        shelf.answers["/clip.ts"] = file(clip)
-        server.http.post("/v1/streams", json={"id": "pulled", "source": f"{shelf.address}/clip.ts"})
+    with SourceServer() as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        web.responders["/clip.ts"] = file(clip)
+        server.http.post("/v1/streams", json={"id": "pulled", "source": f"{web.address}/clip.ts"})
         eventually(lambda: server.http.get("/v1/streams/pulled").json()["state"] == "ended")
-        shelf.shutdown()
+        web.shutdown()
     assert [decoder.calls for decoder in fake.decoders] == [20, 21, 21]
 
 
