@@ -289,3 +289,33 @@ def test_a_producer_that_takes_no_responses_is_slowed_down(server: Running) -> N
         return ahead
 
     assert server.run(run()) <= 3  # one in the outbox, one that waits for it, one that is decoded
+
+
+def test_a_cancelled_pipeline_ends_only_after_its_thread_has_left_the_decoder(server: Running) -> None:
+    entered, stopped = threading.Event(), threading.Event()
+    left: list[bool] = []
+
+    class SlowDecoder(ImageDecoder):
+        def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:
+            entered.set()
+            assert stopped.wait(PATIENCE)
+            time.sleep(HELD)  # as a read from the network takes to notice that it was stopped
+            left.append(True)
+            yield from super().decode(header, payload)
+
+    async def payloads() -> Payloads:
+        yield payload(0)
+
+    async def run() -> None:
+        stream = server.service.create_stream(StreamOptions(), None)
+        pipeline = Pipeline(stream, SlowDecoder(WIDTH * HEIGHT), UNLIMITED, stop=stopped.set)
+        feeding = asyncio.create_task(pipeline.feed(payloads()))
+        await until(entered.is_set)
+        feeding.cancel()
+        await asyncio.wait([feeding])
+        assert feeding.cancelled()
+        assert left == [True]
+        await pipeline.close()
+        await server.service.streams.remove(stream, "the test is over")
+
+    server.run(run())
