@@ -25,7 +25,7 @@ COLORS: dict[str, Color] = {
 }
 FURTHER: tuple[Color, ...] = ((204, 121, 167), (120, 94, 40), (70, 70, 160))
 
-PANEL_WIDTH = 480  # of a picture in a sheet of frames, pixels
+PANEL_WIDTH = 560  # of a picture in a sheet of frames, pixels
 CAPTION = 26  # height of a caption, pixels
 GAP = 6  # between pictures, pixels
 PAPER: Color = (24, 28, 34)
@@ -109,6 +109,7 @@ def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confide
         panels.append(_draw_difference(image, replay.per_frame, replay.propagated))
         titles.append("where they differ")
     else:
+        titles = ["per frame (red: not propagated)", f"{titles[1]} (red: not per frame)"]
         panels = list(_draw_boxes(image, width, replay.per_frame, replay.propagated, classes, confidence))
     row = Image.new("RGB", (len(panels) * (size[0] + GAP) - GAP, size[1] + CAPTION + GAP), PAPER)
     pen = ImageDraw.Draw(row)
@@ -172,7 +173,7 @@ def _boxes(
 ) -> NDArray[np.uint8]:
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(11)
+    font = ImageFont.load_default(12)
     numbers = sorted(range(len(result.xyxy)), key=lambda n: n not in matched)  # the wrong ones in front
     for number in numbers:
         color = RIGHT if number in matched else WRONG

@@ -34,8 +34,8 @@ def _finite(value: Any) -> Any:
 
 def print_tables(comparison: Comparison, console: Console) -> None:
     """Print what people want to know first."""
-    for rows, title in ((_source_rows(comparison), None), (_interval_rows(comparison), None)):
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=title)
+    for rows in _tables(comparison):
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for number, name in enumerate(rows[0]):
             table.add_column(name, justify="right" if number else "left", no_wrap=True)
         for row in rows[1:]:
@@ -78,43 +78,51 @@ def write_report(bundle: Bundle, clips: Sequence[Clip], options: Options, compar
         (out / "report.md").write_text(_markdown(comparison, sheets), encoding="utf-8")
 
 
-def _source_rows(comparison: Comparison) -> list[list[str]]:
-    """Return a row for each source, below a row of titles."""
+def _tables(comparison: Comparison) -> list[list[list[str]]]:
+    """Return tables as rows of cells. The first row of each holds the titles."""
+    return [_age_rows(comparison), _interval_rows(comparison), _cost_rows(comparison)]
+
+
+def _age_rows(comparison: Comparison) -> list[list[str]]:
     ages = sorted({age for source in comparison.sources.values() for age in source.by_age})
     shown = sorted({ages[round(p)] for p in np.linspace(0, len(ages) - 1, 5)}) if ages else []
     has_errors = any(source.feature_error is not None for source in comparison.sources.values())
     has_cuts = any(video.cuts for video in comparison.videos) and comparison.cuts
-    titles = [f"{comparison.measure} by key age", *(str(age) for age in shown), "mean"]
+    titles = [f"{comparison.measure} at key age", *map(str, shown), "mean"]
     titles += ["no cuts"] if has_cuts else []
     titles += ["worst 5 %"]
     titles += ["features"] if has_errors else []
-    titles += ["key ms", "prop. ms", f"keeps {comparison.keep:g}"]
     rows = [titles]
     for name, source in comparison.sources.items():
-        row = [name, *(_share(source.by_age.get(age)) for age in shown), _share(source.mean)]
-        row += [_share(source.mean_without_cuts)] if has_cuts else []
-        row += [_share(source.worst_mean)]
-        row += [_share(source.feature_error)] if has_errors else []
-        row += [f"{source.key_ms:.1f}", f"{source.ms:.1f}"]
-        row += [f"interval {source.longest}" if source.longest > 1 else "-"]
+        row = [name, *(share(source.by_age.get(age)) for age in shown), share(source.mean)]
+        row += [share(source.mean_without_cuts)] if has_cuts else []
+        row += [share(source.worst_mean)]
+        row += [share(source.feature_error)] if has_errors else []
         rows.append(row)
     return rows
 
 
 def _interval_rows(comparison: Comparison) -> list[list[str]]:
-    """Return a row for each source and schedule, below a row of titles."""
-    intervals = sorted({interval for source in comparison.sources.values() for interval in source.intervals})
-    shown = sorted({intervals[round(p)] for p in np.linspace(0, len(intervals) - 1, 5)}) if intervals else []
-    rows = [[f"{comparison.measure} (speed-up) by interval", *map(str, shown)]]
+    rows = [[f"{comparison.measure} at interval", *map(str, comparison.intervals), f"keeps {comparison.keep:g}"]]
     for name, source in comparison.sources.items():
-        figures = [source.intervals.get(interval) for interval in shown]
-        rows.append([name, *(f"{_share(f.agreement)} ({f.speed_up:.1f}x)" if f else "-" for f in figures)])
+        figures = [source.intervals.get(interval) for interval in comparison.intervals]
+        cells = [f"{share(f.agreement)} {f.speed_up:.1f}x" if f else "-" for f in figures]
+        rows.append([name, *cells, f"up to {source.longest}" if source.longest > 1 else "-"])
+    return rows
+
+
+def _cost_rows(comparison: Comparison) -> list[list[str]]:
+    rows = [["ms a frame", "key", "propagated", *(f"interval {i}" for i in comparison.intervals)]]
+    for name, source in comparison.sources.items():
+        figures = [source.intervals.get(interval) for interval in comparison.intervals]
+        cells = [f"{f.ms:.1f}" if f else "-" for f in figures]
+        rows.append([name, f"{source.key_ms:.1f}", f"{source.ms:.1f}", *cells])
     return rows
 
 
 def _remarks(comparison: Comparison) -> list[str]:
     lines = [
-        f"{s.source}, {s.schedule}: {comparison.measure} {_share(s.agreement)} at a mean interval of {s.interval:.1f}, "
+        f"{s.source}, {s.schedule}: {comparison.measure} {share(s.agreement)} at a mean interval of {s.interval:.1f}, "
         f"{s.ms:.1f} ms a frame, {s.speed_up:.1f} times as fast as per frame"
         for s in comparison.schedules
     ]
@@ -148,31 +156,32 @@ def recommendation(comparison: Comparison) -> str:
     schedule = f"interval {best.interval:g}" if best.schedule == "fixed" else best.schedule
     return (
         f"Recommended to keep {comparison.keep:g}: motion {best.source}, {schedule}, which agrees to "
-        f"{_share(best.agreement)} and takes {best.ms:.1f} ms a frame, {best.speed_up:.1f} times as fast."
+        f"{share(best.agreement)} and takes {best.ms:.1f} ms a frame, {best.speed_up:.1f} times as fast."
     )
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+def share(value: float | None) -> str:
+    """Return a figure with three decimals, without the zero in front of them."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}".removeprefix("0")
 
 
 def _markdown(comparison: Comparison, sheets: Sequence[str]) -> str:
     parts = [f"# {comparison.model} {comparison.version}: propagated against per frame", recommendation(comparison)]
-    parts += [_markdown_table(_source_rows(comparison)), _markdown_table(_interval_rows(comparison))]
+    parts += [_markdown_table(rows) for rows in _tables(comparison)]
     parts.append("\n".join(f"- {line}" for line in _remarks(comparison)))
     parts.append("![Agreement over key age and over cost](agreement.png)")
     for name in sheets:
         source = comparison.sources[name]
         worst = [["video", "time, s", "frame", "key age", "age, s", comparison.measure]]
         worst += [
-            [w.video, f"{w.time:.2f}", str(w.frame), str(w.age), f"{w.age_seconds:.2f}", _share(w.agreement)]
+            [w.video, f"{w.time:.2f}", str(w.frame), str(w.age), f"{w.age_seconds:.2f}", share(w.agreement)]
             for w in worst_passages(comparison, name, WORST_ROWS)
         ]
         parts += [
             f"## Worst frames of {name}",
-            f"The worst 5 % of its results agree to {_share(source.worst_mean)}; report.json lists them all.",
+            f"The worst 5 % of its results agree to {share(source.worst_mean)}; report.json lists them all.",
             _markdown_table(worst),
-            f"![Worst frames of {name}](<worst-{name}.jpg>)",
+            f"![Worst frames of {name}](worst-{name}.jpg)",
         ]
     return "\n\n".join(parts) + "\n"
 

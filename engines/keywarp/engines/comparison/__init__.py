@@ -10,8 +10,8 @@ Example:
 
 from keywarp.engines.comparison.agreement import BoxAgreement, LabelAgreement, Measure, match_boxes, open_measure
 from keywarp.engines.comparison.clips import Clip, ClipFrame
-from keywarp.engines.comparison.comparing import compare
-from keywarp.engines.comparison.options import Options, Progress
+from keywarp.engines.comparison.comparing import compare, forget
+from keywarp.engines.comparison.options import INTERVALS, MOTIONS, Options, Progress
 from keywarp.engines.comparison.replay import Replay, replay, worst_passages
 from keywarp.engines.comparison.report import (
     Comparison,
@@ -24,6 +24,8 @@ from keywarp.engines.comparison.report import (
 )
 
 __all__ = [
+    "INTERVALS",
+    "MOTIONS",
     "BoxAgreement",
     "Clip",
     "ClipFrame",
@@ -40,6 +42,7 @@ __all__ = [
     "VideoFigures",
     "Worst",
     "compare",
+    "forget",
     "match_boxes",
     "open_measure",
     "replay",

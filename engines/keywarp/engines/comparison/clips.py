@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.engines.motion import MotionVectors
+
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -16,6 +18,7 @@ class ClipFrame:
     image: NDArray[np.uint8]  # RGB (H, W, 3)
     index: int  # position in its video
     time: float  # seconds since the video's start
+    vectors: MotionVectors | None = None  # the codec's motion vectors, if it gave any
 
 
 @dataclass(frozen=True, slots=True, eq=False)

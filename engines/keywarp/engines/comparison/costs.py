@@ -62,7 +62,7 @@ def _measure_clip(engines: Sequence[Engine], clip: Clip, ages: int, rounds: int,
                 keys[source].append(time.perf_counter() - started)
                 for frame in frames[1:]:
                     started = time.perf_counter()
-                    engine.propagate(frame.image, state)
+                    engine.propagate(frame.image, state, [frame.vectors])
                     propagated[source].append(time.perf_counter() - started)
     return [Cost(statistics.median(k), statistics.median(p)) for k, p in zip(keys, propagated, strict=True)]
 

@@ -146,21 +146,20 @@ class _Pass:
         if due:
             states = [state, *(engine.key(frame.image)[1] for engine in others)]
             same = self._measure.count(truth.output, truth.output)
-            self._active.append(_Start(frame, states, _features(truth), same))
+            self._active.append(_Start(frame, states, truth.features, same))
 
     def _propagate(self, run: _Start, frame: ClipFrame, truth: FrameResult) -> None:
         seconds = frame.time - run.frame.time
-        true = _features(truth)
+        true = truth.features
         if true is not None and run.features is not None:
             run.errors.append((ErrorGroup(COPIED, run.age, run.cut), squared_error(run.features, true)))
         for source, (engine, state) in enumerate(zip(self._engines, run.states, strict=True)):
-            result = engine.propagate(frame.image, state)
+            result = engine.propagate(frame.image, state, [frame.vectors])
             counts = self._measure.count(result.output, truth.output)
             matching, found, expected = counts.sum(axis=0).tolist()
             group = Group(self._number, source, run.age, round(100 * seconds), run.cut)
             run.counts.append((group, counts))
             confidence = getattr(result, "confidence", None)
-            used = getattr(result, "motion", None)
             run.pairs.append(
                 Pair(
                     self._number,
@@ -174,10 +173,10 @@ class _Pass:
                     max(found, expected) - matching,
                     run.cut,
                     math.nan if confidence is None else confidence,
-                    used is not None and used != self._options.motions[source],
+                    result.motion != engine.motion,
                 )
             )
-            warped = _features(result)
+            warped = result.features
             if true is not None and warped is not None:
                 run.errors.append((ErrorGroup(source, run.age, run.cut), squared_error(warped, true)))
 
@@ -198,7 +197,3 @@ class _Pass:
 
 def _is_cut(current: Thumbnail, last: Thumbnail) -> bool:
     return change_without_motion(current, last) > CUT and change_after_motion(current, last) > CUT
-
-
-def _features(result: FrameResult) -> Maps | None:
-    return getattr(result, "features", None)

@@ -116,6 +116,7 @@ class Comparison:
     backend: str
     device: str
     precision: str
+    intervals: tuple[int, ...]  # that were asked for; the sources' figures have all up to the longest of them
     keep: float
     cuts: bool  # whether results that were propagated over a cut count
     confidence: float  # least confidence of the boxes that count
@@ -158,6 +159,7 @@ def summarise(
         backend=backend[0],
         device=backend[1],
         precision=backend[2],
+        intervals=options.intervals,
         keep=options.keep,
         cuts=options.cuts,
         confidence=options.confidence,

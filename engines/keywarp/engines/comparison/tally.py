@@ -192,7 +192,7 @@ class Tally:
             OSError: If the file can't be read.
             ValueError: If it isn't such a file.
         """
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             plain = json.loads(str(file["plain"]))
             tally = cls(0)
             tally.clips = [ClipTally(**clip) for clip in plain["clips"]]
