@@ -69,7 +69,7 @@ class _Plot:
         self._chart = chart
         self._left, self._right = left + LEFT, left + WIDTH - RIGHT
         self._top, self._bottom = TOP, HEIGHT - BOTTOM
-        points = [point for line in chart.lines for point in line.points]
+        points = [point for line in chart.lines for point in line.points] or [(0.0, 0.0), (1.0, 1.0)]
         xs, ys = [x for x, _ in points], [y for _, y in points]
         ys += [] if chart.level is None else [chart.level]
         self._x0, self._x1 = self._bounds(xs, 0.0 if not chart.whole_x else None)

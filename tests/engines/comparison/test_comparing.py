@@ -24,7 +24,8 @@ def follower(tmp_path: Path) -> Bundle:
 
 
 def options(cache: Path, **further: Any) -> Options:
-    return Options(**({"motions": ("none", "flow"), "intervals": (2, 3), "cache": cache} | COMMON | further))
+    chosen: dict[str, Any] = {"motions": ("none", "flow"), "intervals": (2, 3), "cache": cache}
+    return Options(**chosen | COMMON | further)
 
 
 def test_boxes_agree_as_far_as_the_flow_follows(follower: Bundle, tmp_path: Path) -> None:
@@ -146,12 +147,14 @@ def figures(comparison: Comparison) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("stage", "frame"), [("walk", 11), ("cut", 0), ("cut", 15), ("cut, flow, adaptive", 5), ("cost", 1)]
+    ("stage", "frame"), [("walk", 11), ("cut", 0), ("cut", 15), ("grow", 11), ("grow, flow, adaptive", 5), ("cost", 1)]
 )
 def test_an_interrupted_comparison_goes_on_where_it_was(
     stage: str, frame: int, follower: Bundle, tmp_path: Path
 ) -> None:
-    clips, chosen = [walk(20), cut()], options(tmp_path, schedules={"adaptive": AdaptiveInterval(threshold=0.2)})
+    grow = clip([scene(0)] * 6 + [scene(1, height=96)] * 8, "grow")  # has two sizes
+    clips = [walk(20), cut(), grow]
+    chosen = options(tmp_path, schedules={"adaptive": AdaptiveInterval(threshold=0.2)})
     uninterrupted = compare(follower, clips, chosen)
     work = tmp_path / "work"
     with pytest.raises(_Interrupted):

@@ -56,19 +56,3 @@ def choose_stride(stride: int, count: int | None, ages: int, max_frames: int | N
     if max_frames is None or count is None or count <= max_frames:
         return stride
     return max(stride, -(-count * (ages + 1) // max_frames))
-
-
-def evaluated_frames(starts: int, stride: int, ages: int) -> int:
-    """Return on how many frames the network runs, from the first key start to the last age of the last one.
-
-    Args:
-        starts: The number of key starts.
-        stride: Their mean distance, frames.
-        ages: The greatest key age.
-    """
-    frames, end = 0, 0
-    for number in range(starts):
-        start = key_start(number, stride)
-        frames += start + ages + 1 - max(start, end)
-        end = start + ages + 1
-    return frames

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from keywarp.engines.backends import BackendName, Precision
 from keywarp.engines.bundle import Bundle
@@ -20,18 +19,8 @@ MOTIONS = ("none", "none+scale", "flow", "network", "dis", "dis-chained", "dis-c
 INTERVALS = (2, 3, 5, 10)
 
 
-class Progress(Protocol):
-    """Is told how far a comparison is."""
-
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """Show the progress.
-
-        Args:
-            stage: What is being done.
-            done: The frames that are done of this stage.
-            total: All frames of this stage, about; None if their number is unknown.
-        """
-        ...
+# Is told what is being done, the frames that are done of it, and all its frames, about, or None if that is unknown.
+Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

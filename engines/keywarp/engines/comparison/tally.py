@@ -93,6 +93,8 @@ class ClipTally:
     """What was done of one clip."""
 
     starts: int = 0  # key frames whose propagated frames were all compared
+    next: int = 0  # number of the key start that comes after them
+    end: int = 0  # position after the last frame that was compared
     decoded: int = 0  # frames
     evaluated: int = 0  # frames on which the whole network ran
     seconds: float = 0.0  # from the first frame to the last
