@@ -54,6 +54,7 @@ def test_the_report_has_pictures_of_each_source(follower: Path, film: Path, tmp_
     assert ran.status == 0, ran.stderr
     assert {path.name for path in out.iterdir()} == {
         "agreement.png",
+        "passage-1.jpg",
         "report.json",
         "report.md",
         "worst-flow.jpg",
@@ -62,7 +63,7 @@ def test_the_report_has_pictures_of_each_source(follower: Path, film: Path, tmp_
     report = (out / "report.md").read_text()
     assert "| flow | 1.000 | .000 | .500 |" in report
     assert "flow, adaptive 2: F1" in report
-    for picture in ("agreement.png", "worst-flow.jpg", "worst-none.jpg"):
+    for picture in ("agreement.png", "passage-1.jpg", "worst-flow.jpg", "worst-none.jpg"):
         assert f"({picture})" in report
         with Image.open(out / picture) as image:
             assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 50

@@ -43,6 +43,7 @@ def compare(
         list[str] | None,
         typer.Option(
             help="Motion sources to compare: a list with commas, or the option several times.",
+            metavar="LIST",
             show_default=",".join(MOTIONS),
         ),
     ] = None,
@@ -50,6 +51,7 @@ def compare(
         list[str] | None,
         typer.Option(
             help="Key intervals to compare, in frames, listed likewise; the longest one bounds the key age.",
+            metavar="LIST",
             show_default=",".join(map(str, INTERVALS)),
         ),
     ] = None,
@@ -57,6 +59,7 @@ def compare(
         list[str] | None,
         typer.Option(
             help="Key schedules to compare, listed likewise: fixed, adaptive (each interval is its mean).",
+            metavar="LIST",
             show_default="fixed",
         ),
     ] = None,
@@ -96,10 +99,11 @@ def compare(
     threads: ThreadsOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Compare propagated results with those of the network on every frame. It needs no labels.
+    """Compare propagated results with those of the network on every frame.
 
-    For each motion source it prints how far propagated results agree with per-frame results, by key age, what frames
-    cost, and the longest key interval that keeps a chosen agreement.
+    It needs no labels. For each motion source it prints how far propagated
+    results agree with per-frame results, by key age, what frames cost, and
+    the longest key interval that keeps a chosen agreement.
 
     Example: keywarp compare street street.mp4 --motion none,network,dis --keep 0.9 --out report
     """

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keywarp.commands.charts import Chart, Color, Line, draw_charts
 from keywarp.engines import Detections, LabelMap, Output
-from keywarp.engines.comparison import Comparison, Replay, match_boxes
+from keywarp.engines.comparison import Comparison, Measure, Passage, Replay, match_boxes
 from keywarp.engines.manifest import ManifestClass
 
 # A motion source's colour follows its flow, and the line is dashed if the scale field is used.
@@ -26,6 +26,7 @@ COLORS: dict[str, Color] = {
 FURTHER: tuple[Color, ...] = ((204, 121, 167), (120, 94, 40), (70, 70, 160))
 
 PANEL_WIDTH = 560  # of a picture in a sheet of frames, pixels
+PASSAGE_WIDTH = 400  # of a picture in a sheet of a passage, pixels
 CAPTION = 26  # height of a caption, pixels
 GAP = 6  # between pictures, pixels
 PAPER: Color = (24, 28, 34)
@@ -121,6 +122,72 @@ def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confide
     figure = f"{worst.video} {worst.time:.2f} s, {measure} {worst.agreement:.2f}"
     pen.text((row.width - 6, CAPTION // 2), figure, fill=TEXT, font=font, anchor="rm")
     return row
+
+
+def passage_sheet(
+    passage: Passage, classes: Sequence[ManifestClass], measure: Measure, confidence: float
+) -> Image.Image:
+    """Draw a passage: a column for each key age, the per-frame results on top, and a row for each motion source.
+
+    Args:
+        passage: The passage.
+        classes: The model's classes.
+        measure: The task's measure.
+        confidence: The least confidence of the boxes to draw.
+    """
+    ages = sorted(passage.images)
+    height, width = passage.images[ages[0]].shape[:2]
+    size = (PASSAGE_WIDTH, round(height * PASSAGE_WIDTH / width))
+    row_height = size[1] + CAPTION
+    sheet = Image.new(
+        "RGB", (len(ages) * (size[0] + GAP) - GAP, (1 + len(passage.propagated)) * (row_height + GAP) - GAP), PAPER
+    )
+    pen = ImageDraw.Draw(sheet)
+    font, large = ImageFont.load_default(14), ImageFont.load_default(20)
+    for column, age in enumerate(ages):
+        left = column * (size[0] + GAP)
+        image = np.asarray(cv2.resize(passage.images[age], size, interpolation=cv2.INTER_AREA), np.uint8)
+        truth = passage.per_frame[age]
+        title = "per frame" if age else f"{passage.video} {passage.time:.2f} s: key frame"
+        _paste(
+            sheet, pen, _panel(image, width, truth, truth, classes, confidence), left, 0, f"age {age}: {title}", font
+        )
+        for row, (source, outputs) in enumerate(passage.propagated.items(), start=1):
+            top = row * (row_height + GAP)
+            if age not in outputs:
+                pen.text((left + size[0] // 2, top + row_height // 2), source, fill=TEXT, font=large, anchor="mm")
+                continue
+            panel = _panel(image, width, truth, outputs[age], classes, confidence)
+            agreement = measure.agreement(measure.count(outputs[age], truth))
+            _paste(sheet, pen, panel, left, top, f"age {age}: {source}, {measure.name} {agreement:.2f}", font)
+    return sheet
+
+
+def _paste(
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    panel: NDArray[np.uint8],
+    left: int,
+    top: int,
+    title: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    sheet.paste(Image.fromarray(panel), (left, top + CAPTION))
+    pen.text((left + 6, top + CAPTION // 2), title, fill=TEXT, font=font, anchor="lm")
+
+
+def _panel(
+    image: NDArray[np.uint8],
+    frame_width: int,
+    per_frame: Output,
+    shown: Output,
+    classes: Sequence[ManifestClass],
+    confidence: float,
+) -> NDArray[np.uint8]:
+    """Draw one result, with red where the per-frame result has nothing like it."""
+    if isinstance(shown, LabelMap):
+        return _draw_labels(image, shown, classes)
+    return _draw_boxes(image, frame_width, per_frame, shown, classes, confidence)[1]
 
 
 def _draw_labels(image: NDArray[np.uint8], result: LabelMap, classes: Sequence[ManifestClass]) -> NDArray[np.uint8]:

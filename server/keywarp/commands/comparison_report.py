@@ -12,11 +12,23 @@ from rich.console import Console
 from rich.table import Table
 
 from keywarp.cli.files import write_errors
-from keywarp.commands.comparison_pictures import agreement_charts, worst_sheet
+from keywarp.commands.comparison_pictures import agreement_charts, passage_sheet, worst_sheet
 from keywarp.engines import Bundle
-from keywarp.engines.comparison import Clip, Comparison, Options, Recommended, replay, worst_passages
+from keywarp.engines.comparison import (
+    Clip,
+    Comparison,
+    Options,
+    Recommended,
+    moving_passages,
+    open_measure,
+    replay,
+    replay_passages,
+    worst_passages,
+)
 
 WORST_ROWS = 6  # of the picture of a source's worst frames
+PASSAGES = 4  # that are shown with all sources
+PASSAGE_AGES = 5  # key ages of a passage that are shown
 
 
 def as_json(comparison: Comparison) -> str:
@@ -74,8 +86,16 @@ def write_report(bundle: Bundle, clips: Sequence[Clip], options: Options, compar
         sheet = worst_sheet(rows, bundle.manifest.classes, comparison.measure, comparison.confidence)
         with write_errors(out):
             sheet.save(out / f"worst-{name}.jpg", quality=88)
+    starts = moving_passages(comparison, PASSAGES)
+    ages = sorted({round(age) for age in np.linspace(0, options.ages, PASSAGE_AGES)})
+    measure = open_measure(bundle.manifest, comparison.confidence)
+    passages = replay_passages(bundle, clips, options, starts, ages)
+    for number, passage in enumerate(passages, start=1):
+        with write_errors(out):
+            sheet = passage_sheet(passage, bundle.manifest.classes, measure, comparison.confidence)
+            sheet.save(out / f"passage-{number}.jpg", quality=88)
     with write_errors(out):
-        (out / "report.md").write_text(_markdown(comparison, sheets), encoding="utf-8")
+        (out / "report.md").write_text(_markdown(comparison, sheets, len(passages)), encoding="utf-8")
 
 
 def _tables(comparison: Comparison) -> list[list[list[str]]]:
@@ -165,11 +185,14 @@ def share(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.3f}".removeprefix("0")
 
 
-def _markdown(comparison: Comparison, sheets: Sequence[str]) -> str:
+def _markdown(comparison: Comparison, sheets: Sequence[str], passages: int) -> str:
     parts = [f"# {comparison.model} {comparison.version}: propagated against per frame", recommendation(comparison)]
     parts += [_markdown_table(rows) for rows in _tables(comparison)]
     parts.append("\n".join(f"- {line}" for line in _remarks(comparison)))
     parts.append("![Agreement over key age and over cost](agreement.png)")
+    if passages:
+        parts.append("## Passages in which much moves")
+    parts += [f"![Passage {number}](passage-{number}.jpg)" for number in range(1, passages + 1)]
     for name in sheets:
         source = comparison.sources[name]
         worst = [["video", "time, s", "frame", "key age", "age, s", comparison.measure]]

@@ -12,6 +12,7 @@ from keywarp.engines.comparison.agreement import BoxAgreement, LabelAgreement, M
 from keywarp.engines.comparison.clips import Clip, ClipFrame
 from keywarp.engines.comparison.comparing import compare, forget
 from keywarp.engines.comparison.options import INTERVALS, MOTIONS, Options, Progress
+from keywarp.engines.comparison.passages import Passage, moving_passages, replay_passages
 from keywarp.engines.comparison.replay import Replay, replay, worst_passages
 from keywarp.engines.comparison.report import (
     Comparison,
@@ -34,6 +35,7 @@ __all__ = [
     "LabelAgreement",
     "Measure",
     "Options",
+    "Passage",
     "Progress",
     "Recommended",
     "Replay",
@@ -44,7 +46,9 @@ __all__ = [
     "compare",
     "forget",
     "match_boxes",
+    "moving_passages",
     "open_measure",
     "replay",
+    "replay_passages",
     "worst_passages",
 ]
