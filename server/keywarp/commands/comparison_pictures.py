@@ -110,7 +110,7 @@ def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confide
         panels.append(_draw_difference(image, replay.per_frame, replay.propagated))
         titles.append("where they differ")
     else:
-        titles = ["per frame (red: not propagated)", f"{titles[1]} (red: not per frame)"]
+        titles = ["per frame (red: missed)", f"{titles[1]} (red: per frame has none)"]
         panels = list(_draw_boxes(image, width, replay.per_frame, replay.propagated, classes, confidence))
     row = Image.new("RGB", (len(panels) * (size[0] + GAP) - GAP, size[1] + CAPTION + GAP), PAPER)
     pen = ImageDraw.Draw(row)

@@ -132,7 +132,8 @@ def _interval_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def _cost_rows(comparison: Comparison) -> list[list[str]]:
-    rows = [["ms a frame", "key", "propagated", *(f"interval {i}" for i in comparison.intervals)]]
+    first, *others = comparison.intervals
+    rows = [["ms a frame", "key", "propagated", f"at interval {first}", *map(str, others)]]
     for name, source in comparison.sources.items():
         figures = [source.intervals.get(interval) for interval in comparison.intervals]
         cells = [f"{f.ms:.1f}" if f else "-" for f in figures]

@@ -23,7 +23,7 @@ def counts(hits: int) -> Any:
 
 
 def summary(folder: Path, *, cost: float = 0.02, **further: Any) -> Comparison:
-    """Return the figures of two sources with key frames of 100 ms."""
+    """Return the figures of two sources with key frames of 100 and 120 ms."""
     options = Options(motions=("none", "dis"), intervals=(2, 3), **further)
     tally = Tally(1)
     tally.clips[0] = ClipTally(starts=4, decoded=11, evaluated=11, seconds=1.0, width=64, height=64, complete=True)
@@ -31,7 +31,7 @@ def summary(folder: Path, *, cost: float = 0.02, **further: Any) -> Comparison:
     for source, name in enumerate(HITS):
         for age, hits in HITS[name].items():
             tally.add_counts(Group(0, source, age, 10 * age, cut=False), counts(hits))
-    tally.costs = {0: Cost(0.1, 0.0), 1: Cost(0.11, cost)}
+    tally.costs = {0: Cost(0.1, 0.0), 1: Cost(0.12, cost)}
     for n in range(40):
         tally.pairs.append(Pair(0, 1, n, n + 1, 1, 0.1 * n, 0.1, n / 40, 3, n == 0, n / 50, n < 10))
     for schedule in options.schedules:
@@ -44,21 +44,21 @@ def summary(folder: Path, *, cost: float = 0.02, **further: Any) -> Comparison:
 
 def test_costs_and_agreement_of_an_interval_count_its_key_frame(tmp_path: Path) -> None:
     found = summary(tmp_path)
-    assert found.per_frame_ms == pytest.approx(100)
+    assert found.per_frame_ms == pytest.approx(110)
     dis = found.sources["dis"]
     assert dis.mean == pytest.approx((1 + 0.9) / 2)
     assert dis.intervals[3].agreement == pytest.approx((10 + 10 + 9) / 30)
     assert dis.intervals[3].oldest == pytest.approx(0.9)
-    assert dis.intervals[3].ms == pytest.approx((110 + 2 * 20) / 3)
-    assert dis.intervals[3].speed_up == pytest.approx(100 / 50)
+    assert dis.intervals[3].ms == pytest.approx((120 + 2 * 20) / 3)
+    assert dis.intervals[3].speed_up == pytest.approx(110 / (160 / 3))
 
 
 @pytest.mark.parametrize(
     ("keep", "cost", "source", "interval"),
     [
-        (0.95, 0.02, "dis", 3),  # 50 ms; `none` agrees to .9 at most
-        (0.9, 0.02, "none", 2),  # 50 ms too, but a little cheaper
-        (0.9, 0.005, "dis", 3),  # 40 ms
+        (0.95, 0.02, "dis", 3),  # 53 ms; `none` agrees to .9 at most
+        (0.9, 0.02, "none", 2),  # 50 ms
+        (0.9, 0.005, "dis", 3),  # 43 ms
         (0.95, 0.2, None, 1),  # propagation costs more than the network
         (1.0, 0.02, "dis", 2),
     ],
@@ -66,7 +66,7 @@ def test_costs_and_agreement_of_an_interval_count_its_key_frame(tmp_path: Path) 
 def test_the_cheapest_that_keeps_the_agreement_is_recommended(
     keep: float, cost: float, source: str | None, interval: int, tmp_path: Path
 ) -> None:
-    found = summary(tmp_path, keep=keep, cost=cost + (1e-6 if keep == 0.9 and cost == 0.02 else 0))
+    found = summary(tmp_path, keep=keep, cost=cost)
     best = found.recommended
     assert (best.source, best.interval) == (source, interval)
     assert best.agreement >= keep
@@ -75,7 +75,7 @@ def test_the_cheapest_that_keeps_the_agreement_is_recommended(
 
 def test_an_adaptive_schedule_is_recommended_if_it_is_cheapest(tmp_path: Path) -> None:
     found = summary(tmp_path, keep=0.9, schedules={"adaptive 10": FixedInterval(10)})
-    assert found.schedules[1].ms == pytest.approx((110 + 10 * 20) / 11 + 1)
+    assert found.schedules[1].ms == pytest.approx((120 + 10 * 20) / 11 + 1)
     best = found.recommended
     assert (best.source, best.schedule, best.interval) == ("none", "adaptive 10", 11)
 
