@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from keywarp.engines import AdaptiveInterval, Bundle, Engine, FixedInterval, InvalidFrameError
-from keywarp.engines.comparison import Clip, Comparison, Options, compare, replay, worst_passages
+from keywarp.engines.comparison import (
+    Clip,
+    ClipFrame,
+    Comparison,
+    Options,
+    compare,
+    moving_passages,
+    replay,
+    replay_passages,
+    worst_passages,
+)
+from keywarp.engines.motion import MotionVectors
 from tests.engines.comparison.film import FPS, clip, cut, walk
 from tests.engines.scenes import scene
 from tests.tiny_bundle import tiny_bundle
@@ -82,6 +93,30 @@ def test_the_worst_frames_are_listed_and_can_be_replayed(follower: Bundle, tmp_p
     columns = {float(x) for x in again.per_frame.xyxy[:, 0]}  # type: ignore[union-attr]
     assert columns == {16.0 * (worst.frame + 2) - 1}
     assert {float(x) for x in again.propagated.xyxy[:, 0]} == {16.0 * (worst.key + 3) - 1}  # type: ignore[union-attr]
+
+
+def test_a_passage_shows_all_sources_after_a_key_frame(follower: Bundle, tmp_path: Path) -> None:
+    film, chosen = walk(20), options(tmp_path)
+    [start] = moving_passages(compare(follower, [film], chosen), 1)
+    [passage] = replay_passages(follower, [film], chosen, [start], ages=[0, 2])
+    assert sorted(passage.images) == sorted(passage.per_frame) == [0, 2]
+    assert passage.time == pytest.approx(start.key / FPS)
+    columns = {"none": start.key + 2, "flow": start.key + 3}  # one step at most
+    for source, column in columns.items():
+        [shown] = passage.propagated[source].values()
+        assert {float(x) for x in shown.xyxy[:, 0]} == {16.0 * column - 1}  # type: ignore[union-attr]
+
+
+def test_motion_vectors_reach_the_engine_with_their_frame(tmp_path: Path) -> None:
+    vectors = [MotionVectors(80, 160, np.full((1, 7), n, np.float32)) for n in range(6)]
+    frames = [ClipFrame(scene(0), n, n / FPS, vectors[n]) for n in range(6)]
+    film = Clip("film", lambda: iter(frames), 6)
+    chosen = options(tmp_path, motions=("none",), schedules={"fixed 6": FixedInterval(6)}, intervals=(6,), stride=9)
+    with patch.object(Engine, "propagate", autospec=True, side_effect=Engine.propagate) as propagate:
+        compare(tiny_bundle(tmp_path / "tiny"), [film], chosen)
+    given = [call.args[3] for call in propagate.call_args_list]
+    assert len(given) >= 3 * 5  # by ages, in a stream, and for the cost
+    assert given == [[vectors[1 + n % 5]] for n in range(len(given))]
 
 
 def test_results_over_a_cut_count_unless_they_are_left_out(tmp_path: Path) -> None:
