@@ -62,7 +62,7 @@ def test_the_report_has_pictures_of_each_source(follower: Path, film: Path, tmp_
     }
     report = (out / "report.md").read_text()
     assert "| flow | 1.000 | .000 | .500 |" in report
-    assert "flow, adaptive 2: F1" in report
+    assert "| F1 (mean interval) | adaptive 2 | adaptive 3 |" in report
     for picture in ("agreement.png", "passage-1.jpg", "worst-flow.jpg", "worst-none.jpg"):
         assert f"({picture})" in report
         with Image.open(out / picture) as image:

@@ -28,6 +28,7 @@ class Line:
     color: Color
     dashed: bool = False
     joined: bool = True  # whether the points are joined; if not, they are drawn as squares
+    listed: bool = True  # whether the legend names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class _Plot:
             self._text(self._right + 18, place, line.name, line.color, "lm", 14)
 
     def _legend(self) -> None:
-        for number, line in enumerate(self._chart.lines):
+        for number, line in enumerate(line for line in self._chart.lines if line.listed):
             x, y = self._right + 16.0, self._top + 20.0 * number
             if line.joined:
                 self._dashes([(x, y), (x + 26, y)], line.color, 2.2, dash=5 if line.dashed else None)

@@ -13,8 +13,10 @@ from keywarp.engines.comparison import Comparison, Measure, Passage, Replay, mat
 from keywarp.engines.manifest import ManifestClass
 
 # A motion source's colour follows its flow, and the line is dashed if the scale field is used.
+GREY: Color = (128, 128, 128)
+BLACK: Color = (38, 44, 52)
 COLORS: dict[str, Color] = {
-    "none": (128, 128, 128),
+    "none": GREY,
     "flow": (0, 114, 178),
     "network": (0, 114, 178),
     "flow-chained": (86, 180, 233),
@@ -45,10 +47,11 @@ def agreement_charts(comparison: Comparison) -> Image.Image:
         by_age.append(Line(name, list(source.by_age.items()), color, dashed))
         points = [(i.ms, i.agreement) for i in source.intervals.values()]
         by_cost.append(Line(name, points, color, dashed))
-        adaptive = [(s.ms, s.agreement) for s in comparison.schedules if s.source == name]
-        if adaptive:
-            by_cost.append(Line(f"{name}, adaptive", adaptive, color, dashed, joined=False))
-    by_cost.append(Line("per frame", [(comparison.per_frame_ms, 1.0)], (38, 44, 52), joined=False))
+        scheduled = [(s.ms, s.agreement) for s in comparison.schedules if s.source == name]
+        by_cost.append(Line(name, scheduled, color, joined=False, listed=False))
+    if comparison.schedules:
+        by_cost.append(Line("adaptive", [], GREY, joined=False))
+    by_cost.append(Line("per frame", [(comparison.per_frame_ms, 1.0)], BLACK, joined=False))
     longest = max((max(s.intervals, default=1) for s in comparison.sources.values()), default=1)
     keep = f"--keep {comparison.keep:g}"
     return draw_charts(

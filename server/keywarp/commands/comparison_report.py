@@ -100,7 +100,8 @@ def write_report(bundle: Bundle, clips: Sequence[Clip], options: Options, compar
 
 def _tables(comparison: Comparison) -> list[list[list[str]]]:
     """Return tables as rows of cells. The first row of each holds the titles."""
-    return [_age_rows(comparison), _interval_rows(comparison), _cost_rows(comparison)]
+    tables = [_age_rows(comparison), _interval_rows(comparison), _cost_rows(comparison)]
+    return [*tables, _schedule_rows(comparison)] if comparison.schedules else tables
 
 
 def _age_rows(comparison: Comparison) -> list[list[str]]:
@@ -110,7 +111,7 @@ def _age_rows(comparison: Comparison) -> list[list[str]]:
     has_cuts = any(video.cuts for video in comparison.videos) and comparison.cuts
     titles = [f"{comparison.measure} at key age", *map(str, shown), "mean"]
     titles += ["no cuts"] if has_cuts else []
-    titles += ["worst 5 %"]
+    titles += ["worst"]
     titles += ["features"] if has_errors else []
     rows = [titles]
     for name, source in comparison.sources.items():
@@ -141,12 +142,18 @@ def _cost_rows(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
+def _schedule_rows(comparison: Comparison) -> list[list[str]]:
+    names = list(dict.fromkeys(found.schedule for found in comparison.schedules))
+    rows = [[f"{comparison.measure} (mean interval)", *names]]
+    for source in comparison.sources:
+        found = {f.schedule: f for f in comparison.schedules if f.source == source}
+        cells = [f"{share(f.agreement)} {f.speed_up:.1f}x ({f.interval:.1f})" for f in map(found.__getitem__, names)]
+        rows.append([source, *cells])
+    return rows
+
+
 def _remarks(comparison: Comparison) -> list[str]:
-    lines = [
-        f"{s.source}, {s.schedule}: {comparison.measure} {share(s.agreement)} at a mean interval of {s.interval:.1f}, "
-        f"{s.ms:.1f} ms a frame, {s.speed_up:.1f} times as fast as per frame"
-        for s in comparison.schedules
-    ]
+    lines = ["Features: error relative to copying. Worst: mean of the worst 5 %. x: speed-up over per frame."]
     lines.append(f"Per frame: {comparison.per_frame_ms:.1f} ms. {recommendation(comparison)}")
     copied = comparison.sources.get("none")
     worse = [name for name, source in comparison.sources.items() if copied is not None and source.mean < copied.mean]

@@ -149,7 +149,16 @@ def summarise(
     per_frame = statistics.median(cost.key for cost in tally.costs.values())
     pairs = tally.pairs.table()
     sources = {
-        motion: _source(number, clips, options, measure, tally, pairs[pairs[:, _column("source")] == number], per_frame)
+        motion: _source(
+            number,
+            clips,
+            options,
+            measure,
+            tally,
+            pairs[pairs[:, _column("source")] == number],
+            per_frame,
+            [features.channels for features in bundle.manifest.features],
+        )
         for number, motion in enumerate(options.motions)
     }
     schedules = tuple(_schedules(options, measure, tally, per_frame))
@@ -193,6 +202,7 @@ def _source(
     tally: Tally,
     pairs: NDArray[np.float64],
     per_frame: float,
+    maps: Sequence[int],
 ) -> SourceFigures:
     ages = range(1, options.ages + 1)
 
@@ -214,7 +224,7 @@ def _source(
     counted = pairs if options.cuts else pairs[pairs[:, _column("cut")] == 0]
     intervals = _intervals(options, measure, tally, by_counts, by_age, cost, per_frame)
     worst = _worst(clips, pairs[pairs[:, _column("cut")] == 0])
-    errors = {age: _feature_error(tally, number, options, age) for age in ages}
+    errors = {age: _feature_error(tally, number, options, age, maps) for age in ages}
     return SourceFigures(
         mean=_mean(by_age.values()),
         mean_without_cuts=_mean(agreements(cuts=False).values()),
@@ -222,7 +232,7 @@ def _source(
         by_seconds=_by_seconds(measure, tally, number, options),
         figures_by_age=figures,
         by_video={clip.name: _mean(agreements(n).values()) for n, clip in enumerate(clips)},
-        feature_error=_feature_error(tally, number, options, None),
+        feature_error=_feature_error(tally, number, options, None, maps),
         feature_error_by_age={age: error for age, error in errors.items() if error is not None},
         key_ms=1000 * cost.key,
         ms=1000 * cost.propagated,
@@ -319,7 +329,7 @@ def _by_seconds(measure: Measure, tally: Tally, source: int, options: Options) -
     return {round(number * step, 3): measure.agreement(counts) for number, counts in sorted(sums.items()) if number}
 
 
-def _feature_error(tally: Tally, source: int, options: Options, age: int | None) -> float | None:
+def _feature_error(tally: Tally, source: int, options: Options, age: int | None, maps: Sequence[int]) -> float | None:
     def total(wanted: int) -> NDArray[np.float64] | None:
         def counts(group: ErrorGroup) -> bool:
             return group.source == wanted and age in (None, group.age) and (options.cuts or not group.cut)
@@ -329,7 +339,7 @@ def _feature_error(tally: Tally, source: int, options: Options, age: int | None)
     warped, copied = total(source), total(COPIED)
     if warped is None or copied is None:
         return None
-    return relative_error(warped, copied, tally.moments, tally.moment_frames)
+    return relative_error(warped, copied, tally.moments, tally.moment_frames, maps)
 
 
 def _worst(clips: Sequence[Clip], pairs: NDArray[np.float64]) -> tuple[Worst, ...]:
