@@ -55,11 +55,11 @@ class ModelCard:
     long_side: int  # pixels
     multiple: int = 1  # pixels that image sides are multiples of, besides the network's own multiple
     key_interval: int = 10
-    motion: str = "network"  # the default motion source
     recipe: str = ""  # file name of the training recipe
     data: str = ""
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     notes: str = ""
+    motion: str = "network"  # the default motion source
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ STRIDES = (8, 16, 32)  # pixels
 CLASSES = 80  # COCO's, without a background
 DISTANCES = 11  # a side's distance from the centre is distributed over 0, 1, ..., 10 strides
 HeadLayers = Literal[1, 2]
-_HEAD_BIASES = {28: 60, 29: 62, 30: 66, 31: 68, 32: 70, 33: 72}  # numbers of the published biases, by convolution
+# The numbers of the published kernels and biases, in the order of the layers
+_NUMBERS = (*((n, 2 * n) for n in range(28)), (28, 60), (30, 66), (32, 70), (29, 62), (31, 68), (33, 72))
 
 
 class NanoDet(nn.Module):
@@ -40,14 +41,15 @@ class NanoDet(nn.Module):
         """
         super().__init__()
         self.head_layers = head_layers
-        # The order of the layers is that of the published weights.
+        # `load_nanodet_weights` relies on the order of the layers.
         self.stem = conv(3, 32, stride=2)
         self.stage2 = Stage(32, blocks=1, stride=1)
         self.stage3 = Stage(64, blocks=2)
         self.stage4 = Stage(128, blocks=2)
         self.stage5 = Stage(256, blocks=3)
         self.laterals = nn.ModuleList(nn.Conv2d(channels, CHANNELS, 1) for channels in (128, 256, 512))
-        self.heads = nn.ModuleList(Head() for _ in STRIDES)
+        self.hidden = nn.ModuleList(conv(CHANNELS, CHANNELS) for _ in STRIDES)
+        self.last = nn.ModuleList(nn.Conv2d(CHANNELS, CLASSES + 4 * DISTANCES, 1) for _ in STRIDES)
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps to warp, with strides 8, 16 and 32, each (N, 128, H / stride, W / stride)."""
@@ -68,15 +70,15 @@ class NanoDet(nn.Module):
         """Compute boxes (N, n, 4), as x1 y1 x2 y2 in pixels, and logits of the classes' sigmoids (N, n, 80)."""
         boxes, logits = [], []
         hidden = self._hidden(maps) if self.head_layers == 2 else maps
-        for head, x, stride in zip(self.heads, hidden, STRIDES, strict=True):
-            rows = head.last(x).flatten(2).transpose(1, 2)  # (N, h w, 80 + 44)
+        for last, x, stride in zip(self.last, hidden, STRIDES, strict=True):
+            rows = last(x).flatten(2).transpose(1, 2)  # (N, h w, 80 + 44)
             boxes.append(_boxes(rows[..., CLASSES:], x, stride))
             logits.append(rows[..., :CLASSES])
         return torch.cat(boxes, dim=1), torch.cat(logits, dim=1)
 
     def _hidden(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run the 3x3 convolutions of the head."""
-        return tuple(head.hidden(x) for head, x in zip(self.heads, maps, strict=True))
+        return tuple(layer(x) for layer, x in zip(self.hidden, maps, strict=True))
 
 
 class Stage(nn.Module):
@@ -108,16 +110,6 @@ class Block(nn.Module):
         """Run the layers."""
         x = self.first(x)
         return torch.cat((self.second(x), x), dim=1)
-
-
-class Head(nn.Module):
-    """The layers of the head for one map: (N, 128, h, w) -> (N, 80 + 44, h, w), the logits of classes and distances."""
-
-    def __init__(self) -> None:
-        """Build the layers."""
-        super().__init__()
-        self.hidden = conv(CHANNELS, CHANNELS)
-        self.last = nn.Conv2d(CHANNELS, CLASSES + 4 * DISTANCES, 1)
 
 
 def nanodet(model: Path, head_layers: HeadLayers = 2) -> CutNetwork:
@@ -152,26 +144,21 @@ def load_nanodet_weights(network: NanoDet, model: Path) -> None:
     """
     arrays = read_tfjs(model)
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    for number, layer in enumerate(layers):
-        kernel, bias = (_array(arrays, model, name) for name in _names(number))
+    for layer, (number, bias_number) in zip(layers, _NUMBERS, strict=True):
+        kernel = _array(arrays, model, f"PartitionedCall/split_{number}" if number else "PartitionedCall/split")
         weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())  # HWIO -> OIHW
-        if weight.shape != layer.weight.shape or layer.bias is None or bias.shape != layer.bias.shape:
+        bias = torch.from_numpy(_array(arrays, model, f"unknown_{bias_number}"))
+        if layer.bias is None or weight.shape != layer.weight.shape or bias.shape != layer.bias.shape:
             raise WeightsError(f"{model} is not NanoDet-g: convolution {number} has a kernel {kernel.shape}")
         with torch.no_grad():
             layer.weight.copy_(weight.flip(1) if number == 0 else weight)
-            layer.bias.copy_(torch.from_numpy(bias))
+            layer.bias.copy_(bias)
 
 
 def _array(arrays: Mapping[str, Array], model: Path, name: str) -> Array:
     if name not in arrays:
         raise WeightsError(f"{model} is not NanoDet-g: it has no {name}")
     return arrays[name]
-
-
-def _names(number: int) -> tuple[str, str]:
-    """Return the published names of a convolution's kernel and bias; the biases of the heads are numbered apart."""
-    suffix = f"_{number}" if number else ""
-    return f"PartitionedCall/split{suffix}", f"unknown_{_HEAD_BIASES.get(number, 2 * number)}"
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -185,7 +172,7 @@ def _double(x: Tensor) -> Tensor:
 
 def _boxes(sides: Tensor, x: Tensor, stride: int) -> Tensor:
     """Convert the distributions of the distances, (N, h w, 44), to boxes (N, h w, 4) in pixels."""
-    chances = torch.softmax(sides.unflatten(-1, (4, DISTANCES)), dim=-1)
+    chances = torch.softmax(sides.reshape(*sides.shape[:2], 4, DISTANCES), dim=-1)
     # To the left, top, right and bottom side
     distances = stride * (chances * torch.arange(DISTANCES, dtype=x.dtype, device=x.device)).sum(dim=-1)
     ones = torch.ones_like(x[:1, 0])  # (1, h, w)
