@@ -44,7 +44,7 @@ def compare(
         typer.Option(
             help="Motion sources to compare: a list with commas, or the option several times.",
             metavar="LIST",
-            show_default=",".join(MOTIONS),
+            show_default=f"{','.join(MOTIONS)} and the bundle's own",
         ),
     ] = None,
     interval: Annotated[
@@ -115,7 +115,7 @@ def compare(
     intervals = _intervals(interval) if interval else INTERVALS
     try:
         options = Options(
-            motions=_motions(motion) if motion else MOTIONS,
+            motions=_motions(motion or (*MOTIONS, bundle.manifest.motion)),
             intervals=intervals,
             schedules=_schedules(_listed(schedule or ()), intervals),
             keep=keep,

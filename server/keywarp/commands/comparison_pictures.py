@@ -190,7 +190,7 @@ def _panel(
     """Draw one result, with red where the per-frame result has nothing like it."""
     if isinstance(shown, LabelMap):
         return _draw_labels(image, shown, classes)
-    return _draw_boxes(image, frame_width, per_frame, shown, classes, confidence)[1]
+    return _draw_boxes(image, frame_width, per_frame, shown, classes, confidence, named=False)[1]
 
 
 def _draw_labels(image: NDArray[np.uint8], result: LabelMap, classes: Sequence[ManifestClass]) -> NDArray[np.uint8]:
@@ -220,6 +220,8 @@ def _draw_boxes(
     propagated: Output,
     classes: Sequence[ManifestClass],
     confidence: float,
+    *,
+    named: bool = True,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw both results: green boxes agree, red ones are missing on the other side."""
     assert isinstance(per_frame, Detections)
@@ -228,8 +230,8 @@ def _draw_boxes(
     pairs = match_boxes(found, expected)
     scale = image.shape[1] / frame_width
     return (
-        _boxes(image, expected, {column for _, column in pairs}, scale, classes),
-        _boxes(image, found, {row for row, _ in pairs}, scale, classes),
+        _boxes(image, expected, {column for _, column in pairs}, scale, classes, named=named),
+        _boxes(image, found, {row for row, _ in pairs}, scale, classes, named=named),
     )
 
 
@@ -239,7 +241,13 @@ def _confident(result: Detections, confidence: float) -> Detections:
 
 
 def _boxes(
-    image: NDArray[np.uint8], result: Detections, matched: set[int], scale: float, classes: Sequence[ManifestClass]
+    image: NDArray[np.uint8],
+    result: Detections,
+    matched: set[int],
+    scale: float,
+    classes: Sequence[ManifestClass],
+    *,
+    named: bool,
 ) -> NDArray[np.uint8]:
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
@@ -249,7 +257,7 @@ def _boxes(
         color = RIGHT if number in matched else WRONG
         left, top, right, bottom = (round(float(v) * scale) for v in result.xyxy[number])
         pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=2)
-        if number not in matched:
+        if named and number not in matched:
             name = f"{classes[result.class_id[number]].name} {result.confidence[number]:.2f}"
             box = pen.textbbox((left, max(top - 13, 0)), name, font=font)
             pen.rectangle(box, fill=(20, 20, 20))

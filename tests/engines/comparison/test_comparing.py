@@ -175,7 +175,8 @@ def figures(comparison: Comparison) -> dict[str, Any]:
     for name in ("per_frame_ms", "recommended"):
         del found[name]
     for source in found["sources"].values():
-        del source["ms"], source["key_ms"]
+        for name in ("ms", "key_ms", "processor_ms", "key_processor_ms"):
+            del source[name]
         source["intervals"] = {i: (f["agreement"], f["oldest"]) for i, f in source["intervals"].items()}
     found["schedules"] = [(s["source"], s["schedule"], s["agreement"], s["interval"]) for s in found["schedules"]]
     return found

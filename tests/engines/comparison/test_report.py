@@ -31,7 +31,7 @@ def summary(folder: Path, *, cost: float = 0.02, **further: Any) -> Comparison:
     for source, name in enumerate(HITS):
         for age, hits in HITS[name].items():
             tally.add_counts(Group(0, source, age, 10 * age, cut=False), counts(hits))
-    tally.costs = {0: Cost(0.1, 0.0), 1: Cost(0.12, cost)}
+    tally.costs = {0: Cost(0.1, 0.0, 0.2, 0.0), 1: Cost(0.12, cost, 0.24, 2 * cost)}
     for n in range(40):
         tally.pairs.append(Pair(0, 1, n, n + 1, 1, 0.1 * n, 0.1, n / 40, 3, n == 0, n / 50, n < 10))
     for schedule in options.schedules:

@@ -72,6 +72,8 @@ class SourceFigures:
     feature_error_by_age: dict[int, float]
     key_ms: float  # cost of a key frame
     ms: float  # cost of a propagated frame
+    key_processor_ms: float  # processor time of all threads for a key frame
+    processor_ms: float  # processor time of all threads for a propagated frame
     intervals: dict[int, IntervalFigures]  # by key interval, each from 2 frames on
     longest: int  # longest interval that keeps the chosen agreement; 1 if none does
     worst_mean: float  # mean agreement of the worst 5 % of results that weren't propagated over a cut
@@ -236,6 +238,8 @@ def _source(
         feature_error_by_age={age: error for age, error in errors.items() if error is not None},
         key_ms=1000 * cost.key,
         ms=1000 * cost.propagated,
+        key_processor_ms=1000 * cost.key_processor,
+        processor_ms=1000 * cost.propagated_processor,
         intervals=intervals,
         longest=_longest(intervals, options.keep),
         worst_mean=_mean(w.agreement for w in worst),

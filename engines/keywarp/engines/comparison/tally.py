@@ -4,7 +4,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,6 +121,8 @@ class Cost:
 
     key: float
     propagated: float
+    key_processor: float  # of all threads
+    propagated_processor: float  # of all threads
 
 
 class Tally:
@@ -166,7 +168,7 @@ class Tally:
             "sessions": [
                 [*key, s.counts.tolist(), s.frames, s.compared, s.keys, s.overhead] for key, s in self.sessions.items()
             ],
-            "costs": [[source, cost.key, cost.propagated] for source, cost in self.costs.items()],
+            "costs": [[source, *astuple(cost)] for source, cost in self.costs.items()],
         }
         part = path.with_name(path.name + ".part")
         with part.open("wb") as file:
@@ -209,5 +211,5 @@ class Tally:
             tally.pairs = Pairs(file["pairs"].ravel())
         for source, schedule, clip, session_counts, *rest in plain["sessions"]:
             tally.sessions[source, schedule, clip] = SessionTally(np.array(session_counts, np.int64), *rest)
-        tally.costs = {source: Cost(key, propagated) for source, key, propagated in plain["costs"]}
+        tally.costs = {source: Cost(*seconds) for source, *seconds in plain["costs"]}
         return tally
