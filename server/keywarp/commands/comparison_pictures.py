@@ -1,6 +1,7 @@
 """Draw the pictures of a comparison: agreement over age and over cost, and the worst frames."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,21 +12,25 @@ from keywarp.commands.charts import Chart, Color, Line, draw_charts
 from keywarp.engines import Detections, LabelMap, Output
 from keywarp.engines.comparison import Comparison, Measure, Passage, Replay, match_boxes
 from keywarp.engines.manifest import ManifestClass
+from keywarp.engines.motion import MotionSource
 
 # A motion source's colour follows its flow, and the line is dashed if the scale field is used.
 GREY: Color = (128, 128, 128)
 BLACK: Color = (38, 44, 52)
 COLORS: dict[str, Color] = {
     "none": GREY,
+    "none-repaired": (64, 64, 64),
     "flow": (0, 114, 178),
-    "network": (0, 114, 178),
+    "flow-repaired": (0, 62, 120),
     "flow-chained": (86, 180, 233),
-    "network-chained": (86, 180, 233),
+    "flow-chained-repaired": (40, 120, 160),
     "dis": (230, 159, 0),
+    "dis-repaired": (204, 121, 167),
     "dis-chained": (213, 94, 0),
+    "dis-chained-repaired": (150, 40, 90),
     "codec": (0, 158, 115),
+    "codec-repaired": (0, 96, 70),
 }
-FURTHER: tuple[Color, ...] = ((204, 121, 167), (120, 94, 40), (70, 70, 160))
 
 PANEL_WIDTH = 560  # of a picture in a sheet of frames, pixels
 PASSAGE_WIDTH = 400  # of a picture in a sheet of a passage, pixels
@@ -42,8 +47,8 @@ def agreement_charts(comparison: Comparison) -> Image.Image:
     """Draw the agreement over the key age, and over the mean cost of a frame."""
     measure = f"{comparison.measure} against per-frame results"
     by_age, by_cost = [], []
-    for number, (name, source) in enumerate(comparison.sources.items()):
-        color, dashed = _style(name, number)
+    for name, source in comparison.sources.items():
+        color, dashed = _style(name)
         by_age.append(Line(name, list(source.by_age.items()), color, dashed))
         points = [(i.ms, i.agreement) for i in source.intervals.values()]
         by_cost.append(Line(name, points, color, dashed))
@@ -75,10 +80,9 @@ def _age_title(comparison: Comparison) -> str:
     return f"key age, frames at {rates.pop():g} fps" if len(rates) == 1 else "key age, frames"
 
 
-def _style(name: str, number: int) -> tuple[Color, bool]:
-    flow = name.removesuffix("+scale")
-    color = COLORS.get(flow, FURTHER[number % len(FURTHER)])
-    return color, name != flow or name.startswith("network")
+def _style(name: str) -> tuple[Color, bool]:
+    source = MotionSource.parse(name)
+    return COLORS.get(str(replace(source, scale=False)), BLACK), source.scale
 
 
 def worst_sheet(

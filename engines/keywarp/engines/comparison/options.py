@@ -14,8 +14,8 @@ from keywarp.engines.motion import MotionSource
 from keywarp.engines.schedule import KeySchedule
 
 FORMAT = 1  # of the files of an interrupted comparison
-# No motion, flow alone, scale field alone, and both.
-MOTIONS = ("none", "none+scale", "flow", "network", "dis", "dis-chained", "dis-chained+scale")
+# No motion, each part of the bundle's network alone and both, optical flow, and the best of it with the scale field.
+MOTIONS = ("none", "none+scale", "flow", "network", "dis", "dis-chained", "dis-repaired", "dis-repaired+scale")
 INTERVALS = (2, 3, 5, 10)
 
 
