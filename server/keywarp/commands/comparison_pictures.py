@@ -40,7 +40,10 @@ PAPER: Color = (24, 28, 34)
 TEXT: Color = (236, 239, 243)
 WRONG: Color = (255, 45, 45)
 RIGHT: Color = (70, 220, 110)
+MISSED: Color = (255, 205, 0)
 OPACITY = 0.55  # of a class's colour
+
+_Palette = NDArray[np.uint8]  # the classes' colours, RGB (classes, 3)
 
 
 def agreement_charts(comparison: Comparison) -> Image.Image:
@@ -106,19 +109,23 @@ def worst_sheet(
     return sheet
 
 
+def _palette(classes: Sequence[ManifestClass]) -> _Palette:
+    return np.array([c.color for c in classes], np.uint8)
+
+
 def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confidence: float) -> Image.Image:
     height, width = replay.image.shape[:2]
     size = (PANEL_WIDTH, round(height * PANEL_WIDTH / width))
     image = np.asarray(cv2.resize(replay.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    worst = replay.worst
+    worst, palette = replay.worst, _palette(classes)
     titles = ["per frame", f"{replay.source}, age {worst.age} ({worst.age_seconds:.2f} s)"]
     if isinstance(replay.propagated, LabelMap) and isinstance(replay.per_frame, LabelMap):
-        panels = [_draw_labels(image, result, classes) for result in (replay.per_frame, replay.propagated)]
+        panels = [_draw_labels(image, result, palette) for result in (replay.per_frame, replay.propagated)]
         panels.append(_draw_difference(image, replay.per_frame, replay.propagated))
         titles.append("where they differ")
     else:
         titles = ["per frame (red: missed)", f"{titles[1]} (red: per frame has none)"]
-        panels = list(_draw_boxes(image, width, replay.per_frame, replay.propagated, classes, confidence))
+        panels = _draw_boxes(image, width, replay.per_frame, replay.propagated, confidence, classes)
     row = Image.new("RGB", (len(panels) * (size[0] + GAP) - GAP, size[1] + CAPTION + GAP), PAPER)
     pen = ImageDraw.Draw(row)
     font = ImageFont.load_default(14)
@@ -142,7 +149,7 @@ def passage_sheet(
         measure: The task's measure.
         confidence: The least confidence of the boxes to draw.
     """
-    ages = sorted(passage.images)
+    ages, palette = sorted(passage.images), _palette(classes)
     height, width = passage.images[ages[0]].shape[:2]
     size = (PASSAGE_WIDTH, round(height * PASSAGE_WIDTH / width))
     row_height = size[1] + CAPTION
@@ -157,14 +164,14 @@ def passage_sheet(
         truth = passage.per_frame[age]
         title = "per frame" if age else f"{passage.video} {passage.time:.2f} s: key frame"
         _paste(
-            sheet, pen, _panel(image, width, truth, truth, classes, confidence), left, 0, f"age {age}: {title}", font
+            sheet, pen, _panel(image, width, truth, truth, confidence, palette), left, 0, f"age {age}: {title}", font
         )
         for row, (source, outputs) in enumerate(passage.propagated.items(), start=1):
             top = row * (row_height + GAP)
             if age not in outputs:
                 pen.text((left + size[0] // 2, top + row_height // 2), source, fill=TEXT, font=large, anchor="mm")
                 continue
-            panel = _panel(image, width, truth, outputs[age], classes, confidence)
+            panel = _panel(image, width, truth, outputs[age], confidence, palette)
             agreement = measure.agreement(measure.count(outputs[age], truth))
             _paste(sheet, pen, panel, left, top, f"age {age}: {source}, {measure.name} {agreement:.2f}", font)
     return sheet
@@ -184,22 +191,23 @@ def _paste(
 
 
 def _panel(
-    image: NDArray[np.uint8],
-    frame_width: int,
-    per_frame: Output,
-    shown: Output,
-    classes: Sequence[ManifestClass],
-    confidence: float,
+    image: NDArray[np.uint8], frame_width: int, per_frame: Output, shown: Output, confidence: float, palette: _Palette
 ) -> NDArray[np.uint8]:
-    """Draw one result, with red where the per-frame result has nothing like it."""
+    """Draw one result: the boxes that agree, those that per frame has none like, and those that are missed."""
     if isinstance(shown, LabelMap):
-        return _draw_labels(image, shown, classes)
-    return _draw_boxes(image, frame_width, per_frame, shown, classes, confidence, named=False)[1]
+        return _draw_labels(image, shown, palette)
+    found, expected = _confident(shown, confidence), _confident(per_frame, confidence)
+    pairs = match_boxes(found, expected)
+    canvas = Image.fromarray(image)
+    boxes = _Boxes(canvas, image.shape[1] / frame_width)
+    missed = set(range(len(expected.xyxy))) - {column for _, column in pairs}
+    boxes.draw(expected, missed, MISSED)
+    boxes.draw_both(found, {row for row, _ in pairs})
+    return np.asarray(canvas)
 
 
-def _draw_labels(image: NDArray[np.uint8], result: LabelMap, classes: Sequence[ManifestClass]) -> NDArray[np.uint8]:
+def _draw_labels(image: NDArray[np.uint8], result: LabelMap, palette: _Palette) -> NDArray[np.uint8]:
     labels = _resized(result, image)
-    palette = np.array([c.color for c in classes], np.uint8)
     painted = palette[labels]
     mixed = cv2.addWeighted(image, 1 - OPACITY, painted, OPACITY, 0)
     return np.where((labels == 0)[..., None], image, np.asarray(mixed, np.uint8))
@@ -222,48 +230,55 @@ def _draw_boxes(
     frame_width: int,
     per_frame: Output,
     propagated: Output,
-    classes: Sequence[ManifestClass],
     confidence: float,
-    *,
-    named: bool = True,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw both results: green boxes agree, red ones are missing on the other side."""
-    assert isinstance(per_frame, Detections)
-    assert isinstance(propagated, Detections)
+    classes: Sequence[ManifestClass],
+) -> list[NDArray[np.uint8]]:
+    """Draw both results: green boxes agree, red ones are missing on the other side and have names."""
     found, expected = _confident(propagated, confidence), _confident(per_frame, confidence)
     pairs = match_boxes(found, expected)
-    scale = image.shape[1] / frame_width
-    return (
-        _boxes(image, expected, {column for _, column in pairs}, scale, classes, named=named),
-        _boxes(image, found, {row for row, _ in pairs}, scale, classes, named=named),
-    )
+    sides = ((expected, {column for _, column in pairs}), (found, {row for row, _ in pairs}))
+    panels = []
+    for result, matched in sides:
+        canvas = Image.fromarray(image)
+        boxes = _Boxes(canvas, image.shape[1] / frame_width)
+        boxes.draw_both(result, matched)
+        boxes.name(result, set(range(len(result.xyxy))) - matched, classes)
+        panels.append(np.asarray(canvas))
+    return panels
 
 
-def _confident(result: Detections, confidence: float) -> Detections:
+def _confident(result: Output, confidence: float) -> Detections:
+    assert isinstance(result, Detections)
     kept = result.confidence >= confidence
     return Detections(result.xyxy[kept], result.confidence[kept], result.class_id[kept])
 
 
-def _boxes(
-    image: NDArray[np.uint8],
-    result: Detections,
-    matched: set[int],
-    scale: float,
-    classes: Sequence[ManifestClass],
-    *,
-    named: bool,
-) -> NDArray[np.uint8]:
-    canvas = Image.fromarray(image)
-    pen = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(12)
-    numbers = sorted(range(len(result.xyxy)), key=lambda n: n not in matched)  # the wrong ones in front
-    for number in numbers:
-        color = RIGHT if number in matched else WRONG
-        left, top, right, bottom = (round(float(v) * scale) for v in result.xyxy[number])
-        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=2)
-        if named and number not in matched:
-            name = f"{classes[result.class_id[number]].name} {result.confidence[number]:.2f}"
-            box = pen.textbbox((left, max(top - 13, 0)), name, font=font)
-            pen.rectangle(box, fill=(20, 20, 20))
-            pen.text((left, max(top - 13, 0)), name, fill=WRONG, font=font)
-    return np.asarray(canvas)
+class _Boxes:
+    """Draws boxes on a picture that is smaller than its frame by a factor."""
+
+    def __init__(self, canvas: Image.Image, scale: float) -> None:
+        self._pen = ImageDraw.Draw(canvas)
+        self._scale = scale
+
+    def draw_both(self, result: Detections, matched: set[int]) -> None:
+        """Draw the boxes that agree, and in front of them the others."""
+        self.draw(result, matched, RIGHT)
+        self.draw(result, set(range(len(result.xyxy))) - matched, WRONG)
+
+    def draw(self, result: Detections, numbers: set[int], color: Color) -> None:
+        for number in sorted(numbers):
+            left, top, right, bottom = self._corners(result, number)
+            self._pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=2)
+
+    def name(self, result: Detections, numbers: set[int], classes: Sequence[ManifestClass]) -> None:
+        font = ImageFont.load_default(12)
+        for number in sorted(numbers):
+            left, top, _, _ = self._corners(result, number)
+            place = (left, max(top - 13, 0))
+            text = f"{classes[result.class_id[number]].name} {result.confidence[number]:.2f}"
+            self._pen.rectangle(self._pen.textbbox(place, text, font=font), fill=PAPER)
+            self._pen.text(place, text, fill=WRONG, font=font)
+
+    def _corners(self, result: Detections, number: int) -> tuple[int, int, int, int]:
+        left, top, right, bottom = (round(float(v) * self._scale) for v in result.xyxy[number])
+        return left, top, right, bottom
