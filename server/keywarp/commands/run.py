@@ -12,6 +12,7 @@ from keywarp.cli.errors import CommandError
 from keywarp.cli.options import (
     CocoOption,
     IntervalOption,
+    MaxAgeOption,
     MotOption,
     NdjsonOption,
     SourceArgument,
@@ -60,6 +61,7 @@ def run(
             show_default="3 x INTERVAL",
         ),
     ] = None,
+    max_age: MaxAgeOption = None,
     out: VideoOption = None,
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
@@ -76,7 +78,7 @@ def run(
     Example: keywarp run street.mp4 --model street --out annotated.mp4 --json results.ndjson
     """
     bundle = find_bundle(model, models)
-    options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval)
+    options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval, max_age=max_age)
     try:
         stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval)
     except BadMessageError as error:
@@ -85,7 +87,7 @@ def run(
         with open_source(source) as frames:
             engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
             engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, stream_schedule.open())
+            session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age)
             summary = record(
                 _process(session, frames, masks="none" if ndjson is None else "png"),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
@@ -120,7 +122,7 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
-        found = session.process(frame.image)
+        found = session.process(frame.image, timestamp=frame.timestamp)
         result = encode_result(
             found, classes, stream="run", decode=started - asked, waited=0.0, timestamp=frame.timestamp, masks=masks
         )
