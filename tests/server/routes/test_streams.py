@@ -87,7 +87,7 @@ def test_single_frames_become_key_frames_when_the_key_frame_is_too_old(server: R
     info = StreamInfo.model_validate(server.http.get(f"/v1/streams/{stream.id}").json())
     assert info.live
     assert info.live.key_share == 2 / 6
-    assert info.live.key_age == 2.5
+    assert info.live.key_age_seconds == 2.5
     text = server.http.get("/metrics").text
     for metric in ('keywarp_key_frames_total{model="tiny",reason="age"} 1.0', "keywarp_key_age_seconds_bucket"):
         assert metric in text

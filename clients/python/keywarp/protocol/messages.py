@@ -92,7 +92,7 @@ class LiveStatistics(Message):
     latency_p50: float | None = None  # seconds on the server from a frame's arrival to its result; the median
     latency_p95: float | None = None  # the 95th percentile
     key_share: float | None = None  # 0..1, the share of key frames
-    key_age: float | None = None  # seconds, the age of the oldest key frame that a result was propagated from
+    key_age_seconds: float | None = None  # the age of the oldest key frame that a result was propagated from
 
 
 class StreamInfo(Message):

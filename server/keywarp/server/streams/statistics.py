@@ -47,5 +47,5 @@ class StreamStatistics:
             latency_p50=median,
             latency_p95=high,
             key_share=sum(result.is_key for result in recent) / len(recent),
-            key_age=max(result.key_age for result in recent),
+            key_age_seconds=max(result.key_age for result in recent),
         )
