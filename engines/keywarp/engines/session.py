@@ -1,5 +1,6 @@
 """The state of one stream, which runs Algorithm 1 of the paper frame by frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import FrameOrderError
+from keywarp.engines.motion import MotionVectors
 from keywarp.engines.preparation import check_frame
 from keywarp.engines.result import FrameResult, KeyReason
 from keywarp.engines.schedule import FixedInterval, KeySchedule
@@ -66,6 +68,7 @@ class StreamSession:
         frame: NDArray[np.uint8],
         index: int | None = None,
         skipped: int = 0,
+        vectors: Sequence[MotionVectors | None] = (),
         timestamp: float | None = None,
     ) -> FrameResult:
         """Process the next frame.
@@ -79,6 +82,8 @@ class StreamSession:
             index: The frame's position in the stream, or None if it follows the last frame and the skipped ones.
             skipped: The number of frames right before it that were dropped on purpose. They are no gap, and the key
                 schedule doesn't count them.
+            vectors: The codec's motion vectors of each decoded frame since the last processed one, the last ones of
+                this frame; None for frames without vectors. Other motion sources than `codec` ignore them.
             timestamp: When the frame was taken, in seconds of any clock, or None if that isn't known. Key ages in
                 seconds are then counted by when frames are processed, as they are where timestamps jump backwards.
 
@@ -102,7 +107,7 @@ class StreamSession:
             result, state = self.engine.key(frame)
             key = _KeyFrame(index, now, frame.shape, state)
         else:
-            result = self.engine.propagate(frame, key.state)
+            result = self.engine.propagate(frame, key.state, vectors)
         self._key, self._last = key, index
         return replace(
             result,

@@ -66,9 +66,9 @@ def _slow_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make each frame take at least 20 ms, so that a stream waits 60 ms for three others."""
     process = StreamSession.process
 
-    def slowly(session: StreamSession, frame: NDArray[np.uint8], *place: Any, **options: Any) -> FrameResult:
+    def slowly(session: StreamSession, frame: NDArray[np.uint8], *place: Any, **more: Any) -> FrameResult:
         time.sleep(0.02)
-        return process(session, frame, *place, **options)
+        return process(session, frame, *place, **more)
 
     monkeypatch.setattr(StreamSession, "process", slowly)
 
