@@ -82,15 +82,9 @@ def test_single_frames_become_key_frames_when_the_key_frame_is_too_old(server: R
     stream = create(server, max_age=2.5)
     assert (stream.mode, stream.max_age) == ("lossless", 2.5)
     # The fifth frame has no timestamp, and before the sixth the source starts again.
-    queries = (
-        {"timestamp": "0"},
-        {"timestamp": "1.5"},
-        {"timestamp": "2.5"},
-        {"timestamp": "2.6"},
-        {},
-        {"timestamp": "0.1"},
-    )
-    results = [Result.model_validate_json(server.frame(stream.id, **query).text) for query in queries]
+    times = ("0", "1.5", "2.5", "2.6", None, "0.1")
+    responses = [server.frame(stream.id, timestamp=time) if time else server.frame(stream.id) for time in times]
+    results = [Result.model_validate_json(response.text) for response in responses]
     assert [r.reason for r in results] == ["start", None, None, "age", None, None]
     info = StreamInfo.model_validate(server.http.get(f"/v1/streams/{stream.id}").json())
     assert info.live
