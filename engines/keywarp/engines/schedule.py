@@ -57,29 +57,39 @@ class KeySchedule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FixedInterval:
-    """The paper's schedule: a key frame every `interval` frames. Interval 1 is per-frame evaluation."""
+    """The paper's schedule: a key frame every `interval` frames. Interval 1 is per-frame evaluation.
+
+    Streams that start together and take turns on a device would all have their key frames in the same turn. Different
+    phases keep them apart.
+    """
 
     interval: int  # l, frames
+    phase: int = 0  # frames by which a stream's first interval is shorter
 
     def __post_init__(self) -> None:
         if self.interval < 1:
             raise ValueError(f"the key interval must be at least 1 frame, got {self.interval}")
+        if not 0 <= self.phase < self.interval:
+            raise ValueError(f"the phase must be from 0 to {self.interval - 1} frames, got {self.phase}")
 
     def for_stream(self) -> StreamSchedule:
         """Return the schedule of a new stream."""
-        return _FixedStreamSchedule(self.interval)
+        return _FixedStreamSchedule(self.interval, self.phase)
 
 
 class _FixedStreamSchedule:
     """Counts frames and never looks at their content."""
 
-    def __init__(self, interval: int) -> None:
+    def __init__(self, interval: int, phase: int) -> None:
         self._interval = interval
+        self._next = interval - phase  # frames from the next key frame to the one after it
         self._left = 0  # frames before the next key frame
         self._due = KeyReason.START
 
     def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:  # noqa: ARG002
         reason = forced or (None if self._left else self._due)
-        self._left = (self._interval if reason else self._left) - 1
+        if reason:
+            self._left, self._next = self._next, self._interval
+        self._left -= 1
         self._due = KeyReason.INTERVAL
         return KeyDecision(reason)

@@ -18,10 +18,14 @@ class ScheduleOptions:
     max_interval: int | None = None  # frames, or None if the schedule is `fixed`
     max_age: float | None = None  # seconds after which a key frame is too old to propagate from, or None for no limit
 
-    def open(self) -> KeySchedule:
-        """Make the engine's key schedule."""
+    def open(self, number: int = 0) -> KeySchedule:
+        """Make the engine's key schedule.
+
+        Args:
+            number: The number of streams that the device has already. Their key frames come in other turns.
+        """
         if self.max_interval is None:
-            return FixedInterval(self.interval)
+            return FixedInterval(self.interval, number % self.interval)
         return AdaptiveInterval(target=self.interval, maximum=self.max_interval)
 
     def __str__(self) -> str:

@@ -93,7 +93,9 @@ class Stream:
         self._metrics = context.metrics
         self._tracer = context.tracer
         self._statistics = StreamStatistics()
-        self._session = StreamSession(self.engine, schedule.open(), schedule.max_age)
+        # In the mode `lossless`, the same frames always have the same results.
+        number = len(replica.device.loads) if self.mode == "latest" else 0
+        self._session = StreamSession(self.engine, schedule.open(number), schedule.max_age)
         self._load = replica.device.add_stream()
         self._connected = False
         self._single_frames = asyncio.Lock()  # held while a single frame is processed
