@@ -51,7 +51,7 @@ def test_a_camera_is_pulled_paused_resumed_and_deleted(visit: Visit, server: Ser
         expect(page.get_by_role("heading", name="yard")).to_be_visible()
         wait_for_pictures(page, 2)
         expect(page.get_by_role("definition").get_by_text(address)).to_be_visible()
-        expect(page.get_by_role("definition").get_by_text("of at most 2.5 s")).to_be_visible()
+        expect(page.get_by_role("definition").get_by_text("2.5 s", exact=True)).to_be_visible()
         page.get_by_role("button", name="Pause").click()
         expect(page.locator(".badge")).to_have_text("Paused")
         page.get_by_role("button", name="Resume").click()
