@@ -4,6 +4,7 @@ from keywarp.engines.motion.cells import to_cells, to_pixels
 from keywarp.engines.motion.dis import DIS
 from keywarp.engines.motion.interface import OpticalFlow
 from keywarp.engines.motion.names import FlowName, MotionName, MotionSource
+from keywarp.engines.motion.repair import FlowRepair
 from keywarp.engines.motion.tracking import ChainedTracker, DirectTracker, MotionTracker
 from keywarp.engines.motion.vectors import MotionVectors
 
@@ -12,6 +13,7 @@ __all__ = [
     "ChainedTracker",
     "DirectTracker",
     "FlowName",
+    "FlowRepair",
     "MotionName",
     "MotionSource",
     "MotionTracker",
