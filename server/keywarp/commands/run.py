@@ -12,7 +12,6 @@ from keywarp.cli.errors import CommandError
 from keywarp.cli.options import (
     CocoOption,
     IntervalOption,
-    MaxAgeOption,
     MotOption,
     NdjsonOption,
     SourceArgument,
@@ -34,7 +33,7 @@ from keywarp.commands.options import (
     ThreadsOption,
 )
 from keywarp.engines import Engine, EngineError, LabelMap, StreamSession
-from keywarp.protocol import MAX_INTERVAL, ClassInfo, Masks, Schedule, StreamOptions
+from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import resolve_schedule
@@ -61,7 +60,16 @@ def run(
             show_default="3 x INTERVAL",
         ),
     ] = None,
-    max_age: MaxAgeOption = None,
+    max_age: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=MAX_KEY_AGE,
+            help="The greatest age of a key frame: if it is older, the next frame is a key frame.",
+            metavar="SECONDS",
+            show_default="no limit",
+        ),
+    ] = None,
     out: VideoOption = None,
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
