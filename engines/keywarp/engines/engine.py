@@ -25,18 +25,21 @@ from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
     DIS,
     ChainedTracker,
+    CheckedFlow,
     DirectTracker,
-    FlowRepair,
+    FlowCheck,
     MotionName,
     MotionSource,
     MotionTracker,
     MotionVectors,
     OpticalFlow,
+    stay_inside,
     to_cells,
     to_pixels,
 )
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
 from keywarp.engines.preparation import input_size, resize
+from keywarp.engines.reliability import rate
 from keywarp.engines.result import FrameKind, FrameResult, Output
 
 MAX_SIZES = 8  # input sizes that stay compiled
@@ -53,7 +56,7 @@ class KeyState:
     features: dict[str, Tensor]  # by name; empty if features are copied
     small: Tensor | None  # the frame as the flow network's input; None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
-    repair: FlowRepair | None  # repairs the flow; None if the source doesn't say so
+    check: FlowCheck | None  # checks the flow, or None if features are copied
     result: FrameResult  # the key frame's own
 
 
@@ -165,8 +168,8 @@ class Engine:
             return result, KeyState(size, {}, None, None, None, replace(result, output=copy.deepcopy(result.output)))
         maps = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
         small = self._downscale(image)
-        repair = FlowRepair(small, self._pixels_per_cell) if self._named and self._named.repaired else None
-        return result, KeyState(size, maps, outputs[KEY_SMALL], self._open_tracker(programs, small), repair, result)
+        check = FlowCheck(small, self._pixels_per_cell)
+        return result, KeyState(size, maps, outputs[KEY_SMALL], self._open_tracker(programs, small), check, result)
 
     def propagate(
         self, frame: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None] = ()
@@ -196,16 +199,30 @@ class Engine:
         programs = self._compiled(key.size)
         assert programs.propagate is not None
         image = resize(frame, *key.size)
+        small = self._downscale(image)
         inputs: dict[str, Tensor] = {**key.features}
         if self._takes_flow:
-            inputs[FLOW] = self._flow(image, key, vectors)
+            checked = self._flow(small, key, vectors)
+            inputs[FLOW] = checked.flow
         if self._takes_frame:
             inputs |= {FRAME: image[np.newaxis], KEY_SMALL: key.small}
         with programs.lock:
             outputs = programs.propagate.run(inputs)
             result = _postprocess(programs.postprocessor, outputs, frame, FrameKind.PROPAGATED, started)
-            flow, features = np.array((inputs | outputs)[FLOW])[0], self._kept_features(outputs)
-        return replace(result, motion=self._used(key.tracker), flow=flow, features=features)
+            features = self._kept_features(outputs)
+            if not self._takes_flow:
+                assert key.check is not None
+                checked = key.check.check(small, np.array(outputs[FLOW]))
+        output, reliability = rate(result.output, checked.reliability, *frame.shape[:2])
+        return replace(
+            result,
+            output=output,
+            motion=self._used(key.tracker),
+            flow=checked.flow[0],
+            reliability=reliability,
+            reliability_map=checked.reliability,
+            features=features,
+        )
 
     def close(self) -> None:
         """Free the compiled graphs, even if the engine is still referenced. Running frames finish; later ones fail."""
@@ -233,19 +250,18 @@ class Engine:
         used = MotionSource.parse(tracker.source)
         return str(replace(used, repaired=self._named.repaired, scale=self._named.scale))
 
-    def _flow(
-        self, image: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None]
-    ) -> NDArray[np.float32]:
-        """Return the flow in cells, estimated on images of the size that a flow network would see."""
-        current = self._downscale(image)
-        shape = (*current.shape[:2], 2)
-        flow = np.zeros(shape, np.float32) if key.tracker is None else key.tracker.advance(current, vectors)
+    def _flow(self, small: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None]) -> CheckedFlow:
+        """Return the flow in cells, estimated on an image of the size that a flow network would see."""
+        shape = (*small.shape[:2], 2)
+        flow = np.zeros(shape, np.float32) if key.tracker is None else key.tracker.advance(small, vectors)
         if np.shape(flow) != shape or not np.isfinite(flow).all():
             raise MotionError(
                 f"the motion source {self.motion} should give a finite flow of shape {shape}, not {np.shape(flow)}"
             )
-        cells = to_cells(flow.astype(np.float32, copy=False), self._pixels_per_cell)
-        return key.repair.repair(current, cells)[0] if key.repair else cells
+        cells = stay_inside(to_cells(flow.astype(np.float32, copy=False), self._pixels_per_cell))
+        assert key.check is not None
+        repaired = self._named is not None and self._named.repaired
+        return key.check.repair(small, cells) if repaired else key.check.check(small, cells)
 
     def _kept_features(self, outputs: Mapping[str, Tensor]) -> tuple[NDArray[np.float32], ...] | None:
         """Return copies of the feature maps that the head saw, or None if results don't carry them."""

@@ -43,6 +43,8 @@ class Detections:
     xyxy: NDArray[np.float32]  # (n, 4): x1, y1, x2, y2 in pixels of the frame
     confidence: NDArray[np.float32]  # (n,), 0..1
     class_id: NDArray[np.intp]  # (n,), never 0, the background
+    # (n,), 0..1: how well the motion since the key frame explains the frame in each box; None on key frames
+    reliability: NDArray[np.float32] | None = None
 
 
 Output = LabelMap | Detections
@@ -65,6 +67,8 @@ class FrameResult:
     key_age_seconds: float = 0.0  # seconds since the key frame
     motion: str | None = None  # the motion source that was really used; None on key frames
     flow: NDArray[np.float32] | None = None  # (2, h, w), to the key frame, (dx, dy) in cells of the finest feature map
+    reliability: float | None = None  # 0..1, mean of `reliability_map` where it matters; None: nothing was propagated
+    reliability_map: NDArray[np.float32] | None = None  # (h, w), how well motion explains each cell of that map, 0..1
     features: tuple[NDArray[np.float32], ...] | None = None  # (C, h, w) each, what the head saw; with `keep_features`
     queue: float = 0.0  # seconds the frame waited for the device
     turn: float = 0.0  # seconds of `queue` in which it was the session's next frame and waited for other sessions only
