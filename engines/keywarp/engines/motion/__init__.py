@@ -5,8 +5,9 @@ from typing import Literal, get_args
 from keywarp.engines.motion.cells import to_cells
 from keywarp.engines.motion.dis import DIS
 from keywarp.engines.motion.interface import OpticalFlow
+from keywarp.engines.motion.vectors import MotionVectors
 
-__all__ = ["DIS", "MotionName", "OpticalFlow", "open_motion", "to_cells"]
+__all__ = ["DIS", "MotionName", "MotionVectors", "OpticalFlow", "open_motion", "to_cells"]
 
 MotionName = Literal["network", "none", "dis"]
 

@@ -133,7 +133,7 @@ class CodecTracker:
         if later:
             step, inside = later
             for ahead in range(1, LATER + 1):  # at a constant speed, it comes from the opposite side
-                yield _chain(-step / ahead, self._past[-1].flow, self._positions), inside, UNLIKELY
+                yield _chain(-step / np.float32(ahead), self._past[-1].flow, self._positions), inside, UNLIKELY
 
     def _likely(self, vectors: MotionVectors | None) -> Cells:
         """Return the flow of a frame without an image: its blocks refer to the last frame that isn't a B picture."""
@@ -164,7 +164,7 @@ class CodecTracker:
                 continue
             blocks = _draw(vectors, chosen, rows, columns)[ys[:, np.newaxis], xs]
             inside = ~np.isnan(blocks[..., 0])
-            found.append((np.nan_to_num(blocks) * scale / CELL, inside))
+            found.append((np.nan_to_num(blocks) * (scale / np.float32(CELL)), inside))
         return found
 
     def _link(self, grey: NDArray[np.uint8]) -> Cells:

@@ -12,6 +12,7 @@ Picture = Literal["I", "P", "B"]
 EXPORTED: Final = frozenset(
     ("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "flv1", "wmv1", "wmv2")
 )
+_PICTURES: Final[dict[int, Picture]] = {2: "P", 3: "B"}  # by FFmpeg's numbers
 MAX_BLOCKS: Final = 2**20  # of one frame; 8K video in blocks of 8x8 from two references has half as many
 
 
@@ -33,16 +34,22 @@ class MotionVectors:
 
     @classmethod
     def from_ffmpeg(
-        cls, blocks: NDArray[Any] | None, width: int, height: int, picture: Picture | None = None
-    ) -> "MotionVectors":
+        cls, blocks: NDArray[Any] | None, width: int, height: int, picture: int, codec: str
+    ) -> "MotionVectors | None":
         """Convert what FFmpeg's decoders export with `flags2=+export_mvs`. Impossible entries are left out.
 
         Args:
             blocks: FFmpeg's array of `AVMotionVector`, or None if no block of the frame has a vector.
             width: The frame's width in pixels.
             height: The frame's height in pixels.
-            picture: The frame's type, or None to infer it from the blocks.
+            picture: FFmpeg's number of the frame's picture type.
+            codec: FFmpeg's name of the codec (`canonical_name`).
+
+        Returns:
+            The vectors, or None if the codec's decoder exports none.
         """
+        if codec not in EXPORTED:
+            return None
         if blocks is None or not len(blocks):
             none = np.zeros((0, 2), np.int16)
             return cls(width, height, "I", none, none, np.zeros((0, 2), np.float32), np.zeros(0, np.bool_))
@@ -61,12 +68,10 @@ class MotionVectors:
             & (np.abs(moved) <= 2 * size * scale[:, np.newaxis]).all(axis=1)
         )
         future = np.asarray(blocks["source"] > 0)
-        if picture not in ("P", "B"):
-            picture = "B" if future.any() else "P"
         return cls(
             width=width,
             height=height,
-            picture=picture,
+            picture=_PICTURES.get(picture, "B" if future.any() else "P"),
             corners=corners[usable].astype(np.int16),
             sizes=sizes[usable].astype(np.int16),
             displacements=moved[usable] / scale[usable, np.newaxis],
