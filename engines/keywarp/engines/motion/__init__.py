@@ -1,10 +1,9 @@
-"""Motion sources other than the bundle's flow network: optical flow between a frame and its key frame."""
+"""Where the motion between a frame and its key frame comes from."""
 
-from typing import Literal, get_args
-
-from keywarp.engines.motion.cells import to_cells
+from keywarp.engines.motion.cells import to_cells, to_pixels
 from keywarp.engines.motion.dis import DIS
 from keywarp.engines.motion.interface import OpticalFlow
+<<<<<<< HEAD
 from keywarp.engines.motion.vectors import MotionVectors
 
 __all__ = ["DIS", "MotionName", "MotionVectors", "OpticalFlow", "open_motion", "to_cells"]
@@ -29,3 +28,22 @@ def open_motion(name: MotionName) -> Literal["network", "none"] | OpticalFlow:
     if name == "dis":
         return DIS()
     raise ValueError(f"there is no motion source {name!r}: use one of {', '.join(get_args(MotionName))}")
+=======
+from keywarp.engines.motion.names import FlowName, MotionName, MotionSource
+from keywarp.engines.motion.tracking import ChainedTracker, DirectTracker, MotionTracker
+from keywarp.engines.motion.vectors import MotionVectors
+
+__all__ = [
+    "DIS",
+    "ChainedTracker",
+    "DirectTracker",
+    "FlowName",
+    "MotionName",
+    "MotionSource",
+    "MotionTracker",
+    "MotionVectors",
+    "OpticalFlow",
+    "to_cells",
+    "to_pixels",
+]
+>>>>>>> main

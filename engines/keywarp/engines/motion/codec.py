@@ -224,7 +224,7 @@ def _chain(step: Cells, flow: Cells, positions: NDArray[np.float32]) -> Cells:
 
 
 def _draw(vectors: MotionVectors, chosen: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.float32]:
-    """Draw the chosen blocks' vectors into the smallest blocks, (rows, columns, 2), in pixels; NaN where there is none."""
+    """Draw the chosen vectors into the smallest blocks, (rows, columns, 2), in pixels; NaN where there is none."""
     corners, sizes = vectors.corners[chosen].astype(np.intp), vectors.sizes[chosen].astype(np.intp)
     displacements = vectors.displacements[chosen]
     drawn = np.full((rows, columns, 2), np.nan, np.float32)
