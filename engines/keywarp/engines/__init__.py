@@ -21,11 +21,7 @@ from keywarp.engines.errors import (
 )
 from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
-<<<<<<< HEAD
-from keywarp.engines.motion import MotionName, MotionVectors, OpticalFlow
-=======
 from keywarp.engines.motion import MotionName, MotionSource, MotionVectors, OpticalFlow
->>>>>>> main
 from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession
@@ -56,10 +52,7 @@ __all__ = [
     "Manifest",
     "MotionError",
     "MotionName",
-<<<<<<< HEAD
-=======
     "MotionSource",
->>>>>>> main
     "MotionVectors",
     "OpticalFlow",
     "Output",

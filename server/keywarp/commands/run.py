@@ -21,6 +21,7 @@ from keywarp.cli.options import (
 from keywarp.cli.report import record
 from keywarp.cli.summary import summary_table
 from keywarp.client import ProcessedFrame, Source, open_source
+from keywarp.client.frames import Frame
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.options import (
     MODELS,
@@ -32,7 +33,7 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import Engine, EngineError, LabelMap, StreamSession
+from keywarp.engines import Engine, EngineError, LabelMap, MotionVectors, StreamSession
 from keywarp.protocol import MAX_INTERVAL, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 from keywarp.server.streams.results import encode_result
@@ -82,8 +83,8 @@ def run(
     except BadMessageError as error:
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
-        with open_source(source) as frames:
-            engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
+        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
+        with open_source(source, vectors=engine.takes_vectors) as frames:
             engine.prepare(frames.height, frames.width)
             session = StreamSession(engine, stream_schedule.open())
             summary = record(
@@ -120,7 +121,7 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
-        found = session.process(frame.image)
+        found = session.process(frame.image, vectors=(_vectors(frame),))
         result = encode_result(
             found, classes, stream="run", decode=started - asked, waited=0.0, timestamp=frame.timestamp, masks=masks
         )
@@ -128,3 +129,11 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
         label_map = found.output.labels if isinstance(found.output, LabelMap) else None
         yield ProcessedFrame(result, frame.image, latency, label_map=label_map)
         asked = time.perf_counter()
+
+
+def _vectors(frame: Frame) -> MotionVectors | None:
+    """Convert a frame's motion vectors, if it has any."""
+    if frame.vectors is None:
+        return None
+    height, width = frame.image.shape[:2]
+    return MotionVectors.from_ffmpeg(frame.vectors.blocks, width, height, frame.vectors.picture, frame.vectors.codec)

@@ -56,7 +56,7 @@ class CodecTracker:
     frame by optical flow (DIS) instead.
 
     Attributes:
-        used: The motion source of the last flow: `codec`, or `dis-chained` where vectors were missing.
+        source: The motion source of the last flow: `codec`, or `dis-chained` where vectors were missing.
     """
 
     def __init__(self, key_small: NDArray[np.uint8]) -> None:
@@ -65,7 +65,7 @@ class CodecTracker:
         Args:
             key_small: The key frame's small image, uint8 (H, W, 3), RGB.
         """
-        self.used = "codec"
+        self.source = "codec"
         self._height, self._width = key_small.shape[:2]
         self._rows, self._columns = (max(SHORTEST, -(-side // CELL)) for side in (self._height, self._width))
         self._positions = _positions(self._rows, self._columns)
@@ -100,7 +100,7 @@ class CodecTracker:
             )
         grey = self._grey(current_small)
         linked = bool(vectors) and all(frame is not None and _covered(frame) >= COVERED for frame in vectors)
-        self.used = "codec" if linked else "dis-chained"
+        self.source = "codec" if linked else "dis-chained"
         for frame in vectors[:-1]:
             self._past.append(_Past(self._likely(frame), referred=frame is None or frame.picture != "B"))
         current = vectors[-1] if vectors else None
