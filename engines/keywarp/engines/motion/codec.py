@@ -113,7 +113,9 @@ class CodecTracker:
     def _follow(self, grey: NDArray[np.uint8], vectors: MotionVectors | None, *, linked: bool) -> Cells:
         """Choose each cell's flow among all proposals."""
         best = _Best(self._key_samples, self._shrink(grey), self._samples)
-        best.offer(self._past[-1].flow, UNLIKELY)
+        best.offer(self._last.flow, UNLIKELY)
+        if self._past[-1].flow is not self._last.flow:  # frames were dropped since
+            best.offer(self._past[-1].flow, UNLIKELY)
         if not linked:
             best.offer(_chain(self._link(grey), self._last.flow, self._positions))
         if vectors is not None:
