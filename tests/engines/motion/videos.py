@@ -13,7 +13,7 @@ Image = NDArray[np.uint8]
 Decoded = tuple[Image, MotionVectors | None]
 
 HEIGHT, WIDTH = 96, 160
-B_FRAMES = {"bf": "3", "b-adapt": "0", "refs": "3"}
+B_FRAMES = {"x264-params": "bframes=3:b-adapt=0:scenecut=0:ref=3"}  # three B pictures between P pictures
 NO_B_FRAMES = {"tune": "zerolatency"}
 
 

@@ -33,7 +33,7 @@ COVERED: Final = 0.25  # share of a picture's blocks below which its vectors can
 # What a proposal must be better by, in grey levels of its matching error. Negative: by how much it may be worse.
 UNLIKELY: Final = 0.5  # a reference that encoders rarely choose, or no motion since the last frame
 POLISHED: Final = -1.0  # the optical flow, which sees finer motion than blocks
-COPIED: Final = -0.5  # no motion since the key frame
+COPIED: Final = -1.5  # no motion since the key frame
 WINDOW: Final = (3, 3)  # cells over which errors are averaged
 
 
