@@ -26,8 +26,11 @@ SAMPLES: Final = 2  # grey samples per cell and axis in which proposals are comp
 SHORTEST: Final = 8  # cells; on smaller images OpenCV's DIS fails
 BLOCK: Final = 8  # side of the smallest blocks that FFmpeg tells apart, pixels of the frame
 
-PAST: Final = 8  # frames back to which a vector may refer, in the order of display
+NEAREST: Final = 2  # frames right before to which a vector may refer, in the order of display
+REFERRED: Final = 3  # frames before that aren't B pictures to which it may refer: as many as x264 uses by default
+KEPT: Final = 16  # frames whose flow is kept: three groups of P and B pictures with up to four B pictures
 LATER: Final = 2  # frames ahead to which a vector may refer
+FINEST_LEVEL: Final = 1  # of the optical flow's pyramid: its finest flow is in blocks of 2 pixels
 COVERED: Final = 0.25  # share of a picture's blocks below which its vectors can't carry the chain on
 
 # What a proposal must be better by, in grey levels of its matching error. Negative: by how much it may be worse.
@@ -73,9 +76,10 @@ class CodecTracker:
         self._key = self._grey(key_small)
         self._key_samples = self._shrink(self._key)
         self._still: Cells = np.zeros((self._rows, self._columns, 2), np.float32)
-        self._past = deque([_Past(self._still, referred=True)], maxlen=PAST)
+        self._past = deque([_Past(self._still, referred=True)], maxlen=KEPT)
         self._last = _Processed(self._key, self._still)
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._dis.setFinestScale(FINEST_LEVEL)
 
     def advance(
         self, current_small: NDArray[np.uint8], vectors: Sequence[MotionVectors | None] = ()
@@ -130,12 +134,21 @@ class CodecTracker:
         earlier, later = self._spread(vectors)
         if earlier:
             step, inside = earlier
-            for frame in reversed(self._past):
+            for frame in self._references():
                 yield _chain(step, frame.flow, self._positions), inside, 0.0 if frame.referred else UNLIKELY
         if later:
             step, inside = later
             for ahead in range(1, LATER + 1):  # at a constant speed, it comes from the opposite side
                 yield _chain(-step / np.float32(ahead), self._past[-1].flow, self._positions), inside, UNLIKELY
+
+    def _references(self) -> Iterator[_Past]:
+        """Yield the frames that earlier vectors may refer to: the nearest, and the nearest that aren't B pictures."""
+        nearest, referred = NEAREST, REFERRED
+        for frame in reversed(self._past):
+            if nearest > 0 or (frame.referred and referred > 0):
+                yield frame
+            nearest -= 1
+            referred -= frame.referred
 
     def _likely(self, vectors: MotionVectors | None) -> Cells:
         """Return the flow of a frame without an image: its blocks refer to the last frame that isn't a B picture."""
@@ -164,9 +177,8 @@ class CodecTracker:
             if not chosen.any():
                 found.append(None)
                 continue
-            blocks = _draw(vectors, chosen, rows, columns)[ys[:, np.newaxis], xs]
-            inside = ~np.isnan(blocks[..., 0])
-            found.append((np.nan_to_num(blocks) * (scale / np.float32(CELL)), inside))
+            blocks, drawn = _draw(vectors, chosen, rows, columns)
+            found.append((blocks[ys[:, np.newaxis], xs] * (scale / np.float32(CELL)), drawn[ys[:, np.newaxis], xs]))
         return found
 
     def _link(self, grey: NDArray[np.uint8]) -> Cells:
@@ -182,7 +194,8 @@ class CodecTracker:
 
     def _to_cells(self, flow: NDArray[np.generic] | cv2.typing.MatLike) -> Cells:
         shrunk = cv2.resize(np.asarray(flow), (self._columns, self._rows), interpolation=cv2.INTER_AREA) / CELL
-        return np.nan_to_num(np.asarray(shrunk, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        cells = np.asarray(shrunk, dtype=np.float32)
+        return cells if np.isfinite(cells).all() else self._still
 
     def _grey(self, small: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the grey image, its border repeated up to whole cells."""
@@ -215,8 +228,8 @@ class _Best:
         )
         error = cv2.blur(difference.astype(np.float32), WINDOW) + penalty
         better = error < self._error if inside is None else (error < self._error) & inside
-        self._error = np.where(better, error, self._error)
-        self.flow = np.where(better[..., np.newaxis], flow, self.flow)
+        np.copyto(self._error, error, where=better)
+        np.copyto(self.flow, flow, where=better[..., np.newaxis])
 
 
 def _chain(step: Cells, flow: Cells, positions: NDArray[np.float32]) -> Cells:
@@ -225,19 +238,22 @@ def _chain(step: Cells, flow: Cells, positions: NDArray[np.float32]) -> Cells:
     return np.asarray(step + onward, dtype=np.float32)
 
 
-def _draw(vectors: MotionVectors, chosen: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.float32]:
-    """Draw the chosen vectors into the smallest blocks, (rows, columns, 2), in pixels; NaN where there is none."""
+def _draw(
+    vectors: MotionVectors, chosen: NDArray[np.bool_], rows: int, columns: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Draw the chosen vectors into the smallest blocks: (rows, columns, 2) in pixels, and where there is one."""
     corners, sizes = vectors.corners[chosen].astype(np.intp), vectors.sizes[chosen].astype(np.intp)
     displacements = vectors.displacements[chosen]
-    drawn = np.full((rows, columns, 2), np.nan, np.float32)
+    blocks, drawn = np.zeros((rows, columns, 2), np.float32), np.zeros((rows, columns), np.bool_)
     first = (corners + BLOCK // 2) // BLOCK
     extent = np.maximum(sizes // BLOCK, 1)
     for down in range(int(extent[:, 1].max())):
         for right in range(int(extent[:, 0].max())):
             x, y = first[:, 0] + right, first[:, 1] + down
             within = (right < extent[:, 0]) & (down < extent[:, 1]) & (x >= 0) & (y >= 0) & (x < columns) & (y < rows)
-            drawn[y[within], x[within]] = displacements[within]
-    return drawn
+            blocks[y[within], x[within]] = displacements[within]
+            drawn[y[within], x[within]] = True
+    return blocks, drawn
 
 
 def _covered(vectors: MotionVectors) -> float:
