@@ -224,7 +224,7 @@ class Engine:
         if not self._takes_flow or source.flow == "none":
             return None
         if source.flow == "codec":
-            return CodecTracker(small)
+            return CodecTracker(small, self._pixels_per_cell)
         estimator: OpticalFlow = DIS()
         if programs.flow:
             estimator = _NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell)

@@ -30,7 +30,7 @@ NEAREST: Final = 2  # frames right before to which a vector may refer, in the or
 REFERRED: Final = 3  # frames before that aren't B pictures to which it may refer: as many as x264 uses by default
 KEPT: Final = 16  # frames whose flow is kept: three groups of P and B pictures with up to four B pictures
 LATER: Final = 2  # frames ahead to which a vector may refer
-FINEST_LEVEL: Final = 1  # of the optical flow's pyramid: its finest flow is in blocks of 2 pixels
+FINE_CELLS: Final = 4  # up to so many pixels a cell of the feature map, the optical flow is searched to the last pixel
 COVERED: Final = 0.25  # share of a picture's blocks below which its vectors can't carry the chain on
 
 # What a proposal must be better by, in grey levels of its matching error. Negative: by how much it may be worse.
@@ -62,11 +62,12 @@ class CodecTracker:
         source: The motion source of the last flow: `codec`, or `dis-chained` where vectors were missing.
     """
 
-    def __init__(self, key_small: NDArray[np.uint8]) -> None:
+    def __init__(self, key_small: NDArray[np.uint8], pixels_per_cell: int = 8) -> None:
         """Start at a key frame.
 
         Args:
             key_small: The key frame's small image, uint8 (H, W, 3), RGB.
+            pixels_per_cell: The finest feature map's stride in pixels of the small image.
         """
         self.source = "codec"
         self._height, self._width = key_small.shape[:2]
@@ -79,7 +80,7 @@ class CodecTracker:
         self._past = deque([_Past(self._still, referred=True)], maxlen=KEPT)
         self._last = _Processed(self._key, self._still)
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        self._dis.setFinestScale(FINEST_LEVEL)
+        self._dis.setFinestScale(0 if pixels_per_cell <= FINE_CELLS else 1)
 
     def advance(
         self, current_small: NDArray[np.uint8], vectors: Sequence[MotionVectors | None] = ()
