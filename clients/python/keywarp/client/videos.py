@@ -33,6 +33,8 @@ class VideoSource(Source):
         self._use(str(name), open_video(name))
         self._vectors = vectors
         if vectors:
+            # FFmpeg decodes the slices of a frame in parallel here. Parallel frames would lose some of their vectors.
+            self._stream.thread_type = "SLICE"
             self._stream.codec_context.options = {"flags2": "+export_mvs"}
         # A file on a web server has a known length and can be read at any speed, so it isn't live.
         self.live = "://" in str(name) and not str(name).startswith("file:") and self._container.duration is None

@@ -49,8 +49,8 @@ class UnitDecoder(Protocol):
 class SoftwareDecoder:
     """Decodes on the processor with PyAV (FFmpeg).
 
-    It uses one thread and no frame threading, which would hold back a frame per thread. So the only delay is the one
-    that the video's frame order requires.
+    It uses one thread and no frame threading, which would hold back a frame per thread and lose some motion vectors. So
+    the only delay is the one that the video's frame order requires.
     """
 
     def __init__(self, context: "VideoCodecContext", max_pixels: int, *, vectors: bool = False) -> None:
