@@ -77,7 +77,7 @@ def encode(images: Sequence[Image], encoder: str, options: dict[str, str]) -> by
 def decode(video: bytes, *, vectors: bool) -> tuple[list[tuple[Image, MotionVectors | None]], float]:
     """Decode a video in one thread. Returns the frames with their vectors, and the processor seconds that it took."""
     frames: list[tuple[Image, MotionVectors | None]] = []
-    with av.open(io.BytesIO(video)) as container:
+    with av.open(io.BytesIO(video), "r") as container:
         context = container.streams.video[0].codec_context
         context.thread_count = 1
         if vectors:

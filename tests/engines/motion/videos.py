@@ -42,11 +42,11 @@ def decoded(frames: list[Image], encoder: str = "libx264", options: dict[str, st
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     file.seek(0)
-    with av.open(file) as reader:
+    with av.open(file, "r") as reader:
         context = reader.streams.video[0].codec_context
         context.options = {"flags2": "+export_mvs"}
         return [
-            (frame.to_ndarray(format="rgb24"), vectors_of(frame, context.codec.canonical_name))
+            (np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), vectors_of(frame, context.codec.canonical_name))
             for frame in reader.decode(video=0)
         ]
 

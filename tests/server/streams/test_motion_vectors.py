@@ -50,7 +50,7 @@ def test_each_frame_brings_its_vectors_if_its_decoder_exports_them(
     codec_server: Running, codec: PacketCodec, seen: Seen
 ) -> None:
     with codec_server.connect("v", Hello(codec=codec, interval=5)) as talk:
-        talk.stream(packets(codec, 5))
+        talk.stream([*packets(codec, 5)])
     assert len(seen) == 5
     exported = codec == "h264"
     assert [[vectors is not None for vectors in given] for given, _ in seen] == [[exported]] * 5
@@ -70,7 +70,7 @@ def test_images_have_no_vectors(codec_server: Running, seen: Seen) -> None:
 
 def test_no_vectors_are_exported_for_another_motion_source(server: Running, seen: Seen) -> None:
     with server.connect("v", Hello(codec="h264", interval=5)) as talk:
-        talk.stream(packets("h264", 3))
+        talk.stream([*packets("h264", 3)])
     assert [list(given) for given, _ in seen] == [[]] * 3
 
 
