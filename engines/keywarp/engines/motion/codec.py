@@ -36,8 +36,10 @@ COVERED: Final = 0.25  # share of a picture's blocks below which its vectors can
 # What a proposal must be better by, in grey levels of its matching error. Negative: by how much it may be worse.
 UNLIKELY: Final = 0.5  # a reference that encoders rarely choose, or no motion since the last frame
 POLISHED: Final = -1.0  # the optical flow, which sees finer motion than blocks
-COPIED: Final = -1.5  # no motion since the key frame
+SMOOTHED: Final = -1.5  # the median of the flow around, since matches by chance point anywhere
+COPIED: Final = -2.0  # no motion since the key frame
 WINDOW: Final = (3, 3)  # cells over which errors are averaged
+SMOOTHING: Final = 5  # cells along each side of the median
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,24 +111,25 @@ class CodecTracker:
         for frame in vectors[:-1]:
             self._past.append(_Past(self._likely(frame), referred=frame is None or frame.picture != "B"))
         current = vectors[-1] if vectors else None
-        flow = self._follow(grey, current, linked=linked)
+        flow = self._follow(grey, current, linked=linked, skipped=len(vectors) > 1)
         self._past.append(_Past(flow, referred=current is None or current.picture != "B"))
         self._last = _Processed(grey, flow)
         full = cv2.resize(flow * CELL, (self._columns * CELL, self._rows * CELL), interpolation=cv2.INTER_LINEAR)
         return np.ascontiguousarray(full[: self._height, : self._width], dtype=np.float32)
 
-    def _follow(self, grey: NDArray[np.uint8], vectors: MotionVectors | None, *, linked: bool) -> Cells:
+    def _follow(self, grey: NDArray[np.uint8], vectors: MotionVectors | None, *, linked: bool, skipped: bool) -> Cells:
         """Choose each cell's flow among all proposals."""
         best = _Best(self._key_samples, self._shrink(grey), self._samples)
         best.offer(self._last.flow, UNLIKELY)
-        if self._past[-1].flow is not self._last.flow:  # frames were dropped since
+        if skipped:
             best.offer(self._past[-1].flow, UNLIKELY)
-        if not linked:
+        if skipped or not linked:  # the vectors of frames without an image are followed blindly
             best.offer(_chain(self._link(grey), self._last.flow, self._positions))
         if vectors is not None:
             for proposal, inside, penalty in self._proposals(vectors):
                 best.offer(proposal, penalty, inside)
         best.offer(self._polish(grey, best.flow), POLISHED)
+        best.offer(_smooth(best.flow), SMOOTHED)
         best.offer(self._still, COPIED)
         return best.flow
 
@@ -237,6 +240,11 @@ def _chain(step: Cells, flow: Cells, positions: NDArray[np.float32]) -> Cells:
     """Compose a step to a frame with that frame's flow."""
     onward = cv2.remap(flow, positions + step, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     return np.asarray(step + onward, dtype=np.float32)
+
+
+def _smooth(flow: Cells) -> Cells:
+    """Return the median of each component over the cells around."""
+    return np.stack([cv2.medianBlur(np.ascontiguousarray(flow[..., i]), SMOOTHING) for i in range(2)], axis=-1)
 
 
 def _draw(
