@@ -27,6 +27,7 @@ from keywarp.engines.motion import (
     ChainedTracker,
     CodecTracker,
     DirectTracker,
+    FlowRepair,
     MotionName,
     MotionSource,
     MotionTracker,
@@ -53,6 +54,7 @@ class KeyState:
     features: dict[str, Tensor]  # by name; empty if features are copied
     small: Tensor | None  # the frame as the flow network's input; None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
+    repair: FlowRepair | None  # repairs the flow; None if the source doesn't say so
     result: FrameResult  # the key frame's own
 
 
@@ -60,7 +62,7 @@ class KeyState:
 class _Programs:
     key: Program
     propagate: Program | None  # None if features are copied
-    flow: Program | None  # the flow network alone, or None if it isn't chained
+    flow: Program | None  # the flow network alone, or None if it runs in the propagate graph or not at all
     postprocessor: Postprocessor
     lock: Lock  # held while a program runs, since only one run is allowed at a time
 
@@ -114,7 +116,7 @@ class Engine:
         self._named = source if isinstance(source, MotionSource) else None
         self.motion = source.name if not isinstance(source, MotionSource) else str(source)  # the source's name
         # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.
-        self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.chained
+        self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.runs_alone
         self._takes_frame = self._named is not None and (self._named.scale or not self._takes_flow)
         self.takes_vectors = self._named is not None and self._named.flow == "codec"
         self._keep_features = keep_features
@@ -166,9 +168,11 @@ class Engine:
             features = self._kept_features(outputs)
         result = replace(result, features=features)
         if programs.propagate is None:
-            return result, KeyState(size, {}, None, None, replace(result, output=copy.deepcopy(result.output)))
+            return result, KeyState(size, {}, None, None, None, replace(result, output=copy.deepcopy(result.output)))
         maps = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
-        return result, KeyState(size, maps, outputs[KEY_SMALL], self._open_tracker(programs, image), result)
+        small = self._downscale(image)
+        repair = FlowRepair(small, self._pixels_per_cell) if self._named and self._named.repaired else None
+        return result, KeyState(size, maps, outputs[KEY_SMALL], self._open_tracker(programs, small), repair, result)
 
     def propagate(
         self, frame: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None] = ()
@@ -216,16 +220,16 @@ class Engine:
             self._programs.clear()
         release_unused_memory()
 
-    def _open_tracker(self, programs: _Programs, key: NDArray[np.uint8]) -> MotionTracker | None:
+    def _open_tracker(self, programs: _Programs, small: NDArray[np.uint8]) -> MotionTracker | None:
         """Return the tracker of the motion since a key frame, or None if the propagate graph needs none."""
-        source, small = self._source, self._downscale(key)
+        source = self._source
         if not isinstance(source, MotionSource):
             return DirectTracker(source, small)
         if not self._takes_flow or source.flow == "none":
             return None
         if source.flow == "codec":
             return CodecTracker(small, self._pixels_per_cell)
-        estimator: OpticalFlow = DIS()
+        estimator: OpticalFlow = DIS.for_steps() if source.chained else DIS()
         if programs.flow:
             estimator = _NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell)
         return (ChainedTracker if source.chained else DirectTracker)(estimator, small)
@@ -234,22 +238,22 @@ class Engine:
         """Return the name of the motion source that was really used for a frame."""
         if tracker is None or self._named is None:
             return self.motion
-        return str(replace(MotionSource.parse(tracker.source), scale=self._named.scale))
+        used = MotionSource.parse(tracker.source)
+        return str(replace(used, repaired=self._named.repaired, scale=self._named.scale))
 
     def _flow(
         self, image: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None]
     ) -> NDArray[np.float32]:
         """Return the flow in cells, estimated on images of the size that a flow network would see."""
         current = self._downscale(image)
-        if key.tracker is None:
-            return to_cells(np.zeros((*current.shape[:2], 2), np.float32), self._pixels_per_cell)
-        flow = key.tracker.advance(current, vectors)
         shape = (*current.shape[:2], 2)
+        flow = np.zeros(shape, np.float32) if key.tracker is None else key.tracker.advance(current, vectors)
         if np.shape(flow) != shape or not np.isfinite(flow).all():
             raise MotionError(
                 f"the motion source {self.motion} should give a finite flow of shape {shape}, not {np.shape(flow)}"
             )
-        return to_cells(flow.astype(np.float32, copy=False), self._pixels_per_cell)
+        cells = to_cells(flow.astype(np.float32, copy=False), self._pixels_per_cell)
+        return key.repair.repair(current, cells)[0] if key.repair else cells
 
     def _kept_features(self, outputs: Mapping[str, Tensor]) -> tuple[NDArray[np.float32], ...] | None:
         """Return copies of the feature maps that the head saw, or None if results don't carry them."""

@@ -5,6 +5,7 @@ from keywarp.engines.motion.codec import CodecTracker
 from keywarp.engines.motion.dis import DIS
 from keywarp.engines.motion.interface import OpticalFlow
 from keywarp.engines.motion.names import FlowName, MotionName, MotionSource
+from keywarp.engines.motion.repair import FlowRepair
 from keywarp.engines.motion.tracking import ChainedTracker, DirectTracker, MotionTracker
 from keywarp.engines.motion.vectors import MotionVectors
 
@@ -14,6 +15,7 @@ __all__ = [
     "CodecTracker",
     "DirectTracker",
     "FlowName",
+    "FlowRepair",
     "MotionName",
     "MotionSource",
     "MotionTracker",
