@@ -57,8 +57,8 @@ class _Processed:
 class CodecTracker:
     """Follows one key frame through the frames after it.
 
-    Frames whose vectors are missing, or nearly all of whose blocks are intra-coded, are linked to the last processed
-    frame by optical flow (DIS) instead.
+    Each frame is linked to the last processed one by a coarse optical flow, too. It alone carries the chain on where
+    vectors are missing, or where nearly all blocks are intra-coded.
 
     Attributes:
         source: The motion source of the last flow: `codec`, or `dis-chained` where vectors were missing.
@@ -81,8 +81,8 @@ class CodecTracker:
         self._still: Cells = np.zeros((self._rows, self._columns, 2), np.float32)
         self._past = deque([_Past(self._still, referred=True)], maxlen=KEPT)
         self._last = _Processed(self._key, self._still)
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        self._dis.setFinestScale(0 if pixels_per_cell <= FINE_CELLS else 1)
+        finest = 0 if pixels_per_cell <= FINE_CELLS else 1
+        self._polishing, self._linking = _open_dis(finest), _open_dis(finest + 1)
 
     def advance(
         self, current_small: NDArray[np.uint8], vectors: Sequence[MotionVectors | None] = ()
@@ -111,20 +111,19 @@ class CodecTracker:
         for frame in vectors[:-1]:
             self._past.append(_Past(self._likely(frame), referred=frame is None or frame.picture != "B"))
         current = vectors[-1] if vectors else None
-        flow = self._follow(grey, current, linked=linked, skipped=len(vectors) > 1)
+        flow = self._follow(grey, current, skipped=len(vectors) > 1)
         self._past.append(_Past(flow, referred=current is None or current.picture != "B"))
         self._last = _Processed(grey, flow)
         full = cv2.resize(flow * CELL, (self._columns * CELL, self._rows * CELL), interpolation=cv2.INTER_LINEAR)
         return np.ascontiguousarray(full[: self._height, : self._width], dtype=np.float32)
 
-    def _follow(self, grey: NDArray[np.uint8], vectors: MotionVectors | None, *, linked: bool, skipped: bool) -> Cells:
+    def _follow(self, grey: NDArray[np.uint8], vectors: MotionVectors | None, *, skipped: bool) -> Cells:
         """Choose each cell's flow among all proposals."""
         best = _Best(self._key_samples, self._shrink(grey), self._samples)
         best.offer(self._last.flow, UNLIKELY)
         if skipped:
             best.offer(self._past[-1].flow, UNLIKELY)
-        if skipped or not linked:  # the vectors of frames without an image are followed blindly
-            best.offer(_chain(self._link(grey), self._last.flow, self._positions))
+        best.offer(_chain(self._link(grey), self._last.flow, self._positions))
         if vectors is not None:
             for proposal, inside, penalty in self._proposals(vectors):
                 best.offer(proposal, penalty, inside)
@@ -187,13 +186,13 @@ class CodecTracker:
 
     def _link(self, grey: NDArray[np.uint8]) -> Cells:
         """Return the optical flow to the last processed frame."""
-        return self._to_cells(self._dis.calc(grey, self._last.grey, None))  # type: ignore[call-overload]
+        return self._to_cells(self._linking.calc(grey, self._last.grey, None))  # type: ignore[call-overload]
 
     def _polish(self, grey: NDArray[np.uint8], flow: Cells) -> Cells:
         """Return the optical flow to the key frame, searched for around a flow."""
         size = (self._columns * CELL, self._rows * CELL)
         return self._to_cells(
-            self._dis.calc(grey, self._key, cv2.resize(flow * CELL, size, interpolation=cv2.INTER_LINEAR))
+            self._polishing.calc(grey, self._key, cv2.resize(flow * CELL, size, interpolation=cv2.INTER_LINEAR))
         )
 
     def _to_cells(self, flow: NDArray[np.generic] | cv2.typing.MatLike) -> Cells:
@@ -240,6 +239,13 @@ def _chain(step: Cells, flow: Cells, positions: NDArray[np.float32]) -> Cells:
     """Compose a step to a frame with that frame's flow."""
     onward = cv2.remap(flow, positions + step, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     return np.asarray(step + onward, dtype=np.float32)
+
+
+def _open_dis(finest: int) -> cv2.DISOpticalFlow:
+    """Open DIS without smoothing, down to a level of the pyramid. It holds buffers, so each tracker has its own."""
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    search.setFinestScale(finest)
+    return search
 
 
 def _smooth(flow: Cells) -> Cells:
