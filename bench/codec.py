@@ -39,8 +39,9 @@ ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
 }
 TRACKERS: dict[str, Callable[[NDArray[np.uint8]], MotionTracker]] = {
     "dis": lambda key: DirectTracker(DIS(), key),
-    "dis-chained": lambda key: ChainedTracker(DIS(), key),
-    "codec": CodecTracker,
+    "dis-chained": lambda key: ChainedTracker(DIS.for_steps(), key),
+    "codec, coarse": lambda key: CodecTracker(key, pixels_per_cell=8),  # for features of stride 16
+    "codec, fine": lambda key: CodecTracker(key, pixels_per_cell=4),  # of stride 8
 }
 
 Image = NDArray[np.uint8]
@@ -55,7 +56,7 @@ class Figure:
     error: float  # mean end-point error over all ages, pixels of the frame
     by_age: dict[int, float]  # the same by key age in frames
     ms: float  # mean processor time of a flow, milliseconds
-    decode_ms: float  # mean processor time of decoding a frame to RGB, with vectors for `codec`, milliseconds
+    decode_ms: float  # mean processor time of decoding a frame to RGB, with vectors for codec motion, milliseconds
 
 
 def encode(images: Sequence[Image], encoder: str, options: dict[str, str]) -> bytes:
@@ -116,7 +117,7 @@ def measure(scenes: MovingScenes, count: int) -> list[Figure]:
             smalls = [shrink(image) for image, _ in frames]
             for source, open_tracker in TRACKERS.items():
                 tracker = open_tracker(smalls[0])
-                decoding[name, source] += with_vectors if source == "codec" else without
+                decoding[name, source] += with_vectors if source.startswith("codec") else without
                 for age in range(1, FRAMES):
                     started = time.process_time()
                     flow = tracker.advance(smalls[age], (frames[age][1],))
@@ -167,7 +168,7 @@ def main() -> None:
     for figure in figures:
         ages = " ".join(f"{figure.by_age[age]:6.2f}" for age in AGES)
         costs = f"{figure.ms:6.2f} ms {figure.decode_ms:6.2f} ms"
-        print(f"{figure.encoder:<24} {figure.source:<12} {figure.error:6.2f}  {ages}  {costs}")
+        print(f"{figure.encoder:<24} {figure.source:<14} {figure.error:6.2f}  {ages}  {costs}")
 
 
 if __name__ == "__main__":

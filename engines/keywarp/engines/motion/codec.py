@@ -36,8 +36,8 @@ COVERED: Final = 0.25  # share of a picture's blocks below which its vectors can
 # What a proposal must be better by, in grey levels of its matching error. Negative: by how much it may be worse.
 UNLIKELY: Final = 0.5  # a reference that encoders rarely choose, or no motion since the last frame
 POLISHED: Final = -1.0  # the optical flow, which sees finer motion than blocks
-SMOOTHED: Final = -1.5  # the median of the flow around, since matches by chance point anywhere
-COPIED: Final = -2.0  # no motion since the key frame
+COPIED: Final = -1.5  # no motion since the key frame
+SMOOTHED: Final = -3.0  # the median of what was chosen around, since matches by chance point anywhere
 WINDOW: Final = (3, 3)  # cells over which errors are averaged
 SMOOTHING: Final = 5  # cells along each side of the median
 
@@ -128,8 +128,8 @@ class CodecTracker:
             for proposal, inside, penalty in self._proposals(vectors):
                 best.offer(proposal, penalty, inside)
         best.offer(self._polish(grey, best.flow), POLISHED)
-        best.offer(_smooth(best.flow), SMOOTHED)
         best.offer(self._still, COPIED)
+        best.offer(_smooth(best.flow), SMOOTHED)
         return best.flow
 
     def _proposals(self, vectors: MotionVectors) -> Iterator[tuple[Cells, NDArray[np.bool_], float]]:
