@@ -37,9 +37,7 @@ COVERED: Final = 0.25  # share of a picture's blocks below which its vectors can
 UNLIKELY: Final = 0.5  # a reference that encoders rarely choose, or no motion since the last frame
 POLISHED: Final = -1.0  # the optical flow, which sees finer motion than blocks
 COPIED: Final = -1.5  # no motion since the key frame
-SMOOTHED: Final = -3.0  # the median of what was chosen around, since matches by chance point anywhere
 WINDOW: Final = (3, 3)  # cells over which errors are averaged
-SMOOTHING: Final = 5  # cells along each side of the median
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +127,6 @@ class CodecTracker:
                 best.offer(proposal, penalty, inside)
         best.offer(self._polish(grey, best.flow), POLISHED)
         best.offer(self._still, COPIED)
-        best.offer(_smooth(best.flow), SMOOTHED)
         return best.flow
 
     def _proposals(self, vectors: MotionVectors) -> Iterator[tuple[Cells, NDArray[np.bool_], float]]:
@@ -246,11 +243,6 @@ def _open_dis(finest: int) -> cv2.DISOpticalFlow:
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     search.setFinestScale(finest)
     return search
-
-
-def _smooth(flow: Cells) -> Cells:
-    """Return the median of each component over the cells around."""
-    return np.stack([cv2.medianBlur(np.ascontiguousarray(flow[..., i]), SMOOTHING) for i in range(2)], axis=-1)
 
 
 def _draw(
