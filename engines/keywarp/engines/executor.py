@@ -41,6 +41,7 @@ class Executor:
         index: int | None = None,
         skipped: int = 0,
         vectors: Sequence[MotionVectors | None] = (),
+        timestamp: float | None = None,
     ) -> Future[FrameResult]:
         """Queue one frame.
 
@@ -50,6 +51,7 @@ class Executor:
             index: See `StreamSession.process`.
             skipped: See `StreamSession.process`.
             vectors: See `StreamSession.process`.
+            timestamp: See `StreamSession.process`.
 
         Returns:
             A future with the result, or with the error that `StreamSession.process` raised.
@@ -63,7 +65,7 @@ class Executor:
             started = time.perf_counter()
             turn = started - max(queued_at, self._done_at.get(session, queued_at))
             try:
-                result = session.process(frame, index, skipped, vectors)
+                result = session.process(frame, index, skipped, vectors, timestamp)
                 return replace(result, queue=started - queued_at, turn=turn)
             finally:
                 self._done_at[session] = time.perf_counter()

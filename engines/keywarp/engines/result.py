@@ -20,6 +20,7 @@ class KeyReason(StrEnum):
     START = "start"  # the stream begins
     GAP = "gap"  # frames before it are missing or have failed
     SIZE = "size"  # its size differs from the key frame's
+    AGE = "age"  # the key frame is older than the stream allows
     INTERVAL = "interval"  # the schedule's interval is over
     CHANGE = "change"  # motion doesn't explain enough of the change since the key frame
     CUT = "cut"  # it shows another scene than the frame before
@@ -53,7 +54,7 @@ class FrameResult:
 
     index: int  # position in the stream, from 0; always 0 in what `Engine` itself returns
     kind: FrameKind
-    key_age: int  # frames since the key frame, 0 on a key frame; always 0 in what `Engine` itself returns
+    key_age: int  # frames since the key frame, dropped ones included; always 0 in what `Engine` itself returns
     height: int  # of the frame, pixels
     width: int  # of the frame, pixels
     output: Output
@@ -61,6 +62,7 @@ class FrameResult:
     postprocess: float  # seconds from the networks' outputs to `output`
     reason: KeyReason | None = None  # why it is a key frame, or None if it isn't one
     change: float | None = None  # 0..1, the change since the key frame that motion doesn't explain; None: not measured
+    key_age_seconds: float = 0.0  # seconds since the key frame
     motion: str | None = None  # the motion source that was really used; None on key frames
     flow: NDArray[np.float32] | None = None  # (2, h, w), to the key frame, (dx, dy) in cells of the finest feature map
     features: tuple[NDArray[np.float32], ...] | None = None  # (C, h, w) each, what the head saw; with `keep_features`

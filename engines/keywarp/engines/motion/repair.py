@@ -113,7 +113,7 @@ class _Places:
     def search(
         self, rows: NDArray[np.intp], columns: NDArray[np.intp], wanted: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Return the offset (dx, dy) from each cell to the most similar place, that place's patch, and the difference."""
+        """Return the offset (dx, dy) from each cell to the most similar place, its patch, and how they differ."""
         cells = np.stack([rows, columns], axis=1).astype(np.float32)
         differences = _distances(wanted, self._patches, self._norms) / np.float32(np.sqrt(wanted.shape[1]))
         differences += np.float32(DISTANCE) * _distances(cells, self._at, np.square(self._at).sum(axis=1))

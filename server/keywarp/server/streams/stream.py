@@ -95,7 +95,9 @@ class Stream:
         self._metrics = context.metrics
         self._tracer = context.tracer
         self._statistics = StreamStatistics()
-        self._session = StreamSession(self.engine, schedule.open())
+        # In the mode `lossless`, the same frames always have the same results.
+        number = len(replica.device.loads) if self.mode == "latest" else 0
+        self._session = StreamSession(self.engine, schedule.open(number), schedule.max_age)
         self._load = replica.device.add_stream()
         self._connected = False
         self._single_frames = asyncio.Lock()  # held while a single frame is processed
@@ -124,6 +126,7 @@ class Stream:
             interval=self.schedule.interval,
             schedule=self.schedule.schedule,
             max_interval=self.schedule.max_interval,
+            max_age=self.schedule.max_age,
             mode=self.mode,
             connected=self._connected,
             age=time.monotonic() - self._created,
@@ -231,7 +234,9 @@ class Stream:
         self._skipped = 0
         self._vectors.clear()
         frame.waited += time.monotonic() - started  # the executor measures the time from here on
-        job = self.replica.device.executor.submit(self._session, frame.pixels, frame.index, skipped, vectors)
+        job = self.replica.device.executor.submit(
+            self._session, frame.pixels, frame.index, skipped, vectors, frame.timestamp
+        )
         done = asyncio.wrap_future(job)
         self._pending[done] = job
         done.add_done_callback(self._job_done)
@@ -283,7 +288,7 @@ class Stream:
     def drop(self, id_: ClientId | None, reason: str, vectors: MotionVectors | None = None) -> Dropped:
         """Count a frame that is left out on purpose, and make its response.
 
-        The frame counts towards the key interval, but leaves no gap.
+        The frame leaves no gap, and doesn't count towards the key interval.
 
         Args:
             id_: The producer's id of the frame.
@@ -359,7 +364,7 @@ class Stream:
         is_key = found.kind is FrameKind.KEY
         self._frames += 1
         self._key_frames += is_key
-        self._statistics.record(timings, key=is_key)
+        self._statistics.record(timings, found.key_age_seconds, key=is_key)
         self._metrics.count_result(self.engine.bundle.name, found, timings)
         if self._tracer:
             self._tracer.record_frame(self.id, self.engine.bundle.name, found, timings, linked=self._connected)
