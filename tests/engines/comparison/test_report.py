@@ -80,13 +80,13 @@ def test_an_adaptive_schedule_is_recommended_if_it_is_cheapest(tmp_path: Path) -
     assert (best.source, best.schedule, best.interval) == ("none", "adaptive 10", 11)
 
 
-def test_worst_frames_and_confidence_are_of_single_frames(tmp_path: Path) -> None:
+def test_worst_frames_and_reliability_are_of_single_frames(tmp_path: Path) -> None:
     dis = summary(tmp_path).sources["dis"]
     assert [worst.agreement for worst in dis.worst] == [1 / 40, 2 / 40]  # 5 % of 39; one is over a cut
     assert dis.worst_mean == pytest.approx(1.5 / 40)
     assert dis.replaced == pytest.approx(10 / 40)
-    assert dis.confidence == pytest.approx(1)
+    assert dis.reliability == pytest.approx(1)
     none = summary(tmp_path).sources["none"]
     assert none.worst == ()
     assert math.isnan(none.worst_mean)
-    assert none.confidence is None
+    assert none.reliability is None

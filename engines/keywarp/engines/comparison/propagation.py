@@ -166,7 +166,6 @@ class _Pass:
             matching, found, expected = counts.sum(axis=0).tolist()
             group = Group(self._number, source, run.age, round(100 * seconds), run.cut)
             run.counts.append((group, counts))
-            confidence = getattr(result, "confidence", None)
             run.pairs.append(
                 Pair(
                     self._number,
@@ -179,7 +178,7 @@ class _Pass:
                     self._measure.agreement(counts),
                     max(found, expected) - matching,
                     run.cut,
-                    math.nan if confidence is None else confidence,
+                    math.nan if result.reliability is None else result.reliability,
                     result.motion != engine.motion,
                 )
             )

@@ -49,7 +49,7 @@ class Pair(NamedTuple):
     agreement: float
     mistakes: int  # pixels or boxes that don't agree
     cut: bool  # whether there is a cut between the key frame and the frame
-    confidence: float  # what the engine said of itself; NaN if it said nothing
+    reliability: float  # as the engine rated the result; NaN if it did not
     replaced: bool  # whether another motion source had to be used
 
 
@@ -83,7 +83,7 @@ class Pairs:
             agreement=v[7],
             mistakes=int(v[8]),
             cut=bool(v[9]),
-            confidence=v[10],
+            reliability=v[10],
             replaced=bool(v[11]),
         )
 
