@@ -30,6 +30,20 @@ flow_net (float[N,3,H,W] current, float[N,3,H,W] key) => (float[N,2,h,w] flow, f
 }
 """
 
+# The same on images of a third of the frame's size, whose pixels don't fall into cells of 16 pixels of the frame.
+FLOW_OF_THIRDS = """
+flow_net (float[N,3,H,W] current, float[N,3,H,W] key) => (float[N,2,h,w] flow, float[N,3,h,w] scale)
+<int64[4] enlarged = {1, 1, 3, 3}>
+{
+  pair = Concat <axis=1> (current, key)
+  large = AveragePool <kernel_shape=[16,16], strides=[16,16]> (pair)
+  factors = Cast <to=1> (enlarged)
+  cells = Resize <mode="nearest"> (large, , factors)
+  flow = Conv (cells, flow_weight, flow_bias)
+  scale = Conv (cells, scale_weight, scale_bias)
+}
+"""
+
 WARP = """
 warp (float[N,C,H,W] features, float[N,2,H,W] flow, float[N,C,H,W] scale) => (float[N,C,H,W] warped)
 <int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64 three = {3}, int64[1] axis1 = {1}, int64[1] axis3 = {3},
@@ -128,18 +142,20 @@ def tiny_bundle(
     long_side: int = 1024,
     key_interval: int = 10,
     detection: bool = False,
+    thirds: bool = False,
 ) -> Bundle:
     """Write the tiny bundle to `path`.
 
     With `detection`, every cell that is red or green is detected as an object. The motion in cells (dx, dy) is `flow`;
-    `motion_gain` times (red of current - 2 green of key) is added to dx. The scale field is `scale` everywhere.
+    `motion_gain` times (red of current - 2 green of key) is added to dx. The scale field is `scale` everywhere. With
+    `thirds`, the flow network sees images of a third of the input's size, which must be a multiple of 48.
     """
     flow_weight = np.zeros((2, 6, 1, 1))
     flow_weight[0, 0], flow_weight[0, 4] = motion_gain, -2 * motion_gain
     graphs = {
         "features.onnx": _graph(FEATURES),
         "flow.onnx": _graph(
-            FLOW,
+            FLOW_OF_THIRDS if thirds else FLOW,
             flow_weight=flow_weight,
             flow_bias=np.array(flow),
             scale_weight=np.zeros((3, 6, 1, 1)),
@@ -166,6 +182,7 @@ def tiny_bundle(
             "multiple": multiple,
             "mean": (100.0, 100.0, 100.0),
         },
+        flow={"downscale": 3 if thirds else 2},
         features=[{"name": "features", "stride": 16, "channels": 3}],
         key_interval=key_interval,
         opset=17,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines import (
     AVAILABLE,
+    BackendError,
     BackendName,
     Engine,
     FixedInterval,
@@ -125,6 +126,29 @@ def test_strides_that_are_no_multiple_of_the_downscale_are_refused(tmp_path: Pat
     manifest = bundle.manifest.model_copy(update={"flow": FlowInput(downscale=3)})
     with pytest.raises(MotionError, match="1/3 the size, where cells of 16"):
         Engine(replace(bundle, manifest=manifest), cache=tmp_path / "cache", motion="dis")
+
+
+@pytest.mark.parametrize("motion", ["network", "flow", "none"])
+def test_motion_that_needs_no_whole_cells_works_with_any_downscale(motion: MotionName, tmp_path: Path) -> None:
+    """There is no reliability then, since no pixels of the small images belong to a cell."""
+    bundle = tiny_bundle(tmp_path / "tiny", flow=(1.0, 0.0), short_side=144, multiple=48, thirds=True)
+    engine = Engine(bundle, "onnxruntime", "fp32", cache=tmp_path / "cache", motion=motion)
+    stream = StreamSession(engine, FixedInterval(10))
+    before, after = (stream.process(coloured(144, 192)) for _ in range(2))
+    moved = 0 if motion == "none" else 16
+    np.testing.assert_array_equal(after.labels[8:136, 8:168], before.labels[8:136, 8 + moved : 168 + moved])
+    assert after.motion == motion
+    assert after.reliability is None
+    assert after.reliability_map is None
+
+
+@pytest.mark.parametrize("motion", ["none", "network", "dis-chained", "codec"])
+def test_a_closed_engine_propagates_nothing(motion: MotionName, tmp_path: Path) -> None:
+    engine = Engine(tiny_bundle(tmp_path / "tiny"), "onnxruntime", cache=tmp_path / "cache", motion=motion)
+    _, key = engine.key(coloured(64, 64))
+    engine.close()
+    with pytest.raises(BackendError, match="is closed"):
+        engine.propagate(coloured(64, 64), key)
 
 
 def steps(tmp_path: Path, motion: MotionName, frames: int = 2, **bundle: Any) -> list[FrameResult]:

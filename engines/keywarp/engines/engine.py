@@ -57,7 +57,7 @@ class KeyState:
     features: dict[str, Tensor]  # by name; empty if features are copied
     small: Tensor | None  # the frame as the flow network's input; None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
-    check: FlowCheck | None  # checks the flow, or None if features are copied
+    check: FlowCheck | None  # checks the flow, or None if features are copied, or cells don't cover whole pixels
     result: FrameResult  # the key frame's own
 
 
@@ -121,11 +121,13 @@ class Engine:
         # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.
         self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.runs_alone
         self._takes_frame = self._named is not None and (self._named.scale or not self._takes_flow)
+        self._copies = self._named is not None and self._named.copies
         self.takes_vectors = self._named is not None and self._named.flow == "codec"
         self._keep_features = keep_features
         self._max_sizes = max_sizes
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
-        if self._takes_flow and stride % downscale:
+        self._checks = stride % downscale == 0  # otherwise no pixels of the small image belong to a cell
+        if self._takes_flow and not self._copies and not self._checks:
             raise MotionError(
                 f"{bundle.path}: the motion source {self.motion} uses images of 1/{downscale} the size, where cells "
                 f"of {stride} pixels don't cover whole pixels: use the bundle's own flow network (motion `network`)"
@@ -174,7 +176,7 @@ class Engine:
             return result, KeyState(size, {}, None, None, None, replace(result, output=copy.deepcopy(result.output)))
         maps = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
         small = self._downscale(image)
-        check = FlowCheck(small, self._pixels_per_cell)
+        check = FlowCheck(small, self._pixels_per_cell) if self._checks else None
         return result, KeyState(size, maps, outputs[KEY_SMALL], self._open_tracker(programs, small), check, result)
 
     def propagate(
@@ -199,6 +201,7 @@ class Engine:
         """
         started = time.perf_counter()
         if key.small is None:  # copied deeply, so that changing one result changes no other
+            self._check_open()
             output = copy.deepcopy(key.result.output)
             result = _result(FrameKind.PROPAGATED, frame, output, time.perf_counter() - started, 0.0)
             return replace(result, motion=self.motion, features=key.result.features)
@@ -207,9 +210,10 @@ class Engine:
         image = resize(frame, *key.size)
         small = self._downscale(image)
         inputs: dict[str, Tensor] = {**key.features}
+        checked: CheckedFlow | None = None
         if self._takes_flow:
             checked = self._flow(small, key, vectors)
-            inputs[FLOW] = checked.flow
+            flow = inputs[FLOW] = checked.flow
         if self._takes_frame:
             inputs |= {FRAME: image[np.newaxis], KEY_SMALL: key.small}
         with programs.lock:
@@ -217,18 +221,14 @@ class Engine:
             result = _postprocess(programs.postprocessor, outputs, frame, FrameKind.PROPAGATED, started)
             features = self._kept_features(outputs)
             if not self._takes_flow:
-                assert key.check is not None
-                checked = key.check.check(small, np.array(outputs[FLOW]))
+                flow = np.array(outputs[FLOW])
+        if checked is None and key.check:
+            checked = key.check.check(small, flow)
+        result = replace(result, motion=self._used(key.tracker), flow=flow[0], features=features)
+        if checked is None:
+            return result
         output, reliability = rate(result.output, checked.reliability, *frame.shape[:2])
-        return replace(
-            result,
-            output=output,
-            motion=self._used(key.tracker),
-            flow=checked.flow[0],
-            reliability=reliability,
-            reliability_map=checked.reliability,
-            features=features,
-        )
+        return replace(result, output=output, reliability=reliability, reliability_map=checked.reliability)
 
     def close(self) -> None:
         """Free the compiled graphs, even if the engine is still referenced. Running frames finish; later ones fail."""
@@ -285,11 +285,14 @@ class Engine:
         size = (padded.shape[1] // factor, padded.shape[0] // factor)
         return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError(f"the engine of model {self.bundle.name} is closed: open another one")
+
     def _compiled(self, size: tuple[int, int]) -> _Programs:
         """Return the programs for an input size. The first caller compiles, and the others wait for it."""
         with self._lock:
-            if self._closed:
-                raise BackendError(f"the engine of model {self.bundle.name} is closed: open another one")
+            self._check_open()
             future = self._programs.get(size)
             if mine := future is None:
                 future = self._programs[size] = Future()
