@@ -83,6 +83,30 @@ def test_a_segmentation_is_compared_in_a_range_of_a_video(tmp_path: Path) -> Non
     assert (out / "worst-none.jpg").exists()
 
 
+@pytest.mark.parametrize(("height", "width"), [(300, 1), (1, 2000)])
+def test_pictures_of_very_narrow_and_very_flat_videos_can_be_drawn(height: int, width: int, tmp_path: Path) -> None:
+    folder = tmp_path / "thin"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (width, height), (95 + 15 * (number % 2), 95, 0)).save(folder / f"{number}.png")
+    bundle = tiny_bundle(tmp_path / "tiny", multiple=1)
+    out = tmp_path / "out"
+    ran = keywarp("compare", bundle.path, folder, "--motion", "none", *SMALL, "--out", out)
+    assert ran.status == 0, ran.stderr
+    pictures = list(out.glob("*.jpg"))
+    assert pictures
+    for path in pictures:
+        with Image.open(path) as image:
+            assert image.height < 10_000
+
+
+@pytest.mark.parametrize("option", ["--out", "--work"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(option: str, follower: Path, film: Path) -> None:
+    ran = keywarp("compare", follower, film, "--range", "0:0.01", *SMALL, option, "/proc/self")
+    assert ran.status == 1
+    assert "'/proc/self' can't be written" in ran.stderr
+
+
 def test_results_over_cuts_can_be_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "cut"
     folder.mkdir()

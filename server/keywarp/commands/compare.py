@@ -1,5 +1,6 @@
 """`keywarp compare`: compare propagated results with those of the network on every frame."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,6 +137,7 @@ def compare(
         if folder is not None:
             with write_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()  # so that an unwritable folder doesn't cost the work
     try:
         with _progress_bar() as show:
             comparison = run_comparison(bundle, clips, options, progress=show, work=work)

@@ -36,6 +36,7 @@ PANEL_WIDTH = 560  # of a picture in a sheet of frames, pixels
 PASSAGE_WIDTH = 400  # of a picture in a sheet of a passage, pixels
 CAPTION = 26  # height of a caption, pixels
 GAP = 6  # between pictures, pixels
+TALLEST = 2  # height of a picture by its width; taller ones become narrower
 PAPER: Color = (24, 28, 34)
 TEXT: Color = (236, 239, 243)
 WRONG: Color = (255, 45, 45)
@@ -114,9 +115,8 @@ def _palette(classes: Sequence[ManifestClass]) -> _Palette:
 
 
 def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confidence: float) -> Image.Image:
-    height, width = replay.image.shape[:2]
-    size = (PANEL_WIDTH, round(height * PANEL_WIDTH / width))
-    image = np.asarray(cv2.resize(replay.image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    width = replay.image.shape[1]
+    image = _shrink(replay.image, PANEL_WIDTH)
     worst, palette = replay.worst, _palette(classes)
     titles = ["per frame", f"{replay.source}, age {worst.age} ({worst.age_seconds:.2f} s)"]
     if isinstance(replay.propagated, LabelMap) and isinstance(replay.per_frame, LabelMap):
@@ -126,11 +126,11 @@ def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confide
     else:
         titles = ["per frame (red: missed)", f"{titles[1]} (red: per frame has none)"]
         panels = _draw_boxes(image, width, replay.per_frame, replay.propagated, confidence, classes)
-    row = Image.new("RGB", (len(panels) * (size[0] + GAP) - GAP, size[1] + CAPTION + GAP), PAPER)
+    row = Image.new("RGB", (len(panels) * (PANEL_WIDTH + GAP) - GAP, image.shape[0] + CAPTION + GAP), PAPER)
     pen = ImageDraw.Draw(row)
     font = ImageFont.load_default(14)
     for number, (panel, title) in enumerate(zip(panels, titles, strict=True)):
-        left = number * (size[0] + GAP)
+        left = number * (PANEL_WIDTH + GAP)
         row.paste(Image.fromarray(panel), (left, CAPTION))
         pen.text((left + 6, CAPTION // 2), title, fill=TEXT, font=font, anchor="lm")
     figure = f"{worst.video} {worst.time:.2f} s, {measure} {worst.agreement:.2f}"
@@ -150,18 +150,16 @@ def passage_sheet(
         confidence: The least confidence of the boxes to draw.
     """
     ages, palette = sorted(passage.images), _palette(classes)
-    height, width = passage.images[ages[0]].shape[:2]
-    size = (PASSAGE_WIDTH, round(height * PASSAGE_WIDTH / width))
-    row_height = size[1] + CAPTION
-    sheet = Image.new(
-        "RGB", (len(ages) * (size[0] + GAP) - GAP, (1 + len(passage.propagated)) * (row_height + GAP) - GAP), PAPER
-    )
+    width = passage.images[ages[0]].shape[1]
+    images = {age: _shrink(image, PASSAGE_WIDTH) for age, image in passage.images.items()}
+    row_height = images[ages[0]].shape[0] + CAPTION
+    rows = 1 + len(passage.propagated)
+    sheet = Image.new("RGB", (len(ages) * (PASSAGE_WIDTH + GAP) - GAP, rows * (row_height + GAP) - GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
     font, large = ImageFont.load_default(14), ImageFont.load_default(20)
     for column, age in enumerate(ages):
-        left = column * (size[0] + GAP)
-        image = np.asarray(cv2.resize(passage.images[age], size, interpolation=cv2.INTER_AREA), np.uint8)
-        truth = passage.per_frame[age]
+        left = column * (PASSAGE_WIDTH + GAP)
+        image, truth = images[age], passage.per_frame[age]
         title = "per frame" if age else f"{passage.video} {passage.time:.2f} s: key frame"
         _paste(
             sheet, pen, _panel(image, width, truth, truth, confidence, palette), left, 0, f"age {age}: {title}", font
@@ -169,12 +167,20 @@ def passage_sheet(
         for row, (source, outputs) in enumerate(passage.propagated.items(), start=1):
             top = row * (row_height + GAP)
             if age not in outputs:
-                pen.text((left + size[0] // 2, top + row_height // 2), source, fill=TEXT, font=large, anchor="mm")
+                pen.text((left + PASSAGE_WIDTH // 2, top + row_height // 2), source, fill=TEXT, font=large, anchor="mm")
                 continue
             panel = _panel(image, width, truth, outputs[age], confidence, palette)
             agreement = measure.agreement(measure.count(outputs[age], truth))
             _paste(sheet, pen, panel, left, top, f"age {age}: {source}, {measure.name} {agreement:.2f}", font)
     return sheet
+
+
+def _shrink(image: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
+    """Return the image at a width of `most` pixels, or narrower if it would be too tall."""
+    height, width = image.shape[:2]
+    scale = most * min(1 / width, TALLEST / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _paste(
