@@ -1,5 +1,6 @@
 """Open videos, or ranges of them, as clips to compare on."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,8 @@ def parse_range(text: str) -> Seconds:
     try:
         start, end = float(first or 0), float(last) if last else None
     except ValueError:
-        colon = ""
-        start, end = 0.0, None
-    if not colon or start < 0 or (end is not None and not start < end):
+        start, end = -1.0, None
+    if not colon or not 0 <= start < (math.inf if end is None else end) or end == math.inf:
         raise ValueError(f"{text!r} isn't a range of seconds: write for instance 10:20, 10: or :20")
     return start, end
 
