@@ -92,3 +92,30 @@ def test_images_of_any_size_can_be_repaired(shape: tuple[int, int], cell: int) -
     x, y = np.arange(columns) + flow[0, 0], np.arange(rows)[:, np.newaxis] + flow[0, 1]
     assert 0 <= x.min() <= x.max() <= columns - 1
     assert 0 <= y.min() <= y.max() <= rows - 1
+
+
+def exposed(image: NDArray[np.uint8], gain: float, offset: float = 0.0) -> NDArray[np.uint8]:
+    return (image * gain + offset).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(0.5, 0), (1.6, 0), (1, 30), (0.7, 50)])
+def test_another_exposure_is_no_motion(gain: float, offset: float) -> None:
+    """With a gain of 1.6, the brightest parts of the square become white."""
+    image = with_square(*FROM)
+    checked = FlowCheck(image, CELL).repair(exposed(image, gain, offset), STILL)
+    np.testing.assert_array_equal(checked.flow, STILL)
+    assert checked.reliability.min() > 0.9
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.2])
+def test_what_moves_is_found_at_another_exposure_too(gain: float) -> None:
+    flow = FlowCheck(with_square(*FROM), CELL).repair(exposed(with_square(*TO), gain), STILL).flow
+    inside = cells(TO, margin=1)
+    np.testing.assert_array_equal(flow[0, 0][inside], FROM[1] - TO[1])
+    np.testing.assert_array_equal(flow[0, 1][inside], 0)
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_a_black_or_white_frame_is_not_the_same_at_another_exposure(grey: int) -> None:
+    image = with_square(*FROM)
+    assert FlowCheck(image, CELL).check(np.full_like(image, grey), STILL).reliability.max() < 0.5

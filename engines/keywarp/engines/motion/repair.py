@@ -22,6 +22,11 @@ BETTER: Final = 0.8  # a place is taken if its patch differs by less than this s
 DISTANCE: Final = 0.6  # grey levels that a cell of distance counts as, so that the nearest of similar places is taken
 MOST_REPAIRED: Final = 400  # cells at a time, the worst ones; this and the next bound the cost
 MOST_PLACES: Final = 2048  # places of the key frame to search at first
+LEAST_EXPOSED: Final = 4.0  # grey levels, mean difference of two frames from which on their exposure may explain it
+LEAST_SHOWN: Final = 4.0  # grey levels from black or white within which a picture shows nothing
+MOST_LOST: Final = 0.5  # share of such values above which a frame isn't the same one at another exposure
+MOST_GAIN: Final = np.float32(4)  # of contrast, in either direction; beyond it there is more noise than picture
+
 MEAN: Final = np.full((1, 3), 1 / 3, np.float32)  # weights of the channels
 REPAIRED: Final = 0.8  # reliability of a repaired cell: what looks alike needn't be the same
 
@@ -57,7 +62,8 @@ class FlowCheck:
             current: The current frame's small image, uint8 (H, W, 3), RGB.
             flow: The flow to the key frame, (1, 2, h, w), (dx, dy) in cells.
         """
-        return CheckedFlow(flow, _reliability(self._error(self._sample(current), self._warp(flow))))
+        before = self._warp(flow)
+        return CheckedFlow(flow, _reliability(self._error(_expose_like(before, self._sample(current)), before)))
 
     def repair(self, current: Image, flow: Flow) -> CheckedFlow:
         """Repair a flow where it fails, and measure how far the result can be trusted.
@@ -66,8 +72,8 @@ class FlowCheck:
             current: See `check`.
             flow: See `check`. It isn't changed.
         """
-        now = self._sample(current)
         before = self._warp(flow)
+        now = _expose_like(before, self._sample(current))
         error = self._error(now, before)
         cells = np.flatnonzero(error > FAILED)
         if not len(cells):
@@ -115,6 +121,30 @@ class FlowCheck:
         padded = cv2.copyMakeBorder(image, step, step, step, step, cv2.BORDER_REPLICATE)
         view: NDArray[np.float32] = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(0, 1))
         return view[::step, ::step]
+
+
+def _expose_like(other: NDArray[np.float32], image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the image at the exposure of another one, if exposure is most of what they differ by.
+
+    Cameras adapt, lamps flicker and films fade. That moves nothing, so it mustn't look as if the flow failed. Where the
+    image is too bright or too dark to show anything, it is taken to look like the other one.
+    """
+    difference = float(np.abs(image - other).mean())
+    if difference < LEAST_EXPOSED:
+        return image
+    (middle, spread), (other_middle, other_spread) = _exposure(image), _exposure(other)
+    gain = np.clip(other_spread / max(spread, 1e-3), 1 / MOST_GAIN, MOST_GAIN)
+    exposed = (image - middle) * gain + other_middle
+    lost = (image < LEAST_SHOWN) | (image > 255 - LEAST_SHOWN)
+    explains = np.abs(exposed - other).mean() < difference / 2 and lost.mean() < MOST_LOST
+    return np.where(lost, other, exposed) if explains else image
+
+
+def _exposure(image: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
+    """Return the median, and the mean distance from it, on which a few objects have little influence."""
+    few = image[::2, ::2]
+    middle = np.float32(np.median(few))
+    return middle, np.float32(np.abs(few - middle).mean())
 
 
 def _reliability(error: NDArray[np.float32]) -> NDArray[np.float32]:
