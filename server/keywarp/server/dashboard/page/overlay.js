@@ -7,7 +7,7 @@
 
 const OPACITY = 0.5; // of the masks
 export const MIN_CONFIDENCE = 0.5; // objects below it aren't shown
-const MIN_RELIABILITY = 0.7; // boxes below it are dashed
+const MIN_RELIABILITY = 0.6; // boxes below it are dashed
 
 /** Draws one stream's results. */
 export class Overlay {
