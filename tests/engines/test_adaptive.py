@@ -73,13 +73,6 @@ def test_a_frame_is_a_key_frame_exactly_when_the_change_is_above_the_threshold()
         assert (decision.change > 0.15) == decision.is_key
 
 
-def test_an_unreliable_result_makes_the_next_frame_a_key_frame() -> None:
-    stream = AdaptiveInterval(threshold=0.3, minimum=2).for_stream()
-    decisions = [stream.decide(scene(), reliability=r) for r in (None, None, 0.71, 0.69, 0.69, 0.69)]
-    assert [d.reason for d in decisions] == ["start", None, None, "change", None, "change"]
-    assert decisions[3].change == 0.0  # nothing has changed in the thumbnails
-
-
 def test_the_minimum_delays_key_frames() -> None:
     decisions = keys(decide_all(AdaptiveInterval(threshold=0.01, minimum=4), pan(21, speed=4)))
     assert list(decisions) == [0, 4, 8, 12, 16, 20]

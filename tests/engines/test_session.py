@@ -267,24 +267,16 @@ def test_a_custom_schedule_is_asked_and_cannot_prevent_a_forced_key_frame(engine
     class Never:
         def __init__(self) -> None:
             self.forced: list[KeyReason | None] = []
-            self.reliability: list[float | None] = []
 
         def for_stream(self) -> "Never":
             return self
 
-        def decide(
-            self,
-            frame: NDArray[np.uint8],  # noqa: ARG002
-            forced: KeyReason | None = None,
-            reliability: float | None = None,
-        ) -> KeyDecision:
+        def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:  # noqa: ARG002
             self.forced.append(forced)
-            self.reliability.append(reliability)
             return KeyDecision(None)
 
     schedule = Never()
     session = StreamSession(engine, schedule)
     results = [session.process(frame(), index) for index in (0, 1, 5)]
     assert [r.reason for r in results] == schedule.forced == ["start", None, "gap"]
-    assert schedule.reliability == [None, None, 1.0]  # of the result before
     assert [r.kind for r in results] == ["key", "propagated", "key"]

@@ -20,9 +20,6 @@ GAIN = 0.25  # control gain: how far one key frame above the target moves the lo
 class AdaptiveInterval:
     """A schedule that places a key frame when motion no longer explains the changes since the last one, and at cuts.
 
-    A frame is judged by its change (`FrameResult.change`), and by how unreliable the result before it was, whichever is
-    more. Change sees at once what is new in the picture; reliability sees what the engine's own motion failed to move.
-
     Either `threshold` fixes how much may remain unexplained, or `target` fixes the mean interval and the threshold
     adapts to the content. With a target, a stream costs what it costs with `FixedInterval(target)`, or less where
     nothing changes: at most n / target + 8 of n frames are key frames, unless cuts, gaps, `maximum` and the session's
@@ -33,7 +30,7 @@ class AdaptiveInterval:
     """
 
     target: float | None = None  # mean interval to keep, frames
-    threshold: float | None = None  # 0..1, change or unreliability above which a frame becomes a key frame
+    threshold: float | None = None  # 0..1, the change (`FrameResult.change`) above which a frame becomes a key frame
     maximum: int = 30  # longest interval, frames
     minimum: int = 1  # shortest interval, frames; a cut may come earlier
     cut: float = 0.45  # 0..1, the change from one frame to the next above which it is a cut; 1 ignores cuts
@@ -66,11 +63,9 @@ class _AdaptiveStreamSchedule:
         self._last: Thumbnail | None = None  # of the previous frame
         self._age = 0  # of the key frame at the previous frame, in processed frames
 
-    def decide(
-        self, frame: NDArray[np.uint8], forced: KeyReason | None = None, reliability: float | None = None
-    ) -> KeyDecision:
+    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:
         current = Thumbnail.of(frame)
-        decision = KeyDecision(forced) if forced else self._judge(current, reliability)
+        decision = KeyDecision(forced) if forced else self._judge(current)
         if decision.is_key:
             self._key, self._age = current, 0
         else:
@@ -79,7 +74,7 @@ class _AdaptiveStreamSchedule:
         self._adapt(decision.is_key)
         return decision
 
-    def _judge(self, current: Thumbnail, reliability: float | None) -> KeyDecision:
+    def _judge(self, current: Thumbnail) -> KeyDecision:
         key, last, age = self._key, self._last, self._age + 1
         if key is None or last is None:
             return KeyDecision(KeyReason.START)
@@ -90,8 +85,7 @@ class _AdaptiveStreamSchedule:
         change = change_after_motion(current, key)
         if self._is_cut(current, last, change):
             return KeyDecision(KeyReason.CUT, change)
-        unreliable = 0.0 if reliability is None else 1 - reliability
-        if age >= self._options.minimum and max(change, unreliable) > self._threshold:
+        if age >= self._options.minimum and change > self._threshold:
             return KeyDecision(KeyReason.CHANGE, change)
         return KeyDecision(None, change)
 

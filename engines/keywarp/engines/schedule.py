@@ -29,9 +29,7 @@ class StreamSchedule(Protocol):
     share of key frames.
     """
 
-    def decide(
-        self, frame: NDArray[np.uint8], forced: KeyReason | None = None, reliability: float | None = None
-    ) -> KeyDecision:
+    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:
         """Decide whether the stream's next frame is a key frame. The first one always is.
 
         If processing the frame fails afterwards, nothing has to be undone, as long as the next frame is forced.
@@ -39,8 +37,6 @@ class StreamSchedule(Protocol):
         Args:
             frame: The frame, uint8 (H, W, 3), RGB.
             forced: The reason why it must be a key frame, or None to let the schedule decide.
-            reliability: How far the result of the frame before can be trusted, see `FrameResult.reliability`; None if
-                that frame was a key frame, or it isn't known.
         """
         ...
 
@@ -90,12 +86,7 @@ class _FixedStreamSchedule:
         self._left = 0  # frames before the next key frame
         self._due = KeyReason.START
 
-    def decide(
-        self,
-        frame: NDArray[np.uint8],  # noqa: ARG002
-        forced: KeyReason | None = None,
-        reliability: float | None = None,  # noqa: ARG002
-    ) -> KeyDecision:
+    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:  # noqa: ARG002
         reason = forced or (None if self._left else self._due)
         if reason:
             self._left, self._next = self._next, self._interval

@@ -61,7 +61,6 @@ class StreamSession:
         self._stream_schedule = self.schedule.for_stream()
         self._clock = StreamClock()
         self._key: _KeyFrame | None = None
-        self._reliability: float | None = None  # of the last frame's result
         self._last = -1
 
     def process(
@@ -102,14 +101,14 @@ class StreamSession:
         now = self._clock.advance(timestamp)
         forced = self._forced(frame, now, gap=index > following)
         key, self._key = self._key, None  # stays None if this frame fails
-        decision = self._stream_schedule.decide(frame, forced, self._reliability)
+        decision = self._stream_schedule.decide(frame, forced)
         reason = forced or decision.reason
         if key is None or reason:
             result, state = self.engine.key(frame)
             key = _KeyFrame(index, now, frame.shape, state)
         else:
             result = self.engine.propagate(frame, key.state, vectors)
-        self._key, self._last, self._reliability = key, index, result.reliability
+        self._key, self._last = key, index
         return replace(
             result,
             index=index,
