@@ -95,10 +95,10 @@ def test_images_of_any_size_can_be_repaired(shape: tuple[int, int], cell: int) -
 
 
 def exposed(image: NDArray[np.uint8], gain: float, offset: float = 0.0) -> NDArray[np.uint8]:
-    return (image * gain + offset).clip(0, 255).astype(np.uint8)
+    return (image.astype(np.float32) * gain + offset).clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("gain", "offset"), [(0.5, 0), (1.6, 0), (1, 30), (0.7, 50)])
+@pytest.mark.parametrize(("gain", "offset"), [(0.5, 0), (1.6, 0), (1, 60), (0.7, 50)])
 def test_another_exposure_is_no_motion(gain: float, offset: float) -> None:
     """With a gain of 1.6, the brightest parts of the square become white."""
     image = with_square(*FROM)
@@ -107,7 +107,7 @@ def test_another_exposure_is_no_motion(gain: float, offset: float) -> None:
     assert checked.reliability.min() > 0.9
 
 
-@pytest.mark.parametrize("gain", [0.5, 1.2])
+@pytest.mark.parametrize("gain", [0.5, 0.8])
 def test_what_moves_is_found_at_another_exposure_too(gain: float) -> None:
     flow = FlowCheck(with_square(*FROM), CELL).repair(exposed(with_square(*TO), gain), STILL).flow
     inside = cells(TO, margin=1)
