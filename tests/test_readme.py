@@ -151,6 +151,13 @@ def test_the_code_for_comparisons_prints_each_source(clip: Path, tmp_path: Path)
     assert recommended.startswith("Recommended(source=")
 
 
+def test_the_code_for_codec_motion_follows_the_videos_vectors(clip: Path, tmp_path: Path) -> None:
+    [code] = blocks("docs/motion.md")
+    lines = [line.split() for line in run(code, tmp_path, video=clip).splitlines()]
+    assert lines[0] == ["0", "key", "None"]
+    assert {source for _, kind, source in lines if kind == "propagated"} == {"codec"}
+
+
 def test_the_code_for_moving_scenes_gives_pairs_of_frames(clip: Path, tmp_path: Path) -> None:
     """The first run downloads 44 MB from Debian."""
     [code] = blocks("docs/moving-scenes.md")

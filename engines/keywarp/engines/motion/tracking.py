@@ -63,8 +63,7 @@ class DirectTracker:
 class ChainedTracker:
     """Composes the motion between successive frames, which keeps the displacements to estimate small.
 
-    Errors of the steps add up. Each pixel therefore takes the composed flow or no flow at all, whichever makes the key
-    frame look more like the current frame around it.
+    Errors of the steps add up, and nothing here corrects them: `FlowCheck.repair` does.
     """
 
     def __init__(self, estimator: OpticalFlow, key: Image) -> None:
