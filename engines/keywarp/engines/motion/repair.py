@@ -25,7 +25,7 @@ MOST_PLACES: Final = 2048  # places of the key frame to search at first
 LEAST_EXPOSED: Final = 4.0  # grey levels, mean difference of two frames from which on their exposure may explain it
 LEAST_SHOWN: Final = 4.0  # grey levels from black or white within which a picture shows nothing
 MOST_LOST: Final = 0.5  # share of such values above which a frame isn't the same one at another exposure
-MOST_GAIN: Final = np.float32(4)  # of contrast, in either direction; beyond it there is more noise than picture
+MOST_GAIN: Final = 4.0  # of contrast, in either direction; beyond it there is more noise than picture
 
 MEAN: Final = np.full((1, 3), 1 / 3, np.float32)  # weights of the channels
 REPAIRED: Final = 0.8  # reliability of a repaired cell: what looks alike needn't be the same
@@ -133,18 +133,18 @@ def _expose_like(other: NDArray[np.float32], image: NDArray[np.float32]) -> NDAr
     if difference < LEAST_EXPOSED:
         return image
     (middle, spread), (other_middle, other_spread) = _exposure(image), _exposure(other)
-    gain = np.clip(other_spread / max(spread, 1e-3), 1 / MOST_GAIN, MOST_GAIN)
-    exposed = (image - middle) * gain + other_middle
+    gain = min(max(other_spread / max(spread, 1e-3), 1 / MOST_GAIN), MOST_GAIN)
+    exposed = (image - np.float32(middle)) * np.float32(gain) + np.float32(other_middle)
     lost = (image < LEAST_SHOWN) | (image > 255 - LEAST_SHOWN)
     explains = np.abs(exposed - other).mean() < difference / 2 and lost.mean() < MOST_LOST
     return np.where(lost, other, exposed) if explains else image
 
 
-def _exposure(image: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
+def _exposure(image: NDArray[np.float32]) -> tuple[float, float]:
     """Return the median, and the mean distance from it, on which a few objects have little influence."""
     few = image[::2, ::2]
-    middle = np.float32(np.median(few))
-    return middle, np.float32(np.abs(few - middle).mean())
+    middle = float(np.median(few))
+    return middle, float(np.abs(few - middle).mean())
 
 
 def _reliability(error: NDArray[np.float32]) -> NDArray[np.float32]:
