@@ -13,8 +13,9 @@ from keywarp.networks.checkpoint import (
 from keywarp.networks.cut import CutError, CutNetwork, cut
 from keywarp.networks.dff import DeepFeatureFlow, half_size
 from keywarp.networks.feature_maps import FeatureMap
+from keywarp.networks.flow_networks import FLOW_NETWORKS
+from keywarp.networks.flow_pyramid import FlowPyramid
 from keywarp.networks.flownet import (
-    FLOW_NETWORKS,
     FlowNet,
     FlowNetHalf,
     FlowNetInception,
@@ -71,6 +72,7 @@ __all__ = [
     "FlowNetInception",
     "FlowNetwork",
     "FlowPrediction",
+    "FlowPyramid",
     "ModelCard",
     "NetworkOptions",
     "RFCNHead",

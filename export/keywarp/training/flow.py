@@ -3,6 +3,7 @@
 All images here have the half size that the flow network takes.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,15 @@ from torch.nn import functional
 
 from keywarp.datasets.batches import FlowBatch
 from keywarp.networks import FlowNetwork
-from keywarp.networks.flownet import INPUT_DOWNSCALE
+from keywarp.networks.flow_pyramid import FlowPyramid
+from keywarp.networks.flownet import FLOW_STRIDE, INPUT_DOWNSCALE
 from keywarp.training.images import normalised
 from keywarp.training.process import CPU
 
 # Weights of the refinement steps' losses, coarse to fine. The final flow's weight is 1.
 PYRAMID_WEIGHTS = (0.05, 0.1, 0.2, 0.4)
+STEP_WEIGHTS = (0.4, 0.5, 0.6, 1.0)  # of the steps of FlowPyramid
+MATCHING_WEIGHT = 0.15  # cells of end-point error that a nat of cross-entropy weighs as much as
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,43 @@ class FlowLoss:
         for weight, flow in zip(PYRAMID_WEIGHTS, pyramid, strict=True):
             total = total + weight * end_point_error(flow.float() * self.network.cells_per_unit, _resized(cells, flow))
         return total
+
+
+@dataclass(frozen=True)
+class PyramidLoss:
+    """The loss of FlowPyramid: the end-point error after every step, and how probable its matches make the truth.
+
+    The second part trains the encoder as a classifier of matches, which is far quicker than by the flow's error alone.
+    """
+
+    network: FlowPyramid
+    device: torch.device = CPU
+
+    def __call__(self, batch: FlowBatch) -> Tensor:
+        """Return the loss, a mean over the batch."""
+        current, key = (normalised(x.to(self.device)) for x in (batch.current, batch.key))
+        target = batch.flow.to(self.device).permute(0, 3, 1, 2) * INPUT_DOWNSCALE
+        total = torch.zeros((), device=self.device)
+        for step, weight in zip(self.network.steps(current, key), STEP_WEIGHTS, strict=True):
+            pixels = _resized(target, step.flow)
+            total = total + weight * end_point_error(step.flow * step.stride, pixels) / FLOW_STRIDE
+            total = total + weight * MATCHING_WEIGHT * matching_loss(step.scores, pixels / step.stride - step.before)
+        return total
+
+
+def matching_loss(scores: Tensor, offset: Tensor) -> Tensor:
+    """Return the cross-entropy of the matches in a window.
+
+    Args:
+        scores: (N, window^2, H, W), logits.
+        offset: (N, 2, H, W): the true (dx, dy) in cells. Between cells, the truth is divided as in bilinear sampling;
+            outside of the window there is none.
+    """
+    radius = (math.isqrt(scores.shape[1]) - 1) // 2
+    steps = torch.arange(-radius, radius + 1, device=scores.device).view(1, -1, 1, 1)
+    x, y = ((1 - (offset[:, axis : axis + 1] - steps).abs()).clamp(min=0) for axis in (0, 1))
+    truth = (y.unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2)
+    return -(truth * functional.log_softmax(scores, dim=1)).sum(dim=1).mean()
 
 
 def in_cells(flow: Tensor, network: FlowNetwork) -> Tensor:
