@@ -179,14 +179,20 @@ def correlate(current: Tensor, key: Tensor, radius: int) -> Tensor:
     """
     count, channels, height, width = current.shape
     span = 2 * radius + 1
-    rows = functional.pad(current / channels, (0, 1)).permute(0, 2, 3, 1)  # one more, as the rows get longer
-    padded = functional.pad(key, (radius, radius, radius, radius)).permute(0, 2, 1, 3)
+    rows = _padded(current / channels, 3, 0, 1).permute(0, 2, 3, 1)  # one more, as the rows get longer
+    padded = _padded(_padded(key, 2, radius, radius), 3, radius, radius).permute(0, 2, 1, 3)
     found = []
     for top in range(span):
         products = rows @ padded[:, top : top + height]  # (N, H, W + 1, W + 2 radius)
         flat = products.reshape(count, height, (width + 1) * (width + 2 * radius))[..., : width * (width + span)]
         found.append(flat.reshape(count, height, width, width + span)[..., :span])
     return torch.cat(found, dim=-1).permute(0, 3, 1, 2)
+
+
+def _padded(x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Add zeros along an axis. (The exporter warns about `functional.pad`.)"""
+    zero = torch.zeros_like(x.narrow(axis, 0, 1))
+    return torch.cat([zero] * before + [x] + [zero] * after, dim=axis)
 
 
 def _doubled(x: Tensor, like: Tensor) -> Tensor:
