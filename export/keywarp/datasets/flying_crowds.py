@@ -245,9 +245,12 @@ def _spoil(current: Image, key: Image, random: np.random.Generator) -> tuple[Ima
     noise = random.uniform(0, 7) * (random.random() < 0.7)
     blur = random.uniform(0.4, 1.3) if random.random() < 0.3 else 0.0
     quality = int(random.integers(20, 90)) if random.random() < 0.5 else 0
+    grey = random.random() < 0.1
     spoilt = []
     for picture, light in ((current, change), (key, 1 / change)):
         x = picture.astype(np.float32) * (light * np.float32(dark))
+        if grey:
+            x = np.repeat(x.mean(axis=-1, keepdims=True), 3, axis=-1)
         if random.random() < 0.15:  # a cloud, a shadow
             rough = 1 + random.normal(0, 0.12, (3, 4)).astype(np.float32)
             x *= cv2.resize(rough, (x.shape[1], x.shape[0]), interpolation=cv2.INTER_CUBIC)[..., None]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from keywarp.datasets.batches import FlowBatch
-from keywarp.networks import FlowNetwork
+from keywarp.networks import FlowNetwork, sample
 from keywarp.networks.flow_pyramid import FlowPyramid
 from keywarp.networks.flownet import FLOW_STRIDE, INPUT_DOWNSCALE
 from keywarp.training.images import normalised
@@ -21,6 +21,11 @@ from keywarp.training.process import CPU
 PYRAMID_WEIGHTS = (0.05, 0.1, 0.2, 0.4)
 STEP_WEIGHTS = (0.4, 0.5, 0.6, 1.0)  # of the steps of FlowPyramid
 MATCHING_WEIGHT = 0.15  # cells of end-point error that a nat of cross-entropy weighs as much as
+PHOTOMETRIC_WEIGHT = 5.0  # cells of end-point error that a difference of the whole range of grey levels weighs as much as
+COARSEST_PHOTOMETRIC = 16  # stride of the coarsest step that learns from pairs of unknown motion
+SATURATION = 0.2  # of the range of grey levels: larger differences are hidden points
+SMOOTHNESS = 0.02  # weight of a difference of one pixel between the flows of neighbouring cells
+EDGE = 12.0  # how quickly smoothness ends where the image changes, per range of grey levels
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,50 @@ class PyramidLoss:
     def __call__(self, batch: FlowBatch) -> Tensor:
         """Return the loss, a mean over the batch."""
         current, key = (normalised(x.to(self.device)) for x in (batch.current, batch.key))
+        steps = self.network.steps(current, key)
         target = batch.flow.to(self.device).permute(0, 3, 1, 2) * INPUT_DOWNSCALE
+        known = ~target.isnan().flatten(1).any(dim=1)
         total = torch.zeros((), device=self.device)
-        for step, weight in zip(self.network.steps(current, key), STEP_WEIGHTS, strict=True):
-            pixels = _resized(target, step.flow)
-            total = total + weight * end_point_error(step.flow * step.stride, pixels) / FLOW_STRIDE
-            total = total + weight * MATCHING_WEIGHT * matching_loss(step.scores, pixels / step.stride - step.before)
+        if known.any():
+            share = known.float().mean()
+            for step, weight in zip(steps, STEP_WEIGHTS, strict=True):
+                pixels = _resized(target[known], step.flow)
+                error = end_point_error(step.flow[known] * step.stride, pixels) / FLOW_STRIDE
+                missed = matching_loss(step.scores[known], pixels / step.stride - step.before[known])
+                total = total + weight * share * (error + MATCHING_WEIGHT * missed)
+        if not known.all():
+            unknown = ~known
+            share = unknown.float().mean()
+            for step, weight in zip(steps, STEP_WEIGHTS, strict=True):
+                if step.stride <= COARSEST_PHOTOMETRIC:
+                    flow = step.flow[unknown] * (step.stride / INPUT_DOWNSCALE)
+                    total = total + weight * share * photometric_loss(current[unknown], key[unknown], flow)
         return total
+
+
+def photometric_loss(current: Tensor, key: Tensor, flow: Tensor) -> Tensor:
+    """Return how badly a flow explains one image by another, for pairs whose flow nobody knows.
+
+    Differences beyond `SATURATION` count as hidden points and don't pull. Where the image is smooth, so must be the
+    flow.
+
+    Args:
+        current: (N, 3, H, W) in grey levels.
+        key: (N, 3, H, W).
+        flow: (N, 2, h, w) in pixels of these images.
+    """
+    factor = round(current.shape[-1] / flow.shape[-1])
+    height, width = current.shape[-2:]
+    fine = functional.interpolate(flow, scale_factor=factor, mode="bilinear", align_corners=False)[..., :height, :width]
+    inside = sample(torch.ones_like(current[:, :1]), fine).detach() > 1 - 1e-3
+    difference = (sample(key, fine) - current).abs().mean(dim=1, keepdim=True) / 255
+    seen = (difference.clamp(max=SATURATION) * inside).mean()
+    small = functional.adaptive_avg_pool2d(current, (flow.shape[-2], flow.shape[-1])) / 255
+    rough = torch.zeros((), device=flow.device)
+    for axis in (-1, -2):
+        edge = small.diff(dim=axis).abs().mean(dim=1, keepdim=True)
+        rough = rough + (torch.exp(-EDGE * edge) * flow.diff(dim=axis).abs()).mean()
+    return PHOTOMETRIC_WEIGHT * seen + SMOOTHNESS * rough
 
 
 def matching_loss(scores: Tensor, offset: Tensor) -> Tensor:
