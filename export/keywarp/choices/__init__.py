@@ -52,6 +52,7 @@ ExperimentName = Literal[
     "figure4",
     "figure5",
     "ages",
+    "flow",
     "motion",
     "adaptive",
 ]

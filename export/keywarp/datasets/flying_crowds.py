@@ -71,12 +71,12 @@ class FlyingCrowds:
         photograph = self._photographs[int(random.integers(len(self._photographs)))]
         flow = _affine_flow(height, width, _camera(height, width, random))
         if random.random() < 0.3:  # depth, water, leaves
-            rough = random.normal(0, random.uniform(0.2, 2.0), (int(random.integers(2, 6)), int(random.integers(2, 8)), 2))
+            rough = random.normal(
+                0, random.uniform(0.2, 2.0), (int(random.integers(2, 6)), int(random.integers(2, 8)), 2)
+            )
             flow += cv2.resize(rough.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
         place = self._place(photograph, (width - 1) / 2, (height - 1) / 2, random, fit=True)
-        key = cv2.warpAffine(
-            photograph, place, (width, height), flags=_SAMPLING, borderMode=cv2.BORDER_REFLECT_101
-        )
+        key = cv2.warpAffine(photograph, place, (width, height), flags=_SAMPLING, borderMode=cv2.BORDER_REFLECT_101)
         rows, columns = np.indices((height, width), np.float32)
         x, y = columns + flow[..., 0], rows + flow[..., 1]
         (a, b, c), (d, e, f) = place.astype(np.float32)
@@ -95,7 +95,10 @@ class FlyingCrowds:
         zoom = most * random.uniform(0.4, 1) if fit else np.exp(random.uniform(np.log(0.4), np.log(3.0)))
         turn = 0.0 if fit else random.uniform(-np.pi, np.pi)
         half = (zoom * width / 2, zoom * height / 2) if fit else (0.0, 0.0)
-        target = random.uniform(half[0], max(half[0], columns - half[0])), random.uniform(half[1], max(half[1], rows - half[1]))
+        target = (
+            random.uniform(half[0], max(half[0], columns - half[0])),
+            random.uniform(half[1], max(half[1], rows - half[1])),
+        )
         return _similarity((x, y), target, turn, zoom)
 
     def _draw_piece(self, current: Image, key: Image, flow: Flow, random: np.random.Generator) -> None:
@@ -150,13 +153,11 @@ class FlyingCrowds:
     def _motion(
         self, flow: Flow, centre: Points, velocity: Points, random: np.random.Generator, *, turn: float, zoom: float
     ) -> Matrix:
-        """Return a transformation from current to key pixels: the background's flow at a point, and the object's own."""
+        """Return a transformation from current to key pixels: the background's flow at a point, and an own one."""
         height, width = self._size
         column, row = np.clip(centre, 0, (width - 1, height - 1)).astype(int)
         angle, scale = random.normal(0, turn), np.exp(random.normal(0, zoom))
-        return _similarity(
-            (centre[0], centre[1]), tuple(centre + flow[row, column] + velocity), angle, scale
-        )
+        return _similarity((centre[0], centre[1]), tuple(centre + flow[row, column] + velocity), angle, scale)
 
     def _texture(self, random: np.random.Generator, plain: float = 0.25) -> tuple[Image, Matrix]:
         """Draw a part of a photograph; it is nearly of one colour with the probability `plain`."""
@@ -184,7 +185,9 @@ class FlyingCrowds:
         _draw_polygon(key, moved, photograph, _compose(place, _inverse(motion)), gain)
         if alpha is not None:
             rows, columns = part
-            own = _affine_flow(rows.stop - rows.start, columns.stop - columns.start, motion, (columns.start, rows.start))
+            own = _affine_flow(
+                rows.stop - rows.start, columns.stop - columns.start, motion, (columns.start, rows.start)
+            )
             cv2.copyTo(own, np.asarray(alpha > 127, np.uint8), flow[part])
 
 

@@ -28,8 +28,8 @@ from keywarp.networks.flownet import (
     FlowPrediction,
     conv,
     flow_layer,
-    scale_layer,
     reduced,
+    scale_layer,
 )
 from keywarp.networks.warp import sample
 
@@ -190,7 +190,7 @@ def correlate(current: Tensor, key: Tensor, radius: int) -> Tensor:
 
 
 def _padded(x: Tensor, axis: int, before: int, after: int) -> Tensor:
-    """Add zeros along an axis. (The exporter warns about `functional.pad`.)"""
+    """Add zeros along an axis. The exporter warns about `functional.pad`."""
     zero = torch.zeros_like(x.narrow(axis, 0, 1))
     return torch.cat([zero] * before + [x] + [zero] * after, dim=axis)
 

