@@ -52,7 +52,6 @@ ExperimentName = Literal[
     "figure4",
     "figure5",
     "ages",
-    "flow",
     "motion",
     "adaptive",
 ]

