@@ -53,8 +53,8 @@ class FlyingCrowds:
     def flow_pair(self, random: np.random.Generator) -> FlowPair:
         """Draw two images and the motion between them."""
         current, key, flow = self._background(random)
-        count = int(random.integers(0, OBJECTS + 1) * random.uniform(0.3, 1))
-        crowd = random.random() < 0.4  # of walkers, most of which walk sideways
+        count = int(random.integers(0, OBJECTS + 1) * random.uniform(0.4, 1))
+        crowd = random.random() < 0.5  # of walkers, most of which walk sideways
         for _ in range(count):
             chance = random.random()
             if chance < (0.85 if crowd else 0.3):

