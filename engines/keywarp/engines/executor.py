@@ -33,7 +33,12 @@ class Executor:
         return self._depth
 
     def submit(
-        self, session: StreamSession, frame: NDArray[np.uint8], index: int | None = None, skipped: int = 0
+        self,
+        session: StreamSession,
+        frame: NDArray[np.uint8],
+        index: int | None = None,
+        skipped: int = 0,
+        timestamp: float | None = None,
     ) -> Future[FrameResult]:
         """Queue one frame.
 
@@ -42,6 +47,7 @@ class Executor:
             frame: See `StreamSession.process`.
             index: See `StreamSession.process`.
             skipped: See `StreamSession.process`.
+            timestamp: See `StreamSession.process`.
 
         Returns:
             A future with the result, or with the error that `StreamSession.process` raised.
@@ -55,7 +61,7 @@ class Executor:
             started = time.perf_counter()
             turn = started - max(queued_at, self._done_at.get(session, queued_at))
             try:
-                result = session.process(frame, index, skipped)
+                result = session.process(frame, index, skipped, timestamp=timestamp)
                 return replace(result, queue=started - queued_at, turn=turn)
             finally:
                 self._done_at[session] = time.perf_counter()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from keywarp.engines import BackendName, MotionName, Precision
-from keywarp.protocol import Schedule
+from keywarp.protocol import MAX_KEY_AGE, Schedule
 from keywarp.server.security.pull_hosts import AllowList
 
 MEBIBYTE = 2**20
@@ -50,14 +50,23 @@ class Settings(BaseModel):
         default="software",
         description="What decodes video: the CPU, or the hardware of an NVIDIA GPU for the codecs that it supports.",
     )
-    motion: MotionName = Field(
-        default="network",
-        description="The motion source between key frames: the model's flow network, none (key features are copied), "
-        "or an optical flow method on the CPU.",
+    motion: MotionName | None = Field(
+        default=None,
+        description="The motion source between key frames: none (key features are copied), flow (the model's flow "
+        "network), dis (OpenCV's optical flow) or codec (the video's own motion vectors); -chained estimates the "
+        "motion from frame to frame; +scale adds the flow network's scale field, and network is short for flow+scale. "
+        "Without it, each model has its own default.",
     )
     schedule: Schedule = Field(
         default="fixed",
         description="The key schedule of streams that ask for none: a fixed interval, or one adaptive to the content.",
+    )
+    max_age: float = Field(
+        default=5.0,
+        gt=0,
+        le=MAX_KEY_AGE,
+        description="The seconds after which a key frame is too old to propagate from, for streams in the mode latest "
+        "that set no limit of their own.",
     )
     allow_origin: tuple[str, ...] = Field(
         default=(), description="A site whose web pages may use this server, such as https://cameras.example."

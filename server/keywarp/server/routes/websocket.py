@@ -155,6 +155,7 @@ class WebSocketConnection:
                 interval=stream.schedule.interval,
                 schedule=stream.schedule.schedule,
                 max_interval=stream.schedule.max_interval,
+                max_age=stream.schedule.max_age,
                 mode=stream.mode,
                 credit=self._window,
                 max_message_bytes=settings.max_message_bytes,
@@ -262,6 +263,7 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         "interval": (hello.interval, stream.schedule.interval),
         "schedule": (hello.schedule, stream.schedule.schedule),
         "max_interval": (hello.max_interval, stream.schedule.max_interval),
+        "max_age": (hello.max_age, stream.schedule.max_age),
     }
     for name, (requested, actual) in options.items():
         if requested not in (None, actual):
