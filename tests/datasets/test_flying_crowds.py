@@ -29,7 +29,7 @@ def test_the_flow_explains_most_of_the_image() -> None:
         explained.append(np.median(np.abs(warp_image(pair.key.astype(np.float32), pair.flow) - current)))
         unmoved.append(np.median(np.abs(pair.key.astype(np.float32) - current)))
     assert np.mean(explained) < 0.7 * np.mean(unmoved)
-    assert np.median(explained) < 10
+    assert np.median(explained) < 14
 
 
 def test_many_objects_move_further_than_the_background() -> None:

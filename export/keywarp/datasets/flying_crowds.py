@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from keywarp.datasets.cutouts import Cutout
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.motion import Flow
 from keywarp.datasets.samples import FlowPair
@@ -24,23 +25,27 @@ Matrix = npt.NDArray[np.float64]  # (2, 3), affine, applied to (x, y, 1)
 Points = npt.NDArray[np.float64]  # (n, 2): x, y
 
 OBJECTS = 14  # maximum number of objects
-RADIUS = (2.5, 45.0)  # pixels: smallest and largest radius of a piece
-WALKER = (9.0, 70.0)  # pixels: smallest and largest height of a walker
+RADIUS = (4.0, 45.0)  # pixels: smallest and largest radius of a piece
+WALKER = (14.0, 80.0)  # pixels: smallest and largest height of a walker
 SPEED = (0.3, 36.0)  # pixels: smallest and largest displacement of an object against the background
+STRIDE = 2.0  # largest displacement of an object against the background, in its own sizes
+CUT_OUT = 0.6  # share of the walkers that are cut-outs, if there are any
 PAN = 14.0  # pixels: standard deviation of a pan
+SHARP = 0.3  # pixels: standard deviation of an edge's softness up to which it isn't softened
 _FRACTION = 4  # fractional bits of the corners' coordinates for OpenCV
 
 
 class FlyingCrowds:
     """Any number of image pairs with exactly known motion."""
 
-    def __init__(self, photographs: Sequence[Image], height: int, width: int) -> None:
+    def __init__(self, photographs: Sequence[Image], height: int, width: int, cutouts: Sequence[Cutout] = ()) -> None:
         """Set up the drawing of pairs.
 
         Args:
             photographs: Photographs of any size.
             height: The images' height in pixels.
             width: The images' width in pixels.
+            cutouts: Pictures of things with their coverage, some of which take the place of drawn walkers.
 
         Raises:
             DataError: If there are no photographs.
@@ -49,6 +54,7 @@ class FlyingCrowds:
             raise DataError("flying crowds are cut from photographs; give at least one")
         self._photographs = photographs
         self._size = (height, width)
+        self._cutouts = cutouts
 
     def flow_pair(self, random: np.random.Generator) -> FlowPair:
         """Draw two images and the motion between them."""
@@ -110,7 +116,8 @@ class FlyingCrowds:
         shape = np.stack([np.cos(angles), np.sin(angles)], axis=1) * random.uniform(0.45, 1, corners)[:, None]
         shape[:, 1] *= random.uniform(0.3, 1)
         turned = shape @ _rotation(random.uniform(-np.pi, np.pi)).T
-        motion = self._motion(flow, centre, _velocity(random), random, turn=0.1, zoom=0.07)
+        velocity = self._velocity(centre, 2 * radius, random)
+        motion = self._motion(flow, centre, velocity, random, turn=0.1, zoom=0.07)
         self._draw(current, key, flow, centre + radius * turned, motion, random)
 
     def _draw_pole(self, current: Image, key: Image, flow: Flow, random: np.random.Generator) -> None:
@@ -121,15 +128,18 @@ class FlyingCrowds:
         along = np.array([np.cos(angles := angle), np.sin(angles)]) * length / 2
         across = np.array([-along[1], along[0]]) / length * thickness
         corners = centre + np.array([along + across, along - across, -along - across, -along + across])
-        still = random.random() < 0.5
-        motion = self._motion(flow, centre, np.zeros(2) if still else _velocity(random), random, turn=0.05, zoom=0.02)
+        velocity = np.zeros(2) if random.random() < 0.5 else self._velocity(centre, length / 2, random)
+        motion = self._motion(flow, centre, velocity, random, turn=0.05, zoom=0.02)
         self._draw(current, key, flow, corners, motion, random)
 
     def _draw_walker(self, current: Image, key: Image, flow: Flow, random: np.random.Generator) -> None:
-        """Draw a walker: two legs that swing, a torso, a head, and perhaps a bag."""
+        """Draw a walker: two legs that swing, a torso, a head, and perhaps a bag; or a cut-out."""
+        if self._cutouts and random.random() < CUT_OUT:
+            self._draw_cutout(current, key, flow, random)
+            return
         height = np.exp(random.uniform(*np.log(WALKER)))
         feet = random.uniform((0, 0.1), (1, 1.15)) * self._size[::-1]
-        velocity = _velocity(random) * (1.0, random.uniform(0, 0.6))
+        velocity = self._velocity(feet - (0, height / 2), 0.6 * height, random) * (1.0, random.uniform(0, 0.6))
         motion = self._motion(flow, feet, velocity, random, turn=0.02, zoom=0.05)
         hip = feet - (0, 0.47 * height)
         broad = random.uniform(0.2, 0.3) * height
@@ -149,6 +159,35 @@ class FlyingCrowds:
             bag = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]) * random.uniform(0.1, 0.25) * height
             offset = random.uniform(-0.6, 0.6) * broad, random.uniform(-0.25, 0.15) * height
             self._draw(current, key, flow, hip + offset + bag, motion, random)
+
+    def _draw_cutout(self, current: Image, key: Image, flow: Flow, random: np.random.Generator) -> None:
+        """Draw a cut-out, perhaps mirrored, in another size and light."""
+        picture = self._cutouts[int(random.integers(len(self._cutouts)))]
+        if random.random() < 0.5:
+            picture = np.ascontiguousarray(picture[:, ::-1])
+        height, width = picture.shape[:2]
+        zoom = np.exp(random.uniform(np.log(0.6), np.log(2.0)))
+        place = random.uniform((0, 0.1), (1, 1)) * self._size[::-1]
+        velocity = self._velocity(place, 0.6 * height * zoom, random) * (1.0, random.uniform(0, 0.6))
+        motion = self._motion(flow, place, velocity, random, turn=0.03, zoom=0.05)
+        first = _similarity((place[0], place[1]), ((width - 1) / 2, (height - 1) / 2), random.normal(0, 0.03), 1 / zoom)
+        gain = np.exp(random.normal(0, 0.2))
+        alpha = _draw_picture(current, picture, first, gain)
+        _draw_picture(key, picture, _compose(first, _inverse(motion)), gain)
+        own = _affine_flow(*self._size, motion)
+        cv2.copyTo(own, np.asarray(alpha > 127, np.uint8), flow)
+
+    def _velocity(self, place: Points, extent: float, random: np.random.Generator) -> Points:
+        """Draw the displacement of an object of some size: most are level, and few leave the image."""
+        least, most = SPEED[0], min(SPEED[1], STRIDE * extent)
+        size = np.exp(random.uniform(*np.log((least, most)))) if random.random() < 0.5 else random.uniform(least, most)
+        velocity = np.zeros(2)
+        for _ in range(3):
+            angle = random.choice((0.0, np.pi)) + random.normal(0, 0.5)
+            velocity = np.array([np.cos(angle), np.sin(angle)]) * size
+            if ((place + velocity >= 0) & (place + velocity <= self._size[::-1])).all():
+                break
+        return velocity
 
     def _motion(
         self, flow: Flow, centre: Points, velocity: Points, random: np.random.Generator, *, turn: float, zoom: float
@@ -179,10 +218,10 @@ class FlyingCrowds:
     ) -> None:
         """Draw a polygon, given in the current image, into both images, and its flow."""
         photograph, place = texture or self._texture(random)
-        gain = np.exp(random.normal(0, 0.25))
-        alpha, part = _draw_polygon(current, corners, photograph, place, gain)
+        gain, soft = np.exp(random.normal(0, 0.25)), random.uniform(0, 1.2)
+        alpha, part = _draw_polygon(current, corners, photograph, place, gain, soft)
         moved = corners @ motion[:, :2].T + motion[:, 2]
-        _draw_polygon(key, moved, photograph, _compose(place, _inverse(motion)), gain)
+        _draw_polygon(key, moved, photograph, _compose(place, _inverse(motion)), gain, soft)
         if alpha is not None:
             rows, columns = part
             own = _affine_flow(
@@ -195,18 +234,20 @@ _SAMPLING = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 def _draw_polygon(
-    image: Image, corners: Points, photograph: Image, place: Matrix, gain: float
+    image: Image, corners: Points, photograph: Image, place: Matrix, gain: float, soft: float
 ) -> tuple[Image | None, tuple[slice, slice]]:
     """Draw a polygon with soft edges; return its coverage in the part of the image that it touches, and that part."""
     height, width = image.shape[:2]
-    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 1, 0)
-    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 2, (width, height))
+    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 3, 0)
+    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 4, (width, height))
     part = (slice(int(top), int(bottom)), slice(int(left), int(right)))
     if left >= right or top >= bottom:
         return None, part
     alpha = np.zeros((bottom - top, right - left), np.uint8)
     points = np.rint((corners - (left, top)) * (1 << _FRACTION)).astype(np.int32)
     cv2.fillPoly(alpha, [points], [255], cv2.LINE_AA, _FRACTION)
+    if soft > SHARP:
+        alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), soft), np.uint8)
     local = place.copy()
     local[:, 2] += place[:, :2] @ (left, top)
     texture = cv2.warpAffine(
@@ -217,6 +258,19 @@ def _draw_polygon(
     share = alpha[..., None].astype(np.float32) * np.float32(1 / 255)
     image[part] = image[part] + (texture.astype(np.float32) - image[part]) * share
     return alpha, part
+
+
+def _draw_picture(image: Image, picture: Cutout, place: Matrix, gain: float) -> Image:
+    """Draw a picture with its coverage; `place` leads from the image's pixels to the picture's. Return the coverage."""
+    size = (image.shape[1], image.shape[0])
+    drawn = cv2.warpAffine(picture, place, size, flags=_SAMPLING, borderMode=cv2.BORDER_CONSTANT)
+    color = cv2.convertScaleAbs(drawn[..., :3], alpha=gain)
+    rows, columns = np.flatnonzero(drawn[..., 3].any(axis=1)), np.flatnonzero(drawn[..., 3].any(axis=0))
+    if len(rows) and len(columns):
+        part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        share = drawn[part][..., 3:].astype(np.float32) * np.float32(1 / 255)
+        image[part] = image[part] + (color[part].astype(np.float32) - image[part]) * share
+    return np.asarray(drawn[..., 3], np.uint8)
 
 
 def _camera(height: int, width: int, random: np.random.Generator) -> Matrix:
@@ -234,18 +288,11 @@ def _camera(height: int, width: int, random: np.random.Generator) -> Matrix:
     return _similarity(centre, tuple(target), random.normal(0, turn), np.exp(random.normal(0, zoom)))
 
 
-def _velocity(random: np.random.Generator) -> Points:
-    """Draw an object's displacement: small ones are common, large ones occur, and most are level."""
-    size = np.exp(random.uniform(*np.log(SPEED)))
-    angle = random.choice((0.0, np.pi)) + random.normal(0, 0.5)
-    return np.array([np.cos(angle), np.sin(angle)]) * size
-
-
 def _spoil(current: Image, key: Image, random: np.random.Generator) -> tuple[Image, Image]:
     """Spoil both images as a camera does: each differently, but neither beyond recognition."""
     change = np.exp((random.normal(0, 0.1) + random.normal(0, 0.03, 3)) / 2).astype(np.float32)
-    dark = random.uniform(0.15, 0.6) if random.random() < 0.2 else 1.0
-    noise = random.uniform(0, 7) * (random.random() < 0.7)
+    dark = random.uniform(0.2, 0.6) if random.random() < 0.12 else 1.0
+    noise = random.uniform(0, 6) * (random.random() < 0.6)
     blur = random.uniform(0.4, 1.3) if random.random() < 0.3 else 0.0
     quality = int(random.integers(20, 90)) if random.random() < 0.5 else 0
     grey = random.random() < 0.1

@@ -6,7 +6,17 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from keywarp.training.errors import RecipeError
-from keywarp.training.recipe import Optimization, Positive, RecipeTable
+from keywarp.training.recipe import FileInPackage, Optimization, Positive, RecipeTable
+
+
+class CutoutsRecipe(RecipeTable):
+    """A video of a still camera, from which moving things and the background are cut out."""
+
+    source: FileInPackage | Path
+    short_side: int = Field(ge=16)  # pixels that frames are resized to before they are halved
+    long_side: int = Field(ge=16)
+    stop: int | None = None  # the frame before which to stop; None for all frames
+    weight: int = Field(default=10, ge=0)  # the background counts as this many photographs
 
 
 class FlowRecipe(RecipeTable):
@@ -22,6 +32,7 @@ class FlowRecipe(RecipeTable):
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)  # samples, of all devices together
     rate: Positive  # peak learning rate
+    cutouts: CutoutsRecipe | None = None
     optimization: Optimization = Optimization()
 
 

