@@ -13,7 +13,7 @@ def walking() -> Clip:
     frames = np.stack([ground] * 40)
     for index, frame in enumerate(frames):
         frame[30:54, 6 + 3 * index : 16 + 3 * index] = 20
-    return Clip("walking", frames, (range(40),))
+    return Clip("walking", frames.astype(np.uint8), (range(40),))
 
 
 def test_what_moves_is_cut_out() -> None:

@@ -45,3 +45,20 @@ def test_many_objects_move_further_than_the_background() -> None:
 def test_an_empty_list_of_photographs_is_refused() -> None:
     with pytest.raises(DataError, match="photographs"):
         FlyingCrowds([], 64, 64)
+
+
+def test_uncovered_ground_comes_from_ground_and_not_from_what_covered_it() -> None:
+    ground = [np.full((240, 320, 3), 200, np.uint8)]
+    thing = np.zeros((30, 16, 4), np.uint8)
+    thing[4:26, 3:13] = (10, 10, 10, 255)
+    source = FlyingCrowds(ground, 96, 128, [thing])
+    moving, ghosts = 0, 0
+    for number in range(60):
+        pair = source.flow_pair(np.random.default_rng(number))
+        current, key = (image.max(axis=-1).astype(np.float32) for image in (pair.current, pair.key))
+        explained = warp_image(key[..., None], pair.flow)[..., 0]
+        uncovered = (current > 90) & (key < 40)
+        moving += int(uncovered.sum())
+        ghosts += int((uncovered & (explained < 40)).sum())
+    assert moving > 500
+    assert ghosts < 0.4 * moving

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from keywarp.datasets import FlowSource as FlowPairs
 from keywarp.datasets import PackageFile, SyntheticMotion, fetch, read_clip
 from keywarp.datasets.flying_crowds import FlyingCrowds
 from keywarp.datasets.flying_pieces import FlyingPieces
@@ -185,7 +186,7 @@ def _ms(row: Mapping[str, float]) -> list[str]:
 def _generated(packages: Path, count: int) -> list[KnownPair]:
     """Generate pairs from the photographs that are kept from training."""
     _, pictures = split_photographs(photographs(packages))
-    sources = {
+    sources: dict[str, FlowPairs] = {
         "flying crowds": FlyingCrowds(pictures, *SIZE),
         "flying pieces": FlyingPieces(pictures, *SIZE, SyntheticMotion()),
     }
@@ -278,7 +279,8 @@ def _cost(rounds: int, reporter: Reporter) -> dict[str, dict[str, float]]:
     for height, width in TIMED:
         shape = (height // INPUT_DOWNSCALE, width // INPUT_DOWNSCALE)
         random = np.random.default_rng(0)
-        pair = [cv2.GaussianBlur(random.integers(0, 256, (*shape, 3), np.uint8), (0, 0), 2.0) for _ in range(2)]
+        noise = [random.integers(0, 256, (*shape, 3), np.uint8) for _ in range(2)]
+        pair = [np.asarray(cv2.GaussianBlur(image, (0, 0), 2.0), np.uint8) for image in noise]
         inputs = [(tensor(image) - 120).numpy() for image in pair]
         calls: dict[str, Any] = {OPENCV: lambda pair=pair: flow_sources.dis(*pair)}
         for precision in ("f32", "bf16"):

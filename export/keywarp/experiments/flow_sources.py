@@ -69,7 +69,8 @@ def flow_network(network: FlowNetwork) -> FlowSource:
 
     def estimate(current: Picture, key: Picture) -> Tensor:
         with torch.inference_mode():
-            return network(tensor(current) - _MEAN, tensor(key) - _MEAN).flow * network.stride
+            flow: Tensor = network(tensor(current) - _MEAN, tensor(key) - _MEAN).flow * network.stride
+        return flow
 
     return estimate
 

@@ -59,12 +59,12 @@ def train_flow_network(
     state, clock = work / "progress.pt", _Clock(work / "seconds.json")
     with TrainingLog(work / "logs", reporter) as log:
 
-        def on_step(name: str, progress: Progress) -> None:
-            log(name, progress)
+        def on_step(stage: str, progress: Progress) -> None:
+            log(stage, progress)
             clock.tick(progress.step)
 
         reporter.stage(recipe.name, recipe.steps)
-        stage = Stage(
+        training = Stage(
             name="flow",
             network=network,
             groups=[ParameterGroup("flow", moving, recipe.rate)],
@@ -74,7 +74,7 @@ def train_flow_network(
             optimization=recipe.optimization,
             settings=digest(recipe),
         )
-        train(stage, state, process, on_step)
+        train(training, state, process, on_step)
     path = work / WEIGHTS
     if process.is_leader:
         description = {"recipe": recipe.model_dump(mode="json"), "seconds": round(clock.seconds)}
