@@ -59,7 +59,8 @@ class _Scene:
         self.motions.append(motion)
         alpha, (rows, columns) = covered
         solid = alpha > SOLID
-        own = _affine_flow(*alpha.shape, motion, (columns.start, rows.start))
+        height, width = alpha.shape
+        own = _affine_flow(height, width, motion, (columns.start, rows.start))
         self.flow[rows, columns][solid] = own[solid]
         self.seen[rows, columns][solid] = len(self.motions)
         alpha, part = hidden
@@ -340,15 +341,15 @@ def _spoil(current: Image, key: Image, random: np.random.Generator) -> tuple[Ima
     grey = random.random() < 0.1
     spoilt = []
     for picture, light in ((current, change), (key, 1 / change)):
-        x = picture.astype(np.float32) * (light * np.float32(dark))
+        x = np.asarray(picture * (light * np.float32(dark)), np.float32)
         if grey:
-            x = np.repeat(x.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.float32)
+            x = np.repeat(x.mean(axis=-1, keepdims=True, dtype=np.float32), 3, axis=-1)
         if random.random() < 0.15:  # a cloud, a shadow
             rough = 1 + random.normal(0, 0.12, (3, 4)).astype(np.float32)
             x *= cv2.resize(rough, (x.shape[1], x.shape[0]), interpolation=cv2.INTER_CUBIC)[..., None]
         own = blur * random.uniform(0.6, 1.2)
         if own > 0.3:
-            x = cv2.GaussianBlur(x, (0, 0), own)
+            x = np.asarray(cv2.GaussianBlur(x, (0, 0), own), np.float32)
         if noise:
             x += random.standard_normal(x.shape, np.float32) * np.float32(noise * random.uniform(0.8, 1.2))
         byte = np.clip(x, 0, 255).astype(np.uint8)

@@ -54,6 +54,8 @@ class Step(NamedTuple):
 class Estimator(nn.Module):
     """Reads the residual flow off the comparisons; shared by all steps."""
 
+    offsets: Tensor  # (2, window, 1, 1): (dx, dy) of each place in the window
+
     def __init__(self, compared: int, hidden: tuple[int, int, int], state: int) -> None:
         super().__init__()
         window = (2 * RADIUS + 1) ** 2

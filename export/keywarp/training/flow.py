@@ -82,8 +82,9 @@ def object_weights(target: Tensor) -> Tensor:
     sides = (target.shape[-2], target.shape[-1])
     around = functional.adaptive_avg_pool2d(target, SURROUNDINGS)
     smooth = functional.interpolate(around, size=sides, mode="bilinear", align_corners=False)
-    own = torch.linalg.vector_norm(target - smooth, dim=1)
-    return 1 + OBJECT_WEIGHT * (own > OWN_MOTION).float()
+    own: Tensor = torch.linalg.vector_norm(target - smooth, dim=1)
+    weights: Tensor = 1 + OBJECT_WEIGHT * (own > OWN_MOTION).float()
+    return weights
 
 
 def matching_loss(scores: Tensor, offset: Tensor) -> Tensor:
