@@ -26,6 +26,7 @@ from keywarp.engines.motion import (
     DIS,
     ChainedTracker,
     CheckedFlow,
+    CodecTracker,
     DirectTracker,
     FlowCheck,
     MotionName,
@@ -70,7 +71,11 @@ class _Programs:
 
 
 class Engine:
-    """Runs one bundle on one backend. It is thread-safe."""
+    """Runs one bundle on one backend. It is thread-safe.
+
+    Attributes:
+        takes_vectors: Whether the motion source uses the motion vectors of the video's codec.
+    """
 
     def __init__(
         self,
@@ -116,6 +121,7 @@ class Engine:
         # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.
         self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.runs_alone
         self._takes_frame = self._named is not None and (self._named.scale or not self._takes_flow)
+        self.takes_vectors = self._named is not None and self._named.flow == "codec"
         self._keep_features = keep_features
         self._max_sizes = max_sizes
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
@@ -238,6 +244,8 @@ class Engine:
             return DirectTracker(source, small)
         if not self._takes_flow or source.flow == "none":
             return None
+        if source.flow == "codec":
+            return CodecTracker(small, self._pixels_per_cell)
         estimator: OpticalFlow = DIS.for_steps() if source.chained else DIS()
         if programs.flow:
             estimator = _NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell)

@@ -107,14 +107,14 @@ def run_in_process(
             before it is due. Its latency counts from then, so it includes the wait for a slow earlier frame.
     """
     measurement = StreamMeasurement()
-    decoder = open_decoder(codec, MAX_PIXELS)
+    decoder = open_decoder(codec, MAX_PIXELS, vectors=session.engine.takes_vectors)
     started = time.perf_counter()
     due = started
 
     def process(decoded: Iterator[object]) -> None:
         for frame in decoded:
             assert isinstance(frame, DecodedFrame)
-            found = session.process(frame.pixels)
+            found = session.process(frame.pixels, vectors=(frame.vectors,))
             result = encode_result(found, classes, stream="bench", decode=frame.decode, waited=0.0, id=frame.id)
             result.model_dump_json(exclude_none=True)
             measurement.count(result)

@@ -22,6 +22,7 @@ from keywarp.cli.report import record
 from keywarp.cli.summary import summary_table
 from keywarp.client import ProcessedFrame, Source, open_source
 from keywarp.commands.bundles import find_bundle
+from keywarp.commands.motion_vectors import motion_vectors
 from keywarp.commands.options import (
     MODELS,
     BackendOption,
@@ -92,8 +93,8 @@ def run(
     except BadMessageError as error:
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
-        with open_source(source) as frames:
-            engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
+        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
+        with open_source(source, vectors=engine.takes_vectors) as frames:
             engine.prepare(frames.height, frames.width)
             session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age)
             summary = record(
@@ -130,7 +131,7 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
-        found = session.process(frame.image, timestamp=frame.timestamp)
+        found = session.process(frame.image, vectors=(motion_vectors(frame),), timestamp=frame.timestamp)
         result = encode_result(
             found, classes, stream="run", decode=started - asked, waited=0.0, timestamp=frame.timestamp, masks=masks
         )

@@ -108,7 +108,7 @@ def test_a_passage_shows_all_sources_after_a_key_frame(follower: Bundle, tmp_pat
 
 
 def test_motion_vectors_reach_the_engine_with_their_frame(tmp_path: Path) -> None:
-    vectors = [MotionVectors(80, 160, np.full((1, 7), n, np.float32)) for n in range(6)]
+    vectors = [MotionVectors.from_ffmpeg(None, 160, 80, 1, "h264") for _ in range(6)]
     frames = [ClipFrame(scene(0), n, n / FPS, vectors[n]) for n in range(6)]
     film = Clip("film", lambda: iter(frames), 6)
     chosen = options(tmp_path, motions=("none",), schedules={"fixed 6": FixedInterval(6)}, intervals=(6,), stride=9)
@@ -153,7 +153,7 @@ def test_sampled_clips_run_the_network_on_few_frames(follower: Bundle, tmp_path:
         chosen = options(tmp_path, motions=("none",), max_frames=9)
         [video] = compare(follower, [walk(20)], chosen, progress=progress).videos
     assert video.frames == 20
-    assert runs[0] == video.evaluated <= 9
+    assert runs[0] - video.key_starts == video.evaluated <= 9  # moved by a pixel, key starts run once more
 
 
 class _Interrupted(Exception):  # noqa: N818

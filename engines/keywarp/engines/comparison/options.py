@@ -15,7 +15,17 @@ from keywarp.engines.schedule import KeySchedule
 
 FORMAT = 1  # of the files of an interrupted comparison
 # No motion, each part of the bundle's network alone and both, optical flow, and the best of it with the scale field.
-MOTIONS = ("none", "none+scale", "flow", "network", "dis", "dis-chained", "dis-repaired", "dis-repaired+scale")
+MOTIONS = (
+    "none",
+    "none+scale",
+    "flow",
+    "network",
+    "dis",
+    "dis-chained",
+    "dis-chained-repaired",
+    "codec",
+    "codec-repaired",
+)
 INTERVALS = (2, 3, 5, 10)
 
 

@@ -79,7 +79,7 @@ class SourceFigures:
     worst_mean: float  # mean agreement of the worst 5 % of results that weren't propagated over a cut
     worst: tuple[Worst, ...]  # these, the worst first
     replaced: float  # share of the frames on which another source had to be used
-    confidence: float | None  # rank correlation of the results' confidence and agreement; None if there is none
+    reliability: float | None  # rank correlation of the results' reliability and agreement; None if there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,9 @@ class Comparison:
     confidence: float  # least confidence of the boxes that count
     videos: tuple[VideoFigures, ...]
     per_frame_ms: float
+    self_agreement: (
+        float  # of the network with itself if the picture moves by a pixel: about what can be reached at most
+    )
     sources: dict[str, SourceFigures]
     schedules: tuple[ScheduleFigures, ...]
     recommended: Recommended
@@ -164,6 +167,7 @@ def summarise(
         for number, motion in enumerate(options.motions)
     }
     schedules = tuple(_schedules(options, measure, tally, per_frame))
+    itself = _sum(tally.itself.values())
     return Comparison(
         model=bundle.name,
         version=bundle.manifest.version,
@@ -190,6 +194,7 @@ def summarise(
             for clip, done in zip(clips, tally.clips, strict=True)
         ),
         per_frame_ms=1000 * per_frame,
+        self_agreement=_mean([] if itself is None else [measure.agreement(itself)]),
         sources=sources,
         schedules=schedules,
         recommended=_recommend(sources, schedules, options.keep, 1000 * per_frame),
@@ -245,7 +250,7 @@ def _source(
         worst_mean=_mean(w.agreement for w in worst),
         worst=worst,
         replaced=float(counted[:, _column("replaced")].mean()) if len(counted) else 0.0,
-        confidence=_correlation(counted),
+        reliability=_correlation(counted),
     )
 
 
@@ -367,12 +372,12 @@ def _worst(clips: Sequence[Clip], pairs: NDArray[np.float64]) -> tuple[Worst, ..
 
 
 def _correlation(pairs: NDArray[np.float64]) -> float | None:
-    """Return Spearman's rank correlation of confidence and agreement."""
-    confidence, agreement = pairs[:, _column("confidence")], pairs[:, _column("agreement")]
-    known = ~np.isnan(confidence)
+    """Return Spearman's rank correlation of reliability and agreement."""
+    reliability, agreement = pairs[:, _column("reliability")], pairs[:, _column("agreement")]
+    known = ~np.isnan(reliability)
     if known.sum() < 2:
         return None
-    ranks = [_ranks(values[known]) for values in (confidence, agreement)]
+    ranks = [_ranks(values[known]) for values in (reliability, agreement)]
     if any(rank.std() == 0 for rank in ranks):
         return None
     return float(np.asarray(np.corrcoef(np.stack(ranks)))[0, 1])

@@ -1,6 +1,7 @@
 """Where the motion between a frame and its key frame comes from."""
 
 from keywarp.engines.motion.cells import stay_inside, to_cells, to_pixels
+from keywarp.engines.motion.codec import CodecTracker
 from keywarp.engines.motion.dis import DIS
 from keywarp.engines.motion.interface import OpticalFlow
 from keywarp.engines.motion.names import FlowName, MotionName, MotionSource
@@ -12,6 +13,7 @@ __all__ = [
     "DIS",
     "ChainedTracker",
     "CheckedFlow",
+    "CodecTracker",
     "DirectTracker",
     "FlowCheck",
     "FlowName",

@@ -162,7 +162,8 @@ class WebSocketConnection:
             )
         )
         chunks = hello.framing == "chunks"
-        decoder = open_decoder(hello.codec, settings.max_pixels, self._service.nvdec, chunks=chunks)
+        vectors = stream.engine.takes_vectors
+        decoder = open_decoder(hello.codec, settings.max_pixels, self._service.nvdec, chunks=chunks, vectors=vectors)
         pipeline = Pipeline(stream, decoder, self._quota)
         try:
             guards = self._receive_all(), stream.raise_when_closed(), self._stop_when_draining()
