@@ -140,7 +140,7 @@ def compare_flows(
     errors: dict[str, dict[str, float]] = {}
     photometric: dict[str, dict[str, float]] = {}
     for name, source in sources.items():
-        errors[name], photometric[name] = _errors(source, known), _photometric(source, real)
+        errors[name], photometric[name] = measure_errors(source, known), measure_photometric(source, real)
         reporter.step()
     cost = _cost(size.rounds, reporter)
     figures = {
@@ -226,7 +226,7 @@ def _halved(image: Picture) -> Picture:
 # --- measurements
 
 
-def _errors(source: FlowSource, pairs: Sequence[KnownPair]) -> dict[str, float]:
+def measure_errors(source: FlowSource, pairs: Sequence[KnownPair]) -> dict[str, float]:
     """Return the mean end-point error by data and size of the cells."""
     found: dict[str, list[float]] = {}
     for pair in pairs:
@@ -238,7 +238,7 @@ def _errors(source: FlowSource, pairs: Sequence[KnownPair]) -> dict[str, float]:
     return {name: statistics.fmean(values) for name, values in found.items()}
 
 
-def _photometric(source: FlowSource, pairs: Sequence[RealPair]) -> dict[str, float]:
+def measure_photometric(source: FlowSource, pairs: Sequence[RealPair]) -> dict[str, float]:
     """Return the mean photometric error by clip, gap and part of the image."""
     found: dict[str, list[float]] = {}
     for pair in pairs:
