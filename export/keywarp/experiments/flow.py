@@ -154,8 +154,8 @@ def compare_flows(
         f"Printed by `python bench/flow.py --out docs/results` on {machine()}. All sources see half-size images. "
         "End-point errors are the mean distance from the true flow in pixels of the full image, after both were "
         "averaged over the cells of a feature map (8 or 16 pixels). The generated pairs are cut from photographs that "
-        "no training saw. In flying crowds, the true flow of ground that an object uncovers is that of the object, which "
-        "leads to ground behind it.",
+        "no training saw. In flying crowds, the true flow of ground that an object uncovers is that of the object, "
+        "which leads to ground behind it.",
         table(["end-point error, pixels", *sources], _rows(errors)),
         "Photometric errors are the mean difference, in grey levels, of the current image and the key image warped "
         "along the flow per cell of 8 pixels, by the gap between the frames. `bikes` are two shots, and `vtest` is the "
