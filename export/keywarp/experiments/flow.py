@@ -315,7 +315,7 @@ def _picture(sources: Mapping[str, FlowSource], known: Sequence[KnownPair], real
     rows: list[tuple[str, Picture, Picture, Tensor | None]] = [(p.data, p.current, p.key, p.flow) for p in shown]
     rows += [(f"{data}, gap {gap}", p.current, p.key, None) for (data, gap), p in by_clip.items() if gap in (1, 5, 9)]
     columns = [OPENCV, OURS]
-    figure = Figure(figsize=(11, 2.1 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(7.5, 1.45 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 2 + len(columns))
     for line, (label, current, key, truth) in zip(axes, rows, strict=True):
         flows = {name: sources[name](current, key) for name in columns}
