@@ -210,7 +210,8 @@ def test_the_tutorials_networks_propagate_four_of_five_frames(tutorial: Tutorial
 
 
 def test_the_tutorials_command_draws_a_video(tutorial: Tutorial) -> None:
-    [line] = [line for block in blocks(OWN_NETWORK, "") for line in block.splitlines() if "keywarp run" in line]
+    lines = [line for block in blocks(OWN_NETWORK, "") for line in block.splitlines()]
+    [line] = [line for line in lines if "keywarp run" in line and "--model deeplab" in line]
     keywarp, *arguments = shlex.split(line)
     assert keywarp == ".venv/bin/keywarp"
     command([Path(sys.executable).with_name("keywarp"), *arguments], tutorial.folder)

@@ -22,7 +22,7 @@ __all__ = [
 
 Task = Literal["segmentation", "detection"]
 FeatureNetworkName = Literal["resnet50", "resnet101"]
-FlowNetworkName = Literal["flownet", "flownet_half", "flownet_inception"]
+FlowNetworkName = Literal["flownet", "flownet_half", "flownet_inception", "flow_pyramid"]
 PretrainedName = Literal["nanodet"]  # networks that others have trained
 WeightsLayout = Literal["torchvision", "caffe", "keras"]  # source of the names and shapes of ResNet weights
 

