@@ -1,0 +1,114 @@
+"""The flow networks to start from: the bundle's own, or another one that is given the bundle's feature maps.
+
+The weights of a flow network up to its flow don't depend on the feature maps. Only the layers of the scale fields do; in a
+flow network from elsewhere they are new, with scale fields of exactly 1.
+"""
+
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import Tensor
+
+from keywarp.adaptation.errors import StartError
+from keywarp.engines import Bundle, Manifest, load_bundle
+from keywarp.engines.manifest import MANIFEST, map_names
+from keywarp.export.graphs import FlatFlow, Graph, to_onnx
+from keywarp.networks import FeatureMap, FlowNet, FlowNetInception, FlowNetwork
+
+FLOW_GRAPH = "flow.onnx"
+SCALES = "scales."  # begins the names of the scale fields' layers
+FORMER_NAMES = {f"refine{5 - n}.": f"refinement.{n}." for n in range(4)}  # in bundles of earlier versions
+
+
+def own_start(bundle: Bundle) -> onnx.ModelProto:
+    """Return the bundle's own flow network."""
+    return bundle.graph(FLOW_GRAPH)
+
+
+def given_start(path: Path, manifest: Manifest) -> onnx.ModelProto:
+    """Return a flow network from elsewhere for the feature maps of a bundle.
+
+    Args:
+        path: A bundle, or a `flow.onnx`, with a flow network of Keywarp's own.
+        manifest: The manifest of the bundle that is to get it.
+
+    Raises:
+        StartError: If it isn't one of Keywarp's flow networks.
+        keywarp.engines.BundleError: If the bundle can't be read.
+    """
+    if (path / MANIFEST).is_file():
+        model = load_bundle(path).graph(FLOW_GRAPH)
+    else:
+        try:
+            model = onnx.load(str(path))
+        except Exception as error:  # protobuf's errors have no common public base class
+            raise StartError(f"{path} is neither a bundle nor an ONNX graph: {error}") from error
+    return flow_graph(rebuild(model, manifest, str(path)), manifest)
+
+
+def rebuild(model: onnx.ModelProto, manifest: Manifest, name: str) -> FlowNetwork:
+    """Build a flow network with the weights of a graph, for the feature maps of a bundle.
+
+    Args:
+        model: The graph of a flow network that Keywarp exported.
+        manifest: The manifest of the bundle that is to get it.
+        name: The graph's name for error messages.
+
+    Raises:
+        StartError: If it isn't one of Keywarp's flow networks.
+    """
+    weights = _weights(model)
+    maps = [FeatureMap(f.channels, f.stride) for f in manifest.features]
+    try:
+        width = weights["conv1.0.weight"].shape[0]
+        network: FlowNetwork
+        if any(weight.startswith("conv2.branches") for weight in weights):
+            share = width / 32
+            a, b, c, d = (round(weights[f"refinement.{n}.deconv.weight"].shape[1] / share) for n in range(4))
+            network = FlowNetInception(maps, share, (a, b, c, d))
+        else:
+            network = FlowNet(maps, width / FlowNet.width)
+        fresh = {n: x for n, x in network.state_dict().items() if n.startswith(SCALES)}
+        network.load_state_dict({n: x for n, x in weights.items() if not n.startswith("scale")} | fresh)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise StartError(
+            f"{name} isn't one of Keywarp's flow networks, so it can't be given other feature maps: start from another "
+            f"bundle's ({str(error).splitlines()[0]})"
+        ) from error
+    return network
+
+
+def flow_graph(network: FlowNetwork, manifest: Manifest) -> onnx.ModelProto:
+    """Trace a flow network as the graph of a bundle.
+
+    Args:
+        network: The flow network, for the bundle's feature maps.
+        manifest: The bundle's manifest.
+    """
+    names = ("flow", *map_names("scale", len(manifest.features)))
+    example = (torch.randn(1, 3, 64, 64) * 60, torch.randn(1, 3, 64, 64) * 60)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(parameter.half().float())
+    return to_onnx(Graph(FLOW_GRAPH, FlatFlow(network), ("current", "key"), names, example))
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, Tensor]:
+    """Return the weights of an exported graph by their names in the network, whatever version exported it."""
+    found: dict[str, Tensor] = {}
+    for proto in model.graph.initializer:
+        if proto.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16):
+            found[proto.name.removesuffix(".half")] = torch.from_numpy(numpy_helper.to_array(proto).copy()).float()
+    for node in model.graph.node:  # the exporter stores equal weights once
+        if node.op_type == "Identity" and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    names = {}
+    for name, value in found.items():
+        own = name.removeprefix("flow.") if name.startswith("flow.") and name.count(".") > 1 else name
+        for former, present in FORMER_NAMES.items():
+            own = present + own.removeprefix(former) if own.startswith(former) else own
+        names[own] = value
+    return names
