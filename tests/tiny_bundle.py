@@ -122,6 +122,7 @@ def tiny_bundle(
     version: str = "1.0.0",
     flow: tuple[float, float] = (0.0, 0.0),
     motion_gain: float = 0.0,
+    scale: float = 1.0,
     multiple: int = 16,
     short_side: int = 64,
     long_side: int = 1024,
@@ -131,7 +132,7 @@ def tiny_bundle(
     """Write the tiny bundle to `path`.
 
     With `detection`, every cell that is red or green is detected as an object. The motion in cells (dx, dy) is `flow`;
-    `motion_gain` times (red of current - 2 green of key) is added to dx.
+    `motion_gain` times (red of current - 2 green of key) is added to dx. The scale field is `scale` everywhere.
     """
     flow_weight = np.zeros((2, 6, 1, 1))
     flow_weight[0, 0], flow_weight[0, 4] = motion_gain, -2 * motion_gain
@@ -142,7 +143,7 @@ def tiny_bundle(
             flow_weight=flow_weight,
             flow_bias=np.array(flow),
             scale_weight=np.zeros((3, 6, 1, 1)),
-            scale_bias=np.ones(3),
+            scale_bias=np.full(3, scale),
         ),
         "warp.onnx": _graph(WARP),
         "head.onnx": _graph(DENSE_HEAD if detection else HEAD, head_weight=HEAD_WEIGHT, head_bias=np.zeros(3)),

@@ -66,7 +66,7 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param(lambda m: m.update(schema_version=2), "schema_version", id="unknown version"),
+        pytest.param(lambda m: m.update(schema_version=3), "schema_version", id="unknown version"),
         pytest.param(lambda m: m.update(task="detection"), "detector needs the field", id="no detection settings"),
         pytest.param(
             lambda m: m.update(classes=[{"id": i, "name": "x", "color": [0, 0, 0]} for i in range(257)]),

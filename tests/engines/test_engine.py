@@ -8,7 +8,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -152,9 +152,9 @@ class BlockedSession(StreamSession):
         super().__init__(engine)
         self._gate = gate
 
-    def process(self, frame: NDArray[np.uint8], index: int | None = None, skipped: int = 0) -> FrameResult:
+    def process(self, frame: NDArray[np.uint8], *place: Any, **more: Any) -> FrameResult:
         assert self._gate.wait(60)
-        return super().process(frame, index, skipped)
+        return super().process(frame, *place, **more)
 
 
 def test_the_executor_runs_in_order_and_counts_its_queue(engine: Engine) -> None:

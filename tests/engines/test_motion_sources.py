@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from keywarp.engines import (
     Engine,
     FixedInterval,
     FrameKind,
+    FrameResult,
     MotionError,
     OpticalFlow,
     StreamSession,
@@ -123,6 +125,64 @@ def test_strides_that_are_no_multiple_of_the_downscale_are_refused(tmp_path: Pat
     manifest = bundle.manifest.model_copy(update={"flow": FlowInput(downscale=3)})
     with pytest.raises(MotionError, match="1/3 the size, where cells of 16"):
         Engine(replace(bundle, manifest=manifest), cache=tmp_path / "cache", motion="dis")
+
+
+def steps(tmp_path: Path, motion: MotionName, frames: int = 2, **bundle: Any) -> list[FrameResult]:
+    """Process equal frames with a bundle whose network moves everything by one cell and inverts the features."""
+    tiny = tiny_bundle(tmp_path / "tiny", flow=(1.0, 0.0), scale=-1.0, short_side=128, **bundle)
+    engine = Engine(tiny, "onnxruntime", "fp32", cache=tmp_path / "cache", motion=motion, keep_features=True)
+    stream = StreamSession(engine, FixedInterval(10))
+    return [stream.process(coloured(128, 192)) for _ in range(frames)]
+
+
+def features(result: FrameResult) -> NDArray[np.float32]:
+    assert result.features is not None
+    return result.features[0]
+
+
+@pytest.mark.parametrize(
+    ("motion", "moved", "scaled"),
+    [
+        ("none", 0, 1),
+        ("none+scale", 0, -1),
+        ("flow", 1, 1),
+        ("network", 1, -1),
+        ("flow-chained", 1, 1),
+        ("network-chained", 1, -1),
+        ("dis", 0, 1),
+        ("dis+scale", 0, -1),
+        ("dis-chained+scale", 0, -1),
+    ],
+)
+def test_flow_and_scale_field_can_be_used_separately(
+    motion: MotionName, moved: int, scaled: int, tmp_path: Path
+) -> None:
+    key, propagated = steps(tmp_path, motion)
+    before, after = features(key), features(propagated)
+    np.testing.assert_allclose(after[:, :, : 12 - moved], scaled * before[:, :, moved:], rtol=1e-3, atol=0.1)
+    assert (key.motion, propagated.motion) == (None, motion)
+    if motion != "none":
+        assert propagated.flow is not None
+        np.testing.assert_allclose(propagated.flow, np.stack([np.full((8, 12), moved), np.zeros((8, 12))]), atol=0.01)
+
+
+def test_a_chained_flow_network_adds_up_its_steps(tmp_path: Path) -> None:
+    """The network finds one cell between any two frames, so three frames after the key frame it is three cells."""
+    key, *_, last = steps(tmp_path, "flow-chained", 4)
+    np.testing.assert_allclose(features(last)[:, :, :9], features(key)[:, :, 3:], rtol=1e-3, atol=0.1)
+
+
+def test_without_a_choice_the_bundles_own_motion_source_is_used(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny")
+    assert Engine(bundle, cache=tmp_path / "cache").motion == "network"
+    manifest = bundle.manifest.model_copy(update={"motion": "dis-chained"})
+    assert Engine(replace(bundle, manifest=manifest), cache=tmp_path / "cache").motion == "dis-chained"
+
+
+def test_features_are_kept_only_if_asked_for(tmp_path: Path) -> None:
+    stream = session(tmp_path, "network")
+    assert stream.process(coloured(128, 192)).features is None
+    assert stream.process(coloured(128, 192)).features is None
 
 
 def test_an_unknown_motion_source_is_refused(tmp_path: Path) -> None:

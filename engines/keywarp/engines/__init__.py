@@ -21,7 +21,7 @@ from keywarp.engines.errors import (
 )
 from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
-from keywarp.engines.motion import MotionName, OpticalFlow
+from keywarp.engines.motion import MotionName, MotionSource, MotionVectors, OpticalFlow
 from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession
@@ -52,6 +52,8 @@ __all__ = [
     "Manifest",
     "MotionError",
     "MotionName",
+    "MotionSource",
+    "MotionVectors",
     "OpticalFlow",
     "Output",
     "Precision",

@@ -8,7 +8,8 @@ from pathlib import Path
 from keywarp.engines.backends import Backend
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BackendError
-from keywarp.engines.fusion import FusedGraph, Motion, fuse_all
+from keywarp.engines.fusion import FusedGraph, fuse_all
+from keywarp.engines.motion import MotionSource
 from keywarp.engines.preparation import input_size
 
 Size = tuple[int, int]  # height and width of frames, pixels
@@ -31,7 +32,7 @@ class BuiltGraph:
 
 
 def build_here(
-    bundle: Bundle, backend: Backend, sizes: Sequence[Size], cache: Path, motion: Motion = "network"
+    bundle: Bundle, backend: Backend, sizes: Sequence[Size], cache: Path, motion: MotionSource | None = None
 ) -> Iterator[BuiltGraph]:
     """Compile a bundle for the device of a backend, and load it there.
 
@@ -40,7 +41,7 @@ def build_here(
         backend: A backend that keeps compiled graphs in `cache`.
         sizes: The sizes of the frames to compile for.
         cache: The folder that the backend was opened with.
-        motion: See `fuse_all`.
+        motion: The motion source, or None for the bundle's default.
 
     Yields:
         Each graph when it is compiled.
@@ -53,7 +54,7 @@ def build_here(
         raise BackendError(
             f"{backend.name} keeps no compiled graphs on disk, so there is nothing to build: use another backend"
         )
-    for height, width, name, graph in _graphs(bundle, sizes, motion):
+    for height, width, name, graph in _graphs(bundle, sizes, motion or MotionSource.parse(bundle.manifest.motion)):
         before, started = _files(cache), time.perf_counter()
         backend.compile(graph.model, graph.resident)
         seconds, after = time.perf_counter() - started, _files(cache)
@@ -67,7 +68,7 @@ def build_ahead(
     precision: str,
     sizes: Sequence[Size],
     cache: Path,
-    motion: Motion = "network",
+    motion: MotionSource | None = None,
 ) -> Iterator[BuiltGraph]:
     """Build TensorRT plans with TensorRT for RTX, for GPUs of other machines.
 
@@ -77,7 +78,7 @@ def build_ahead(
         precision: `fp32` or `fp16`.
         sizes: The sizes of the frames to compile for.
         cache: The folder for the plans. On the other machines it is the folder `engines` in their `KEYWARP_CACHE`.
-        motion: See `fuse_all`.
+        motion: The motion source, or None for the bundle's default.
 
     Yields:
         Each plan when it is built.
@@ -92,7 +93,7 @@ def build_ahead(
 
     plans, library = PlanCache(cache / FOLDER), open_library()
     builders = [PlanBuilder(library, Target(capability), precision, plans) for capability in capabilities]
-    for height, width, name, graph in _graphs(bundle, sizes, motion):
+    for height, width, name, graph in _graphs(bundle, sizes, motion or MotionSource.parse(bundle.manifest.motion)):
         for builder in builders:
             plan, cached = builder.plan(graph.model, graph.resident)
             file = plans.path(plan.header.key)
@@ -112,7 +113,7 @@ def build_ahead(
             )
 
 
-def _graphs(bundle: Bundle, sizes: Sequence[Size], motion: Motion) -> Iterator[tuple[int, int, str, FusedGraph]]:
+def _graphs(bundle: Bundle, sizes: Sequence[Size], motion: MotionSource) -> Iterator[tuple[int, int, str, FusedGraph]]:
     """Yield all graphs, once for each input size, since frames of several sizes may share one."""
     for height, width in dict.fromkeys(input_size(*size, bundle.manifest.image) for size in sizes):
         for name, graph in fuse_all(bundle, height, width, motion).items():

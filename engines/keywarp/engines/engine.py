@@ -4,8 +4,9 @@ import copy
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -19,9 +20,20 @@ from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError, MotionError
-from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, Motion, fuse_all
+from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, KEY_SMALL, fuse_all, kept
 from keywarp.engines.memory import release_unused_memory
-from keywarp.engines.motion import MotionName, OpticalFlow, open_motion, to_cells
+from keywarp.engines.motion import (
+    DIS,
+    ChainedTracker,
+    DirectTracker,
+    MotionName,
+    MotionSource,
+    MotionTracker,
+    MotionVectors,
+    OpticalFlow,
+    to_cells,
+    to_pixels,
+)
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
 from keywarp.engines.preparation import input_size, resize
 from keywarp.engines.result import FrameKind, FrameResult, Output
@@ -31,18 +43,23 @@ MAX_SIZES = 8  # input sizes that stay compiled
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyState:
-    """The state of a key frame for propagation: its features on the device, and the input of the motion source."""
+    """The state of a key frame for propagation: its features on the device, and what its motion is estimated from.
+
+    The tracker follows the motion from frame to frame, so a state belongs to one stream, whose frames come in order.
+    """
 
     size: tuple[int, int]  # (height, width) of the networks' input, pixels
     features: dict[str, Tensor]  # by name; empty if features are copied
-    small: Tensor | None  # the frame as the motion source's input; None if features are copied
-    output: Output  # the key frame's result
+    small: Tensor | None  # the frame as the flow network's input; None if features are copied
+    tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
+    result: FrameResult  # the key frame's own
 
 
 @dataclass(frozen=True, slots=True)
 class _Programs:
     key: Program
     propagate: Program | None  # None if features are copied
+    flow: Program | None  # the flow network alone, or None if it isn't chained
     postprocessor: Postprocessor
     lock: Lock  # held while a program runs, since only one run is allowed at a time
 
@@ -57,10 +74,11 @@ class Engine:
         precision: Precision = "auto",
         threads: int = 0,
         cache: Path | None = None,
-        motion: MotionName | OpticalFlow = "network",
+        motion: MotionName | MotionSource | OpticalFlow | None = None,
         fallback: bool = False,
         gpu: Gpu | None = None,
         max_sizes: int = MAX_SIZES,
+        keep_features: bool = False,
     ) -> None:
         """Open the backend. Graphs are compiled by `prepare`, or when the first frame of a size is processed.
 
@@ -70,11 +88,12 @@ class Engine:
             precision: See `open_backend`.
             threads: See `open_backend`.
             cache: The folder for compiled graphs, or None for the user's cache folder (`KEYWARP_CACHE` overrides it).
-            motion: The motion source. `network` is the bundle's flow network and `none` copies the features. Any other
-                is optical flow with a scale field of 1 (the paper's "shallow feature flow").
+            motion: The motion source, or None for the bundle's default. An optical flow of your own is used with a
+                scale field of 1 (the paper's "shallow feature flow").
             fallback: See `open_backend`.
             gpu: See `open_backend`.
             max_sizes: The number of input sizes that stay compiled. Beyond it the least recently used one is freed.
+            keep_features: Whether results carry the features that the head saw, which takes time.
 
         Raises:
             BackendError: If the backend can't be opened.
@@ -83,17 +102,24 @@ class Engine:
         """
         self.bundle = bundle
         self.backend = open_backend(backend, precision, threads, cache or default_cache(), fallback, gpu)
-        source = open_motion(motion) if isinstance(motion, str) else motion
-        self._optical_flow = None if isinstance(source, str) else source
-        self.motion = source if isinstance(source, str) else source.name  # the motion source's name
-        self._copies = source == "none"
+        source = motion or bundle.manifest.motion
+        if isinstance(source, str):
+            source = MotionSource.parse(source)
+        self._source: MotionSource | OpticalFlow = source
+        self._named = source if isinstance(source, MotionSource) else None
+        self.motion = source.name if not isinstance(source, MotionSource) else str(source)  # the source's name
+        # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.
+        self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.chained
+        self._takes_frame = self._named is not None and (self._named.scale or not self._takes_flow)
+        self._keep_features = keep_features
         self._max_sizes = max_sizes
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
-        if self._optical_flow and stride % downscale:
+        if self._takes_flow and stride % downscale:
             raise MotionError(
                 f"{bundle.path}: the motion source {self.motion} uses images of 1/{downscale} the size, where cells "
                 f"of {stride} pixels don't cover whole pixels: use the bundle's own flow network (motion `network`)"
             )
+        self._pixels_per_cell = stride // downscale
         self._programs: OrderedDict[tuple[int, int], Future[_Programs]] = OrderedDict()
         self._lock = Lock()
         self._closed = False
@@ -131,20 +157,24 @@ class Engine:
         with programs.lock:
             outputs = programs.key.run({FRAME: image[np.newaxis]})
             result = _postprocess(programs.postprocessor, outputs, frame, FrameKind.KEY, started)
-        if self._copies:
-            return result, KeyState(size, {}, None, copy.deepcopy(result.output))
-        features = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
-        small = self._downscale(image) if self._optical_flow else outputs[KEY_SMALL]
-        return result, KeyState(size, features, small, result.output)
+            features = self._kept_features(outputs)
+        result = replace(result, features=features)
+        if programs.propagate is None:
+            return result, KeyState(size, {}, None, None, replace(result, output=copy.deepcopy(result.output)))
+        maps = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
+        return result, KeyState(size, maps, outputs[KEY_SMALL], self._open_tracker(programs, image), result)
 
-    def propagate(self, frame: NDArray[np.uint8], key: KeyState) -> FrameResult:
+    def propagate(
+        self, frame: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None] = ()
+    ) -> FrameResult:
         """Warp the key frame's features to this frame and run the head (Algorithm 1, lines 11-12).
 
         If features are copied nothing runs, because the same features give the same result.
 
         Args:
-            frame: The frame, uint8 (H, W, 3), RGB, of the key frame's size.
+            frame: The frame, uint8 (H, W, 3), RGB, of the key frame's size. Frames of one key frame come in order.
             key: The state that `key` returned for the key frame.
+            vectors: The codec's motion vectors, see `MotionTracker.advance`.
 
         Returns:
             The result, without the frame's position in its stream.
@@ -156,19 +186,22 @@ class Engine:
         """
         started = time.perf_counter()
         if key.small is None:  # copied deeply, so that changing one result changes no other
-            output = copy.deepcopy(key.output)
-            return _result(FrameKind.PROPAGATED, frame, output, time.perf_counter() - started, 0.0)
+            output = copy.deepcopy(key.result.output)
+            result = _result(FrameKind.PROPAGATED, frame, output, time.perf_counter() - started, 0.0)
+            return replace(result, motion=self.motion, features=key.result.features)
         programs = self._compiled(key.size)
         assert programs.propagate is not None
         image = resize(frame, *key.size)
         inputs: dict[str, Tensor] = {**key.features}
-        if isinstance(key.small, DeviceTensor):
+        if self._takes_flow:
+            inputs[FLOW] = self._flow(image, key, vectors)
+        if self._takes_frame:
             inputs |= {FRAME: image[np.newaxis], KEY_SMALL: key.small}
-        else:
-            inputs[FLOW] = self._flow(image, key.small)
         with programs.lock:
             outputs = programs.propagate.run(inputs)
-            return _postprocess(programs.postprocessor, outputs, frame, FrameKind.PROPAGATED, started)
+            result = _postprocess(programs.postprocessor, outputs, frame, FrameKind.PROPAGATED, started)
+            flow, features = np.array((inputs | outputs)[FLOW])[0], self._kept_features(outputs)
+        return replace(result, motion=self._used(key.tracker), flow=flow, features=features)
 
     def close(self) -> None:
         """Free the compiled graphs, even if the engine is still referenced. Running frames finish; later ones fail."""
@@ -177,17 +210,44 @@ class Engine:
             self._programs.clear()
         release_unused_memory()
 
-    def _flow(self, image: NDArray[np.uint8], key_small: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the optical flow in cells, estimated on images of the size that a flow network would see."""
-        assert self._optical_flow is not None
-        flow = self._optical_flow.estimate(self._downscale(image), key_small)
-        shape = (*key_small.shape[:2], 2)
+    def _open_tracker(self, programs: _Programs, key: NDArray[np.uint8]) -> MotionTracker | None:
+        """Return the tracker of the motion since a key frame, or None if the propagate graph needs none."""
+        source, small = self._source, self._downscale(key)
+        if not isinstance(source, MotionSource):
+            return DirectTracker(source, small)
+        if not self._takes_flow or source.flow == "none":
+            return None
+        estimator: OpticalFlow = DIS()
+        if programs.flow:
+            estimator = _NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell)
+        return (ChainedTracker if source.chained else DirectTracker)(estimator, small)
+
+    def _used(self, tracker: MotionTracker | None) -> str:
+        """Return the name of the motion source that was really used for a frame."""
+        if tracker is None or self._named is None:
+            return self.motion
+        return str(replace(MotionSource.parse(tracker.source), scale=self._named.scale))
+
+    def _flow(
+        self, image: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None]
+    ) -> NDArray[np.float32]:
+        """Return the flow in cells, estimated on images of the size that a flow network would see."""
+        current = self._downscale(image)
+        if key.tracker is None:
+            return to_cells(np.zeros((*current.shape[:2], 2), np.float32), self._pixels_per_cell)
+        flow = key.tracker.advance(current, vectors)
+        shape = (*current.shape[:2], 2)
         if np.shape(flow) != shape or not np.isfinite(flow).all():
             raise MotionError(
                 f"the motion source {self.motion} should give a finite flow of shape {shape}, not {np.shape(flow)}"
             )
-        manifest = self.bundle.manifest
-        return to_cells(flow.astype(np.float32, copy=False), manifest.finest.stride // manifest.flow.downscale)
+        return to_cells(flow.astype(np.float32, copy=False), self._pixels_per_cell)
+
+    def _kept_features(self, outputs: Mapping[str, Tensor]) -> tuple[NDArray[np.float32], ...] | None:
+        """Return copies of the feature maps that the head saw, or None if results don't carry them."""
+        if not self._keep_features:
+            return None
+        return tuple(np.array(outputs[kept(f.name)])[0] for f in self.bundle.manifest.features)
 
     def _downscale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the image averaged over blocks of `downscale` pixels; blocks at the border may be smaller."""
@@ -219,15 +279,32 @@ class Engine:
         return future.result()
 
     def _compile(self, height: int, width: int) -> _Programs:
-        motion: Motion = "flow" if self._optical_flow else "none" if self._copies else "network"
-        graphs = fuse_all(self.bundle, height, width, motion)
+        graphs = fuse_all(self.bundle, height, width, self._named, self._keep_features)
         programs = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
         return _Programs(
             key=programs["key"],
             propagate=programs.get("propagate"),
+            flow=programs.get("flow"),
             postprocessor=open_postprocessor(self.bundle.manifest, height, width),
             lock=Lock(),
         )
+
+
+class _NetworkFlow:
+    """The bundle's flow network as optical flow between images of its input size."""
+
+    name = "flow"
+
+    def __init__(self, program: Program, lock: Lock, pixels_per_cell: int) -> None:
+        self._program = program
+        self._lock = lock
+        self._pixels_per_cell = pixels_per_cell
+
+    def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `OpticalFlow.estimate`."""
+        with self._lock:
+            cells = self._program.run({CURRENT: current[np.newaxis], KEY: key[np.newaxis]})[FLOW]
+            return to_pixels(np.asarray(cells), self._pixels_per_cell, *current.shape[:2])
 
 
 def _postprocess(

@@ -9,8 +9,10 @@
     propagate:  frame -> prepare -> small -> flow.onnx -> warp.onnx -> head.onnx -> result
                                 key_small --^                ^-- features
 
-    with optical flow instead:          flow (in cells) -> warp.onnx -> head.onnx -> result
+    with another flow instead:          flow (in cells) -> warp.onnx -> head.onnx -> result
                                                               ^-- features
+
+Flow and scale field are separate: `propagate` can do without the scale field, and another flow can be joined with it.
 
 Frames are passed in as bytes. The graphs contain the part of the task's last step that every runtime supports. For
 segmentation the result is labels as bytes, after bilinear up-sampling and argmax. For detection it is the head's
@@ -20,7 +22,7 @@ runtimes compile faster code for static shapes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,12 +32,13 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import map_names
+from keywarp.engines.motion import MotionSource
 from keywarp.engines.signatures import DETECTION_RANKS
 
-Motion = Literal["network", "flow", "none"]
 FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
 KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale), the key frame as the flow network's input
-FLOW = "flow"  # float (1, 2, h, w), optical flow, (dx, dy) in cells of the finest map
+FLOW = "flow"  # float (1, 2, h, w), (dx, dy) in cells of the finest map
+CURRENT, KEY = "current", "key"  # uint8 (1, H / downscale, W / downscale, 3), RGB, images for the flow network alone
 LABELS = "labels"  # uint8 (1, H, W)
 
 
@@ -47,13 +50,14 @@ class FusedGraph:
     resident: frozenset[str]
 
 
-def fuse_key(bundle: Bundle, height: int, width: int) -> FusedGraph:
+def fuse_key(bundle: Bundle, height: int, width: int, keep_features: bool = False) -> FusedGraph:
     """Return the graph of Algorithm 1, lines 8-9, for the features and the result of a key frame.
 
     Args:
         bundle: The bundle.
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
+        keep_features: Whether to output the features to the host as well, named as `kept` says.
 
     Returns:
         The graph `frame` -> result, feature maps and `key_small`; all but the result stay on the device.
@@ -62,40 +66,67 @@ def fuse_key(bundle: Bundle, height: int, width: int) -> FusedGraph:
         BundleError: If the graphs don't fit together.
     """
     names = [f.name for f in bundle.manifest.features]
-    draft = _Draft(bundle, height, width)
+    draft = _Draft(bundle, height, width, keep_features)
     image, small = draft.prepare()
     features = draft.splice("features", image=image)
-    draft.result(draft.splice("head", **{name: features[name] for name in names}))
+    draft.result(features)
     draft.output(KEY_SMALL, small, TensorProto.FLOAT, draft.small_shape)
     for name, shape in draft.feature_shapes.items():
         draft.output(name, features[name], TensorProto.FLOAT, shape)
     return FusedGraph(draft.finish("key"), frozenset([*names, KEY_SMALL]))
 
 
-def fuse_propagate(bundle: Bundle, height: int, width: int) -> FusedGraph:
-    """Return the graph of Algorithm 1, lines 11-12, which warps the key features to the current frame.
+def fuse_propagate(
+    bundle: Bundle, height: int, width: int, scale: bool = True, keep_features: bool = False
+) -> FusedGraph:
+    """Return the graph of Algorithm 1, lines 11-12, which warps the key features along the flow network's flow.
 
     Args:
         bundle: The bundle.
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
+        scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
+        keep_features: Whether to output the warped features to the host as well, named as `kept` says.
 
     Returns:
-        The graph `frame`, `key_small` and the feature maps -> result.
+        The graph `frame`, `key_small` and the feature maps -> result and `flow`.
 
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    draft = _Draft(bundle, height, width)
-    _, small = draft.prepare()
-    key_small = draft.input(KEY_SMALL, TensorProto.FLOAT, draft.small_shape)
-    motion = draft.splice("flow", current=small, key=key_small)
-    draft.propagate(motion["flow"], {name: motion[name] for name in map_names("scale", len(draft.feature_shapes))})
+    draft = _Draft(bundle, height, width, keep_features)
+    motion = draft.motion()
+    draft.propagate(motion["flow"], draft.scales(motion if scale else None))
+    draft.output(FLOW, motion["flow"], TensorProto.FLOAT, draft.flow_shape)
     return FusedGraph(draft.finish("propagate"), frozenset())
 
 
-def fuse_warp(bundle: Bundle, height: int, width: int) -> FusedGraph:
-    """Return the graph that warps the key features along a given flow, with a scale of 1 (section 3).
+def fuse_warp(bundle: Bundle, height: int, width: int, scale: bool = False, keep_features: bool = False) -> FusedGraph:
+    """Return the graph that warps the key features along a given flow (section 3).
+
+    Args:
+        bundle: The bundle.
+        height: The height of the networks' input in pixels.
+        width: The width of the networks' input in pixels.
+        scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
+        keep_features: Whether to output the warped features to the host as well, named as `kept` says.
+
+    Returns:
+        The graph `flow` and the feature maps -> result; with `scale` also of `frame` and `key_small`. The flow is
+        (1, 2, H / stride, W / stride), in cells of the finest feature map.
+
+    Raises:
+        BundleError: If the graphs don't fit together.
+    """
+    draft = _Draft(bundle, height, width, keep_features)
+    motion = draft.motion() if scale else None
+    flow = draft.input(FLOW, TensorProto.FLOAT, draft.flow_shape)
+    draft.propagate(flow, draft.scales(motion))
+    return FusedGraph(draft.finish("warp"), frozenset())
+
+
+def fuse_flow(bundle: Bundle, height: int, width: int) -> FusedGraph:
+    """Return the graph that only estimates the motion between two images of the flow network's input size.
 
     Args:
         bundle: The bundle.
@@ -103,40 +134,54 @@ def fuse_warp(bundle: Bundle, height: int, width: int) -> FusedGraph:
         width: The width of the networks' input in pixels.
 
     Returns:
-        The graph `flow` and the feature maps -> result. The flow is (1, 2, H / stride, W / stride), in cells of the
+        The graph `current` and `key`, uint8 (1, H / downscale, W / downscale, 3) in RGB, -> `flow`, in cells of the
         finest feature map.
 
     Raises:
         BundleError: If the graphs don't fit together.
     """
     draft = _Draft(bundle, height, width)
-    flow = draft.input(FLOW, TensorProto.FLOAT, [1, 2, *draft.feature_shapes[bundle.manifest.finest.name][2:]])
-    one = draft.constant(np.ones(1, np.float32))
-    shapes = [draft.constant(np.array(shape, np.int64)) for shape in draft.feature_shapes.values()]
-    scales = [draft.node("Expand", one, shape) for shape in shapes]
-    draft.propagate(flow, dict(zip(map_names("scale", len(scales)), scales, strict=True)))
-    return FusedGraph(draft.finish("warp"), frozenset())
+    _, _, *small = draft.small_shape
+    images = [draft.input(name, TensorProto.UINT8, [1, *small, 3]) for name in (CURRENT, KEY)]
+    current, key = (draft.centred(image) for image in images)
+    draft.output(FLOW, draft.splice("flow", current=current, key=key)["flow"], TensorProto.FLOAT, draft.flow_shape)
+    return FusedGraph(draft.finish("flow"), frozenset())
 
 
-def fuse_all(bundle: Bundle, height: int, width: int, motion: Motion = "network") -> dict[str, FusedGraph]:
+def fuse_all(
+    bundle: Bundle, height: int, width: int, motion: MotionSource | None = None, keep_features: bool = False
+) -> dict[str, FusedGraph]:
     """Return all graphs to compile for one input size of a bundle.
 
     Args:
         bundle: The bundle.
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
-        motion: `network` for the bundle's flow network, `flow` for a given flow, `none` for copied features.
+        motion: The motion source, or None for a given flow without a scale field.
+        keep_features: Whether to output the features to the host as well.
 
     Returns:
-        The graph `key`, and `propagate` unless features are copied.
+        The graph `key`; `propagate` unless features are copied; and `flow` if the flow network's flow is chained.
 
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    graphs = {"key": fuse_key(bundle, height, width)}
-    if motion != "none":
-        graphs["propagate"] = (fuse_propagate if motion == "network" else fuse_warp)(bundle, height, width)
+    size = (height, width)
+    graphs = {"key": fuse_key(bundle, *size, keep_features=keep_features)}
+    if motion is None:
+        graphs["propagate"] = fuse_warp(bundle, *size, keep_features=keep_features)
+    elif motion.flow == "flow" and not motion.chained:
+        graphs["propagate"] = fuse_propagate(bundle, *size, motion.scale, keep_features)
+    elif not motion.copies:
+        graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, keep_features)
+    if motion and motion.flow == "flow" and motion.chained:
+        graphs["flow"] = fuse_flow(bundle, *size)
     return graphs
+
+
+def kept(name: str) -> str:
+    """Return the name of the output with a copy of a feature map for the host."""
+    return f"kept_{name}"
 
 
 @dataclass
@@ -146,6 +191,7 @@ class _Draft:
     bundle: Bundle
     height: int
     width: int
+    keep_features: bool = False
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -162,6 +208,10 @@ class _Draft:
             f.name: [1, f.channels, -(-self.height // f.stride), -(-self.width // f.stride)]
             for f in self.bundle.manifest.features
         }
+
+    @property
+    def flow_shape(self) -> list[int]:
+        return [1, 2, *self.feature_shapes[self.bundle.manifest.finest.name][2:]]
 
     def input(self, name: str, dtype: int, shape: list[int]) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -185,7 +235,7 @@ class _Draft:
         """Add the preparation; return the inputs of the feature network and of the flow network."""
         image, flow = self.bundle.manifest.image, self.bundle.manifest.flow
         rgb = image.channel_order == "rgb"
-        mean = np.array(image.mean if rgb else image.mean[::-1], np.float32).reshape(1, 3, 1, 1)
+        mean = np.array(image.rgb_mean, np.float32).reshape(1, 3, 1, 1)
         std = np.array(image.std if rgb else image.std[::-1], np.float32).reshape(1, 3, 1, 1)
 
         frame = self.input(FRAME, TensorProto.UINT8, [1, self.height, self.width, 3])
@@ -218,17 +268,42 @@ class _Draft:
         self.initializers.extend(graph.initializer)
         return {output.name: prefix + output.name for output in model.graph.output}
 
+    def centred(self, image: str) -> str:
+        """Add the preparation of an image that has the flow network's size already."""
+        mean = np.array(self.bundle.manifest.image.rgb_mean, np.float32).reshape(1, 3, 1, 1)
+        pixels = self.node("Transpose", self.node("Cast", image, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+        return self.node("Sub", pixels, self.constant(mean))
+
+    def motion(self) -> dict[str, str]:
+        """Add the preparation of the frame and the flow network; return the names of the flow and the scales."""
+        _, small = self.prepare()
+        key_small = self.input(KEY_SMALL, TensorProto.FLOAT, self.small_shape)
+        return self.splice("flow", current=small, key=key_small)
+
+    def scales(self, motion: dict[str, str] | None) -> dict[str, str]:
+        """Return the scale fields that the flow network gave, or add fields of ones if there is no flow network."""
+        names = map_names("scale", len(self.feature_shapes))
+        if motion is not None:
+            return {name: motion[name] for name in names}
+        one = self.constant(np.ones(1, np.float32))
+        shapes = [self.constant(np.array(shape, np.int64)) for shape in self.feature_shapes.values()]
+        return {name: self.node("Expand", one, shape) for name, shape in zip(names, shapes, strict=True)}
+
     def propagate(self, flow: str, scales: dict[str, str]) -> None:
         """Add the key frame's features as inputs, their warp, and the result."""
         names = list(self.feature_shapes)
         features = {name: self.input(name, TensorProto.FLOAT, shape) for name, shape in self.feature_shapes.items()}
         warped = self.splice("warp", **features, flow=flow, **scales)
         moved = map_names("warped", len(names))
-        self.result(self.splice("head", **{name: warped[w] for name, w in zip(names, moved, strict=True)}))
+        self.result({name: warped[w] for name, w in zip(names, moved, strict=True)})
 
-    def result(self, head: dict[str, str]) -> None:
-        """Add the outputs for the postprocessing."""
+    def result(self, features: dict[str, str]) -> None:
+        """Add the head, and the outputs for the postprocessing."""
         manifest = self.bundle.manifest
+        if self.keep_features:
+            for name, shape in self.feature_shapes.items():
+                self.output(kept(name), features[name], TensorProto.FLOAT, shape)
+        head = self.splice("head", **{name: features[name] for name in self.feature_shapes})
         if manifest.task == "segmentation":
             labels = self.label(head["scores"])
             self.output(LABELS, labels, TensorProto.UINT8, [1, self.height, self.width])

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from keywarp.engines.motion.names import MotionName
+
 MANIFEST = "bundle.json"
 GRAPHS = ("features.onnx", "flow.onnx", "warp.onnx", "head.onnx")
 
@@ -58,6 +60,12 @@ class ImagePreparation(Record):
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
         return self
+
+    @property
+    def rgb_mean(self) -> Triple:
+        """The mean in the order red, green, blue."""
+        red, green, blue = self.mean
+        return self.mean if self.channel_order == "rgb" else (blue, green, red)
 
 
 class FeatureSpec(Record):
@@ -137,7 +145,7 @@ class Provenance(Record):
 class Manifest(Record):
     """The whole of `bundle.json`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     name: Name
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     task: Literal["segmentation", "detection"]
@@ -148,10 +156,17 @@ class Manifest(Record):
     segmentation: SegmentationSettings | None = None  # None if the scores have the features' stride
     detection: DetectionSettings | None = None  # for detectors only
     key_interval: int = Field(default=10, ge=1, le=1000)
+    motion: MotionName = "network"  # the default motion source, the best one measured; new in version 2
     opset: int = Field(ge=16, le=19)  # opset 20 renames GridSample's modes, and TensorRT misreads them
     license: str
     provenance: Provenance = Provenance()
     files: dict[str, GraphFile]
+
+    @model_validator(mode="after")
+    def _check_version(self) -> Self:
+        if self.schema_version == 1 and "motion" in self.model_fields_set:
+            raise ValueError("the field `motion` needs `schema_version` 2")
+        return self
 
     @field_validator("classes")
     @classmethod

@@ -61,6 +61,9 @@ class FrameResult:
     postprocess: float  # seconds from the networks' outputs to `output`
     reason: KeyReason | None = None  # why it is a key frame, or None if it isn't one
     change: float | None = None  # 0..1, the change since the key frame that motion doesn't explain; None: not measured
+    motion: str | None = None  # the motion source that was really used; None on key frames
+    flow: NDArray[np.float32] | None = None  # (2, h, w), to the key frame, (dx, dy) in cells of the finest feature map
+    features: tuple[NDArray[np.float32], ...] | None = None  # (C, h, w) each, what the head saw; with `keep_features`
     queue: float = 0.0  # seconds the frame waited for the device
     turn: float = 0.0  # seconds of `queue` in which it was the session's next frame and waited for other sessions only
 

@@ -1,5 +1,6 @@
 """The state of one stream, which runs Algorithm 1 of the paper frame by frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import FrameOrderError
+from keywarp.engines.motion import MotionVectors
 from keywarp.engines.preparation import check_frame
 from keywarp.engines.result import FrameResult, KeyReason
 from keywarp.engines.schedule import FixedInterval, KeySchedule
@@ -43,7 +45,13 @@ class StreamSession:
         self._key: _KeyFrame | None = None
         self._last = -1
 
-    def process(self, frame: NDArray[np.uint8], index: int | None = None, skipped: int = 0) -> FrameResult:
+    def process(
+        self,
+        frame: NDArray[np.uint8],
+        index: int | None = None,
+        skipped: int = 0,
+        vectors: Sequence[MotionVectors | None] = (),
+    ) -> FrameResult:
         """Process the next frame.
 
         The frame becomes a key frame if the schedule says so, if it is the first, if frames are missing before it (a
@@ -54,6 +62,8 @@ class StreamSession:
             index: The frame's position in the stream, or None if it follows the last frame and the skipped ones.
             skipped: The number of frames right before it that were dropped on purpose. They count towards the key
                 interval and are no gap.
+            vectors: The codec's motion vectors of each decoded frame since the last processed one, the last ones of
+                this frame; None for frames without vectors. Other motion sources than `codec` ignore them.
 
         Raises:
             InvalidFrameError: If `frame` isn't a uint8 array of shape (H, W, 3).
@@ -74,7 +84,7 @@ class StreamSession:
             result, state = self.engine.key(frame)
             key = _KeyFrame(index, frame.shape, state)
         else:
-            result = self.engine.propagate(frame, key.state)
+            result = self.engine.propagate(frame, key.state, vectors)
         self._key, self._last = key, index
         return replace(result, index=index, key_age=index - key.index, reason=reason, change=decision.change)
 

@@ -26,6 +26,7 @@ from keywarp.commands.options import (
 from keywarp.engines import EngineError, open_backend
 from keywarp.engines.building import BuiltGraph, build_ahead, build_here
 from keywarp.engines.engine import default_cache
+from keywarp.engines.motion import MotionSource
 
 DEFAULT_SIZE = "720x1280"
 
@@ -58,7 +59,7 @@ def build(
             help="The folder to write to.", file_okay=False, show_default="the engine's cache, see KEYWARP_CACHE"
         ),
     ] = None,
-    motion: MotionOption = "network",
+    motion: MotionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compile a bundle for this machine's device, or for other GPUs, so that the server starts at once.
@@ -74,15 +75,15 @@ def build(
         for capability in compute_capability or []
     ]
     folder = cache or default_cache()
-    flow = motion if motion == "network" or motion == "none" else "flow"
+    source = MotionSource.parse(motion or bundle.manifest.motion)
     try:
         if targets:
             if backend not in ("auto", "tensorrt"):
                 raise typer.BadParameter("works only with the backend tensorrt", param_hint="--compute-capability")
             chosen = "fp16" if precision == "auto" else precision
-            compiling = build_ahead(bundle, targets, chosen, frames, folder, flow)
+            compiling = build_ahead(bundle, targets, chosen, frames, folder, source)
         else:
-            compiling = build_here(bundle, open_backend(backend, precision, cache=folder), frames, folder, flow)
+            compiling = build_here(bundle, open_backend(backend, precision, cache=folder), frames, folder, source)
         built = _collect(compiling, f"{bundle.name} {bundle.manifest.version}")
     except EngineError as error:
         raise CommandError(str(error)) from error

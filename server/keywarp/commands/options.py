@@ -34,7 +34,9 @@ BackendOption = Annotated[BackendName, option_for(_settings["backend"], metavar=
 PrecisionOption = Annotated[Precision, option_for(_settings["precision"])]
 CpuFallbackOption = Annotated[bool, option_for(_settings["cpu_fallback"], "--cpu-fallback")]
 ThreadsOption = Annotated[int, option_for(_settings["threads"])]
-MotionOption = Annotated[MotionName, option_for(_settings["motion"])]
+MotionOption = Annotated[
+    MotionName | None, option_for(_settings["motion"], metavar="SOURCE", show_default="the bundle's default")
+]
 
 MODELS: Path = _settings["models"].default
 ModelsOption = Annotated[

@@ -68,7 +68,7 @@ def run(
     precision: PrecisionOption = "auto",
     cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = 0,
-    motion: MotionOption = "network",
+    motion: MotionOption = None,
     summary_json: SummaryJsonOption = False,
 ) -> None:
     """Process a video without a server, with the same output as `keywarp stream`.

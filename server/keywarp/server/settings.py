@@ -50,10 +50,12 @@ class Settings(BaseModel):
         default="software",
         description="What decodes video: the CPU, or the hardware of an NVIDIA GPU for the codecs that it supports.",
     )
-    motion: MotionName = Field(
-        default="network",
-        description="The motion source between key frames: the model's flow network, none (key features are copied), "
-        "or an optical flow method on the CPU.",
+    motion: MotionName | None = Field(
+        default=None,
+        description="The motion source between key frames: none (key features are copied), flow (the model's flow "
+        "network), dis (OpenCV's optical flow) or codec (the video's own motion vectors); -chained estimates the "
+        "motion from frame to frame; +scale adds the flow network's scale field, and network is short for flow+scale. "
+        "Without it, each model has its own default.",
     )
     schedule: Schedule = Field(
         default="fixed",

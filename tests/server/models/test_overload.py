@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,9 +66,9 @@ def _slow_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make each frame take at least 20 ms, so that a stream waits 60 ms for three others."""
     process = StreamSession.process
 
-    def slowly(session: StreamSession, frame: NDArray[np.uint8], *place: int) -> FrameResult:
+    def slowly(session: StreamSession, frame: NDArray[np.uint8], *place: Any, **more: Any) -> FrameResult:
         time.sleep(0.02)
-        return process(session, frame, *place)
+        return process(session, frame, *place, **more)
 
     monkeypatch.setattr(StreamSession, "process", slowly)
 

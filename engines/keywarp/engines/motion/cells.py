@@ -1,4 +1,4 @@
-"""Convert a flow from pixels of the images to cells of a feature map."""
+"""Convert a flow between pixels of the images and cells of a feature map."""
 
 import cv2
 import numpy as np
@@ -21,3 +21,20 @@ def to_cells(flow: NDArray[np.float32], pixels_per_cell: int) -> NDArray[np.floa
     padded = cv2.copyMakeBorder(flow, 0, below, 0, right, cv2.BORDER_REPLICATE)
     cells = padded.reshape(rows, pixels_per_cell, columns, pixels_per_cell, 2).mean(axis=(1, 3)) / pixels_per_cell
     return np.ascontiguousarray(cells.transpose(2, 0, 1)[np.newaxis], dtype=np.float32)
+
+
+def to_pixels(flow: NDArray[np.float32], pixels_per_cell: int, height: int, width: int) -> NDArray[np.float32]:
+    """Interpolate a flow of cells bilinearly between their centres.
+
+    Args:
+        flow: The flow, (1, 2, h, w), (dx, dy) in cells.
+        pixels_per_cell: The map's stride in pixels of the images.
+        height: The images' height in pixels.
+        width: The images' width in pixels.
+
+    Returns:
+        The flow, (height, width, 2), (dx, dy) in pixels.
+    """
+    cells = np.ascontiguousarray(flow[0].transpose(1, 2, 0)) * np.float32(pixels_per_cell)
+    size = (cells.shape[1] * pixels_per_cell, cells.shape[0] * pixels_per_cell)
+    return np.ascontiguousarray(cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)[:height, :width])
