@@ -1,0 +1,171 @@
+"""Agreement of two results on one frame, as counts that add up over frames.
+
+The counts of a result are int64 (classes, 3): for each class what matches, what was found, and what was expected. In a
+segmentation they are pixels, in a detection boxes. Class 0 counts in a segmentation only.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.engines.manifest import Manifest
+from keywarp.engines.result import Detections, LabelMap, Output
+
+LEAST_IOU = 0.5  # overlap from which two boxes of one class match
+
+Counts = NDArray[np.int64]  # (classes, 3): matching, found, expected
+
+
+class Measure(Protocol):
+    """What agreement means for one task."""
+
+    name: str  # of the figure, for people
+
+    def count(self, found: Output, expected: Output) -> Counts:
+        """Compare two results on one frame.
+
+        Args:
+            found: The result to judge.
+            expected: The result that counts as the truth.
+        """
+        ...
+
+    def agreement(self, counts: Counts) -> float:
+        """Return the agreement, 0..1, over all frames whose counts were added up. Where nothing was counted, it is 1.
+
+        Args:
+            counts: The sum of the frames' counts.
+        """
+        ...
+
+    def figures(self, counts: Counts) -> dict[str, float]:
+        """Return further figures, 0..1, by name.
+
+        Args:
+            counts: The sum of the frames' counts.
+        """
+        ...
+
+
+def open_measure(manifest: Manifest, confidence: float = 0.0) -> Measure:
+    """Return the measure of a bundle's task.
+
+    Args:
+        manifest: The bundle's manifest.
+        confidence: The least confidence of the boxes that count, 0..1.
+    """
+    classes = len(manifest.classes)
+    return BoxAgreement(classes, confidence) if manifest.task == "detection" else LabelAgreement(classes)
+
+
+class LabelAgreement:
+    """Agreement of label maps: the mean of the classes' intersection over union.
+
+    The mean is over the classes that the expected results contain. Pixels of another class aren't lost: they are
+    missing in the classes that were expected there.
+    """
+
+    name = "mIoU"
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+
+    def count(self, found: Output, expected: Output) -> Counts:
+        """See `Measure.count`. Counts are pixels at the model's resolution."""
+        assert isinstance(found, LabelMap)
+        assert isinstance(expected, LabelMap)
+        first, second = found.labels.ravel(), expected.labels.ravel()
+        sets = (first[first == second], first, second)
+        return np.stack([np.bincount(s, minlength=self._classes) for s in sets], axis=1).astype(np.int64)
+
+    def agreement(self, counts: Counts) -> float:
+        """See `Measure.agreement`."""
+        matching, found, expected = counts.T
+        seen = expected > 0
+        return float((matching[seen] / (found + expected - matching)[seen]).mean()) if seen.any() else 1.0
+
+    def figures(self, counts: Counts) -> dict[str, float]:
+        """Return the share of the pixels whose labels are the same."""
+        matching, _, expected = counts.sum(axis=0)
+        return {"pixels": _ratio(matching, expected)}
+
+
+class BoxAgreement:
+    """Agreement of boxes: the F1 score of all boxes of all classes together.
+
+    A box matches a box of the same class with an IoU of at least 0.5, and no box matches twice. A frame without a box
+    in either result adds nothing to a sum of counts; by itself it agrees fully.
+    """
+
+    name = "F1"
+
+    def __init__(self, classes: int, confidence: float = 0.0) -> None:
+        """Choose what counts.
+
+        Args:
+            classes: The number of classes, with the background.
+            confidence: The least confidence of the boxes that count, 0..1.
+        """
+        self._classes = classes
+        self._confidence = confidence
+
+    def count(self, found: Output, expected: Output) -> Counts:
+        """See `Measure.count`. Counts are boxes."""
+        first, second = self.confident(found), self.confident(expected)
+        matched = [first.class_id[i] for i, _ in match_boxes(first, second)]
+        sets = (np.array(matched, np.intp), first.class_id, second.class_id)
+        return np.stack([np.bincount(s, minlength=self._classes) for s in sets], axis=1).astype(np.int64)
+
+    def confident(self, output: Output) -> Detections:
+        """Return the boxes that count."""
+        assert isinstance(output, Detections)
+        kept = output.confidence >= self._confidence
+        return Detections(output.xyxy[kept], output.confidence[kept], output.class_id[kept])
+
+    def agreement(self, counts: Counts) -> float:
+        """See `Measure.agreement`."""
+        matching, found, expected = counts.sum(axis=0)
+        return _ratio(2 * matching, found + expected)
+
+    def figures(self, counts: Counts) -> dict[str, float]:
+        """Return the precision and the recall."""
+        matching, found, expected = counts.sum(axis=0)
+        return {"precision": _ratio(matching, found), "recall": _ratio(matching, expected)}
+
+
+def match_boxes(found: Detections, expected: Detections) -> list[tuple[int, int]]:
+    """Pair boxes of the same class, those that overlap most first.
+
+    Args:
+        found: The boxes to judge.
+        expected: The boxes that count as the truth.
+
+    Returns:
+        The pairs as positions in `found` and `expected`. Each has an IoU of at least `LEAST_IOU`.
+    """
+    overlaps = _iou(found.xyxy, expected.xyxy)
+    overlaps[found.class_id[:, None] != expected.class_id[None]] = 0
+    order = np.argsort(-overlaps, axis=None, kind="stable")[: np.count_nonzero(overlaps >= LEAST_IOU)]
+    rows, columns = np.unravel_index(order, overlaps.shape)
+    pairs: list[tuple[int, int]] = []
+    left, right = set(range(len(found.xyxy))), set(range(len(expected.xyxy)))
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        if row in left and column in right:
+            left.remove(row)
+            right.remove(column)
+            pairs.append((row, column))
+    return pairs
+
+
+def _iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the intersection over union of every two boxes, (n, m). An empty box overlaps nothing."""
+    a, b = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    intersection = np.prod(np.maximum(sides, 0), axis=-1)
+    union = np.prod(a[..., 2:] - a[..., :2], axis=-1) + np.prod(b[..., 2:] - b[..., :2], axis=-1) - intersection
+    return np.asarray(np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0))
+
+
+def _ratio(part: np.int64 | int, whole: np.int64 | int) -> float:
+    return float(part / whole) if whole else 1.0

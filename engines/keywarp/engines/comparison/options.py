@@ -1,0 +1,113 @@
+"""What to compare, and how."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from keywarp.engines.backends import BackendName, Precision
+from keywarp.engines.bundle import Bundle
+from keywarp.engines.comparison.clips import Clip
+from keywarp.engines.engine import Engine
+from keywarp.engines.schedule import KeySchedule
+
+FORMAT = 1  # of the files of an interrupted comparison
+
+# The engine of this version may not hand out features yet.
+KEEPS_FEATURES = "keep_features" in inspect.signature(Engine).parameters
+
+
+class Progress(Protocol):
+    """Is told how far a comparison is."""
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Show the progress.
+
+        Args:
+            stage: What is being done.
+            done: The frames that are done of this stage.
+            total: All frames of this stage, about; None if their number is unknown.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to compare, and how."""
+
+    motions: tuple[str, ...] = ("none", "network", "dis")  # motion sources
+    intervals: tuple[int, ...] = (2, 3, 5, 10)  # key intervals to report; the longest one bounds the key age
+    schedules: Mapping[str, KeySchedule] = field(default_factory=dict)  # by name, to run beside fixed intervals
+    keep: float = 0.95  # least agreement of the recommended interval, 0..1
+    stride: int = 3  # mean distance of the key frames from which results are propagated, frames
+    max_frames: int | None = None  # frames of a clip on which the network runs, about; None for all
+    confidence: float = 0.0  # least confidence of the boxes that count, 0..1
+    cuts: bool = True  # whether results that are propagated over a cut count
+    features: bool = True  # whether to measure the error of features, too
+    backend: BackendName = "auto"
+    precision: Precision = "auto"
+    threads: int = 0
+    fallback: bool = False
+    cache: Path | None = None  # folder for compiled graphs
+
+    def __post_init__(self) -> None:
+        if not self.motions:
+            raise ValueError("there is no motion source to compare: name at least one")
+        if not self.intervals or min(self.intervals) < 2:
+            raise ValueError(f"key intervals to compare must be at least 2 frames, got {list(self.intervals)}")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"the agreement to keep must be above 0 and at most 1, got {self.keep:g}")
+        if self.stride < 1:
+            raise ValueError(f"the distance of key frames must be at least 1 frame, got {self.stride}")
+        if self.max_frames is not None and self.max_frames <= self.ages:
+            raise ValueError(
+                f"with intervals of up to {self.ages + 1} frames, at least {self.ages + 1} frames must be evaluated, "
+                f"not {self.max_frames}"
+            )
+
+    @property
+    def ages(self) -> int:
+        """The greatest key age, frames."""
+        return max(self.intervals) - 1
+
+    def open(self, bundle: Bundle, motion: str, *, keep_features: bool = False) -> Engine:
+        """Open an engine.
+
+        Args:
+            bundle: The bundle to run.
+            motion: The motion source.
+            keep_features: Whether results carry features.
+
+        Raises:
+            EngineError: If the engine can't be opened.
+            ValueError: If there is no motion source of this name.
+        """
+        further: dict[str, Any] = {"keep_features": True} if keep_features and KEEPS_FEATURES else {}
+        return Engine(
+            bundle,
+            self.backend,
+            self.precision,
+            self.threads,
+            cache=self.cache,
+            motion=motion,  # type: ignore[arg-type]
+            fallback=self.fallback,
+            **further,
+        )
+
+    def fingerprint(self, bundle: Bundle, clips: Sequence[Clip]) -> str:
+        """Return a hash of everything that the results depend on, for finding an interrupted comparison."""
+        parts = [
+            FORMAT,
+            bundle.digest,
+            bundle.manifest.model_dump(mode="json"),
+            [clip.identity for clip in clips],
+            [*self.motions],
+            self.ages,
+            {name: repr(schedule) for name, schedule in self.schedules.items()},
+            [self.stride, self.max_frames, self.confidence, self.features, KEEPS_FEATURES],
+            [self.backend, self.precision, self.threads],
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

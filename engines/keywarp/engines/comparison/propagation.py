@@ -1,0 +1,204 @@
+"""Propagate results from key frames, and compare them with the per-frame results at each key age."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from keywarp.engines.adaptive import AdaptiveInterval
+from keywarp.engines.bundle import Bundle
+from keywarp.engines.change import Thumbnail, change_after_motion, change_without_motion
+from keywarp.engines.comparison.agreement import Counts, Measure
+from keywarp.engines.comparison.clips import Clip, ClipFrame, choose_stride, evaluated_frames, key_start
+from keywarp.engines.comparison.features import Channels, Maps, moments, squared_error
+from keywarp.engines.comparison.options import Options, Progress
+from keywarp.engines.comparison.tally import COPIED, ErrorGroup, Group, Pair, Tally
+from keywarp.engines.comparison.truths import Truths
+from keywarp.engines.engine import Engine, KeyState
+from keywarp.engines.errors import InvalidFrameError
+from keywarp.engines.result import FrameResult
+
+CUT = AdaptiveInterval(threshold=1.0).cut  # change from one frame to the next above which it is a cut
+
+
+@dataclass(slots=True, eq=False)
+class _Start:
+    """A key frame, and what was propagated from it. It is counted when its last age is reached."""
+
+    frame: ClipFrame
+    states: list[KeyState]  # by source
+    features: Maps | None
+    same: Counts
+    age: int = 0
+    cut: bool = False
+    counts: list[tuple[Group, Counts]] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    errors: list[tuple[ErrorGroup, Channels]] = field(default_factory=list)
+
+
+def compare_ages(
+    bundle: Bundle,
+    clips: Sequence[Clip],
+    options: Options,
+    measure: Measure,
+    tally: Tally,
+    truths: Truths | None,
+    progress: Progress,
+    checkpoint: Callable[[], None],
+) -> None:
+    """Run the network on every frame, propagate from key starts with each source, and count how far they agree.
+
+    Args:
+        bundle: The bundle.
+        clips: The clips.
+        options: What to compare.
+        measure: The task's measure.
+        tally: What is counted, from which an interrupted comparison goes on.
+        truths: Keeps the per-frame results, if they are needed later.
+        progress: Is told how far it is.
+        checkpoint: Is called whenever `tally` is whole, so that it can be saved.
+
+    Raises:
+        EngineError: If an engine fails, or a clip is too short.
+    """
+    engines = [options.open(bundle, motion, keep_features=options.features) for motion in options.motions]
+    try:
+        for number, clip in enumerate(clips):
+            if not tally.clips[number].complete:
+                _Pass(engines, number, clip, options, measure, tally, truths).run(progress, checkpoint)
+    finally:
+        for engine in engines:
+            engine.close()
+
+
+class _Pass:
+    """One pass over one clip."""
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        number: int,
+        clip: Clip,
+        options: Options,
+        measure: Measure,
+        tally: Tally,
+        truths: Truths | None,
+    ) -> None:
+        self._engines = engines
+        self._number = number
+        self._clip = clip
+        self._options = options
+        self._measure = measure
+        self._tally = tally
+        self._truths = truths
+        self._active: list[_Start] = []
+
+    def run(self, progress: Progress, checkpoint: Callable[[], None]) -> None:
+        """Go through the clip once."""
+        clip, options, tally = self._clip, self._options, self._tally.clips[self._number]
+        stride = choose_stride(options.stride, clip.count, options.ages, options.max_frames)
+        starts = (key_start(n, stride) for n in count(tally.starts))
+        resumed = start = next(starts)
+        last: Thumbnail | None = None
+        times: list[float] = []
+        cuts: list[float] = []
+        for position, frame in enumerate(clip.frames()):
+            progress(clip.name, position, clip.count)
+            times.append(frame.time)
+            thumbnail = Thumbnail.of(frame.image)
+            if last is None:
+                tally.height, tally.width = frame.image.shape[:2]
+            elif thumbnail.frame_shape != last.frame_shape:
+                self._active.clear()  # nothing can be propagated to another size
+            elif _is_cut(thumbnail, last):
+                cuts.append(frame.time)
+                for run in self._active:
+                    run.cut = True
+            last = thumbnail
+            due = position == start
+            if due:
+                start = next(starts)
+            if position < resumed or not (due or self._active):
+                continue
+            self._evaluate(position, frame, due=due)
+            if self._active[0].age == options.ages:
+                self._commit(self._active.pop(0))
+                checkpoint()
+        if not tally.starts:
+            raise InvalidFrameError(
+                f"{clip.name} has {len(times)} frames to compare, but a key interval of {options.ages + 1} needs at "
+                f"least {options.ages + 1} of one size: choose shorter intervals, or another range or video"
+            )
+        tally.decoded, tally.seconds, tally.cuts = len(times), times[-1] - times[0], cuts
+        tally.evaluated = evaluated_frames(tally.starts, stride, options.ages)
+        tally.complete = True
+        checkpoint()
+
+    def _evaluate(self, position: int, frame: ClipFrame, *, due: bool) -> None:
+        """Run the network on a frame, and propagate the results of all active key frames to it."""
+        first, *others = self._engines
+        truth, state = first.key(frame.image)
+        if self._truths is not None:
+            self._truths.add(self._number, position, truth.output)
+        for run in self._active:
+            run.age += 1
+            self._propagate(run, frame, truth)
+        if due:
+            states = [state, *(engine.key(frame.image)[1] for engine in others)]
+            same = self._measure.count(truth.output, truth.output)
+            self._active.append(_Start(frame, states, _features(truth), same))
+
+    def _propagate(self, run: _Start, frame: ClipFrame, truth: FrameResult) -> None:
+        seconds = frame.time - run.frame.time
+        true = _features(truth)
+        if true is not None and run.features is not None:
+            run.errors.append((ErrorGroup(COPIED, run.age, run.cut), squared_error(run.features, true)))
+        for source, (engine, state) in enumerate(zip(self._engines, run.states, strict=True)):
+            result = engine.propagate(frame.image, state)
+            counts = self._measure.count(result.output, truth.output)
+            matching, found, expected = counts.sum(axis=0).tolist()
+            group = Group(self._number, source, run.age, round(100 * seconds), run.cut)
+            run.counts.append((group, counts))
+            confidence = getattr(result, "confidence", None)
+            used = getattr(result, "motion", None)
+            run.pairs.append(
+                Pair(
+                    self._number,
+                    source,
+                    run.frame.index,
+                    frame.index,
+                    run.age,
+                    frame.time,
+                    seconds,
+                    self._measure.agreement(counts),
+                    max(found, expected) - matching,
+                    run.cut,
+                    math.nan if confidence is None else confidence,
+                    used is not None and used != self._options.motions[source],
+                )
+            )
+            warped = _features(result)
+            if true is not None and warped is not None:
+                run.errors.append((ErrorGroup(source, run.age, run.cut), squared_error(warped, true)))
+
+    def _commit(self, run: _Start) -> None:
+        """Count a key frame whose last age was reached."""
+        tally = self._tally
+        tally.add_same(self._number, run.same)
+        for group, counts in run.counts:
+            tally.add_counts(group, counts)
+        for pair in run.pairs:
+            tally.pairs.append(pair)
+        for errors, error in run.errors:
+            tally.add_error(errors, error)
+        if run.features is not None:
+            tally.add_moments(moments(run.features))
+        tally.clips[self._number].starts += 1
+
+
+def _is_cut(current: Thumbnail, last: Thumbnail) -> bool:
+    return change_without_motion(current, last) > CUT and change_after_motion(current, last) > CUT
+
+
+def _features(result: FrameResult) -> Maps | None:
+    return getattr(result, "features", None)

@@ -1,0 +1,84 @@
+"""The per-frame results of a comparison, which schedules are compared with."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from keywarp.engines.result import Detections, LabelMap, Output
+
+HEADER = struct.Struct("<IIII")  # clip, frame, height or number of boxes, bytes that follow
+
+
+class Truths:
+    """Results by clip and frame, compressed in memory, and in a file from which they can be read again."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Start with the results in the file, if there is one.
+
+        Args:
+            path: The file to add results to, or None to keep them in memory only.
+
+        Raises:
+            OSError: If the file can't be read or written.
+        """
+        self._kept: dict[tuple[int, int], tuple[int, bytes]] = {}
+        self._file = None
+        if path is not None:
+            self._file = path.open("a+b")
+            self._read()
+
+    def _read(self) -> None:
+        assert self._file is not None
+        self._file.seek(0)
+        content = self._file.read()
+        at = 0
+        while at + HEADER.size <= len(content):
+            clip, frame, rows, size = HEADER.unpack_from(content, at)
+            end = at + HEADER.size + size
+            if end > len(content):
+                break
+            self._kept[clip, frame] = (rows, content[at + HEADER.size : end])
+            at = end
+        self._file.truncate(at)  # an interrupted run may leave a part of a record
+
+    def add(self, clip: int, frame: int, output: Output) -> None:
+        """Keep the result of a frame."""
+        if (clip, frame) in self._kept:
+            return
+        if isinstance(output, LabelMap):
+            rows, content = len(output.labels), zlib.compress(output.labels.tobytes(), 1)
+        else:
+            table = np.column_stack([output.xyxy, output.confidence, output.class_id]).astype(np.float32)
+            rows, content = len(table), zlib.compress(table.tobytes(), 1)
+        self._kept[clip, frame] = (rows, content)
+        if self._file is not None:
+            self._file.write(HEADER.pack(clip, frame, rows, len(content)) + content)
+
+    def get(self, clip: int, frame: int, like: Output) -> Output | None:
+        """Return the result of a frame, or None if it wasn't evaluated.
+
+        Args:
+            clip: The clip's number.
+            frame: The frame's position in its clip.
+            like: A result of the same task.
+        """
+        kept = self._kept.get((clip, frame))
+        if kept is None:
+            return None
+        rows, content = kept
+        if isinstance(like, LabelMap):
+            return LabelMap(np.frombuffer(zlib.decompress(content), np.uint8).reshape(rows, -1))
+        table = np.frombuffer(zlib.decompress(content), np.float32).reshape(rows, 6)
+        return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.intp))
+
+    def flush(self) -> None:
+        """Write what was added to the file."""
+        if self._file is not None:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,192 @@
+"""`keywarp compare`: compare propagated results with those of the network on every frame."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from keywarp.cli.errors import CommandError
+from keywarp.cli.files import write_errors
+from keywarp.commands.bundles import find_bundle
+from keywarp.commands.comparison_clips import open_clip, parse_range
+from keywarp.commands.comparison_report import as_json, print_tables, write_report
+from keywarp.commands.options import (
+    MODELS,
+    BackendOption,
+    BundleArgument,
+    CpuFallbackOption,
+    JsonOption,
+    ModelsOption,
+    PrecisionOption,
+    ThreadsOption,
+)
+from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule
+from keywarp.engines.comparison import Options
+from keywarp.engines.comparison import Progress as ShowProgress
+from keywarp.engines.comparison import compare as run_comparison
+from keywarp.protocol import MAX_INTERVAL
+
+DEFAULT_MOTIONS = "none,network,dis"
+ADAPTIVE_FACTOR = 3  # longest interval of an adaptive schedule, in mean intervals
+
+
+def compare(
+    model: BundleArgument,
+    videos: Annotated[
+        list[str], typer.Argument(help="Video files or folders of images.", metavar="VIDEO...", show_default=False)
+    ],
+    motion: Annotated[
+        list[str], typer.Option(help="Motion sources to compare; a list with commas, or several times.")
+    ] = [DEFAULT_MOTIONS],  # noqa: B006
+    interval: Annotated[
+        list[str],
+        typer.Option(help="Key intervals to compare, in frames; the longest one bounds the key age."),
+    ] = ["2,3,5,10"],  # noqa: B006
+    schedule: Annotated[
+        list[str],
+        typer.Option(help="Key schedules: fixed, adaptive. Adaptive takes each interval as its mean."),
+    ] = ["fixed"],  # noqa: B006
+    keep: Annotated[float, typer.Option(help="The agreement that the recommendation must keep, 0 to 1.")] = 0.95,
+    seconds: Annotated[
+        str | None,
+        typer.Option("--range", help="Compare on this part of each video, in seconds.", metavar="A:B"),
+    ] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Propagate from a key frame about every so many frames.")] = 3,
+    max_frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Run the network on about so many frames of each video at most, spread over it."),
+    ] = None,
+    confidence: Annotated[float, typer.Option(min=0, max=1, help="Count boxes with at least this confidence.")] = 0.0,
+    cuts: Annotated[
+        bool, typer.Option("--cuts/--no-cuts", help="Whether results that are propagated over a cut count.")
+    ] = True,
+    features: Annotated[
+        bool, typer.Option("--features/--no-features", help="Whether to measure the error of features, too.")
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write a report with pictures to this folder.", metavar="FOLDER", file_okay=False),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep unfinished work in this folder, so that the same command goes on after an interruption.",
+            metavar="FOLDER",
+            file_okay=False,
+        ),
+    ] = None,
+    models: ModelsOption = MODELS,
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = "auto",
+    cpu_fallback: CpuFallbackOption = False,
+    threads: ThreadsOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Compare propagated results with those of the network on every frame. It needs no labels.
+
+    For each motion source it prints how far propagated results agree with per-frame results, by key age, what frames
+    cost, and the longest key interval that keeps a chosen agreement.
+
+    Example: keywarp compare street street.mp4 --motion none,network,dis --keep 0.9 --out report
+    """
+    bundle = find_bundle(model, models)
+    try:
+        window = parse_range(seconds or "0:")
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--range") from error
+    intervals = _intervals(interval)
+    try:
+        options = Options(
+            motions=_listed(motion),
+            intervals=intervals,
+            schedules=_schedules(_listed(schedule), intervals),
+            keep=keep,
+            stride=stride,
+            max_frames=max_frames,
+            confidence=confidence,
+            cuts=cuts,
+            features=features,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            fallback=cpu_fallback,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    clips = [open_clip(video, window) for video in videos]
+    for folder in (out, work):
+        if folder is not None:
+            with write_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _progress_bar() as show:
+            comparison = run_comparison(bundle, clips, options, progress=show, work=work)
+            if out is not None:
+                write_report(bundle, clips, options, comparison, out)
+    except EngineError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename or work} can't be used: {error.strerror or error}") from error
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if json:
+        typer.echo(as_json(comparison))
+        return
+    console = Console()
+    print_tables(comparison, console)
+    if out is not None:
+        console.print(f"{out / 'report.md'}", highlight=False)
+
+
+def _listed(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the parts of lists with commas, each once."""
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def _intervals(texts: Sequence[str]) -> tuple[int, ...]:
+    parts = _listed(texts)
+    for part in parts:
+        if not part.isdecimal() or not 2 <= int(part) <= MAX_INTERVAL:
+            raise typer.BadParameter(
+                f"{part!r} isn't a key interval from 2 to {MAX_INTERVAL} frames", param_hint="--interval"
+            )
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _schedules(names: Sequence[str], intervals: Sequence[int]) -> dict[str, KeySchedule]:
+    unknown = [name for name in names if name not in ("fixed", "adaptive")]
+    if unknown:
+        raise typer.BadParameter(f"there is no schedule {unknown[0]!r}: use fixed or adaptive", param_hint="--schedule")
+    if "adaptive" not in names:
+        return {}
+    return {
+        f"adaptive {interval}": AdaptiveInterval(target=interval, maximum=min(ADAPTIVE_FACTOR * interval, MAX_INTERVAL))
+        for interval in intervals
+    }
+
+
+@contextmanager
+def _progress_bar() -> Iterator[ShowProgress]:
+    """Show a progress bar for each stage on stderr, if stderr is a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks = {}
+
+        def show(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done + 1, total=total)
+
+        yield show

@@ -1,0 +1,68 @@
+"""Open videos, or ranges of them, as clips to compare on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from keywarp.cli.errors import CommandError
+from keywarp.client import open_source
+from keywarp.engines.comparison import Clip, ClipFrame
+
+Seconds = tuple[float, float | None]  # from, and to; None is the end
+
+
+def parse_range(text: str) -> Seconds:
+    """Return the range that `A:B` names, in seconds since a video's start. Either side may be left out.
+
+    Raises:
+        ValueError: If it isn't a range.
+    """
+    first, colon, last = text.partition(":")
+    try:
+        start, end = float(first or 0), float(last) if last else None
+    except ValueError:
+        colon = ""
+        start, end = 0.0, None
+    if not colon or start < 0 or (end is not None and not start < end):
+        raise ValueError(f"{text!r} isn't a range of seconds: write for instance 10:20, 10: or :20")
+    return start, end
+
+
+def open_clip(video: str, seconds: Seconds) -> Clip:
+    """Open a video as a clip, and check that it can be read.
+
+    Args:
+        video: A video file or URL, or a folder of images.
+        seconds: The range to compare on.
+
+    Raises:
+        CommandError: If it is live, so that it can't be read twice.
+        SourceError: If there is no such video.
+    """
+    with open_source(video) as source:
+        if source.live:
+            raise CommandError(f"{video!r} is live, and a comparison reads a video several times: record it first")
+        fps, count = source.fps, source.count
+    start, end = seconds
+    if count is not None:
+        last = count if end is None else min(round(end * fps), count)
+        count = max(last - round(start * fps), 0)
+    name, path = Path(video).name or video, Path(video)
+    parts: list[object] = [video, seconds]
+    if path.exists():
+        stat = path.stat()
+        parts = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, seconds]
+    return Clip(name, lambda: _frames(video, seconds), count, repr(parts))
+
+
+def _frames(video: str, seconds: Seconds) -> Iterator[ClipFrame]:
+    start, end = seconds
+    begin: float | None = None
+    with open_source(video) as source:
+        for index, frame in enumerate(source):
+            stamp = index / source.fps if frame.timestamp is None else frame.timestamp
+            begin = stamp if begin is None else begin
+            time = stamp - begin
+            if end is not None and time >= end:
+                break
+            if time >= start:
+                yield ClipFrame(frame.image, index, time)
