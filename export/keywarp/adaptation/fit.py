@@ -113,9 +113,9 @@ class Fit:
             parts = self._loss(batch.to(self._process.device), self._borrowed())
             total = self._total(parts, share)
             total.backward()  # type: ignore[no-untyped-call]
-            if not math.isfinite(float(total)):
+            if not math.isfinite(value := float(total.detach())):
                 raise AdaptationError(
-                    f"the loss is {float(total)} at step {self._step + 1}: try a smaller --rate, and delete {state}"
+                    f"the loss is {value} at step {self._step + 1}: try a smaller --rate, and delete {state}"
                 )
             nn.utils.clip_grad_norm_(self._parameters, CLIP_NORM)
             self._optimizer.step()

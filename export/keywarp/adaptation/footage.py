@@ -14,9 +14,9 @@ between successive frames::
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -27,6 +27,7 @@ from keywarp.adaptation.errors import FootageError
 from keywarp.engines import Bundle
 from keywarp.engines.adaptive import AdaptiveInterval
 from keywarp.engines.backends import BackendName, Program, open_backend
+from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.engines.change import Thumbnail, change_after_motion, change_without_motion
 from keywarp.engines.fusion import FRAME, fuse_key
 from keywarp.engines.motion import DIS
@@ -42,17 +43,6 @@ CUT = AdaptiveInterval(threshold=1.0).cut  # the change from one frame to the ne
 
 
 @dataclass(frozen=True)
-class Video:
-    """A video that can be read from its beginning as often as needed."""
-
-    name: str
-    open: Callable[[], AbstractContextManager[Iterator[Image]]]  # frames, uint8 (H, W, 3), RGB, all of one size
-    count: int  # frames
-    fps: float  # frames per second
-    fingerprint: str = ""  # changes with the content
-
-
-@dataclass(frozen=True)
 class Range:
     """Some frames of a video: first <= number < end."""
 
@@ -62,20 +52,26 @@ class Range:
     def __len__(self) -> int:
         return self.end - self.first
 
-    def seconds(self, fps: float) -> tuple[float, float]:
-        """Return its beginning and end in seconds."""
-        return self.first / fps, self.end / fps
 
-
-def split(video: Video, hold_out: float) -> tuple[Range, Range]:
+def split(clip: Clip, share: float) -> tuple[Range, Range]:
     """Divide a video into the range to learn from and the one that is held out, its end.
 
     Args:
-        video: The video.
-        hold_out: The share that is held out, between 0 and 1.
+        clip: The video.
+        share: The share that is held out, between 0 and 1.
     """
-    border = math.floor(video.count * (1 - hold_out))
-    return Range(0, border), Range(border, video.count)
+    count = sum(1 for _ in clip.frames()) if clip.count is None else clip.count
+    border = math.floor(count * (1 - share))
+    return Range(0, border), Range(border, count)
+
+
+def held_out(clip: Clip, part: Range) -> Clip:
+    """Return a range of a video as a clip of its own."""
+
+    def frames() -> Iterator[ClipFrame]:
+        return islice(clip.frames(), part.first, None)
+
+    return Clip(clip.name, frames, len(part), f"{clip.identity} from frame {part.first}")
 
 
 @dataclass(frozen=True)
@@ -104,8 +100,8 @@ class Footage:
 
 def collect(
     bundle: Bundle,
-    videos: list[Video],
-    ranges: list[Range],
+    clips: Sequence[Clip],
+    ranges: Sequence[Range],
     folder: Path,
     window: int,
     budget: Budget,
@@ -116,7 +112,7 @@ def collect(
 
     Args:
         bundle: The bundle whose feature network is the teacher.
-        videos: The videos.
+        clips: The videos.
         ranges: For each video, the frames to learn from. No other frame is looked at.
         folder: The folder to write to.
         window: If not all frames fit into the budget, runs of so many successive frames are kept, evenly spread.
@@ -131,10 +127,10 @@ def collect(
     """
     total = sum(map(len, ranges))
     return [
-        _Recorder(bundle, video, part, folder / f"video-{number}", window, reporter, backend).record(
+        _Recorder(bundle, clip, part, folder / f"video-{number}", window, reporter, backend).record(
             Budget(budget.size * len(part) // total, budget.seconds * len(part) / total)
         )
-        for number, (video, part) in enumerate(zip(videos, ranges, strict=True))
+        for number, (clip, part) in enumerate(zip(clips, ranges, strict=True))
     ]
 
 
@@ -158,38 +154,36 @@ class _Recorder:
     def __init__(
         self,
         bundle: Bundle,
-        video: Video,
+        clip: Clip,
         part: Range,
         folder: Path,
         window: int,
         reporter: Reporter,
         backend: BackendName,
     ) -> None:
-        self._bundle, self._video, self._part, self._folder = bundle, video, part, folder
+        self._bundle, self._clip, self._part, self._folder = bundle, clip, part, folder
         self._window, self._reporter, self._backend = window, reporter, backend
         self._names = [f.name for f in bundle.manifest.features]
         self._source = "|".join(
-            (bundle.manifest.files["features.onnx"].sha256, video.name, video.fingerprint, f"{part.first}:{part.end}")
+            (bundle.manifest.files["features.onnx"].sha256, clip.name, clip.identity, f"{part.first}:{part.end}")
         )
 
     def record(self, budget: Budget) -> Footage:
         """Record what isn't recorded yet, and return it all."""
         index = self._read_index()
         if index is None or index.done < index.planned:
-            with self._video.open() as frames:
-                index = self._fill(frames, index, budget)
+            index = self._fill(index, budget)
         return self._footage(index)
 
-    def _fill(self, frames: Iterator[Image], index: _Index | None, budget: Budget) -> _Index:
-        numbered = enumerate(frames)
-        first = next(numbered, None)
+    def _fill(self, index: _Index | None, budget: Budget) -> _Index:
+        first = next(self._clip.frames(), None)
         if first is None:
-            raise FootageError(f"{self._video.name} has no frames")
-        height, width = input_size(*first[1].shape[:2], self._bundle.manifest.image)
+            raise FootageError(f"{self._clip.name} has no frames")
+        height, width = input_size(*first.image.shape[:2], self._bundle.manifest.image)
         teacher = self._teacher(height, width)
         shapes = self._shapes(height, width)
         if index is None:
-            runs = self._plan(budget, shapes, _seconds_per_frame(teacher, resize(first[1], height, width)))
+            runs = self._plan(budget, shapes, _seconds_per_frame(teacher, resize(first.image, height, width)))
             index = _Index(self._source, runs, 0, [])
             self._folder.mkdir(parents=True, exist_ok=True)
             for name, (shape, dtype) in shapes.items():
@@ -199,18 +193,18 @@ class _Recorder:
         wanted = [number for begin, end in index.runs for number in range(begin, end)][index.done :]
         starts = {begin for begin, _ in index.runs}
         place, breaks = index.done, list(index.breaks)
-        self._reporter.stage(f"features of {self._video.name}", index.planned)
+        self._reporter.stage(f"features of {self._clip.name}", index.planned)
         last: Image | None = None  # the frame before, if it is in the files
         if place and wanted and wanted[0] not in starts:
             last = np.array(files["frames"][place - 1])
         pending = iter(wanted)
         number = next(pending, None)
-        for position, frame in _prepend(first, numbered):
+        for position, frame in enumerate(self._clip.frames()):
             if number is None:
                 break
             if position != number:
                 continue
-            image = resize(frame, height, width)
+            image = resize(frame.image, height, width)
             if number in starts or last is None or _is_cut(image, last):
                 breaks.append(place)
             else:
@@ -231,7 +225,7 @@ class _Recorder:
         for file in files.values():
             file.flush()
         if not place:
-            raise FootageError(f"{self._video.name} ends before frame {index.runs[0][0]}")
+            raise FootageError(f"{self._clip.name} ends before frame {index.runs[0][0]}")
         index = _Index(index.source, _shortened(index.runs, place), place, breaks)  # it may be shorter than it says
         self._write_index(index)
         return index
@@ -259,7 +253,7 @@ class _Recorder:
             return [(self._part.first, self._part.end)]
         if affordable < self._window:
             raise FootageError(
-                f"{self._video.name}: there is room or time for the features of {affordable} frames only "
+                f"{self._clip.name}: there is room or time for the features of {affordable} frames only "
                 f"({size / 1e6:.1f} MB and {seconds:.2f} s each), but {self._window} are the least to learn from: "
                 "allow more with --cache-size or --minutes"
             )
@@ -272,7 +266,7 @@ class _Recorder:
         breaks = np.zeros(index.done, np.intp)
         breaks[[place for place in index.breaks if place < index.done]] = 1
         return Footage(
-            name=self._video.name,
+            name=self._clip.name,
             frames=files["frames"][: index.done],
             features=tuple(files[name][: index.done] for name in self._names),
             back=files["back"][: index.done],
@@ -329,8 +323,3 @@ def _shortened(runs: list[tuple[int, int]], frames: int) -> list[tuple[int, int]
             kept.append((begin, begin + taken))
         frames -= taken
     return kept
-
-
-def _prepend(first: tuple[int, Image], rest: Iterator[tuple[int, Image]]) -> Iterator[tuple[int, Image]]:
-    yield first
-    yield from rest

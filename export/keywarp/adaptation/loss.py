@@ -54,7 +54,7 @@ class Parts:
 
     def as_dict(self) -> dict[str, float]:
         """Return them as numbers."""
-        return {name: float(getattr(self, name)) for name in ("features", "unscaled", "head", "pull")}
+        return {name: float(getattr(self, name).detach()) for name in ("features", "unscaled", "head", "pull")}
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ class PropagationLoss:
 
     def _small(self, frames: Tensor) -> Tensor:
         """Return the frames as the flow network's input."""
-        image, side = self._manifest.image, self._manifest.flow.downscale
-        mean = torch.tensor(image.mean if image.channel_order == "rgb" else image.mean[::-1], device=frames.device)
+        mean = torch.tensor(self._manifest.image.rgb_mean, device=frames.device)
+        side = self._manifest.flow.downscale
         return functional.avg_pool2d((frames.float() - mean).permute(0, 3, 1, 2), side, ceil_mode=True)
 
     def _error(self, features: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:

@@ -6,7 +6,6 @@ A pair may run backwards in time, because the flow from a frame to an earlier on
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from keywarp.adaptation.errors import FootageError
 from keywarp.adaptation.footage import Footage, downscale
 from keywarp.engines import Manifest
 from keywarp.engines.motion import DIS, to_cells
+from keywarp.engines.motion.tracking import compose
 
 Flow = NDArray[np.float32]
 
@@ -121,18 +121,9 @@ def chained_flow(footage: Footage, current: int, key: int) -> Flow:
     flow: Flow | None = None
     for place in places:
         step = steps[place].astype(np.float32)
-        flow = step if flow is None else step + _moved(flow, step)
+        flow = step if flow is None else compose(step, flow)
     assert flow is not None
     return flow
-
-
-def _moved(flow: Flow, step: Flow) -> Flow:
-    """Sample a flow where a step points. Beyond the border it repeats the nearest pixels."""
-    height, width = step.shape[:2]
-    ys, xs = np.mgrid[:height, :width]
-    source = np.stack([xs, ys], axis=-1).astype(np.float32) + step
-    moved = cv2.remap(flow, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    return np.asarray(moved, np.float32)
 
 
 def _count_pairs(scenes: NDArray[np.intp], max_age: int) -> int:

@@ -1,0 +1,371 @@
+"""Adapt a bundle to videos: its flow network and scale field, and perhaps its head, from the videos' frames alone."""
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from keywarp.adaptation.errors import AdaptationError, FootageError, OperatorError, ProgressError
+from keywarp.adaptation.fit import Fit, FitOptions, FitResult
+from keywarp.adaptation.footage import Budget, Footage, Range, collect, held_out, split
+from keywarp.adaptation.loss import LossWeights, PropagationLoss, freeze, measure_deviations
+from keywarp.adaptation.pairs import PairSampler
+from keywarp.adaptation.starts import given_start, own_start
+from keywarp.adaptation.torch_graph import TorchGraph
+from keywarp.adaptation.writing import check_graph, write_adapted
+from keywarp.engines import Bundle
+from keywarp.engines.backends import BackendName
+from keywarp.engines.comparison import Clip, Comparison, Options, compare
+from keywarp.engines.motion import MotionName
+from keywarp.training.process import TrainingProcess
+from keywarp.training.reporting import Reporter
+
+BEFORE: tuple[MotionName, ...] = ("none", "none+scale", "flow", "network")  # judged before the training
+AFTER: tuple[MotionName, ...] = (
+    *BEFORE,
+    "network-chained",
+    "dis",
+    "dis+scale",
+    "dis-chained",
+    "dis-chained+scale",
+)
+NEGLIGIBLE = 0.005  # difference of agreement below which the cheaper of two sources is preferred
+TEACHER_SHARE = 0.25  # of the minutes, at most, for the teacher's features
+DEVIATION_FRAMES = 64  # frames over which the channels' deviations are measured
+START_BATCHES = 4  # batches on which flow networks to start from are compared
+STARTS = 2 * 10**9  # number of the first of them, beyond all steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptationOptions:
+    """How to adapt."""
+
+    minutes: float | None = 15.0  # for the teacher's features and the training, or None to go by `steps`
+    steps: int | None = None  # of training
+    hold_out: float = 0.2  # share of each video that is held out: its end
+    max_age: int | None = None  # largest key age to learn, in frames, or None for the bundle's key interval less 1
+    head: bool = False  # whether to train the head, too
+    distil: bool = True  # whether to learn from the head's output
+    starts: tuple[Path, ...] = ()  # bundles or `flow.onnx` of other flow networks to start from
+    own: bool = True  # whether the bundle's own flow network may be the start
+    cache_size: int = 4 << 30  # bytes for the teacher's features
+    batch: int = 8  # pairs per step
+    rate: float = 3e-4  # highest learning rate
+    seed: int = 0
+    judge_frames: int = 400  # frames of each held-out range on which the network runs to judge, about
+    keep: float = 0.95  # agreement that the recommended interval must keep
+    backend: BackendName = "auto"
+    weights: LossWeights = field(default_factory=LossWeights)
+    save_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.steps is None):
+            raise ValueError("an adaptation needs either `minutes` or `steps`, and not both")
+        if not 0.02 <= self.hold_out <= 0.9:
+            raise ValueError(f"the share that is held out must be between 0.02 and 0.9, got {self.hold_out:g}")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What was held out of one video."""
+
+    video: str
+    first: int  # frame
+    end: int  # frame
+    learned: int  # frames before it that were learned from
+    skipped: int  # frames before it that there was no room or time for
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What came out of an adaptation."""
+
+    bundle: Bundle  # the written one
+    before: Comparison  # on the held-out ranges
+    after: Comparison
+    motion: MotionName  # the new bundle's default motion source, the best one on the held-out ranges
+    start: str  # the flow network that the training started from
+    held_out: tuple[HeldOut, ...]
+    cache_size: int  # bytes of features on disk
+    fit: FitResult
+    notes: tuple[str, ...]  # what else a user should know
+
+
+def adapt(
+    bundle: Bundle,
+    clips: Sequence[Clip],
+    folder: Path,
+    work: Path,
+    options: AdaptationOptions,
+    process: TrainingProcess,
+    reporter: Reporter,
+) -> Adaptation:
+    """Adapt a bundle to videos, and write the result as a new bundle.
+
+    If it is interrupted, the same call goes on where it was.
+
+    Args:
+        bundle: The bundle.
+        clips: The whole videos.
+        folder: The new bundle's folder.
+        work: The folder for the teacher's features and the progress.
+        options: How to adapt.
+        process: The device and precision of the training.
+        reporter: Shows the progress.
+
+    Raises:
+        AdaptationError: If the flow network can't be trained, or the videos are too short.
+        keywarp.engines.EngineError: If an engine fails.
+        OSError: If a folder can't be used.
+    """
+    manifest = bundle.manifest
+    max_age = options.max_age or max(manifest.key_interval - 1, 1)
+    ranges = [split(clip, options.hold_out) for clip in clips]
+    for clip, (learned, judged) in zip(clips, ranges, strict=True):
+        if len(learned) <= max_age or len(judged) <= max_age:
+            raise FootageError(
+                f"{clip.name} has {judged.end} frames: with {options.hold_out:.0%} held out, both parts must be longer "
+                f"than the largest key age of {max_age} frames; give a longer video, or change --hold-out or --max-age"
+            )
+    settings = _digest(bundle, clips, options, max_age, process)
+    _claim(work, settings)
+    notes: list[str] = []
+
+    started = time.monotonic()
+    seconds = math.inf if options.minutes is None else 60 * options.minutes
+    footage = collect(
+        bundle,
+        clips,
+        [learned for learned, _ in ranges],
+        work,
+        3 * max_age,
+        Budget(options.cache_size, seconds * TEACHER_SHARE),
+        reporter,
+        options.backend,
+    )
+    collecting = _spent(work, "collecting", time.monotonic() - started)
+    sampler = PairSampler(footage, manifest, max_age, options.seed)
+    teacher, student = _heads(bundle, options, process, notes)
+    deviations = [d.to(process.device) for d in _deviations(footage)]
+    start, flow = _choose_start(bundle, options, process, sampler, teacher, deviations)
+
+    loss = PropagationLoss(manifest, flow, teacher, student, deviations, process.autocast)
+    trained = {"flow": flow} | ({"head": student} if student else {})
+    fit = Fit(
+        dict(trained),
+        loss,
+        sampler,
+        FitOptions(
+            seconds=None if options.minutes is None else max(seconds - collecting, 0.5 * seconds),
+            steps=options.steps,
+            batch=options.batch,
+            rate=options.rate,
+            seed=options.seed,
+            save_seconds=options.save_seconds,
+            weights=options.weights,
+        ),
+        process,
+        settings,
+    ).run(work / "progress.pt", reporter)
+
+    graphs = _write_back(trained)
+    judged = [held_out(clip, part) for clip, (_, part) in zip(clips, ranges, strict=True)]
+    before = _judge(bundle, judged, BEFORE, max_age, options, work, reporter, "before")
+    draft = write_adapted(bundle, work / "draft", graphs, "network", [], {})
+    after = _judge(draft, judged, AFTER, max_age, options, work, reporter, "after")
+    motion = best_source(after)
+    written = write_adapted(
+        bundle,
+        folder,
+        graphs,
+        motion,
+        [clip.name for clip in clips],
+        {
+            "minutes": round((collecting + fit.seconds) / 60, 1),
+            "steps": fit.steps,
+            "held_out": {
+                clip.name: f"frames {part.first} to {part.end - 1}"
+                for clip, (_, part) in zip(clips, ranges, strict=True)
+            },
+            "measure": after.measure,
+            "before": {name: round(figures.mean, 4) for name, figures in before.sources.items()},
+            "after": {name: round(figures.mean, 4) for name, figures in after.sources.items()},
+        },
+    )
+    return Adaptation(
+        bundle=written,
+        before=before,
+        after=after,
+        motion=motion,
+        start=start,
+        held_out=tuple(
+            HeldOut(clip.name, part.first, part.end, len(f), f.skipped)
+            for clip, (_, part), f in zip(clips, ranges, footage, strict=True)
+        ),
+        cache_size=sum(file.stat().st_size for file in work.glob("video-*/*.npy")),
+        fit=fit,
+        notes=tuple(notes),
+    )
+
+
+def best_source(comparison: Comparison) -> MotionName:
+    """Return the motion source that agrees best, or the cheapest of those that agree practically as well."""
+    best = max(figures.mean for figures in comparison.sources.values())
+    good = {name: figures for name, figures in comparison.sources.items() if figures.mean >= best - NEGLIGIBLE}
+    chosen: MotionName = min(good, key=lambda name: good[name].ms)  # type: ignore[assignment]  # all are motion sources
+    return chosen
+
+
+def _heads(
+    bundle: Bundle, options: AdaptationOptions, process: TrainingProcess, notes: list[str]
+) -> tuple[TorchGraph | None, TorchGraph | None]:
+    """Return the head as it is, and the one to train; None each if there is none."""
+    if not (options.distil or options.head):
+        return None, None
+    try:
+        teacher = TorchGraph(bundle.graph("head.onnx"), f"{bundle.path}/head.onnx").to(process.device)
+    except OperatorError as error:
+        if options.head:
+            raise
+        notes.append(f"{error}, so only the features were learned from.")
+        return None, None
+    freeze(teacher)
+    if not options.head:
+        return teacher, None
+    student = TorchGraph(bundle.graph("head.onnx"), f"{bundle.path}/head.onnx").to(process.device)
+    if not list(student.parameters()):
+        raise AdaptationError(f"{bundle.path}/head.onnx has no weights to train: leave out --head")
+    return teacher, student
+
+
+def _choose_start(
+    bundle: Bundle,
+    options: AdaptationOptions,
+    process: TrainingProcess,
+    sampler: PairSampler,
+    teacher: TorchGraph | None,
+    deviations: Sequence[torch.Tensor],
+) -> tuple[str, TorchGraph]:
+    """Return the flow network to start from: the one whose flow explains the features best, without training."""
+    models: dict[str, onnx.ModelProto] = {}
+    if options.own or not options.starts:
+        models["its own"] = own_start(bundle)
+    models |= {str(path): given_start(path, bundle.manifest) for path in options.starts}
+    graphs = {}
+    for name, model in models.items():
+        graph = TorchGraph(model, f"{bundle.path}/flow.onnx" if name == "its own" else name)
+        if list(graph.parameters()):
+            graphs[name] = graph.to(process.device, memory_format=torch.channels_last)
+    if not graphs:
+        raise AdaptationError(f"{bundle.path}/flow.onnx has no weights to train: start from another bundle's with --start")
+    if len(graphs) == 1:
+        return next(iter(graphs.items()))
+    batches = [sampler.draw(STARTS + n, options.batch).to(process.device) for n in range(START_BATCHES)]
+    costs = {}
+    for name, graph in graphs.items():
+        loss = PropagationLoss(bundle.manifest, graph, None, None, deviations, process.autocast)
+        with torch.no_grad():
+            nothing = torch.zeros(options.batch, dtype=torch.bool, device=process.device)
+            costs[name] = float(np.mean([float(loss(batch, nothing).unscaled) for batch in batches]))
+    best = min(costs, key=lambda name: costs[name])
+    return best, graphs[best]
+
+
+def _deviations(footage: Sequence[Footage]) -> list[torch.Tensor]:
+    """Return each map's standard deviation by channel, over frames of all videos."""
+    longest = max(footage, key=len)
+    step = max(1, len(longest) // DEVIATION_FRAMES)
+    return measure_deviations([torch.from_numpy(x[::step].astype(np.float32)) for x in longest.features])
+
+
+def _write_back(trained: Mapping[str, TorchGraph]) -> dict[str, onnx.ModelProto]:
+    graphs = {}
+    for name, module in trained.items():
+        graph = module.to("cpu").eval()
+        graphs[f"{name}.onnx"] = graph.model()
+        if name == "flow":
+            check_graph(graph, graphs["flow.onnx"], "flow.onnx")
+    return graphs
+
+
+def _judge(
+    bundle: Bundle,
+    clips: Sequence[Clip],
+    motions: tuple[MotionName, ...],
+    max_age: int,
+    options: AdaptationOptions,
+    work: Path,
+    reporter: Reporter,
+    when: str,
+) -> Comparison:
+    """Compare motion sources on the held-out ranges."""
+    interval = max_age + 1
+    settings = Options(
+        motions=motions,
+        intervals=tuple(sorted({n for n in (2, 3, 5, interval) if 2 <= n <= interval})),
+        stride=max(3, interval // 2),
+        max_frames=max(options.judge_frames, interval),
+        keep=options.keep,
+        backend=options.backend,
+    )
+    stages: set[str] = set()
+
+    def show(stage: str, done: int, total: int | None) -> None:
+        if stage not in stages:
+            stages.add(stage)
+            reporter.stage(f"judging {when}: {stage}", total or 0)
+        reporter.step(done + 1)
+
+    return compare(bundle, clips, settings, progress=show, work=work / "judging")
+
+
+def _digest(
+    bundle: Bundle, clips: Sequence[Clip], options: AdaptationOptions, max_age: int, process: TrainingProcess
+) -> str:
+    """Return a hash of all that the training depends on."""
+    relevant: dict[str, Any] = {
+        name: asdict(options)[name] for name in ("steps", "hold_out", "head", "distil", "own", "batch", "rate", "seed", "weights")
+    }
+    starts = [_content(path) for path in options.starts]
+    parts = [bundle.digest, [c.identity for c in clips], relevant, max_age, starts, process.precision]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _content(path: Path) -> str:
+    file = path / "flow.onnx" if path.is_dir() else path
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else str(path)
+
+
+def _claim(work: Path, settings: str) -> None:
+    """Note in the work folder what it is for, and refuse one that is for something else."""
+    work.mkdir(parents=True, exist_ok=True)
+    note = work / "settings"
+    if note.exists() and note.read_text() != settings:
+        raise ProgressError(
+            f"{work} holds the progress of an adaptation with another bundle, other videos or other options: repeat that "
+            "command, delete the folder, or choose another one with --work"
+        )
+    note.write_text(settings)
+
+
+def _spent(work: Path, what: str, seconds: float) -> float:
+    """Add to the seconds that were spent on something, in this run and those before that were interrupted."""
+    file = work / f"{what}.seconds"
+    total = seconds + (float(file.read_text()) if file.exists() else 0.0)
+    file.write_text(f"{total:.1f}")
+    return total
+
+
+def remove_features(work: Path) -> None:
+    """Delete the teacher's features, which nothing needs after an adaptation."""
+    for folder in work.glob("video-*"):
+        shutil.rmtree(folder)
