@@ -9,7 +9,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from keywarp.adaptation import Adaptation, AdaptationOptions, FootageError, ProgressError, StartError, adapt, best_source
+from keywarp.adaptation import (
+    Adaptation,
+    AdaptationOptions,
+    FootageError,
+    ProgressError,
+    StartError,
+    adapt,
+    best_source,
+)
 from keywarp.engines import Bundle, load_bundle
 from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.training.process import TrainingProcess
@@ -152,23 +160,20 @@ def test_the_head_is_trained_only_if_asked_for(bundle: Bundle, tmp_path: Path) -
         run(bundle, [moving_clip()], tmp_path, replace(OPTIONS, steps=2, head=True))
 
 
-def test_another_bundles_flow_network_may_be_the_start(
-    bundle: Bundle, adapted: Adaptation, tmp_path: Path
-) -> None:
-    options = replace(OPTIONS, steps=1, rate=1e-7, starts=(adapted.bundle.path,))
+def test_another_bundles_flow_network_may_be_the_start(bundle: Bundle, adapted: Adaptation, tmp_path: Path) -> None:
+    options = replace(OPTIONS, steps=1, rate=1e-7, start=adapted.bundle.path)
     started = run(bundle, [moving_clip()], tmp_path, options)
-    assert started.start == str(adapted.bundle.path)
     found = started.after.sources["flow"].mean
     assert found == pytest.approx(adapted.after.sources["flow"].mean, abs=0.02)
     assert found > started.before.sources["flow"].mean + 0.1
 
 
 def test_what_is_no_flow_network_of_ours_is_refused_as_a_start(bundle: Bundle, tmp_path: Path) -> None:
-    options = replace(OPTIONS, steps=1, starts=(bundle.path / "head.onnx",))
-    with pytest.raises(StartError, match="head.onnx isn't one of Keywarp's flow networks"):
+    options = replace(OPTIONS, steps=1, start=bundle.path / "head.onnx")
+    with pytest.raises(StartError, match=r"head\.onnx isn't one of Keywarp's flow networks"):
         run(bundle, [moving_clip()], tmp_path, options)
     (tmp_path / "text.onnx").write_text("nothing")
-    options = replace(options, starts=(tmp_path / "text.onnx",))
+    options = replace(options, start=tmp_path / "text.onnx")
     with pytest.raises(StartError, match="neither a bundle nor an ONNX graph"):
         run(bundle, [moving_clip()], tmp_path / "second", options)
 
@@ -187,7 +192,7 @@ def test_progress_of_another_adaptation_is_refused(bundle: Bundle, tmp_path: Pat
 def test_damaged_progress_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     run(bundle, [moving_clip()], tmp_path, replace(OPTIONS, steps=1))
     (tmp_path / "work" / "progress.pt").write_bytes(b"nothing")
-    with pytest.raises(ProgressError, match="can't resume from .*: delete it to start over"):
+    with pytest.raises(ProgressError, match=r"can't resume from .*: delete it to start over"):
         run(bundle, [moving_clip()], tmp_path, replace(OPTIONS, steps=1))
 
 

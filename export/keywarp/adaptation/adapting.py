@@ -16,21 +16,21 @@ import torch
 
 from keywarp.adaptation.errors import AdaptationError, FootageError, OperatorError, ProgressError
 from keywarp.adaptation.fit import Fit, FitOptions, FitResult
-from keywarp.adaptation.footage import Budget, Footage, Range, collect, held_out, split
+from keywarp.adaptation.footage import Budget, Footage, collect, held_out, split
 from keywarp.adaptation.loss import LossWeights, PropagationLoss, freeze, measure_deviations
 from keywarp.adaptation.pairs import PairSampler
-from keywarp.adaptation.starts import given_start, own_start
+from keywarp.adaptation.starts import given_start
 from keywarp.adaptation.torch_graph import TorchGraph
 from keywarp.adaptation.writing import check_graph, write_adapted
 from keywarp.engines import Bundle
 from keywarp.engines.backends import BackendName
 from keywarp.engines.comparison import Clip, Comparison, Options, compare
-from keywarp.engines.motion import MotionName
+from keywarp.engines.motion import MotionSource
 from keywarp.training.process import TrainingProcess
 from keywarp.training.reporting import Reporter
 
-BEFORE: tuple[MotionName, ...] = ("none", "none+scale", "flow", "network")  # judged before the training
-AFTER: tuple[MotionName, ...] = (
+BEFORE: tuple[str, ...] = ("none", "none+scale", "flow", "network")  # judged before the training
+AFTER: tuple[str, ...] = (
     *BEFORE,
     "network-chained",
     "dis",
@@ -41,8 +41,6 @@ AFTER: tuple[MotionName, ...] = (
 NEGLIGIBLE = 0.005  # difference of agreement below which the cheaper of two sources is preferred
 TEACHER_SHARE = 0.25  # of the minutes, at most, for the teacher's features
 DEVIATION_FRAMES = 64  # frames over which the channels' deviations are measured
-START_BATCHES = 4  # batches on which flow networks to start from are compared
-STARTS = 2 * 10**9  # number of the first of them, beyond all steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +53,10 @@ class AdaptationOptions:
     max_age: int | None = None  # largest key age to learn, in frames, or None for the bundle's key interval less 1
     head: bool = False  # whether to train the head, too
     distil: bool = True  # whether to learn from the head's output
-    starts: tuple[Path, ...] = ()  # bundles or `flow.onnx` of other flow networks to start from
-    own: bool = True  # whether the bundle's own flow network may be the start
+    start: Path | None = None  # a bundle or `flow.onnx` with another flow network to start from
     cache_size: int = 4 << 30  # bytes for the teacher's features
     batch: int = 8  # pairs per step
+    crop: int | None = 256  # side of the crops that are learned from, in pixels, or None for whole frames
     rate: float = 3e-4  # highest learning rate
     seed: int = 0
     judge_frames: int = 400  # frames of each held-out range on which the network runs to judge, about
@@ -92,8 +90,7 @@ class Adaptation:
     bundle: Bundle  # the written one
     before: Comparison  # on the held-out ranges
     after: Comparison
-    motion: MotionName  # the new bundle's default motion source, the best one on the held-out ranges
-    start: str  # the flow network that the training started from
+    motion: str  # the new bundle's default motion source, the best one on the held-out ranges
     held_out: tuple[HeldOut, ...]
     cache_size: int  # bytes of features on disk
     fit: FitResult
@@ -153,10 +150,10 @@ def adapt(
         options.backend,
     )
     collecting = _spent(work, "collecting", time.monotonic() - started)
-    sampler = PairSampler(footage, manifest, max_age, options.seed)
+    sampler = PairSampler(footage, manifest, max_age, options.seed, options.crop)
     teacher, student = _heads(bundle, options, process, notes)
     deviations = [d.to(process.device) for d in _deviations(footage)]
-    start, flow = _choose_start(bundle, options, process, sampler, teacher, deviations)
+    flow = _start(bundle, options, process)
 
     loss = PropagationLoss(manifest, flow, teacher, student, deviations, process.autocast)
     trained = {"flow": flow} | ({"head": student} if student else {})
@@ -178,10 +175,10 @@ def adapt(
     ).run(work / "progress.pt", reporter)
 
     graphs = _write_back(trained)
-    judged = [held_out(clip, part) for clip, (_, part) in zip(clips, ranges, strict=True)]
-    before = _judge(bundle, judged, BEFORE, max_age, options, work, reporter, "before")
+    ends = [held_out(clip, part) for clip, (_, part) in zip(clips, ranges, strict=True)]
+    before = _judge(bundle, ends, BEFORE, max_age, options, work, reporter, "before")
     draft = write_adapted(bundle, work / "draft", graphs, "network", [], {})
-    after = _judge(draft, judged, AFTER, max_age, options, work, reporter, "after")
+    after = _judge(draft, ends, AFTER, max_age, options, work, reporter, "after")
     motion = best_source(after)
     written = write_adapted(
         bundle,
@@ -206,7 +203,6 @@ def adapt(
         before=before,
         after=after,
         motion=motion,
-        start=start,
         held_out=tuple(
             HeldOut(clip.name, part.first, part.end, len(f), f.skipped)
             for clip, (_, part), f in zip(clips, ranges, footage, strict=True)
@@ -217,12 +213,11 @@ def adapt(
     )
 
 
-def best_source(comparison: Comparison) -> MotionName:
+def best_source(comparison: Comparison) -> str:
     """Return the motion source that agrees best, or the cheapest of those that agree practically as well."""
     best = max(figures.mean for figures in comparison.sources.values())
-    good = {name: figures for name, figures in comparison.sources.items() if figures.mean >= best - NEGLIGIBLE}
-    chosen: MotionName = min(good, key=lambda name: good[name].ms)  # type: ignore[assignment]  # all are motion sources
-    return chosen
+    good = [name for name, figures in comparison.sources.items() if figures.mean >= best - NEGLIGIBLE]
+    return str(MotionSource.parse(min(good, key=lambda name: comparison.sources[name].ms)))
 
 
 def _heads(
@@ -247,37 +242,18 @@ def _heads(
     return teacher, student
 
 
-def _choose_start(
-    bundle: Bundle,
-    options: AdaptationOptions,
-    process: TrainingProcess,
-    sampler: PairSampler,
-    teacher: TorchGraph | None,
-    deviations: Sequence[torch.Tensor],
-) -> tuple[str, TorchGraph]:
-    """Return the flow network to start from: the one whose flow explains the features best, without training."""
-    models: dict[str, onnx.ModelProto] = {}
-    if options.own or not options.starts:
-        models["its own"] = own_start(bundle)
-    models |= {str(path): given_start(path, bundle.manifest) for path in options.starts}
-    graphs = {}
-    for name, model in models.items():
-        graph = TorchGraph(model, f"{bundle.path}/flow.onnx" if name == "its own" else name)
-        if list(graph.parameters()):
-            graphs[name] = graph.to(process.device, memory_format=torch.channels_last)
-    if not graphs:
-        raise AdaptationError(f"{bundle.path}/flow.onnx has no weights to train: start from another bundle's with --start")
-    if len(graphs) == 1:
-        return next(iter(graphs.items()))
-    batches = [sampler.draw(STARTS + n, options.batch).to(process.device) for n in range(START_BATCHES)]
-    costs = {}
-    for name, graph in graphs.items():
-        loss = PropagationLoss(bundle.manifest, graph, None, None, deviations, process.autocast)
-        with torch.no_grad():
-            nothing = torch.zeros(options.batch, dtype=torch.bool, device=process.device)
-            costs[name] = float(np.mean([float(loss(batch, nothing).unscaled) for batch in batches]))
-    best = min(costs, key=lambda name: costs[name])
-    return best, graphs[best]
+def _start(bundle: Bundle, options: AdaptationOptions, process: TrainingProcess) -> TorchGraph:
+    """Return the flow network to train."""
+    if options.start is None:
+        name, model = f"{bundle.path}/flow.onnx", bundle.graph("flow.onnx")
+    else:
+        name, model = str(options.start), given_start(options.start, bundle.manifest)
+    graph = TorchGraph(model, name)
+    if not list(graph.parameters()):
+        raise AdaptationError(f"{name} has no weights to train: start from another bundle's flow network with --start")
+    graph.to(process.device)
+    graph.to(memory_format=torch.channels_last)
+    return graph
 
 
 def _deviations(footage: Sequence[Footage]) -> list[torch.Tensor]:
@@ -300,7 +276,7 @@ def _write_back(trained: Mapping[str, TorchGraph]) -> dict[str, onnx.ModelProto]
 def _judge(
     bundle: Bundle,
     clips: Sequence[Clip],
-    motions: tuple[MotionName, ...],
+    motions: tuple[str, ...],
     max_age: int,
     options: AdaptationOptions,
     work: Path,
@@ -333,10 +309,11 @@ def _digest(
 ) -> str:
     """Return a hash of all that the training depends on."""
     relevant: dict[str, Any] = {
-        name: asdict(options)[name] for name in ("steps", "hold_out", "head", "distil", "own", "batch", "rate", "seed", "weights")
+        name: asdict(options)[name]
+        for name in ("steps", "hold_out", "head", "distil", "batch", "crop", "rate", "seed", "weights")
     }
-    starts = [_content(path) for path in options.starts]
-    parts = [bundle.digest, [c.identity for c in clips], relevant, max_age, starts, process.precision]
+    start = None if options.start is None else _content(options.start)
+    parts = [bundle.digest, [c.identity for c in clips], relevant, max_age, start, process.precision]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -351,8 +328,8 @@ def _claim(work: Path, settings: str) -> None:
     note = work / "settings"
     if note.exists() and note.read_text() != settings:
         raise ProgressError(
-            f"{work} holds the progress of an adaptation with another bundle, other videos or other options: repeat that "
-            "command, delete the folder, or choose another one with --work"
+            f"{work} holds the progress of an adaptation with another bundle, other videos or other options: repeat "
+            "that command, delete the folder, or choose another one with --work"
         )
     note.write_text(settings)
 

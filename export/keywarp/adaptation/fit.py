@@ -1,7 +1,7 @@
 """The training loop. It can be stopped or killed at any time, and goes on where it was.
 
-With a number of steps, a run that was interrupted ends with the weights of one that wasn't. With a number of minutes, the
-time before the interruption counts.
+With a number of steps, a run that was interrupted ends with the weights of one that wasn't. With a number of minutes,
+the time before the interruption counts.
 """
 
 import math
@@ -87,6 +87,7 @@ class Fit:
         self._optimizer = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=options.weight_decay)
         self._step, self._seconds = 0, 0.0
         self._mean: dict[str, float] = {}
+        self._threads: int | None = None  # on the CPU, or None if that wasn't measured
 
     def run(self, state: Path, reporter: Reporter) -> FitResult:
         """Train, or do the rest of an interrupted training.
@@ -105,6 +106,8 @@ class Fit:
             self._calibrate()
         options = self._options
         reporter.stage("adapting", options.steps or math.ceil(options.seconds or 0))
+        if self._threads is None and options.steps is None:
+            self._choose_threads()
         started, saved = time.monotonic() - self._seconds, time.monotonic()
         for batch in self._batches():
             share = self._share()
@@ -134,6 +137,22 @@ class Fit:
         steps = range(FIRST_CALIBRATION, FIRST_CALIBRATION + CALIBRATION_BATCHES)
         batches = (self._sampler.draw(step, self._options.batch) for step in steps)
         self._loss.calibrate([batch.to(self._process.device) for batch in batches])
+
+    def _choose_threads(self) -> None:
+        """Use one thread if that is faster, as it is on a machine with other work: threads wait for each other."""
+        if self._process.device.type != "cpu":
+            return
+        batch, everything = self._sampler.draw(FIRST_CALIBRATION, self._options.batch), torch.get_num_threads()
+        seconds = {}
+        for threads in (everything, 1):
+            torch.set_num_threads(threads)
+            for _ in range(2):  # the first time warms up
+                started = time.perf_counter()
+                self._total(self._loss(batch, self._borrowed()), 0.0).backward()  # type: ignore[no-untyped-call]
+                seconds[threads] = time.perf_counter() - started
+        self._optimizer.zero_grad(set_to_none=True)
+        self._threads = min(seconds, key=lambda threads: seconds[threads])
+        torch.set_num_threads(self._threads)
 
     def _batches(self) -> Iterator[PairBatch]:
         """Yield the batches of the remaining steps. The next one is drawn while one is learned from."""
@@ -180,6 +199,7 @@ class Fit:
             "step": self._step,
             "seconds": self._seconds,
             "mean": self._mean,
+            "threads": self._threads,
             "settings": self._settings,
         }
         with partial.open("wb") as file:
@@ -193,14 +213,17 @@ class Fit:
             content = torch.load(state, map_location=self._process.device, weights_only=True)
             if content["settings"] != self._settings:
                 raise ProgressError(
-                    f"{state} holds the progress of an adaptation with other settings: repeat the command as it was, or "
-                    "delete the file to start over"
+                    f"{state} holds the progress of an adaptation with other settings: repeat the command as it was, "
+                    "or delete the file to start over"
                 )
             for name, module in self._trained.items():
                 module.load_state_dict(content["trained"][name])
             self._optimizer.load_state_dict(content["optimizer"])
             self._loss.units = Units(*content["units"])
             self._step, self._seconds, self._mean = content["step"], content["seconds"], content["mean"]
+            if (threads := content["threads"]) is not None:
+                self._threads = threads
+                torch.set_num_threads(threads)
         except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise ProgressError(f"can't resume from {state} ({error}): delete it to start over") from error
 

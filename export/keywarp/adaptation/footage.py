@@ -27,8 +27,8 @@ from keywarp.adaptation.errors import FootageError
 from keywarp.engines import Bundle
 from keywarp.engines.adaptive import AdaptiveInterval
 from keywarp.engines.backends import BackendName, Program, open_backend
-from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.engines.change import Thumbnail, change_after_motion, change_without_motion
+from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.engines.fusion import FRAME, fuse_key
 from keywarp.engines.motion import DIS
 from keywarp.engines.preparation import input_size, resize
@@ -179,7 +179,7 @@ class _Recorder:
         first = next(self._clip.frames(), None)
         if first is None:
             raise FootageError(f"{self._clip.name} has no frames")
-        height, width = input_size(*first.image.shape[:2], self._bundle.manifest.image)
+        height, width = input_size(first.image.shape[0], first.image.shape[1], self._bundle.manifest.image)
         teacher = self._teacher(height, width)
         shapes = self._shapes(height, width)
         if index is None:
@@ -240,7 +240,7 @@ class _Recorder:
         maps = {
             f.name: ((f.channels, -(-height // f.stride), -(-width // f.stride)), np.float16) for f in manifest.features
         }
-        flows = {name: ((*small, 2), np.float16) for name in ("back", "ahead")}
+        flows = dict.fromkeys(("back", "ahead"), ((*small, 2), np.float16))
         return {"frames": ((height, width, 3), np.uint8), **maps, **flows}
 
     def _plan(

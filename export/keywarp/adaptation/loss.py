@@ -1,9 +1,9 @@
-"""What the flow network learns from: the teacher's features, the head's output on them, and a better flow if there is one.
+"""What the flow network learns from: the teacher's features, the head's output on them, and a better flow.
 
 Each part is in units of what copying the key frame's features would cost, so that 1 is as bad as doing nothing::
 
-    features    squared error of the warped features, normalised per channel, over all maps; once with the scale field and
-                once without it, so that the flow learns to move what the scale field could only paint over
+    features    squared error of the warped features, normalised per channel, over all maps; once with the scale field
+                and once without it, so that the flow learns to move what the scale field could only paint over
     head        how far the head's output on the warped features is from its output on the teacher's
     pull        distance to the best other flow (chained DIS, DIS or none, by cell), where that explains the features
                 better than the network's own
@@ -104,9 +104,9 @@ class PropagationLoss:
                 guide, _ = self._guide(batch)
                 costs.append(
                     (
-                        self._error(batch.key_features, batch.target).mean(),
-                        self._head_difference(batch.key_features, batch.target),
-                        guide.norm(dim=1).mean(),
+                        self._error(batch.key_features, batch),
+                        self._head_difference(batch.key_features, batch),
+                        _mean(guide.norm(dim=1, keepdim=True), batch.counts[self._finest]),
                     )
                 )
             features, head, pull = (float(torch.stack(values).mean()) for values in zip(*costs, strict=True))
@@ -129,9 +129,9 @@ class PropagationLoss:
         moved = self._warp(batch.key_features, used, [torch.ones_like(s) for s in scales])
         scaled = tuple(m * s for m, s in zip(moved, scales, strict=True))
         return Parts(
-            features=self._error(scaled, batch.target).mean() / self.units.features,
-            unscaled=self._error(moved, batch.target).mean() / self.units.features,
-            head=self._head_difference(scaled, batch.target) / self.units.head,
+            features=self._error(scaled, batch) / self.units.features,
+            unscaled=self._error(moved, batch) / self.units.features,
+            head=self._head_difference(scaled, batch) / self.units.head,
             pull=self._pull(batch, flow) / self.units.pull,
         )
 
@@ -141,14 +141,14 @@ class PropagationLoss:
         side = self._manifest.flow.downscale
         return functional.avg_pool2d((frames.float() - mean).permute(0, 3, 1, 2), side, ceil_mode=True)
 
-    def _error(self, features: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-        """Return the squared error normalised per channel, a mean over channels and cells for each map: (maps, N)."""
+    def _error(self, features: Sequence[Tensor], batch: PairBatch) -> Tensor:
+        """Return the squared error normalised per channel, a mean over channels, cells, pairs and maps."""
         return torch.stack(
             [
-                (((x - t) / d) ** 2).mean(dim=(1, 2, 3))
-                for x, t, d in zip(features, target, self._deviations, strict=True)
+                _mean((((x - t) / d) ** 2).mean(dim=1, keepdim=True), counts)
+                for x, t, d, counts in zip(features, batch.target, self._deviations, batch.counts, strict=True)
             ]
-        )
+        ).mean()
 
     def _cell_error(self, moved: Tensor, target: Tensor) -> Tensor:
         """Return the finest map's error by cell, averaged over neighbouring cells: (N, 1, h, w)."""
@@ -167,26 +167,34 @@ class PropagationLoss:
     def _pull(self, batch: PairBatch, flow: Tensor) -> Tensor:
         with torch.no_grad():
             guide, error = self._guide(batch)
-            own = self._cell_error(
-                sample(batch.key_features[self._finest], flow.detach()), batch.target[self._finest]
-            )
+            own = self._cell_error(sample(batch.key_features[self._finest], flow.detach()), batch.target[self._finest])
             better = ((own - error) / own.clamp(min=1e-6)).clamp(min=0)  # 0..1
         distance = torch.sqrt(((flow - guide) ** 2).sum(dim=1, keepdim=True) + 1e-8)
-        return (better * distance).mean()
+        return _mean(better * distance, batch.counts[self._finest])
 
-    def _head_difference(self, features: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    def _head_difference(self, features: Sequence[Tensor], batch: PairBatch) -> Tensor:
         """Return how far the head's output on features is from its output on the teacher's."""
         if self._teacher is None:
             return features[0].new_zeros(())
         names = [f.name for f in self._manifest.features]
+        true = dict(zip(names, batch.target, strict=True))
+        seen = {  # at a crop's rim the head sees the teacher's features
+            name: torch.lerp(t, x, counts)
+            for name, x, t, counts in zip(names, features, batch.target, batch.counts, strict=True)
+        }
         with torch.no_grad():
-            wanted = self._teacher(**dict(zip(names, target, strict=True)))
-        found = (self._student or self._teacher)(**dict(zip(names, features, strict=True)))
+            wanted = self._teacher(**true)
+        found = (self._student or self._teacher)(**seen)
         difference = output_difference(self._manifest, found, wanted)
         if self._student is None:
             return difference
-        on_key_frames = self._student(**dict(zip(names, target, strict=True)))  # they must stay what they are
+        on_key_frames = self._student(**true)  # they must stay what they are
         return difference + output_difference(self._manifest, on_key_frames, wanted)
+
+
+def _mean(values: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean over the cells that count; both are (N, 1, h, w)."""
+    return (values * counts).sum() / counts.sum().clamp(min=1.0)
 
 
 def output_difference(manifest: Manifest, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:

@@ -94,7 +94,9 @@ def _slice(node: Node, inputs: Sequence[Tensor]) -> Tensor:  # noqa: ARG001
     axes = _numbers(inputs[3]) if len(inputs) > 3 and inputs[3] is not None else list(range(len(starts)))
     steps = _numbers(inputs[4]) if len(inputs) > 4 and inputs[4] is not None else [1] * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        chosen = range(x.shape[axis])[slice(start if abs(start) < LAST else None, end if abs(end) < LAST else None, step)]
+        chosen = range(x.shape[axis])[
+            slice(start if abs(start) < LAST else None, end if abs(end) < LAST else None, step)
+        ]
         if step > 0:
             x = x.narrow(axis, chosen.start, max(0, chosen.stop - chosen.start)) if chosen else x.narrow(axis, 0, 0)
             x = x[(slice(None),) * (axis % x.ndim) + (slice(None, None, step),)]
@@ -132,7 +134,7 @@ def _flatten(node: Node, inputs: Sequence[Tensor]) -> Tensor:
 
 def _expand(node: Node, inputs: Sequence[Tensor]) -> Tensor:  # noqa: ARG001
     x, shape = inputs[0], _numbers(inputs[1])
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(shape)))
+    return x.expand(torch.broadcast_shapes(x.shape, tuple(shape)))  # type: ignore[no-untyped-call]
 
 
 def _range(node: Node, inputs: Sequence[Tensor]) -> Tensor:  # noqa: ARG001
@@ -236,9 +238,13 @@ def _average_pool(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     if padded.shape == x.shape:
         return mean
     inside = torch.ones_like(x[:1, :1])
-    if node.get("count_include_pad", 0):  # the padding that the node asks for counts, the rest of the last window doesn't
+    if node.get(
+        "count_include_pad", 0
+    ):  # the padding that the node asks for counts, the rest of the last window doesn't
         inside = _pad(inside, _padding(node, x, kernel, strides), 1.0)
-        inside = functional.pad(inside, (0, padded.shape[-1] - inside.shape[-1], 0, padded.shape[-2] - inside.shape[-2]))
+        inside = functional.pad(
+            inside, (0, padded.shape[-1] - inside.shape[-1], 0, padded.shape[-2] - inside.shape[-2])
+        )
     else:
         inside, _, _ = _pool_padding(node, inside, 0.0)
     return mean / functional.avg_pool2d(inside, kernel, strides)
@@ -265,7 +271,7 @@ def _gemm(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     a, b = inputs[0], inputs[1]
     a = a.T if node.get("transA", 0) else a
     b = b.T if node.get("transB", 0) else b
-    product = node.get("alpha", 1.0) * (a @ b)
+    product: Tensor = node.get("alpha", 1.0) * (a @ b)
     return product + node.get("beta", 1.0) * inputs[2] if len(inputs) > 2 else product
 
 
@@ -379,7 +385,8 @@ def _mod(node: Node, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _hard_sigmoid(node: Node, inputs: Sequence[Tensor]) -> Tensor:
-    return (node.get("alpha", 0.2) * inputs[0] + node.get("beta", 0.5)).clamp(0, 1)
+    line: Tensor = node.get("alpha", 0.2) * inputs[0] + node.get("beta", 0.5)
+    return line.clamp(0, 1)
 
 
 def _folded(combine: Callable[[Tensor, Tensor], Tensor]) -> Operator:

@@ -1,7 +1,7 @@
-"""The flow networks to start from: the bundle's own, or another one that is given the bundle's feature maps.
+"""A flow network from elsewhere as the start, given the bundle's feature maps.
 
-The weights of a flow network up to its flow don't depend on the feature maps. Only the layers of the scale fields do; in a
-flow network from elsewhere they are new, with scale fields of exactly 1.
+The weights of a flow network up to its flow don't depend on the feature maps. Only the layers of the scale fields do.
+In a flow network from elsewhere they are new, with scale fields of exactly 1.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
 from keywarp.adaptation.errors import StartError
-from keywarp.engines import Bundle, Manifest, load_bundle
+from keywarp.engines import Manifest, load_bundle
 from keywarp.engines.manifest import MANIFEST, map_names
 from keywarp.export.graphs import FlatFlow, Graph, to_onnx
 from keywarp.networks import FeatureMap, FlowNet, FlowNetInception, FlowNetwork
@@ -20,11 +20,6 @@ from keywarp.networks import FeatureMap, FlowNet, FlowNetInception, FlowNetwork
 FLOW_GRAPH = "flow.onnx"
 SCALES = "scales."  # begins the names of the scale fields' layers
 FORMER_NAMES = {f"refine{5 - n}.": f"refinement.{n}." for n in range(4)}  # in bundles of earlier versions
-
-
-def own_start(bundle: Bundle) -> onnx.ModelProto:
-    """Return the bundle's own flow network."""
-    return bundle.graph(FLOW_GRAPH)
 
 
 def given_start(path: Path, manifest: Manifest) -> onnx.ModelProto:

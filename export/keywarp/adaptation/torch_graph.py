@@ -100,8 +100,8 @@ class TorchGraph(nn.Module):
     def model(self) -> onnx.ModelProto:
         """Return the graph with the present weights, in the precision of the graph that was read.
 
-        Weights of 16 bits are rounded in this module too, so that module and graph stay equal. One that is too large for
-        16 bits becomes the largest that isn't.
+        Weights of 16 bits are rounded in this module too, so that module and graph stay equal. One that is too large
+        for 16 bits becomes the largest that isn't.
         """
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
@@ -145,7 +145,7 @@ class TorchGraph(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "TorchGraph":
         """Move the parameters as `nn.Module` does, and keep hold of them."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         own = dict(self.named_parameters())
         self._parameters_by_tensor = {tensor: own[_attribute(tensor)] for tensor in self._parameters_by_tensor}
         return self

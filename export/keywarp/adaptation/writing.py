@@ -13,7 +13,6 @@ from keywarp.adaptation.torch_graph import TorchGraph
 from keywarp.engines import Bundle, write_bundle
 from keywarp.engines.backends.ort import ort
 from keywarp.engines.manifest import GRAPHS, Provenance
-from keywarp.engines.motion import MotionName
 
 TOLERANCE = 1e-3  # largest difference between torch and ONNX Runtime, relative to an output's largest value
 SIZES = ((128, 224, 1), (97, 131, 2))  # height, width, batch of the images for that comparison
@@ -23,7 +22,7 @@ def write_adapted(
     bundle: Bundle,
     folder: Path,
     graphs: Mapping[str, onnx.ModelProto],
-    motion: MotionName,
+    motion: str,
     videos: Sequence[str],
     facts: Mapping[str, Any],
 ) -> Bundle:

@@ -1,7 +1,6 @@
 """`keywarp adapt`."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,8 @@ from keywarp.torch_commands.errors import INSTALL_TRAIN_AND_CPU, importing, repo
 from keywarp.torch_commands.options import DeviceOption, JsonOption, PrecisionOption
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from keywarp.adaptation import Adaptation
     from keywarp.engines.comparison import Clip, ClipFrame, Comparison
 
@@ -48,10 +49,9 @@ def adapt(
         ),
     ] = None,
     start: Annotated[
-        list[Path] | None,
+        Path | None,
         typer.Option(
-            help="Another bundle, or its flow.onnx, whose flow network may be the start; the better one is taken.",
-            show_default=False,
+            help="A bundle, or its flow.onnx, whose flow network is the start.", show_default="the bundle's own"
         ),
     ] = None,
     head: Annotated[bool, typer.Option("--head", help="Train the head along with the flow network.")] = False,
@@ -74,8 +74,8 @@ def adapt(
     """Fit a bundle's flow network and scale field to its network and to videos, without labels.
 
     The last part of each video is held out. On it, the command compares all motion sources before and after, and makes
-    the best one the new bundle's default. It takes about 20 minutes on two cores. If it is interrupted, the same command
-    goes on.
+    the best one the new bundle's default. It takes about 20 minutes on two cores. If it is interrupted, the same
+    command goes on.
 
     Example: keywarp adapt models/street gate.mp4 yard.mp4 --out models/street-gate
     """
@@ -94,7 +94,7 @@ def adapt(
         hold_out=hold_out,
         max_age=max_age,
         head=head,
-        starts=tuple(start or ()),
+        start=start,
         cache_size=int(cache_size * GIGABYTE),
         batch=batch,
         rate=rate,
@@ -151,7 +151,6 @@ def _figures(adaptation: "Adaptation") -> dict[str, Any]:
         "bundle": str(adaptation.bundle.path),
         "version": adaptation.bundle.manifest.version,
         "motion": adaptation.motion,
-        "start": adaptation.start,
         "measure": adaptation.after.measure,
         "held_out": [
             {
@@ -195,7 +194,9 @@ def _print(adaptation: "Adaptation", work: Path) -> None:
     from rich.table import Table
 
     after, ages = adaptation.after, sorted(next(iter(adaptation.after.sources.values())).by_age)
-    table = Table("motion source", "bundle", f"mean {after.measure}", *(f"age {age}" for age in ages), "feature error", "ms")
+    table = Table(
+        "motion source", "bundle", f"mean {after.measure}", *(f"age {age}" for age in ages), "feature error", "ms"
+    )
     for when, comparison in (("before", adaptation.before), ("after", after)):
         for name, figures in comparison.sources.items():
             if when == "after" and name == "none":
@@ -216,8 +217,9 @@ def _print(adaptation: "Adaptation", work: Path) -> None:
     fit, say = adaptation.fit, typer.echo
     for part in adaptation.held_out:
         left_out = f" ({part.skipped} more were left out)" if part.skipped else ""
-        say(f"{part.video}: learned from {part.learned} frames{left_out}, judged on frames {part.first} to {part.end - 1}.")
-    say(f"{fit.steps} steps in {fit.seconds / 60:.1f} minutes, from {adaptation.start} flow network.")
+        judged = f"frames {part.first} to {part.end - 1}"
+        say(f"{part.video}: learned from {part.learned} frames{left_out}, judged on {judged}.")
+    say(f"{fit.steps} steps in {fit.seconds / 60:.1f} minutes.")
     say(f"{adaptation.cache_size / GIGABYTE:.2f} GB of features are in {work}; it can be deleted now.")
     for note in adaptation.notes:
         say(note)
@@ -229,11 +231,12 @@ def _verdict(adaptation: "Adaptation") -> str:
     """Say in a sentence or two what came out, and whether the flow network is worth using."""
     sources, before = adaptation.after.sources, adaptation.before.sources
     chosen, network = sources[adaptation.motion], sources["network"]
-    change = f"The adapted flow network with its scale field reaches {network.mean:.3f}, before {before['network'].mean:.3f}."
+    was = before["network"].mean
+    change = f"The adapted flow network with its scale field reaches {network.mean:.3f}, before {was:.3f}."
     if adaptation.motion == "network":
         return f"{change} No other source agrees better, so it is the new bundle's default motion."
     reason = "agrees better" if chosen.mean > network.mean else "agrees as well and costs less"
     return (
-        f"{change} {adaptation.motion} {reason} ({chosen.mean:.3f}), so this is the new bundle's default motion and not "
-        "the flow network."
+        f"{change} {adaptation.motion} {reason} ({chosen.mean:.3f}), so this is the new bundle's default motion and "
+        "not the flow network."
     )
