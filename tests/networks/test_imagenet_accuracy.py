@@ -84,10 +84,13 @@ def dilated() -> Classifier:
     return Classifier(ResNetFeatures(ResNetOptions(RESNET50)), fetch(WEIGHTS, CACHE)).eval()
 
 
+def photograph_file(name: str) -> Path:
+    return fetch(PackageFile("pypi", "scikit-image==0.26.0", f"skimage/data/{name}", PHOTOGRAPHS[name]), CACHE)
+
+
 def photograph(name: str) -> Tensor:
     """Return the centre of a photograph, (1, 3, 224, 224), prepared as in ImageNet's evaluation."""
-    path = fetch(PackageFile("pypi", "scikit-image==0.26.0", f"skimage/data/{name}", PHOTOGRAPHS[name]), CACHE)
-    with Image.open(path) as file:
+    with Image.open(photograph_file(name)) as file:
         image = file.convert("RGB")
     zoom = 256 / min(image.size)
     image = image.resize((round(image.width * zoom), round(image.height * zoom)), Image.Resampling.BILINEAR)

@@ -199,9 +199,7 @@ class _Recorder:
             last = np.array(files["frames"][place - 1])
         pending = iter(wanted)
         number = next(pending, None)
-        for position, frame in enumerate(self._clip.frames()):
-            if number is None:
-                break
+        for position, frame in enumerate(islice(self._clip.frames(), index.runs[-1][1])):
             if position != number:
                 continue
             image = resize(frame.image, height, width)

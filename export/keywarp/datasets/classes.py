@@ -47,3 +47,18 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
 
 # ImageNet VID's 30 classes, in the order of the challenge's development kit
 IMAGENET_VID: Classes = (BACKGROUND, *zip(_VID_NAMES, distinct_colors(len(_VID_NAMES)), strict=True))
+
+_COCO_NAMES = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
+    *("elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"),
+    *("skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard"),
+    *("tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
+    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
+    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone"),
+    *("microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear"),
+    *("hair drier", "toothbrush"),
+)
+
+# The 80 classes of COCO's detection task, in the order of their category ids
+COCO: Classes = (BACKGROUND, *zip(_COCO_NAMES, distinct_colors(len(_COCO_NAMES)), strict=True))

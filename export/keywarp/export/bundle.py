@@ -133,6 +133,7 @@ def _manifest_fields(
             ),
             "flow": FlowInput(downscale=INPUT_DOWNSCALE),
             "key_interval": card.key_interval,
+            "motion": card.motion,
             "opset": OPSET,
             "license": card.license,
             "provenance": Provenance(

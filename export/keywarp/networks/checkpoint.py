@@ -59,6 +59,7 @@ class ModelCard:
     data: str = ""
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     notes: str = ""
+    motion: str = "network"  # the default motion source
 
 
 @dataclass(frozen=True)

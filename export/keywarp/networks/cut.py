@@ -1,7 +1,7 @@
 """An adapter for other networks, whose forward pass is cut into a feature network and a head."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from keywarp.networks.flownet import STRIDES
 from keywarp.networks.pretrained import TORCHVISION_MEAN, TORCHVISION_STD
 from keywarp.networks.recognition import RecognitionNetwork, Task
 
+Activation = Literal["softmax", "sigmoid"]
 SCORE_STRIDES = (1, 2, *STRIDES)  # supported strides of segmentation scores, in image pixels
 
 
@@ -28,12 +29,14 @@ class CutNetwork(RecognitionNetwork[Any]):
         head: Callable[..., Any],
         maps: tuple[FeatureMap, ...],
         task: Task,
+        activation: Activation,
     ) -> None:
         super().__init__()
         self.model = model
         self.maps = maps
         self.task = task
         self.outputs = ("scores",) if task == "segmentation" else ("boxes", "scores")
+        self.activation = activation
         self._features, self._head = features, head
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -49,7 +52,11 @@ class CutNetwork(RecognitionNetwork[Any]):
         if self.task == "segmentation":
             return (torch.softmax(raw, dim=1),)
         boxes, scores = raw
-        return (boxes, torch.softmax(scores, dim=-1))
+        if self.activation == "softmax":
+            return (boxes, torch.softmax(scores, dim=-1))
+        classes = torch.sigmoid(scores)
+        background = 1 - classes.amax(dim=-1, keepdim=True)
+        return (boxes, torch.cat((background, classes), dim=-1))
 
 
 def cut(
@@ -58,6 +65,7 @@ def cut(
     head: Callable[..., Any],
     *,
     task: Task = "segmentation",
+    activation: Activation = "softmax",
     mean: tuple[float, float, float] = TORCHVISION_MEAN,
     std: tuple[float, float, float] = TORCHVISION_STD,
     multiple: int = 32,
@@ -72,8 +80,10 @@ def cut(
             costly work. The image is (N, 3, H, W), RGB, `(pixel - mean) / std`. A dict's values are the maps in order.
         head: A function (model, map, ...) -> raw outputs. For segmentation these are scores (N, classes, h, w) before
             the softmax, where class 0 is the background. For detection they are boxes (N, n, 4), as x1 y1 x2 y2 in
-            pixels of the image, and scores (N, n, classes) before the softmax, where class 0 is the background.
+            pixels of the image, and scores (N, n, classes) before the softmax, where class 0 is the background, or
+            before the sigmoid, without a background.
         task: The network's task.
+        activation: What makes probabilities of the scores. `sigmoid` is for detectors that score each class by itself.
         mean: The image mean, RGB in units of 0..255.
         std: The image's standard deviation, RGB in units of 0..255.
         multiple: The number of pixels of which the image's sides are made multiples, so that the strides divide them.
@@ -82,7 +92,8 @@ def cut(
         The network. The channels and strides of its maps are found by running both functions once.
 
     Raises:
-        CutError: If the functions don't return maps, scores or boxes of these shapes.
+        CutError: If the functions don't return maps, scores or boxes of these shapes, or `activation` doesn't fit the
+            task.
 
     Example:
         >>> network = cut(
@@ -93,6 +104,8 @@ def cut(
         >>> network.maps
         (FeatureMap(channels=40, stride=8), FeatureMap(channels=960, stride=16))
     """
+    if task == "segmentation" and activation != "softmax":
+        raise CutError(f"activation {activation!r} is for detection only; a segmentation's scores need the softmax")
     model.eval()
     height = max(2 * multiple, max(STRIDES))
     height += -height % multiple
@@ -104,8 +117,8 @@ def cut(
     if task == "segmentation":
         _check_scores(raw, height, width)
     else:
-        _check_boxes(raw)
-    network = CutNetwork(model, features, head, maps, task)
+        _check_boxes(raw, least_classes=2 if activation == "softmax" else 1)
+    network = CutNetwork(model, features, head, maps, task, activation)
     network.mean, network.std, network.multiple = mean, std, multiple
     return network.eval()
 
@@ -141,12 +154,14 @@ def _check_scores(raw: Any, height: int, width: int) -> None:
     _stride_of(raw, height, width, SCORE_STRIDES)
 
 
-def _check_boxes(raw: Any) -> None:
+def _check_boxes(raw: Any, least_classes: int) -> None:
     match raw:
         case (Tensor() as boxes, Tensor() as scores) if boxes.ndim == scores.ndim == 3:
-            if boxes.shape[-1] != 4 or boxes.shape[1] != scores.shape[1] or scores.shape[-1] < 2:
+            if boxes.shape[-1] != 4 or boxes.shape[1] != scores.shape[1] or scores.shape[-1] < least_classes:
                 shapes = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
-                raise CutError(f"boxes should be (N, n, 4) and scores (N, n, 2 classes or more), not {shapes}")
+                raise CutError(
+                    f"boxes should be (N, n, 4) and scores (N, n, {least_classes} or more classes), not {shapes}"
+                )
         case _:
             raise CutError(
                 f"a detection head should return boxes (N, n, 4) and scores (N, n, classes), not {_describe(raw)}"

@@ -33,6 +33,8 @@ CONTRACTION = (
 )  # fmt: skip
 REFINED_LEVELS = (6, 5, 4, 3)  # coarse to fine; level n has a stride of 2^n half-size pixels
 
+_TFJS_TYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4"}
+
 Array = npt.NDArray[np.float32]
 
 
@@ -181,24 +183,33 @@ def load_mxnet_flownet_weights(network: FlowNet, weights: Mapping[str, Tensor]) 
     network.load_state_dict(_rename(network.state_dict(), weights, names), strict=False)
 
 
-def read_tfjs(folder: Path) -> dict[str, Array]:
-    """Read the arrays of a TensorFlow.js layers model: shards of little-endian float32 in manifest order.
+def read_tfjs(path: Path) -> dict[str, Array]:
+    """Read the arrays of a TensorFlow.js model: little-endian shards in manifest order, float32 or stored as float16.
+
+    Args:
+        path: The model's JSON file, or a folder with `model.json`. The shards are beside it.
+
+    Returns:
+        The arrays by name, without those of other types.
 
     Raises:
-        WeightsError: If a file is missing or too short.
+        WeightsError: If a file is missing or too short, or the weights are stored in another way.
     """
     arrays: dict[str, Array] = {}
+    file = path / "model.json" if path.is_dir() else path
     try:
-        for group in json.loads((folder / "model.json").read_text())["weightsManifest"]:
-            content = b"".join((folder / path).read_bytes() for path in group["paths"])
+        for group in json.loads(file.read_text())["weightsManifest"]:
+            content = b"".join((file.parent / shard).read_bytes() for shard in group["paths"])
             start = 0
             for entry in group["weights"]:
+                stored = np.dtype(_TFJS_TYPES[entry.get("quantization", entry)["dtype"]])
                 count = int(np.prod(entry["shape"]))
-                flat = np.frombuffer(content, "<f4", count, start)
-                arrays[entry["name"]] = flat.reshape(entry["shape"])
-                start += 4 * count
+                flat = np.frombuffer(content, stored, count, start)
+                if entry["dtype"] == "float32":
+                    arrays[entry["name"]] = flat.astype(np.float32).reshape(entry["shape"])
+                start += stored.itemsize * count
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{folder} is not a TensorFlow.js model: {error}") from error
+        raise WeightsError(f"{path} is not a TensorFlow.js model: {error}") from error
     return arrays
 
 
