@@ -4,6 +4,8 @@ The weights of a flow network up to its flow don't depend on the feature maps. O
 In a flow network from elsewhere they are new, with scale fields of exactly 1.
 """
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -56,23 +58,35 @@ def rebuild(model: onnx.ModelProto, manifest: Manifest, name: str) -> FlowNetwor
     """
     weights = _weights(model)
     maps = [FeatureMap(f.channels, f.stride) for f in manifest.features]
-    try:
-        width = weights["conv1.0.weight"].shape[0]
-        network: FlowNetwork
-        if any(weight.startswith("conv2.branches") for weight in weights):
-            share = width / 32
-            a, b, c, d = (round(weights[f"refinement.{n}.deconv.weight"].shape[1] / share) for n in range(4))
-            network = FlowNetInception(maps, share, (a, b, c, d))
+    reason = "its layers have other names"
+    for build in _builders(weights):
+        try:
+            network = build(maps)
+            fresh = {n: x for n, x in network.state_dict().items() if n.startswith(SCALES)}
+            network.load_state_dict({n: x for n, x in weights.items() if not n.startswith("scale")} | fresh)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
         else:
-            network = FlowNet(maps, width / FlowNet.width)
-        fresh = {n: x for n, x in network.state_dict().items() if n.startswith(SCALES)}
-        network.load_state_dict({n: x for n, x in weights.items() if not n.startswith("scale")} | fresh)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise StartError(
-            f"{name} isn't one of Keywarp's flow networks, so it can't be given other feature maps: start from another "
-            f"bundle's ({str(error).splitlines()[0]})"
-        ) from error
-    return network
+            return network
+    raise StartError(
+        f"{name} isn't one of Keywarp's flow networks, so it can't be given other feature maps: start from another "
+        f"bundle's ({reason})"
+    )
+
+
+def _builders(weights: Mapping[str, Tensor]) -> Iterator[Callable[[Sequence[FeatureMap]], FlowNetwork]]:
+    """Yield the networks that weights may belong to, judging by some of their names and shapes."""
+    widest = weights.get("conv6_2.branches.1.1.0.weight")
+    if widest is not None:
+        share = widest.shape[0] / 256
+        for guess in (round(share, 2), round(share, 3), share):
+            found = [weights.get(f"refinement.{n}.deconv.weight") for n in range(4)]
+            a, b, c, d = (0 if w is None else round(w.shape[1] / guess) for w in found)
+            yield partial(FlowNetInception, share=guess)
+            yield partial(FlowNetInception, share=guess, refinement=(a, b, c, d))
+    first = weights.get("conv1.0.weight")
+    if first is not None:
+        yield partial(FlowNet, share=first.shape[0] / FlowNet.width)
 
 
 def flow_graph(network: FlowNetwork, manifest: Manifest) -> onnx.ModelProto:
