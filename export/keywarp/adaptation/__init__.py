@@ -1,9 +1,11 @@
 """Adaptation of a bundle's flow network and scale field to videos without labels."""
 
 from keywarp.adaptation.adapting import (
+    START_NAMES,
     Adaptation,
     AdaptationOptions,
     HeldOut,
+    Start,
     adapt,
     best_source,
 )
@@ -13,6 +15,7 @@ from keywarp.adaptation.loss import LossWeights
 from keywarp.adaptation.torch_graph import TorchGraph
 
 __all__ = [
+    "START_NAMES",
     "Adaptation",
     "AdaptationError",
     "AdaptationOptions",
@@ -23,6 +26,7 @@ __all__ = [
     "LossWeights",
     "OperatorError",
     "ProgressError",
+    "Start",
     "StartError",
     "TorchGraph",
     "adapt",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from keywarp.adaptation.fit import Fit, FitOptions, FitResult
 from keywarp.adaptation.footage import Budget, Footage, collect, held_out, split
 from keywarp.adaptation.loss import LossWeights, PropagationLoss, freeze, measure_deviations
 from keywarp.adaptation.pairs import PairSampler
-from keywarp.adaptation.starts import given_start
+from keywarp.adaptation.starts import given_start, is_untrained, pretrained_start
 from keywarp.adaptation.torch_graph import TorchGraph
 from keywarp.adaptation.writing import check_graph, write_adapted
 from keywarp.engines import Bundle
@@ -29,6 +29,12 @@ from keywarp.engines.motion import MotionSource
 from keywarp.training.process import TrainingProcess
 from keywarp.training.reporting import Reporter
 
+Start = Literal["auto", "own", "pretrained"]
+# The bundle's own flow network, the one that is shipped, or the latter if the former is untrained.
+AUTO: Start = "auto"
+OWN: Start = "own"
+PRETRAINED: Start = "pretrained"
+START_NAMES: tuple[Start, ...] = (AUTO, OWN, PRETRAINED)
 BEFORE: tuple[str, ...] = ("none", "none+scale", "flow", "network")  # judged before the training
 AFTER: tuple[str, ...] = (
     *BEFORE,
@@ -53,7 +59,7 @@ class AdaptationOptions:
     max_age: int | None = None  # largest key age to learn, in frames, or None for the bundle's key interval less 1
     head: bool = False  # whether to train the head, too
     distil: bool = True  # whether to learn from the head's output
-    start: Path | None = None  # a bundle or `flow.onnx` with another flow network to start from
+    start: Start | Path = "auto"  # which flow network to start from, or a bundle or `flow.onnx` with another one
     cache_size: int = 4 << 30  # bytes for the teacher's features
     batch: int = 8  # pairs per step
     crop: int | None = 256  # side of the crops that are learned from, in pixels, or None for whole frames
@@ -91,6 +97,7 @@ class Adaptation:
     before: Comparison  # on the held-out ranges
     after: Comparison
     motion: str  # the new bundle's default motion source, the best one on the held-out ranges
+    start: str  # the flow network that the training started from
     held_out: tuple[HeldOut, ...]
     cache_size: int  # bytes of features on disk
     fit: FitResult
@@ -153,7 +160,7 @@ def adapt(
     sampler = PairSampler(footage, manifest, max_age, options.seed, options.crop)
     teacher, student = _heads(bundle, options, process, notes)
     deviations = [d.to(process.device) for d in _deviations(footage)]
-    flow = _start(bundle, options, process)
+    start, flow = _start(bundle, options, process)
 
     loss = PropagationLoss(manifest, flow, teacher, student, deviations, process.autocast)
     trained = {"flow": flow} | ({"head": student} if student else {})
@@ -203,6 +210,7 @@ def adapt(
         before=before,
         after=after,
         motion=motion,
+        start=start,
         held_out=tuple(
             HeldOut(clip.name, part.first, part.end, len(f), f.skipped)
             for clip, (_, part), f in zip(clips, ranges, footage, strict=True)
@@ -242,18 +250,22 @@ def _heads(
     return teacher, student
 
 
-def _start(bundle: Bundle, options: AdaptationOptions, process: TrainingProcess) -> TorchGraph:
-    """Return the flow network to train."""
-    if options.start is None:
-        name, model = f"{bundle.path}/flow.onnx", bundle.graph("flow.onnx")
+def _start(bundle: Bundle, options: AdaptationOptions, process: TrainingProcess) -> tuple[str, TorchGraph]:
+    """Return the flow network to train, and what it is."""
+    if isinstance(options.start, Path):
+        name, graph = str(options.start), TorchGraph(given_start(options.start, bundle.manifest), str(options.start))
     else:
-        name, model = str(options.start), given_start(options.start, bundle.manifest)
-    graph = TorchGraph(model, name)
-    if not list(graph.parameters()):
-        raise AdaptationError(f"{name} has no weights to train: start from another bundle's flow network with --start")
+        name, graph = OWN, TorchGraph(bundle.graph("flow.onnx"), f"{bundle.path}/flow.onnx")
+        no_weights = not list(graph.parameters())
+        if options.start == PRETRAINED or (
+            options.start == AUTO and (no_weights or is_untrained(graph, bundle.manifest))
+        ):
+            name, graph = PRETRAINED, TorchGraph(pretrained_start(bundle.manifest), PRETRAINED)
+        elif no_weights:
+            raise AdaptationError(f"{bundle.path}/flow.onnx has no weights to train: start from another flow network")
     graph.to(process.device)
     graph.to(memory_format=torch.channels_last)
-    return graph
+    return name, graph
 
 
 def _deviations(footage: Sequence[Footage]) -> list[torch.Tensor]:
@@ -312,7 +324,7 @@ def _digest(
         name: asdict(options)[name]
         for name in ("steps", "hold_out", "head", "distil", "batch", "crop", "rate", "seed", "weights")
     }
-    start = None if options.start is None else _content(options.start)
+    start = _content(options.start) if isinstance(options.start, Path) else options.start
     parts = [bundle.digest, [c.identity for c in clips], relevant, max_age, start, process.precision]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -14,10 +14,12 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
 from keywarp.adaptation.errors import StartError
+from keywarp.adaptation.torch_graph import TorchGraph
 from keywarp.engines import Manifest, load_bundle
 from keywarp.engines.manifest import MANIFEST, map_names
 from keywarp.export.graphs import FlatFlow, Graph, to_onnx
-from keywarp.networks import FeatureMap, FlowNet, FlowNetInception, FlowNetwork
+from keywarp.networks import FeatureMap, FlowNet, FlowNetInception, FlowNetwork, pretrained_flow
+from keywarp.networks.flow_pyramid import CHANNELS, FlowPyramid
 
 FLOW_GRAPH = "flow.onnx"
 SCALES = "scales."  # begins the names of the scale fields' layers
@@ -45,6 +47,26 @@ def given_start(path: Path, manifest: Manifest) -> onnx.ModelProto:
     return flow_graph(rebuild(model, manifest, str(path)), manifest)
 
 
+def pretrained_start(manifest: Manifest) -> onnx.ModelProto:
+    """Return the pre-trained flow network that is shipped, for the feature maps of a bundle.
+
+    Args:
+        manifest: The manifest of the bundle that is to get it.
+
+    Raises:
+        keywarp.networks.WeightsError: If its file of weights is missing or damaged.
+    """
+    return flow_graph(pretrained_flow([FeatureMap(f.channels, f.stride) for f in manifest.features]), manifest)
+
+
+def is_untrained(graph: TorchGraph, manifest: Manifest) -> bool:
+    """Return whether a flow network's scale fields are exactly 1, as they are before any training for a network."""
+    images = 60 * torch.randn(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        outputs = graph(current=images[0], key=images[1])
+    return all(bool((outputs[name] == 1).all()) for name in map_names("scale", len(manifest.features)))
+
+
 def rebuild(model: onnx.ModelProto, manifest: Manifest, name: str) -> FlowNetwork:
     """Build a flow network with the weights of a graph, for the feature maps of a bundle.
 
@@ -63,7 +85,8 @@ def rebuild(model: onnx.ModelProto, manifest: Manifest, name: str) -> FlowNetwor
         try:
             network = build(maps)
             fresh = {n: x for n, x in network.state_dict().items() if n.startswith(SCALES)}
-            network.load_state_dict({n: x for n, x in weights.items() if not n.startswith("scale")} | fresh)
+            kept = {n: x for n, x in weights.items() if n in network.state_dict()}
+            network.load_state_dict(kept | fresh)
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
         else:
@@ -84,6 +107,9 @@ def _builders(weights: Mapping[str, Tensor]) -> Iterator[Callable[[Sequence[Feat
             a, b, c, d = (0 if w is None else round(w.shape[1] / guess) for w in found)
             yield partial(FlowNetInception, share=guess)
             yield partial(FlowNetInception, share=guess, refinement=(a, b, c, d))
+    finest = weights.get("encoder.0.0.0.weight")
+    if finest is not None:
+        yield partial(FlowPyramid, share=finest.shape[0] / CHANNELS[2])
     first = weights.get("conv1.0.weight")
     if first is not None:
         yield partial(FlowNet, share=first.shape[0] / FlowNet.width)

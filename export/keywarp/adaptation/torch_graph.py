@@ -124,14 +124,19 @@ class TorchGraph(nn.Module):
         return constant
 
     def _weight_names(self, initializers: set[str]) -> set[str]:
-        """Return the initializers that are weights or biases, directly or through a Cast."""
+        """Return the initializers that are weights or biases, directly or through a Cast.
+
+        PyTorch names them so. If it did, others are constants, even where a convolution takes one.
+        """
         used = {
             node.inputs[place]
             for node in self._steps
             for place in WEIGHTED.get(node.operator, ())
             if place < len(node.inputs)
         }
-        return {self._widened.get(tensor, tensor) for tensor in used} & initializers
+        found = {self._widened.get(tensor, tensor) for tensor in used} & initializers
+        named = {tensor for tensor in found if tensor.removesuffix(".half").endswith(("weight", "bias"))}
+        return named or found
 
     def _find_last_uses(self) -> Mapping[int, list[str]]:
         last: dict[str, int] = {}
@@ -161,17 +166,26 @@ def _with_own_copies(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     graph = result.graph
     initializers = {proto.name: proto for proto in graph.initializer}
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast" and node.input[0] in initializers}
     outputs = {value.name for value in graph.output}
     kept = []
     for node in graph.node:
-        original = initializers.get(node.input[0]) if node.op_type == "Identity" else None
-        if original is None or node.output[0] in outputs:
+        source = node.input[0] if node.op_type == "Identity" and node.output[0] not in outputs else ""
+        cast = casts.get(source)
+        original = initializers.get(source if cast is None else cast.input[0])
+        if original is None:
             kept.append(node)
             continue
         copy = graph.initializer.add()
         copy.CopyFrom(original)
-        copy.name = node.output[0]
+        copy.name = node.output[0] if cast is None else f"{node.output[0]}.half"
         initializers[copy.name] = copy
+        if cast is not None:
+            own = onnx.NodeProto()
+            own.CopyFrom(cast)
+            own.name, own.input[0], own.output[0] = f"{copy.name}.cast", copy.name, node.output[0]
+            casts[node.output[0]] = own
+            kept.append(own)
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
     del graph.node[:]
     graph.node.extend(nodes)

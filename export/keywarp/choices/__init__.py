@@ -24,6 +24,7 @@ Task = Literal["segmentation", "detection"]
 FeatureNetworkName = Literal["resnet50", "resnet101"]
 FlowNetworkName = Literal["flownet", "flownet_half", "flownet_inception"]
 PretrainedName = Literal["nanodet"]  # networks that others have trained
+FlowNetworkName = Literal["flownet", "flownet_half", "flownet_inception", "flow_pyramid"]
 WeightsLayout = Literal["torchvision", "caffe", "keras"]  # source of the names and shapes of ResNet weights
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -54,6 +55,7 @@ ExperimentName = Literal[
     "figure4",
     "figure5",
     "ages",
+    "flow",
     "motion",
     "adaptive",
 ]

@@ -13,8 +13,10 @@ from keywarp.networks.checkpoint import (
 from keywarp.networks.cut import CutError, CutNetwork, cut
 from keywarp.networks.dff import DeepFeatureFlow, half_size
 from keywarp.networks.feature_maps import FeatureMap
+from keywarp.networks.flow_networks import FLOW_NETWORKS
+from keywarp.networks.flow_pyramid import FlowPyramid
+from keywarp.networks.flow_weights import FlowWeights, load_flow_weights, pretrained_flow, save_flow_weights
 from keywarp.networks.flownet import (
-    FLOW_NETWORKS,
     FlowNet,
     FlowNetHalf,
     FlowNetInception,
@@ -71,6 +73,8 @@ __all__ = [
     "FlowNetInception",
     "FlowNetwork",
     "FlowPrediction",
+    "FlowPyramid",
+    "FlowWeights",
     "ModelCard",
     "NetworkOptions",
     "RFCNHead",
@@ -89,15 +93,18 @@ __all__ = [
     "half_size",
     "load_caffe_weights",
     "load_checkpoint",
+    "load_flow_weights",
     "load_flownet_weights",
     "load_keras_weights",
     "load_mxnet_flownet_weights",
     "load_torchvision_weights",
+    "pretrained_flow",
     "read_weights",
     "resnet50_conv4_features",
     "resnet50_features",
     "resnet101_features",
     "sample",
     "save_checkpoint",
+    "save_flow_weights",
     "unfreeze_batch_norms",
 ]

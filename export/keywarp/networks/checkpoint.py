@@ -13,7 +13,8 @@ from torch import Tensor
 from keywarp.networks.batch_norms import fold_batch_norms
 from keywarp.networks.dff import DeepFeatureFlow
 from keywarp.networks.feature_maps import FeatureMap
-from keywarp.networks.flownet import FLOW_NETWORKS, FlowNetInception, FlowNetwork
+from keywarp.networks.flow_networks import FLOW_NETWORKS
+from keywarp.networks.flownet import FlowNetInception, FlowNetwork
 from keywarp.networks.recognition import DetectionNetwork, SegmentationNetwork, SplitNetwork, Task
 from keywarp.networks.regions import RegionOptions
 from keywarp.networks.resnet import RESNET101, ResNetFeatures, ResNetOptions, StrideOn

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from keywarp.networks.flownet import FLOW_NETWORKS, INPUT_DOWNSCALE, PAPER_MAP
+from keywarp.networks.flow_networks import FLOW_NETWORKS
+from keywarp.networks.flownet import INPUT_DOWNSCALE, PAPER_MAP
 from keywarp.networks.heads import SegmentationHead
 from keywarp.networks.resnet import ResNetFeatures, resnet50_features, resnet101_features
 from keywarp.networks.rfcn import RFCNHead
@@ -151,7 +152,9 @@ def table_2(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) -> dict[str
     image, half, _ = _shapes(height, width)
     with torch.device("meta"):
         features = {name: measure(build(), image).operations for name, build in FEATURE_NETWORKS.items()}
-        flows = {name: layer_operations(build((PAPER_MAP,)), half, half) for name, build in FLOW_NETWORKS.items()}
+        flows = {
+            name: layer_operations(FLOW_NETWORKS[name]((PAPER_MAP,)), half, half) for name in PAPER_RATIOS["resnet101"]
+        }
     table: dict[str, dict[str, ComplexityRatio]] = {}
     for network, cost in features.items():
         table[network] = {}

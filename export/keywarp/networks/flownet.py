@@ -11,7 +11,7 @@ Sizes below are in pixels of the full image (H, W); the networks see images of h
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class Refinement(nn.Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.predict = _flow_layer(inputs)
+        self.predict = flow_layer(inputs)
         self.deconv = _initialised(nn.ConvTranspose2d(inputs, width, 4, stride=2))
         self.upsample_flow = _initialised(nn.ConvTranspose2d(2, 2, 4, stride=2))
         self.relu = nn.LeakyReLU(SLOPE)
@@ -74,13 +74,11 @@ class FlowNetwork(nn.Module, ABC):
     Until the network is trained, the scale fields are exactly 1.
     """
 
-    def __init__(self, maps: Sequence[FeatureMap], contraction: Sequence[int], refinement: Sequence[int]) -> None:
-        """Build the expanding part and the tail, which all networks share, with random weights.
+    def __init__(self, maps: Sequence[FeatureMap]) -> None:
+        """Check the feature maps.
 
         Args:
             maps: The feature maps that are warped.
-            contraction: The channels of the contracting part's maps, in the order of `contract`.
-            refinement: The channels of the deconvolutions, coarse to fine.
 
         Raises:
             ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
@@ -93,19 +91,58 @@ class FlowNetwork(nn.Module, ABC):
                 f"it got maps of strides {[m.stride for m in self.maps]}"
             )
         self.stride = min(m.stride for m in self.maps)  # the flow's stride
+
+    @property
+    def cells_per_unit(self) -> float:
+        """Return the cells of the flow's stride per `FLOW_UNIT`: 2.5 at stride 16."""
+        return FLOW_UNIT * INPUT_DOWNSCALE / self.stride
+
+    def forward(self, current: Tensor, key: Tensor) -> FlowPrediction:
+        """Predict the flow and the scale fields.
+
+        Args:
+            current: The current frame, (N, 3, H/2, W/2): RGB in units of 0..255, minus the image mean, average-pooled
+                to half its size.
+            key: The key frame, of the same shape and in the same units.
+        """
+        return self.forward_with_pyramid(current, key)[0]
+
+    @abstractmethod
+    def forward_with_pyramid(self, current: Tensor, key: Tensor) -> tuple[FlowPrediction, list[Tensor]]:
+        """Predict like `forward`, and also return the coarser flows on the way, for training.
+
+        Args:
+            current: The current frame, as for `forward`.
+            key: The key frame, as for `forward`.
+
+        Returns:
+            The prediction and the flows, coarse to fine, each (N, 2, h, w) in units of `FLOW_UNIT`.
+        """
+
+
+class ExpandingFlowNetwork(FlowNetwork):
+    """Base class of the paper's flow networks: a contracting part, and FlowNet Simple's expanding part."""
+
+    def __init__(self, maps: Sequence[FeatureMap], contraction: Sequence[int], refinement: Sequence[int]) -> None:
+        """Build the expanding part and the tail, which all networks share, with random weights.
+
+        Args:
+            maps: The feature maps that are warped.
+            contraction: The channels of the contracting part's maps, in the order of `contract`.
+            refinement: The channels of the deconvolutions, coarse to fine.
+
+        Raises:
+            ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
+        """
+        super().__init__(maps)
         *skips, inputs = contraction
         self.refinement = nn.ModuleList()
         for skip, width in zip(reversed(skips), refinement, strict=True):
             self.refinement.append(Refinement(inputs, width))
             inputs = skip + width + 2
         self.pool = nn.AvgPool2d(2, ceil_mode=True)
-        self.flow = _flow_layer(inputs)
-        self.scales = nn.ModuleList(_scale_layer(inputs, m.channels) for m in self.maps)
-
-    @property
-    def cells_per_unit(self) -> float:
-        """Return the cells of the flow's stride per `FLOW_UNIT`: 2.5 at stride 16."""
-        return FLOW_UNIT * INPUT_DOWNSCALE / self.stride
+        self.flow = flow_layer(inputs)
+        self.scales = nn.ModuleList(scale_layer(inputs, m.channels) for m in self.maps)
 
     @abstractmethod
     def contract(self, x: Tensor) -> list[Tensor]:
@@ -117,16 +154,6 @@ class FlowNetwork(nn.Module, ABC):
         Returns:
             The maps that the refinement steps take, fine to coarse, with strides 8, 16, 32, 64 and 128.
         """
-
-    def forward(self, current: Tensor, key: Tensor) -> FlowPrediction:
-        """Predict the flow and the scale fields.
-
-        Args:
-            current: The current frame, (N, 3, H/2, W/2): RGB in units of 0..255, minus the image mean, average-pooled
-                to half its size.
-            key: The key frame, of the same shape and in the same units.
-        """
-        return self.forward_with_pyramid(current, key)[0]
 
     def forward_with_pyramid(self, current: Tensor, key: Tensor) -> tuple[FlowPrediction, list[Tensor]]:
         """Predict like `forward`, and also return the flows of the refinement steps, for training.
@@ -161,7 +188,7 @@ class FlowNetwork(nn.Module, ABC):
         return x
 
 
-class FlowNet(FlowNetwork):
+class FlowNet(ExpandingFlowNetwork):
     """FlowNet Simple (Table 6)."""
 
     width: ClassVar[int] = 64  # channels of conv1; the others are multiples of it
@@ -208,7 +235,7 @@ class FlowNetHalf(FlowNet):
     width: ClassVar[int] = 32
 
 
-class FlowNetInception(FlowNetwork):
+class FlowNetInception(ExpandingFlowNetwork):
     """A flow network of Inception blocks, with about an eighth of FlowNet's operations (Table 8).
 
     The table gives the contracting part only. The deconvolutions have 64, 32, 16 and 8 channels, an eighth of
@@ -233,10 +260,10 @@ class FlowNetInception(FlowNetwork):
         Raises:
             ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
         """
-        stem = conv(6, _reduced(32, share), 7, 2)
-        conv2 = Inception(_reduced(32, share), point=0, single=(24, 32), double=(24, 32, 32), share=share)
-        conv3_1 = conv(conv2.outputs, _reduced(128, share), 3, 2)
-        conv3_2 = Inception(_reduced(128, share), point=48, single=(32, 64), double=(8, 16, 16), share=share)
+        stem = conv(6, reduced(32, share), 7, 2)
+        conv2 = Inception(reduced(32, share), point=0, single=(24, 32), double=(24, 32, 32), share=share)
+        conv3_1 = conv(conv2.outputs, reduced(128, share), 3, 2)
+        conv3_2 = Inception(reduced(128, share), point=48, single=(32, 64), double=(8, 16, 16), share=share)
         conv3_3 = Inception(conv3_2.outputs, point=48, single=(48, 64), double=(12, 16, 16), share=share)
         conv4_1 = Inception(conv3_3.outputs, point=32, single=(112, 128), double=(28, 32, 32), pool=64, share=share)
         conv4_2 = Inception(conv4_1.outputs, point=96, single=(112, 128), double=(28, 32, 32), share=share)
@@ -247,7 +274,7 @@ class FlowNetInception(FlowNetwork):
         super().__init__(
             maps,
             contraction=[block.outputs for block in (conv2, conv3_3, conv4_2, conv5_2, conv6_2)],
-            refinement=[_reduced(channels, share) for channels in refinement],
+            refinement=[reduced(channels, share) for channels in refinement],
         )
         self.conv1, self.pool1, self.conv2 = stem, nn.MaxPool2d(3, 2, padding=1), conv2
         self.conv3_1, self.conv3_2, self.conv3_3 = conv3_1, conv3_2, conv3_3
@@ -263,21 +290,6 @@ class FlowNetInception(FlowNetwork):
         conv5 = self.conv5_2(self.conv5_1(conv4))  # (N, 384, H/64, W/64)
         conv6 = self.conv6_2(self.conv6_1(conv5))  # (N, 512, H/128, W/128)
         return [conv2, conv3, conv4, conv5, conv6]
-
-
-class FlowNetworkBuilder(Protocol):
-    """A function that builds a flow network with random weights."""
-
-    def __call__(self, maps: Sequence[FeatureMap] = ..., share: float = ...) -> FlowNetwork:
-        """Build the network for some feature maps, with a fraction of the published channels."""
-        ...
-
-
-FLOW_NETWORKS: dict[str, FlowNetworkBuilder] = {
-    "flownet": FlowNet,
-    "flownet_half": FlowNetHalf,
-    "flownet_inception": FlowNetInception,
-}
 
 
 class Inception(nn.Module):
@@ -305,9 +317,9 @@ class Inception(nn.Module):
             share: The fraction of these channels that the branches have. It doesn't apply to `inputs`.
         """
         super().__init__()
-        point, pool = _reduced(point, share), _reduced(pool, share)
-        single = (_reduced(single[0], share), _reduced(single[1], share))
-        double = (_reduced(double[0], share), _reduced(double[1], share), _reduced(double[2], share))
+        point, pool = reduced(point, share), reduced(pool, share)
+        single = (reduced(single[0], share), reduced(single[1], share))
+        double = (reduced(double[0], share), reduced(double[1], share), reduced(double[2], share))
         self.outputs = point + single[-1] + double[-1] + pool
         stride = 2 if pool else 1
         branches = [
@@ -327,7 +339,7 @@ class Inception(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
-def _reduced(channels: int, share: float) -> int:
+def reduced(channels: int, share: float) -> int:
     """Return a share of a number of channels, at least one unless that number is 0."""
     return max(round(channels * share), 1) if channels else 0
 
@@ -337,14 +349,14 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequenti
     return nn.Sequential(_initialised(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)), nn.LeakyReLU(SLOPE))
 
 
-def _flow_layer(inputs: int) -> nn.Conv2d:
+def flow_layer(inputs: int, outputs: int = 2) -> nn.Conv2d:
     """Build a convolution that predicts a flow, at first of almost no motion."""
-    layer = _initialised(nn.Conv2d(inputs, 2, 3, padding=1))
+    layer = _initialised(nn.Conv2d(inputs, outputs, 3, padding=1))
     nn.init.normal_(layer.weight, std=0.001)
     return layer
 
 
-def _scale_layer(inputs: int, channels: int) -> nn.Conv2d:
+def scale_layer(inputs: int, channels: int) -> nn.Conv2d:
     """Build a convolution that predicts a scale field, exactly 1 at first (section 3)."""
     layer = nn.Conv2d(inputs, channels, 1)
     nn.init.zeros_(layer.weight)

@@ -13,7 +13,7 @@ from keywarp.torch_commands.options import DeviceOption, JsonOption, PrecisionOp
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from keywarp.adaptation import Adaptation
+    from keywarp.adaptation import Adaptation, Start
     from keywarp.engines.comparison import Clip, ClipFrame, Comparison
 
 DEFAULT_MINUTES = 15.0
@@ -49,11 +49,12 @@ def adapt(
         ),
     ] = None,
     start: Annotated[
-        Path | None,
+        str,
         typer.Option(
-            help="A bundle, or its flow.onnx, whose flow network is the start.", show_default="the bundle's own"
+            help="The flow network to start from: own is the bundle's, pretrained the shipped one, auto the latter if "
+            "the former is untrained; or another bundle, or its flow.onnx."
         ),
-    ] = None,
+    ] = "auto",
     head: Annotated[bool, typer.Option("--head", help="Train the head along with the flow network.")] = False,
     rate: Annotated[float, typer.Option(min=1e-7, max=1.0, help="The highest learning rate.")] = 3e-4,
     batch: Annotated[int, typer.Option(min=1, help="Pairs of frames in a step.")] = 8,
@@ -94,7 +95,7 @@ def adapt(
         hold_out=hold_out,
         max_age=max_age,
         head=head,
-        start=start,
+        start=_start(start),
         cache_size=int(cache_size * GIGABYTE),
         batch=batch,
         rate=rate,
@@ -112,6 +113,24 @@ def adapt(
         typer.echo(json.dumps(_figures(adaptation), indent=2))
     else:
         _print(adaptation, folder)
+
+
+def _start(text: str) -> "Start | Path":
+    """Return what a start's name or path means.
+
+    Raises:
+        typer.BadParameter: If it is neither.
+    """
+    from keywarp.adaptation import START_NAMES
+
+    for name in START_NAMES:
+        if text == name:
+            return name
+    if not Path(text).exists():
+        raise typer.BadParameter(
+            f"{text!r} is neither a bundle nor one of {', '.join(START_NAMES)}", param_hint="--start"
+        )
+    return Path(text)
 
 
 def _open_clip(video: str) -> "Clip":
@@ -151,6 +170,7 @@ def _figures(adaptation: "Adaptation") -> dict[str, Any]:
         "bundle": str(adaptation.bundle.path),
         "version": adaptation.bundle.manifest.version,
         "motion": adaptation.motion,
+        "start": adaptation.start,
         "measure": adaptation.after.measure,
         "held_out": [
             {
@@ -219,7 +239,7 @@ def _print(adaptation: "Adaptation", work: Path) -> None:
         left_out = f" ({part.skipped} more were left out)" if part.skipped else ""
         judged = f"frames {part.first} to {part.end - 1}"
         say(f"{part.video}: learned from {part.learned} frames{left_out}, judged on {judged}.")
-    say(f"{fit.steps} steps in {fit.seconds / 60:.1f} minutes.")
+    say(f"{fit.steps} steps in {fit.seconds / 60:.1f} minutes, from the flow network: {adaptation.start}.")
     say(f"{adaptation.cache_size / GIGABYTE:.2f} GB of features are in {work}; it can be deleted now.")
     for note in adaptation.notes:
         say(note)

@@ -3,6 +3,7 @@
 All images here have the half size that the flow network takes.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,16 @@ from torch.nn import functional
 
 from keywarp.datasets.batches import FlowBatch
 from keywarp.networks import FlowNetwork
-from keywarp.networks.flownet import INPUT_DOWNSCALE
+from keywarp.networks.flow_pyramid import FlowPyramid
+from keywarp.networks.flownet import FLOW_STRIDE, INPUT_DOWNSCALE
 from keywarp.training.images import normalised
 from keywarp.training.process import CPU
 
 # Weights of the refinement steps' losses, coarse to fine. The final flow's weight is 1.
 PYRAMID_WEIGHTS = (0.05, 0.1, 0.2, 0.4)
+STEP_WEIGHTS = (0.4, 0.5, 0.6, 1.0)  # of the steps of FlowPyramid
+MATCHING_WEIGHT = 0.15  # cells of end-point error that a nat of cross-entropy weighs as much as
+KNOWN_SHARE = 0.5  # share of a cell's pixels whose motion must be known for the cell to count
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,49 @@ class FlowLoss:
         for weight, flow in zip(PYRAMID_WEIGHTS, pyramid, strict=True):
             total = total + weight * end_point_error(flow.float() * self.network.cells_per_unit, _resized(cells, flow))
         return total
+
+
+@dataclass(frozen=True)
+class PyramidLoss:
+    """The loss of FlowPyramid: the end-point error after every step, and how probable its matches make the truth.
+
+    The second part trains the encoder as a classifier of matches, which is far quicker than by the flow's error alone.
+    """
+
+    network: FlowPyramid
+    device: torch.device = CPU
+
+    def __call__(self, batch: FlowBatch) -> Tensor:
+        """Return the loss, a mean over the batch. Where the flow is not a number, it is unknown and doesn't count."""
+        current, key = (normalised(x.to(self.device)) for x in (batch.current, batch.key))
+        steps = self.network.steps(current, key)
+        target = batch.flow.to(self.device).permute(0, 3, 1, 2) * INPUT_DOWNSCALE
+        known = ~target.isnan().any(dim=1, keepdim=True)
+        target = target.nan_to_num()
+        total = torch.zeros((), device=self.device)
+        for step, weight in zip(steps, STEP_WEIGHTS, strict=True):
+            share = _resized(known.float(), step.flow)
+            pixels = _resized(target * known, step.flow) / share.clamp(min=1e-6)
+            counts = (share > KNOWN_SHARE).squeeze(1).float()
+            error = (step.flow * step.stride - pixels).square().sum(dim=1).add(1e-8).sqrt() / FLOW_STRIDE
+            missed = matching_loss(step.scores, pixels / step.stride - step.before)
+            total = total + weight * ((error + MATCHING_WEIGHT * missed) * counts).mean()
+        return total
+
+
+def matching_loss(scores: Tensor, offset: Tensor) -> Tensor:
+    """Return the cross-entropy of the matches in a window, (N, H, W).
+
+    Args:
+        scores: (N, window^2, H, W), logits.
+        offset: (N, 2, H, W): the true (dx, dy) in cells. Between cells, the truth is divided as in bilinear sampling;
+            outside of the window there is none.
+    """
+    radius = (math.isqrt(scores.shape[1]) - 1) // 2
+    steps = torch.arange(-radius, radius + 1, device=scores.device).view(1, -1, 1, 1)
+    x, y = ((1 - (offset[:, axis : axis + 1] - steps).abs()).clamp(min=0) for axis in (0, 1))
+    truth = (y.unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2)
+    return -(truth * functional.log_softmax(scores, dim=1)).sum(dim=1)
 
 
 def in_cells(flow: Tensor, network: FlowNetwork) -> Tensor:

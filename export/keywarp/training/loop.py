@@ -47,6 +47,7 @@ class Stage(Generic[Batch]):
     steps: int
     optimization: Optimization
     settings: str = ""  # a digest of all settings; progress that was saved with another digest is refused
+    until: int | None = None  # the step to stop after, if the schedule of `steps` isn't run to its end
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ def train(
     if state.exists():
         run.resume(state)
     parameters = [p for _, params in trained for p in params]
-    batches = stage.batches.batches(run.step, stage.steps, process.share)
-    for step in range(run.step, stage.steps):
+    end = stage.until or stage.steps
+    batches = stage.batches.batches(run.step, end, process.share)
+    for step in range(run.step, end):
         losses = [_add_gradients(stage, run, process, batch) for batch in islice(batches, process.share.parts)]
         process.average_gradients(parameters)  # before unscaling: all processes then skip the same steps
         run.scaler.unscale_(run.optimizer)
@@ -118,7 +120,7 @@ def train(
         run.mean_loss = value if step == 0 else SMOOTHING * run.mean_loss + (1 - SMOOTHING) * value
         if process.is_leader:
             on_step(stage.name, Progress(run.step, stage.steps, value, run.mean_loss, rates))
-        if run.step % save_every == 0 or run.step == stage.steps:
+        if run.step % save_every == 0 or run.step == end:
             process.average_buffers(stage.network)
             if process.is_leader:
                 run.save(state)
