@@ -24,7 +24,7 @@ from keywarp.training.process import TrainingProcess
 from keywarp.training.reporting import SilentReporter
 from tests.adaptation.moving import MAX_AGE, colour_bundle, moving_clip
 
-OPTIONS = AdaptationOptions(minutes=None, steps=60, batch=4, rate=3e-3, backend="onnxruntime")
+OPTIONS = AdaptationOptions(minutes=None, steps=60, batch=4, rate=3e-3, start="own", backend="onnxruntime")
 
 
 @pytest.fixture(scope="module")
