@@ -139,20 +139,11 @@ class Fit:
         self._loss.calibrate([batch.to(self._process.device) for batch in batches])
 
     def _choose_threads(self) -> None:
-        """Use one thread if that is faster, as it is on a machine with other work: threads wait for each other."""
-        if self._process.device.type != "cpu":
-            return
-        batch, everything = self._sampler.draw(FIRST_CALIBRATION, self._options.batch), torch.get_num_threads()
-        seconds = {}
-        for threads in (everything, 1):
-            torch.set_num_threads(threads)
-            for _ in range(2):  # the first time warms up
-                started = time.perf_counter()
-                self._total(self._loss(batch, self._borrowed()), 0.0).backward()  # type: ignore[no-untyped-call]
-                seconds[threads] = time.perf_counter() - started
-        self._optimizer.zero_grad(set_to_none=True)
-        self._threads = min(seconds, key=lambda threads: seconds[threads])
-        torch.set_num_threads(self._threads)
+        """Leave out the cores that other work keeps busy, where threads would mostly wait for each other."""
+        if self._process.device.type == "cpu":
+            busy, _, _ = os.getloadavg()
+            self._threads = max(1, torch.get_num_threads() - round(busy))
+            torch.set_num_threads(self._threads)
 
     def _batches(self) -> Iterator[PairBatch]:
         """Yield the batches of the remaining steps. The next one is drawn while one is learned from."""
