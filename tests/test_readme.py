@@ -143,6 +143,14 @@ def test_the_code_for_adaptive_schedules_explains_each_key_frame(tmp_path: Path,
     assert set(reasons) <= {"change", "cut", "interval"}
 
 
+def test_the_code_for_comparisons_prints_each_source(clip: Path, tmp_path: Path) -> None:
+    [code] = blocks("docs/compare.md")
+    none, network, recommended = run(code, tmp_path, video=clip).splitlines()
+    assert re.fullmatch(r"none 0\.\d+ \{1: 0\.\d+, .*4: 0\.\d+\} (1\.0|0\.99)\d* \d", none)
+    assert re.fullmatch(r"network 0\.\d+ \{1: 0\.\d+, .*\} \d\.\d+ \d", network)
+    assert recommended.startswith("Recommended(source=")
+
+
 def test_the_code_for_moving_scenes_gives_pairs_of_frames(clip: Path, tmp_path: Path) -> None:
     """The first run downloads 44 MB from Debian."""
     [code] = blocks("docs/moving-scenes.md")

@@ -67,10 +67,10 @@ def test_the_schedule_is_sent_and_named_in_the_summary(tmp_path: Path, stream: S
         heard.append(peer.greet())
         peer.fail(CloseCode.INTERNAL_ERROR, "enough")
 
-    options = ["--schedule", "adaptive", "--interval", "8", "--max-interval", "40"]
+    options = ["--schedule", "adaptive", "--interval", "8", "--max-interval", "40", "--max-age", "2.5"]
     with ScriptedPeer(script) as server:
         stream(server.address, write_video(tmp_path / "v.mp4"), *options)
-    assert heard == [Hello(schedule="adaptive", interval=8, max_interval=40)]
+    assert heard == [Hello(schedule="adaptive", interval=8, max_interval=40, max_age=2.5)]
     with ScriptedPeer() as server:
         shown = stream(server.address, tmp_path / "v.mp4", *options, "--summary-json")
     assert json.loads(shown.out)["title"] == "street, adaptive interval 8"  # which a narrow table may wrap

@@ -148,3 +148,14 @@ def test_the_error_of_a_damaged_image_in_a_folder_names_it(tmp_path: Path) -> No
     count, said = read_all(open_source(folder))
     assert count == 2
     assert "bb.png" in said
+
+
+def test_a_video_gives_the_motion_vectors_of_its_codec_if_they_are_asked_for(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4")
+    with open_source(path, vectors=True) as source:
+        vectors = [frame.vectors for frame in source]
+    assert all(v is not None and v.codec == "h264" for v in vectors)
+    intra = [index for index, v in enumerate(vectors) if v is not None and v.blocks is None]
+    assert intra == [0, 10]  # the key frames of the video
+    with open_source(path) as source:
+        assert all(frame.vectors is None for frame in source)

@@ -72,8 +72,8 @@ def test_hello_carries_the_options(twin: Twin) -> None:
 
     with ScriptedPeer(script) as server:
         twin.stream(server.address, frames(1), model="street", interval=4)
-        twin.stream(server.address, frames(1), schedule="adaptive", max_interval=20)
-    assert hellos == [Hello(model="street", interval=4), Hello(schedule="adaptive", max_interval=20)]
+        twin.stream(server.address, frames(1), schedule="adaptive", max_interval=20, max_age=2.5)
+    assert hellos == [Hello(model="street", interval=4), Hello(schedule="adaptive", max_interval=20, max_age=2.5)]
 
 
 def test_frames_are_read_only_as_results_are_taken(twin: Twin) -> None:

@@ -28,3 +28,12 @@ def test_an_unknown_motion_source_is_wrong_use_and_the_error_names_the_known_one
     ran = keywarp("run", tmp_path / "v.mp4", "--motion", "raft")
     assert ran.status == 2
     assert all(repr(name) in ran.stderr for name in get_args(MotionName))
+
+
+def test_codec_motion_processes_a_video(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny")
+    results = tmp_path / "r.ndjson"
+    video = write_video(tmp_path / "v.mp4", frames=14)
+    ran = keywarp("run", video, "--model", bundle.path, "--motion", "codec", "--json", results)
+    assert ran.status == 0, ran.stderr
+    assert len(results.read_text().splitlines()) == 14

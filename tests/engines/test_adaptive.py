@@ -98,8 +98,6 @@ def test_change_is_measured_from_a_forced_key_frame_on() -> None:
     assert stream.decide(scene(1), forced=KeyReason.GAP) == KeyDecision(KeyReason.GAP)
     assert [stream.decide(scene(1)) for _ in range(9)] == [KeyDecision(None, 0.0)] * 9
     assert stream.decide(scene(1)).reason is KeyReason.INTERVAL
-    assert stream.decide(scene(1), skipped=8) == KeyDecision(None, 0.0)
-    assert stream.decide(scene(1)).reason is KeyReason.INTERVAL
 
 
 def test_a_new_size_is_not_a_cut() -> None:

@@ -13,7 +13,6 @@ from typing import Any, get_args
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 
 from keywarp.engines import (
     AVAILABLE,
@@ -152,9 +151,9 @@ class BlockedSession(StreamSession):
         super().__init__(engine)
         self._gate = gate
 
-    def process(self, frame: NDArray[np.uint8], *place: Any, **more: Any) -> FrameResult:
+    def process(self, *place: Any, **more: Any) -> FrameResult:
         assert self._gate.wait(60)
-        return super().process(frame, *place, **more)
+        return super().process(*place, **more)
 
 
 def test_the_executor_runs_in_order_and_counts_its_queue(engine: Engine) -> None:

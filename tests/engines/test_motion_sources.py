@@ -163,7 +163,9 @@ def test_flow_and_scale_field_can_be_used_separately(
     assert (key.motion, propagated.motion) == (None, motion)
     if motion != "none":
         assert propagated.flow is not None
-        np.testing.assert_allclose(propagated.flow, np.stack([np.full((8, 12), moved), np.zeros((8, 12))]), atol=0.01)
+        inside = propagated.flow[:, :, : 12 - moved]  # what comes from outside is taken from the border
+        np.testing.assert_allclose(inside[0], moved, atol=0.01)
+        np.testing.assert_allclose(inside[1], 0, atol=0.01)
 
 
 def test_a_chained_flow_network_adds_up_its_steps(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from keywarp.engines import (
     InvalidFrameError,
     KeyDecision,
     KeyReason,
+    KeySchedule,
     StreamSession,
 )
 from tests.engines.scenes import scene
@@ -101,17 +102,59 @@ def test_a_gap_in_frame_indices_forces_a_key_frame(engine: Engine) -> None:
     assert results[-1].key_age == 1
 
 
-def test_skipped_frames_are_no_gap_and_count_towards_the_interval(engine: Engine) -> None:
-    session = StreamSession(engine, FixedInterval(5))
-    results = [session.process(image, skipped=skipped) for image, skipped in zip(noise(4), (0, 2, 0, 1), strict=True)]
-    assert [(r.index, r.kind.value, r.key_age) for r in results] == [
-        (0, "key", 0),
-        (3, "propagated", 3),
-        (4, "propagated", 4),
-        (6, "key", 0),
+def test_skipped_frames_are_no_gap_and_do_not_use_up_the_interval(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(3))
+    skips = (0, 2, 9, 1, 0, 30, 4)
+    results = [session.process(image, skipped=skipped) for image, skipped in zip(noise(7), skips, strict=True)]
+    assert [(r.index, r.reason, r.key_age) for r in results] == [
+        (0, "start", 0),
+        (3, None, 3),
+        (13, None, 13),
+        (15, "interval", 0),
+        (16, None, 1),
+        (47, None, 32),
+        (52, "interval", 0),
     ]
-    assert results[-1].reason is KeyReason.INTERVAL
-    assert session.process(frame(), 9, skipped=1).reason is KeyReason.GAP  # one more frame is missing
+    assert session.process(frame(), 54).reason is KeyReason.GAP  # frame 53 is missing
+    assert session.process(frame(), 57, skipped=1).reason is KeyReason.GAP  # one more frame is missing
+
+
+@pytest.mark.parametrize("schedule", [FixedInterval(100), AdaptiveInterval(threshold=1.0, maximum=100)])
+def test_a_key_frame_older_than_the_limit_makes_the_next_frame_a_key_frame(
+    engine: Engine, schedule: KeySchedule
+) -> None:
+    session = StreamSession(engine, schedule, max_age=1.0)
+    times = (10.0, 10.5, 11.0, 11.1, 12.0, 12.2, 20.0)
+    results = [session.process(scene(0), timestamp=time) for time in times]
+    assert [r.reason for r in results] == ["start", None, None, "age", None, "age", "age"]
+    assert [r.key_age_seconds for r in results] == [0.0, 0.5, 1.0, 0.0, 0.9, 0.0, 0.0]
+
+
+def test_without_a_limit_a_key_frame_may_be_of_any_age(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(100))
+    results = [session.process(frame(), timestamp=time) for time in (0.0, 3600.0, 86400.0)]
+    assert [r.kind.value for r in results] == ["key", "propagated", "propagated"]
+    assert [r.key_age_seconds for r in results] == [0.0, 3600.0, 86400.0]
+
+
+def test_sums_of_timestamps_do_not_exceed_a_limit_that_they_equal(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(100), max_age=0.3)
+    results = [session.process(frame(), timestamp=0.1 * number) for number in range(9)]
+    assert [r.index for r in results if r.reason] == [0, 4, 8]
+
+
+def test_a_forced_key_frame_restarts_the_age(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(100), max_age=1.0)
+    session.process(frame(), timestamp=0.0)
+    session.interrupt()
+    results = [session.process(frame(), timestamp=time) for time in (0.9, 1.8, 2.0)]
+    assert [r.reason for r in results] == ["gap", None, "age"]
+
+
+@pytest.mark.parametrize("max_age", [0.0, -1.0, float("nan")])
+def test_a_limit_of_the_age_that_is_not_positive_is_refused(engine: Engine, max_age: float) -> None:
+    with pytest.raises(ValueError, match="above 0 seconds"):
+        StreamSession(engine, max_age=max_age)
 
 
 def test_a_new_frame_size_forces_a_key_frame(engine: Engine) -> None:
@@ -228,7 +271,7 @@ def test_a_custom_schedule_is_asked_and_cannot_prevent_a_forced_key_frame(engine
         def for_stream(self) -> "Never":
             return self
 
-        def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> KeyDecision:  # noqa: ARG002
+        def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:  # noqa: ARG002
             self.forced.append(forced)
             return KeyDecision(None)
 

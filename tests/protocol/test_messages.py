@@ -46,6 +46,7 @@ CAR = Detection(class_id=3, name="car", confidence=0.9641, xyxy=(320.25, 103.0, 
         Hello(),
         Hello(model="m", interval=5, codec="h264", framing="chunks"),
         Hello(schedule="adaptive", max_interval=9),
+        Hello(mode="latest", max_age=2.5),
         End(),
     ],
 )
@@ -62,6 +63,7 @@ def test_client_messages_survive_the_wire(message: Hello | End) -> None:
         Done(frames=1, key_frames=1, errors=0),
         RESULT,
         RESULT.model_copy(update={"kind": "key", "reason": "cut", "change": 0.7123}),
+        RESULT.model_copy(update={"key_age_seconds": 0.25}),
         RESULT.model_copy(update={"detections": (CAR, CAR)}),
     ],
 )
@@ -80,6 +82,9 @@ def test_server_messages_survive_the_wire(message: Ready | Credit | Error | Done
         '{"type": "hello", "interval": 0}',
         '{"type": "hello", "schedule": "daily"}',
         '{"type": "hello", "schedule": "adaptive", "max_interval": 1001}',
+        '{"type": "hello", "max_age": 0}',
+        '{"type": "hello", "max_age": 86401}',
+        '{"type": "hello", "max_age": "NaN"}',
         '{"type": "hello", "codec": "mjpeg"}',
         '{"type": "end", "now": true}',
     ],
@@ -117,10 +122,11 @@ def test_hello_leaves_out_options_that_were_not_given() -> None:
     assert Hello(interval=5).model_dump(exclude_none=True).keys() == {"type", "interval", "codec", "framing"}
 
 
-def test_ready_without_a_schedule_means_a_fixed_one() -> None:
+def test_ready_without_a_schedule_means_a_fixed_one_without_a_limit_of_the_age() -> None:
     ready = Ready(stream="s", model=MODEL, interval=10, credit=8, max_message_bytes=100).model_dump()
-    del ready["schedule"], ready["max_interval"]
-    assert Ready.model_validate(ready).schedule == "fixed"
+    del ready["schedule"], ready["max_interval"], ready["max_age"]
+    read = Ready.model_validate(ready)
+    assert (read.schedule, read.max_age) == ("fixed", None)
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a/b", "../x", "a" * 65, "ü"])

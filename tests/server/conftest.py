@@ -130,7 +130,7 @@ class _EndlessSession:
     def __init__(self) -> None:
         self._released = threading.Event()
 
-    def process(self, *_: object) -> FrameResult:
+    def process(self, *_: object, **_options: object) -> FrameResult:
         self._released.wait(2 * PATIENCE)
         raise RuntimeError("this frame has no result")
 

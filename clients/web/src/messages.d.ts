@@ -7,6 +7,7 @@ export interface StreamOptions {
   interval?: number | null; // the model's default if not given
   schedule?: "fixed" | "adaptive" | null;
   max_interval?: number | null; // only with the schedule `adaptive`
+  max_age?: number | null; // seconds; if the key frame is older, the next frame is a key frame
   mode?: "lossless" | "latest" | null;
   masks?: "png" | "rle" | "none" | null;
   resolution?: "model" | "frame" | null;
@@ -25,7 +26,7 @@ export interface StreamRequest extends StreamOptions {
 
 export interface Header {
   id?: string | number; // returned with the response
-  timestamp?: number; // seconds; returned with the result
+  timestamp?: number; // seconds; returned with the result, and used to measure key ages
 }
 
 export interface ClassInfo {
@@ -57,6 +58,7 @@ export interface LiveStatistics {
   latency_p50: number | null; // seconds, from a frame's arrival to its result
   latency_p95: number | null; // seconds
   key_share: number | null; // share of key frames, 0..1
+  key_age_seconds: number | null; // the age of the oldest key frame that a result was propagated from
 }
 
 export type State = "open" | "connecting" | "running" | "retrying" | "paused" | "ended" | "failed";
@@ -68,6 +70,7 @@ export interface StreamInfo {
   interval: number;
   schedule: string;
   max_interval: number | null;
+  max_age: number | null; // seconds
   mode: string;
   connected: boolean;
   age: number; // seconds since the stream was created
@@ -123,7 +126,8 @@ export interface Result {
   width: number;
   height: number;
   kind: "key" | "propagated";
-  key_age: number;
+  key_age: number; // frames, dropped ones included
+  key_age_seconds?: number;
   reason?: string;
   change?: number;
   timings: { decode: number; queue: number; inference: number; postprocess: number }; // seconds
@@ -159,6 +163,7 @@ export interface Ready {
   interval: number;
   schedule: string;
   max_interval?: number;
+  max_age?: number; // seconds
   mode: string;
   credit: number;
   max_message_bytes: number;

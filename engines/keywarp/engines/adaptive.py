@@ -22,7 +22,8 @@ class AdaptiveInterval:
 
     Either `threshold` fixes how much may remain unexplained, or `target` fixes the mean interval and the threshold
     adapts to the content. With a target, a stream costs what it costs with `FixedInterval(target)`, or less where
-    nothing changes: at most n / target + 8 of n frames are key frames, unless cuts, gaps and `maximum` require more.
+    nothing changes: at most n / target + 8 of n frames are key frames, unless cuts, gaps, `maximum` and the session's
+    `max_age` require more. All frames counted here are those that are processed; dropped ones don't count.
 
     Example:
         >>> session = StreamSession(engine, AdaptiveInterval(target=10, maximum=30))
@@ -60,10 +61,9 @@ class _AdaptiveStreamSchedule:
         self._threshold = options.threshold or START_THRESHOLD
         self._key: Thumbnail | None = None
         self._last: Thumbnail | None = None  # of the previous frame
-        self._age = 0  # key age of the previous frame, frames
+        self._age = 0  # of the key frame at the previous frame, in processed frames
 
-    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> KeyDecision:
-        self._age += skipped
+    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:
         current = Thumbnail.of(frame)
         decision = KeyDecision(forced) if forced else self._judge(current)
         if decision.is_key:
@@ -71,7 +71,7 @@ class _AdaptiveStreamSchedule:
         else:
             self._age += 1
         self._last = current
-        self._adapt(decision.is_key, 1 + skipped)
+        self._adapt(decision.is_key)
         return decision
 
     def _judge(self, current: Thumbnail) -> KeyDecision:
@@ -96,11 +96,11 @@ class _AdaptiveStreamSchedule:
             return False
         return (change if last is self._key else change_after_motion(current, last)) > self._options.cut
 
-    def _adapt(self, is_key: bool, frames: int) -> None:
+    def _adapt(self, is_key: bool) -> None:
         """Move the threshold by integral control: each key frame raises it, and each frame lowers it by its share.
 
         Between its bounds, the threshold thus counts how many key frames the stream is ahead of its target.
         """
         if self._options.target is not None:
-            step = math.exp(GAIN * (is_key - frames / self._options.target))
+            step = math.exp(GAIN * (is_key - 1 / self._options.target))
             self._threshold = min(max(self._threshold * step, LEAST_THRESHOLD), GREATEST_THRESHOLD)

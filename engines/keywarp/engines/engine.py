@@ -25,17 +25,22 @@ from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
     DIS,
     ChainedTracker,
+    CheckedFlow,
+    CodecTracker,
     DirectTracker,
+    FlowCheck,
     MotionName,
     MotionSource,
     MotionTracker,
     MotionVectors,
     OpticalFlow,
+    stay_inside,
     to_cells,
     to_pixels,
 )
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
 from keywarp.engines.preparation import input_size, resize
+from keywarp.engines.reliability import rate
 from keywarp.engines.result import FrameKind, FrameResult, Output
 
 MAX_SIZES = 8  # input sizes that stay compiled
@@ -52,6 +57,7 @@ class KeyState:
     features: dict[str, Tensor]  # by name; empty if features are copied
     small: Tensor | None  # the frame as the flow network's input; None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
+    check: FlowCheck | None  # checks the flow, or None if features are copied
     result: FrameResult  # the key frame's own
 
 
@@ -59,13 +65,17 @@ class KeyState:
 class _Programs:
     key: Program
     propagate: Program | None  # None if features are copied
-    flow: Program | None  # the flow network alone, or None if it isn't chained
+    flow: Program | None  # the flow network alone, or None if it runs in the propagate graph or not at all
     postprocessor: Postprocessor
     lock: Lock  # held while a program runs, since only one run is allowed at a time
 
 
 class Engine:
-    """Runs one bundle on one backend. It is thread-safe."""
+    """Runs one bundle on one backend. It is thread-safe.
+
+    Attributes:
+        takes_vectors: Whether the motion source uses the motion vectors of the video's codec.
+    """
 
     def __init__(
         self,
@@ -109,8 +119,9 @@ class Engine:
         self._named = source if isinstance(source, MotionSource) else None
         self.motion = source.name if not isinstance(source, MotionSource) else str(source)  # the source's name
         # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.
-        self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.chained
+        self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.runs_alone
         self._takes_frame = self._named is not None and (self._named.scale or not self._takes_flow)
+        self.takes_vectors = self._named is not None and self._named.flow == "codec"
         self._keep_features = keep_features
         self._max_sizes = max_sizes
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
@@ -160,9 +171,11 @@ class Engine:
             features = self._kept_features(outputs)
         result = replace(result, features=features)
         if programs.propagate is None:
-            return result, KeyState(size, {}, None, None, replace(result, output=copy.deepcopy(result.output)))
+            return result, KeyState(size, {}, None, None, None, replace(result, output=copy.deepcopy(result.output)))
         maps = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
-        return result, KeyState(size, maps, outputs[KEY_SMALL], self._open_tracker(programs, image), result)
+        small = self._downscale(image)
+        check = FlowCheck(small, self._pixels_per_cell)
+        return result, KeyState(size, maps, outputs[KEY_SMALL], self._open_tracker(programs, small), check, result)
 
     def propagate(
         self, frame: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None] = ()
@@ -192,16 +205,30 @@ class Engine:
         programs = self._compiled(key.size)
         assert programs.propagate is not None
         image = resize(frame, *key.size)
+        small = self._downscale(image)
         inputs: dict[str, Tensor] = {**key.features}
         if self._takes_flow:
-            inputs[FLOW] = self._flow(image, key, vectors)
+            checked = self._flow(small, key, vectors)
+            inputs[FLOW] = checked.flow
         if self._takes_frame:
             inputs |= {FRAME: image[np.newaxis], KEY_SMALL: key.small}
         with programs.lock:
             outputs = programs.propagate.run(inputs)
             result = _postprocess(programs.postprocessor, outputs, frame, FrameKind.PROPAGATED, started)
-            flow, features = np.array((inputs | outputs)[FLOW])[0], self._kept_features(outputs)
-        return replace(result, motion=self._used(key.tracker), flow=flow, features=features)
+            features = self._kept_features(outputs)
+            if not self._takes_flow:
+                assert key.check is not None
+                checked = key.check.check(small, np.array(outputs[FLOW]))
+        output, reliability = rate(result.output, checked.reliability, *frame.shape[:2])
+        return replace(
+            result,
+            output=output,
+            motion=self._used(key.tracker),
+            flow=checked.flow[0],
+            reliability=reliability,
+            reliability_map=checked.reliability,
+            features=features,
+        )
 
     def close(self) -> None:
         """Free the compiled graphs, even if the engine is still referenced. Running frames finish; later ones fail."""
@@ -210,14 +237,16 @@ class Engine:
             self._programs.clear()
         release_unused_memory()
 
-    def _open_tracker(self, programs: _Programs, key: NDArray[np.uint8]) -> MotionTracker | None:
+    def _open_tracker(self, programs: _Programs, small: NDArray[np.uint8]) -> MotionTracker | None:
         """Return the tracker of the motion since a key frame, or None if the propagate graph needs none."""
-        source, small = self._source, self._downscale(key)
+        source = self._source
         if not isinstance(source, MotionSource):
             return DirectTracker(source, small)
         if not self._takes_flow or source.flow == "none":
             return None
-        estimator: OpticalFlow = DIS()
+        if source.flow == "codec":
+            return CodecTracker(small, self._pixels_per_cell)
+        estimator: OpticalFlow = DIS.for_steps() if source.chained else DIS()
         if programs.flow:
             estimator = _NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell)
         return (ChainedTracker if source.chained else DirectTracker)(estimator, small)
@@ -226,22 +255,21 @@ class Engine:
         """Return the name of the motion source that was really used for a frame."""
         if tracker is None or self._named is None:
             return self.motion
-        return str(replace(MotionSource.parse(tracker.source), scale=self._named.scale))
+        used = MotionSource.parse(tracker.source)
+        return str(replace(used, repaired=self._named.repaired, scale=self._named.scale))
 
-    def _flow(
-        self, image: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None]
-    ) -> NDArray[np.float32]:
-        """Return the flow in cells, estimated on images of the size that a flow network would see."""
-        current = self._downscale(image)
-        if key.tracker is None:
-            return to_cells(np.zeros((*current.shape[:2], 2), np.float32), self._pixels_per_cell)
-        flow = key.tracker.advance(current, vectors)
-        shape = (*current.shape[:2], 2)
+    def _flow(self, small: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None]) -> CheckedFlow:
+        """Return the flow in cells, estimated on an image of the size that a flow network would see."""
+        shape = (*small.shape[:2], 2)
+        flow = np.zeros(shape, np.float32) if key.tracker is None else key.tracker.advance(small, vectors)
         if np.shape(flow) != shape or not np.isfinite(flow).all():
             raise MotionError(
                 f"the motion source {self.motion} should give a finite flow of shape {shape}, not {np.shape(flow)}"
             )
-        return to_cells(flow.astype(np.float32, copy=False), self._pixels_per_cell)
+        cells = stay_inside(to_cells(flow.astype(np.float32, copy=False), self._pixels_per_cell))
+        assert key.check is not None
+        repaired = self._named is not None and self._named.repaired
+        return key.check.repair(small, cells) if repaired else key.check.check(small, cells)
 
     def _kept_features(self, outputs: Mapping[str, Tensor]) -> tuple[NDArray[np.float32], ...] | None:
         """Return copies of the feature maps that the head saw, or None if results don't carry them."""

@@ -1,6 +1,7 @@
 """Run the frames of all sessions on one device, one after another."""
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from threading import Lock
@@ -9,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.engines.motion import MotionVectors
 from keywarp.engines.result import FrameResult
 from keywarp.engines.session import StreamSession
 
@@ -33,7 +35,13 @@ class Executor:
         return self._depth
 
     def submit(
-        self, session: StreamSession, frame: NDArray[np.uint8], index: int | None = None, skipped: int = 0
+        self,
+        session: StreamSession,
+        frame: NDArray[np.uint8],
+        index: int | None = None,
+        skipped: int = 0,
+        vectors: Sequence[MotionVectors | None] = (),
+        timestamp: float | None = None,
     ) -> Future[FrameResult]:
         """Queue one frame.
 
@@ -42,6 +50,8 @@ class Executor:
             frame: See `StreamSession.process`.
             index: See `StreamSession.process`.
             skipped: See `StreamSession.process`.
+            vectors: See `StreamSession.process`.
+            timestamp: See `StreamSession.process`.
 
         Returns:
             A future with the result, or with the error that `StreamSession.process` raised.
@@ -55,7 +65,7 @@ class Executor:
             started = time.perf_counter()
             turn = started - max(queued_at, self._done_at.get(session, queued_at))
             try:
-                result = session.process(frame, index, skipped)
+                result = session.process(frame, index, skipped, vectors, timestamp)
                 return replace(result, queue=started - queued_at, turn=turn)
             finally:
                 self._done_at[session] = time.perf_counter()

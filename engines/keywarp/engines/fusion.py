@@ -161,7 +161,7 @@ def fuse_all(
         keep_features: Whether to output the features to the host as well.
 
     Returns:
-        The graph `key`; `propagate` unless features are copied; and `flow` if the flow network's flow is chained.
+        The graph `key`; `propagate` unless features are copied; and `flow` if the flow network runs separately.
 
     Raises:
         BundleError: If the graphs don't fit together.
@@ -170,11 +170,11 @@ def fuse_all(
     graphs = {"key": fuse_key(bundle, *size, keep_features=keep_features)}
     if motion is None:
         graphs["propagate"] = fuse_warp(bundle, *size, keep_features=keep_features)
-    elif motion.flow == "flow" and not motion.chained:
+    elif motion.flow == "flow" and not motion.runs_alone:
         graphs["propagate"] = fuse_propagate(bundle, *size, motion.scale, keep_features)
     elif not motion.copies:
         graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, keep_features)
-    if motion and motion.flow == "flow" and motion.chained:
+    if motion and motion.runs_alone:
         graphs["flow"] = fuse_flow(bundle, *size)
     return graphs
 

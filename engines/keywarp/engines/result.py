@@ -20,6 +20,7 @@ class KeyReason(StrEnum):
     START = "start"  # the stream begins
     GAP = "gap"  # frames before it are missing or have failed
     SIZE = "size"  # its size differs from the key frame's
+    AGE = "age"  # the key frame is older than the stream allows
     INTERVAL = "interval"  # the schedule's interval is over
     CHANGE = "change"  # motion doesn't explain enough of the change since the key frame
     CUT = "cut"  # it shows another scene than the frame before
@@ -42,6 +43,8 @@ class Detections:
     xyxy: NDArray[np.float32]  # (n, 4): x1, y1, x2, y2 in pixels of the frame
     confidence: NDArray[np.float32]  # (n,), 0..1
     class_id: NDArray[np.intp]  # (n,), never 0, the background
+    # (n,), 0..1: how well the motion since the key frame explains the frame in each box; None on key frames
+    reliability: NDArray[np.float32] | None = None
 
 
 Output = LabelMap | Detections
@@ -53,7 +56,7 @@ class FrameResult:
 
     index: int  # position in the stream, from 0; always 0 in what `Engine` itself returns
     kind: FrameKind
-    key_age: int  # frames since the key frame, 0 on a key frame; always 0 in what `Engine` itself returns
+    key_age: int  # frames since the key frame, dropped ones included; always 0 in what `Engine` itself returns
     height: int  # of the frame, pixels
     width: int  # of the frame, pixels
     output: Output
@@ -61,8 +64,11 @@ class FrameResult:
     postprocess: float  # seconds from the networks' outputs to `output`
     reason: KeyReason | None = None  # why it is a key frame, or None if it isn't one
     change: float | None = None  # 0..1, the change since the key frame that motion doesn't explain; None: not measured
+    key_age_seconds: float = 0.0  # seconds since the key frame
     motion: str | None = None  # the motion source that was really used; None on key frames
     flow: NDArray[np.float32] | None = None  # (2, h, w), to the key frame, (dx, dy) in cells of the finest feature map
+    reliability: float | None = None  # 0..1, mean of `reliability_map` where it matters; None: nothing was propagated
+    reliability_map: NDArray[np.float32] | None = None  # (h, w), how well motion explains each cell of that map, 0..1
     features: tuple[NDArray[np.float32], ...] | None = None  # (C, h, w) each, what the head saw; with `keep_features`
     queue: float = 0.0  # seconds the frame waited for the device
     turn: float = 0.0  # seconds of `queue` in which it was the session's next frame and waited for other sessions only

@@ -1,17 +1,12 @@
 """Decide which frames become key frames (Algorithm 1, line 6; section 3, "Key Frame Scheduling")."""
 
-import math
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.result import KeyReason
-
-TOLERATED: Final = 0.05  # share of skipped frames above which the device counts as overloaded
-GROWTH: Final = 1.5  # factor by which an overloaded stream's interval grows at each key frame
-RECOVERY: Final = 0.1  # share of the interval by which it shrinks at each key frame without overload
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +23,13 @@ class KeyDecision:
 
 
 class StreamSchedule(Protocol):
-    """A key schedule with the state of one stream."""
+    """A key schedule with the state of one stream.
 
-    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> KeyDecision:
+    It sees the frames that are processed. Frames that are dropped under load never reach it, so they don't change the
+    share of key frames.
+    """
+
+    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:
         """Decide whether the stream's next frame is a key frame. The first one always is.
 
         If processing the frame fails afterwards, nothing has to be undone, as long as the next frame is forced.
@@ -38,7 +37,6 @@ class StreamSchedule(Protocol):
         Args:
             frame: The frame, uint8 (H, W, 3), RGB.
             forced: The reason why it must be a key frame, or None to let the schedule decide.
-            skipped: The number of frames skipped right before it, which count towards the interval.
         """
         ...
 
@@ -61,51 +59,37 @@ class KeySchedule(Protocol):
 class FixedInterval:
     """The paper's schedule: a key frame every `interval` frames. Interval 1 is per-frame evaluation.
 
-    With a `maximum` the interval is elastic. While frames are skipped because the device can't keep up, it grows up to
-    the maximum, since key frames are the expensive ones. Once no more frames are skipped, it shrinks again.
+    Streams that start together and take turns on a device would all have their key frames in the same turn. Different
+    phases keep them apart.
     """
 
     interval: int  # l, frames
-    maximum: int | None = None  # frames, or None for a fixed interval
+    phase: int = 0  # frames by which a stream's first interval is shorter
 
     def __post_init__(self) -> None:
         if self.interval < 1:
             raise ValueError(f"the key interval must be at least 1 frame, got {self.interval}")
-        if self.maximum is not None and self.maximum < self.interval:
-            raise ValueError(
-                f"the maximum interval of {self.maximum} frames is below the interval of {self.interval} frames"
-            )
+        if not 0 <= self.phase < self.interval:
+            raise ValueError(f"the phase must be from 0 to {self.interval - 1} frames, got {self.phase}")
 
     def for_stream(self) -> StreamSchedule:
         """Return the schedule of a new stream."""
-        return _FixedStreamSchedule(self.interval, self.maximum or self.interval)
+        return _FixedStreamSchedule(self.interval, self.phase)
 
 
 class _FixedStreamSchedule:
     """Counts frames and never looks at their content."""
 
-    def __init__(self, shortest: int, longest: int) -> None:
-        self._shortest = shortest
-        self._longest = longest
-        self._interval = shortest
+    def __init__(self, interval: int, phase: int) -> None:
+        self._interval = interval
+        self._next = interval - phase  # frames from the next key frame to the one after it
         self._left = 0  # frames before the next key frame
         self._due = KeyReason.START
-        self._frames = self._skipped = 0  # since the last key frame; `_frames` includes `_skipped`
 
-    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None, skipped: int = 0) -> KeyDecision:  # noqa: ARG002
-        self._left = max(self._left - skipped, 0)
-        self._frames += 1 + skipped
-        self._skipped += skipped
+    def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:  # noqa: ARG002
         reason = forced or (None if self._left else self._due)
         if reason:
-            self._adapt()
-        self._left = (self._interval if reason else self._left) - 1
+            self._left, self._next = self._next, self._interval
+        self._left -= 1
         self._due = KeyReason.INTERVAL
         return KeyDecision(reason)
-
-    def _adapt(self) -> None:
-        if self._skipped > TOLERATED * self._frames:
-            self._interval = min(math.ceil(GROWTH * self._interval), self._longest)
-        elif not self._skipped:
-            self._interval = max(self._interval - math.ceil(RECOVERY * self._interval), self._shortest)
-        self._frames = self._skipped = 0

@@ -187,6 +187,7 @@ def _figures(adaptation: "Adaptation") -> dict[str, Any]:
         "loss": adaptation.fit.loss,
         "cache_bytes": adaptation.cache_size,
         "notes": adaptation.notes,
+        "per_frame_ms": adaptation.after.per_frame_ms,
         "before": _sources(adaptation.before),
         "after": _sources(adaptation.after),
         "recommended": {

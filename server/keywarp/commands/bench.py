@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.options import IntervalOption
+from keywarp.cli.options import IntervalOption, MaxAgeOption
 from keywarp.client import open_source
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.load_generator import (
@@ -39,7 +39,7 @@ from keywarp.commands.options import (
 )
 from keywarp.commands.sample_video import sample_video
 from keywarp.engines import Backend, Bundle, Engine, EngineError, FixedInterval, StreamSession
-from keywarp.protocol import MAX_INTERVAL, Hello, Mode
+from keywarp.protocol import Hello, Mode
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure the engine and the server on this machine.", pretty_exceptions_enable=False
@@ -198,24 +198,19 @@ def load(
     models: ModelsOption = MODELS,
     video: InputVideoOption = None,
     interval: IntervalOption = None,
-    max_interval: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MAX_INTERVAL, help="The longest interval while frames are dropped.", show_default="INTERVAL"
-        ),
-    ] = None,
+    max_age: MaxAgeOption = None,
     codec: Annotated[BenchCodec, typer.Option(help="Send JPEG images, or the video's H.264 packets.")] = "image",
     mode: Annotated[Mode, typer.Option(help="The streams' mode.")] = "latest",
     as_json: JsonOption = False,
 ) -> None:
     """Load a server with cameras, each of which sends a frame when it is due, however busy the server is.
 
-    Prints the results per second, the dropped frames, and the latency, counted
-    from when each frame was due.
+    Prints the results per second, the share of key frames, their age, the
+    dropped frames, and the latency, counted from when each frame was due.
     """
     path = video or sample_video()
     payloads = make_payloads(path, codec, CLIP_FRAMES)
-    hello = Hello(model=model, interval=interval, max_interval=max_interval, mode=mode, codec=codec)
+    hello = Hello(model=model, interval=interval, max_age=max_age, mode=mode, codec=codec)
     with nullcontext(url) if url else local_server(models) as address:
         assert address is not None
         open_loop(address, "bench-warm-up", Hello(model=model, codec=codec), payloads[:10], 10, 1)
@@ -237,8 +232,10 @@ def load(
         ("sent", f"{cameras} cameras x {fps:g} fps x {seconds:g} s, {codec}, {mode}"),
         (
             "results",
-            f"{figures['results']} ({figures['results_per_second']:.1f} a second), {figures['key_frames']} key",
+            f"{figures['results']} ({figures['results_per_second']:.1f} a second; each camera "
+            f"{figures['camera_fps']['min']:.1f} to {figures['camera_fps']['max']:.1f})",
         ),
+        ("key frames", f"{figures['key_frames']} ({100 * figures['key_share']:.0f} %){_describe_ages(figures)}"),
         ("dropped, errors, unsent", f"{figures['dropped']}, {figures['error']}, {figures['unsent']}"),
         *((name, f"{1000 * value:.0f} ms") for name, value in figures["latency"].items()),
     ]
@@ -249,13 +246,25 @@ def load(
 def _summarize_load(measurements: Sequence[StreamMeasurement], latencies: Sequence[float]) -> dict[str, Any]:
     results = sum(measurement.frames for measurement in measurements)
     percentiles = dict(zip(("p50", "p90", "p99", "max"), np.percentile(latencies, (50, 90, 99, 100)), strict=True))
+    rates = [measurement.fps for measurement in measurements]
+    key_frames = sum(measurement.results["key"] for measurement in measurements)
+    ages = [age for measurement in measurements for age in measurement.key_ages]
     return {
         "results": results,
         "results_per_second": results / max(measurement.seconds for measurement in measurements),
-        "key_frames": sum(measurement.results["key"] for measurement in measurements),
+        "camera_fps": {"min": min(rates), "median": statistics.median(rates), "max": max(rates)},
+        "key_frames": key_frames,
+        "key_share": key_frames / results,
+        # An older server doesn't say how old its key frames are.
+        "key_age": {"mean": statistics.fmean(ages), "max": max(ages)} if ages else None,
         **{name: sum(m.failures[name] for m in measurements) for name in ("dropped", "error", "unsent")},
         "latency": {name: float(value) for name, value in percentiles.items()},
     }
+
+
+def _describe_ages(figures: dict[str, Any]) -> str:
+    ages = figures["key_age"]
+    return f", {ages['mean']:.1f} s old on average, {ages['max']:.1f} s at most" if ages else ""
 
 
 def _describe_setting(bundle: Bundle, backend: Backend, width: int, height: int, interval: int) -> str:

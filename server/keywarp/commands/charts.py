@@ -28,6 +28,7 @@ class Line:
     color: Color
     dashed: bool = False
     joined: bool = True  # whether the points are joined; if not, they are drawn as squares
+    listed: bool = True  # whether the legend names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class _Plot:
         self._chart = chart
         self._left, self._right = left + LEFT, left + WIDTH - RIGHT
         self._top, self._bottom = TOP, HEIGHT - BOTTOM
-        points = [point for line in chart.lines for point in line.points]
+        points = [point for line in chart.lines for point in line.points] or [(0.0, 0.0), (1.0, 1.0)]
         xs, ys = [x for x, _ in points], [y for _, y in points]
         ys += [] if chart.level is None else [chart.level]
         self._x0, self._x1 = self._bounds(xs, 0.0 if not chart.whole_x else None)
@@ -131,7 +132,7 @@ class _Plot:
             self._text(self._right + 18, place, line.name, line.color, "lm", 14)
 
     def _legend(self) -> None:
-        for number, line in enumerate(self._chart.lines):
+        for number, line in enumerate(line for line in self._chart.lines if line.listed):
             x, y = self._right + 16.0, self._top + 20.0 * number
             if line.joined:
                 self._dashes([(x, y), (x + 26, y)], line.color, 2.2, dash=5 if line.dashed else None)

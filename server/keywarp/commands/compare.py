@@ -25,12 +25,12 @@ from keywarp.commands.options import (
     ThreadsOption,
 )
 from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule
-from keywarp.engines.comparison import Options
+from keywarp.engines.comparison import INTERVALS, MOTIONS, Options, forget
 from keywarp.engines.comparison import Progress as ShowProgress
 from keywarp.engines.comparison import compare as run_comparison
+from keywarp.engines.motion import MotionSource
 from keywarp.protocol import MAX_INTERVAL
 
-DEFAULT_MOTIONS = "none,network,dis"
 ADAPTIVE_FACTOR = 3  # longest interval of an adaptive schedule, in mean intervals
 
 
@@ -40,22 +40,35 @@ def compare(
         list[str], typer.Argument(help="Video files or folders of images.", metavar="VIDEO...", show_default=False)
     ],
     motion: Annotated[
-        list[str], typer.Option(help="Motion sources to compare; a list with commas, or several times.")
-    ] = [DEFAULT_MOTIONS],  # noqa: B006
+        list[str] | None,
+        typer.Option(
+            help="Motion sources to compare: a list with commas, or the option several times.",
+            metavar="LIST",
+            show_default=f"{','.join(MOTIONS)} and the bundle's own",
+        ),
+    ] = None,
     interval: Annotated[
-        list[str],
-        typer.Option(help="Key intervals to compare, in frames; the longest one bounds the key age."),
-    ] = ["2,3,5,10"],  # noqa: B006
+        list[str] | None,
+        typer.Option(
+            help="Key intervals to compare, in frames, listed likewise; the longest one bounds the key age.",
+            metavar="LIST",
+            show_default=",".join(map(str, INTERVALS)),
+        ),
+    ] = None,
     schedule: Annotated[
-        list[str],
-        typer.Option(help="Key schedules: fixed, adaptive. Adaptive takes each interval as its mean."),
-    ] = ["fixed"],  # noqa: B006
+        list[str] | None,
+        typer.Option(
+            help="Key schedules to compare, listed likewise: fixed, adaptive (each interval is its mean).",
+            metavar="LIST",
+            show_default="fixed",
+        ),
+    ] = None,
     keep: Annotated[float, typer.Option(help="The agreement that the recommendation must keep, 0 to 1.")] = 0.95,
     seconds: Annotated[
         str | None,
         typer.Option("--range", help="Compare on this part of each video, in seconds.", metavar="A:B"),
     ] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Propagate from a key frame about every so many frames.")] = 3,
+    stride: Annotated[int, typer.Option(min=1, help="Propagate from a key frame about every so many frames.")] = 5,
     max_frames: Annotated[
         int | None,
         typer.Option(min=1, help="Run the network on about so many frames of each video at most, spread over it."),
@@ -86,10 +99,11 @@ def compare(
     threads: ThreadsOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Compare propagated results with those of the network on every frame. It needs no labels.
+    """Compare propagated results with those of the network on every frame.
 
-    For each motion source it prints how far propagated results agree with per-frame results, by key age, what frames
-    cost, and the longest key interval that keeps a chosen agreement.
+    It needs no labels. For each motion source it prints how far propagated
+    results agree with per-frame results, by key age, what frames cost, and
+    the longest key interval that keeps a chosen agreement.
 
     Example: keywarp compare street street.mp4 --motion none,network,dis --keep 0.9 --out report
     """
@@ -98,12 +112,12 @@ def compare(
         window = parse_range(seconds or "0:")
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--range") from error
-    intervals = _intervals(interval)
+    intervals = _intervals(interval) if interval else INTERVALS
     try:
         options = Options(
-            motions=_listed(motion),
+            motions=_motions(motion or (*MOTIONS, bundle.manifest.motion)),
             intervals=intervals,
-            schedules=_schedules(_listed(schedule), intervals),
+            schedules=_schedules(_listed(schedule or ()), intervals),
             keep=keep,
             stride=stride,
             max_frames=max_frames,
@@ -127,6 +141,8 @@ def compare(
             comparison = run_comparison(bundle, clips, options, progress=show, work=work)
             if out is not None:
                 write_report(bundle, clips, options, comparison, out)
+            if work is not None:
+                forget(bundle, clips, options, work)
     except EngineError as error:
         raise CommandError(str(error)) from error
     except OSError as error:
@@ -146,6 +162,14 @@ def _listed(texts: Sequence[str]) -> tuple[str, ...]:
     """Return the parts of lists with commas, each once."""
     parts = [part.strip() for text in texts for part in text.split(",")]
     return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def _motions(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the motion sources by their shortest names, each once."""
+    try:
+        return tuple(dict.fromkeys(str(MotionSource.parse(name)) for name in _listed(names)))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--motion") from error
 
 
 def _intervals(texts: Sequence[str]) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from keywarp.cli.errors import CommandError
 from keywarp.client import open_source
+from keywarp.commands.motion_vectors import motion_vectors
 from keywarp.engines.comparison import Clip, ClipFrame
 
 Seconds = tuple[float, float | None]  # from, and to; None is the end
@@ -57,7 +58,7 @@ def open_clip(video: str, seconds: Seconds) -> Clip:
 def _frames(video: str, seconds: Seconds) -> Iterator[ClipFrame]:
     start, end = seconds
     begin: float | None = None
-    with open_source(video) as source:
+    with open_source(video, vectors=True) as source:
         for index, frame in enumerate(source):
             stamp = index / source.fps if frame.timestamp is None else frame.timestamp
             begin = stamp if begin is None else begin
@@ -65,4 +66,4 @@ def _frames(video: str, seconds: Seconds) -> Iterator[ClipFrame]:
             if end is not None and time >= end:
                 break
             if time >= start:
-                yield ClipFrame(frame.image, index, time)
+                yield ClipFrame(frame.image, index, time, motion_vectors(frame))

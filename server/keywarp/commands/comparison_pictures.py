@@ -1,6 +1,7 @@
 """Draw the pictures of a comparison: agreement over age and over cost, and the worst frames."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,45 +10,56 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keywarp.commands.charts import Chart, Color, Line, draw_charts
 from keywarp.engines import Detections, LabelMap, Output
-from keywarp.engines.comparison import Comparison, Replay, match_boxes
+from keywarp.engines.comparison import Comparison, Measure, Passage, Replay, match_boxes
 from keywarp.engines.manifest import ManifestClass
+from keywarp.engines.motion import MotionSource
 
 # A motion source's colour follows its flow, and the line is dashed if the scale field is used.
+GREY: Color = (128, 128, 128)
+BLACK: Color = (38, 44, 52)
 COLORS: dict[str, Color] = {
-    "none": (128, 128, 128),
+    "none": GREY,
+    "none-repaired": (64, 64, 64),
     "flow": (0, 114, 178),
-    "network": (0, 114, 178),
+    "flow-repaired": (0, 62, 120),
     "flow-chained": (86, 180, 233),
-    "network-chained": (86, 180, 233),
+    "flow-chained-repaired": (40, 120, 160),
     "dis": (230, 159, 0),
+    "dis-repaired": (204, 121, 167),
     "dis-chained": (213, 94, 0),
+    "dis-chained-repaired": (150, 40, 90),
     "codec": (0, 158, 115),
+    "codec-repaired": (0, 96, 70),
 }
-FURTHER: tuple[Color, ...] = ((204, 121, 167), (120, 94, 40), (70, 70, 160))
 
-PANEL_WIDTH = 480  # of a picture in a sheet of frames, pixels
+PANEL_WIDTH = 560  # of a picture in a sheet of frames, pixels
+PASSAGE_WIDTH = 400  # of a picture in a sheet of a passage, pixels
 CAPTION = 26  # height of a caption, pixels
 GAP = 6  # between pictures, pixels
 PAPER: Color = (24, 28, 34)
 TEXT: Color = (236, 239, 243)
 WRONG: Color = (255, 45, 45)
 RIGHT: Color = (70, 220, 110)
+MISSED: Color = (255, 205, 0)
 OPACITY = 0.55  # of a class's colour
+
+_Palette = NDArray[np.uint8]  # the classes' colours, RGB (classes, 3)
 
 
 def agreement_charts(comparison: Comparison) -> Image.Image:
     """Draw the agreement over the key age, and over the mean cost of a frame."""
     measure = f"{comparison.measure} against per-frame results"
     by_age, by_cost = [], []
-    for number, (name, source) in enumerate(comparison.sources.items()):
-        color, dashed = _style(name, number)
+    for name, source in comparison.sources.items():
+        color, dashed = _style(name)
         by_age.append(Line(name, list(source.by_age.items()), color, dashed))
         points = [(i.ms, i.agreement) for i in source.intervals.values()]
         by_cost.append(Line(name, points, color, dashed))
-        adaptive = [(s.ms, s.agreement) for s in comparison.schedules if s.source == name]
-        if adaptive:
-            by_cost.append(Line(f"{name}, adaptive", adaptive, color, dashed, joined=False))
-    by_cost.append(Line("per frame", [(comparison.per_frame_ms, 1.0)], (38, 44, 52), joined=False))
+        scheduled = [(s.ms, s.agreement) for s in comparison.schedules if s.source == name]
+        by_cost.append(Line(name, scheduled, color, joined=False, listed=False))
+    if comparison.schedules:
+        by_cost.append(Line("adaptive", [], GREY, joined=False))
+    by_cost.append(Line("per frame", [(comparison.per_frame_ms, 1.0)], BLACK, joined=False))
     longest = max((max(s.intervals, default=1) for s in comparison.sources.values()), default=1)
     keep = f"--keep {comparison.keep:g}"
     return draw_charts(
@@ -71,10 +83,9 @@ def _age_title(comparison: Comparison) -> str:
     return f"key age, frames at {rates.pop():g} fps" if len(rates) == 1 else "key age, frames"
 
 
-def _style(name: str, number: int) -> tuple[Color, bool]:
-    flow = name.removesuffix("+scale")
-    color = COLORS.get(flow, FURTHER[number % len(FURTHER)])
-    return color, name != flow or name.startswith("network")
+def _style(name: str) -> tuple[Color, bool]:
+    source = MotionSource.parse(name)
+    return COLORS.get(str(replace(source, scale=False)), BLACK), source.scale
 
 
 def worst_sheet(
@@ -98,18 +109,23 @@ def worst_sheet(
     return sheet
 
 
+def _palette(classes: Sequence[ManifestClass]) -> _Palette:
+    return np.array([c.color for c in classes], np.uint8)
+
+
 def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confidence: float) -> Image.Image:
     height, width = replay.image.shape[:2]
     size = (PANEL_WIDTH, round(height * PANEL_WIDTH / width))
     image = np.asarray(cv2.resize(replay.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    worst = replay.worst
+    worst, palette = replay.worst, _palette(classes)
     titles = ["per frame", f"{replay.source}, age {worst.age} ({worst.age_seconds:.2f} s)"]
     if isinstance(replay.propagated, LabelMap) and isinstance(replay.per_frame, LabelMap):
-        panels = [_draw_labels(image, result, classes) for result in (replay.per_frame, replay.propagated)]
+        panels = [_draw_labels(image, result, palette) for result in (replay.per_frame, replay.propagated)]
         panels.append(_draw_difference(image, replay.per_frame, replay.propagated))
         titles.append("where they differ")
     else:
-        panels = list(_draw_boxes(image, width, replay.per_frame, replay.propagated, classes, confidence))
+        titles = ["per frame (red: missed)", f"{titles[1]} (red: per frame has none)"]
+        panels = _draw_boxes(image, width, replay.per_frame, replay.propagated, confidence, classes)
     row = Image.new("RGB", (len(panels) * (size[0] + GAP) - GAP, size[1] + CAPTION + GAP), PAPER)
     pen = ImageDraw.Draw(row)
     font = ImageFont.load_default(14)
@@ -122,9 +138,76 @@ def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confide
     return row
 
 
-def _draw_labels(image: NDArray[np.uint8], result: LabelMap, classes: Sequence[ManifestClass]) -> NDArray[np.uint8]:
+def passage_sheet(
+    passage: Passage, classes: Sequence[ManifestClass], measure: Measure, confidence: float
+) -> Image.Image:
+    """Draw a passage: a column for each key age, the per-frame results on top, and a row for each motion source.
+
+    Args:
+        passage: The passage.
+        classes: The model's classes.
+        measure: The task's measure.
+        confidence: The least confidence of the boxes to draw.
+    """
+    ages, palette = sorted(passage.images), _palette(classes)
+    height, width = passage.images[ages[0]].shape[:2]
+    size = (PASSAGE_WIDTH, round(height * PASSAGE_WIDTH / width))
+    row_height = size[1] + CAPTION
+    sheet = Image.new(
+        "RGB", (len(ages) * (size[0] + GAP) - GAP, (1 + len(passage.propagated)) * (row_height + GAP) - GAP), PAPER
+    )
+    pen = ImageDraw.Draw(sheet)
+    font, large = ImageFont.load_default(14), ImageFont.load_default(20)
+    for column, age in enumerate(ages):
+        left = column * (size[0] + GAP)
+        image = np.asarray(cv2.resize(passage.images[age], size, interpolation=cv2.INTER_AREA), np.uint8)
+        truth = passage.per_frame[age]
+        title = "per frame" if age else f"{passage.video} {passage.time:.2f} s: key frame"
+        _paste(
+            sheet, pen, _panel(image, width, truth, truth, confidence, palette), left, 0, f"age {age}: {title}", font
+        )
+        for row, (source, outputs) in enumerate(passage.propagated.items(), start=1):
+            top = row * (row_height + GAP)
+            if age not in outputs:
+                pen.text((left + size[0] // 2, top + row_height // 2), source, fill=TEXT, font=large, anchor="mm")
+                continue
+            panel = _panel(image, width, truth, outputs[age], confidence, palette)
+            agreement = measure.agreement(measure.count(outputs[age], truth))
+            _paste(sheet, pen, panel, left, top, f"age {age}: {source}, {measure.name} {agreement:.2f}", font)
+    return sheet
+
+
+def _paste(
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    panel: NDArray[np.uint8],
+    left: int,
+    top: int,
+    title: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    sheet.paste(Image.fromarray(panel), (left, top + CAPTION))
+    pen.text((left + 6, top + CAPTION // 2), title, fill=TEXT, font=font, anchor="lm")
+
+
+def _panel(
+    image: NDArray[np.uint8], frame_width: int, per_frame: Output, shown: Output, confidence: float, palette: _Palette
+) -> NDArray[np.uint8]:
+    """Draw one result: the boxes that agree, those that per frame has none like, and those that are missed."""
+    if isinstance(shown, LabelMap):
+        return _draw_labels(image, shown, palette)
+    found, expected = _confident(shown, confidence), _confident(per_frame, confidence)
+    pairs = match_boxes(found, expected)
+    canvas = Image.fromarray(image)
+    boxes = _Boxes(canvas, image.shape[1] / frame_width)
+    missed = set(range(len(expected.xyxy))) - {column for _, column in pairs}
+    boxes.draw(expected, missed, MISSED)
+    boxes.draw_both(found, {row for row, _ in pairs})
+    return np.asarray(canvas)
+
+
+def _draw_labels(image: NDArray[np.uint8], result: LabelMap, palette: _Palette) -> NDArray[np.uint8]:
     labels = _resized(result, image)
-    palette = np.array([c.color for c in classes], np.uint8)
     painted = palette[labels]
     mixed = cv2.addWeighted(image, 1 - OPACITY, painted, OPACITY, 0)
     return np.where((labels == 0)[..., None], image, np.asarray(mixed, np.uint8))
@@ -147,40 +230,55 @@ def _draw_boxes(
     frame_width: int,
     per_frame: Output,
     propagated: Output,
-    classes: Sequence[ManifestClass],
     confidence: float,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw both results: green boxes agree, red ones are missing on the other side."""
-    assert isinstance(per_frame, Detections)
-    assert isinstance(propagated, Detections)
+    classes: Sequence[ManifestClass],
+) -> list[NDArray[np.uint8]]:
+    """Draw both results: green boxes agree, red ones are missing on the other side and have names."""
     found, expected = _confident(propagated, confidence), _confident(per_frame, confidence)
     pairs = match_boxes(found, expected)
-    scale = image.shape[1] / frame_width
-    return (
-        _boxes(image, expected, {column for _, column in pairs}, scale, classes),
-        _boxes(image, found, {row for row, _ in pairs}, scale, classes),
-    )
+    sides = ((expected, {column for _, column in pairs}), (found, {row for row, _ in pairs}))
+    panels = []
+    for result, matched in sides:
+        canvas = Image.fromarray(image)
+        boxes = _Boxes(canvas, image.shape[1] / frame_width)
+        boxes.draw_both(result, matched)
+        boxes.name(result, set(range(len(result.xyxy))) - matched, classes)
+        panels.append(np.asarray(canvas))
+    return panels
 
 
-def _confident(result: Detections, confidence: float) -> Detections:
+def _confident(result: Output, confidence: float) -> Detections:
+    assert isinstance(result, Detections)
     kept = result.confidence >= confidence
     return Detections(result.xyxy[kept], result.confidence[kept], result.class_id[kept])
 
 
-def _boxes(
-    image: NDArray[np.uint8], result: Detections, matched: set[int], scale: float, classes: Sequence[ManifestClass]
-) -> NDArray[np.uint8]:
-    canvas = Image.fromarray(image)
-    pen = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(11)
-    numbers = sorted(range(len(result.xyxy)), key=lambda n: n not in matched)  # the wrong ones in front
-    for number in numbers:
-        color = RIGHT if number in matched else WRONG
-        left, top, right, bottom = (round(float(v) * scale) for v in result.xyxy[number])
-        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=2)
-        if number not in matched:
-            name = f"{classes[result.class_id[number]].name} {result.confidence[number]:.2f}"
-            box = pen.textbbox((left, max(top - 13, 0)), name, font=font)
-            pen.rectangle(box, fill=(20, 20, 20))
-            pen.text((left, max(top - 13, 0)), name, fill=WRONG, font=font)
-    return np.asarray(canvas)
+class _Boxes:
+    """Draws boxes on a picture that is smaller than its frame by a factor."""
+
+    def __init__(self, canvas: Image.Image, scale: float) -> None:
+        self._pen = ImageDraw.Draw(canvas)
+        self._scale = scale
+
+    def draw_both(self, result: Detections, matched: set[int]) -> None:
+        """Draw the boxes that agree, and in front of them the others."""
+        self.draw(result, matched, RIGHT)
+        self.draw(result, set(range(len(result.xyxy))) - matched, WRONG)
+
+    def draw(self, result: Detections, numbers: set[int], color: Color) -> None:
+        for number in sorted(numbers):
+            left, top, right, bottom = self._corners(result, number)
+            self._pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=2)
+
+    def name(self, result: Detections, numbers: set[int], classes: Sequence[ManifestClass]) -> None:
+        font = ImageFont.load_default(12)
+        for number in sorted(numbers):
+            left, top, _, _ = self._corners(result, number)
+            place = (left, max(top - 13, 0))
+            text = f"{classes[result.class_id[number]].name} {result.confidence[number]:.2f}"
+            self._pen.rectangle(self._pen.textbbox(place, text, font=font), fill=PAPER)
+            self._pen.text(place, text, fill=WRONG, font=font)
+
+    def _corners(self, result: Detections, number: int) -> tuple[int, int, int, int]:
+        left, top, right, bottom = (round(float(v) * self._scale) for v in result.xyxy[number])
+        return left, top, right, bottom

@@ -12,11 +12,23 @@ from rich.console import Console
 from rich.table import Table
 
 from keywarp.cli.files import write_errors
-from keywarp.commands.comparison_pictures import agreement_charts, worst_sheet
+from keywarp.commands.comparison_pictures import agreement_charts, passage_sheet, worst_sheet
 from keywarp.engines import Bundle
-from keywarp.engines.comparison import Clip, Comparison, Options, Recommended, replay, worst_passages
+from keywarp.engines.comparison import (
+    Clip,
+    Comparison,
+    Options,
+    Recommended,
+    moving_passages,
+    open_measure,
+    replay,
+    replay_passages,
+    worst_passages,
+)
 
 WORST_ROWS = 6  # of the picture of a source's worst frames
+PASSAGES = 4  # that are shown with all sources
+PASSAGE_AGES = 5  # key ages of a passage that are shown
 
 
 def as_json(comparison: Comparison) -> str:
@@ -34,10 +46,10 @@ def _finite(value: Any) -> Any:
 
 def print_tables(comparison: Comparison, console: Console) -> None:
     """Print what people want to know first."""
-    for rows, title in ((_source_rows(comparison), None), (_interval_rows(comparison), None)):
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=title)
+    for rows in _tables(comparison):
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for number, name in enumerate(rows[0]):
-            table.add_column(name, justify="right" if number else "left", no_wrap=True)
+            table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
         for row in rows[1:]:
             table.add_row(*row)
         console.print(table)
@@ -74,50 +86,74 @@ def write_report(bundle: Bundle, clips: Sequence[Clip], options: Options, compar
         sheet = worst_sheet(rows, bundle.manifest.classes, comparison.measure, comparison.confidence)
         with write_errors(out):
             sheet.save(out / f"worst-{name}.jpg", quality=88)
+    starts = moving_passages(comparison, PASSAGES)
+    ages = sorted({round(age) for age in np.linspace(0, options.ages, PASSAGE_AGES)})
+    measure = open_measure(bundle.manifest, comparison.confidence)
+    passages = replay_passages(bundle, clips, options, starts, ages)
+    for number, passage in enumerate(passages, start=1):
+        with write_errors(out):
+            sheet = passage_sheet(passage, bundle.manifest.classes, measure, comparison.confidence)
+            sheet.save(out / f"passage-{number}.jpg", quality=88)
     with write_errors(out):
-        (out / "report.md").write_text(_markdown(comparison, sheets), encoding="utf-8")
+        (out / "report.md").write_text(_markdown(comparison, sheets, len(passages)), encoding="utf-8")
 
 
-def _source_rows(comparison: Comparison) -> list[list[str]]:
-    """Return a row for each source, below a row of titles."""
+def _tables(comparison: Comparison) -> list[list[list[str]]]:
+    """Return tables as rows of cells. The first row of each holds the titles."""
+    tables = [_age_rows(comparison), _interval_rows(comparison), _cost_rows(comparison)]
+    return [*tables, _schedule_rows(comparison)] if comparison.schedules else tables
+
+
+def _age_rows(comparison: Comparison) -> list[list[str]]:
     ages = sorted({age for source in comparison.sources.values() for age in source.by_age})
     shown = sorted({ages[round(p)] for p in np.linspace(0, len(ages) - 1, 5)}) if ages else []
     has_errors = any(source.feature_error is not None for source in comparison.sources.values())
     has_cuts = any(video.cuts for video in comparison.videos) and comparison.cuts
-    titles = [f"{comparison.measure} by key age", *(str(age) for age in shown), "mean"]
+    titles = [f"{comparison.measure} at key age", *map(str, shown), "mean"]
     titles += ["no cuts"] if has_cuts else []
-    titles += ["worst 5 %"]
+    titles += ["worst"]
     titles += ["features"] if has_errors else []
-    titles += ["key ms", "prop. ms", f"keeps {comparison.keep:g}"]
     rows = [titles]
     for name, source in comparison.sources.items():
-        row = [name, *(_share(source.by_age.get(age)) for age in shown), _share(source.mean)]
-        row += [_share(source.mean_without_cuts)] if has_cuts else []
-        row += [_share(source.worst_mean)]
-        row += [_share(source.feature_error)] if has_errors else []
-        row += [f"{source.key_ms:.1f}", f"{source.ms:.1f}"]
-        row += [f"interval {source.longest}" if source.longest > 1 else "-"]
+        row = [name, *(share(source.by_age.get(age)) for age in shown), share(source.mean)]
+        row += [share(source.mean_without_cuts)] if has_cuts else []
+        row += [share(source.worst_mean)]
+        row += [share(source.feature_error)] if has_errors else []
         rows.append(row)
     return rows
 
 
 def _interval_rows(comparison: Comparison) -> list[list[str]]:
-    """Return a row for each source and schedule, below a row of titles."""
-    intervals = sorted({interval for source in comparison.sources.values() for interval in source.intervals})
-    shown = sorted({intervals[round(p)] for p in np.linspace(0, len(intervals) - 1, 5)}) if intervals else []
-    rows = [[f"{comparison.measure} (speed-up) by interval", *map(str, shown)]]
+    rows = [[f"{comparison.measure} at interval", *map(str, comparison.intervals), f"keeps {comparison.keep:g}"]]
     for name, source in comparison.sources.items():
-        figures = [source.intervals.get(interval) for interval in shown]
-        rows.append([name, *(f"{_share(f.agreement)} ({f.speed_up:.1f}x)" if f else "-" for f in figures)])
+        figures = [source.intervals.get(interval) for interval in comparison.intervals]
+        cells = [f"{share(f.agreement)} {f.speed_up:.1f}x" if f else "-" for f in figures]
+        rows.append([name, *cells, f"up to {source.longest}" if source.longest > 1 else "-"])
+    return rows
+
+
+def _cost_rows(comparison: Comparison) -> list[list[str]]:
+    first, *others = comparison.intervals
+    rows = [["ms a frame", "key", "propagated", f"at interval {first}", *map(str, others)]]
+    for name, source in comparison.sources.items():
+        figures = [source.intervals.get(interval) for interval in comparison.intervals]
+        cells = [f"{f.ms:.1f}" if f else "-" for f in figures]
+        rows.append([name, f"{source.key_ms:.1f}", f"{source.ms:.1f}", *cells])
+    return rows
+
+
+def _schedule_rows(comparison: Comparison) -> list[list[str]]:
+    names = list(dict.fromkeys(found.schedule for found in comparison.schedules))
+    rows = [[f"{comparison.measure} (mean interval)", *names]]
+    for source in comparison.sources:
+        found = {f.schedule: f for f in comparison.schedules if f.source == source}
+        cells = [f"{share(f.agreement)} {f.speed_up:.1f}x ({f.interval:.1f})" for f in map(found.__getitem__, names)]
+        rows.append([source, *cells])
     return rows
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    lines = [
-        f"{s.source}, {s.schedule}: {comparison.measure} {_share(s.agreement)} at a mean interval of {s.interval:.1f}, "
-        f"{s.ms:.1f} ms a frame, {s.speed_up:.1f} times as fast as per frame"
-        for s in comparison.schedules
-    ]
+    lines = ["Features: error relative to copying. Worst: mean of the worst 5 %. x: speed-up over per frame."]
     lines.append(f"Per frame: {comparison.per_frame_ms:.1f} ms. {recommendation(comparison)}")
     copied = comparison.sources.get("none")
     worse = [name for name, source in comparison.sources.items() if copied is not None and source.mean < copied.mean]
@@ -148,31 +184,35 @@ def recommendation(comparison: Comparison) -> str:
     schedule = f"interval {best.interval:g}" if best.schedule == "fixed" else best.schedule
     return (
         f"Recommended to keep {comparison.keep:g}: motion {best.source}, {schedule}, which agrees to "
-        f"{_share(best.agreement)} and takes {best.ms:.1f} ms a frame, {best.speed_up:.1f} times as fast."
+        f"{share(best.agreement)} and takes {best.ms:.1f} ms a frame, {best.speed_up:.1f} times as fast."
     )
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+def share(value: float | None) -> str:
+    """Return a figure with three decimals, without the zero in front of them."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}".removeprefix("0")
 
 
-def _markdown(comparison: Comparison, sheets: Sequence[str]) -> str:
+def _markdown(comparison: Comparison, sheets: Sequence[str], passages: int) -> str:
     parts = [f"# {comparison.model} {comparison.version}: propagated against per frame", recommendation(comparison)]
-    parts += [_markdown_table(_source_rows(comparison)), _markdown_table(_interval_rows(comparison))]
+    parts += [_markdown_table(rows) for rows in _tables(comparison)]
     parts.append("\n".join(f"- {line}" for line in _remarks(comparison)))
     parts.append("![Agreement over key age and over cost](agreement.png)")
+    if passages:
+        parts.append("## Passages in which much moves")
+    parts += [f"![Passage {number}](passage-{number}.jpg)" for number in range(1, passages + 1)]
     for name in sheets:
         source = comparison.sources[name]
         worst = [["video", "time, s", "frame", "key age", "age, s", comparison.measure]]
         worst += [
-            [w.video, f"{w.time:.2f}", str(w.frame), str(w.age), f"{w.age_seconds:.2f}", _share(w.agreement)]
+            [w.video, f"{w.time:.2f}", str(w.frame), str(w.age), f"{w.age_seconds:.2f}", share(w.agreement)]
             for w in worst_passages(comparison, name, WORST_ROWS)
         ]
         parts += [
             f"## Worst frames of {name}",
-            f"The worst 5 % of its results agree to {_share(source.worst_mean)}; report.json lists them all.",
+            f"The worst 5 % of its results agree to {share(source.worst_mean)}; report.json lists them all.",
             _markdown_table(worst),
-            f"![Worst frames of {name}](<worst-{name}.jpg>)",
+            f"![Worst frames of {name}](worst-{name}.jpg)",
         ]
     return "\n\n".join(parts) + "\n"
 

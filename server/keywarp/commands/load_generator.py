@@ -48,6 +48,7 @@ class StreamMeasurement:
     results: Counter[str] = field(default_factory=Counter)  # number of results, by kind of frame
     failures: Counter[str] = field(default_factory=Counter)  # number of frames, by failure: error, dropped, unsent
     latencies: dict[int, float] = field(default_factory=dict)  # seconds from when a frame was due to its result, by id
+    key_ages: list[float] = field(default_factory=list)  # seconds since the key frame, one for each result
 
     @property
     def frames(self) -> int:
@@ -64,6 +65,8 @@ class StreamMeasurement:
         match response:
             case Result():
                 self.results[response.kind] += 1
+                if response.key_age_seconds is not None:
+                    self.key_ages.append(response.key_age_seconds)
             case Error() | Dropped():
                 self.failures[response.type] += 1
 
@@ -104,14 +107,14 @@ def run_in_process(
             before it is due. Its latency counts from then, so it includes the wait for a slow earlier frame.
     """
     measurement = StreamMeasurement()
-    decoder = open_decoder(codec, MAX_PIXELS)
+    decoder = open_decoder(codec, MAX_PIXELS, vectors=session.engine.takes_vectors)
     started = time.perf_counter()
     due = started
 
     def process(decoded: Iterator[object]) -> None:
         for frame in decoded:
             assert isinstance(frame, DecodedFrame)
-            found = session.process(frame.pixels)
+            found = session.process(frame.pixels, vectors=(frame.vectors,))
             result = encode_result(found, classes, stream="bench", decode=frame.decode, waited=0.0, id=frame.id)
             result.model_dump_json(exclude_none=True)
             measurement.count(result)
@@ -165,8 +168,8 @@ def open_loop(
 ) -> StreamMeasurement:
     """Send payloads as a camera does, each when it is due, and measure.
 
-    A frame's latency counts from when it was due, so it includes a delay of the sender. A frame that is due without
-    credit is counted as `unsent`.
+    A frame's latency counts from when it was due, so it includes a delay of the sender. Its timestamp is the time at
+    which it was due. A frame that is due without credit is counted as `unsent`.
 
     Args:
         server: The server's URL.
@@ -207,7 +210,7 @@ def open_loop(
                 measurement.failures["unsent"] += 1
                 continue
             due[number] = due_at
-            socket.send(pack(FrameHeader(id=number), payloads[number % len(payloads)]))
+            socket.send(pack(FrameHeader(id=number, timestamp=number / fps), payloads[number % len(payloads)]))
             sent += 1
         socket.send(End().model_dump_json())
         receiver.join()

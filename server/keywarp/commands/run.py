@@ -22,6 +22,7 @@ from keywarp.cli.report import record
 from keywarp.cli.summary import summary_table
 from keywarp.client import ProcessedFrame, Source, open_source
 from keywarp.commands.bundles import find_bundle
+from keywarp.commands.motion_vectors import motion_vectors
 from keywarp.commands.options import (
     MODELS,
     BackendOption,
@@ -33,7 +34,7 @@ from keywarp.commands.options import (
     ThreadsOption,
 )
 from keywarp.engines import Engine, EngineError, LabelMap, StreamSession
-from keywarp.protocol import MAX_INTERVAL, ClassInfo, Masks, Schedule, StreamOptions
+from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import resolve_schedule
@@ -60,6 +61,16 @@ def run(
             show_default="3 x INTERVAL",
         ),
     ] = None,
+    max_age: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=MAX_KEY_AGE,
+            help="The greatest age of a key frame: if it is older, the next frame is a key frame.",
+            metavar="SECONDS",
+            show_default="no limit",
+        ),
+    ] = None,
     out: VideoOption = None,
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
@@ -76,16 +87,16 @@ def run(
     Example: keywarp run street.mp4 --model street --out annotated.mp4 --json results.ndjson
     """
     bundle = find_bundle(model, models)
-    options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval)
+    options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval, max_age=max_age)
     try:
         stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval)
     except BadMessageError as error:
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
-        with open_source(source) as frames:
-            engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
+        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
+        with open_source(source, vectors=engine.takes_vectors) as frames:
             engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, stream_schedule.open())
+            session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age)
             summary = record(
                 _process(session, frames, masks="none" if ndjson is None else "png"),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
@@ -120,7 +131,7 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
-        found = session.process(frame.image)
+        found = session.process(frame.image, vectors=(motion_vectors(frame),), timestamp=frame.timestamp)
         result = encode_result(
             found, classes, stream="run", decode=started - asked, waited=0.0, timestamp=frame.timestamp, masks=masks
         )

@@ -163,7 +163,14 @@ class Pull:
         while True:
             self._set_state("connecting")
             settings, nvdec = self._service.settings, self._service.nvdec
-            decoder = SourceDecoder(self._source, self._allowed, settings.pull_timeout, settings.max_pixels, nvdec)
+            decoder = SourceDecoder(
+                self._source,
+                self._allowed,
+                settings.pull_timeout,
+                settings.max_pixels,
+                nvdec,
+                vectors=self._stream.engine.takes_vectors,
+            )
             fault: ServerError | None = None
             try:
                 await self._feed(decoder, pool)

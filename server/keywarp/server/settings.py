@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from keywarp.engines import BackendName, MotionName, Precision
-from keywarp.protocol import Schedule
+from keywarp.protocol import MAX_KEY_AGE, Schedule
 from keywarp.server.security.pull_hosts import AllowList
 
 MEBIBYTE = 2**20
@@ -60,6 +60,13 @@ class Settings(BaseModel):
     schedule: Schedule = Field(
         default="fixed",
         description="The key schedule of streams that ask for none: a fixed interval, or one adaptive to the content.",
+    )
+    max_age: float = Field(
+        default=5.0,
+        gt=0,
+        le=MAX_KEY_AGE,
+        description="The seconds after which a key frame is too old to propagate from, for streams in the mode latest "
+        "that set no limit of their own.",
     )
     allow_origin: tuple[str, ...] = Field(
         default=(), description="A site whose web pages may use this server, such as https://cameras.example."

@@ -108,3 +108,19 @@ def test_an_empty_video_message_is_refused() -> None:
     for chunks in (False, True):
         with pytest.raises(BadVideoError, match="without content"):
             list(decode(PacketDecoder("h264", LIMIT, chunks=chunks), [b""]))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_motion_vectors_come_with_the_frames_of_h264_if_they_are_asked_for(codec: PacketCodec) -> None:
+    units = [unit for _, unit in packets(codec, 6)]
+    frames = [f for f in decode_all(PacketDecoder(codec, LIMIT, vectors=True), units) if isinstance(f, DecodedFrame)]
+    assert len(frames) == 6
+    pictures = [frame.vectors.picture if frame.vectors else None for frame in frames]
+    if codec == "h264":
+        assert pictures[0] == "I"
+        assert set(pictures[1:]) == {"P", "B"}
+        assert all(frame.vectors is not None and len(frame.vectors.corners) for frame in frames[1:])
+    else:
+        assert pictures == [None] * 6
+    unasked = decode_all(PacketDecoder(codec, LIMIT), units)
+    assert all(isinstance(frame, DecodedFrame) and frame.vectors is None for frame in unasked)

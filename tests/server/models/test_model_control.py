@@ -114,10 +114,10 @@ def fail_new_engines(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every frame fail on all engines but those that the server has now."""
     engines, process = list(server.service.models), StreamSession.process
 
-    def fail(session: StreamSession, *arguments: Any) -> FrameResult:
+    def fail(session: StreamSession, *arguments: Any, **options: Any) -> FrameResult:
         if session.engine not in engines:
             raise ZeroDivisionError
-        return process(session, *arguments)
+        return process(session, *arguments, **options)
 
     monkeypatch.setattr(StreamSession, "process", fail)
 

@@ -172,12 +172,12 @@ def fail_second_gpu(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
     tried: list[Engine] = []
     process = StreamSession.process
 
-    def fail_on_second(session: StreamSession, *arguments: Any) -> FrameResult:
+    def fail_on_second(session: StreamSession, *arguments: Any, **options: Any) -> FrameResult:
         if session.engine not in tried:
             tried.append(session.engine)
         if len(tried) == 2:
             raise BackendError("the GPU is full")
-        return process(session, *arguments)
+        return process(session, *arguments, **options)
 
     monkeypatch.setattr(StreamSession, "process", fail_on_second)
     return tried

@@ -88,6 +88,21 @@ def test_a_sequence_is_a_stream(server: Running, triton: InferenceServerClient, 
     assert kinds == [("key", 0), ("propagated", 1), ("propagated", 2), ("key", 0), ("propagated", 1)]
 
 
+@pytest.mark.parametrize(("max_age", "kinds"), [(1e-5, ["key", "key"]), (3600, ["key", "propagated"])])
+def test_a_sequence_may_limit_the_age_of_its_key_frames(
+    triton: InferenceServerClient, max_age: float, kinds: list[str]
+) -> None:
+    responses = []
+    for start in (True, False):
+        options = {"max_age": max_age} if start else None
+        result = triton.infer(
+            "tiny", [image(jpeg())], sequence_id=5, sequence_start=start, sequence_end=not start, parameters=options
+        )
+        responses.append(result.get_response()["parameters"])
+    assert [response["kind"] for response in responses] == kinds
+    assert [response["key_age_seconds"] > 0 for response in responses] == [kind == "propagated" for kind in kinds]
+
+
 def test_sequences_are_independent_of_each_other(triton: InferenceServerClient) -> None:
     for sequence in (1, "1", 2):
         triton.infer("tiny", [image(jpeg())], sequence_id=sequence, sequence_start=True)

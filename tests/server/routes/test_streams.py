@@ -42,12 +42,13 @@ def test_the_server_reports_its_health_and_its_models(server: Running) -> None:
 
 def test_a_stream_is_created_fed_shown_and_deleted(server: Running) -> None:
     stream = create(server, interval=2)
+    assert stream.max_age is None
     results = [
         Result.model_validate_json(server.frame(stream.id, jpeg(GREEN), id=f"f{i}", timestamp=f"{i / 4}").text)
         for i in range(4)
     ]
     assert [(r.frame, r.id, r.timestamp) for r in results] == [(i, f"f{i}", i / 4) for i in range(4)]
-    assert [(r.kind, r.key_age) for r in results] == [("key", 0), ("propagated", 1)] * 2
+    assert [(r.kind, r.key_age, r.key_age_seconds) for r in results] == [("key", 0, 0.0), ("propagated", 1, 0.25)] * 2
     first = results[0]
     assert (first.width, first.height) == (128, 64)
     assert first.segmentation
@@ -75,6 +76,31 @@ def test_the_servers_schedule_is_the_default_of_streams(start: Starter) -> None:
     server = start(schedule="adaptive")
     assert create(server).max_interval == 30
     assert create(server, schedule="fixed").max_interval is None
+
+
+def test_single_frames_become_key_frames_when_the_key_frame_is_too_old(server: Running) -> None:
+    stream = create(server, max_age=2.5)
+    assert (stream.mode, stream.max_age) == ("lossless", 2.5)
+    # The fifth frame has no timestamp, and before the sixth the source starts again.
+    times = ("0", "1.5", "2.5", "2.6", None, "0.1")
+    responses = [server.frame(stream.id, timestamp=time) if time else server.frame(stream.id) for time in times]
+    results = [Result.model_validate_json(response.text) for response in responses]
+    assert [r.reason for r in results] == ["start", None, None, "age", None, None]
+    info = StreamInfo.model_validate(server.http.get(f"/v1/streams/{stream.id}").json())
+    assert info.live
+    assert info.live.key_share == 2 / 6
+    assert info.live.key_age_seconds == 2.5
+    text = server.http.get("/metrics").text
+    for metric in ('keywarp_key_frames_total{model="tiny",reason="age"} 1.0', "keywarp_key_age_seconds_bucket"):
+        assert metric in text
+
+
+def test_the_mode_latest_has_the_servers_limit_of_the_key_age_and_lossless_has_none(start: Starter) -> None:
+    assert create(start(), mode="latest").max_age == 5
+    server = start(max_age=1.5)
+    assert create(server, mode="latest").max_age == 1.5
+    assert create(server, mode="latest", max_age=7).max_age == 7
+    assert create(server).max_age is None
 
 
 def test_a_bad_frame_is_answered_with_an_error_and_the_next_becomes_a_key_frame(server: Running) -> None:
@@ -105,7 +131,10 @@ def test_a_body_without_a_length_is_refused_at_the_limit(server: Running) -> Non
         ("POST", "/v1/streams", b'{"interval": 0}', 422, "interval"),
         ("POST", "/v1/streams", b'{"schedule": "daily"}', 422, "schedule"),
         ("POST", "/v1/streams", b'{"schedule": "adaptive", "max_interval": 1001}', 422, "max_interval"),
-        ("POST", "/v1/streams", b'{"max_interval": 20}', 400, "needs the schedule `adaptive` or the mode `latest`"),
+        ("POST", "/v1/streams", b'{"max_interval": 20}', 400, "needs the schedule `adaptive`"),
+        ("POST", "/v1/streams", b'{"max_interval": 20, "mode": "latest"}', 400, "needs the schedule `adaptive`"),
+        ("POST", "/v1/streams", b'{"max_age": 0}', 422, "max_age"),
+        ("POST", "/v1/streams", b'{"max_age": 90000}', 422, "max_age"),
         (
             "POST",
             "/v1/streams",

@@ -133,10 +133,10 @@ def test_a_new_frame_size_forces_a_key_frame(server: Running) -> None:
 
 
 def test_an_adaptive_stream_has_key_frames_where_scenes_change(server: Running) -> None:
-    hello = Hello(schedule="adaptive", interval=10, max_interval=12)
+    hello = Hello(schedule="adaptive", interval=10, max_interval=12, max_age=3600)
     with server.connect("adaptive", hello) as talk:
         ready = talk.ready
-        assert (ready.schedule, ready.interval, ready.max_interval) == ("adaptive", 10, 12)
+        assert (ready.schedule, ready.interval, ready.max_interval, ready.max_age) == ("adaptive", 10, 12, 3600)
         answers, done = talk.stream([(i, textured(0 if i < 5 else 1)) for i in range(18)])
     results = [a for a in answers if isinstance(a, Result)]
     assert {r.frame: r.reason for r in results if r.reason} == {0: "start", 5: "cut", 17: "interval"}
@@ -150,7 +150,7 @@ def test_a_client_that_knows_no_schedules_gets_the_fixed_one(server: Running) ->
         talk.socket.send('{"type": "hello", "interval": 3}')
         ready = json.loads(talk.socket.recv())
         assert (ready["schedule"], ready["interval"]) == ("fixed", 3)
-        assert "max_interval" not in ready
+        assert not {"max_interval", "max_age"} & ready.keys()
         talk.credit = ready["credit"]
         answers, _ = talk.stream([(i, textured(i)) for i in range(6)])
     assert [a.reason for a in answers if isinstance(a, Result)] == ["start", None, None, "interval", None, None]

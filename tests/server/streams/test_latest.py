@@ -1,10 +1,21 @@
 """The mode `latest` over a WebSocket: the newest frame supersedes those that wait."""
 
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 
-from keywarp.protocol import CloseCode, Codec, Credit, Done, Dropped, End, Hello, Result
-from tests.server.conftest import Running, eventually
+from keywarp.commands.load_generator import StreamMeasurement, open_loop
+from keywarp.engines import Engine
+from keywarp.protocol import CloseCode, Codec, Credit, Done, Dropped, End, Hello, Mode, Result
+from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import B_FRAMES, h264, jpeg, mpegts, pieces
+from tests.server.routes.test_streams import create
+
+STREAMS = 12
+FPS = 12.0
 
 
 def test_the_newest_frame_supersedes_those_that_wait(server: Running) -> None:
@@ -70,3 +81,53 @@ def test_deleting_a_stream_closes_its_connection(server: Running) -> None:
             server.http.delete("/v1/streams/doomed")
             assert talk.close_code() == CloseCode.STREAM_GONE
     eventually(lambda: not server.tasks())
+
+
+@pytest.fixture
+def _slow_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a key frame take at least 30 ms and a propagated frame 8 ms, which is too long for `overload`."""
+
+    def slowed(run: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        def slowly(*args: Any, **options: Any) -> Any:
+            time.sleep(seconds)
+            return run(*args, **options)
+
+        return slowly
+
+    monkeypatch.setattr(Engine, "key", slowed(Engine.key, 0.03))
+    monkeypatch.setattr(Engine, "propagate", slowed(Engine.propagate, 0.008))
+
+
+def overload(server: Running, hello: Hello, seconds: float) -> list[StreamMeasurement]:
+    """Send frames to 12 streams at 12 frames a second each, as cameras do."""
+
+    def run(number: int) -> StreamMeasurement:
+        return open_loop(server.url, f"busy-{number}", hello, [jpeg()], FPS, seconds)
+
+    with ThreadPoolExecutor(STREAMS) as pool:
+        return list(pool.map(run, range(STREAMS)))
+
+
+@pytest.mark.usefixtures("_slow_engine")
+def test_an_overloaded_device_keeps_the_share_of_key_frames(server: Running) -> None:
+    measured = overload(server, Hello(mode="latest", interval=5, max_age=3600), seconds=3)
+    assert sum(one.failures["dropped"] for one in measured) > 50  # it is overloaded
+    for one in measured:
+        assert one.frames > 3
+        assert one.frames / 5 <= one.results["key"] < one.frames / 5 + 2  # the first interval may be shorter
+
+
+@pytest.mark.usefixtures("_slow_engine")
+def test_an_overloaded_device_propagates_from_no_key_frame_that_is_too_old(server: Running) -> None:
+    for one in overload(server, Hello(mode="latest", interval=1000, max_age=0.5), seconds=3):
+        assert one.results["key"] > 2
+        assert one.results["propagated"] > 2
+        assert max(one.key_ages) <= 0.5
+
+
+@pytest.mark.parametrize("mode", ["latest", "lossless"])
+def test_streams_in_the_mode_latest_have_their_key_frames_in_different_turns(start: Starter, mode: Mode) -> None:
+    server = start()
+    names = [create(server, mode=mode, interval=4).id for _ in range(4)]
+    turns = [sum(server.frame(name).json()["kind"] == "key" for name in names) for _ in range(9)]
+    assert turns == ([4, 1, 1, 1, 1, 1, 1, 1, 1] if mode == "latest" else [4, 0, 0, 0, 4, 0, 0, 0, 4])

@@ -8,8 +8,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
-import pytest
-
 from keywarp.protocol import Done, Dropped, Error, FrameHeader, Result, StreamOptions
 from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.images import ImageDecoder
@@ -141,11 +139,8 @@ def test_a_frame_that_cannot_be_decoded_is_not_superseded(server: Running) -> No
     assert pipeline.done == Done(frames=2, key_frames=2, errors=1, dropped=3)
 
 
-@pytest.mark.parametrize(("max_interval", "keys"), [(None, [*range(0, 40, 5)]), (40, [0, 5, 14, 29])])
-def test_dropped_frames_count_for_the_interval_which_grows_if_it_may(
-    server: Running, max_interval: int | None, keys: list[int]
-) -> None:
-    """Three of five frames are dropped. The interval is 5 frames, or grows to 8, 12 and 18."""
+def test_dropped_frames_do_not_use_up_the_interval(server: Running) -> None:
+    """Three of five frames are dropped, so that every fifth frame that is processed is the 12th or 13th of all."""
 
     async def payloads(stream: Stream) -> Payloads:
         for first in range(0, 40, 5):
@@ -157,10 +152,12 @@ def test_dropped_frames_count_for_the_interval_which_grows_if_it_may(
             release()
             await until(lambda: stream.info.frames + stream.info.dropped == first + 5)  # noqa: B023
 
-    options = StreamOptions(mode="latest", interval=5, max_interval=max_interval)
-    responses, _, pipeline = run(server, options, payloads)
+    responses, _, pipeline = run(server, StreamOptions(mode="latest", interval=5, max_age=3600), payloads)
     assert [response.frame for response in responses] == list(range(40))
-    assert [response.frame for response in responses if getattr(response, "kind", None) == "key"] == keys
+    results = [response for response in responses if isinstance(response, Result)]
+    reasons = {r.frame: r.reason for r in results if r.reason}
+    assert reasons == {0: "start", 14: "interval", 25: "interval", 39: "interval"}
+    assert [r.key_age for r in results[:6]] == [0, 4, 5, 9, 10, 0]
     assert pipeline.done.dropped == 24
 
 
@@ -200,7 +197,7 @@ def test_frames_dropped_before_a_restart_do_not_count_for_the_interval(server: R
             yield payload(number)
 
     async def run() -> list[str]:
-        options = StreamOptions(mode="latest", interval=5, max_interval=40)
+        options = StreamOptions(mode="latest", interval=5)
         stream = server.service.create_stream(options, None)
         async with stream.connected():
             dropping, _ = await feed(stream, drops(), Quota("slow", Limits(rate=0.001)))

@@ -122,6 +122,7 @@ def test_a_request_is_a_span_of_its_callers_trace_with_a_span_for_its_frame(
         "keywarp.frame": 0,
         "keywarp.kind": "key",
         "keywarp.key_age": 0,
+        "keywarp.key_age_seconds": 0.0,
         "keywarp.reason": "start",
     }
     stages = collector.children(frame)

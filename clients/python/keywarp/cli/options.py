@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from keywarp.client import Client
-from keywarp.protocol import MAX_INTERVAL
+from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE
 
 SourceArgument = Annotated[
     str, typer.Argument(help="A video file or URL, a folder of images, or a camera (camera:0).", show_default=False)
@@ -26,6 +26,17 @@ IntervalOption = Annotated[
         min=1,
         max=MAX_INTERVAL,
         help="Frames from one key frame to the next (default: the model's).",
+        show_default=False,
+    ),
+]
+MaxAgeOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        max=MAX_KEY_AGE,
+        help="The greatest age of a key frame: if it is older, the next frame is a key frame (default: the server's in "
+        "the mode latest, else no limit).",
+        metavar="SECONDS",
         show_default=False,
     ),
 ]

@@ -13,6 +13,7 @@ from keywarp.cli.options import (
     ApiKeyOption,
     CocoOption,
     IntervalOption,
+    MaxAgeOption,
     MotOption,
     NdjsonOption,
     ServerOption,
@@ -49,10 +50,11 @@ def stream(
         typer.Option(
             min=1,
             max=MAX_INTERVAL,
-            help="The longest interval with adaptive (default: 3 x INTERVAL), or while latest drops frames.",
+            help="The longest interval of the adaptive schedule (default: 3 x INTERVAL).",
             show_default=False,
         ),
     ] = None,
+    max_age: MaxAgeOption = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -95,6 +97,7 @@ def stream(
                 interval=interval,
                 schedule=schedule,
                 max_interval=max_interval,
+                max_age=max_age,
                 mode=mode,
                 codec=codec,
                 in_flight=in_flight,

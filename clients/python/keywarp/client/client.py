@@ -121,6 +121,7 @@ class Client(Closable):
         interval: int | None = None,
         schedule: Schedule | None = None,
         max_interval: int | None = None,
+        max_age: float | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
@@ -132,12 +133,14 @@ class Client(Closable):
         Args:
             stream_id: The stream's id, or None to let the server choose one.
             model: The model's name, or None for the server's default.
-            interval: Frames from one key frame to the next, or None for the model's default.
+            interval: Frames from one key frame to the next, or None for the model's default. Frames that are dropped
+                don't count.
             schedule: `fixed`, or `adaptive` to place key frames where the content changes, with `interval` as their
                 mean distance. None is the server's default.
-            max_interval: The most frames from one key frame to the next. With `adaptive`, None is 3 x `interval`. With
-                `fixed` in the mode `latest`, the interval grows up to it while frames are dropped; with None it doesn't
-                grow.
+            max_interval: The most frames from one key frame to the next, with `adaptive`. None is 3 x `interval`.
+            max_age: The greatest age of a key frame in seconds. If it is older, the next frame becomes a key frame.
+                Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
+                the server's default in the mode `latest`, and no limit in the mode `lossless`.
             mode: The mode for clients that later stream to `stream_id`, as in `stream`. Single frames are never
                 dropped.
             masks: The form of segmentation masks: `png`, `rle` or `none`. None is `png`.
@@ -156,6 +159,7 @@ class Client(Closable):
             interval=interval,
             schedule=schedule,
             max_interval=max_interval,
+            max_age=max_age,
             mode=mode,
             masks=masks,
             resolution=resolution,
@@ -238,6 +242,7 @@ class Client(Closable):
         interval: int | None = None,
         schedule: Schedule | None = None,
         max_interval: int | None = None,
+        max_age: float | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
@@ -258,12 +263,14 @@ class Client(Closable):
         Args:
             source: Anything that `open_source` accepts, or the source that it returned.
             model: The model's name, or None for the server's default.
-            interval: Frames from one key frame to the next, or None for the model's default.
+            interval: Frames from one key frame to the next, or None for the model's default. Frames that are dropped
+                don't count.
             schedule: `fixed`, or `adaptive` to place key frames where the content changes, with `interval` as their
                 mean distance. None is the server's default.
-            max_interval: The most frames from one key frame to the next. With `adaptive`, None is 3 x `interval`. With
-                `fixed` in the mode `latest`, the interval grows up to it while frames are dropped; with None it doesn't
-                grow.
+            max_interval: The most frames from one key frame to the next, with `adaptive`. None is 3 x `interval`.
+            max_age: The greatest age of a key frame in seconds. If it is older, the next frame becomes a key frame.
+                Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
+                the server's default in the mode `latest`, and no limit in the mode `lossless`.
             mode: `lossless` processes every frame. `latest` drops a frame that waits for the device when a newer one
                 comes (`ResultStream.dropped` counts them), and always sends the newest frame of a live source
                 (`ResultStream.unsent` counts the others). None is `lossless`.
@@ -296,6 +303,7 @@ class Client(Closable):
             interval=interval,
             schedule=schedule,
             max_interval=max_interval,
+            max_age=max_age,
             mode=mode,
             masks=masks,
             resolution=resolution,

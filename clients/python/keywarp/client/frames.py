@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,21 @@ DEFAULT_FPS = 25.0  # for sources whose frame rate is unknown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class CodecVectors:
+    """The motion vectors of a frame, as FFmpeg's decoder exports them."""
+
+    blocks: NDArray[Any] | None  # `AVMotionVector`, one for each block and reference; None if there is none
+    picture: int  # FFmpeg's number of the picture type
+    codec: str  # FFmpeg's name of the codec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One picture of a source."""
 
     image: NDArray[np.uint8]  # RGB (H, W, 3), C-contiguous
     timestamp: float | None  # seconds; None if it is unknown
+    vectors: CodecVectors | None = None  # None if they weren't asked for, or this is no video
 
 
 class Source(Closable):

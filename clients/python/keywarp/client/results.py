@@ -57,6 +57,11 @@ class ProcessedFrame:
         """The number of frames since the key frame, which is 0 on a key frame."""
         return self.result.key_age
 
+    @property
+    def key_age_seconds(self) -> float | None:
+        """The seconds since the key frame, or None if the server doesn't measure them."""
+        return self.result.key_age_seconds
+
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
         """Class ids, uint8 (h, w), at the resolution that the stream asked for: the model's, or the frame's.

@@ -19,13 +19,14 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 SourceLike = str | PathLike[str] | Iterable[NDArray[np.uint8]]
 
 
-def open_source(source: SourceLike) -> Source:
+def open_source(source: SourceLike, *, vectors: bool = False) -> Source:
     """Open a source of frames.
 
     Args:
         source: A video file, a URL that FFmpeg reads (`http://`, `rtsp://`, ...), a camera (`camera:0` or
             `/dev/video0`), a folder of images (in the order of their names), or an iterable of RGB uint8 arrays of
             shape (H, W, 3).
+        vectors: Whether the frames of a file or URL come with the codec's motion vectors.
 
     Raises:
         SourceError: If the source doesn't exist, isn't a video, or is damaged from the start. A source that is damaged
@@ -43,7 +44,7 @@ def open_source(source: SourceLike) -> Source:
         return VideoSource.camera(name)
     if Path(name).is_dir():
         return FolderSource(Path(name))
-    return VideoSource(name)
+    return VideoSource(name, vectors=vectors)
 
 
 class FolderSource(Source):

@@ -6,6 +6,7 @@ from keywarp.protocol.masks import run_lengths
 from keywarp.protocol.messages import (
     KEY_SUBPROTOCOL,
     MAX_INTERVAL,
+    MAX_KEY_AGE,
     SUBPROTOCOL,
     ClassInfo,
     ClientId,
@@ -47,6 +48,7 @@ from keywarp.protocol.messages import (
 __all__ = [
     "KEY_SUBPROTOCOL",
     "MAX_INTERVAL",
+    "MAX_KEY_AGE",
     "SUBPROTOCOL",
     "ClassInfo",
     "ClientId",

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 SUBPROTOCOL = "keywarp.v1"
 KEY_SUBPROTOCOL = "keywarp.key."  # prefix of an API key, which browsers can't send in a header
 MAX_INTERVAL = 1000  # frames; the limit of `interval` and `max_interval`
+MAX_KEY_AGE = 86400.0  # seconds; the limit of `max_age`
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClientId = Annotated[str, Field(max_length=128)] | int
@@ -91,6 +92,7 @@ class LiveStatistics(Message):
     latency_p50: float | None = None  # seconds on the server from a frame's arrival to its result; the median
     latency_p95: float | None = None  # the 95th percentile
     key_share: float | None = None  # 0..1, the share of key frames
+    key_age_seconds: float | None = None  # the age of the oldest key frame that a result was propagated from
 
 
 class StreamInfo(Message):
@@ -99,9 +101,10 @@ class StreamInfo(Message):
     id: str
     model: str
     device: str = ""  # the device that processes its frames
-    interval: int  # frames from one key frame to the next; with the schedule `adaptive`, their mean
+    interval: int  # processed frames from one key frame to the next; with the schedule `adaptive`, their mean
     schedule: str = "fixed"
     max_interval: int | None = None  # the most frames from one key frame to the next, if the interval varies
+    max_age: float | None = None  # seconds after which a key frame is too old to propagate from; None: never
     mode: str = "lossless"
     connected: bool
     age: float  # seconds since it was created
@@ -189,8 +192,9 @@ class Result(Message):
     width: int  # of the frame, pixels
     height: int
     kind: Kind
-    key_age: int  # frames since the key frame; 0 on a key frame
-    reason: str | None = None  # why the frame is a key frame: start, gap, size, interval, change or cut
+    key_age: int  # frames since the key frame, dropped ones included; 0 on a key frame
+    key_age_seconds: float | None = None  # seconds since the key frame; None from servers that don't measure it
+    reason: str | None = None  # why the frame is a key frame: start, gap, size, age, interval, change or cut
     change: float | None = None  # 0..1, the change since the key frame that motion doesn't explain; None: not measured
     timings: Timings
     segmentation: Segmentation | None = None
@@ -205,11 +209,14 @@ class StreamOptions(Request):
     """The options of a stream. None leaves a choice to the server."""
 
     model: str | None = None  # the model's name; None: the server's default model
-    interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)  # frames; None: the model's default
+    # Frames from one key frame to the next, without those that are dropped; None: the model's default
+    interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
     schedule: Schedule | None = None  # with `adaptive`, `interval` is the mean; None: the server's default
-    # The most frames from one key frame to the next. With `adaptive`, None is 3 x `interval`. With `fixed` in the mode
-    # `latest`, the interval grows up to it while frames are dropped, and with None it doesn't grow.
+    # The most frames from one key frame to the next, with `adaptive`; None: 3 x `interval`
     max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
+    # Seconds; if the key frame is older, the next frame is a key frame. By the frames' timestamps, else by when they
+    # are processed. None: the server's default in the mode `latest`, else no limit
+    max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
     masks: Masks | None = None  # the form of segmentation masks; None: `png`
     resolution: Resolution | None = None  # the resolution of segmentation masks; None: `model`
     # In the mode `latest` the newest frame replaces those that wait; None: `latest` for pulled RTSP, else `lossless`
@@ -261,6 +268,7 @@ class Ready(Message):
     interval: int
     schedule: str = "fixed"
     max_interval: int | None = None
+    max_age: float | None = None
     mode: str = "lossless"
     credit: int  # binary messages that the client may send before the next credit
     max_message_bytes: int  # the size limit of one binary message

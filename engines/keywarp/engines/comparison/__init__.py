@@ -10,8 +10,9 @@ Example:
 
 from keywarp.engines.comparison.agreement import BoxAgreement, LabelAgreement, Measure, match_boxes, open_measure
 from keywarp.engines.comparison.clips import Clip, ClipFrame
-from keywarp.engines.comparison.comparing import compare
-from keywarp.engines.comparison.options import Options, Progress
+from keywarp.engines.comparison.comparing import compare, forget
+from keywarp.engines.comparison.options import INTERVALS, MOTIONS, Options, Progress
+from keywarp.engines.comparison.passages import Passage, moving_passages, replay_passages
 from keywarp.engines.comparison.replay import Replay, replay, worst_passages
 from keywarp.engines.comparison.report import (
     Comparison,
@@ -24,6 +25,8 @@ from keywarp.engines.comparison.report import (
 )
 
 __all__ = [
+    "INTERVALS",
+    "MOTIONS",
     "BoxAgreement",
     "Clip",
     "ClipFrame",
@@ -32,6 +35,7 @@ __all__ = [
     "LabelAgreement",
     "Measure",
     "Options",
+    "Passage",
     "Progress",
     "Recommended",
     "Replay",
@@ -40,8 +44,11 @@ __all__ = [
     "VideoFigures",
     "Worst",
     "compare",
+    "forget",
     "match_boxes",
+    "moving_passages",
     "open_measure",
     "replay",
+    "replay_passages",
     "worst_passages",
 ]

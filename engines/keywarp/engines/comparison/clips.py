@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.engines.motion import MotionVectors
+
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -16,6 +18,7 @@ class ClipFrame:
     image: NDArray[np.uint8]  # RGB (H, W, 3)
     index: int  # position in its video
     time: float  # seconds since the video's start
+    vectors: MotionVectors | None = None  # the codec's motion vectors, if it gave any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,19 +56,3 @@ def choose_stride(stride: int, count: int | None, ages: int, max_frames: int | N
     if max_frames is None or count is None or count <= max_frames:
         return stride
     return max(stride, -(-count * (ages + 1) // max_frames))
-
-
-def evaluated_frames(starts: int, stride: int, ages: int) -> int:
-    """Return on how many frames the network runs, from the first key start to the last age of the last one.
-
-    Args:
-        starts: The number of key starts.
-        stride: Their mean distance, frames.
-        ages: The greatest key age.
-    """
-    frames, end = 0, 0
-    for number in range(starts):
-        start = key_start(number, stride)
-        frames += start + ages + 1 - max(start, end)
-        end = start + ages + 1
-    return frames

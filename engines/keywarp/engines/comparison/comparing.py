@@ -78,6 +78,19 @@ def compare(
     return summarise(bundle, clips, options, measure, tally, backend)
 
 
+def forget(bundle: Bundle, clips: Sequence[Clip], options: Options, work: Path) -> None:
+    """Remove what `compare` kept in a folder of a comparison that isn't needed any more.
+
+    Args:
+        bundle: The bundle.
+        clips: The clips.
+        options: The comparison's options.
+        work: The folder.
+    """
+    for suffix in (".npz", ".npz.part", ".results"):
+        (work / f"{options.fingerprint(bundle, clips)}{suffix}").unlink(missing_ok=True)
+
+
 class _Saved:
     """The files of an unfinished comparison."""
 

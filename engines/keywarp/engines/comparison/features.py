@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+LEAST_VARIANCE = 1e-3  # of a channel that counts, as a share of its map's mean variance
+
 Maps = Sequence[NDArray[np.floating]]  # a frame's feature maps, (C, h, w) each
 Channels = NDArray[np.float64]  # one value for each channel of all maps, one map after the other
 
@@ -25,22 +27,27 @@ def moments(maps: Maps) -> NDArray[np.float64]:
     return np.stack([np.concatenate(means), np.concatenate(squares)])
 
 
-def relative_error(warped: Channels, copied: Channels, sums: NDArray[np.float64], frames: int) -> float | None:
+def relative_error(
+    warped: Channels, copied: Channels, sums: NDArray[np.float64], frames: int, maps: Sequence[int]
+) -> float | None:
     """Return ||warped - true|| / ||copied - true||, with each channel divided by its standard deviation.
 
-    Each channel of each map counts the same. Channels that never vary are left out.
+    Each channel of each map counts the same. Channels that hardly vary beside the others of their map are left out,
+    since their share would be as large as it is meaningless.
 
     Args:
         warped: The sums over frames of the warped features' squared errors.
         copied: The same of the copied features.
         sums: The sums over frames of `moments`.
         frames: The number of frames in `sums`.
+        maps: The number of channels of each map.
 
     Returns:
         The relative error, or None if copied features are exact, so that nothing can be relative to their error.
     """
     mean, square = sums / frames
     variance = square - mean**2
-    varies = variance > 1e-9 * np.maximum(square, 1e-12)
+    parts = np.split(variance, np.cumsum(maps)[:-1])
+    varies = np.concatenate([part > LEAST_VARIANCE * part.mean() for part in parts])
     whole = float((copied[varies] / variance[varies]).sum())
     return float(np.sqrt((warped[varies] / variance[varies]).sum() / whole)) if whole > 0 else None

@@ -1,48 +1,47 @@
 """What to compare, and how."""
 
 import hashlib
-import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 from keywarp.engines.backends import BackendName, Precision
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.comparison.clips import Clip
 from keywarp.engines.engine import Engine
+from keywarp.engines.motion import MotionSource
 from keywarp.engines.schedule import KeySchedule
 
 FORMAT = 1  # of the files of an interrupted comparison
+# No motion, each part of the bundle's network alone and both, optical flow, and the best of it with the scale field.
+MOTIONS = (
+    "none",
+    "none+scale",
+    "flow",
+    "network",
+    "dis",
+    "dis-chained",
+    "dis-chained-repaired",
+    "codec",
+    "codec-repaired",
+)
+INTERVALS = (2, 3, 5, 10)
 
-# The engine of this version may not hand out features yet.
-KEEPS_FEATURES = "keep_features" in inspect.signature(Engine).parameters
 
-
-class Progress(Protocol):
-    """Is told how far a comparison is."""
-
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """Show the progress.
-
-        Args:
-            stage: What is being done.
-            done: The frames that are done of this stage.
-            total: All frames of this stage, about; None if their number is unknown.
-        """
-        ...
+# Is told what is being done, the frames that are done of it, and all its frames, about, or None if that is unknown.
+Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What to compare, and how."""
 
-    motions: tuple[str, ...] = ("none", "network", "dis")  # motion sources
-    intervals: tuple[int, ...] = (2, 3, 5, 10)  # key intervals to report; the longest one bounds the key age
+    motions: tuple[str, ...] = MOTIONS  # motion sources
+    intervals: tuple[int, ...] = INTERVALS  # key intervals to report; the longest one bounds the key age
     schedules: Mapping[str, KeySchedule] = field(default_factory=dict)  # by name, to run beside fixed intervals
     keep: float = 0.95  # least agreement of the recommended interval, 0..1
-    stride: int = 3  # mean distance of the key frames from which results are propagated, frames
+    stride: int = 5  # mean distance of the key frames from which results are propagated, frames
     max_frames: int | None = None  # frames of a clip on which the network runs, about; None for all
     confidence: float = 0.0  # least confidence of the boxes that count, 0..1
     cuts: bool = True  # whether results that are propagated over a cut count
@@ -56,6 +55,8 @@ class Options:
     def __post_init__(self) -> None:
         if not self.motions:
             raise ValueError("there is no motion source to compare: name at least one")
+        for motion in self.motions:
+            MotionSource.parse(motion)
         if not self.intervals or min(self.intervals) < 2:
             raise ValueError(f"key intervals to compare must be at least 2 frames, got {list(self.intervals)}")
         if not 0 < self.keep <= 1:
@@ -85,16 +86,15 @@ class Options:
             EngineError: If the engine can't be opened.
             ValueError: If there is no motion source of this name.
         """
-        further: dict[str, Any] = {"keep_features": True} if keep_features and KEEPS_FEATURES else {}
         return Engine(
             bundle,
             self.backend,
             self.precision,
             self.threads,
             cache=self.cache,
-            motion=motion,  # type: ignore[arg-type]
+            motion=MotionSource.parse(motion),
             fallback=self.fallback,
-            **further,
+            keep_features=keep_features,
         )
 
     def fingerprint(self, bundle: Bundle, clips: Sequence[Clip]) -> str:
@@ -107,7 +107,7 @@ class Options:
             [*self.motions],
             self.ages,
             {name: repr(schedule) for name, schedule in self.schedules.items()},
-            [self.stride, self.max_frames, self.confidence, self.features, KEEPS_FEATURES],
+            [self.stride, self.max_frames, self.confidence, self.features],
             [self.backend, self.precision, self.threads],
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

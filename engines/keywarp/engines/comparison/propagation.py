@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 
 from keywarp.engines.adaptive import AdaptiveInterval
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.change import Thumbnail, change_after_motion, change_without_motion
 from keywarp.engines.comparison.agreement import Counts, Measure
-from keywarp.engines.comparison.clips import Clip, ClipFrame, choose_stride, evaluated_frames, key_start
+from keywarp.engines.comparison.clips import Clip, ClipFrame, choose_stride, key_start
 from keywarp.engines.comparison.features import Channels, Maps, moments, squared_error
 from keywarp.engines.comparison.options import Options, Progress
 from keywarp.engines.comparison.tally import COPIED, ErrorGroup, Group, Pair, Tally
@@ -25,6 +24,8 @@ CUT = AdaptiveInterval(threshold=1.0).cut  # change from one frame to the next a
 class _Start:
     """A key frame, and what was propagated from it. It is counted when its last age is reached."""
 
+    number: int
+    position: int  # in its clip
     frame: ClipFrame
     states: list[KeyState]  # by source
     features: Maps | None
@@ -97,8 +98,8 @@ class _Pass:
         """Go through the clip once."""
         clip, options, tally = self._clip, self._options, self._tally.clips[self._number]
         stride = choose_stride(options.stride, clip.count, options.ages, options.max_frames)
-        starts = (key_start(n, stride) for n in count(tally.starts))
-        resumed = start = next(starts)
+        number = tally.next
+        resumed = start = key_start(number, stride)
         last: Thumbnail | None = None
         times: list[float] = []
         cuts: list[float] = []
@@ -115,12 +116,13 @@ class _Pass:
                 for run in self._active:
                     run.cut = True
             last = thumbnail
-            due = position == start
-            if due:
-                start = next(starts)
-            if position < resumed or not (due or self._active):
+            due = number if position == start else None
+            if due is not None:
+                number += 1
+                start = key_start(number, stride)
+            if position < resumed or (due is None and not self._active):
                 continue
-            self._evaluate(position, frame, due=due)
+            self._evaluate(position, frame, due)
             if self._active[0].age == options.ages:
                 self._commit(self._active.pop(0))
                 checkpoint()
@@ -130,12 +132,17 @@ class _Pass:
                 f"least {options.ages + 1} of one size: choose shorter intervals, or another range or video"
             )
         tally.decoded, tally.seconds, tally.cuts = len(times), times[-1] - times[0], cuts
-        tally.evaluated = evaluated_frames(tally.starts, stride, options.ages)
         tally.complete = True
         checkpoint()
 
-    def _evaluate(self, position: int, frame: ClipFrame, *, due: bool) -> None:
-        """Run the network on a frame, and propagate the results of all active key frames to it."""
+    def _evaluate(self, position: int, frame: ClipFrame, due: int | None) -> None:
+        """Run the network on a frame, and propagate the results of all active key frames to it.
+
+        Args:
+            position: The frame's position in its clip.
+            frame: The frame.
+            due: The number of the key start that it is, or None if it isn't one.
+        """
         first, *others = self._engines
         truth, state = first.key(frame.image)
         if self._truths is not None:
@@ -143,24 +150,22 @@ class _Pass:
         for run in self._active:
             run.age += 1
             self._propagate(run, frame, truth)
-        if due:
+        if due is not None:
             states = [state, *(engine.key(frame.image)[1] for engine in others)]
             same = self._measure.count(truth.output, truth.output)
-            self._active.append(_Start(frame, states, _features(truth), same))
+            self._active.append(_Start(due, position, frame, states, truth.features, same))
 
     def _propagate(self, run: _Start, frame: ClipFrame, truth: FrameResult) -> None:
         seconds = frame.time - run.frame.time
-        true = _features(truth)
+        true = truth.features
         if true is not None and run.features is not None:
             run.errors.append((ErrorGroup(COPIED, run.age, run.cut), squared_error(run.features, true)))
         for source, (engine, state) in enumerate(zip(self._engines, run.states, strict=True)):
-            result = engine.propagate(frame.image, state)
+            result = engine.propagate(frame.image, state, [frame.vectors])
             counts = self._measure.count(result.output, truth.output)
             matching, found, expected = counts.sum(axis=0).tolist()
             group = Group(self._number, source, run.age, round(100 * seconds), run.cut)
             run.counts.append((group, counts))
-            confidence = getattr(result, "confidence", None)
-            used = getattr(result, "motion", None)
             run.pairs.append(
                 Pair(
                     self._number,
@@ -173,17 +178,17 @@ class _Pass:
                     self._measure.agreement(counts),
                     max(found, expected) - matching,
                     run.cut,
-                    math.nan if confidence is None else confidence,
-                    used is not None and used != self._options.motions[source],
+                    math.nan if result.reliability is None else result.reliability,
+                    result.motion != engine.motion,
                 )
             )
-            warped = _features(result)
+            warped = result.features
             if true is not None and warped is not None:
                 run.errors.append((ErrorGroup(source, run.age, run.cut), squared_error(warped, true)))
 
     def _commit(self, run: _Start) -> None:
         """Count a key frame whose last age was reached."""
-        tally = self._tally
+        tally, clip = self._tally, self._tally.clips[self._number]
         tally.add_same(self._number, run.same)
         for group, counts in run.counts:
             tally.add_counts(group, counts)
@@ -193,12 +198,10 @@ class _Pass:
             tally.add_error(errors, error)
         if run.features is not None:
             tally.add_moments(moments(run.features))
-        tally.clips[self._number].starts += 1
+        end = run.position + self._options.ages + 1
+        clip.evaluated += end - max(run.position, clip.end)
+        clip.starts, clip.next, clip.end = clip.starts + 1, run.number + 1, end
 
 
 def _is_cut(current: Thumbnail, last: Thumbnail) -> bool:
     return change_without_motion(current, last) > CUT and change_after_motion(current, last) > CUT
-
-
-def _features(result: FrameResult) -> Maps | None:
-    return getattr(result, "features", None)

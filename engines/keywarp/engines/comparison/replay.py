@@ -83,7 +83,7 @@ def _replay_clip(engines: dict[str, Engine], clip: Clip, wanted: list[tuple[str,
                 states[source, worst.frame] = engine.key(frame.image)[1]
             elif worst.key < frame.index <= worst.frame:
                 # Sources that chain motion need all frames in between.
-                result = engine.propagate(frame.image, states[source, worst.frame])
+                result = engine.propagate(frame.image, states[source, worst.frame], [frame.vectors])
                 if frame.index == worst.frame:
                     truth, _ = engine.key(frame.image)
                     yield Replay(source, worst, frame.image, truth.output, result.output)

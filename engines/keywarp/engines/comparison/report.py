@@ -1,6 +1,7 @@
 """The figures of a comparison."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -71,12 +72,14 @@ class SourceFigures:
     feature_error_by_age: dict[int, float]
     key_ms: float  # cost of a key frame
     ms: float  # cost of a propagated frame
+    key_processor_ms: float  # processor time of all threads for a key frame
+    processor_ms: float  # processor time of all threads for a propagated frame
     intervals: dict[int, IntervalFigures]  # by key interval, each from 2 frames on
     longest: int  # longest interval that keeps the chosen agreement; 1 if none does
     worst_mean: float  # mean agreement of the worst 5 % of results that weren't propagated over a cut
     worst: tuple[Worst, ...]  # these, the worst first
     replaced: float  # share of the frames on which another source had to be used
-    confidence: float | None  # rank correlation of the results' confidence and agreement; None if there is none
+    reliability: float | None  # rank correlation of the results' reliability and agreement; None if there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class Comparison:
     backend: str
     device: str
     precision: str
+    intervals: tuple[int, ...]  # that were asked for; the sources' figures have all up to the longest of them
     keep: float
     cuts: bool  # whether results that were propagated over a cut count
     confidence: float  # least confidence of the boxes that count
@@ -143,10 +147,20 @@ def summarise(
         tally: What was counted.
         backend: The names of backend, device and precision.
     """
-    per_frame = min(cost.key for cost in tally.costs.values())
+    # All sources run the same network on a key frame, so the median is the most certain figure.
+    per_frame = statistics.median(cost.key for cost in tally.costs.values())
     pairs = tally.pairs.table()
     sources = {
-        motion: _source(number, clips, options, measure, tally, pairs[pairs[:, _column("source")] == number], per_frame)
+        motion: _source(
+            number,
+            clips,
+            options,
+            measure,
+            tally,
+            pairs[pairs[:, _column("source")] == number],
+            per_frame,
+            [features.channels for features in bundle.manifest.features],
+        )
         for number, motion in enumerate(options.motions)
     }
     schedules = tuple(_schedules(options, measure, tally, per_frame))
@@ -158,6 +172,7 @@ def summarise(
         backend=backend[0],
         device=backend[1],
         precision=backend[2],
+        intervals=options.intervals,
         keep=options.keep,
         cuts=options.cuts,
         confidence=options.confidence,
@@ -189,6 +204,7 @@ def _source(
     tally: Tally,
     pairs: NDArray[np.float64],
     per_frame: float,
+    maps: Sequence[int],
 ) -> SourceFigures:
     ages = range(1, options.ages + 1)
 
@@ -210,7 +226,7 @@ def _source(
     counted = pairs if options.cuts else pairs[pairs[:, _column("cut")] == 0]
     intervals = _intervals(options, measure, tally, by_counts, by_age, cost, per_frame)
     worst = _worst(clips, pairs[pairs[:, _column("cut")] == 0])
-    errors = {age: _feature_error(tally, number, options, age) for age in ages}
+    errors = {age: _feature_error(tally, number, options, age, maps) for age in ages}
     return SourceFigures(
         mean=_mean(by_age.values()),
         mean_without_cuts=_mean(agreements(cuts=False).values()),
@@ -218,16 +234,18 @@ def _source(
         by_seconds=_by_seconds(measure, tally, number, options),
         figures_by_age=figures,
         by_video={clip.name: _mean(agreements(n).values()) for n, clip in enumerate(clips)},
-        feature_error=_feature_error(tally, number, options, None),
+        feature_error=_feature_error(tally, number, options, None, maps),
         feature_error_by_age={age: error for age, error in errors.items() if error is not None},
         key_ms=1000 * cost.key,
         ms=1000 * cost.propagated,
+        key_processor_ms=1000 * cost.key_processor,
+        processor_ms=1000 * cost.propagated_processor,
         intervals=intervals,
         longest=_longest(intervals, options.keep),
         worst_mean=_mean(w.agreement for w in worst),
         worst=worst,
         replaced=float(counted[:, _column("replaced")].mean()) if len(counted) else 0.0,
-        confidence=_correlation(counted),
+        reliability=_correlation(counted),
     )
 
 
@@ -315,7 +333,7 @@ def _by_seconds(measure: Measure, tally: Tally, source: int, options: Options) -
     return {round(number * step, 3): measure.agreement(counts) for number, counts in sorted(sums.items()) if number}
 
 
-def _feature_error(tally: Tally, source: int, options: Options, age: int | None) -> float | None:
+def _feature_error(tally: Tally, source: int, options: Options, age: int | None, maps: Sequence[int]) -> float | None:
     def total(wanted: int) -> NDArray[np.float64] | None:
         def counts(group: ErrorGroup) -> bool:
             return group.source == wanted and age in (None, group.age) and (options.cuts or not group.cut)
@@ -325,7 +343,7 @@ def _feature_error(tally: Tally, source: int, options: Options, age: int | None)
     warped, copied = total(source), total(COPIED)
     if warped is None or copied is None:
         return None
-    return relative_error(warped, copied, tally.moments, tally.moment_frames)
+    return relative_error(warped, copied, tally.moments, tally.moment_frames, maps)
 
 
 def _worst(clips: Sequence[Clip], pairs: NDArray[np.float64]) -> tuple[Worst, ...]:
@@ -349,12 +367,12 @@ def _worst(clips: Sequence[Clip], pairs: NDArray[np.float64]) -> tuple[Worst, ..
 
 
 def _correlation(pairs: NDArray[np.float64]) -> float | None:
-    """Return Spearman's rank correlation of confidence and agreement."""
-    confidence, agreement = pairs[:, _column("confidence")], pairs[:, _column("agreement")]
-    known = ~np.isnan(confidence)
+    """Return Spearman's rank correlation of reliability and agreement."""
+    reliability, agreement = pairs[:, _column("reliability")], pairs[:, _column("agreement")]
+    known = ~np.isnan(reliability)
     if known.sum() < 2:
         return None
-    ranks = [_ranks(values[known]) for values in (confidence, agreement)]
+    ranks = [_ranks(values[known]) for values in (reliability, agreement)]
     if any(rank.std() == 0 for rank in ranks):
         return None
     return float(np.asarray(np.corrcoef(np.stack(ranks)))[0, 1])

@@ -71,7 +71,7 @@ def _run(
     for position, frame in enumerate(clip.frames()):
         progress(stage, position, clip.count)
         started = time.perf_counter()
-        result = session.process(frame.image)
+        result = session.process(frame.image, vectors=[frame.vectors], timestamp=frame.time)
         overheads.append(time.perf_counter() - started - result.inference - result.postprocess)
         keys += result.kind is FrameKind.KEY
         truth = truths.get(number, position, result.output)

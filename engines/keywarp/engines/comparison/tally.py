@@ -4,7 +4,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ class Pair(NamedTuple):
     agreement: float
     mistakes: int  # pixels or boxes that don't agree
     cut: bool  # whether there is a cut between the key frame and the frame
-    confidence: float  # what the engine said of itself; NaN if it said nothing
+    reliability: float  # as the engine rated the result; NaN if it did not
     replaced: bool  # whether another motion source had to be used
 
 
@@ -83,7 +83,7 @@ class Pairs:
             agreement=v[7],
             mistakes=int(v[8]),
             cut=bool(v[9]),
-            confidence=v[10],
+            reliability=v[10],
             replaced=bool(v[11]),
         )
 
@@ -93,6 +93,8 @@ class ClipTally:
     """What was done of one clip."""
 
     starts: int = 0  # key frames whose propagated frames were all compared
+    next: int = 0  # number of the key start that comes after them
+    end: int = 0  # position after the last frame that was compared
     decoded: int = 0  # frames
     evaluated: int = 0  # frames on which the whole network ran
     seconds: float = 0.0  # from the first frame to the last
@@ -119,6 +121,8 @@ class Cost:
 
     key: float
     propagated: float
+    key_processor: float  # of all threads
+    propagated_processor: float  # of all threads
 
 
 class Tally:
@@ -164,7 +168,7 @@ class Tally:
             "sessions": [
                 [*key, s.counts.tolist(), s.frames, s.compared, s.keys, s.overhead] for key, s in self.sessions.items()
             ],
-            "costs": [[source, cost.key, cost.propagated] for source, cost in self.costs.items()],
+            "costs": [[source, *astuple(cost)] for source, cost in self.costs.items()],
         }
         part = path.with_name(path.name + ".part")
         with part.open("wb") as file:
@@ -192,7 +196,7 @@ class Tally:
             OSError: If the file can't be read.
             ValueError: If it isn't such a file.
         """
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             plain = json.loads(str(file["plain"]))
             tally = cls(0)
             tally.clips = [ClipTally(**clip) for clip in plain["clips"]]
@@ -207,5 +211,5 @@ class Tally:
             tally.pairs = Pairs(file["pairs"].ravel())
         for source, schedule, clip, session_counts, *rest in plain["sessions"]:
             tally.sessions[source, schedule, clip] = SessionTally(np.array(session_counts, np.int64), *rest)
-        tally.costs = {source: Cost(key, propagated) for source, key, propagated in plain["costs"]}
+        tally.costs = {source: Cost(*seconds) for source, *seconds in plain["costs"]}
         return tally

@@ -38,3 +38,15 @@ def to_pixels(flow: NDArray[np.float32], pixels_per_cell: int, height: int, widt
     cells = np.ascontiguousarray(flow[0].transpose(1, 2, 0)) * np.float32(pixels_per_cell)
     size = (cells.shape[1] * pixels_per_cell, cells.shape[0] * pixels_per_cell)
     return np.ascontiguousarray(cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)[:height, :width])
+
+
+def stay_inside(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Let a flow that points out of the map point to its border, because the warp reads zeros outside.
+
+    Args:
+        flow: The flow, (1, 2, h, w), (dx, dy) in cells.
+    """
+    rows, columns = flow.shape[2:]
+    x, y = np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32)[:, np.newaxis]
+    inside = np.stack([np.clip(flow[0, 0], -x, columns - 1 - x), np.clip(flow[0, 1], -y, rows - 1 - y)])
+    return inside[np.newaxis]

@@ -23,18 +23,29 @@ class DIS:
 
     name = "dis"
 
-    def __init__(self, preset: Preset = "medium") -> None:
+    def __init__(self, preset: Preset = "medium", finest: int | None = None) -> None:
         """Choose the settings.
 
         Args:
-            preset: OpenCV's preset; `medium` is the most accurate.
+            preset: OpenCV's preset. `medium` is the most accurate on a single pair. `ultrafast` doesn't smooth the
+                flow, so that small objects keep theirs, and composed steps don't blur more and more.
+            finest: The finest level of the pyramid that is searched, 0 for the image's own pixels, or None for the
+                preset's.
         """
         self.preset: Preset = preset
+        self.finest = finest
+
+    @classmethod
+    def for_steps(cls) -> "DIS":
+        """Return the settings that are best for successive frames, whose flows are composed."""
+        return cls("ultrafast", finest=1)
 
     def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `OpticalFlow.estimate`."""
         check_pair(current, key)
         search = cv2.DISOpticalFlow.create(PRESETS[self.preset])  # holds buffers, so each call has its own
+        if self.finest is not None:
+            search.setFinestScale(self.finest)
         height, width = current.shape[:2]
         flow = np.asarray(search.calc(_grey(current), _grey(key), None), dtype=np.float32)  # type: ignore[call-overload]
         return np.ascontiguousarray(flow[:height, :width])

@@ -1,4 +1,4 @@
-"""The names of motion sources: where the flow comes from, whether it is chained, and whether features are scaled.
+"""The names of motion sources: where the flow comes from, what becomes of it, and whether features are scaled.
 
 "Any flow function is readily applicable" (paper, section 3), and so is any flow with or without the network's scale
 field: moving features and repainting them are separate parts, which can be compared separately.
@@ -10,19 +10,31 @@ from typing import Literal, get_args
 FlowName = Literal["none", "flow", "dis", "codec"]
 MotionName = Literal[
     "network",
+    "network-repaired",
     "network-chained",
+    "network-chained-repaired",
     "none",
+    "none-repaired",
     "none+scale",
+    "none-repaired+scale",
     "flow",
+    "flow-repaired",
     "flow-chained",
+    "flow-chained-repaired",
     "dis",
-    "dis+scale",
+    "dis-repaired",
     "dis-chained",
+    "dis-chained-repaired",
+    "dis+scale",
+    "dis-repaired+scale",
     "dis-chained+scale",
+    "dis-chained-repaired+scale",
     "codec",
+    "codec-repaired",
     "codec+scale",
+    "codec-repaired+scale",
 ]
-CHAINED, SCALE = "-chained", "+scale"
+CHAINED, REPAIRED, SCALE = "-chained", "-repaired", "+scale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +43,12 @@ class MotionSource:
 
     Example:
         >>> MotionSource.parse("dis-chained+scale")
-        MotionSource(flow='dis', chained=True, scale=True)
+        MotionSource(flow='dis', chained=True, repaired=False, scale=True)
     """
 
     flow: FlowName  # none: features stay where they are; flow: the bundle's flow network
     chained: bool = False  # whether the flow is composed frame by frame; codec vectors always are
+    repaired: bool = False  # whether the flow is repaired where the images show that it fails
     scale: bool = False  # whether warped features are multiplied by the bundle's scale field
 
     @classmethod
@@ -48,22 +61,21 @@ class MotionSource:
         if name not in get_args(MotionName):
             raise ValueError(f"there is no motion source {name!r}: use one of {', '.join(get_args(MotionName))}")
         long = f"flow{name.removeprefix('network')}{SCALE}" if name.startswith("network") else name
-        base = long.removesuffix(SCALE)
-        flow: FlowName = base.removesuffix(CHAINED)  # type: ignore[assignment]  # MotionName has no other
-        return cls(flow, chained=base.endswith(CHAINED), scale=long.endswith(SCALE))
+        flow: FlowName = long.partition("+")[0].partition("-")[0]  # type: ignore[assignment]  # MotionName has no other
+        return cls(flow, chained=CHAINED in long, repaired=REPAIRED in long, scale=SCALE in long)
 
     def __str__(self) -> str:
-        chained = CHAINED if self.chained else ""
+        suffixes = (CHAINED if self.chained else "") + (REPAIRED if self.repaired else "")
         if self.flow == "flow" and self.scale:
-            return f"network{chained}"
-        return f"{self.flow}{chained}{SCALE if self.scale else ''}"
+            return f"network{suffixes}"
+        return f"{self.flow}{suffixes}{SCALE if self.scale else ''}"
 
     @property
-    def needs_network(self) -> bool:
-        """Whether the bundle's flow network runs, for its flow or its scale field."""
-        return self.flow == "flow" or self.scale
+    def runs_alone(self) -> bool:
+        """Whether the flow network's flow is needed on the host, and so comes from a graph of its own."""
+        return self.flow == "flow" and (self.chained or self.repaired)
 
     @property
     def copies(self) -> bool:
         """Whether the key frame's result is repeated as it is."""
-        return self.flow == "none" and not self.scale
+        return self == MotionSource("none")

@@ -54,13 +54,13 @@ class _Demuxer(threading.Thread):
     with one event. So the thread never holds more than one payload and one frame, and `STOP` always reaches it.
     """
 
-    def __init__(self, container: Container, max_pixels: int, nvdec: Nvdec | None, max_stored: int) -> None:
+    def __init__(self, container: Container, video: VideoDecoder, max_stored: int) -> None:
         super().__init__(name="keywarp-demuxer", daemon=True)
         self._container = container
         self._kind = _NAMES[container]
         self.inputs: SimpleQueue[memoryview | _Signal] = SimpleQueue()
         self.events: SimpleQueue[Decoded | _Signal | Exception] = SimpleQueue()
-        self._video = VideoDecoder(max_pixels, nvdec)
+        self._video = video
         self._max_stored = max_stored
         self._payload = memoryview(b"")
         self.storing = False  # a file that can't be decoded before it is complete
@@ -164,6 +164,7 @@ class ContainerDecoder:
         *,
         max_stored: int = MAX_STORED,
         max_without_frame: int = MAX_WITHOUT_FRAME,
+        vectors: bool = False,
     ) -> None:
         """Set up a demuxer.
 
@@ -173,8 +174,9 @@ class ContainerDecoder:
             nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
             max_stored: The most bytes of an MP4 that can't be decoded before it is complete.
             max_without_frame: The most bytes that may arrive without a frame.
+            vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
         """
-        self._demuxer = _Demuxer(container, max_pixels, nvdec, max_stored)
+        self._demuxer = _Demuxer(container, VideoDecoder(max_pixels, nvdec, vectors=vectors), max_stored)
         self._max_without_frame = max_without_frame
         self._without_frame = 0  # bytes since the last frame
 

@@ -8,7 +8,9 @@ from keywarp.server.decode.nvdec import Nvdec
 from keywarp.server.decode.packets import PacketDecoder
 
 
-def open_decoder(codec: Codec, max_pixels: int, nvdec: Nvdec | None = None, *, chunks: bool = False) -> Decoder:
+def open_decoder(
+    codec: Codec, max_pixels: int, nvdec: Nvdec | None = None, *, chunks: bool = False, vectors: bool = False
+) -> Decoder:
     """Open a decoder for one producer.
 
     Args:
@@ -16,11 +18,12 @@ def open_decoder(codec: Codec, max_pixels: int, nvdec: Nvdec | None = None, *, c
         max_pixels: The most pixels of a frame.
         nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
         chunks: Whether payloads are pieces of a byte stream instead of packets. Payloads of containers always are.
+        vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
     """
     match codec:
         case "image":
             return ImageDecoder(max_pixels)
         case "mpegts" | "mp4" | "webm":
-            return ContainerDecoder(codec, max_pixels, nvdec)
+            return ContainerDecoder(codec, max_pixels, nvdec, vectors=vectors)
         case _:
-            return PacketDecoder(codec, max_pixels, nvdec, chunks=chunks)
+            return PacketDecoder(codec, max_pixels, nvdec, chunks=chunks, vectors=vectors)

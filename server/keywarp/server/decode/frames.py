@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.engines import MotionVectors
 from keywarp.protocol import ClientId, FrameHeader
 from keywarp.server.errors import FrameRefusedError
 
@@ -24,6 +25,7 @@ class DecodedFrame:
     decode: float  # seconds that decoding took
     waited: float = 0.0  # seconds spent in queues before the device's, so far
     index: int = -1  # position in the stream, from 0
+    vectors: MotionVectors | None = None  # None if the decoder gave none
 
 
 # What a decoder yields for one frame: the frame, or the reason why it can't be decoded.

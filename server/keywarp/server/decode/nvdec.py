@@ -17,14 +17,14 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 
-from keywarp.server.decode.units import SoftwareDecoder
+from keywarp.server.decode.units import DecodedUnit, SoftwareDecoder
 from keywarp.server.errors import DecoderError
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
-    from keywarp.server.decode.units import DecodedUnit, Unit
+    from keywarp.server.decode.units import Unit
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,8 @@ class NvdecDecoder:
         context: "VideoCodecContext",
         max_pixels: int,
         stream: "VideoStream | None" = None,
+        *,
+        vectors: bool = False,
     ) -> None:
         """Set up a decoder. Nothing is opened yet.
 
@@ -139,10 +141,11 @@ class NvdecDecoder:
             context: FFmpeg's codec context, not opened yet. It tells the codec, and decodes if the GPU can't.
             max_pixels: The most pixels of a frame. Larger ones are refused before anything is allocated.
             stream: The container's stream that the units come from, or None if they don't come from a container.
+            vectors: Whether frames have their motion vectors where the processor decodes. The hardware gives none.
         """
         self._nvdec = nvdec
         self._codec = context.codec.canonical_name
-        self._software = SoftwareDecoder(context, max_pixels)
+        self._software = SoftwareDecoder(context, max_pixels, vectors=vectors)
         self._max_pixels = max_pixels
         self._headers = _Headers(context)
         filters = _FILTERS.get(self._codec) if stream else None
@@ -158,7 +161,7 @@ class NvdecDecoder:
         """Width and height in pixels by the last unit's headers."""
         return self._headers.size if self._on_gpu else self._software.size
 
-    def decode(self, unit: "Unit | None") -> "Iterator[DecodedUnit]":
+    def decode(self, unit: "Unit | None") -> Iterator[DecodedUnit]:
         """Decode the frames that a unit completes: see `UnitDecoder`."""
         if not self._on_gpu:
             yield from self._software.decode(unit)
@@ -172,11 +175,11 @@ class NvdecDecoder:
         self._decoder = None
         self._waiting.clear()
 
-    def _take(self, unit: "Unit") -> "Iterator[DecodedUnit]":
+    def _take(self, unit: "Unit") -> Iterator[DecodedUnit]:
         try:
             plain = self._plain(unit)
         except FFmpegError:
-            yield None, unit.pts
+            yield DecodedUnit(None, unit.pts)
             return
         key = self._headers.read(plain)
         if key and self._headers.size != self._size:  # a decoder would scale new frames to the size of its first one
@@ -192,7 +195,7 @@ class NvdecDecoder:
                 yield from items
                 return
         if not key or self._headers.pixels > self._max_pixels:
-            yield None, unit.pts
+            yield DecodedUnit(None, unit.pts)
             return
         try:
             self._size = self._headers.size
@@ -215,17 +218,18 @@ class NvdecDecoder:
         [plain] = self._filter.filter(copy)
         return plain
 
-    def _push(self, unit: "Unit") -> "list[DecodedUnit]":
+    def _push(self, unit: "Unit") -> list[DecodedUnit]:
         self._waiting[self._units] = unit.pts
         # A temporal unit of AV1 may hold several pictures, only one of which is shown.
         packet = self._nvdec.packet(unit, self._units, whole=self._codec != "av1")
         items: list[DecodedUnit] = [*self._frames(packet)]
         self._units += 1
         while self._waiting and (oldest := next(iter(self._waiting))) < self._units - _REORDERING:
-            items.append((None, self._waiting.pop(oldest)))  # the hardware doesn't report units that it can't decode
+            # The hardware doesn't report units that it can't decode.
+            items.append(DecodedUnit(None, self._waiting.pop(oldest)))
         return items
 
-    def _drain(self) -> "list[DecodedUnit]":
+    def _drain(self) -> list[DecodedUnit]:
         """Close the decoder, and return the frames that it held back and the units that have none."""
         items: list[DecodedUnit] = []
         if self._decoder is not None:
@@ -235,14 +239,14 @@ class NvdecDecoder:
                 log.debug("the GPU failed to finish a video in %s: %s", self._codec, _reason(error))
         return [*items, *self._give_up()]
 
-    def _give_up(self) -> "list[DecodedUnit]":
+    def _give_up(self) -> list[DecodedUnit]:
         """Close the decoder, and return its units without a frame as failed."""
         self._decoder = None
-        lost: list[DecodedUnit] = [(None, pts) for pts in self._waiting.values()]
+        lost = [DecodedUnit(None, pts) for pts in self._waiting.values()]
         self._waiting.clear()
         return lost
 
-    def _frames(self, packet: Any) -> "list[DecodedUnit]":
+    def _frames(self, packet: Any) -> list[DecodedUnit]:
         """Decode a packet and copy its frames, because the next call overwrites their memory."""
         width, height = self._size
         frames: list[DecodedUnit] = []
@@ -250,7 +254,7 @@ class NvdecDecoder:
             shape = tuple(surface.cuda()[0].shape)  # (H, W, 3), W rounded up to an even number
             memory = ctypes.c_uint8 * math.prod(shape)
             pixels = np.ctypeslib.as_array(memory.from_address(surface.GetPtrToPlane(0))).reshape(shape)
-            frames.append((pixels[:height, :width].copy(), self._waiting.pop(surface.getPTS(), None)))
+            frames.append(DecodedUnit(pixels[:height, :width].copy(), self._waiting.pop(surface.getPTS(), None)))
         return frames
 
 

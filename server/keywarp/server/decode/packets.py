@@ -53,7 +53,13 @@ class PacketDecoder:
     """
 
     def __init__(
-        self, codec: PacketCodec, max_pixels: int, nvdec: Nvdec | None = None, *, chunks: bool = False
+        self,
+        codec: PacketCodec,
+        max_pixels: int,
+        nvdec: Nvdec | None = None,
+        *,
+        chunks: bool = False,
+        vectors: bool = False,
     ) -> None:
         """Set up a decoder.
 
@@ -62,11 +68,12 @@ class PacketDecoder:
             max_pixels: The most pixels of a frame. Larger ones are refused.
             nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
             chunks: Whether payloads are pieces of a byte stream (H.264 and HEVC only).
+            vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
         """
         self._format = _FORMATS[codec]
         self._max_pixels = max_pixels
         self._context = cast("VideoCodecContext", av.CodecContext.create(self._format.decoder, "r"))
-        self._video = VideoDecoder(max_pixels, nvdec)
+        self._video = VideoDecoder(max_pixels, nvdec, vectors=vectors)
         self._decoder = self._video.open(self._context)
         self._chunks = chunks
         self._units = 0
@@ -117,10 +124,10 @@ class PacketDecoder:
 
     def _frames(self, packet: "Unit | None", header: FrameHeader) -> Iterator[Decoded]:
         started = time.perf_counter()
-        for pixels, number in self._decoder.decode(packet):
+        for pixels, number, vectors in self._decoder.decode(packet):
             origin = header if number is None else self._headers.pop(number, header)
             if pixels is not None:
-                yield self._video.frame(pixels, origin.id, origin.timestamp, started)
+                yield self._video.frame(pixels, origin.id, origin.timestamp, started, vectors)
                 started = time.perf_counter()
                 continue
             yield from self._video.unit_failed(self._decoder, origin.id)

@@ -86,7 +86,14 @@ class SourceDecoder:
     """
 
     def __init__(
-        self, source: SourceUrl, allowed: AllowList, timeout: float, max_pixels: int, nvdec: Nvdec | None = None
+        self,
+        source: SourceUrl,
+        allowed: AllowList,
+        timeout: float,
+        max_pixels: int,
+        nvdec: Nvdec | None = None,
+        *,
+        vectors: bool = False,
     ) -> None:
         """Set up a decoder. Nothing is opened yet.
 
@@ -96,12 +103,13 @@ class SourceDecoder:
             timeout: Seconds to connect, and to wait for more data.
             max_pixels: The most pixels of a frame. Larger ones are refused.
             nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
+            vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
         """
         self.live = True
         self._source = source
         self._allowed = allowed
         self._timeout = timeout
-        self._video = VideoDecoder(max_pixels, nvdec)
+        self._video = VideoDecoder(max_pixels, nvdec, vectors=vectors)
         self._opened = ExitStack()
         self._files: HttpFiles | None = None
 

@@ -6,6 +6,7 @@ from contextlib import closing
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
+from keywarp.engines import MotionVectors
 from keywarp.protocol import ClientId
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import Nvdec, NvdecDecoder
@@ -31,15 +32,17 @@ class VideoDecoder:
         has_frame: Whether any frame has been decoded.
     """
 
-    def __init__(self, max_pixels: int, nvdec: Nvdec | None = None) -> None:
+    def __init__(self, max_pixels: int, nvdec: Nvdec | None = None, *, vectors: bool = False) -> None:
         """Set up a decoder that has decoded nothing yet.
 
         Args:
             max_pixels: The most pixels of a frame. Larger ones are refused before anything is allocated.
             nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
+            vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
         """
         self._max_pixels = max_pixels
         self._nvdec = nvdec
+        self._vectors = vectors
         self.options = {"max_pixels": str(max_pixels)}
         self._failed_units = 0  # in a row
         self.has_frame = False
@@ -52,8 +55,8 @@ class VideoDecoder:
             stream: The container's stream that the units come from, or None if they don't come from a container.
         """
         if self._nvdec and context.codec.canonical_name in self._nvdec.codecs:
-            return NvdecDecoder(self._nvdec, context, self._max_pixels, stream)
-        return SoftwareDecoder(context, self._max_pixels)
+            return NvdecDecoder(self._nvdec, context, self._max_pixels, stream, vectors=self._vectors)
+        return SoftwareDecoder(context, self._max_pixels, vectors=self._vectors)
 
     def check_size(self, width: int, height: int) -> None:
         """Refuse a video whose frames are too large. A size of zeros is unknown yet, and passes.
@@ -96,16 +99,21 @@ class VideoDecoder:
         with closing(self.open(stream.codec_context, stream)) as decoder:
             for packet in container.demux(stream):
                 started = time.perf_counter()
-                for pixels, pts in decoder.decode(packet):
+                for pixels, pts, vectors in decoder.decode(packet):
                     if pixels is None:
                         yield from self.unit_failed(decoder, None)
                         continue
                     timestamp = None if pts is None else float(pts * time_base)
-                    yield self.frame(pixels, None, timestamp, started)
+                    yield self.frame(pixels, None, timestamp, started, vectors)
                     started = time.perf_counter()
 
     def frame(
-        self, pixels: "NDArray[np.uint8]", id_: ClientId | None, timestamp: float | None, started: float
+        self,
+        pixels: "NDArray[np.uint8]",
+        id_: ClientId | None,
+        timestamp: float | None,
+        started: float,
+        vectors: MotionVectors | None = None,
     ) -> DecodedFrame:
         """Make a frame of a decoded unit.
 
@@ -114,9 +122,10 @@ class VideoDecoder:
             id_: The producer's id of the frame.
             timestamp: The frame's timestamp in seconds.
             started: The time by `time.perf_counter` at which its decoding began.
+            vectors: The frame's motion vectors, or None if there are none.
         """
         self.has_frame, self._failed_units = True, 0
-        return DecodedFrame(pixels, id_, timestamp, time.perf_counter() - started)
+        return DecodedFrame(pixels, id_, timestamp, time.perf_counter() - started, vectors=vectors)
 
     def unit_failed(self, decoder: UnitDecoder, id_: ClientId | None) -> Iterator[DamagedVideoError]:
         """Count a unit that can't be decoded, and report it unless decoding hasn't reached its first key frame yet.

@@ -160,8 +160,8 @@ async def infer(
     """Process one frame: `image` is a JPEG, PNG or WebP file, `frame` holds RGB pixels (H, W, 3).
 
     The parameters `sequence_id`, `sequence_start` and `sequence_end` make the frame part of a stream; `interval`,
-    `schedule` and `max_interval` next to `sequence_start` place its key frames. A sequence keeps the model version that
-    it started with.
+    `schedule`, `max_interval` and `max_age` next to `sequence_start` place its key frames. A sequence keeps the model
+    version that it started with.
     """
     service.refuse_if_draining()
     quota.charge()
@@ -177,7 +177,12 @@ async def infer(
         wanted = wanted_outputs(inference, [name for name, *_ in OUTPUTS[manifest.task]])
         async with sequences.stream(manifest.name, position, inference.parameters, quota) as stream:
             found = await stream.infer(partial(_decode, tensors, service.settings.max_pixels))
-    parameters = {"kind": found.kind.value, "key_age": found.key_age, "frame": found.index}
+    parameters = {
+        "kind": found.kind.value,
+        "key_age": found.key_age,
+        "key_age_seconds": found.key_age_seconds,
+        "frame": found.index,
+    }
     if position.id is not None:
         parameters |= {
             "sequence_id": position.id,

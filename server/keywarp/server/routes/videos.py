@@ -112,7 +112,8 @@ class VideoResponse(Response):
     async def _process(self, receive: Receive, send: Send) -> Done | Error:
         service = self._service
         chunks = self._codec in ("h264", "hevc")
-        decoder = open_decoder(self._codec, service.settings.max_pixels, service.nvdec, chunks=chunks)
+        vectors = self._stream.engine.takes_vectors
+        decoder = open_decoder(self._codec, service.settings.max_pixels, service.nvdec, chunks=chunks, vectors=vectors)
         pipeline = Pipeline(self._stream, decoder, self._stream.owner)
         try:
             guards = self._read_body(receive), self._stream.raise_when_closed(), self._stop_when_draining()

@@ -155,13 +155,15 @@ class WebSocketConnection:
                 interval=stream.schedule.interval,
                 schedule=stream.schedule.schedule,
                 max_interval=stream.schedule.max_interval,
+                max_age=stream.schedule.max_age,
                 mode=stream.mode,
                 credit=self._window,
                 max_message_bytes=settings.max_message_bytes,
             )
         )
         chunks = hello.framing == "chunks"
-        decoder = open_decoder(hello.codec, settings.max_pixels, self._service.nvdec, chunks=chunks)
+        vectors = stream.engine.takes_vectors
+        decoder = open_decoder(hello.codec, settings.max_pixels, self._service.nvdec, chunks=chunks, vectors=vectors)
         pipeline = Pipeline(stream, decoder, self._quota)
         try:
             guards = self._receive_all(), stream.raise_when_closed(), self._stop_when_draining()
@@ -262,6 +264,7 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         "interval": (hello.interval, stream.schedule.interval),
         "schedule": (hello.schedule, stream.schedule.schedule),
         "max_interval": (hello.max_interval, stream.schedule.max_interval),
+        "max_age": (hello.max_age, stream.schedule.max_age),
     }
     for name, (requested, actual) in options.items():
         if requested not in (None, actual):

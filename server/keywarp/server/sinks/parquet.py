@@ -60,6 +60,7 @@ SCHEMA: Final = pa.schema(
         "height": pa.int32(),
         "kind": pa.string(),
         "key_age": pa.int32(),
+        "key_age_seconds": pa.float64(),
         "reason": pa.string(),  # why the frame is a key frame, or was dropped
         "change": pa.float32(),
         "decode": pa.float64(),  # in seconds, like the next three
@@ -247,6 +248,7 @@ def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
         "height": response.height,
         "kind": response.kind,
         "key_age": response.key_age,
+        "key_age_seconds": response.key_age_seconds,
         "reason": response.reason,
         "change": response.change,
         **dict(response.timings),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from keywarp.engines import FrameResult
+from keywarp.engines import FrameResult, MotionVectors
 from keywarp.protocol import ClientId, Done, Dropped, Error, FrameHeader, Result
 from keywarp.server.decode.frames import Decoded, DecodedFrame, Decoder
 from keywarp.server.errors import FrameRefusedError, ServerError
@@ -53,6 +53,7 @@ class _Superseded:
 
     id: ClientId | None
     reason: str
+    vectors: MotionVectors | None  # the frame's
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,7 +194,7 @@ class Pipeline:
             case FrameRefusedError():
                 await self._outbox.put(self._stream.refuse(item))
             case _Superseded():
-                await self._outbox.put(self._stream.drop(item.id, item.reason))
+                await self._outbox.put(self._stream.drop(item.id, item.reason, item.vectors))
             case _:
                 await self._outbox.put(item)
 
@@ -242,11 +243,11 @@ class _NewestFrame:
         if isinstance(item, DecodedFrame):
             for place, (old, since) in enumerate(self._items):
                 if isinstance(old, DecodedFrame):  # the quota was charged for it; the new frame uses that charge
-                    self._items[place] = _Superseded(old.id, NEWER), since
+                    self._items[place] = _Superseded(old.id, NEWER, old.vectors), since
                     break
             else:
                 if self._quota.try_charge():
-                    item = _Superseded(item.id, RATE)
+                    item = _Superseded(item.id, RATE, item.vectors)
         self._items.append((item, time.monotonic()))
         self._ready.set()
 

@@ -24,6 +24,7 @@ from keywarp.protocol import (
 )
 
 BACKGROUND = 0
+AGE_DECIMALS = 3  # of seconds
 CHANGE_DECIMALS = 4
 CONFIDENCE_DECIMALS = 4
 COORDINATE_DECIMALS = 2  # fractions of a pixel
@@ -79,6 +80,7 @@ def encode_result(
         height=found.height,
         kind=found.kind.value,
         key_age=found.key_age,
+        key_age_seconds=round(found.key_age_seconds, AGE_DECIMALS),
         reason=None if found.reason is None else found.reason.value,
         change=None if found.change is None else round(found.change, CHANGE_DECIMALS),
         timings=Timings(decode=decode, queue=waited + found.queue, inference=found.inference, postprocess=postprocess),

@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from keywarp.engines import FrameKind, FrameResult, StreamSession
+from keywarp.engines import FrameKind, FrameResult, MotionVectors, StreamSession
 from keywarp.protocol import (
     ClientId,
     Dropped,
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from keywarp.server.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
+
+MAX_VECTORS: Final = 64  # dropped frames in a row through which motion is followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,15 @@ class Stream:
         self._metrics = context.metrics
         self._tracer = context.tracer
         self._statistics = StreamStatistics()
-        self._session = StreamSession(self.engine, schedule.open())
+        # In the mode `lossless`, the same frames always have the same results.
+        number = len(replica.device.loads) if self.mode == "latest" else 0
+        self._session = StreamSession(self.engine, schedule.open(number), schedule.max_age)
         self._load = replica.device.add_stream()
         self._connected = False
         self._single_frames = asyncio.Lock()  # held while a single frame is processed
         self._next = 0  # index of the next frame
         self._skipped = 0  # frames dropped since the last one that was submitted
+        self._vectors: list[MotionVectors | None] = []  # theirs
         self._prepared: tuple[int, ...] | None = None  # shape of the frames that the engine was last prepared for
         self._holds = 0  # number of callers in `keep_alive`
         self._pending: dict[asyncio.Future[FrameResult], Future[FrameResult]] = {}  # frames queued or on the device
@@ -121,6 +126,7 @@ class Stream:
             interval=self.schedule.interval,
             schedule=self.schedule.schedule,
             max_interval=self.schedule.max_interval,
+            max_age=self.schedule.max_age,
             mode=self.mode,
             connected=self._connected,
             age=time.monotonic() - self._created,
@@ -154,6 +160,7 @@ class Stream:
             self._connected = False
             self._touched = time.monotonic()
             self._skipped = 0  # to single frames, those that were dropped at the end are a gap
+            self._vectors.clear()
             self._cancel_queued()
 
     async def restart(self) -> None:
@@ -161,6 +168,7 @@ class Stream:
         await self.wait_until_idle()
         self._session.interrupt()
         self._skipped = 0
+        self._vectors.clear()
 
     @contextmanager
     def keep_alive(self) -> Iterator[None]:
@@ -222,9 +230,13 @@ class Stream:
             await self._prepare(frame.pixels.shape)
         if self.closed.is_set():
             raise StreamClosedError(self.close_reason)
+        vectors = [*self._vectors, frame.vectors] if self.engine.takes_vectors else ()
         self._skipped = 0
+        self._vectors.clear()
         frame.waited += time.monotonic() - started  # the executor measures the time from here on
-        job = self.replica.device.executor.submit(self._session, frame.pixels, frame.index, skipped)
+        job = self.replica.device.executor.submit(
+            self._session, frame.pixels, frame.index, skipped, vectors, frame.timestamp
+        )
         done = asyncio.wrap_future(job)
         self._pending[done] = job
         done.add_done_callback(self._job_done)
@@ -273,15 +285,22 @@ class Stream:
         self._next += 1
         return self._count_failed(error, self._next - 1)
 
-    def drop(self, id_: ClientId | None, reason: str) -> Dropped:
+    def drop(self, id_: ClientId | None, reason: str, vectors: MotionVectors | None = None) -> Dropped:
         """Count a frame that is left out on purpose, and make its response.
 
-        The frame counts towards the key interval, but leaves no gap.
+        The frame leaves no gap, and doesn't count towards the key interval.
+
+        Args:
+            id_: The producer's id of the frame.
+            reason: The reason for leaving it out.
+            vectors: The frame's motion vectors, through which motion is followed nevertheless, or None.
         """
         self._touched = time.monotonic()
         self._dropped += 1
         self._metrics.count_dropped(reason)
         self._skipped += 1
+        if self.engine.takes_vectors:
+            self._vectors = [*self._vectors, vectors] if len(self._vectors) < MAX_VECTORS else [None]
         self._next += 1
         return Dropped(frame=self._next - 1, id=id_, reason=reason)
 
@@ -345,7 +364,7 @@ class Stream:
         is_key = found.kind is FrameKind.KEY
         self._frames += 1
         self._key_frames += is_key
-        self._statistics.record(timings, key=is_key)
+        self._statistics.record(timings, found.key_age_seconds, key=is_key)
         self._metrics.count_result(self.engine.bundle.name, found, timings)
         if self._tracer:
             self._tracer.record_frame(self.id, self.engine.bundle.name, found, timings, linked=self._connected)

@@ -18,11 +18,14 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from keywarp.engines import FrameResult
+from keywarp.engines import FrameKind, FrameResult
 from keywarp.protocol import Timings
 
 # Bounds in seconds, from a propagated frame's post-processing to a key frame on a slow CPU.
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+_AGE_BUCKETS: Final = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500)  # frames
+_AGE_SECONDS_BUCKETS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 
 
 class DeviceReading(NamedTuple):
@@ -88,6 +91,20 @@ class Metrics:
             ("model", "reason"),
             registry=self._registry,
         )
+        self._key_ages = Histogram(
+            "keywarp_key_age_frames",
+            "Frames since the key frame that a frame was propagated from, dropped ones included.",
+            ("model",),
+            registry=self._registry,
+            buckets=_AGE_BUCKETS,
+        )
+        self._key_age_seconds = Histogram(
+            "keywarp_key_age_seconds",
+            "Time since the key frame that a frame was propagated from.",
+            ("model",),
+            registry=self._registry,
+            buckets=_AGE_SECONDS_BUCKETS,
+        )
         self._errors = Counter(
             "keywarp_frame_errors_total", "Frames with an error.", ("reason",), registry=self._registry
         )
@@ -137,6 +154,9 @@ class Metrics:
         self._frames.labels(model, result.kind.value).inc()
         if result.reason:
             self._key_frames.labels(model, result.reason.value).inc()
+        if result.kind is FrameKind.PROPAGATED:
+            self._key_ages.labels(model).observe(result.key_age)
+            self._key_age_seconds.labels(model).observe(result.key_age_seconds)
         for stage, seconds in timings:
             self._stages.labels(stage).observe(seconds)
         self.totals[model].add(timings)

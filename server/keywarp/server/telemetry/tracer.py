@@ -81,6 +81,7 @@ class Tracer:
             "keywarp.frame": result.index,
             "keywarp.kind": result.kind.value,
             "keywarp.key_age": result.key_age,
+            "keywarp.key_age_seconds": result.key_age_seconds,
         }
         if result.reason is not None:
             attributes["keywarp.reason"] = result.reason.value

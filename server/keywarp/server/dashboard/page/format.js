@@ -15,6 +15,9 @@ export function latency(seconds) {
   return seconds < 0.9995 ? [number(seconds * 1000, seconds && seconds < 0.00995 ? 1 : 0), "ms"] : [number(seconds, seconds < 9.95 ? 2 : 1), "s"];
 }
 
+/** Format a short time in seconds. @param {number} time */
+export const seconds = (time) => `${number(time, time < 9.95 ? 1 : 0)} s`;
+
 /** Format a share in percent. @param {number | null | undefined} share 0..1 @returns {string} without the percent sign */
 export const percent = (share) => number(share == null ? null : share * 100, share && share < 0.01 ? 1 : 0);
 

@@ -1,4 +1,4 @@
-/** Form fields for a stream's options: model, key schedule, key interval and mode. */
+/** Form fields for a stream's options: model, key schedule, key interval, greatest key age and mode. */
 
 import { client, request } from "./api.js";
 import { h } from "./dom.js";
@@ -33,6 +33,7 @@ export class StreamOptionFields {
   #model = select("option-model", {});
   #schedule = select("option-schedule", { "": "Default", fixed: "Fixed", adaptive: "Adaptive" });
   #interval = h("input", { id: "option-interval", type: "number", min: 1, max: 1000, inputmode: "numeric" });
+  #maxAge = h("input", { id: "option-max-age", type: "number", min: 0.1, max: 86400, step: "any", inputmode: "decimal", placeholder: "Default" });
   #mode;
   /** @type {Model[]} */ #models = [];
 
@@ -44,6 +45,7 @@ export class StreamOptionFields {
       field("Model", this.#model),
       field("Key frames", this.#schedule),
       field("Key interval", this.#interval),
+      field("Greatest key age (s)", this.#maxAge),
       this.#mode && field("If the server is busy", this.#mode),
     ].filter((element) => element !== null);
     this.#model.addEventListener("change", () => this.#showDefaultInterval());
@@ -62,13 +64,14 @@ export class StreamOptionFields {
     if (this.#model.value) values.model = this.#model.value;
     if (this.#schedule.value) values.schedule = this.#schedule.value;
     if (this.#interval.value) values.interval = this.#interval.valueAsNumber;
+    if (this.#maxAge.value) values.max_age = this.#maxAge.valueAsNumber;
     if (this.#mode) values.mode = this.#mode.value;
     return values;
   }
 
   /** @param {boolean} disabled */
   set disabled(disabled) {
-    for (const control of [this.#model, this.#schedule, this.#interval, this.#mode]) if (control) control.disabled = disabled;
+    for (const control of [this.#model, this.#schedule, this.#interval, this.#maxAge, this.#mode]) if (control) control.disabled = disabled;
   }
 
   #showDefaultInterval() {

@@ -2,7 +2,7 @@
 
 import { client, describeError, keepReading, poll, request, sentence } from "./api.js";
 import { byId, h, icon, setText, toast } from "./dom.js";
-import { duration, latency, number, percent, rate } from "./format.js";
+import { duration, latency, number, percent, rate, seconds } from "./format.js";
 import { MetricTiles } from "./metrics.js";
 import { StreamCharts } from "./stream-charts.js";
 import { showState } from "./streams.js";
@@ -138,12 +138,15 @@ function showMetrics(tiles, { live, frames, dropped, errors }) {
 /** @param {HTMLElement} list @param {StreamInfo} stream */
 function showFacts(list, stream) {
   const interval = stream.schedule === "adaptive" ? `${stream.interval} on average, at most ${stream.max_interval}` : stream.interval;
+  const oldest = stream.live?.key_age_seconds;
   /** @type {Record<string, string | number | null>} */
   const facts = {
     Model: stream.model,
     Device: stream.device,
     Schedule: stream.schedule,
     "Key interval": interval,
+    "Greatest key age": stream.max_age === null ? null : `${stream.max_age} s`,
+    "Oldest key frame": oldest == null ? null : seconds(oldest),
     "If busy": stream.mode === "latest" ? "skips frames" : "keeps all frames",
     "Key frames so far": number(stream.key_frames),
     Source: stream.source,

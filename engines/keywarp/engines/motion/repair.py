@@ -1,0 +1,154 @@
+"""Check a flow by the images alone, and repair it in the cells where it fails.
+
+Flow fails where something moved away from what it covered, where it moved too fast, and where errors of many steps have
+added up. Warped features then show things twice, or where they were. Such cells give themselves away: the key frame,
+warped along the flow, doesn't look like the current frame there. For each of them, this module searches the whole key
+frame for the place that looks most like it now, and lets the flow point there. The ground that a walker uncovers then
+gets the features of the ground next to it, instead of the walker's own.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.engines.motion.tracking import Flow, Image, move
+
+SAMPLE: Final = 4  # side of a sample, pixels of the small image; a cell has one at least
+FAILED: Final = 12.0  # grey levels; with a larger error the flow fails in a cell
+BETTER: Final = 0.8  # a place is taken if its patch differs by less than this share of what the flow's patch does
+DISTANCE: Final = 0.6  # grey levels that a cell of distance counts as, so that the nearest of similar places is taken
+MOST_REPAIRED: Final = 400  # cells at a time, the worst ones; this and the next bound the cost
+MOST_PLACES: Final = 4096  # places of the key frame to search; in larger frames not every cell is one
+
+
+REPAIRED: Final = 0.8  # reliability of a repaired cell: what looks alike needn't be the same
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedFlow:
+    """A flow, and how far it can be trusted."""
+
+    flow: Flow  # (1, 2, h, w), (dx, dy) in cells
+    reliability: NDArray[np.float32]  # (h, w), 0..1: 1 where the flow explains the frame
+
+
+class FlowCheck:
+    """Checks and repairs the flows from the frames of a stream to one key frame."""
+
+    def __init__(self, key: Image, pixels_per_cell: int) -> None:
+        """Take the key frame.
+
+        Args:
+            key: The key frame's small image, uint8 (H, W, 3), RGB.
+            pixels_per_cell: The finest feature map's stride in pixels of the small image.
+        """
+        self._pixels_per_cell = pixels_per_cell
+        self._rows, self._columns = (-(-side // pixels_per_cell) for side in key.shape[:2])
+        self._samples = max(1, pixels_per_cell // SAMPLE)
+        self._key = self._sample(key)
+        self._places: _Places | None = None  # most frames of a still camera need none
+
+    def check(self, current: Image, flow: Flow) -> CheckedFlow:
+        """Measure how far a flow can be trusted.
+
+        Args:
+            current: The current frame's small image, uint8 (H, W, 3), RGB.
+            flow: The flow to the key frame, (1, 2, h, w), (dx, dy) in cells.
+        """
+        return CheckedFlow(flow, _reliability(self._error(self._sample(current), self._warp(flow))))
+
+    def repair(self, current: Image, flow: Flow) -> CheckedFlow:
+        """Repair a flow where it fails, and measure how far the result can be trusted.
+
+        Args:
+            current: See `check`.
+            flow: See `check`. It isn't changed.
+        """
+        now = self._sample(current)
+        before = self._warp(flow)
+        error = self._error(now, before)
+        cells = np.flatnonzero(error > FAILED)
+        if not len(cells):
+            return CheckedFlow(flow, _reliability(error))
+        if len(cells) > MOST_REPAIRED:
+            cells = cells[np.argpartition(error.ravel()[cells], -MOST_REPAIRED)[-MOST_REPAIRED:]]
+        self._places = self._places or _Places(self._view(self._key))
+        rows, columns = np.divmod(cells, self._columns)
+        wanted, found = (self._view(image)[rows, columns].reshape(len(cells), -1) for image in (now, before))
+        offsets, patches = self._places.search(rows, columns, wanted)
+        taken = _differences(wanted, patches) < BETTER**2 * _differences(wanted, found)
+        rows, columns = rows[taken], columns[taken]
+        repaired = flow.copy()
+        repaired[0, :, rows, columns] = offsets[taken]
+        error[rows, columns] = np.abs(wanted - patches)[taken].mean(axis=1)
+        reliability = _reliability(error)
+        reliability[rows, columns] *= np.float32(REPAIRED)
+        return CheckedFlow(repaired, reliability)
+
+    def _sample(self, image: Image) -> NDArray[np.float32]:
+        """Return the image averaged over samples, (h * samples, w * samples, 3)."""
+        side = self._pixels_per_cell
+        below, right = self._rows * side - image.shape[0], self._columns * side - image.shape[1]
+        if below or right:
+            image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE), dtype=np.uint8)
+        size = (self._columns * self._samples, self._rows * self._samples)
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+    def _warp(self, flow: Flow) -> NDArray[np.float32]:
+        """Return the key frame's samples, warped along a flow in cells."""
+        cells = np.ascontiguousarray(flow[0].transpose(1, 2, 0)) * np.float32(self._samples)
+        size = (self._columns * self._samples, self._rows * self._samples)
+        return move(self._key, np.asarray(cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)))
+
+    def _error(self, now: NDArray[np.float32], before: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the mean difference of two images around each cell, (h, w), in grey levels."""
+        window = 2 * self._samples + 1
+        smooth = cv2.blur(np.abs(now - before).mean(axis=2), (window, window))
+        return np.asarray(cv2.resize(smooth, (self._columns, self._rows), interpolation=cv2.INTER_AREA))
+
+    def _view(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a view of each cell's patch, which covers the cells around it too, (h, w, 3, side, side)."""
+        step, side = self._samples, 3 * self._samples
+        padded = cv2.copyMakeBorder(image, step, step, step, step, cv2.BORDER_REPLICATE)
+        view: NDArray[np.float32] = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(0, 1))
+        return view[::step, ::step]
+
+
+def _reliability(error: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the reliability of each cell: 1 up to the error at which the flow fails, then falling with the error."""
+    return np.asarray(np.float32(FAILED) / np.maximum(error, np.float32(FAILED)))
+
+
+def _differences(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean squared difference of each pair of patches."""
+    return np.asarray(np.square(a - b).mean(axis=1))
+
+
+class _Places:
+    """The places of a key frame that features can be taken from.
+
+    Places are compared with cells by one matrix product of vectors, each of which holds a patch and where it is.
+    """
+
+    def __init__(self, view: NDArray[np.float32]) -> None:
+        rows, columns = view.shape[:2]
+        step = int(np.ceil(np.sqrt(rows * columns / MOST_PLACES)))
+        row, column = np.mgrid[:rows:step, :columns:step].reshape(2, -1)
+        self._at = np.stack([row, column], axis=1).astype(np.float32)
+        self._patches = view[row, column].reshape(len(row), -1)
+        self._unit = np.float32(DISTANCE * np.sqrt(self._patches.shape[1]))
+        vectors = np.hstack([self._patches, self._at * self._unit])
+        self._half_squares = np.square(vectors).sum(axis=1) / 2
+        self._transposed = np.ascontiguousarray(vectors.T)
+
+    def search(
+        self, rows: NDArray[np.intp], columns: NDArray[np.intp], wanted: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the offset (dx, dy) from each cell to the nearest place that looks like it, and that place's patch."""
+        cells = np.stack([rows, columns], axis=1).astype(np.float32)
+        vectors = np.hstack([wanted, cells * self._unit])
+        best = (self._half_squares - vectors @ self._transposed).argmin(axis=1)
+        return (self._at[best] - cells)[:, ::-1], self._patches[best]

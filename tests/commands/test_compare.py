@@ -1,0 +1,123 @@
+"""`keywarp compare`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.client.media import write_video
+from tests.commands.running import keywarp
+from tests.engines.comparison.film import cut, walk
+from tests.tiny_bundle import tiny_bundle
+
+SMALL = ("--backend", "onnxruntime", "--precision", "fp32", "--interval", "2,3", "--stride", "1")
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """A folder of twelve frames, in which a red column moves one cell to the right with each frame."""
+    folder = tmp_path / "film"
+    folder.mkdir()
+    for frame in walk().frames():
+        Image.fromarray(frame.image).save(folder / f"{frame.index:02}.png")
+    return folder
+
+
+@pytest.fixture
+def follower(tmp_path: Path) -> Path:
+    """A detector whose flow network always answers that everything moved one cell to the right."""
+    return tiny_bundle(tmp_path / "follower", detection=True, flow=(-1.0, 0.0)).path
+
+
+def test_the_json_names_each_source_and_the_recommendation(follower: Path, film: Path) -> None:
+    ran = keywarp("compare", follower, film, "--motion", "none,flow", "--motion", "network", *SMALL, "--json")
+    assert ran.status == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert list(found["sources"]) == ["none", "flow", "network"]
+    flow = found["sources"]["flow"]
+    assert flow["by_age"] == {"1": 1, "2": 0}
+    assert flow["mean"] == 0.5
+    assert flow["feature_error"] < 1
+    assert flow["ms"] > 0
+    assert flow["longest"] == 2
+    assert found["per_frame_ms"] > 0
+    assert set(found["recommended"]) >= {"source", "interval", "agreement"}
+    assert found["recommended"]["agreement"] >= 0.95
+
+
+def test_the_report_has_pictures_of_each_source(follower: Path, film: Path, tmp_path: Path) -> None:
+    out, work = tmp_path / "out", tmp_path / "work"
+    arguments = ("--motion", "none,flow", "--schedule", "adaptive", *SMALL, "--out", out, "--work", work)
+    ran = keywarp("compare", follower, film, *arguments)
+    assert ran.status == 0, ran.stderr
+    assert {path.name for path in out.iterdir()} == {
+        "agreement.png",
+        "passage-1.jpg",
+        "report.json",
+        "report.md",
+        "worst-flow.jpg",
+        "worst-none.jpg",
+    }
+    report = (out / "report.md").read_text()
+    assert "| flow | 1.000 | .000 | .500 |" in report
+    assert "| F1 (mean interval) | adaptive 2 | adaptive 3 |" in report
+    for picture in ("agreement.png", "passage-1.jpg", "worst-flow.jpg", "worst-none.jpg"):
+        assert f"({picture})" in report
+        with Image.open(out / picture) as image:
+            assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 50
+    assert not list(work.iterdir())  # nothing is left to go on with
+
+
+def test_a_segmentation_is_compared_in_a_range_of_a_video(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny")
+    video = write_video(tmp_path / "v.mp4", frames=20, fps=10)
+    out = tmp_path / "out"
+    ran = keywarp("compare", bundle.path, video, "--range", "0.5:1.5", "--motion", "none", *SMALL, "--out", out)
+    assert ran.status == 0, ran.stderr
+    assert "mIoU at key age" in ran.stdout
+    found = json.loads((out / "report.json").read_text())
+    assert found["videos"][0]["frames"] == 10
+    assert all(0.5 <= worst["time"] < 1.5 for worst in found["sources"]["none"]["worst"])
+    assert (out / "worst-none.jpg").exists()
+
+
+def test_results_over_cuts_can_be_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    for frame in cut().frames():
+        Image.fromarray(frame.image).save(folder / f"{frame.index:02}.png")
+    bundle = tiny_bundle(tmp_path / "tiny")
+    means = []
+    for choice in ("--cuts", "--no-cuts"):
+        ran = keywarp("compare", bundle.path, folder, "--motion", "none", *SMALL, choice, "--json")
+        assert ran.status == 0, ran.stderr
+        means.append(json.loads(ran.stdout)["sources"]["none"]["mean"])
+    assert means[0] < means[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["{bundle}", "missing.mp4"], 1, "there is no file or folder 'missing.mp4'"),
+        (["nothing", "{film}"], 1, "no model 'nothing'"),
+        (["{bundle}", "{film}", "--range", "100:"], 1, "film has 0 frames to compare"),
+        (["{bundle}", "{film}", "--range", "0:0.1"], 1, "needs at least 10 of one size"),
+        (["{bundle}", "{film}", "--range", "3:3"], 2, "isn't a range of seconds"),
+        (["{bundle}", "{film}", "--range", "3"], 2, "isn't a range of seconds"),
+        (["{bundle}", "{film}", "--motion", "none,raft"], 2, "there is no motion source 'raft'"),
+        (["{bundle}", "{film}", "--interval", "1"], 2, "'1' isn't a key interval"),
+        (["{bundle}", "{film}", "--schedule", "daily"], 2, "there is no schedule 'daily'"),
+        (["{bundle}", "{film}", "--keep", "2"], 2, "above 0 and at most 1"),
+        (["{bundle}", "{film}", "--out", "{file}"], 2, "is a file"),
+    ],
+)
+def test_wrong_use_is_explained(
+    arguments: list[str], status: int, says: str, follower: Path, film: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    ran = keywarp("compare", *(a.format(bundle=follower, film=film, file=file) for a in arguments))
+    assert ran.status == status
+    assert says in " ".join(ran.stderr.replace("│", " ").split())

@@ -1,0 +1,93 @@
+"""A square moves far over a textured ground. The flow knows nothing of it, and the repair has to find out."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from keywarp.engines.motion import FlowCheck
+
+CELL = 4  # pixels
+ROWS, COLUMNS = 24, 40
+SIZE = 6  # cells, the square's side
+FROM, TO = (9, 8), (9, 26)  # row and column of the square's first cell
+STILL = np.zeros((1, 2, ROWS, COLUMNS), np.float32)
+
+
+def ground() -> NDArray[np.uint8]:
+    """Grass: the same everywhere, and the same nowhere."""
+    random = np.random.default_rng(0)
+    return random.integers(90, 110, (ROWS * CELL, COLUMNS * CELL, 3), np.uint8)
+
+
+def with_square(row: int, column: int) -> NDArray[np.uint8]:
+    image = ground()
+    colours = np.random.default_rng(2).integers(130, 256, (SIZE, SIZE, 3), np.uint8)
+    image[row * CELL : (row + SIZE) * CELL, column * CELL : (column + SIZE) * CELL] = colours.repeat(CELL, 0).repeat(
+        CELL, 1
+    )
+    return image
+
+
+def cells(place: tuple[int, int], margin: int = 0) -> tuple[slice, slice]:
+    return tuple(slice(start + margin, start + SIZE - margin) for start in place)  # type: ignore[return-value]
+
+
+def sources(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Row and column that each cell comes from, (2, h, w)."""
+    rows, columns = np.mgrid[:ROWS, :COLUMNS]
+    return np.stack([rows + flow[0, 1], columns + flow[0, 0]])
+
+
+def test_what_moved_too_far_for_the_flow_is_found_again() -> None:
+    flow = FlowCheck(with_square(*FROM), CELL).repair(with_square(*TO), STILL).flow
+    inside = cells(TO, margin=1)
+    np.testing.assert_array_equal(flow[0, 0][inside], FROM[1] - TO[1])
+    np.testing.assert_array_equal(flow[0, 1][inside], 0)
+
+
+def test_uncovered_ground_comes_from_other_ground_and_not_from_what_covered_it() -> None:
+    flow = FlowCheck(with_square(*FROM), CELL).repair(with_square(*TO), STILL).flow
+    rows, columns = sources(flow)[(slice(None), *cells(FROM, margin=1))]
+    in_rows = (rows > FROM[0] - 1) & (rows < FROM[0] + SIZE)
+    in_columns = (columns > FROM[1] - 1) & (columns < FROM[1] + SIZE)
+    assert not (in_rows & in_columns).any()
+
+
+def test_a_failed_cell_is_trusted_less_and_a_repaired_one_nearly_as_much_as_others() -> None:
+    check = FlowCheck(with_square(*FROM), CELL)
+    failed = check.check(with_square(*TO), STILL).reliability
+    repaired = check.repair(with_square(*TO), STILL).reliability
+    for place in (FROM, TO):
+        assert failed[cells(place, margin=1)].max() < 0.3
+        np.testing.assert_allclose(repaired[cells(place, margin=2)], 0.8)
+    assert failed[0].min() == repaired[0].min() == 1
+    assert check.check(with_square(*FROM), STILL).reliability.min() == 1
+
+
+def test_a_flow_that_explains_the_frame_stays_as_it_is() -> None:
+    image = with_square(*FROM)
+    moved = np.roll(image, 2 * CELL, axis=1)
+    flow = STILL.copy()
+    flow[0, 0] = -2
+    repaired = FlowCheck(image, CELL).repair(moved, flow).flow
+    np.testing.assert_array_equal(repaired[:, :, :, 4:], flow[:, :, :, 4:])
+
+
+def test_a_new_object_that_the_key_frame_does_not_show_is_not_trusted() -> None:
+    repaired = FlowCheck(ground(), CELL).repair(with_square(*TO), STILL)
+    assert repaired.reliability[cells(TO, margin=1)].max() < 0.4
+
+
+@pytest.mark.parametrize("shape", [(37, 51), (4, 4), (1, 300)])
+@pytest.mark.parametrize("cell", [1, 4, 16])
+def test_images_of_any_size_can_be_repaired(shape: tuple[int, int], cell: int) -> None:
+    random = np.random.default_rng(1)
+    key, current = (random.integers(0, 256, (*shape, 3), np.uint8) for _ in range(2))
+    rows, columns = (-(-side // cell) for side in shape)
+    repaired = FlowCheck(key, cell).repair(current, np.zeros((1, 2, rows, columns), np.float32))
+    flow, reliability = repaired.flow, repaired.reliability
+    assert (flow.shape, reliability.shape) == ((1, 2, rows, columns), (rows, columns))
+    assert 0 < reliability.min() <= reliability.max() <= 1
+    x, y = np.arange(columns) + flow[0, 0], np.arange(rows)[:, np.newaxis] + flow[0, 1]
+    assert 0 <= x.min() <= x.max() <= columns - 1
+    assert 0 <= y.min() <= y.max() <= rows - 1
