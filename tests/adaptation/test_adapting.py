@@ -25,6 +25,7 @@ from keywarp.training.reporting import SilentReporter
 from tests.adaptation.moving import MAX_AGE, colour_bundle, moving_clip
 
 OPTIONS = AdaptationOptions(minutes=None, steps=60, batch=4, rate=3e-3, start="own", backend="onnxruntime")
+SHORT = replace(OPTIONS, steps=12, save_seconds=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +111,25 @@ class KillingReporter(SilentReporter):
             raise Killed
 
 
+def interrupt(bundle: Bundle, clips: list[Clip], folder: Path, stage: str, step: int) -> None:
+    """Run until a step of a stage."""
+    reporter = KillingReporter(stage, step)
+    with pytest.raises(Killed):
+        adapt(bundle, clips, folder / "out", folder / "work", SHORT, TrainingProcess(), reporter)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Adaptation:
+    return run(bundle, [moving_clip()], tmp_path_factory.mktemp("whole"), SHORT)
+
+
 @pytest.mark.parametrize(("stage", "step"), [("features of", 20), ("adapting", 7)])
 def test_an_interrupted_adaptation_ends_like_one_that_was_not(
-    bundle: Bundle, tmp_path: Path, stage: str, step: int
+    bundle: Bundle, uninterrupted: Adaptation, tmp_path: Path, stage: str, step: int
 ) -> None:
-    options, clips = replace(OPTIONS, steps=12, save_seconds=0.0), [moving_clip()]
-    whole = run(bundle, clips, tmp_path / "whole", options)
-    folder = tmp_path / "parts"
-    with pytest.raises(Killed):
-        adapt(bundle, clips, folder / "out", folder / "work", options, TrainingProcess(), KillingReporter(stage, step))
-    resumed = run(bundle, clips, folder, options)
-    assert resumed.bundle.digest == whole.bundle.digest
+    interrupt(bundle, [moving_clip()], tmp_path, stage, step)
+    resumed = run(bundle, [moving_clip()], tmp_path, SHORT)
+    assert resumed.bundle.digest == uninterrupted.bundle.digest
 
 
 def test_no_pair_spans_a_cut(bundle: Bundle, tmp_path: Path) -> None:
@@ -184,16 +193,16 @@ def test_short_videos_are_refused(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_progress_of_another_adaptation_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    run(bundle, [moving_clip()], tmp_path, replace(OPTIONS, steps=1))
+    interrupt(bundle, [moving_clip()], tmp_path, "features of", 1)
     with pytest.raises(ProgressError, match="another bundle, other videos or other options"):
-        run(bundle, [moving_clip(seed=1)], tmp_path, replace(OPTIONS, steps=1))
+        run(bundle, [moving_clip(seed=1)], tmp_path, SHORT)
 
 
 def test_damaged_progress_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    run(bundle, [moving_clip()], tmp_path, replace(OPTIONS, steps=1))
+    interrupt(bundle, [moving_clip()], tmp_path, "adapting", 2)
     (tmp_path / "work" / "progress.pt").write_bytes(b"nothing")
-    with pytest.raises(ProgressError, match=r"can't resume from .*: delete it to start over"):
-        run(bundle, [moving_clip()], tmp_path, replace(OPTIONS, steps=1))
+    with pytest.raises(ProgressError, match="is damaged, so nothing can resume from it: delete it to start over"):
+        run(bundle, [moving_clip()], tmp_path, SHORT)
 
 
 def test_16_bit_weights_stay_16_bit_weights(bundle: Bundle, adapted: Adaptation) -> None:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,13 +39,18 @@ START_NAMES: tuple[Start, ...] = (AUTO, OWN, PRETRAINED)
 BEFORE: tuple[str, ...] = ("none", "none+scale", "flow", "network")  # judged before the training
 AFTER: tuple[str, ...] = (
     *BEFORE,
+    "network-repaired",
     "network-chained",
     "dis",
     "dis+scale",
+    "dis-repaired",
     "dis-chained",
     "dis-chained+scale",
+    "dis-chained-repaired",
 )
+WITH_VECTORS: tuple[str, ...] = ("codec", "codec+scale", "codec-repaired")  # if the videos have motion vectors
 NEGLIGIBLE = 0.005  # difference of agreement below which the cheaper of two sources is preferred
+VECTOR_FRAMES = 10  # frames among which motion vectors are looked for
 TEACHER_SHARE = 0.25  # of the minutes, at most, for the teacher's features
 DEVIATION_FRAMES = 64  # frames over which the channels' deviations are measured
 
@@ -185,7 +191,16 @@ def adapt(
     ends = [held_out(clip, part) for clip, (_, part) in zip(clips, ranges, strict=True)]
     before = _judge(bundle, ends, BEFORE, max_age, options, work, reporter, "before")
     draft = write_adapted(bundle, work / "draft", graphs, "network", [], {})
-    after = _judge(draft, ends, AFTER, max_age, options, work, reporter, "after")
+    after = _judge(
+        draft,
+        ends,
+        AFTER + (WITH_VECTORS if all(map(_has_vectors, clips)) else ()),
+        max_age,
+        options,
+        work,
+        reporter,
+        "after",
+    )
     motion = best_source(after)
     written = write_adapted(
         bundle,
@@ -314,6 +329,11 @@ def _judge(
         reporter.step(done + 1)
 
     return compare(bundle, clips, settings, progress=show, work=work / "judging")
+
+
+def _has_vectors(clip: Clip) -> bool:
+    """Return whether one of the first frames after a video's first one has motion vectors."""
+    return any(frame.vectors is not None for frame in islice(clip.frames(), 1, VECTOR_FRAMES))
 
 
 def _digest(

@@ -216,7 +216,9 @@ class Fit:
                 self._threads = threads
                 torch.set_num_threads(threads)
         except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise ProgressError(f"can't resume from {state} ({error}): delete it to start over") from error
+            raise ProgressError(
+                f"{state} is damaged, so nothing can resume from it: delete it to start over"
+            ) from error
 
 
 def _rate_factor(share: float) -> float:

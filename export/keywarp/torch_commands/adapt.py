@@ -157,11 +157,18 @@ def _open_clip(video: str) -> "Clip":
 
 def _frames(video: str) -> "Iterator[ClipFrame]":
     from keywarp.client import open_source
+    from keywarp.engines import MotionVectors
     from keywarp.engines.comparison import ClipFrame
 
-    with open_source(video) as source:
+    with open_source(video, vectors=True) as source:
         for index, frame in enumerate(source):
-            yield ClipFrame(frame.image, index, index / source.fps if frame.timestamp is None else frame.timestamp)
+            time = index / source.fps if frame.timestamp is None else frame.timestamp
+            height, width = frame.image.shape[:2]
+            found = frame.vectors
+            vectors = None
+            if found is not None:
+                vectors = MotionVectors.from_ffmpeg(found.blocks, width, height, found.picture, found.codec)
+            yield ClipFrame(frame.image, index, time, vectors)
 
 
 def _figures(adaptation: "Adaptation") -> dict[str, Any]:
