@@ -25,7 +25,7 @@ from keywarp.training.reporting import SilentReporter
 from tests.adaptation.moving import MAX_AGE, colour_bundle, moving_clip
 
 OPTIONS = AdaptationOptions(minutes=None, steps=60, batch=4, rate=3e-3, start="own", backend="onnxruntime")
-SHORT = replace(OPTIONS, steps=12, save_seconds=0.0)
+SHORT = replace(OPTIONS, steps=12, save_seconds=0.0, motions=("network",))
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_the_head_is_trained_only_if_asked_for(bundle: Bundle, tmp_path: Path) -
 
 
 def test_another_bundles_flow_network_may_be_the_start(bundle: Bundle, adapted: Adaptation, tmp_path: Path) -> None:
-    options = replace(OPTIONS, steps=1, rate=1e-7, start=adapted.bundle.path)
+    options = replace(OPTIONS, steps=1, rate=1e-7, start=adapted.bundle.path, motions=("flow", "network"))
     started = run(bundle, [moving_clip()], tmp_path, options)
     found = started.after.sources["flow"].mean
     assert found == pytest.approx(adapted.after.sources["flow"].mean, abs=0.02)

@@ -74,6 +74,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(bundle: Path, video: Path, tm
     ("option", "text"),
     [
         (("--minutes", "1", "--steps", "5"), "either a time or a number of steps"),
+        (("--motion", "sideways,network"), "there is no motion source 'sideways'"),
+        (("--motion", "dis"), "must be judged, too: add `network` to dis"),
         (("--start", "nowhere"), "'nowhere' is neither a bundle nor one of auto, own, pretrained"),
     ],
 )

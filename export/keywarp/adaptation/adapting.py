@@ -72,6 +72,7 @@ class AdaptationOptions:
     rate: float = 3e-4  # highest learning rate
     seed: int = 0
     judge_frames: int = 400  # frames of each held-out range on which the network runs to judge, about
+    motions: tuple[str, ...] = ()  # motion sources to judge, or none of them for all; `network` must be among them
     keep: float = 0.95  # agreement that the recommended interval must keep
     backend: BackendName = "auto"
     weights: LossWeights = field(default_factory=LossWeights)
@@ -82,6 +83,12 @@ class AdaptationOptions:
             raise ValueError("an adaptation needs either `minutes` or `steps`, and not both")
         if not 0.02 <= self.hold_out <= 0.9:
             raise ValueError(f"the share that is held out must be between 0.02 and 0.9, got {self.hold_out:g}")
+        for motion in self.motions:
+            MotionSource.parse(motion)
+        if self.motions and "network" not in self.motions:
+            raise ValueError(
+                f"the adapted flow network must be judged, too: add `network` to {', '.join(self.motions)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -189,18 +196,10 @@ def adapt(
 
     graphs = _write_back(trained)
     ends = [held_out(clip, part) for clip, (_, part) in zip(clips, ranges, strict=True)]
-    before = _judge(bundle, ends, BEFORE, max_age, options, work, reporter, "before")
+    own_parts = tuple(source for source in BEFORE if source in (options.motions or BEFORE))
+    before = _judge(bundle, ends, own_parts, max_age, options, work, reporter, "before")
     draft = write_adapted(bundle, work / "draft", graphs, "network", [], {})
-    after = _judge(
-        draft,
-        ends,
-        AFTER + (WITH_VECTORS if all(map(_has_vectors, clips)) else ()),
-        max_age,
-        options,
-        work,
-        reporter,
-        "after",
-    )
+    after = _judge(draft, ends, _sources(clips, options), max_age, options, work, reporter, "after")
     motion = best_source(after)
     written = write_adapted(
         bundle,
@@ -329,6 +328,11 @@ def _judge(
         reporter.step(done + 1)
 
     return compare(bundle, clips, settings, progress=show, work=work / "judging")
+
+
+def _sources(clips: Sequence[Clip], options: AdaptationOptions) -> tuple[str, ...]:
+    """Return the motion sources to judge."""
+    return options.motions or AFTER + (WITH_VECTORS if all(map(_has_vectors, clips)) else ())
 
 
 def _has_vectors(clip: Clip) -> bool:

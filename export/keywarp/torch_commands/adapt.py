@@ -55,6 +55,7 @@ def adapt(
             "the former is untrained; or another bundle, or its flow.onnx."
         ),
     ] = "auto",
+    motion: Annotated[str, typer.Option(help="Motion sources to judge, a list with commas.", show_default="all")] = "",
     head: Annotated[bool, typer.Option("--head", help="Train the head along with the flow network.")] = False,
     rate: Annotated[float, typer.Option(min=1e-7, max=1.0, help="The highest learning rate.")] = 3e-4,
     batch: Annotated[int, typer.Option(min=1, help="Pairs of frames in a step.")] = 8,
@@ -89,18 +90,22 @@ def adapt(
 
     if minutes is not None and steps is not None:
         raise typer.BadParameter("give either a time or a number of steps", param_hint="--steps")
-    options = AdaptationOptions(
-        minutes=None if steps is not None else minutes or DEFAULT_MINUTES,
-        steps=steps,
-        hold_out=hold_out,
-        max_age=max_age,
-        head=head,
-        start=_start(start),
-        cache_size=int(cache_size * GIGABYTE),
-        batch=batch,
-        rate=rate,
-        seed=seed,
-    )
+    try:
+        options = AdaptationOptions(
+            minutes=None if steps is not None else minutes or DEFAULT_MINUTES,
+            steps=steps,
+            hold_out=hold_out,
+            max_age=max_age,
+            motions=tuple(part.strip() for part in motion.split(",") if part.strip()),
+            head=head,
+            start=_start(start),
+            cache_size=int(cache_size * GIGABYTE),
+            batch=batch,
+            rate=rate,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--motion") from error
     folder = work or Path(".cache/keywarp/adapt") / out.name
     clips = [_open_clip(video) for video in videos]
     try:
