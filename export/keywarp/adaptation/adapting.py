@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -144,6 +143,8 @@ def adapt(
         keywarp.engines.EngineError: If an engine fails.
         OSError: If a folder can't be used.
     """
+    if process.precision == "fp16":
+        raise AdaptationError("fp16 is too coarse to adapt in: use --precision bf16 or fp32")
     manifest = bundle.manifest
     max_age = options.max_age or max(manifest.key_interval - 1, 1)
     ranges = [split(clip, options.hold_out) for clip in clips]
@@ -376,9 +377,3 @@ def _spent(work: Path, what: str, seconds: float) -> float:
     total = seconds + (float(file.read_text()) if file.exists() else 0.0)
     file.write_text(f"{total:.1f}")
     return total
-
-
-def remove_features(work: Path) -> None:
-    """Delete the teacher's features, which nothing needs after an adaptation."""
-    for folder in work.glob("video-*"):
-        shutil.rmtree(folder)
