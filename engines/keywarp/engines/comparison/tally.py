@@ -132,6 +132,7 @@ class Tally:
         self.clips = [ClipTally() for _ in range(clips)]
         self.counts: dict[Group, Counts] = {}
         self.same: dict[int, Counts] = {}  # by clip: per-frame results of the key frames, compared with themselves
+        self.itself: dict[int, Counts] = {}  # by clip: the same, compared with those of the frames moved by a pixel
         self.errors: dict[ErrorGroup, Channels] = {}
         self.moments: NDArray[np.float64] = np.zeros((2, 0))  # of the key frames' features, see `features.moments`
         self.moment_frames = 0
@@ -143,9 +144,10 @@ class Tally:
         """Add the counts of a propagated result."""
         self.counts[group] = self.counts[group] + counts if group in self.counts else counts
 
-    def add_same(self, clip: int, counts: Counts) -> None:
+    def add_same(self, clip: int, counts: Counts, itself: Counts) -> None:
         """Add the counts of a key frame's result."""
         self.same[clip] = self.same[clip] + counts if clip in self.same else counts
+        self.itself[clip] = self.itself[clip] + itself if clip in self.itself else itself
 
     def add_error(self, group: ErrorGroup, error: Channels) -> None:
         """Add the squared errors of features."""
@@ -179,6 +181,7 @@ class Tally:
                 counts=np.array(list(self.counts.values())),
                 same=np.array(list(self.same)),
                 same_counts=np.array(list(self.same.values())),
+                itself_counts=np.array(list(self.itself.values())),
                 error_groups=np.array(list(self.errors), np.int64),
                 errors=np.array(list(self.errors.values())),
                 moments=self.moments,
@@ -204,6 +207,7 @@ class Tally:
                 clip, source, age, hundredths, cut = row
                 tally.counts[Group(clip, source, age, hundredths, bool(cut))] = counts
             tally.same = dict(zip(file["same"].tolist(), file["same_counts"], strict=True))
+            tally.itself = dict(zip(file["same"].tolist(), file["itself_counts"], strict=True))
             for row, error in zip(file["error_groups"].tolist(), file["errors"], strict=True):
                 source, age, cut = row
                 tally.errors[ErrorGroup(source, age, bool(cut))] = error

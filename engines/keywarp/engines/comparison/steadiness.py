@@ -1,0 +1,43 @@
+"""The network's agreement with itself, when all that changes is where the picture's pixels lie on its grid.
+
+Boxes near the threshold and labels at borders change if a picture moves by a single pixel. No propagation can be
+expected to agree better with the network than the network does with itself.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.engines.comparison.agreement import Counts, Measure
+from keywarp.engines.engine import Engine
+from keywarp.engines.preparation import input_size
+from keywarp.engines.result import Detections, Output
+
+
+def count_with_itself(engine: Engine, measure: Measure, image: NDArray[np.uint8], truth: Output) -> Counts:
+    """Compare the result of a frame with that of the same frame, moved by one pixel of the network's input.
+
+    Args:
+        engine: The engine.
+        measure: The task's measure.
+        image: The frame, uint8 (H, W, 3), RGB.
+        truth: The result of the frame.
+    """
+    height, width = image.shape[:2]
+    _, columns = input_size(height, width, engine.bundle.manifest.image)
+    pixels = min(max(round(width / columns), 1), width - 1)
+    result, _ = engine.key(_move_right(image, pixels))
+    return measure.count(_move_left(result.output, pixels, width), truth)
+
+
+def _move_right(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    return np.pad(image, ((0, 0), (pixels, 0), (0, 0)), mode="edge")[:, : image.shape[1]]
+
+
+def _move_left(output: Output, pixels: int, width: int) -> Output:
+    if isinstance(output, Detections):
+        boxes = output.xyxy - np.array([pixels, 0, pixels, 0], np.float32)
+        return replace(output, xyxy=np.maximum(boxes, 0))
+    columns = round(pixels * output.labels.shape[1] / width)
+    return replace(output, labels=np.pad(output.labels[:, columns:], ((0, 0), (0, columns)), mode="edge"))
