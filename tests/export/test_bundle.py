@@ -20,6 +20,7 @@ from keywarp.networks import (
     build_network,
     save_checkpoint,
 )
+from keywarp.networks.flownet import ExpandingFlowNetwork
 from tests.command_line import keywarp
 
 OPTIONS = NetworkOptions(classes=3, blocks=(1, 1, 1, 0), channels=8, flow="flownet_inception")
@@ -42,6 +43,7 @@ def moving_network() -> DeepFeatureFlow[Tensor]:
     """Random networks with a visible flow and a scale field that isn't one."""
     torch.manual_seed(0)
     network = build_network(OPTIONS).eval()
+    assert isinstance(network.flow, ExpandingFlowNetwork)
     torch.nn.init.normal_(network.flow.flow.weight, std=0.1)
     torch.nn.init.normal_(next(network.flow.scales.parameters()), std=0.1)
     return network

@@ -12,6 +12,7 @@ from keywarp.engines import AVAILABLE, BackendName, Engine, FixedInterval, Frame
 from keywarp.engines.manifest import RegionDetection
 from keywarp.export.bundle import export_network
 from keywarp.networks import DeepFeatureFlow, DetectionMaps, DetectionNetwork, ModelCard, NetworkOptions, build_network
+from keywarp.networks.flownet import ExpandingFlowNetwork
 from keywarp.networks.regions import Objects, RegionOptions, detect
 
 OPTIONS = NetworkOptions(
@@ -36,6 +37,7 @@ def network() -> DeepFeatureFlow[DetectionMaps]:
     torch.manual_seed(0)
     built = build_network(OPTIONS).eval()
     assert isinstance(built.recognition, DetectionNetwork)
+    assert isinstance(built.flow, ExpandingFlowNetwork)
     torch.nn.init.normal_(built.flow.flow.weight, std=0.1)
     torch.nn.init.normal_(next(built.flow.scales.parameters()), std=0.02)
     for part in built.recognition.task_head.children():

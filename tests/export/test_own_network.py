@@ -16,6 +16,7 @@ from keywarp.engines import AVAILABLE, BackendName, Bundle, Engine, FrameKind, M
 from keywarp.engines.manifest import DenseDetection, RegionDetection
 from keywarp.export import ExportError, export_network, round_weights
 from keywarp.networks import CutNetwork, DeepFeatureFlow, FlowNetInception, ModelCard, cut
+from keywarp.networks.flownet import ExpandingFlowNetwork
 from tests.shift import Shift
 
 Image = NDArray[np.uint8]
@@ -212,6 +213,7 @@ def test_the_users_weights_are_restored_when_the_export_fails(tmp_path: Path) ->
     model = Squares()
     whole = with_flow(cut(model, Squares.colors, Squares.boxes, task="detection", multiple=16))
     before = model.score.weight.clone()
+    assert isinstance(whole.flow, ExpandingFlowNetwork)
     with torch.no_grad():
         whole.flow.flow.weight[0, 0] = 1e6  # rounded after the others
     with pytest.raises(ExportError, match=r"flow\.flow\.weight has values that aren't finite 16-bit floats"):

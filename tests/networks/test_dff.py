@@ -17,6 +17,7 @@ from keywarp.networks import (
     load_checkpoint,
     save_checkpoint,
 )
+from keywarp.networks.flownet import ExpandingFlowNetwork
 from keywarp.networks.regions import RegionOptions
 
 OPTIONS = NetworkOptions(classes=3, blocks=(1, 1, 1, 0), channels=8, flow="flownet_inception")
@@ -26,6 +27,7 @@ NARROW = replace(OPTIONS, width=0.25, flow_share=0.25)
 def test_a_pair_of_the_same_frame_is_evaluated_per_frame() -> None:
     torch.manual_seed(0)
     network = build_network(NARROW).eval()
+    assert isinstance(network.flow, ExpandingFlowNetwork)
     torch.nn.init.normal_(network.flow.flow.weight, std=1)  # a flow that would be seen
     key, current = torch.randn(2, 1, 3, 48, 64) * 60
     same = network(key, key, torch.tensor([False]))
@@ -47,6 +49,7 @@ def test_all_three_networks_get_gradients_from_one_pair() -> None:
     network = build_network(NARROW)
     recognition = network.recognition
     assert isinstance(recognition, SegmentationNetwork)
+    assert isinstance(network.flow, ExpandingFlowNetwork)
     key, current = torch.randn(2, 2, 3, 48, 64) * 60
     network(current, key, torch.tensor([True, False])).square().sum().backward()
     for part in (

@@ -22,11 +22,20 @@ from keywarp.networks import (
     FeatureMap,
     FlowNetInception,
     FlowPrediction,
+    FlowPyramid,
     RecognitionNetwork,
     SplitNetwork,
     Task,
 )
-from keywarp.training.flow import FlowLoss, end_point_error, in_cells, measure_flow
+from keywarp.training.flow import (
+    FlowLoss,
+    PyramidLoss,
+    end_point_error,
+    in_cells,
+    matching_loss,
+    measure_flow,
+    object_weights,
+)
 from keywarp.training.images import normalised
 from keywarp.training.joint import FrameLoss, PairLoss, TaskLoss, parameter_groups, segmentation_loss, upsample
 from tests.datasets.synthetic import moving_square
@@ -103,6 +112,41 @@ def test_a_perfect_flow_costs_nothing_at_any_stride(stride: int) -> None:
 def test_flow_is_counted_in_cells_of_the_full_image(stride: int, cells: float) -> None:
     flow = torch.full((1, 32, 48, 2), 4.0)  # half-size pixels
     assert (in_cells(flow, FlowNetInception([FeatureMap(2, stride)])) == cells).all()
+
+
+def test_matches_at_the_true_offset_cost_least() -> None:
+    offset = torch.tensor([1.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 3, 4)
+    costs = []
+    for place in range(9):  # of a window of 3 x 3 cells, row by row
+        scores = torch.zeros(1, 9, 3, 4)
+        scores[:, place] = 5
+        costs.append(float(matching_loss(scores, offset).mean()))
+    assert min(range(9), key=costs.__getitem__) == 2  # dx = 1, dy = -1
+    assert float(matching_loss(torch.randn(1, 9, 3, 4), offset + 3).abs().max()) == 0  # outside of the window
+
+
+def test_a_small_object_weighs_more_than_the_background() -> None:
+    flow = torch.zeros(1, 2, 32, 48)
+    flow[:, 0] = torch.linspace(-8, 8, 48)  # a zoom
+    flow[:, :, 12:16, 20:23] = 25
+    weights = object_weights(flow)[0]
+    assert (weights[12:16, 20:23] > 1).all()
+    assert (weights[20:, :10] == 1).all()
+
+
+def test_a_few_steps_reduce_the_pyramids_loss() -> None:
+    torch.manual_seed(0)
+    network, batch = FlowPyramid([FeatureMap(4, 8)], share=0.5), synthetic_batch(64, 64)
+    loss = PyramidLoss(network)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        value = loss(batch)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(value.item())
+    assert losses[-1] < 0.9 * losses[0]
 
 
 # --- tasks

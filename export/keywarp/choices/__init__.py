@@ -22,9 +22,8 @@ __all__ = [
 
 Task = Literal["segmentation", "detection"]
 FeatureNetworkName = Literal["resnet50", "resnet101"]
-FlowNetworkName = Literal["flownet", "flownet_half", "flownet_inception"]
-PretrainedName = Literal["nanodet"]  # networks that others have trained
 FlowNetworkName = Literal["flownet", "flownet_half", "flownet_inception", "flow_pyramid"]
+PretrainedName = Literal["nanodet"]  # networks that others have trained
 WeightsLayout = Literal["torchvision", "caffe", "keras"]  # source of the names and shapes of ResNet weights
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -55,7 +54,6 @@ ExperimentName = Literal[
     "figure4",
     "figure5",
     "ages",
-    "flow",
     "motion",
     "adaptive",
 ]

@@ -3,18 +3,20 @@
 A sample has a background photograph, a camera that pans, shakes, turns or zooms, and up to `OBJECTS` objects in front:
 pieces, walkers with swinging legs, and thin poles. Many are small, and many move further than their own size. Every
 object moves along with the camera besides its own motion. The images are then spoiled as cameras spoil them: light,
-shadows, blur, noise and compression, each differently in the two images. The flow is known exactly, also where a point
-of the current image is hidden in the key image.
+shadows, blur, noise and compression, each differently in the two images. The flow is known exactly. Where a point of
+the current image is hidden in the key image, it is that of what hides it; see `_Scene.explaining_flow`.
 
 All sizes are in pixels of the images, which are half-size images when they train a flow network.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from keywarp.datasets.cutouts import Cutout
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.motion import Flow
 from keywarp.datasets.samples import FlowPair
@@ -23,24 +25,77 @@ from keywarp.datasets.types import Image
 Matrix = npt.NDArray[np.float64]  # (2, 3), affine, applied to (x, y, 1)
 Points = npt.NDArray[np.float64]  # (n, 2): x, y
 
+Owners = npt.NDArray[np.uint8]  # (H, W): numbers of objects
+Coverage = tuple[npt.NDArray[np.uint8], tuple[slice, slice]]  # how much is covered of which part of an image
+
 OBJECTS = 14  # maximum number of objects
-RADIUS = (2.5, 45.0)  # pixels: smallest and largest radius of a piece
-WALKER = (9.0, 70.0)  # pixels: smallest and largest height of a walker
+RADIUS = (4.0, 45.0)  # pixels: smallest and largest radius of a piece
+WALKER = (14.0, 80.0)  # pixels: smallest and largest height of a walker
 SPEED = (0.3, 36.0)  # pixels: smallest and largest displacement of an object against the background
+STRIDE = 2.0  # largest displacement of an object against the background, in its own sizes
+CUT_OUT = 0.6  # share of the walkers that are cut-outs, if there are any
 PAN = 14.0  # pixels: standard deviation of a pan
+SOLID = 127  # coverage from which a pixel belongs to an object
+SHARP = 0.3  # pixels: standard deviation of an edge's softness up to which it isn't softened
 _FRACTION = 4  # fractional bits of the corners' coordinates for OpenCV
+
+
+@dataclass(eq=False)
+class _Scene:
+    """A pair under construction, with what covers each pixel."""
+
+    current: Image
+    key: Image
+    flow: Flow  # the true motion, also of points that are hidden in the key image
+    motions: list[Matrix] = field(default_factory=list)  # of the objects, in the order of their numbers from 1
+    seen: Owners = field(init=False)  # the number of the object at each pixel of the current image, 0 the background
+    hiding: Owners = field(init=False)  # the same for the key image
+
+    def __post_init__(self) -> None:
+        self.seen, self.hiding = (np.zeros(self.flow.shape[:2], np.uint8) for _ in range(2))
+
+    def add(self, motion: Matrix, covered: Coverage, hidden: Coverage) -> None:
+        """Add an object that was drawn: its motion, and what it covers in the current and in the key image."""
+        self.motions.append(motion)
+        alpha, (rows, columns) = covered
+        solid = alpha > SOLID
+        height, width = alpha.shape
+        own = _affine_flow(height, width, motion, (columns.start, rows.start))
+        self.flow[rows, columns][solid] = own[solid]
+        self.seen[rows, columns][solid] = len(self.motions)
+        alpha, part = hidden
+        self.hiding[part][alpha > SOLID] = len(self.motions)
+
+    def explaining_flow(self) -> Flow:
+        """Return the flow, with that of what hides them in the key image for points that are hidden there.
+
+        It leads from the ground that an object has uncovered to ground behind that object. So it explains the current
+        image better than the true motion, which leads to the object itself and would leave its ghost where it was.
+        """
+        height, width = self.seen.shape
+        rows, columns = np.indices((height, width), np.float32)
+        x = np.rint(columns + self.flow[..., 0]).astype(int).clip(0, width - 1)
+        y = np.rint(rows + self.flow[..., 1]).astype(int).clip(0, height - 1)
+        hiding = self.hiding[y, x]
+        hidden = (hiding != self.seen) & (hiding > 0)
+        explaining = self.flow.copy()
+        for number in np.unique(hiding[hidden]):
+            places = hidden & (hiding == number)
+            explaining[places] = _affine_flow(height, width, self.motions[number - 1])[places]
+        return explaining
 
 
 class FlyingCrowds:
     """Any number of image pairs with exactly known motion."""
 
-    def __init__(self, photographs: Sequence[Image], height: int, width: int) -> None:
+    def __init__(self, photographs: Sequence[Image], height: int, width: int, cutouts: Sequence[Cutout] = ()) -> None:
         """Set up the drawing of pairs.
 
         Args:
             photographs: Photographs of any size.
             height: The images' height in pixels.
             width: The images' width in pixels.
+            cutouts: Pictures of things with their coverage, some of which take the place of drawn walkers.
 
         Raises:
             DataError: If there are no photographs.
@@ -49,23 +104,24 @@ class FlyingCrowds:
             raise DataError("flying crowds are cut from photographs; give at least one")
         self._photographs = photographs
         self._size = (height, width)
+        self._cutouts = cutouts
 
     def flow_pair(self, random: np.random.Generator) -> FlowPair:
         """Draw two images and the motion between them."""
-        current, key, flow = self._background(random)
-        count = int(random.integers(0, OBJECTS + 1) * random.uniform(0.3, 1))
-        crowd = random.random() < 0.4  # of walkers, most of which walk sideways
+        scene = self._background(random)
+        count = int(random.integers(0, OBJECTS + 1) * random.uniform(0.4, 1))
+        crowd = random.random() < 0.5  # of walkers, most of which walk sideways
         for _ in range(count):
             chance = random.random()
             if chance < (0.85 if crowd else 0.3):
-                self._draw_walker(current, key, flow, random)
+                self._draw_walker(scene, random)
             elif chance < (0.92 if crowd else 0.45):
-                self._draw_pole(current, key, flow, random)
+                self._draw_pole(scene, random)
             else:
-                self._draw_piece(current, key, flow, random)
-        return FlowPair(*_spoil(current, key, random), flow)
+                self._draw_piece(scene, random)
+        return FlowPair(*_spoil(scene.current, scene.key, random), scene.explaining_flow())
 
-    def _background(self, random: np.random.Generator) -> tuple[Image, Image, Flow]:
+    def _background(self, random: np.random.Generator) -> _Scene:
         """Draw the background and the camera's motion."""
         height, width = self._size
         photograph = self._photographs[int(random.integers(len(self._photographs)))]
@@ -83,7 +139,7 @@ class FlyingCrowds:
         current = cv2.remap(
             photograph, a * x + b * y + c, d * x + e * y + f, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
-        return np.asarray(current, np.uint8), np.asarray(key, np.uint8), flow
+        return _Scene(np.asarray(current, np.uint8), np.asarray(key, np.uint8), flow)
 
     def _place(
         self, photograph: Image, x: float, y: float, random: np.random.Generator, *, fit: bool = False
@@ -101,7 +157,7 @@ class FlyingCrowds:
         )
         return _similarity((x, y), target, turn, zoom)
 
-    def _draw_piece(self, current: Image, key: Image, flow: Flow, random: np.random.Generator) -> None:
+    def _draw_piece(self, scene: _Scene, random: np.random.Generator) -> None:
         """Draw a piece of any form."""
         centre = random.uniform(-0.05, 1.05, 2) * self._size[::-1]
         radius = np.exp(random.uniform(*np.log(RADIUS)))
@@ -110,10 +166,11 @@ class FlyingCrowds:
         shape = np.stack([np.cos(angles), np.sin(angles)], axis=1) * random.uniform(0.45, 1, corners)[:, None]
         shape[:, 1] *= random.uniform(0.3, 1)
         turned = shape @ _rotation(random.uniform(-np.pi, np.pi)).T
-        motion = self._motion(flow, centre, _velocity(random), random, turn=0.1, zoom=0.07)
-        self._draw(current, key, flow, centre + radius * turned, motion, random)
+        velocity = self._velocity(centre, 2 * radius, random)
+        motion = self._motion(scene.flow, centre, velocity, random, turn=0.1, zoom=0.07)
+        self._draw(scene, centre + radius * turned, motion, random)
 
-    def _draw_pole(self, current: Image, key: Image, flow: Flow, random: np.random.Generator) -> None:
+    def _draw_pole(self, scene: _Scene, random: np.random.Generator) -> None:
         """Draw something long and thin, which stands still against the background half of the time."""
         centre = random.uniform(0, 1, 2) * self._size[::-1]
         length, thickness = random.uniform(10, 90), random.uniform(0.6, 3.0)
@@ -121,16 +178,19 @@ class FlyingCrowds:
         along = np.array([np.cos(angles := angle), np.sin(angles)]) * length / 2
         across = np.array([-along[1], along[0]]) / length * thickness
         corners = centre + np.array([along + across, along - across, -along - across, -along + across])
-        still = random.random() < 0.5
-        motion = self._motion(flow, centre, np.zeros(2) if still else _velocity(random), random, turn=0.05, zoom=0.02)
-        self._draw(current, key, flow, corners, motion, random)
+        velocity = np.zeros(2) if random.random() < 0.5 else self._velocity(centre, length / 2, random)
+        motion = self._motion(scene.flow, centre, velocity, random, turn=0.05, zoom=0.02)
+        self._draw(scene, corners, motion, random)
 
-    def _draw_walker(self, current: Image, key: Image, flow: Flow, random: np.random.Generator) -> None:
-        """Draw a walker: two legs that swing, a torso, a head, and perhaps a bag."""
+    def _draw_walker(self, scene: _Scene, random: np.random.Generator) -> None:
+        """Draw a walker: two legs that swing, a torso, a head, and perhaps a bag; or a cut-out."""
+        if self._cutouts and random.random() < CUT_OUT:
+            self._draw_cutout(scene, random)
+            return
         height = np.exp(random.uniform(*np.log(WALKER)))
         feet = random.uniform((0, 0.1), (1, 1.15)) * self._size[::-1]
-        velocity = _velocity(random) * (1.0, random.uniform(0, 0.6))
-        motion = self._motion(flow, feet, velocity, random, turn=0.02, zoom=0.05)
+        velocity = self._velocity(feet - (0, height / 2), 0.6 * height, random) * (1.0, random.uniform(0, 0.6))
+        motion = self._motion(scene.flow, feet, velocity, random, turn=0.02, zoom=0.05)
         hip = feet - (0, 0.47 * height)
         broad = random.uniform(0.2, 0.3) * height
         trousers, shirt = (self._texture(random, plain=0.5) for _ in range(2))
@@ -139,16 +199,45 @@ class FlyingCrowds:
             leg = np.array([(-0.5, 0), (0.5, 0), (0.3, 1), (-0.3, 1)]) * (0.45 * broad, 0.48 * height)
             leg = hip + (side * 0.2 * broad, 0) + leg @ _rotation(first).T
             swing = _about(hip, _rotation(second - first))
-            self._draw(current, key, flow, leg, _compose(motion, swing), random, trousers)
+            self._draw(scene, leg, _compose(motion, swing), random, trousers)
         torso = np.array([(-0.45, 0), (-0.5, -0.4), (-0.3, -0.85), (0.3, -0.85), (0.5, -0.4), (0.45, 0)])
-        self._draw(current, key, flow, hip + torso * (broad, 0.45 * height), motion, random, shirt)
+        self._draw(scene, hip + torso * (broad, 0.45 * height), motion, random, shirt)
         turn = np.linspace(0, 2 * np.pi, 9)[:-1]
         head = np.stack([np.cos(turn), np.sin(turn)], axis=1) * (0.06 * height, 0.075 * height)
-        self._draw(current, key, flow, hip - (0, 0.45 * height) + head, motion, random)
+        self._draw(scene, hip - (0, 0.45 * height) + head, motion, random)
         if random.random() < 0.3:
             bag = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]) * random.uniform(0.1, 0.25) * height
             offset = random.uniform(-0.6, 0.6) * broad, random.uniform(-0.25, 0.15) * height
-            self._draw(current, key, flow, hip + offset + bag, motion, random)
+            self._draw(scene, hip + offset + bag, motion, random)
+
+    def _draw_cutout(self, scene: _Scene, random: np.random.Generator) -> None:
+        """Draw a cut-out, perhaps mirrored, in another size and light."""
+        picture = self._cutouts[int(random.integers(len(self._cutouts)))]
+        if random.random() < 0.5:
+            picture = np.ascontiguousarray(picture[:, ::-1])
+        height, width = picture.shape[:2]
+        zoom = np.exp(random.uniform(np.log(0.6), np.log(2.0)))
+        place = random.uniform((0, 0.1), (1, 1)) * self._size[::-1]
+        velocity = self._velocity(place, 0.6 * height * zoom, random) * (1.0, random.uniform(0, 0.6))
+        motion = self._motion(scene.flow, place, velocity, random, turn=0.03, zoom=0.05)
+        first = _similarity((place[0], place[1]), ((width - 1) / 2, (height - 1) / 2), random.normal(0, 0.03), 1 / zoom)
+        gain = np.exp(random.normal(0, 0.2))
+        whole = (slice(0, self._size[0]), slice(0, self._size[1]))
+        alpha = _draw_picture(scene.current, picture, first, gain)
+        hidden = _draw_picture(scene.key, picture, _compose(first, _inverse(motion)), gain)
+        scene.add(motion, (alpha, whole), (hidden, whole))
+
+    def _velocity(self, place: Points, extent: float, random: np.random.Generator) -> Points:
+        """Draw the displacement of an object of some size: most are level, and few leave the image."""
+        least, most = SPEED[0], min(SPEED[1], STRIDE * extent)
+        size = np.exp(random.uniform(*np.log((least, most)))) if random.random() < 0.5 else random.uniform(least, most)
+        velocity = np.zeros(2)
+        for _ in range(3):
+            angle = random.choice((0.0, np.pi)) + random.normal(0, 0.5)
+            velocity = np.array([np.cos(angle), np.sin(angle)]) * size
+            if ((place + velocity >= 0) & (place + velocity <= self._size[::-1])).all():
+                break
+        return velocity
 
     def _motion(
         self, flow: Flow, centre: Points, velocity: Points, random: np.random.Generator, *, turn: float, zoom: float
@@ -162,16 +251,14 @@ class FlyingCrowds:
     def _texture(self, random: np.random.Generator, plain: float = 0.25) -> tuple[Image, Matrix]:
         """Draw a part of a photograph; it is nearly of one colour with the probability `plain`."""
         photograph = self._photographs[int(random.integers(len(self._photographs)))]
-        place = self._place(photograph, *(random.uniform(0, side) for side in self._size[::-1]), random)
+        place = self._place(photograph, random.uniform(0, self._size[1]), random.uniform(0, self._size[0]), random)
         if random.random() < plain:
             place[:, :2] *= 0.05
         return photograph, place
 
     def _draw(
         self,
-        current: Image,
-        key: Image,
-        flow: Flow,
+        scene: _Scene,
         corners: Points,
         motion: Matrix,
         random: np.random.Generator,
@@ -179,34 +266,31 @@ class FlyingCrowds:
     ) -> None:
         """Draw a polygon, given in the current image, into both images, and its flow."""
         photograph, place = texture or self._texture(random)
-        gain = np.exp(random.normal(0, 0.25))
-        alpha, part = _draw_polygon(current, corners, photograph, place, gain)
+        gain, soft = np.exp(random.normal(0, 0.25)), random.uniform(0, 1.2)
+        covered = _draw_polygon(scene.current, corners, photograph, place, gain, soft)
         moved = corners @ motion[:, :2].T + motion[:, 2]
-        _draw_polygon(key, moved, photograph, _compose(place, _inverse(motion)), gain)
-        if alpha is not None:
-            rows, columns = part
-            own = _affine_flow(
-                rows.stop - rows.start, columns.stop - columns.start, motion, (columns.start, rows.start)
-            )
-            cv2.copyTo(own, np.asarray(alpha > 127, np.uint8), flow[part])
+        hidden = _draw_polygon(scene.key, moved, photograph, _compose(place, _inverse(motion)), gain, soft)
+        scene.add(motion, covered, hidden)
 
 
 _SAMPLING = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 def _draw_polygon(
-    image: Image, corners: Points, photograph: Image, place: Matrix, gain: float
-) -> tuple[Image | None, tuple[slice, slice]]:
+    image: Image, corners: Points, photograph: Image, place: Matrix, gain: float, soft: float
+) -> Coverage:
     """Draw a polygon with soft edges; return its coverage in the part of the image that it touches, and that part."""
     height, width = image.shape[:2]
-    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 1, 0)
-    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 2, (width, height))
+    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 3, 0)
+    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 4, (width, height))
     part = (slice(int(top), int(bottom)), slice(int(left), int(right)))
     if left >= right or top >= bottom:
-        return None, part
+        return np.zeros((0, 0), np.uint8), (slice(0, 0), slice(0, 0))
     alpha = np.zeros((bottom - top, right - left), np.uint8)
     points = np.rint((corners - (left, top)) * (1 << _FRACTION)).astype(np.int32)
     cv2.fillPoly(alpha, [points], [255], cv2.LINE_AA, _FRACTION)
+    if soft > SHARP:
+        alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), soft), np.uint8)
     local = place.copy()
     local[:, 2] += place[:, :2] @ (left, top)
     texture = cv2.warpAffine(
@@ -217,6 +301,19 @@ def _draw_polygon(
     share = alpha[..., None].astype(np.float32) * np.float32(1 / 255)
     image[part] = image[part] + (texture.astype(np.float32) - image[part]) * share
     return alpha, part
+
+
+def _draw_picture(image: Image, picture: Cutout, place: Matrix, gain: float) -> Image:
+    """Draw a picture with its coverage; `place` leads from the image's pixels to the picture's. Return the coverage."""
+    size = (image.shape[1], image.shape[0])
+    drawn = cv2.warpAffine(picture, place, size, flags=_SAMPLING, borderMode=cv2.BORDER_CONSTANT)
+    color = cv2.convertScaleAbs(drawn[..., :3], alpha=gain)
+    rows, columns = np.flatnonzero(drawn[..., 3].any(axis=1)), np.flatnonzero(drawn[..., 3].any(axis=0))
+    if len(rows) and len(columns):
+        part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        share = drawn[part][..., 3:].astype(np.float32) * np.float32(1 / 255)
+        image[part] = image[part] + (color[part].astype(np.float32) - image[part]) * share
+    return np.asarray(drawn[..., 3], np.uint8)
 
 
 def _camera(height: int, width: int, random: np.random.Generator) -> Matrix:
@@ -234,32 +331,25 @@ def _camera(height: int, width: int, random: np.random.Generator) -> Matrix:
     return _similarity(centre, tuple(target), random.normal(0, turn), np.exp(random.normal(0, zoom)))
 
 
-def _velocity(random: np.random.Generator) -> Points:
-    """Draw an object's displacement: small ones are common, large ones occur, and most are level."""
-    size = np.exp(random.uniform(*np.log(SPEED)))
-    angle = random.choice((0.0, np.pi)) + random.normal(0, 0.5)
-    return np.array([np.cos(angle), np.sin(angle)]) * size
-
-
 def _spoil(current: Image, key: Image, random: np.random.Generator) -> tuple[Image, Image]:
     """Spoil both images as a camera does: each differently, but neither beyond recognition."""
     change = np.exp((random.normal(0, 0.1) + random.normal(0, 0.03, 3)) / 2).astype(np.float32)
-    dark = random.uniform(0.15, 0.6) if random.random() < 0.2 else 1.0
-    noise = random.uniform(0, 7) * (random.random() < 0.7)
+    dark = random.uniform(0.2, 0.6) if random.random() < 0.12 else 1.0
+    noise = random.uniform(0, 6) * (random.random() < 0.6)
     blur = random.uniform(0.4, 1.3) if random.random() < 0.3 else 0.0
     quality = int(random.integers(20, 90)) if random.random() < 0.5 else 0
     grey = random.random() < 0.1
     spoilt = []
     for picture, light in ((current, change), (key, 1 / change)):
-        x = picture.astype(np.float32) * (light * np.float32(dark))
+        x = np.asarray(picture * (light * np.float32(dark)), np.float32)
         if grey:
-            x = np.repeat(x.mean(axis=-1, keepdims=True), 3, axis=-1)
+            x = np.repeat(x.mean(axis=-1, keepdims=True, dtype=np.float32), 3, axis=-1)
         if random.random() < 0.15:  # a cloud, a shadow
             rough = 1 + random.normal(0, 0.12, (3, 4)).astype(np.float32)
             x *= cv2.resize(rough, (x.shape[1], x.shape[0]), interpolation=cv2.INTER_CUBIC)[..., None]
         own = blur * random.uniform(0.6, 1.2)
         if own > 0.3:
-            x = cv2.GaussianBlur(x, (0, 0), own)
+            x = np.asarray(cv2.GaussianBlur(x, (0, 0), own), np.float32)
         if noise:
             x += random.standard_normal(x.shape, np.float32) * np.float32(noise * random.uniform(0.8, 1.2))
         byte = np.clip(x, 0, 255).astype(np.uint8)

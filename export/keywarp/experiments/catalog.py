@@ -9,7 +9,6 @@ from collections.abc import Callable
 from keywarp.choices import ExperimentName
 from keywarp.experiments.adaptive import adaptive
 from keywarp.experiments.curves import ages, figure3
-from keywarp.experiments.flow import flow
 from keywarp.experiments.motion import motion
 from keywarp.experiments.pictures import figure1, figure4, figure5
 from keywarp.experiments.report import Report
@@ -25,7 +24,6 @@ EXPERIMENTS: dict[ExperimentName, Callable[[Runner], Report]] = {
     "figure5": figure5,
     "figure3": figure3,
     "table5": table5,
-    "flow": flow,
     "motion": motion,
     "adaptive": adaptive,
 }

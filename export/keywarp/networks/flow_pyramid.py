@@ -54,6 +54,8 @@ class Step(NamedTuple):
 class Estimator(nn.Module):
     """Reads the residual flow off the comparisons; shared by all steps."""
 
+    offsets: Tensor  # (2, window, 1, 1): (dx, dy) of each place in the window
+
     def __init__(self, compared: int, hidden: tuple[int, int, int], state: int) -> None:
         super().__init__()
         window = (2 * RADIUS + 1) ** 2
@@ -137,14 +139,14 @@ class FlowPyramid(FlowNetwork):
         scales = tuple(scale(tails[m.stride][:, 2:]) for m, scale in zip(self.maps, self.scales, strict=True))
         return FlowPrediction(tails[self.stride][:, :2] * (FLOW_STRIDE / self.stride), scales), pyramid
 
-    def steps(self, current: Tensor, key: Tensor) -> list[Step]:
+    def steps(self, current: Tensor, key: Tensor, *, apart: bool = False) -> list[Step]:
         """Refine the flow from no motion, coarse to fine.
-
-        No gradient passes through the flow from a step to those before it, so each learns to do its best by itself.
 
         Args:
             current: The current frame, as for `forward`.
             key: The key frame, as for `forward`.
+            apart: Whether to keep gradients from passing through the flow from a step to those before it, so that each
+                learns to do its best by itself.
         """
         now, then = self.encode(current), self.encode(key)
         flow, state = self._start(now[STEPS[0]])
@@ -152,7 +154,7 @@ class FlowPyramid(FlowNetwork):
         for stride in STEPS:
             if steps and stride != steps[-1].stride:
                 flow, state = _doubled(flow * 2, now[stride]), _doubled(state, now[stride])
-            steps.append(self.estimator(stride, now[stride], then[stride], flow.detach(), state))
+            steps.append(self.estimator(stride, now[stride], then[stride], flow.detach() if apart else flow, state))
             flow, state = steps[-1].flow, steps[-1].state
         return steps
 

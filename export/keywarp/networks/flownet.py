@@ -74,6 +74,8 @@ class FlowNetwork(nn.Module, ABC):
     Until the network is trained, the scale fields are exactly 1.
     """
 
+    scales: nn.ModuleList  # the last layer of each scale field, in the order of the maps
+
     def __init__(self, maps: Sequence[FeatureMap]) -> None:
         """Check the feature maps.
 

@@ -19,6 +19,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class SPyNet(nn.Module):
     """Six small networks, one for each level of an image pyramid; each corrects the flow of the level before."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         """Build the network with random weights."""
         super().__init__()
@@ -55,7 +58,8 @@ class SPyNet(nn.Module):
             if LEVELS - 1 - number == finest:
                 break
         flow = functional.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False) * 2**finest
-        return flow * torch.tensor([width / sides[1], height / sides[0]], device=flow.device).view(1, 2, 1, 1)
+        enlarged: Tensor = flow * flow.new_tensor([width / sides[1], height / sides[0]]).view(1, 2, 1, 1)
+        return enlarged
 
 
 def load_spynet(path: Path) -> SPyNet:

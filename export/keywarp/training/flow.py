@@ -20,8 +20,10 @@ from keywarp.training.process import CPU
 # Weights of the refinement steps' losses, coarse to fine. The final flow's weight is 1.
 PYRAMID_WEIGHTS = (0.05, 0.1, 0.2, 0.4)
 STEP_WEIGHTS = (0.4, 0.5, 0.6, 1.0)  # of the steps of FlowPyramid
+OBJECT_WEIGHT = 6.0  # further weight of cells that move unlike their surroundings
+OWN_MOTION = 1.5  # full-size pixels: the least such motion
+SURROUNDINGS = (4, 6)  # rows and columns of the grid whose means are the surroundings
 MATCHING_WEIGHT = 0.15  # cells of end-point error that a nat of cross-entropy weighs as much as
-KNOWN_SHARE = 0.5  # share of a cell's pixels whose motion must be known for the cell to count
 
 
 @dataclass(frozen=True)
@@ -53,21 +55,36 @@ class PyramidLoss:
     device: torch.device = CPU
 
     def __call__(self, batch: FlowBatch) -> Tensor:
-        """Return the loss, a mean over the batch. Where the flow is not a number, it is unknown and doesn't count."""
+        """Return the loss, a mean over the batch."""
         current, key = (normalised(x.to(self.device)) for x in (batch.current, batch.key))
-        steps = self.network.steps(current, key)
         target = batch.flow.to(self.device).permute(0, 3, 1, 2) * INPUT_DOWNSCALE
-        known = ~target.isnan().any(dim=1, keepdim=True)
-        target = target.nan_to_num()
         total = torch.zeros((), device=self.device)
-        for step, weight in zip(steps, STEP_WEIGHTS, strict=True):
-            share = _resized(known.float(), step.flow)
-            pixels = _resized(target * known, step.flow) / share.clamp(min=1e-6)
-            counts = (share > KNOWN_SHARE).squeeze(1).float()
-            error = (step.flow * step.stride - pixels).square().sum(dim=1).add(1e-8).sqrt() / FLOW_STRIDE
+        for step, weight in zip(self.network.steps(current, key, apart=True), STEP_WEIGHTS, strict=True):
+            pixels = _resized(target, step.flow)
+            error = torch.sqrt((step.flow * step.stride - pixels).square().sum(dim=1) + 1e-8) / FLOW_STRIDE
             missed = matching_loss(step.scores, pixels / step.stride - step.before)
-            total = total + weight * ((error + MATCHING_WEIGHT * missed) * counts).mean()
+            total = total + weight * (object_weights(pixels) * (error + MATCHING_WEIGHT * missed)).mean()
         return total
+
+
+def object_weights(target: Tensor) -> Tensor:
+    """Weigh cells that move unlike their surroundings more than others.
+
+    Small objects are few of the cells but most of what matters. With equal weights, a network learns to be exact on the
+    background and to leave them out.
+
+    Args:
+        target: The true flow, (N, 2, H, W), in full-size pixels.
+
+    Returns:
+        (N, H, W).
+    """
+    sides = (target.shape[-2], target.shape[-1])
+    around = functional.adaptive_avg_pool2d(target, SURROUNDINGS)
+    smooth = functional.interpolate(around, size=sides, mode="bilinear", align_corners=False)
+    own: Tensor = torch.linalg.vector_norm(target - smooth, dim=1)
+    weights: Tensor = 1 + OBJECT_WEIGHT * (own > OWN_MOTION).float()
+    return weights
 
 
 def matching_loss(scores: Tensor, offset: Tensor) -> Tensor:

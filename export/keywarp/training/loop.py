@@ -47,7 +47,6 @@ class Stage(Generic[Batch]):
     steps: int
     optimization: Optimization
     settings: str = ""  # a digest of all settings; progress that was saved with another digest is refused
-    until: int | None = None  # the step to stop after, if the schedule of `steps` isn't run to its end
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,8 @@ def train(
     if state.exists():
         run.resume(state)
     parameters = [p for _, params in trained for p in params]
-    end = stage.until or stage.steps
-    batches = stage.batches.batches(run.step, end, process.share)
-    for step in range(run.step, end):
+    batches = stage.batches.batches(run.step, stage.steps, process.share)
+    for step in range(run.step, stage.steps):
         losses = [_add_gradients(stage, run, process, batch) for batch in islice(batches, process.share.parts)]
         process.average_gradients(parameters)  # before unscaling: all processes then skip the same steps
         run.scaler.unscale_(run.optimizer)
@@ -120,7 +118,7 @@ def train(
         run.mean_loss = value if step == 0 else SMOOTHING * run.mean_loss + (1 - SMOOTHING) * value
         if process.is_leader:
             on_step(stage.name, Progress(run.step, stage.steps, value, run.mean_loss, rates))
-        if run.step % save_every == 0 or run.step == end:
+        if run.step % save_every == 0 or run.step == stage.steps:
             process.average_buffers(stage.network)
             if process.is_leader:
                 run.save(state)
