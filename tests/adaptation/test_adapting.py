@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from keywarp.adaptation import (
     Adaptation,
+    AdaptationError,
     AdaptationOptions,
     FootageError,
     ProgressError,
@@ -185,6 +186,11 @@ def test_what_is_no_flow_network_of_ours_is_refused_as_a_start(bundle: Bundle, t
     options = replace(options, start=tmp_path / "text.onnx")
     with pytest.raises(StartError, match="neither a bundle nor an ONNX graph"):
         run(bundle, [moving_clip()], tmp_path / "second", options)
+
+
+def test_the_bundle_itself_is_not_overwritten(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(AdaptationError, match="is the bundle that is adapted: write the new one to another folder"):
+        adapt(bundle, [moving_clip()], bundle.path, tmp_path, SHORT, TrainingProcess(), SilentReporter())
 
 
 def test_short_videos_are_refused(bundle: Bundle, tmp_path: Path) -> None:

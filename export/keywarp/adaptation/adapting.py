@@ -16,7 +16,7 @@ import torch
 
 from keywarp.adaptation.errors import AdaptationError, FootageError, OperatorError, ProgressError
 from keywarp.adaptation.fit import Fit, FitOptions, FitResult
-from keywarp.adaptation.footage import Budget, Footage, collect, held_out, split
+from keywarp.adaptation.footage import Budget, Footage, Range, collect, held_out, split
 from keywarp.adaptation.loss import LossWeights, PropagationLoss, freeze, measure_deviations
 from keywarp.adaptation.pairs import PairSampler
 from keywarp.adaptation.starts import given_start, is_untrained, pretrained_start
@@ -145,15 +145,11 @@ def adapt(
     """
     if process.precision == "fp16":
         raise AdaptationError("fp16 is too coarse to adapt in: use --precision bf16 or fp32")
+    if folder.resolve() == bundle.path.resolve():
+        raise AdaptationError(f"{folder} is the bundle that is adapted: write the new one to another folder")
     manifest = bundle.manifest
     max_age = options.max_age or max(manifest.key_interval - 1, 1)
-    ranges = [split(clip, options.hold_out) for clip in clips]
-    for clip, (learned, judged) in zip(clips, ranges, strict=True):
-        if len(learned) <= max_age or len(judged) <= max_age:
-            raise FootageError(
-                f"{clip.name} has {judged.end} frames: with {options.hold_out:.0%} held out, both parts must be longer "
-                f"than the largest key age of {max_age} frames; give a longer video, or change --hold-out or --max-age"
-            )
+    ranges = _split_all(clips, options.hold_out, max_age)
     settings = _digest(bundle, clips, options, max_age, process)
     _claim(work, settings)
     notes: list[str] = []
@@ -216,8 +212,8 @@ def adapt(
                 for clip, (_, part) in zip(clips, ranges, strict=True)
             },
             "measure": after.measure,
-            "before": {name: round(figures.mean, 4) for name, figures in before.sources.items()},
-            "after": {name: round(figures.mean, 4) for name, figures in after.sources.items()},
+            "before": _means(before),
+            "after": _means(after),
         },
     )
     return Adaptation(
@@ -241,6 +237,26 @@ def best_source(comparison: Comparison) -> str:
     best = max(figures.mean for figures in comparison.sources.values())
     good = [name for name, figures in comparison.sources.items() if figures.mean >= best - NEGLIGIBLE]
     return str(MotionSource.parse(min(good, key=lambda name: comparison.sources[name].ms)))
+
+
+def _split_all(clips: Sequence[Clip], share: float, max_age: int) -> list[tuple[Range, Range]]:
+    """Return the range to learn from and the held-out one of each video.
+
+    Raises:
+        FootageError: If one of them is too short.
+    """
+    ranges = [split(clip, share) for clip in clips]
+    for clip, (learned, judged) in zip(clips, ranges, strict=True):
+        if len(learned) <= max_age or len(judged) <= max_age:
+            raise FootageError(
+                f"{clip.name} has {judged.end} frames: with {share:.0%} held out, both parts must be longer than the "
+                f"largest key age of {max_age} frames; give a longer video, or change --hold-out or --max-age"
+            )
+    return ranges
+
+
+def _means(comparison: Comparison) -> dict[str, float]:
+    return {name: round(figures.mean, 4) for name, figures in comparison.sources.items()}
 
 
 def _heads(

@@ -266,6 +266,8 @@ def _verdict(adaptation: "Adaptation") -> str:
     chosen, network = sources[adaptation.motion], sources["network"]
     was = before["network"].mean
     change = f"The adapted flow network with its scale field reaches {network.mean:.3f}, before {was:.3f}."
+    if network.mean < was:
+        change += " So the training made it worse: train longer, or keep the old bundle."
     if adaptation.motion == "network":
         return f"{change} No other source agrees better, so it is the new bundle's default motion."
     reason = "agrees better" if chosen.mean > network.mean else "agrees as well and costs less"
