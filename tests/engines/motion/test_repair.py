@@ -1,5 +1,6 @@
 """A square moves far over a textured ground. The flow knows nothing of it, and the repair has to find out."""
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -21,10 +22,10 @@ def ground() -> NDArray[np.uint8]:
 
 def with_square(row: int, column: int) -> NDArray[np.uint8]:
     image = ground()
-    colours = np.random.default_rng(2).integers(130, 256, (SIZE, SIZE, 3), np.uint8)
-    image[row * CELL : (row + SIZE) * CELL, column * CELL : (column + SIZE) * CELL] = colours.repeat(CELL, 0).repeat(
-        CELL, 1
-    )
+    colours = np.random.default_rng(2).integers(130, 256, (3, 3, 3)).astype(np.float32)
+    image[row * CELL : (row + SIZE) * CELL, column * CELL : (column + SIZE) * CELL] = cv2.resize(
+        colours, (SIZE * CELL, SIZE * CELL), interpolation=cv2.INTER_CUBIC
+    ).clip(0, 255)
     return image
 
 

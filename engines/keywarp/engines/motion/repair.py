@@ -21,9 +21,8 @@ FAILED: Final = 12.0  # grey levels; with a larger error the flow fails in a cel
 BETTER: Final = 0.8  # a place is taken if its patch differs by less than this share of what the flow's patch does
 DISTANCE: Final = 0.6  # grey levels that a cell of distance counts as, so that the nearest of similar places is taken
 MOST_REPAIRED: Final = 400  # cells at a time, the worst ones; this and the next bound the cost
-MOST_PLACES: Final = 4096  # places of the key frame to search; in larger frames not every cell is one
-
-
+MOST_PLACES: Final = 2048  # places of the key frame to search at first
+MEAN: Final = np.full((1, 3), 1 / 3, np.float32)  # weights of the channels
 REPAIRED: Final = 0.8  # reliability of a repaired cell: what looks alike needn't be the same
 
 
@@ -106,7 +105,8 @@ class FlowCheck:
     def _error(self, now: NDArray[np.float32], before: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the mean difference of two images around each cell, (h, w), in grey levels."""
         window = 2 * self._samples + 1
-        smooth = cv2.blur(np.abs(now - before).mean(axis=2), (window, window))
+        mean = cv2.transform(cv2.absdiff(now, before), MEAN)
+        smooth = cv2.blur(mean, (window, window))
         return np.asarray(cv2.resize(smooth, (self._columns, self._rows), interpolation=cv2.INTER_AREA))
 
     def _view(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -130,19 +130,20 @@ def _differences(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.f
 class _Places:
     """The places of a key frame that features can be taken from.
 
-    Places are compared with cells by one matrix product of vectors, each of which holds a patch and where it is.
+    Places and cells are compared by the distance of vectors, each of which holds a patch and where it is. The search
+    goes over every other place at first, or fewer in large frames, and then over the neighbours of the best.
     """
 
     def __init__(self, view: NDArray[np.float32]) -> None:
-        rows, columns = view.shape[:2]
-        step = int(np.ceil(np.sqrt(rows * columns / MOST_PLACES)))
-        row, column = np.mgrid[:rows:step, :columns:step].reshape(2, -1)
-        self._at = np.stack([row, column], axis=1).astype(np.float32)
-        self._patches = view[row, column].reshape(len(row), -1)
-        self._unit = np.float32(DISTANCE * np.sqrt(self._patches.shape[1]))
-        vectors = np.hstack([self._patches, self._at * self._unit])
-        self._half_squares = np.square(vectors).sum(axis=1) / 2
-        self._transposed = np.ascontiguousarray(vectors.T)
+        self._rows, self._columns = view.shape[:2]
+        patches = view.reshape(self._rows * self._columns, -1)
+        self._unit = np.float32(DISTANCE * np.sqrt(patches.shape[1]))
+        at = np.mgrid[: self._rows, : self._columns].reshape(2, -1).T.astype(np.float32)
+        self._vectors = np.hstack([patches, at * self._unit])
+        self._step = max(2, int(np.ceil(np.sqrt(len(at) / MOST_PLACES))))
+        numbers = np.arange(len(at)).reshape(self._rows, self._columns)
+        self._coarse = numbers[:: self._step, :: self._step].ravel()
+        self._coarse_vectors = self._vectors[self._coarse]
 
     def search(
         self, rows: NDArray[np.intp], columns: NDArray[np.intp], wanted: NDArray[np.float32]
@@ -150,5 +151,14 @@ class _Places:
         """Return the offset (dx, dy) from each cell to the nearest place that looks like it, and that place's patch."""
         cells = np.stack([rows, columns], axis=1).astype(np.float32)
         vectors = np.hstack([wanted, cells * self._unit])
-        best = (self._half_squares - vectors @ self._transposed).argmin(axis=1)
-        return (self._at[best] - cells)[:, ::-1], self._patches[best]
+        # A matrix product would be faster, but numpy's spins on all cores, also while other streams need them.
+        _, found = cv2.batchDistance(vectors, self._coarse_vectors, cv2.CV_32F, normType=cv2.NORM_L2SQR, K=1)
+        row, column = np.divmod(self._coarse[found[:, 0]], self._columns)
+        reach = np.arange(1 - self._step, self._step)
+        near_rows = np.clip(row[:, np.newaxis, np.newaxis] + reach[:, np.newaxis], 0, self._rows - 1)
+        near_columns = np.clip(column[:, np.newaxis, np.newaxis] + reach, 0, self._columns - 1)
+        near = (near_rows * self._columns + near_columns).reshape(len(cells), -1)
+        distances = np.square(self._vectors[near] - vectors[:, np.newaxis]).sum(axis=2)
+        best = near[np.arange(len(cells)), distances.argmin(axis=1)]
+        offsets = np.stack(np.divmod(best, self._columns), axis=1).astype(np.float32) - cells
+        return offsets[:, ::-1], self._vectors[best, :-2]
