@@ -140,7 +140,7 @@ def compare_flows(
     errors: dict[str, dict[str, float]] = {}
     photometric: dict[str, dict[str, float]] = {}
     for name, source in sources.items():
-        errors[name], photometric[name] = _errors(source, known), _photometric(source, real)
+        errors[name], photometric[name] = measure_errors(source, known), measure_photometric(source, real)
         reporter.step()
     cost = _cost(size.rounds, reporter)
     figures = {
@@ -151,14 +151,16 @@ def compare_flows(
         "milliseconds": cost,
     }
     text = [
-        f"On {machine()}. All sources see half-size images. End-point errors are the mean distance from the true flow "
-        "in pixels of the full image, after both were averaged over the cells of a feature map (8 or 16 pixels). The "
-        "generated pairs are cut from photographs that no training saw.",
+        f"Printed by `python bench/flow.py --out docs/results` on {machine()}. All sources see half-size images. "
+        "End-point errors are the mean distance from the true flow in pixels of the full image, after both were "
+        "averaged over the cells of a feature map (8 or 16 pixels). The generated pairs are cut from photographs that "
+        "no training saw. In flying crowds, the true flow of ground that an object uncovers is that of the object, "
+        "which leads to ground behind it.",
         table(["end-point error, pixels", *sources], _rows(errors)),
         "Photometric errors are the mean difference, in grey levels, of the current image and the key image warped "
-        "along the flow per cell of 8 pixels, on parts of the clips that no training saw, by the gap between the "
-        f"frames. *Moved* are the pixels that differ by more than {MOVED} grey levels without motion. Hidden points "
-        "can't be explained by any flow.",
+        "along the flow per cell of 8 pixels, by the gap between the frames. `bikes` are two shots, and `vtest` is the "
+        "last fifth, that no training saw; but walkers and ground of the rest of `vtest` are in the training of the "
+        f"flow network. *Moved* are the pixels that differ by more than {MOVED} grey levels without motion.",
         table(["photometric error, grey levels", *sources], _rows(photometric)),
         f"Time of one pair in ms, median of runs in turn, {torch.get_num_threads()} threads. Networks run in OpenVINO, "
         "with scale fields of 128 channels. DIS includes the conversion to grey and the mean per cell.",
@@ -226,7 +228,7 @@ def _halved(image: Picture) -> Picture:
 # --- measurements
 
 
-def _errors(source: FlowSource, pairs: Sequence[KnownPair]) -> dict[str, float]:
+def measure_errors(source: FlowSource, pairs: Sequence[KnownPair]) -> dict[str, float]:
     """Return the mean end-point error by data and size of the cells."""
     found: dict[str, list[float]] = {}
     for pair in pairs:
@@ -238,7 +240,7 @@ def _errors(source: FlowSource, pairs: Sequence[KnownPair]) -> dict[str, float]:
     return {name: statistics.fmean(values) for name, values in found.items()}
 
 
-def _photometric(source: FlowSource, pairs: Sequence[RealPair]) -> dict[str, float]:
+def measure_photometric(source: FlowSource, pairs: Sequence[RealPair]) -> dict[str, float]:
     """Return the mean photometric error by clip, gap and part of the image."""
     found: dict[str, list[float]] = {}
     for pair in pairs:
