@@ -66,9 +66,9 @@ class AdaptationOptions:
     distil: bool = True  # whether to learn from the head's output
     start: Start | Path = "auto"  # which flow network to start from, or a bundle or `flow.onnx` with another one
     cache_size: int = 4 << 30  # bytes for the teacher's features
-    batch: int = 8  # pairs per step
+    batch: int = 4  # pairs per step
     crop: int | None = 256  # side of the crops that are learned from, in pixels, or None for whole frames
-    rate: float = 3e-4  # highest learning rate
+    rate: float = 5e-4  # highest learning rate
     seed: int = 0
     judge_frames: int = 400  # frames of each held-out range on which the network runs to judge, about
     motions: tuple[str, ...] = ()  # motion sources to judge, or none of them for all; `network` must be among them

@@ -37,8 +37,8 @@ class FitOptions:
 
     seconds: float | None = None  # of training, or None to go by `steps`
     steps: int | None = None
-    batch: int = 8  # pairs per step
-    rate: float = 3e-4  # highest learning rate
+    batch: int = 4  # pairs per step
+    rate: float = 5e-4  # highest learning rate
     weight_decay: float = 1e-4
     seed: int = 0
     save_seconds: float = SAVE_SECONDS

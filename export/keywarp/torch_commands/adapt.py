@@ -57,8 +57,8 @@ def adapt(
     ] = "auto",
     motion: Annotated[str, typer.Option(help="Motion sources to judge, a list with commas.", show_default="all")] = "",
     head: Annotated[bool, typer.Option("--head", help="Train the head along with the flow network.")] = False,
-    rate: Annotated[float, typer.Option(min=1e-7, max=1.0, help="The highest learning rate.")] = 3e-4,
-    batch: Annotated[int, typer.Option(min=1, help="Pairs of frames in a step.")] = 8,
+    rate: Annotated[float, typer.Option(min=1e-7, max=1.0, help="The highest learning rate.")] = 5e-4,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs of frames in a step.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Decides which pairs are drawn.")] = 0,
     cache_size: Annotated[
         float, typer.Option(min=0.01, help="The most disk space for features, in GB; longer videos are sampled.")
