@@ -39,6 +39,7 @@ def test_objects_are_converted_for_supervision() -> None:
     np.testing.assert_allclose(given.confidence, [0.9, 0.6])
     assert given.class_id.tolist() == [1, 2]
     assert given.data["class_name"].tolist() == ["person", "car"]
+    assert np.isnan(given.data["reliability"]).all()  # of a key frame
     assert len(detected().to_supervision()) == 0
     assert given[given.confidence > 0.7].data["class_name"].tolist() == ["person"]
 

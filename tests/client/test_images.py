@@ -1,11 +1,13 @@
 from base64 import b64encode
+from io import BytesIO
 
 import numpy as np
 import pytest
 import simplejpeg
+from PIL import Image
 
 from keywarp.client import ProcessedFrame, ProtocolError, SourceError
-from keywarp.client.images import decode_labels, encode_jpeg
+from keywarp.client.images import decode_labels, decode_reliability, encode_jpeg
 from keywarp.protocol import Detection, Region, RunLengths, Segmentation
 from tests.client.media import picture, result, segmentation
 
@@ -79,12 +81,25 @@ def test_the_arrays_of_a_result_without_objects_are_empty() -> None:
 
 
 @pytest.mark.parametrize("objects", [(), (PERSON, CAR)])
-def test_supervision_takes_detection_arrays(objects: tuple[Detection, ...]) -> None:
-    supervision = pytest.importorskip("supervision", reason="the extra `draw` is not installed")
-    found = detected(*objects).detections
-    taken = supervision.Detections(**vars(found))
-    assert len(taken) == len(found) == len(objects)
-    np.testing.assert_array_equal(taken.class_id, found.class_id)
+def test_objects_have_their_reliability_which_is_unknown_on_key_frames(objects: tuple[Detection, ...]) -> None:
+    assert np.isnan(detected(*objects).detections.reliability).all()
+    propagated = [one.model_copy(update={"reliability": 0.25 * i}) for i, one in enumerate(objects)]
+    found = detected(*propagated).detections
+    np.testing.assert_array_equal(found.reliability, np.array([0, 0.25][: len(objects)], np.float32))
+
+
+@pytest.mark.parametrize("png", ["", "!", b64encode(simplejpeg.encode_jpeg(picture(0))).decode()])
+def test_a_reliability_map_that_cannot_be_decoded_is_an_error(png: str) -> None:
+    given = ProcessedFrame(result(0).model_copy(update={"reliability_png": png}))
+    with pytest.raises(ProtocolError, match="the reliability map can't be decoded"):
+        _ = given.reliability_map
+
+
+def test_a_reliability_map_in_colour_is_an_error() -> None:
+    coloured = BytesIO()
+    Image.fromarray(picture(0)).save(coloured, "PNG")
+    with pytest.raises(ProtocolError, match="should be a grey PNG, but it is RGB 64x48"):
+        decode_reliability(b64encode(coloured.getvalue()).decode())
 
 
 @pytest.mark.parametrize("counts", [(), (12, 1), (-1, 13), (11,)])

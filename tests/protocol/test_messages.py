@@ -47,6 +47,7 @@ CAR = Detection(class_id=3, name="car", confidence=0.9641, xyxy=(320.25, 103.0, 
         Hello(model="m", interval=5, codec="h264", framing="chunks"),
         Hello(schedule="adaptive", max_interval=9),
         Hello(mode="latest", max_age=2.5),
+        Hello(reliability="map"),
         End(),
     ],
 )
@@ -65,6 +66,8 @@ def test_client_messages_survive_the_wire(message: Hello | End) -> None:
         RESULT.model_copy(update={"kind": "key", "reason": "cut", "change": 0.7123}),
         RESULT.model_copy(update={"key_age_seconds": 0.25}),
         RESULT.model_copy(update={"detections": (CAR, CAR)}),
+        RESULT.model_copy(update={"motion": "dis", "reliability": 0.75, "reliability_png": "iVBO"}),
+        RESULT.model_copy(update={"detections": (CAR.model_copy(update={"reliability": 0.5}),)}),
     ],
 )
 def test_server_messages_survive_the_wire(message: Ready | Credit | Error | Done | Result) -> None:
@@ -83,6 +86,7 @@ def test_server_messages_survive_the_wire(message: Ready | Credit | Error | Done
         '{"type": "hello", "schedule": "daily"}',
         '{"type": "hello", "schedule": "adaptive", "max_interval": 1001}',
         '{"type": "hello", "max_age": 0}',
+        '{"type": "hello", "reliability": "all"}',
         '{"type": "hello", "max_age": 86401}',
         '{"type": "hello", "max_age": "NaN"}',
         '{"type": "hello", "codec": "mjpeg"}',

@@ -11,6 +11,7 @@ export interface StreamOptions {
   mode?: "lossless" | "latest" | null;
   masks?: "png" | "rle" | "none" | null;
   resolution?: "model" | "frame" | null;
+  reliability?: "none" | "map" | null; // with `map`, results say where they can be trusted
   sinks?: string[]; // names of the server's sinks that also receive the responses
 }
 
@@ -59,6 +60,7 @@ export interface LiveStatistics {
   latency_p95: number | null; // seconds
   key_share: number | null; // share of key frames, 0..1
   key_age_seconds: number | null; // the age of the oldest key frame that a result was propagated from
+  reliability?: number | null; // 0..1, mean of the propagated results
 }
 
 export type State = "open" | "connecting" | "running" | "retrying" | "paused" | "ended" | "failed";
@@ -115,6 +117,7 @@ export interface Detection {
   name: string;
   confidence: number;
   xyxy: [number, number, number, number]; // x1 y1 x2 y2 in pixels of the frame
+  reliability?: number; // 0..1, how well motion explains the frame in the box; not on key frames
 }
 
 export interface Result {
@@ -130,6 +133,9 @@ export interface Result {
   key_age_seconds?: number;
   reason?: string;
   change?: number;
+  motion?: string; // the motion source that was used; not on key frames
+  reliability?: number; // 0..1, how well motion explains the frame where it matters; not on key frames
+  reliability_png?: string; // PNG in base64, a pixel per cell, 255 for 1; with the option `reliability: "map"`
   timings: { decode: number; queue: number; inference: number; postprocess: number }; // seconds
   segmentation?: Segmentation;
   detections?: Detection[];

@@ -37,3 +37,15 @@ def test_boxes_have_their_classes_colours_and_uncertain_ones_are_left_out(visit:
     np.testing.assert_array_equal(image[74, 40], GREEN)  # its bottom
     np.testing.assert_array_equal(image[60, 40], (0, 0, 0))
     np.testing.assert_array_equal(image[78, 79], (0, 0, 0))
+
+
+def test_boxes_that_cannot_be_relied_on_are_dashed(visit: Visit) -> None:
+    def left_side(**rated: float) -> np.ndarray:
+        box = {"class_id": 2, "name": "class 2", "confidence": 0.9, "xyxy": [10, 40, 70, 75], **rated}
+        drawn = visit.page.evaluate(DRAW, [CLASSES, RESULT | {"detections": [box]}])
+        return np.reshape(drawn, (80, 80, 4))[45:70, 11, :3]
+
+    for rated in ({}, {"reliability": 0.9}):
+        assert (left_side(**rated) == GREEN).all()
+    dashed = (left_side(reliability=0.4) == GREEN).all(axis=1)
+    assert 5 < dashed.sum() < 20

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from keywarp.client import ProcessedFrame
 from keywarp.engines import BundleError
 from keywarp.protocol import CloseCode, Hello, Problem, Result, StreamInfo
 from keywarp.server.process import Server
@@ -70,6 +71,25 @@ def test_an_adaptive_stream_is_created_and_shown(server: Running) -> None:
     assert [r.reason for r in results] == ["start", None, "cut"]
     assert create(server, schedule="adaptive", interval=500).max_interval == 1000
     assert create(server).schedule == "fixed"
+
+
+def test_propagated_results_say_how_far_they_can_be_trusted(server: Running) -> None:
+    stream = create(server, reliability="map", interval=10)
+    still, moved = textured(0), textured(1)
+    results = [Result.model_validate_json(server.frame(stream.id, image).text) for image in (still, still, moved)]
+    maps = [ProcessedFrame(result).reliability_map for result in results]
+    assert [(r.motion, r.reliability) for r in results[:2]] == [(None, None), ("network", 1.0)]
+    assert results[2].reliability is not None
+    assert 0 < results[2].reliability < 0.5
+    assert maps[0] is None
+    assert maps[1] is not None
+    assert maps[2] is not None
+    assert (maps[1].shape, maps[1].min()) == ((4, 8), 1.0)
+    assert maps[2].mean() == pytest.approx(results[2].reliability, abs=0.01)
+    info = StreamInfo.model_validate(server.http.get(f"/v1/streams/{stream.id}").json())
+    assert info.live
+    assert info.live.reliability == pytest.approx((1 + results[2].reliability) / 2, abs=1e-4)
+    assert 'keywarp_reliability_bucket{le="1.0",model="tiny"} ' in server.http.get("/metrics").text
 
 
 def test_the_servers_schedule_is_the_default_of_streams(start: Starter) -> None:

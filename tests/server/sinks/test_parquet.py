@@ -75,21 +75,24 @@ def test_every_response_of_a_stream_is_a_row_in_its_folder(start: Starter, tmp_p
 
 
 def test_each_part_of_a_response_has_a_column(tmp_path: Path) -> None:
-    box = Detection(class_id=2, name="car", confidence=0.5, xyxy=(1.0, 2.0, 30.5, 40.25))
+    box = Detection(class_id=2, name="car", confidence=0.5, xyxy=(1.0, 2.0, 30.5, 40.25), reliability=0.75)
+    rated = {"motion": "dis", "reliability": 0.5, "reliability_png": "aW1hZ2U="}
     road = Region(class_id=1, name="road", area=0.25)
     segmentation = Segmentation(width=64, height=48, labels_png="aW1hZ2U=", regions=(road,))
     problem = Problem(title="Gone", status=410, detail="it went")
     with sink(str(tmp_path)) as deliver:
         deliver([result(0, id="a", timestamp=1.5, detections=(box,), reason="cut", change=0.5)])
-        deliver([result(1, segmentation=segmentation), result(2, detections=())])
+        deliver([result(1, segmentation=segmentation, **rated), result(2, detections=())])
         deliver([Error(problem=problem, fatal=False, frame=3, id=7), *dropped([4])])
     detected, segmented, empty, error, drop = rows(tmp_path)
     assert detected["detections"] == [
         {"class_id": 2, "name": "car", "confidence": 0.5, "x1": 1.0, "y1": 2.0, "x2": 30.5, "y2": 40.25}
+        | {"reliability": 0.75}
     ]
     assert (detected["timestamp"], detected["reason"], detected["change"]) == (1.5, "cut", 0.5)
     assert segmented["regions"] == [{"class_id": 1, "name": "road", "pixels": 768, "rle": None}]
     assert (segmented["mask_width"], segmented["mask_height"], segmented["labels_png"]) == (64, 48, b"image")
+    assert (segmented["motion"], segmented["reliability"], segmented["reliability_png"]) == ("dis", 0.5, b"image")
     assert (segmented["detections"], empty["detections"]) == (None, [])
     assert (error["status"], error["problem"], error["id"]) == (410, "it went", "7")
     assert drop["reason"] == "newer"

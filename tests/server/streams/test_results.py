@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -24,8 +25,11 @@ OBJECTS = Detections(
 )
 
 
+PROPAGATED = FrameResult(3, FrameKind.PROPAGATED, 2, 48, 64, NOTHING, inference=0.02, postprocess=0.001)
+
+
 def encoded(output: Output) -> Result:
-    found = FrameResult(3, FrameKind.PROPAGATED, 2, 48, 64, output, inference=0.02, postprocess=0.001)
+    found = replace(PROPAGATED, output=output)
     return encode_result(found, CLASSES, stream="s", decode=0.003, waited=0.004, id="mine", timestamp=1.5)
 
 
@@ -93,6 +97,33 @@ def test_a_key_frames_result_has_its_reason_and_the_measured_change() -> None:
     result = encode_result(found, CLASSES, stream="s", decode=0.003, waited=0.004)
     assert (result.reason, result.change) == ("cut", 0.6667)
     assert (encoded(NOTHING).reason, encoded(NOTHING).change) == (None, None)
+
+
+def test_a_propagated_result_says_how_far_it_and_its_boxes_can_be_trusted() -> None:
+    cells = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    objects = replace(OBJECTS, reliability=np.array([2 / 3, 1], np.float32))
+    found = replace(PROPAGATED, output=objects, motion="dis-chained", reliability=0.87654321, reliability_map=cells)
+    result = encode_result(found, CLASSES, stream="s", decode=0, waited=0, reliability="map")
+    assert (result.motion, result.reliability) == ("dis-chained", 0.8765)
+    assert result.detections is not None
+    assert [one.reliability for one in result.detections] == [0.6667, 1.0]
+    given = ProcessedFrame(result)
+    assert given.reliability_map is not None
+    np.testing.assert_allclose(given.reliability_map, cells, atol=0.5 / 255)
+    np.testing.assert_allclose(given.detections.reliability, [2 / 3, 1], atol=1e-4)
+
+
+def test_the_map_of_reliability_is_only_sent_to_streams_that_ask_for_it() -> None:
+    found = replace(PROPAGATED, reliability=1.0, reliability_map=np.ones((3, 4), np.float32))
+    result = encode_result(found, CLASSES, stream="s", decode=0, waited=0)
+    assert (result.reliability, ProcessedFrame(result).reliability_map) == (1.0, None)
+
+
+def test_a_key_frame_has_no_reliability() -> None:
+    found = replace(PROPAGATED, kind=FrameKind.KEY, output=OBJECTS)
+    given = ProcessedFrame(encode_result(found, CLASSES, stream="s", decode=0, waited=0, reliability="map"))
+    assert (given.result.motion, given.reliability, given.reliability_map) == (None, None, None)
+    assert np.isnan(given.detections.reliability).tolist() == [True, True]
 
 
 @pytest.mark.parametrize(("output", "count"), [(OBJECTS, 2), (NOTHING, 0)])

@@ -27,6 +27,7 @@ from keywarp.protocol import (
     Masks,
     Mode,
     ModelInfo,
+    Reliability,
     Resolution,
     Schedule,
     StreamInfo,
@@ -91,6 +92,7 @@ class AsyncClient(AsyncClosable):
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
+        reliability: Reliability | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
     ) -> StreamInfo:
@@ -108,6 +110,7 @@ class AsyncClient(AsyncClosable):
             mode=mode,
             masks=masks,
             resolution=resolution,
+            reliability=reliability,
             source=source,
             sinks=tuple(sinks) or None,
         )
@@ -168,6 +171,7 @@ class AsyncClient(AsyncClosable):
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
+        reliability: Reliability | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -190,6 +194,7 @@ class AsyncClient(AsyncClosable):
             mode=mode,
             masks=masks,
             resolution=resolution,
+            reliability=reliability,
             codec=codec,
         )
         setup = StreamSetup(hello, in_flight, quality, on_error, decode, stream_id, Reconnect.of(reconnect))

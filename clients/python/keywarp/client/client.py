@@ -26,6 +26,7 @@ from keywarp.protocol import (
     Masks,
     Mode,
     ModelInfo,
+    Reliability,
     Resolution,
     Schedule,
     StreamInfo,
@@ -125,6 +126,7 @@ class Client(Closable):
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
+        reliability: Reliability | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
     ) -> StreamInfo:
@@ -145,6 +147,7 @@ class Client(Closable):
                 dropped.
             masks: The form of segmentation masks: `png`, `rle` or `none`. None is `png`.
             resolution: The resolution of masks: `model` or `frame`. None is `model`.
+            reliability: `map` for results with a map of where they can be trusted. None is `none`.
             source: A URL (`rtsp://`, `http://`, `https://`) for the server to pull, or None if clients feed the stream.
             sinks: Names of the server's sinks that also get the results.
 
@@ -163,6 +166,7 @@ class Client(Closable):
             mode=mode,
             masks=masks,
             resolution=resolution,
+            reliability=reliability,
             source=source,
             sinks=tuple(sinks) or None,
         )
@@ -246,6 +250,7 @@ class Client(Closable):
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
+        reliability: Reliability | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -277,6 +282,8 @@ class Client(Closable):
             masks: The form of segmentation masks: `png`, `rle` (COCO's, in `result.result.segmentation.regions`) or
                 `none` (areas only). `ProcessedFrame.labels` reads both forms. None is `png`.
             resolution: The resolution of masks: `model`, or `frame`, which is larger. None is `model`.
+            reliability: `map` for results with a map of where they can be trusted, `ProcessedFrame.reliability_map`.
+                None is `none`.
             codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets, and
                 `mpegts`, `mp4` and `webm` send a file of this kind, without decoding or compressing anything again.
             in_flight: The most images that wait for their results at a time. With 1, the next frame of a live source is
@@ -307,6 +314,7 @@ class Client(Closable):
             mode=mode,
             masks=masks,
             resolution=resolution,
+            reliability=reliability,
             codec=codec,
         )
         setup = StreamSetup(hello, in_flight, quality, on_error, decode, stream_id, Reconnect.of(reconnect))

@@ -26,7 +26,8 @@ def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
 
     Returns:
         The objects, the most confident first; or the classes of a segmentation except the background, with their masks
-        at the frame's resolution. `data["class_name"]` holds the names.
+        at the frame's resolution. `data["class_name"]` holds the names, and `data["reliability"]` the
+        reliability of each object, NaN on key frames.
 
     Raises:
         DrawingError: If the extra `draw`, which brings supervision, isn't installed.
@@ -37,7 +38,8 @@ def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
         raise DrawingError("this needs supervision: install the client's extra `draw` (README, Install)") from error
     if result.result.segmentation is None:
         found, names = result.detections, [one.name for one in result.result.detections or ()]
-        return supervision.Detections(**vars(found), data={"class_name": np.array(names, dtype=np.str_)})
+        data: dict[str, Any] = {"class_name": np.array(names, dtype=np.str_), "reliability": found.reliability}
+        return supervision.Detections(found.xyxy, confidence=found.confidence, class_id=found.class_id, data=data)
     regions = [region for region in result.result.segmentation.regions if region.class_id != BACKGROUND]
     if not regions:
         return supervision.Detections.empty()

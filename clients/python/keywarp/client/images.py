@@ -57,16 +57,33 @@ def decode_labels(segmentation: Segmentation) -> NDArray[np.uint8]:
     """
     if segmentation.labels_png is None:
         return _from_runs(segmentation)
+    return _decode_png(segmentation.labels_png, "label map", (segmentation.width, segmentation.height))
+
+
+def decode_reliability(reliability_png: str) -> NDArray[np.float32]:
+    """Decode the map of a result's reliability.
+
+    Returns:
+        The reliability of each cell, float32 (h, w), 0..1.
+
+    Raises:
+        ProtocolError: If it isn't an 8-bit grey PNG.
+    """
+    return _decode_png(reliability_png, "reliability map").astype(np.float32) / np.float32(255)
+
+
+def _decode_png(content: str, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Decode an 8-bit grey PNG in base64, called `name` in errors, of a size (width, height) if that is known."""
     try:
-        with Image.open(BytesIO(b64decode(segmentation.labels_png, validate=True)), formats=["PNG"]) as png:
-            if png.mode not in ("L", "P") or png.size != (segmentation.width, segmentation.height):
+        with Image.open(BytesIO(b64decode(content, validate=True)), formats=["PNG"]) as png:
+            if png.mode not in ("L", "P") or png.size != (size or png.size) or png.width * png.height > MAX_PIXELS:
+                expected = "" if size is None else f"{size[0]}x{size[1]} "
                 raise ProtocolError(
-                    f"the label map should be a grey {segmentation.width}x{segmentation.height} PNG, "
-                    f"but it is {png.mode} {png.width}x{png.height}"
+                    f"the {name} should be a grey {expected}PNG, but it is {png.mode} {png.width}x{png.height}"
                 )
             return np.array(png, dtype=np.uint8)
     except (ValueError, OSError) as error:
-        raise ProtocolError(f"the label map can't be decoded: {error}") from error
+        raise ProtocolError(f"the {name} can't be decoded: {error}") from error
 
 
 def _from_runs(segmentation: Segmentation) -> NDArray[np.uint8]:

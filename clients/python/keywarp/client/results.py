@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.client import exports
-from keywarp.client.images import decode_labels
+from keywarp.client.images import decode_labels, decode_reliability
 from keywarp.protocol import Kind, Result
 
 if TYPE_CHECKING:
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 class DetectionArrays:
     """The objects on one frame as arrays, the most confident first.
 
-    The fields have the names that `supervision.Detections` gives them; `ProcessedFrame.to_supervision` makes one.
+    The first fields have the names that `supervision.Detections` gives them; `ProcessedFrame.to_supervision` makes one.
     """
 
     xyxy: NDArray[np.float32]  # (n, 4): x1, y1, x2, y2 in pixels of the frame; covers x1 <= x < x2 and y1 <= y < y2
     confidence: NDArray[np.float32]  # (n,), 0..1
     class_id: NDArray[np.intp]  # (n,), never the background
+    # (n,), 0..1: how well the motion since the key frame explains the frame in each box; NaN on key frames
+    reliability: NDArray[np.float32]
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -61,6 +63,23 @@ class ProcessedFrame:
     def key_age_seconds(self) -> float | None:
         """The seconds since the key frame, or None if the server doesn't measure them."""
         return self.result.key_age_seconds
+
+    @property
+    def reliability(self) -> float | None:
+        """How well the motion since the key frame explains the frame where it matters, 0..1; None on key frames."""
+        return self.result.reliability
+
+    @cached_property
+    def reliability_map(self) -> NDArray[np.float32] | None:
+        """The reliability of each cell of the finest feature map, 0..1, (h, w).
+
+        It is None on key frames, and if the stream didn't ask for it (`reliability="map"`).
+
+        Raises:
+            ProtocolError: If the server's map can't be decoded.
+        """
+        png = self.result.reliability_png
+        return None if png is None else decode_reliability(png)
 
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
@@ -103,6 +122,7 @@ class ProcessedFrame:
             xyxy=np.array([one.xyxy for one in found], np.float32).reshape(-1, 4),
             confidence=np.array([one.confidence for one in found], np.float32),
             class_id=np.array([one.class_id for one in found], np.intp),
+            reliability=np.array([one.reliability for one in found], np.float32),  # None becomes NaN
         )
 
     def to_supervision(self) -> "supervision.Detections":

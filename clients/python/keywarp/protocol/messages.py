@@ -38,6 +38,7 @@ Schedule = Literal["fixed", "adaptive"]
 Mode = Literal["lossless", "latest"]
 Masks = Literal["png", "rle", "none"]
 Resolution = Literal["model", "frame"]
+Reliability = Literal["none", "map"]
 # `open` is a stream that clients feed; the other states are those of a stream that the server pulls.
 StreamState = Literal["open", "connecting", "running", "retrying", "paused", "ended", "failed"]
 
@@ -93,6 +94,7 @@ class LiveStatistics(Message):
     latency_p95: float | None = None  # the 95th percentile
     key_share: float | None = None  # 0..1, the share of key frames
     key_age_seconds: float | None = None  # the age of the oldest key frame that a result was propagated from
+    reliability: float | None = None  # 0..1, the mean of the propagated results; None if there were none
 
 
 class StreamInfo(Message):
@@ -179,6 +181,8 @@ class Detection(Message):
     name: str
     confidence: float  # 0..1
     xyxy: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the frame
+    # 0..1, how well the motion since the key frame explains the frame in the box; None on key frames
+    reliability: float | None = None
 
 
 class Result(Message):
@@ -196,6 +200,11 @@ class Result(Message):
     key_age_seconds: float | None = None  # seconds since the key frame; None from servers that don't measure it
     reason: str | None = None  # why the frame is a key frame: start, gap, size, age, interval, change or cut
     change: float | None = None  # 0..1, the change since the key frame that motion doesn't explain; None: not measured
+    motion: str | None = None  # the motion source that was used; None on key frames
+    # 0..1, how well the motion since the key frame explains the frame where it matters; None on key frames
+    reliability: float | None = None
+    # With the reliability `map`, an 8-bit grey PNG in base64: a pixel per cell of the finest feature map, 255 is 1
+    reliability_png: str | None = None
     timings: Timings
     segmentation: Segmentation | None = None
     detections: tuple[Detection, ...] | None = None  # the most confident first
@@ -219,6 +228,7 @@ class StreamOptions(Request):
     max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
     masks: Masks | None = None  # the form of segmentation masks; None: `png`
     resolution: Resolution | None = None  # the resolution of segmentation masks; None: `model`
+    reliability: Reliability | None = None  # with `map`, results say where they can be trusted; None: `none`
     # In the mode `latest` the newest frame replaces those that wait; None: `latest` for pulled RTSP, else `lossless`
     mode: Mode | None = None
     sinks: Annotated[tuple[str, ...], Field(max_length=16)] | None = None  # the server's sinks that get the responses

@@ -261,6 +261,7 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         "mode": (hello.mode, stream.mode),
         "masks": (hello.masks, stream.masks),
         "resolution": (hello.resolution, stream.resolution),
+        "reliability": (hello.reliability, stream.reliability),
         "interval": (hello.interval, stream.schedule.interval),
         "schedule": (hello.schedule, stream.schedule.schedule),
         "max_interval": (hello.max_interval, stream.schedule.max_interval),

@@ -43,6 +43,7 @@ _DETECTION: Final = pa.struct(
         "y1": pa.float32(),
         "x2": pa.float32(),
         "y2": pa.float32(),
+        "reliability": pa.float32(),
     }
 )
 _REGION: Final = pa.struct(
@@ -63,6 +64,9 @@ SCHEMA: Final = pa.schema(
         "key_age_seconds": pa.float64(),
         "reason": pa.string(),  # why the frame is a key frame, or was dropped
         "change": pa.float32(),
+        "motion": pa.string(),
+        "reliability": pa.float32(),
+        "reliability_png": pa.binary(),
         "decode": pa.float64(),  # in seconds, like the next three
         "queue": pa.float64(),
         "inference": pa.float64(),
@@ -251,12 +255,16 @@ def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
         "key_age_seconds": response.key_age_seconds,
         "reason": response.reason,
         "change": response.change,
+        "motion": response.motion,
+        "reliability": response.reliability,
+        "reliability_png": base64.b64decode(response.reliability_png) if response.reliability_png else None,
         **dict(response.timings),
     }
     if response.detections is not None:
         row["detections"] = [
             {"class_id": one.class_id, "name": one.name, "confidence": one.confidence}
             | dict(zip(("x1", "y1", "x2", "y2"), one.xyxy, strict=True))
+            | {"reliability": one.reliability}
             for one in response.detections
         ]
     if segmentation := response.segmentation:

@@ -16,6 +16,7 @@ from keywarp.protocol import (
     Detection,
     Masks,
     Region,
+    Reliability,
     Resolution,
     Result,
     Segmentation,
@@ -27,6 +28,7 @@ BACKGROUND = 0
 AGE_DECIMALS = 3  # of seconds
 CHANGE_DECIMALS = 4
 CONFIDENCE_DECIMALS = 4
+RELIABILITY_DECIMALS = 4
 COORDINATE_DECIMALS = 2  # fractions of a pixel
 # Label maps are large flat areas. Trying filters on each row takes longer and makes them no smaller.
 _PNG = (
@@ -47,6 +49,7 @@ def encode_result(
     timestamp: float | None = None,
     masks: Masks = "png",
     resolution: Resolution = "model",
+    reliability: Reliability = "none",
 ) -> Result:
     """Convert an engine's result to its wire form. The time for this counts as post-processing.
 
@@ -60,6 +63,7 @@ def encode_result(
         timestamp: The producer's timestamp of the frame in seconds.
         masks: The form of a segmentation.
         resolution: The resolution of its masks.
+        reliability: Whether the result has the map of its reliability.
     """
     started = time.perf_counter()
     segmentation, detections = None, None
@@ -70,6 +74,8 @@ def encode_result(
         if resolution == "frame" and masks != "none":
             labels = resize_labels(labels, found.height, found.width)
         segmentation = encode_segmentation(labels, classes, masks)
+    cells = found.reliability_map if reliability == "map" else None
+    reliability_png = None if cells is None else _encode_png((255 * cells).round().astype(np.uint8))
     postprocess = found.postprocess + time.perf_counter() - started
     return Result(
         stream=stream,
@@ -83,6 +89,9 @@ def encode_result(
         key_age_seconds=round(found.key_age_seconds, AGE_DECIMALS),
         reason=None if found.reason is None else found.reason.value,
         change=None if found.change is None else round(found.change, CHANGE_DECIMALS),
+        motion=found.motion,
+        reliability=None if found.reliability is None else round(found.reliability, RELIABILITY_DECIMALS),
+        reliability_png=reliability_png,
         timings=Timings(decode=decode, queue=waited + found.queue, inference=found.inference, postprocess=postprocess),
         segmentation=segmentation,
         detections=detections,
@@ -121,10 +130,7 @@ def encode_segmentation(
         for c in classes
         if c.id != BACKGROUND and shares[c.id]
     )
-    labels_png = None
-    if masks == "png":
-        _, png = cv2.imencode(".png", labels, _PNG)
-        labels_png = base64.b64encode(png.tobytes()).decode("ascii")
+    labels_png = _encode_png(labels) if masks == "png" else None
     return Segmentation(width=width, height=height, labels_png=labels_png, regions=regions)
 
 
@@ -141,7 +147,18 @@ def encode_detections(found: Detections, classes: Sequence[ManifestClass]) -> tu
     # Rounding float32 would leave 0.87 as 0.8700000047683716 in JSON.
     boxes = found.xyxy.astype(np.float64).round(COORDINATE_DECIMALS).tolist()
     scores = found.confidence.astype(np.float64).round(CONFIDENCE_DECIMALS).tolist()
+    reliability: list[float | None] = [None] * len(boxes)
+    if found.reliability is not None:
+        reliability = found.reliability.astype(np.float64).round(RELIABILITY_DECIMALS).tolist()
     return tuple(
-        Detection(class_id=class_id, name=classes[class_id].name, confidence=score, xyxy=tuple(box))
-        for class_id, score, box in zip(found.class_id.tolist(), scores, boxes, strict=True)
+        Detection(
+            class_id=class_id, name=classes[class_id].name, confidence=score, xyxy=tuple(box), reliability=reliable
+        )
+        for class_id, score, box, reliable in zip(found.class_id.tolist(), scores, boxes, reliability, strict=True)
     )
+
+
+def _encode_png(pixels: NDArray[np.uint8]) -> str:
+    """Encode an image as an 8-bit grey PNG in base64."""
+    _, png = cv2.imencode(".png", pixels, _PNG)
+    return base64.b64encode(png.tobytes()).decode("ascii")

@@ -18,6 +18,7 @@ class _Delivered(NamedTuple):
     time: float  # monotonic seconds
     latency: float  # seconds
     key_age: float  # seconds
+    reliability: float | None  # 0..1; None on key frames
     is_key: bool
 
 
@@ -28,9 +29,10 @@ class StreamStatistics:
         self._results: deque[_Delivered] = deque(maxlen=_MAX_RESULTS)
         self._created = time.monotonic()
 
-    def record(self, timings: Timings, key_age: float, *, key: bool) -> None:
-        """Record a result that is delivered now, with its key age in seconds."""
-        self._results.append(_Delivered(time.monotonic(), sum(seconds for _, seconds in timings), key_age, key))
+    def record(self, timings: Timings, key_age: float, reliability: float | None, *, key: bool) -> None:
+        """Record a result that is delivered now, with its key age in seconds, and its reliability if it has one."""
+        latency = sum(seconds for _, seconds in timings)
+        self._results.append(_Delivered(time.monotonic(), latency, key_age, reliability, key))
 
     @property
     def live(self) -> LiveStatistics:
@@ -41,6 +43,7 @@ class StreamStatistics:
             return LiveStatistics(fps=0.0)
         # A full deque and a young stream cover less than `SPAN`.
         span = now - recent[0].time if len(recent) == _MAX_RESULTS else min(SPAN, now - self._created)
+        rated = [result.reliability for result in recent if result.reliability is not None]
         median, high = np.percentile([result.latency for result in recent], (50, 95)).tolist()
         return LiveStatistics(
             fps=len(recent) / max(span, 1e-3),
@@ -48,4 +51,5 @@ class StreamStatistics:
             latency_p95=high,
             key_share=sum(result.is_key for result in recent) / len(recent),
             key_age_seconds=max(result.key_age for result in recent),
+            reliability=sum(rated) / len(rated) if rated else None,
         )

@@ -18,6 +18,7 @@ from keywarp.protocol import (
     Error,
     Masks,
     Mode,
+    Reliability,
     Resolution,
     Result,
     StreamInfo,
@@ -86,6 +87,7 @@ class Stream:
         self.mode: Mode = options.mode or "lossless"
         self.masks: Masks = options.masks or "png"
         self.resolution: Resolution = options.resolution or "model"
+        self.reliability: Reliability = options.reliability or "none"
         self.sinks = options.sinks or ()
         self.closed = asyncio.Event()
         self.close_reason = ""
@@ -274,6 +276,7 @@ class Stream:
             timestamp=frame.timestamp,
             masks=self.masks,
             resolution=self.resolution,
+            reliability=self.reliability,
         )
         result = await asyncio.get_running_loop().run_in_executor(self.pool, encode)
         self._count(found, result.timings)
@@ -364,7 +367,7 @@ class Stream:
         is_key = found.kind is FrameKind.KEY
         self._frames += 1
         self._key_frames += is_key
-        self._statistics.record(timings, found.key_age_seconds, key=is_key)
+        self._statistics.record(timings, found.key_age_seconds, found.reliability, key=is_key)
         self._metrics.count_result(self.engine.bundle.name, found, timings)
         if self._tracer:
             self._tracer.record_frame(self.id, self.engine.bundle.name, found, timings, linked=self._connected)

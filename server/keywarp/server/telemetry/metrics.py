@@ -26,6 +26,7 @@ _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 _AGE_BUCKETS: Final = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500)  # frames
 _AGE_SECONDS_BUCKETS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+_RELIABILITY_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
 class DeviceReading(NamedTuple):
@@ -105,6 +106,13 @@ class Metrics:
             registry=self._registry,
             buckets=_AGE_SECONDS_BUCKETS,
         )
+        self._reliability = Histogram(
+            "keywarp_reliability",
+            "Reliability of propagated results: how well the motion since the key frame explains the frame.",
+            ("model",),
+            registry=self._registry,
+            buckets=_RELIABILITY_BUCKETS,
+        )
         self._errors = Counter(
             "keywarp_frame_errors_total", "Frames with an error.", ("reason",), registry=self._registry
         )
@@ -157,6 +165,8 @@ class Metrics:
         if result.kind is FrameKind.PROPAGATED:
             self._key_ages.labels(model).observe(result.key_age)
             self._key_age_seconds.labels(model).observe(result.key_age_seconds)
+        if result.reliability is not None:
+            self._reliability.labels(model).observe(result.reliability)
         for stage, seconds in timings:
             self._stages.labels(stage).observe(seconds)
         self.totals[model].add(timings)

@@ -85,6 +85,8 @@ class Tracer:
         }
         if result.reason is not None:
             attributes["keywarp.reason"] = result.reason.value
+        if result.reliability is not None:
+            attributes["keywarp.reliability"] = result.reliability
         span = self._start_frame(attributes, start, linked=linked)
         if span.is_recording():
             within_span = set_span_in_context(span, Context())

@@ -36,6 +36,9 @@ export const clock = (seconds) =>
 /** @param {number} bytes */
 export const megabytes = (bytes) => `${number(bytes / 1e6, bytes < 1e8 ? 1 : 0)} MB`;
 
+/** @param {number[]} values */
+export const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
+
 /** Find the value below which a share of all values lies. @param {number[]} values @param {number} share 0..1 */
 export function quantile(values, share) {
   if (!values.length) return null;

@@ -1,7 +1,7 @@
 /** Tiles of named values, and the metrics of a stream that this page feeds. */
 
 import { h } from "./dom.js";
-import { NONE, latency, number, percent, quantile, rate } from "./format.js";
+import { NONE, latency, mean, number, percent, quantile, rate } from "./format.js";
 
 /** @typedef {import("./vendor/messages.js").FrameResponse} FrameResponse */
 
@@ -32,7 +32,7 @@ export class MetricTiles {
 
 /** Counts a stream's responses and shows rates, latencies and counts twice a second. */
 export class ResponseMetrics {
-  /** @type {{time: number, latency: number, key: boolean}[]} */ #recent = [];
+  /** @type {{time: number, latency: number, key: boolean, reliability?: number}[]} */ #recent = [];
   #results = 0;
   #dropped = 0;
   #errors = 0;
@@ -40,7 +40,7 @@ export class ResponseMetrics {
 
   /** @param {AbortSignal} signal ends the updates */
   constructor(signal) {
-    this.#tiles = new MetricTiles(["Frames/s", "Latency p50", "Latency p95", "Key frames", "Results", "Dropped", "Errors"]);
+    this.#tiles = new MetricTiles(["Frames/s", "Latency p50", "Latency p95", "Key frames", "Reliability", "Results", "Dropped", "Errors"]);
     this.element = this.#tiles.element;
     const timer = setInterval(() => this.#show(), 500);
     signal.addEventListener("abort", () => clearInterval(timer));
@@ -52,7 +52,7 @@ export class ResponseMetrics {
     else if (response.type === "error") this.#errors += 1;
     else {
       this.#results += 1;
-      this.#recent.push({ time: performance.now() / 1000, latency, key: response.kind === "key" });
+      this.#recent.push({ time: performance.now() / 1000, latency, key: response.kind === "key", reliability: response.reliability });
     }
   }
 
@@ -72,6 +72,7 @@ export class ResponseMetrics {
     this.#tiles.show("Latency p50", ...latency(quantile(latencies, 0.5)));
     this.#tiles.show("Latency p95", ...latency(quantile(latencies, 0.95)));
     this.#tiles.show("Key frames", percent(this.#recent.length ? keys / this.#recent.length : null), "%");
+    this.#tiles.show("Reliability", percent(mean(this.#recent.flatMap(({ reliability }) => reliability ?? []))), "%");
     this.#tiles.show("Results", number(this.#results));
     this.#tiles.show("Dropped", number(this.#dropped));
     this.#tiles.show("Errors", number(this.#errors));

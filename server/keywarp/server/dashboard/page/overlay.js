@@ -7,6 +7,7 @@
 
 const OPACITY = 0.5; // of the masks
 export const MIN_CONFIDENCE = 0.5; // objects below it aren't shown
+const MIN_RELIABILITY = 0.6; // boxes below it are dashed
 
 /** Draws one stream's results. */
 export class Overlay {
@@ -60,15 +61,17 @@ export class Overlay {
     context.lineWidth = line;
     context.font = `500 ${7 + 5 * line}px Inter, system-ui, sans-serif`;
     context.textBaseline = "middle";
-    for (const { class_id, name, confidence, xyxy } of [...(result.detections ?? [])].reverse()) {
+    for (const { class_id, name, confidence, xyxy, reliability } of [...(result.detections ?? [])].reverse()) {
       const color = this.#colors.get(class_id);
       if (!color || confidence < MIN_CONFIDENCE) continue;
       const [x1, x2] = [xyxy[0], xyxy[2]].map((x) => (x * width) / result.width);
       const [y1, y2] = [xyxy[1], xyxy[3]].map((y) => (y * height) / result.height);
       context.strokeStyle = color;
+      context.setLineDash((reliability ?? 1) < MIN_RELIABILITY ? [4 * line, 3 * line] : []);
       context.strokeRect(x1 + line / 2, y1 + line / 2, Math.max(1, x2 - x1 - line), Math.max(1, y2 - y1 - line));
       this.#drawLabel(context, `${name} ${Math.round(100 * confidence)} %`, x1, y1, color, line);
     }
+    context.setLineDash([]);
   }
 
   /** @param {Context} context @param {string} text @param {number} x @param {number} y @param {string} color @param {number} line */

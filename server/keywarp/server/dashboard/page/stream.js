@@ -20,7 +20,7 @@ export function streamView(outer, id) {
   const signal = AbortSignal.any([outer, ended.signal]);
   const viewer = new Viewer(`Live picture of stream ${id} with the results drawn on it`);
   const charts = new StreamCharts("Latency on the server", outer);
-  const tiles = new MetricTiles(["Frames/s", "Latency p50", "Latency p95", "Key frames", "Frames", "Dropped", "Errors"]);
+  const tiles = new MetricTiles(["Frames/s", "Latency p50", "Latency p95", "Key frames", "Reliability", "Frames", "Dropped", "Errors"]);
   const badge = h("span", { class: "badge" }, "Loading");
   const facts = h("dl", { class: "facts" });
   const notice = h("p", { class: "notice", role: "status" });
@@ -130,6 +130,7 @@ function showMetrics(tiles, { live, frames, dropped, errors }) {
   tiles.show("Latency p50", ...latency(live?.latency_p50));
   tiles.show("Latency p95", ...latency(live?.latency_p95));
   tiles.show("Key frames", percent(live?.key_share), "%");
+  tiles.show("Reliability", percent(live?.reliability), "%");
   tiles.show("Frames", number(frames));
   tiles.show("Dropped", number(dropped));
   tiles.show("Errors", number(errors));

@@ -1,7 +1,7 @@
 /** A timeline of the newest frames as bars: key frames at full height, propagated frames as high as their key age. */
 
 import { h, setText } from "./dom.js";
-import { seconds } from "./format.js";
+import { percent, seconds } from "./format.js";
 import { color, theme } from "./theme.js";
 
 /** @typedef {import("./vendor/messages.js").FrameResponse} FrameResponse */
@@ -120,7 +120,7 @@ export class Timeline {
     const one = this.#frames.at(-1 - Math.floor((this.#canvas.clientWidth - x) / BAR_WIDTH));
     let text = "";
     if (one?.type === "result") {
-      const kind = one.kind === "key" ? `key frame (${one.reason})` : `propagated, key frame ${one.key_age} frames${ago(one)} ago`;
+      const kind = one.kind === "key" ? `key frame (${one.reason})` : `propagated, key frame ${one.key_age} frames${ago(one)} ago${reliability(one)}`;
       text = `Frame ${one.frame}: ${kind}`;
     } else if (one) {
       text = `Frame ${one.frame}: ${one.type === "dropped" ? `dropped (${one.reason})` : one.problem.detail}`;
@@ -131,6 +131,9 @@ export class Timeline {
 
 /** Describe a key age in seconds. @param {Result} result */
 const ago = ({ key_age_seconds: age }) => (age === undefined ? "" : ` (${seconds(age)})`);
+
+/** Describe a propagated result's reliability. @param {Result} result */
+const reliability = ({ reliability: share }) => (share === undefined ? "" : `, reliability ${percent(share)} %`);
 
 /** Create a legend's entry. @param {string} variable the colour's CSS variable @param {string} text */
 export function legendItem(variable, text) {
