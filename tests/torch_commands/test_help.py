@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("complexity", "evaluate", "export", "init", "reproduce", "train")
+COMMANDS = ("adapt", "complexity", "evaluate", "export", "init", "reproduce", "train")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -28,11 +28,12 @@ def importing(task: str, remedy: str = INSTALL_TRAIN) -> Iterator[None]:
 
 @contextmanager
 def reporting_errors() -> Iterator[None]:
-    """Report every error of data, networks, training, experiments, export and engines by its own text.
+    """Report every error of adaptation, data, networks, training, experiments, export and engines by its own text.
 
     Raises:
         CommandError: If one of them is raised.
     """
+    from keywarp.adaptation import AdaptationError
     from keywarp.datasets import DataError
     from keywarp.engines import EngineError
     from keywarp.experiments.errors import ExperimentError
@@ -43,6 +44,7 @@ def reporting_errors() -> Iterator[None]:
     try:
         yield
     except (
+        AdaptationError,
         CheckpointError,
         DataError,
         EngineError,

@@ -50,10 +50,11 @@ class ConsoleReporter:
 
     def step(self, done: int | None = None, note: str = "") -> None:
         """Move the bar."""
-        self._done = self._done + 1 if done is None else done
+        before, self._done = self._done, self._done + 1 if done is None else done
         if self._task is not None:
             self._bars.update(self._task, completed=self._done, note=note)
-        if not self._console.is_terminal and (self._done % LINE_EVERY == 0 or self._done == self._total):
+        full = self._done // LINE_EVERY > before // LINE_EVERY or self._done == self._total
+        if not self._console.is_terminal and full:
             self._console.print(f"{self._name}: {self._done}/{self._total} {note}", soft_wrap=True)
 
 

@@ -1,0 +1,62 @@
+"""A tiny segmentation bundle and moving pictures, for tests that adapt the one to the other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from keywarp.engines import Bundle
+from keywarp.engines.comparison import Clip, ClipFrame
+from keywarp.export import export_network
+from keywarp.networks import DeepFeatureFlow, FlowNetInception, ModelCard, cut
+
+HEIGHT, WIDTH = 64, 96  # pixels
+SPEED = 3  # pixels per frame
+MAX_AGE = 3
+
+
+class Colours(nn.Module):
+    """Feature maps of strides 4 and 8 from local means, and a head that tells red from green from blue."""
+
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        fine = functional.avg_pool2d(image, 4)
+        return fine, functional.avg_pool2d(fine, 2)
+
+    def head(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        return 4 * (fine + functional.interpolate(coarse, scale_factor=2))
+
+
+def colour_bundle(folder: Path, share: float = 0.15) -> Bundle:
+    """Write the bundle, with an untrained flow network."""
+    torch.manual_seed(0)
+    network = cut(Colours(), Colours.features, Colours.head, multiple=16)
+    card = ModelCard("colours", "1.2.3", "MIT", ("red", "green", "blue"), HEIGHT, WIDTH, key_interval=MAX_AGE + 1)
+    return export_network(DeepFeatureFlow(network, FlowNetInception(network.maps, share)), card, folder)
+
+
+def moving_clip(frames: int = 60, name: str = "moving", seed: int = 0, cut_at: int | None = None) -> Clip:
+    """A texture that moves to the left, or a clip of two textures with a cut between them."""
+
+    def read() -> Iterator[ClipFrame]:
+        for number in range(frames):
+            scene = int(cut_at is not None and number >= cut_at)
+            yield ClipFrame(moving_frame(number, seed + scene), number, number / 10)
+
+    return Clip(name, read, frames, f"{name} {seed} {frames} {cut_at}")
+
+
+def moving_frame(number: int, seed: int = 0) -> NDArray[np.uint8]:
+    texture = _texture(seed)
+    columns = (np.arange(WIDTH) + SPEED * number) % texture.shape[1]
+    return np.ascontiguousarray(texture[:, columns])
+
+
+def _texture(seed: int) -> NDArray[np.uint8]:
+    coarse = np.random.default_rng(seed).integers(0, 256, (1, 3, HEIGHT // 8, 32)).astype(np.float32)
+    tiled = np.concatenate([coarse, coarse[..., :1]], axis=-1)
+    fine = functional.interpolate(torch.from_numpy(tiled), scale_factor=8, mode="bicubic", align_corners=False)
+    return fine[0, :, :, :256].clamp(0, 255).byte().permute(1, 2, 0).numpy()
