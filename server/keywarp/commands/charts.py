@@ -15,8 +15,8 @@ PAPER: Color = (255, 255, 255)
 DIM: Color = (110, 118, 128)
 
 SCALE = 2  # pixels of the canvas per pixel of the picture, for smooth lines
-WIDTH, HEIGHT = 760, 520  # of one chart, pixels
-LEFT, RIGHT, TOP, BOTTOM = 62, 170, 58, 58  # margins, pixels; labels of the lines stand on the right
+WIDTH, HEIGHT = 830, 520  # of one chart, pixels
+LEFT, RIGHT, TOP, BOTTOM = 62, 240, 58, 58  # margins, pixels; labels of the lines stand on the right
 
 
 @dataclass(frozen=True, slots=True)
