@@ -15,7 +15,7 @@ from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights, l
 from keywarp.engines import AVAILABLE, BackendName, Bundle, Engine, FrameKind, MotionName, OpticalFlow, StreamSession
 from keywarp.engines.manifest import DenseDetection, RegionDetection
 from keywarp.export import ExportError, export_network, round_weights
-from keywarp.networks import CutNetwork, DeepFeatureFlow, FlowNetInception, ModelCard, cut
+from keywarp.networks import CutNetwork, DeepFeatureFlow, FlowNetInception, ModelCard, Warp, cut
 from keywarp.networks.flownet import ExpandingFlowNetwork
 from tests.shift import Shift
 
@@ -71,13 +71,21 @@ def texture(seed: int = 0) -> Image:
     return fine[0].clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
-def moved_labels(network: CutNetwork, frame: Image) -> Image:
-    """What PyTorch says of the key frame's features, moved by whole cells."""
+def moved_labels(network: CutNetwork, frame: Image, *, to_border: bool = False) -> Image:
+    """What PyTorch says of the key frame's features, moved by whole cells.
+
+    What comes from outside is zero, or with `to_border` taken from the border of the finest map.
+    """
     image = torch.from_numpy(frame).permute(2, 0, 1)[None] - torch.tensor(network.mean).view(1, 3, 1, 1)
     with torch.inference_mode():
         maps = network.features(image / torch.tensor(network.std).view(1, 3, 1, 1))
         cells = [SHIFT // m.stride for m in network.maps]
         moved = [functional.pad(x, (n, -n)) for x, n in zip(maps, cells, strict=True)]
+        if to_border:
+            finest = max(maps, key=lambda x: x.shape[-1])
+            flow = torch.zeros(1, 2, *finest.shape[-2:])
+            flow[:, 0] = -torch.arange(finest.shape[-1]).clamp(max=max(cells))
+            moved = list(Warp(network.maps)(maps, flow, [torch.ones_like(x) for x in maps]))
         [probabilities] = network.predict(network.head(*moved))
         enlarged = functional.interpolate(probabilities, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)
     return enlarged[0].argmax(dim=0).byte().numpy()
@@ -92,7 +100,7 @@ def test_maps_of_several_strides_move_together(
     key = np.ascontiguousarray(texture()[:, :WIDTH])
     still = session.process(key).labels
     result = session.process(np.zeros_like(key))  # nothing of it is seen but its motion, which is made
-    expected = moved_labels(network, key)
+    expected = moved_labels(network, key, to_border=motion != "network")
     assert result.kind is FrameKind.PROPAGATED
     assert len(np.unique(expected)) > 2
     assert (result.labels == expected).mean() > 0.999

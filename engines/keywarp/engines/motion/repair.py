@@ -18,7 +18,7 @@ from keywarp.engines.motion.tracking import Flow, Image, move
 
 SAMPLE: Final = 4  # side of a sample, pixels of the small image; a cell has one at least
 FAILED: Final = 12.0  # grey levels; with a larger error the flow fails in a cell
-BETTER: Final = 0.8  # a place is taken if its patch differs by less than this share of what the flow's patch does
+BETTER: Final = 0.7  # a place is taken if its patch differs by less than this share of what the flow's patch does
 DISTANCE: Final = 0.6  # grey levels that a cell of distance counts as, so that the nearest of similar places is taken
 MOST_REPAIRED: Final = 400  # cells at a time, the worst ones; this and the next bound the cost
 MOST_PLACES: Final = 2048  # places of the key frame to search at first
