@@ -195,7 +195,7 @@ def test_streams_of_an_unloaded_model_run_on_and_new_ones_are_refused(server: Ru
             assert talk.close_code() == CloseCode.NOT_FOUND
         assert problem(unload(server, "tiny")).status == 404
     eventually(lambda: is_closed(engine))
-    assert server.http.get("/v1/models/tiny").status_code == 404
+    eventually(lambda: server.http.get("/v1/models/tiny").status_code == 404)
     assert [model["name"] for model in server.http.get("/v1/models").json()] == ["other"]
     assert load(server, "tiny").json()["state"] == "ready"
 
