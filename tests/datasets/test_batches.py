@@ -1,5 +1,7 @@
 import dataclasses
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,10 +93,14 @@ def test_seeds_and_numbers_draw_different_samples() -> None:
     assert not any(same(a, b) for n, a in enumerate(drawn) for b in drawn[:n])
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # has threads, as PyTorch's workers don't mind
-@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
-@pytest.mark.parametrize("draws", [pairs, flows])
-def test_worker_processes_draw_the_same_batches(draws: Any) -> None:
+@pytest.mark.parametrize("draws", ["pairs", "flows"])
+def test_worker_processes_draw_the_same_batches(draws: str) -> None:
+    """Workers are forked from a process like a training's: after an engine ran in this one, their pixels were wrong."""
+    script = f"from tests.datasets.test_batches import *; assert_workers_draw_the_same({draws})"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def assert_workers_draw_the_same(draws: Any) -> None:
     expected, found = (list(draws(workers=workers).batches(1, 4, BatchShare(1, 2))) for workers in (0, 2))
     assert len(found) == 3
     for one, other in zip(expected, found, strict=True):
