@@ -1,12 +1,10 @@
 """A flow recipe: one TOML file with the training of a flow network by itself, on generated pairs."""
 
-import tomllib
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from keywarp.training.errors import RecipeError
-from keywarp.training.recipe import FileInPackage, Optimization, Positive, RecipeTable
+from keywarp.training.recipe import FileInPackage, Optimization, Positive, RecipeTable, read_tables
 
 
 class CutoutsRecipe(RecipeTable):
@@ -42,12 +40,4 @@ def read_flow_recipe(path: Path) -> FlowRecipe:
     Raises:
         RecipeError: If the file can't be read, isn't TOML, or a key is missing, unknown or out of range.
     """
-    try:
-        return FlowRecipe.model_validate(tomllib.loads(path.read_text()))
-    except OSError as error:
-        raise RecipeError(f"can't read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not TOML: {error}") from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"{path} is not a valid flow recipe: {faults}") from error
+    return read_tables(path, FlowRecipe, "flow recipe")

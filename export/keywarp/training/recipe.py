@@ -7,7 +7,7 @@ import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,6 +20,7 @@ from keywarp.networks.resnet import StrideOn
 from keywarp.training.detection import DetectionLossOptions
 from keywarp.training.errors import RecipeError
 
+Tables = TypeVar("Tables", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Color = tuple[int, int, int]  # RGB
@@ -301,12 +302,26 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: If the file can't be read, isn't TOML, or a key is missing, unknown or out of range.
     """
+    return read_tables(path, Recipe, "recipe")
+
+
+def read_tables(path: Path, kind: type[Tables], name: str) -> Tables:
+    """Read and check a file of one kind of recipe.
+
+    Args:
+        path: The file.
+        kind: The recipe's class.
+        name: What errors call it.
+
+    Raises:
+        RecipeError: If the file can't be read, isn't TOML, or a key is missing, unknown or out of range.
+    """
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text()))
+        return kind.model_validate(tomllib.loads(path.read_text()))
     except OSError as error:
         raise RecipeError(f"can't read the recipe {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"{path} is not a valid recipe: {faults}") from error
+        raise RecipeError(f"{path} is not a valid {name}: {faults}") from error
