@@ -33,6 +33,7 @@ from keywarp.engines.manifest import (
 from keywarp.export.errors import ExportError
 from keywarp.export.graphs import OPSET, Graph, graphs_of, round_weights, to_onnx
 from keywarp.export.parity import check_parity
+from keywarp.importing.motion_graphs import warp_graph
 from keywarp.networks import Checkpoint, DeepFeatureFlow, DetectionNetwork, ModelCard, RecognitionNetwork
 from keywarp.networks.checkpoint import Color
 from keywarp.networks.flownet import INPUT_DOWNSCALE
@@ -84,7 +85,8 @@ def export_network(
     """
     fields = _manifest_fields(network.eval(), card, detection)
     with _rounded(network):
-        graphs = {graph.file: _trace(graph) for graph in graphs_of(network)}
+        graphs = {graph.file: _trace(graph) for graph in graphs_of(network) if graph.file != "warp.onnx"}
+        graphs["warp.onnx"] = warp_graph(network.recognition.maps)
         check_parity(network, graphs)
     return write_bundle(Path(folder), graphs, **fields)
 

@@ -1,0 +1,1 @@
+"""Bundles from ONNX files, without torch."""
