@@ -104,6 +104,14 @@ def test_scale_fields_are_one_and_have_the_maps_shapes() -> None:
     assert all((found[name] == 1).all() for name in ("scale_0", "scale_1"))
 
 
+@pytest.mark.parametrize("opset", [16, 18, 19])
+def test_graphs_are_the_same_in_every_opset_of_bundles(opset: int) -> None:
+    maps = (FeatureMap(2, 4), FeatureMap(3, 16))
+    for build, feeds in ((warp_graph, feeds_of_warp(maps, 97, 131, 1)), (flow_graph, feeds_of_flow(97, 131, 1))):
+        found, expected = run_onnxruntime(build(maps, opset), feeds), run_onnxruntime(build(maps), feeds)
+        assert all(np.array_equal(found[name], value) for name, value in expected.items())
+
+
 def test_flow_at_stride_2_is_that_of_stride_4_enlarged() -> None:
     fine, coarse = (run_onnxruntime(flow_graph([FeatureMap(1, s)]), feeds_of_flow(97, 131, 1))["flow"] for s in (2, 4))
     assert fine.shape == (1, 2, 49, 66)

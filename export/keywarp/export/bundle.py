@@ -34,6 +34,7 @@ from keywarp.export.errors import ExportError
 from keywarp.export.graphs import OPSET, Graph, graphs_of, round_weights, to_onnx
 from keywarp.export.parity import check_parity
 from keywarp.importing.motion_graphs import warp_graph
+from keywarp.importing.palette import palette_color
 from keywarp.networks import Checkpoint, DeepFeatureFlow, DetectionNetwork, ModelCard, RecognitionNetwork
 from keywarp.networks.checkpoint import Color
 from keywarp.networks.flownet import INPUT_DOWNSCALE
@@ -164,15 +165,6 @@ def region_detection(recognition: RecognitionNetwork[Any]) -> RegionDetection:
 def _class(number: int, named: str | tuple[str, Color]) -> ManifestClass:
     name, color = (named, palette_color(number)) if isinstance(named, str) else named
     return ManifestClass(id=number, name=name, color=color)
-
-
-def palette_color(number: int) -> Color:
-    """Return the RGB colour of a class in the common palette of PASCAL VOC, in which class 0 is black.
-
-    Each group of three bits of the number, from the lowest, gives the next lower bit of red, green and blue.
-    """
-    red, green, blue = (sum((number >> 3 * n + channel & 1) << 7 - n for n in range(8)) for channel in range(3))
-    return red, green, blue
 
 
 def _task_fields(network: DeepFeatureFlow[Any], classes: int, detection: DetectionSettings | None) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from keywarp.engines.manifest import map_names
 
-OPSET = 17
+OPSET = 17  # by default
 SHIPPED = Path(__file__).with_name("flow_pyramid.onnx")  # current, key -> native_flow, state, at NATIVE_STRIDE
 NATIVE_FLOW, STATE = "native_flow", "state"
 NATIVE_STRIDE = 8  # pixels of the image per cell of these
 STATE_CHANNELS = 32
+AXES_AS_INPUT = 18  # opset from which a reduction's axes are an input
 POOLING = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1}
 
 
@@ -40,11 +41,12 @@ class Map(Protocol):
         ...
 
 
-def warp_graph(maps: Sequence[Map]) -> onnx.ModelProto:
+def warp_graph(maps: Sequence[Map], opset: int = OPSET) -> onnx.ModelProto:
     """Return the warp of a bundle, which moves feature maps along a flow (Eq. 1 to 3 of the paper).
 
     Args:
         maps: The feature maps. Their strides are the finest one times powers of 2.
+        opset: The version of ONNX's operators, 16 to 19.
 
     Returns:
         The graph `features`, `flow`, `scale` -> `warped`, numbered if there are several maps, as docs/bundle.md says.
@@ -65,14 +67,15 @@ def warp_graph(maps: Sequence[Map]) -> onnx.ModelProto:
         draft.node("Mul", moved, scale, output=result)
     channels = {**{n: m.channels for n, m in zip(names, maps, strict=True)}, "flow": 2}
     channels |= {n: m.channels for n, m in zip(scales, maps, strict=True)}
-    return draft.finish("warp", channels, {n: m.channels for n, m in zip(warped, maps, strict=True)})
+    return draft.finish("warp", opset, channels, {n: m.channels for n, m in zip(warped, maps, strict=True)})
 
 
-def flow_graph(maps: Sequence[Map]) -> onnx.ModelProto:
+def flow_graph(maps: Sequence[Map], opset: int = OPSET) -> onnx.ModelProto:
     """Return the pre-trained flow network for some feature maps. Their scale fields are 1.
 
     Args:
-        maps: The feature maps. Their strides are powers of 2 from 2 on, and the finest one times powers of 2.
+        maps: The feature maps. Their strides are powers of 2 from 2 on.
+        opset: The version of ONNX's operators, 16 to 19.
 
     Returns:
         The graph `current`, `key` -> `flow`, `scale`, numbered if there are several maps, as docs/bundle.md says.
@@ -92,12 +95,20 @@ def flow_graph(maps: Sequence[Map]) -> onnx.ModelProto:
     flow = draft.resampled(NATIVE_FLOW, finest)
     draft.node("Mul", flow, draft.scalar(NATIVE_STRIDE / finest), output="flow")
     scales = dict(zip(map_names("scale", len(maps)), (m.channels for m in maps), strict=True))
-    return draft.finish("flow", {"current": 3, "key": 3}, {"flow": 2, **scales}, before=_shipped())
+    return draft.finish("flow", opset, {"current": 3, "key": 3}, {"flow": 2, **scales}, before=_shipped(opset))
 
 
 @cache
-def _shipped() -> onnx.GraphProto:
-    return onnx.load(SHIPPED).graph
+def _shipped(opset: int) -> onnx.GraphProto:
+    """Return the part that doesn't depend on the maps. Its file has opset 17."""
+    graph = onnx.load(SHIPPED).graph
+    for number, node in enumerate(graph.node):
+        if node.op_type == "ReduceMean" and opset >= AXES_AS_INPUT:
+            axes = next(attribute for attribute in node.attribute if attribute.name == "axes")
+            graph.initializer.append(numpy_helper.from_array(np.array(axes.ints, np.int64), f"axes_{number}"))
+            node.input.append(f"axes_{number}")
+            node.attribute.remove(axes)
+    return graph
 
 
 def _layer(scale: str) -> str:
@@ -183,7 +194,12 @@ class _Draft:
         return self.node("Slice", large, self.numbers(0, 0), rounded, self.numbers(2, 3))
 
     def finish(
-        self, name: str, inputs: dict[str, int], outputs: dict[str, int], before: onnx.GraphProto | None = None
+        self,
+        name: str,
+        opset: int,
+        inputs: dict[str, int],
+        outputs: dict[str, int],
+        before: onnx.GraphProto | None = None,
     ) -> onnx.ModelProto:
         """Make a graph of the nodes, after those of another graph. Inputs and outputs are given by their channels."""
 
@@ -195,7 +211,7 @@ class _Draft:
         if before is not None:
             nodes, constants = [*before.node, *nodes], [*before.initializer, *constants]
         graph = helper.make_graph(nodes, name, values(inputs), values(outputs), constants)
-        opset = helper.make_opsetid("", OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="keywarp")
+        opsets = [helper.make_opsetid("", opset)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="keywarp")
         onnx.checker.check_model(model, full_check=True)
         return model

@@ -1,0 +1,93 @@
+"""What frames cost on this machine: measured with one cut, predicted for the others."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from keywarp.importing.candidates import Candidate
+from numpy.typing import NDArray
+
+from keywarp.engines import Backend, Bundle, Engine
+from keywarp.engines.manifest import map_names
+from keywarp.engines.parity import fix_shapes
+from keywarp.engines.preparation import input_size
+from keywarp.saving import FrameCosts
+
+KEYS = 5  # key frames that are timed, at most
+SECONDS = 4.0  # after which no further key frame is timed
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class MeasuredCosts:
+    """The costs of frames with one cut on this machine, in seconds."""
+
+    cut: Candidate
+    frames: FrameCosts  # from the decoded frame to the result; a propagated one with its motion
+    warp: float  # of all maps, which a propagated frame includes
+    runtime: str  # what ran the graphs
+
+    def predict(self, other: Candidate) -> FrameCosts:
+        """Return the costs with another cut, from the differences in the head's operations and the maps' bytes."""
+        work = self.frames.key / max(self.cut.operations, 1) * (other.head_operations - self.cut.head_operations)
+        moving = self.warp / max(self.cut.bytes, 1) * (other.bytes - self.cut.bytes)
+        return FrameCosts(self.frames.key, max(self.frames.propagated + work + moving, 0.0))
+
+
+def measure_costs(bundle: Bundle, cut: Candidate, frames: Sequence[Frame]) -> MeasuredCosts:
+    """Time frames with a bundle's default motion source on this machine's default runtime.
+
+    Args:
+        bundle: The bundle.
+        cut: The cut that it was made with.
+        frames: Two or more consecutive frames. The first one becomes the key frame.
+
+    Raises:
+        keywarp.engines.EngineError: If the bundle can't be run.
+    """
+    with TemporaryDirectory(prefix="keywarp-import-") as cache:
+        engine = Engine(bundle, cache=Path(cache))
+        try:
+            engine.prepare(*frames[0].shape[:2])
+            keys: list[float] = []
+            moved: list[float] = []
+            started = time.perf_counter()
+            while len(keys) <= KEYS and (len(keys) < 2 or time.perf_counter() - started < SECONDS):
+                seconds, (_, state) = _timed(lambda: engine.key(frames[0]))
+                keys.append(seconds)
+                moved += [_timed(lambda f=frame, s=state: engine.propagate(f, s))[0] for frame in frames[1:]]
+            backend = engine.backend
+            warp = _time_warp(bundle, backend, *input_size(*frames[0].shape[:2], bundle.manifest.image))
+        finally:
+            engine.close()
+    costs = FrameCosts(statistics.median(keys[1:]), statistics.median(moved[len(frames) - 1 :]))  # the first warm up
+    runtime = f"{backend.name} in {backend.precision} on {backend.device}"
+    return MeasuredCosts(cut, costs, warp, runtime)
+
+
+def _time_warp(bundle: Bundle, backend: Backend, height: int, width: int) -> float:
+    manifest = bundle.manifest
+    model = bundle.graph("warp.onnx")
+
+    def shape(channels: int, stride: int) -> tuple[int, ...]:
+        return 1, channels, -(-height // stride), -(-width // stride)
+
+    shapes = {"flow": shape(2, manifest.finest.stride)}
+    for prefix in ("features", "scale"):
+        names = map_names(prefix, len(manifest.features))
+        shapes |= {name: shape(f.channels, f.stride) for name, f in zip(names, manifest.features, strict=True)}
+    program = backend.compile(fix_shapes(model, shapes))
+    inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    return statistics.median(_timed(lambda: program.run(inputs))[0] for _ in range(KEYS))
+
+
+def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = run()
+    return time.perf_counter() - started, result

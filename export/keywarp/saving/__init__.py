@@ -1,0 +1,44 @@
+"""What propagation saves, and whether that is worth it."""
+
+from dataclasses import dataclass
+
+INTERVALS = (5, 10)  # the key intervals that savings are stated for
+WORTHWHILE = 2.0  # the least speed-up at the longer one; below it, what propagation loses outweighs what it saves
+HEAVY_HEAD = 0.25  # share of the work in the head from which a cut, rather than a light network, is to blame
+
+
+@dataclass(frozen=True)
+class FrameCosts:
+    """The costs of the two kinds of frames, in one unit: seconds, or operations."""
+
+    key: float
+    propagated: float
+
+    def speed_up(self, interval: int) -> float:
+        """Return how many times cheaper frames are on average than without propagation (Eq. 7 of the paper).
+
+        Args:
+            interval: The key interval, in frames.
+        """
+        return interval * self.key / (self.key + (interval - 1) * self.propagated)
+
+
+def doubt(costs: FrameCosts, head_share: float) -> str | None:
+    """Say why propagation isn't worth it, in a sentence, or return None if it is.
+
+    Args:
+        costs: The costs of frames.
+        head_share: The part of the network's work that is left to every frame, 0 to 1.
+    """
+    nearer, farther = (costs.speed_up(interval) for interval in INTERVALS)
+    if farther >= WORTHWHILE:
+        return None
+    ratio = costs.propagated / costs.key
+    if head_share >= HEAVY_HEAD:
+        reason = f"this cut leaves {head_share:.0%} of the network's work to every frame"
+    else:
+        reason = "the network is so light that moving its features costs much in comparison"
+    return (
+        f"propagation pays little here: {reason}. A propagated frame costs {ratio:.0%} of a key frame, which makes "
+        f"frames {nearer:.1f} times cheaper at interval {INTERVALS[0]}, and {farther:.1f} times at {INTERVALS[1]}"
+    )
