@@ -25,7 +25,7 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule
+from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule, Manifest
 from keywarp.engines.comparison import INTERVALS, MOTIONS, Options, forget
 from keywarp.engines.comparison import Progress as ShowProgress
 from keywarp.engines.comparison import compare as run_comparison
@@ -45,7 +45,7 @@ def compare(
         typer.Option(
             help="Motion sources to compare: a list with commas, or the option several times.",
             metavar="LIST",
-            show_default=f"{','.join(MOTIONS)} and the bundle's own",
+            show_default=f"{','.join(MOTIONS)} and the bundle's own, without those that the bundle lacks",
         ),
     ] = None,
     interval: Annotated[
@@ -116,7 +116,7 @@ def compare(
     intervals = _intervals(interval) if interval else INTERVALS
     try:
         options = Options(
-            motions=_motions(motion or (*MOTIONS, bundle.manifest.motion)),
+            motions=_motions(motion or _defaults(bundle.manifest)),
             intervals=intervals,
             schedules=_schedules(_listed(schedule or ()), intervals),
             keep=keep,
@@ -164,6 +164,11 @@ def _listed(texts: Sequence[str]) -> tuple[str, ...]:
     """Return the parts of lists with commas, each once."""
     parts = [part.strip() for text in texts for part in text.split(",")]
     return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def _defaults(manifest: Manifest) -> tuple[str, ...]:
+    """Return the motion sources that are compared if none is named."""
+    return tuple(name for name in (*MOTIONS, manifest.motion) if name in manifest.motions)
 
 
 def _motions(names: Sequence[str]) -> tuple[str, ...]:
