@@ -128,15 +128,35 @@ def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: An
     Raises:
         pydantic.ValidationError: If the fields don't make a valid manifest. Nothing is written then.
     """
+    return save_bundle(make_bundle(path, graphs, **fields))
+
+
+def make_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: Any) -> Bundle:
+    """Make a bundle in memory.
+
+    Args:
+        path: The folder that `save_bundle` is to write to. Until then it only names the bundle in errors.
+        graphs: See `write_bundle`.
+        **fields: See `write_bundle`.
+
+    Raises:
+        pydantic.ValidationError: If the fields don't make a valid manifest.
+    """
     contents = {name: graph.SerializeToString() for name, graph in graphs.items()}
     files = {name: GraphFile(sha256=hashlib.sha256(c).hexdigest(), size=len(c)) for name, c in contents.items()}
-    manifest = Manifest(files=files, **fields)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / MANIFEST).unlink(missing_ok=True)
-    for name, content in contents.items():
-        (path / name).write_bytes(content)
-    (path / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-    return load_bundle(path)
+    return Bundle(path, Manifest(files=files, **fields), contents)
+
+
+def save_bundle(bundle: Bundle) -> Bundle:
+    """Write a bundle from memory to its folder, like `write_bundle`."""
+    assert bundle.contents is not None
+    folder = bundle.path
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name, content in bundle.contents.items():
+        (folder / name).write_bytes(content)
+    (folder / MANIFEST).write_text(bundle.manifest.model_dump_json(indent=2) + "\n")
+    return load_bundle(folder)
 
 
 def _read_checked(file: Path, expected: GraphFile) -> bytes:

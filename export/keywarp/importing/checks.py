@@ -95,7 +95,7 @@ def _check_on(name: str, bundle: Bundle, whole: onnx.ModelProto, frames: Sequenc
     backend = open_backend(name, "fp32")  # type: ignore[arg-type]  # AVAILABLE holds names of backends
     manifest = bundle.manifest
     program = backend.compile(whole)
-    images = [_prepared(frame, manifest.image) for frame in frames]
+    images = [prepare(frame, manifest.image) for frame in frames]
     expected = [_copied(program.run({IMAGE: image})) for image in images]
     results = [_result(manifest, outputs, frame) for outputs, frame in zip(expected, frames, strict=True)]
     del program
@@ -133,8 +133,8 @@ def _joined(backend: Backend, bundle: Bundle, images: Sequence[NDArray[np.float3
     return found
 
 
-def _prepared(frame: Frame, image: ImagePreparation) -> NDArray[np.float32]:
-    """Prepare a frame by hand, (1, 3, H, W)."""
+def prepare(frame: Frame, image: ImagePreparation) -> NDArray[np.float32]:
+    """Return a frame as the network takes it, (1, 3, H, W), computed without the engine's graphs."""
     placement = place(*frame.shape[:2], image)
     picture = placement.pad(resize(frame, placement.rows, placement.columns), image.pad)
     pixels = picture if image.channel_order == "rgb" else picture[..., ::-1]

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,18 @@ from keywarp.importing.candidates import Candidate, find_candidates, named_candi
 from keywarp.importing.decoders import append_decoder, segmentation_settings
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.formats import recognise
+from keywarp.importing.graph import IMAGE, Graph
 from keywarp.importing.model_file import ImportedModel, read_model
 from keywarp.importing.opsets import opset_of
-from keywarp.importing.result_format import Hints, ResultFormat
+from keywarp.importing.result_format import DetectionLayout, Hints, Layout, ResultFormat
 from keywarp.importing.splitting import split
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from keywarp.engines import Bundle, MotionName, write_bundle
-from keywarp.engines.bundle import pack_bundle
+from keywarp.engines import Bundle, MotionName
+from keywarp.engines.bundle import make_bundle, save_bundle
 from keywarp.engines.manifest import FeatureSpec, HeldSpec, ManifestClass, Provenance, map_names
-from keywarp.importing.checks import Check, check_bundle
+from keywarp.importing.checks import Check, check_bundle, prepare
 from keywarp.importing.costs import MeasuredCosts, measure_costs
 from keywarp.importing.motion_graphs import flow_graph, warp_graph
 from keywarp.importing.palette import palette_color
@@ -63,8 +64,6 @@ class Draft:
     bundle: Bundle  # in memory
     whole: onnx.ModelProto  # the network in one graph, with the outputs of the bundle's head
     measured: MeasuredCosts
-    _graphs: dict[str, onnx.ModelProto] = field(repr=False)
-    _fields: dict[str, Any] = field(repr=False)
 
     @property
     def cut(self) -> Candidate:
@@ -78,7 +77,7 @@ class Draft:
     @property
     def doubt(self) -> str | None:
         """A sentence that says why propagation isn't worth it, or None if it is."""
-        return doubt(self.measured.frames, head_share(self.cut))
+        return doubt(self.measured.frames, self.cut.head_share)
 
     def check(self, frames: Sequence[Frame]) -> Iterator[Check]:
         """Check the bundle on frames. See `check_bundle`."""
@@ -91,12 +90,7 @@ class Draft:
             OSError: If the folder can't be written to.
             keywarp.engines.BundleError: If the written bundle can't be loaded.
         """
-        return write_bundle(folder, self._graphs, **self._fields)
-
-
-def head_share(candidate: Candidate) -> float:
-    """Return the part of the network's work that a cut leaves to every frame, 0 to 1."""
-    return candidate.head_operations / max(candidate.operations, 1)
+        return save_bundle(replace(self.bundle, path=folder))
 
 
 def draft_bundle(
@@ -116,15 +110,21 @@ def draft_bundle(
     """
     progress("reading the file")
     model = read_model(file, options.size)
-    result = recognise(model, options.result)
+    try:
+        image = prepare(frames[0], guess_preparation(model, None, options.preparation).image)
+        result = recognise(model, options.result, image)
+        preparation = guess_preparation(model, result, options.preparation)
+    except ValidationError as error:
+        raise _bad_manifest(file, error) from error
+    model = _without_other_outputs(model, result)
     progress("looking for cuts")
     candidates = find_candidates(model)
     chosen = 0
     if options.cut:
         named = named_candidate(model, options.cut)
-        if named not in candidates:
-            candidates = [*candidates, named]
-        chosen = candidates.index(named)
+        same = [c for c in candidates if {m.tensor for m in c.maps} == set(options.cut)]
+        candidates = candidates if same else [*candidates, named]
+        chosen = candidates.index(same[0] if same else named)
     if not candidates:
         raise ImportingError(
             f"{file.name} can't be cut: no set of maps that move with the image separates the image from the results, "
@@ -140,18 +140,40 @@ def draft_bundle(
         "head.onnx": append_decoder(head, result, model.height, model.width),
     }
     whole = append_decoder(model.model, result, model.height, model.width)
+    for name in ("features.onnx", "head.onnx"):
+        store_in_16_bits(graphs[name])
     try:
-        preparation = guess_preparation(model, result, options.preparation)
         fields = _fields(file, model, cut, result, preparation, graphs, options)
-        for name in ("features.onnx", "head.onnx"):
-            store_in_16_bits(graphs[name])
-        bundle = pack_bundle(Path(fields["name"]), graphs, **fields)
+        bundle = make_bundle(Path(fields["name"]), graphs, **fields)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or e['type']}: {e['msg']}" for e in error.errors())
-        raise ImportingError(f"{file.name} can't be described by a manifest: {faults}") from error
+        raise _bad_manifest(file, error) from error
     progress("measuring frames")
     measured = measure_costs(bundle, cut, frames)
-    return Draft(model, tuple(candidates), chosen, result, preparation, bundle, whole, measured, graphs, fields)
+    return Draft(model, tuple(candidates), chosen, result, preparation, bundle, whole, measured)
+
+
+def _bad_manifest(file: Path, error: ValidationError) -> ImportingError:
+    faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or e['type']}: {e['msg']}" for e in error.errors())
+    return ImportingError(f"{file.name} can't be described by a manifest: {faults}")
+
+
+def _without_other_outputs(model: ImportedModel, result: ResultFormat) -> ImportedModel:
+    """Return the model without outputs that its result isn't read from, and without what only they need."""
+    graph = Graph(model.model)
+    used = [output for output in model.outputs if output.name in _tensors(result.layout)]
+    names = [output.name for output in used]
+    nodes = [graph.nodes[index] for index in graph.needed(names)]
+    part = graph.part("network", nodes, [graph.value(IMAGE)], [graph.value(name) for name in names])
+    part.graph.value_info.extend(model.model.graph.value_info)
+    return replace(model, model=part, outputs=tuple(used))
+
+
+def _tensors(layout: Layout) -> set[str]:
+    """Return the outputs that a result is read from."""
+    if not isinstance(layout, DetectionLayout):
+        return {layout.tensor}
+    columns = (layout.boxes, layout.scores, layout.objectness, layout.labels)
+    return {tensor for part in columns if part is not None for tensor in part.tensors}
 
 
 def _fields(

@@ -60,12 +60,12 @@ class Preparation:
     pixel_guess: str
 
 
-def guess_preparation(model: ImportedModel, result: ResultFormat, hints: PreparationHints) -> Preparation:
+def guess_preparation(model: ImportedModel, result: ResultFormat | None, hints: PreparationHints) -> Preparation:
     """Return how frames become the image that a network takes.
 
     Args:
         model: The network.
-        result: What its outputs mean.
+        result: What its outputs mean, or None if that isn't known yet.
         hints: What the user says.
 
     Raises:
@@ -89,7 +89,7 @@ def guess_preparation(model: ImportedModel, result: ResultFormat, hints: Prepara
     return Preparation(image, fit_guess, pixel_guess)
 
 
-def _normalisation(model: ImportedModel, result: ResultFormat) -> Normalisation:
+def _normalisation(model: ImportedModel, result: ResultFormat | None) -> Normalisation:
     def known(mean: Triple, std: Triple, order: ChannelOrder, why: str) -> Normalisation:
         return Normalisation(mean, std, order, f"{_describe(mean, std, order)}, {why}")
 
@@ -107,7 +107,7 @@ def _normalisation(model: ImportedModel, result: ResultFormat) -> Normalisation:
         if _is_rt_detr(model, result):
             return known(NONE, BYTE, "rgb", "because it looks like RT-DETR or D-FINE from Hugging Face")
         return known(IMAGENET_MEAN, IMAGENET_STD, "rgb", "ImageNet's, because the file is from Hugging Face")
-    layout = result.layout
+    layout = result.layout if result else None
     if isinstance(layout, DetectionLayout):
         if layout.objectness is not None and layout.grid is None and _has_row_per_cell(model):
             return known(NONE, ONES, "bgr", "because it looks like YOLOX")
@@ -177,10 +177,10 @@ def _chain(
 
 
 def _fit(
-    model: ImportedModel, result: ResultFormat, normal: Normalisation
+    model: ImportedModel, result: ResultFormat | None, normal: Normalisation
 ) -> tuple[Fit, Literal["center", "end"], int, str]:
     """Return how frames fit into the image, where padding goes, its value, and a sentence on the guess."""
-    if result.task != "detection":
+    if result is None or result.task != "detection":
         return "stretch", "center", 0, "stretched to the image's size, as is usual for this task"
     if "ultralytics" in " ".join((model.producer, *model.metadata.values())).lower() and "rtdetr" not in model.producer:
         return "letterbox", "center", 114, "letterboxed, because the file is from Ultralytics"
@@ -193,9 +193,9 @@ def _fit(
     return "stretch", "center", 0, "stretched to the image's size, as is usual where nothing says otherwise"
 
 
-def _is_rt_detr(model: ImportedModel, result: ResultFormat) -> bool:
+def _is_rt_detr(model: ImportedModel, result: ResultFormat | None) -> bool:
     """Return whether a Hugging Face detector samples its maps where its queries look: RT-DETR, D-FINE."""
-    return result.task == "detection" and any(node.op_type == "GridSample" for node in model.model.graph.node)
+    return (result is None or result.task == "detection") and any(node.op_type == "GridSample" for node in model.model.graph.node)
 
 
 def _has_row_per_cell(model: ImportedModel) -> bool:
