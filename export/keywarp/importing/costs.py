@@ -30,14 +30,14 @@ class MeasuredCosts:
 
     cut: Candidate
     frames: FrameCosts  # from the decoded frame to the result; a propagated one with its motion
-    warp: float  # of all maps, which a propagated frame includes
     runtime: str  # what ran the graphs
 
     def predict(self, other: Candidate) -> FrameCosts:
         """Return the costs with another cut, from the differences in the head's operations and the maps' bytes."""
         work = self.frames.key / max(self.cut.operations, 1) * (other.head_operations - self.cut.head_operations)
-        moving = self.warp / max(self.cut.bytes, 1) * (other.bytes - self.cut.bytes)
-        return FrameCosts(self.frames.key, max(self.frames.propagated + work + moving, 0.0))
+        warp = self.frames.warp / max(self.cut.bytes, 1) * other.bytes
+        propagated = self.frames.propagated + work + warp - self.frames.warp
+        return FrameCosts(self.frames.key, max(propagated, 0.0), warp)
 
 
 def measure_costs(bundle: Bundle, cut: Candidate, frames: Sequence[Frame]) -> MeasuredCosts:
@@ -66,9 +66,9 @@ def measure_costs(bundle: Bundle, cut: Candidate, frames: Sequence[Frame]) -> Me
             warp = _time_warp(bundle, backend, *input_size(*frames[0].shape[:2], bundle.manifest.image))
         finally:
             engine.close()
-    costs = FrameCosts(statistics.median(keys[1:]), statistics.median(moved[len(frames) - 1 :]))  # the first warm up
-    runtime = f"{backend.name} in {backend.precision} on {backend.device}"
-    return MeasuredCosts(cut, costs, warp, runtime)
+    del keys[0], moved[: len(frames) - 1]  # which warm up
+    costs = FrameCosts(statistics.median(keys), statistics.median(moved), warp)
+    return MeasuredCosts(cut, costs, f"{backend.name} in {backend.precision} on {backend.device}")
 
 
 def _time_warp(bundle: Bundle, backend: Backend, height: int, width: int) -> float:

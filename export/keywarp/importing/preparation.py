@@ -195,7 +195,9 @@ def _fit(
 
 def _is_rt_detr(model: ImportedModel, result: ResultFormat | None) -> bool:
     """Return whether a Hugging Face detector samples its maps where its queries look: RT-DETR, D-FINE."""
-    return (result is None or result.task == "detection") and any(node.op_type == "GridSample" for node in model.model.graph.node)
+    return (result is None or result.task == "detection") and any(
+        node.op_type == "GridSample" for node in model.model.graph.node
+    )
 
 
 def _has_row_per_cell(model: ImportedModel) -> bool:

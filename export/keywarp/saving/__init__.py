@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 INTERVALS = (5, 10)  # the key intervals that savings are stated for
 WORTHWHILE = 2.0  # the least speed-up at the longer one; below it, what propagation loses outweighs what it saves
-HEAVY_HEAD = 0.25  # share of the work in the head from which a cut, rather than a light network, is to blame
+HEAVY_HEAD = 0.25  # share of the network's work in the head from which the cut is to blame
+HEAVY_WARP = 0.5  # share of a propagated frame in moving the maps from which their size is
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class FrameCosts:
 
     key: float
     propagated: float
+    warp: float = 0.0  # the part of a propagated frame that moves the maps
 
     def speed_up(self, interval: int) -> float:
         """Return how many times cheaper frames are on average than without propagation (Eq. 7 of the paper).
@@ -36,8 +38,10 @@ def doubt(costs: FrameCosts, head_share: float) -> str | None:
     ratio = costs.propagated / costs.key
     if head_share >= HEAVY_HEAD:
         reason = f"this cut leaves {head_share:.0%} of the network's work to every frame"
+    elif costs.warp >= HEAVY_WARP * costs.propagated:
+        reason = "this cut's maps are so large that moving them costs much"
     else:
-        reason = "the network is so light that moving its features costs much in comparison"
+        reason = "the network is so light that following the motion costs much in comparison"
     return (
         f"propagation pays little here: {reason}. A propagated frame costs {ratio:.0%} of a key frame, which makes "
         f"frames {nearer:.1f} times cheaper at interval {INTERVALS[0]}, and {farther:.1f} times at {INTERVALS[1]}"

