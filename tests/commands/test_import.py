@@ -75,7 +75,7 @@ def test_list_writes_nothing_and_gives_the_figures(files: Path, tmp_path: Path) 
     best = found["candidates"][found["best"]]
     assert best["maps"] == [{"channels": m["channels"], "stride": 8} for m in best["maps"]]
     assert best["tensors"]
-    assert 0 <= best["head_share"] < 0.1
+    assert 0 <= best["head_share"] < 0.5
     assert best["bytes"] == 4 * best["maps"][0]["channels"] * (SIZE[0] // 8) * (SIZE[1] // 8)
     assert set(best["speedup"]) == {"5", "10"}
     assert found["bundle"] is None
@@ -127,7 +127,7 @@ def test_a_video_of_the_users_is_measured_and_checked_on(files: Path, tmp_path: 
         (["segmenter.onnx", "--task", "detection"], "detection"),
         (["segmenter.onnx", "--classes", "no-names.txt"], "no-names.txt"),
         (["segmenter.onnx", "--video", "no-video.mp4"], "no-video.mp4"),
-        (["classifier.onnx"], "classifier.onnx"),
+        (["classifier.onnx"], "look like nothing"),
     ],
 )
 def test_a_refusal_is_one_sentence_and_leaves_nothing(
