@@ -119,7 +119,9 @@ def named_candidate(model: ImportedModel, tensors: Sequence[str]) -> Candidate:
     specs = [cutter.maps[name] for name in tensors]
     if not _fit_together(specs):
         strides = ", ".join(str(spec.stride) for spec in specs)
-        raise ImportingError(f"maps of the strides {strides} don't fit together: each must be the smallest times 2, 4, ...")
+        raise ImportingError(
+            f"maps of the strides {strides} don't fit together: each must be the smallest times 2, 4, ..."
+        )
     cutter.measure(specs)
     return cutter.candidate(set(head))
 

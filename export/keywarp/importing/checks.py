@@ -135,16 +135,17 @@ def _joined(backend: Backend, bundle: Bundle, images: Sequence[NDArray[np.float3
 
 def prepare(frame: Frame, image: ImagePreparation) -> NDArray[np.float32]:
     """Return a frame as the network takes it, (1, 3, H, W), computed without the engine's graphs."""
-    placement = place(*frame.shape[:2], image)
+    placement = place(frame.shape[0], frame.shape[1], image)
     picture = placement.pad(resize(frame, placement.rows, placement.columns), image.pad)
     pixels = picture if image.channel_order == "rgb" else picture[..., ::-1]
-    normal = (pixels.astype(np.float32) - np.float32(image.mean)) / np.float32(image.std)
+    mean, std = np.array(image.mean, np.float32), np.array(image.std, np.float32)
+    normal = (pixels.astype(np.float32) - mean) / std
     return np.ascontiguousarray(normal.transpose(2, 0, 1))[np.newaxis]
 
 
 def _result(manifest: Manifest, outputs: Arrays, frame: Frame) -> Output:
     """Return the result of a head's outputs."""
-    placement = place(*frame.shape[:2], manifest.image)
+    placement = place(frame.shape[0], frame.shape[1], manifest.image)
     if manifest.task == "segmentation":
         outputs = {LABELS: _labels(outputs["scores"], placement.height, placement.width)}
     return open_postprocessor(manifest, *placement.size).run(outputs, placement, *frame.shape[:2])

@@ -2,11 +2,11 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from keywarp.importing.candidates import Candidate
@@ -59,11 +59,13 @@ def measure_costs(bundle: Bundle, cut: Candidate, frames: Sequence[Frame]) -> Me
             moved: list[float] = []
             started = time.perf_counter()
             while len(keys) <= KEYS and (len(keys) < 2 or time.perf_counter() - started < SECONDS):
-                seconds, (_, state) = _timed(lambda: engine.key(frames[0]))
-                keys.append(seconds)
-                moved += [_timed(lambda f=frame, s=state: engine.propagate(f, s))[0] for frame in frames[1:]]
+                with _timed(keys):
+                    _, state = engine.key(frames[0])
+                for frame in frames[1:]:
+                    with _timed(moved):
+                        engine.propagate(frame, state)
             backend = engine.backend
-            warp = _time_warp(bundle, backend, *input_size(*frames[0].shape[:2], bundle.manifest.image))
+            warp = _time_warp(bundle, backend, *frames[0].shape[:2])
         finally:
             engine.close()
     del keys[0], moved[: len(frames) - 1]  # which warm up
@@ -72,22 +74,29 @@ def measure_costs(bundle: Bundle, cut: Candidate, frames: Sequence[Frame]) -> Me
 
 
 def _time_warp(bundle: Bundle, backend: Backend, height: int, width: int) -> float:
+    """Return the seconds that moving the maps takes for frames of a size in pixels."""
     manifest = bundle.manifest
-    model = bundle.graph("warp.onnx")
+    rows, columns = input_size(height, width, manifest.image)
 
     def shape(channels: int, stride: int) -> tuple[int, ...]:
-        return 1, channels, -(-height // stride), -(-width // stride)
+        return 1, channels, -(-rows // stride), -(-columns // stride)
 
     shapes = {"flow": shape(2, manifest.finest.stride)}
     for prefix in ("features", "scale"):
         names = map_names(prefix, len(manifest.features))
         shapes |= {name: shape(f.channels, f.stride) for name, f in zip(names, manifest.features, strict=True)}
-    program = backend.compile(fix_shapes(model, shapes))
-    inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    return statistics.median(_timed(lambda: program.run(inputs))[0] for _ in range(KEYS))
+    program = backend.compile(fix_shapes(bundle.graph("warp.onnx"), shapes))
+    inputs = {name: np.ones(size, np.float32) for name, size in shapes.items()}
+    times: list[float] = []
+    for _ in range(KEYS):
+        with _timed(times):
+            program.run(inputs)
+    return statistics.median(times)
 
 
-def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
+@contextmanager
+def _timed(times: list[float]) -> Iterator[None]:
+    """Append the seconds that the block takes."""
     started = time.perf_counter()
-    result = run()
-    return time.perf_counter() - started, result
+    yield
+    times.append(time.perf_counter() - started)

@@ -61,7 +61,12 @@ def map_of(graph: Graph, tensor: str, height: int, width: int) -> MapSpec | None
         width: The image's width in pixels.
     """
     shape = graph.shapes.get(tensor, ())
-    if graph.types.get(tensor) != TensorProto.FLOAT or tensor not in graph.moving or shape[:1] != (1,) or min(shape) < 1:
+    if (
+        graph.types.get(tensor) != TensorProto.FLOAT
+        or tensor not in graph.moving
+        or shape[:1] != (1,)
+        or min(shape) < 1
+    ):
         return None
     grids = {s: (-(-height // s), -(-width // s)) for s in STRIDES}
     grids |= {s: (height // s, width // s) for s in EXACT_STRIDES if height % s == width % s == 0}
@@ -110,7 +115,12 @@ def measure_equivariance(
         views = large[..., :height, :width], large[..., shift:, shift:]
         for group in _groups(graph, specs):
             names = [spec.tensor for spec in group]
-            part = graph.part("maps", [graph.nodes[i] for i in graph.needed(names)], [graph.value(IMAGE)], [graph.value(n) for n in names])
+            part = graph.part(
+                "maps",
+                [graph.nodes[i] for i in graph.needed(names)],
+                [graph.value(IMAGE)],
+                [graph.value(n) for n in names],
+            )
             still, moved = (run(part, {IMAGE: np.ascontiguousarray(view)}) for view in views)
             for spec in group:
                 a, b = (spec.grid(values[spec.tensor], height, width) for values in (still, moved))

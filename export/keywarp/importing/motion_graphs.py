@@ -9,7 +9,7 @@ the finest map, and for each map a layer that gives its scale field, which is 1 
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -24,7 +24,7 @@ NATIVE_FLOW, STATE = "native_flow", "state"
 NATIVE_STRIDE = 8  # pixels of the image per cell of these
 STATE_CHANNELS = 32
 AXES_AS_INPUT = 18  # opset from which a reduction's axes are an input
-POOLING = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1}
+POOLING: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1}
 
 
 class Map(Protocol):
@@ -132,7 +132,7 @@ class _Draft:
         self.constants: dict[str, onnx.TensorProto] = {}
         self._resampled: dict[tuple[str, int], str] = {}
 
-    def node(self, operator: str, *inputs: str, output: str | None = None, **attributes: object) -> str:
+    def node(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add a node with one output; return that tensor."""
         result = output or f"{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [result], f"node_{len(self.nodes)}", **attributes))
@@ -204,7 +204,7 @@ class _Draft:
         """Make a graph of the nodes, after those of another graph. Inputs and outputs are given by their channels."""
 
         def values(channels: dict[str, int]) -> list[onnx.ValueInfoProto]:
-            dynamic = {n: ["n", c, f"{n}_h", f"{n}_w"] for n, c in channels.items()}
+            dynamic: dict[str, list[str | int | None]] = {n: ["n", c, f"{n}_h", f"{n}_w"] for n, c in channels.items()}
             return [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in dynamic.items()]
 
         nodes, constants = list(self.nodes), list(self.constants.values())
