@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import onnx
-from keywarp.importing.errors import ImportingError
-from keywarp.importing.graph import IMAGE
 from numpy.typing import NDArray
 
 from keywarp.engines import AVAILABLE, Backend, Bundle, Engine, Manifest, Output, open_backend
@@ -17,6 +15,8 @@ from keywarp.engines.fusion import LABELS
 from keywarp.engines.manifest import ImagePreparation, map_names
 from keywarp.engines.postprocessing import open_postprocessor
 from keywarp.engines.preparation import place, resize
+from keywarp.importing.errors import ImportingError
+from keywarp.importing.graph import IMAGE
 
 if TYPE_CHECKING:
     from keywarp.engines.backends.interface import Program

@@ -9,13 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from keywarp.importing.candidates import Candidate
 from numpy.typing import NDArray
 
 from keywarp.engines import Backend, Bundle, Engine
 from keywarp.engines.manifest import map_names
 from keywarp.engines.parity import fix_shapes
 from keywarp.engines.preparation import input_size
+from keywarp.importing.candidates import Candidate
 from keywarp.saving import FrameCosts
 
 KEYS = 5  # key frames that are timed, at most

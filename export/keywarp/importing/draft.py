@@ -9,26 +9,26 @@ from typing import Any
 
 import numpy as np
 import onnx
-from keywarp.importing.candidates import Candidate, find_candidates, named_candidate
-from keywarp.importing.decoders import append_decoder, segmentation_settings
-from keywarp.importing.errors import ImportingError
-from keywarp.importing.formats import recognise
-from keywarp.importing.graph import IMAGE, Graph
-from keywarp.importing.model_file import ImportedModel, read_model
-from keywarp.importing.opsets import opset_of
-from keywarp.importing.result_format import DetectionLayout, Hints, Layout, ResultFormat
-from keywarp.importing.splitting import split
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from keywarp.engines import Bundle, MotionName
 from keywarp.engines.bundle import make_bundle, save_bundle
 from keywarp.engines.manifest import FeatureSpec, HeldSpec, ManifestClass, Provenance, map_names
+from keywarp.importing.candidates import Candidate, find_candidates, named_candidate
 from keywarp.importing.checks import Check, check_bundle, prepare
 from keywarp.importing.costs import MeasuredCosts, measure_costs
+from keywarp.importing.decoders import append_decoder, segmentation_settings
+from keywarp.importing.errors import ImportingError
+from keywarp.importing.formats import recognise
+from keywarp.importing.graph import IMAGE, Graph
+from keywarp.importing.model_file import ImportedModel, read_model
 from keywarp.importing.motion_graphs import flow_graph, warp_graph
+from keywarp.importing.opsets import opset_of
 from keywarp.importing.palette import palette_color
 from keywarp.importing.preparation import Preparation, PreparationHints, guess_preparation
+from keywarp.importing.result_format import DetectionLayout, Hints, Layout, ResultFormat
+from keywarp.importing.splitting import split
 from keywarp.importing.weights import store_in_16_bits
 from keywarp.saving import FrameCosts, doubt
 

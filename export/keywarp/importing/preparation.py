@@ -10,13 +10,13 @@ from typing import Literal
 
 import numpy as np
 import onnx
-from keywarp.importing.graph import IMAGE
-from keywarp.importing.model_file import ImportedModel
-from keywarp.importing.result_format import DetectionLayout, ResultFormat
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from keywarp.engines.manifest import ImagePreparation
+from keywarp.importing.graph import IMAGE
+from keywarp.importing.model_file import ImportedModel
+from keywarp.importing.result_format import DetectionLayout, ResultFormat
 
 Triple = tuple[float, float, float]
 Fit = Literal["letterbox", "stretch"]

@@ -269,7 +269,7 @@ def _describe(draft: Draft, file: Path, console: Console, tensors: bool) -> None
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     first, *_, last = INTERVALS
-    title = f"cuts: a key frame takes {_ms(measured.frames.key)} ({measured.runtime}); speed-up at intervals {first} and {last}"
+    title = f"a key frame takes {_ms(measured.frames.key)}, {measured.runtime}; speed-up at intervals {first}, {last}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     table.add_column("maps: channels at stride")
