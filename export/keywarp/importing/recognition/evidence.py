@@ -7,14 +7,15 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from keywarp.importing.class_names import ClassNames, names_in_metadata, well_known_names
 from keywarp.importing.errors import ImportingError
+from keywarp.importing.graph import IMAGE
 from keywarp.importing.model_file import ImportedModel, TensorSpec
 from keywarp.importing.picture import picture
 from keywarp.importing.result_format import Activation, Columns, Grid, Hints
+from keywarp.importing.runtime import run
 from keywarp.importing.strides import whole_stride
 
 # Sets of strides that detectors have, the commonest first
@@ -78,22 +79,10 @@ class Evidence:
     @cached_property
     def values(self) -> Mapping[str, NDArray[np.generic]]:
         """The outputs on a picture, by name."""
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(
-                self.model.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            image = picture(self.model.height, self.model.width) if self._image is None else self._image
-            names = [o.name for o in self.outputs]
-            return dict(zip(names, session.run(names, {session.get_inputs()[0].name: image}), strict=True))
-        except Exception as error:  # ONNX Runtime raises its own classes and RuntimeError
-            reason = str(error).splitlines()[0]
-            raise ImportingError(f"ONNX Runtime can't run the file: {reason}") from error
-
-    def find(self, *names: str) -> TensorSpec | None:
-        """Return the first output that has one of these names."""
-        return next((o for name in names for o in self.outputs if o.name.lower() == name), None)
+        image = picture(self.model.height, self.model.width) if self._image is None else self._image
+        if self._image is None and self.model.bytes_in:
+            image = image * np.float32(255)
+        return run(self.model.model, {IMAGE: image}, [o.name for o in self.outputs])
 
     def table(self, columns: Columns) -> NDArray[np.float32]:
         """Return the values of columns as rows, (n, count)."""
