@@ -3,10 +3,10 @@
 import onnx
 
 from keywarp.engines.manifest import SegmentationSettings
-from keywarp.importing.detection_decoder import append_detection
+from keywarp.importing.decoding.detection import append_detection
+from keywarp.importing.decoding.segmentation import append_segmentation
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.result_format import DetectionLayout, ResultFormat, SegmentationLayout
-from keywarp.importing.segmentation_decoder import append_segmentation
 from keywarp.importing.strides import whole_stride
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.importing.detection_formats import recognise_detection
 from keywarp.importing.errors import ImportingError
-from keywarp.importing.evidence import Evidence, shape_text
-from keywarp.importing.map_formats import recognise_maps
 from keywarp.importing.model_file import ImportedModel
+from keywarp.importing.recognition.detectors import recognise_detection
+from keywarp.importing.recognition.evidence import Evidence, shape_text
+from keywarp.importing.recognition.maps import recognise_maps
 from keywarp.importing.result_format import Hints, ResultFormat
 
 __all__ = ["Hints", "ResultFormat", "recognise"]

@@ -21,6 +21,7 @@ Background = Literal["first", "last", "none"]
 Array = NDArray[np.float32]
 
 BACKGROUND = "background"
+RELATIVE: tuple[BoxForm, ...] = ("distances", "distributions", "offsets", "deltas")  # to cells or anchors
 
 
 @dataclass(frozen=True)
@@ -148,12 +149,4 @@ class ResultFormat:
     guess: str  # a sentence for people that says what the file looks like
     background: bool = True  # whether class 0 is the background
     later: str = ""  # a sentence that says which part of the result isn't used yet
-    threshold: float = 0.25
-    iou: float = 0.5
-
-    @property
-    def detection(self) -> DenseDetection | None:
-        """The manifest's settings of a detector."""
-        if self.task != "detection":
-            return None
-        return DenseDetection(threshold=self.threshold, iou=self.iou)
+    detection: DenseDetection | None = None  # the manifest's settings of a detector

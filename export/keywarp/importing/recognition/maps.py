@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.importing.class_names import ClassNames
-from keywarp.importing.evidence import MAX_STRIDE, Evidence, are_probabilities, shape_text, sum_to_one
+from keywarp.importing.decoding.segmentation import find_scores
 from keywarp.importing.model_file import TensorSpec
+from keywarp.importing.recognition.evidence import MAX_STRIDE, Evidence, are_probabilities, shape_text, sum_to_one
 from keywarp.importing.result_format import (
     BACKGROUND,
     Activation,
@@ -15,7 +16,6 @@ from keywarp.importing.result_format import (
     ResultFormat,
     SegmentationLayout,
 )
-from keywarp.importing.segmentation_decoder import find_scores
 
 LEAST_CELLS = 4  # of a map along a side
 _DENSE_NAMES = ("depth", "disp", "height", "normal")

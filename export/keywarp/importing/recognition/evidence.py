@@ -1,19 +1,21 @@
 """What is known about a model's outputs: names, shapes, metadata, and their values on a picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from keywarp.importing.class_names import ClassNames, names_in_metadata, well_known_names
 from keywarp.importing.errors import ImportingError
+from keywarp.importing.graph import IMAGE
 from keywarp.importing.model_file import ImportedModel, TensorSpec
 from keywarp.importing.picture import picture
-from keywarp.importing.result_format import Columns, Grid, Hints
+from keywarp.importing.result_format import Activation, Columns, Grid, Hints
+from keywarp.importing.runtime import run
 from keywarp.importing.strides import whole_stride
 
 # Sets of strides that detectors have, the commonest first
@@ -36,7 +38,7 @@ ROUNDING = 1e-3  # of probabilities
 
 
 @dataclass(frozen=True)
-class Found:
+class GridRows:
     """A grid of cells whose rows an output has, and how many rows each cell has."""
 
     grid: Grid
@@ -77,22 +79,10 @@ class Evidence:
     @cached_property
     def values(self) -> Mapping[str, NDArray[np.generic]]:
         """The outputs on a picture, by name."""
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(
-                self.model.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            image = picture(self.model.height, self.model.width) if self._image is None else self._image
-            names = [o.name for o in self.outputs]
-            return dict(zip(names, session.run(names, {session.get_inputs()[0].name: image}), strict=True))
-        except Exception as error:  # ONNX Runtime raises its own classes and RuntimeError
-            reason = str(error).splitlines()[0]
-            raise ImportingError(f"ONNX Runtime can't run the file: {reason}") from error
-
-    def find(self, *names: str) -> TensorSpec | None:
-        """Return the first output that has one of these names."""
-        return next((o for name in names for o in self.outputs if o.name.lower() == name), None)
+        image = picture(self.model.height, self.model.width) if self._image is None else self._image
+        if self._image is None and self.model.bytes_in:
+            image = image * np.float32(255)
+        return run(self.model.model, {IMAGE: image}, [o.name for o in self.outputs])
 
     def table(self, columns: Columns) -> NDArray[np.float32]:
         """Return the values of columns as rows, (n, count)."""
@@ -107,14 +97,19 @@ class Evidence:
             parts.append(rows[:, columns.first : columns.first + columns.count])
         return np.concatenate(parts)
 
-    def grid(self, count: int) -> Found | None:
+    def grid(self, count: int) -> GridRows | None:
         """Return the grid that has so many rows, with up to 9 rows per cell."""
         for per_cell, strides in product((1, 3, 9), STRIDES):
             if count <= MOST_OBJECTS and len(strides) < 3:
                 continue  # a number of objects, such as 100, that happens to be that of the cells of stride 32
             if count == per_cell * Grid(strides).count(self.model.height, self.model.width):
-                return Found(Grid(strides), per_cell)
+                return GridRows(Grid(strides), per_cell)
         return None
+
+    def largest_table(self) -> TensorSpec | None:
+        """Return the output of floats with two or three dimensions that is the largest."""
+        tables = [o for o in self.outputs if len(o.shape) in (2, 3) and o.dtype.kind == "f"]
+        return max(tables, key=lambda o: abs(math.prod(o.shape)), default=None)
 
     def is_map(self, size: Sequence[int]) -> bool:
         """Return whether a map of this size, rows and columns, has a whole stride."""
@@ -148,6 +143,11 @@ class Evidence:
 def are_probabilities(values: NDArray[np.float32]) -> bool:
     """Return whether all values are from 0 to 1."""
     return not values.size or bool(np.nanmin(values) >= -ROUNDING and np.nanmax(values) <= 1 + ROUNDING)
+
+
+def tell_sigmoid(values: NDArray[np.float32]) -> Activation:
+    """Return what must be applied to scores that are sigmoids: nothing if they are probabilities already."""
+    return "none" if are_probabilities(values) else "sigmoid"
 
 
 def sum_to_one(values: NDArray[np.float32], axis: int) -> bool:

@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from keywarp.importing.errors import ImportingError
-from keywarp.importing.node_builder import NodeBuilder
-from keywarp.importing.result_format import Columns, DetectionLayout
+from keywarp.importing.decoding.node_builder import NodeBuilder
+from keywarp.importing.result_format import RELATIVE, Columns, DetectionLayout
 
 MAX_LOG_RATIO = math.log(1000 / 16)  # of dw and dh, which keeps exp finite
 # From the columns of a form to x1, y1, x2, y2: a matrix (4, 4) to multiply rows with
@@ -30,9 +29,6 @@ def append_detection(head: onnx.ModelProto, layout: DetectionLayout, height: int
         layout: What they mean.
         height: The height of the network's input in pixels.
         width: The width of the network's input in pixels.
-
-    Raises:
-        ImportingError: If the layout contradicts itself.
     """
     draft = _Draft(head, layout, height, width)
     boxes, scores = draft.boxes(), draft.scores()
@@ -51,15 +47,13 @@ class _Draft:
     def boxes(self) -> str:
         """Add the boxes as rows, (1, n, 4)."""
         layout, builder = self._layout, self.builder
-        if layout.form in ("distances", "distributions", "offsets", "deltas"):
+        if layout.form in RELATIVE:
             return self._relative_boxes()
         rows = self._rows(layout.boxes)
         height, width = self._size
         scale = np.ones(4)
         if layout.units == "normalised":
             scale = np.array([width, height, width, height])
-        elif layout.units == "cells":
-            raise ImportingError(f"boxes of the form {layout.form} can't be in cells; choose pixels or normalised")
         if layout.form in _MATRICES:
             matrix = (np.array(_MATRICES[layout.form]) * scale).astype(np.float32)
             return builder.node("MatMul", rows, builder.constant(matrix))
@@ -70,8 +64,7 @@ class _Draft:
     def _relative_boxes(self) -> str:
         """Add boxes that are relative to the cells of a grid or to anchors."""
         layout, builder = self._layout, self.builder
-        if layout.grid is None:
-            raise ImportingError(f"boxes of the form {layout.form} need a grid of cells, and no output has its size")
+        assert layout.grid is not None
         rows = self._rows(layout.boxes)
         centres, strides, anchors = layout.grid.rows(*self._size)
         centre = builder.constant(centres[np.newaxis])

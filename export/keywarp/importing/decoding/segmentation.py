@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from keywarp.importing.decoding.node_builder import NodeBuilder
 from keywarp.importing.errors import ImportingError
-from keywarp.importing.node_builder import NodeBuilder
 from keywarp.importing.result_format import Activation, SegmentationLayout
 from keywarp.importing.strides import whole_stride
 

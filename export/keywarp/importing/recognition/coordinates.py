@@ -1,0 +1,50 @@
+"""Tell by their values how boxes are written."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keywarp.importing.recognition.evidence import Evidence
+from keywarp.importing.result_format import BoxForm, Grid, Units
+
+ORDERED = 0.98  # share of rows with x1 <= x2 and y1 <= y2, from which on they are taken for corners
+ALIKE = 0.7  # correlation of columns with the cells' centres, from which on they are taken for coordinates
+LARGEST_NORMALISED = 2.0  # boxes may extend beyond the image
+
+
+def tell_coordinates(boxes: NDArray[np.float32], grid: Grid | None, evidence: Evidence) -> tuple[BoxForm, Units]:
+    """Return the form and units of boxes.
+
+    Args:
+        boxes: The boxes, (n, 4).
+        grid: The cells that they belong to, one row per cell, or None.
+        evidence: The outputs, for the image's size.
+    """
+    height, width = evidence.model.height, evidence.model.width
+    if grid is None or len(boxes) != grid.count(height, width):
+        return ("xyxy" if are_ordered(boxes) else "cxcywh"), tell_units(boxes)
+    centres, _, _ = grid.rows(height, width)
+    left, right = (_correlation(boxes[:, n], centres[:, 0]) for n in (0, 2))
+    if max(left, right) < ALIKE:
+        return ("distances" if are_positive(boxes) else "offsets"), "cells"
+    return ("xyxy" if right > ALIKE and are_ordered(boxes) else "cxcywh"), tell_units(boxes)
+
+
+def tell_units(boxes: NDArray[np.float32]) -> Units:
+    """Return the units of coordinates."""
+    return "normalised" if boxes.size and np.nanmax(np.abs(boxes)) <= LARGEST_NORMALISED else "pixels"
+
+
+def are_ordered(boxes: NDArray[np.float32]) -> bool:
+    """Return whether nearly all boxes (n, 4) are a corner and a later one."""
+    return not len(boxes) or float((boxes[:, 2:] >= boxes[:, :2]).all(axis=1).mean()) >= ORDERED
+
+
+def are_positive(boxes: NDArray[np.float32]) -> bool:
+    """Return whether nearly all values are distances, which aren't negative."""
+    return float((boxes >= 0).mean()) > ORDERED
+
+
+def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / scale if scale > 0 else 0.0
