@@ -60,17 +60,18 @@ class Placement:
         padded = cv2.copyMakeBorder(picture, self.top, below, self.left, right, constant, value=fill)
         return np.asarray(padded, dtype=np.uint8)
 
-    def cover(self, picture: NDArray[np.uint8], stride: int) -> NDArray[np.uint8]:
+    def cover(self, picture: NDArray[np.uint8], stride: int | None = None) -> NDArray[np.uint8]:
         """Return what motion is estimated on: the picture, and its border repeated up to whole cells.
 
         Padding doesn't move, and looks like an edge that doesn't, so it mustn't be seen.
 
         Args:
             picture: The frame at the size of the picture, (rows, columns, 3).
-            stride: The stride of the map whose cells are covered.
+            stride: The stride of the map whose cells are covered, or None to cover the whole input.
         """
         if not self.is_padded:
             return picture
+        stride = stride or max(self.size)
         rows, columns = self.cells(stride)
         above, left = self.top - rows.start * stride, self.left - columns.start * stride
         below = min(rows.stop * stride, self.height) - self.top - self.rows

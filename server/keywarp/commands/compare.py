@@ -25,8 +25,8 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule, Manifest
-from keywarp.engines.comparison import INTERVALS, MOTIONS, Options, forget
+from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule
+from keywarp.engines.comparison import INTERVALS, MOTIONS, Options, default_motions, forget
 from keywarp.engines.comparison import Progress as ShowProgress
 from keywarp.engines.comparison import compare as run_comparison
 from keywarp.engines.motion import MotionSource
@@ -116,7 +116,7 @@ def compare(
     intervals = _intervals(interval) if interval else INTERVALS
     try:
         options = Options(
-            motions=_motions(motion or _defaults(bundle.manifest)),
+            motions=_motions(motion or default_motions(bundle.manifest)),
             intervals=intervals,
             schedules=_schedules(_listed(schedule or ()), intervals),
             keep=keep,
@@ -164,11 +164,6 @@ def _listed(texts: Sequence[str]) -> tuple[str, ...]:
     """Return the parts of lists with commas, each once."""
     parts = [part.strip() for text in texts for part in text.split(",")]
     return tuple(dict.fromkeys(part for part in parts if part))
-
-
-def _defaults(manifest: Manifest) -> tuple[str, ...]:
-    """Return the motion sources that are compared if none is named."""
-    return tuple(name for name in (*MOTIONS, manifest.motion) if name in manifest.motions)
 
 
 def _motions(names: Sequence[str]) -> tuple[str, ...]:
