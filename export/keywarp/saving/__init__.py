@@ -6,6 +6,13 @@ INTERVALS = (5, 10)  # the key intervals that savings are stated for
 WORTHWHILE = 2.0  # the least speed-up at the longer one; below it, what propagation loses outweighs what it saves
 HEAVY_HEAD = 0.25  # share of the network's work in the head from which the cut is to blame
 HEAVY_WARP = 0.5  # share of a propagated frame in moving the maps from which their size is
+# What else propagated frames do, in operations of the network that take as long on two cores of an AMD EPYC
+OPERATIONS_PER_PIXEL = 4_000  # of the image: following the motion
+OPERATIONS_PER_BYTE = 250  # of the maps: moving them
+
+
+class SavingWarning(UserWarning):
+    """Propagation isn't worth it with a network, or where it is cut."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,22 @@ class FrameCosts:
             interval: The key interval, in frames.
         """
         return interval * self.key / (self.key + (interval - 1) * self.propagated)
+
+
+def estimate(operations: int, head_operations: int, map_bytes: int, pixels: int) -> FrameCosts:
+    """Estimate the costs of frames from counts.
+
+    Args:
+        operations: The operations of the whole network.
+        head_operations: Those of the head.
+        map_bytes: The bytes of the maps that are moved, as 32-bit floats.
+        pixels: The pixels of the network's image.
+
+    Returns:
+        The costs in operations.
+    """
+    warp = OPERATIONS_PER_BYTE * map_bytes
+    return FrameCosts(operations, head_operations + warp + OPERATIONS_PER_PIXEL * pixels, warp)
 
 
 def doubt(costs: FrameCosts, head_share: float) -> str | None:
