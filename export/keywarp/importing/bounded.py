@@ -47,7 +47,9 @@ def run_bounded(function: Callable[..., T], *arguments: Any, memory: int, second
             lines = done.stderr.decode(errors="replace").strip().splitlines()
             if any("MemoryError" in line or "bad_alloc" in line for line in lines[-3:]):
                 raise ImportingError(_out_of_memory(memory))
-            raise ImportingError(f"reading the file crashed with status {done.returncode}: {lines[-1] if lines else ''}")
+            raise ImportingError(
+                f"reading the file crashed with status {done.returncode}: {lines[-1] if lines else ''}"
+            )
         result: T | ImportingError = pickle.loads(answer.read_bytes())
     if isinstance(result, ImportingError):
         raise result

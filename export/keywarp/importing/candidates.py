@@ -9,16 +9,18 @@ How much work moving a byte is worth depends on the machine. All cuts that are b
 a multiple of the usual one are candidates.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf, prod
 
 import onnx
 
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.graph import IMAGE, Graph
-from keywarp.importing.maps import MapSpec as MapSpec  # noqa: PLC0414  # part of this module's interface
-from keywarp.importing.maps import map_of, measure_equivariance
+from keywarp.importing.maps import MapSpec as MapSpec  # part of this module's interface
+from keywarp.importing.maps import Movement, grid_constants, map_of, measure_movement
 from keywarp.importing.minimum_cut import FlowGraph
 from keywarp.importing.model_file import ImportedModel
 from keywarp.importing.operations import operations_of
@@ -29,9 +31,10 @@ OPERATIONS_PER_BYTE = 250.0
 BYTES_PER_MAP = 40_000  # what another map costs besides its bytes: the start of a few more nodes
 PRICE_RANGE = 32.0  # factor by which prices below and above the usual one are tried
 OPERATIONS_PER_ELEMENT = 50.0  # what an activation, sum or copy costs for each value that it writes
-LEAST_EQUIVARIANCE = 0.2
 ROUNDS = 20  # of cutting and measuring
 SAME_COST = 0.01  # a difference in cost that doesn't count, as a share of the whole network's
+SAME_BYTES = 0.2  # a difference in bytes that isn't worth another candidate, as a share
+MOST_CANDIDATES = 8
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape")  # cost nothing
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "QLinearConv", "ConvInteger", "MatMulInteger")
 
@@ -46,7 +49,7 @@ class Candidate:
         operations: The operations of the whole network.
         bytes: The bytes of the maps, as 32-bit floats.
         equivariance: How far the maps move with the image, the least of them: 1 if they do exactly. See
-            `keywarp.importing.maps.measure_equivariance`.
+            `keywarp.importing.maps.Movement`.
         layers: Whether the head keeps a layer with weights behind every map.
     """
 
@@ -68,7 +71,7 @@ class Candidate:
         return self.head_operations + OPERATIONS_PER_BYTE * (self.bytes + BYTES_PER_MAP * len(self.maps))
 
 
-def find_candidates(model: ImportedModel) -> list[Candidate]:
+def find_candidates(model: ImportedModel, limit: int = MOST_CANDIDATES) -> list[Candidate]:
     """Find the places where a network can be cut, best first.
 
     Those whose predicted costs differ by less than 1 % of the whole network's count as equal. Of them, the best has
@@ -77,16 +80,19 @@ def find_candidates(model: ImportedModel) -> list[Candidate]:
 
     Args:
         model: The network.
+        limit: The most candidates.
 
     Returns:
         The candidates; none if no maps separate the image from the results.
     """
     cutter = _Cutter(model)
-    found: dict[frozenset[str], Candidate] = {}
+    heads: dict[frozenset[str], set[int]] = {}
     for keep_layer in (True, False):
-        for candidate in cutter.settle(keep_layer):
-            found.setdefault(frozenset(spec.tensor for spec in candidate.maps), candidate)
-    return rank(found.values())
+        for head in cutter.settle(keep_layer):
+            heads.setdefault(frozenset(cutter.crossing(head)), head)
+    chosen = rank(cutter.candidate(head) for head in heads.values())[:limit]
+    cutter.measure({spec.tensor for candidate in chosen for spec in candidate.maps})
+    return [cutter.measured(candidate) for candidate in chosen]
 
 
 def named_candidate(model: ImportedModel, tensors: Sequence[str]) -> Candidate:
@@ -119,9 +125,11 @@ def named_candidate(model: ImportedModel, tensors: Sequence[str]) -> Candidate:
     specs = [cutter.maps[name] for name in tensors]
     if not _fit_together(specs):
         strides = ", ".join(str(spec.stride) for spec in specs)
-        raise ImportingError(f"maps of the strides {strides} don't fit together: each must be the smallest times 2, 4, ...")
-    cutter.measure(specs)
-    return cutter.candidate(set(head))
+        raise ImportingError(
+            f"maps of the strides {strides} don't fit together: each must be the smallest times 2, 4, ..."
+        )
+    cutter.measure(tensors)
+    return cutter.measured(cutter.candidate(set(head)))
 
 
 def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -132,9 +140,20 @@ def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
         limit = left[0].cost + SAME_COST * left[0].operations
         equal = [c for c in left if c.cost <= limit]
         best = min(equal, key=lambda c: (len(c.maps), -c.maps[0].stride, not c.layers, c.cost))
-        ranked.append(best)
         left.remove(best)
+        if not any(_alike(best, better) for better in ranked):
+            ranked.append(best)
     return ranked
+
+
+def _alike(worse: Candidate, better: Candidate) -> bool:
+    """Return whether a candidate is nearly the same as another, so that there is no reason to choose it."""
+    return (
+        worse.layers == better.layers
+        and len(worse.maps) >= len(better.maps)
+        and worse.head_operations > better.head_operations - SAME_COST * better.operations
+        and worse.bytes > (1 - SAME_BYTES) * better.bytes
+    )
 
 
 def _fit_together(specs: Iterable[MapSpec]) -> bool:
@@ -161,26 +180,39 @@ class _Cutter:
         size = (model.height, model.width)
         specs = (map_of(graph, name, *size) for index in self.nodes for name in graph.nodes[index].output)
         self.maps = {spec.tensor: spec for spec in specs if spec is not None}
-        self.moves: dict[str, float] = {}  # measured equivariance
+        self.movements: dict[str, Movement] = {}
 
-    def settle(self, keep_layer: bool) -> list[Candidate]:
-        """Return the candidates, with maps that were all measured to move with the image."""
+    def settle(self, keep_layer: bool) -> list[set[int]]:
+        """Return the heads of the candidates, whose maps all move with the image."""
         allowed = set(self.maps) - (self._after_layers() if keep_layer else set())
         found: list[set[int]] = []
         for _ in range(ROUNDS):
             found = self.family(self._fitting(allowed))
             crossing = {name for head in found for name in self.crossing(head)}
-            self.measure([self.maps[name] for name in crossing if name not in self.moves])
-            still = {name for name in crossing if self.moves[name] < LEAST_EQUIVARIANCE}
+            doubtful = crossing & self.after_grids
+            self.measure(doubtful)
+            still = {name for name in doubtful if not self.movements[name].moves}
             if not still:
-                return [self.candidate(head) for head in found]
+                return found
             allowed -= still
-        return [self.candidate(h) for h in found if not {n for n in self.crossing(h)} & still]
+        return [head for head in found if not set(self.crossing(head)) & still]
 
-    def measure(self, specs: Sequence[MapSpec]) -> None:
+    def measure(self, names: Iterable[str]) -> None:
         """Measure whether maps move with the image."""
         scale = 255.0 if self.model.bytes_in else 1.0
-        self.moves |= measure_equivariance(self.graph, specs, self.model.height, self.model.width, scale)
+        specs = [self.maps[name] for name in names if name not in self.movements]
+        self.movements |= measure_movement(self.graph, specs, self.model.height, self.model.width, scale)
+
+    @cached_property
+    def after_grids(self) -> set[str]:
+        """The tensors that depend on constants that vary over the image."""
+        graph = self.graph
+        nodes = [graph.nodes[index] for index in self.nodes]
+        found = grid_constants(graph, nodes, self.model.height, self.model.width)
+        for node in nodes:
+            if found.intersection(node.input):
+                found.update(node.output)
+        return found
 
     def candidate(self, head: set[int]) -> Candidate:
         """Return a cut as a candidate.
@@ -196,9 +228,13 @@ class _Cutter:
             sum(self.operations.get(index, 0) for index in head),
             sum(self.operations.values()),
             sum(self._bytes(name) for name in names),
-            min(self.moves[name] for name in names),
+            math.nan,
             not set(names) & last,
         )
+
+    def measured(self, candidate: Candidate) -> Candidate:
+        """Return a candidate with the equivariance of its maps, which were measured."""
+        return replace(candidate, equivariance=min(self.movements[m.tensor].equivariance for m in candidate.maps))
 
     def crossing(self, head: set[int]) -> list[str]:
         """Return the tensors that the features give and the head or the results need, in order."""

@@ -71,7 +71,9 @@ def find_image(inputs: Iterable[onnx.ValueInfoProto]) -> ImageInput:
     value = found[0]
     dims, dtype = _dims(value), value.type.tensor_type.elem_type
     if dims[0] not in (None, 1):
-        raise ImportingError(f"{describe(value)} is a batch of {dims[0]} images: export the network again for one image")
+        raise ImportingError(
+            f"{describe(value)} is a batch of {dims[0]} images: export the network again for one image"
+        )
     if dtype not in IMAGE_TYPES:
         raise ImportingError(f"{describe(value)} should be an image of floats or uint8: export the network again")
     if _layout(dims) == "nhwc":
@@ -79,9 +81,7 @@ def find_image(inputs: Iterable[onnx.ValueInfoProto]) -> ImageInput:
     return ImageInput(value.name, "nchw", dtype, dims[2], dims[3])
 
 
-def choose_size(
-    image: ImageInput, size: tuple[int, int] | None, metadata: Mapping[str, str]
-) -> tuple[int, int]:
+def choose_size(image: ImageInput, size: tuple[int, int] | None, metadata: Mapping[str, str]) -> tuple[int, int]:
     """Return the height and width in pixels for which a file is imported.
 
     Args:

@@ -239,5 +239,3 @@ def _compare(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[A
 def _spec(graph: Graph, name: str, value: NDArray[Any]) -> TensorSpec:
     known = graph.shapes.get(name, (-1,) * value.ndim)
     return TensorSpec(name, known if len(known) == value.ndim else (-1,) * value.ndim, value.dtype)
-
-

@@ -1,6 +1,6 @@
 """ONNX Runtime on the CPU, as importing uses it: to fold constants and to run networks once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,11 +19,18 @@ MAX_MESSAGE = 240  # characters
 def run(
     model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Run a model once.
+    """Run a model once, see `run_each`."""
+    return run_each(model, [feeds], outputs)[0]
+
+
+def run_each(
+    model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]], outputs: Sequence[str] | None = None
+) -> list[dict[str, NDArray[Any]]]:
+    """Run a model on some inputs.
 
     Args:
         model: The model, smaller than 2 GB.
-        feeds: Its inputs.
+        feeds: Its inputs, for each run.
         outputs: The names of the outputs to return; all by default.
 
     Raises:
@@ -34,7 +41,7 @@ def run(
             model.SerializeToString(), _options(), providers=["CPUExecutionProvider"]
         )
         names = list(outputs or (output.name for output in session.get_outputs()))
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
     except MemoryError:
         raise
     except Exception as error:  # the runtime's own exceptions have no common class

@@ -95,7 +95,9 @@ def check_split(
     for name, wanted in whole.items():
         got = joined[name]
         if wanted.shape != got.shape:
-            raise ImportingError(f"output {name!r} is {list(wanted.shape)}, but {list(got.shape)} when the network is cut")
+            raise ImportingError(
+                f"output {name!r} is {list(wanted.shape)}, but {list(got.shape)} when the network is cut"
+            )
         if not wanted.size:
             continue
         a, b = wanted.astype(np.float64), got.astype(np.float64)

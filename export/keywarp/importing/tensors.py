@@ -53,7 +53,10 @@ def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
             yield from attribute.tensors
             if attribute.HasField("t"):
                 yield attribute.t
-            for sparse in (*attribute.sparse_tensors, *([attribute.sparse_tensor] * attribute.HasField("sparse_tensor"))):
+            for sparse in (
+                *attribute.sparse_tensors,
+                *([attribute.sparse_tensor] * attribute.HasField("sparse_tensor")),
+            ):
                 yield from (sparse.values, sparse.indices)
 
 
@@ -93,7 +96,9 @@ def size_of(tensor: TensorProto) -> int:
         ImportingError: If the shape or type is impossible.
     """
     if any(side < 0 for side in tensor.dims):
-        raise ImportingError(f"constant {tensor.name!r} has the impossible shape {list(tensor.dims)}: the file is damaged")
+        raise ImportingError(
+            f"constant {tensor.name!r} has the impossible shape {list(tensor.dims)}: the file is damaged"
+        )
     try:
         itemsize = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except KeyError:
