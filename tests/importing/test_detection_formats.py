@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from keywarp.importing.errors import ImportingError
 from keywarp.importing.formats import Hints, ResultFormat, recognise
 from keywarp.importing.model_file import ImportedModel
 from keywarp.importing.result_format import Grid
@@ -275,3 +276,10 @@ def one_hot(certain: Array, labels: Array, classes: Iterable[int]) -> Array:
     """Scores (n, classes) that are zero except for the label's class."""
     scores: Array = (labels[:, None] == np.array(list(classes))) * certain[:, None]
     return scores
+
+
+def test_boxes_relative_to_unknown_anchors_are_refused(random: np.random.Generator) -> None:
+    deltas = random.normal(0, 1, (1, 3234, 4)).astype(np.float32)
+    model = model_of({"bbox_regression": deltas, "cls_logits": random.normal(0, 1, (1, 3234, 91)).astype(np.float32)})
+    with pytest.raises(ImportingError, match="relative to anchors"):
+        recognise(model)

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 
 from keywarp.importing.class_names import COCO
 from keywarp.importing.formats import recognise
 from keywarp.importing.model_file import ImportedModel, TensorSpec
 from keywarp.importing.runtime import fold
 
-from .written_outputs import decode
+from .written_outputs import decode, model_of
 
 HEIGHT, WIDTH = 96, 128
 STRIDES = (8, 16, 32)
@@ -27,7 +28,7 @@ STRIDES = (8, 16, 32)
 
 def imported(network: nn.Module, names: Sequence[str], metadata: dict[str, str] | None = None) -> ImportedModel:
     """Export a network by tracing."""
-    file = io.BytesIO()
+    file: Any = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -55,7 +56,7 @@ class Backbone(nn.Sequential):
         super().__init__(nn.Conv2d(3, 32, 16, stride=16), nn.ReLU())
 
 
-def torchvision_detector(kind: str, classes: int) -> nn.Module:
+def torchvision_detector(kind: str, classes: int) -> Any:
     options: dict[str, Any] = {"num_classes": classes, "min_size": HEIGHT, "max_size": WIDTH}
     anchors = AnchorGenerator(((16, 32),), ((0.5, 1.0),))
     if kind == "faster_rcnn":
@@ -88,13 +89,13 @@ def test_torchvisions_detectors_are_taken_with_their_suppression(kind: str, clas
     result = recognise(model)
     assert len(result.class_names) == (81 if classes == 91 else 6), result.guess
     found = decode(model, result, picture().numpy())
-    used = range(1, classes)
+    used = list(range(1, classes))
     if classes == 91:
         assert result.class_names[1:] == COCO
         used = [n for n in used if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
     assert len(wanted["boxes"]) > 5
     np.testing.assert_allclose(found["boxes"][0], wanted["boxes"], atol=1e-2)
-    one_hot = (wanted["labels"][:, None] == torch.tensor(list(used))) * wanted["scores"][:, None]
+    one_hot = (wanted["labels"][:, None] == torch.tensor(used)) * wanted["scores"][:, None]
     np.testing.assert_allclose(found["scores"][0, :, 1:], one_hot, atol=1e-5)
 
 
@@ -118,11 +119,11 @@ class YoloHead(nn.Module):
         sides = table[:, :64].reshape(1, 4, 16, -1).softmax(2)
         sides = (sides * torch.arange(16.0).reshape(1, 1, 16, 1)).sum(2)
         centres, strides = [], []
-        for stride in STRIDES:
-            h, w = HEIGHT // stride, WIDTH // stride
+        for size in STRIDES:
+            h, w = HEIGHT // size, WIDTH // size
             y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
             centres.append(torch.stack((x.flatten(), y.flatten())))
-            strides.append(torch.full((1, h * w), float(stride)))
+            strides.append(torch.full((1, h * w), float(size)))
         centre, stride = torch.cat(centres, 1), torch.cat(strides, 1)
         low, high = centre - sides[:, :2], centre + sides[:, 2:]
         boxes = torch.cat(((low + high) / 2, high - low), 1) * stride
@@ -148,3 +149,39 @@ def test_yolo_layout_is_the_same_joined_and_per_level() -> None:
         np.testing.assert_allclose(found["boxes"][0], boxes, atol=1e-3, err_msg=result.guess)
         np.testing.assert_allclose(found["scores"][0, :, 1:], wanted[:, 4:], atol=1e-5)
         assert result.class_names[1:] == COCO
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+def test_torchvisions_heads_without_suppression_are_decoded(kind: str) -> None:
+    torch.manual_seed(0)
+    size, strides = 128, (8, 16, 32, 64, 128)
+    maps = [torch.rand(1, 64, size // s, size // s) for s in strides]
+    images = ImageList(torch.zeros(1, 3, size, size), [(size, size)])
+    if kind == "retinanet":
+        network: nn.Module = detection.retinanet.RetinaNetHead(64, 9, 91)
+        sizes = tuple((x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (32, 64, 128, 256, 512))
+        generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5)
+    else:
+        network = detection.fcos.FCOSHead(64, 1, 91)
+        generator = AnchorGenerator(tuple((s,) for s in strides), ((1.0,),) * 5)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.03)
+    with torch.inference_mode():
+        raw = network(maps)
+        (anchors,) = generator(images, maps)
+        if kind == "retinanet":
+            boxes = detection.retinanet.det_utils.BoxCoder((1.0, 1.0, 1.0, 1.0)).decode_single(
+                raw["bbox_regression"][0], anchors
+            )
+            scores = raw["cls_logits"][0].sigmoid()
+        else:
+            coder = detection.fcos.det_utils.BoxLinearCoder(normalize_by_size=True)
+            boxes = coder.decode(raw["bbox_regression"][0], anchors)
+            scores = (raw["cls_logits"][0].sigmoid() * raw["bbox_ctrness"][0].sigmoid()).sqrt()
+    model = model_of({name: value.numpy() for name, value in raw.items()}, size=(size, size))
+    result = recognise(model)
+    found = decode(model, result)
+    np.testing.assert_allclose(found["boxes"][0], boxes, atol=1e-2, err_msg=result.guess)
+    used = [n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+    np.testing.assert_allclose(found["scores"][0, :, 1:], scores[:, used], atol=1e-5)

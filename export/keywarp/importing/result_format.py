@@ -110,6 +110,7 @@ class DetectionLayout:
     class_columns: tuple[int, ...]  # for each class but the background: its column of the scores, or its label
     activation: Activation = "none"
     objectness: Columns | None = None  # multiplies the scores; has their activation
+    geometric: bool = False  # the product's root is taken
     labels: Columns | None = None  # each row has a score and a label instead of a score per class
     grid: Grid | None = None  # for boxes relative to cells
     selected: bool = False  # the rows are objects already: a set, or what a suppression left

@@ -105,6 +105,8 @@ class _Draft:
         if layout.objectness is not None:
             objectness = builder.activate(self._take(layout.objectness), layout.activation, axis)
             scores = builder.node("Mul", scores, objectness)
+        if layout.geometric:
+            scores = builder.node("Sqrt", scores)
         columns = layout.class_columns
         if columns != tuple(range(layout.scores.count)):
             if columns == tuple(range(columns[0], columns[0] + len(columns))):

@@ -3,30 +3,45 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.importing.recognition.evidence import Evidence
-from keywarp.importing.result_format import BoxForm, Grid, Units
+from keywarp.importing.errors import ImportingError
+from keywarp.importing.recognition.evidence import Evidence, GridRows
+from keywarp.importing.result_format import BoxForm, Units
 
 ORDERED = 0.98  # share of rows with x1 <= x2 and y1 <= y2, from which on they are taken for corners
 ALIKE = 0.7  # correlation of columns with the cells' centres, from which on they are taken for coordinates
+ANCHORS = 9  # per cell, of RetinaNet
 LARGEST_NORMALISED = 2.0  # boxes may extend beyond the image
 
 
-def tell_coordinates(boxes: NDArray[np.float32], grid: Grid | None, evidence: Evidence) -> tuple[BoxForm, Units]:
+def tell_coordinates(boxes: NDArray[np.float32], cells: GridRows | None, evidence: Evidence) -> tuple[BoxForm, Units]:
     """Return the form and units of boxes.
 
     Args:
         boxes: The boxes, (n, 4).
-        grid: The cells that they belong to, one row per cell, or None.
+        cells: The cells that they belong to, or None.
         evidence: The outputs, for the image's size.
+
+    Raises:
+        ImportingError: If they can't be boxes, and the hints don't say what they are.
     """
-    height, width = evidence.model.height, evidence.model.width
-    if grid is None or len(boxes) != grid.count(height, width):
-        return ("xyxy" if are_ordered(boxes) else "cxcywh"), tell_units(boxes)
-    centres, _, _ = grid.rows(height, width)
-    left, right = (_correlation(boxes[:, n], centres[:, 0]) for n in (0, 2))
-    if max(left, right) < ALIKE:
-        return ("distances" if are_positive(boxes) else "offsets"), "cells"
-    return ("xyxy" if right > ALIKE and are_ordered(boxes) else "cxcywh"), tell_units(boxes)
+    if cells is not None:
+        centres, _, _ = cells.grid.rows(evidence.model.height, evidence.model.width)
+        x = centres[:, 0].repeat(cells.per_cell)
+        left, right = (_correlation(boxes[:, n], x) for n in (0, 2))
+        if max(left, right) < ALIKE and cells.per_cell == 1:
+            return ("distances" if are_positive(boxes) else "offsets"), "cells"
+        if max(left, right) < ALIKE and cells.per_cell == ANCHORS:
+            return "deltas", "cells"
+        if right > ALIKE and are_ordered(boxes):
+            return "xyxy", tell_units(boxes)
+    elif are_ordered(boxes):
+        return "xyxy", tell_units(boxes)
+    if float((boxes[:, 2:] < 0).mean()) > 1 - ORDERED and evidence.hints.boxes is None:
+        raise ImportingError(
+            "the boxes are neither corners nor centres with positive sizes. Perhaps they are relative to anchors, "
+            "which the file doesn't have: export the network with its boxes decoded, or say what they are"
+        )
+    return "cxcywh", tell_units(boxes)
 
 
 def tell_units(boxes: NDArray[np.float32]) -> Units:

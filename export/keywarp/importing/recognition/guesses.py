@@ -9,7 +9,8 @@ from keywarp.importing.recognition.evidence import Evidence, shape_text
 from keywarp.importing.result_format import BACKGROUND, RELATIVE, Background, DetectionLayout, ResultFormat
 
 MOST_LISTED = 4  # outputs in a sentence
-_SCORES = {"none": "probabilities", "sigmoid": "sigmoid logits", "softmax": "softmax logits"}
+_UNITS = {"pixels": "in pixels", "normalised": "from 0 to 1", "cells": "relative to cells"}
+_SCORES = {"none": "probabilities", "sigmoid": "logits of sigmoids", "softmax": "logits of a softmax"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def result_format(guess: Guess, evidence: Evidence) -> ResultFormat:
         if not 0 <= value <= 1:
             raise ImportingError(f"{name} must be from 0 to 1, got {value}")
     sentence = (
-        f"looks like {guess.maker}: {len(columns)} {_scores_text(guess)} and {layout.form} boxes in {layout.units}, "
-        f"from {_outputs_text(layout, evidence)}; the classes are {names.origin}"
+        f"looks like {guess.maker}: {len(columns)} {_scores_text(guess)} and {layout.form} boxes "
+        f"{_UNITS[layout.units]}, from {_outputs_text(layout, evidence)}; the classes are {names.origin}"
     )
     settings = DenseDetection(threshold=guess.threshold, iou=guess.iou)
     return ResultFormat(

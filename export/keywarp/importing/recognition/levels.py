@@ -3,16 +3,14 @@
 from dataclasses import replace
 
 from keywarp.importing.model_file import TensorSpec
-from keywarp.importing.recognition.coordinates import are_positive
+from keywarp.importing.recognition.anchors import paper_anchors
+from keywarp.importing.recognition.coordinates import ANCHORS, are_positive
 from keywarp.importing.recognition.evidence import Evidence, tell_sigmoid
 from keywarp.importing.recognition.guesses import Guess
 from keywarp.importing.result_format import BoxForm, Columns, DetectionLayout, Grid
 from keywarp.importing.strides import whole_stride
 
 BINS = (16, 8, 11)  # of distributed distances, per side: YOLOv8 and later, NanoDet
-ANCHORS = 9  # per cell, of RetinaNet
-_SIZES = tuple(4 * 2 ** (n / 3) for n in range(3))  # of RetinaNet's anchors, in strides
-_RATIOS = (0.5, 1.0, 2.0)  # height / width
 
 
 def guess_levels(evidence: Evidence) -> Guess | None:
@@ -98,9 +96,8 @@ def _with_objectness(levels: _Levels, classes: int) -> Guess:
     boxes, objectness = levels.columns(4, 0, 4), levels.columns(1, 0, 1)
     scores = levels.columns(classes, 0, classes)
     if are_positive(levels.evidence.table(boxes)):
-        return Guess(
-            levels.layout(boxes, "distances", scores, objectness=objectness), "FCOS, with its outputs per level"
-        )
+        layout = replace(levels.layout(boxes, "distances", scores, objectness=objectness), geometric=True)
+        return Guess(layout, "FCOS, with its outputs per level")
     layout = levels.layout(boxes, "offsets", scores, levels.corners, objectness)
     return Guess(layout, "YOLOX, with its outputs per level")
 
@@ -111,7 +108,7 @@ def _boxes_and_scores(levels: _Levels) -> Guess | None:
     for boxes, scores in (levels.channels, levels.channels[::-1]):
         if boxes == 4 * ANCHORS and scores % ANCHORS == 0 and known in (None, scores // ANCHORS):
             classes = scores // ANCHORS
-            grid = replace(levels.grid, anchors=_anchors(levels.grid))
+            grid = replace(levels.grid, anchors=paper_anchors(levels.grid))
             layout = levels.layout(
                 levels.columns(4, 0, 4, ANCHORS), "deltas", levels.columns(classes, 0, classes, ANCHORS), grid
             )
@@ -126,11 +123,3 @@ def _boxes_and_scores(levels: _Levels) -> Guess | None:
             layout = levels.layout(levels.columns(boxes, 0, boxes), "distributions", levels.columns(scores, 0, scores))
             return Guess(layout, "a detector with distributed distances, per level")
     return None
-
-
-def _anchors(grid: Grid) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """Return the widths and heights of RetinaNet's anchors per level, in pixels."""
-    return tuple(
-        tuple((stride * size / ratio**0.5, stride * size * ratio**0.5) for size in _SIZES for ratio in _RATIOS)
-        for stride in grid.strides
-    )

@@ -1,14 +1,26 @@
 """Recognise one output of boxes and one of scores."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.importing.model_file import TensorSpec
+from keywarp.importing.recognition.anchors import torchvision_anchors
 from keywarp.importing.recognition.coordinates import tell_coordinates
-from keywarp.importing.recognition.evidence import MOST_OBJECTS, Evidence, are_probabilities, sum_to_one
+from keywarp.importing.recognition.evidence import MOST_OBJECTS, Evidence, GridRows, are_probabilities, sum_to_one
 from keywarp.importing.recognition.extras import later_sentence
 from keywarp.importing.recognition.guesses import Guess
-from keywarp.importing.result_format import Activation, Background, BoxForm, Columns, DetectionLayout, Units
+from keywarp.importing.result_format import (
+    RELATIVE,
+    Activation,
+    Background,
+    BoxForm,
+    Columns,
+    DetectionLayout,
+    Grid,
+    Units,
+)
 
 DETR = 92  # COCO's category ids from 0 to 90, and "no object"
 SIGMOIDS = (80, 91)  # COCO's classes, or its category ids
@@ -32,16 +44,39 @@ def guess_pair(evidence: Evidence) -> Guess | None:
     if is_set and (rf_detr or boxes.name.startswith("pred_boxes")):
         form, units = "cxcywh", "normalised"
     else:
-        form, units = tell_coordinates(evidence.table(table), cells.grid if cells else None, evidence)
-    grid = cells.grid if cells and form in ("distances", "offsets") else None
-    layout = DetectionLayout(table, form, units, columns, tuple(range(width)), activation, grid=grid, selected=is_set)
-    maker = _maker(layout, rf_detr)
-    return Guess(layout, maker, background, later_sentence(evidence, boxes), threshold=0.3 if is_set else 0.25)
+        form, units = tell_coordinates(evidence.table(table), cells, evidence)
+    objectness = next((o for o in evidence.outputs if o.shape == (*scores.shape[:-1], 1)), None)
+    layout = DetectionLayout(
+        table,
+        form,
+        units,
+        columns,
+        tuple(range(width)),
+        activation,
+        Columns((objectness.name,), "rows", 1) if objectness else None,
+        geometric=objectness is not None and form == "distances",
+        grid=_grid(cells, form),
+        selected=is_set,
+    )
+    later = later_sentence(evidence, boxes)
+    return Guess(layout, _maker(layout, rf_detr), background, later, threshold=0.3 if is_set else 0.25)
+
+
+def _grid(cells: GridRows | None, form: BoxForm) -> Grid | None:
+    """Return the grid of relative boxes: torchvision's, whose cells' centres are at their corners."""
+    if cells is None or form not in RELATIVE:
+        return None
+    grid = replace(cells.grid, shift=0.0)
+    return replace(grid, anchors=torchvision_anchors(grid)) if form == "deltas" else grid
 
 
 def _maker(layout: DetectionLayout, rf_detr: bool) -> str:
     if rf_detr:
         return "RF-DETR"
+    if layout.form == "deltas":
+        return "torchvision's RetinaNet without its suppression"
+    if layout.form == "distances":
+        return "FCOS without its suppression"
     if not layout.selected:
         return "a detector with boxes and scores"
     kinds = {"softmax": "DETR", "sigmoid": "RT-DETR, D-FINE or Deformable DETR", "none": "a kin of DETR"}
@@ -53,7 +88,8 @@ def _boxes_and_scores(evidence: Evidence) -> tuple[TensorSpec, TensorSpec] | Non
     tables = [o for o in evidence.outputs if len(o.shape) in (2, 3) and o.dtype.kind == "f"]
     for boxes in tables:
         for scores in tables:
-            if boxes.shape[-1] == 4 and scores is not boxes and scores.shape[:-1] == boxes.shape[:-1]:
+            fit = scores is not boxes and scores.shape[:-1] == boxes.shape[:-1]
+            if fit and boxes.shape[-1] == 4 and (scores.shape[-1] > 1 or "score" in scores.name):
                 return boxes, scores
     return None
 

@@ -49,7 +49,7 @@ def guess_table(evidence: Evidence) -> Guess | None:
     if classes < 1:
         return None
     box, scores = columns(0, 4), columns(4 + int(objectness), classes)
-    form, units = tell_coordinates(evidence.table(box), found.grid if found else None, evidence)
+    form, units = tell_coordinates(evidence.table(box), found if found and found.per_cell == 1 else None, evidence)
     raw = found is not None and form in ("distances", "offsets")
     if raw and objectness:
         form = "offsets"  # YOLOX's
