@@ -167,7 +167,7 @@ def test_letterboxed_frames_are_compared_without_their_padding(film: Path, tmp_p
     sides = {"short_side": 64, "long_side": 384}
     found = []
     for name, fields in (("boxed", {"image": image}), ("alone", sides)):
-        bundle = tiny_bundle(tmp_path / name, **fields).path  # type: ignore[arg-type]
+        bundle = tiny_bundle(tmp_path / name, **fields).path
         ran = keywarp("compare", bundle, film, *SMALL, "--json", "--motion", "none,dis")
         assert ran.status == 0, ran.stderr
         found.append(json.loads(ran.stdout)["sources"])

@@ -13,7 +13,6 @@ from typing import Any, get_args
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 
 from keywarp.engines import (
     AVAILABLE,
@@ -245,7 +244,7 @@ def test_read_only_frames_are_taken(tmp_path: Path, backend: BackendName, motion
     session = StreamSession(engine, AdaptiveInterval(threshold=0.5))
     pixels = np.random.default_rng(0).integers(0, 256, (height, 96, 3), np.uint8)
     np.save(tmp_path / "frame.npy", pixels)
-    mapped: NDArray[np.uint8] = np.load(tmp_path / "frame.npy", mmap_mode="r")
+    mapped = np.load(tmp_path / "frame.npy", mmap_mode="r")
     for frame in (np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape), mapped):
         found = [session.process(frame).labels for _ in range(2)]
         np.testing.assert_array_equal(found[0], engine.key(pixels)[0].labels)

@@ -219,6 +219,24 @@ def test_flow_in_padding_goes_along_its_border() -> None:
     assert (whole[0, 1, 4:] == 0).all()
 
 
+def test_motion_sees_the_border_repeated_up_to_whole_cells() -> None:
+    placement = Placement(100, 60, 23, 0, 50, 60)  # rows 16 to 80 of cells of 16 pixels
+    picture = textured(56, 64)[:50, :60]
+    edge = ((7, 7), (0, 0), (0, 0))
+    np.testing.assert_array_equal(placement.cover(picture, 16), np.pad(picture, edge, mode="edge"))
+    whole = ((23, 27), (0, 0), (0, 0))
+    np.testing.assert_array_equal(placement.cover(picture), np.pad(picture, whole, mode="edge"))
+
+
+def test_values_of_cells_are_given_for_the_frame() -> None:
+    placement = Placement(320, 320, 70, 0, 180, 320)  # begins 6 pixels below the border of a cell
+    ramp = np.tile(np.arange(12, dtype=np.float32)[:, np.newaxis], (1, 20))
+    aligned = placement.align(np.stack([ramp, -ramp]), 16)
+    assert aligned.shape == (2, 12, 20)
+    np.testing.assert_allclose(aligned[0, :-1, 3], np.arange(11) + 6 / 16, atol=0.05)  # OpenCV counts in 1/32
+    np.testing.assert_array_equal(aligned[1], -aligned[0])
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("padding", ["center", "end"])
 def test_the_picture_lies_within_the_input(size: tuple[int, int], padding: Literal["center", "end"]) -> None:
@@ -233,9 +251,6 @@ def test_the_picture_lies_within_the_input(size: tuple[int, int], padding: Liter
     assert found.top + found.rows <= HEIGHT
     assert found.left + found.columns <= WIDTH
     picture = np.zeros((found.rows, found.columns, 3), np.uint8)
-    rows, _ = found.cells(16)
-    covered = found.cover(picture, 16)
-    assert covered.shape[0] == (rows.stop - rows.start) * 16 or not found.is_padded
     assert found.pad(picture, 114).shape == (HEIGHT, WIDTH, 3)
 
 
