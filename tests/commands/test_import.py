@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keywarp.engines import Detections, Engine, FixedInterval, LabelMap, StreamSession, load_bundle
 from keywarp.importing import picture
 from tests.commands.running import keywarp
-from tests.importing.networks import CLASSES, SIZE, ULTRALYTICS, Detector, Segmenter, export
+from tests.importing.exported_networks import CLASSES, SIZE, ULTRALYTICS, Detector, Segmenter, export
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,17 @@ def test_shipped_flow_network_is_that_of_the_shipped_weights() -> None:
     assert all(np.array_equal(found[name], value) for name, value in expected.items()), "run `make flow-graph`"
 
 
+@pytest.mark.parametrize(("stride", "height", "width"), [(14, 196, 224), (12, 144, 240), (24, 144, 240)])
+def test_flow_at_strides_of_patches_is_the_flow_in_other_cells(stride: int, height: int, width: int) -> None:
+    feeds = feeds_of_flow(height, width, 1)
+    found = run_onnxruntime(flow_graph([FeatureMap(2, stride)]), feeds)
+    assert found["flow"].shape == (1, 2, height // stride, width // stride)
+    assert found["scale"].shape == (1, 2, height // stride, width // stride)
+    usual = run_onnxruntime(flow_graph([FeatureMap(2, 8)]), feeds)["flow"]
+    pixels = [stride * found["flow"].mean(axis=(2, 3)), 8 * usual.mean(axis=(2, 3))]
+    np.testing.assert_allclose(*pixels, atol=0.3)
+
+
 def test_warp_is_one_that_the_tensorrt_plugin_replaces() -> None:
     maps = (FeatureMap(4, 4), FeatureMap(3, 8))
     shapes = {name: value.shape for name, value in feeds_of_warp(maps, 96, 128, 1).items()}

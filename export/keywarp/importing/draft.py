@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from keywarp.engines import Bundle, MotionName
 from keywarp.engines.bundle import make_bundle, save_bundle
-from keywarp.engines.manifest import FeatureSpec, HeldSpec, ManifestClass, Provenance, map_names
+from keywarp.engines.manifest import FeatureSpec, FlowInput, HeldSpec, ManifestClass, Provenance, map_names
 from keywarp.importing.candidates import Candidate, find_candidates, named_candidate
 from keywarp.importing.checks import Check, check_bundle, prepare
 from keywarp.importing.costs import MeasuredCosts, measure_costs
@@ -32,6 +32,7 @@ from keywarp.importing.splitting import split
 from keywarp.importing.weights import store_in_16_bits
 from keywarp.saving import FrameCosts, doubt
 
+DOWNSCALE = FlowInput().downscale  # of the images that motion is estimated on
 KEY_INTERVAL = 5  # the default of imported bundles, whose flow network doesn't know their features yet
 MOTION: MotionName = "dis-chained-repaired"  # the best source that needs no training (docs/compare.md)
 
@@ -132,6 +133,9 @@ def draft_bundle(
         )
     cut = candidates[chosen]
     progress("building the graphs")
+    if min(m.stride for m in cut.maps) % DOWNSCALE:
+        strides = ", ".join(str(m.stride) for m in cut.maps)
+        raise ImportingError(f"maps of the strides {strides} can't be moved: cut at maps of even strides with --cut")
     features, head = split(model, cut)
     graphs = {
         "features.onnx": features,

@@ -74,18 +74,18 @@ def flow_graph(maps: Sequence[Map], opset: int = OPSET) -> onnx.ModelProto:
     """Return the pre-trained flow network for some feature maps. Their scale fields are 1.
 
     Args:
-        maps: The feature maps. Their strides are powers of 2 from 2 on.
+        maps: The feature maps. Their strides are even, and the finest one times powers of 2.
         opset: The version of ONNX's operators, 16 to 19.
 
     Returns:
         The graph `current`, `key` -> `flow`, `scale`, numbered if there are several maps, as docs/bundle.md says.
 
     Raises:
-        ValueError: If a stride isn't such a power of 2.
+        ValueError: If a stride is odd, or isn't the finest stride times a power of 2.
     """
     finest = _finest(maps)
-    if any(m.stride < 2 or m.stride.bit_count() != 1 for m in maps):
-        raise ValueError(f"strides must be powers of 2 from 2 on, not {[m.stride for m in maps]}")
+    if finest % 2:
+        raise ValueError(f"strides must be even, since the flow network's images have half the size, not {finest}")
     draft = _Draft()
     for name, m in zip(map_names("scale", len(maps)), maps, strict=True):
         state = draft.resampled(STATE, m.stride)
@@ -177,10 +177,12 @@ class _Draft:
         if stride == NATIVE_STRIDE:
             return tensor
         if (tensor, stride) not in self._resampled:
-            if stride > NATIVE_STRIDE:
+            if stride < NATIVE_STRIDE and NATIVE_STRIDE % stride == 0:
+                found = self.doubled(self.resampled(tensor, stride * 2), stride)
+            elif stride >= 2 * NATIVE_STRIDE and stride % 4 == 0:
                 found = self.node("AveragePool", self.resampled(tensor, stride // 2), **POOLING)
             else:
-                found = self.doubled(self.resampled(tensor, stride * 2), stride)
+                found = self.resized(tensor, stride)
             self._resampled[tensor, stride] = found
         return self._resampled[tensor, stride]
 
@@ -188,10 +190,19 @@ class _Draft:
         """Add the doubling of a map's resolution, cropped to the cells of a stride that the image has."""
         scales = self.constant(np.array([1, 1, 2, 2], np.float32), "twice")
         large = self.node("Resize", tensor, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
+        return self.node("Slice", large, self.numbers(0, 0), self.cells(stride), self.numbers(2, 3))
+
+    def resized(self, tensor: str, stride: int) -> str:
+        """Add the resizing of a map to the cells of a stride that isn't a power of 2."""
+        kept = self.node("Slice", self.node("Shape", tensor), self.numbers(0), self.numbers(2))
+        size = self.node("Concat", kept, self.cells(stride), axis=0)
+        return self.node("Resize", tensor, "", "", size, mode="linear", coordinate_transformation_mode="half_pixel")
+
+    def cells(self, stride: int) -> str:
+        """Add the numbers of rows and columns that the image has at a stride."""
         size = self.node("Slice", self.node("Shape", "current"), self.numbers(2), self.numbers(4))
         pixels = stride // 2  # of the half-size image per cell
-        rounded = self.node("Div", self.node("Add", size, self.numbers(pixels - 1)), self.numbers(pixels))
-        return self.node("Slice", large, self.numbers(0, 0), rounded, self.numbers(2, 3))
+        return self.node("Div", self.node("Add", size, self.numbers(pixels - 1)), self.numbers(pixels))
 
     def finish(
         self,
