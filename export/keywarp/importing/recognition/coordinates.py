@@ -32,9 +32,9 @@ def tell_coordinates(boxes: NDArray[np.float32], cells: GridRows | None, evidenc
             return ("distances" if are_positive(boxes) else "offsets"), "cells"
         if max(left, right) < ALIKE and cells.per_cell == ANCHORS:
             return "deltas", "cells"
-        if right > ALIKE and are_ordered(boxes):
-            return "xyxy", tell_units(boxes)
-    elif are_ordered(boxes):
+        corners = right > ALIKE and are_ordered(boxes)
+        return ("xyxy" if corners else "cxcywh"), tell_units(boxes)
+    if are_ordered(boxes):
         return "xyxy", tell_units(boxes)
     if float((boxes[:, 2:] < 0).mean()) > 1 - ORDERED and evidence.hints.boxes is None:
         raise ImportingError(

@@ -5,7 +5,7 @@ from keywarp.importing.recognition.evidence import Evidence
 
 PROTOTYPES = 32  # masks that the masks of YOLO's objects are sums of
 POSE = 51  # columns of COCO's 17 keypoints
-_TASKS = {"pose": "keypoints", "obb": "rotation", "segment": "masks"}  # Ultralytics' names
+_TASKS = {"pose": "keypoints", "obb": "rotations", "segment": "masks"}  # Ultralytics' names
 
 
 def extra_columns(evidence: Evidence, output: TensorSpec, width: int) -> int:

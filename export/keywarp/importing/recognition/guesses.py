@@ -9,8 +9,14 @@ from keywarp.importing.recognition.evidence import Evidence, shape_text
 from keywarp.importing.result_format import BACKGROUND, RELATIVE, Background, DetectionLayout, ResultFormat
 
 MOST_LISTED = 4  # outputs in a sentence
-_UNITS = {"pixels": "in pixels", "normalised": "from 0 to 1", "cells": "relative to cells"}
+_UNITS = {"pixels": "in pixels", "normalised": "from 0 to 1", "cells": "in cells"}
 _SCORES = {"none": "probabilities", "sigmoid": "logits of sigmoids", "softmax": "logits of a softmax"}
+_BOXES = {
+    "distances": "distances of the boxes' sides",
+    "distributions": "distributed distances of the boxes' sides",
+    "offsets": "offsets of boxes",
+    "deltas": "boxes relative to anchors",
+}
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ def result_format(guess: Guess, evidence: Evidence) -> ResultFormat:
         if not 0 <= value <= 1:
             raise ImportingError(f"{name} must be from 0 to 1, got {value}")
     sentence = (
-        f"looks like {guess.maker}: {len(columns)} {_scores_text(guess)} and {layout.form} boxes "
-        f"{_UNITS[layout.units]}, from {_outputs_text(layout, evidence)}; the classes are {names.origin}"
+        f"looks like {guess.maker}: {_scores_text(guess, len(columns))}, and {_boxes_text(layout)}, from "
+        f"{_outputs_text(layout, evidence)}; the classes are {names.origin}"
     )
     settings = DenseDetection(threshold=guess.threshold, iou=guess.iou)
     return ResultFormat(
@@ -94,13 +100,19 @@ def _classes(guess: Guess, evidence: Evidence) -> tuple[tuple[int, ...], ClassNa
     return columns, evidence.names(len(columns), background=guess.background != "none")
 
 
-def _scores_text(guess: Guess) -> str:
+def _scores_text(guess: Guess, count: int) -> str:
     layout = guess.layout
+    classes = "one class" if count == 1 else f"{count} classes"
     if layout.labels is not None:
-        return "classes by label"
+        return f"scores and labels of {classes}"
     times = " times an objectness" if layout.objectness else ""
     background = "" if guess.background == "none" else f" with the background {guess.background}"
-    return _SCORES[layout.activation] + times + background
+    return f"{_SCORES[layout.activation]} of {classes}{background}{times}"
+
+
+def _boxes_text(layout: DetectionLayout) -> str:
+    units = _UNITS[layout.units]
+    return f"{_BOXES[layout.form]} {units}" if layout.form in RELATIVE else f"{layout.form} boxes {units}"
 
 
 def _outputs_text(layout: DetectionLayout, evidence: Evidence) -> str:

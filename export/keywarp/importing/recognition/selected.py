@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from keywarp.importing.class_names import COCO_IDS
 from keywarp.importing.model_file import TensorSpec
-from keywarp.importing.recognition.coordinates import tell_units
+from keywarp.importing.recognition.coordinates import are_ordered, tell_units
 from keywarp.importing.recognition.evidence import MOST_OBJECTS, Evidence, are_integers, are_probabilities
 from keywarp.importing.recognition.extras import later_sentence
 from keywarp.importing.recognition.guesses import Guess
 from keywarp.importing.result_format import Columns, DetectionLayout
 
 COCO_COLUMNS = 91  # with the background
+RT_DETR = "RTDETRDecoder"  # the head in Ultralytics' metadata
 MOST_ANCESTORS = 2000  # nodes before the scores among which their activation is looked for
 
 
@@ -65,16 +66,26 @@ def guess_selected_table(evidence: Evidence) -> Guess | None:
     values = evidence.table(columns(0, width))
     if width == 7:
         box, label, score, maker = 1, 5, 6, "YOLOv7 with its suppression in the graph"
-    elif width == 6 and len(values) and are_integers(values[:, 0]) and are_probabilities(values[:, 1]):
+    elif (
+        width == 6
+        and not evidence.ultralytics
+        and len(values)
+        and are_integers(values[:, 0])
+        and are_probabilities(values[:, 1])
+    ):
         box, label, score, maker = 2, 0, 1, "PaddleDetection's detector"
     else:
-        box, label, score, maker = 0, 5, 4, "a YOLO that selects its objects itself (v10, 26, or with suppression)"
+        box, label, score, maker = 0, 5, 4, "a YOLO that selects its objects itself"
     if not (are_integers(values[:, label]) and are_probabilities(values[:, score])) or (width > 7 and not len(values)):
         return None
+    boxes = values[:, box : box + 4]
+    rt_detr = evidence.model.metadata.get("head") == RT_DETR
+    if rt_detr:
+        maker = "Ultralytics' RT-DETR"
     layout = DetectionLayout(
         columns(box, 4),
-        "xyxy",
-        tell_units(values[:, box : box + 4]),
+        "cxcywh" if rt_detr or not are_ordered(boxes) else "xyxy",
+        tell_units(boxes),
         columns(score),
         _labels(evidence, output, values[:, label], one_based=False),
         labels=columns(label),

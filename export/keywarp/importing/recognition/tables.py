@@ -66,17 +66,17 @@ def guess_table(evidence: Evidence) -> Guess | None:
     )
     return Guess(
         layout,
-        _maker(evidence, layout),
+        _maker(evidence, layout, found.per_cell if found else 1),
         later=later_sentence(evidence, output, extra),
         iou=0.7 if evidence.ultralytics else 0.5,
     )
 
 
-def _maker(evidence: Evidence, layout: DetectionLayout) -> str:
+def _maker(evidence: Evidence, layout: DetectionLayout, per_cell: int) -> str:
     if evidence.ultralytics:
         return "an Ultralytics detector"
     if layout.objectness:
-        return "YOLOX" if layout.form == "offsets" else "YOLOv5, YOLOv7 or YOLOX"
+        return "YOLOv5 or YOLOv7" if per_cell > 1 else "YOLOX"
     return "a set of objects" if layout.selected else "a detector of the kind of YOLOv8"
 
 
