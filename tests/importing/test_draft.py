@@ -78,7 +78,7 @@ def test_manifest_says_where_the_bundle_is_from(draft: Draft) -> None:
     assert notes.startswith("Imported from tiny.onnx (SHA-256 ")
     assert all(m.tensor in notes for m in draft.cut.maps)
     assert draft.bundle.manifest.detection is not None
-    assert draft.bundle.manifest.detection.threshold == 0.3  # type: ignore[union-attr]
+    assert draft.bundle.manifest.detection.threshold == 0.3
 
 
 @pytest.mark.parametrize(
