@@ -7,14 +7,21 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import TensorProto, checker, helper, inliner
+from onnx import TensorProto, checker, defs, helper, inliner
 
 from keywarp.importing.bounded import run_bounded
 from keywarp.importing.errors import ImportingError
-from keywarp.importing.graph import IMAGE, Graph
-from keywarp.importing.inputs import ImageInput, choose_size, extra_value, find_image, real_inputs, settle_inputs
+from keywarp.importing.graph import IMAGE, Graph, sort_nodes
+from keywarp.importing.inputs import (
+    ImageInput,
+    choose_size,
+    describe,
+    extra_value,
+    find_image,
+    real_inputs,
+    settle_inputs,
+)
 from keywarp.importing.opsets import DOMAINS, convert_opset, opset_of
 from keywarp.importing.picture import picture
 from keywarp.importing.runtime import first_line, fold, run
@@ -70,7 +77,8 @@ def read_model(path: Path, size: tuple[int, int] | None = None, max_seconds: flo
 
     Args:
         path: The file. Constants may be in other files of its folder.
-        size: The height and width of the image in pixels. By default they are the file's own, or 640 where it takes any.
+        size: The height and width of the image in pixels. By default they are the file's own, or 640 where it takes
+            any.
         max_seconds: The most time.
 
     Raises:
@@ -147,7 +155,7 @@ def _load(path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
-    except DecodeError:
+    except Exception:  # noqa: BLE001 - protobuf's errors have no common public base class
         raise ImportingError("it isn't an ONNX file, or it is damaged") from None
     if not model.graph.node:
         raise ImportingError("it isn't an ONNX file, or it has no nodes")
@@ -171,28 +179,36 @@ def _refuse_unsupported(model: onnx.ModelProto) -> None:
         opset.domain = "" if opset.domain in DOMAINS else opset.domain
     for node in nodes:
         node.domain = "" if node.domain in DOMAINS else node.domain
-    opset_of(model)
+    if opset_of(model) > defs.onnx_opset_version():
+        raise ImportingError(
+            f"its opset {opset_of(model)} is newer than the newest known here, {defs.onnx_opset_version()}: export it "
+            "again with opset 17"
+        )
+    for value in model.graph.output:
+        if value.type.WhichOneof("value") != "tensor_type":
+            raise ImportingError(
+                f"it returns {describe(value)}, but only tensors can be results: export the network again without it"
+            )
+    sort_nodes(model.graph)
+    types = [value.type.tensor_type for value in model.graph.output]
+    shapeless = [tensor_type for tensor_type in types if not tensor_type.HasField("shape")]
+    for tensor_type in shapeless:
+        tensor_type.shape.SetInParent()  # the checker wants one, although files do without
     try:
         checker.check_model(model)
-    except Exception as error:  # ValidationError, and others of the checker's C++
+    except Exception as error:  # noqa: BLE001 - ValidationError, and others of the checker's C++
         raise ImportingError(f"it isn't a valid ONNX file: {first_line(error)}") from None
+    for tensor_type in shapeless:
+        tensor_type.ClearField("shape")
 
 
 def _check_folded(model: onnx.ModelProto) -> None:
     graph = Graph(model)
     for node in graph.nodes:
-        if node.op_type in CONTROL_FLOW:
-            raise ImportingError(
-                f"the control flow of node {node.name or node.op_type!r} ({node.op_type}) depends on the image: export "
-                "the network again without it, for example without its suppression of boxes"
-            )
         if node.domain:
             raise ImportingError(f"its constants can't be folded without the operator {node.domain}.{node.op_type}")
     if IMAGE not in graph.consumers:
         raise ImportingError("its results don't depend on the image")
-    for output in model.graph.output:
-        if output.type.WhichOneof("value") != "tensor_type":
-            raise ImportingError(f"its output {output.name!r} isn't a tensor: export the network again without it")
 
 
 def _fixed(model: onnx.ModelProto, image: ImageInput, height: int, width: int) -> onnx.ModelProto:
