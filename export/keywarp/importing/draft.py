@@ -119,23 +119,9 @@ def draft_bundle(
         raise _bad_manifest(file, error) from error
     model = _without_other_outputs(model, result)
     progress("looking for cuts")
-    candidates = find_candidates(model)
-    chosen = 0
-    if options.cut:
-        named = named_candidate(model, options.cut)
-        same = [c for c in candidates if {m.tensor for m in c.maps} == set(options.cut)]
-        candidates = candidates if same else [*candidates, named]
-        chosen = candidates.index(same[0] if same else named)
-    if not candidates:
-        raise ImportingError(
-            f"{file.name} can't be cut: no set of maps that move with the image separates the image from the results, "
-            "so propagation can't be used with it"
-        )
+    candidates, chosen = _cuts(model, options.cut)
     cut = candidates[chosen]
     progress("building the graphs")
-    if min(m.stride for m in cut.maps) % DOWNSCALE:
-        strides = ", ".join(str(m.stride) for m in cut.maps)
-        raise ImportingError(f"maps of the strides {strides} can't be moved: cut at maps of even strides with --cut")
     features, head = split(model, cut)
     graphs = {
         "features.onnx": features,
@@ -154,6 +140,30 @@ def draft_bundle(
     progress("measuring frames")
     measured = measure_costs(bundle, cut, frames)
     return Draft(model, tuple(candidates), chosen, result, preparation, bundle, whole, measured)
+
+
+def _cuts(model: ImportedModel, tensors: Sequence[str]) -> tuple[list[Candidate], int]:
+    """Return where a network can be cut, best first, and the index of the cut at given tensors, or of the best one.
+
+    Raises:
+        ImportingError: If there is none, or its maps can't be moved.
+    """
+    candidates, chosen = find_candidates(model), 0
+    if tensors:
+        named = named_candidate(model, tensors)
+        same = [c for c in candidates if {m.tensor for m in c.maps} == set(tensors)]
+        candidates = candidates if same else [*candidates, named]
+        chosen = candidates.index(same[0] if same else named)
+    if not candidates:
+        raise ImportingError(
+            "the network can't be cut: no set of maps that move with the image separates the image from the results, so "
+            "propagation can't be used with it"
+        )
+    strides = [m.stride for m in candidates[chosen].maps]
+    if min(strides) % DOWNSCALE:
+        listed = ", ".join(map(str, strides))
+        raise ImportingError(f"maps of the strides {listed} can't be moved: cut at maps of even strides with --cut")
+    return candidates, chosen
 
 
 def _bad_manifest(file: Path, error: ValidationError) -> ImportingError:

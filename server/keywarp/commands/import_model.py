@@ -261,6 +261,7 @@ def _describe(draft: Draft, file: Path, console: Console, tensors: bool) -> None
     lines = [
         f"{file.name}: {model.producer or 'unknown exporter'}, {model.height}x{model.width}, {operations:.1f} GFLOP",
         f"results: {_sentence(draft.result.guess)}",
+        *([_sentence(draft.result.later)] if draft.result.later else []),
         f"frames: {draft.preparation.fit_guess}",
         f"pixels: {draft.preparation.pixel_guess}",
         "If one of these guesses is wrong, results are poor without any error: see the options --boxes, --fit, --mean "
