@@ -20,6 +20,9 @@ with atheris.instrument_imports(include=["keywarp"]):
     from keywarp.client.errors import ProtocolError
     from keywarp.client.images import decode_labels
     from keywarp.engines.manifest import Manifest
+    from keywarp.importing.errors import ImportingError
+    from keywarp.importing.inputs import choose_size, find_image, real_inputs, settle_inputs
+    from keywarp.importing.model_file import load_supported
     from keywarp.protocol import (
         ClientMessage,
         End,
@@ -42,6 +45,7 @@ with atheris.instrument_imports(include=["keywarp"]):
 from PIL import Image
 from pydantic import ValidationError
 
+from tests.importing.files import convolution, model_of, patches
 from tests.server.media import jpeg, saved
 
 FOLDER = Path(tempfile.mkdtemp(prefix="keywarp-fuzz-"))
@@ -95,6 +99,13 @@ def image(data: bytes) -> None:
     decode_image(memoryview(data), 64 * 64)
 
 
+def network(data: bytes) -> None:
+    (FOLDER / "network.onnx").write_bytes(data)
+    model = load_supported(FOLDER / "network.onnx")
+    image = find_image(real_inputs(model))
+    settle_inputs(model, image, *choose_size(image, None, {}))
+
+
 def draw(kind: str) -> bytes:
     return saved(Image.new("RGB", (8, 8)), kind)
 
@@ -104,6 +115,7 @@ HELLO = Hello(model="street", interval=3, codec="h264").model_dump_json().encode
 RLE = b'{"width":2,"height":1,"regions":[{"class_id":1,"name":"a","area":0.5,"rle":{"size":[1,2],"counts":[1,1]}}]}'
 TENSOR = b'{"inputs":[{"name":"frame","shape":[1,1,3],"datatype":"UINT8","parameters":{"binary_data_size":3}}]}'
 SITE = b'[streams.a]\nsource = "rtsp://u:p@host:554/x"\nsinks = ["b"]\n[sinks.b]\nfile = "x"\n'
+NETWORK = model_of([patches()], {"weights": convolution(channels=1)}).SerializeToString()
 SMALL = jpeg(width=16, height=16)
 # By target: its function, the errors that the function may raise, and the inputs to begin with.
 TARGETS = {
@@ -114,6 +126,7 @@ TARGETS = {
     "manifest": (manifest, ValidationError, [BUNDLE.read_bytes()]),
     "site": (site, SiteError, [SITE]),
     "text": (text, (), [b"gate stream,metrics " + b"0" * 64, b"rtsp://user:pass@[::1]:554/a?b#c"]),
+    "network": (network, ImportingError, [NETWORK]),
     "image": (image, FrameRefusedError, [SMALL, draw("PNG"), draw("WEBP")]),
 }
 

@@ -110,10 +110,7 @@ def _beside(path: Path) -> int:
 
 def _read(path: Path, size: tuple[int, int] | None) -> ImportedModel:
     """Read a file in this process."""
-    original = _load(path)
-    _refuse_unsupported(original)
-    if original.functions:
-        original = inliner.inline_local_functions(original)
+    original = load_supported(path)
     metadata = {entry.key: entry.value for entry in original.metadata_props}
 
     half = uses_half(original)
@@ -149,6 +146,23 @@ def _read(path: Path, size: tuple[int, int] | None) -> ImportedModel:
         producer,
         image.dtype == TensorProto.UINT8,
     )
+
+
+def load_supported(path: Path) -> onnx.ModelProto:
+    """Load a file, and check all that can be checked without a runtime.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The file's own network, with all constants, without functions, and with its nodes in order.
+
+    Raises:
+        ImportingError: If it is damaged, or something in it isn't supported.
+    """
+    model = _load(path)
+    _refuse_unsupported(model)
+    return inliner.inline_local_functions(model) if model.functions else model
 
 
 def _load(path: Path) -> onnx.ModelProto:
