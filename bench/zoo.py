@@ -1,4 +1,4 @@
-"""Makes ONNX files of networks from torchvision, timm and transformers, as their users export them, with random weights.
+"""Makes ONNX files of networks of torchvision, timm and transformers, as their users export them, with random weights.
 
 Weights are random, but not meaningless: batch norms get the statistics of real frames, and the last layers are scaled
 until scores differ from place to place. So results can be compared, although they mean nothing.
@@ -29,6 +29,7 @@ from keywarp.commands.sample_video import sample_video
 FRAMES = (0, 60, 120, 180)  # of the sample video: each from another shot
 SCORE = (-3.0, 1.5)  # mean and standard deviation of the classifiers' logits
 NO_WEIGHTS: Mapping[str, Any] = {"weights": None, "weights_backbone": None}
+SIDES: Mapping[str, Any] = {"min_size": 640, "max_size": 640}  # pixels: frames of this size aren't resized
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -114,17 +115,12 @@ class PyramidSegmenter(nn.Module):
         return nn.functional.interpolate(self.classifier(self.smooth(total)), image.shape[-2:], mode="bilinear")
 
 
-def torchvision_detector(builder: Callable[..., nn.Module], **options: Any) -> Callable[[], nn.Module]:
-    """Return a function that builds a detector of 91 classes which doesn't resize frames of 640 x 640."""
-    return lambda: builder(**NO_WEIGHTS, min_size=640, max_size=640, **options)
-
-
 def heavy_retinanet() -> nn.Module:
     """Build RetinaNet with ResNet-101."""
     backbone = detection.backbone_utils.resnet_fpn_backbone(
         backbone_name="resnet101", weights=None, returned_layers=[2, 3, 4], extra_blocks=pyramid_top()
     )
-    return detection.RetinaNet(backbone, 91, min_size=640, max_size=640)
+    return detection.RetinaNet(backbone, 91, **SIDES)
 
 
 def pyramid_top() -> nn.Module:
@@ -181,9 +177,13 @@ def detr() -> nn.Module:
 def yolos() -> nn.Module:
     """Build YOLOS-tiny for 512 x 512."""
     config = hf.YolosConfig(
-        hidden_size=192, num_attention_heads=3, intermediate_size=768, image_size=(512, 512), num_labels=91,
+        hidden_size=192,
+        num_attention_heads=3,
+        intermediate_size=768,
+        image_size=(512, 512),
+        num_labels=91,
         use_mid_position_embeddings=False,
-    )  # fmt: skip
+    )
     return hf.YolosForObjectDetection(config)
 
 
@@ -200,9 +200,12 @@ def segformer() -> nn.Module:
 def swin() -> Any:
     """Describe Swin-tiny."""
     return hf.SwinConfig(
-        embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7,
+        embed_dim=96,
+        depths=[2, 2, 6, 2],
+        num_heads=[3, 6, 12, 24],
+        window_size=7,
         out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
+    )
 
 
 def mask2former() -> nn.Module:
@@ -213,10 +216,18 @@ def mask2former() -> nn.Module:
 
 def maskformer() -> nn.Module:
     """Build MaskFormer with Swin-tiny."""
-    return hf.MaskFormerForInstanceSegmentation(hf.MaskFormerConfig(backbone_config=hf.MaskFormerSwinConfig(
-        embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    ), num_labels=150))  # fmt: skip
+    return hf.MaskFormerForInstanceSegmentation(
+        hf.MaskFormerConfig(
+            backbone_config=hf.MaskFormerSwinConfig(
+                embed_dim=96,
+                depths=[2, 2, 6, 2],
+                num_heads=[3, 6, 12, 24],
+                window_size=7,
+                out_features=["stage1", "stage2", "stage3", "stage4"],
+            ),
+            num_labels=150,
+        )
+    )
 
 
 def upernet(backbone: Any) -> nn.Module:
@@ -233,18 +244,27 @@ def upernet_convnext() -> nn.Module:
 def dpt() -> nn.Module:
     """Build DPT with a ViT-small for 384 x 384."""
     config = hf.DPTConfig(
-        hidden_size=384, num_attention_heads=6, intermediate_size=1536, neck_hidden_sizes=[48, 96, 192, 384],
-        fusion_hidden_size=128, image_size=384,
-    )  # fmt: skip
+        hidden_size=384,
+        num_attention_heads=6,
+        intermediate_size=1536,
+        neck_hidden_sizes=[48, 96, 192, 384],
+        fusion_hidden_size=128,
+        image_size=384,
+    )
     return hf.DPTForDepthEstimation(config)
 
 
 def depth_anything() -> nn.Module:
     """Build Depth Anything V2 small for 518 x 518."""
     backbone = hf.Dinov2Config(
-        hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14, apply_layernorm=True,
-        reshape_hidden_states=False, out_indices=[3, 6, 9, 12],
-    )  # fmt: skip
+        hidden_size=384,
+        num_attention_heads=6,
+        image_size=518,
+        patch_size=14,
+        apply_layernorm=True,
+        reshape_hidden_states=False,
+        out_indices=[3, 6, 9, 12],
+    )
     return hf.DepthAnythingForDepthEstimation(hf.DepthAnythingConfig(backbone_config=backbone))
 
 
@@ -266,105 +286,107 @@ def timm_pyramid(name: str) -> nn.Module:
     return PyramidSegmenter(backbone, backbone.feature_info.channels())
 
 
-BOXES = "boxes", "scores", "labels"
-SET = "logits", "pred_boxes"
-NETWORKS: dict[str, Network] = {
-    # torchvision
-    "retinanet-resnet50": Network(
-        "torchvision", "detection", torchvision_detector(detection.retinanet_resnet50_fpn), BOXES,
-        ("head.classification_head.cls_logits",), exporter="tracing", opset=17, normalised=False,
+def detector(build: Callable[[], nn.Module], *classifiers: str, outputs: tuple[str, ...], side: int = 640) -> Network:
+    """Describe a detector of torchvision, with the suppression of boxes in its graph."""
+    task = "instances" if "masks" in outputs else "detection"
+    return Network("torchvision", task, build, outputs, classifiers, (side, side), "image", "tracing", 17, (), False)
+
+
+def one_stage(builder: Callable[..., nn.Module], **options: Any) -> Network:
+    """Describe a detector of torchvision without proposals."""
+    layer = "head.classification_head.cls_logits"
+    return detector(lambda: builder(**NO_WEIGHTS, **options), layer, outputs=("boxes", "scores", "labels"))
+
+
+def two_stage(builder: Callable[..., nn.Module], *more: str) -> Network:
+    """Describe a detector of torchvision with proposals."""
+    layers = "rpn.head.cls_logits", "roi_heads.box_predictor.cls_score"
+    build = lambda: builder(**NO_WEIGHTS, **SIDES)  # noqa: E731
+    return detector(build, *layers, outputs=("boxes", "labels", "scores", *more))
+
+
+def torchvision_segmenter(builder: Callable[..., nn.Module], *classifiers: str, **options: Any) -> Network:
+    """Describe a segmentation network of torchvision, exported by tracing or with what `options` says."""
+    build = lambda: builder(**NO_WEIGHTS)  # noqa: E731
+    return Network("torchvision", "segmentation", build, ("out",), classifiers, (512, 512), fields=("out",), **options)
+
+
+def set_detector(build: Callable[[], nn.Module], classifier: str, side: int = 640, **options: Any) -> Network:
+    """Describe a detector of transformers, which gives a set of boxes."""
+    fields = "logits", "pred_boxes"
+    size = side, side
+    return Network(
+        "transformers", "detection", build, fields, (classifier,), size, "pixel_values", fields=fields, **options
+    )
+
+
+def segmenter(build: Callable[[], nn.Module]) -> Network:
+    """Describe a segmentation network of transformers, which gives a map of logits."""
+    layers = ("decode_head.classifier",)
+    return Network(
+        "transformers", "segmentation", build, ("logits",), layers, (512, 512), "pixel_values", fields=("logits",)
+    )
+
+
+def mask_segmenter(build: Callable[[], nn.Module]) -> Network:
+    """Describe a segmentation network of transformers, which gives masks and their classes."""
+    fields = "class_queries_logits", "masks_queries_logits"
+    layers = ("class_predictor",)
+    return Network("transformers", "segmentation", build, fields, layers, (512, 512), "pixel_values", fields=fields)
+
+
+def depth(build: Callable[[], nn.Module], layer: str, side: int) -> Network:
+    """Describe a depth network of transformers."""
+    fields = ("predicted_depth",)
+    return Network("transformers", "dense", build, fields, (layer,), (side, side), "pixel_values", fields=fields)
+
+
+def probe(library: str, build: Callable[[], nn.Module], side: int = 512) -> Network:
+    """Describe a backbone with a segmentation head of ours."""
+    return Network(library, "segmentation", build, ("logits",), ("classifier",), (side, side))
+
+
+TRACED: Mapping[str, Any] = {"exporter": "tracing", "opset": 17}
+SSD_LAYERS = (f"head.classification_head.module_list.{level}.1" for level in range(6))
+NETWORKS = {
+    "retinanet-resnet50": one_stage(detection.retinanet_resnet50_fpn, **SIDES),
+    "retinanet-resnet101": detector(
+        heavy_retinanet, "head.classification_head.cls_logits", outputs=("boxes", "scores", "labels")
     ),
-    "retinanet-resnet101": Network(
-        "torchvision", "detection", heavy_retinanet, BOXES,
-        ("head.classification_head.cls_logits",), exporter="tracing", opset=17, normalised=False,
+    "fcos-resnet50": one_stage(detection.fcos_resnet50_fpn, **SIDES),
+    "faster-rcnn-resnet50": two_stage(detection.fasterrcnn_resnet50_fpn),
+    "faster-rcnn-mobilenet": two_stage(detection.fasterrcnn_mobilenet_v3_large_fpn),
+    "mask-rcnn-resnet50": two_stage(detection.maskrcnn_resnet50_fpn, "masks"),
+    "ssdlite-mobilenet": detector(
+        lambda: detection.ssdlite320_mobilenet_v3_large(**NO_WEIGHTS),
+        *SSD_LAYERS,
+        outputs=("boxes", "scores", "labels"),
+        side=320,
     ),
-    "fcos-resnet50": Network(
-        "torchvision", "detection", torchvision_detector(detection.fcos_resnet50_fpn), BOXES,
-        ("head.classification_head.cls_logits",), exporter="tracing", opset=17, normalised=False,
+    "deeplabv3-resnet50": torchvision_segmenter(vision.segmentation.deeplabv3_resnet50, "classifier.4", **TRACED),
+    "deeplabv3-resnet101": torchvision_segmenter(vision.segmentation.deeplabv3_resnet101, "classifier.4"),
+    "deeplabv3-mobilenet": torchvision_segmenter(vision.segmentation.deeplabv3_mobilenet_v3_large, "classifier.4"),
+    "lr-aspp-mobilenet": torchvision_segmenter(
+        vision.segmentation.lraspp_mobilenet_v3_large, "classifier.high_classifier", "classifier.low_classifier"
     ),
-    "faster-rcnn-resnet50": Network(
-        "torchvision", "detection", torchvision_detector(detection.fasterrcnn_resnet50_fpn), ("boxes", "labels", "scores"),
-        ("rpn.head.cls_logits", "roi_heads.box_predictor.cls_score"), exporter="tracing", opset=17, normalised=False,
-    ),
-    "faster-rcnn-mobilenet": Network(
-        "torchvision", "detection", torchvision_detector(detection.fasterrcnn_mobilenet_v3_large_fpn), ("boxes", "labels", "scores"),
-        ("rpn.head.cls_logits", "roi_heads.box_predictor.cls_score"), exporter="tracing", opset=17, normalised=False,
-    ),
-    "mask-rcnn-resnet50": Network(
-        "torchvision", "instances", torchvision_detector(detection.maskrcnn_resnet50_fpn), ("boxes", "labels", "scores", "masks"),
-        ("rpn.head.cls_logits", "roi_heads.box_predictor.cls_score"), exporter="tracing", opset=17, normalised=False,
-    ),
-    "ssdlite-mobilenet": Network(
-        "torchvision", "detection", lambda: detection.ssdlite320_mobilenet_v3_large(**NO_WEIGHTS), BOXES,
-        tuple(f"head.classification_head.module_list.{level}.1" for level in range(6)), (320, 320),
-        exporter="tracing", opset=17, normalised=False,
-    ),
-    "deeplabv3-resnet50": Network(
-        "torchvision", "segmentation", lambda: vision.segmentation.deeplabv3_resnet50(**NO_WEIGHTS, aux_loss=False),
-        ("out",), ("classifier.4",), (512, 512), fields=("out",), exporter="tracing", opset=17,
-    ),
-    "deeplabv3-resnet101-dynamo": Network(
-        "torchvision", "segmentation", lambda: vision.segmentation.deeplabv3_resnet101(**NO_WEIGHTS, aux_loss=False),
-        ("out",), ("classifier.4",), (512, 512), fields=("out",),
-    ),
-    "deeplabv3-mobilenet": Network(
-        "torchvision", "segmentation", lambda: vision.segmentation.deeplabv3_mobilenet_v3_large(**NO_WEIGHTS, aux_loss=False),
-        ("out",), ("classifier.4",), (512, 512), fields=("out",),
-    ),
-    "lr-aspp-mobilenet": Network(
-        "torchvision", "segmentation", lambda: vision.segmentation.lraspp_mobilenet_v3_large(**NO_WEIGHTS),
-        ("out",), ("classifier.high_classifier", "classifier.low_classifier"), (512, 512), fields=("out",),
-    ),
-    # transformers
-    "rt-detr-v2-r18": Network(
-        "transformers", "detection", rt_detr_v2, SET, ("model.decoder.class_embed.2",),
-        image="pixel_values", fields=SET, exporter="tracing", opset=17, normalised=False,
-    ),
-    "d-fine-s": Network(
-        "transformers", "detection", d_fine, SET, ("model.decoder.class_embed.2",),
-        image="pixel_values", fields=SET, exporter="tracing", opset=17, normalised=False,
-    ),
-    "detr-resnet50": Network(
-        "transformers", "detection", detr, SET, ("class_labels_classifier",), image="pixel_values", fields=SET,
-    ),
-    "yolos-tiny": Network(
-        "transformers", "detection", yolos, SET, ("class_labels_classifier.layers.2",), (512, 512), image="pixel_values", fields=SET,
-    ),
-    "rf-detr": Network(
-        "transformers", "detection", rf_detr, SET, ("class_embed",), (560, 560), image="pixel_values", fields=SET,
-    ),
-    "segformer-b0": Network(
-        "transformers", "segmentation", segformer, ("logits",), ("decode_head.classifier",), (512, 512), image="pixel_values", fields=("logits",),
-    ),
-    "mask2former-swin-t": Network(
-        "transformers", "segmentation", mask2former, ("class_queries_logits", "masks_queries_logits"), ("class_predictor",), (512, 512),
-        image="pixel_values", fields=("class_queries_logits", "masks_queries_logits"),
-    ),
-    "maskformer-swin-t": Network(
-        "transformers", "segmentation", maskformer, ("class_queries_logits", "masks_queries_logits"), ("class_predictor",), (512, 512),
-        image="pixel_values", fields=("class_queries_logits", "masks_queries_logits"),
-    ),
-    "upernet-convnext-t": Network(
-        "transformers", "segmentation", upernet_convnext, ("logits",), ("decode_head.classifier",), (512, 512), image="pixel_values", fields=("logits",),
-    ),
-    "upernet-swin-t": Network(
-        "transformers", "segmentation", lambda: upernet(swin()), ("logits",), ("decode_head.classifier",), (512, 512), image="pixel_values", fields=("logits",),
-    ),
-    "dpt-vit-s": Network(
-        "transformers", "dense", dpt, ("predicted_depth",), ("head.head.4",), (384, 384), image="pixel_values", fields=("predicted_depth",),
-    ),
-    "depth-anything-v2-s": Network(
-        "transformers", "dense", depth_anything, ("predicted_depth",), ("head.conv3",), (518, 518), image="pixel_values", fields=("predicted_depth",),
-    ),
-    "dinov2-s-linear": Network("transformers", "segmentation", dinov2, ("logits",), ("classifier",), (518, 518)),
-    # timm
-    "vit-s-linear": Network(
-        "timm", "segmentation", lambda: timm_segmenter("vit_small_patch16_224", img_size=512), ("logits",), ("classifier",), (512, 512),
-    ),
-    "convnext-t-pyramid": Network("timm", "segmentation", lambda: timm_pyramid("convnext_tiny"), ("logits",), ("classifier",), (512, 512)),
-    "resnet50-pyramid": Network("timm", "segmentation", lambda: timm_pyramid("resnet50"), ("logits",), ("classifier",), (512, 512)),
-    "efficientnet-b3-pyramid": Network("timm", "segmentation", lambda: timm_pyramid("efficientnet_b3"), ("logits",), ("classifier",), (512, 512)),
-}  # fmt: skip
+    "rt-detr-v2-r18": set_detector(rt_detr_v2, "model.decoder.class_embed.2", normalised=False, **TRACED),
+    "d-fine-s": set_detector(d_fine, "model.decoder.class_embed.2", normalised=False, **TRACED),
+    "detr-resnet50": set_detector(detr, "class_labels_classifier"),
+    "yolos-tiny": set_detector(yolos, "class_labels_classifier.layers.2", 512),
+    "rf-detr": set_detector(rf_detr, "class_embed", 560),
+    "segformer-b0": segmenter(segformer),
+    "upernet-convnext-t": segmenter(upernet_convnext),
+    "upernet-swin-t": segmenter(lambda: upernet(swin())),
+    "mask2former-swin-t": mask_segmenter(mask2former),
+    "maskformer-swin-t": mask_segmenter(maskformer),
+    "dpt-vit-s": depth(dpt, "head.head.4", 384),
+    "depth-anything-v2-s": depth(depth_anything, "head.conv3", 518),
+    "dinov2-s-linear": probe("transformers", dinov2, 518),
+    "vit-s-linear": probe("timm", lambda: timm_segmenter("vit_small_patch16_224", img_size=512)),
+    "convnext-t-pyramid": probe("timm", lambda: timm_pyramid("convnext_tiny")),
+    "resnet50-pyramid": probe("timm", lambda: timm_pyramid("resnet50")),
+    "efficientnet-b3-pyramid": probe("timm", lambda: timm_pyramid("efficientnet_b3")),
+}
 
 
 def sample_frames(height: int, width: int, *, normalised: bool) -> Tensor:
@@ -408,11 +430,14 @@ def settle(network: nn.Module, frames: Tensor, classifiers: Sequence[str]) -> No
             return output
         done.add(layer)
         mean, deviation = SCORE
-        gain = deviation / max(float(output.std()), 1e-6)
-        bias = torch.zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias
+        others = [0, *range(2, output.ndim)] if isinstance(layer, nn.Conv2d) else [*range(output.ndim - 1)]
+        centre = output.mean(others)  # of each class, so that none of them wins everywhere
+        shape = (1, -1, *(1 for _ in others[1:])) if isinstance(layer, nn.Conv2d) else (-1,)
+        gain = deviation / max(float((output - centre.reshape(shape)).std()), 1e-6)
+        bias = torch.zeros_like(centre) if layer.bias is None else layer.bias
         layer.weight.mul_(gain)
-        layer.bias = nn.Parameter(bias * gain + mean - float(output.mean()) * gain)
-        return output * gain + mean - float(output.mean()) * gain
+        layer.bias = nn.Parameter((bias - centre) * gain + mean)
+        return (output - centre.reshape(shape)) * gain + mean
 
     done: set[nn.Module] = set()
     norms = [module for module in network.modules() if isinstance(getattr(module, "running_mean", None), Tensor)]
@@ -431,10 +456,15 @@ def make(network: Network, path: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            whole.eval(), (image,), str(path), input_names=[network.image], output_names=list(network.outputs),
-            opset_version=network.opset, dynamo=network.exporter == "dynamo",
+            whole.eval(),
+            (image,),
+            str(path),
+            input_names=[network.image],
+            output_names=list(network.outputs),
+            opset_version=network.opset,
+            dynamo=network.exporter == "dynamo",
             **({"external_data": False} if network.exporter == "dynamo" else {}),
-        )  # fmt: skip
+        )
 
 
 def main() -> None:

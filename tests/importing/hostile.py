@@ -1,4 +1,4 @@
-"""ONNX files that are damaged, hostile, or of a kind that can't be imported, each with what a user should read about it.
+"""ONNX files that are damaged, hostile, or of a kind that can't be imported, each with what its user should read.
 
     python -m tests.importing.hostile FOLDER
 
@@ -52,7 +52,7 @@ def network(
 ) -> onnx.ModelProto:
     """Return a small valid segmentation network with further nodes.
 
-    A convolution of stride 2 makes a map `map` (1, 4, h, w) of the image, and another makes `scores` (1, 2, h, w) of it.
+    A convolution of stride 2 makes `map` (1, 4, h, w) of the image, and another `scores` (1, 2, h, w) of it.
 
     Args:
         more: Nodes after these.
@@ -180,9 +180,11 @@ def image_dependent_if(folder: Path) -> Path:
     return after(
         helper.make_node("ReduceMax", ["scores"], ["most"], keepdims=0),
         helper.make_node("Greater", ["most", "limit"], ["is"]),
-        helper.make_node("If", ["is"], ["out"], then_branch=branch("a", "Relu"), else_branch=branch("b", "Exp"), name="choice"),
+        helper.make_node(
+            "If", ["is"], ["out"], then_branch=branch("a", "Relu"), else_branch=branch("b", "Exp"), name="choice"
+        ),
         constants=(constant("limit", 0.5),),
-    )(folder)  # fmt: skip
+    )(folder)
 
 
 def loop(trips: int) -> Write:
@@ -205,7 +207,7 @@ def loop(trips: int) -> Write:
     )
     return after(
         helper.make_node("Loop", ["trips", "true", "scores"], ["out"], body=body, name="repeat"),
-        constants=(constant("trips", trips, np.int64), constant("true", True, np.bool_)),  # noqa: FBT003
+        constants=(constant("trips", trips, np.int64), constant("true", True, np.bool_)),
     )
 
 
@@ -339,8 +341,12 @@ def inputs(*values: onnx.ValueInfoProto, used: str = "image") -> Write:
 def two_images(folder: Path) -> Path:
     """Write a network that compares two images."""
     both = image_input("image"), image_input("other")
-    model = network(helper.make_node("Conv", ["other", "weights"], ["b"], strides=[2, 2], pads=[1, 1, 1, 1]),
-                    helper.make_node("Sub", ["map", "b"], ["out"]), inputs=both, outputs=("out",))  # fmt: skip
+    model = network(
+        helper.make_node("Conv", ["other", "weights"], ["b"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Sub", ["map", "b"], ["out"]),
+        inputs=both,
+        outputs=("out",),
+    )
     return saved(model, folder)
 
 
@@ -436,17 +442,24 @@ HOSTILE = (
     HostileFile(
         "a prompt beside the image",
         lambda folder: saved(
-            network(helper.make_node("Mul", ["scores", "prompt"], ["out"]),
-                    inputs=(image_input(), image_input("prompt", (1, 2, 1, 1))), outputs=("out",)), folder),
+            network(
+                helper.make_node("Mul", ["scores", "prompt"], ["out"]),
+                inputs=(image_input(), image_input("prompt", (1, 2, 1, 1))),
+                outputs=("out",),
+            ),
+            folder,
+        ),
         r"isn't known what the input 'prompt'",
     ),
     HostileFile("an If that depends on the image", image_dependent_if, r"control flow of node 'choice'"),
     HostileFile("strings as results", strings, r"'out'"),
     HostileFile("a sequence as result", sequence, r"'out' isn't a tensor|SequenceConstruct"),
     HostileFile("a result that doesn't depend on the image", unrelated, r"don't depend on the image"),
-    HostileFile("NaN in the weights", lambda folder: saved(network(sparse=np.full((4, 3, 3, 3), np.nan)), folder), r"NaN|finite"),
+    HostileFile(
+        "NaN in the weights", lambda folder: saved(network(sparse=np.full((4, 3, 3, 3), np.nan)), folder), r"NaN|finite"
+    ),
     HostileFile("opset 999", lambda folder: saved(network(opset=999), folder), r"opset 999|isn't a valid"),
-)  # fmt: skip
+)
 
 
 def main() -> None:
