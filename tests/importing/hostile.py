@@ -30,11 +30,13 @@ class HostileFile:
         name: What is wrong with it.
         write: Writes it into a folder.
         says: A regular expression that the error must match.
+        seconds: The time that is allowed, for files that would run forever.
     """
 
     name: str
     write: Write
     says: str
+    seconds: float = 60.0
 
 
 def constant(name: str, value: object, dtype: Any = np.float32) -> TensorProto:
@@ -168,23 +170,6 @@ def resized(tensor: int, *dims: int) -> Write:
         model.graph.initializer[tensor].dims.extend(dims)
 
     return edited(edit)
-
-
-def branch(name: str, operator: str) -> onnx.GraphProto:
-    """Return a branch of an If, which applies an operator to the scores."""
-    return helper.make_graph([helper.make_node(operator, ["scores"], [name])], name, [], [result(name)])
-
-
-def image_dependent_if(folder: Path) -> Path:
-    """Write a network that does one thing or another with the scores, depending on the image."""
-    return after(
-        helper.make_node("ReduceMax", ["scores"], ["most"], keepdims=0),
-        helper.make_node("Greater", ["most", "limit"], ["is"]),
-        helper.make_node(
-            "If", ["is"], ["out"], then_branch=branch("a", "Relu"), else_branch=branch("b", "Exp"), name="choice"
-        ),
-        constants=(constant("limit", 0.5),),
-    )(folder)
 
 
 def loop(trips: int) -> Write:
@@ -372,14 +357,14 @@ HOSTILE = (
     HostileFile("a node that takes its own output", edited(itself), r"isn't a valid ONNX file"),
     HostileFile("two tensors of one name", edited(duplicate), r"isn't a valid ONNX file"),
     HostileFile("no nodes", edited(no_nodes), r"no nodes"),
-    HostileFile("no outputs", edited(no_outputs), r"no outputs|no results|isn't a valid ONNX file"),
+    HostileFile("no outputs", edited(no_outputs), r"no outputs"),
     HostileFile("a constant of an unknown type", edited(unknown_type), r"unknown type 99"),
     HostileFile("branches 500 deep", deep_branches, DAMAGED),
     HostileFile("an operator that there isn't", after(helper.make_node("Reluu", ["scores"], ["out"])), r"Reluu"),
     HostileFile("a tensor that nothing makes", after(helper.make_node("Add", ["scores", "gone"], ["out"])), r"gone"),
     # too large
-    HostileFile("a constant of 2^40 values without data", resized(1, HUGE), r"larger than|needs \d+ bytes"),
-    HostileFile("a constant of 2^62 x 2^62 values", resized(1, 2**62, 2**62), r"larger than|needs \d+ bytes"),
+    HostileFile("a constant of 2^40 values without data", resized(1, HUGE), r"more than 2\.1 GB|larger than"),
+    HostileFile("a constant of 2^62 x 2^62 values", resized(1, 2**62, 2**62), r"more than 2\.1 GB|larger than"),
     HostileFile("a constant of negative size", resized(1, -1, 4, 1, 1), r"impossible shape"),
     HostileFile("a constant that lacks data", resized(1, 2, 4, 3, 3), r"needs 288 bytes, but has 32"),
     HostileFile("Reshape to 2^40", to_shape("Reshape", (1, 2, HUGE)), TOO_LARGE),
@@ -408,10 +393,10 @@ HOSTILE = (
     HostileFile("Tile 2^20 x 2^20 times", to_shape("Tile", (1, 1, 2**20, 2**20)), TOO_LARGE),
     HostileFile("an image of 2^31 x 2^31", inputs(image_input(shape=(1, 3, 2**31, 2**31))), r"aren't possible"),
     HostileFile("an image of 1 x 1", inputs(image_input(shape=(1, 3, 1, 1))), r"aren't possible"),
-    HostileFile("200,000 nodes", many_nodes, r"has 20000\d nodes"),
-    HostileFile("functions that are 10^12 nodes", function_bomb, r"nodes|functions|memory|within"),
-    HostileFile("a function that calls itself", recursive_function, r"calls itself|recursive|isn't a valid|nodes"),
-    HostileFile("a loop of 2^62 rounds", loop(2**62), r"control flow|within"),
+    HostileFile("200,000 nodes", many_nodes, r"has 200004 nodes"),
+    HostileFile("functions that are 10^12 nodes", function_bomb, r"more than 10+ nodes"),
+    HostileFile("a function that calls itself", recursive_function, r"must not be recursive"),
+    HostileFile("a loop of 2^62 rounds", loop(2**62), r"within 8 s", seconds=8),
     # constants outside of the file
     HostileFile("constants at an absolute path", external("OUTSIDE"), OUTSIDE),
     HostileFile("constants above the folder", external("../secret.bin"), OUTSIDE),
@@ -433,12 +418,12 @@ HOSTILE = (
         after(helper.make_node("EfficientNMS_TRT", ["scores"], ["out"])),
         r"EfficientNMS_TRT.*",
     ),
-    HostileFile("a name that clears the terminal", edited(escapes), r"no operator of standard ONNX|isn't a valid"),
+    HostileFile("a name that clears the terminal", edited(escapes), r"can't be shown"),
     HostileFile("two images in", two_images, r"takes 2 images"),
     HostileFile("no image in", inputs(image_input(shape=(1, 100))), r"no input is an image"),
     HostileFile("a grey image in", inputs(image_input(shape=(1, 1, SIDE, SIDE))), r"no input is an image"),
     HostileFile("a batch of 4 images", inputs(image_input(shape=(4, 3, SIDE, SIDE))), r"is a batch of 4 images"),
-    HostileFile("an image of strings", inputs(image_input(dtype=TensorProto.STRING)), r"floats or uint8|isn't a valid"),
+    HostileFile("an image of strings", inputs(image_input(dtype=TensorProto.STRING)), r"floats or uint8"),
     HostileFile(
         "a prompt beside the image",
         lambda folder: saved(
@@ -451,14 +436,15 @@ HOSTILE = (
         ),
         r"isn't known what the input 'prompt'",
     ),
-    HostileFile("an If that depends on the image", image_dependent_if, r"control flow of node 'choice'"),
-    HostileFile("strings as results", strings, r"'out'"),
-    HostileFile("a sequence as result", sequence, r"'out' isn't a tensor|SequenceConstruct"),
+    HostileFile("strings as results", strings, r"'out' is of type string"),
+    HostileFile("a sequence as result", sequence, r"'out' isn't a tensor"),
     HostileFile("a result that doesn't depend on the image", unrelated, r"don't depend on the image"),
     HostileFile(
-        "NaN in the weights", lambda folder: saved(network(sparse=np.full((4, 3, 3, 3), np.nan)), folder), r"NaN|finite"
+        "NaN in the weights",
+        lambda folder: saved(network(sparse=np.full((4, 3, 3, 3), np.nan)), folder),
+        r"100% of its output 'scores' are NaN",
     ),
-    HostileFile("opset 999", lambda folder: saved(network(opset=999), folder), r"opset 999|isn't a valid"),
+    HostileFile("opset 999", lambda folder: saved(network(opset=999), folder), r"opset is 999"),
 )
 
 
