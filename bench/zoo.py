@@ -238,7 +238,9 @@ def upernet(backbone: Any) -> nn.Module:
 
 def upernet_convnext() -> nn.Module:
     """Build UPerNet with ConvNeXt-tiny."""
-    return upernet(hf.ConvNextConfig(out_features=["stage1", "stage2", "stage3", "stage4"]))
+    return upernet(
+        hf.ConvNextConfig(hidden_sizes=[96, 192, 384, 768], out_features=["stage1", "stage2", "stage3", "stage4"])
+    )
 
 
 def dpt() -> nn.Module:
