@@ -1,9 +1,9 @@
 """The places where a network can be cut into features and a head.
 
 A cut divides the nodes into the features, which come first, and the head. What a propagated frame costs is the time of
-the head's nodes, and that of moving every tensor that crosses. So the best cut is a *minimum cut* of the graph, in which
-a node on the head's side costs its operations, and a tensor that crosses costs its bytes once. Tensors that aren't maps
-of the image, or don't move with it, can't cross. Constants are on both sides.
+the head's nodes, and that of moving every tensor that crosses. So the best cut is a *minimum cut* of the graph, in
+which a node on the head's side costs its operations, and a tensor that crosses costs its bytes once. Tensors that
+aren't maps of the image, or don't move with it, can't cross. Constants are on both sides.
 
 How much work moving a byte is worth depends on the machine. All cuts that are best at some price between a fraction and
 a multiple of the usual one are candidates.
@@ -15,14 +15,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, prod
 
-import onnx
-
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.graph import IMAGE, Graph
 from keywarp.importing.maps import MapSpec as MapSpec  # part of this module's interface
-from keywarp.importing.maps import Movement, grid_constants, map_of, measure_movement
+from keywarp.importing.maps import Measurement, grid_constants, map_of
 from keywarp.importing.minimum_cut import FlowGraph
-from keywarp.importing.model_file import ImportedModel
+from keywarp.importing.model_file import CONTROL_FLOW, ImportedModel
 from keywarp.importing.operations import operations_of
 
 # What moving a byte of a map costs, in operations. GridSample takes about 3 ns a value of 4 bytes on 2 cores, where
@@ -31,6 +29,9 @@ OPERATIONS_PER_BYTE = 250.0
 BYTES_PER_MAP = 40_000  # what another map costs besides its bytes: the start of a few more nodes
 PRICE_RANGE = 32.0  # factor by which prices below and above the usual one are tried
 OPERATIONS_PER_ELEMENT = 50.0  # what an activation, sum or copy costs for each value that it writes
+LEAST_LOCALITY = 0.35  # 1/4 is chance
+LEAST_EQUIVARIANCE = 0.2  # of maps that are made of coordinates for the most part
+MOST_FIXED = 0.3
 ROUNDS = 20  # of cutting and measuring
 SAME_COST = 0.01  # a difference in cost that doesn't count, as a share of the whole network's
 SAME_BYTES = 0.2  # a difference in bytes that isn't worth another candidate, as a share
@@ -49,7 +50,7 @@ class Candidate:
         operations: The operations of the whole network.
         bytes: The bytes of the maps, as 32-bit floats.
         equivariance: How far the maps move with the image, the least of them: 1 if they do exactly. See
-            `keywarp.importing.maps.Movement`.
+            `keywarp.importing.maps.equivariance`.
         layers: Whether the head keeps a layer with weights behind every map.
     """
 
@@ -91,8 +92,7 @@ def find_candidates(model: ImportedModel, limit: int = MOST_CANDIDATES) -> list[
         for head in cutter.settle(keep_layer):
             heads.setdefault(frozenset(cutter.crossing(head)), head)
     chosen = rank(cutter.candidate(head) for head in heads.values())[:limit]
-    cutter.measure({spec.tensor for candidate in chosen for spec in candidate.maps})
-    return [cutter.measured(candidate) for candidate in chosen]
+    return cutter.measured(chosen)
 
 
 def named_candidate(model: ImportedModel, tensors: Sequence[str]) -> Candidate:
@@ -116,9 +116,9 @@ def named_candidate(model: ImportedModel, tensors: Sequence[str]) -> Candidate:
             )
     head = cutter.graph.needed(cutter.graph.outputs, tensors)
     leaks = [output for output in cutter.graph.outputs if output == IMAGE]
-    if leaks or any(IMAGE in cutter.graph.nodes[index].input for index in head):
+    if leaks or any(IMAGE in cutter.graph.reads[index] for index in head):
         raise ImportingError(f"the results still depend on the image when the network is cut at {', '.join(tensors)}")
-    read = {name for index in head for name in cutter.graph.nodes[index].input} | set(cutter.graph.outputs)
+    read = {name for index in head for name in cutter.graph.reads[index]} | set(cutter.graph.outputs)
     for name in tensors:
         if name not in read:
             raise ImportingError(f"the results don't need {name!r} besides the other tensors: leave it out")
@@ -128,8 +128,7 @@ def named_candidate(model: ImportedModel, tensors: Sequence[str]) -> Candidate:
         raise ImportingError(
             f"maps of the strides {strides} don't fit together: each must be the smallest times 2, 4, ..."
         )
-    cutter.measure(tensors)
-    return cutter.measured(cutter.candidate(set(head)))
+    return cutter.measured([cutter.candidate(set(head))])[0]
 
 
 def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -149,7 +148,7 @@ def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
 def _alike(worse: Candidate, better: Candidate) -> bool:
     """Return whether a candidate is nearly the same as another, so that there is no reason to choose it."""
     return (
-        worse.layers == better.layers
+        (better.layers or not worse.layers)
         and len(worse.maps) >= len(better.maps)
         and worse.head_operations > better.head_operations - SAME_COST * better.operations
         and worse.bytes > (1 - SAME_BYTES) * better.bytes
@@ -173,14 +172,17 @@ class _Cutter:
         # Nodes that depend on the image and that results depend on; the others are constants, or of no use.
         needed = set(graph.needed(graph.outputs))
         self.nodes = [
-            index for index, node in enumerate(graph.nodes) if index in needed and set(node.input) & graph.moving
+            index for index, names in enumerate(graph.reads) if index in needed and not graph.moving.isdisjoint(names)
         ]
         self.operations = {index: operations_of(graph, graph.nodes[index]) for index in self.nodes}
         self.costs = {index: self.operations[index] + _element_cost(graph, index) for index in self.nodes}
         size = (model.height, model.width)
         specs = (map_of(graph, name, *size) for index in self.nodes for name in graph.nodes[index].output)
         self.maps = {spec.tensor: spec for spec in specs if spec is not None}
-        self.movements: dict[str, Movement] = {}
+        self.measurement = Measurement(graph, *size, 255.0 if model.bytes_in else 1.0)
+        self.localities: dict[str, float] = {}
+        self.fixed: dict[str, float] = {}
+        self.equivariances: dict[str, float] = {}
 
     def settle(self, keep_layer: bool) -> list[set[int]]:
         """Return the heads of the candidates, whose maps all move with the image."""
@@ -189,19 +191,36 @@ class _Cutter:
         for _ in range(ROUNDS):
             found = self.family(self._fitting(allowed))
             crossing = {name for head in found for name in self.crossing(head)}
-            doubtful = crossing & self.after_grids
-            self.measure(doubtful)
-            still = {name for name in doubtful if not self.movements[name].moves}
+            still = {name for name in crossing if not self.moves(name, crossing)}
             if not still:
                 return found
             allowed -= still
         return [head for head in found if not set(self.crossing(head)) & still]
 
-    def measure(self, names: Iterable[str]) -> None:
-        """Measure whether maps move with the image."""
-        scale = 255.0 if self.model.bytes_in else 1.0
-        specs = [self.maps[name] for name in names if name not in self.movements]
-        self.movements |= measure_movement(self.graph, specs, self.model.height, self.model.width, scale)
+    def moves(self, name: str, others: Iterable[str]) -> bool:
+        """Return whether a map was measured to move with the image.
+
+        Args:
+            name: The map's tensor.
+            others: Tensors that are measured with it, to save runs.
+        """
+        if name not in self.localities:
+            specs = [self.maps[other] for other in others if other not in self.localities]
+            self.localities |= self.measurement.locality(specs)
+            doubtful = [spec for spec in specs if spec.tensor in self.after_grids]
+            self.fixed |= self.measurement.fixed(doubtful)
+            self.equivariances |= self.measurement.equivariance(doubtful)
+        if self.localities[name] < LEAST_LOCALITY:
+            return False
+        return self.fixed.get(name, 0.0) < MOST_FIXED or self.equivariances[name] >= LEAST_EQUIVARIANCE
+
+    def measured(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Return candidates with the equivariance of their maps."""
+        found = list(candidates)
+        names = {spec.tensor: spec for candidate in found for spec in candidate.maps}
+        missing = [spec for name, spec in names.items() if name not in self.equivariances]
+        self.equivariances |= self.measurement.equivariance(missing)
+        return [replace(c, equivariance=min(self.equivariances[spec.tensor] for spec in c.maps)) for c in found]
 
     @cached_property
     def after_grids(self) -> set[str]:
@@ -209,9 +228,9 @@ class _Cutter:
         graph = self.graph
         nodes = [graph.nodes[index] for index in self.nodes]
         found = grid_constants(graph, nodes, self.model.height, self.model.width)
-        for node in nodes:
-            if found.intersection(node.input):
-                found.update(node.output)
+        for index in self.nodes:
+            if not found.isdisjoint(graph.reads[index]):
+                found.update(graph.nodes[index].output)
         return found
 
     def candidate(self, head: set[int]) -> Candidate:
@@ -232,18 +251,14 @@ class _Cutter:
             not set(names) & last,
         )
 
-    def measured(self, candidate: Candidate) -> Candidate:
-        """Return a candidate with the equivariance of its maps, which were measured."""
-        return replace(candidate, equivariance=min(self.movements[m.tensor].equivariance for m in candidate.maps))
-
     def crossing(self, head: set[int]) -> list[str]:
         """Return the tensors that the features give and the head or the results need, in order."""
-        read = {name for index in head for name in self.graph.nodes[index].input} | set(self.graph.outputs)
+        read = {name for index in head for name in self.graph.reads[index]} | set(self.graph.outputs)
         features = [index for index in self.nodes if index not in head]
         return [name for index in features for name in self.graph.nodes[index].output if name in read]
 
     def family(self, allowed: set[str]) -> list[set[int]]:
-        """Return the heads of the cuts that are best at some price of a byte: the lower hull of operations and bytes."""
+        """Return the heads of the cuts that are best at some price: the lower hull of operations and bytes."""
         usual = OPERATIONS_PER_BYTE
         cheap, dear = (self.cut(allowed, price) for price in (usual / PRICE_RANGE, usual * PRICE_RANGE))
         if cheap is None or dear is None:
@@ -279,11 +294,11 @@ class _Cutter:
         for index in self.nodes:
             vertex = vertices[group[index]]
             costs[vertex] = costs.get(vertex, 0.0) + self.costs[index]
-            if IMAGE in self.graph.nodes[index].input:
+            if IMAGE in self.graph.reads[index]:
                 costs[vertex] = inf  # these are features
         for vertex, cost in costs.items():
             flow.connect(FlowGraph.SOURCE, vertex, cost)
-        for root in {group[p] for p in self._end_producers(allowed)}:
+        for root in {group[p] for p in self._always_head(allowed)}:
             flow.connect(vertices[root], FlowGraph.SINK, inf)
         for name in names:
             producer = vertices[group[self.graph.producers[name]]]
@@ -303,10 +318,11 @@ class _Cutter:
             return None
         return {index for index in self.nodes if vertices[group[index]] not in side}
 
-    def _end_producers(self, allowed: set[str]) -> list[int]:
-        """Return the nodes that make results which can't cross, so that the head makes them."""
+    def _always_head(self, allowed: set[str]) -> list[int]:
+        """Return nodes of every head: those of control flow, and those that make results which can't cross."""
         outputs = [name for name in self.graph.outputs if name not in allowed and name in self.graph.moving]
-        return [self.graph.producers[name] for name in outputs]
+        flow = [index for index in self.nodes if self.graph.nodes[index].op_type in CONTROL_FLOW]
+        return [*flow, *(self.graph.producers[name] for name in outputs)]
 
     def _merged(self, allowed: set[str]) -> dict[int, int]:
         """Return a representative for each node; nodes between which no tensor may cross have the same."""
@@ -319,7 +335,7 @@ class _Cutter:
             return index
 
         for index in self.nodes:
-            for name in self.graph.nodes[index].input:
+            for name in self.graph.reads[index]:
                 producer = self.graph.producers.get(name)
                 if producer in parent and name not in allowed:
                     parent[root(index)] = root(producer)
@@ -341,7 +357,7 @@ class _Cutter:
             node = graph.nodes[index]
             weighted = node.op_type in LAYERS and any(name in graph.initializers for name in node.input)
             if not weighted and found & set(node.output):
-                found.update(node.input)
+                found.update(graph.reads[index])
         return found
 
     def _totals(self, head: set[int]) -> tuple[float, float]:
@@ -353,7 +369,7 @@ class _Cutter:
 
 
 def _element_cost(graph: Graph, index: int) -> float:
-    node: onnx.NodeProto = graph.nodes[index]
+    node = graph.nodes[index]
     if node.op_type in VIEWS:
         return 1.0
     shapes = (graph.shapes.get(name, ()) for name in node.output)

@@ -1,7 +1,11 @@
-"""An ONNX graph as nodes and tensors: who makes a tensor, who reads it, which tensors depend on the image."""
+"""An ONNX graph as nodes and tensors: who makes a tensor, who reads it, which tensors depend on the image.
+
+A node with control flow reads what the graphs inside of it read, too.
+"""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 import onnx
@@ -15,17 +19,19 @@ IR_VERSION = 8
 
 
 class Graph:
-    """A view of a model's graph, whose nodes are in topological order and without control flow.
+    """A view of a model's graph, whose nodes are in topological order.
 
     Attributes:
         model: The model.
         nodes: Its nodes.
+        reads: The tensors that each node reads, those inside of control flow included.
         outputs: The names of its outputs.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
+        self.reads = [reads_of(node) for node in self.nodes]
         self.outputs = [output.name for output in model.graph.output]
 
     @cached_property
@@ -37,10 +43,9 @@ class Graph:
     def consumers(self) -> dict[str, list[int]]:
         """The indices of the nodes that read each tensor."""
         found: dict[str, list[int]] = {}
-        for index, node in enumerate(self.nodes):
-            for name in dict.fromkeys(node.input):
-                if name:
-                    found.setdefault(name, []).append(index)
+        for index, names in enumerate(self.reads):
+            for name in names:
+                found.setdefault(name, []).append(index)
         return found
 
     @cached_property
@@ -68,8 +73,8 @@ class Graph:
     def moving(self) -> frozenset[str]:
         """The tensors that depend on the graph's inputs."""
         found = {value.name for value in self.model.graph.input} - set(self.initializers)
-        for node in self.nodes:
-            if any(name in found for name in node.input):
+        for node, names in zip(self.nodes, self.reads, strict=True):
+            if not found.isdisjoint(names):
                 found.update(node.output)
         return frozenset(found - {""})
 
@@ -91,7 +96,7 @@ class Graph:
             index = self.producers.get(waiting.pop())
             if index is not None and index not in found:
                 found.add(index)
-                waiting.extend(name for name in self.nodes[index].input if name and name not in given)
+                waiting.extend(name for name in self.reads[index] if name not in given)
         return sorted(found)
 
     def part(
@@ -111,7 +116,7 @@ class Graph:
             outputs: Its outputs.
             constants: Constants that aren't in this graph.
         """
-        read = {tensor for node in nodes for tensor in node.input} | {output.name for output in outputs}
+        read = {tensor for node in nodes for tensor in reads_of(node)} | {output.name for output in outputs}
         own = [tensor for key, tensor in self.initializers.items() if key in read]
         graph = helper.make_graph(list(nodes), name, list(inputs), list(outputs), [*own, *constants])
         return helper.make_model(
@@ -134,3 +139,47 @@ class Graph:
         graph = self.model.graph
         for values in (graph.input, graph.value_info, graph.output):
             yield from values
+
+
+def reads_of(node: onnx.NodeProto) -> tuple[str, ...]:
+    """Return the tensors that a node reads, those that graphs inside of it take from outside included."""
+    names = dict.fromkeys(name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            own = {value.name for value in (*graph.input, *graph.initializer)}
+            own.update(name for inner in graph.node for name in inner.output)
+            taken = (name for inner in graph.node for name in reads_of(inner))
+            names |= dict.fromkeys(name for name in (*taken, *(o.name for o in graph.output)) if name not in own)
+    return tuple(names)
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put a graph's nodes in topological order, in place; some exporters append nodes at the end.
+
+    Raises:
+        ImportingError: If they form a cycle.
+    """
+    producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    sources = [{producers[name] for name in reads_of(node) if name in producers} for node in graph.node]
+    if all(source < index for index, found in enumerate(sources) for source in found):
+        return
+    readers: dict[int, list[int]] = {}
+    for index, found in enumerate(sources):
+        for source in found:
+            readers.setdefault(source, []).append(index)
+    missing = [len(found) for found in sources]
+    ready = [index for index, count in enumerate(missing) if not count]
+    heapify(ready)
+    order = []
+    while ready:
+        order.append(heappop(ready))
+        for reader in readers.get(order[-1], ()):
+            missing[reader] -= 1
+            if not missing[reader]:
+                heappush(ready, reader)
+    if len(order) < len(graph.node):
+        node = graph.node[min(set(range(len(graph.node))) - set(order))]
+        raise ImportingError(f"its nodes form a cycle at {node.name or node.op_type!r}: the file is damaged")
+    nodes = [graph.node[index] for index in order]
+    del graph.node[:]
+    graph.node.extend(nodes)

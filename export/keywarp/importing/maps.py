@@ -1,7 +1,8 @@
 """Maps of the image among a graph's tensors, and whether they move with it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any, Literal
 
@@ -16,13 +17,14 @@ from keywarp.importing.runtime import run, run_each
 
 STRIDES = (2, 4, 8, 16, 32, 64, 128)  # pixels per cell; the grid is rounded up
 EXACT_STRIDES = tuple(stride for stride in range(2, 129) if stride not in STRIDES)  # those of patches: 14, say
-MAX_HELD = 16  # class and register tokens before the grid's own
+HELD = (0, 1, 2, 4, 5, 8, 9)  # numbers of class and register tokens before the grid's own
 LEAST_CELLS = 2  # along each side of a map
 SHIFT = 32  # least pixels by which the picture is moved
-LEAST_EQUIVARIANCE = 0.2
-MOST_FIXED = 0.3
+LARGEST_SHIFT = 128  # pixels
+CORNER = 0.4  # share of each side of the picture that changes to measure locality
+LEAST_RESPONSE = 1e-9  # of a map to that change, in squares; less is rounding
 MIXING = ("Add", "Sub", "Mul", "Div", "Concat", "Where", "Sum", "Max", "Min", "Pow")  # take a constant beside a map
-MEASURED_BYTES = 2**27  # of maps that are compared at one time
+MEASURED_BYTES = 2**27  # of maps that are measured at one time
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class MapSpec:
     def grid(self, value: NDArray[Any], height: int, width: int) -> NDArray[Any]:
         """Return the tensor's value as (channels, h, w)."""
         if self.layout == "nchw":
-            return value[0]
+            return np.asarray(value[0])
         rows = value[0, self.held :] if self.layout == "tokens" else value[0]
-        return np.moveaxis(rows.reshape(*self.cells(height, width), self.channels), -1, 0)
+        return np.asarray(np.moveaxis(rows.reshape(*self.cells(height, width), self.channels), -1, 0))
 
 
 def map_of(graph: Graph, tensor: str, height: int, width: int) -> MapSpec | None:
@@ -84,76 +86,129 @@ def map_of(graph: Graph, tensor: str, height: int, width: int) -> MapSpec | None
                     return MapSpec(tensor, third, stride, "nhwc")
         case (tokens, channels) if channels > 1:
             found = [(tokens - prod(cells), stride) for stride, cells in grids.items()]
-            held, stride = min(((k, s) for k, s in found if 0 <= k <= MAX_HELD), default=(-1, 0))
+            held, stride = min(((k, s) for k, s in found if k in HELD), default=(-1, 0))
             if held >= 0:
                 return MapSpec(tensor, channels, stride, "tokens", held)
     return None
 
 
-@dataclass(frozen=True)
-class Movement:
-    """How far a map moves with the image, and how far it is made of constants that vary over the image.
+class Measurement:
+    """Runs a network on pictures, to find out which of its tensors are maps that move with the image."""
 
-    Attributes:
-        equivariance: The share of the map's change, in squares, that moving it explains when the picture moves: 1 if it
-            moves exactly, 0 if it stays. It is low in networks with random weights too, in which the border of
+    def __init__(self, graph: Graph, height: int, width: int, scale: float = 1.0) -> None:
+        """Prepare pictures.
+
+        Args:
+            graph: The network's graph.
+            height: The image's height in pixels.
+            width: The image's width in pixels.
+            scale: The value of white in the image.
+        """
+        self._graph, self._height, self._width = graph, height, width
+        self._large = picture(height + LARGEST_SHIFT, width + LARGEST_SHIFT) * np.float32(scale)
+        self._other = picture(height, width, seed=1) * np.float32(scale)
+
+    def locality(self, maps: Iterable[MapSpec]) -> dict[str, float]:
+        """Measure whether what changes in a corner of the picture changes a map in the same corner.
+
+        A tensor can have a map's shape by chance: 100 queries, as many as the cells of a map, or 100 = 10 x 10 classes.
+
+        Args:
+            maps: The maps.
+
+        Returns:
+            The share of the change, in squares, in the right one of the four corners, by the maps' tensors. It is 1/4
+            if there is no relation. Of a network that hardly responds to the picture, as some with random weights, it
+            is 1 for maps (1, C, h, w), and 0 for others.
+        """
+        views = [self._view(0), self._view(0), self._view(0)]
+        rows, columns = int(self._height * CORNER), int(self._width * CORNER)
+        views[1][..., :rows, :columns] = self._other[..., :rows, :columns]
+        views[2][..., :rows, -columns:] = self._other[..., :rows, -columns:]
+        found: dict[str, float] = {}
+        for group, part in self._parts(maps):
+            before, left, right = run_each(part, [{IMAGE: view} for view in views])
+            for spec in group:
+                still, first, second = (self._grid(spec, values) for values in (before, left, right))
+                shares = [_in_corner(still, first, right=False), _in_corner(still, second, right=True)]
+                blind = float(spec.layout == "nchw")
+                found[spec.tensor] = min(blind if share is None else share for share in shares)
+        return found
+
+    def equivariance(self, maps: Iterable[MapSpec]) -> dict[str, float]:
+        """Measure how far maps move with the picture, see `equivariance`.
+
+        Args:
+            maps: The maps.
+
+        Returns:
+            The equivariance by the maps' tensors. It is low in networks with random weights too, in which the border of
             the picture counts for more than its content.
-        fixed: The share of the map's variation that is gone when such constants are replaced by their means: near 1
-            for coordinates, 0 if there are none.
-    """
+        """
+        found: dict[str, float] = {}
+        for group, part in self._parts(maps):
+            shifts = {spec.tensor: spec.stride * max(1, SHIFT // spec.stride) for spec in group}
+            starts = [0, *sorted(set(shifts.values()))]
+            seen = dict(zip(starts, run_each(part, [{IMAGE: self._view(start)} for start in starts]), strict=True))
+            for spec in group:
+                shift = shifts[spec.tensor]
+                still, moved = self._grid(spec, seen[0]), self._grid(spec, seen[shift])
+                found[spec.tensor] = equivariance(still, moved, shift // spec.stride)
+        return found
 
-    equivariance: float
-    fixed: float
+    def fixed(self, maps: Iterable[MapSpec]) -> dict[str, float]:
+        """Measure how far maps are made of constants that vary over the image, such as coordinates.
 
-    @property
-    def moves(self) -> bool:
-        """Whether the map can be moved: it isn't made of coordinates, or moves in spite of them."""
-        return self.fixed < MOST_FIXED or self.equivariance >= LEAST_EQUIVARIANCE
+        Args:
+            maps: The maps.
 
+        Returns:
+            The share of a map's variation, in squares, that is gone when such constants are replaced by their means, by
+            the maps' tensors: near 1 or above for coordinates, 0 if there are none.
+        """
+        found: dict[str, float] = {}
+        for group, part in self._parts(maps):
+            before = run(part, {IMAGE: self._view(0)})
+            after = run(part, {IMAGE: self._view(0)}) if self._flatten(part) else before
+            for spec in group:
+                found[spec.tensor] = _difference(self._grid(spec, before), self._grid(spec, after))
+        return found
 
-def measure_movement(
-    graph: Graph, maps: Iterable[MapSpec], height: int, width: int, scale: float = 1.0
-) -> dict[str, Movement]:
-    """Measure how far maps move with the image.
+    def _view(self, start: int) -> NDArray[np.float32]:
+        """Return a part of the large picture that starts some pixels down and to the right."""
+        return self._large[..., start : start + self._height, start : start + self._width].copy()
 
-    The network runs on a picture, and on the same picture moved by some cells. If there are constants that vary over
-    the image, such as grids and position embeddings, it runs once more with their means in their place.
+    def _grid(self, spec: MapSpec, values: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        return spec.grid(values[spec.tensor], self._height, self._width)
 
-    Args:
-        graph: The network's graph.
-        maps: The maps.
-        height: The image's height in pixels.
-        width: The image's width in pixels.
-        scale: The value of white in the image.
+    def _parts(self, maps: Iterable[MapSpec]) -> Iterator[tuple[list[MapSpec], onnx.ModelProto]]:
+        """Yield the networks that compute maps, in groups that fit into memory together."""
+        graph = self._graph
+        groups: list[list[MapSpec]] = []
+        left = 0
+        for spec in maps:
+            size = 4 * prod(graph.shapes[spec.tensor])
+            if not groups or size > left:
+                groups.append([])
+                left = MEASURED_BYTES
+            groups[-1].append(spec)
+            left -= size
+        for group in groups:
+            names = [spec.tensor for spec in group]
+            nodes = [graph.nodes[index] for index in graph.needed(names)]
+            yield group, graph.part("maps", nodes, [graph.value(IMAGE)], [graph.value(name) for name in names])
 
-    Returns:
-        The movement by the maps' tensors.
-    """
-    specs = list(maps)
-    found: dict[str, Movement] = {}
-    shifts = {spec.tensor: spec.stride * max(1, SHIFT // spec.stride) for spec in specs}
-    large = picture(height + max(shifts.values(), default=0), width + max(shifts.values(), default=0))
-    for group in _groups(graph, specs):
-        names = [spec.tensor for spec in group]
-        part = graph.part(
-            "maps",
-            [graph.nodes[index] for index in graph.needed(names)],
-            [graph.value(IMAGE)],
-            [graph.value(name) for name in names],
-        )
-        starts = [0, *sorted({shifts[name] for name in names})]
-        views = [large[..., start : start + height, start : start + width] * np.float32(scale) for start in starts]
-        seen = dict(zip(starts, run_each(part, [{IMAGE: view} for view in views]), strict=True))
-        flat = run(part, {IMAGE: views[0]}) if _flatten(graph, part, height, width) else seen[0]
-        for spec in group:
-            shift = shifts[spec.tensor]
-            still, moved, flattened = (
-                spec.grid(values[spec.tensor], height, width) for values in (seen[0], seen[shift], flat)
-            )
-            found[spec.tensor] = Movement(
-                equivariance(still, moved, shift // spec.stride), _difference(still, flattened)
-            )
-    return found
+    def _flatten(self, part: onnx.ModelProto) -> bool:
+        """Replace a part's constants that vary over the image by their means, in place; return if there are any."""
+        names = grid_constants(self._graph, part.graph.node, self._height, self._width)
+        flattened = False
+        for tensor in part.graph.initializer:
+            if tensor.name in names:
+                values = numpy_helper.to_array(tensor)
+                if values.dtype.kind == "f" and np.ptp(values) > 0:
+                    tensor.CopyFrom(numpy_helper.from_array(np.full_like(values, values.mean()), tensor.name))
+                    flattened = True
+        return flattened
 
 
 def grid_constants(graph: Graph, nodes: Iterable[onnx.NodeProto], height: int, width: int) -> set[str]:
@@ -181,24 +236,11 @@ def grid_constants(graph: Graph, nodes: Iterable[onnx.NodeProto], height: int, w
                 axes = {"nchw": (2, 3), "nhwc": (1, 2), "tokens": (1,)}[spec.layout]
                 spatial = any(sides.get(axis, 1) > 1 for axis in axes)
             else:
-                pairs = zip(shape, shape[1:], strict=False)
+                pairs = pairwise(shape)
                 spatial = any(pair in cells for pair in pairs) or max(shape, default=1) >= min(lengths, default=2) > 1
             if spatial:
                 found.add(name)
     return found
-
-
-def _flatten(graph: Graph, part: onnx.ModelProto, height: int, width: int) -> bool:
-    """Replace a part's constants that vary over the image by their means, in place; return whether there are any."""
-    names = grid_constants(graph, part.graph.node, height, width)
-    flattened = False
-    for tensor in part.graph.initializer:
-        if tensor.name in names:
-            values = numpy_helper.to_array(tensor)
-            if values.dtype.kind == "f" and np.ptp(values) > 0:
-                tensor.CopyFrom(numpy_helper.from_array(np.full_like(values, values.mean()), tensor.name))
-                flattened = True
-    return flattened
 
 
 def _difference(first: NDArray[Any], second: NDArray[Any]) -> float:
@@ -209,7 +251,7 @@ def _difference(first: NDArray[Any], second: NDArray[Any]) -> float:
 
 
 def equivariance(still: NDArray[Any], moved: NDArray[Any], cells: int) -> float:
-    """Return the share of a map's change that moving it explains.
+    """Return the share of a map's change, in squares, that moving it explains: 1 if it moves exactly, 0 if it stays.
 
     Cells that have no counterpart are left out. It is the lesser of two values, over all channels as they are and the
     median channel's, so that neither few large channels nor many small ones decide alone.
@@ -228,16 +270,15 @@ def equivariance(still: NDArray[Any], moved: NDArray[Any], cells: int) -> float:
     return max(0.0, float(min(1 - unexplained.sum() / change.sum(), np.median(channels))))
 
 
-def _groups(graph: Graph, specs: list[MapSpec]) -> Iterable[list[MapSpec]]:
-    """Divide maps into groups that fit into memory together."""
-    group: list[MapSpec] = []
-    size = 0
-    for spec in specs:
-        bytes_ = 4 * prod(graph.shapes[spec.tensor])
-        if group and size + bytes_ > MEASURED_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(spec)
-        size += bytes_
-    if group:
-        yield group
+def _in_corner(before: NDArray[Any], after: NDArray[Any], right: bool) -> float | None:
+    """Return the share of a map's change (C, h, w) in an upper corner, or None if it hardly changes at all."""
+    change = np.square(after.astype(np.float64) - before).sum(0)
+    if not change.sum() > LEAST_RESPONSE * np.square(before.astype(np.float64)).sum():
+        return None
+    rows, columns = change.shape
+    corners = [
+        change[vertical, horizontal].sum()
+        for vertical in (slice(rows // 2), slice((rows + 1) // 2, None))
+        for horizontal in (slice(columns // 2), slice((columns + 1) // 2, None))
+    ]
+    return float(corners[right] / max(sum(corners), np.finfo(float).tiny))

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, checker, helper, inliner
 
 from keywarp.importing.bounded import run_bounded
 from keywarp.importing.errors import ImportingError
-from keywarp.importing.graph import IMAGE, Graph
+from keywarp.importing.graph import IMAGE, Graph, sort_nodes
 from keywarp.importing.inputs import ImageInput, choose_size, extra_value, find_image, real_inputs, settle_inputs
 from keywarp.importing.opsets import DOMAINS, convert_opset, opset_of
 from keywarp.importing.picture import picture
@@ -70,7 +69,8 @@ def read_model(path: Path, size: tuple[int, int] | None = None, max_seconds: flo
 
     Args:
         path: The file. Constants may be in other files of its folder.
-        size: The height and width of the image in pixels. By default they are the file's own, or 640 where it takes any.
+        size: The height and width of the image in pixels. By default they are the file's own, or 640 where it takes
+            any.
         max_seconds: The most time.
 
     Raises:
@@ -148,7 +148,7 @@ def _load(path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
-    except DecodeError:
+    except Exception:  # noqa: BLE001 - protobuf's errors have no common public base class
         raise ImportingError("it isn't an ONNX file, or it is damaged") from None
     if not model.graph.node:
         raise ImportingError("it isn't an ONNX file, or it has no nodes")
@@ -172,21 +172,17 @@ def _refuse_unsupported(model: onnx.ModelProto) -> None:
     for node in nodes:
         node.domain = "" if node.domain in DOMAINS else node.domain
     opset_of(model)
+    sort_nodes(model.graph)
     settle_output_shapes(model)
     try:
         checker.check_model(model)
-    except Exception as error:  # ValidationError, and others of the checker's C++
+    except Exception as error:  # noqa: BLE001 - ValidationError, and others of the checker's C++
         raise ImportingError(f"it isn't a valid ONNX file: {first_line(error)}") from None
 
 
 def _check_folded(model: onnx.ModelProto) -> None:
     graph = Graph(model)
     for node in graph.nodes:
-        if node.op_type in CONTROL_FLOW:
-            raise ImportingError(
-                f"the control flow of node {node.name or node.op_type!r} ({node.op_type}) depends on the image: export "
-                "the network again without it, for example without its suppression of boxes"
-            )
         if node.domain:
             raise ImportingError(f"its constants can't be folded without the operator {node.domain}.{node.op_type}")
     if graph.moving.isdisjoint(graph.outputs):

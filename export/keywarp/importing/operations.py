@@ -7,7 +7,6 @@ its two products. Activations, normalisation, pooling and resampling aren't, sin
 from math import prod
 
 import onnx
-from onnx import helper
 
 from keywarp.importing.graph import Graph
 
@@ -45,11 +44,13 @@ def operations_of(graph: Graph, node: onnx.NodeProto) -> int:
 
 def _einsum(node: onnx.NodeProto, inputs: list[tuple[int, ...]]) -> int:
     """Count an Einsum as one product over all its indices; 0 if it has one operand, which is only rearranged."""
-    equation = next(helper.get_attribute_value(a) for a in node.attribute if a.name == "equation")
+    equation = next(attribute.s for attribute in node.attribute if attribute.name == "equation")
     terms = equation.decode().replace(" ", "").split("->")[0].split(",")
     if len(terms) < 2 or "." in "".join(terms):
         return 0
-    sides = {letter: side for term, shape in zip(terms, inputs, strict=True) for letter, side in zip(term, shape)}
+    sides: dict[str, int] = {}
+    for term, shape in zip(terms, inputs, strict=True):
+        sides.update(zip(term, shape, strict=True))
     return 2 * prod(sides.values())
 
 

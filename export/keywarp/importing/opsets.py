@@ -21,7 +21,7 @@ def opset_of(model: onnx.ModelProto) -> int:
     """
     for opset in model.opset_import:
         if opset.domain in DOMAINS:
-            return opset.version
+            return int(opset.version)
     raise ImportingError("the file doesn't say which version of ONNX's operators it uses: it is damaged")
 
 

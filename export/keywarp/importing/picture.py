@@ -21,7 +21,7 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.float32]:
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     drawn = np.empty((3, height, width), np.float32)
     for channel in drawn:
-        x, y, phase = random.uniform(-0.03, 0.03, 2).tolist() + [random.uniform(0, 6)]
+        x, y, phase = random.uniform((-0.03, -0.03, 0), (0.03, 0.03, 6))
         channel[:] = 0.5 + 0.3 * np.sin(x * columns + y * rows + phase)
     for _ in range(max(8, SHAPES * height * width // 640**2)):
         h, w = (int(side) for side in np.exp(random.uniform(np.log(6), np.log(160), 2)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,9 +29,9 @@ def split(model: ImportedModel, candidate: Candidate) -> tuple[onnx.ModelProto, 
         candidate: Where to cut it.
 
     Returns:
-        The features: `image` -> `features` or `features_0`, ..., float (1, C, h, w) in the order of the candidate's maps,
-        and `held` or `held_0`, ..., float (1, held, C), for those maps that have held tokens, in their order. The head:
-        these -> the file's own outputs.
+        The features: `image` -> `features` or `features_0`, ..., float (1, C, h, w) in the order of the candidate's
+        maps, and `held` or `held_0`, ..., float (1, held, C), for those maps that have held tokens, in their order. The
+        head: these -> the file's own outputs.
 
     Raises:
         ImportingError: If the maps don't separate the image from the outputs.
@@ -39,7 +40,7 @@ def split(model: ImportedModel, candidate: Candidate) -> tuple[onnx.ModelProto, 
     borders = _borders(candidate.maps, model.height, model.width)
     tensors = [border.spec.tensor for border in borders]
     head = graph.needed(graph.outputs, tensors)
-    if any(IMAGE in graph.nodes[index].input for index in head):
+    if any(IMAGE in graph.reads[index] for index in head):
         raise ImportingError(f"the results still depend on the image when the network is cut at {', '.join(tensors)}")
 
     leaving, entering = _Drawing(), _Drawing()
@@ -181,7 +182,7 @@ class _Drawing:
         if border.held:
             self._node("Concat", [border.held, tokens], spec.tensor, axis=1)
 
-    def _node(self, operator: str, inputs: list[str], output: str, **attributes: object) -> None:
+    def _node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> None:
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
 
     def _constant(self, name: str, values: list[int]) -> str:

@@ -77,8 +77,8 @@ def load_external_data(model: onnx.ModelProto, folder: Path) -> None:
         total += size
         if total > MAX_BYTES:
             raise ImportingError(
-                f"the constants are larger than {MAX_BYTES / 1e9:.1f} GB in all (up to {tensor.name!r} of {size / 1e9:.1f} "
-                "GB), which is more than an ONNX file of one part can hold: use a smaller network"
+                f"the constants take more than {MAX_BYTES / 1e9:.1f} GB in all ({tensor.name!r} alone {size / 1e9:.1f}), "
+                "which is more than one ONNX file can hold: use a smaller network"
             )
         if external_data_helper.uses_external_data(tensor):
             _load(tensor, size, folder)
@@ -100,10 +100,10 @@ def size_of(tensor: TensorProto) -> int:
             f"constant {tensor.name!r} has the impossible shape {list(tensor.dims)}: the file is damaged"
         )
     try:
-        itemsize = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        itemsize = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
     except KeyError:
         raise ImportingError(f"constant {tensor.name!r} has the unknown type {tensor.data_type}") from None
-    count = prod(tensor.dims)
+    count: int = prod(tensor.dims)
     name = TensorProto.DataType.Name(tensor.data_type)
     if name.endswith(("INT4", "FLOAT4E2M1")):  # two to a byte
         return (count + 1) // 2
@@ -120,8 +120,8 @@ def _load(tensor: TensorProto, size: int, folder: Path) -> None:
         raise ImportingError(f"constant {tensor.name!r} has no valid place in {location!r}") from None
     if length != size or offset < 0 or offset + length > path.stat().st_size:
         raise ImportingError(
-            f"constant {tensor.name!r} of {size} bytes isn't in {location!r}, which has {path.stat().st_size} bytes: the "
-            "file is damaged, or belongs to another model"
+            f"constant {tensor.name!r} of {size} bytes isn't in {location!r}, which has {path.stat().st_size} bytes: "
+            "the file is damaged, or belongs to another model"
         )
     with path.open("rb") as file:
         file.seek(offset)
@@ -147,7 +147,7 @@ def _inside(location: str, folder: Path) -> Path:
         mode = path.stat().st_mode
     except OSError as error:
         raise ImportingError(
-            f"the file {location!r} with the model's constants can't be read ({error.strerror}): put it beside the model"
+            f"{location!r} with the model's constants can't be read ({error.strerror}): put it beside the model"
         ) from None
     if not stat.S_ISREG(mode):
         raise outside
