@@ -210,7 +210,7 @@ def swin() -> Any:
 
 def mask2former() -> nn.Module:
     """Build Mask2Former with Swin-tiny."""
-    config = hf.Mask2FormerConfig(backbone_config=swin(), num_labels=80, use_auxiliary_loss=False)
+    config = hf.Mask2FormerConfig(backbone_config=swin(), num_labels=80)
     return hf.Mask2FormerForUniversalSegmentation(config)
 
 

@@ -31,12 +31,14 @@ class HostileFile:
         write: Writes it into a folder.
         says: A regular expression that the error must match.
         seconds: The time that is allowed, for files that would run forever.
+        costly: Whether it would take much memory or time, so that it must be read in a process of its own.
     """
 
     name: str
     write: Write
     says: str
     seconds: float = 60.0
+    costly: bool = False
 
 
 def constant(name: str, value: object, dtype: Any = np.float32) -> TensorProto:
@@ -355,7 +357,7 @@ HOSTILE = (
     *(HostileFile(f"cut at {share:.0%}", cut(share), DAMAGED) for share in (0.02, 0.25, 0.5, 0.75, 0.99)),
     HostileFile("a cycle", edited(cycle), r"form a cycle at 'first'"),
     HostileFile("a node that takes its own output", edited(itself), r"form a cycle at 'relu'"),
-    HostileFile("two tensors of one name", edited(duplicate), r"isn't a valid ONNX file"),
+    HostileFile("two tensors of one name", edited(duplicate), r"two of its nodes make a tensor 'map'"),
     HostileFile("no nodes", edited(no_nodes), r"no nodes"),
     HostileFile("no outputs", edited(no_outputs), r"no outputs"),
     HostileFile("a constant of an unknown type", edited(unknown_type), r"unknown type 99"),
@@ -367,8 +369,8 @@ HOSTILE = (
     HostileFile("a constant of 2^62 x 2^62 values", resized(1, 2**62, 2**62), r"more than 2\.1 GB in all"),
     HostileFile("a constant of negative size", resized(1, -1, 4, 1, 1), r"impossible shape"),
     HostileFile("a constant that lacks data", resized(1, 2, 4, 3, 3), r"needs 288 bytes, but has 32"),
-    HostileFile("Reshape to 2^40", to_shape("Reshape", (1, 2, HUGE)), TOO_LARGE),
-    HostileFile("Expand to 2^40", to_shape("Expand", (HUGE // 4096, 4, 32, 32)), TOO_LARGE),
+    HostileFile("Reshape to 2^40", to_shape("Reshape", (1, 2, HUGE)), TOO_LARGE, costly=True),
+    HostileFile("Expand to 2^40", to_shape("Expand", (HUGE // 4096, 4, 32, 32)), TOO_LARGE, costly=True),
     HostileFile(
         "ConstantOfShape of 2^40",
         after(
@@ -378,6 +380,7 @@ HOSTILE = (
             constants=(constant("sides", [HUGE], np.int64),),
         ),
         TOO_LARGE,
+        costly=True,
     ),
     HostileFile(
         "Range to 2^40",
@@ -389,14 +392,15 @@ HOSTILE = (
             constants=tuple(constant(n, v, np.int64) for n, v in {"zero": 0, "end": HUGE, "one": 1}.items()),
         ),
         TOO_LARGE,
+        costly=True,
     ),
-    HostileFile("Tile 2^20 x 2^20 times", to_shape("Tile", (1, 1, 2**20, 2**20)), TOO_LARGE),
+    HostileFile("Tile 2^20 x 2^20 times", to_shape("Tile", (1, 1, 2**20, 2**20)), TOO_LARGE, costly=True),
     HostileFile("an image of 2^31 x 2^31", inputs(image_input(shape=(1, 3, 2**31, 2**31))), r"aren't possible"),
     HostileFile("an image of 1 x 1", inputs(image_input(shape=(1, 3, 1, 1))), r"aren't possible"),
     HostileFile("200,000 nodes", many_nodes, r"has 200004 nodes"),
-    HostileFile("functions that are 10^12 nodes", function_bomb, r"more than 10+ nodes"),
+    HostileFile("functions that are 10^12 nodes", function_bomb, r"more than 10+ nodes", costly=True),
     HostileFile("a function that calls itself", recursive_function, r"must not be recursive"),
-    HostileFile("a loop of 2^62 rounds", loop(2**62), r"within 8 s", seconds=8),
+    HostileFile("a loop of 2^62 rounds", loop(2**62), r"within 8 s", seconds=8, costly=True),
     # constants outside of the file
     HostileFile("constants at an absolute path", external("OUTSIDE"), OUTSIDE),
     HostileFile("constants above the folder", external("../secret.bin"), OUTSIDE),

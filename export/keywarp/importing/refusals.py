@@ -20,7 +20,7 @@ NUMBERS = (
 
 
 def refuse_hostile(model: onnx.ModelProto) -> None:
-    """Refuse names that can't be shown, too many nodes, unknown opsets, and results that aren't numbers.
+    """Refuse names that can't be shown or are there twice, too many nodes, unknown opsets, and odd results.
 
     Args:
         model: The model as it is in the file.
@@ -38,6 +38,9 @@ def refuse_hostile(model: onnx.ModelProto) -> None:
                 f"its opset is {opset.version}, and the newest known here is {defs.onnx_opset_version()}: "
                 "export the network again with opset 17"
             )
+    made = Counter(name for node in model.graph.node for name in node.output if name)
+    if twice := [name for name, count in made.items() if count > 1]:
+        raise ImportingError(f"two of its nodes make a tensor {twice[0]!r}: the file is damaged")
     if not model.graph.output:
         raise ImportingError("it has no outputs")
     for output in model.graph.output:
