@@ -152,13 +152,13 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ImportingError("it isn't an ONNX file, or it is damaged") from None
     if not model.graph.node:
         raise ImportingError("it isn't an ONNX file, or it has no nodes")
+    refuse_hostile(model)
     load_external_data(model, path.parent)
     return model
 
 
 def _refuse_unsupported(model: onnx.ModelProto) -> None:
     own = {function.domain for function in model.functions}
-    refuse_hostile(model)
     nodes = list(nodes_of(model))
     custom = {f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in {*DOMAINS, *own}}
     if custom:

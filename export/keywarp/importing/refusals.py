@@ -7,9 +7,10 @@ import onnx
 from onnx import TensorProto, defs, shape_inference
 
 from keywarp.importing.errors import ImportingError
-from keywarp.importing.tensors import graphs_of, nodes_of
+from keywarp.importing.tensors import graphs_of, nodes_of, tensors_of
 
 MAX_NODES = 100_000  # once all functions are written out
+LONGEST_NAME = 1000  # characters
 SHOWN = 40  # characters of a name in an error
 DOMAINS = ("", "ai.onnx")
 NUMBERS = (
@@ -91,20 +92,31 @@ def settle_output_shapes(model: onnx.ModelProto) -> None:
 
 def _refuse_names(model: onnx.ModelProto) -> None:
     for name in _names(model):
-        if not name.isprintable() or len(name) > 1000:
+        # Protocol buffers give strings that aren't UTF-8 as bytes.
+        if isinstance(name, bytes) or not name.isprintable() or len(name) > LONGEST_NAME:
             raise ImportingError(f"it has the name {name[:SHOWN]!r}, which can't be shown: rename it")
+    for entry in model.metadata_props:
+        if isinstance(entry.key, bytes) or isinstance(entry.value, bytes):
+            raise ImportingError("its metadata aren't UTF-8: the file is damaged")
 
 
-def _names(model: onnx.ModelProto) -> Iterable[str]:
+def _names(model: onnx.ModelProto) -> Iterable[str | bytes]:
     """Yield all names that an error or a table may show."""
     yield from (model.producer_name, model.producer_version)
     yield from (opset.domain for opset in model.opset_import)
-    yield from (name for function in model.functions for name in (function.domain, function.name))
+    for function in model.functions:
+        yield from (function.domain, function.name, *function.input, *function.output, *function.attribute)
     for graph in graphs_of(model):
-        yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
-        yield from (side.dim_param for value in graph.input for side in value.type.tensor_type.shape.dim)
+        yield graph.name
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            yield value.name
+            yield from (side.dim_param for side in value.type.tensor_type.shape.dim)
+    for tensor in tensors_of(model):
+        yield tensor.name
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
     for node in nodes_of(model):
-        yield from (node.name, node.op_type, node.domain, *node.output)
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
 
 
 def _rounded(count: int) -> str:
