@@ -50,6 +50,7 @@ class ImportedModel:
         metadata: The file's metadata, in which exporters put class names, strides and the task.
         producer: The exporter's name and version.
         bytes_in: Whether the file takes bytes. The image's values are then from 0 to 255.
+        image_name: The name that the file gives to the image.
     """
 
     model: onnx.ModelProto
@@ -59,6 +60,7 @@ class ImportedModel:
     metadata: Mapping[str, str]
     producer: str
     bytes_in: bool = False
+    image_name: str = ""
 
 
 def read_model(path: Path, size: tuple[int, int] | None = None, max_seconds: float = MAX_SECONDS) -> ImportedModel:
@@ -141,6 +143,7 @@ def _read(path: Path, size: tuple[int, int] | None) -> ImportedModel:
         metadata,
         producer,
         image.dtype == TensorProto.UINT8,
+        image.name,
     )
 
 
