@@ -23,6 +23,7 @@ import torchvision.models as vision
 import transformers as hf
 from torch import Tensor, nn
 from torchvision.models import detection
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from keywarp.commands.sample_video import sample_video
 
@@ -118,14 +119,9 @@ class PyramidSegmenter(nn.Module):
 def heavy_retinanet() -> nn.Module:
     """Build RetinaNet with ResNet-101."""
     backbone = detection.backbone_utils.resnet_fpn_backbone(
-        backbone_name="resnet101", weights=None, returned_layers=[2, 3, 4], extra_blocks=pyramid_top()
+        backbone_name="resnet101", weights=None, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)
     )
     return detection.RetinaNet(backbone, 91, **SIDES)
-
-
-def pyramid_top() -> nn.Module:
-    """Return the two coarsest levels of RetinaNet's pyramid."""
-    return detection.backbone_utils.LastLevelP6P7(256, 256)
 
 
 def rt_detr_v2() -> nn.Module:

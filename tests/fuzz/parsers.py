@@ -45,7 +45,7 @@ with atheris.instrument_imports(include=["keywarp"]):
 from PIL import Image
 from pydantic import ValidationError
 
-from tests.importing.hostile import network
+from tests.importing.hostile import HOSTILE, many_nodes, network
 from tests.server.media import jpeg, saved
 
 FOLDER = Path(tempfile.mkdtemp(prefix="keywarp-fuzz-"))
@@ -112,6 +112,17 @@ def draw(kind: str) -> bytes:
     return saved(Image.new("RGB", (8, 8)), kind)
 
 
+def small_models() -> list[bytes]:
+    """Return a valid model file, and small ones with something wrong."""
+    files = [network().SerializeToString()]
+    for number, hostile in enumerate(h for h in HOSTILE if h.write is not many_nodes):
+        folder = FOLDER / str(number)
+        folder.mkdir()
+        content = hostile.write(folder).read_bytes()
+        files += [content] if len(content) < 4096 else []
+    return files
+
+
 BUNDLE = Path(__file__).parents[2] / "models" / "street" / "bundle.json"
 HELLO = Hello(model="street", interval=3, codec="h264").model_dump_json().encode()
 RLE = b'{"width":2,"height":1,"regions":[{"class_id":1,"name":"a","area":0.5,"rle":{"size":[1,2],"counts":[1,1]}}]}'
@@ -128,7 +139,7 @@ TARGETS = {
     "site": (site, SiteError, [SITE]),
     "text": (text, (), [b"gate stream,metrics " + b"0" * 64, b"rtsp://user:pass@[::1]:554/a?b#c"]),
     "image": (image, FrameRefusedError, [SMALL, draw("PNG"), draw("WEBP")]),
-    "model": (model, ImportingError, [network().SerializeToString()]),
+    "model": (model, ImportingError, small_models()),
 }
 
 

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, defs, shape_inference
 
 from keywarp.importing.errors import ImportingError
-from keywarp.importing.tensors import graphs_of, nodes_of, tensors_of
+from keywarp.importing.tensors import graphs_of, nodes_of, tensors_of, type_name
 
 MAX_NODES = 100_000  # once all functions are written out
 LONGEST_NAME = 1000  # characters
@@ -48,8 +48,10 @@ def refuse_hostile(model: onnx.ModelProto) -> None:
         if output.type.WhichOneof("value") not in (None, "tensor_type"):
             raise ImportingError(f"its output {output.name!r} isn't a tensor: export the network again without it")
         if output.type.tensor_type.elem_type not in (*NUMBERS, TensorProto.UNDEFINED):
-            kind = TensorProto.DataType.Name(output.type.tensor_type.elem_type).lower()
-            raise ImportingError(f"its output {output.name!r} is of type {kind}: export the network again without it")
+            raise ImportingError(
+                f"its output {output.name!r} is of type {type_name(output.type.tensor_type.elem_type)}: export the "
+                "network again without it"
+            )
 
 
 def written_out(model: onnx.ModelProto) -> int:
