@@ -39,6 +39,9 @@ fuzz: $(VENV)/.dev ## Fuzz the parsers of outside input, 1,000,000 runs each: ma
 flow-graph: $(VENV)/.dev ## Write the flow network that imports get, after a change of its weights
 	$(BIN)/python -m keywarp.export.flow_template
 
+imports: $(VENV)/.zoo ## Import the networks of bench/zoo.py from their files, and write docs/results/imports.md (hours)
+	$(BIN)/python -m bench.imports --results docs/results
+
 packages: ## Install Debian packages for end-to-end tests, some of which are skipped without them (as root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive xargs -a tests/e2e/packages.txt apt-get install -qq --no-install-recommends --yes
@@ -90,4 +93,8 @@ $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
 
 $(VENV)/.gpu-check: $(VENV)/.dev
 	$(PIP) -e '.[gpu-check,nvdec,rtx]'
+	@touch $@
+
+$(VENV)/.zoo: $(VENV)/.dev
+	$(PIP) -e '.[zoo]'
 	@touch $@
