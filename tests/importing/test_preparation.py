@@ -28,10 +28,10 @@ DETECTION = ResultFormat("detection", BOXES, ("background", "cup"), "")
 
 
 def model(
-    image_name: str = "input", metadata: Mapping[str, str] | None = None, rows: int = 7, **fields: bool
+    image_name: str = "input", metadata: Mapping[str, str] | None = None, rows: int = 7, bytes_in: bool = False
 ) -> ImportedModel:
     made = model_of({"output": np.zeros((1, rows, 85), np.float32)}, metadata)
-    return replace(made, image_name=image_name, **fields)
+    return replace(made, image_name=image_name, bytes_in=bytes_in)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """What frames cost on this machine: measured with one cut, predicted for the others."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from keywarp.engines import Backend, Bundle, Engine
+from keywarp.engines.backends.interface import Tensor
 from keywarp.engines.manifest import map_names
 from keywarp.engines.parity import fix_shapes
 from keywarp.engines.preparation import input_size
@@ -34,9 +36,9 @@ class MeasuredCosts:
     def predict(self, other: Candidate) -> FrameCosts:
         """Return the costs with another cut, from the differences in the head's operations and the maps' bytes."""
         work = self.frames.key / max(self.cut.operations, 1) * (other.head_operations - self.cut.head_operations)
-        warp = self.frames.warp / max(self.cut.bytes, 1) * other.bytes
-        propagated = self.frames.propagated + work + warp - self.frames.warp
-        return FrameCosts(self.frames.key, max(propagated, 0.0), warp)
+        frames = self.frames
+        warp, head = frames.warp / max(self.cut.bytes, 1) * other.bytes, max(frames.head + work, 0.0)
+        return FrameCosts(frames.key, frames.motion + warp + head, head, warp)
 
 
 def measure_costs(bundle: Bundle, cut: Candidate, frames: Sequence[Frame]) -> MeasuredCosts:
@@ -66,11 +68,14 @@ def measure_costs(bundle: Bundle, cut: Candidate, frames: Sequence[Frame]) -> Me
                     with _timed(moved):
                         engine.propagate(frame, state)
             backend = engine.backend
-            warp = _time_warp(bundle, backend, *frames[0].shape[:2])
+            head = warp = 0.0
+            if state.features:  # otherwise the key frame's result is repeated
+                head = _time(backend, bundle.graph("head.onnx"), state.features)
+                warp = _time_warp(bundle, backend, *frames[0].shape[:2])
         finally:
             engine.close()
     del keys[0], moved[: len(frames) - 1]  # which warm up
-    costs = FrameCosts(min(keys), min(moved), warp)
+    costs = FrameCosts(min(keys), min(moved), head, warp)
     return MeasuredCosts(cut, costs, f"{backend.name} in {backend.precision} on {backend.device}")
 
 
@@ -86,8 +91,13 @@ def _time_warp(bundle: Bundle, backend: Backend, height: int, width: int) -> flo
     for prefix in ("features", "scale"):
         names = map_names(prefix, len(manifest.features))
         shapes |= {name: shape(f.channels, f.stride) for name, f in zip(names, manifest.features, strict=True)}
-    program = backend.compile(fix_shapes(bundle.graph("warp.onnx"), shapes))
     inputs = {name: np.ones(size, np.float32) for name, size in shapes.items()}
+    return _time(backend, fix_shapes(bundle.graph("warp.onnx"), shapes), inputs)
+
+
+def _time(backend: Backend, model: onnx.ModelProto, inputs: Mapping[str, Tensor]) -> float:
+    """Return the seconds that a graph takes."""
+    program = backend.compile(model)
     times: list[float] = []
     for _ in range(KEYS):
         with _timed(times):

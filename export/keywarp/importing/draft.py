@@ -78,7 +78,7 @@ class Draft:
     @property
     def doubt(self) -> str | None:
         """A sentence that says why propagation isn't worth it, or None if it is."""
-        return doubt(self.measured.frames, self.cut.head_share)
+        return doubt(self.measured.frames)
 
     def check(self, frames: Sequence[Frame]) -> Iterator[Check]:
         """Check the bundle on frames. See `check_bundle`."""

@@ -139,8 +139,8 @@ def doubt_saving(recognition: RecognitionNetwork[Any], height: int = 128, width:
     whole = sum(counts.values())
     if not whole:
         return None
-    costs = saving.estimate(whole, whole - before, sum(4 * x.numel() for x in maps), height * width)
-    return saving.doubt(costs, (whole - before) / whole)
+    map_bytes = sum(4 * x.numel() for x in maps)
+    return saving.doubt(saving.estimate(whole, whole - before, map_bytes, height * width))
 
 
 def measure(network: nn.Module, *shapes: tuple[int, ...]) -> Complexity:

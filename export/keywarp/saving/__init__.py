@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 INTERVALS = (5, 10)  # the key intervals that savings are stated for
 WORTHWHILE = 2.0  # the least speed-up at the longer one; below it, what propagation loses outweighs what it saves
-HEAVY_HEAD = 0.25  # share of the network's work in the head from which the cut is to blame
-HEAVY_WARP = 0.5  # share of a propagated frame in moving the maps from which their size is
 # What else propagated frames do, in operations of the network that take as long on two cores of an AMD EPYC
 OPERATIONS_PER_PIXEL = 4_000  # of the image: following the motion
 OPERATIONS_PER_BYTE = 250  # of the maps: moving them
@@ -21,7 +19,13 @@ class FrameCosts:
 
     key: float
     propagated: float
-    warp: float = 0.0  # the part of a propagated frame that moves the maps
+    head: float  # the part of a propagated frame that the head takes
+    warp: float  # the part that moving the maps takes
+
+    @property
+    def motion(self) -> float:
+        """The part of a propagated frame that follows the motion."""
+        return max(self.propagated - self.head - self.warp, 0.0)
 
     def speed_up(self, interval: int) -> float:
         """Return how many times cheaper frames are on average than without propagation (Eq. 7 of the paper).
@@ -44,28 +48,27 @@ def estimate(operations: int, head_operations: int, map_bytes: int, pixels: int)
     Returns:
         The costs in operations.
     """
-    warp = OPERATIONS_PER_BYTE * map_bytes
-    return FrameCosts(operations, head_operations + warp + OPERATIONS_PER_PIXEL * pixels, warp)
+    warp, motion = OPERATIONS_PER_BYTE * map_bytes, OPERATIONS_PER_PIXEL * pixels
+    return FrameCosts(operations, head_operations + warp + motion, head_operations, warp)
 
 
-def doubt(costs: FrameCosts, head_share: float) -> str | None:
+def doubt(costs: FrameCosts) -> str | None:
     """Say why propagation isn't worth it, in a sentence, or return None if it is.
 
     Args:
         costs: The costs of frames.
-        head_share: The part of the network's work that is left to every frame, 0 to 1.
     """
     nearer, farther = (costs.speed_up(interval) for interval in INTERVALS)
     if farther >= WORTHWHILE:
         return None
-    ratio = costs.propagated / costs.key
-    if head_share >= HEAVY_HEAD:
-        reason = f"this cut leaves {head_share:.0%} of the network's work to every frame"
-    elif costs.warp >= HEAVY_WARP * costs.propagated:
+    if costs.head >= max(costs.warp, costs.motion):
+        reason = f"this cut leaves {costs.head / costs.key:.0%} of the network's work to every frame"
+    elif costs.warp >= costs.motion:
         reason = "this cut's maps are so large that moving them costs much"
     else:
         reason = "the network is so light that following the motion costs much in comparison"
     return (
-        f"propagation pays little here: {reason}. A propagated frame costs {ratio:.0%} of a key frame, which makes "
-        f"frames {nearer:.1f} times cheaper at interval {INTERVALS[0]}, and {farther:.1f} times at {INTERVALS[1]}"
+        f"propagation pays little here: {reason}. A propagated frame costs {costs.propagated / costs.key:.0%} of a key "
+        f"frame, which makes frames {nearer:.1f} times cheaper at interval {INTERVALS[0]}, and {farther:.1f} times at "
+        f"{INTERVALS[1]}"
     )
