@@ -45,7 +45,7 @@ with atheris.instrument_imports(include=["keywarp"]):
 from PIL import Image
 from pydantic import ValidationError
 
-from tests.importing.files import convolution, model_of, patches
+from tests.importing.hostile import HOSTILE, many_nodes, network
 from tests.server.media import jpeg, saved
 
 FOLDER = Path(tempfile.mkdtemp(prefix="keywarp-fuzz-"))
@@ -99,15 +99,27 @@ def image(data: bytes) -> None:
     decode_image(memoryview(data), 64 * 64)
 
 
-def network(data: bytes) -> None:
-    (FOLDER / "network.onnx").write_bytes(data)
-    model = load_supported(FOLDER / "network.onnx")
-    image = find_image(real_inputs(model))
-    settle_inputs(model, image, *choose_size(image, None, {}))
+def model(data: bytes) -> None:
+    """Read a model file up to where a runtime takes it, which happens in a process of its own."""
+    (FOLDER / "model.onnx").write_bytes(data)
+    read = load_supported(FOLDER / "model.onnx")
+    image = find_image(real_inputs(read))
+    settle_inputs(read, image, *choose_size(image, None, {entry.key: entry.value for entry in read.metadata_props}))
 
 
 def draw(kind: str) -> bytes:
     return saved(Image.new("RGB", (8, 8)), kind)
+
+
+def small_models() -> list[bytes]:
+    """Return a valid model file, and small ones with something wrong."""
+    files = [network().SerializeToString()]
+    for number, hostile in enumerate(h for h in HOSTILE if h.write is not many_nodes):
+        folder = FOLDER / str(number)
+        folder.mkdir()
+        content = hostile.write(folder).read_bytes()
+        files += [content] if len(content) < 4096 else []
+    return files
 
 
 BUNDLE = Path(__file__).parents[2] / "models" / "street" / "bundle.json"
@@ -115,7 +127,6 @@ HELLO = Hello(model="street", interval=3, codec="h264").model_dump_json().encode
 RLE = b'{"width":2,"height":1,"regions":[{"class_id":1,"name":"a","area":0.5,"rle":{"size":[1,2],"counts":[1,1]}}]}'
 TENSOR = b'{"inputs":[{"name":"frame","shape":[1,1,3],"datatype":"UINT8","parameters":{"binary_data_size":3}}]}'
 SITE = b'[streams.a]\nsource = "rtsp://u:p@host:554/x"\nsinks = ["b"]\n[sinks.b]\nfile = "x"\n'
-NETWORK = model_of([patches()], {"weights": convolution(channels=1)}).SerializeToString()
 SMALL = jpeg(width=16, height=16)
 # By target: its function, the errors that the function may raise, and the inputs to begin with.
 TARGETS = {
@@ -126,8 +137,8 @@ TARGETS = {
     "manifest": (manifest, ValidationError, [BUNDLE.read_bytes()]),
     "site": (site, SiteError, [SITE]),
     "text": (text, (), [b"gate stream,metrics " + b"0" * 64, b"rtsp://user:pass@[::1]:554/a?b#c"]),
-    "network": (network, ImportingError, [NETWORK]),
     "image": (image, FrameRefusedError, [SMALL, draw("PNG"), draw("WEBP")]),
+    "model": (model, ImportingError, small_models()),
 }
 
 

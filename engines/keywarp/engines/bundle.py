@@ -1,4 +1,4 @@
-"""A bundle on disk: four ONNX graphs, and the manifest that describes them and holds their hashes."""
+"""A bundle on disk: its ONNX graphs, and the manifest that describes them and holds their hashes."""
 
 import hashlib
 import os
@@ -10,8 +10,9 @@ from typing import Any
 import onnx
 from pydantic import ValidationError
 
-from keywarp.engines.errors import BundleError
+from keywarp.engines.errors import BundleError, MotionError
 from keywarp.engines.manifest import GRAPHS, MANIFEST, GraphFile, Manifest
+from keywarp.engines.motion.names import MotionSource
 from keywarp.engines.signatures import graph_signature
 
 
@@ -33,7 +34,19 @@ class Bundle:
     def digest(self) -> str:
         """One SHA-256 (hex) over all graphs."""
         files = self.manifest.files
-        return hashlib.sha256("".join(files[name].sha256 for name in GRAPHS).encode()).hexdigest()
+        return hashlib.sha256("".join(files[name].sha256 for name in GRAPHS if name in files).encode()).hexdigest()
+
+    def check_motion(self, source: MotionSource) -> None:
+        """Check that the bundle has what a motion source needs.
+
+        Raises:
+            MotionError: If it has no flow network and the source needs one. The message names the sources that it has.
+        """
+        if source.needs_network and not self.manifest.has_flow_network:
+            raise MotionError(
+                f"{self.path} has no flow network, which the motion source {source} needs: use one of "
+                f"{', '.join(self.manifest.motions)}"
+            )
 
     def graph(self, name: str) -> onnx.ModelProto:
         """Read one graph, and check its hash, its inputs and its outputs.
@@ -42,9 +55,11 @@ class Bundle:
             name: The name of a file of the bundle, such as `features.onnx`.
 
         Raises:
-            BundleError: If the file changed since the bundle was loaded, isn't ONNX, or has other inputs or outputs
-                than docs/bundle.md requires.
+            BundleError: If the bundle has no such file, or the file changed since the bundle was loaded, isn't ONNX, or
+                has other inputs or outputs than docs/bundle.md requires.
         """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path} has no {name}")
         kept = self.contents
         content = _read_checked(self.path / name, self.manifest.files[name]) if kept is None else kept[name]
         try:
@@ -107,21 +122,41 @@ def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: An
 
     Args:
         path: The folder to write to, which is created if it is missing.
-        graphs: All four graphs, by file name (`features.onnx`, ...).
+        graphs: All graphs, by file name (`features.onnx`, ...). Only `flow.onnx` may be missing.
         **fields: The fields of the manifest, without `files`.
 
     Raises:
         pydantic.ValidationError: If the fields don't make a valid manifest. Nothing is written then.
     """
+    return save_bundle(make_bundle(path, graphs, **fields))
+
+
+def make_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: Any) -> Bundle:
+    """Make a bundle in memory.
+
+    Args:
+        path: The folder that `save_bundle` is to write to. Until then it only names the bundle in errors.
+        graphs: See `write_bundle`.
+        **fields: See `write_bundle`.
+
+    Raises:
+        pydantic.ValidationError: If the fields don't make a valid manifest.
+    """
     contents = {name: graph.SerializeToString() for name, graph in graphs.items()}
     files = {name: GraphFile(sha256=hashlib.sha256(c).hexdigest(), size=len(c)) for name, c in contents.items()}
-    manifest = Manifest(files=files, **fields)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / MANIFEST).unlink(missing_ok=True)
-    for name, content in contents.items():
-        (path / name).write_bytes(content)
-    (path / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-    return load_bundle(path)
+    return Bundle(path, Manifest(files=files, **fields), contents)
+
+
+def save_bundle(bundle: Bundle) -> Bundle:
+    """Write a bundle from memory to its folder, like `write_bundle`."""
+    assert bundle.contents is not None
+    folder = bundle.path
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name, content in bundle.contents.items():
+        (folder / name).write_bytes(content)
+    (folder / MANIFEST).write_text(bundle.manifest.model_dump_json(indent=2) + "\n")
+    return load_bundle(folder)
 
 
 def _read_checked(file: Path, expected: GraphFile) -> bytes:

@@ -7,7 +7,7 @@ import typer
 
 from keywarp.choices import PretrainedName
 from keywarp.cli.errors import CommandError
-from keywarp.torch_commands.errors import importing, reporting_errors
+from keywarp.torch_commands.errors import importing, printing_doubts, reporting_errors
 
 if TYPE_CHECKING:
     from keywarp.networks import ModelCard
@@ -55,7 +55,7 @@ def pretrained(
         raise typer.BadParameter(f"{long_side} is below the short side, {short_side}", param_hint="--long-side")
     out = out or Path("models") / name
     try:
-        with reporting_errors():
+        with reporting_errors(), printing_doubts():
             network = nanodet(fetch(NANODET, work) / NANODET_FILE, 1 if head_layers == 1 else 2)
             whole = DeepFeatureFlow(network, pretrained_flow(network.maps))
             settings = DenseDetection(threshold=0.4, iou=0.6)
