@@ -77,8 +77,8 @@ def load_external_data(model: onnx.ModelProto, folder: Path) -> None:
         total += size
         if total > MAX_BYTES:
             raise ImportingError(
-                f"the constants take more than {MAX_BYTES / 1e9:.1f} GB ({tensor.name!r} alone {size / 1e9:.1f}), "
-                "more than an ONNX file can hold: use a smaller network"
+                f"the constants take more than {MAX_BYTES / 1e9:.1f} GB in all ({tensor.name!r}: {size / 1e9:.3g}"
+                " GB), more than an ONNX file can hold: use a smaller network"
             )
         if external_data_helper.uses_external_data(tensor):
             _load(tensor, size, folder)
@@ -152,6 +152,11 @@ def _inside(location: str, folder: Path) -> Path:
     if not stat.S_ISREG(mode):
         raise outside
     return path
+
+
+def type_name(value: int) -> str:
+    """Return the name of an element type, which a damaged file may have made up."""
+    return TensorProto.DataType.Name(value).lower() if value in TensorProto.DataType.values() else str(value)
 
 
 def uses_half(model: onnx.ModelProto) -> bool:
