@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.graph import IMAGE
-from keywarp.importing.tensors import graphs_of
+from keywarp.importing.tensors import graphs_of, type_name
 
 DEFAULT_SIDE = 640  # pixels
 LARGEST_SIDE = 4096  # pixels
@@ -186,7 +186,7 @@ def describe(value: onnx.ValueInfoProto) -> str:
         return f"{value.name!r}, a {_kind(value)}"
     tensor = value.type.tensor_type
     sides = [d.dim_param or "?" if not d.HasField("dim_value") else str(d.dim_value) for d in tensor.shape.dim]
-    return f"{value.name!r} {TensorProto.DataType.Name(tensor.elem_type).lower()} ({', '.join(sides)})"
+    return f"{value.name!r} {type_name(tensor.elem_type)} ({', '.join(sides)})"
 
 
 def _kind(value: onnx.ValueInfoProto) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, checker, defs, helper, inliner
+from onnx import TensorProto, checker, helper, inliner
 
 from keywarp.importing.bounded import run_bounded
 from keywarp.importing.errors import ImportingError
@@ -16,7 +16,6 @@ from keywarp.importing.graph import IMAGE, Graph, sort_nodes
 from keywarp.importing.inputs import (
     ImageInput,
     choose_size,
-    describe,
     extra_value,
     find_image,
     real_inputs,
@@ -24,13 +23,13 @@ from keywarp.importing.inputs import (
 )
 from keywarp.importing.opsets import DOMAINS, convert_opset, opset_of
 from keywarp.importing.picture import picture
+from keywarp.importing.refusals import refuse_hostile, settle_output_shapes
 from keywarp.importing.runtime import first_line, fold, run
 from keywarp.importing.tensors import MAX_BYTES, load_external_data, nodes_of, to_float32, uses_half
 
 MAX_SECONDS = 600.0  # for reading a file, which includes running the network twice
 BASE_MEMORY = 6 * 2**30  # bytes, for the runtime and the network's own tensors
 MEMORY_PER_BYTE = 8  # of the file: copies of its constants
-MAX_NODES = 100_000
 TOLERANCE = 1e-3  # largest difference from the file's own results, as a share of the largest value
 HALF_TOLERANCE = 5e-2  # the same for files of 16-bit floats
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
@@ -112,10 +111,7 @@ def _beside(path: Path) -> int:
 
 def _read(path: Path, size: tuple[int, int] | None) -> ImportedModel:
     """Read a file in this process."""
-    original = _load(path)
-    _refuse_unsupported(original)
-    if original.functions:
-        original = inliner.inline_local_functions(original)
+    original = load_supported(path)
     metadata = {entry.key: entry.value for entry in original.metadata_props}
 
     half = uses_half(original)
@@ -140,6 +136,7 @@ def _read(path: Path, size: tuple[int, int] | None) -> ImportedModel:
             raise
     else:
         _compare(expected, results, HALF_TOLERANCE if half else TOLERANCE)
+    _refuse_nan(results)
     graph = Graph(converted)
     producer = f"{original.producer_name} {original.producer_version}".strip()
     return ImportedModel(
@@ -154,6 +151,23 @@ def _read(path: Path, size: tuple[int, int] | None) -> ImportedModel:
     )
 
 
+def load_supported(path: Path) -> onnx.ModelProto:
+    """Load a file, and check all that can be checked without a runtime.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The file's own network, with all constants, without functions, and with its nodes in order.
+
+    Raises:
+        ImportingError: If it is damaged, or something in it isn't supported.
+    """
+    model = _load(path)
+    _refuse_unsupported(model)
+    return inliner.inline_local_functions(model) if model.functions else model
+
+
 def _load(path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
@@ -162,6 +176,7 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ImportingError("it isn't an ONNX file, or it is damaged") from None
     if not model.graph.node:
         raise ImportingError("it isn't an ONNX file, or it has no nodes")
+    refuse_hostile(model)
     load_external_data(model, path.parent)
     return model
 
@@ -169,8 +184,6 @@ def _load(path: Path) -> onnx.ModelProto:
 def _refuse_unsupported(model: onnx.ModelProto) -> None:
     own = {function.domain for function in model.functions}
     nodes = list(nodes_of(model))
-    if len(nodes) > MAX_NODES:
-        raise ImportingError(f"it has {len(nodes)} nodes, and at most {MAX_NODES} are read")
     custom = {f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in {*DOMAINS, *own}}
     if custom:
         names = ", ".join(sorted(custom)[:5])
@@ -182,17 +195,9 @@ def _refuse_unsupported(model: onnx.ModelProto) -> None:
         opset.domain = "" if opset.domain in DOMAINS else opset.domain
     for node in nodes:
         node.domain = "" if node.domain in DOMAINS else node.domain
-    if opset_of(model) > defs.onnx_opset_version():
-        raise ImportingError(
-            f"its opset {opset_of(model)} is newer than the newest known here, {defs.onnx_opset_version()}: export it "
-            "again with opset 17"
-        )
-    for value in model.graph.output:
-        if value.type.WhichOneof("value") != "tensor_type":
-            raise ImportingError(
-                f"it returns {describe(value)}, but only tensors can be results: export the network again without it"
-            )
+    opset_of(model)
     sort_nodes(model.graph)
+    settle_output_shapes(model)
     types = [value.type.tensor_type for value in model.graph.output]
     shapeless = [tensor_type for tensor_type in types if not tensor_type.HasField("shape")]
     for tensor_type in shapeless:
@@ -210,7 +215,7 @@ def _check_folded(model: onnx.ModelProto) -> None:
     for node in graph.nodes:
         if node.domain:
             raise ImportingError(f"its constants can't be folded without the operator {node.domain}.{node.op_type}")
-    if IMAGE not in graph.consumers:
+    if graph.moving.isdisjoint(graph.outputs):
         raise ImportingError("its results don't depend on the image")
 
 
@@ -252,6 +257,15 @@ def _compare(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[A
             raise ImportingError(
                 f"its output {name!r} changes by {difference:.1e} of the largest value as the file is converted, and "
                 f"{tolerance:.0e} is accepted: export it again with 32-bit floats and opset 17"
+            )
+
+
+def _refuse_nan(results: Mapping[str, NDArray[Any]]) -> None:
+    for name, values in results.items():
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise ImportingError(
+                f"{np.isnan(values).mean():.0%} of its output {name!r} are NaN for a picture: its weights are damaged, "
+                "or too large for 16-bit floats"
             )
 
 

@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU, as importing uses it: to fold constants and to run networks once."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,10 @@ from keywarp.importing.errors import ImportingError
 
 ERRORS_ONLY = 4  # log level: errors are raised, and warnings are about the file, not for its user
 MAX_MESSAGE = 240  # characters
+NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Non-zero status code returned while running | Name:''|Status Message: "
+    r"|/onnxruntime_src/\S+:\d+ .*?\) (\w+ == \w+ was false\. )?"
+)
 
 
 def run(
@@ -80,9 +85,8 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def first_line(error: Exception) -> str:
-    """Return the beginning of an error's message."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    line = line.removeprefix("[ONNXRuntimeError] : ")
+    """Return an error's message on one line, without codes and places of a runtime's own source code."""
+    line = NOISE.sub("", " ".join(str(error).split())) or type(error).__name__
     return line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}..."
 
 

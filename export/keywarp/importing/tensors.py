@@ -154,6 +154,11 @@ def _inside(location: str, folder: Path) -> Path:
     return path
 
 
+def type_name(value: int) -> str:
+    """Return the name of an element type, which a damaged file may have made up."""
+    return TensorProto.DataType.Name(value).lower() if value in TensorProto.DataType.values() else str(value)
+
+
 def uses_half(model: onnx.ModelProto) -> bool:
     """Return whether any constant, input or output is a 16-bit float."""
     values = (value for graph in graphs_of(model) for value in (*graph.input, *graph.output))
