@@ -165,3 +165,15 @@ def test_images_as_small_as_one_pixel_are_followed() -> None:
 def test_an_image_of_another_size_is_refused() -> None:
     with pytest.raises(InvalidFrameError, match="is 4x4, this one 4x8: start a new key frame"):
         CodecTracker(np.zeros((4, 4, 3), np.uint8)).advance(np.zeros((4, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 48), (64, 0), (-64, 48)])
+def test_vectors_of_a_frame_without_pixels_are_refused(width: int, height: int) -> None:
+    with pytest.raises(ValueError, match=f"a frame of at least 1x1 pixels, not {width}x{height}"):
+        MotionVectors.from_ffmpeg(None, width, height, 1, "h264")
+
+
+def test_vectors_whose_parts_have_different_lengths_are_refused() -> None:
+    whole = uniform(-30, "P")
+    with pytest.raises(ValueError, match=r"must have the shapes .* for n blocks, got \(12, 2\)"):
+        MotionVectors(WIDTH, HEIGHT, "P", whole.corners[:12], whole.sizes, whole.displacements, whole.future)
