@@ -221,7 +221,7 @@ def without_pairs(bundle: Bundle, clips: list[Clip], folder: Path) -> None:  # n
 
 
 def diverging(bundle: Bundle, clips: list[Clip], folder: Path) -> None:
-    with pytest.raises(AdaptationError, match="the loss is (inf|nan) at step .*: try a smaller --rate$"):
+    with pytest.raises(AdaptationError, match=r"the loss is (inf|nan) at step .*: try a smaller --rate$"):
         run(bundle, clips, folder, replace(SHORT, rate=1e30))
 
 
