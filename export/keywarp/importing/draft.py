@@ -156,8 +156,8 @@ def _cuts(model: ImportedModel, tensors: Sequence[str]) -> tuple[list[Candidate]
         chosen = candidates.index(same[0] if same else named)
     if not candidates:
         raise ImportingError(
-            "the network can't be cut: no set of maps that move with the image separates the image from the results, so "
-            "propagation can't be used with it"
+            "the network can't be cut: no set of maps that move with the image separates the image from the results, "
+            "so propagation can't be used with it"
         )
     strides = [m.stride for m in candidates[chosen].maps]
     if min(strides) % DOWNSCALE:
