@@ -18,7 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.files import write_errors
+from keywarp.cli.files import check_writable, write_errors
 from keywarp.client import open_source
 from keywarp.commands.options import MODELS, JsonOption
 from keywarp.commands.sample_video import sample_video
@@ -162,6 +162,8 @@ def import_model(
         license=license_name,
         motion=motion,
     )
+    if not only_list:
+        check_writable(folder)
     frames, others = _frames(video or ())
     console = Console(stderr=as_json)  # so that the JSON stands alone
     bundle = None
