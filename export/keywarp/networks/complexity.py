@@ -131,7 +131,7 @@ def doubt_saving(recognition: RecognitionNetwork[Any], height: int = 128, width:
         height: The height of the image in pixels, which the strides divide.
         width: Its width.
     """
-    device = next(recognition.parameters()).device
+    device = next((parameter.device for parameter in recognition.parameters()), torch.device("cpu"))
     with torch.inference_mode(), counted_operations(recognition) as counts:
         maps = recognition.features(torch.zeros(1, 3, height, width, device=device))
         before = sum(counts.values())
