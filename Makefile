@@ -11,7 +11,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test fuzz packages check check-gpu check-web vendor format lock clean
+.PHONY: help setup setup-dev demo serve test fuzz flow-graph packages check check-gpu check-web vendor format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,10 +31,16 @@ test: $(VENV)/.dev ## Run the tests
 
 FUZZ_RUNS ?= 1000000
 fuzz: $(VENV)/.dev ## Fuzz the parsers of outside input, 1,000,000 runs each: make fuzz FUZZ_RUNS=...
-	for target in framing messages labels infer manifest site text image; do \
+	for target in framing messages labels infer manifest site text image model; do \
 		echo "$$target:" && mkdir -p .cache/keywarp/fuzz && $(BIN)/python -m tests.fuzz.parsers $$target .cache/keywarp/fuzz/$$target \
 			-atheris_runs=$(FUZZ_RUNS) -max_len=4096 -artifact_prefix=.cache/keywarp/fuzz/crash-$$target- -verbosity=0 || exit 1; \
 	done
+
+flow-graph: $(VENV)/.dev ## Write the flow network that imports get, after a change of its weights
+	$(BIN)/python -m keywarp.export.flow_template
+
+imports: $(VENV)/.zoo ## Import the networks of bench/zoo.py from their files, and write docs/results/imports.md (hours)
+	$(BIN)/python -m bench.imports --results docs/results
 
 packages: ## Install Debian packages for end-to-end tests, some of which are skipped without them (as root)
 	apt-get update -qq
@@ -87,4 +93,8 @@ $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
 
 $(VENV)/.gpu-check: $(VENV)/.dev
 	$(PIP) -e '.[gpu-check,nvdec,rtx]'
+	@touch $@
+
+$(VENV)/.zoo: $(VENV)/.dev
+	$(PIP) -e '.[zoo]'
 	@touch $@

@@ -20,6 +20,9 @@ with atheris.instrument_imports(include=["keywarp"]):
     from keywarp.client.errors import ProtocolError
     from keywarp.client.images import decode_labels
     from keywarp.engines.manifest import Manifest
+    from keywarp.importing.errors import ImportingError
+    from keywarp.importing.inputs import choose_size, find_image, real_inputs, settle_inputs
+    from keywarp.importing.model_file import load_supported
     from keywarp.protocol import (
         ClientMessage,
         End,
@@ -42,6 +45,7 @@ with atheris.instrument_imports(include=["keywarp"]):
 from PIL import Image
 from pydantic import ValidationError
 
+from tests.importing.hostile import HOSTILE, many_nodes, network
 from tests.server.media import jpeg, saved
 
 FOLDER = Path(tempfile.mkdtemp(prefix="keywarp-fuzz-"))
@@ -95,8 +99,27 @@ def image(data: bytes) -> None:
     decode_image(memoryview(data), 64 * 64)
 
 
+def model(data: bytes) -> None:
+    """Read a model file up to where a runtime takes it, which happens in a process of its own."""
+    (FOLDER / "model.onnx").write_bytes(data)
+    read = load_supported(FOLDER / "model.onnx")
+    image = find_image(real_inputs(read))
+    settle_inputs(read, image, *choose_size(image, None, {entry.key: entry.value for entry in read.metadata_props}))
+
+
 def draw(kind: str) -> bytes:
     return saved(Image.new("RGB", (8, 8)), kind)
+
+
+def small_models() -> list[bytes]:
+    """Return a valid model file, and small ones with something wrong."""
+    files = [network().SerializeToString()]
+    for number, hostile in enumerate(h for h in HOSTILE if h.write is not many_nodes):
+        folder = FOLDER / str(number)
+        folder.mkdir()
+        content = hostile.write(folder).read_bytes()
+        files += [content] if len(content) < 4096 else []
+    return files
 
 
 BUNDLE = Path(__file__).parents[2] / "models" / "street" / "bundle.json"
@@ -115,6 +138,7 @@ TARGETS = {
     "site": (site, SiteError, [SITE]),
     "text": (text, (), [b"gate stream,metrics " + b"0" * 64, b"rtsp://user:pass@[::1]:554/a?b#c"]),
     "image": (image, FrameRefusedError, [SMALL, draw("PNG"), draw("WEBP")]),
+    "model": (model, ImportingError, small_models()),
 }
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large, lraspp_mobilenet_v3_large
 
 from keywarp.networks import TORCHVISION_MEAN, CutError, CutNetwork, FeatureMap, cut
+from keywarp.saving import SavingWarning
 
 
 class Tiny(nn.Module):
@@ -165,3 +166,28 @@ def test_a_segmentation_head_must_return_scores(head: Any, message: str) -> None
 def test_a_detection_head_must_return_boxes_and_scores(head: Any, message: str) -> None:
     with pytest.raises(CutError, match=message):
         cut(Tiny(), body, head, task="detection")
+
+
+class Heavy(nn.Module):
+    """A network of a few hundred thousand operations for each pixel of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 256, 8, 8)
+        self.body = nn.Conv2d(256, 1024, 7, padding=3)
+        self.score = nn.Conv2d(1024, 3, 1)
+
+
+def test_a_cut_that_pays_is_made_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    cut(Heavy(), lambda m, image: m.score(m.body(m.stem(image))), lambda _, x: x)
+    assert not [w for w in recwarn if issubclass(w.category, SavingWarning)]
+
+
+def test_a_cut_that_leaves_the_work_to_every_frame_says_so() -> None:
+    with pytest.warns(SavingWarning, match="leaves (99|100)% of the network's work to every frame"):
+        cut(Heavy(), lambda m, image: m.stem(image), lambda m, x: m.score(m.body(x)))
+
+
+def test_a_light_network_says_that_propagation_pays_little() -> None:
+    with pytest.warns(SavingWarning, match="so light that following the motion"):
+        cut(Tiny(), body, score)

@@ -13,7 +13,7 @@ import onnx
 from pydantic import ValidationError
 
 from keywarp.engines.errors import BundleError, MotionError
-from keywarp.engines.manifest import GRAPHS, MANIFEST, GraphFile, Manifest
+from keywarp.engines.manifest import GRAPHS, MANIFEST, OPTIONAL, GraphFile, Manifest
 from keywarp.engines.motion.names import MotionSource
 from keywarp.engines.signatures import graph_signature
 
@@ -132,10 +132,30 @@ def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: An
         pydantic.ValidationError: If the fields don't make a valid manifest. Nothing is written then.
         OSError: If the folder can't be written to. An older bundle in it stays as it was.
     """
+    return save_bundle(make_bundle(path, graphs, **fields))
+
+
+def make_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: Any) -> Bundle:
+    """Make a bundle in memory.
+
+    Args:
+        path: The folder that `save_bundle` is to write to. Until then it only names the bundle in errors.
+        graphs: See `write_bundle`.
+        **fields: See `write_bundle`.
+
+    Raises:
+        pydantic.ValidationError: If the fields don't make a valid manifest.
+    """
     contents = {name: graph.SerializeToString() for name, graph in graphs.items()}
     files = {name: GraphFile(sha256=hashlib.sha256(c).hexdigest(), size=len(c)) for name, c in contents.items()}
-    manifest = Manifest(files=files, **fields)
-    contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
+    return Bundle(path, Manifest(files=files, **fields), contents)
+
+
+def save_bundle(bundle: Bundle) -> Bundle:
+    """Write a bundle from memory to its folder, like `write_bundle`."""
+    assert bundle.contents is not None
+    path = bundle.path
+    contents = {**bundle.contents, MANIFEST: (bundle.manifest.model_dump_json(indent=2) + "\n").encode()}
     path.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=path, prefix=".unfinished-") as folder:
@@ -144,6 +164,8 @@ def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: An
             (path / MANIFEST).unlink(missing_ok=True)
             for name in contents:  # the manifest is the last
                 (Path(folder) / name).replace(path / name)
+            for name in OPTIONAL - contents.keys():  # the older bundle's
+                (path / name).unlink(missing_ok=True)
     except OSError:
         with contextlib.suppress(OSError):  # it isn't empty
             path.rmdir()

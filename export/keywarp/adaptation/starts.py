@@ -13,12 +13,13 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
+from keywarp import importing
 from keywarp.adaptation.errors import StartError
 from keywarp.adaptation.torch_graph import TorchGraph
 from keywarp.engines import Manifest, load_bundle
 from keywarp.engines.manifest import MANIFEST, map_names
 from keywarp.export.graphs import FlatFlow, Graph, to_onnx
-from keywarp.networks import FeatureMap, FlowNet, FlowNetInception, FlowNetwork, pretrained_flow
+from keywarp.networks import FeatureMap, FlowNet, FlowNetInception, FlowNetwork
 from keywarp.networks.flow_pyramid import CHANNELS, FlowPyramid
 
 FLOW_GRAPH = "flow.onnx"
@@ -52,11 +53,8 @@ def pretrained_start(manifest: Manifest) -> onnx.ModelProto:
 
     Args:
         manifest: The manifest of the bundle that is to get it.
-
-    Raises:
-        keywarp.networks.WeightsError: If its file of weights is missing or damaged.
     """
-    return flow_graph(pretrained_flow([FeatureMap(f.channels, f.stride) for f in manifest.features]), manifest)
+    return importing.flow_graph(manifest.features, manifest.opset)
 
 
 def is_untrained(graph: TorchGraph, manifest: Manifest) -> bool:

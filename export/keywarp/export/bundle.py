@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -33,9 +34,13 @@ from keywarp.engines.manifest import (
 from keywarp.export.errors import ExportError
 from keywarp.export.graphs import OPSET, Graph, graphs_of, round_weights, to_onnx
 from keywarp.export.parity import check_parity
+from keywarp.importing.motion_graphs import warp_graph
+from keywarp.importing.palette import palette_color
 from keywarp.networks import Checkpoint, DeepFeatureFlow, DetectionNetwork, ModelCard, RecognitionNetwork
 from keywarp.networks.checkpoint import Color
+from keywarp.networks.complexity import doubt_saving
 from keywarp.networks.flownet import INPUT_DOWNSCALE
+from keywarp.saving import SavingWarning
 
 
 def export_bundle(checkpoint: Checkpoint, folder: Path) -> Bundle:
@@ -65,6 +70,8 @@ def export_network(
 ) -> Bundle:
     """Export networks as a bundle, after checking that its graphs compute what the networks do.
 
+    If propagation saves little with these networks, a `SavingWarning` says why.
+
     Args:
         network: The networks, which are set to evaluation mode. The bundle holds their weights rounded to 16 bits; the
             networks themselves keep their weights.
@@ -83,8 +90,12 @@ def export_network(
         OSError: If the folder can't be written to.
     """
     fields = _manifest_fields(network.eval(), card, detection)
+    side = _example_side(network)
+    if reason := doubt_saving(network.recognition, side, side):
+        warnings.warn(SavingWarning(reason), stacklevel=2)
     with _rounded(network):
-        graphs = {graph.file: _trace(graph) for graph in graphs_of(network)}
+        graphs = {graph.file: _trace(graph) for graph in graphs_of(network) if graph.file != "warp.onnx"}
+        graphs["warp.onnx"] = warp_graph(network.recognition.maps)
         check_parity(network, graphs)
     return write_bundle(Path(folder), graphs, **fields)
 
@@ -164,19 +175,16 @@ def _class(number: int, named: str | tuple[str, Color]) -> ManifestClass:
     return ManifestClass(id=number, name=name, color=color)
 
 
-def palette_color(number: int) -> Color:
-    """Return the RGB colour of a class in the common palette of PASCAL VOC, in which class 0 is black.
-
-    Each group of three bits of the number, from the lowest, gives the next lower bit of red, green and blue.
-    """
-    red, green, blue = (sum((number >> 3 * n + channel & 1) << 7 - n for n in range(8)) for channel in range(3))
-    return red, green, blue
+def _example_side(network: DeepFeatureFlow[Any]) -> int:
+    """Return the side of a small square image, in pixels, which the strides divide."""
+    recognition = network.recognition
+    return math.lcm(recognition.multiple, *(m.stride for m in recognition.maps), 64)
 
 
 def _task_fields(network: DeepFeatureFlow[Any], classes: int, detection: DetectionSettings | None) -> dict[str, Any]:
     """Return the manifest's task settings, after comparing them with the head's outputs for an example."""
     recognition = network.recognition
-    side = math.lcm(recognition.multiple, *(m.stride for m in recognition.maps), 64)  # pixels; strides divide it
+    side = _example_side(network)
     graph = graphs_of(network, side, side)[-1]
     with torch.inference_mode():
         outputs = dict(zip(graph.outputs, graph.module(*graph.example), strict=True))

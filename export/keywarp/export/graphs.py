@@ -10,14 +10,13 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from keywarp.engines.manifest import map_names
 from keywarp.export.errors import ExportError
+from keywarp.importing.weights import store_in_16_bits
 from keywarp.networks import DeepFeatureFlow, FlowNetwork, RecognitionNetwork, Warp
 from keywarp.networks.flownet import INPUT_DOWNSCALE
 
@@ -164,7 +163,7 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
             dynamo=False,
         )
     model = onnx.load_model_from_string(buffer.getvalue())
-    _store_in_16_bits(model)
+    store_in_16_bits(model)
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
@@ -182,21 +181,3 @@ def _dynamic_axes(graph: Graph) -> dict[str, dict[int, str]]:
         name: {axis: "n" if axis == 0 else f"{name}_{size}" for axis, size in axes[tensor.ndim].items()}
         for name, tensor in tensors.items()
     }
-
-
-def _store_in_16_bits(model: onnx.ModelProto) -> None:
-    """Store the weights that 16-bit floats represent exactly as such, in place."""
-    casts = []
-    for initializer in model.graph.initializer:
-        name = initializer.name
-        if initializer.data_type != onnx.TensorProto.FLOAT or len(initializer.dims) < 2:
-            continue
-        values = numpy_helper.to_array(initializer)
-        with np.errstate(over="ignore"):
-            halves = values.astype(np.float16)
-        if np.array_equal(halves.astype(np.float32), values):
-            initializer.CopyFrom(numpy_helper.from_array(halves, f"{name}.half"))
-            casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)

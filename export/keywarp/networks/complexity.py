@@ -6,7 +6,8 @@ they are folded into convolutions. Activations, pooling and resampling aren't co
 comparison.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from keywarp import saving
 from keywarp.networks.flow_networks import FLOW_NETWORKS
 from keywarp.networks.flownet import INPUT_DOWNSCALE, PAPER_MAP
 from keywarp.networks.heads import SegmentationHead
+from keywarp.networks.recognition import RecognitionNetwork
 from keywarp.networks.resnet import ResNetFeatures, resnet50_features, resnet101_features
 from keywarp.networks.rfcn import RFCNHead
 
@@ -79,6 +82,25 @@ def layer_operations(network: nn.Module, *shapes: tuple[int, ...]) -> dict[str, 
     Returns:
         The operations by layer name.
     """
+    device = next(network.parameters()).device
+    training = [module for module in network.modules() if module.training]
+    network.eval()  # so that batch norms don't learn from the zeros
+    try:
+        with torch.inference_mode(), counted_operations(network) as counts:
+            network(*(torch.zeros(shape, device=device) for shape in shapes))
+    finally:
+        for module in training:
+            module.training = True
+    return counts
+
+
+@contextmanager
+def counted_operations(network: nn.Module) -> Iterator[dict[str, int]]:
+    """Count the operations of a network's layers while the block runs it. See `layer_operations`.
+
+    Yields:
+        The operations by layer name, which grow as layers run.
+    """
     counts: dict[str, int] = {}
 
     def count(name: str, layer: nn.Module, inputs: Any, named: dict[str, Any], output: Tensor) -> None:
@@ -91,18 +113,34 @@ def layer_operations(network: nn.Module, *shapes: tuple[int, ...]) -> dict[str, 
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
     ]
-    device = next(network.parameters()).device
-    training = [module for module in network.modules() if module.training]
-    network.eval()  # so that batch norms don't learn from the zeros
     try:
-        with torch.inference_mode():
-            network(*(torch.zeros(shape, device=device) for shape in shapes))
+        yield counts
     finally:
         for hook in hooks:
             hook.remove()
-        for module in training:
-            module.training = True
-    return counts
+
+
+def doubt_saving(recognition: RecognitionNetwork[Any], height: int = 128, width: int = 160) -> str | None:
+    """Say why propagation isn't worth it with a network, or return None if it is.
+
+    It is judged by estimates: the operations of the layers, those that moving the maps and following the motion are
+    worth, and no others. All of them grow with the image alike, so a small one is enough.
+
+    Args:
+        recognition: The network. It is run once.
+        height: The height of the image in pixels, which the strides divide.
+        width: Its width.
+    """
+    device = next(recognition.parameters()).device
+    with torch.inference_mode(), counted_operations(recognition) as counts:
+        maps = recognition.features(torch.zeros(1, 3, height, width, device=device))
+        before = sum(counts.values())
+        recognition.head(*maps)
+    whole = sum(counts.values())
+    if not whole:
+        return None
+    map_bytes = sum(4 * x.numel() for x in maps)
+    return saving.doubt(saving.estimate(whole, whole - before, map_bytes, height * width))
 
 
 def measure(network: nn.Module, *shapes: tuple[int, ...]) -> Complexity:

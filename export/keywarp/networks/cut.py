@@ -1,15 +1,18 @@
 """An adapter for other networks, whose forward pass is cut into a feature network and a head."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from keywarp.networks.complexity import doubt_saving
 from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.flownet import STRIDES
 from keywarp.networks.pretrained import TORCHVISION_MEAN, TORCHVISION_STD
 from keywarp.networks.recognition import RecognitionNetwork, Task
+from keywarp.saving import SavingWarning
 
 Activation = Literal["softmax", "sigmoid"]
 SCORE_STRIDES = (1, 2, *STRIDES)  # supported strides of segmentation scores, in image pixels
@@ -72,7 +75,7 @@ def cut(
 ) -> CutNetwork:
     """Make any torch network a recognition network by specifying where its forward pass is cut.
 
-    The model isn't copied. It is set to evaluation mode.
+    The model isn't copied. It is set to evaluation mode. If propagation would save little, a `SavingWarning` says why.
 
     Args:
         model: The network.
@@ -120,7 +123,9 @@ def cut(
         _check_boxes(raw, least_classes=2 if activation == "softmax" else 1)
     network = CutNetwork(model, features, head, maps, task, activation)
     network.mean, network.std, network.multiple = mean, std, multiple
-    return network.eval()
+    if reason := doubt_saving(network.eval(), height, width):
+        warnings.warn(SavingWarning(reason), stacklevel=2)
+    return network
 
 
 def _as_maps(returned: Any) -> tuple[Tensor, ...]:

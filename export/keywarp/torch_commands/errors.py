@@ -1,9 +1,13 @@
 """Turning failures into `CommandError`, which `keywarp` prints as one sentence before it exits with status 1."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import typer
+
 from keywarp.cli.errors import CommandError
+from keywarp.saving import SavingWarning
 
 INSTALL_TRAIN = "install the extra `train` (README, Install)"
 INSTALL_TRAIN_AND_CPU = "install the extras `train` and `cpu` (README, Install)"
@@ -54,3 +58,16 @@ def reporting_errors() -> Iterator[None]:
         WeightsError,
     ) as error:
         raise CommandError(str(error)) from error
+
+
+@contextmanager
+def printing_doubts() -> Iterator[None]:
+    """Print what is said about savings to stderr, each as one sentence."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SavingWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, SavingWarning):
+            typer.echo(f"Warning: {warning.message}.", err=True)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from keywarp.cli.errors import CommandError
-from keywarp.torch_commands.errors import importing, reporting_errors
+from keywarp.torch_commands.errors import importing, printing_doubts, reporting_errors
 
 
 def export(
@@ -24,7 +24,7 @@ def export(
         from keywarp.networks import load_checkpoint
 
     try:
-        with reporting_errors():
+        with reporting_errors(), printing_doubts():
             bundle = export_bundle(load_checkpoint(checkpoint), out)
     except OSError as error:
         raise CommandError(f"can't write the bundle to {out}: {error.strerror}") from error

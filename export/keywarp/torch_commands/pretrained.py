@@ -8,7 +8,7 @@ import typer
 from keywarp.choices import PretrainedName
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable
-from keywarp.torch_commands.errors import importing, reporting_errors
+from keywarp.torch_commands.errors import importing, printing_doubts, reporting_errors
 
 if TYPE_CHECKING:
     from keywarp.networks import ModelCard
@@ -58,7 +58,7 @@ def pretrained(
     for folder in (out, work):
         check_writable(folder)
     try:
-        with reporting_errors():
+        with reporting_errors(), printing_doubts():
             network = nanodet(fetch(NANODET, work) / NANODET_FILE, 1 if head_layers == 1 else 2)
             whole = DeepFeatureFlow(network, pretrained_flow(network.maps))
             settings = DenseDetection(threshold=0.4, iou=0.6)

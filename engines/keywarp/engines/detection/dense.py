@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.detection.outputs import check_outputs
-from keywarp.engines.detection.selection import select
+from keywarp.engines.detection.selection import select, within
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import DenseDetection
 from keywarp.engines.result import Detections
@@ -52,7 +52,9 @@ class DenseDetector:
         """
         check_outputs(outputs, self._shapes)
         boxes, scores = outputs[BOXES][0], outputs[SCORES][0]
-        if scores.size and not (np.nanmin(scores) >= -_ROUNDING and np.nanmax(scores) <= 1 + _ROUNDING):
+        if not within(scores, 1 + _ROUNDING) and not (
+            np.nanmin(scores) >= -_ROUNDING and np.nanmax(scores) <= 1 + _ROUNDING
+        ):
             raise BundleError(
                 f"head.onnx should give scores from 0 to 1, but they range from {np.nanmin(scores):.3g} to "
                 f"{np.nanmax(scores):.3g}: check whether the graph lacks the softmax"

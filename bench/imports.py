@@ -1,0 +1,284 @@
+"""Imports networks from their ONNX files, runs them on video, and prints what was found, what it costs and what fails.
+
+The files are those of `bench/zoo.py`, which are made first, and any others that are named. For each of them, `keywarp
+import` chooses a cut, measures it and checks the bundle; `keywarp run` and a server then run the bundle on a few frames
+of the sample video. What was done is kept in the cache, so that a run that was stopped goes on where it was.
+
+It needs the extra `zoo`. Example: python -m bench.imports segformer-b0 --file yolov8n.onnx --results docs/results
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import onnx
+
+from keywarp.commands.sample_video import sample_video
+
+FRAMES = 7
+INTERVAL = 3  # frames, so that there are several key frames
+START_SECONDS = 300.0  # in which a server must start
+COMMAND = (sys.executable, "-m", "keywarp.cli")
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        name: The network's name.
+        library: Where it comes from.
+        file_bytes: The size of its file.
+        opset: The file's opset.
+        figures: What `keywarp import --json` printed; None if it failed.
+        failure: Why it can't be imported, or why its bundle doesn't run.
+        ran: How many frames `keywarp run` gave results for.
+        served: How many frames a server did.
+        objects: How many objects or regions there were on them.
+    """
+
+    name: str
+    library: str
+    file_bytes: int
+    opset: int
+    figures: Figures | None = None
+    failure: str = ""
+    ran: int = 0
+    served: int = 0
+    objects: int = 0
+
+
+class StepError(Exception):
+    """A command that failed; the message is its last line."""
+
+
+def run_command(*arguments: str, seconds: float) -> str:
+    """Run a `keywarp` command and return what it printed."""
+    try:
+        done = subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, encoding="utf-8", timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise StepError(f"keywarp {arguments[0]} took longer than {seconds:.0f} s") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
+        said = next((line for line in reversed(lines) if line.startswith("keywarp: ")), None)
+        raise StepError(said.removeprefix("keywarp: ") if said else f"crash: {lines[-1]}")
+    return done.stdout
+
+
+def write_frames(folder: Path) -> None:
+    """Write the first frames of the sample video as JPEG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with av.open(str(sample_video())) as video:
+        for index, frame in zip(range(FRAMES), video.decode(video=0), strict=False):
+            cv2.imwrite(str(folder / f"{index:03d}.jpg"), frame.to_ndarray(format="bgr24"))
+
+
+def describe(name: str, library: str, path: Path) -> Outcome:
+    """Return what a file says about itself."""
+    model = onnx.load(path, load_external_data=False)
+    opset = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 0)
+    return Outcome(name, library, path.stat().st_size, opset)
+
+
+def import_file(outcome: Outcome, path: Path, bundle: Path, seconds: float) -> Outcome:
+    """Import a file and return its figures, or why it can't be imported."""
+    try:
+        printed = run_command("import", str(path), "--out", str(bundle), "--json", seconds=seconds)
+    except StepError as failure:
+        return replace(outcome, failure=str(failure))
+    return replace(outcome, figures=json.loads(printed))
+
+
+def try_bundle(outcome: Outcome, bundle: Path, frames: Path, seconds: float) -> Outcome:
+    """Run a bundle on frames, in one process and through a server."""
+    results = bundle.parent / f"{bundle.name}.ndjson"
+    options = "--interval", str(INTERVAL), "--json", str(results)
+    try:
+        run_command("run", str(frames), "--model", str(bundle), *options, seconds=seconds)
+        ran, objects = count_results(results)
+        outcome = replace(outcome, ran=ran, objects=objects)
+        with served(bundle, seconds) as address:
+            run_command("stream", str(frames), "--server", address, *options, seconds=seconds)
+        return replace(outcome, served=count_results(results)[0])
+    except StepError as failure:
+        return replace(outcome, failure=str(failure))
+
+
+def count_results(path: Path) -> tuple[int, int]:
+    """Return the number of results in a file, and of what is on them."""
+    results = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [
+        (r.get("segmentation") or {}).get("regions") or r.get("objects") or r.get("detections") or [] for r in results
+    ]
+    return len(results), sum(map(len, found))
+
+
+@contextmanager
+def served(bundle: Path, seconds: float) -> Iterator[str]:
+    """Serve a bundle in a process of its own, and give the server's address."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [*COMMAND, "serve", "--models", str(bundle), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            end = time.monotonic() + min(seconds, START_SECONDS)
+            while not ready(address):
+                if server.poll() is not None or time.monotonic() > end:
+                    raise StepError("the server didn't start")
+                time.sleep(0.5)
+            yield address
+        finally:
+            server.terminate()
+
+
+def ready(address: str) -> bool:
+    """Return whether a server takes requests."""
+    try:
+        with urllib.request.urlopen(f"{address}/readyz", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def make_file(name: str, path: Path) -> None:
+    """Make a network's file in a process of its own, which returns its memory.
+
+    Raises:
+        StepError: If this fails.
+    """
+    if path.exists():
+        return
+    partial = path.with_suffix(".partial.onnx")
+    command = [sys.executable, "-m", "bench.zoo", name, "--out", str(partial)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    if done.returncode:
+        raise StepError(f"the export failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    partial.rename(path)
+
+
+def try_file(name: str, library: str, path: Path, cache: Path, seconds: float) -> Outcome:
+    """Import and run one file, or return what is kept of an earlier time."""
+    kept = cache / f"{name}.json"
+    if kept.exists():
+        return Outcome(**json.loads(kept.read_text(encoding="utf-8")))
+    try:
+        if library != "file":
+            make_file(name, path)
+    except StepError as failure:
+        outcome = Outcome(name, library, 0, 0, failure=str(failure))
+    else:
+        bundle = cache / "bundles" / name
+        outcome = import_file(describe(name, library, path), path, bundle, seconds)
+        if outcome.figures:
+            outcome = try_bundle(outcome, bundle, cache / "frames", seconds)
+        shutil.rmtree(bundle, ignore_errors=True)
+    kept.write_text(json.dumps(asdict(outcome), indent=1), encoding="utf-8")
+    return outcome
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return a table of what was imported, and a list of what wasn't."""
+    lines = [
+        "| network | from | file | GFLOP | cut: channels at stride | head | checks | key | propagated | at 5 | at 10 "
+        "| run | served |",
+        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for outcome in outcomes:
+        if figures := outcome.figures:
+            best = figures["candidates"][figures["chosen"]]
+            passed = sum(check["agreement"] is None or check["agreement"] >= 0.99 for check in figures["checks"])
+            cells = (
+                f"{outcome.name}{' *' if figures['doubt'] else ''}",
+                outcome.library,
+                f"{outcome.file_bytes / 1e6:.0f} MB",
+                f"{figures['operations'] / 1e9:.0f}",
+                ", ".join(f"{m['channels']} at {m['stride']}" for m in best["maps"]),
+                f"{100 * best['head_share']:.1f} %",
+                f"{passed} of {len(figures['checks'])}",
+                f"{1000 * figures['key_frame']:.0f} ms",
+                f"{1000 * figures['propagated_frame']:.0f} ms",
+                *(f"{best['speedup'][interval]:.1f} x" for interval in ("5", "10")),
+                *(f"{count} of {FRAMES}" for count in (outcome.ran, outcome.served)),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "\\* `keywarp import` says that propagation pays little.", ""]
+    failures = [outcome for outcome in outcomes if outcome.failure]
+    if failures:
+        lines += ["What fails:", "", *(f"- {o.name} ({o.library}): {o.failure}" for o in failures), ""]
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Return the processor's name and number of cores."""
+    name = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        name = names[0] if names else name
+    return f"{os.cpu_count()} cores of {name}"
+
+
+def main() -> None:
+    """Try the networks that are asked for."""
+    from bench.zoo import NETWORKS  # takes seconds, so not before --help
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", metavar="NAME", help="networks of bench/zoo.py (default: all)")
+    parser.add_argument("--file", type=Path, action="append", default=[], help="another ONNX file; may be repeated")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(".cache/keywarp/zoo"), help="where files and figures are kept"
+    )
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for each command (default: 900)")
+    parser.add_argument("--results", type=Path, help="also write imports.md and imports.json into this folder")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.networks) - set(NETWORKS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; bench/zoo.py has {', '.join(NETWORKS)}")
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    write_frames(arguments.cache / "frames")
+    names = arguments.networks or ([] if arguments.file else list(NETWORKS))
+    files = [(name, NETWORKS[name].library, arguments.cache / f"{name}.onnx") for name in names]
+    files += [(path.stem, "file", path) for path in arguments.file]
+    outcomes = []
+    for number, (name, library, path) in enumerate(files, 1):
+        print(f"{number}/{len(files)} {name}", file=sys.stderr, flush=True)
+        outcomes.append(try_file(name, library, path, arguments.cache, arguments.timeout))
+    content = json.dumps({"machine": machine(), "networks": [asdict(outcome) for outcome in outcomes]}, indent=1)
+    if arguments.results:
+        (arguments.results / "imports.json").write_text(f"{content}\n", encoding="utf-8")
+        (arguments.results / "imports.md").write_text(report(outcomes), encoding="utf-8")
+    print(content if arguments.json else f"{machine()}\n\n{table(outcomes)}")
+
+
+def report(outcomes: Sequence[Outcome]) -> str:
+    """Return the page of the results."""
+    return (
+        "# Networks from their files\n\n"
+        "What `keywarp import` makes of networks with random weights, on "
+        f"{machine()}. The head's share is that of the network's operations; key and propagated frame are the times "
+        "of the bundle with its default motion source, measured on frames of 640x272 in the size that the network "
+        f"takes. `keywarp run` and a server ran each bundle on {FRAMES} frames at interval {INTERVAL}. Printed by "
+        "`python -m bench.imports --results docs/results`.\n\n"
+        f"{table(outcomes)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

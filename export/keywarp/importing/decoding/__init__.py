@@ -1,0 +1,1 @@
+"""Nodes that turn a file's own outputs into what the engine takes."""

@@ -1,0 +1,8 @@
+"""Errors of importing model files.
+
+ImportingError
+"""
+
+
+class ImportingError(Exception):
+    """A model file that can't be imported."""

@@ -1,0 +1,1 @@
+"""Recognising what the outputs of a model file mean."""

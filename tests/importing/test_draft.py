@@ -1,0 +1,99 @@
+"""Bundles in memory: their checks, their costs, and their manifest."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from keywarp.engines.bundle import make_bundle
+from keywarp.importing import Draft, Hints, ImportingError, ImportOptions, draft_bundle, picture
+from keywarp.importing.draft import model_name
+from tests.importing.exported_networks import ULTRALYTICS, Detector, export
+
+
+def frames(count: int) -> list[NDArray[np.uint8]]:
+    scene = (255 * picture(100, 150 + 3 * count)[0].transpose(1, 2, 0)).astype(np.uint8)
+    return [np.ascontiguousarray(scene[:, 3 * n : 3 * n + 150]) for n in range(count)]
+
+
+@pytest.fixture(scope="module")
+def draft(tmp_path_factory: pytest.TempPathFactory) -> Draft:
+    file = export(Detector(), tmp_path_factory.mktemp("file") / "tiny.onnx", metadata=ULTRALYTICS)
+    return draft_bundle(file, ImportOptions(result=Hints(threshold=0.3)), frames(3))
+
+
+def test_checks_compare_with_the_whole_network_on_both_runtimes(draft: Draft) -> None:
+    checks = list(draft.check(frames(2)))
+    assert len(checks) == 6
+    assert {str(check).split(":")[0] for check in checks} == {"openvino", "onnxruntime"}
+    assert all(check.passed for check in checks)
+    assert all(check.agreement == 1 for check in checks)
+
+
+def with_graphs(draft: Draft, graphs: dict[str, onnx.ModelProto]) -> Draft:
+    """The draft with other graphs in its bundle."""
+    fields = draft.bundle.manifest.model_dump(exclude={"files", "schema_version"})
+    return replace(draft, bundle=make_bundle(draft.bundle.path, graphs, **fields))
+
+
+def graphs_of(draft: Draft) -> dict[str, onnx.ModelProto]:
+    return {name: draft.bundle.graph(name) for name in draft.bundle.manifest.files}
+
+
+def test_other_features_are_noticed(draft: Draft) -> None:
+    graphs = graphs_of(draft)
+    for tensor in graphs["features.onnx"].graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.ndim == 4:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.flip(values, axis=1).copy(), tensor.name))
+    with pytest.raises(ImportingError, match="features and head against the whole network: outputs differ by"):
+        list(with_graphs(draft, graphs).check(frames(1)))
+
+
+def test_a_warp_that_moves_without_motion_is_noticed(draft: Draft) -> None:
+    graphs = graphs_of(draft)
+    for node in graphs["warp.onnx"].graph.node:
+        if node.op_type == "GridSample":
+            attribute = next(a for a in node.attribute if a.name == "align_corners")
+            attribute.i = 0
+    with pytest.raises(ImportingError, match="frames without motion against their key frames"):
+        list(with_graphs(draft, graphs).check(frames(1)))
+
+
+def test_costs_of_other_cuts_follow_their_work_and_bytes(draft: Draft) -> None:
+    measured, cut = draft.measured, draft.cut
+    assert measured.predict(cut).propagated == pytest.approx(measured.frames.propagated, rel=0.5)
+    heavier = replace(cut, head_operations=cut.head_operations + cut.operations // 2)
+    own = measured.predict(cut).propagated
+    assert measured.predict(heavier).propagated == pytest.approx(own + measured.frames.key / 2, rel=0.01)
+    larger = measured.predict(replace(cut, bytes=3 * cut.bytes))
+    assert larger.propagated == pytest.approx(own + 2 * measured.frames.warp)
+
+
+def test_manifest_says_where_the_bundle_is_from(draft: Draft) -> None:
+    notes = draft.bundle.manifest.provenance.notes
+    assert notes.startswith("Imported from tiny.onnx (SHA-256 ")
+    assert all(m.tensor in notes for m in draft.cut.maps)
+    assert draft.bundle.manifest.detection is not None
+    assert draft.bundle.manifest.detection.threshold == 0.3
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("YOLOv8 m (best)", "yolov8-m-best"), ("--", "imported"), ("x" * 80, "x" * 64), ("été.v1", "t-.v1")],
+)
+def test_any_file_name_gives_a_models_name(text: str, name: str) -> None:
+    assert model_name(text) == name
+
+
+def test_outputs_that_the_result_is_not_read_from_are_left_out(tmp_path: Path) -> None:
+    file = export(Detector(), tmp_path / "two.onnx", metadata=ULTRALYTICS)
+    model = onnx.load(file)
+    model.graph.node.append(onnx.helper.make_node("GlobalMaxPool", ["images"], ["brightest"]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("brightest", onnx.TensorProto.FLOAT, [1, 3, 1, 1]))
+    onnx.save(model, file)
+    found = draft_bundle(file, ImportOptions(), frames(2))
+    assert not [node for node in found.whole.graph.node if node.op_type == "GlobalMaxPool"]
