@@ -268,8 +268,9 @@ class Engine:
             )
         cells = stay_inside(to_cells(flow.astype(np.float32, copy=False), self._pixels_per_cell))
         assert key.check is not None
-        repaired = self._named is not None and self._named.repaired
-        return key.check.repair(small, cells) if repaired else key.check.check(small, cells)
+        if self._named is None or not self._named.repaired:
+            return key.check.check(small, cells)
+        return key.check.repair(small, cells, search=not self._named.scale)  # a scale field repaints what fails
 
     def _kept_features(self, outputs: Mapping[str, Tensor]) -> tuple[NDArray[np.float32], ...] | None:
         """Return copies of the feature maps that the head saw, or None if results don't carry them."""

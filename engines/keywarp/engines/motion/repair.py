@@ -2,9 +2,12 @@
 
 Flow fails where something moved away from what it covered, where it moved too fast, and where errors of many steps have
 added up. Warped features then show things twice, or where they were. Such cells give themselves away: the key frame,
-warped along the flow, doesn't look like the current frame there. For each of them, this module searches the whole key
-frame for the place that looks most like it now, and lets the flow point there. The ground that a walker uncovers then
-gets the features of the ground next to it, instead of the walker's own.
+warped along the flow, doesn't look like the current frame there.
+
+So a cell whose flow explains the frame no better than no motion stays where it is: no flow is worth more than copying
+because it was estimated. For each cell that still fails, this module searches the whole key frame for the place that
+looks most like it now, and lets the flow point there. The ground that a walker uncovers then gets the features of the
+ground next to it, instead of the walker's own.
 """
 
 from dataclasses import dataclass
@@ -39,6 +42,13 @@ class CheckedFlow:
     reliability: NDArray[np.float32]  # (h, w), 0..1: 1 where the flow explains the frame
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Comparison:
+    now: NDArray[np.float32]  # the current frame's samples, at the key frame's exposure
+    before: NDArray[np.float32]  # the key frame's, warped or not
+    error: NDArray[np.float32]  # (h, w), mean difference around each cell, grey levels
+
+
 class FlowCheck:
     """Checks and repairs the flows from the frames of a stream to one key frame."""
 
@@ -62,19 +72,29 @@ class FlowCheck:
             current: The current frame's small image, uint8 (H, W, 3), RGB.
             flow: The flow to the key frame, (1, 2, h, w), (dx, dy) in cells.
         """
-        before = self._warp(flow)
-        return CheckedFlow(flow, _reliability(self._error(_expose_like(before, self._sample(current)), before)))
+        return CheckedFlow(flow, _reliability(self._compare(self._sample(current), self._warp(flow)).error))
 
-    def repair(self, current: Image, flow: Flow) -> CheckedFlow:
+    def repair(self, current: Image, flow: Flow, *, search: bool = True) -> CheckedFlow:
         """Repair a flow where it fails, and measure how far the result can be trusted.
 
         Args:
             current: See `check`.
             flow: See `check`. It isn't changed.
+            search: Whether cells may get the features of another place. Otherwise they keep the flow, or stay where
+                they are.
         """
-        before = self._warp(flow)
-        now = _expose_like(before, self._sample(current))
-        error = self._error(now, before)
+        image = self._sample(current)
+        moved = self._compare(image, self._warp(flow))
+        if flow.any():
+            stays = self._compare(image, self._key).error < moved.error
+            if stays.any():
+                flow = np.where(stays, np.float32(0), flow)
+                moved = self._compare(image, self._warp(flow))
+        return self._search(moved, flow) if search else CheckedFlow(flow, _reliability(moved.error))
+
+    def _search(self, moved: _Comparison, flow: Flow) -> CheckedFlow:
+        """Let the cells in which a flow fails point to the places that look like them, where there are any."""
+        error = moved.error
         cells = np.flatnonzero(error > FAILED)
         if not len(cells):
             return CheckedFlow(flow, _reliability(error))
@@ -82,7 +102,8 @@ class FlowCheck:
             cells = cells[np.argpartition(error.ravel()[cells], -MOST_REPAIRED)[-MOST_REPAIRED:]]
         self._places = self._places or _Places(self._view(self._key))
         rows, columns = np.divmod(cells, self._columns)
-        wanted, found = (self._view(image)[rows, columns].reshape(len(cells), -1) for image in (now, before))
+        images = (moved.now, moved.before)
+        wanted, found = (self._view(image)[rows, columns].reshape(len(cells), -1) for image in images)
         offsets, patches = self._places.search(rows, columns, wanted)
         taken = _differences(wanted, patches) < BETTER**2 * _differences(wanted, found)
         rows, columns = rows[taken], columns[taken]
@@ -92,6 +113,11 @@ class FlowCheck:
         reliability = _reliability(error)
         reliability[rows, columns] *= np.float32(REPAIRED)
         return CheckedFlow(repaired, reliability)
+
+    def _compare(self, now: NDArray[np.float32], before: NDArray[np.float32]) -> _Comparison:
+        """Compare the current frame's samples with those of the key frame, warped or not."""
+        now = _expose_like(before, now)
+        return _Comparison(now, before, self._error(now, before))
 
     def _sample(self, image: Image) -> NDArray[np.float32]:
         """Return the image averaged over samples, (h * samples, w * samples, 3)."""
