@@ -76,7 +76,7 @@ def test_a_flow_that_explains_the_frame_stays_as_it_is() -> None:
 
 def test_a_flow_that_explains_the_frame_worse_than_copying_is_dropped() -> None:
     """The ground is blurred, so that the wrong flow is too small an error to fail in any cell."""
-    image = cv2.GaussianBlur(with_square(*FROM), (0, 0), 2)
+    image = np.asarray(cv2.GaussianBlur(with_square(*FROM), (0, 0), 2), dtype=np.uint8)
     wrong = STILL.copy()
     wrong[0, 0, :, 20:] = 1
     checked = FlowCheck(image, CELL).repair(image, wrong)
