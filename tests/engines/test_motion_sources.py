@@ -202,6 +202,23 @@ def test_a_repaired_flow_yields_to_copying_where_that_explains_the_frame_better(
     np.testing.assert_array_equal(propagated.flow, 0)
 
 
+@pytest.mark.parametrize("motion", ["flow", "network"])
+def test_repairing_a_flow_that_is_right_changes_nothing(
+    motion: MotionName, backend: BackendName, tmp_path: Path
+) -> None:
+    """Everything moves to the left by a cell, as the network says; the scale field gets from one graph to another."""
+    tiny = tiny_bundle(tmp_path / "tiny", flow=(1.0, 0.0), scale=-1.0, short_side=128)
+    key = coloured(128, 192)
+    found: list[FrameResult] = []
+    for source in (motion, f"{motion}-repaired"):
+        engine = Engine(tiny, backend, "fp32", cache=tmp_path / "cache", motion=source, keep_features=True)  # type: ignore[arg-type]
+        found.append(engine.propagate(np.roll(key, -16, axis=1), engine.key(key)[1]))
+    plain, repaired = found
+    np.testing.assert_allclose(features(repaired)[:, :, :10], features(plain)[:, :, :10], rtol=1e-3, atol=0.1)
+    assert repaired.flow is not None
+    np.testing.assert_array_equal(repaired.flow[0, :, :10], 1)
+
+
 @pytest.mark.parametrize(("motion", "searches"), [("flow-repaired", True), ("network-repaired", False)])
 def test_a_scale_field_gets_no_features_of_places_that_look_alike(
     motion: MotionName, searches: bool, tmp_path: Path

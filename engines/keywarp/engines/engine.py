@@ -217,10 +217,12 @@ class Engine:
             with programs.lock:
                 inputs |= programs.motion.run(pair)  # the flow, and the scale fields if they are used
                 flow = stay_inside(np.array(inputs[FLOW]))
-        elif self._takes_frame:
-            inputs |= pair
+        else:
+            inputs |= pair if self._takes_frame else {}
+            if self._takes_flow:
+                flow = self._flow(small, key, vectors)
         if self._takes_flow:
-            checked = self._check(small, flow if programs.motion else self._flow(small, key, vectors), key)
+            checked = self._check(small, flow, key)
             flow = inputs[FLOW] = checked.flow
         with programs.lock:
             outputs = programs.propagate.run(inputs)
