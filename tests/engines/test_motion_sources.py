@@ -192,8 +192,8 @@ def test_flow_and_scale_field_can_be_used_separately(
         np.testing.assert_allclose(inside[1], 0, atol=0.01)
 
 
-@pytest.mark.parametrize("motion", ["flow-repaired", "network-repaired", "flow-chained-repaired"])
-def test_a_repaired_flow_yields_to_copying_where_that_explains_the_frame_better(
+@pytest.mark.parametrize("motion", ["network-repaired", "network-chained-repaired"])
+def test_a_repaired_flow_under_a_scale_field_yields_to_copying_where_that_explains_the_frame_better(
     motion: MotionName, tmp_path: Path
 ) -> None:
     """The network moves everything by one cell, but nothing has moved."""

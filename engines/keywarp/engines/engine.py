@@ -283,7 +283,9 @@ class Engine:
         assert key.check is not None
         if self._named is None or not self._named.repaired:
             return key.check.check(small, flow)
-        return key.check.repair(small, flow, search=not self._named.scale)  # a scale field repaints what fails
+        if self._named.scale:  # it repaints what fails, and would repaint features of other places wrongly
+            return key.check.stay(small, flow)
+        return key.check.repair(small, flow)
 
     def _kept_features(self, outputs: Mapping[str, Tensor]) -> tuple[NDArray[np.float32], ...] | None:
         """Return copies of the feature maps that the head saw, or None if results don't carry them."""
