@@ -79,7 +79,7 @@ def test_the_other_figures_are_complete(reproduced: Reproduced) -> None:
         assert list(table5) == [str(layers) for layers in preset.head_layers]
         assert table5["1"]["value"] == pytest.approx(table4[task]["dff"]["seeds"][0], abs=0.01)
         figure3 = read(reproduced, "figure3")[task]
-        assert list(figure3) == list(preset.flow_networks)
+        assert list(figure3) == [flow + lighter for lighter in ("", "-lighter") for flow in preset.flow_networks]
         assert [point["l"] for point in figure3["flownet"]] == list(range(1, preset.longest_intervals[task] + 1))
         assert figure3["flownet"][interval - 1]["accuracy"] == pytest.approx(table5["1"]["value"], abs=0.01)
         motion = read(reproduced, "motion")[task]

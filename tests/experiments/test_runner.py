@@ -12,7 +12,7 @@ from keywarp.choices import Variant
 from keywarp.experiments import curves, tables
 from keywarp.experiments.curves import ages, figure3
 from keywarp.experiments.errors import ExperimentError, OutOfTimeError
-from keywarp.experiments.presets import TASKS, Preset, open_preset
+from keywarp.experiments.presets import PAPER_VARIANTS, TASKS, Preset, open_preset
 from keywarp.experiments.runner import Run, Runner
 from keywarp.experiments.tables import table4, table5
 from keywarp.experiments.timing import FrameTimes, measure_frame_times, run_bundle, time_engines
@@ -140,7 +140,7 @@ def test_variants_with_a_fixed_recognition_network_have_that_of_frame_with_their
 def test_all_runs_share_networks_that_are_pretrained_once(reproduced: Reproduced) -> None:
     assert {file.name for file in reproduced.work.glob("*.pt")} == {"flownet.pt", "flownet_inception.pt"}
     for task in TASKS:
-        assert [file.name for file in (reproduced.work / task).glob("*.pt")] == ["features.pt"]
+        assert {file.name for file in (reproduced.work / task).glob("*.pt")} == {"features.pt", "features-lighter.pt"}
     assert not [*reproduced.work.rglob("joint.pt")]  # done, and large
 
 
@@ -225,6 +225,18 @@ def test_figures_are_means_over_key_ages_and_sample_deviations_over_seeds_in_per
         (1, pytest.approx(50), pytest.approx(10)),
         (20, pytest.approx(40.5), pytest.approx(20 / (0.1 + 19 * 0.02))),
     ]
+
+
+def test_the_hard_preset_trains_the_papers_variants_and_both_feature_networks(recorded: Recorded) -> None:
+    recorded.preset = open_preset("hard")
+    assert set(table4(recorded).figures["detection"]) == {*PAPER_VARIANTS, "copy"}
+    report = figure3(recorded)
+    assert len(report.figures["segmentation"]) == 6
+    assert "1, 1, 1, 1 blocks" in report.text[1]
+    lighter = recorded.recipe(Run("segmentation", lighter=True))
+    assert lighter.network.blocks == (1, 1, 1, 1)
+    assert lighter.features
+    assert lighter.features.task == "detection"
 
 
 def test_every_run_has_a_folder_of_its_own(recorded: Recorded) -> None:

@@ -44,7 +44,7 @@ Variant = Literal[
 
 SIFTFlowName = Literal["sift-fast", "sift-slow"]
 PaperMotion = Literal["network", "none", SIFTFlowName]  # the motion sources that the paper compares
-PresetName = Literal["cpu", "paper", "smoke"]
+PresetName = Literal["cpu", "hard", "paper", "smoke"]
 ExperimentName = Literal[
     "table2",
     "table4",

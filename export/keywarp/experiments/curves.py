@@ -18,6 +18,7 @@ from keywarp.training.evaluation import Accuracy
 from keywarp.training.variants import METHODS
 
 TITLES = {"flownet": "FlowNet", "flownet_half": "FlowNet Half", "flownet_inception": "FlowNet Inception"}
+LIGHTER = "-lighter"  # ends the names of pairs with the lighter feature network
 # Values that section 5.2 gives for Figure 3: (network, accuracy in %, frames per second on a K40)
 PAPER: dict[Task, tuple[tuple[str, float, float], ...]] = {
     "segmentation": (
@@ -35,7 +36,7 @@ PAPER: dict[Task, tuple[tuple[str, float, float], ...]] = {
 
 
 def figure3(runner: Runner) -> Report:
-    """Measure accuracy and speed of DFF over the key interval, for each flow network."""
+    """Measure accuracy and speed of DFF over the key interval, for each pair of feature and flow network."""
     preset = runner.preset
     figures: dict[str, Any] = {}
     text = [
@@ -43,6 +44,11 @@ def figure3(runner: Runner) -> Report:
         f"frames per second through the engine, batch 1, on {machine()}; one seed. The paper's figure can't be read "
         "exactly; the values that its text gives are below each table."
     ]
+    if preset.lighter_blocks:
+        text.append(
+            f"The lighter feature network has {', '.join(map(str, preset.lighter_blocks))} blocks in its four stages, "
+            f"in place of {', '.join(map(str, preset.recipes['segmentation'].network.blocks))}."
+        )
     picture = Figure(figsize=(10, 4), layout="constrained")
     axes = picture.subplots(1, len(TASKS))
     for task, axis in zip(TASKS, axes, strict=True):
@@ -51,21 +57,27 @@ def figure3(runner: Runner) -> Report:
         rows = []
         base = Run(task, seed=preset.seeds[0])
         default = runner.recipe(base).network.flow
-        runs = {flow: replace(base, flow=None if flow == default else flow) for flow in preset.flow_networks}
-        accuracies = {flow: runner.accuracy(run, ["dff"], longest)["dff"] for flow, run in runs.items()}
-        times = measure_frame_times(runner, "figure3", {flow: (run, "network") for flow, run in runs.items()})
-        for flow, accuracy in accuracies.items():
+        runs = {
+            flow + LIGHTER * lighter: replace(base, flow=None if flow == default else flow, lighter=lighter)
+            for lighter in ([False, True] if preset.lighter_blocks else [False])
+            for flow in preset.flow_networks
+        }
+        accuracies = {name: runner.accuracy(run, ["dff"], longest)["dff"] for name, run in runs.items()}
+        times = measure_frame_times(runner, "figure3", {name: (run, "network") for name, run in runs.items()})
+        for name, accuracy in accuracies.items():
             points = [
-                {"l": n, "accuracy": 100 * accuracy.until(n).mean, "fps": times[flow].frames_per_second(n)}
+                {"l": n, "accuracy": 100 * accuracy.until(n).mean, "fps": times[name].frames_per_second(n)}
                 for n in range(1, longest + 1)
             ]
-            figures[task][flow] = points
-            axis.plot([p["fps"] for p in points], [p["accuracy"] for p in points], marker="o", ms=3, label=TITLES[flow])
-            rows.append([TITLES[flow], *(f"{p['accuracy']:.1f} ({p['fps']:.0f})" for p in _select_points(points))])
+            figures[task][name] = points
+            title = TITLES[name.removesuffix(LIGHTER)] + (", lighter features" if runs[name].lighter else "")
+            style = ":o" if runs[name].lighter else "-o"
+            axis.plot([p["fps"] for p in points], [p["accuracy"] for p in points], style, ms=3, label=title)
+            rows.append([title, *(f"{p['accuracy']:.1f} ({p['fps']:.0f})" for p in _select_points(points))])
         _label_axes(axis, task, "frames per second")
         axis.legend()
         columns = [
-            f"{task}: {METRIC_NAMES[task]} (fps, {times[flow].backend})",
+            f"{task}: {METRIC_NAMES[task]} (fps, {times[name].backend})",
             *(f"l = {p['l']}" for p in _select_points(points)),
         ]
         text.append(table(columns, rows))

@@ -39,11 +39,13 @@ class Run:
     seed: int = 0
     flow: str | None = None  # name of a flow network that replaces the recipe's
     head_layers: int | None = None  # number of the head's layers that replaces the recipe's
+    lighter: bool = False  # whether the feature network is the preset's lighter one
 
     @property
     def name(self) -> str:
         """The run's folder, relative to the runner's folder."""
-        parts = [self.variant, self.flow, None if self.head_layers is None else f"head{self.head_layers}"]
+        head = None if self.head_layers is None else f"head{self.head_layers}"
+        parts = [self.variant, self.flow, head, "lighter" if self.lighter else None]
         return f"{self.task}/{'-'.join(part for part in parts if part)}-seed{self.seed}"
 
 
@@ -71,14 +73,15 @@ class Runner:
         self._process = process
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._shallow: dict[str, ShallowFeatureFlow] = {}
-        self._pretrained_weights: dict[tuple[Task, str], tuple[Weights | None, Weights | None]] = {}
+        self._pretrained_weights: dict[tuple[Task, str, bool], tuple[Weights | None, Weights | None]] = {}
         self._evaluation: dict[Task, SnippetSource] = {}
         self._check_recipes()
 
     def recipe(self, run: Run) -> Recipe:
         """Return a run's recipe."""
         recipe = self.preset.recipes[run.task]
-        others = {"flow": run.flow, "head_layers": run.head_layers}
+        blocks = self.preset.lighter_blocks if run.lighter else None
+        others = {"flow": run.flow, "head_layers": run.head_layers, "blocks": blocks}
         changes = {name: value for name, value in others.items() if value is not None}
         network = recipe.network.model_copy(update=changes)
         return recipe.model_copy(update={"variant": run.variant, "seed": run.seed, "network": network})
@@ -176,13 +179,14 @@ class Runner:
         """Return the pre-trained feature and flow network, shared by all variants, seeds and split points of a task."""
         base = replace(run, variant="dff", seed=self.preset.recipes[run.task].seed, head_layers=None)
         recipe = self.recipe(base)
-        key = (run.task, recipe.network.flow)
+        key = (run.task, recipe.network.flow, run.lighter)
+        name = "features-lighter.pt" if run.lighter else "features.pt"
         if key not in self._pretrained_weights:
             features, flow = self._shared_folder(run.task, features_digest), self._shared_folder(run.task, flow_digest)
             with self._open_log(features / "logs") as log:
                 trainer = Trainer(recipe, self.work, self._process, log)
                 self._pretrained_weights[key] = (
-                    trainer.train_features(features / "features.pt"),
+                    trainer.train_features(features / name),
                     trainer.train_flow(flow / f"{recipe.network.flow}.pt"),
                 )
         return self._pretrained_weights[key]

@@ -97,8 +97,8 @@ def table4(runner: Runner) -> Report:
     figures: dict[str, dict[str, Any]] = {}
     text = [
         f"{_describe_setting(runner)} Mean and standard deviation over {len(runner.preset.seeds)} seeds of joint "
-        "training. All variants share the pre-trained networks; all but DFF, fix F and DFF without scale field start "
-        "from Frame's trained network. `DFF leads by` is DFF's lead in points, compared seed by seed. "
+        "training. All variants share the pre-trained networks; all but Frame, DFF, fix F and DFF without scale "
+        "field start from Frame's trained network. `DFF leads by` is DFF's lead in points, compared seed by seed. "
         "`worst age` is the accuracy at the worst key age."
     ]
     for task in TASKS:
@@ -108,7 +108,7 @@ def table4(runner: Runner) -> Report:
         accuracy = measure_variants(runner, task)
         run = Run(task, seed=runner.preset.seeds[0])
         times = measure_frame_times(runner, "table4", {motion: (run, motion) for motion in MOTIONS})
-        for variant in PAPER[task]:
+        for variant in runner.preset.variants:
             seeds = [100 * of_seed.mean for of_seed in accuracy[variant]]
             leads = [100 * dff.mean - seed for dff, seed in zip(accuracy["dff"], seeds, strict=True)]
             lead = "-" if variant == "dff" else _spread(leads, "+.1f")
@@ -146,8 +146,8 @@ def measure_variants(runner: Runner, task: Task) -> dict[Variant, list[Accuracy]
     """Return the accuracies of every variant of Table 4, one for each seed."""
     interval = runner.preset.recipes[task].key_interval
     evaluated: dict[Variant, tuple[Variant, ...]] = {"frame": ON_FRAME}  # by the variant whose networks are trained
-    evaluated |= {variant: (variant,) for variant in PAPER[task] if variant not in ON_FRAME}
-    accuracies: dict[Variant, list[Accuracy]] = {variant: [] for variant in PAPER[task]}
+    evaluated |= {variant: (variant,) for variant in runner.preset.variants if variant not in ON_FRAME}
+    accuracies: dict[Variant, list[Accuracy]] = {variant: [] for variant in runner.preset.variants}
     for seed in runner.preset.seeds:
         for trained, variants in evaluated.items():
             for variant, accuracy in runner.accuracy(Run(task, trained, seed), variants, interval).items():

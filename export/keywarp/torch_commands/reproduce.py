@@ -17,8 +17,9 @@ def reproduce(
     preset: Annotated[
         PresetName,
         typer.Option(
-            help="cpu: generated video and compact networks, hours on two cores. paper: the paper's data sets and "
-            "networks, for GPUs. smoke: two training steps, to see that everything runs."
+            help="cpu: generated video and compact networks, hours on two cores. hard: the same networks on more and "
+            "faster objects, trained for longer. paper: the paper's data sets and networks, for GPUs. smoke: two "
+            "training steps, to see that everything runs."
         ),
     ] = "cpu",
     work: Annotated[
@@ -27,7 +28,10 @@ def reproduce(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the results (default: docs/results for cpu, else <work>/results)."),
+        typer.Option(
+            help="Folder for the results (default: docs/results for cpu, docs/results/hard for hard, else "
+            "<work>/results)."
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
@@ -54,7 +58,8 @@ def reproduce(
         from keywarp.training.process import open_process
 
     work = work or Path(".cache/keywarp/reproduce") / preset
-    out = out or (Path("docs/results") if preset == "cpu" else work / "results")
+    results = Path("docs/results")
+    out = out or {"cpu": results, "hard": results / "hard"}.get(preset, work / "results")
     names = list(EXPERIMENTS) if name == "all" else [name]
     seconds = None if minutes is None else 60 * minutes
     with reporting_errors():
