@@ -41,9 +41,15 @@ class Truth:
 class Judged:
     """The detections of one frame that count."""
 
+    position: npt.NDArray[np.intp]  # (n,), among all detections of the frame, the most confident first
     confidence: npt.NDArray[np.float64]  # (n,), 0..1
-    right: npt.NDArray[np.bool_]  # (n,): whether each found a label
+    label: npt.NDArray[np.intp]  # (n,): the label that each found, or -1
     labels: int  # the number of labels
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each detection found a label, (n,)."""
+        return self.label >= 0
 
 
 @dataclass(frozen=True)
@@ -71,17 +77,20 @@ def judge(boxes: npt.NDArray[np.floating], confidence: npt.NDArray[np.floating],
     ignored = (inside >= LEAST_IGNORED).any(axis=1)
     free = np.ones(len(truth.boxes), np.bool_)
     counted: list[int] = []
-    right: list[bool] = []
+    label: list[int] = []
     for i in np.argsort(-confidence, kind="stable").tolist():
         candidates = np.where(free, overlaps[i], 0)
         best = int(candidates.argmax()) if free.any() else -1
-        found = best >= 0 and candidates[best] >= LEAST_IOU
-        if found:
+        if best >= 0 and candidates[best] >= LEAST_IOU:
             free[best] = False
-        if found or not ignored[i]:
-            counted.append(i)
-            right.append(found)
-    return Judged(confidence[counted].astype(np.float64), np.array(right, np.bool_), len(truth.boxes))
+        elif ignored[i]:
+            continue
+        else:
+            best = -1
+        counted.append(i)
+        label.append(best)
+    position = np.array(counted, np.intp)
+    return Judged(position, confidence[position].astype(np.float64), np.array(label, np.intp), len(truth.boxes))
 
 
 def measure(frames: Sequence[Judged], threshold: float) -> Accuracy:

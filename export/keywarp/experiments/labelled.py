@@ -165,9 +165,7 @@ def judge_found(found: Found, video: LabelledVideo, name: str, class_id: int) ->
         class_id: Its id in the bundle.
     """
     chosen = found.detections.class_id == class_id
-    return judge(
-        found.detections.xyxy[chosen], found.detections.confidence[chosen], video.truth(found.frame, name)
-    )
+    return judge(found.detections.xyxy[chosen], found.detections.confidence[chosen], video.truth(found.frame, name))
 
 
 def at_interval(judged: Mapping[tuple[int, int], Judged], interval: int, threshold: float) -> Accuracy:
