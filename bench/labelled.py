@@ -150,7 +150,7 @@ class Bench:
                     one = judge_found(found, video, self._name, self._class_id)
                     judged[found.frame, found.age] = one
                     self._kept[video.name, found.frame, found.age] = (found, one)
-                    height, width = input_size(*found.image.shape[:2], bundle.manifest.image)
+                    height, width = input_size(found.image.shape[0], found.image.shape[1], bundle.manifest.image)
             finally:
                 engine.close()
             figures.append(

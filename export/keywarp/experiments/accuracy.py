@@ -74,7 +74,7 @@ def judge(boxes: npt.NDArray[np.floating], confidence: npt.NDArray[np.floating],
     overlaps = _intersections(boxes, truth.boxes)
     overlaps /= np.maximum(_areas(boxes)[:, None] + _areas(truth.boxes) - overlaps, 1e-9)
     inside = _intersections(boxes, truth.ignored) / np.maximum(_areas(boxes)[:, None], 1e-9)
-    ignored = (inside >= LEAST_IGNORED).any(axis=1)
+    ignored: npt.NDArray[np.bool_] = np.any(inside >= LEAST_IGNORED, axis=1)
     free = np.ones(len(truth.boxes), np.bool_)
     counted: list[int] = []
     label: list[int] = []

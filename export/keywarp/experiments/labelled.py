@@ -17,6 +17,7 @@ from keywarp.datasets.packages import Ecosystem, PackageFile
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.comparison import Clip
 from keywarp.engines.engine import Engine, KeyState
+from keywarp.engines.motion.tracking import DirectTracker
 from keywarp.engines.result import Detections
 from keywarp.experiments.accuracy import Accuracy, Boxes, Judged, Truth, judge, measure, no_boxes
 
@@ -146,6 +147,8 @@ def detect(
             continue
         active = [(key, state) for key, state in active if frame.index - key <= ages]
         for key, state in active:
+            if frame.index not in video.frames and isinstance(state.tracker, DirectTracker | None):
+                continue  # only motion that is followed from frame to frame needs the frames between
             result = engine.propagate(frame.image, state, [frame.vectors])
             if frame.index in video.frames:
                 yield Found(frame.index, frame.index - key, frame.image, result.detections)
