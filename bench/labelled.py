@@ -44,7 +44,7 @@ LABELS = Path(__file__).parent / "labels" / "street.json"
 CACHE = Path(__file__).parents[1] / ".cache" / "keywarp" / "packages"
 SHEET_AGES = (0, 3, 6, 9)
 SHEET_FRAMES = 4
-SHEET_WIDTH = 480  # of one picture, pixels
+SHEET_WIDTH = 400  # of one picture, pixels
 RIGHT, WRONG, MISSED, LABEL = (64, 200, 64), (235, 50, 50), (255, 220, 0), (255, 255, 255)  # RGB
 
 
@@ -57,6 +57,7 @@ class Figures:
     motion: str
     height: int  # of the networks' input, pixels
     width: int
+    threshold: float  # least confidence of the detections that count, but for the average precision
     intervals: dict[int, Accuracy]
     differences: dict[int, Difference]  # to per frame
     ages: list[Accuracy]  # by key age
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--motion", nargs="+", help="motion sources (default: none and the bundle's own)")
     parser.add_argument("--intervals", nargs="+", type=int, default=[1, 3, 5, 10], help="key intervals, frames")
     parser.add_argument("--short-side", nargs="+", type=int, help="of the input, pixels (default: the bundle's own)")
+    parser.add_argument("--threshold", nargs="+", type=float, help="least confidence (default: the bundle's own)")
     parser.add_argument("--class", dest="name", default="person", help="the class that counts (default: person)")
     parser.add_argument("--video", nargs="+", help="names of the labels' videos (default: all)")
     parser.add_argument("--labels", type=Path, default=LABELS, help="COCO file with videos")
@@ -82,7 +84,14 @@ def main() -> None:
         motions = [str(MotionSource.parse(m)) for m in arguments.motion or ("none", bundle.manifest.motion)]
         videos = _chosen(read_labels(arguments.labels), arguments.video)
         sizes = arguments.short_side or [bundle.manifest.image.short_side]
-        bench = Bench(bundle, arguments.name, motions, sorted(set(arguments.intervals)), arguments.packages)
+        bench = Bench(
+            bundle,
+            arguments.name,
+            motions,
+            sorted(set(arguments.intervals)),
+            arguments.threshold,
+            arguments.packages,
+        )
         with ConsoleReporter() as reporter:
             figures = [f for video in videos for size in sizes for f in bench.measure(video, size, reporter)]
     except (DataError, EngineError, ValueError) as error:
@@ -93,7 +102,6 @@ def main() -> None:
     conditions = {
         "bundle": bundle.name,
         "class": arguments.name,
-        "threshold": bench.threshold,
         "backend": bench.backend,
         "machine": machine(),
     }
@@ -101,7 +109,7 @@ def main() -> None:
         print(json.dumps({**conditions, "figures": [asdict(one) for one in figures]}))
         return
     print(
-        f"{manifest.name}, class {arguments.name}, threshold {bench.threshold:g}, {bench.backend}, {machine()}. "
+        f"{manifest.name}, class {arguments.name}, {bench.backend}, {machine()}. "
         "A detection is right from an IoU of 0.5 on."
     )
     for video in videos:
@@ -112,7 +120,13 @@ class Bench:
     """Measures one bundle, and keeps what pictures need of the last motion source."""
 
     def __init__(
-        self, bundle: Bundle, name: str, motions: Sequence[str], intervals: Sequence[int], packages: Path
+        self,
+        bundle: Bundle,
+        name: str,
+        motions: Sequence[str],
+        intervals: Sequence[int],
+        thresholds: Sequence[float] | None,
+        packages: Path,
     ) -> None:
         """Choose what to measure.
 
@@ -121,6 +135,7 @@ class Bench:
             name: The class that counts.
             motions: The motion sources.
             intervals: The key intervals, frames, rising.
+            thresholds: The least confidences of the detections that count, or None for the bundle's own.
             packages: The folder that keeps fetched packages.
 
         Raises:
@@ -129,7 +144,7 @@ class Bench:
         ids = {c.name: c.id for c in bundle.manifest.classes}
         if bundle.manifest.detection is None or name not in ids:
             raise ValueError(f"{bundle.path} doesn't detect the class {name!r}: give a detector that does")
-        self.threshold = bundle.manifest.detection.threshold
+        self._thresholds = thresholds or [bundle.manifest.detection.threshold]
         self.backend = ""
         self._bundle, self._name, self._class_id = bundle, name, ids[name]
         self._motions, self._intervals, self._packages = motions, intervals, packages
@@ -153,18 +168,20 @@ class Bench:
                     height, width = input_size(found.image.shape[0], found.image.shape[1], bundle.manifest.image)
             finally:
                 engine.close()
-            figures.append(
+            figures += [
                 Figures(
                     video.name,
                     len(video.frames),
                     motion,
                     height,
                     width,
-                    {interval: at_interval(judged, interval, self.threshold) for interval in self._intervals},
-                    {interval: difference(judged, interval, self.threshold) for interval in self._intervals},
-                    list(by_age(judged, self.threshold)),
+                    threshold,
+                    {interval: at_interval(judged, interval, threshold) for interval in self._intervals},
+                    {interval: difference(judged, interval, threshold) for interval in self._intervals},
+                    list(by_age(judged, threshold)),
                 )
-            )
+                for threshold in self._thresholds
+            ]
         return figures
 
     def sheet(self, video: LabelledVideo) -> bytes:
@@ -190,7 +207,7 @@ class Bench:
         found, judged = self._kept[video.name, frame, age]
         chosen = found.detections.class_id == self._class_id
         boxes, labels = found.detections.xyxy[chosen], video.truth(frame, self._name).boxes
-        sure = judged.confidence >= self.threshold
+        sure = judged.confidence >= self._thresholds[-1]
         x, y = np.maximum(first - 4, 0).astype(int)
         part = found.image[y : int(last[1]) + 4, x : int(last[0]) + 4]
         scale = SHEET_WIDTH / part.shape[1]
@@ -228,15 +245,27 @@ def _tables(figures: Sequence[Figures]) -> str:
             shift = one.differences[interval]
             change = f"{shift.f1:+.3f} ({shift.low:+.3f} to {shift.high:+.3f})" if interval > 1 else ""
             values = (accuracy.precision, accuracy.recall, accuracy.f1, accuracy.ap)
-            rows.append([one.motion, size, interval, *(f"{value:.3f}" for value in values), change])
-        ages.append([one.motion, size, *(f"{accuracy.f1:.3f}" for accuracy in one.ages)])
+            rows.append(
+                [one.motion, size, f"{one.threshold:g}", interval, *(f"{value:.3f}" for value in values), change]
+            )
+        ages.append([one.motion, size, f"{one.threshold:g}", *(f"{accuracy.f1:.3f}" for accuracy in one.ages)])
     labels = figures[0].ages[0].labels
-    columns = ["motion", "input", "interval", "precision", "recall", "F1", "AP", "F1 minus per frame (95 %)"]
+    columns = [
+        "motion",
+        "input",
+        "threshold",
+        "interval",
+        "precision",
+        "recall",
+        "F1",
+        "AP",
+        "F1 minus per frame (95 %)",
+    ]
     return "\n\n".join(
         (
             f"{figures[0].video}: {figures[0].frames} frames, {labels} labels",
             table(columns, rows),
-            table(["F1 at key age", "input", *map(str, range(len(figures[0].ages)))], ages),
+            table(["F1 at key age", "input", "threshold", *map(str, range(len(figures[0].ages)))], ages),
         )
     )
 
