@@ -5,6 +5,7 @@ scores class 0 by darkness, class 1 by red and class 2 by green, so a test knows
 is constant.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,15 @@ HEADER = '<ir_version: 8, opset_import: ["": 17]>\n'
 FEATURES = """
 features_net (float[N,3,H,W] image) => (float[N,3,h,w] features)
 { features = AveragePool <kernel_shape=[16,16], strides=[16,16], ceil_mode=1> (image) }
+"""
+
+# The same, and the mean colour of the whole frame, which is held.
+HOLDING_FEATURES = """
+features_net (float[N,3,H,W] image) => (float[N,3,h,w] features, float[N,3,1,1] held)
+{
+  features = AveragePool <kernel_shape=[16,16], strides=[16,16], ceil_mode=1> (image)
+  held = GlobalAveragePool (image)
+}
 """
 
 FLOW = """
@@ -88,6 +98,15 @@ head (float[N,3,H,W] features) => (float[N,3,H,W] scores)
 }
 """
 
+HOLDING_HEAD = """
+head (float[N,3,H,W] features, float[N,3,1,1] held) => (float[N,3,H,W] scores)
+{
+  sum = Add (features, held)
+  logits = Conv (sum, head_weight, head_bias)
+  scores = Softmax <axis=1> (logits)
+}
+"""
+
 # Every cell is a box, one pixel larger on each side, and scored as the segmentation head scores it.
 DENSE_HEAD = """
 head (float[N,3,H,W] features) => (float[N,n,4] boxes, float[N,n,3] scores)
@@ -143,17 +162,24 @@ def tiny_bundle(
     key_interval: int = 10,
     detection: bool = False,
     thirds: bool = False,
+    image: Mapping[str, object] | None = None,
+    flow_network: bool = True,
+    background: bool = True,
+    held: bool = False,
+    **fields: object,
 ) -> Bundle:
     """Write the tiny bundle to `path`.
 
     With `detection`, every cell that is red or green is detected as an object. The motion in cells (dx, dy) is `flow`;
     `motion_gain` times (red of current - 2 green of key) is added to dx. The scale field is `scale` everywhere. With
-    `thirds`, the flow network sees images of a third of the input's size, which must be a multiple of 48.
+    `thirds`, the flow network sees images of a third of the input's size, which must be a multiple of 48. `image`
+    replaces how frames are fitted. With `held`, the features hold the mean of the whole key frame, which the
+    segmentation head adds to the scores of every cell. `fields` are further fields of the manifest.
     """
     flow_weight = np.zeros((2, 6, 1, 1))
     flow_weight[0, 0], flow_weight[0, 4] = motion_gain, -2 * motion_gain
     graphs = {
-        "features.onnx": _graph(FEATURES),
+        "features.onnx": _graph(HOLDING_FEATURES if held else FEATURES),
         "flow.onnx": _graph(
             FLOW_OF_THIRDS if thirds else FLOW,
             flow_weight=flow_weight,
@@ -162,8 +188,13 @@ def tiny_bundle(
             scale_bias=np.full(3, scale),
         ),
         "warp.onnx": _graph(WARP),
-        "head.onnx": _graph(DENSE_HEAD if detection else HEAD, head_weight=HEAD_WEIGHT, head_bias=np.zeros(3)),
+        "head.onnx": _graph(
+            DENSE_HEAD if detection else HOLDING_HEAD if held else HEAD, head_weight=HEAD_WEIGHT, head_bias=np.zeros(3)
+        ),
     }
+    if not flow_network:
+        del graphs["flow.onnx"]
+    size = {"short_side": short_side, "long_side": long_side, "multiple": multiple}
     return write_bundle(
         path,
         graphs,
@@ -176,15 +207,13 @@ def tiny_bundle(
             {"id": 1, "name": "red", "color": (255, 0, 0)},
             {"id": 2, "name": "green", "color": (0, 255, 0)},
         ],
-        image={
-            "short_side": short_side,
-            "long_side": long_side,
-            "multiple": multiple,
-            "mean": (100.0, 100.0, 100.0),
-        },
+        image={**(size if image is None else image), "mean": (100.0, 100.0, 100.0)},
         flow={"downscale": 3 if thirds else 2},
         features=[{"name": "features", "stride": 16, "channels": 3}],
         key_interval=key_interval,
         opset=17,
         license="Apache-2.0",
+        **({} if background else {"background": False}),
+        **({"held": [{"name": "held", "shape": (1, 3, 1, 1)}]} if held else {}),
+        **fields,
     )

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keywarp.engines import Bundle
+from keywarp.engines import Bundle, write_bundle
 from keywarp.engines.comparison import Clip, ClipFrame
+from keywarp.engines.manifest import GRAPHS
 from keywarp.export import export_network
 from keywarp.networks import DeepFeatureFlow, FlowNetInception, ModelCard, cut
 
@@ -36,6 +37,15 @@ def colour_bundle(folder: Path, share: float = 0.15) -> Bundle:
     network = cut(Colours(), Colours.features, Colours.head, multiple=16)
     card = ModelCard("colours", "1.2.3", "MIT", ("red", "green", "blue"), HEIGHT, WIDTH, key_interval=MAX_AGE + 1)
     return export_network(DeepFeatureFlow(network, FlowNetInception(network.maps, share)), card, folder)
+
+
+def boxed_bundle(folder: Path, bundle: Bundle) -> Bundle:
+    """Write a bundle again, for letterboxed frames and without its flow network."""
+    graphs = {name: bundle.graph(name) for name in GRAPHS if name != "flow.onnx"}
+    fields = bundle.manifest.model_dump(exclude={"files", "schema_version", "image", "motion"})
+    size = HEIGHT + 48
+    image = {"fit": "letterbox", "height": size, "width": WIDTH, "std": bundle.manifest.image.std}
+    return write_bundle(folder, graphs, image={**image, "mean": bundle.manifest.image.mean}, motion="dis", **fields)
 
 
 def moving_clip(frames: int = 60, name: str = "moving", seed: int = 0, cut_at: int | None = None) -> Clip:

@@ -23,7 +23,7 @@ from keywarp.engines import Bundle, load_bundle
 from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.training.process import TrainingProcess
 from keywarp.training.reporting import SilentReporter
-from tests.adaptation.moving import MAX_AGE, colour_bundle, moving_clip
+from tests.adaptation.moving import MAX_AGE, boxed_bundle, colour_bundle, moving_clip
 
 OPTIONS = AdaptationOptions(minutes=None, steps=60, batch=4, rate=3e-3, start="own", backend="onnxruntime")
 SHORT = replace(OPTIONS, steps=12, save_seconds=0.0, motions=("network",))
@@ -56,6 +56,20 @@ def test_propagation_agrees_better_on_frames_that_were_held_out(adapted: Adaptat
     assert errors[0] < 0.8 * errors[1]
     for name in ("none", "none+scale", "flow", "network", "dis", "dis+scale", "dis-chained", "dis-chained+scale"):
         assert set(after[name].by_age) == set(range(1, MAX_AGE + 1))
+
+
+def test_a_bundle_without_a_flow_network_gets_one(bundle: Bundle, tmp_path: Path) -> None:
+    """Its frames are letterboxed, too."""
+    boxed = boxed_bundle(tmp_path / "boxed", bundle)
+    with pytest.raises(AdaptationError, match=r"boxed has no flow network: start from pretrained or another bundle's"):
+        run(boxed, [moving_clip()], tmp_path / "own", SHORT)
+    found = run(boxed, [moving_clip()], tmp_path, replace(SHORT, start="auto", steps=4))
+    assert found.start == "pretrained"
+    assert set(found.before.sources) == {"none"}
+    assert found.after.sources["network"].mean > found.before.sources["none"].mean
+    assert found.bundle.manifest.motion == "network"
+    assert found.bundle.manifest.image.fit == "letterbox"
+    assert "network" in load_bundle(found.bundle.path).manifest.motions
 
 
 def test_the_best_source_becomes_the_default_motion(adapted: Adaptation) -> None:

@@ -1,5 +1,6 @@
 """The parts of the loss, on a tiny bundle whose features are known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from keywarp.adaptation.loss import PropagationLoss, measure_deviations, output_
 from keywarp.adaptation.pairs import PairBatch, PairSampler
 from keywarp.engines import Bundle
 from keywarp.training.reporting import SilentReporter
-from tests.adaptation.moving import HEIGHT, MAX_AGE, SPEED, WIDTH, colour_bundle, moving_clip
+from tests.adaptation.moving import HEIGHT, MAX_AGE, SPEED, WIDTH, boxed_bundle, colour_bundle, moving_clip
 from tests.tiny_bundle import tiny_bundle
 
 
@@ -42,6 +43,35 @@ def test_flows_from_elsewhere_are_those_of_the_picture(bundle: Bundle, tmp_path:
             assert bool((ages.abs() <= MAX_AGE).all())
             torch.testing.assert_close(dx, ages * SPEED, atol=0.5, rtol=0)
     assert {bool(x > 0) for batch in drawn for x in batch.chained[:, 0].mean(dim=(1, 2))} == {False, True}
+
+
+def test_padding_of_a_letterbox_teaches_nothing(bundle: Bundle, tmp_path: Path) -> None:
+    boxed = boxed_bundle(tmp_path / "boxed", bundle)
+    alone, padded = sampler(bundle, tmp_path / "alone"), sampler(boxed, tmp_path / "padded")
+    for step in range(3):
+        one, other = alone.draw(step, 4), padded.draw(step, 4)
+        assert bool((one.counts[0] == 1).all())
+        for stride, counts in zip((4, 8), other.counts, strict=True):
+            above, rows = 24 // stride, HEIGHT // stride
+            assert bool((counts[:, :, above : above + rows] == 1).all())
+            assert bool((counts[:, :, :above] == 0).all())
+            assert bool((counts[:, :, above + rows :] == 0).all())
+        seen = slice(24 // 4, 24 // 4 + HEIGHT // 4)
+        torch.testing.assert_close(one.target[0], other.target[0][:, :, seen])
+        dx = other.chained[:, 0, seen][:, 2:-2, 6:-6].median(dim=-1).values.median(dim=-1).values * 4  # pixels
+        torch.testing.assert_close(dx, (dx / SPEED).round() * SPEED, atol=0.5, rtol=0)
+        assert bool((dx.abs() >= SPEED - 0.5).all())
+
+
+def test_the_head_gets_the_key_frames_held_tensors(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", held=True)
+    batch = sampler(bundle, tmp_path / "work").draw(0, 4)
+    assert batch.held[0].shape == batch.key_held[0].shape == (4, 3, 1, 1)
+    loss, _ = open_loss(bundle, batch)
+    parts = loss(batch, torch.zeros(4, dtype=torch.bool)).as_dict()
+    assert np.isfinite(parts["head"])
+    changed = replace(batch, key_held=tuple(x + 50 for x in batch.key_held))
+    assert loss(changed, torch.zeros(4, dtype=torch.bool)).as_dict()["head"] > parts["head"]
 
 
 def test_copying_costs_one_unit_of_each_part(bundle: Bundle, tmp_path: Path) -> None:

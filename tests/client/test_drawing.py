@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from keywarp.client import DrawingError, ProcessedFrame, open_source
 from keywarp.client.drawing import INK, KEY_PANEL, Annotator
 from keywarp.client.writing import VideoWriter
-from keywarp.protocol import Detection
+from keywarp.protocol import Detection, Region
 from tests.client.media import CLASSES, frame_result, picture, result
 
 pytest.importorskip("supervision", reason="the extra `draw` is not installed")
@@ -214,3 +214,15 @@ def test_pictures_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> Non
 def test_a_video_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DrawingError, match="can't be written"):
         VideoWriter(tmp_path / "no" / "v.mp4", 10)
+
+
+def test_class_0_is_drawn_where_it_has_a_region() -> None:
+    labels = np.zeros((24, 32), np.uint8)
+    plain = result(1, labels=labels)
+    assert plain.segmentation is not None
+    region = Region(class_id=0, name=CLASSES[0].name, area=1.0)
+    ordinary = plain.model_copy(update={"segmentation": plain.segmentation.model_copy(update={"regions": (region,)})})
+    classes = (CLASSES[0].model_copy(update={"color": (0, 0, 250)}), *CLASSES[1:])
+    for given, blue in ((plain, 128), (ordinary, 189)):
+        drawn = Annotator(classes).annotate(picture(128, 640, 272), ProcessedFrame(given))
+        assert drawn[136, 480, 2] == pytest.approx(blue, abs=2)

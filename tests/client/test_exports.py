@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 
 from keywarp.client import ProcessedFrame
 from keywarp.client.exports import CocoWriter, to_mot
-from keywarp.protocol import Detection
+from keywarp.protocol import Detection, Region
 from tests.client.media import CLASSES, result
 
 PERSON = Detection(class_id=1, name="person", confidence=0.9, xyxy=(1.25, 2.0, 30.5, 47.1))
@@ -100,3 +100,20 @@ def test_boxes_are_converted_to_motchallenge_which_counts_from_one() -> None:
     ]
     with pytest.raises(ValueError, match="boxes"):
         to_mot(segmented())
+
+
+def test_class_0_is_exported_where_it_has_a_region(tmp_path: Path) -> None:
+    given = segmented()
+    assert given.result.segmentation is not None
+    region = Region(class_id=0, name=CLASSES[0].name, area=0.5)
+    regions = (region, *given.result.segmentation.regions)
+    segmentation = given.result.segmentation.model_copy(update={"regions": regions})
+    ordinary = ProcessedFrame(given.result.model_copy(update={"segmentation": segmentation}))
+    assert [one["category_id"] for one in ordinary.to_coco()] == [0, 1, 2]
+    for number, frame in enumerate((given, ordinary)):
+        path = tmp_path / f"{number}.json"
+        with CocoWriter(path, CLASSES) as file:
+            file.write(frame)
+        written = json.loads(path.read_text())
+        assert {one["category_id"] for one in written["annotations"]} <= {one["id"] for one in written["categories"]}
+        assert (0 in {one["id"] for one in written["categories"]}) == bool(number)

@@ -132,3 +132,8 @@ def test_a_label_map_of_another_size_is_an_error() -> None:
     said = segmentation(np.zeros((3, 4), np.uint8)).model_copy(update={"width": 5})
     with pytest.raises(ProtocolError, match="5x3 PNG, but it is L 4x3"):
         decode_labels(said)
+
+
+def test_a_read_only_picture_is_compressed() -> None:
+    frozen = np.frombuffer(bytes(48 * 64 * 3), np.uint8).reshape(48, 64, 3)
+    assert simplejpeg.decode_jpeg(encode_jpeg(frozen)).shape == (48, 64, 3)

@@ -70,3 +70,14 @@ def test_a_gpu_that_tensorrt_does_not_support_is_an_error(models: Path) -> None:
     failed = keywarp("build", "tiny", "--models", models, "--compute-capability", "3.5")
     assert failed.status == 1
     assert "not for 3.5" in failed.stderr
+
+
+def test_all_frame_sizes_share_an_exact_input(models: Path) -> None:
+    tiny_bundle(
+        models / "tiny", image={"fit": "letterbox", "height": 96, "width": 128}, flow_network=False, motion="dis"
+    )
+    first = built(models, "--backend", "openvino", "--sizes", "64x96", "--sizes", "720x1280")
+    assert [(b["graph"], b["height"], b["width"]) for b in first] == [("key", 96, 128), ("propagate", 96, 128)]
+    failed = keywarp("build", "tiny", "--models", models, "--backend", "openvino", "--motion", "network")
+    assert failed.status == 1
+    assert "has no flow network" in failed.stderr

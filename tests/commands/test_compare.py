@@ -148,3 +148,30 @@ def test_wrong_use_is_explained(
     ran = keywarp("compare", *(a.format(bundle=follower, film=film, file=file) for a in arguments))
     assert ran.status == status
     assert says in " ".join(ran.stderr.replace("│", " ").split())
+
+
+def test_sources_that_a_bundle_lacks_are_left_out(film: Path, tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", flow_network=False, motion="dis-repaired", background=False).path
+    ran = keywarp("compare", bundle, film, *SMALL, "--json", "--out", tmp_path / "out")
+    assert ran.status == 0, ran.stderr
+    expected = ["none", "dis", "dis-chained", "dis-chained-repaired", "codec", "codec-repaired", "dis-repaired"]
+    assert list(json.loads(ran.stdout)["sources"]) == expected
+    failed = keywarp("compare", bundle, film, *SMALL, "--motion", "none,network")
+    assert failed.status == 1
+    assert "has no flow network, which the motion source network needs: use one of none," in failed.stderr
+
+
+def test_letterboxed_frames_are_compared_without_their_padding(film: Path, tmp_path: Path) -> None:
+    """The column of red is a tenth of the picture, and would be less of the whole input."""
+    image = {"fit": "letterbox", "height": 384, "width": 384}
+    sides = {"short_side": 64, "long_side": 384}
+    found = []
+    for name, fields in (("boxed", {"image": image}), ("alone", sides)):
+        bundle = tiny_bundle(tmp_path / name, **fields).path
+        ran = keywarp("compare", bundle, film, *SMALL, "--json", "--motion", "none,dis")
+        assert ran.status == 0, ran.stderr
+        found.append(json.loads(ran.stdout)["sources"])
+    for source in ("none", "dis"):
+        assert found[0][source]["mean"] == pytest.approx(found[1][source]["mean"], abs=0.02)
+        errors = [sources[source]["feature_error"] for sources in found]
+        assert errors[0] == pytest.approx(errors[1], abs=0.02)

@@ -108,3 +108,14 @@ def test_verify_fails_and_names_backends_that_differ(models: Path, monkeypatch: 
 
 def test_wrong_use_is_status_two() -> None:
     assert keywarp("models", "show").status == 2
+
+
+def test_a_bundle_without_a_flow_network_is_shown_and_verified(models: Path) -> None:
+    tiny_bundle(models / "still", name="still", flow_network=False, motion="none", held=True)
+    shown = json.loads(keywarp("models", "show", "still", "--models", models).stdout)
+    assert "flow.onnx" not in shown["files"]
+    verified = keywarp("models", "verify", "still", "--models", models, "--json")
+    assert verified.status == 0, verified.stderr
+    graphs = [row["graph"] for row in json.loads(verified.stdout)["parity"]]
+    assert list(dict.fromkeys(graphs)) == ["features", "warp", "head"]
+    assert keywarp("models", "list", "--models", models).status == 0

@@ -3,15 +3,18 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
 import pytest
 
-from keywarp.engines import BundleError, Engine, load_bundle, write_bundle
+from keywarp.engines import BundleError, Engine, MotionName, load_bundle, write_bundle
 from keywarp.engines.manifest import GRAPHS
 from tests.tiny_bundle import tiny_bundle
+
+SHIPPED = Path(__file__).parents[2] / "models" / "street"
+LETTERBOX = {"fit": "letterbox", "height": 64, "width": 64}
 
 
 def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -58,6 +61,40 @@ def test_a_missing_graph_is_refused(bundle_path: Path) -> None:
         load_bundle(bundle_path)
 
 
+def test_the_flow_network_may_be_missing(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", flow_network=False, motion="dis")
+    assert not bundle.manifest.has_flow_network
+    assert bundle.digest != tiny_bundle(tmp_path / "other", motion="dis").digest
+    with pytest.raises(BundleError, match=r"tiny has no flow\.onnx"):
+        bundle.graph("flow.onnx")
+
+
+def test_the_default_motion_must_be_one_that_the_bundle_has(tmp_path: Path) -> None:
+    for fields in ({}, {"motion": "dis+scale"}, {"motion": "flow-chained"}):
+        with pytest.raises(
+            ValueError, match=r"needs flow\.onnx, which is missing: set the field `motion` to one of none"
+        ):
+            tiny_bundle(tmp_path / "tiny", flow_network=False, **fields)  # type: ignore[arg-type]
+    assert not (tmp_path / "tiny").exists()
+
+
+@pytest.mark.parametrize("fields", [{"background": False}, {"held": True}, {"image": LETTERBOX}])
+def test_what_is_new_in_version_2_needs_it(tmp_path: Path, fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="needs `schema_version` 2"):
+        tiny_bundle(tmp_path / "tiny", schema_version=1, **fields)
+
+
+def test_bundles_from_before_are_read_unchanged() -> None:
+    """Today's fields have the values that mean what their absence meant."""
+    manifest = load_bundle(SHIPPED).manifest
+    assert manifest.image.fit == "resize"
+    assert manifest.background
+    assert manifest.held == ()
+    assert len(manifest.motions) == len(get_args(MotionName))
+    written = json.loads((SHIPPED / "bundle.json").read_text())
+    assert not {"fit", "height", "width", "pad", "padding"} & set(written["image"])
+
+
 def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"is not a bundle: can't read its bundle\.json"):
         load_bundle(tmp_path)
@@ -72,6 +109,17 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
             lambda m: m.update(classes=[{"id": i, "name": "x", "color": [0, 0, 0]} for i in range(257)]),
             "256 classes at most, got 257",
             id="more classes than a byte has values",
+        ),
+        pytest.param(
+            lambda m: m.update(held=[{"name": "tokens", "shape": [1, 4]}]), "must be named held", id="name of held"
+        ),
+        pytest.param(lambda m: m.update(held=[{"name": "held", "shape": [1, 0]}]), "held.0.shape", id="shape of held"),
+        pytest.param(
+            lambda m: m.update(
+                task="detection", detection={"kind": "dense"}, background=False, schema_version=2, segmentation=None
+            ),
+            "class 0 is always the background",
+            id="detector without a background",
         ),
         pytest.param(
             lambda m: m.update(features=[{"name": f"features_{i}", "stride": 16, "channels": 3} for i in (0, 1)]),

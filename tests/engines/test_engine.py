@@ -16,7 +16,9 @@ import pytest
 
 from keywarp.engines import (
     AVAILABLE,
+    AdaptiveInterval,
     BackendError,
+    BackendName,
     Engine,
     Executor,
     FixedInterval,
@@ -232,3 +234,19 @@ from openvino.tools.ovc import telemetry_utils
 assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub", telemetry_utils.tm
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("backend", AVAILABLE)
+@pytest.mark.parametrize("motion", ["network", "dis-chained-repaired", "none"])
+@pytest.mark.parametrize("height", [64, 70])  # of the network's input, and another
+def test_read_only_frames_are_taken(tmp_path: Path, backend: BackendName, motion: MotionName, height: int) -> None:
+    engine = Engine(tiny_bundle(tmp_path / "tiny"), backend, "fp32", cache=tmp_path, motion=motion)
+    session = StreamSession(engine, AdaptiveInterval(threshold=0.5))
+    pixels = np.random.default_rng(0).integers(0, 256, (height, 96, 3), np.uint8)
+    np.save(tmp_path / "frame.npy", pixels)
+    mapped = np.load(tmp_path / "frame.npy", mmap_mode="r")
+    for frame in (np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape), mapped):
+        found = [session.process(frame).labels for _ in range(2)]
+        np.testing.assert_array_equal(found[0], engine.key(pixels)[0].labels)
+        np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(mapped, pixels)

@@ -1,12 +1,13 @@
 """The fused graphs compute the same as the bundle's graphs one after another, with the steps between written out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keywarp.engines import AVAILABLE, BackendName, Engine, FixedInterval, FrameKind, StreamSession
+from keywarp.engines import AVAILABLE, BackendName, Engine, FixedInterval, FrameKind, MotionName, StreamSession
 from tests.tiny_bundle import tiny_bundle
 
 Array = NDArray[np.float32]
@@ -110,3 +111,25 @@ def test_propagation_equals_running_flow_warp_and_head_separately(
         expected = plain.propagated(frame, key)
         assert (labels == expected).mean() > 0.999
         assert (expected != plain.key(key)).any()
+
+
+@pytest.mark.parametrize("motion", ["network", "dis", "none+scale", "network-repaired"])
+@pytest.mark.parametrize("backend", AVAILABLE)
+def test_the_head_gets_the_key_frames_held_tensors(tmp_path: Path, backend: BackendName, motion: MotionName) -> None:
+    """The held tensor is the whole frame's mean colour, whose effect on the scores is as strong as a cell's own."""
+    bundle = tiny_bundle(tmp_path / "tiny", held=True)
+    engine = Engine(bundle, backend, "fp32", cache=tmp_path / "cache", motion=motion)
+    red, dark = np.full((64, 96, 3), (255, 40, 40), np.uint8), np.full((64, 96, 3), 30, np.uint8)
+    bright, key = engine.key(red)
+    assert set(key.features) == {"features", "held"}
+    assert (bright.labels == 1).all()
+    assert (engine.propagate(red, key).labels == 1).all()
+    for _, state in (engine.key(dark), engine.key(red)):  # several states live at once
+        assert set(state.features) == {"features", "held"}
+    sums = np.float32(30 - MEAN) + np.array([255, 40, 40], np.float32) - MEAN  # dark cells under a held red
+    _, other = engine.key(dark)
+    mixed = engine.propagate(dark, replace(other, features=other.features | {"held": key.features["held"]}))
+    expected = int(np.argmax([-sums[0] - sums[1], 2 * sums[0] - sums[1], 2 * sums[1] - sums[0]]))
+    assert expected == 1
+    assert (mixed.labels == expected).all()
+    assert (engine.propagate(dark, other).labels == 0).all()

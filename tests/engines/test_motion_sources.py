@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,10 +20,23 @@ from keywarp.engines import (
     OpticalFlow,
     StreamSession,
 )
+from keywarp.engines.fusion import fuse_all
 from keywarp.engines.manifest import FlowInput
-from keywarp.engines.motion import MotionName
+from keywarp.engines.motion import MotionName, MotionSource
 from tests.coloured import assert_follows_a_moving_picture, coloured
+from tests.shift import Shift
 from tests.tiny_bundle import tiny_bundle
+
+OWN_SOURCES: tuple[MotionName, ...] = (  # those that need no flow network
+    "none",
+    "none-repaired",
+    "dis",
+    "dis-repaired",
+    "dis-chained",
+    "dis-chained-repaired",
+    "codec",
+    "codec-repaired",
+)
 
 
 class ConstantFlow:
@@ -214,3 +227,24 @@ def test_features_are_kept_only_if_asked_for(tmp_path: Path) -> None:
 def test_an_unknown_motion_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no motion source 'raft'"):
         session(tmp_path, "raft")  # type: ignore[arg-type]
+
+
+def test_a_bundle_without_a_flow_network_has_the_other_sources(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", flow_network=False, motion="dis-chained")
+    assert bundle.manifest.motions == OWN_SOURCES
+    frame = coloured(64, 96)
+    for motion in (None, *OWN_SOURCES):
+        session = StreamSession(Engine(bundle, "onnxruntime", cache=tmp_path, motion=motion), FixedInterval(2))
+        assert [session.process(frame).kind.value for _ in range(2)] == ["key", "propagated"]
+    moved = Engine(bundle, "onnxruntime", cache=tmp_path, motion=Shift(16))
+    _, key = moved.key(frame)
+    assert moved.propagate(frame, key).motion == "shift"
+
+
+@pytest.mark.parametrize("motion", sorted(set(get_args(MotionName)) - set(OWN_SOURCES)))
+def test_sources_that_need_a_flow_network_say_which_ones_there_are(tmp_path: Path, motion: MotionName) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", flow_network=False, motion="none")
+    with pytest.raises(MotionError, match=r"tiny has no flow network, which the motion source .* use one of none, .*c"):
+        Engine(bundle, "onnxruntime", motion=motion)
+    with pytest.raises(MotionError, match="has no flow network"):
+        fuse_all(bundle, 64, 96, MotionSource.parse(motion))

@@ -50,3 +50,9 @@ def test_boxes_at_the_border_or_beyond_it_are_rated_by_the_nearest_cell(box: tup
     assert isinstance(output, Detections)
     assert output.reliability is not None
     assert output.reliability[0] == 1
+
+
+def test_without_a_background_all_of_a_label_map_matters() -> None:
+    labels = LabelMap(np.zeros((32, 64), np.uint8))
+    assert rate(labels, CELLS, 32, 64)[1] == pytest.approx(0.375)
+    assert rate(labels, CELLS, 32, 64, background=False)[1] == pytest.approx(CELLS.mean())

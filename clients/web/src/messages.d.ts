@@ -41,6 +41,7 @@ export interface Model {
   version: string;
   task: string;
   classes: ClassInfo[];
+  background: boolean; // whether class 0 is the background, which is neither drawn nor counted
   key_interval: number;
   backend: string;
   device: string; // in `ready`, the device of the stream

@@ -1,4 +1,4 @@
-"""A bundle on disk: four ONNX graphs, and the manifest that describes them and holds their hashes."""
+"""A bundle on disk: its ONNX graphs, and the manifest that describes them and holds their hashes."""
 
 import hashlib
 import os
@@ -10,8 +10,9 @@ from typing import Any
 import onnx
 from pydantic import ValidationError
 
-from keywarp.engines.errors import BundleError
+from keywarp.engines.errors import BundleError, MotionError
 from keywarp.engines.manifest import GRAPHS, MANIFEST, GraphFile, Manifest
+from keywarp.engines.motion.names import MotionSource
 from keywarp.engines.signatures import graph_signature
 
 
@@ -33,7 +34,19 @@ class Bundle:
     def digest(self) -> str:
         """One SHA-256 (hex) over all graphs."""
         files = self.manifest.files
-        return hashlib.sha256("".join(files[name].sha256 for name in GRAPHS).encode()).hexdigest()
+        return hashlib.sha256("".join(files[name].sha256 for name in GRAPHS if name in files).encode()).hexdigest()
+
+    def check_motion(self, source: MotionSource) -> None:
+        """Check that the bundle has what a motion source needs.
+
+        Raises:
+            MotionError: If it has no flow network and the source needs one. The message names the sources that it has.
+        """
+        if source.needs_network and not self.manifest.has_flow_network:
+            raise MotionError(
+                f"{self.path} has no flow network, which the motion source {source} needs: use one of "
+                f"{', '.join(self.manifest.motions)}"
+            )
 
     def graph(self, name: str) -> onnx.ModelProto:
         """Read one graph, and check its hash, its inputs and its outputs.
@@ -42,9 +55,11 @@ class Bundle:
             name: The name of a file of the bundle, such as `features.onnx`.
 
         Raises:
-            BundleError: If the file changed since the bundle was loaded, isn't ONNX, or has other inputs or outputs
-                than docs/bundle.md requires.
+            BundleError: If the bundle has no such file, or the file changed since the bundle was loaded, isn't ONNX, or
+                has other inputs or outputs than docs/bundle.md requires.
         """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path} has no {name}")
         kept = self.contents
         content = _read_checked(self.path / name, self.manifest.files[name]) if kept is None else kept[name]
         try:
@@ -107,7 +122,7 @@ def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: An
 
     Args:
         path: The folder to write to, which is created if it is missing.
-        graphs: All four graphs, by file name (`features.onnx`, ...).
+        graphs: All graphs, by file name (`features.onnx`, ...). Only `flow.onnx` may be missing.
         **fields: The fields of the manifest, without `files`.
 
     Raises:

@@ -24,6 +24,7 @@ from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, KEY_SMALL, fuse_al
 from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
     DIS,
+    Area,
     ChainedTracker,
     CheckedFlow,
     CodecTracker,
@@ -38,8 +39,9 @@ from keywarp.engines.motion import (
     to_cells,
     to_pixels,
 )
+from keywarp.engines.placement import Placement
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
-from keywarp.engines.preparation import input_size, resize
+from keywarp.engines.preparation import input_size, place, resize
 from keywarp.engines.reliability import rate
 from keywarp.engines.result import FrameKind, FrameResult, Output
 
@@ -53,8 +55,8 @@ class KeyState:
     The tracker follows the motion from frame to frame, so a state belongs to one stream, whose frames come in order.
     """
 
-    size: tuple[int, int]  # (height, width) of the networks' input, pixels
-    features: dict[str, Tensor]  # by name; empty if features are copied
+    placement: Placement  # where the frame lies in the networks' input
+    features: dict[str, Tensor]  # maps and held tensors, by name; empty if features are copied
     small: Tensor | None  # the frame as the flow network's input; None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
     check: FlowCheck | None  # checks the flow, or None if features are copied, or cells don't cover whole pixels
@@ -107,16 +109,18 @@ class Engine:
 
         Raises:
             BackendError: If the backend can't be opened.
-            MotionError: If optical flow can't move the bundle's features.
+            MotionError: If the bundle lacks what the motion source needs, or optical flow can't move its features.
             ValueError: If there is no motion source of this name.
         """
         self.bundle = bundle
-        self.backend = open_backend(backend, precision, threads, cache or default_cache(), fallback, gpu)
         source = motion or bundle.manifest.motion
         if isinstance(source, str):
             source = MotionSource.parse(source)
         self._source: MotionSource | OpticalFlow = source
         self._named = source if isinstance(source, MotionSource) else None
+        if self._named:
+            bundle.check_motion(self._named)
+        self.backend = open_backend(backend, precision, threads, cache or default_cache(), fallback, gpu)
         self.motion = source.name if not isinstance(source, MotionSource) else str(source)  # the source's name
         # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.
         self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.runs_alone
@@ -126,11 +130,14 @@ class Engine:
         self._keep_features = keep_features
         self._max_sizes = max_sizes
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
+        self._stride = stride
         self._checks = stride % downscale == 0  # otherwise no pixels of the small image belong to a cell
         if self._takes_flow and not self._copies and not self._checks:
             raise MotionError(
                 f"{bundle.path}: the motion source {self.motion} uses images of 1/{downscale} the size, where cells "
-                f"of {stride} pixels don't cover whole pixels: use the bundle's own flow network (motion `network`)"
+                f"of {stride} pixels don't cover whole pixels: "
+                + ("use the bundle's own flow network (motion `network`)" if bundle.manifest.has_flow_network else "")
+                + ("" if bundle.manifest.has_flow_network else "give the bundle a `flow.downscale` that divides them")
             )
         self._pixels_per_cell = stride // downscale
         self._programs: OrderedDict[tuple[int, int], Future[_Programs]] = OrderedDict()
@@ -164,20 +171,24 @@ class Engine:
             BundleError: If the graphs don't fit together, or their outputs don't fit the manifest.
         """
         started = time.perf_counter()
-        size = input_size(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
-        programs = self._compiled(size)
-        image = resize(frame, *size)
+        placement = place(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
+        programs = self._compiled(placement.size)
+        picture = resize(frame, placement.rows, placement.columns)
         with programs.lock:
-            outputs = programs.key.run({FRAME: image[np.newaxis]})
-            result = _postprocess(programs.postprocessor, outputs, frame, FrameKind.KEY, started)
-            features = self._kept_features(outputs)
+            outputs = programs.key.run({FRAME: self._input(picture, placement)})
+            result = _postprocess(programs.postprocessor, outputs, placement, frame, FrameKind.KEY, started)
+            features = self._kept_features(outputs, placement)
         result = replace(result, features=features)
         if programs.propagate is None:
-            return result, KeyState(size, {}, None, None, None, replace(result, output=copy.deepcopy(result.output)))
-        maps = {f.name: outputs[f.name] for f in self.bundle.manifest.features}
-        small = self._downscale(image)
+            copied = replace(result, output=copy.deepcopy(result.output))
+            return result, KeyState(placement, {}, None, None, None, copied)
+        manifest = self.bundle.manifest
+        names = [*(f.name for f in manifest.features), *(h.name for h in manifest.held)]
+        moved = {name: outputs[name] for name in names}
+        small = self._downscale(placement.cover(picture, self._stride))
         check = FlowCheck(small, self._pixels_per_cell) if self._checks else None
-        return result, KeyState(size, maps, outputs[KEY_SMALL], self._open_tracker(programs, small), check, result)
+        tracker = self._open_tracker(programs, small, placement)
+        return result, KeyState(placement, moved, outputs[KEY_SMALL], tracker, check, result)
 
     def propagate(
         self, frame: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None] = ()
@@ -205,30 +216,34 @@ class Engine:
             output = copy.deepcopy(key.result.output)
             result = _result(FrameKind.PROPAGATED, frame, output, time.perf_counter() - started, 0.0)
             return replace(result, motion=self.motion, features=key.result.features)
-        programs = self._compiled(key.size)
+        placement = key.placement
+        programs = self._compiled(placement.size)
         assert programs.propagate is not None
-        image = resize(frame, *key.size)
-        small = self._downscale(image)
+        picture = resize(frame, placement.rows, placement.columns)
+        small = self._downscale(placement.cover(picture, self._stride))
         inputs: dict[str, Tensor] = {**key.features}
         checked: CheckedFlow | None = None
         if self._takes_flow:
             checked = self._flow(small, key, vectors)
-            flow = inputs[FLOW] = checked.flow
+            flow = checked.flow
+            inputs[FLOW] = placement.spread(flow, self._stride)
         if self._takes_frame:
-            inputs |= {FRAME: image[np.newaxis], KEY_SMALL: key.small}
+            inputs |= {FRAME: self._input(picture, placement), KEY_SMALL: key.small}
         with programs.lock:
             outputs = programs.propagate.run(inputs)
-            result = _postprocess(programs.postprocessor, outputs, frame, FrameKind.PROPAGATED, started)
-            features = self._kept_features(outputs)
+            result = _postprocess(programs.postprocessor, outputs, placement, frame, FrameKind.PROPAGATED, started)
+            features = self._kept_features(outputs, placement)
             if not self._takes_flow:
-                flow = np.array(outputs[FLOW])
+                flow = np.array(np.asarray(outputs[FLOW])[:, :, *placement.cells(self._stride)])
         if checked is None and key.check:
             checked = key.check.check(small, flow)
-        result = replace(result, motion=self._used(key.tracker), flow=flow[0], features=features)
+        aligned = placement.align(flow[0], self._stride)
+        result = replace(result, motion=self._used(key.tracker), flow=aligned, features=features)
         if checked is None:
             return result
-        output, reliability = rate(result.output, checked.reliability, *frame.shape[:2])
-        return replace(result, output=output, reliability=reliability, reliability_map=checked.reliability)
+        cells = placement.align(checked.reliability, self._stride)
+        output, reliability = rate(result.output, cells, result.height, result.width, self.bundle.manifest.background)
+        return replace(result, output=output, reliability=reliability, reliability_map=cells)
 
     def close(self) -> None:
         """Free the compiled graphs, even if the engine is still referenced. Running frames finish; later ones fail."""
@@ -237,7 +252,9 @@ class Engine:
             self._programs.clear()
         release_unused_memory()
 
-    def _open_tracker(self, programs: _Programs, small: NDArray[np.uint8]) -> MotionTracker | None:
+    def _open_tracker(
+        self, programs: _Programs, small: NDArray[np.uint8], placement: Placement
+    ) -> MotionTracker | None:
         """Return the tracker of the motion since a key frame, or None if the propagate graph needs none."""
         source = self._source
         if not isinstance(source, MotionSource):
@@ -245,10 +262,10 @@ class Engine:
         if not self._takes_flow or source.flow == "none":
             return None
         if source.flow == "codec":
-            return CodecTracker(small, self._pixels_per_cell)
+            return CodecTracker(small, self._pixels_per_cell, self._area(placement))
         estimator: OpticalFlow = DIS.for_steps() if source.chained else DIS()
         if programs.flow:
-            estimator = _NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell)
+            estimator = _NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell, placement, self._stride)
         return (ChainedTracker if source.chained else DirectTracker)(estimator, small)
 
     def _used(self, tracker: MotionTracker | None) -> str:
@@ -271,11 +288,32 @@ class Engine:
         repaired = self._named is not None and self._named.repaired
         return key.check.repair(small, cells) if repaired else key.check.check(small, cells)
 
-    def _kept_features(self, outputs: Mapping[str, Tensor]) -> tuple[NDArray[np.float32], ...] | None:
+    def _area(self, placement: Placement) -> Area | None:
+        """Return where the picture lies in the small image, or None if it is the whole one."""
+        if not placement.is_padded:
+            return None
+        factor = self.bundle.manifest.flow.downscale
+        return Area(
+            left=placement.left % self._stride / factor,
+            top=placement.top % self._stride / factor,
+            width=placement.columns / factor,
+            height=placement.rows / factor,
+        )
+
+    def _input(self, picture: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+        """Return the networks' input."""
+        return placement.pad(picture, self.bundle.manifest.image.pad)[np.newaxis]
+
+    def _kept_features(
+        self, outputs: Mapping[str, Tensor], placement: Placement
+    ) -> tuple[NDArray[np.float32], ...] | None:
         """Return copies of the feature maps that the head saw, or None if results don't carry them."""
         if not self._keep_features:
             return None
-        return tuple(np.array(outputs[kept(f.name)])[0] for f in self.bundle.manifest.features)
+        return tuple(
+            np.array(np.asarray(outputs[kept(f.name)])[0][:, *placement.cells(f.stride)])
+            for f in self.bundle.manifest.features
+        )
 
     def _downscale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the image averaged over blocks of `downscale` pixels; blocks at the border may be smaller."""
@@ -322,29 +360,49 @@ class Engine:
 
 
 class _NetworkFlow:
-    """The bundle's flow network as optical flow between images of its input size."""
+    """The bundle's flow network as optical flow between images that motion is estimated on."""
 
     name = "flow"
 
-    def __init__(self, program: Program, lock: Lock, pixels_per_cell: int) -> None:
+    def __init__(self, program: Program, lock: Lock, pixels_per_cell: int, placement: Placement, stride: int) -> None:
         self._program = program
         self._lock = lock
         self._pixels_per_cell = pixels_per_cell
+        self._placement = placement
+        self._cells = placement.cells(stride)
+        rows, columns = self._cells
+        self._above, self._left = rows.start * pixels_per_cell, columns.start * pixels_per_cell
+        downscale = stride // pixels_per_cell
+        self._height, self._width = (-(-side // downscale) for side in placement.size)
 
     def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `OpticalFlow.estimate`."""
+        images = {CURRENT: self._surround(current), KEY: self._surround(key)}
         with self._lock:
-            cells = self._program.run({CURRENT: current[np.newaxis], KEY: key[np.newaxis]})[FLOW]
-            return to_pixels(np.asarray(cells), self._pixels_per_cell, *current.shape[:2])
+            cells = np.asarray(self._program.run(images)[FLOW])[:, :, *self._cells]
+            return to_pixels(cells, self._pixels_per_cell, *current.shape[:2])
+
+    def _surround(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the image, with its border repeated up to the size that the network takes."""
+        if self._placement.is_padded:
+            below, right = self._height - self._above - image.shape[0], self._width - self._left - image.shape[1]
+            surrounded = cv2.copyMakeBorder(image, self._above, below, self._left, right, cv2.BORDER_REPLICATE)
+            image = np.asarray(surrounded, dtype=np.uint8)
+        return image[np.newaxis]
 
 
 def _postprocess(
-    postprocessor: Postprocessor, outputs: dict[str, Tensor], frame: NDArray[np.uint8], kind: FrameKind, started: float
+    postprocessor: Postprocessor,
+    outputs: dict[str, Tensor],
+    placement: Placement,
+    frame: NDArray[np.uint8],
+    kind: FrameKind,
+    started: float,
 ) -> FrameResult:
     """Turn a program's outputs into a result. Call it before the program runs again, which overwrites its outputs."""
     inferred = time.perf_counter()
     host = {name: value for name, value in outputs.items() if not isinstance(value, DeviceTensor)}
-    output = postprocessor.run(host, *frame.shape[:2])
+    output = postprocessor.run(host, placement, *frame.shape[:2])
     return _result(kind, frame, output, inferred - started, time.perf_counter() - inferred)
 
 

@@ -1,4 +1,4 @@
-"""Fuse a bundle's four graphs into two, each of which runs entirely on the device, so that features never leave it.
+"""Fuse a bundle's graphs into two, each of which runs entirely on the device, so that features never leave it.
 
 `small` is the frame minus the mean, average-pooled for the flow network::
 
@@ -12,6 +12,7 @@
     with another flow instead:          flow (in cells) -> warp.onnx -> head.onnx -> result
                                                               ^-- features
 
+Tensors that a bundle holds, such as class tokens, go from features.onnx past the warp to head.onnx.
 Flow and scale field are separate: `propagate` can do without the scale field, and another flow can be joined with it.
 
 Frames are passed in as bytes. The graphs contain the part of the task's last step that every runtime supports. For
@@ -60,20 +61,20 @@ def fuse_key(bundle: Bundle, height: int, width: int, keep_features: bool = Fals
         keep_features: Whether to output the features to the host as well, named as `kept` says.
 
     Returns:
-        The graph `frame` -> result, feature maps and `key_small`; all but the result stay on the device.
+        The graph `frame` -> result, feature maps, held tensors and `key_small`; all but the result stay on the device.
 
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    names = [f.name for f in bundle.manifest.features]
     draft = _Draft(bundle, height, width, keep_features)
     image, small = draft.prepare()
     features = draft.splice("features", image=image)
     draft.result(features)
     draft.output(KEY_SMALL, small, TensorProto.FLOAT, draft.small_shape)
-    for name, shape in draft.feature_shapes.items():
+    shapes = draft.feature_shapes | draft.held_shapes
+    for name, shape in shapes.items():
         draft.output(name, features[name], TensorProto.FLOAT, shape)
-    return FusedGraph(draft.finish("key"), frozenset([*names, KEY_SMALL]))
+    return FusedGraph(draft.finish("key"), frozenset([*shapes, KEY_SMALL]))
 
 
 def fuse_propagate(
@@ -89,7 +90,7 @@ def fuse_propagate(
         keep_features: Whether to output the warped features to the host as well, named as `kept` says.
 
     Returns:
-        The graph `frame`, `key_small` and the feature maps -> result and `flow`.
+        The graph `frame`, `key_small`, the feature maps and the held tensors -> result and `flow`.
 
     Raises:
         BundleError: If the graphs don't fit together.
@@ -112,8 +113,8 @@ def fuse_warp(bundle: Bundle, height: int, width: int, scale: bool = False, keep
         keep_features: Whether to output the warped features to the host as well, named as `kept` says.
 
     Returns:
-        The graph `flow` and the feature maps -> result; with `scale` also of `frame` and `key_small`. The flow is
-        (1, 2, H / stride, W / stride), in cells of the finest feature map.
+        The graph `flow`, the feature maps and the held tensors -> result; with `scale` also of `frame` and `key_small`.
+        The flow is (1, 2, H / stride, W / stride), in cells of the finest feature map.
 
     Raises:
         BundleError: If the graphs don't fit together.
@@ -165,7 +166,10 @@ def fuse_all(
 
     Raises:
         BundleError: If the graphs don't fit together.
+        MotionError: If the bundle lacks what the motion source needs.
     """
+    if motion is not None:
+        bundle.check_motion(motion)
     size = (height, width)
     graphs = {"key": fuse_key(bundle, *size, keep_features=keep_features)}
     if motion is None:
@@ -208,6 +212,10 @@ class _Draft:
             f.name: [1, f.channels, -(-self.height // f.stride), -(-self.width // f.stride)]
             for f in self.bundle.manifest.features
         }
+
+    @property
+    def held_shapes(self) -> dict[str, list[int]]:
+        return {h.name: [*h.shape] for h in self.bundle.manifest.held}
 
     @property
     def flow_shape(self) -> list[int]:
@@ -290,20 +298,21 @@ class _Draft:
         return {name: self.node("Expand", one, shape) for name, shape in zip(names, shapes, strict=True)}
 
     def propagate(self, flow: str, scales: dict[str, str]) -> None:
-        """Add the key frame's features as inputs, their warp, and the result."""
+        """Add the key frame's features and held tensors as inputs, the features' warp, and the result."""
         names = list(self.feature_shapes)
         features = {name: self.input(name, TensorProto.FLOAT, shape) for name, shape in self.feature_shapes.items()}
         warped = self.splice("warp", **features, flow=flow, **scales)
         moved = map_names("warped", len(names))
-        self.result({name: warped[w] for name, w in zip(names, moved, strict=True)})
+        held = {name: self.input(name, TensorProto.FLOAT, shape) for name, shape in self.held_shapes.items()}
+        self.result({name: warped[w] for name, w in zip(names, moved, strict=True)} | held)
 
     def result(self, features: dict[str, str]) -> None:
-        """Add the head, and the outputs for the postprocessing."""
+        """Add the head on features and held tensors, and the outputs for the postprocessing."""
         manifest = self.bundle.manifest
         if self.keep_features:
             for name, shape in self.feature_shapes.items():
                 self.output(kept(name), features[name], TensorProto.FLOAT, shape)
-        head = self.splice("head", **{name: features[name] for name in self.feature_shapes})
+        head = self.splice("head", **{name: features[name] for name in (*self.feature_shapes, *self.held_shapes)})
         if manifest.task == "segmentation":
             labels = self.label(head["scores"])
             self.output(LABELS, labels, TensorProto.UINT8, [1, self.height, self.width])

@@ -5,18 +5,21 @@ reading one never executes anything. Unknown fields and unknown versions are err
 understood entirely or refused.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from keywarp.engines.motion.names import MotionName
+from keywarp.engines.motion.names import MotionName, MotionSource
 
 MANIFEST = "bundle.json"
-GRAPHS = ("features.onnx", "flow.onnx", "warp.onnx", "head.onnx")
+FLOW_GRAPH = "flow.onnx"
+GRAPHS = ("features.onnx", FLOW_GRAPH, "warp.onnx", "head.onnx")
+OPTIONAL = frozenset({FLOW_GRAPH})  # graphs that a bundle can do without
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Triple = tuple[float, float, float]
+Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 def map_names(prefix: str, count: int) -> tuple[str, ...]:
@@ -41,21 +44,39 @@ class ManifestClass(Record):
 class ImagePreparation(Record):
     """How a frame of any size becomes the input of the feature network.
 
-    The frame is resized bilinearly so that its shorter side is `short_side` pixels, or less if the longer side would
-    exceed `long_side`. Both sides are rounded to `multiple`. Then each channel becomes `(pixel - mean) / std`, with
-    pixels from 0 to 255.
+    All resizing is bilinear. There are three ways to fit a frame:
+
+    - `resize`: its shorter side becomes `short_side` pixels, or less if the longer side would exceed `long_side`. Both
+      sides are rounded to `multiple`.
+    - `stretch`: it becomes `height` x `width` pixels exactly, whatever its aspect ratio.
+    - `letterbox`: likewise, but with its aspect ratio kept. The rest is filled with grey of the value `pad`.
+
+    Then each channel becomes `(pixel - mean) / std`, with pixels from 0 to 255.
     """
 
-    short_side: int = Field(ge=16, le=8192)
-    long_side: int = Field(ge=16, le=8192)
-    multiple: int = Field(default=1, ge=1, le=256)
+    fit: Literal["resize", "stretch", "letterbox"] = "resize"
+    short_side: int | None = Field(default=None, ge=16, le=8192)  # with `resize` only, pixels
+    long_side: int | None = Field(default=None, ge=16, le=8192)  # with `resize` only, pixels
+    multiple: int = Field(default=1, ge=1, le=256)  # with `resize` only, pixels
+    height: int | None = Field(default=None, ge=16, le=8192)  # with `stretch` and `letterbox` only, pixels
+    width: int | None = Field(default=None, ge=16, le=8192)  # with `stretch` and `letterbox` only, pixels
+    pad: Channel = 114  # of a letterbox, in all channels
+    padding: Literal["center", "end"] = "center"  # of a letterbox: on both sides, or below and on the right
     channel_order: Literal["rgb", "bgr"] = "rgb"
     mean: Triple = (0.0, 0.0, 0.0)  # in `channel_order`
     std: Triple = (1.0, 1.0, 1.0)  # in `channel_order`
 
     @model_validator(mode="after")
     def _check_sides_and_std(self) -> Self:
-        if self.long_side < self.short_side:
+        sides, size = ("short_side", "long_side"), ("height", "width")
+        needed, others = (sides, size) if self.fit == "resize" else (size, (*sides, "multiple"))
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"the fit {self.fit} needs {name}")
+        for name in others:
+            if getattr(self, name) not in (None, 1):
+                raise ValueError(f"the fit {self.fit} has no {name}: leave it out")
+        if self.short_side is not None and self.long_side is not None and self.long_side < self.short_side:
             raise ValueError(f"long_side {self.long_side} is below short_side {self.short_side}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
@@ -76,6 +97,16 @@ class FeatureSpec(Record):
     channels: int = Field(ge=1)
 
 
+class HeldSpec(Record):
+    """A tensor that the feature network gives besides its maps, such as class tokens.
+
+    On propagated frames, the head gets the key frame's, which isn't warped.
+    """
+
+    name: str  # `held`, or `held_0`, `held_1` and so on; see `map_names`
+    shape: tuple[Count, ...] = Field(min_length=1, max_length=6)  # float, whatever the size of the input
+
+
 class FlowInput(Record):
     """The flow network's input: the RGB frame (0..255) minus the mean, average-pooled by `downscale`."""
 
@@ -85,7 +116,6 @@ class FlowInput(Record):
 Probability = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=1e-3, lt=1e3, allow_inf_nan=False)]
 Deviation = Annotated[float, Field(gt=0, lt=1e3, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=100_000)]
 MAX_LABELS = 256  # most classes of a segmentation, since labels are bytes
 
 
@@ -150,8 +180,10 @@ class Manifest(Record):
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     task: Literal["segmentation", "detection"]
     classes: tuple[ManifestClass, ...] = Field(min_length=2)
+    background: bool = True  # whether class 0 is the background, neither drawn nor counted; new in version 2
     image: ImagePreparation
     features: tuple[FeatureSpec, ...] = Field(min_length=1)
+    held: tuple[HeldSpec, ...] = ()  # new in version 2
     flow: FlowInput = FlowInput()
     segmentation: SegmentationSettings | None = None  # None if the scores have the features' stride
     detection: DetectionSettings | None = None  # for detectors only
@@ -164,8 +196,11 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:
-        if self.schema_version == 1 and "motion" in self.model_fields_set:
-            raise ValueError("the field `motion` needs `schema_version` 2")
+        if self.schema_version == 1:
+            new: list[str] = [name for name in ("background", "held", "motion") if name in self.model_fields_set]
+            new += ["image.fit"] if self.image.fit != "resize" else []
+            if new:
+                raise ValueError(f"the field `{new[0]}` needs `schema_version` 2")
         return self
 
     @field_validator("classes")
@@ -180,6 +215,9 @@ class Manifest(Record):
         expected = map_names("features", len(self.features))
         if tuple(f.name for f in self.features) != expected:
             raise ValueError(f"the feature maps must be named {', '.join(expected)}, in order")
+        expected = map_names("held", len(self.held)) if self.held else ()
+        if tuple(h.name for h in self.held) != expected:
+            raise ValueError(f"the held tensors must be named {', '.join(expected)}, in order")
         if (self.task == "detection") != (self.detection is not None):
             raise ValueError("a detector needs the field `detection`, and no other model may have it")
         if self.task == "segmentation":
@@ -189,6 +227,8 @@ class Manifest(Record):
                 )
             if self.segmentation is None and len(self.features) > 1:
                 raise ValueError("with several feature maps, `segmentation.stride` must give the scores' stride")
+        elif not self.background:
+            raise ValueError("a detector's class 0 is always the background: leave out the field `background`")
         elif self.segmentation is not None:
             raise ValueError(f"a model for {self.task} must not have the field `segmentation`")
         finest = self.finest.stride
@@ -202,10 +242,30 @@ class Manifest(Record):
         """The feature map with the smallest stride. The flow is in its cells."""
         return min(self.features, key=lambda f: f.stride)
 
+    @model_validator(mode="after")
+    def _check_motion(self) -> Self:
+        if not self.has_flow_network and MotionSource.parse(self.motion).needs_network:
+            raise ValueError(
+                f"the motion source {self.motion} needs {FLOW_GRAPH}, which is missing: set the field `motion` to one "
+                f"of {', '.join(self.motions)}"
+            )
+        return self
+
+    @property
+    def has_flow_network(self) -> bool:
+        """Whether there is a flow network, which some motion sources need."""
+        return FLOW_GRAPH in self.files
+
+    @property
+    def motions(self) -> tuple[MotionName, ...]:
+        """The names of the motion sources that this bundle has."""
+        names: tuple[MotionName, ...] = get_args(MotionName)
+        return tuple(name for name in names if self.has_flow_network or not MotionSource.parse(name).needs_network)
+
     @field_validator("files")
     @classmethod
     def _check_files(cls, files: dict[str, GraphFile]) -> dict[str, GraphFile]:
-        if set(files) != set(GRAPHS):
-            missing, unknown = sorted(set(GRAPHS) - set(files)), sorted(set(files) - set(GRAPHS))
+        missing, unknown = sorted(set(GRAPHS) - OPTIONAL - set(files)), sorted(set(files) - set(GRAPHS))
+        if missing or unknown:
             raise ValueError(f"the files must be {', '.join(GRAPHS)}; missing {missing}, unknown {unknown}")
         return files

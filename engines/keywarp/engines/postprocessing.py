@@ -1,6 +1,7 @@
 """Turn the outputs of a fused graph into a result."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,17 +10,19 @@ from numpy.typing import NDArray
 from keywarp.engines.errors import BundleError
 from keywarp.engines.fusion import LABELS
 from keywarp.engines.manifest import Manifest, RegionDetection
+from keywarp.engines.placement import Placement
 from keywarp.engines.result import Detections, LabelMap, Output
 
 
 class Postprocessor(Protocol):
     """Turns the outputs of the fused graphs into results, for one size of the networks' input."""
 
-    def run(self, outputs: Mapping[str, NDArray[Any]], height: int, width: int) -> Output:
+    def run(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, height: int, width: int) -> Output:
         """Turn a graph's outputs into a result.
 
         Args:
             outputs: The outputs by name. They belong to the program and are valid until it runs again.
+            placement: Where the frame lies in the networks' input.
             height: The frame's height in pixels.
             width: The frame's width in pixels.
 
@@ -42,13 +45,19 @@ def open_postprocessor(manifest: Manifest, height: int, width: int) -> Postproce
 
 
 class SegmentationPostprocessor:
-    """Copies the label map, which has the resolution of the networks' input."""
+    """Copies the label map, which has the resolution of the networks' input, without the labels of padding."""
 
     def __init__(self, manifest: Manifest, height: int, width: int) -> None:
         self._shape = (1, height, width)
         self._classes = len(manifest.classes)
 
-    def run(self, outputs: Mapping[str, NDArray[Any]], height: int, width: int) -> LabelMap:  # noqa: ARG002
+    def run(
+        self,
+        outputs: Mapping[str, NDArray[Any]],
+        placement: Placement,
+        height: int,  # noqa: ARG002
+        width: int,  # noqa: ARG002
+    ) -> LabelMap:
         """See `Postprocessor.run`."""
         labels = outputs[LABELS]
         if labels.shape != self._shape or labels.max() >= self._classes:
@@ -56,18 +65,17 @@ class SegmentationPostprocessor:
                 f"head.onnx should score {self._classes} classes and give labels of shape {self._shape}, "
                 f"but the labels have shape {labels.shape} and reach {labels.max()}: correct the graph or the manifest"
             )
-        return LabelMap(labels[0].copy())
+        return LabelMap(placement.crop(labels[0]).copy())
 
 
 class DetectionPostprocessor:
-    """Finds boxes and scales them to the frame's size."""
+    """Finds boxes and converts them to pixels of the frame."""
 
     def __init__(self, manifest: Manifest, height: int, width: int) -> None:
         # Imported here, because numba, which compiles the detectors, takes a while to import.
         from keywarp.engines.detection import DenseDetector, RegionDetector
 
         assert manifest.detection is not None  # ensured by the manifest's validation
-        self._size = (height, width)
         classes = len(manifest.classes)
         self._detector: DenseDetector | RegionDetector = (
             RegionDetector(manifest.detection, classes, height, width)
@@ -75,11 +83,15 @@ class DetectionPostprocessor:
             else DenseDetector(manifest.detection, classes, height, width)
         )
 
-    def run(self, outputs: Mapping[str, NDArray[Any]], height: int, width: int) -> Detections:
+    def run(self, outputs: Mapping[str, NDArray[Any]], placement: Placement, height: int, width: int) -> Detections:
         """See `Postprocessor.run`."""
         found = self._detector.detect(outputs)
-        x, y = width / self._size[1], height / self._size[0]
-        boxes = found.xyxy * np.array([x, y, x, y], np.float32)
-        # Rounding may have moved an edge out of the frame.
-        np.minimum(boxes, np.array([width, height, width, height], np.float32), out=boxes)
-        return Detections(boxes, found.confidence, found.class_id)
+        x, y = width / placement.columns, height / placement.rows
+        scale, corner = np.array([x, y, x, y], np.float32), np.array([width, height, width, height], np.float32)
+        if not placement.is_padded:
+            # Rounding may have moved an edge out of the frame.
+            return replace(found, xyxy=np.minimum(found.xyxy * scale, corner))
+        origin = np.array([placement.left, placement.top] * 2, np.float32)
+        boxes = np.clip((found.xyxy - origin) * scale, 0, corner)
+        seen = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])  # the others are in the padding
+        return Detections(boxes[seen], found.confidence[seen], found.class_id[seen])

@@ -11,7 +11,9 @@ from keywarp.engines.result import Detections, Output
 BACKGROUND = 0
 
 
-def rate(output: Output, cells: NDArray[np.float32], height: int, width: int) -> tuple[Output, float]:
+def rate(
+    output: Output, cells: NDArray[np.float32], height: int, width: int, background: bool = True
+) -> tuple[Output, float]:
     """Rate a propagated result and its boxes.
 
     What matters is where objects are, and where the motion fails: something new may be there that the key frame doesn't
@@ -22,6 +24,7 @@ def rate(output: Output, cells: NDArray[np.float32], height: int, width: int) ->
         cells: The reliability of each cell of a feature map, (h, w), 0..1.
         height: The frame's height in pixels.
         width: The frame's width in pixels.
+        background: Whether class 0 of a segmentation is the background. Otherwise all cells matter.
 
     Returns:
         The result, with each box's mean reliability if it has boxes; and the mean over all cells that matter, 1 if no
@@ -38,6 +41,8 @@ def rate(output: Output, cells: NDArray[np.float32], height: int, width: int) ->
             matters[area] = True
         each = np.array([cells[area].mean() for area in areas], np.float32)
         output = replace(output, reliability=each)
+    elif not background:
+        matters[:] = True
     else:
         objects = cv2.resize(output.labels, cells.shape[::-1], interpolation=cv2.INTER_NEAREST)
         matters |= objects != BACKGROUND

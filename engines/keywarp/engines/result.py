@@ -30,7 +30,7 @@ class KeyReason(StrEnum):
 class LabelMap:
     """The result of segmentation: one class id per pixel."""
 
-    labels: NDArray[np.uint8]  # (h, w) at the model's resolution
+    labels: NDArray[np.uint8]  # (h, w) at the model's resolution; they cover the frame, without any padding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,10 +66,12 @@ class FrameResult:
     change: float | None = None  # 0..1, the change since the key frame that motion doesn't explain; None: not measured
     key_age_seconds: float = 0.0  # seconds since the key frame
     motion: str | None = None  # the motion source that was really used; None on key frames
-    flow: NDArray[np.float32] | None = None  # (2, h, w), to the key frame, (dx, dy) in cells of the finest feature map
+    # (2, h, w), to the key frame, (dx, dy) in cells of the finest feature map, the first of them in the frame's corner
+    flow: NDArray[np.float32] | None = None
     reliability: float | None = None  # 0..1, mean of `reliability_map` where it matters; None: nothing was propagated
-    reliability_map: NDArray[np.float32] | None = None  # (h, w), how well motion explains each cell of that map, 0..1
-    features: tuple[NDArray[np.float32], ...] | None = None  # (C, h, w) each, what the head saw; with `keep_features`
+    reliability_map: NDArray[np.float32] | None = None  # (h, w), how well motion explains each of these cells, 0..1
+    # (C, h, w) each, what the head saw, in the cells that see any of the frame; with `keep_features`
+    features: tuple[NDArray[np.float32], ...] | None = None
     queue: float = 0.0  # seconds the frame waited for the device
     turn: float = 0.0  # seconds of `queue` in which it was the session's next frame and waited for other sessions only
 

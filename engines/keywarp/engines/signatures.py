@@ -26,9 +26,10 @@ def graph_signature(manifest: Manifest, file: str) -> tuple[tuple[str, ...], tup
     """
     features, scales, warped = (map_names(prefix, len(manifest.features)) for prefix in ("features", "scale", "warped"))
     head = HEAD_OUTPUTS[manifest.detection.kind if manifest.detection else manifest.task]
+    held = tuple(h.name for h in manifest.held)
     return {
-        "features.onnx": (("image",), features),
+        "features.onnx": (("image",), (*features, *held)),
         "flow.onnx": (("current", "key"), ("flow", *scales)),
         "warp.onnx": ((*features, "flow", *scales), warped),
-        "head.onnx": (features, head),
+        "head.onnx": ((*features, *held), head),
     }[file]

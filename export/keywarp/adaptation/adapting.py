@@ -30,7 +30,7 @@ from keywarp.training.process import TrainingProcess
 from keywarp.training.reporting import Reporter
 
 Start = Literal["auto", "own", "pretrained"]
-# The bundle's own flow network, the one that is shipped, or the latter if the former is untrained.
+# The bundle's own flow network, the one that is shipped, or the latter if the former is untrained or missing.
 AUTO: Start = "auto"
 OWN: Start = "own"
 PRETRAINED: Start = "pretrained"
@@ -167,9 +167,10 @@ def adapt(
         options.backend,
     )
     collecting = _spent(work, "collecting", time.monotonic() - started)
-    sampler = PairSampler(footage, manifest, max_age, options.seed, options.crop)
     teacher, student = _heads(bundle, options, process, notes)
-    deviations = [d.to(process.device) for d in _deviations(footage)]
+    whole = teacher is not None and manifest.image.fit != "resize"  # the head may be for an input of exact size
+    sampler = PairSampler(footage, manifest, max_age, options.seed, None if whole else options.crop)
+    deviations = [d.to(process.device) for d in _deviations(footage, [f.stride for f in manifest.features])]
     start, flow = _start(bundle, options, process)
 
     loss = PropagationLoss(manifest, flow, teacher, student, deviations, process.autocast)
@@ -193,8 +194,8 @@ def adapt(
 
     graphs = _write_back(trained)
     ends = [held_out(clip, part) for clip, (_, part) in zip(clips, ranges, strict=True)]
-    own_parts = tuple(source for source in BEFORE if source in (options.motions or BEFORE))
-    before = _judge(bundle, ends, own_parts, max_age, options, work, reporter, "before")
+    own_parts = [source for source in BEFORE if source in manifest.motions and source in (options.motions or BEFORE)]
+    before = _judge(bundle, ends, tuple(own_parts) or BEFORE[:1], max_age, options, work, reporter, "before")
     draft = write_adapted(bundle, work / "draft", graphs, "network", [], {})
     after = _judge(draft, ends, _sources(clips, options), max_age, options, work, reporter, "after")
     motion = best_source(after)
@@ -285,6 +286,10 @@ def _start(bundle: Bundle, options: AdaptationOptions, process: TrainingProcess)
     """Return the flow network to train, and what it is."""
     if isinstance(options.start, Path):
         name, graph = str(options.start), TorchGraph(given_start(options.start, bundle.manifest), str(options.start))
+    elif not bundle.manifest.has_flow_network:
+        if options.start == OWN:
+            raise AdaptationError(f"{bundle.path} has no flow network: start from {PRETRAINED} or another bundle's")
+        name, graph = PRETRAINED, TorchGraph(pretrained_start(bundle.manifest), PRETRAINED)
     else:
         name, graph = OWN, TorchGraph(bundle.graph("flow.onnx"), f"{bundle.path}/flow.onnx")
         no_weights = not list(graph.parameters())
@@ -299,11 +304,15 @@ def _start(bundle: Bundle, options: AdaptationOptions, process: TrainingProcess)
     return name, graph
 
 
-def _deviations(footage: Sequence[Footage]) -> list[torch.Tensor]:
-    """Return each map's standard deviation by channel, over frames of all videos."""
+def _deviations(footage: Sequence[Footage], strides: Sequence[int]) -> list[torch.Tensor]:
+    """Return each map's standard deviation by channel, over frames of all videos, without padding."""
     longest = max(footage, key=len)
     step = max(1, len(longest) // DEVIATION_FRAMES)
-    return measure_deviations([torch.from_numpy(x[::step].astype(np.float32)) for x in longest.features])
+    pictures = [
+        x[::step, :, *longest.placement.cells(stride)].astype(np.float32)
+        for x, stride in zip(longest.features, strides, strict=True)
+    ]
+    return measure_deviations([torch.from_numpy(x) for x in pictures])
 
 
 def _write_back(trained: Mapping[str, TorchGraph]) -> dict[str, onnx.ModelProto]:

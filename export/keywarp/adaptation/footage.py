@@ -7,6 +7,7 @@ between successive frames::
     video-0/index.json      what the files are made of, and how many frames are in them
             frames.npy      (n, H, W, 3) uint8, RGB, at the size of the networks' input
             features.npy    (n, C, h, w) float16; with several maps features_0.npy, features_1.npy, ...
+            held.npy        held tensors, likewise, if the bundle has any
             back.npy        (n, H/2, W/2, 2) float16, the flow to the frame before, in pixels of the half-size images
             ahead.npy       the same to the frame after
 """
@@ -31,7 +32,8 @@ from keywarp.engines.change import Thumbnail, change_after_motion, change_withou
 from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.engines.fusion import FRAME, fuse_key
 from keywarp.engines.motion import DIS
-from keywarp.engines.preparation import input_size, resize
+from keywarp.engines.placement import Placement
+from keywarp.engines.preparation import place, resize
 from keywarp.training.reporting import Reporter
 
 Image = NDArray[np.uint8]
@@ -93,6 +95,8 @@ class Footage:
     ahead: NDArray[np.float16]
     scenes: NDArray[np.intp]  # (n,); frames with the same number follow each other without a cut or gap
     skipped: int  # frames of the range to learn from that there was no room or time for
+    placement: Placement  # where the picture lies in the frames
+    held: tuple[NDArray[np.float16], ...] = ()  # (n, ...) each
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -163,10 +167,14 @@ class _Recorder:
     ) -> None:
         self._bundle, self._clip, self._part, self._folder = bundle, clip, part, folder
         self._window, self._reporter, self._backend = window, reporter, backend
-        self._names = [f.name for f in bundle.manifest.features]
-        self._source = "|".join(
-            (bundle.manifest.files["features.onnx"].sha256, clip.name, clip.identity, f"{part.first}:{part.end}")
-        )
+        manifest = bundle.manifest
+        self._maps, self._held = [f.name for f in manifest.features], [h.name for h in manifest.held]
+        self._names = [*self._maps, *self._held]
+        parts = [manifest.files["features.onnx"].sha256, clip.name, clip.identity, f"{part.first}:{part.end}"]
+        if manifest.image.fit != "resize":
+            parts.append(manifest.image.model_dump_json())
+        self._source = "|".join(parts)
+        self._first: Image | None = None
 
     def record(self, budget: Budget) -> Footage:
         """Record what isn't recorded yet, and return it all."""
@@ -175,15 +183,26 @@ class _Recorder:
             index = self._fill(index, budget)
         return self._footage(index)
 
+    def _read_first(self) -> Image:
+        """Return the video's first frame."""
+        if self._first is None:
+            first = next(self._clip.frames(), None)
+            if first is None:
+                raise FootageError(f"{self._clip.name} has no frames")
+            self._first = first.image
+        return self._first
+
+    def _placement(self) -> Placement:
+        height, width = self._read_first().shape[:2]
+        return place(height, width, self._bundle.manifest.image)
+
     def _fill(self, index: _Index | None, budget: Budget) -> _Index:
-        first = next(self._clip.frames(), None)
-        if first is None:
-            raise FootageError(f"{self._clip.name} has no frames")
-        height, width = input_size(first.image.shape[0], first.image.shape[1], self._bundle.manifest.image)
+        first, placement = self._read_first(), self._placement()
+        height, width = placement.size
         teacher = self._teacher(height, width)
         shapes = self._shapes(height, width)
         if index is None:
-            runs = self._plan(budget, shapes, _seconds_per_frame(teacher, resize(first.image, height, width)))
+            runs = self._plan(budget, shapes, _seconds_per_frame(teacher, self._fit(first, placement)[1]))
             index = _Index(self._source, runs, 0, [])
             self._folder.mkdir(parents=True, exist_ok=True)
             for name, (shape, dtype) in shapes.items():
@@ -192,41 +211,47 @@ class _Recorder:
         files = {name: np.load(self._file(name), mmap_mode="r+") for name in shapes}
         wanted = [number for begin, end in index.runs for number in range(begin, end)][index.done :]
         starts = {begin for begin, _ in index.runs}
-        place, breaks = index.done, list(index.breaks)
+        done, breaks = index.done, list(index.breaks)
         self._reporter.stage(f"features of {self._clip.name}", index.planned)
-        last: Image | None = None  # the frame before, if it is in the files
-        if place and wanted and wanted[0] not in starts:
-            last = np.array(files["frames"][place - 1])
+        last: Image | None = None  # the picture of the frame before, if it is in the files
+        if done and wanted and wanted[0] not in starts:
+            last = np.ascontiguousarray(placement.crop(files["frames"][done - 1]))
         pending = iter(wanted)
         number = next(pending, None)
         for position, frame in enumerate(islice(self._clip.frames(), index.runs[-1][1])):
             if position != number:
                 continue
-            image = resize(frame.image, height, width)
-            if number in starts or last is None or _is_cut(image, last):
-                breaks.append(place)
+            picture, image = self._fit(frame.image, placement)
+            if number in starts or last is None or _is_cut(picture, last):
+                breaks.append(done)
             else:
-                small, small_last = (downscale(x, self._bundle.manifest.flow.downscale) for x in (image, last))
-                files["back"][place] = DIS().estimate(small, small_last)
-                files["ahead"][place - 1] = DIS().estimate(small_last, small)
+                factor = self._bundle.manifest.flow.downscale
+                small, small_last = (downscale(placement.cover(x), factor) for x in (picture, last))
+                files["back"][done] = DIS().estimate(small, small_last)
+                files["ahead"][done - 1] = DIS().estimate(small_last, small)
             outputs = teacher.run({FRAME: image[np.newaxis]})
-            files["frames"][place] = image
+            files["frames"][done] = image
             for name in self._names:
-                files[name][place] = np.clip(np.asarray(outputs[name])[0], -LARGEST_HALF, LARGEST_HALF)
-            place, last, number = place + 1, image, next(pending, None)
-            self._reporter.step(place)
-            if place % SAVE_EVERY == 0:
+                files[name][done] = np.clip(np.asarray(outputs[name])[0], -LARGEST_HALF, LARGEST_HALF)
+            done, last, number = done + 1, picture, next(pending, None)
+            self._reporter.step(done)
+            if done % SAVE_EVERY == 0:
                 for file in files.values():
                     file.flush()
-                index = _Index(index.source, index.runs, place, breaks)
+                index = _Index(index.source, index.runs, done, breaks)
                 self._write_index(index)
         for file in files.values():
             file.flush()
-        if not place:
+        if not done:
             raise FootageError(f"{self._clip.name} ends before frame {index.runs[0][0]}")
-        index = _Index(index.source, _shortened(index.runs, place), place, breaks)  # it may be shorter than it says
+        index = _Index(index.source, _shortened(index.runs, done), done, breaks)  # it may be shorter than it says
         self._write_index(index)
         return index
+
+    def _fit(self, image: Image, placement: Placement) -> tuple[Image, Image]:
+        """Return the picture of a frame, and the networks' input."""
+        picture = resize(image, placement.rows, placement.columns)
+        return picture, placement.pad(picture, self._bundle.manifest.image.pad)
 
     def _teacher(self, height: int, width: int) -> Program:
         return open_backend(self._backend, "fp32").compile(fuse_key(self._bundle, height, width).model)
@@ -235,9 +260,10 @@ class _Recorder:
         """Return the shape and type of one frame's part of each file."""
         manifest = self._bundle.manifest
         small = tuple(-(-side // manifest.flow.downscale) for side in (height, width))
-        maps = {
+        maps: dict[str, tuple[tuple[int, ...], type]] = {
             f.name: ((f.channels, -(-height // f.stride), -(-width // f.stride)), np.float16) for f in manifest.features
         }
+        maps |= {h.name: (tuple(h.shape[1:]), np.float16) for h in manifest.held}
         flows = dict.fromkeys(("back", "ahead"), ((*small, 2), np.float16))
         return {"frames": ((height, width, 3), np.uint8), **maps, **flows}
 
@@ -266,11 +292,13 @@ class _Recorder:
         return Footage(
             name=self._clip.name,
             frames=files["frames"][: index.done],
-            features=tuple(files[name][: index.done] for name in self._names),
+            features=tuple(files[name][: index.done] for name in self._maps),
             back=files["back"][: index.done],
             ahead=files["ahead"][: index.done],
             scenes=np.cumsum(breaks),
             skipped=len(self._part) - index.done,
+            placement=self._placement(),
+            held=tuple(files[name][: index.done] for name in self._held),
         )
 
     def _file(self, name: str) -> Path:

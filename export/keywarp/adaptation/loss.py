@@ -177,19 +177,29 @@ class PropagationLoss:
         if self._teacher is None:
             return features[0].new_zeros(())
         names = [f.name for f in self._manifest.features]
-        true = dict(zip(names, batch.target, strict=True))
+        held = [h.name for h in self._manifest.held]
+        true = dict(zip([*names, *held], (*batch.target, *batch.held), strict=True))
         seen = {  # at a crop's rim the head sees the teacher's features
             name: torch.lerp(t, x, counts)
             for name, x, t, counts in zip(names, features, batch.target, batch.counts, strict=True)
-        }
+        } | dict(zip(held, batch.key_held, strict=True))
         with torch.no_grad():
-            wanted = self._teacher(**true)
-        found = (self._student or self._teacher)(**seen)
+            wanted = self._run(self._teacher, true)
+        found = self._run(self._student or self._teacher, seen)
         difference = output_difference(self._manifest, found, wanted)
         if self._student is None:
             return difference
-        on_key_frames = self._student(**true)  # they must stay what they are
+        on_key_frames = self._run(self._student, true)  # they must stay what they are
         return difference + output_difference(self._manifest, on_key_frames, wanted)
+
+    def _run(self, head: TorchGraph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run a head. Graphs for an input of exact size may be for a single frame, too."""
+        if self._manifest.image.fit == "resize":
+            outputs: dict[str, Tensor] = head(**inputs)
+            return outputs
+        count = len(next(iter(inputs.values())))
+        each = [head(**{name: x[n : n + 1] for name, x in inputs.items()}) for n in range(count)]
+        return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
 
 def _mean(values: Tensor, counts: Tensor) -> Tensor:

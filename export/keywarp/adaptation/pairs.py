@@ -5,7 +5,7 @@ large frames only a crop is taken, mostly where the features change: little move
 move teaches little.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,10 @@ class PairBatch:
     target: tuple[Tensor, ...]  # the current frames' features, likewise
     chained: Tensor  # (N, 2, h, w) float32, chained DIS, (dx, dy) in cells of the finest map
     direct: Tensor  # (N, 2, h, w) float32, DIS between the two frames, likewise
-    counts: tuple[Tensor, ...]  # (N, 1, h, w) float32, one for each map: 1 where a cell counts, 0 at a crop's rim
+    # (N, 1, h, w) float32, one for each map: 1 where a cell counts, 0 at a crop's rim and in padding
+    counts: tuple[Tensor, ...]
+    key_held: tuple[Tensor, ...] = ()  # the key frames' held tensors, (N, ...) float32
+    held: tuple[Tensor, ...] = ()  # the current frames', likewise
 
     def to(self, device: torch.device) -> "PairBatch":
         """Return the batch on a device."""
@@ -47,6 +50,8 @@ class PairBatch:
             self.chained.to(device),
             self.direct.to(device),
             tuple(x.to(device) for x in self.counts),
+            tuple(x.to(device) for x in self.key_held),
+            tuple(x.to(device) for x in self.held),
         )
 
 
@@ -105,8 +110,20 @@ class PairSampler:
             target=self._crops(footage, current, windows),
             chained=_stack([flow[:, *w.slices(finest)] for flow, w in zip(chained, windows, strict=True)]),
             direct=_stack([flow[:, *w.slices(finest)] for flow, w in zip(direct, windows, strict=True)]),
-            counts=tuple(_stack([w.counting_cells(stride)[np.newaxis] for w in windows]) for stride in self._strides),
+            counts=tuple(
+                _stack([(w.counting_cells(stride) * seen[w.slices(stride)])[np.newaxis] for w in windows])
+                for stride, seen in zip(self._strides, self._seen(footage), strict=True)
+            ),
+            key_held=tuple(_stack([x[place].astype(np.float32) for place in key]) for x in footage.held),
+            held=tuple(_stack([x[place].astype(np.float32) for place in current]) for x in footage.held),
         )
+
+    def _seen(self, footage: Footage) -> Iterator[NDArray[np.float32]]:
+        """Yield 1 for the cells of each map that see any of the picture, and 0 for those of padding, (h, w)."""
+        for x, stride in zip(footage.features, self._strides, strict=True):
+            seen = np.zeros(x.shape[2:], np.float32)
+            seen[footage.placement.cells(stride)] = 1
+            yield seen
 
     def _crops(self, footage: Footage, places: Sequence[int], windows: Sequence["_Window"]) -> tuple[Tensor, ...]:
         return tuple(
@@ -145,7 +162,9 @@ class PairSampler:
                 return (first, last) if random.integers(2) else (last, first)
 
     def _direct_flow(self, footage: Footage, current: int, key: int) -> Flow:
-        small = (downscale(footage.frames[place], self._downscale) for place in (current, key))
+        placement = footage.placement
+        pictures = (np.ascontiguousarray(placement.crop(footage.frames[place])) for place in (current, key))
+        small = (downscale(placement.cover(picture), self._downscale) for picture in pictures)
         return DIS().estimate(*small)
 
     def _in_cells(self, flow: Flow) -> Flow:

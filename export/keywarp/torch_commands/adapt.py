@@ -52,7 +52,7 @@ def adapt(
         str,
         typer.Option(
             help="The flow network to start from: own is the bundle's, pretrained the shipped one, auto the latter if "
-            "the former is untrained; or another bundle, or its flow.onnx."
+            "the former is untrained or missing; or another bundle, or its flow.onnx."
         ),
     ] = "auto",
     motion: Annotated[str, typer.Option(help="Motion sources to judge, a list with commas.", show_default="all")] = "",
@@ -264,9 +264,10 @@ def _verdict(adaptation: "Adaptation") -> str:
     """Say in a sentence or two what came out, and whether the flow network is worth using."""
     sources, before = adaptation.after.sources, adaptation.before.sources
     chosen, network = sources[adaptation.motion], sources["network"]
-    was = before["network"].mean
-    change = f"The adapted flow network with its scale field reaches {network.mean:.3f}, before {was:.3f}."
-    if network.mean < was:
+    was = before.get("network") or before["none"]
+    earlier = "before" if "network" in before else "copied features"
+    change = f"The adapted flow network with its scale field reaches {network.mean:.3f}, {earlier} {was.mean:.3f}."
+    if network.mean < was.mean:
         change += " So the training made it worse: train longer, or keep the old bundle."
     if adaptation.motion == "network":
         return f"{change} No other source agrees better, so it is the new bundle's default motion."

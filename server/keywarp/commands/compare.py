@@ -26,7 +26,7 @@ from keywarp.commands.options import (
     ThreadsOption,
 )
 from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule
-from keywarp.engines.comparison import INTERVALS, MOTIONS, Options, forget
+from keywarp.engines.comparison import INTERVALS, MOTIONS, Options, default_motions, forget
 from keywarp.engines.comparison import Progress as ShowProgress
 from keywarp.engines.comparison import compare as run_comparison
 from keywarp.engines.motion import MotionSource
@@ -45,7 +45,7 @@ def compare(
         typer.Option(
             help="Motion sources to compare: a list with commas, or the option several times.",
             metavar="LIST",
-            show_default=f"{','.join(MOTIONS)} and the bundle's own",
+            show_default=f"{','.join(MOTIONS)} and the bundle's own, without those that the bundle lacks",
         ),
     ] = None,
     interval: Annotated[
@@ -116,7 +116,7 @@ def compare(
     intervals = _intervals(interval) if interval else INTERVALS
     try:
         options = Options(
-            motions=_motions(motion or (*MOTIONS, bundle.manifest.motion)),
+            motions=_motions(motion or default_motions(bundle.manifest)),
             intervals=intervals,
             schedules=_schedules(_listed(schedule or ()), intervals),
             keep=keep,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from keywarp.commands.charts import Chart, Color, Line, draw_charts
-from keywarp.engines import Detections, LabelMap, Output
+from keywarp.engines import Detections, LabelMap, Manifest, Output
 from keywarp.engines.comparison import Comparison, Measure, Passage, Replay, match_boxes
 from keywarp.engines.manifest import ManifestClass
 from keywarp.engines.motion import MotionSource
@@ -43,8 +43,9 @@ WRONG: Color = (255, 45, 45)
 RIGHT: Color = (70, 220, 110)
 MISSED: Color = (255, 205, 0)
 OPACITY = 0.55  # of a class's colour
+BACKGROUND = 0  # the class that isn't drawn, if the model has a background
 
-_Palette = NDArray[np.uint8]  # the classes' colours, RGB (classes, 3)
+_Palette = NDArray[np.uint8]  # the classes' colours, RGBA (classes, 4); the background is transparent
 
 
 def agreement_charts(comparison: Comparison) -> Image.Image:
@@ -89,18 +90,16 @@ def _style(name: str) -> tuple[Color, bool]:
     return COLORS.get(str(replace(source, scale=False)), BLACK), source.scale
 
 
-def worst_sheet(
-    replays: Sequence[Replay], classes: Sequence[ManifestClass], measure: str, confidence: float
-) -> Image.Image:
+def worst_sheet(replays: Sequence[Replay], manifest: Manifest, measure: str, confidence: float) -> Image.Image:
     """Draw results beside the per-frame results, one pair in each row.
 
     Args:
         replays: The results.
-        classes: The model's classes.
+        manifest: The bundle's manifest.
         measure: The name of the agreement.
         confidence: The least confidence of the boxes to draw.
     """
-    rows = [_row(replay, classes, measure, confidence) for replay in replays]
+    rows = [_row(replay, manifest, measure, confidence) for replay in replays]
     width, height = max(row.width for row in rows), sum(row.height for row in rows)
     sheet = Image.new("RGB", (width, height), PAPER)
     top = 0
@@ -110,14 +109,15 @@ def worst_sheet(
     return sheet
 
 
-def _palette(classes: Sequence[ManifestClass]) -> _Palette:
-    return np.array([c.color for c in classes], np.uint8)
+def _palette(manifest: Manifest) -> _Palette:
+    hidden = BACKGROUND if manifest.background else None
+    return np.array([(*c.color, 0 if c.id == hidden else 255) for c in manifest.classes], np.uint8)
 
 
-def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confidence: float) -> Image.Image:
+def _row(replay: Replay, manifest: Manifest, measure: str, confidence: float) -> Image.Image:
     width = replay.image.shape[1]
     image = _shrink(replay.image, PANEL_WIDTH)
-    worst, palette = replay.worst, _palette(classes)
+    worst, palette = replay.worst, _palette(manifest)
     titles = ["per frame", f"{replay.source}, age {worst.age} ({worst.age_seconds:.2f} s)"]
     if isinstance(replay.propagated, LabelMap) and isinstance(replay.per_frame, LabelMap):
         panels = [_draw_labels(image, result, palette) for result in (replay.per_frame, replay.propagated)]
@@ -125,7 +125,7 @@ def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confide
         titles.append("where they differ")
     else:
         titles = ["per frame (red: missed)", f"{titles[1]} (red: per frame has none)"]
-        panels = _draw_boxes(image, width, replay.per_frame, replay.propagated, confidence, classes)
+        panels = _draw_boxes(image, width, replay.per_frame, replay.propagated, confidence, manifest.classes)
     row = Image.new("RGB", (len(panels) * (PANEL_WIDTH + GAP) - GAP, image.shape[0] + CAPTION + GAP), PAPER)
     pen = ImageDraw.Draw(row)
     font = ImageFont.load_default(14)
@@ -138,18 +138,16 @@ def _row(replay: Replay, classes: Sequence[ManifestClass], measure: str, confide
     return row
 
 
-def passage_sheet(
-    passage: Passage, classes: Sequence[ManifestClass], measure: Measure, confidence: float
-) -> Image.Image:
+def passage_sheet(passage: Passage, manifest: Manifest, measure: Measure, confidence: float) -> Image.Image:
     """Draw a passage: a column for each key age, the per-frame results on top, and a row for each motion source.
 
     Args:
         passage: The passage.
-        classes: The model's classes.
+        manifest: The bundle's manifest.
         measure: The task's measure.
         confidence: The least confidence of the boxes to draw.
     """
-    ages, palette = sorted(passage.images), _palette(classes)
+    ages, palette = sorted(passage.images), _palette(manifest)
     width = passage.images[ages[0]].shape[1]
     images = {age: _shrink(image, PASSAGE_WIDTH) for age, image in passage.images.items()}
     row_height = images[ages[0]].shape[0] + CAPTION
@@ -215,8 +213,8 @@ def _panel(
 def _draw_labels(image: NDArray[np.uint8], result: LabelMap, palette: _Palette) -> NDArray[np.uint8]:
     labels = _resized(result, image)
     painted = palette[labels]
-    mixed = cv2.addWeighted(image, 1 - OPACITY, painted, OPACITY, 0)
-    return np.where((labels == 0)[..., None], image, np.asarray(mixed, np.uint8))
+    mixed = cv2.addWeighted(image, 1 - OPACITY, np.ascontiguousarray(painted[..., :3]), OPACITY, 0)
+    return np.where(painted[..., 3:] == 0, image, np.asarray(mixed, np.uint8))
 
 
 def _draw_difference(image: NDArray[np.uint8], first: LabelMap, second: LabelMap) -> NDArray[np.uint8]:

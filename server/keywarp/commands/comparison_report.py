@@ -83,7 +83,7 @@ def write_report(bundle: Bundle, clips: Sequence[Clip], options: Options, compar
         if not rows:
             continue
         sheets.append(name)
-        sheet = worst_sheet(rows, bundle.manifest.classes, comparison.measure, comparison.confidence)
+        sheet = worst_sheet(rows, bundle.manifest, comparison.measure, comparison.confidence)
         with write_errors(out):
             sheet.save(out / f"worst-{name}.jpg", quality=88)
     starts = moving_passages(comparison, PASSAGES)
@@ -92,7 +92,7 @@ def write_report(bundle: Bundle, clips: Sequence[Clip], options: Options, compar
     passages = replay_passages(bundle, clips, options, starts, ages)
     for number, passage in enumerate(passages, start=1):
         with write_errors(out):
-            sheet = passage_sheet(passage, bundle.manifest.classes, measure, comparison.confidence)
+            sheet = passage_sheet(passage, bundle.manifest, measure, comparison.confidence)
             sheet.save(out / f"passage-{number}.jpg", quality=88)
     with write_errors(out):
         (out / "report.md").write_text(_markdown(comparison, sheets, len(passages)), encoding="utf-8")

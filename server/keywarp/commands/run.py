@@ -127,13 +127,20 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
     Yields:
         The results. Their latency is the time from the decoded frame to the wire result.
     """
-    classes = session.engine.bundle.manifest.classes
+    manifest = session.engine.bundle.manifest
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
         found = session.process(frame.image, vectors=(motion_vectors(frame),), timestamp=frame.timestamp)
         result = encode_result(
-            found, classes, stream="run", decode=started - asked, waited=0.0, timestamp=frame.timestamp, masks=masks
+            found,
+            manifest.classes,
+            stream="run",
+            decode=started - asked,
+            waited=0.0,
+            timestamp=frame.timestamp,
+            masks=masks,
+            background=manifest.background,
         )
         latency = time.perf_counter() - started
         label_map = found.output.labels if isinstance(found.output, LabelMap) else None

@@ -1,11 +1,13 @@
 import base64
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.e2e.dashboard.browsing import Visit
 from tests.server.media import GREEN, RED, saved
 
+BLUE = (0, 0, 255)
 DRAW = """async ([classes, result]) => {
     const { Overlay } = await import('/dashboard/overlay.js');
     const canvas = new OffscreenCanvas(80, 80);
@@ -14,16 +16,21 @@ DRAW = """async ([classes, result]) => {
     overlay.draw(context, await overlay.prepare(result));
     return [...context.getImageData(0, 0, 80, 80).data];
 }"""
-CLASSES = [{"id": i, "name": f"class {i}", "color": color} for i, color in enumerate([(0, 0, 0), RED, GREEN])]
+CLASSES = [{"id": i, "name": f"class {i}", "color": color} for i, color in enumerate([BLUE, RED, GREEN])]
 RESULT = {"width": 80, "height": 80, "kind": "propagated", "key_age": 3}
 
 
-def test_masks_have_their_classes_colours(visit: Visit) -> None:
+@pytest.mark.parametrize(("shown", "ground"), [((1, 2), (0, 0, 0)), ((0, 1, 2), np.array(BLUE) / 2)])
+def test_masks_of_classes_with_a_region_have_their_colours(
+    visit: Visit, shown: tuple[int, ...], ground: tuple[float, ...]
+) -> None:
+    """Class 0 has one if it isn't the background."""
     labels = np.array([[0, 1], [2, 1]], np.uint8).repeat(40, axis=0).repeat(40, axis=1)
     png = base64.b64encode(saved(Image.fromarray(labels), "PNG")).decode()
-    result = RESULT | {"segmentation": {"width": 80, "height": 80, "labels_png": png, "regions": []}}
+    regions = [{"class_id": i, "name": f"class {i}", "area": float((labels == i).mean())} for i in shown]
+    result = RESULT | {"segmentation": {"width": 80, "height": 80, "labels_png": png, "regions": regions}}
     image = np.reshape(visit.page.evaluate(DRAW, [CLASSES, result]), (80, 80, 4))[..., :3]
-    np.testing.assert_array_equal(image[35, 5], (0, 0, 0))
+    np.testing.assert_allclose(image[35, 5], ground, atol=2)
     np.testing.assert_allclose(image[60, 60], np.array(RED) / 2, atol=2)
     np.testing.assert_allclose(image[60, 20], np.array(GREEN) / 2, atol=2)
 

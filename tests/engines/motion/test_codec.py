@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from keywarp.engines import InvalidFrameError
-from keywarp.engines.motion import CodecTracker, MotionVectors
+from keywarp.engines.motion import Area, CodecTracker, MotionVectors
 from keywarp.engines.motion.vectors import Picture
 from tests.engines.motion.videos import B_FRAMES, HEIGHT, NO_B_FRAMES, WIDTH, Image, decoded, pan
 
@@ -165,3 +165,35 @@ def test_images_as_small_as_one_pixel_are_followed() -> None:
 def test_an_image_of_another_size_is_refused() -> None:
     with pytest.raises(InvalidFrameError, match="is 4x4, this one 4x8: start a new key frame"):
         CodecTracker(np.zeros((4, 4, 3), np.uint8)).advance(np.zeros((4, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("left", "top"), [(0, 0), (22, 14)])
+def test_vectors_are_those_of_the_frame_within_a_letterbox(left: int, top: int) -> None:
+    """Each tile of noise comes from elsewhere, too far for optical flow, and only its vector tells from where."""
+    random, tile, count = np.random.default_rng(0), 16, 8
+    noise = random.integers(0, 256, (tile * count // 2 + 20, tile * count // 2 + 20, 3), dtype=np.uint8)
+    wide = np.asarray(cv2.resize(noise, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), np.uint8)
+    reach, side = 20, tile * count
+    moves = random.integers(-reach, reach + 1, (count, count, 2))
+    key, current = wide[reach:-reach, reach:-reach].copy(), np.empty((side, side, 3), np.uint8)
+    for row, column in np.ndindex(count, count):
+        dx, dy = moves[row, column]
+        y, x = row * tile + dy + reach, column * tile + dx + reach
+        current[row * tile :, column * tile :][:tile, :tile] = wide[y : y + tile, x : x + tile]
+    corners = np.stack(np.meshgrid(np.arange(count), np.arange(count)), axis=-1).reshape(-1, 2) * 2 * tile
+    vectors = MotionVectors(
+        2 * side,
+        2 * side,
+        "P",
+        corners.astype(np.int16),
+        np.full((count**2, 2), 2 * tile, np.int16),
+        2 * moves.reshape(-1, 2).astype(np.float32),
+        np.zeros(count**2, np.bool_),
+    )
+    border = ((top, 30), (left, 9), (0, 0))
+    tracker = CodecTracker(np.pad(key, border, mode="edge"), area=Area(left, top, side, side))
+    flow = tracker.advance(np.pad(current, border, mode="edge"), [vectors])[top:, left:]
+    centres = flow[tile // 2 : side : tile, tile // 2 : side : tile]
+    inside = np.ones((count, count), np.bool_)
+    inside[[0, 1, -2, -1]] = inside[:, [0, 1, -2, -1]] = False  # the others may come from outside of the key frame
+    assert (np.abs(centres - moves).max(axis=-1)[inside] < 1.5).mean() > 0.9

@@ -10,13 +10,14 @@ import onnx
 import pytest
 
 from keywarp.engines import BackendError, load_bundle
+from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.tensorrt.backend import TensorRTBackend
 from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
 from keywarp.engines.backends.tensorrt.driver import CudaDriver
 from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
 from keywarp.engines.backends.tensorrt.plugin import VARIABLE, WarpLauncher, launching_with, plugin_creator
-from keywarp.engines.backends.warping import WARP
+from keywarp.engines.backends.warping import WARP, simplify
 from keywarp.engines.devices import Gpu
 from keywarp.engines.fusion import fuse_key, fuse_propagate, fuse_warp
 from tests.engines.tensorrt.fake_driver import FakeDriver
@@ -168,3 +169,17 @@ def test_the_python_plugin_launches_with_the_launcher_that_was_bound_to_it(layou
     unbound = creator.create_plugin("", trt.PluginFieldCollection([]), None)
     with pytest.raises(RuntimeError, match="can't run"):
         unbound.enqueue([features, flow], [features], [11, 22], [44], 0, stream)
+
+
+def test_held_tensors_stay_on_the_device_in_half_precision(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", held=True, image={"fit": "letterbox", "height": 64, "width": 96})
+    builder = PlanBuilder(open_library(), Target((8, 6)), "fp16")
+    key, warp = fuse_key(bundle, 64, 96), fuse_warp(bundle, 64, 96)
+    assert key.resident == {"features", "held", "key_small"}
+    for fused, warps in ((key, 0), (warp, 1)):
+        plan, _ = builder.plan(fused.model, fused.resident)
+        assert plan.header.warps == warps
+    given, taken = to_half(simplify(key.model), key.resident), to_half(simplify(warp.model), warp.resident)
+    half = {value.name: value.type.tensor_type.elem_type for value in (*given.graph.output, *taken.graph.input)}
+    assert half["held"] == half["features"] == onnx.TensorProto.FLOAT16
+    assert half["labels"] == onnx.TensorProto.UINT8

@@ -148,3 +148,14 @@ def test_a_result_identifies_its_frame_and_has_its_timings(output: Output) -> No
     timings = result.timings
     assert (timings.decode, timings.queue, timings.inference) == (0.003, 0.004, 0.02)
     assert timings.postprocess > 0.001  # encoding is part of it
+
+
+@pytest.mark.parametrize("masks", get_args(Masks))
+def test_class_0_has_a_region_if_it_is_no_background(masks: Masks) -> None:
+    found = encode_segmentation(LABELS, CLASSES, masks, background=False)
+    assert [(r.class_id, r.area) for r in found.regions] == [(0, 0.25), (2, 0.75)]
+    result = encode_result(
+        replace(PROPAGATED, output=LabelMap(LABELS)), CLASSES, stream="s", decode=0, waited=0, background=False
+    )
+    assert result.segmentation is not None
+    assert [r.name for r in result.segmentation.regions] == ["ground", "car"]

@@ -12,7 +12,6 @@ from keywarp.client.errors import DrawingError
 from keywarp.client.results import ProcessedFrame
 from keywarp.protocol import ClassInfo, Region, Result
 
-BACKGROUND = 0  # the class that isn't drawn
 OPACITY = 0.5  # of a class's colour over the picture
 CONFIDENCE = 0.5  # objects with less confidence aren't drawn
 LEGEND_ROWS = 6  # the most rows of the legend
@@ -54,7 +53,7 @@ class Annotator:
             ) from error
         self._sv = supervision
         self._confidence = confidence
-        self._colors = {info.id: info.color for info in classes if info.id != BACKGROUND}
+        self._colors = {info.id: info.color for info in classes}
         # supervision paints BGR. Red and blue are swapped here instead of twice in each picture.
         swapped = [(b, g, r) for r, g, b in (self._colors.get(i, INK) for i in range(max(self._colors, default=0) + 1))]
         self._palette = supervision.ColorPalette([supervision.Color(*color) for color in swapped])
@@ -77,8 +76,9 @@ class Annotator:
         objects = self._objects(result.result, *picture.shape[:2])
         rows = _counts(objects)
         if result.result.segmentation is not None:
-            self._draw_masks(picture, result.labels)
-            rows = self._shares(result.result.segmentation.regions)
+            regions = result.result.segmentation.regions
+            self._draw_masks(picture, result.labels, {region.class_id for region in regions})
+            rows = self._shares(regions)
         canvas = Image.fromarray(picture)
         pen = _Pen(canvas)
         for one in reversed(objects):
@@ -86,9 +86,10 @@ class Annotator:
         _draw_labels(pen, objects, [*_draw_tag(pen, result), *_draw_legend(pen, rows)])
         return np.asarray(canvas)
 
-    def _draw_masks(self, picture: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+    def _draw_masks(self, picture: NDArray[np.uint8], labels: NDArray[np.uint8], shown: set[int]) -> None:
+        """Draw the classes that have a region, which the background doesn't have."""
         height, width = picture.shape[:2]
-        ids = np.array([i for i in np.unique(labels) if i in self._colors], dtype=np.intp)
+        ids = np.array([i for i in np.unique(labels) if i in shown and i in self._colors], dtype=np.intp)
         if not ids.size:
             return
         masks = np.stack([_resize_mask(labels == i, width, height) for i in ids])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from keywarp.client.results import ProcessedFrame
 
-BACKGROUND: Final = 0  # the class that has no region
+BACKGROUND: Final = 0  # the class that has no region, if the model has a background
 _SEPARATORS: Final = (",", ":")
 
 
@@ -40,7 +40,7 @@ def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
         found, names = result.detections, [one.name for one in result.result.detections or ()]
         data: dict[str, Any] = {"class_name": np.array(names, dtype=np.str_), "reliability": found.reliability}
         return supervision.Detections(found.xyxy, confidence=found.confidence, class_id=found.class_id, data=data)
-    regions = [region for region in result.result.segmentation.regions if region.class_id != BACKGROUND]
+    regions = result.result.segmentation.regions
     if not regions:
         return supervision.Detections.empty()
     masks = np.stack([result.frame_labels == region.class_id for region in regions])
@@ -79,8 +79,9 @@ def to_coco(result: "ProcessedFrame", image_id: int | None = None) -> list[dict[
             for one in result.result.detections or ()
         ]
     found = []
+    shown = {region.class_id for region in result.result.segmentation.regions}
     for class_id in np.unique(result.frame_labels).tolist():
-        if class_id != BACKGROUND:
+        if class_id in shown:
             mask = result.frame_labels == class_id
             rows, columns = np.flatnonzero(mask.any(1)).tolist(), np.flatnonzero(mask.any(0)).tolist()
             found.append(
@@ -109,7 +110,8 @@ class CocoWriter(Closable):
         Raises:
             OSError: If the file can't be written.
         """
-        self._categories = [{"id": info.id, "name": info.name} for info in classes if info.id != BACKGROUND]
+        self._classes = tuple(classes)
+        self._written: set[int] = {info.id for info in self._classes if info.id != BACKGROUND}  # ids of categories
         self._images: list[dict[str, Any]] = []
         self._ids = count(1)
         self._file = path.open("w", encoding="utf-8")
@@ -121,12 +123,14 @@ class CocoWriter(Closable):
         self._images.append({"id": result.frame, "file_name": f"frame_{result.frame:06d}.jpg", **size})
         for annotation in to_coco(result):
             number = next(self._ids)
+            self._written.add(annotation["category_id"])
             line = json.dumps({"id": number, **annotation}, separators=_SEPARATORS)
             self._file.write(f"{',' if number > 1 else ''}\n{line}")
 
     def close(self) -> None:
         """Finish the file."""
-        images, categories = (json.dumps(part, separators=_SEPARATORS) for part in (self._images, self._categories))
+        named = [{"id": info.id, "name": info.name} for info in self._classes if info.id in self._written]
+        images, categories = (json.dumps(part, separators=_SEPARATORS) for part in (self._images, named))
         self._file.write(f'\n],\n"images":{images},\n"categories":{categories}}}\n')
         self._file.close()
 

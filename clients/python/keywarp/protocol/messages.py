@@ -73,6 +73,7 @@ class ModelInfo(Message):
     version: str
     task: str
     classes: tuple[ClassInfo, ...]
+    background: bool = True  # whether class 0 is the background, which is neither drawn nor counted
     key_interval: int  # the default key interval, in frames
     backend: str
     device: str  # in `ready`, the stream's device
@@ -154,7 +155,7 @@ class RunLengths(Message):
 
 
 class Region(Message):
-    """All pixels of one class, which is never the background (class 0)."""
+    """All pixels of one class, which is never the background."""
 
     class_id: int
     name: str

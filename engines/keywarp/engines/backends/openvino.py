@@ -6,8 +6,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import onnx
 import openvino as ov
+from numpy.typing import NDArray
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.errors import BackendError
@@ -74,7 +76,7 @@ class _OpenVINOProgram:
         request = self._request
         try:
             for name, tensor in inputs.items():
-                shared = tensor.value if isinstance(tensor, DeviceTensor) else ov.Tensor(tensor, shared_memory=True)
+                shared = tensor.value if isinstance(tensor, DeviceTensor) else _share(tensor)
                 request.set_tensor(name, shared)
             for name in self._resident:  # a new tensor, so that the next run doesn't overwrite it
                 port = self._outputs[name]
@@ -86,3 +88,20 @@ class _OpenVINOProgram:
             name: DeviceTensor(request.get_tensor(port)) if name in self._resident else request.get_tensor(port).data
             for name, port in self._outputs.items()
         }
+
+
+class _Writable:
+    """The memory of a read-only array, said to be writable."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = array.__array_interface__ | {"data": (address, False)}
+        self._array = array  # keeps the memory
+
+
+def _share(array: NDArray[Any]) -> ov.Tensor:
+    """Return a tensor in the memory of a C-contiguous array.
+
+    OpenVINO refuses read-only memory, though it never writes to an input.
+    """
+    return ov.Tensor(array if array.flags.writeable else np.asarray(_Writable(array)), shared_memory=True)

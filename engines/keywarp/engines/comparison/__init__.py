@@ -11,7 +11,7 @@ Example:
 from keywarp.engines.comparison.agreement import BoxAgreement, LabelAgreement, Measure, match_boxes, open_measure
 from keywarp.engines.comparison.clips import Clip, ClipFrame
 from keywarp.engines.comparison.comparing import compare, forget
-from keywarp.engines.comparison.options import INTERVALS, MOTIONS, Options, Progress
+from keywarp.engines.comparison.options import INTERVALS, MOTIONS, Options, Progress, default_motions
 from keywarp.engines.comparison.passages import Passage, moving_passages, replay_passages
 from keywarp.engines.comparison.replay import Replay, replay, worst_passages
 from keywarp.engines.comparison.report import (
@@ -44,6 +44,7 @@ __all__ = [
     "VideoFigures",
     "Worst",
     "compare",
+    "default_motions",
     "forget",
     "match_boxes",
     "moving_passages",

@@ -10,7 +10,7 @@ from keywarp.engines.bundle import Bundle
 from keywarp.engines.comparison.agreement import open_measure
 from keywarp.engines.comparison.clips import Clip
 from keywarp.engines.comparison.costs import measure_costs
-from keywarp.engines.comparison.options import Options, Progress
+from keywarp.engines.comparison.options import Options, Progress, default_motions
 from keywarp.engines.comparison.propagation import compare_ages
 from keywarp.engines.comparison.report import Comparison, summarise
 from keywarp.engines.comparison.scheduling import compare_schedules
@@ -37,7 +37,7 @@ def compare(
     Args:
         bundle: The bundle.
         clips: The clips.
-        options: What to compare, and how.
+        options: What to compare, and how; None for the default motion sources and settings.
         progress: Is told how far the comparison is.
         work: A folder in which an interrupted comparison is kept, and from which the same one goes on, or None.
         save_every: Seconds between two saves.
@@ -49,7 +49,7 @@ def compare(
     """
     if not clips:
         raise ValueError("there is no clip to compare on")
-    options = options or Options()
+    options = options or Options(motions=default_motions(bundle.manifest))
     report = progress or _silent
     measure = open_measure(bundle.manifest, options.confidence)
     engine = options.open(bundle, options.motions[0])

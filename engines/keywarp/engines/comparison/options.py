@@ -10,6 +10,7 @@ from keywarp.engines.backends import BackendName, Precision
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.comparison.clips import Clip
 from keywarp.engines.engine import Engine
+from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionSource
 from keywarp.engines.schedule import KeySchedule
 
@@ -27,6 +28,12 @@ MOTIONS = (
     "codec-repaired",
 )
 INTERVALS = (2, 3, 5, 10)
+
+
+def default_motions(manifest: Manifest) -> tuple[str, ...]:
+    """Return the motion sources to compare if none is chosen: `MOTIONS` and the bundle's own, those that it has."""
+    sources = (MotionSource.parse(name) for name in (*MOTIONS, manifest.motion) if name in manifest.motions)
+    return tuple(dict.fromkeys(str(source) for source in sources))
 
 
 # Is told what is being done, the frames that are done of it, and all its frames, about, or None if that is unknown.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines.comparison.agreement import Counts, Measure
 from keywarp.engines.engine import Engine
-from keywarp.engines.preparation import input_size
+from keywarp.engines.preparation import place
 from keywarp.engines.result import Detections, Output
 
 
@@ -25,8 +25,8 @@ def count_with_itself(engine: Engine, measure: Measure, image: NDArray[np.uint8]
         truth: The result of the frame.
     """
     height, width = image.shape[:2]
-    _, columns = input_size(height, width, engine.bundle.manifest.image)
-    pixels = min(max(round(width / columns), 1), width - 1)
+    placement = place(height, width, engine.bundle.manifest.image)
+    pixels = min(max(round(width / placement.columns), 1), width - 1)
     result, _ = engine.key(_move_right(image, pixels))
     return measure.count(_move_left(result.output, pixels, width), truth)
 

@@ -1,7 +1,7 @@
 """Where the motion between a frame and its key frame comes from."""
 
 from keywarp.engines.motion.cells import stay_inside, to_cells, to_pixels
-from keywarp.engines.motion.codec import CodecTracker
+from keywarp.engines.motion.codec import Area, CodecTracker
 from keywarp.engines.motion.dis import DIS
 from keywarp.engines.motion.interface import OpticalFlow
 from keywarp.engines.motion.names import FlowName, MotionName, MotionSource
@@ -11,6 +11,7 @@ from keywarp.engines.motion.vectors import MotionVectors
 
 __all__ = [
     "DIS",
+    "Area",
     "ChainedTracker",
     "CheckedFlow",
     "CodecTracker",

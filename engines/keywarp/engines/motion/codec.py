@@ -52,6 +52,16 @@ class _Processed:
     flow: Cells
 
 
+@dataclass(frozen=True, slots=True)
+class Area:
+    """The part of the small images that shows the video's frame. All lengths are pixels of the small images."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
 class CodecTracker:
     """Follows one key frame through the frames after it.
 
@@ -62,15 +72,17 @@ class CodecTracker:
         source: The motion source of the last flow: `codec`, or `dis-chained` where vectors were missing.
     """
 
-    def __init__(self, key_small: NDArray[np.uint8], pixels_per_cell: int = 8) -> None:
+    def __init__(self, key_small: NDArray[np.uint8], pixels_per_cell: int = 8, area: Area | None = None) -> None:
         """Start at a key frame.
 
         Args:
             key_small: The key frame's small image, uint8 (H, W, 3), RGB.
             pixels_per_cell: The finest feature map's stride in pixels of the small image.
+            area: The part of the small image that shows the frame, or None for all of it.
         """
         self.source = "codec"
         self._height, self._width = key_small.shape[:2]
+        self._area = area or Area(0, 0, self._width, self._height)
         self._rows, self._columns = (max(SHORTEST, -(-side // CELL)) for side in (self._height, self._width))
         self._positions = _positions(self._rows, self._columns)
         self._samples = _positions(self._rows * SAMPLES, self._columns * SAMPLES)
@@ -167,10 +179,12 @@ class CodecTracker:
 
     def _spread(self, vectors: MotionVectors) -> list[tuple[Cells, NDArray[np.bool_]] | None]:
         """Return the vectors in the cells, and which cells have one: to earlier frames, and to later ones."""
-        scale = np.array([self._width / vectors.width, self._height / vectors.height], np.float32)
+        area = self._area
+        scale = np.array([area.width / vectors.width, area.height / vectors.height], np.float32)
         rows, columns = -(-vectors.height // BLOCK), -(-vectors.width // BLOCK)
-        ys = np.minimum(((np.arange(self._rows) + 0.5) * CELL / scale[1] / BLOCK).astype(np.intp), rows - 1)
-        xs = np.minimum(((np.arange(self._columns) + 0.5) * CELL / scale[0] / BLOCK).astype(np.intp), columns - 1)
+        y, x = ((np.arange(cells) + 0.5) * CELL for cells in (self._rows, self._columns))
+        ys = np.clip(((y - area.top) / scale[1] / BLOCK).astype(np.intp), 0, rows - 1)
+        xs = np.clip(((x - area.left) / scale[0] / BLOCK).astype(np.intp), 0, columns - 1)
         found: list[tuple[Cells, NDArray[np.bool_]] | None] = []
         for later in (False, True):
             chosen = vectors.future == later

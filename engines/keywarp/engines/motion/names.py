@@ -76,6 +76,11 @@ class MotionSource:
         return self.flow == "flow" and (self.chained or self.repaired)
 
     @property
+    def needs_network(self) -> bool:
+        """Whether the bundle's flow network is needed, for its flow or for its scale field."""
+        return self.flow == "flow" or self.scale
+
+    @property
     def copies(self) -> bool:
         """Whether the key frame's result is repeated as it is."""
         return self == MotionSource("none")

@@ -305,6 +305,7 @@ def describe(engine: Engine) -> ModelInfo:
         version=manifest.version,
         task=manifest.task,
         classes=tuple(ClassInfo(id=c.id, name=c.name, color=c.color) for c in manifest.classes),
+        background=manifest.background,
         key_interval=manifest.key_interval,
         backend=backend.name,
         device=backend.device,

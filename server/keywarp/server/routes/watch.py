@@ -179,8 +179,8 @@ class _PreviewResponse(_SubscriberResponse):
         if (taken := await preview.take()) is None:
             return None
         frame, found = taken
-        classes = self._stream.engine.bundle.manifest.classes
-        paint = partial(draw, frame.pixels, found, classes, self._options.width)
+        manifest = self._stream.engine.bundle.manifest
+        paint = partial(draw, frame.pixels, found, manifest.classes, self._options.width, manifest.background)
         return await asyncio.get_running_loop().run_in_executor(self._stream.pool, paint)
 
     def last_part(self, reason: str) -> bytes:  # noqa: ARG002

@@ -23,7 +23,13 @@ _KEY: Final = (255, 193, 7)
 Color = tuple[int, int, int]
 
 
-def draw(pixels: NDArray[np.uint8], found: FrameResult, classes: Sequence[ManifestClass], width: int) -> bytes:
+def draw(
+    pixels: NDArray[np.uint8],
+    found: FrameResult,
+    classes: Sequence[ManifestClass],
+    width: int,
+    background: bool = True,
+) -> bytes:
     """Draw a result on a copy of its frame. This takes 3 ms at 640 pixels.
 
     Classes are tinted, boxes are drawn with name and confidence, and the top left corner shows KEY or the key age.
@@ -31,8 +37,9 @@ def draw(pixels: NDArray[np.uint8], found: FrameResult, classes: Sequence[Manife
     Args:
         pixels: The frame, RGB (H, W, 3).
         found: The frame's result.
-        classes: The model's classes, indexed by class id. The first is the background, which isn't drawn.
+        classes: The model's classes, indexed by class id.
         width: The greatest width of the picture in pixels.
+        background: Whether the first class is the background, which isn't drawn.
 
     Returns:
         A JPEG file.
@@ -44,20 +51,22 @@ def draw(pixels: NDArray[np.uint8], found: FrameResult, classes: Sequence[Manife
     if isinstance(found.output, Detections):
         _draw_boxes(picture, found.output, classes, scale)
     else:
-        _tint(picture, found.output.labels, classes)
+        _tint(picture, found.output.labels, classes, background)
     is_key = found.kind is FrameKind.KEY
     _flag(picture, "KEY" if is_key else f"+{found.key_age}", 6, 6, _KEY if is_key else _DARK)
     jpeg: bytes = simplejpeg.encode_jpeg(picture, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
     return jpeg
 
 
-def _tint(picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[ManifestClass]) -> None:
+def _tint(
+    picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[ManifestClass], background: bool
+) -> None:
     height, width = picture.shape[:2]
     labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
     palette = np.zeros((256, 3), np.uint8)
     for info in classes:
         palette[info.id] = info.color
-    covered = labels > 0
+    covered = labels > 0 if background else np.ones(labels.shape, np.bool_)
     picture[covered] = (picture[covered] >> 1) + (palette[labels[covered]] >> 1)
 
 

@@ -50,6 +50,7 @@ def encode_result(
     masks: Masks = "png",
     resolution: Resolution = "model",
     reliability: Reliability = "none",
+    background: bool = True,
 ) -> Result:
     """Convert an engine's result to its wire form. The time for this counts as post-processing.
 
@@ -64,6 +65,7 @@ def encode_result(
         masks: The form of a segmentation.
         resolution: The resolution of its masks.
         reliability: Whether the result has the map of its reliability.
+        background: Whether class 0 of a segmentation is the background.
     """
     started = time.perf_counter()
     segmentation, detections = None, None
@@ -73,7 +75,7 @@ def encode_result(
         labels = found.output.labels
         if resolution == "frame" and masks != "none":
             labels = resize_labels(labels, found.height, found.width)
-        segmentation = encode_segmentation(labels, classes, masks)
+        segmentation = encode_segmentation(labels, classes, masks, background)
     cells = found.reliability_map if reliability == "map" else None
     reliability_png = None if cells is None else _encode_png((255 * cells).round().astype(np.uint8))
     postprocess = found.postprocess + time.perf_counter() - started
@@ -105,7 +107,7 @@ def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray
 
 
 def encode_segmentation(
-    labels: NDArray[np.uint8], classes: Sequence[ManifestClass], masks: Masks = "png"
+    labels: NDArray[np.uint8], classes: Sequence[ManifestClass], masks: Masks = "png", background: bool = True
 ) -> Segmentation:
     """Encode a label map. This takes less than 1 ms at 640x272.
 
@@ -113,6 +115,7 @@ def encode_segmentation(
         labels: The class ids, (h, w).
         classes: The model's classes, indexed by class id.
         masks: The form of the pixels: `png`, `rle` or `none`.
+        background: Whether class 0 is the background.
 
     Returns:
         The area of each class that is present, except for the background; and the pixels, either as an 8-bit grey PNG
@@ -128,7 +131,7 @@ def encode_segmentation(
             rle=run_lengths(labels == c.id) if masks == "rle" else None,
         )
         for c in classes
-        if c.id != BACKGROUND and shares[c.id]
+        if shares[c.id] and not (background and c.id == BACKGROUND)
     )
     labels_png = _encode_png(labels) if masks == "png" else None
     return Segmentation(width=width, height=height, labels_png=labels_png, regions=regions)

@@ -265,10 +265,11 @@ class Stream:
 
     async def deliver(self, frame: DecodedFrame, found: FrameResult) -> Result:
         """Put a result into its wire form, count it, and publish it to the subscribers."""
+        manifest = self.engine.bundle.manifest
         encode = partial(
             encode_result,
             found,
-            self.engine.bundle.manifest.classes,
+            manifest.classes,
             stream=self.id,
             decode=frame.decode,
             waited=frame.waited,
@@ -277,6 +278,7 @@ class Stream:
             masks=self.masks,
             resolution=self.resolution,
             reliability=self.reliability,
+            background=manifest.background,
         )
         result = await asyncio.get_running_loop().run_in_executor(self.pool, encode)
         self._count(found, result.timings)

@@ -17,7 +17,7 @@ export class Overlay {
   /** @param {ClassInfo[]} classes */
   constructor(classes) {
     for (const { id, color } of classes) {
-      if (id === 0 || id > 255) continue; // The background isn't drawn, and label maps are bytes.
+      if (id > 255) continue; // Label maps are bytes.
       const [r, g, b] = color;
       this.#palette[id] = ((Math.round(255 * OPACITY) << 24) | (b << 16) | (g << 8) | r) >>> 0;
       this.#colors.set(id, `rgb(${r} ${g} ${b})`);
@@ -26,8 +26,8 @@ export class Overlay {
 
   /** Decode a result's masks. @param {Result} result @returns {Promise<Prepared>} */
   async prepare(result) {
-    const png = result.segmentation?.labels_png;
-    return { result, masks: png ? await this.#colorMasks(png) : null };
+    const { labels_png: png, regions = [] } = result.segmentation ?? {};
+    return { result, masks: png ? await this.#colorMasks(png, regions.map(({ class_id }) => class_id)) : null };
   }
 
   /** Draw a result over a picture that fills the canvas. @param {Context} context @param {Prepared} prepared */
@@ -86,8 +86,14 @@ export class Overlay {
     context.fillText(text, x + line + 6, top + height / 2);
   }
 
-  /** Decode a label map into coloured masks. @param {string} png in base64 */
-  async #colorMasks(png) {
+  /**
+   * Decode a label map into coloured masks.
+   * @param {string} png in base64
+   * @param {number[]} shown the classes that have a region, which the background doesn't have
+   */
+  async #colorMasks(png, shown) {
+    const palette = new Uint32Array(256);
+    for (const id of shown) palette[id] = this.#palette[id];
     const bytes = Uint8Array.from(atob(png), (character) => character.charCodeAt(0));
     const blob = new Blob([bytes], { type: "image/png" });
     // The pixels are class ids, so no colour conversion may change them.
@@ -99,7 +105,7 @@ export class Overlay {
     labels.close();
     const image = context.getImageData(0, 0, canvas.width, canvas.height);
     const pixels = new Uint32Array(image.data.buffer);
-    for (let i = 0; i < pixels.length; i++) pixels[i] = this.#palette[pixels[i] & 255];
+    for (let i = 0; i < pixels.length; i++) pixels[i] = palette[pixels[i] & 255];
     context.putImageData(image, 0, 0);
     return canvas;
   }
