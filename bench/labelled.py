@@ -83,7 +83,7 @@ def main() -> None:
         bundle = load_bundle(arguments.bundle)
         motions = [str(MotionSource.parse(m)) for m in arguments.motion or ("none", bundle.manifest.motion)]
         videos = _chosen(read_labels(arguments.labels), arguments.video)
-        sizes = arguments.short_side or [bundle.manifest.image.short_side]
+        sizes = arguments.short_side or [None]
         bench = Bench(
             bundle,
             arguments.name,
@@ -150,7 +150,7 @@ class Bench:
         self._motions, self._intervals, self._packages = motions, intervals, packages
         self._kept: dict[tuple[str, int, int], tuple[Found, Judged]] = {}  # by video, frame and key age
 
-    def measure(self, video: LabelledVideo, short_side: int, reporter: ConsoleReporter) -> list[Figures]:
+    def measure(self, video: LabelledVideo, short_side: int | None, reporter: ConsoleReporter) -> list[Figures]:
         """Measure the accuracy of every motion source on one video."""
         clip = open_clip(str(fetch(video.source, self._packages)), (0, None))
         figures = []
@@ -158,7 +158,7 @@ class Bench:
             bundle = prepared(self._bundle, short_side)
             engine = Engine(bundle, motion=MotionSource.parse(motion))
             self.backend = f"{engine.backend.name} {engine.backend.precision}"
-            reporter.stage(f"{video.name}, {short_side}, {motion}", max(video.frames) + 1)
+            reporter.stage(f"{video.name}, {short_side or 'own size'}, {motion}", max(video.frames) + 1)
             judged = {}
             try:
                 for found in detect(engine, clip, video, self._intervals[-1] - 1, lambda done: reporter.step(done + 1)):

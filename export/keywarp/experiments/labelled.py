@@ -106,13 +106,15 @@ def prepared(bundle: Bundle, short_side: int | None = None) -> Bundle:
         short_side: The shorter side of the networks' input in pixels, or None for the bundle's own.
 
     Raises:
-        ValueError: If the bundle doesn't detect.
+        ValueError: If the bundle doesn't detect, or its networks have one input size only.
     """
     manifest = bundle.manifest
     if manifest.detection is None:
         raise ValueError(f"{bundle.path} is no detector, and the labels are boxes: give a bundle of a detector")
     image = manifest.image
     if short_side is not None:
+        if image.short_side is None or image.long_side is None:
+            raise ValueError(f"{bundle.path} takes frames of one size only: give no other short side")
         long_side = round(image.long_side * short_side / image.short_side)
         image = image.model_copy(update={"short_side": short_side, "long_side": long_side})
     detection = manifest.detection.model_copy(update={"threshold": FLOOR})
