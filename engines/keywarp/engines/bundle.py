@@ -1,7 +1,9 @@
 """A bundle on disk: its ONNX graphs, and the manifest that describes them and holds their hashes."""
 
+import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,8 +119,9 @@ def read_manifest(folder: Path) -> Manifest:
 def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: Any) -> Bundle:
     """Write a bundle.
 
-    The manifest is removed first and written last. A reader sees either the old bundle, an incomplete one that it
-    refuses, or the new one.
+    All files are written under temporary names first, so that an older bundle stays if that fails. Then the manifest is
+    replaced last, and removed before: a reader sees either the old bundle, an incomplete one that it refuses, or the
+    new one.
 
     Args:
         path: The folder to write to, which is created if it is missing.
@@ -127,15 +130,24 @@ def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: An
 
     Raises:
         pydantic.ValidationError: If the fields don't make a valid manifest. Nothing is written then.
+        OSError: If the folder can't be written to. An older bundle in it stays as it was.
     """
     contents = {name: graph.SerializeToString() for name, graph in graphs.items()}
     files = {name: GraphFile(sha256=hashlib.sha256(c).hexdigest(), size=len(c)) for name, c in contents.items()}
     manifest = Manifest(files=files, **fields)
+    contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
     path.mkdir(parents=True, exist_ok=True)
-    (path / MANIFEST).unlink(missing_ok=True)
-    for name, content in contents.items():
-        (path / name).write_bytes(content)
-    (path / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    try:
+        with tempfile.TemporaryDirectory(dir=path, prefix=".unfinished-") as folder:
+            for name, content in contents.items():
+                (Path(folder) / name).write_bytes(content)
+            (path / MANIFEST).unlink(missing_ok=True)
+            for name in contents:  # the manifest is the last
+                (Path(folder) / name).replace(path / name)
+    except OSError:
+        with contextlib.suppress(OSError):  # it isn't empty
+            path.rmdir()
+        raise
     return load_bundle(path)
 
 
