@@ -13,7 +13,7 @@ import onnx
 from pydantic import ValidationError
 
 from keywarp.engines.errors import BundleError, MotionError
-from keywarp.engines.manifest import GRAPHS, MANIFEST, GraphFile, Manifest
+from keywarp.engines.manifest import GRAPHS, MANIFEST, OPTIONAL, GraphFile, Manifest
 from keywarp.engines.motion.names import MotionSource
 from keywarp.engines.signatures import graph_signature
 
@@ -154,8 +154,8 @@ def make_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: Any
 def save_bundle(bundle: Bundle) -> Bundle:
     """Write a bundle from memory to its folder, like `write_bundle`."""
     assert bundle.contents is not None
-    path, manifest = bundle.path, (bundle.manifest.model_dump_json(indent=2) + "\n").encode()
-    contents = {**bundle.contents, MANIFEST: manifest}
+    path = bundle.path
+    contents = {**bundle.contents, MANIFEST: (bundle.manifest.model_dump_json(indent=2) + "\n").encode()}
     path.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=path, prefix=".unfinished-") as folder:
@@ -164,6 +164,8 @@ def save_bundle(bundle: Bundle) -> Bundle:
             (path / MANIFEST).unlink(missing_ok=True)
             for name in contents:  # the manifest is the last
                 (Path(folder) / name).replace(path / name)
+            for name in OPTIONAL - contents.keys():  # the older bundle's
+                (path / name).unlink(missing_ok=True)
     except OSError:
         with contextlib.suppress(OSError):  # it isn't empty
             path.rmdir()

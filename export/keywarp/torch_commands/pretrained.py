@@ -61,7 +61,7 @@ def pretrained(
         with reporting_errors(), printing_doubts():
             network = nanodet(fetch(NANODET, work) / NANODET_FILE, 1 if head_layers == 1 else 2)
             whole = DeepFeatureFlow(network, pretrained_flow(network.maps))
-            settings = DenseDetection(threshold=0.4, iou=0.6)
+            settings = DenseDetection(threshold=0.45, iou=0.6)
             bundle = export_network(whole, _nanodet_card(short_side, long_side), out, settings)
     except OSError as error:
         raise CommandError(f"can't write {error.filename or out}: {error.strerror or error}") from error
@@ -77,7 +77,7 @@ def _nanodet_card(short_side: int, long_side: int) -> "ModelCard":
     return ModelCard(
         name="nanodet",
         version="1.0.0",
-        license="MIT",
+        license="Apache-2.0",
         classes=COCO,
         short_side=short_side,
         long_side=long_side,
