@@ -266,5 +266,5 @@ def test_torchvisions_segmentation_becomes_a_file_that_can_be_imported(clip: Pat
         tmp_path,
         video=clip,
     )
-    outputs = read_model(tmp_path / "deeplabv3.onnx").outputs
+    outputs = read_model(tmp_path / "lraspp.onnx").outputs
     assert [(output.name, output.shape) for output in outputs] == [("out", (1, 21, 64, 64))]
