@@ -28,7 +28,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from keywarp.commands.sample_video import sample_video
 
 FRAMES = (0, 60, 120, 180)  # of the sample video: each from another shot
-SCORE = (-3.0, 1.5)  # mean and standard deviation of the classifiers' logits
+SPREAD = 1.5  # the standard deviation of the classifiers' logits
+FOUND = 20  # positive logits of each image, as a trained detector would have
 NO_WEIGHTS: Mapping[str, Any] = {"weights": None, "weights_backbone": None}
 SIDES: Mapping[str, Any] = {"min_size": 640, "max_size": 640}  # pixels: frames of this size aren't resized
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -415,8 +416,15 @@ def hooked(modules: Sequence[nn.Module], hook: Callable[..., Any], *, before: bo
             handle.remove()
 
 
-def settle(network: nn.Module, frames: Tensor, classifiers: Sequence[str]) -> None:
-    """Give batch norms the statistics of real frames, and the classifiers' logits a spread."""
+def settle(network: nn.Module, frames: Tensor, classifiers: Sequence[str], *, positive: bool = False) -> None:
+    """Give batch norms the statistics of real frames, and the classifiers' logits a spread.
+
+    Args:
+        network: The network, in evaluation mode.
+        frames: Its input, (N, 3, H, W).
+        classifiers: The names of the layers that give logits, or a map of numbers.
+        positive: Whether nearly all numbers should be positive, as a depth is.
+    """
 
     def measure(norm: Any, inputs: tuple[Tensor, ...]) -> None:
         dimensions = [0, *range(2, inputs[0].ndim)]
@@ -427,15 +435,17 @@ def settle(network: nn.Module, frames: Tensor, classifiers: Sequence[str]) -> No
         if layer in done:  # shared by the levels of a pyramid
             return output
         done.add(layer)
-        mean, deviation = SCORE
         others = [0, *range(2, output.ndim)] if isinstance(layer, nn.Conv2d) else [*range(output.ndim - 1)]
         centre = output.mean(others)  # of each class, so that none of them wins everywhere
         shape = (1, -1, *(1 for _ in others[1:])) if isinstance(layer, nn.Conv2d) else (-1,)
-        gain = deviation / max(float((output - centre.reshape(shape)).std()), 1e-6)
+        gain = SPREAD / max(float((output - centre.reshape(shape)).std()), 1e-6)
+        spread_out = (output - centre.reshape(shape)) * gain
+        highest = spread_out.flatten().topk(min(FOUND * len(frames), spread_out.numel())).values
+        mean = 3 * SPREAD if positive else -float(highest[-1])
         bias = torch.zeros_like(centre) if layer.bias is None else layer.bias
         layer.weight.mul_(gain)
         layer.bias = nn.Parameter((bias - centre) * gain + mean)
-        return (output - centre.reshape(shape)) * gain + mean
+        return spread_out + mean
 
     done: set[nn.Module] = set()
     norms = [module for module in network.modules() if isinstance(getattr(module, "running_mean", None), Tensor)]
@@ -448,7 +458,12 @@ def make(network: Network, path: Path) -> None:
     """Write a network's ONNX file."""
     torch.manual_seed(0)
     module = network.build().eval()
-    settle(module, sample_frames(*network.size, normalised=network.normalised), network.classifiers)
+    settle(
+        module,
+        sample_frames(*network.size, normalised=network.normalised),
+        network.classifiers,
+        positive=network.task == "dense",
+    )
     whole = Fields(module, network.fields) if network.fields else module
     image = sample_frames(*network.size, normalised=network.normalised)[:1]
     with warnings.catch_warnings(), torch.no_grad():

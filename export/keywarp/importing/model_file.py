@@ -237,8 +237,8 @@ def _refuse_nan(results: Mapping[str, NDArray[Any]]) -> None:
     for name, values in results.items():
         if values.dtype.kind == "f" and np.isnan(values).any():
             raise ImportingError(
-                f"{np.isnan(values).mean():.0%} of its output {name!r} are NaN for a picture: its weights are damaged, or "
-                "too large for 16-bit floats"
+                f"{np.isnan(values).mean():.0%} of its output {name!r} are NaN for a picture: its weights are damaged, "
+                "or too large for 16-bit floats"
             )
 
 
