@@ -83,7 +83,7 @@ def network(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
-def image_input(name: str = "image", shape: tuple[object, ...] = (1, 3, SIDE, SIDE), dtype: int = 1) -> Any:
+def image_input(name: str = "image", shape: tuple[int | str | None, ...] = (1, 3, SIDE, SIDE), dtype: int = 1) -> Any:
     """Return an input that takes an image."""
     return helper.make_tensor_value_info(name, dtype, shape)
 
@@ -296,7 +296,7 @@ def strings(folder: Path) -> Path:
     return after(
         helper.make_node("ArgMax", ["scores"], ["best"], axis=1),
         helper.make_node("Gather", ["names", "best"], ["out"]),
-        constants=(helper.make_tensor("names", TensorProto.STRING, [2], [b"road", b"car"]),),
+        constants=(constant("names", ["road", "car"], object),),
         output=result("out", 3, TensorProto.STRING),
     )(folder)
 
