@@ -32,7 +32,7 @@ def frames(count: int, height: int = 90, width: int = 160) -> list[NDArray[np.ui
 def test_a_detector_becomes_a_bundle_that_runs(files: Path, tmp_path: Path) -> None:
     done = keywarp("import", files / "Tiny YOLO.onnx", "--out", tmp_path / "Tiny")
     assert done.status == 0, done.stderr
-    assert "3 probabilities and cxcywh boxes in pixels" in done.stdout
+    assert "probabilities of 3 classes, and cxcywh boxes in pixels" in done.stdout
     assert "RGB divided by 255, because the file is from Ultralytics" in done.stdout
     assert "interval" in done.stdout
     bundle = load_bundle(tmp_path / "Tiny")

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def export(network: nn.Module, path: Path, height: int, width: int, **options: Any) -> Path:
+def export(network: nn.Module, path: Path, height: int, width: int, nhwc: bool = False, **options: Any) -> Path:
     """Export a network of one image by tracing it."""
+    shape = (1, height, width, 3) if nhwc else (1, 3, height, width)
     torch.manual_seed(0)
-    options = {"opset_version": 17, "dynamo": False, "input_names": ["pixels"]} | options
+    settings: dict[str, Any] = {"opset_version": 17, "dynamo": False, "input_names": ["pixels"], **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this exporter is deprecated, and traces constants
-        torch.onnx.export(network.eval(), (torch.rand(1, 3, height, width),), str(path), **options)
+        torch.onnx.export(network.eval(), (torch.rand(shape),), str(path), **settings)
     return path
 
 
@@ -40,7 +41,7 @@ class Segmenter(nn.Module):
 
 
 class Yolo(nn.Module):
-    """A detector laid out as YOLOv8: strides 8, 16 and 32, distances as distributions, one output (N, 4 + classes, n)."""
+    """A detector laid out as YOLOv8: strides 8, 16, 32, distances as distributions, an output (N, 4 + classes, n)."""
 
     BINS = 16
 
@@ -73,8 +74,8 @@ class Yolo(nn.Module):
             y, x = torch.meshgrid(rows, columns, indexing="ij")
             points.append(torch.stack((x, y)).flatten(1))
             strides.append(torch.full((1, points[-1].shape[1]), 8.0 * 2**level))
-        boxes, scores = torch.cat(found, 2).split((4 * self.BINS, self.classes), 1)
-        bins = boxes.unflatten(1, (4, self.BINS)).softmax(2)
+        boxes, scores = torch.split(torch.cat(found, 2), (4 * self.BINS, self.classes), 1)
+        bins = torch.unflatten(boxes, 1, (4, self.BINS)).softmax(2)
         distances = (bins * self.get_buffer("bins").view(1, 1, -1, 1)).sum(2)
         first, last = torch.cat(points, 1) - distances[:, :2], torch.cat(points, 1) + distances[:, 2:]
         boxes = torch.cat(((first + last) / 2, last - first), 1) * torch.cat(strides, 1)
@@ -99,7 +100,7 @@ class TokenNetwork(nn.Module):
         """Return scores (N, 7, h, w), and scores of the whole image from the class token."""
         tokens = self.patches(image).flatten(2).transpose(1, 2) + self.position
         tokens = self.blocks(torch.cat((self.held.expand(tokens.shape[0], -1, -1), tokens), 1))
-        scores = self.classify(tokens[:, self.first :]).transpose(1, 2).unflatten(2, self.grid)
+        scores = torch.unflatten(self.classify(tokens[:, self.first :]).transpose(1, 2), 2, self.grid)
         return scores, self.whole(tokens[:, 0])
 
 
@@ -119,4 +120,5 @@ class ChannelsLast(nn.Module):
         x = self.patches(image.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         for mix in self.mix:
             x = x + mix(x)
-        return self.classify(x).softmax(-1).permute(0, 3, 1, 2)
+        scores: Tensor = self.classify(x)
+        return scores.softmax(-1).permute(0, 3, 1, 2)

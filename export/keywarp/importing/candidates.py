@@ -32,6 +32,8 @@ OPERATIONS_PER_ELEMENT = 50.0  # what an activation, sum or copy costs for each 
 LEAST_LOCALITY = 0.35  # 1/4 is chance
 LEAST_EQUIVARIANCE = 0.2  # of maps that are made of coordinates for the most part
 MOST_FIXED = 0.3
+CLEAR_EQUIVARIANCE = 0.5  # of a map that certainly moves
+WHITE = 255.0  # in an image of bytes
 ROUNDS = 20  # of cutting and measuring
 SAME_COST = 0.01  # a difference in cost that doesn't count, as a share of the whole network's
 SAME_BYTES = 0.2  # a difference in bytes that isn't worth another candidate, as a share
@@ -128,6 +130,11 @@ def named_candidate(model: ImportedModel, tensors: Sequence[str]) -> Candidate:
         raise ImportingError(
             f"maps of the strides {strides} don't fit together: each must be the smallest times 2, 4, ..."
         )
+    for name in tensors:
+        if not cutter.moves(name, tensors):
+            raise ImportingError(
+                f"{name!r} doesn't move with the image, although it has the shape of a map: cut elsewhere"
+            )
     return cutter.measured([cutter.candidate(set(head))])[0]
 
 
@@ -179,7 +186,7 @@ class _Cutter:
         size = (model.height, model.width)
         specs = (map_of(graph, name, *size) for index in self.nodes for name in graph.nodes[index].output)
         self.maps = {spec.tensor: spec for spec in specs if spec is not None}
-        self.measurement = Measurement(graph, *size, 255.0 if model.bytes_in else 1.0)
+        self.measurement = Measurement(graph, *size, WHITE if model.bytes_in else 1.0)
         self.localities: dict[str, float] = {}
         self.fixed: dict[str, float] = {}
         self.equivariances: dict[str, float] = {}
@@ -220,6 +227,10 @@ class _Cutter:
         names = {spec.tensor: spec for candidate in found for spec in candidate.maps}
         missing = [spec for name, spec in names.items() if name not in self.equivariances]
         self.equivariances |= self.measurement.equivariance(missing)
+        if not self.model.bytes_in:  # perhaps white is 255, and what was shown is nearly black
+            doubtful = [spec for spec in missing if self.equivariances[spec.tensor] < CLEAR_EQUIVARIANCE]
+            for name, brighter in self.measurement.equivariance(doubtful, WHITE).items():
+                self.equivariances[name] = max(brighter, self.equivariances[name])
         return [replace(c, equivariance=min(self.equivariances[spec.tensor] for spec in c.maps)) for c in found]
 
     @cached_property

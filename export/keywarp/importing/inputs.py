@@ -194,7 +194,8 @@ def _kind(value: onnx.ValueInfoProto) -> str:
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | None]:
-    return [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
+    # 0 and -1 stand for any size in some files
+    return [d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim]
 
 
 def _layout(dims: list[int | None]) -> Literal["nchw", "nhwc"] | None:

@@ -95,18 +95,18 @@ def map_of(graph: Graph, tensor: str, height: int, width: int) -> MapSpec | None
 class Measurement:
     """Runs a network on pictures, to find out which of its tensors are maps that move with the image."""
 
-    def __init__(self, graph: Graph, height: int, width: int, scale: float = 1.0) -> None:
+    def __init__(self, graph: Graph, height: int, width: int, white: float = 1.0) -> None:
         """Prepare pictures.
 
         Args:
             graph: The network's graph.
             height: The image's height in pixels.
             width: The image's width in pixels.
-            scale: The value of white in the image.
+            white: The value of white in the image.
         """
         self._graph, self._height, self._width = graph, height, width
-        self._large = picture(height + LARGEST_SHIFT, width + LARGEST_SHIFT) * np.float32(scale)
-        self._other = picture(height, width, seed=1) * np.float32(scale)
+        self._large = picture(height + LARGEST_SHIFT, width + LARGEST_SHIFT) * np.float32(white)
+        self._other = picture(height, width, seed=1) * np.float32(white)
 
     def locality(self, maps: Iterable[MapSpec]) -> dict[str, float]:
         """Measure whether what changes in a corner of the picture changes a map in the same corner.
@@ -135,11 +135,12 @@ class Measurement:
                 found[spec.tensor] = min(blind if share is None else share for share in shares)
         return found
 
-    def equivariance(self, maps: Iterable[MapSpec]) -> dict[str, float]:
+    def equivariance(self, maps: Iterable[MapSpec], brighter: float = 1.0) -> dict[str, float]:
         """Measure how far maps move with the picture, see `equivariance`.
 
         Args:
             maps: The maps.
+            brighter: A factor for the values of the picture.
 
         Returns:
             The equivariance by the maps' tensors. It is low in networks with random weights too, in which the border of
@@ -149,7 +150,8 @@ class Measurement:
         for group, part in self._parts(maps):
             shifts = {spec.tensor: spec.stride * max(1, SHIFT // spec.stride) for spec in group}
             starts = [0, *sorted(set(shifts.values()))]
-            seen = dict(zip(starts, run_each(part, [{IMAGE: self._view(start)} for start in starts]), strict=True))
+            feeds = [{IMAGE: self._view(start) * np.float32(brighter)} for start in starts]
+            seen = dict(zip(starts, run_each(part, feeds), strict=True))
             for spec in group:
                 shift = shifts[spec.tensor]
                 still, moved = self._grid(spec, seen[0]), self._grid(spec, seen[shift])

@@ -8,15 +8,23 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, checker, helper, inliner
+from onnx import TensorProto, checker, defs, helper, inliner
 
 from keywarp.importing.bounded import run_bounded
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.graph import IMAGE, Graph, sort_nodes
-from keywarp.importing.inputs import ImageInput, choose_size, extra_value, find_image, real_inputs, settle_inputs
+from keywarp.importing.inputs import (
+    ImageInput,
+    choose_size,
+    describe,
+    extra_value,
+    find_image,
+    real_inputs,
+    settle_inputs,
+)
 from keywarp.importing.opsets import DOMAINS, convert_opset, opset_of
 from keywarp.importing.picture import picture
-from keywarp.importing.refusals import refuse_hostile, settle_output_shapes
+from keywarp.importing.refusals import refuse_hostile
 from keywarp.importing.runtime import first_line, fold, run
 from keywarp.importing.tensors import MAX_BYTES, load_external_data, nodes_of, to_float32, uses_half
 
@@ -174,13 +182,27 @@ def _refuse_unsupported(model: onnx.ModelProto) -> None:
         opset.domain = "" if opset.domain in DOMAINS else opset.domain
     for node in nodes:
         node.domain = "" if node.domain in DOMAINS else node.domain
-    opset_of(model)
+    if opset_of(model) > defs.onnx_opset_version():
+        raise ImportingError(
+            f"its opset {opset_of(model)} is newer than the newest known here, {defs.onnx_opset_version()}: export it "
+            "again with opset 17"
+        )
+    for value in model.graph.output:
+        if value.type.WhichOneof("value") != "tensor_type":
+            raise ImportingError(
+                f"it returns {describe(value)}, but only tensors can be results: export the network again without it"
+            )
     sort_nodes(model.graph)
-    settle_output_shapes(model)
+    types = [value.type.tensor_type for value in model.graph.output]
+    shapeless = [tensor_type for tensor_type in types if not tensor_type.HasField("shape")]
+    for tensor_type in shapeless:
+        tensor_type.shape.SetInParent()  # the checker wants one, although files do without
     try:
         checker.check_model(model)
     except Exception as error:  # noqa: BLE001 - ValidationError, and others of the checker's C++
         raise ImportingError(f"it isn't a valid ONNX file: {first_line(error)}") from None
+    for tensor_type in shapeless:
+        tensor_type.ClearField("shape")
 
 
 def _check_folded(model: onnx.ModelProto) -> None:

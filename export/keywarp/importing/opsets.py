@@ -49,8 +49,6 @@ def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _lower(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    if opset > defs.onnx_opset_version():
-        raise ImportingError(_refusal(opset, f"the newest known here is {defs.onnx_opset_version()}"))
     model = shape_inference.infer_shapes(model)
     absent = {node.op_type for node in model.graph.node if not _known(node.op_type, NEWEST)}
     if absent:

@@ -5,7 +5,7 @@ with a sentence that says what it rests on, and every part of it can be given in
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -28,17 +28,30 @@ NONE: Triple = (0.0, 0.0, 0.0)
 ONES: Triple = (1.0, 1.0, 1.0)
 BYTE: Triple = (255.0, 255.0, 255.0)  # the deviation that brings pixels from 0..255 to 0..1
 SPAN = (1.5, 12.0)  # widths of the range of normalised pixels that are plausible: -1..1 has 2, ImageNet's 4.4
-ACTIVE = 0.75  # share of its own extent that a network's input must keep to count as unscaled
 
 
 @dataclass(frozen=True)
-class Normalisation:
-    """What turns pixels from 0..255 into a network's input: `(pixel - mean) / std`, in a channel order."""
+class Family:
+    """How the networks of one family take their image."""
 
+    sign: str  # by which a network is told to be one of them, to be read after "because"; "" if there is none
     mean: Triple
     std: Triple
-    channel_order: ChannelOrder
-    guess: str  # what it is, and why it was taken for this, to be read after "pixels: "
+    channel_order: ChannelOrder = "rgb"
+    fit: Fit = "stretch"
+    pad: int = 114  # the padding's value
+    padding: Literal["center", "end"] = "center"
+
+
+ULTRALYTICS = Family("the file is from Ultralytics", NONE, BYTE, fit="letterbox")
+YOLO = Family("it looks like a YOLO", NONE, BYTE, fit="letterbox")
+YOLOX = Family("it looks like YOLOX", NONE, ONES, "bgr", "letterbox", padding="end")
+NANODET = Family("it looks like NanoDet", IMAGENET_MEAN[::-1], IMAGENET_STD[::-1], "bgr")
+RT_DETR = Family("it looks like RT-DETR or D-FINE", NONE, BYTE)
+RF_DETR = Family("it looks like RF-DETR", IMAGENET_MEAN, IMAGENET_STD)
+HUGGING_FACE = Family("the file is from Hugging Face", IMAGENET_MEAN, IMAGENET_STD)
+TORCHVISION = Family("it looks like torchvision's", NONE, BYTE, fit="letterbox", pad=124, padding="end")
+UNKNOWN = Family("", IMAGENET_MEAN, IMAGENET_STD)
 
 
 @dataclass(frozen=True)
@@ -71,56 +84,79 @@ def guess_preparation(model: ImportedModel, result: ResultFormat | None, hints: 
     Raises:
         pydantic.ValidationError: If a size or deviation is out of range.
     """
-    normal = _normalisation(model, result)
-    fit, padding, pad, fit_guess = _fit(model, result, normal)
-    pixel_guess = normal.guess
-    if hints.fit is not None:
-        fit, fit_guess = hints.fit, f"{hints.fit}, as you say"
-    given = [name for name in ("mean", "std", "channel_order") if getattr(hints, name) is not None]
-    mean, std, order = hints.mean or normal.mean, hints.std or normal.std, hints.channel_order or normal.channel_order
-    if given:
-        pixel_guess = (
-            f"{_describe(mean, std, order)}, {'of which ' if len(given) < 3 else ''}{_listed(given)} as you say"
-        )
-    letterbox = {"pad": pad, "padding": padding} if fit == "letterbox" else {}
+    own = own_normalisation(model.model)
+    family = _family(model, result, own is not None)
+    if result is not None and result.task != "detection":
+        family = replace(family, fit="stretch")
+    fit_guess = _fit_guess(family, hints, result)
+    if model.bytes_in:
+        family = replace(family, mean=NONE, std=ONES, sign="the file takes bytes")
+    elif own is not None:
+        family = replace(family, mean=NONE, std=own, sign="the file normalises them itself")
+    mean, std = hints.mean or family.mean, hints.std or family.std
+    order, fit = hints.channel_order or family.channel_order, hints.fit or family.fit
+    letterbox = {"pad": family.pad, "padding": family.padding} if fit == "letterbox" else {}
     image = ImagePreparation(
         fit=fit, height=model.height, width=model.width, mean=mean, std=std, channel_order=order, **letterbox
     )
-    return Preparation(image, fit_guess, pixel_guess)
+    return Preparation(image, fit_guess, _pixel_guess(family, hints, image))
 
 
-def _normalisation(model: ImportedModel, result: ResultFormat | None) -> Normalisation:
-    def known(mean: Triple, std: Triple, order: ChannelOrder, why: str) -> Normalisation:
-        return Normalisation(mean, std, order, f"{_describe(mean, std, order)}, {why}")
+def _family(model: ImportedModel, result: ResultFormat | None, own: bool) -> Family:
+    """Return the family that a network looks like.
 
-    if model.bytes_in:
-        return known(NONE, ONES, "rgb", "because the file takes bytes")
-    own = own_normalisation(model.model)
-    if own is not None:
-        scale = "0 to 1" if own == BYTE else "0 to 255"
-        return known(NONE, own, "rgb", f"because the file normalises them itself, from {scale}")
-    producer = f"{model.producer} {' '.join(model.metadata.values())}".lower()
-    name = model.image_name.lower()
-    if "ultralytics" in producer:
-        return known(NONE, BYTE, "rgb", "because the file is from Ultralytics")
-    if name == "pixel_values":
-        if _is_rt_detr(model, result):
-            return known(NONE, BYTE, "rgb", "because it looks like RT-DETR or D-FINE from Hugging Face")
-        return known(IMAGENET_MEAN, IMAGENET_STD, "rgb", "ImageNet's, because the file is from Hugging Face")
+    Args:
+        model: The network.
+        result: What its outputs mean, or None if that isn't known yet.
+        own: Whether it normalises its image itself.
+    """
+    looks = result.guess if result else ""
+    transformer = "RT-DETR" in looks or "RTDETR" in model.metadata.get("head", "")
+    if "ultralytics" in f"{model.producer} {' '.join(model.metadata.values())}".lower():
+        return replace(ULTRALYTICS, fit="stretch") if transformer else ULTRALYTICS
+    if transformer:
+        return RT_DETR
+    if "RF-DETR" in looks:
+        return RF_DETR
+    if model.image_name == "pixel_values":
+        return HUGGING_FACE
     layout = result.layout if result else None
     if isinstance(layout, DetectionLayout):
-        if layout.objectness is not None and layout.grid is None and _has_row_per_cell(model):
-            return known(NONE, ONES, "bgr", "because it looks like YOLOX")
-        if layout.objectness is not None and layout.form == "offsets":
-            return known(NONE, ONES, "bgr", "because it looks like YOLOX")
+        if own:
+            return TORCHVISION
+        if layout.objectness is not None:
+            return YOLOX if _has_row_per_cell(model) else YOLO
         if layout.form == "distributions":
-            mean, std = IMAGENET_MEAN[::-1], IMAGENET_STD[::-1]
-            return known(mean, std, "bgr", "ImageNet's, because it looks like NanoDet")
-        if layout.objectness is not None or name == "images":
-            return known(NONE, BYTE, "rgb", "because it looks like a YOLO")
-    return known(
-        IMAGENET_MEAN, IMAGENET_STD, "rgb", "ImageNet's, which is only the commonest: nothing in the file says"
-    )
+            return NANODET
+        if model.image_name == "images":
+            return YOLO
+    return UNKNOWN
+
+
+def _fit_guess(family: Family, hints: PreparationHints, result: ResultFormat | None) -> str:
+    """Return a sentence that says how frames get the image's size, and why."""
+    fit = hints.fit or family.fit
+    if fit == "letterbox":
+        text = "letterboxed" + (" with padding at the end" if family.padding == "end" else "")
+    else:
+        text = "stretched to the image's size"
+    if hints.fit is not None:
+        return f"{text}, as you say"
+    if fit == "stretch" and (not family.sign or (result is not None and result.task != "detection")):
+        return f"{text}, as is usual where nothing says otherwise"
+    return f"{text}, because {family.sign}"
+
+
+def _pixel_guess(family: Family, hints: PreparationHints, image: ImagePreparation) -> str:
+    """Return a sentence that says how pixels are normalised, and why."""
+    text = _describe(image.mean, image.std, image.channel_order)
+    given = [name for name in ("mean", "std", "channel_order") if getattr(hints, name) is not None]
+    if given:
+        return f"{text}, {'of which ' if len(given) < 3 else ''}{_listed(given)} as you say"
+    whose = "ImageNet's, " if sorted(image.mean) == sorted(IMAGENET_MEAN) else ""
+    if not family.sign:
+        return f"{text}, {whose}which is only the commonest: nothing in the file says"
+    return f"{text}, {whose}because {family.sign}"
 
 
 def own_normalisation(model: onnx.ModelProto) -> Triple | None:
@@ -174,30 +210,6 @@ def _chain(
             return
         yield node.op_type, node.input[0] == tensor, np.broadcast_to(value.ravel(), 3)
         tensor = node.output[0]
-
-
-def _fit(
-    model: ImportedModel, result: ResultFormat | None, normal: Normalisation
-) -> tuple[Fit, Literal["center", "end"], int, str]:
-    """Return how frames fit into the image, where padding goes, its value, and a sentence on the guess."""
-    if result is None or result.task != "detection":
-        return "stretch", "center", 0, "stretched to the image's size, as is usual for this task"
-    if "ultralytics" in " ".join((model.producer, *model.metadata.values())).lower() and "rtdetr" not in model.producer:
-        return "letterbox", "center", 114, "letterboxed, because the file is from Ultralytics"
-    if "YOLOX" in normal.guess:
-        return "letterbox", "end", 114, "letterboxed with padding at the end, because it looks like YOLOX"
-    if "YOLO" in normal.guess:
-        return "letterbox", "center", 114, "letterboxed, because it looks like a YOLO"
-    if "file normalises them itself" in normal.guess:
-        return "letterbox", "end", 124, "letterboxed with padding at the end, as torchvision's detectors do"
-    return "stretch", "center", 0, "stretched to the image's size, as is usual where nothing says otherwise"
-
-
-def _is_rt_detr(model: ImportedModel, result: ResultFormat | None) -> bool:
-    """Return whether a Hugging Face detector samples its maps where its queries look: RT-DETR, D-FINE."""
-    return (result is None or result.task == "detection") and any(
-        node.op_type == "GridSample" for node in model.model.graph.node
-    )
 
 
 def _has_row_per_cell(model: ImportedModel) -> bool:
