@@ -95,7 +95,8 @@ class TokenSegmenter(Segmenter):
         """Return the tokens without those that belong to no cell, as a map."""
         tokens = self.backbone(image).last_hidden_state[:, self.held :]  # (N, h*w, C)
         height, width = image.shape[-2] // self.patch, image.shape[-1] // self.patch
-        return tokens.transpose(1, 2).reshape(image.shape[0], -1, height, width)
+        maps: Tensor = tokens.transpose(1, 2).reshape(image.shape[0], -1, height, width)
+        return maps
 
 
 class PyramidSegmenter(nn.Module):
@@ -117,7 +118,7 @@ class PyramidSegmenter(nn.Module):
         return nn.functional.interpolate(self.classifier(self.smooth(total)), image.shape[-2:], mode="bilinear")
 
 
-def heavy_retinanet() -> nn.Module:
+def heavy_retinanet() -> Any:
     """Build RetinaNet with ResNet-101."""
     backbone = detection.backbone_utils.resnet_fpn_backbone(
         backbone_name="resnet101", weights=None, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)
@@ -125,7 +126,7 @@ def heavy_retinanet() -> nn.Module:
     return detection.RetinaNet(backbone, 91, **SIDES)
 
 
-def rt_detr_v2() -> nn.Module:
+def rt_detr_v2() -> Any:
     """Build RT-DETR v2 with ResNet-18."""
     backbone = hf.RTDetrResNetConfig(
         hidden_sizes=(64, 128, 256, 512), depths=(2, 2, 2, 2), layer_type="basic", out_indices=[2, 3, 4]
@@ -140,7 +141,7 @@ def rt_detr_v2() -> nn.Module:
     return hf.RTDetrV2ForObjectDetection(config)
 
 
-def d_fine() -> nn.Module:
+def d_fine() -> Any:
     """Build D-FINE-s."""
     backbone = hf.HGNetV2Config(
         stem_channels=[3, 16, 16],
@@ -165,13 +166,13 @@ def d_fine() -> nn.Module:
     return hf.DFineForObjectDetection(config)
 
 
-def detr() -> nn.Module:
+def detr() -> Any:
     """Build DETR with ResNet-50."""
     backbone = hf.ResNetConfig(out_features=["stage4"])
     return hf.DetrForObjectDetection(hf.DetrConfig(backbone_config=backbone, num_labels=91))
 
 
-def yolos() -> nn.Module:
+def yolos() -> Any:
     """Build YOLOS-tiny for 512 x 512."""
     config = hf.YolosConfig(
         hidden_size=192,
@@ -184,12 +185,12 @@ def yolos() -> nn.Module:
     return hf.YolosForObjectDetection(config)
 
 
-def rf_detr() -> nn.Module:
+def rf_detr() -> Any:
     """Build RF-DETR-nano, which has windowed attention and register tokens in its backbone."""
     return hf.RfDetrForObjectDetection(hf.RfDetrConfig(num_labels=91))
 
 
-def segformer() -> nn.Module:
+def segformer() -> Any:
     """Build SegFormer-B0."""
     return hf.SegformerForSemanticSegmentation(hf.SegformerConfig(num_labels=150))
 
@@ -205,13 +206,13 @@ def swin() -> Any:
     )
 
 
-def mask2former() -> nn.Module:
+def mask2former() -> Any:
     """Build Mask2Former with Swin-tiny."""
     config = hf.Mask2FormerConfig(backbone_config=swin(), num_labels=80)
     return hf.Mask2FormerForUniversalSegmentation(config)
 
 
-def maskformer() -> nn.Module:
+def maskformer() -> Any:
     """Build MaskFormer with Swin-tiny."""
     return hf.MaskFormerForInstanceSegmentation(
         hf.MaskFormerConfig(
@@ -227,20 +228,20 @@ def maskformer() -> nn.Module:
     )
 
 
-def upernet(backbone: Any) -> nn.Module:
+def upernet(backbone: Any) -> Any:
     """Build UPerNet of 256 channels on a backbone of four maps."""
     config = hf.UperNetConfig(backbone_config=backbone, hidden_size=256, use_auxiliary_head=False, num_labels=150)
     return hf.UperNetForSemanticSegmentation(config)
 
 
-def upernet_convnext() -> nn.Module:
+def upernet_convnext() -> Any:
     """Build UPerNet with ConvNeXt-tiny."""
     return upernet(
         hf.ConvNextConfig(hidden_sizes=[96, 192, 384, 768], out_features=["stage1", "stage2", "stage3", "stage4"])
     )
 
 
-def dpt() -> nn.Module:
+def dpt() -> Any:
     """Build DPT with a ViT-small for 384 x 384."""
     config = hf.DPTConfig(
         hidden_size=384,
@@ -253,7 +254,7 @@ def dpt() -> nn.Module:
     return hf.DPTForDepthEstimation(config)
 
 
-def depth_anything() -> nn.Module:
+def depth_anything() -> Any:
     """Build Depth Anything V2 small for 518 x 518."""
     backbone = hf.Dinov2Config(
         hidden_size=384,
@@ -399,7 +400,7 @@ def sample_frames(height: int, width: int, *, normalised: bool) -> Tensor:
                 )
     values = np.stack(frames).astype(np.float32) / 255
     if normalised:
-        values = (values - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+        values = (values - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
     return torch.from_numpy(values.transpose(0, 3, 1, 2).copy())
 
 
@@ -476,7 +477,7 @@ def make(network: Network, path: Path) -> None:
             output_names=list(network.outputs),
             opset_version=network.opset,
             dynamo=network.exporter == "dynamo",
-            **({"external_data": False} if network.exporter == "dynamo" else {}),
+            external_data=False,
         )
 
 

@@ -74,7 +74,7 @@ class Yolo(nn.Module):
             y, x = torch.meshgrid(rows, columns, indexing="ij")
             points.append(torch.stack((x, y)).flatten(1))
             strides.append(torch.full((1, points[-1].shape[1]), 8.0 * 2**level))
-        boxes, scores = torch.split(torch.cat(found, 2), (4 * self.BINS, self.classes), 1)
+        boxes, scores = torch.split(torch.cat(found, 2), [4 * self.BINS, self.classes], 1)
         bins = torch.unflatten(boxes, 1, (4, self.BINS)).softmax(2)
         distances = (bins * self.get_buffer("bins").view(1, 1, -1, 1)).sum(2)
         first, last = torch.cat(points, 1) - distances[:, :2], torch.cat(points, 1) + distances[:, 2:]
