@@ -1,6 +1,6 @@
 """Whole adaptations of a tiny bundle to moving pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +216,43 @@ def test_progress_of_another_adaptation_is_refused(bundle: Bundle, tmp_path: Pat
     interrupt(bundle, [moving_clip()], tmp_path, "features of", 1)
     with pytest.raises(ProgressError, match="another bundle, other videos or other options"):
         run(bundle, [moving_clip(seed=1)], tmp_path, SHORT)
+
+
+def without_weights(bundle: Bundle, clips: list[Clip], folder: Path) -> None:
+    with pytest.raises(AdaptationError, match="has no weights to train: leave out --head"):
+        run(bundle, clips, folder, replace(SHORT, head=True))
+
+
+def without_room(bundle: Bundle, clips: list[Clip], folder: Path) -> None:
+    with pytest.raises(FootageError, match="there is room or time for the features of 0 frames only"):
+        run(bundle, clips, folder, replace(SHORT, cache_size=1))
+
+
+def without_pairs(bundle: Bundle, clips: list[Clip], folder: Path) -> None:  # noqa: ARG001
+    cuts = Clip("cuts", lambda: (replace(f, image=f.image * (f.index % 2)) for f in moving_clip().frames()), 60, "cuts")
+    with pytest.raises(FootageError, match="no pair of frames without a cut"):
+        run(bundle, [cuts], folder, SHORT)
+
+
+def diverging(bundle: Bundle, clips: list[Clip], folder: Path) -> None:
+    with pytest.raises(AdaptationError, match=r"the loss is (inf|nan) at step .*: try a smaller --rate$"):
+        run(bundle, clips, folder, replace(SHORT, rate=1e30))
+
+
+@pytest.mark.parametrize("fail", [without_weights, without_room, without_pairs, diverging])
+def test_a_failed_adaptation_does_not_stand_in_the_way_of_another(
+    bundle: Bundle, uninterrupted: Adaptation, tmp_path: Path, fail: Callable[[Bundle, list[Clip], Path], None]
+) -> None:
+    clips = [moving_clip()]
+    fail(bundle, clips, tmp_path)
+    assert not (tmp_path / "out").exists()
+    assert run(bundle, clips, tmp_path, SHORT).bundle.digest == uninterrupted.bundle.digest
+
+
+def test_a_refused_adaptation_leaves_nothing_behind(bundle: Bundle, tmp_path: Path) -> None:
+    without_weights(bundle, [moving_clip()], tmp_path)
+    without_room(bundle, [moving_clip()], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_progress_is_refused(bundle: Bundle, tmp_path: Path) -> None:

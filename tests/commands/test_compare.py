@@ -107,6 +107,16 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(option: str,
     assert "'/proc/self' can't be written" in ran.stderr
 
 
+def test_a_refused_comparison_leaves_nothing_behind(follower: Path, film: Path, tmp_path: Path) -> None:
+    out, work = tmp_path / "reports" / "out", tmp_path / "works" / "work"
+    arguments = ("--range", "0:0.05", "--schedule", "adaptive", "--out", out, "--work", work)
+    ran = keywarp("compare", follower, film, "--motion", "none", *SMALL, *arguments)
+    assert ran.status == 1
+    assert "choose shorter intervals" in ran.stderr
+    assert not out.parent.exists()
+    assert not work.parent.exists()
+
+
 def test_results_over_cuts_can_be_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "cut"
     folder.mkdir()

@@ -1,8 +1,4 @@
 import dataclasses
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,18 +48,6 @@ def same(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.fixture(autouse=True)
-def child_signal() -> Iterator[None]:
-    """Restore the handler of SIGCHLD that PyTorch's loader leaves installed.
-
-    Python runs it on the alternate signal stack, which a library that a later test loads seems to take away
-    (ai-edge-litert). The next child process that ends would then end the tests.
-    """
-    before = signal.getsignal(signal.SIGCHLD)
-    yield
-    signal.signal(signal.SIGCHLD, before)
-
-
 @pytest.mark.parametrize("batch", [1, 2, 3, 8, 12])
 def test_a_sample_is_the_same_whatever_the_batch(batch: int) -> None:
     expected = samples(pairs(24).batches(0, 1, ALONE))
@@ -93,14 +77,10 @@ def test_seeds_and_numbers_draw_different_samples() -> None:
     assert not any(same(a, b) for n, a in enumerate(drawn) for b in drawn[:n])
 
 
-@pytest.mark.parametrize("draws", ["pairs", "flows"])
-def test_worker_processes_draw_the_same_batches(draws: str) -> None:
-    """Workers are forked from a process like a training's: after an engine ran in this one, their pixels were wrong."""
-    script = f"from tests.datasets.test_batches import *; assert_workers_draw_the_same({draws})"
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
-
-
-def assert_workers_draw_the_same(draws: Any) -> None:
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # has threads, as PyTorch's workers don't mind
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
+@pytest.mark.parametrize("draws", [pairs, flows])
+def test_worker_processes_draw_the_same_batches(draws: Any) -> None:
     expected, found = (list(draws(workers=workers).batches(1, 4, BatchShare(1, 2))) for workers in (0, 2))
     assert len(found) == 3
     for one, other in zip(expected, found, strict=True):

@@ -1,7 +1,9 @@
 """A bundle is loaded only if its files are exactly those of its manifest."""
 
 import json
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +12,7 @@ import onnx
 import pytest
 
 from keywarp.engines import BundleError, Engine, MotionName, load_bundle, write_bundle
-from keywarp.engines.manifest import GRAPHS
+from keywarp.engines.manifest import GRAPHS, MANIFEST
 from tests.tiny_bundle import tiny_bundle
 
 SHIPPED = Path(__file__).parents[2] / "models" / "street"
@@ -190,3 +192,26 @@ def test_labels_that_the_manifest_doesnt_name_are_refused(tmp_path: Path) -> Non
     green = np.full((64, 96, 3), (0, 255, 0), np.uint8)
     with pytest.raises(BundleError, match="should score 2 classes"):
         Engine(bundle, cache=tmp_path / "cache").key(green)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let every write beyond a file's first 500 bytes fail."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_bundle_that_cannot_be_written_leaves_the_older_one(tmp_path: Path) -> None:
+    old = tiny_bundle(tmp_path / "old")
+    graphs = {file: old.graph(file) for file in GRAPHS}
+    fields = old.manifest.model_dump(exclude={"files"}) | {"version": "9.9.9"}
+    for name in ("old", "new"):
+        with full_disk(), pytest.raises(OSError, match="too large"):
+            write_bundle(tmp_path / name, graphs, **fields)
+    assert load_bundle(tmp_path / "old").manifest == old.manifest
+    assert {file.name for file in (tmp_path / "old").iterdir()} == {MANIFEST, *GRAPHS}
+    assert not (tmp_path / "new").exists()

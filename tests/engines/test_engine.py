@@ -236,6 +236,23 @@ assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub", telem
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
+def test_signals_overwrite_no_memory_after_engines_were_closed() -> None:
+    pytest.importorskip("openvino")
+    script = """
+import mmap, os, signal
+from keywarp.engines.backends import open_backend
+first, second = open_backend("openvino"), open_backend("openvino")
+del first
+del second
+signal.signal(signal.SIGCHLD, lambda *_: None)
+fresh = [mmap.mmap(-1, 4 * mmap.PAGESIZE) for _ in range(100)]  # takes all space that became free
+for _ in range(10):
+    os.kill(os.getpid(), signal.SIGCHLD)
+assert not any(any(memory[:]) for memory in fresh)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 @pytest.mark.parametrize("backend", AVAILABLE)
 @pytest.mark.parametrize("motion", ["network", "dis-chained-repaired", "none"])
 @pytest.mark.parametrize("height", [64, 70])  # of the network's input, and another

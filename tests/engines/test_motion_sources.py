@@ -205,6 +205,46 @@ def test_flow_and_scale_field_can_be_used_separately(
         np.testing.assert_allclose(inside[1], 0, atol=0.01)
 
 
+@pytest.mark.parametrize("motion", ["network-repaired", "network-chained-repaired"])
+def test_a_repaired_flow_under_a_scale_field_yields_to_copying_where_that_explains_the_frame_better(
+    motion: MotionName, tmp_path: Path
+) -> None:
+    """The network moves everything by one cell, but nothing has moved."""
+    _, propagated = steps(tmp_path, motion)
+    assert propagated.flow is not None
+    np.testing.assert_array_equal(propagated.flow, 0)
+
+
+@pytest.mark.parametrize("motion", ["flow", "network"])
+def test_repairing_a_flow_that_is_right_changes_nothing(
+    motion: MotionName, backend: BackendName, tmp_path: Path
+) -> None:
+    """Everything moves to the left by a cell, as the network says; the scale field gets from one graph to another."""
+    tiny = tiny_bundle(tmp_path / "tiny", flow=(1.0, 0.0), scale=-1.0, short_side=128)
+    key = coloured(128, 192)
+    found: list[FrameResult] = []
+    for source in (motion, f"{motion}-repaired"):
+        engine = Engine(tiny, backend, "fp32", cache=tmp_path / "cache", motion=source, keep_features=True)  # type: ignore[arg-type]
+        found.append(engine.propagate(np.roll(key, -16, axis=1), engine.key(key)[1]))
+    plain, repaired = found
+    np.testing.assert_allclose(features(repaired)[:, :, :10], features(plain)[:, :, :10], rtol=1e-3, atol=0.1)
+    assert repaired.flow is not None
+    np.testing.assert_array_equal(repaired.flow[0, :, :10], 1)
+
+
+@pytest.mark.parametrize(("motion", "searches"), [("flow-repaired", True), ("network-repaired", False)])
+def test_a_scale_field_gets_no_features_of_places_that_look_alike(
+    motion: MotionName, searches: bool, tmp_path: Path
+) -> None:
+    tiny = tiny_bundle(tmp_path / "tiny", flow=(1.0, 0.0), short_side=128)
+    engine = Engine(tiny, "onnxruntime", "fp32", cache=tmp_path / "cache", motion=motion)
+    key = coloured(128, 192)
+    flow = engine.propagate(np.roll(key, 64, axis=1), engine.key(key)[1]).flow
+    assert flow is not None
+    assert (flow[0] == -4).any() == searches
+    assert set(np.unique(flow[0])) <= {0, 1} or searches
+
+
 def test_a_chained_flow_network_adds_up_its_steps(tmp_path: Path) -> None:
     """The network finds one cell between any two frames, so three frames after the key frame it is three cells."""
     key, *_, last = steps(tmp_path, "flow-chained", 4)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from keywarp.engines import load_bundle
+from keywarp.engines import Bundle, load_bundle
 from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.warping import WARP, insert_plugin, simplify
-from keywarp.engines.fusion import fuse_key, fuse_propagate, fuse_warp
+from keywarp.engines.fusion import FusedGraph, fuse_key, fuse_motion, fuse_propagate, fuse_warp
 from keywarp.engines.parity import fix_shapes
 from keywarp.export import Graph, to_onnx
 from keywarp.export.graphs import FlatWarp
@@ -67,13 +67,17 @@ def values(*shapes: tuple[int, ...]) -> list[Array]:
     return [random.normal(scale=2, size=shape).astype(np.float32) for shape in shapes]
 
 
-@pytest.mark.parametrize("build", [fuse_propagate, fuse_warp])
+def fuse_given_warp(bundle: Bundle, height: int, width: int) -> FusedGraph:
+    return fuse_warp(bundle, height, width, scale=True, given_scales=True)
+
+
+@pytest.mark.parametrize("build", [fuse_propagate, fuse_warp, fuse_given_warp])
 def test_the_shipped_models_warp_becomes_a_single_node(build: Any) -> None:
     model = build(load_bundle(SHIPPED), 96, 128).model
     rewritten, count = insert_plugin(simplify(model))
     assert count == 1
     [node] = warps(rewritten)
-    assert len(node.input) == (3 if build is fuse_propagate else 2)  # optical flow has no scale field
+    assert len(node.input) == (2 if build is fuse_warp else 3)  # optical flow has no scale field
     operators = [node.op_type for node in rewritten.graph.node]
     assert not {"GridSample", "Range", "Identity"} & set(operators)
     assert "GridSample" in [node.op_type for node in model.graph.node]  # the caller's graph isn't changed
@@ -169,7 +173,7 @@ def test_fp16_keeps_the_coordinates_of_a_grid_sample_exact() -> None:
 
 def test_fp16_graphs_of_fused_bundles_are_valid(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "tiny", motion_gain=0.02)
-    for build in (fuse_key, fuse_propagate, fuse_warp):
+    for build in (fuse_key, fuse_propagate, fuse_motion, fuse_warp, fuse_given_warp):
         fused = build(bundle, 64, 96)
         half = to_half(simplify(fused.model), fused.resident)
         onnx.checker.check_model(half, full_check=True)

@@ -206,9 +206,18 @@ def test_a_folder_with_results_of_other_recipes_is_refused(reproduced: Reproduce
     assert done.stderr.startswith(f"keywarp: {work} holds results of recipes that differ from the preset cpu's")
 
 
+def test_a_refused_experiment_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # here are none of the paper's data sets
+    done = keywarp("reproduce", "table4", "--preset", "paper", "--work", "work", "--out", "out")
+    assert done.returncode == 1
+    assert "gtFine_trainvaltest.zip" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     work = tmp_path / "work"
     done = keywarp("reproduce", "table2", "--preset", "smoke", "--work", work, "--out", tmp_path / "taken")
     assert done.returncode == 1
-    assert done.stderr == f"keywarp: can't write {tmp_path / 'taken'}: File exists\n"
+    assert done.stderr == f"keywarp: '{tmp_path / 'taken'}' can't be written: Not a directory\n"
+    assert not work.exists()

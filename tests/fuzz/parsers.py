@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["keywarp"]):
     from keywarp.engines.manifest import Manifest
     from keywarp.importing.errors import ImportingError
     from keywarp.importing.inputs import choose_size, find_image, real_inputs, settle_inputs
-    from keywarp.importing.model_file import _load, _refuse_unsupported
+    from keywarp.importing.model_file import load_supported
     from keywarp.protocol import (
         ClientMessage,
         End,
@@ -102,8 +102,7 @@ def image(data: bytes) -> None:
 def model(data: bytes) -> None:
     """Read a model file up to where a runtime takes it, which happens in a process of its own."""
     (FOLDER / "model.onnx").write_bytes(data)
-    read = _load(FOLDER / "model.onnx")
-    _refuse_unsupported(read)
+    read = load_supported(FOLDER / "model.onnx")
     image = find_image(real_inputs(read))
     settle_inputs(read, image, *choose_size(image, None, {entry.key: entry.value for entry in read.metadata_props}))
 

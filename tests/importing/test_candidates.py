@@ -9,25 +9,15 @@ from keywarp.importing.candidates import Candidate, MapSpec, find_candidates, na
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.graph import Graph
 from keywarp.importing.model_file import ImportedModel, read_model
-from tests.importing.networks import ChannelsLast, Segmenter, TokenNetwork, Yolo, export, layer
+from tests.importing.networks import export, layer
 
 
-def imported(network: nn.Module, folder: Path, height: int, width: int, nhwc: bool = False) -> ImportedModel:
-    return read_model(export(network, folder / "network.onnx", height, width, nhwc))
+def imported(network: nn.Module, folder: Path) -> ImportedModel:
+    return read_model(export(network, folder / "network.onnx", 64, 96))
 
 
 def maps(candidate: Candidate) -> list[tuple[int, int]]:
     return [(spec.channels, spec.stride) for spec in candidate.maps]
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> ImportedModel:
-    return imported(Segmenter(), tmp_path_factory.mktemp("segmenter"), 256, 320)
-
-
-@pytest.fixture(scope="module")
-def yolo(tmp_path_factory: pytest.TempPathFactory) -> ImportedModel:
-    return imported(Yolo(), tmp_path_factory.mktemp("yolo"), 256, 320)
 
 
 def test_a_segmenter_is_cut_before_its_last_layer_or_at_its_scores(segmenter: ImportedModel) -> None:
@@ -67,17 +57,16 @@ def test_candidates_trade_work_against_bytes(yolo: ImportedModel) -> None:
         )
 
 
-def test_class_and_register_tokens_are_held(tmp_path: Path) -> None:
+def test_class_and_register_tokens_are_held(token_network: ImportedModel) -> None:
     """The class token's own result and the patches' are made of the same tokens."""
-    found = find_candidates(imported(TokenNetwork(), tmp_path, 96, 128))
-    best = found[0]
+    best = find_candidates(token_network)[0]
     assert [(m.channels, m.stride, m.layout, m.held) for m in best.maps] == [(32, 16, "tokens", 5)]
     assert best.head_share < 0.01
     assert best.equivariance > 0.5
 
 
-def test_maps_with_channels_last(tmp_path: Path) -> None:
-    found = find_candidates(imported(ChannelsLast(), tmp_path, 64, 96, nhwc=True))
+def test_maps_with_channels_last(channels_last: ImportedModel) -> None:
+    found = find_candidates(channels_last)
     assert (16, 4, "nhwc") in [(m.channels, m.stride, m.layout) for candidate in found for m in candidate.maps]
 
 
@@ -96,7 +85,7 @@ class Deep(nn.Module):
 
 
 def test_a_network_that_leaves_most_of_the_work_says_so(tmp_path: Path) -> None:
-    found = find_candidates(imported(Deep(), tmp_path, 64, 96))
+    found = find_candidates(imported(Deep(), tmp_path))
     assert [maps(candidate) for candidate in found] == [[(8, 8)]]
     assert found[0].head_share > 0.95
 
@@ -115,7 +104,7 @@ class Whole(nn.Module):
 
 
 def test_a_network_without_maps_has_no_candidates(tmp_path: Path) -> None:
-    assert find_candidates(imported(Whole(), tmp_path, 64, 96)) == []
+    assert find_candidates(imported(Whole(), tmp_path)) == []
 
 
 def test_the_best_of_nearly_equal_costs_has_few_coarse_maps_and_a_layer_left() -> None:

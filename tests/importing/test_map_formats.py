@@ -148,3 +148,24 @@ def test_wrong_number_of_names_is_refused(random: np.random.Generator) -> None:
     model = model_of({"out": random.normal(0, 2, (1, 7, 32, 40)).astype(np.float32)})
     with pytest.raises(ImportingError, match="3 class names were given, but the outputs have 7"):
         recognise(model, Hints(class_names=("a", "b", "c")))
+
+
+@pytest.mark.parametrize(("classes", "first"), [(150, "wall"), (80, "background")])
+def test_masks_and_their_classes_become_scores(random: np.random.Generator, classes: int, first: str) -> None:
+    logits = random.normal(0, 3, (1, 20, classes + 1)).astype(np.float32)
+    masks = random.normal(-2, 3, (1, 20, HEIGHT // 4, WIDTH // 4)).astype(np.float32)
+    model = model_of({"class_queries_logits": logits, "masks_queries_logits": masks})
+    result = recognise(model)
+    chances = softmax(logits.transpose(0, 2, 1))[:, :-1]
+    wanted = np.einsum("nqc,nqhw->nchw", chances.transpose(0, 2, 1), 1 / (1 + np.exp(-masks)))
+    if first == "background":
+        wanted = np.concatenate((np.maximum(1 - wanted.max(axis=1, keepdims=True), 0), wanted), axis=1)
+    scores = decode(model, result)["scores"]
+    np.testing.assert_allclose(scores, wanted / wanted.sum(axis=1, keepdims=True), atol=1e-5)
+    assert result.class_names[0] == first
+    assert stride_of(model, result) == 4
+
+
+def test_scores_of_double_precision_become_float32(random: np.random.Generator) -> None:
+    model = model_of({"out": random.normal(0, 2, (1, 5, 32, 40))})
+    assert decode(model, recognise(model))["scores"].dtype == np.float32

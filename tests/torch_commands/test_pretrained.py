@@ -43,3 +43,10 @@ def test_a_long_side_below_the_short_side_is_status_two(tmp_path: Path) -> None:
     assert made.returncode == 2
     assert "--long-side" in made.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_download(tmp_path: Path) -> None:
+    made = keywarp("pretrained", "nanodet", "--out", "/proc/self/nanodet", "--work", tmp_path / "work")
+    assert made.returncode == 1
+    assert made.stderr == "keywarp: '/proc/self/nanodet' can't be written: No such file or directory\n"
+    assert not list(tmp_path.iterdir())

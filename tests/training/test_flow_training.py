@@ -61,3 +61,12 @@ def test_a_wrong_recipe_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "steps" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY.format(steps=1))
+    done = keywarp("train-flow", tmp_path / "tiny.toml", "--work", "/proc/self/work")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "keywarp: '/proc/self/work' can't be written: No such file or directory\n",
+    )

@@ -1,7 +1,9 @@
 """A bundle on disk: its ONNX graphs, and the manifest that describes them and holds their hashes."""
 
+import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ import onnx
 from pydantic import ValidationError
 
 from keywarp.engines.errors import BundleError, MotionError
-from keywarp.engines.manifest import GRAPHS, MANIFEST, GraphFile, Manifest
+from keywarp.engines.manifest import GRAPHS, MANIFEST, OPTIONAL, GraphFile, Manifest
 from keywarp.engines.motion.names import MotionSource
 from keywarp.engines.signatures import graph_signature
 
@@ -117,8 +119,9 @@ def read_manifest(folder: Path) -> Manifest:
 def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: Any) -> Bundle:
     """Write a bundle.
 
-    The manifest is removed first and written last. A reader sees either the old bundle, an incomplete one that it
-    refuses, or the new one.
+    All files are written under temporary names first, so that an older bundle stays if that fails. Then the manifest is
+    replaced last, and removed before: a reader sees either the old bundle, an incomplete one that it refuses, or the
+    new one.
 
     Args:
         path: The folder to write to, which is created if it is missing.
@@ -127,6 +130,7 @@ def write_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: An
 
     Raises:
         pydantic.ValidationError: If the fields don't make a valid manifest. Nothing is written then.
+        OSError: If the folder can't be written to. An older bundle in it stays as it was.
     """
     return save_bundle(make_bundle(path, graphs, **fields))
 
@@ -150,13 +154,23 @@ def make_bundle(path: Path, graphs: Mapping[str, onnx.ModelProto], **fields: Any
 def save_bundle(bundle: Bundle) -> Bundle:
     """Write a bundle from memory to its folder, like `write_bundle`."""
     assert bundle.contents is not None
-    folder = bundle.path
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for name, content in bundle.contents.items():
-        (folder / name).write_bytes(content)
-    (folder / MANIFEST).write_text(bundle.manifest.model_dump_json(indent=2) + "\n")
-    return load_bundle(folder)
+    path = bundle.path
+    contents = {**bundle.contents, MANIFEST: (bundle.manifest.model_dump_json(indent=2) + "\n").encode()}
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=path, prefix=".unfinished-") as folder:
+            for name, content in contents.items():
+                (Path(folder) / name).write_bytes(content)
+            (path / MANIFEST).unlink(missing_ok=True)
+            for name in contents:  # the manifest is the last
+                (Path(folder) / name).replace(path / name)
+            for name in OPTIONAL - contents.keys():  # the older bundle's
+                (path / name).unlink(missing_ok=True)
+    except OSError:
+        with contextlib.suppress(OSError):  # it isn't empty
+            path.rmdir()
+        raise
+    return load_bundle(path)
 
 
 def _read_checked(file: Path, expected: GraphFile) -> bytes:

@@ -67,7 +67,8 @@ class KeyState:
 class _Programs:
     key: Program
     propagate: Program | None  # None if features are copied
-    flow: Program | None  # the flow network alone, or None if it runs in the propagate graph or not at all
+    motion: Program | None  # the flow network between frame and key frame, if its flow is repaired
+    flow: Program | None  # the flow network between any two images, if its flow is chained
     postprocessor: Postprocessor
     lock: Lock  # held while a program runs, since only one run is allowed at a time
 
@@ -222,13 +223,22 @@ class Engine:
         picture = resize(frame, placement.rows, placement.columns)
         small = self._downscale(placement.cover(picture, self._stride))
         inputs: dict[str, Tensor] = {**key.features}
+        pair: dict[str, Tensor] = {KEY_SMALL: key.small}
+        if programs.motion or self._takes_frame:
+            pair[FRAME] = self._input(picture, placement)
         checked: CheckedFlow | None = None
+        if programs.motion:
+            with programs.lock:
+                inputs |= programs.motion.run(pair)  # the flow, and the scale fields if they are used
+                flow = stay_inside(np.array(np.asarray(inputs[FLOW])[:, :, *placement.cells(self._stride)]))
+        else:
+            inputs |= pair if self._takes_frame else {}
+            if self._takes_flow:
+                flow = self._flow(small, key, vectors)
         if self._takes_flow:
-            checked = self._flow(small, key, vectors)
+            checked = self._check(small, flow, key)
             flow = checked.flow
             inputs[FLOW] = placement.spread(flow, self._stride)
-        if self._takes_frame:
-            inputs |= {FRAME: self._input(picture, placement), KEY_SMALL: key.small}
         with programs.lock:
             outputs = programs.propagate.run(inputs)
             result = _postprocess(programs.postprocessor, outputs, placement, frame, FrameKind.PROPAGATED, started)
@@ -259,7 +269,7 @@ class Engine:
         source = self._source
         if not isinstance(source, MotionSource):
             return DirectTracker(source, small)
-        if not self._takes_flow or source.flow == "none":
+        if not self._takes_flow or source.flow == "none" or programs.motion:
             return None
         if source.flow == "codec":
             return CodecTracker(small, self._pixels_per_cell, self._area(placement))
@@ -275,7 +285,9 @@ class Engine:
         used = MotionSource.parse(tracker.source)
         return str(replace(used, repaired=self._named.repaired, scale=self._named.scale))
 
-    def _flow(self, small: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None]) -> CheckedFlow:
+    def _flow(
+        self, small: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None]
+    ) -> NDArray[np.float32]:
         """Return the flow in cells, estimated on an image of the size that a flow network would see."""
         shape = (*small.shape[:2], 2)
         flow = np.zeros(shape, np.float32) if key.tracker is None else key.tracker.advance(small, vectors)
@@ -283,10 +295,16 @@ class Engine:
             raise MotionError(
                 f"the motion source {self.motion} should give a finite flow of shape {shape}, not {np.shape(flow)}"
             )
-        cells = stay_inside(to_cells(flow.astype(np.float32, copy=False), self._pixels_per_cell))
+        return stay_inside(to_cells(flow.astype(np.float32, copy=False), self._pixels_per_cell))
+
+    def _check(self, small: NDArray[np.uint8], flow: NDArray[np.float32], key: KeyState) -> CheckedFlow:
+        """Check a flow in cells, and repair it if the motion source says so."""
         assert key.check is not None
-        repaired = self._named is not None and self._named.repaired
-        return key.check.repair(small, cells) if repaired else key.check.check(small, cells)
+        if self._named is None or not self._named.repaired:
+            return key.check.check(small, flow)
+        if self._named.scale:  # it repaints what fails, and would repaint features of other places wrongly
+            return key.check.stay(small, flow)
+        return key.check.repair(small, flow)
 
     def _area(self, placement: Placement) -> Area | None:
         """Return where the picture lies in the small image, or None if it is the whole one."""
@@ -353,6 +371,7 @@ class Engine:
         return _Programs(
             key=programs["key"],
             propagate=programs.get("propagate"),
+            motion=programs.get("motion"),
             flow=programs.get("flow"),
             postprocessor=open_postprocessor(self.bundle.manifest, height, width),
             lock=Lock(),

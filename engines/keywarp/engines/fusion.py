@@ -1,4 +1,4 @@
-"""Fuse a bundle's graphs into two, each of which runs entirely on the device, so that features never leave it.
+"""Fuse a bundle's graphs into two or three, which run entirely on the device, so that features never leave it.
 
 `small` is the frame minus the mean, average-pooled for the flow network::
 
@@ -11,6 +11,12 @@
 
     with another flow instead:          flow (in cells) -> warp.onnx -> head.onnx -> result
                                                               ^-- features
+
+    with a flow that is repaired between the two:
+                frame -> prepare -> small -> flow.onnx -> flow (to the host), scales (stay on the device)
+                                key_small --^
+                flow (repaired), scales -> warp.onnx -> head.onnx -> result
+                                              ^-- features
 
 Tensors that a bundle holds, such as class tokens, go from features.onnx past the warp to head.onnx.
 Flow and scale field are separate: `propagate` can do without the scale field, and another flow can be joined with it.
@@ -102,7 +108,38 @@ def fuse_propagate(
     return FusedGraph(draft.finish("propagate"), frozenset())
 
 
-def fuse_warp(bundle: Bundle, height: int, width: int, scale: bool = False, keep_features: bool = False) -> FusedGraph:
+def fuse_motion(bundle: Bundle, height: int, width: int, scale: bool = True) -> FusedGraph:
+    """Return the graph of the flow network alone, whose flow is repaired on the host before `fuse_warp` uses it.
+
+    Args:
+        bundle: The bundle.
+        height: The height of the networks' input in pixels.
+        width: The width of the networks' input in pixels.
+        scale: Whether to output the scale fields, too.
+
+    Returns:
+        The graph `frame` and `key_small` -> `flow` and the scale fields, which stay on the device.
+
+    Raises:
+        BundleError: If the graphs don't fit together.
+    """
+    draft = _Draft(bundle, height, width)
+    motion = draft.motion()
+    draft.output(FLOW, motion["flow"], TensorProto.FLOAT, draft.flow_shape)
+    scales = draft.scale_shapes if scale else {}
+    for name, shape in scales.items():
+        draft.output(given(name), motion[name], TensorProto.FLOAT, shape)
+    return FusedGraph(draft.finish("motion"), frozenset(map(given, scales)))
+
+
+def fuse_warp(
+    bundle: Bundle,
+    height: int,
+    width: int,
+    scale: bool = False,
+    keep_features: bool = False,
+    given_scales: bool = False,
+) -> FusedGraph:
     """Return the graph that warps the key features along a given flow (section 3).
 
     Args:
@@ -111,18 +148,24 @@ def fuse_warp(bundle: Bundle, height: int, width: int, scale: bool = False, keep
         width: The width of the networks' input in pixels.
         scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
         keep_features: Whether to output the warped features to the host as well, named as `kept` says.
+        given_scales: Whether `fuse_motion` gave the scale fields; otherwise the flow network runs in this graph.
 
     Returns:
-        The graph `flow`, the feature maps and the held tensors -> result; with `scale` also of `frame` and `key_small`.
-        The flow is (1, 2, H / stride, W / stride), in cells of the finest feature map.
+        The graph `flow`, the feature maps and the held tensors -> result; with `scale` also of `frame` and `key_small`,
+        or of the scale fields that are given. The flow is (1, 2, H / stride, W / stride), in cells of the finest
+        feature map.
 
     Raises:
         BundleError: If the graphs don't fit together.
     """
     draft = _Draft(bundle, height, width, keep_features)
-    motion = draft.motion() if scale else None
     flow = draft.input(FLOW, TensorProto.FLOAT, draft.flow_shape)
-    draft.propagate(flow, draft.scales(motion))
+    if scale and given_scales:
+        shapes = draft.scale_shapes
+        scales = {name: draft.input(given(name), TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    else:
+        scales = draft.scales(draft.motion() if scale else None)
+    draft.propagate(flow, scales)
     return FusedGraph(draft.finish("warp"), frozenset())
 
 
@@ -162,7 +205,8 @@ def fuse_all(
         keep_features: Whether to output the features to the host as well.
 
     Returns:
-        The graph `key`; `propagate` unless features are copied; and `flow` if the flow network runs separately.
+        The graph `key`; `propagate` unless features are copied; if the flow network runs separately, `motion` for
+        flow and scale fields between frame and key frame, or `flow` for the flow between any two images.
 
     Raises:
         BundleError: If the graphs don't fit together.
@@ -177,15 +221,24 @@ def fuse_all(
     elif motion.flow == "flow" and not motion.runs_alone:
         graphs["propagate"] = fuse_propagate(bundle, *size, motion.scale, keep_features)
     elif not motion.copies:
-        graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, keep_features)
+        direct = motion.runs_alone and not motion.chained
+        graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, keep_features, given_scales=direct)
     if motion and motion.runs_alone:
-        graphs["flow"] = fuse_flow(bundle, *size)
+        if motion.chained:
+            graphs["flow"] = fuse_flow(bundle, *size)
+        else:
+            graphs["motion"] = fuse_motion(bundle, *size, motion.scale)
     return graphs
 
 
 def kept(name: str) -> str:
     """Return the name of the output with a copy of a feature map for the host."""
     return f"kept_{name}"
+
+
+def given(name: str) -> str:
+    """Return the name under which a scale field goes from one graph to another."""
+    return f"given_{name}"
 
 
 @dataclass
@@ -220,6 +273,10 @@ class _Draft:
     @property
     def flow_shape(self) -> list[int]:
         return [1, 2, *self.feature_shapes[self.bundle.manifest.finest.name][2:]]
+
+    @property
+    def scale_shapes(self) -> dict[str, list[int]]:
+        return dict(zip(map_names("scale", len(self.feature_shapes)), self.feature_shapes.values(), strict=True))
 
     def input(self, name: str, dtype: int, shape: list[int]) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -290,12 +347,11 @@ class _Draft:
 
     def scales(self, motion: dict[str, str] | None) -> dict[str, str]:
         """Return the scale fields that the flow network gave, or add fields of ones if there is no flow network."""
-        names = map_names("scale", len(self.feature_shapes))
         if motion is not None:
-            return {name: motion[name] for name in names}
+            return {name: motion[name] for name in self.scale_shapes}
         one = self.constant(np.ones(1, np.float32))
-        shapes = [self.constant(np.array(shape, np.int64)) for shape in self.feature_shapes.values()]
-        return {name: self.node("Expand", one, shape) for name, shape in zip(names, shapes, strict=True)}
+        shapes = {name: self.constant(np.array(shape, np.int64)) for name, shape in self.scale_shapes.items()}
+        return {name: self.node("Expand", one, shape) for name, shape in shapes.items()}
 
     def propagate(self, flow: str, scales: dict[str, str]) -> None:
         """Add the key frame's features and held tensors as inputs, the features' warp, and the result."""

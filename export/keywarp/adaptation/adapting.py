@@ -1,10 +1,12 @@
 """Adapt a bundle to videos: its flow network and scale field, and perhaps its head, from the videos' frames alone."""
 
+import contextlib
 import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,7 +24,7 @@ from keywarp.adaptation.pairs import PairSampler
 from keywarp.adaptation.starts import given_start, is_untrained, pretrained_start
 from keywarp.adaptation.torch_graph import TorchGraph
 from keywarp.adaptation.writing import check_graph, write_adapted
-from keywarp.engines import Bundle
+from keywarp.engines import Bundle, EngineError
 from keywarp.engines.backends import BackendName
 from keywarp.engines.comparison import Clip, Comparison, Options, compare
 from keywarp.engines.motion import MotionSource
@@ -51,6 +53,7 @@ WITH_VECTORS: tuple[str, ...] = ("codec", "codec+scale", "codec-repaired")  # if
 NEGLIGIBLE = 0.005  # difference of agreement below which the cheaper of two sources is preferred
 VECTOR_FRAMES = 10  # frames among which motion vectors are looked for
 TEACHER_SHARE = 0.25  # of the minutes, at most, for the teacher's features
+SECONDS = "collecting.seconds"  # file of the seconds that the teacher's features took
 DEVIATION_FRAMES = 64  # frames over which the channels' deviations are measured
 
 
@@ -151,46 +154,44 @@ def adapt(
     max_age = options.max_age or max(manifest.key_interval - 1, 1)
     ranges = _split_all(clips, options.hold_out, max_age)
     settings = _digest(bundle, clips, options, max_age, process)
-    _claim(work, settings)
     notes: list[str] = []
-
-    started = time.monotonic()
-    seconds = math.inf if options.minutes is None else 60 * options.minutes
-    footage = collect(
-        bundle,
-        clips,
-        [learned for learned, _ in ranges],
-        work,
-        3 * max_age,
-        Budget(options.cache_size, seconds * TEACHER_SHARE),
-        reporter,
-        options.backend,
-    )
-    collecting = _spent(work, "collecting", time.monotonic() - started)
     teacher, student = _heads(bundle, options, process, notes)
-    whole = teacher is not None and manifest.image.fit != "resize"  # the head may be for an input of exact size
-    sampler = PairSampler(footage, manifest, max_age, options.seed, None if whole else options.crop)
-    deviations = [d.to(process.device) for d in _deviations(footage, [f.stride for f in manifest.features])]
     start, flow = _start(bundle, options, process)
-
-    loss = PropagationLoss(manifest, flow, teacher, student, deviations, process.autocast)
     trained = {"flow": flow} | ({"head": student} if student else {})
-    fit = Fit(
-        dict(trained),
-        loss,
-        sampler,
-        FitOptions(
-            seconds=None if options.minutes is None else max(seconds - collecting, 0.5 * seconds),
-            steps=options.steps,
-            batch=options.batch,
-            rate=options.rate,
-            seed=options.seed,
-            save_seconds=options.save_seconds,
-            weights=options.weights,
-        ),
-        process,
-        settings,
-    ).run(work / "progress.pt", reporter)
+    with _claimed(work, settings):
+        started = time.monotonic()
+        seconds = math.inf if options.minutes is None else 60 * options.minutes
+        footage = collect(
+            bundle,
+            clips,
+            [learned for learned, _ in ranges],
+            work,
+            3 * max_age,
+            Budget(options.cache_size, seconds * TEACHER_SHARE),
+            reporter,
+            options.backend,
+        )
+        collecting = _spent(work, time.monotonic() - started)
+        whole = teacher is not None and manifest.image.fit != "resize"  # the head may be for an input of exact size
+        sampler = PairSampler(footage, manifest, max_age, options.seed, None if whole else options.crop)
+        deviations = [d.to(process.device) for d in _deviations(footage, [f.stride for f in manifest.features])]
+        loss = PropagationLoss(manifest, flow, teacher, student, deviations, process.autocast)
+        fit = Fit(
+            dict(trained),
+            loss,
+            sampler,
+            FitOptions(
+                seconds=None if options.minutes is None else max(seconds - collecting, 0.5 * seconds),
+                steps=options.steps,
+                batch=options.batch,
+                rate=options.rate,
+                seed=options.seed,
+                save_seconds=options.save_seconds,
+                weights=options.weights,
+            ),
+            process,
+            settings,
+        ).run(work / "progress.pt", reporter)
 
     graphs = _write_back(trained)
     ends = [held_out(clip, part) for clip, (_, part) in zip(clips, ranges, strict=True)]
@@ -384,21 +385,46 @@ def _content(path: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else str(path)
 
 
-def _claim(work: Path, settings: str) -> None:
-    """Note in the work folder what it is for, and refuse one that is for something else."""
-    work.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _claimed(work: Path, settings: str) -> Iterator[None]:
+    """Note in the work folder what it is for.
+
+    An adaptation that fails in the block takes the note back: it can't go on, so it mustn't stand in the way of one
+    with other videos or options.
+
+    Raises:
+        ProgressError: If the folder is for something else.
+    """
     note = work / "settings"
     if note.exists() and note.read_text() != settings:
         raise ProgressError(
             f"{work} holds the progress of an adaptation with another bundle, other videos or other options: repeat "
             "that command, delete the folder, or choose another one with --work"
         )
-    note.write_text(settings)
+    work.mkdir(parents=True, exist_ok=True)
+    _write(note, settings)
+    try:
+        yield
+    except ProgressError:
+        raise
+    except (AdaptationError, EngineError):
+        note.unlink(missing_ok=True)
+        (work / SECONDS).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it isn't empty
+            work.rmdir()
+        raise
 
 
-def _spent(work: Path, what: str, seconds: float) -> float:
-    """Add to the seconds that were spent on something, in this run and those before that were interrupted."""
-    file = work / f"{what}.seconds"
+def _spent(work: Path, seconds: float) -> float:
+    """Add to the seconds that collecting took, in this run and those before that were interrupted."""
+    file = work / SECONDS
     total = seconds + (float(file.read_text()) if file.exists() else 0.0)
-    file.write_text(f"{total:.1f}")
+    _write(file, f"{total:.1f}")
     return total
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file. An interrupted write leaves the older file as it was."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text)
+    partial.replace(file)

@@ -117,9 +117,8 @@ class Fit:
             total = self._total(parts, share)
             total.backward()  # type: ignore[no-untyped-call]
             if not math.isfinite(value := float(total.detach())):
-                raise AdaptationError(
-                    f"the loss is {value} at step {self._step + 1}: try a smaller --rate, and delete {state}"
-                )
+                state.unlink(missing_ok=True)  # it would lead here again
+                raise AdaptationError(f"the loss is {value} at step {self._step + 1}: try a smaller --rate")
             nn.utils.clip_grad_norm_(self._parameters, CLIP_NORM)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)

@@ -29,6 +29,8 @@ from keywarp.training.recipe import Recipe
 from keywarp.training.reporting import Reporter, TrainingLog
 from keywarp.training.variants import METHODS
 
+RECIPES = "recipes.json"  # what a folder's results come from
+
 
 @dataclass(frozen=True)
 class Run:
@@ -125,6 +127,7 @@ class Runner:
             trained = load_checkpoint(self.checkpoint(run))
             network, classes = trained.network().to(self._process.device), trained.options.classes
             source = self.evaluation(run.task)
+            self._note_recipes()
             self.reporter.stage(f"evaluating {run.name}: {', '.join(missing)}", len(source))
             try:
                 measured = evaluate(
@@ -163,17 +166,21 @@ class Runner:
 
     def _check_recipes(self) -> None:
         """Refuse a folder with results of other recipes."""
-        file = self.work / "recipes.json"
-        recipes = {
-            task: recipe.model_dump(mode="json", exclude_defaults=True) for task, recipe in self.preset.recipes.items()
-        }
-        if not file.exists():
-            write_json(recipes, file)
-        elif json.loads(file.read_text()) != recipes:
+        file = self.work / RECIPES
+        if file.exists() and json.loads(file.read_text()) != self._recipes():
             raise ExperimentError(
                 f"{self.work} holds results of recipes that differ from the preset {self.preset.name}'s present ones "
                 f"({file}): delete it to start over, or choose another folder with --work"
             )
+
+    def _note_recipes(self) -> None:
+        """Note the recipes in the folder, before its first result."""
+        if not (self.work / RECIPES).exists():
+            write_json(self._recipes(), self.work / RECIPES)
+
+    def _recipes(self) -> dict[Task, Any]:
+        recipes = self.preset.recipes.items()
+        return {task: recipe.model_dump(mode="json", exclude_defaults=True) for task, recipe in recipes}
 
     def pretrained_weights(self, run: Run) -> tuple[Weights | None, Weights | None]:
         """Return the pre-trained feature and flow network, shared by all variants, seeds and split points of a task."""
@@ -185,6 +192,7 @@ class Runner:
             features, flow = self._shared_folder(run.task, features_digest), self._shared_folder(run.task, flow_digest)
             with self._open_log(features / "logs") as log:
                 trainer = Trainer(recipe, self.work, self._process, log)
+                self._note_recipes()
                 self._pretrained_weights[key] = (
                     trainer.train_features(features / name),
                     trainer.train_flow(flow / f"{recipe.network.flow}.pt"),

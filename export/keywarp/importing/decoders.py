@@ -4,9 +4,9 @@ import onnx
 
 from keywarp.engines.manifest import SegmentationSettings
 from keywarp.importing.decoding.detection import append_detection
-from keywarp.importing.decoding.segmentation import append_segmentation
+from keywarp.importing.decoding.segmentation import append_mask_set, append_segmentation
 from keywarp.importing.errors import ImportingError
-from keywarp.importing.result_format import DetectionLayout, ResultFormat, SegmentationLayout
+from keywarp.importing.result_format import DetectionLayout, MaskSetLayout, ResultFormat, SegmentationLayout
 from keywarp.importing.strides import whole_stride
 
 
@@ -31,6 +31,8 @@ def append_decoder(head: onnx.ModelProto, result: ResultFormat, height: int, wid
         return append_detection(head, result.layout, height, width)
     if isinstance(result.layout, SegmentationLayout):
         return append_segmentation(head, result.layout, height, width)
+    if isinstance(result.layout, MaskSetLayout):
+        return append_mask_set(head, result.layout, height, width)
     raise ImportingError(result.later)
 
 

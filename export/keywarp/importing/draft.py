@@ -27,7 +27,7 @@ from keywarp.importing.motion_graphs import flow_graph, warp_graph
 from keywarp.importing.opsets import opset_of
 from keywarp.importing.palette import palette_color
 from keywarp.importing.preparation import Preparation, PreparationHints, guess_preparation
-from keywarp.importing.result_format import DetectionLayout, Hints, Layout, ResultFormat
+from keywarp.importing.result_format import Hints, ResultFormat
 from keywarp.importing.splitting import split
 from keywarp.importing.weights import store_in_16_bits
 from keywarp.saving import FrameCosts, doubt
@@ -164,20 +164,12 @@ def _bad_manifest(file: Path, error: ValidationError) -> ImportingError:
 def _without_other_outputs(model: ImportedModel, result: ResultFormat) -> ImportedModel:
     """Return the model without outputs that its result isn't read from, and without what only they need."""
     graph = Graph(model.model)
-    used = [output for output in model.outputs if output.name in _tensors(result.layout)]
+    used = [output for output in model.outputs if output.name in result.layout.tensors]
     names = [output.name for output in used]
     nodes = [graph.nodes[index] for index in graph.needed(names)]
     part = graph.part("network", nodes, [graph.value(IMAGE)], [graph.value(name) for name in names])
     part.graph.value_info.extend(model.model.graph.value_info)
     return replace(model, model=part, outputs=tuple(used))
-
-
-def _tensors(layout: Layout) -> set[str]:
-    """Return the outputs that a result is read from."""
-    if not isinstance(layout, DetectionLayout):
-        return {layout.tensor}
-    columns = (layout.boxes, layout.scores, layout.objectness, layout.labels)
-    return {tensor for part in columns if part is not None for tensor in part.tensors}
 
 
 def _fields(

@@ -8,6 +8,7 @@ from keywarp.importing.model_file import ImportedModel
 from keywarp.importing.recognition.detectors import recognise_detection
 from keywarp.importing.recognition.evidence import Evidence, shape_text
 from keywarp.importing.recognition.maps import recognise_maps
+from keywarp.importing.recognition.mask_sets import recognise_mask_set
 from keywarp.importing.result_format import Hints, ResultFormat
 
 __all__ = ["Hints", "ResultFormat", "recognise"]
@@ -30,7 +31,9 @@ def recognise(
     hints = hints or Hints()
     evidence = Evidence(model, hints, image)
     found = None
-    if hints.task in (None, "detection"):
+    if hints.task in (None, "segmentation"):
+        found = recognise_mask_set(evidence)
+    if found is None and hints.task in (None, "detection"):
         found = recognise_detection(evidence)
     if found is None and hints.task != "detection":
         found = recognise_maps(evidence)

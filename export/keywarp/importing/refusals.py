@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, defs
 
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.tensors import graphs_of, nodes_of, tensors_of, type_name
@@ -12,6 +12,7 @@ from keywarp.importing.tensors import graphs_of, nodes_of, tensors_of, type_name
 MAX_NODES = 100_000  # once all functions are written out
 LONGEST_NAME = 1000  # characters
 SHOWN = 40  # characters of a name in an error
+DOMAINS = ("", "ai.onnx")
 NUMBERS = (
     *(TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.BOOL),
     *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
@@ -20,7 +21,7 @@ NUMBERS = (
 
 
 def refuse_hostile(model: onnx.ModelProto) -> None:
-    """Refuse names that can't be shown or are there twice, too many nodes, and results that aren't numbers.
+    """Refuse names that can't be shown or are there twice, too many nodes, unknown opsets, and odd results.
 
     Args:
         model: The model as it is in the file.
@@ -32,12 +33,20 @@ def refuse_hostile(model: onnx.ModelProto) -> None:
     count = written_out(model)
     if count > MAX_NODES:
         raise ImportingError(f"it has {_rounded(count)} nodes, and at most {MAX_NODES} are read")
+    for opset in model.opset_import:
+        if opset.domain in DOMAINS and not 1 <= opset.version <= defs.onnx_opset_version():
+            raise ImportingError(
+                f"its opset is {opset.version}, and the newest known here is {defs.onnx_opset_version()}: "
+                "export the network again with opset 17"
+            )
     made = Counter(name for node in model.graph.node for name in node.output if name)
     if twice := [name for name, count in made.items() if count > 1]:
         raise ImportingError(f"two of its nodes make a tensor {twice[0]!r}: the file is damaged")
     if not model.graph.output:
         raise ImportingError("it has no outputs")
     for output in model.graph.output:
+        if output.type.WhichOneof("value") not in (None, "tensor_type"):
+            raise ImportingError(f"its output {output.name!r} isn't a tensor: export the network again without it")
         if output.type.tensor_type.elem_type not in (*NUMBERS, TensorProto.UNDEFINED):
             raise ImportingError(
                 f"its output {output.name!r} is of type {type_name(output.type.tensor_type.elem_type)}: export the "

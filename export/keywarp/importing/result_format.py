@@ -115,6 +115,12 @@ class DetectionLayout:
     grid: Grid | None = None  # for boxes relative to cells
     selected: bool = False  # the rows are objects already: a set, or what a suppression left
 
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The outputs that are read."""
+        columns = (self.boxes, self.scores, self.objectness, self.labels)
+        return frozenset(tensor for part in columns if part is not None for tensor in part.tensors)
+
 
 @dataclass(frozen=True)
 class SegmentationLayout:
@@ -129,6 +135,29 @@ class SegmentationLayout:
     activation: Activation = "none"
     implied_background: bool = False  # where no class has a score above 0.5; it becomes class 0
 
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The outputs that are read."""
+        return frozenset([self.tensor])
+
+
+@dataclass(frozen=True)
+class MaskSetLayout:
+    """Logits of a set of masks and of their classes, of which a segmentation is made (MaskFormer, Mask2Former).
+
+    A pixel's score of a class is the sum over the masks of the mask's probability there times that of its class.
+    """
+
+    masks: str  # (1, n, h, w), logits of sigmoids
+    classes: str  # (1, n, classes + 1), logits of a softmax with "no object" last
+    count: int  # of the classes
+    implied_background: bool = False  # where no class has a score above 0.5; it becomes class 0
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The outputs that are read."""
+        return frozenset([self.masks, self.classes])
+
 
 @dataclass(frozen=True)
 class DenseLayout:
@@ -136,8 +165,13 @@ class DenseLayout:
 
     tensor: str
 
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The outputs that are read."""
+        return frozenset([self.tensor])
 
-Layout = DetectionLayout | SegmentationLayout | DenseLayout
+
+Layout = DetectionLayout | SegmentationLayout | MaskSetLayout | DenseLayout
 
 
 @dataclass(frozen=True)

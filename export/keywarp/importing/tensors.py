@@ -77,8 +77,8 @@ def load_external_data(model: onnx.ModelProto, folder: Path) -> None:
         total += size
         if total > MAX_BYTES:
             raise ImportingError(
-                f"the constants take more than {MAX_BYTES / 1e9:.1f} GB ({tensor.name!r} alone {size / 1e9:.1f}), "
-                "more than an ONNX file can hold: use a smaller network"
+                f"the constants take more than {MAX_BYTES / 1e9:.1f} GB in all ({tensor.name!r}: {size / 1e9:.3g}"
+                " GB), more than an ONNX file can hold: use a smaller network"
             )
         if external_data_helper.uses_external_data(tensor):
             _load(tensor, size, folder)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keywarp.cli.errors import CommandError
+from keywarp.cli.files import check_writable
 from keywarp.torch_commands.errors import INSTALL_TRAIN_AND_CPU, importing, reporting_errors
 from keywarp.torch_commands.options import DeviceOption, JsonOption, PrecisionOption
 
@@ -108,6 +109,8 @@ def adapt(
         raise typer.BadParameter(str(error), param_hint="--motion") from error
     folder = work or Path(".cache/keywarp/adapt") / out.name
     clips = [_open_clip(video) for video in videos]
+    for path in (out, folder):
+        check_writable(path)
     try:
         with reporting_errors(), open_process(device, precision) as process, ConsoleReporter() as reporter:
             process.require_single()

@@ -7,6 +7,7 @@ import typer
 
 from keywarp.choices import PretrainedName
 from keywarp.cli.errors import CommandError
+from keywarp.cli.files import check_writable
 from keywarp.torch_commands.errors import importing, printing_doubts, reporting_errors
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def pretrained(
     if long_side < short_side:
         raise typer.BadParameter(f"{long_side} is below the short side, {short_side}", param_hint="--long-side")
     out = out or Path("models") / name
+    for folder in (out, work):
+        check_writable(folder)
     try:
         with reporting_errors(), printing_doubts():
             network = nanodet(fetch(NANODET, work) / NANODET_FILE, 1 if head_layers == 1 else 2)
@@ -61,7 +64,7 @@ def pretrained(
             settings = DenseDetection(threshold=0.4, iou=0.6)
             bundle = export_network(whole, _nanodet_card(short_side, long_side), out, settings)
     except OSError as error:
-        raise CommandError(f"can't write the bundle to {out}: {error.strerror}") from error
+        raise CommandError(f"can't write {error.filename or out}: {error.strerror or error}") from error
     size = sum(file.size for file in bundle.manifest.files.values())
     typer.echo(f"{bundle.path}: {bundle.name} {bundle.manifest.version}, {size / 1e6:.1f} MB in graphs")
 

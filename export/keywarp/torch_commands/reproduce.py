@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from keywarp.choices import ExperimentName, PresetName
+from keywarp.cli.files import check_writable
 from keywarp.torch_commands.errors import INSTALL_TRAIN_AND_CPU, importing, reporting_errors
 from keywarp.torch_commands.options import DeviceOption, PartsOption, PrecisionOption
 
@@ -60,6 +61,8 @@ def reproduce(
     work = work or Path(".cache/keywarp/reproduce") / preset
     results = Path("docs/results")
     out = out or {"cpu": results, "hard": results / "hard"}.get(preset, work / "results")
+    for folder in (work, out):
+        check_writable(folder)
     names = list(EXPERIMENTS) if name == "all" else [name]
     seconds = None if minutes is None else 60 * minutes
     with reporting_errors():

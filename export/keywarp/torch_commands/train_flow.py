@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from keywarp.cli.files import check_writable
 from keywarp.torch_commands.errors import importing, reporting_errors
 from keywarp.torch_commands.options import DeviceOption, JsonOption, PartsOption, PrecisionOption
 
@@ -41,6 +42,7 @@ def train_flow(
     with reporting_errors():
         content = read_flow_recipe(recipe)
         work = work or Path(".cache/keywarp") / recipe.stem
+        check_writable(work)
         with open_process(device, precision, parts) as process:
             if not process.is_leader:
                 train_flow_network(content, work, process, SilentReporter(), workers)

@@ -115,4 +115,6 @@ class _Clock:
         self._last = now
         if step % 100 == 0:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.write_text(json.dumps({"seconds": self.seconds, "step": step}))
+            partial = self._file.with_suffix(".partial")  # an interrupted write leaves the older file as it was
+            partial.write_text(json.dumps({"seconds": self.seconds, "step": step}))
+            partial.replace(self._file)

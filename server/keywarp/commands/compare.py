@@ -1,6 +1,5 @@
 """`keywarp compare`: compare propagated results with those of the network on every frame."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.files import write_errors
+from keywarp.cli.files import check_writable
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.comparison_clips import open_clip, parse_range
 from keywarp.commands.comparison_report import as_json, print_tables, write_report
@@ -135,9 +134,7 @@ def compare(
     clips = [open_clip(video, window) for video in videos]
     for folder in (out, work):
         if folder is not None:
-            with write_errors(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=folder).close()  # so that an unwritable folder doesn't cost the work
+            check_writable(folder)
     try:
         with _progress_bar() as show:
             comparison = run_comparison(bundle, clips, options, progress=show, work=work)

@@ -65,13 +65,14 @@ def write_report(bundle: Bundle, clips: Sequence[Clip], options: Options, compar
         clips: The clips.
         options: What was compared.
         comparison: The figures.
-        out: The folder, which exists.
+        out: The folder, which is created if it doesn't exist.
 
     Raises:
         CommandError: If a file can't be written.
         EngineError: If an engine fails.
     """
     with write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
         (out / "report.json").write_text(as_json(comparison) + "\n", encoding="utf-8")
         agreement_charts(comparison).save(out / "agreement.png")
     picks = {name: worst_passages(comparison, name, WORST_ROWS) for name in comparison.sources}

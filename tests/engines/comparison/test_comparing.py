@@ -228,6 +228,13 @@ def test_nothing_is_propagated_to_another_size(tmp_path: Path) -> None:
     assert comparison.videos[0].key_starts == 6
 
 
+def test_work_that_no_comparison_can_go_on_with_is_not_kept(follower: Bundle, tmp_path: Path) -> None:
+    chosen = options(tmp_path, schedules={"adaptive": AdaptiveInterval(threshold=0.2)})
+    with pytest.raises(InvalidFrameError, match="2 frames"):
+        compare(follower, [walk(), clip([scene(0)] * 2, "short")], chosen, work=tmp_path / "work", save_every=0)
+    assert not list((tmp_path / "work").iterdir())
+
+
 @pytest.mark.parametrize("frames", [0, 2])
 def test_a_clip_that_is_too_short_is_refused(frames: int, follower: Bundle, tmp_path: Path) -> None:
     short = clip([scene(0)] * frames, "short")

@@ -167,6 +167,18 @@ def test_an_image_of_another_size_is_refused() -> None:
         CodecTracker(np.zeros((4, 4, 3), np.uint8)).advance(np.zeros((4, 8, 3), np.uint8))
 
 
+@pytest.mark.parametrize(("width", "height"), [(0, 48), (64, 0), (-64, 48)])
+def test_vectors_of_a_frame_without_pixels_are_refused(width: int, height: int) -> None:
+    with pytest.raises(ValueError, match=f"a frame of at least 1x1 pixels, not {width}x{height}"):
+        MotionVectors.from_ffmpeg(None, width, height, 1, "h264")
+
+
+def test_vectors_whose_parts_have_different_lengths_are_refused() -> None:
+    whole = uniform(-30, "P")
+    with pytest.raises(ValueError, match=r"must have the shapes .* for n blocks, got \(12, 2\)"):
+        MotionVectors(WIDTH, HEIGHT, "P", whole.corners[:12], whole.sizes, whole.displacements, whole.future)
+
+
 @pytest.mark.parametrize(("left", "top"), [(0, 0), (22, 14)])
 def test_vectors_are_those_of_the_frame_within_a_letterbox(left: int, top: int) -> None:
     """Each tile of noise comes from elsewhere, too far for optical flow, and only its vector tells from where."""

@@ -16,7 +16,7 @@ def test_network_is_the_flow_network_with_its_scale_field() -> None:
     assert MotionSource.parse("flow") == MotionSource("flow")
 
 
-@pytest.mark.parametrize("name", ["raft", "", "none-chained", "flow+scale", "dis+scale-chained"])
+@pytest.mark.parametrize("name", ["raft", "", "none-chained", "flow+scale", "none-repaired+scale", "dis+scale-chained"])
 def test_an_unknown_name_is_refused_with_a_list_of_those_there_are(name: str) -> None:
     with pytest.raises(ValueError, match=f"no motion source '{name.replace('+', '.')}': use one of network, "):
         MotionSource.parse(name)

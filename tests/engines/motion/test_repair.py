@@ -74,6 +74,34 @@ def test_a_flow_that_explains_the_frame_stays_as_it_is() -> None:
     np.testing.assert_array_equal(repaired[:, :, :, 4:], flow[:, :, :, 4:])
 
 
+def test_a_flow_that_explains_the_frame_worse_than_copying_is_dropped() -> None:
+    """The ground is blurred, so that the wrong flow is too small an error to fail in any cell."""
+    image = np.asarray(cv2.GaussianBlur(with_square(*FROM), (0, 0), 2), dtype=np.uint8)
+    wrong = STILL.copy()
+    wrong[0, 0, :, 20:] = 1
+    checked = FlowCheck(image, CELL).stay(image, wrong)
+    np.testing.assert_array_equal(checked.flow, STILL)
+    assert checked.reliability.min() == 1
+    assert (wrong[0, 0, :, 20:] == 1).all()
+
+
+def test_a_flow_that_is_right_in_places_is_kept_there_only() -> None:
+    flow = STILL.copy()
+    flow[0, 0] = FROM[1] - TO[1]  # right for the square alone, wrong for the ground
+    repaired = FlowCheck(with_square(*FROM), CELL).stay(with_square(*TO), flow).flow
+    np.testing.assert_array_equal(repaired[0, 0][cells(TO, margin=1)], FROM[1] - TO[1])
+    np.testing.assert_array_equal(repaired[0, 0, :, 34:], 0)
+
+
+def test_a_cell_keeps_its_flow_or_stays() -> None:
+    flow = STILL.copy()
+    flow[0, 1] = 1
+    repaired = FlowCheck(with_square(*FROM), CELL).stay(with_square(*TO), flow)
+    np.testing.assert_array_equal(repaired.flow[0, 0], 0)
+    assert set(np.unique(repaired.flow[0, 1])) <= {0, 1}
+    assert repaired.reliability[cells(TO, margin=1)].max() < 0.4
+
+
 def test_a_new_object_that_the_key_frame_does_not_show_is_not_trusted() -> None:
     repaired = FlowCheck(ground(), CELL).repair(with_square(*TO), STILL)
     assert repaired.reliability[cells(TO, margin=1)].max() < 0.4

@@ -1,6 +1,8 @@
 """Load, unload and inspect models of a running server."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,3 +56,9 @@ def is_closed(engine: Engine) -> bool:
     except BackendError as error:
         return "is closed" in str(error)
     return False
+
+
+def is_freed(*references: weakref.ref[Engine]) -> bool:
+    """Return whether engines are gone from memory. Threads and tasks that used them drop them soon after their work."""
+    gc.collect()
+    return all(reference() is None for reference in references)

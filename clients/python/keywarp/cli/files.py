@@ -1,6 +1,7 @@
 """Write files under a temporary name until they are complete."""
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,20 @@ def part_file(path: Path) -> Iterator[Path]:
             part.unlink()
         raise
     part.replace(path)
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be written to a folder, before the work that they come from. Nothing is created.
+
+    Args:
+        folder: The folder, which needn't exist.
+
+    Raises:
+        CommandError: If it can't be written to or created.
+    """
+    with write_errors(folder):
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        tempfile.TemporaryFile(dir=existing).close()
 
 
 @contextmanager

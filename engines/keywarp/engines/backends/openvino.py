@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -17,6 +17,10 @@ from keywarp.engines.errors import BackendError
 # OpenVINO changes the process's locale while it reads and compiles, and restores it. Two threads at once could leave it
 # changed, and text files would be read as ASCII from then on.
 _COMPILING = Lock()
+# All backends share one core, which is never closed. The CPU plugin of each core gives the thread that opens it a stack
+# for signal handlers, and frees it with the core, even if cores are closed in another order and the thread still uses
+# it. The next signal would then overwrite memory that has become something else's, or end the process.
+_CORE: Final = ov.Core()
 _ELEMENT = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -34,9 +38,8 @@ class OpenVINOBackend:
         """
         if precision == "fp16":
             raise BackendError("OpenVINO on the CPU computes in fp32 or bf16, not fp16: use one of these or auto")
-        self._core = ov.Core()
-        self.device = str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
-        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.device = str(_CORE.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+        has_bf16 = "BF16" in _CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and not has_bf16:
             raise BackendError(f"{self.device} has no bf16 arithmetic: use precision fp32 or auto")
         self.precision = ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision
@@ -59,11 +62,11 @@ class OpenVINOBackend:
             raise BackendError(f"OpenVINO can't compile {model.graph.name}: {error}") from error
 
     def _compile(self, content: bytes) -> ov.CompiledModel:
-        network = self._core.read_model(content)
+        network = _CORE.read_model(content)
         if self._cache:
             with contextlib.suppress(RuntimeError):  # the disk is full, or another process writes the same entry
-                return self._core.compile_model(network, "CPU", self._config | {"CACHE_DIR": str(self._cache)})
-        return self._core.compile_model(network, "CPU", self._config)
+                return _CORE.compile_model(network, "CPU", self._config | {"CACHE_DIR": str(self._cache)})
+        return _CORE.compile_model(network, "CPU", self._config)
 
 
 class _OpenVINOProgram:

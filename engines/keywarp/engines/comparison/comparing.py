@@ -16,6 +16,7 @@ from keywarp.engines.comparison.report import Comparison, summarise
 from keywarp.engines.comparison.scheduling import compare_schedules
 from keywarp.engines.comparison.tally import Tally
 from keywarp.engines.comparison.truths import Truths
+from keywarp.engines.errors import InvalidFrameError
 
 SAVE_EVERY = 10.0  # seconds between two saves of an unfinished comparison
 
@@ -39,7 +40,8 @@ def compare(
         clips: The clips.
         options: What to compare, and how; None for the default motion sources and settings.
         progress: Is told how far the comparison is.
-        work: A folder in which an interrupted comparison is kept, and from which the same one goes on, or None.
+        work: A folder in which an interrupted comparison is kept, and from which the same one goes on, or None. It is
+            created when there is something to keep.
         save_every: Seconds between two saves.
 
     Raises:
@@ -58,23 +60,25 @@ def compare(
     saved = None if work is None else _Saved(work, options.fingerprint(bundle, clips), save_every)
     tally = (saved.load() if saved else None) or Tally(len(clips))
     truths = Truths(saved.truths if saved else None) if options.schedules else None
-    with contextlib.ExitStack() as opened:
-        if truths is not None:
-            opened.callback(truths.close)
 
-        def checkpoint(*, now: bool = False) -> None:
-            if saved is not None and (now or saved.is_due):
-                if truths is not None:
-                    truths.flush()
-                saved.save(tally)
+    def checkpoint(*, now: bool = False) -> None:
+        if saved is not None and (now or saved.is_due):
+            if truths is not None:
+                truths.flush()
+            saved.save(tally)
 
+    try:
         compare_ages(bundle, clips, options, measure, tally, truths, report, checkpoint)
+    except InvalidFrameError:  # the same comparison would always end here
+        if work is not None:
+            forget(bundle, clips, options, work)
+        raise
+    checkpoint(now=True)
+    if truths is not None:
+        compare_schedules(bundle, clips, options, measure, tally, truths, report, lambda: checkpoint(now=True))
+    if not tally.costs:
+        tally.costs = measure_costs(bundle, clips, options, report)
         checkpoint(now=True)
-        if truths is not None:
-            compare_schedules(bundle, clips, options, measure, tally, truths, report, lambda: checkpoint(now=True))
-        if not tally.costs:
-            tally.costs = measure_costs(bundle, clips, options, report)
-            checkpoint(now=True)
     return summarise(bundle, clips, options, measure, tally, backend)
 
 
@@ -95,7 +99,6 @@ class _Saved:
     """The files of an unfinished comparison."""
 
     def __init__(self, folder: Path, fingerprint: str, every: float) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._tally = folder / f"{fingerprint}.npz"
         self.truths = folder / f"{fingerprint}.results"
         self._every = every
@@ -112,6 +115,7 @@ class _Saved:
         return None
 
     def save(self, tally: Tally) -> None:
+        self._tally.parent.mkdir(parents=True, exist_ok=True)
         tally.save(self._tally)
         self._last = time.monotonic()
 

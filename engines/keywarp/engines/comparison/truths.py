@@ -1,5 +1,6 @@
 """The per-frame results of a comparison, which schedules are compared with."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -18,21 +19,19 @@ class Truths:
         """Start with the results in the file, if there is one.
 
         Args:
-            path: The file to add results to, or None to keep them in memory only.
+            path: The file to add results to, or None to keep them in memory only. `flush` creates it.
 
         Raises:
             OSError: If the file can't be read or written.
         """
         self._kept: dict[tuple[int, int], tuple[int, bytes]] = {}
-        self._file = None
-        if path is not None:
-            self._file = path.open("a+b")
-            self._read()
+        self._path = path
+        self._unwritten = bytearray()
+        if path is not None and path.exists():
+            self._read(path)
 
-    def _read(self) -> None:
-        assert self._file is not None
-        self._file.seek(0)
-        content = self._file.read()
+    def _read(self, path: Path) -> None:
+        content = path.read_bytes()
         at = 0
         while at + HEADER.size <= len(content):
             clip, frame, rows, size = HEADER.unpack_from(content, at)
@@ -41,7 +40,7 @@ class Truths:
                 break
             self._kept[clip, frame] = (rows, content[at + HEADER.size : end])
             at = end
-        self._file.truncate(at)  # an interrupted run may leave a part of a record
+        os.truncate(path, at)  # an interrupted run may leave a part of a record
 
     def add(self, clip: int, frame: int, output: Output) -> None:
         """Keep the result of a frame."""
@@ -53,8 +52,8 @@ class Truths:
             table = np.column_stack([output.xyxy, output.confidence, output.class_id]).astype(np.float32)
             rows, content = len(table), zlib.compress(table.tobytes(), 1)
         self._kept[clip, frame] = (rows, content)
-        if self._file is not None:
-            self._file.write(HEADER.pack(clip, frame, rows, len(content)) + content)
+        if self._path is not None:
+            self._unwritten += HEADER.pack(clip, frame, rows, len(content)) + content
 
     def get(self, clip: int, frame: int, like: Output) -> Output | None:
         """Return the result of a frame, or None if it wasn't evaluated.
@@ -74,11 +73,13 @@ class Truths:
         return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.intp))
 
     def flush(self) -> None:
-        """Write what was added to the file."""
-        if self._file is not None:
-            self._file.flush()
+        """Write what was added to the file.
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+        Raises:
+            OSError: If the file can't be written.
+        """
+        if self._path is not None and self._unwritten:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                file.write(self._unwritten)
+            self._unwritten.clear()

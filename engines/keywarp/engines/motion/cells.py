@@ -43,6 +43,9 @@ def to_pixels(flow: NDArray[np.float32], pixels_per_cell: int, height: int, widt
 def stay_inside(flow: NDArray[np.float32]) -> NDArray[np.float32]:
     """Let a flow that points out of the map point to its border, because the warp reads zeros outside.
 
+    The flow of coarser maps is the mean over cells of this one, and may still point out by less than half a cell. That
+    makes no difference to results.
+
     Args:
         flow: The flow, (1, 2, h, w), (dx, dy) in cells.
     """

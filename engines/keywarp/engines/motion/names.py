@@ -16,7 +16,6 @@ MotionName = Literal[
     "none",
     "none-repaired",
     "none+scale",
-    "none-repaired+scale",
     "flow",
     "flow-repaired",
     "flow-chained",
@@ -48,7 +47,8 @@ class MotionSource:
 
     flow: FlowName  # none: features stay where they are; flow: the bundle's flow network
     chained: bool = False  # whether the flow is composed frame by frame; codec vectors always are
-    repaired: bool = False  # whether the flow is repaired where the images show that it fails
+    # Whether the flow is repaired where the images show that it fails. With a scale field, it only yields to copying.
+    repaired: bool = False
     scale: bool = False  # whether warped features are multiplied by the bundle's scale field
 
     @classmethod

@@ -2,9 +2,12 @@
 
 Flow fails where something moved away from what it covered, where it moved too fast, and where errors of many steps have
 added up. Warped features then show things twice, or where they were. Such cells give themselves away: the key frame,
-warped along the flow, doesn't look like the current frame there. For each of them, this module searches the whole key
-frame for the place that looks most like it now, and lets the flow point there. The ground that a walker uncovers then
-gets the features of the ground next to it, instead of the walker's own.
+warped along the flow, doesn't look like the current frame there.
+
+For each of them, this module searches the whole key frame for the place that looks most like it now, and lets the flow
+point there. The ground that a walker uncovers then gets the features of the ground next to it, instead of the walker's
+own. Under a scale field, which repaints what fails by itself, a cell only stays where it is if that explains the frame
+better than the flow does.
 """
 
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from keywarp.engines.motion.tracking import Flow, Image, move
 SAMPLE: Final = 4  # side of a sample, pixels of the small image; a cell has one at least
 FAILED: Final = 12.0  # grey levels; with a larger error the flow fails in a cell
 BETTER: Final = 0.7  # a place is taken if its patch differs by less than this share of what the flow's patch does
+BETTER_COARSE: Final = 0.5  # the same for cells of several samples, whose features depend on more of their surroundings
 DISTANCE: Final = 0.6  # grey levels that a cell of distance counts as, so that the nearest of similar places is taken
 MOST_REPAIRED: Final = 400  # cells at a time, the worst ones; this and the next bound the cost
 MOST_PLACES: Final = 2048  # places of the key frame to search at first
@@ -37,6 +41,13 @@ class CheckedFlow:
 
     flow: Flow  # (1, 2, h, w), (dx, dy) in cells
     reliability: NDArray[np.float32]  # (h, w), 0..1: 1 where the flow explains the frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Comparison:
+    now: NDArray[np.float32]  # the current frame's samples, at the key frame's exposure
+    before: NDArray[np.float32]  # the key frame's, warped or not
+    error: NDArray[np.float32]  # (h, w), mean difference around each cell, grey levels
 
 
 class FlowCheck:
@@ -62,19 +73,20 @@ class FlowCheck:
             current: The current frame's small image, uint8 (H, W, 3), RGB.
             flow: The flow to the key frame, (1, 2, h, w), (dx, dy) in cells.
         """
-        before = self._warp(flow)
-        return CheckedFlow(flow, _reliability(self._error(_expose_like(before, self._sample(current)), before)))
+        return CheckedFlow(flow, _reliability(self._compare(self._sample(current), self._warp(flow)).error))
 
     def repair(self, current: Image, flow: Flow) -> CheckedFlow:
-        """Repair a flow where it fails, and measure how far the result can be trusted.
+        """Let the cells in which a flow fails point to the places that look like them, where there are any.
 
         Args:
             current: See `check`.
             flow: See `check`. It isn't changed.
+
+        Returns:
+            The repaired flow, and how far it can be trusted.
         """
-        before = self._warp(flow)
-        now = _expose_like(before, self._sample(current))
-        error = self._error(now, before)
+        moved = self._compare(self._sample(current), self._warp(flow))
+        error = moved.error
         cells = np.flatnonzero(error > FAILED)
         if not len(cells):
             return CheckedFlow(flow, _reliability(error))
@@ -82,9 +94,11 @@ class FlowCheck:
             cells = cells[np.argpartition(error.ravel()[cells], -MOST_REPAIRED)[-MOST_REPAIRED:]]
         self._places = self._places or _Places(self._view(self._key))
         rows, columns = np.divmod(cells, self._columns)
-        wanted, found = (self._view(image)[rows, columns].reshape(len(cells), -1) for image in (now, before))
+        images = (moved.now, moved.before)
+        wanted, found = (self._view(image)[rows, columns].reshape(len(cells), -1) for image in images)
         offsets, patches = self._places.search(rows, columns, wanted)
-        taken = _differences(wanted, patches) < BETTER**2 * _differences(wanted, found)
+        better = BETTER if self._samples == 1 else BETTER_COARSE
+        taken = _differences(wanted, patches) < better**2 * _differences(wanted, found)
         rows, columns = rows[taken], columns[taken]
         repaired = flow.copy()
         repaired[0, :, rows, columns] = offsets[taken]
@@ -92,6 +106,29 @@ class FlowCheck:
         reliability = _reliability(error)
         reliability[rows, columns] *= np.float32(REPAIRED)
         return CheckedFlow(repaired, reliability)
+
+    def stay(self, current: Image, flow: Flow) -> CheckedFlow:
+        """Let the cells stay where they are in which a flow explains the frame worse than no motion does.
+
+        Args:
+            current: See `check`.
+            flow: See `check`. It isn't changed.
+
+        Returns:
+            The flow, 0 in these cells, and how far it can be trusted.
+        """
+        image = self._sample(current)
+        moved = self._compare(image, self._warp(flow))
+        stays = self._compare(image, self._key).error < moved.error
+        if stays.any():
+            flow = np.where(stays, np.float32(0), flow)
+            moved = self._compare(image, self._warp(flow))
+        return CheckedFlow(flow, _reliability(moved.error))
+
+    def _compare(self, now: NDArray[np.float32], before: NDArray[np.float32]) -> _Comparison:
+        """Compare the current frame's samples with those of the key frame, warped or not."""
+        now = _expose_like(before, now)
+        return _Comparison(now, before, self._error(now, before))
 
     def _sample(self, image: Image) -> NDArray[np.float32]:
         """Return the image averaged over samples, (h * samples, w * samples, 3)."""

@@ -32,6 +32,22 @@ class MotionVectors:
     displacements: NDArray[np.float32]  # (n, 2): (dx, dy) in pixels; pixel p comes from p + (dx, dy) in its reference
     future: NDArray[np.bool_]  # (n,): whether the reference is a later frame
 
+    def __post_init__(self) -> None:
+        """Check the sizes.
+
+        Raises:
+            ValueError: If the frame has no pixels, or the arrays don't describe the same number of blocks.
+        """
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"motion vectors belong to a frame of at least 1x1 pixels, not {self.width}x{self.height}")
+        blocks = len(self.future)
+        shapes = [array.shape for array in (self.corners, self.sizes, self.displacements, self.future)]
+        if shapes != [(blocks, 2), (blocks, 2), (blocks, 2), (blocks,)]:
+            raise ValueError(
+                "corners, sizes, displacements and future must have the shapes (n, 2), (n, 2), (n, 2) and (n,) for n "
+                f"blocks, got {', '.join(map(str, shapes))}"
+            )
+
     @classmethod
     def from_ffmpeg(
         cls, blocks: NDArray[Any] | None, width: int, height: int, picture: int, codec: str
@@ -47,6 +63,9 @@ class MotionVectors:
 
         Returns:
             The vectors, or None if the codec's decoder exports none.
+
+        Raises:
+            ValueError: If the frame has no pixels.
         """
         if codec not in EXPORTED:
             return None

@@ -13,9 +13,10 @@ from onnx import helper
 
 from keywarp.importing.decoding.node_builder import NodeBuilder
 from keywarp.importing.errors import ImportingError
-from keywarp.importing.result_format import Activation, SegmentationLayout
+from keywarp.importing.result_format import Activation, MaskSetLayout, SegmentationLayout
 from keywarp.importing.strides import whole_stride
 
+LEAST_TOTAL = 1e-6  # of the scores of a pixel, by which they are divided
 _PASSING = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape")  # after an ArgMax: they keep the labels
 _ACTIVATIONS: dict[str, Activation] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 
@@ -53,11 +54,48 @@ def append_segmentation(head: onnx.ModelProto, layout: SegmentationLayout, heigh
         if found.channel_axis == 3:
             scores = builder.node("Transpose", scores, perm=[0, 3, 1, 2])
         scores = builder.activate(scores, found.activation, axis=1)
+        scores = builder.node("Cast", scores, to=onnx.TensorProto.FLOAT)
     classes = layout.channels
     if layout.channels == 1 or layout.implied_background:
-        best = scores if layout.channels == 1 else builder.reduce("ReduceMax", scores, axis=1)
-        nothing = builder.node("Sub", builder.constant(1.0), best)
-        scores, classes = builder.concat([nothing, scores], axis=1), classes + 1
+        scores, classes = _after_background(builder, scores, layout.channels), classes + 1
+    return _finish(builder, scores, (classes, rows, columns), height, width)
+
+
+def append_mask_set(head: onnx.ModelProto, layout: MaskSetLayout, height: int, width: int) -> onnx.ModelProto:
+    """Return the head with the output `scores` (1, classes, h, w), made of the masks and their classes.
+
+    Args:
+        head: The graph from features to the file's own outputs.
+        layout: What they mean.
+        height: The height of the network's input in pixels.
+        width: The width of the network's input in pixels.
+
+    Raises:
+        ImportingError: If an output has no static size.
+    """
+    builder = NodeBuilder(head)
+    rows, columns = _size(_shapes(head), layout.masks)
+    chances = builder.part(builder.node("Softmax", layout.classes, axis=2), 0, layout.count, axis=2)
+    masks = builder.node("Sigmoid", builder.node("Flatten", builder.reshape(layout.masks, -1, rows, columns), axis=1))
+    by_class = builder.node("Transpose", builder.reshape(chances, -1, layout.count), perm=[1, 0])
+    scores = builder.reshape(builder.node("MatMul", by_class, masks), 1, layout.count, rows, columns)
+    classes = layout.count
+    if layout.implied_background:
+        scores, classes = _after_background(builder, scores, layout.count), classes + 1
+    total = builder.node("Max", builder.reduce("ReduceSum", scores, axis=1), builder.constant(LEAST_TOTAL))
+    return _finish(builder, builder.node("Div", scores, total), (classes, rows, columns), height, width)
+
+
+def _after_background(builder: NodeBuilder, scores: str, channels: int) -> str:
+    """Put a background in front of scores (1, channels, h, w), which has what they lack of 1."""
+    best = scores if channels == 1 else builder.reduce("ReduceMax", scores, axis=1)
+    nothing = builder.node("Relu", builder.node("Sub", builder.constant(1.0), best))
+    return builder.concat([nothing, scores], axis=1)
+
+
+def _finish(builder: NodeBuilder, scores: str, shape: tuple[int, int, int], height: int, width: int) -> onnx.ModelProto:
+    """Make scores (1, channels, rows, columns) the output, resized if they have no whole stride."""
+    classes, rows, columns = shape
     if whole_stride(rows, columns, height, width) is None:
         stride = max(1, round(height / rows))
         rows, columns = -(-height // stride), -(-width // stride)

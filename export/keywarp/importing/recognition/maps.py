@@ -58,8 +58,10 @@ def _is_map(evidence: Evidence, output: TensorSpec) -> bool:
 def _covers(evidence: Evidence, size: tuple[int, ...]) -> bool:
     """Return whether a map of this size may cover the image, though perhaps not with a whole stride."""
     rows, columns = size
+    if min(size) < LEAST_CELLS:
+        return False
     vertical, horizontal = evidence.model.height / rows, evidence.model.width / columns
-    return min(size) >= LEAST_CELLS and max(vertical, horizontal) <= MAX_STRIDE and 0.8 < vertical / horizontal < 1.25
+    return max(vertical, horizontal) <= MAX_STRIDE and 0.8 < vertical / horizontal < 1.25
 
 
 def _four(shape: tuple[int, ...]) -> tuple[int, ...]:

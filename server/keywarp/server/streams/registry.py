@@ -94,10 +94,14 @@ class StreamRegistry:
         """Keep removing idle streams. This never returns."""
         while True:
             await asyncio.sleep(min(1.0, self._idle_timeout / 4))
-            for stream in self:
-                if stream.idle > self._idle_timeout:
-                    log.info("stream %s expired", stream.id)
-                    await self.remove(stream, f"stream {stream.id!r} expired: {self._idle_timeout:g} s without a frame")
+            await self._remove_idle()
+
+    async def _remove_idle(self) -> None:
+        # Not part of the endless loop, whose variable would keep the last stream and its engine from being freed.
+        for stream in self:
+            if stream.idle > self._idle_timeout:
+                log.info("stream %s expired", stream.id)
+                await self.remove(stream, f"stream {stream.id!r} expired: {self._idle_timeout:g} s without a frame")
 
     async def close(self) -> None:
         """Remove all streams."""
