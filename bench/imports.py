@@ -269,13 +269,14 @@ def main() -> None:
 
 def report(outcomes: Sequence[Outcome]) -> str:
     """Return the page of the results."""
+    runtimes = sorted({outcome.figures["runtime"] for outcome in outcomes if outcome.figures})
     return (
         "# Networks from their files\n\n"
-        "What `keywarp import` makes of networks with random weights, on "
-        f"{machine()}. The head's share is that of the network's operations; key and propagated frame are the times "
-        "of the bundle with its default motion source, measured on frames of 640x272 in the size that the network "
-        f"takes. `keywarp run` and a server ran each bundle on {FRAMES} frames at interval {INTERVAL}. Printed by "
-        "`python -m bench.imports --results docs/results`.\n\n"
+        f"What `keywarp import` makes of networks with random weights, on {machine()}, with {' or '.join(runtimes)}. "
+        "The head's share is that of the network's operations; key and propagated frame are the times of the bundle "
+        "with its default motion source, measured on frames of 640x272 in the size that the network takes. `keywarp "
+        f"run` and a server ran each bundle on {FRAMES} frames at interval {INTERVAL}. Printed by `python -m "
+        "bench.imports --results docs/results` (`make imports`).\n\n"
         f"{table(outcomes)}"
     )
 

@@ -28,7 +28,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from keywarp.commands.sample_video import sample_video
 
 FRAMES = (0, 60, 120, 180)  # of the sample video: each from another shot
-SCORE = (-3.0, 1.5)  # mean and standard deviation of the classifiers' logits
+SPREAD = 1.5  # the standard deviation of the classifiers' logits
+FOUND = 20  # positive logits of each image, as a trained detector would have
 NO_WEIGHTS: Mapping[str, Any] = {"weights": None, "weights_backbone": None}
 SIDES: Mapping[str, Any] = {"min_size": 640, "max_size": 640}  # pixels: frames of this size aren't resized
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -94,7 +95,8 @@ class TokenSegmenter(Segmenter):
         """Return the tokens without those that belong to no cell, as a map."""
         tokens = self.backbone(image).last_hidden_state[:, self.held :]  # (N, h*w, C)
         height, width = image.shape[-2] // self.patch, image.shape[-1] // self.patch
-        return tokens.transpose(1, 2).reshape(image.shape[0], -1, height, width)
+        maps: Tensor = tokens.transpose(1, 2).reshape(image.shape[0], -1, height, width)
+        return maps
 
 
 class PyramidSegmenter(nn.Module):
@@ -116,7 +118,7 @@ class PyramidSegmenter(nn.Module):
         return nn.functional.interpolate(self.classifier(self.smooth(total)), image.shape[-2:], mode="bilinear")
 
 
-def heavy_retinanet() -> nn.Module:
+def heavy_retinanet() -> Any:
     """Build RetinaNet with ResNet-101."""
     backbone = detection.backbone_utils.resnet_fpn_backbone(
         backbone_name="resnet101", weights=None, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)
@@ -124,7 +126,7 @@ def heavy_retinanet() -> nn.Module:
     return detection.RetinaNet(backbone, 91, **SIDES)
 
 
-def rt_detr_v2() -> nn.Module:
+def rt_detr_v2() -> Any:
     """Build RT-DETR v2 with ResNet-18."""
     backbone = hf.RTDetrResNetConfig(
         hidden_sizes=(64, 128, 256, 512), depths=(2, 2, 2, 2), layer_type="basic", out_indices=[2, 3, 4]
@@ -139,7 +141,7 @@ def rt_detr_v2() -> nn.Module:
     return hf.RTDetrV2ForObjectDetection(config)
 
 
-def d_fine() -> nn.Module:
+def d_fine() -> Any:
     """Build D-FINE-s."""
     backbone = hf.HGNetV2Config(
         stem_channels=[3, 16, 16],
@@ -164,13 +166,13 @@ def d_fine() -> nn.Module:
     return hf.DFineForObjectDetection(config)
 
 
-def detr() -> nn.Module:
+def detr() -> Any:
     """Build DETR with ResNet-50."""
     backbone = hf.ResNetConfig(out_features=["stage4"])
     return hf.DetrForObjectDetection(hf.DetrConfig(backbone_config=backbone, num_labels=91))
 
 
-def yolos() -> nn.Module:
+def yolos() -> Any:
     """Build YOLOS-tiny for 512 x 512."""
     config = hf.YolosConfig(
         hidden_size=192,
@@ -183,12 +185,12 @@ def yolos() -> nn.Module:
     return hf.YolosForObjectDetection(config)
 
 
-def rf_detr() -> nn.Module:
+def rf_detr() -> Any:
     """Build RF-DETR-nano, which has windowed attention and register tokens in its backbone."""
     return hf.RfDetrForObjectDetection(hf.RfDetrConfig(num_labels=91))
 
 
-def segformer() -> nn.Module:
+def segformer() -> Any:
     """Build SegFormer-B0."""
     return hf.SegformerForSemanticSegmentation(hf.SegformerConfig(num_labels=150))
 
@@ -204,13 +206,13 @@ def swin() -> Any:
     )
 
 
-def mask2former() -> nn.Module:
+def mask2former() -> Any:
     """Build Mask2Former with Swin-tiny."""
     config = hf.Mask2FormerConfig(backbone_config=swin(), num_labels=80)
     return hf.Mask2FormerForUniversalSegmentation(config)
 
 
-def maskformer() -> nn.Module:
+def maskformer() -> Any:
     """Build MaskFormer with Swin-tiny."""
     return hf.MaskFormerForInstanceSegmentation(
         hf.MaskFormerConfig(
@@ -226,20 +228,20 @@ def maskformer() -> nn.Module:
     )
 
 
-def upernet(backbone: Any) -> nn.Module:
+def upernet(backbone: Any) -> Any:
     """Build UPerNet of 256 channels on a backbone of four maps."""
     config = hf.UperNetConfig(backbone_config=backbone, hidden_size=256, use_auxiliary_head=False, num_labels=150)
     return hf.UperNetForSemanticSegmentation(config)
 
 
-def upernet_convnext() -> nn.Module:
+def upernet_convnext() -> Any:
     """Build UPerNet with ConvNeXt-tiny."""
     return upernet(
         hf.ConvNextConfig(hidden_sizes=[96, 192, 384, 768], out_features=["stage1", "stage2", "stage3", "stage4"])
     )
 
 
-def dpt() -> nn.Module:
+def dpt() -> Any:
     """Build DPT with a ViT-small for 384 x 384."""
     config = hf.DPTConfig(
         hidden_size=384,
@@ -252,7 +254,7 @@ def dpt() -> nn.Module:
     return hf.DPTForDepthEstimation(config)
 
 
-def depth_anything() -> nn.Module:
+def depth_anything() -> Any:
     """Build Depth Anything V2 small for 518 x 518."""
     backbone = hf.Dinov2Config(
         hidden_size=384,
@@ -398,7 +400,7 @@ def sample_frames(height: int, width: int, *, normalised: bool) -> Tensor:
                 )
     values = np.stack(frames).astype(np.float32) / 255
     if normalised:
-        values = (values - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+        values = (values - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
     return torch.from_numpy(values.transpose(0, 3, 1, 2).copy())
 
 
@@ -415,8 +417,15 @@ def hooked(modules: Sequence[nn.Module], hook: Callable[..., Any], *, before: bo
             handle.remove()
 
 
-def settle(network: nn.Module, frames: Tensor, classifiers: Sequence[str]) -> None:
-    """Give batch norms the statistics of real frames, and the classifiers' logits a spread."""
+def settle(network: nn.Module, frames: Tensor, classifiers: Sequence[str], *, positive: bool = False) -> None:
+    """Give batch norms the statistics of real frames, and the classifiers' logits a spread.
+
+    Args:
+        network: The network, in evaluation mode.
+        frames: Its input, (N, 3, H, W).
+        classifiers: The names of the layers that give logits, or a map of numbers.
+        positive: Whether nearly all numbers should be positive, as a depth is.
+    """
 
     def measure(norm: Any, inputs: tuple[Tensor, ...]) -> None:
         dimensions = [0, *range(2, inputs[0].ndim)]
@@ -427,15 +436,17 @@ def settle(network: nn.Module, frames: Tensor, classifiers: Sequence[str]) -> No
         if layer in done:  # shared by the levels of a pyramid
             return output
         done.add(layer)
-        mean, deviation = SCORE
         others = [0, *range(2, output.ndim)] if isinstance(layer, nn.Conv2d) else [*range(output.ndim - 1)]
         centre = output.mean(others)  # of each class, so that none of them wins everywhere
         shape = (1, -1, *(1 for _ in others[1:])) if isinstance(layer, nn.Conv2d) else (-1,)
-        gain = deviation / max(float((output - centre.reshape(shape)).std()), 1e-6)
+        gain = SPREAD / max(float((output - centre.reshape(shape)).std()), 1e-6)
+        spread_out = (output - centre.reshape(shape)) * gain
+        highest = spread_out.flatten().topk(min(FOUND * len(frames), spread_out.numel())).values
+        mean = 3 * SPREAD if positive else -float(highest[-1])
         bias = torch.zeros_like(centre) if layer.bias is None else layer.bias
         layer.weight.mul_(gain)
         layer.bias = nn.Parameter((bias - centre) * gain + mean)
-        return (output - centre.reshape(shape)) * gain + mean
+        return spread_out + mean
 
     done: set[nn.Module] = set()
     norms = [module for module in network.modules() if isinstance(getattr(module, "running_mean", None), Tensor)]
@@ -448,7 +459,12 @@ def make(network: Network, path: Path) -> None:
     """Write a network's ONNX file."""
     torch.manual_seed(0)
     module = network.build().eval()
-    settle(module, sample_frames(*network.size, normalised=network.normalised), network.classifiers)
+    settle(
+        module,
+        sample_frames(*network.size, normalised=network.normalised),
+        network.classifiers,
+        positive=network.task == "dense",
+    )
     whole = Fields(module, network.fields) if network.fields else module
     image = sample_frames(*network.size, normalised=network.normalised)[:1]
     with warnings.catch_warnings(), torch.no_grad():
@@ -461,7 +477,7 @@ def make(network: Network, path: Path) -> None:
             output_names=list(network.outputs),
             opset_version=network.opset,
             dynamo=network.exporter == "dynamo",
-            **({"external_data": False} if network.exporter == "dynamo" else {}),
+            external_data=False,
         )
 
 

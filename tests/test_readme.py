@@ -21,6 +21,7 @@ from keywarp.client import open_source
 from keywarp.engines import Engine, StreamSession, load_bundle
 from keywarp.engines.detection import DenseDetector
 from keywarp.engines.manifest import DenseDetection
+from keywarp.importing.model_file import read_model
 from keywarp.networks import cut
 from tests.datasets.synthetic import moving_square, write_frames
 from tests.datasets.test_imagenet import CAR, STILL, TRAIN, write_lists, write_snippet, write_still
@@ -255,3 +256,15 @@ def test_the_tutorials_detector_finds_the_same_objects_as_torchvisions() -> None
     np.testing.assert_array_equal(found.class_id, expected["labels"])
     np.testing.assert_allclose(found.xyxy, expected["boxes"], atol=1e-3)
     np.testing.assert_allclose(found.confidence, expected["scores"], atol=1e-5)
+
+
+def test_torchvisions_segmentation_becomes_a_file_that_can_be_imported(clip: Path, tmp_path: Path) -> None:
+    code = blocks("docs/import-from.md")[1]
+    assert 'weights="DEFAULT"' in code
+    run(
+        code.replace('weights="DEFAULT"', "weights=None, weights_backbone=None").replace("512, 512", "64, 64"),
+        tmp_path,
+        video=clip,
+    )
+    outputs = read_model(tmp_path / "lraspp.onnx").outputs
+    assert [(output.name, output.shape) for output in outputs] == [("out", (1, 21, 64, 64))]

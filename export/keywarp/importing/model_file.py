@@ -23,7 +23,7 @@ from keywarp.importing.inputs import (
 )
 from keywarp.importing.opsets import DOMAINS, convert_opset, opset_of
 from keywarp.importing.picture import picture
-from keywarp.importing.refusals import refuse_hostile, settle_output_shapes
+from keywarp.importing.refusals import refuse_hostile
 from keywarp.importing.runtime import first_line, fold, run
 from keywarp.importing.tensors import MAX_BYTES, load_external_data, nodes_of, to_float32, uses_half
 
@@ -197,7 +197,6 @@ def _refuse_unsupported(model: onnx.ModelProto) -> None:
         node.domain = "" if node.domain in DOMAINS else node.domain
     opset_of(model)
     sort_nodes(model.graph)
-    settle_output_shapes(model)
     types = [value.type.tensor_type for value in model.graph.output]
     shapeless = [tensor_type for tensor_type in types if not tensor_type.HasField("shape")]
     for tensor_type in shapeless:

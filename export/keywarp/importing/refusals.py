@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import onnx
-from onnx import TensorProto, defs, shape_inference
+from onnx import TensorProto, defs
 
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.tensors import graphs_of, nodes_of, tensors_of, type_name
@@ -76,20 +76,6 @@ def written_out(model: onnx.ModelProto) -> int:
         return total
 
     return count((node for graph in graphs_of(model) for node in graph.node), frozenset())
-
-
-def settle_output_shapes(model: onnx.ModelProto) -> None:
-    """Give outputs without a shape the one that follows from the nodes, in place; ONNX's checker demands it."""
-    bare = {
-        output.name
-        for output in model.graph.output
-        if output.type.WhichOneof("value") in (None, "tensor_type") and not output.type.tensor_type.HasField("shape")
-    }
-    if bare:
-        inferred = shape_inference.infer_shapes(model)
-        for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
-            if output.name in bare:
-                output.CopyFrom(known)
 
 
 def _refuse_names(model: onnx.ModelProto) -> None:
