@@ -130,6 +130,11 @@ def test_sizes_without_a_stride_are_resized(random: np.random.Generator) -> None
     assert stride_of(model, recognise(model)) == 3
 
 
+def test_a_dark_map_is_no_table_of_selected_objects() -> None:
+    model = model_of({"predicted_depth": np.zeros((1, HEIGHT, WIDTH), np.float32)})
+    assert recognise(model).task == "dense"
+
+
 def test_depth_is_recognised_and_comes_later(random: np.random.Generator) -> None:
     model = model_of({"predicted_depth": random.uniform(1, 9, (1, HEIGHT, WIDTH)).astype(np.float32)})
     result = recognise(model)

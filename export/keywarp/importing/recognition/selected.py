@@ -57,7 +57,7 @@ def guess_selected_table(evidence: Evidence) -> Guess | None:
     if output is None or (len(output.shape) == 3 and output.shape[0] != 1):
         return None
     rows, width = output.shape[-2:]
-    if width < 6 or rows > MOST_OBJECTS or evidence.grid(rows) or evidence.grid(width):
+    if width < 6 or rows > MOST_OBJECTS or evidence.is_map((rows, width)) or any(map(evidence.grid, (rows, width))):
         return None
 
     def columns(first: int, count: int = 1) -> Columns:
