@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import shape_inference
 
+from keywarp.engines.backends.ort import ort
 from keywarp.importing.errors import ImportingError
 
 ERRORS_ONLY = 4  # log level: errors are raised, and warnings are about the file, not for its user
@@ -42,9 +42,7 @@ def run_each(
         ImportingError: If ONNX Runtime can't load or run it.
     """
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), _options(), providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(model.SerializeToString(), _options(), providers=["CPUExecutionProvider"])
         names = list(outputs or (output.name for output in session.get_outputs()))
         return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
     except MemoryError:
@@ -68,10 +66,10 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     with TemporaryDirectory(prefix="keywarp-fold-") as folder:
         path = Path(folder) / "folded.onnx"
         options = _options()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)
         try:
-            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except MemoryError:
             raise
         except Exception as error:  # the runtime's own exceptions have no common class
@@ -91,6 +89,6 @@ def first_line(error: Exception) -> str:
 
 
 def _options() -> Any:
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     return options
