@@ -126,7 +126,7 @@ def test_the_target_is_the_mean_interval_of_a_long_stream(target: float) -> None
 @pytest.mark.parametrize("noise", [0, 10, 40])
 def test_noise_alone_never_costs_more_than_the_target(noise: float) -> None:
     count = len(keys(decide_all(AdaptiveInterval(target=10), still(600, noise=noise))))
-    assert 600 / 30 <= count <= 600 / 10 + 15
+    assert 600 / 30 <= count <= 600 / 10 + 8
 
 
 def test_motion_after_a_quiet_time_costs_a_bounded_number_of_extra_key_frames() -> None:
@@ -134,12 +134,6 @@ def test_motion_after_a_quiet_time_costs_a_bounded_number_of_extra_key_frames() 
     spent = [index for index in keys(decisions) if index >= 400]
     assert len(spent) <= 200 / 10 + 20  # ln(1.0 / 0.01) / 0.25 at most
     assert len([index for index in spent if index >= 500]) <= 14
-
-
-@pytest.mark.parametrize("speed", [0.25, 1, 6])
-def test_a_stream_soon_reaches_its_target_however_fast_its_content_changes(speed: float) -> None:
-    count = len(keys(decide_all(AdaptiveInterval(target=5), pan(60, speed))))
-    assert 60 / 5 - 4 <= count <= 60 / 5 + 4
 
 
 def test_most_key_frames_are_where_the_motion_is() -> None:

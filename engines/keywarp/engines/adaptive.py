@@ -14,8 +14,6 @@ START_THRESHOLD = 0.2  # the first threshold of a stream with a target
 LEAST_THRESHOLD = 0.01  # a smaller change is never worth a key frame before `maximum` frames have passed
 GREATEST_THRESHOLD = 1.0  # the greatest possible change
 GAIN = 0.25  # control gain: how far one key frame above the target moves the logarithm of the threshold
-START_GAIN = 1.0  # the gain at a stream's start, so that the threshold soon fits the content
-SETTLING = 2.0  # mean intervals after which the gain begins to fall from there, in proportion to the time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +22,7 @@ class AdaptiveInterval:
 
     Either `threshold` fixes how much may remain unexplained, or `target` fixes the mean interval and the threshold
     adapts to the content. With a target, a stream costs what it costs with `FixedInterval(target)`, or less where
-    nothing changes: at most n / target + 15 of n frames are key frames, unless cuts, gaps, `maximum` and the session's
+    nothing changes: at most n / target + 8 of n frames are key frames, unless cuts, gaps, `maximum` and the session's
     `max_age` require more. All frames counted here are those that are processed; dropped ones don't count.
 
     Example:
@@ -64,7 +62,6 @@ class _AdaptiveStreamSchedule:
         self._key: Thumbnail | None = None
         self._last: Thumbnail | None = None  # of the previous frame
         self._age = 0  # of the key frame at the previous frame, in processed frames
-        self._frames = 0  # processed
 
     def decide(self, frame: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:
         current = Thumbnail.of(frame)
@@ -102,12 +99,8 @@ class _AdaptiveStreamSchedule:
     def _adapt(self, is_key: bool) -> None:
         """Move the threshold by integral control: each key frame raises it, and each frame lowers it by its share.
 
-        Once the gain is constant, the threshold thus counts, between its bounds, how many key frames the stream is
-        ahead of its target.
+        Between its bounds, the threshold thus counts how many key frames the stream is ahead of its target.
         """
-        target = self._options.target
-        self._frames += 1
-        if target is not None:
-            gain = max(GAIN, min(START_GAIN, SETTLING * target / self._frames))
-            step = math.exp(gain * (is_key - 1 / target))
+        if self._options.target is not None:
+            step = math.exp(GAIN * (is_key - 1 / self._options.target))
             self._threshold = min(max(self._threshold * step, LEAST_THRESHOLD), GREATEST_THRESHOLD)
