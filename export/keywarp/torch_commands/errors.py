@@ -66,8 +66,8 @@ def printing_doubts() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SavingWarning)
         yield
+    for doubt in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, SavingWarning)):
+        typer.echo(f"Warning: {doubt}.", err=True)  # once, though the cut and the export both say it
     for warning in caught:
-        if issubclass(warning.category, SavingWarning):
-            typer.echo(f"Warning: {warning.message}.", err=True)
-        else:
+        if not issubclass(warning.category, SavingWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
