@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from keywarp.importing import class_names
 from keywarp.importing.class_names import (
     ADE20K,
     CITYSCAPES,
@@ -80,3 +81,11 @@ def test_number_alone_decides_only_where_it_is_well_known() -> None:
     assert well_known_names(19, False, True).names == CITYSCAPES
     assert well_known_names(20, True, True).names == VOC
     assert well_known_names(3, False, False).names == ("class_1", "class_2", "class_3")
+
+
+def test_the_names_are_those_of_the_training_side() -> None:
+    """They stand in two places, because the training side needs PyTorch and importing must not."""
+    from keywarp.datasets import classes
+
+    assert [name for name, _ in classes.COCO[1:]] == list(class_names.COCO)
+    assert [name for name, _ in classes.CITYSCAPES[1:]] == list(class_names.CITYSCAPES)
