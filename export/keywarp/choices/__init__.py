@@ -23,7 +23,7 @@ __all__ = [
 Task = Literal["segmentation", "detection"]
 FeatureNetworkName = Literal["resnet50", "resnet101"]
 FlowNetworkName = Literal["flownet", "flownet_half", "flownet_inception", "flow_pyramid"]
-PretrainedName = Literal["nanodet"]  # networks that others have trained
+PretrainedName = Literal["nanodet", "street-detect"]  # networks that others have trained
 WeightsLayout = Literal["torchvision", "caffe", "keras"]  # source of the names and shapes of ResNet weights
 
 DeviceName = Literal["auto", "cpu", "cuda"]
