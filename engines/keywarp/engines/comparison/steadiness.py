@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keywarp.engines.comparison.agreement import Counts, Measure
 from keywarp.engines.engine import Engine
 from keywarp.engines.preparation import place
-from keywarp.engines.result import Detections, Output
+from keywarp.engines.result import DenseMap, Detections, Output
 
 
 def count_with_itself(engine: Engine, measure: Measure, image: NDArray[np.uint8], truth: Output) -> Counts:
@@ -39,5 +39,8 @@ def _move_left(output: Output, pixels: int, width: int) -> Output:
     if isinstance(output, Detections):
         boxes = output.xyxy - np.array([pixels, 0, pixels, 0], np.float32)
         return replace(output, xyxy=np.maximum(boxes, 0))
+    if isinstance(output, DenseMap):
+        columns = round(pixels * output.values.shape[1] / width)
+        return DenseMap(np.pad(output.values[:, columns:], ((0, 0), (0, columns)), mode="edge"))
     columns = round(pixels * output.labels.shape[1] / width)
     return replace(output, labels=np.pad(output.labels[:, columns:], ((0, 0), (0, columns)), mode="edge"))
