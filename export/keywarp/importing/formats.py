@@ -1,5 +1,7 @@
 """Recognise what the outputs of a model file mean."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +31,8 @@ def recognise(
         ImportingError: If the outputs look like nothing that can be imported, or the hints contradict them.
     """
     hints = hints or Hints()
+    if hints.quantity and hints.task is None:
+        hints = replace(hints, task="dense")
     evidence = Evidence(model, hints, image)
     found = None
     if hints.task in (None, "segmentation"):
