@@ -40,7 +40,7 @@ def mapped(pixels: np.ndarray, minimum: float = 2.0, maximum: float = 4.0, unit:
 
 def test_values_are_between_minimum_and_maximum() -> None:
     given = mapped(np.array([[0, 13107], [32768, 65535]]))
-    np.testing.assert_allclose(given.values, [[2, 2.4], [3, 4]], atol=1e-4)
+    np.testing.assert_allclose(given.values, np.array([[2, 2.4], [3, 4]]), atol=1e-4)
     assert given.values is given.values
 
 

@@ -49,7 +49,7 @@ def test_the_bundle_says_what_its_values_are(folder: Path) -> None:
 
 def test_a_run_writes_values_and_a_video(folder: Path, tmp_path: Path) -> None:
     done = keywarp(
-        *("run", folder / "street", "--model", folder / "depth", "--interval", 4),
+        *("run", folder / "street", "--model", folder / "depth", "--interval", "4"),
         *("--json", tmp_path / "results.ndjson", "--out", tmp_path / "annotated.mp4"),
     )
     assert done.status == 0, done.stderr
@@ -77,7 +77,7 @@ def test_formats_of_objects_are_refused(folder: Path, tmp_path: Path, option: st
 def test_a_comparison_draws_both_maps(folder: Path, tmp_path: Path) -> None:
     done = keywarp(
         *("compare", folder / "depth", folder / "street", "--motion", "none,dis-chained", "--interval", "2,4"),
-        *("--schedule", "fixed,adaptive", "--stride", 2, "--out", tmp_path / "report", "--json"),
+        *("--schedule", "fixed,adaptive", "--stride", "2", "--out", tmp_path / "report", "--json"),
     )
     assert done.status == 0, done.stderr
     figures = json.loads(done.stdout)

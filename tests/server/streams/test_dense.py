@@ -1,6 +1,7 @@
 """A model for dense maps over HTTP, WebSocket and the Open Inference Protocol."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -55,7 +56,8 @@ def test_a_map_says_what_its_values_are() -> None:
     found = encode_dense(values, DEPTH)
     assert (found.width, found.height, found.quantity, found.unit) == (2, 2, "depth", "m")
     assert (found.minimum, found.maximum) == (0.5, 80)
-    assert processed(values).result.segmentation is processed(values).result.detections is None
+    assert processed(values).result.segmentation is None
+    assert processed(values).result.detections is None
 
 
 def test_pixels_may_be_left_out() -> None:
@@ -68,7 +70,7 @@ def test_pixels_may_be_left_out() -> None:
 @pytest.mark.parametrize("masks", ["png", "rle"])
 def test_a_map_may_have_the_frames_resolution(masks: Masks) -> None:
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
-    at = {resolution: processed(values, masks, resolution) for resolution in ("model", "frame")}  # type: ignore[arg-type]
+    at = {resolution: processed(values, masks, resolution) for resolution in get_args(Resolution)}
     assert (at["model"].values.shape, at["frame"].values.shape) == ((3, 4), (48, 64))
     np.testing.assert_allclose(at["model"].frame_values, at["frame"].values, atol=1e-3)
     np.testing.assert_allclose(at["frame"].values[8::16, 8::16], values, atol=0.2)  # at the cells' centres

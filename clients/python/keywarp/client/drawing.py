@@ -252,7 +252,7 @@ def _tint(picture: NDArray[np.uint8], values: NDArray[np.float32], dense: Dense)
     smooth = Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR)
     colors = colorize(np.asarray(smooth), dense.minimum, dense.maximum)
     grey = picture.mean(axis=2, keepdims=True, dtype=np.float32)  # colours of the picture would be taken for the map's
-    return (VALUE_OPACITY * colors + (1 - VALUE_OPACITY) * grey).astype(np.uint8)
+    return np.asarray(VALUE_OPACITY * colors + (1 - VALUE_OPACITY) * grey).astype(np.uint8)
 
 
 def _draw_scale(pen: _Pen, dense: Dense) -> list[_Area]:

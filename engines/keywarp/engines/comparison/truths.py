@@ -105,4 +105,5 @@ def _pack(values: NDArray[np.float32]) -> bytes:
 def _unpack(content: bytes, rows: int) -> NDArray[np.float32]:
     low, high = RANGE.unpack_from(content)
     steps = np.frombuffer(zlib.decompress(content[RANGE.size :]), np.int16).reshape(rows, -1)
-    return (low + np.cumsum(steps, axis=1) * (((high - low) or 1.0) / LEVELS)).astype(np.float32)
+    values = low + np.cumsum(steps, axis=1) * (((high - low) or 1.0) / LEVELS)
+    return np.asarray(values, np.float32)
