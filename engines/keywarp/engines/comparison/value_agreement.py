@@ -39,7 +39,7 @@ class ValueAgreement:
     So the sums of the columns differ by the pixels that don't agree, as those of other measures do.
     """
 
-    name = "within 5 %"
+    name = f"within {100 * TOLERANCE:g} %"
 
     def count(self, found: Output, expected: Output) -> Counts:
         """See `Measure.count`. Counts are pixels at the head's resolution."""
