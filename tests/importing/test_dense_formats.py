@@ -66,6 +66,13 @@ def test_what_looks_like_a_mask_may_be_numbers(random: np.random.Generator, hint
     assert recognise(model, hints).task == "dense"
 
 
+@pytest.mark.parametrize("hints", [Hints(unit="m"), Hints(task="segmentation", quantity="depth")])
+def test_a_unit_of_labels_is_refused(random: np.random.Generator, hints: Hints) -> None:
+    model = model_of({"out": random.normal(0, 1, (1, 1, *SIZE)).astype(np.float32)})
+    with pytest.raises(ImportingError, match="quantity and unit are for maps of numbers, but this is a segmentation"):
+        recognise(model, hints)
+
+
 def test_whole_numbers_may_be_numbers(random: np.random.Generator) -> None:
     written = random.integers(0, 255, (1, *SIZE)).astype(np.uint8)
     model = model_of({"out": written})

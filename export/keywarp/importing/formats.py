@@ -48,4 +48,9 @@ def recognise(
             f"the outputs look like nothing that {wanted} gives: {listed}; export the network with outputs "
             f"of boxes and scores, or of scores per pixel"
         )
+    if found.task != "dense" and (hints.quantity or hints.unit):
+        raise ImportingError(
+            f"quantity and unit are for maps of numbers, but this is a {found.task}: say that the task is dense, or "
+            f"leave them out"
+        )
     return found
