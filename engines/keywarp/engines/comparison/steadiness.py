@@ -51,4 +51,4 @@ def _shift(values: NDArray[np.float32], columns: float) -> NDArray[np.float32]:
     places = np.minimum(np.arange(values.shape[1]) + columns, last)
     before = places.astype(np.intp)
     after, part = np.minimum(before + 1, last), (places - before).astype(np.float32)
-    return values[:, before] * (1 - part) + values[:, after] * part
+    return np.asarray(values[:, before] * (1 - part) + values[:, after] * part, np.float32)
