@@ -27,7 +27,7 @@ def test_untrained_networks_run_a_video(task: str, tmp_path: Path) -> None:
     assert "resnet50, flownet_half" in made.stdout
     checkpoint = load_checkpoint(tmp_path / "r50.pt")
     assert [c[0] for c in checkpoint.card.classes] == ["background", "cat", "dog"]
-    exported = keywarp("export", tmp_path / "r50.pt", "--out", tmp_path / "r50")
+    exported = keywarp("export", tmp_path / "r50.pt", "--out", tmp_path / "r50", "--motion", "flow-repaired")
     assert exported.returncode == 0, exported.stderr
     video = write_video(tmp_path / "v.mp4", frames=3)
     ran = keywarp("run", video, "--model", tmp_path / "r50", "--json", tmp_path / "r.ndjson", "--interval", "2")
@@ -35,6 +35,7 @@ def test_untrained_networks_run_a_video(task: str, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "r.ndjson").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["key", "propagated", "key"]
     assert all((line["detections"] is not None) == (task == "detection") for line in lines)
+    assert lines[1]["motion"] == "flow-repaired"
 
 
 def test_an_impossible_split_point_is_refused_in_one_sentence(tmp_path: Path) -> None:
