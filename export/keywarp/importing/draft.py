@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from keywarp.engines.bundle import make_bundle, save_bundle
 from keywarp.engines.manifest import FeatureSpec, FlowInput, HeldSpec, ManifestClass, Provenance, map_names
 from keywarp.importing.candidates import Candidate, find_candidates, named_candidate
 from keywarp.importing.checks import Check, check_bundle, prepare
-from keywarp.importing.costs import MeasuredCosts, measure_costs
+from keywarp.importing.costs import measure_costs
 from keywarp.importing.decoders import append_decoder, segmentation_settings
 from keywarp.importing.errors import ImportingError
+from keywarp.importing.findings import Findings
 from keywarp.importing.formats import recognise
 from keywarp.importing.graph import IMAGE, Graph
 from keywarp.importing.model_file import ImportedModel, read_model
@@ -30,7 +31,6 @@ from keywarp.importing.preparation import Preparation, PreparationHints, guess_p
 from keywarp.importing.result_format import Hints, ResultFormat
 from keywarp.importing.splitting import split
 from keywarp.importing.weights import store_in_16_bits
-from keywarp.saving import FrameCosts, doubt
 
 DOWNSCALE = FlowInput().downscale  # of the images that motion is estimated on
 KEY_INTERVAL = 5  # the default of imported bundles, whose flow network doesn't know their features yet
@@ -54,31 +54,17 @@ class ImportOptions:
 
 
 @dataclass(frozen=True)
-class Draft:
+class Draft(Findings):
     """A bundle that isn't written yet, and what was found out about the file that it is made of."""
 
     model: ImportedModel
-    candidates: tuple[Candidate, ...]
-    chosen: int  # index of the candidate that the bundle is made with
-    result: ResultFormat
-    preparation: Preparation
     bundle: Bundle  # in memory
     whole: onnx.ModelProto  # the network in one graph, with the outputs of the bundle's head
-    measured: MeasuredCosts
 
     @property
-    def cut(self) -> Candidate:
-        """The cut that the bundle is made with."""
-        return self.candidates[self.chosen]
-
-    def costs(self, candidate: Candidate) -> FrameCosts:
-        """Return the costs of frames with a cut: measured for the chosen one, predicted for others."""
-        return self.measured.frames if candidate is self.cut else self.measured.predict(candidate)
-
-    @property
-    def doubt(self) -> str | None:
-        """A sentence that says why propagation isn't worth it, or None if it is."""
-        return doubt(self.measured.frames)
+    def findings(self) -> Findings:
+        """What was found out, without the graphs."""
+        return Findings(**{each.name: getattr(self, each.name) for each in fields(Findings)})
 
     def check(self, frames: Sequence[Frame]) -> Iterator[Check]:
         """Check the bundle on frames. See `check_bundle`."""
@@ -111,6 +97,7 @@ def draft_bundle(
     """
     progress("reading the file")
     model = read_model(file, options.size)
+    progress("recognising the outputs")
     try:
         image = prepare(frames[0], guess_preparation(model, None, options.preparation).image)
         result = recognise(model, options.result, image)
@@ -133,13 +120,25 @@ def draft_bundle(
     for name in ("features.onnx", "head.onnx"):
         store_in_16_bits(graphs[name])
     try:
-        fields = _fields(file, model, cut, result, preparation, graphs, options)
-        bundle = make_bundle(Path(fields["name"]), graphs, **fields)
+        manifest = _fields(file, model, cut, result, preparation, graphs, options)
+        bundle = make_bundle(Path(manifest["name"]), graphs, **manifest)
     except ValidationError as error:
         raise _bad_manifest(file, error) from error
     progress("measuring frames")
     measured = measure_costs(bundle, cut, frames)
-    return Draft(model, tuple(candidates), chosen, result, preparation, bundle, whole, measured)
+    return Draft(
+        producer=model.producer,
+        height=model.height,
+        width=model.width,
+        candidates=tuple(candidates),
+        chosen=chosen,
+        result=result,
+        preparation=preparation,
+        measured=measured,
+        model=model,
+        bundle=bundle,
+        whole=whole,
+    )
 
 
 def _cuts(model: ImportedModel, tensors: Sequence[str]) -> tuple[list[Candidate], int]:
@@ -194,7 +193,7 @@ def _fields(
     """Return the manifest's fields."""
     names = map_names("features", len(cut.maps))
     shift = 0 if result.background else 1  # in the palette, whose first colour is the background's black
-    fields = {
+    manifest = {
         "name": options.name or model_name(file.stem),
         "version": "1.0.0",
         "task": result.task,
@@ -220,8 +219,8 @@ def _fields(
     }
     if result.task == "segmentation":
         settings = segmentation_settings(graphs["head.onnx"], model.height, model.width)
-        return {**fields, "background": result.background, "segmentation": settings}
-    return {**fields, "detection": result.detection}
+        return {**manifest, "background": result.background, "segmentation": settings}
+    return {**manifest, "detection": result.detection}
 
 
 def _held(features: onnx.ModelProto) -> tuple[HeldSpec, ...]:
