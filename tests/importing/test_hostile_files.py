@@ -1,6 +1,9 @@
 """Files that can't be imported: one sentence each, no crash, and bounded memory and time."""
 
 import os
+import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,3 +116,29 @@ def crash() -> None:
 def test_a_crash_is_one_sentence() -> None:
     with pytest.raises(ImportingError, match=r"reading the file crashed with status -6"):
         run_bounded(crash, memory=2**31, seconds=30)
+
+
+STARTER = """
+from keywarp.importing.bounded import run_bounded
+from tests.importing.test_hostile_files import wait
+run_bounded(wait, memory=2**31, seconds=100, progress=lambda process: print(process, flush=True))
+"""
+
+
+def wait(*, progress: Any) -> None:
+    """Report this process, and do nothing for long."""
+    progress(os.getpid())
+    time.sleep(100)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are looked for in /proc")
+def test_a_bounded_process_ends_with_the_one_that_started_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        bounded = int(starter.stdout.readline())
+        os.kill(bounded, 0)  # it is there
+        starter.kill()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{bounded}").exists():
+        assert time.monotonic() < deadline, "it still runs"
+        time.sleep(0.05)

@@ -67,7 +67,7 @@ def run_bounded(
         assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # if it crashed, see below
             pickle.dump((function, arguments, progress is not None), process.stdin)
-            process.stdin.close()
+            process.stdin.flush()  # it stays open: its end tells the process that this one is gone
         step = "reading the file"
         with contextlib.suppress(EOFError, pickle.UnpicklingError):
             while (message := pickle.load(process.stdout)).kind == "progress":
@@ -115,6 +115,8 @@ def _process(log: Any, memory: int) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+            with contextlib.suppress(BrokenPipeError):  # of arguments that it didn't read
+                process.stdin.close()  # type: ignore[union-attr]  # it is a pipe
 
 
 class _Watch:
@@ -178,5 +180,12 @@ def main() -> None:
         messages.flush()
 
     function, arguments, reports = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     tell = (lambda value: send(_Message("progress", value))) if reports else None
     send(_answer(function, arguments, tell, memory))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, even if it was killed."""
+    sys.stdin.buffer.read()
+    os._exit(1)
