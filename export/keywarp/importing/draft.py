@@ -29,6 +29,7 @@ from keywarp.importing.opsets import opset_of
 from keywarp.importing.palette import palette_color
 from keywarp.importing.preparation import Preparation, PreparationHints, guess_preparation
 from keywarp.importing.result_format import Hints, ResultFormat
+from keywarp.importing.selection import without_selection
 from keywarp.importing.splitting import split
 from keywarp.importing.weights import store_in_16_bits
 
@@ -100,7 +101,7 @@ def draft_bundle(
     progress("recognising the outputs")
     try:
         image = prepare(frames[0], guess_preparation(model, None, options.preparation).image)
-        result = recognise(model, options.result, image)
+        model, result = _recognised(model, options.result, image)
         preparation = guess_preparation(model, result, options.preparation)
     except ValidationError as error:
         raise _bad_manifest(file, error) from error
@@ -143,6 +144,17 @@ def draft_bundle(
 
 def _cuts(model: ImportedModel, tensors: Sequence[str]) -> tuple[list[Candidate], int]:
     """Return where a network can be cut, best first, and the index of the cut at given tensors, or of the best one.
+def _recognised(model: ImportedModel, hints: Hints, image: NDArray[np.float32]) -> tuple[ImportedModel, ResultFormat]:
+    """Return what the outputs mean, and the model with these outputs: without its selection of objects, if possible."""
+    if hints.outputs is None and hints.task in (None, "detection") and (places := without_selection(model)):
+        own = places.background(len(hints.class_names or ()))
+        told = replace(hints, boxes=hints.boxes or places.boxes, background=hints.background or own)
+        result = recognise(places.model, told, image)
+        guess = f"{result.guess}; the file's own suppression of overlaps is left out"
+        return places.model, replace(result, guess=guess)
+    return model, recognise(model, hints, image)
+
+
 
     Raises:
         ImportingError: If there is none, or its maps can't be moved.
