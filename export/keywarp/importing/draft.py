@@ -18,7 +18,7 @@ from keywarp.engines.manifest import FeatureSpec, FlowInput, HeldSpec, ManifestC
 from keywarp.importing.candidates import Candidate, find_candidates, named_candidate
 from keywarp.importing.checks import Check, check_bundle, prepare
 from keywarp.importing.costs import measure_costs
-from keywarp.importing.decoders import append_decoder, segmentation_settings
+from keywarp.importing.decoders import append_decoder, gives_logits, segmentation_settings
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.findings import Findings
 from keywarp.importing.formats import recognise
@@ -122,6 +122,8 @@ def draft_bundle(
         store_in_16_bits(graphs[name])
     try:
         manifest = _fields(file, model, cut, result, preparation, graphs, options)
+        if gives_logits(head, result.layout, model.height, model.width):
+            manifest["segmentation"] = manifest["segmentation"].model_copy(update={"logits": True})
         bundle = make_bundle(Path(manifest["name"]), graphs, **manifest)
     except ValidationError as error:
         raise _bad_manifest(file, error) from error
