@@ -33,7 +33,7 @@ from keywarp.importing.selection import without_selection
 from keywarp.importing.splitting import split
 from keywarp.importing.weights import store_in_16_bits
 
-DOWNSCALE = FlowInput().downscale  # of the images that motion is estimated on
+DOWNSCALE = FlowInput().downscale  # of the images that motion is estimated on, if it divides the finest stride
 KEY_INTERVAL = 5  # the default of imported bundles, whose flow network doesn't know their features yet
 MOTION: MotionName = "dis-chained-repaired"  # the best source that needs no training (docs/compare.md)
 
@@ -113,7 +113,7 @@ def draft_bundle(
     features, head = split(model, cut)
     graphs = {
         "features.onnx": features,
-        "flow.onnx": flow_graph(cut.maps, opset_of(features)),
+        "flow.onnx": flow_graph(cut.maps, opset_of(features), _downscale(cut)),
         "warp.onnx": warp_graph(cut.maps, opset_of(features)),
         "head.onnx": append_decoder(head, result, model.height, model.width),
     }
@@ -144,8 +144,6 @@ def draft_bundle(
     )
 
 
-def _cuts(model: ImportedModel, tensors: Sequence[str]) -> tuple[list[Candidate], int]:
-    """Return where a network can be cut, best first, and the index of the cut at given tensors, or of the best one.
 def _recognised(model: ImportedModel, hints: Hints, image: NDArray[np.float32]) -> tuple[ImportedModel, ResultFormat]:
     """Return what the outputs mean, and the model with these outputs: without its selection of objects, if possible."""
     if hints.outputs is None and hints.task in (None, "detection") and (places := without_selection(model)):
@@ -157,11 +155,14 @@ def _recognised(model: ImportedModel, hints: Hints, image: NDArray[np.float32]) 
     return model, recognise(model, hints, image)
 
 
+def _cuts(model: ImportedModel, tensors: Sequence[str]) -> tuple[list[Candidate], int]:
+    """Return where a network can be cut, best first, and the index of the cut at given tensors, or of the best one.
 
     Raises:
-        ImportingError: If there is none, or its maps can't be moved.
+        ImportingError: If there is none.
     """
-    candidates, chosen = find_candidates(model), 0
+    # Motion on images of half the size costs less, and cells of odd strides don't cover whole pixels of these.
+    candidates, chosen = sorted(find_candidates(model), key=_downscale, reverse=True), 0
     if tensors:
         named = named_candidate(model, tensors)
         same = [c for c in candidates if {m.tensor for m in c.maps} == set(tensors)]
@@ -172,11 +173,12 @@ def _recognised(model: ImportedModel, hints: Hints, image: NDArray[np.float32]) 
             "the network can't be cut: no set of maps that move with the image separates the image from the results, "
             "so propagation can't be used with it"
         )
-    strides = [m.stride for m in candidates[chosen].maps]
-    if min(strides) % DOWNSCALE:
-        listed = ", ".join(map(str, strides))
-        raise ImportingError(f"maps of the strides {listed} can't be moved: cut at maps of even strides with --cut")
     return candidates, chosen
+
+
+def _downscale(cut: Candidate) -> int:
+    """Return the factor by which the images that motion is estimated on are smaller than the network's."""
+    return 1 if min(m.stride for m in cut.maps) % DOWNSCALE else DOWNSCALE
 
 
 def _bad_manifest(file: Path, error: ValidationError) -> ImportingError:
@@ -221,6 +223,7 @@ def _fields(
             for name, m in zip(names, cut.maps, strict=True)
         ),
         "held": _held(graphs["features.onnx"]),
+        "flow": FlowInput(downscale=_downscale(cut)),
         "key_interval": KEY_INTERVAL,
         "motion": options.motion,
         "opset": opset_of(graphs["features.onnx"]),
