@@ -77,7 +77,7 @@ def flow_graph(maps: Sequence[Map], opset: int = OPSET, downscale: int = DOWNSCA
     Args:
         maps: The feature maps. Their strides are multiples of `downscale`, and the finest one times powers of 2.
         opset: The version of ONNX's operators, 16 to 19.
-        downscale: The factor by which the flow network's images are smaller than the image, 1 or 2.
+        downscale: The factor by which the flow network's images are smaller than the image.
 
     Returns:
         The graph `current`, `key` -> `flow`, `scale`, numbered if there are several maps, as docs/bundle.md says.
@@ -91,15 +91,16 @@ def flow_graph(maps: Sequence[Map], opset: int = OPSET, downscale: int = DOWNSCA
             f"strides must be multiples of {downscale}, since the flow network's images are 1/{downscale} of the size, "
             f"not {finest}"
         )
-    larger = DOWNSCALE // downscale  # the whole image is to the network as half of one that is twice as large
+    # What the network gets is to it half of an image, in which cells are as large as here.
+    seen = {stride: DOWNSCALE * stride // downscale for stride in {m.stride for m in maps}}
     draft = _Draft()
     for name, m in zip(map_names("scale", len(maps)), maps, strict=True):
-        state = draft.resampled(STATE, larger * m.stride)
+        state = draft.resampled(STATE, seen[m.stride])
         weight = draft.half(np.zeros((m.channels, STATE_CHANNELS, 1, 1), np.float16), f"flow.{_layer(name)}.weight")
         bias = draft.constant(np.ones(m.channels, np.float32), f"flow.{_layer(name)}.bias")
         draft.node("Conv", state, weight, bias, output=name, kernel_shape=[1, 1])
-    flow = draft.resampled(NATIVE_FLOW, larger * finest)
-    draft.node("Mul", flow, draft.scalar(NATIVE_STRIDE / (larger * finest)), output="flow")
+    flow = draft.resampled(NATIVE_FLOW, seen[finest])
+    draft.node("Mul", flow, draft.scalar(NATIVE_STRIDE / seen[finest]), output="flow")
     scales = dict(zip(map_names("scale", len(maps)), (m.channels for m in maps), strict=True))
     return draft.finish("flow", opset, {"current": 3, "key": 3}, {"flow": 2, **scales}, before=_shipped(opset))
 
