@@ -121,6 +121,18 @@ export interface Detection {
   reliability?: number; // 0..1, how well motion explains the frame in the box; not on key frames
 }
 
+/** A map of numbers that covers the frame, such as the depth. */
+export interface Dense {
+  width: number; // of the map, pixels
+  height: number;
+  quantity: string; // what the numbers are
+  unit?: string;
+  minimum: number; // of the numbers on this frame
+  maximum: number;
+  // 16-bit grey PNG in base64: minimum + pixel / 65535 * (maximum - minimum). A canvas keeps only 8 bits of it.
+  values_png?: string;
+}
+
 export interface Result {
   type: "result";
   stream: string;
@@ -140,6 +152,7 @@ export interface Result {
   timings: { decode: number; queue: number; inference: number; postprocess: number }; // seconds
   segmentation?: Segmentation;
   detections?: Detection[];
+  dense?: Dense;
 }
 
 export interface FrameError {

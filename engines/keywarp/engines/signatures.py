@@ -2,6 +2,7 @@
 
 from keywarp.engines.manifest import Manifest, map_names
 
+VALUES = "values"  # of a head for dense maps
 HEAD_OUTPUTS = {  # by task, or by kind of detection
     "segmentation": ("scores",),
     "regions": ("objectness", "anchor_deltas", "class_maps", "box_maps"),
@@ -25,7 +26,8 @@ def graph_signature(manifest: Manifest, file: str) -> tuple[tuple[str, ...], tup
         file: The graph's file: `features.onnx`, `flow.onnx`, `warp.onnx` or `head.onnx`.
     """
     features, scales, warped = (map_names(prefix, len(manifest.features)) for prefix in ("features", "scale", "warped"))
-    head = HEAD_OUTPUTS[manifest.detection.kind if manifest.detection else manifest.task]
+    outputs = {**HEAD_OUTPUTS, "dense": (VALUES,)} if manifest.task == "dense" else HEAD_OUTPUTS
+    head = outputs[manifest.detection.kind if manifest.detection else manifest.task]
     held = tuple(h.name for h in manifest.held)
     return {
         "features.onnx": (("image",), (*features, *held)),

@@ -33,7 +33,7 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import Engine, EngineError, LabelMap, StreamSession
+from keywarp.engines import DenseMap, Engine, EngineError, LabelMap, StreamSession
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 from keywarp.server.streams.results import encode_result
@@ -122,7 +122,7 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
     Args:
         session: The session that processes the frames.
         frames: The frames.
-        masks: The form of masks in the wire results. Label maps are always available as arrays.
+        masks: The form of masks in the wire results. Label maps and dense maps are always available as arrays.
 
     Yields:
         The results. Their latency is the time from the decoded frame to the wire result.
@@ -141,8 +141,10 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
             timestamp=frame.timestamp,
             masks=masks,
             background=manifest.background,
+            dense=manifest.dense,
         )
         latency = time.perf_counter() - started
         label_map = found.output.labels if isinstance(found.output, LabelMap) else None
-        yield ProcessedFrame(result, frame.image, latency, label_map=label_map)
+        value_map = found.output.values if isinstance(found.output, DenseMap) else None
+        yield ProcessedFrame(result, frame.image, latency, label_map=label_map, value_map=value_map)
         asked = time.perf_counter()

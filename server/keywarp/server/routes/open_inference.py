@@ -16,7 +16,7 @@ import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 
-from keywarp.engines import Detections, Engine, FrameResult
+from keywarp.engines import DenseMap, Detections, Engine, FrameResult
 from keywarp.engines.errors import InvalidFrameError
 from keywarp.engines.preparation import check_frame
 from keywarp.protocol import FrameHeader
@@ -47,6 +47,7 @@ INPUTS: Final = (("image", "BYTES", (1,)), ("frame", "UINT8", (-1, -1, 3)))
 OUTPUTS: Final = {
     "segmentation": (("labels", "UINT8", (-1, -1)),),
     "detection": (("boxes", "FP32", (-1, 4)), ("scores", "FP32", (-1,)), ("classes", "INT32", (-1,))),
+    "dense": (("values", "FP32", (-1, -1)),),
 }
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
@@ -229,6 +230,8 @@ def _outputs(found: FrameResult) -> dict[str, NDArray[Any]]:
     if isinstance(found.output, Detections):
         objects = found.output
         return {"boxes": objects.xyxy, "scores": objects.confidence, "classes": objects.class_id.astype("<i4")}
+    if isinstance(found.output, DenseMap):
+        return {"values": found.output.values}
     return {"labels": found.output.labels}
 
 
