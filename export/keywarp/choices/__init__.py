@@ -25,7 +25,7 @@ Task = Literal["segmentation", "detection"]  # of networks that are trained here
 ServedTask = Literal["segmentation", "detection", "dense"]
 FeatureNetworkName = Literal["resnet50", "resnet101"]
 FlowNetworkName = Literal["flownet", "flownet_half", "flownet_inception", "flow_pyramid"]
-PretrainedName = Literal["nanodet"]  # networks that others have trained
+PretrainedName = Literal["nanodet", "street-detect"]  # networks that others have trained
 WeightsLayout = Literal["torchvision", "caffe", "keras"]  # source of the names and shapes of ResNet weights
 
 DeviceName = Literal["auto", "cpu", "cuda"]
