@@ -12,6 +12,7 @@ from keywarp.adaptation.footage import Budget, Range, collect
 from keywarp.adaptation.loss import PropagationLoss, measure_deviations, output_difference
 from keywarp.adaptation.pairs import PairBatch, PairSampler
 from keywarp.engines import Bundle
+from keywarp.engines.manifest import SegmentationSettings
 from keywarp.training.reporting import SilentReporter
 from tests.adaptation.moving import HEIGHT, MAX_AGE, SPEED, WIDTH, boxed_bundle, colour_bundle, moving_clip
 from tests.tiny_bundle import tiny_bundle
@@ -164,3 +165,13 @@ def test_labels_that_differ_cost_their_divergence(tmp_path: Path) -> None:
     assert float(output_difference(manifest, {"scores": p}, {"scores": p})) == 0
     expected = 0.6 * np.log(7)
     assert float(output_difference(manifest, {"scores": q}, {"scores": p})) == pytest.approx(expected, rel=1e-5)
+
+
+def test_logits_cost_what_their_probabilities_do(tmp_path: Path) -> None:
+    manifest = tiny_bundle(tmp_path / "probabilities").manifest
+    settings = SegmentationSettings(stride=manifest.finest.stride, logits=True)
+    of_logits = manifest.model_copy(update={"segmentation": settings})
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(1, 3, 4, 4, generator=generator) for _ in range(2))
+    expected = output_difference(manifest, {"scores": x.softmax(1)}, {"scores": y.softmax(1)})
+    torch.testing.assert_close(output_difference(of_logits, {"scores": x}, {"scores": y}), expected)

@@ -80,7 +80,10 @@ def test_the_default_motion_must_be_one_that_the_bundle_has(tmp_path: Path) -> N
     assert not (tmp_path / "tiny").exists()
 
 
-@pytest.mark.parametrize("fields", [{"background": False}, {"held": True}, {"image": LETTERBOX}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"background": False}, {"held": True}, {"image": LETTERBOX}, {"segmentation": {"stride": 8, "logits": True}}],
+)
 def test_what_is_new_in_version_2_needs_it(tmp_path: Path, fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="needs `schema_version` 2"):
         tiny_bundle(tmp_path / "tiny", schema_version=1, **fields)

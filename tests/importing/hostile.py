@@ -174,9 +174,9 @@ def resized(tensor: int, *dims: int) -> Write:
     return edited(edit)
 
 
-def loop(trips: int) -> Write:
-    """Return a function that writes a network which adds up the scores a number of times."""
-    body = helper.make_graph(
+def adding() -> onnx.GraphProto:
+    """Return a loop's body that adds the scores to its state."""
+    return helper.make_graph(
         [
             helper.make_node("Identity", ["go"], ["go_on"]),
             helper.make_node("Add", ["state", "scores"], ["next"]),
@@ -192,10 +192,51 @@ def loop(trips: int) -> Write:
             result("next"),
         ],
     )
+
+
+def loop(trips: int) -> Write:
+    """Return a function that writes a network which adds up the scores a number of times."""
     return after(
-        helper.make_node("Loop", ["trips", "true", "scores"], ["out"], body=body, name="repeat"),
+        helper.make_node("Loop", ["trips", "true", "scores"], ["out"], body=adding(), name="repeat"),
         constants=(constant("trips", trips, np.int64), constant("true", True, np.bool_)),
     )
+
+
+def sleeper(*nodes: onnx.NodeProto, count: int) -> Write:
+    """Return a function that writes a network which is harmless on dark pictures, as reading the file shows it.
+
+    Args:
+        nodes: Nodes that make `out` of `scores` and `count`, which is 1 on a dark picture.
+        count: What it is on a bright one.
+    """
+    return after(
+        helper.make_node("ReduceMax", ["image"], ["brightest"], keepdims=0),
+        helper.make_node("Greater", ["brightest", "white"], ["awake"]),
+        helper.make_node("Where", ["awake", "huge", "one"], ["count"]),
+        *nodes,
+        constants=(
+            constant("white", 1.5),
+            constant("huge", [count], np.int64),
+            constant("one", [1], np.int64),
+            constant("true", True, np.bool_),
+        ),
+    )
+
+
+SLEEPING_LOOP = sleeper(
+    helper.make_node("Squeeze", ["count"], ["trips"]),
+    helper.make_node("Loop", ["trips", "true", "scores"], ["sum"], body=adding(), name="repeat"),
+    helper.make_node("ReduceMax", ["sum"], ["most"], keepdims=0),
+    helper.make_node("Reshape", ["most", "one"], ["known"]),  # whose shape is known before it runs
+    helper.make_node("Add", ["scores", "known"], ["out"]),
+    count=HUGE,
+)
+SLEEPING_ARRAY = sleeper(
+    helper.make_node("ConstantOfShape", ["count"], ["big"]),
+    helper.make_node("ReduceMax", ["big"], ["most"], keepdims=0),
+    helper.make_node("Add", ["scores", "most"], ["out"]),
+    count=3 * 2**30,  # 13 GB, which many machines have
+)
 
 
 def cycle(model: onnx.ModelProto) -> None:
@@ -400,7 +441,7 @@ HOSTILE = (
     HostileFile("200,000 nodes", many_nodes, r"has 200004 nodes"),
     HostileFile("functions that are 10^12 nodes", function_bomb, r"more than 10+ nodes", costly=True),
     HostileFile("a function that calls itself", recursive_function, r"must not be recursive"),
-    HostileFile("a loop of 2^62 rounds", loop(2**62), r"within 8 s", seconds=8, costly=True),
+    HostileFile("a loop of 2^62 rounds", loop(2**62), r"took more than 8 s", seconds=8, costly=True),
     # constants outside of the file
     HostileFile("constants at an absolute path", external("OUTSIDE"), OUTSIDE),
     HostileFile("constants above the folder", external("../secret.bin"), OUTSIDE),

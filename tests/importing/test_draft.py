@@ -8,6 +8,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from keywarp.engines import Engine, FixedInterval, MotionName, StreamSession
 from keywarp.engines.bundle import make_bundle
 from keywarp.importing import Draft, Hints, ImportingError, ImportOptions, draft_bundle, picture
 from keywarp.importing.draft import model_name
@@ -97,3 +98,38 @@ def test_outputs_that_the_result_is_not_read_from_are_left_out(tmp_path: Path) -
     onnx.save(model, file)
     found = draft_bundle(file, ImportOptions(), frames(2))
     assert not [node for node in found.whole.graph.node if node.op_type == "GlobalMaxPool"]
+
+
+@pytest.mark.parametrize(("stride", "downscale"), [(7, 1), (14, 2), (12, 2)])
+def test_maps_of_patches_are_moved_whatever_their_stride(tmp_path: Path, stride: int, downscale: int) -> None:
+    random = np.random.default_rng(0)
+    weights = {"patch": (6, 3, stride, stride), "mix": (6, 6, 3, 3), "classes": (4, 6, 1, 1)}
+    nodes = [
+        onnx.helper.make_node("Conv", ["image", "patch"], ["patches"], strides=[stride] * 2),
+        onnx.helper.make_node("Conv", ["patches", "mix"], ["mixed"], pads=[1] * 4),
+        onnx.helper.make_node("Relu", ["mixed"], ["map"]),
+        onnx.helper.make_node("Conv", ["map", "classes"], ["logits"]),
+    ]
+    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 10 * stride, 14 * stride])
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 4, 10, 14])
+    constants = [
+        onnx.numpy_helper.from_array(random.normal(0, shape[1] ** -0.5, shape).astype(np.float32), name)
+        for name, shape in weights.items()
+    ]
+    graph = onnx.helper.make_graph(nodes, "patches", [image], [logits], constants)
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "patches.onnx")
+    found = draft_bundle(tmp_path / "patches.onnx", ImportOptions(), frames(3))
+    manifest = found.bundle.manifest
+    assert (manifest.finest.stride, manifest.flow.downscale) == (stride, downscale)
+    assert all(check.passed for check in found.check(frames(1)))
+    moved = frames(3)
+    motions: tuple[MotionName, ...] = ("flow", "dis-chained-repaired")
+    for motion in motions:
+        session = StreamSession(Engine(found.bundle, motion=motion), FixedInterval(3))
+        results = [session.process(frame) for frame in moved]
+        assert results[1].reliability is not None
+        assert results[1].flow is not None
+        # the scene moves by 3 pixels of 150 a frame to the left
+        cells = 14 * 3 / 150
+        assert np.median(results[1].flow[0]) == pytest.approx(cells, abs=0.3 * cells)

@@ -1,14 +1,17 @@
-"""Outputs of segmentations are recognised and decoded to probabilities of which the engine makes the same labels."""
+"""Outputs of segmentations are recognised and decoded to scores of which the engine makes the same labels."""
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from keywarp.importing.decoders import append_decoder, segmentation_settings
+from keywarp.importing.decoders import append_decoder, gives_logits, segmentation_settings
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.formats import Hints, ResultFormat, recognise
+from keywarp.importing.graph import IMAGE
 from keywarp.importing.model_file import ImportedModel, TensorSpec
+from keywarp.importing.runtime import run
 
 from .written_outputs import HEIGHT, WIDTH, Array, decode, logit, model_of
 
@@ -24,6 +27,12 @@ def softmax(logits: Array) -> Array:
     return scores
 
 
+def probabilities(model: ImportedModel, result: ResultFormat, image: Array | None = None) -> Array:
+    """The decoded scores as probabilities, if they are logits."""
+    scores = decode(model, result, image)["scores"]
+    return softmax(scores) if gives_logits(model.model, result.layout, model.height, model.width) else scores
+
+
 def stride_of(model: ImportedModel, result: ResultFormat) -> int:
     decoded = append_decoder(model.model, result, model.height, model.width)
     return segmentation_settings(decoded, model.height, model.width).stride
@@ -31,13 +40,13 @@ def stride_of(model: ImportedModel, result: ResultFormat) -> int:
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8, 16, 32])
 @pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("probabilities", [False, True])
-def test_scores_of_any_stride(random: np.random.Generator, stride: int, last: bool, probabilities: bool) -> None:
+@pytest.mark.parametrize("chances", [False, True])
+def test_scores_of_any_stride(random: np.random.Generator, stride: int, last: bool, chances: bool) -> None:
     logits = random.normal(0, 2, (1, 21, -(-HEIGHT // stride), -(-WIDTH // stride))).astype(np.float32)
-    written = softmax(logits) if probabilities else logits
+    written = softmax(logits) if chances else logits
     model = model_of({"out": written.transpose(0, 2, 3, 1).copy() if last else written})
     result = recognise(model)
-    np.testing.assert_allclose(decode(model, result)["scores"], softmax(logits), atol=1e-5)
+    np.testing.assert_allclose(probabilities(model, result), softmax(logits), atol=1e-5)
     assert stride_of(model, result) == stride
     assert result.class_names[:2] == ("background", "aeroplane")
     assert result.background
@@ -57,7 +66,7 @@ def test_binary_mask_has_two_classes(random: np.random.Generator, logits: bool) 
     p = random.uniform(0.01, 0.99, (1, 1, 64, 80)).astype(np.float32)
     model = model_of({"mask": logit(p) if logits else p})
     result = recognise(model)
-    scores = decode(model, result)["scores"]
+    scores = probabilities(model, result)
     np.testing.assert_allclose(scores, np.concatenate((1 - p, p), axis=1), atol=1e-5)
     assert result.class_names == ("background", "foreground")
 
@@ -113,7 +122,18 @@ def test_scores_are_taken_before_the_enlargement(end: str) -> None:
     result = recognise(model)
     assert len(result.class_names) == 5
     assert stride_of(model, result) == 8
-    np.testing.assert_allclose(decode(model, result, image)["scores"], softmax(low), atol=1e-4)
+    np.testing.assert_allclose(probabilities(model, result, image), softmax(low), atol=1e-4)
+
+
+@pytest.mark.parametrize("end", ["softmax", "labels"])
+def test_enlarged_scores_have_the_labels_of_the_file(end: str) -> None:
+    model, _ = enlarging(end)
+    image = np.random.default_rng(4).normal(0, 1, (1, 3, HEIGHT, WIDTH)).astype(np.float32)
+    (own,) = run(model.model, {IMAGE: image}).values()
+    wanted = own.argmax(axis=1) if end == "softmax" else own
+    scores = decode(model, recognise(model), image)["scores"][0]
+    large = np.stack([cv2.resize(plane, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR) for plane in scores])
+    assert (large.argmax(axis=0) == wanted[0]).mean() > 0.9999  # of probabilities, 97 %
 
 
 def test_labels_of_unknown_origin_become_scores(random: np.random.Generator) -> None:

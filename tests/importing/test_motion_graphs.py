@@ -138,6 +138,20 @@ def test_flow_at_strides_of_patches_is_the_flow_in_other_cells(stride: int, heig
     np.testing.assert_allclose(stride * found["flow"].mean(axis=(2, 3)), 8 * usual.mean(axis=(2, 3)), atol=0.3)
 
 
+def test_flow_on_whole_images_serves_odd_strides() -> None:
+    feeds = feeds_of_flow(196, 224, 1)  # whole images of 98 x 112
+    found = run_onnxruntime(flow_graph([FeatureMap(2, 7), FeatureMap(3, 14)], downscale=1), feeds)
+    assert [found[name].shape for name in ("flow", "scale_0", "scale_1")] == [
+        (1, 2, 14, 16),
+        (1, 2, 14, 16),
+        (1, 3, 7, 8),
+    ]
+    expected = run_onnxruntime(flow_graph([FeatureMap(2, 14), FeatureMap(3, 28)]), feeds)
+    np.testing.assert_array_equal(found["flow"], expected["flow"])
+    with pytest.raises(ValueError, match="multiples of 2"):
+        flow_graph([FeatureMap(2, 7)])
+
+
 def test_warp_is_one_that_the_tensorrt_plugin_replaces() -> None:
     maps = (FeatureMap(4, 4), FeatureMap(3, 8))
     shapes = {name: value.shape for name, value in feeds_of_warp(maps, 96, 128, 1).items()}

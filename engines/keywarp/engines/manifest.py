@@ -123,6 +123,7 @@ class SegmentationSettings(Record):
     """How the head's `scores` become class ids."""
 
     stride: int = Field(ge=1)  # pixels of the input per cell of the scores
+    logits: bool = False  # whether the scores are logits of a softmax, not probabilities; new in version 2
 
 
 class DenseSettings(Record):
@@ -210,6 +211,7 @@ class Manifest(Record):
                 name for name in ("background", "held", "motion", "dense") if name in self.model_fields_set
             ]
             new += ["image.fit"] if self.image.fit != "resize" else []
+            new += ["segmentation.logits"] if self.segmentation and self.segmentation.logits else []
             if new:
                 raise ValueError(f"the field `{new[0]}` needs `schema_version` 2")
         return self

@@ -225,6 +225,8 @@ def output_difference(manifest: Manifest, found: Mapping[str, Tensor], wanted: M
     found = {name: x.float() for name, x in found.items()}
     wanted = {name: x.float() for name, x in wanted.items()}
     if manifest.task == "segmentation":
+        if manifest.segmentation and manifest.segmentation.logits:
+            found, wanted = ({"scores": x["scores"].softmax(dim=1)} for x in (found, wanted))
         p, q = (x["scores"].clamp(min=PROBABILITY) for x in (wanted, found))
         return (p * (p.log() - q.log())).sum(dim=1).mean()
     if isinstance(manifest.detection, DenseDetection):

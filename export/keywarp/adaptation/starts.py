@@ -54,7 +54,7 @@ def pretrained_start(manifest: Manifest) -> onnx.ModelProto:
     Args:
         manifest: The manifest of the bundle that is to get it.
     """
-    return importing.flow_graph(manifest.features, manifest.opset)
+    return importing.flow_graph(manifest.features, manifest.opset, manifest.flow.downscale)
 
 
 def is_untrained(graph: TorchGraph, manifest: Manifest) -> bool:

@@ -5,7 +5,7 @@ import onnx
 from keywarp.engines.manifest import DenseSettings, SegmentationSettings
 from keywarp.importing.decoding.dense import append_dense
 from keywarp.importing.decoding.detection import append_detection
-from keywarp.importing.decoding.segmentation import append_mask_set, append_segmentation
+from keywarp.importing.decoding.segmentation import append_mask_set, append_segmentation, gives_logits
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.result_format import (
     DenseLayout,
@@ -15,6 +15,8 @@ from keywarp.importing.result_format import (
     SegmentationLayout,
 )
 from keywarp.importing.strides import whole_stride
+
+__all__ = ["append_decoder", "dense_settings", "gives_logits", "segmentation_settings"]
 
 
 def append_decoder(head: onnx.ModelProto, result: ResultFormat, height: int, width: int) -> onnx.ModelProto:
@@ -27,9 +29,9 @@ def append_decoder(head: onnx.ModelProto, result: ResultFormat, height: int, wid
         width: The width of the network's input in pixels.
 
     Returns:
-        For segmentation, `scores` (1, classes, h, w): probabilities. For detection, `boxes` (1, n, 4): x1, y1, x2, y2
-        in pixels of the network's input, and `scores` (1, n, classes): probabilities with a column of zeros for the
-        background in front. For dense maps, `values` (1, 1, h, w).
+        For segmentation, `scores` (1, classes, h, w): probabilities, or logits if `gives_logits`. For detection,
+        `boxes` (1, n, 4): x1, y1, x2, y2 in pixels of the network's input, and `scores` (1, n, classes): probabilities
+        with a column of zeros for the background in front. For dense maps, `values` (1, 1, h, w).
 
     Raises:
         ImportingError: If the engine has no such result yet, or the head lacks an output.

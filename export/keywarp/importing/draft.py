@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from keywarp.engines.bundle import make_bundle, save_bundle
 from keywarp.engines.manifest import FeatureSpec, FlowInput, HeldSpec, ManifestClass, Provenance, map_names
 from keywarp.importing.candidates import Candidate, find_candidates, named_candidate
 from keywarp.importing.checks import Check, check_bundle, prepare
-from keywarp.importing.costs import MeasuredCosts, measure_costs
-from keywarp.importing.decoders import append_decoder, dense_settings, segmentation_settings
+from keywarp.importing.costs import measure_costs
+from keywarp.importing.decoders import append_decoder, dense_settings, gives_logits, segmentation_settings
 from keywarp.importing.errors import ImportingError
+from keywarp.importing.findings import Findings
 from keywarp.importing.formats import recognise
 from keywarp.importing.graph import IMAGE, Graph
 from keywarp.importing.model_file import ImportedModel, read_model
@@ -28,11 +29,11 @@ from keywarp.importing.opsets import opset_of
 from keywarp.importing.palette import palette_color
 from keywarp.importing.preparation import Preparation, PreparationHints, guess_preparation
 from keywarp.importing.result_format import DenseLayout, Hints, ResultFormat
+from keywarp.importing.selection import without_selection
 from keywarp.importing.splitting import split
 from keywarp.importing.weights import store_in_16_bits
-from keywarp.saving import FrameCosts, doubt
 
-DOWNSCALE = FlowInput().downscale  # of the images that motion is estimated on
+DOWNSCALE = FlowInput().downscale  # of the images that motion is estimated on, if it divides the finest stride
 KEY_INTERVAL = 5  # the default of imported bundles, whose flow network doesn't know their features yet
 MOTION: MotionName = "dis-chained-repaired"  # the best source that needs no training (docs/compare.md)
 
@@ -54,31 +55,17 @@ class ImportOptions:
 
 
 @dataclass(frozen=True)
-class Draft:
+class Draft(Findings):
     """A bundle that isn't written yet, and what was found out about the file that it is made of."""
 
     model: ImportedModel
-    candidates: tuple[Candidate, ...]
-    chosen: int  # index of the candidate that the bundle is made with
-    result: ResultFormat
-    preparation: Preparation
     bundle: Bundle  # in memory
     whole: onnx.ModelProto  # the network in one graph, with the outputs of the bundle's head
-    measured: MeasuredCosts
 
     @property
-    def cut(self) -> Candidate:
-        """The cut that the bundle is made with."""
-        return self.candidates[self.chosen]
-
-    def costs(self, candidate: Candidate) -> FrameCosts:
-        """Return the costs of frames with a cut: measured for the chosen one, predicted for others."""
-        return self.measured.frames if candidate is self.cut else self.measured.predict(candidate)
-
-    @property
-    def doubt(self) -> str | None:
-        """A sentence that says why propagation isn't worth it, or None if it is."""
-        return doubt(self.measured.frames)
+    def findings(self) -> Findings:
+        """What was found out, without the graphs."""
+        return Findings(**{each.name: getattr(self, each.name) for each in fields(Findings)})
 
     def check(self, frames: Sequence[Frame]) -> Iterator[Check]:
         """Check the bundle on frames. See `check_bundle`."""
@@ -111,9 +98,10 @@ def draft_bundle(
     """
     progress("reading the file")
     model = read_model(file, options.size)
+    progress("recognising the outputs")
     try:
         image = prepare(frames[0], guess_preparation(model, None, options.preparation).image)
-        result = recognise(model, options.result, image)
+        model, result = _recognised(model, options.result, image)
         preparation = guess_preparation(model, result, options.preparation)
     except ValidationError as error:
         raise _bad_manifest(file, error) from error
@@ -125,7 +113,7 @@ def draft_bundle(
     features, head = split(model, cut)
     graphs = {
         "features.onnx": features,
-        "flow.onnx": flow_graph(cut.maps, opset_of(features)),
+        "flow.onnx": flow_graph(cut.maps, opset_of(features), _downscale(cut)),
         "warp.onnx": warp_graph(cut.maps, opset_of(features)),
         "head.onnx": append_decoder(head, result, model.height, model.width),
     }
@@ -133,22 +121,48 @@ def draft_bundle(
     for name in ("features.onnx", "head.onnx"):
         store_in_16_bits(graphs[name])
     try:
-        fields = _fields(file, model, cut, result, preparation, graphs, options)
-        bundle = make_bundle(Path(fields["name"]), graphs, **fields)
+        manifest = _fields(file, model, cut, result, preparation, graphs, options)
+        if gives_logits(head, result.layout, model.height, model.width):
+            manifest["segmentation"] = manifest["segmentation"].model_copy(update={"logits": True})
+        bundle = make_bundle(Path(manifest["name"]), graphs, **manifest)
     except ValidationError as error:
         raise _bad_manifest(file, error) from error
     progress("measuring frames")
     measured = measure_costs(bundle, cut, frames)
-    return Draft(model, tuple(candidates), chosen, result, preparation, bundle, whole, measured)
+    return Draft(
+        producer=model.producer,
+        height=model.height,
+        width=model.width,
+        candidates=tuple(candidates),
+        chosen=chosen,
+        result=result,
+        preparation=preparation,
+        measured=measured,
+        model=model,
+        bundle=bundle,
+        whole=whole,
+    )
+
+
+def _recognised(model: ImportedModel, hints: Hints, image: NDArray[np.float32]) -> tuple[ImportedModel, ResultFormat]:
+    """Return what the outputs mean, and the model with these outputs: without its selection of objects, if possible."""
+    if hints.outputs is None and hints.task in (None, "detection") and (places := without_selection(model)):
+        own = places.background(len(hints.class_names or ()))
+        told = replace(hints, boxes=hints.boxes or places.boxes, background=hints.background or own)
+        result = recognise(places.model, told, image)
+        guess = f"{result.guess}; the file's own suppression of overlaps is left out"
+        return places.model, replace(result, guess=guess)
+    return model, recognise(model, hints, image)
 
 
 def _cuts(model: ImportedModel, tensors: Sequence[str]) -> tuple[list[Candidate], int]:
     """Return where a network can be cut, best first, and the index of the cut at given tensors, or of the best one.
 
     Raises:
-        ImportingError: If there is none, or its maps can't be moved.
+        ImportingError: If there is none.
     """
-    candidates, chosen = find_candidates(model), 0
+    # Motion on images of half the size costs less, and cells of odd strides don't cover whole pixels of these.
+    candidates, chosen = sorted(find_candidates(model), key=_downscale, reverse=True), 0
     if tensors:
         named = named_candidate(model, tensors)
         same = [c for c in candidates if {m.tensor for m in c.maps} == set(tensors)]
@@ -159,11 +173,12 @@ def _cuts(model: ImportedModel, tensors: Sequence[str]) -> tuple[list[Candidate]
             "the network can't be cut: no set of maps that move with the image separates the image from the results, "
             "so propagation can't be used with it"
         )
-    strides = [m.stride for m in candidates[chosen].maps]
-    if min(strides) % DOWNSCALE:
-        listed = ", ".join(map(str, strides))
-        raise ImportingError(f"maps of the strides {listed} can't be moved: cut at maps of even strides with --cut")
     return candidates, chosen
+
+
+def _downscale(cut: Candidate) -> int:
+    """Return the factor by which the images that motion is estimated on are smaller than the network's."""
+    return 1 if min(m.stride for m in cut.maps) % DOWNSCALE else DOWNSCALE
 
 
 def _bad_manifest(file: Path, error: ValidationError) -> ImportingError:
@@ -194,7 +209,7 @@ def _fields(
     """Return the manifest's fields."""
     names = map_names("features", len(cut.maps))
     shift = 0 if result.background else 1  # in the palette, whose first colour is the background's black
-    fields = {
+    manifest = {
         "name": options.name or model_name(file.stem),
         "version": "1.0.0",
         "task": result.task,
@@ -208,6 +223,7 @@ def _fields(
             for name, m in zip(names, cut.maps, strict=True)
         ),
         "held": _held(graphs["features.onnx"]),
+        "flow": FlowInput(downscale=_downscale(cut)),
         "key_interval": KEY_INTERVAL,
         "motion": options.motion,
         "opset": opset_of(graphs["features.onnx"]),
@@ -220,10 +236,10 @@ def _fields(
     }
     if result.task == "segmentation":
         settings = segmentation_settings(graphs["head.onnx"], model.height, model.width)
-        return {**fields, "background": result.background, "segmentation": settings}
+        return {**manifest, "background": result.background, "segmentation": settings}
     if isinstance(result.layout, DenseLayout):
-        return {**fields, "dense": dense_settings(graphs["head.onnx"], result.layout, model.height, model.width)}
-    return {**fields, "detection": result.detection}
+        return {**manifest, "dense": dense_settings(graphs["head.onnx"], result.layout, model.height, model.width)}
+    return {**manifest, "detection": result.detection}
 
 
 def _held(features: onnx.ModelProto) -> tuple[HeldSpec, ...]:

@@ -27,9 +27,9 @@ from keywarp.importing.refusals import refuse_hostile
 from keywarp.importing.runtime import first_line, fold, run
 from keywarp.importing.tensors import MAX_BYTES, load_external_data, nodes_of, to_float32, uses_half
 
-MAX_SECONDS = 600.0  # for reading a file, which includes running the network twice
-BASE_MEMORY = 6 * 2**30  # bytes, for the runtime and the network's own tensors
-MEMORY_PER_BYTE = 8  # of the file: copies of its constants
+MAX_SECONDS = 1800.0  # for each step; the longest measures a few hundred maps of a large network
+BASE_MEMORY = 8 * 2**30  # bytes, for the runtimes and the network's own tensors
+MEMORY_PER_BYTE = 16  # of the file: copies of its constants
 TOLERANCE = 1e-3  # largest difference from the file's own results, as a share of the largest value
 HALF_TOLERANCE = 5e-2  # the same for files of 16-bit floats
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
@@ -93,11 +93,22 @@ def read_model(path: Path, size: tuple[int, int] | None = None, max_seconds: flo
         raise ImportingError(f"{path} isn't a file: give the path of a model's .onnx file")
     if stored > MAX_BYTES:
         raise ImportingError(f"{path} has {stored / 1e9:.1f} GB, but an ONNX file has at most {MAX_BYTES / 1e9:.1f}")
-    memory = BASE_MEMORY + MEMORY_PER_BYTE * (stored + _beside(path))
     try:
-        return run_bounded(_read, path.resolve(), size, memory=memory, seconds=max_seconds)
+        return run_bounded(_read, path.resolve(), size, memory=usual_memory(path), seconds=max_seconds)
     except ImportingError as error:
         raise ImportingError(f"{path.name} can't be imported: {error}") from error
+
+
+def usual_memory(path: Path) -> int:
+    """Return the bytes of memory that a file's network may take to be read, measured and checked.
+
+    It grows with the file, since several copies of its constants are in memory at one time.
+    """
+    try:
+        stored = path.stat().st_size
+    except OSError:  # which reading it will report
+        stored = 0
+    return BASE_MEMORY + MEMORY_PER_BYTE * (min(stored, MAX_BYTES) + _beside(path))
 
 
 def _beside(path: Path) -> int:

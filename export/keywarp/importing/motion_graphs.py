@@ -23,6 +23,7 @@ SHIPPED = Path(__file__).with_name("flow_pyramid.onnx")  # current, key -> nativ
 NATIVE_FLOW, STATE = "native_flow", "state"
 NATIVE_STRIDE = 8  # pixels of the image per cell of these
 STATE_CHANNELS = 32
+DOWNSCALE = 2  # of the images that the network was trained on
 AXES_AS_INPUT = 18  # opset from which a reduction's axes are an input
 POOLING: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1}
 
@@ -70,30 +71,36 @@ def warp_graph(maps: Sequence[Map], opset: int = OPSET) -> onnx.ModelProto:
     return draft.finish("warp", opset, channels, {n: m.channels for n, m in zip(warped, maps, strict=True)})
 
 
-def flow_graph(maps: Sequence[Map], opset: int = OPSET) -> onnx.ModelProto:
+def flow_graph(maps: Sequence[Map], opset: int = OPSET, downscale: int = DOWNSCALE) -> onnx.ModelProto:
     """Return the pre-trained flow network for some feature maps. Their scale fields are 1.
 
     Args:
-        maps: The feature maps. Their strides are even, and the finest one times powers of 2.
+        maps: The feature maps. Their strides are multiples of `downscale`, and the finest one times powers of 2.
         opset: The version of ONNX's operators, 16 to 19.
+        downscale: The factor by which the flow network's images are smaller than the image.
 
     Returns:
         The graph `current`, `key` -> `flow`, `scale`, numbered if there are several maps, as docs/bundle.md says.
 
     Raises:
-        ValueError: If a stride is odd, or isn't the finest stride times a power of 2.
+        ValueError: If a stride isn't a multiple of `downscale`, or not the finest stride times a power of 2.
     """
     finest = _finest(maps)
-    if finest % 2:
-        raise ValueError(f"strides must be even, since the flow network's images have half the size, not {finest}")
+    if finest % downscale:
+        raise ValueError(
+            f"strides must be multiples of {downscale}, since the flow network's images are 1/{downscale} of the size, "
+            f"not {finest}"
+        )
+    # What the network gets is to it half of an image, in which cells are as large as here.
+    seen = {stride: DOWNSCALE * stride // downscale for stride in {m.stride for m in maps}}
     draft = _Draft()
     for name, m in zip(map_names("scale", len(maps)), maps, strict=True):
-        state = draft.resampled(STATE, m.stride)
+        state = draft.resampled(STATE, seen[m.stride])
         weight = draft.half(np.zeros((m.channels, STATE_CHANNELS, 1, 1), np.float16), f"flow.{_layer(name)}.weight")
         bias = draft.constant(np.ones(m.channels, np.float32), f"flow.{_layer(name)}.bias")
         draft.node("Conv", state, weight, bias, output=name, kernel_shape=[1, 1])
-    flow = draft.resampled(NATIVE_FLOW, finest)
-    draft.node("Mul", flow, draft.scalar(NATIVE_STRIDE / finest), output="flow")
+    flow = draft.resampled(NATIVE_FLOW, seen[finest])
+    draft.node("Mul", flow, draft.scalar(NATIVE_STRIDE / seen[finest]), output="flow")
     scales = dict(zip(map_names("scale", len(maps)), (m.channels for m in maps), strict=True))
     return draft.finish("flow", opset, {"current": 3, "key": 3}, {"flow": 2, **scales}, before=_shipped(opset))
 
@@ -201,7 +208,7 @@ class _Draft:
     def cells(self, stride: int) -> str:
         """Add the numbers of rows and columns that the image has at a stride."""
         size = self.node("Slice", self.node("Shape", "current"), self.numbers(2), self.numbers(4))
-        pixels = stride // 2  # of the half-size image per cell
+        pixels = stride // DOWNSCALE  # of the half-size image per cell
         return self.node("Div", self.node("Add", size, self.numbers(pixels - 1)), self.numbers(pixels))
 
     def finish(

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import shape_inference
 
-from keywarp.engines.backends.ort import ort
+from keywarp.engines.backends.ort import DISABLED, ort
 from keywarp.importing.errors import ImportingError
 
 ERRORS_ONLY = 4  # log level: errors are raised, and warnings are about the file, not for its user
@@ -42,7 +42,9 @@ def run_each(
         ImportingError: If ONNX Runtime can't load or run it.
     """
     try:
-        session = ort.InferenceSession(model.SerializeToString(), _options(), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            model.SerializeToString(), _options(), providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED
+        )
         names = list(outputs or (output.name for output in session.get_outputs()))
         return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
     except MemoryError:
@@ -69,7 +71,9 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)
         try:
-            ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED
+            )
         except MemoryError:
             raise
         except Exception as error:  # the runtime's own exceptions have no common class

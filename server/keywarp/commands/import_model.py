@@ -22,20 +22,21 @@ from keywarp.cli.files import check_writable, write_errors
 from keywarp.client import open_source
 from keywarp.commands.options import MODELS, JsonOption
 from keywarp.commands.sample_video import sample_video
-from keywarp.engines import EngineError, MotionName
+from keywarp.engines import EngineError, Manifest, MotionName
 from keywarp.importing import (
     Candidate,
     Check,
-    Draft,
+    Findings,
     Hints,
     ImportingError,
     ImportOptions,
     PreparationHints,
-    draft_bundle,
+    import_file,
     picture,
     read_class_names,
 )
 from keywarp.importing.draft import MOTION, model_name
+from keywarp.importing.model_file import MAX_SECONDS
 from keywarp.importing.preparation import ChannelOrder, Fit
 from keywarp.importing.result_format import Activation, Background, BoxForm, Task, Units
 from keywarp.saving import INTERVALS
@@ -133,6 +134,18 @@ def import_model(
     license_name: Annotated[
         str | None, typer.Option("--license", help="The weights' licence.", show_default="what the file says")
     ] = None,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="The most memory in GB that it may take, on Linux.",
+            metavar="GB",
+            show_default="8.6, and 16 times the file's size",
+        ),
+    ] = None,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, help="The most seconds that each of its steps may take.")
+    ] = MAX_SECONDS,
     only_list: Annotated[bool, typer.Option("--list", help="Only list the cuts; write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -173,26 +186,37 @@ def import_model(
         check_writable(folder)
     frames, others = _frames(video or ())
     console = Console(stderr=as_json)  # so that the JSON stands alone
-    bundle = None
+    findings: list[Findings] = []
     checks: list[Check] = []
     try:
-        with _spinner(file.name) as progress:
-            draft = draft_bundle(file, options, frames, progress)
-        _describe(draft, file, console, tensors=only_list)
-        if not only_list:
-            with _spinner(file.name) as progress:
-                progress("checking the bundle")
-                for check in draft.check([frames[0], frames[-1], *others]):
-                    checks.append(check)
-                    console.print(f"  {check}", highlight=False, soft_wrap=True)
-            with write_errors(folder):
-                bundle = draft.write(folder)
+        with _spinner(file.name) as show, write_errors(folder):
+
+            def hear(found: object) -> None:
+                if isinstance(found, str):
+                    show(found)
+                elif isinstance(found, Findings):
+                    findings.append(found)
+                    _describe(found, file, console, tensors=only_list)
+                elif isinstance(found, Check):
+                    checks.append(found)
+                    console.print(f"  {found}", highlight=False, soft_wrap=True)
+
+            manifest = import_file(
+                file,
+                options,
+                frames,
+                None if only_list else folder,
+                others=others,
+                memory=None if max_memory is None else int(max_memory * 1e9),
+                seconds=max_seconds,
+                progress=hear,
+            )
     except (ImportingError, EngineError) as error:
         raise CommandError(str(error)) from error
     if as_json:
-        typer.echo(json.dumps(_figures(draft, checks, folder if bundle else None), indent=2))
-    elif bundle:
-        _say_what_now(draft, folder, console)
+        typer.echo(json.dumps(_figures(findings[0], checks, folder if manifest else None), indent=2))
+    elif manifest:
+        _say_what_now(manifest, folder, console)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -263,16 +287,16 @@ def _spinner(title: str) -> Iterator[Callable[[str], None]]:
         yield lambda stage: bar.update(work, description=f"{title}: {stage}")
 
 
-def _describe(draft: Draft, file: Path, console: Console, tensors: bool) -> None:
+def _describe(found: Findings, file: Path, console: Console, tensors: bool) -> None:
     """Print what the file is, what was guessed, and the cuts."""
-    model, measured = draft.model, draft.measured
-    operations = draft.cut.operations / 1e9
+    measured = found.measured
+    operations = found.cut.operations / 1e9
     lines = [
-        f"{file.name}: {model.producer or 'unknown exporter'}, {model.height}x{model.width}, {operations:.1f} GFLOP",
-        f"results: {_sentence(draft.result.guess)}",
-        *([_sentence(draft.result.later)] if draft.result.later else []),
-        f"frames: {draft.preparation.fit_guess}",
-        f"pixels: {draft.preparation.pixel_guess}",
+        f"{file.name}: {found.producer or 'unknown exporter'}, {found.height}x{found.width}, {operations:.1f} GFLOP",
+        f"results: {_sentence(found.result.guess)}",
+        *([_sentence(found.result.later)] if found.result.later else []),
+        f"frames: {found.preparation.fit_guess}",
+        f"pixels: {found.preparation.pixel_guess}",
         "If one of these guesses is wrong, results are poor without any error: see the options --boxes, --fit, --mean "
         "and others.",
     ]
@@ -285,10 +309,10 @@ def _describe(draft: Draft, file: Path, console: Console, tensors: bool) -> None
     table.add_column("maps: channels at stride")
     for name in ("head", "moved", "propagated", *(f"at {interval}" for interval in INTERVALS)):
         table.add_column(name, justify="right", no_wrap=True)
-    for number, candidate in enumerate(draft.candidates):
-        costs = draft.costs(candidate)
+    for number, candidate in enumerate(found.candidates):
+        costs = found.costs(candidate)
         table.add_row(
-            f"{number + 1}{' *' if number == draft.chosen else ''}",
+            f"{number + 1}{' *' if number == found.chosen else ''}",
             _maps(candidate),
             f"{100 * candidate.head_share:.1f} %",
             f"{candidate.bytes / 1e6:.1f} MB",
@@ -298,11 +322,11 @@ def _describe(draft: Draft, file: Path, console: Console, tensors: bool) -> None
     console.print(table)
     console.print("* chosen and measured; the others are predicted from it", style="dim", highlight=False)
     if tensors:
-        for number, candidate in enumerate(draft.candidates):
+        for number, candidate in enumerate(found.candidates):
             names = " ".join(f"--cut {shlex.quote(m.tensor)}" for m in candidate.maps)
             console.print(f"{number + 1}: {names}", highlight=False, markup=False, soft_wrap=True)
-    if draft.doubt:
-        console.print(f"Warning: {draft.doubt}.", style="yellow", highlight=False, soft_wrap=True)
+    if found.doubt:
+        console.print(f"Warning: {found.doubt}.", style="yellow", highlight=False, soft_wrap=True)
 
 
 def _maps(candidate: Candidate) -> str:
@@ -313,37 +337,37 @@ def _maps(candidate: Candidate) -> str:
     return ", ".join(f"{'+'.join(some)} at {stride}" for stride, some in sorted(channels.items()))
 
 
-def _say_what_now(draft: Draft, folder: Path, console: Console) -> None:
-    size = sum(file.size for file in draft.bundle.manifest.files.values())
-    console.print(f"{folder}: {draft.bundle.name}, {size / 1e6:.1f} MB in graphs", highlight=False)
+def _say_what_now(manifest: Manifest, folder: Path, console: Console) -> None:
+    size = sum(file.size for file in manifest.files.values())
+    console.print(f"{folder}: {manifest.name}, {size / 1e6:.1f} MB in graphs", highlight=False)
     console.print(f"Next: keywarp compare {folder} VIDEO", style="dim", highlight=False)
 
 
-def _figures(draft: Draft, checks: list[Check], folder: Path | None) -> dict[str, Any]:
+def _figures(found: Findings, checks: list[Check], folder: Path | None) -> dict[str, Any]:
     """Return the figures for JSON."""
-    image = draft.preparation.image
+    image = found.preparation.image
     return {
-        "candidates": [_candidate_figures(draft, candidate) for candidate in draft.candidates],
+        "candidates": [_candidate_figures(found, candidate) for candidate in found.candidates],
         "best": 0,
-        "chosen": draft.chosen,
-        "operations": draft.cut.operations,
-        "key_frame": draft.measured.frames.key,
-        "propagated_frame": draft.measured.frames.propagated,
-        "runtime": draft.measured.runtime,
-        "doubt": draft.doubt,
-        "results": {"task": draft.result.task, "guess": draft.result.guess, "classes": list(draft.result.class_names)},
+        "chosen": found.chosen,
+        "operations": found.cut.operations,
+        "key_frame": found.measured.frames.key,
+        "propagated_frame": found.measured.frames.propagated,
+        "runtime": found.measured.runtime,
+        "doubt": found.doubt,
+        "results": {"task": found.result.task, "guess": found.result.guess, "classes": list(found.result.class_names)},
         "image": {
             **image.model_dump(exclude_none=True),
-            "fit_guess": draft.preparation.fit_guess,
-            "pixel_guess": draft.preparation.pixel_guess,
+            "fit_guess": found.preparation.fit_guess,
+            "pixel_guess": found.preparation.pixel_guess,
         },
         "checks": [{"name": c.name, "difference": _finite(c.difference), "agreement": c.agreement} for c in checks],
         "bundle": None if folder is None else str(folder),
     }
 
 
-def _candidate_figures(draft: Draft, candidate: Candidate) -> dict[str, Any]:
-    costs = draft.costs(candidate)
+def _candidate_figures(found: Findings, candidate: Candidate) -> dict[str, Any]:
+    costs = found.costs(candidate)
     return {
         "tensors": [m.tensor for m in candidate.maps],
         "maps": [{"channels": m.channels, "stride": m.stride} for m in candidate.maps],

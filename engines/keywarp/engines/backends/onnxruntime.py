@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
-from keywarp.engines.backends.ort import ort
+from keywarp.engines.backends.ort import DISABLED, ort
 from keywarp.engines.errors import BackendError
 
 _PROVIDER = "CPUExecutionProvider"
@@ -36,7 +36,9 @@ class OnnxRuntimeBackend:
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
         try:
-            session = ort.InferenceSession(model.SerializeToString(), self._options, providers=[_PROVIDER])
+            session = ort.InferenceSession(
+                model.SerializeToString(), self._options, providers=[_PROVIDER], disabled_optimizers=DISABLED
+            )
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
         return OnnxRuntimeProgram(session, resident)

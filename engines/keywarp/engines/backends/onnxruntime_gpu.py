@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.interface import Precision, Program
 from keywarp.engines.backends.onnxruntime import OnnxRuntimeProgram
-from keywarp.engines.backends.ort import ort
+from keywarp.engines.backends.ort import DISABLED, ort
 from keywarp.engines.backends.warping import simplify
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
@@ -82,7 +82,9 @@ class OnnxRuntimeGpuBackend:
         if self._provider == _PROVIDERS["tensorrt"]:  # for the few nodes that TensorRT doesn't support
             providers.append((_PROVIDERS["cuda"], {"device_id": self._index}))
         try:
-            session = ort.InferenceSession(model.SerializeToString(), self._options, providers=providers)
+            session = ort.InferenceSession(
+                model.SerializeToString(), self._options, providers=providers, disabled_optimizers=DISABLED
+            )
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
         used = session.get_providers()

@@ -1,8 +1,8 @@
-"""Nodes that turn a segmentation's outputs into probabilities of classes, as coarse as the network computes them.
+"""Nodes that turn a segmentation's outputs into scores of classes, as coarse as the network computes them.
 
 Files often end in an enlargement to the image's size and an ArgMax. Engines do both themselves, faster, so the scores
-are taken before them where that is possible. The labels are then made of enlarged probabilities instead of enlarged
-logits, which differs in few pixels, at the edges of classes.
+are taken before them where that is possible. Logits of a softmax stay logits: enlarged, they have the file's labels,
+while enlarged probabilities have others in a few pixels at the edges of classes.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from onnx import helper
 
 from keywarp.importing.decoding.node_builder import NodeBuilder
 from keywarp.importing.errors import ImportingError
-from keywarp.importing.result_format import Activation, MaskSetLayout, SegmentationLayout
+from keywarp.importing.result_format import Activation, Layout, MaskSetLayout, SegmentationLayout
 from keywarp.importing.strides import whole_stride
 
 LEAST_TOTAL = 1e-6  # of the scores of a pixel, by which they are divided
@@ -34,7 +34,9 @@ class Scores:
 
 
 def append_segmentation(head: onnx.ModelProto, layout: SegmentationLayout, height: int, width: int) -> onnx.ModelProto:
-    """Return the head with the output `scores`, probabilities (1, classes, h, w) with an integer stride.
+    """Return the head with the output `scores` (1, classes, h, w) with an integer stride.
+
+    They are logits if `gives_logits`, otherwise probabilities.
 
     Args:
         head: The graph from features to the file's own outputs.
@@ -53,12 +55,36 @@ def append_segmentation(head: onnx.ModelProto, layout: SegmentationLayout, heigh
         scores, rows, columns = found.tensor, found.height, found.width
         if found.channel_axis == 3:
             scores = builder.node("Transpose", scores, perm=[0, 3, 1, 2])
-        scores = builder.activate(scores, found.activation, axis=1)
+        logits = _are_logits(found, layout)
+        scores = builder.activate(scores, "none" if logits else found.activation, axis=1)
         scores = builder.node("Cast", scores, to=onnx.TensorProto.FLOAT)
+        if logits and layout.channels == 1:  # a sigmoid is the softmax of half the logit and its opposite
+            half = builder.node("Mul", scores, builder.constant(0.5))
+            scores = builder.concat([builder.node("Neg", half), half], axis=1)
+            return _finish(builder, scores, (2, rows, columns), height, width)
     classes = layout.channels
     if layout.channels == 1 or layout.implied_background:
         scores, classes = _after_background(builder, scores, layout.channels), classes + 1
     return _finish(builder, scores, (classes, rows, columns), height, width)
+
+
+def gives_logits(head: onnx.ModelProto, layout: Layout, height: int, width: int) -> bool:
+    """Return whether `append_segmentation` makes logits of a softmax instead of probabilities.
+
+    Args:
+        head: The graph from features to the file's own outputs.
+        layout: What they mean.
+        height: The height of the network's input in pixels.
+        width: The width of the network's input in pixels.
+    """
+    if not isinstance(layout, SegmentationLayout):
+        return False
+    found = find_scores(head, layout, height, width)
+    return found is not None and _are_logits(found, layout)
+
+
+def _are_logits(found: Scores, layout: SegmentationLayout) -> bool:
+    return found.activation == "softmax" or (found.activation == "sigmoid" and layout.channels == 1)
 
 
 def append_mask_set(head: onnx.ModelProto, layout: MaskSetLayout, height: int, width: int) -> onnx.ModelProto:

@@ -43,6 +43,8 @@ def guess_pair(evidence: Evidence) -> Guess | None:
     units: Units
     if is_set and (rf_detr or boxes.name.startswith("pred_boxes")):
         form, units = "cxcywh", "normalised"
+    elif cells is not None and evidence.hints.boxes in RELATIVE:
+        form, units = evidence.hints.boxes, "cells"
     else:
         form, units = tell_coordinates(evidence.table(table), cells, evidence)
     objectness = next((o for o in evidence.outputs if o.shape == (*scores.shape[:-1], 1)), None)
