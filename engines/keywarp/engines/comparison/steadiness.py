@@ -38,6 +38,11 @@ def _move_right(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
 def _move_left(output: Output, pixels: int, width: int) -> Output:
     if isinstance(output, Detections):
         boxes = output.xyxy - np.array([pixels, 0, pixels, 0], np.float32)
-        return replace(output, xyxy=np.maximum(boxes, 0))
+        masks, points = output.masks, output.keypoints
+        if masks is not None:
+            masks = masks.crop(round(pixels * masks.width / width), 0, masks.width, masks.height)
+        if points is not None:
+            points = points - np.array([pixels, 0, 0], np.float32)
+        return replace(output, xyxy=np.maximum(boxes, 0), masks=masks, keypoints=points)
     columns = round(pixels * output.labels.shape[1] / width)
     return replace(output, labels=np.pad(output.labels[:, columns:], ((0, 0), (0, columns)), mode="edge"))
