@@ -14,8 +14,8 @@ from tests.tiny_bundle import tiny_bundle
 @pytest.mark.parametrize("width", [192, 384])  # at 384, a pixel of the network's input is two of the frame
 def test_a_network_agrees_with_itself_as_far_as_its_cells_allow(task: str, width: int, tmp_path: Path) -> None:
     """The tiny bundle's cells don't move with the picture, so that its results stay while they should move."""
-    kinds = {"detection": task == "detection", "instances": task == "instances"}
-    bundle = tiny_bundle(tmp_path / "tiny", short_side=128, long_side=192, **kinds)
+    detection, instances = task == "detection", task == "instances"
+    bundle = tiny_bundle(tmp_path / "tiny", detection=detection, instances=instances, short_side=128, long_side=192)
     engine, measure = Engine(bundle, "onnxruntime", cache=tmp_path / "cache"), open_measure(bundle.manifest)
     image = coloured(width * 2 // 3, width)
     truth = engine.key(image)[0].output

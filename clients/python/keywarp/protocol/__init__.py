@@ -2,7 +2,7 @@
 
 from keywarp.protocol.closing import CloseCode
 from keywarp.protocol.framing import FrameHeader, FramingError, pack, unpack
-from keywarp.protocol.masks import run_lengths
+from keywarp.protocol.masks import run_lengths, window_run_lengths
 from keywarp.protocol.messages import (
     KEY_SUBPROTOCOL,
     MAX_INTERVAL,
@@ -22,6 +22,7 @@ from keywarp.protocol.messages import (
     Error,
     Gone,
     Hello,
+    KeypointsInfo,
     Kind,
     LiveStatistics,
     Masks,
@@ -68,6 +69,7 @@ __all__ = [
     "FramingError",
     "Gone",
     "Hello",
+    "KeypointsInfo",
     "Kind",
     "LiveStatistics",
     "Masks",
@@ -93,4 +95,5 @@ __all__ = [
     "pack",
     "run_lengths",
     "unpack",
+    "window_run_lengths",
 ]

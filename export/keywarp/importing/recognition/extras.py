@@ -3,6 +3,8 @@
 import ast
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from keywarp.importing.decoding.box_masks import find_box_masks
 from keywarp.importing.model_file import TensorSpec
 from keywarp.importing.recognition.evidence import Evidence, are_probabilities
@@ -87,8 +89,8 @@ def output_extras(evidence: Evidence, boxes: TensorSpec) -> Extras:
 
 def _masks(evidence: Evidence, output: TensorSpec) -> MasksLayout:
     pasted = find_box_masks(evidence.model.model, output.name)
-    probabilities = pasted is not None or are_probabilities(evidence.values[output.name])
-    return MasksLayout("box" if pasted else "image", output.name, probabilities=bool(probabilities))
+    probabilities = pasted is not None or are_probabilities(evidence.values[output.name].astype(np.float32))
+    return MasksLayout("box" if pasted else "image", output.name, probabilities=probabilities)
 
 
 def _keypoints(points: TensorSpec, others: list[TensorSpec]) -> KeypointsLayout:
