@@ -40,6 +40,11 @@ def match_objects(found: Detections, expected: Detections) -> list[tuple[int, in
     return pairs
 
 
+def sigmas(count: int) -> tuple[float, ...]:
+    """Return the deviations of so many keypoints as a share of the root of the object's area: COCO's, or 1 / count."""
+    return _COCO_SIGMAS if count == len(_COCO_SIGMAS) else (1 / count,) * count
+
+
 def overlap(found: Detections, expected: Detections) -> NDArray[np.float64]:
     """Return how far every two objects overlap, 0..1, (n, m).
 
@@ -75,12 +80,10 @@ def _keypoint_similarity(points: NDArray[np.float32], expected: Detections) -> N
     """
     assert expected.keypoints is not None
     truth = expected.keypoints.astype(np.float64)
-    count = truth.shape[1]
-    sigmas = np.array(_COCO_SIGMAS if count == len(_COCO_SIGMAS) else [1 / count] * count)
     sizes = expected.xyxy[:, 2:].astype(np.float64) - expected.xyxy[:, :2]
     areas = AREA * sizes.prod(axis=1)[None, :, None] + np.spacing(1)
     squares = ((points.astype(np.float64)[:, None, :, :2] - truth[None, :, :, :2]) ** 2).sum(axis=-1)
-    near = np.exp(-squares / (2 * sigmas) ** 2 / areas / 2)
+    near = np.exp(-squares / (2 * np.array(sigmas(truth.shape[1]))) ** 2 / areas / 2)
     certain = truth[..., 2] >= LEAST_CONFIDENCE
     totals = certain.sum(axis=1).astype(np.float64)
     totals[totals == 0] = np.nan
