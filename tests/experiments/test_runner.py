@@ -229,7 +229,7 @@ def test_figures_are_means_over_key_ages_and_sample_deviations_over_seeds_in_per
 
 def test_the_hard_preset_trains_the_papers_variants_and_both_feature_networks(recorded: Recorded) -> None:
     recorded.preset = open_preset("hard")
-    assert set(table4(recorded).figures["detection"]) == {*PAPER_VARIANTS, "copy"}
+    assert set(table4(recorded).figures["detection"]) == {*PAPER_VARIANTS, "from_frame", "copy"}
     report = figure3(recorded)
     assert len(report.figures["segmentation"]) == 6
     assert "1, 1, 1, 1 blocks" in report.text[1]

@@ -82,7 +82,7 @@ def open_preset(name: PresetName, folder: Path = RECIPES) -> Preset:
         name,
         recipes,
         files,
-        (*PAPER_VARIANTS, "copy") if name == "hard" else VARIANTS,
+        (*PAPER_VARIANTS, "from_frame", "copy") if name == "hard" else VARIANTS,
         flow_networks=FLOWS,
         lighter_blocks=(1, 1, 1, 1) if name == "hard" else None,
         head_layers=HEAD_LAYERS,
