@@ -127,7 +127,8 @@ def count_results(path: Path) -> tuple[int, int]:
     found = [
         (r.get("segmentation") or {}).get("regions") or r.get("objects") or r.get("detections") or [] for r in results
     ]
-    return len(results), sum(map(len, found))
+    maps = sum(bool(r.get("dense")) for r in results)
+    return len(results), sum(map(len, found)) + maps
 
 
 @contextmanager

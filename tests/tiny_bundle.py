@@ -163,6 +163,12 @@ INSTANCES_WEIGHTS = {
 }
 KEYPOINTS = {"names": ("corner", "foot"), "skeleton": ((0, 1),)}
 
+# The value of a cell is how red it is, minus the mean.
+VALUES_HEAD = """
+head (float[N,3,H,W] features) => (float[N,1,H,W] values)
+{ values = Conv (features, head_weight, head_bias) }
+"""
+
 # Rows are classes, columns are R, G and B of a cell without the mean.
 HEAD_WEIGHT = np.array([[-1, -1, 0], [2, -1, 0], [-1, 2, 0]], np.float32).reshape(3, 3, 1, 1) / 32
 
@@ -193,6 +199,7 @@ def tiny_bundle(
     flow_network: bool = True,
     background: bool = True,
     held: bool = False,
+    dense: bool | Mapping[str, object] = False,
     **fields: object,
 ) -> Bundle:
     """Write the tiny bundle to `path`.
@@ -202,7 +209,8 @@ def tiny_bundle(
     `motion_gain` times (red of current - 2 green of key) is added to dx. The scale field is `scale` everywhere. With
     `thirds`, the flow network sees images of a third of the input's size, which must be a multiple of 48. `image`
     replaces how frames are fitted. With `held`, the features hold the mean of the whole key frame, which the
-    segmentation head adds to the scores of every cell. `fields` are further fields of the manifest.
+    segmentation head adds to the scores of every cell. With `dense`, the result is the red of each cell minus 100, and
+    a mapping replaces settings of the map. `fields` are further fields of the manifest.
     """
     detection = detection or instances
     settings: dict[str, object] = {"kind": "dense", "threshold": 0.6, "iou": 0.5}
@@ -230,6 +238,10 @@ def tiny_bundle(
             **(INSTANCES_WEIGHTS if instances else {}),
         ),
     }
+    if dense:
+        graphs["head.onnx"] = _graph(VALUES_HEAD, head_weight=np.eye(1, 3)[..., None, None], head_bias=np.zeros(1))
+        changed = {} if dense is True else dense
+        fields = {"dense": {"stride": 16, "quantity": "redness", "unit": "steps", **changed}, **fields}
     if not flow_network:
         del graphs["flow.onnx"]
     size = {"short_side": short_side, "long_side": long_side, "multiple": multiple}
@@ -238,9 +250,11 @@ def tiny_bundle(
         graphs,
         name=name,
         version=version,
-        task="detection" if detection else "segmentation",
+        task="detection" if detection else "dense" if dense else "segmentation",
         detection=settings if detection else None,
-        classes=[
+        classes=[]
+        if dense
+        else [
             {"id": 0, "name": "background", "color": (0, 0, 0)},
             {"id": 1, "name": "red", "color": (255, 0, 0)},
             {"id": 2, "name": "green", "color": (0, 255, 0)},

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,6 +47,19 @@ def boxed_bundle(folder: Path, bundle: Bundle) -> Bundle:
     size = HEIGHT + 48
     image = {"fit": "letterbox", "height": size, "width": WIDTH, "std": bundle.manifest.image.std}
     return write_bundle(folder, graphs, image={**image, "mean": bundle.manifest.image.mean}, motion="dis", **fields)
+
+
+def shade_bundle(folder: Path, bundle: Bundle) -> Bundle:
+    """Write a bundle again, with a head that gives one number per pixel: how red it is, less how blue."""
+    graphs = {name: bundle.graph(name) for name in GRAPHS}
+    head = graphs["head.onnx"]
+    weights = np.array([1, 0, -1], np.float32).reshape(1, 3, 1, 1)
+    head.graph.initializer.append(numpy_helper.from_array(weights, "shades"))
+    head.graph.node.append(helper.make_node("Conv", ["scores", "shades"], ["values"]))
+    del head.graph.output[:]
+    head.graph.output.append(helper.make_tensor_value_info("values", TensorProto.FLOAT, ["N", 1, "h", "w"]))
+    fields = bundle.manifest.model_dump(exclude={"files", "schema_version", "task", "classes", "segmentation", "dense"})
+    return write_bundle(folder, graphs, task="dense", dense={"stride": 4, "quantity": "shade"}, **fields)
 
 
 def moving_clip(frames: int = 60, name: str = "moving", seed: int = 0, cut_at: int | None = None) -> Clip:

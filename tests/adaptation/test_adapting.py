@@ -23,7 +23,7 @@ from keywarp.engines import Bundle, load_bundle
 from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.training.process import TrainingProcess
 from keywarp.training.reporting import SilentReporter
-from tests.adaptation.moving import MAX_AGE, boxed_bundle, colour_bundle, moving_clip
+from tests.adaptation.moving import MAX_AGE, boxed_bundle, colour_bundle, moving_clip, shade_bundle
 
 OPTIONS = AdaptationOptions(minutes=None, steps=60, batch=4, rate=3e-3, start="own", backend="onnxruntime")
 SHORT = replace(OPTIONS, steps=12, save_seconds=0.0, motions=("network",))
@@ -70,6 +70,15 @@ def test_a_bundle_without_a_flow_network_gets_one(bundle: Bundle, tmp_path: Path
     assert found.bundle.manifest.motion == "network"
     assert found.bundle.manifest.image.fit == "letterbox"
     assert "network" in load_bundle(found.bundle.path).manifest.motions
+
+
+def test_dense_maps_are_propagated_better(bundle: Bundle, tmp_path: Path) -> None:
+    shades = shade_bundle(tmp_path / "shades", bundle)
+    adapted = run(shades, [moving_clip()], tmp_path, replace(OPTIONS, motions=("none", "network")))
+    assert adapted.after.measure == "within 5 %"
+    before, after = adapted.before.sources["network"], adapted.after.sources["network"]
+    assert after.mean > before.mean + 0.1
+    assert adapted.bundle.manifest.dense == shades.manifest.dense
 
 
 def test_the_best_source_becomes_the_default_motion(adapted: Adaptation) -> None:

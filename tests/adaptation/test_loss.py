@@ -139,6 +139,24 @@ def test_boxes_that_are_elsewhere_and_scores_that_are_lost_cost(tmp_path: Path) 
     assert cost(elsewhere, scores) < 0.1 * far
 
 
+def test_values_that_differ_cost_their_distance_in_units_of_the_spread(tmp_path: Path) -> None:
+    manifest = tiny_bundle(tmp_path, dense=True).manifest
+    wanted = torch.linspace(0, 9, 10).view(1, 1, 1, 10).repeat(2, 1, 6, 1)  # its mean distance from its mean is 2.5
+
+    def cost(found: torch.Tensor, truth: torch.Tensor = wanted) -> float:
+        return float(output_difference(manifest, {"values": found}, {"values": truth}))
+
+    assert cost(wanted) == 0
+    assert cost(wanted + 1) == pytest.approx(1 / 2.5)
+    assert cost(-3 * (wanted + 1) + 50, -3 * wanted + 50) == pytest.approx(1 / 2.5)
+    blurred = (wanted + wanted.roll(1, dims=2)) / 2
+    assert cost(blurred) == 0  # rows are the same
+    ragged = wanted + torch.tensor([1.0, -1.0]).repeat(5)
+    assert cost(ragged) > 2 * cost(wanted + 1)  # as far away, but with false contours
+    flat = torch.ones_like(wanted)
+    assert np.isfinite(cost(flat + 1, flat))
+
+
 def test_labels_that_differ_cost_their_divergence(tmp_path: Path) -> None:
     manifest = tiny_bundle(tmp_path).manifest
     p = torch.tensor([0.7, 0.2, 0.1]).view(1, 3, 1, 1)

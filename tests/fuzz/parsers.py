@@ -18,13 +18,14 @@ import atheris
 
 with atheris.instrument_imports(include=["keywarp"]):
     from keywarp.client.errors import ProtocolError
-    from keywarp.client.images import decode_labels
-    from keywarp.engines.manifest import Manifest
+    from keywarp.client.images import decode_labels, decode_values
+    from keywarp.engines.manifest import DenseSettings, Manifest
     from keywarp.importing.errors import ImportingError
     from keywarp.importing.inputs import choose_size, find_image, real_inputs, settle_inputs
     from keywarp.importing.model_file import load_supported
     from keywarp.protocol import (
         ClientMessage,
+        Dense,
         End,
         FrameHeader,
         FramingError,
@@ -41,7 +42,9 @@ with atheris.instrument_imports(include=["keywarp"]):
     from keywarp.server.routes.tensors import parse_request
     from keywarp.server.security.keys import parse_key
     from keywarp.server.site import read_site
+    from keywarp.server.streams.results import encode_dense
 
+import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
@@ -69,6 +72,14 @@ def labels(data: bytes) -> None:
         decode_labels(Segmentation.model_validate_json(data))
     except ValueError as error:
         if "no masks" not in str(error):  # pydantic's ValidationError is a ValueError, too
+            raise
+
+
+def values(data: bytes) -> None:
+    try:
+        decode_values(Dense.model_validate_json(data))
+    except ValueError as error:
+        if "no map" not in str(error):
             raise
 
 
@@ -125,6 +136,7 @@ def small_models() -> list[bytes]:
 BUNDLE = Path(__file__).parents[2] / "models" / "street" / "bundle.json"
 HELLO = Hello(model="street", interval=3, codec="h264").model_dump_json().encode()
 RLE = b'{"width":2,"height":1,"regions":[{"class_id":1,"name":"a","area":0.5,"rle":{"size":[1,2],"counts":[1,1]}}]}'
+DENSE = encode_dense(np.array([[0.5, 2]], np.float32), DenseSettings(stride=1)).model_dump_json().encode()
 TENSOR = b'{"inputs":[{"name":"frame","shape":[1,1,3],"datatype":"UINT8","parameters":{"binary_data_size":3}}]}'
 SITE = b'[streams.a]\nsource = "rtsp://u:p@host:554/x"\nsinks = ["b"]\n[sinks.b]\nfile = "x"\n'
 SMALL = jpeg(width=16, height=16)
@@ -133,6 +145,7 @@ TARGETS = {
     "framing": (framing, FramingError, [pack(FrameHeader(id="a", timestamp=1.5), b"payload"), b"\0" * 4]),
     "messages": (messages, ValidationError, [HELLO, End().model_dump_json().encode()]),
     "labels": (labels, (ValidationError, ProtocolError), [RLE]),
+    "values": (values, (ValidationError, ProtocolError), [DENSE]),
     "infer": (infer, BadMessageError, [b"\n{}", b"%d\n" % len(TENSOR) + TENSOR + b"abc"]),
     "manifest": (manifest, ValidationError, [BUNDLE.read_bytes()]),
     "site": (site, SiteError, [SITE]),

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 SIZE = (128, 192)  # height and width of the image in pixels
 CLASSES = ("cup", "hat", "key")
@@ -35,6 +36,21 @@ class Segmenter(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         found: Tensor = self.head(self.features(image))
         return 20 * found
+
+
+class Depth(nn.Module):
+    """A positive number per pixel, decoded in steps as DPT does: (1, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(layer(3, 16, 2), layer(16, 32, 2), layer(32, 48, 2), layer(48, 48))
+        self.fine = layer(48, 16)
+        self.head = nn.Conv2d(16, 1, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        fine = functional.interpolate(self.fine(self.features(image)), scale_factor=4.0, mode="bilinear")
+        found: Tensor = (50 * self.head(fine) + 20).relu().squeeze(1)
+        return found
 
 
 class Detector(nn.Module):

@@ -130,19 +130,6 @@ def test_sizes_without_a_stride_are_resized(random: np.random.Generator) -> None
     assert stride_of(model, recognise(model)) == 3
 
 
-def test_a_dark_map_is_no_table_of_selected_objects() -> None:
-    model = model_of({"predicted_depth": np.zeros((1, HEIGHT, WIDTH), np.float32)})
-    assert recognise(model).task == "dense"
-
-
-def test_depth_is_recognised_and_comes_later(random: np.random.Generator) -> None:
-    model = model_of({"predicted_depth": random.uniform(1, 9, (1, HEIGHT, WIDTH)).astype(np.float32)})
-    result = recognise(model)
-    assert result.task == "dense"
-    with pytest.raises(ImportingError, match="later version"):
-        append_decoder(model.model, result, HEIGHT, WIDTH)
-
-
 def test_classifier_is_refused_with_its_outputs(random: np.random.Generator) -> None:
     model = model_of({"probabilities": random.uniform(0, 1, (1, 1000)).astype(np.float32)})
     with pytest.raises(ImportingError, match=r"probabilities float32 \(1, 1000\)"):

@@ -56,6 +56,22 @@ def test_maps_are_found_wherever_the_network_is_cut() -> None:
         torch.testing.assert_close(late(image), early(image))
 
 
+def test_dense_maps_are_returned_as_they_are() -> None:
+    network = cut(Tiny(), body, lambda m, x: m.score(x)[:, :1], task="dense")
+    assert network.outputs == ("values",)
+    raw = torch.randn(2, 1, 4, 6)
+    assert network.predict(raw)[0] is raw
+
+
+@pytest.mark.parametrize(
+    ("head", "returned"),
+    [(score, r"a tensor of shape \(1, 3, "), (lambda m, x: m.score(x)[:, 0], r"a tensor of shape \(1, 8, 10\)")],
+)
+def test_several_or_flat_values_are_refused(head: Any, returned: str) -> None:
+    with pytest.raises(CutError, match=rf"should return values \(N, 1, h, w\), not {returned}"):
+        cut(Tiny(), body, head, task="dense")
+
+
 def test_both_parts_together_are_the_network() -> None:
     torch.manual_seed(0)
     network, image = lraspp(), torch.randn(2, 3, 64, 96)

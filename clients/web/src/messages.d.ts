@@ -135,6 +135,18 @@ export interface Detection {
   keypoints?: [number, number, number][] | null; // x and y in pixels of the frame, and confidence from 0 to 1
 }
 
+/** A map of numbers that covers the frame, such as the depth. */
+export interface Dense {
+  width: number; // of the map, pixels
+  height: number;
+  quantity: string; // what the numbers are
+  unit?: string;
+  minimum: number; // of the numbers on this frame
+  maximum: number;
+  // 16-bit grey PNG in base64: minimum + pixel / 65535 * (maximum - minimum). A canvas keeps only 8 bits of it.
+  values_png?: string;
+}
+
 export interface Result {
   type: "result";
   stream: string;
@@ -154,6 +166,7 @@ export interface Result {
   timings: { decode: number; queue: number; inference: number; postprocess: number }; // seconds
   segmentation?: Segmentation;
   detections?: Detection[];
+  dense?: Dense;
 }
 
 export interface FrameError {

@@ -22,7 +22,7 @@ from keywarp.engines.errors import (
 from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, MotionSource, MotionVectors, OpticalFlow
-from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
+from keywarp.engines.result import DenseMap, Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession
 
@@ -34,6 +34,7 @@ __all__ = [
     "BackendName",
     "Bundle",
     "BundleError",
+    "DenseMap",
     "Detections",
     "Engine",
     "EngineError",

@@ -22,9 +22,9 @@ Tensors that a bundle holds, such as class tokens, go from features.onnx past th
 Flow and scale field are separate: `propagate` can do without the scale field, and another flow can be joined with it.
 
 Frames are passed in as bytes. The graphs contain the part of the task's last step that every runtime supports. For
-segmentation the result is labels as bytes, after bilinear up-sampling and argmax. For detection it is the head's
-outputs, in which `keywarp.engines.detection` finds the boxes outside of the graph. Height and width are static, since
-runtimes compile faster code for static shapes.
+segmentation the result is labels as bytes, after bilinear up-sampling and argmax. For dense maps it is the head's
+values as they are. For detection it is the head's outputs, in which `keywarp.engines.detection` finds the boxes outside
+of the graph. Height and width are static, since runtimes compile faster code for static shapes.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import map_names
 from keywarp.engines.motion import MotionSource
-from keywarp.engines.signatures import DETECTION_RANKS
+from keywarp.engines.signatures import DETECTION_RANKS, VALUES
 
 FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
 KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale), the key frame as the flow network's input
@@ -372,6 +372,9 @@ class _Draft:
         if manifest.task == "segmentation":
             labels = self.label(head["scores"])
             self.output(LABELS, labels, TensorProto.UINT8, [1, self.height, self.width])
+            return
+        if manifest.task == "dense":
+            self.output(VALUES, head[VALUES], TensorProto.FLOAT, [1, 1, None, None])
             return
         for name, source in head.items():
             self.output(name, source, TensorProto.FLOAT, [None] * DETECTION_RANKS[name])

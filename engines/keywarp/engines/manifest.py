@@ -125,6 +125,14 @@ class SegmentationSettings(Record):
     stride: int = Field(ge=1)  # pixels of the input per cell of the scores
 
 
+class DenseSettings(Record):
+    """What the head's `values` are: a number for each pixel, such as the depth."""
+
+    stride: int = Field(ge=1)  # pixels of the input per cell of the values
+    quantity: str = Field(default="value", min_length=1, max_length=64)  # "depth", "inverse depth", "heat", ...
+    unit: str | None = Field(default=None, min_length=1, max_length=16)  # "m"; None if there is none, or it is unknown
+
+
 class RegionDetection(Record):
     """How an R-FCN head's maps become boxes: proposals, position-sensitive pooling, suppression (section 4)."""
 
@@ -205,8 +213,8 @@ class Manifest(Record):
     schema_version: Literal[1, 2] = 2
     name: Name
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
-    task: Literal["segmentation", "detection"]
-    classes: tuple[ManifestClass, ...] = Field(min_length=2)
+    task: Literal["segmentation", "detection", "dense"]  # `dense` is new in version 2
+    classes: tuple[ManifestClass, ...] = ()  # two or more, but none for dense maps
     background: bool = True  # whether class 0 is the background, neither drawn nor counted; new in version 2
     image: ImagePreparation
     features: tuple[FeatureSpec, ...] = Field(min_length=1)
@@ -214,6 +222,7 @@ class Manifest(Record):
     flow: FlowInput = FlowInput()
     segmentation: SegmentationSettings | None = None  # None if the scores have the features' stride
     detection: DetectionSettings | None = None  # for detectors only
+    dense: DenseSettings | None = None  # for dense maps only; new in version 2
     key_interval: int = Field(default=10, ge=1, le=1000)
     motion: MotionName = "network"  # the default motion source, the best one measured; new in version 2
     opset: int = Field(ge=16, le=19)  # opset 20 renames GridSample's modes, and TensorRT misreads them
@@ -224,7 +233,9 @@ class Manifest(Record):
     @model_validator(mode="after")
     def _check_version(self) -> Self:
         if self.schema_version == 1:
-            new: list[str] = [name for name in ("background", "held", "motion") if name in self.model_fields_set]
+            new: list[str] = [
+                name for name in ("background", "held", "motion", "dense") if name in self.model_fields_set
+            ]
             new += ["image.fit"] if self.image.fit != "resize" else []
             new += [f"detection.{name}" for name in ("masks", "keypoints") if getattr(self.detection, name, None)]
             if new:
@@ -248,6 +259,13 @@ class Manifest(Record):
             raise ValueError(f"the held tensors must be named {', '.join(expected)}, in order")
         if (self.task == "detection") != (self.detection is not None):
             raise ValueError("a detector needs the field `detection`, and no other model may have it")
+        if (self.task == "dense") != (self.dense is not None):
+            raise ValueError("a model for dense maps needs the field `dense`, and no other model may have it")
+        if self.task == "dense":
+            if self.classes:
+                raise ValueError(f"a model for dense maps has no classes: leave them out, got {len(self.classes)}")
+        elif len(self.classes) < 2:
+            raise ValueError(f"a model for {self.task} needs two classes or more, got {len(self.classes)}")
         if self.task == "segmentation":
             if len(self.classes) > MAX_LABELS:
                 raise ValueError(
@@ -256,7 +274,10 @@ class Manifest(Record):
             if self.segmentation is None and len(self.features) > 1:
                 raise ValueError("with several feature maps, `segmentation.stride` must give the scores' stride")
         elif not self.background:
-            raise ValueError("a detector's class 0 is always the background: leave out the field `background`")
+            raise ValueError(
+                "a detector's class 0 is always the background, and dense maps have none: leave out the field "
+                "`background`"
+            )
         elif self.segmentation is not None:
             raise ValueError(f"a model for {self.task} must not have the field `segmentation`")
         finest = self.finest.stride

@@ -102,6 +102,29 @@ class Placement:
             whole[:, 0, :, outside] = 0
         return whole
 
+    def cover_exactly(self, values: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
+        """Return a map whose cells cover the picture exactly, from one whose cells cover the whole input.
+
+        Where the cells of the map don't begin and end with the picture, they are resampled bilinearly.
+
+        Args:
+            values: The map, (h, w).
+            stride: The map's stride.
+
+        Returns:
+            The map, (rows / stride, columns / stride), rounded.
+        """
+        (rows, top), (columns, left) = (self.rows, self.top), (self.columns, self.left)
+        if not any(length % stride for length in (rows, top, columns, left)):
+            return values[self.cells(stride)]
+        size = max(1, round(columns / stride)), max(1, round(rows / stride))
+        steps = columns / size[0] / stride, rows / size[1] / stride  # in cells of the given map
+        first = [(start / stride) + 0.5 * step - 0.5 for start, step in zip((left, top), steps, strict=True)]
+        places = np.array([[steps[0], 0, first[0]], [0, steps[1], first[1]]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        covering = cv2.warpAffine(values, places, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(covering, np.float32)
+
     def align(self, values: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
         """Resample the cells that see the picture, so that the first one begins where the picture does.
 

@@ -1,6 +1,6 @@
 """Turn the outputs of a fused graph into a result."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -11,7 +11,8 @@ from keywarp.engines.errors import BundleError
 from keywarp.engines.fusion import LABELS
 from keywarp.engines.manifest import Manifest, RegionDetection
 from keywarp.engines.placement import Placement
-from keywarp.engines.result import Detections, LabelMap, Output
+from keywarp.engines.result import DenseMap, Detections, LabelMap, Output
+from keywarp.engines.signatures import VALUES
 
 
 class Postprocessor(Protocol):
@@ -40,8 +41,12 @@ def open_postprocessor(manifest: Manifest, height: int, width: int) -> Postproce
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
     """
-    postprocessor = DetectionPostprocessor if manifest.task == "detection" else SegmentationPostprocessor
-    return postprocessor(manifest, height, width)
+    postprocessors: dict[str, Callable[[Manifest, int, int], Postprocessor]] = {
+        "detection": DetectionPostprocessor,
+        "segmentation": SegmentationPostprocessor,
+        "dense": DensePostprocessor,
+    }
+    return postprocessors[manifest.task](manifest, height, width)
 
 
 class SegmentationPostprocessor:
@@ -66,6 +71,38 @@ class SegmentationPostprocessor:
                 f"but the labels have shape {labels.shape} and reach {labels.max()}: correct the graph or the manifest"
             )
         return LabelMap(placement.crop(labels[0]).copy())
+
+
+class DensePostprocessor:
+    """Copies the values, without those of padding."""
+
+    def __init__(self, manifest: Manifest, height: int, width: int) -> None:
+        assert manifest.dense is not None  # ensured by the manifest's validation
+        self._stride = manifest.dense.stride
+        self._shape = (1, 1, -(-height // self._stride), -(-width // self._stride))
+
+    def run(
+        self,
+        outputs: Mapping[str, NDArray[Any]],
+        placement: Placement,
+        height: int,  # noqa: ARG002
+        width: int,  # noqa: ARG002
+    ) -> DenseMap:
+        """See `Postprocessor.run`."""
+        values = outputs[VALUES]
+        if values.shape != self._shape:
+            raise BundleError(
+                f"head.onnx should give values of shape {self._shape}, a stride of {self._stride}, "
+                f"but they have shape {values.shape}: correct the graph or the manifest"
+            )
+        covering = np.array(placement.cover_exactly(values[0, 0], self._stride), np.float32)
+        if not np.isfinite(covering).all():
+            wrong = np.count_nonzero(~np.isfinite(covering))
+            raise BundleError(
+                f"head.onnx gave {wrong} values of {covering.size} that are infinite or not a number: clip them in the "
+                f"graph, or run the model in fp32 if they exceed what 16 bits hold"
+            )
+        return DenseMap(covering)
 
 
 class DetectionPostprocessor:

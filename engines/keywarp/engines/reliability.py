@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.result import Detections, Output
+from keywarp.engines.result import Detections, LabelMap, Output
 
 BACKGROUND = 0
 
@@ -24,7 +24,8 @@ def rate(
         cells: The reliability of each cell of a feature map, (h, w), 0..1.
         height: The frame's height in pixels.
         width: The frame's width in pixels.
-        background: Whether class 0 of a segmentation is the background. Otherwise all cells matter.
+        background: Whether class 0 of a segmentation is the background. Otherwise, and in a dense map, all cells
+            matter.
 
     Returns:
         The result, with each box's mean reliability if it has boxes; and the mean over all cells that matter, 1 if no
@@ -41,7 +42,7 @@ def rate(
             matters[area] = True
         each = np.array([cells[area].mean() for area in areas], np.float32)
         output = replace(output, reliability=each)
-    elif not background:
+    elif not background or not isinstance(output, LabelMap):
         matters[:] = True
     else:
         objects = cv2.resize(output.labels, cells.shape[::-1], interpolation=cv2.INTER_NEAREST)

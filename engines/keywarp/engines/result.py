@@ -67,7 +67,14 @@ class Detections:
         )
 
 
-Output = LabelMap | Detections
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseMap:
+    """The result of a model for dense maps: a number per pixel, such as the depth."""
+
+    values: NDArray[np.float32]  # (h, w) at the head's resolution, all finite; they cover the frame, without padding
+
+
+Output = LabelMap | Detections | DenseMap
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +110,7 @@ class FrameResult:
             ValueError: If the model's task isn't segmentation.
         """
         if not isinstance(self.output, LabelMap):
-            raise ValueError("this model detects objects, so its results have no labels: use `detections`")
+            raise ValueError(f"this model {self._found}: its results have no labels")
         return self.output.labels
 
     @property
@@ -114,5 +121,23 @@ class FrameResult:
             ValueError: If the model's task isn't detection.
         """
         if not isinstance(self.output, Detections):
-            raise ValueError("this model labels pixels, so its results have no detections: use `labels`")
+            raise ValueError(f"this model {self._found}: its results have no detections")
         return self.output
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The numbers of a dense map, (h, w), at the head's resolution.
+
+        Raises:
+            ValueError: If the model's task isn't `dense`.
+        """
+        if not isinstance(self.output, DenseMap):
+            raise ValueError(f"this model {self._found}: its results have no values")
+        return self.output.values
+
+    @property
+    def _found(self) -> str:
+        """What the result is, and where to find it, for errors."""
+        if isinstance(self.output, Detections):
+            return "detects objects, see `detections`"
+        return "labels pixels, see `labels`" if isinstance(self.output, LabelMap) else "gives maps, see `values`"

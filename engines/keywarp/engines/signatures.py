@@ -2,6 +2,7 @@
 
 from keywarp.engines.manifest import DenseDetection, Manifest, map_names
 
+VALUES = "values"  # of a head for dense maps
 HEAD_OUTPUTS = {  # by task, or by kind of detection
     "segmentation": ("scores",),
     "regions": ("objectness", "anchor_deltas", "class_maps", "box_maps"),
@@ -28,6 +29,8 @@ DETECTION_RANKS = {  # number of dimensions by output
 
 def head_outputs(manifest: Manifest) -> tuple[str, ...]:
     """Return the names of the head's outputs."""
+    if manifest.task == "dense":  # not the kind of detection of this name
+        return (VALUES,)
     detection = manifest.detection
     names = HEAD_OUTPUTS[detection.kind if detection else manifest.task]
     if isinstance(detection, DenseDetection):

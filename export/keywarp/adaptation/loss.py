@@ -23,6 +23,7 @@ from torch.nn import functional
 from keywarp.adaptation.instance_loss import instance_difference
 from keywarp.adaptation.pairs import PairBatch
 from keywarp.adaptation.torch_graph import TorchGraph
+from keywarp.adaptation.value_loss import value_difference
 from keywarp.engines import Manifest
 from keywarp.engines.manifest import DenseDetection, map_names
 from keywarp.networks import FeatureMap, Warp, sample
@@ -219,8 +220,8 @@ def output_difference(manifest: Manifest, found: Mapping[str, Tensor], wanted: M
     Returns:
         For segmentation, the divergence (Kullback-Leibler) of the probabilities. For heads that return boxes, the cross
         entropy of the scores, weighted where they differ, and the overlap that boxes of objects lack, together with the
-        `instance_difference` of masks and keypoints. For others, the squared differences in units of the teacher's
-        variance.
+        `instance_difference` of masks and keypoints. For dense maps, the distance of values and of the steps between
+        them, in units of the teacher's spread. For others, the squared differences in units of the teacher's variance.
     """
     found = {name: x.float() for name, x in found.items()}
     wanted = {name: x.float() for name, x in wanted.items()}
@@ -229,6 +230,8 @@ def output_difference(manifest: Manifest, found: Mapping[str, Tensor], wanted: M
         return (p * (p.log() - q.log())).sum(dim=1).mean()
     if isinstance(manifest.detection, DenseDetection):
         return _box_difference(found, wanted)
+    if manifest.task == "dense":
+        return value_difference(found["values"], wanted["values"])
     parts = [((found[name] - x) ** 2).mean() / x.var().clamp(min=PROBABILITY) for name, x in wanted.items()]
     return torch.stack(parts).mean()
 

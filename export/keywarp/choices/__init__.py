@@ -15,12 +15,14 @@ __all__ = [
     "PresetName",
     "PretrainedName",
     "SIFTFlowName",
+    "ServedTask",
     "Task",
     "Variant",
     "WeightsLayout",
 ]
 
-Task = Literal["segmentation", "detection"]
+Task = Literal["segmentation", "detection"]  # of networks that are trained here
+ServedTask = Literal["segmentation", "detection", "dense"]
 FeatureNetworkName = Literal["resnet50", "resnet101"]
 FlowNetworkName = Literal["flownet", "flownet_half", "flownet_inception", "flow_pyramid"]
 PretrainedName = Literal["nanodet"]  # networks that others have trained

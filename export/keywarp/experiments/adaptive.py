@@ -16,6 +16,7 @@ from keywarp.datasets import Image, Truth
 from keywarp.datasets.moving_scenes import MovingScenes
 from keywarp.engines import (
     AdaptiveInterval,
+    Detections,
     Engine,
     FixedInterval,
     FrameKind,
@@ -152,6 +153,7 @@ def _add_result(metric: Metric, truth: Truth, result: FrameResult) -> None:
         metric.add(truth.labels, result.output.labels)
         return
     assert isinstance(metric, DetectionMetric)
+    assert isinstance(result.output, Detections)
     assert truth.boxes is not None
     detections = result.output
     parts = (detections.xyxy, detections.confidence, detections.class_id)

@@ -19,6 +19,7 @@ from keywarp.engines.bundle import Bundle, write_bundle
 from keywarp.engines.manifest import (
     GRAPHS,
     DenseDetection,
+    DenseSettings,
     DetectionSettings,
     FeatureSpec,
     FlowInput,
@@ -67,6 +68,8 @@ def export_network(
     card: ModelCard,
     folder: str | os.PathLike[str],
     detection: DetectionSettings | None = None,
+    quantity: str = "value",
+    unit: str | None = None,
 ) -> Bundle:
     """Export networks as a bundle, after checking that its graphs compute what the networks do.
 
@@ -79,6 +82,8 @@ def export_network(
         folder: The bundle's folder, which is created if it doesn't exist. An older bundle in it is replaced.
         detection: For detectors, how boxes are computed from the head's outputs. By default the network's own settings
             for R-FCN, and common ones for heads that return boxes.
+        quantity: For dense maps, what the values are, such as "depth".
+        unit: For dense maps, the unit of the values, such as "m", or None if there is none.
 
     Returns:
         The bundle, loaded from the folder.
@@ -89,7 +94,7 @@ def export_network(
         keywarp.engines.errors.BundleError: If the written bundle can't be loaded.
         OSError: If the folder can't be written to.
     """
-    fields = _manifest_fields(network.eval(), card, detection)
+    fields = _manifest_fields(network.eval(), card, detection, quantity, unit)
     side = _example_side(network)
     if reason := doubt_saving(network.recognition, side, side):
         warnings.warn(SavingWarning(reason), stacklevel=2)
@@ -120,7 +125,11 @@ def _trace(graph: Graph) -> onnx.ModelProto:
 
 
 def _manifest_fields(
-    network: DeepFeatureFlow[Any], card: ModelCard, detection: DetectionSettings | None
+    network: DeepFeatureFlow[Any],
+    card: ModelCard,
+    detection: DetectionSettings | None,
+    quantity: str,
+    unit: str | None,
 ) -> dict[str, Any]:
     """Return the manifest's fields except the files, after validating them."""
     recognition = network.recognition
@@ -150,7 +159,7 @@ def _manifest_fields(
             "provenance": Provenance(
                 recipe=card.recipe, data=card.data, accuracy=dict(card.accuracy), notes=card.notes
             ),
-            **_task_fields(network, len(card.classes), detection),
+            **_task_fields(network, len(card.classes), detection, quantity, unit),
         }
         # Validate with made-up files, since tracing the graphs takes a while.
         Manifest(files=dict.fromkeys(GRAPHS, GraphFile(sha256="0" * 64, size=1)), **fields)
@@ -181,7 +190,9 @@ def _example_side(network: DeepFeatureFlow[Any]) -> int:
     return math.lcm(recognition.multiple, *(m.stride for m in recognition.maps), 64)
 
 
-def _task_fields(network: DeepFeatureFlow[Any], classes: int, detection: DetectionSettings | None) -> dict[str, Any]:
+def _task_fields(
+    network: DeepFeatureFlow[Any], classes: int, detection: DetectionSettings | None, quantity: str, unit: str | None
+) -> dict[str, Any]:
     """Return the manifest's task settings, after comparing them with the head's outputs for an example."""
     recognition = network.recognition
     side = _example_side(network)
@@ -189,6 +200,11 @@ def _task_fields(network: DeepFeatureFlow[Any], classes: int, detection: Detecti
     with torch.inference_mode():
         outputs = dict(zip(graph.outputs, graph.module(*graph.example), strict=True))
     settings: dict[str, Any]
+    if recognition.task == "dense":
+        if classes:
+            raise ExportError(f"a network for dense maps has no classes, but the card names {classes}: leave them out")
+        stride = side // outputs["values"].shape[-1]
+        return {"dense": DenseSettings(stride=stride, quantity=quantity, unit=unit)}
     if recognition.task == "segmentation":
         found = outputs["scores"].shape[1]
         settings = {"segmentation": SegmentationSettings(stride=side // outputs["scores"].shape[-1])}

@@ -18,7 +18,7 @@ from keywarp.engines.manifest import FeatureSpec, FlowInput, HeldSpec, ManifestC
 from keywarp.importing.candidates import Candidate, find_candidates, named_candidate
 from keywarp.importing.checks import Check, check_bundle, prepare
 from keywarp.importing.costs import MeasuredCosts, measure_costs
-from keywarp.importing.decoders import append_decoder, segmentation_settings
+from keywarp.importing.decoders import append_decoder, dense_settings, segmentation_settings
 from keywarp.importing.errors import ImportingError
 from keywarp.importing.formats import recognise
 from keywarp.importing.graph import IMAGE, Graph
@@ -27,7 +27,7 @@ from keywarp.importing.motion_graphs import flow_graph, warp_graph
 from keywarp.importing.opsets import opset_of
 from keywarp.importing.palette import palette_color
 from keywarp.importing.preparation import Preparation, PreparationHints, guess_preparation
-from keywarp.importing.result_format import Hints, ResultFormat
+from keywarp.importing.result_format import DenseLayout, Hints, ResultFormat
 from keywarp.importing.splitting import split
 from keywarp.importing.weights import store_in_16_bits
 from keywarp.saving import FrameCosts, doubt
@@ -221,6 +221,8 @@ def _fields(
     if result.task == "segmentation":
         settings = segmentation_settings(graphs["head.onnx"], model.height, model.width)
         return {**fields, "background": result.background, "segmentation": settings}
+    if isinstance(result.layout, DenseLayout):
+        return {**fields, "dense": dense_settings(graphs["head.onnx"], result.layout, model.height, model.width)}
     return {**fields, "detection": result.detection}
 
 

@@ -1,5 +1,7 @@
 """Recognise what the outputs of a model file mean."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +31,8 @@ def recognise(
         ImportingError: If the outputs look like nothing that can be imported, or the hints contradict them.
     """
     hints = hints or Hints()
+    if hints.quantity and hints.task is None:
+        hints = replace(hints, task="dense")
     evidence = Evidence(model, hints, image)
     found = None
     if hints.task in (None, "segmentation"):
@@ -43,5 +47,10 @@ def recognise(
         raise ImportingError(
             f"the outputs look like nothing that {wanted} gives: {listed}; export the network with outputs "
             f"of boxes and scores, or of scores per pixel"
+        )
+    if found.task != "dense" and (hints.quantity or hints.unit):
+        raise ImportingError(
+            f"quantity and unit are for maps of numbers, but this is a {found.task}: say that the task is dense, or "
+            f"leave them out"
         )
     return found

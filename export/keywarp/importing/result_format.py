@@ -37,6 +37,8 @@ class Hints:
     class_names: tuple[str, ...] | None = None  # without the background of a detector; see `read_class_names`
     threshold: float | None = None  # lowest score of a reported object, 0..1
     iou: float | None = None  # overlap above which the worse of two objects of one class is removed; 1 for none
+    quantity: str | None = None  # what the numbers of a dense map are
+    unit: str | None = None  # their unit
 
 
 @dataclass(frozen=True)
@@ -196,9 +198,11 @@ class MaskSetLayout:
 
 @dataclass(frozen=True)
 class DenseLayout:
-    """A number per pixel, such as the depth: (1, h, w) or (1, 1, h, w)."""
+    """A number per pixel, such as the depth: (h, w), (1, h, w), (1, 1, h, w) or (1, h, w, 1)."""
 
     tensor: str
+    quantity: str = "value"
+    unit: str | None = None
 
     @property
     def tensors(self) -> frozenset[str]:
@@ -215,7 +219,7 @@ class ResultFormat:
 
     task: Task
     layout: Layout
-    class_names: tuple[str, ...]  # as in the manifest; a detector's begin with the background
+    class_names: tuple[str, ...]  # as in the manifest; a detector's begin with the background; none of a dense map
     guess: str  # a sentence for people that says what the file looks like
     background: bool = True  # whether class 0 is the background
     later: str = ""  # a sentence that says which part of the result isn't used yet

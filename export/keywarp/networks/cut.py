@@ -7,15 +7,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from keywarp.choices import ServedTask
 from keywarp.networks.complexity import doubt_saving
 from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.flownet import STRIDES
 from keywarp.networks.pretrained import TORCHVISION_MEAN, TORCHVISION_STD
-from keywarp.networks.recognition import RecognitionNetwork, Task
+from keywarp.networks.recognition import RecognitionNetwork
 from keywarp.saving import SavingWarning
 
 Activation = Literal["softmax", "sigmoid"]
-SCORE_STRIDES = (1, 2, *STRIDES)  # supported strides of segmentation scores, in image pixels
+SCORE_STRIDES = (1, 2, *STRIDES)  # supported strides of segmentation scores and dense maps, in image pixels
+OUTPUTS: dict[ServedTask, tuple[str, ...]] = {
+    "segmentation": ("scores",),
+    "detection": ("boxes", "scores"),
+    "dense": ("values",),
+}
 
 
 class CutError(ValueError):
@@ -31,14 +37,14 @@ class CutNetwork(RecognitionNetwork[Any]):
         features: Callable[[Any, Tensor], Any],
         head: Callable[..., Any],
         maps: tuple[FeatureMap, ...],
-        task: Task,
+        task: ServedTask,
         activation: Activation,
     ) -> None:
         super().__init__()
         self.model = model
         self.maps = maps
         self.task = task
-        self.outputs = ("scores",) if task == "segmentation" else ("boxes", "scores")
+        self.outputs = OUTPUTS[task]
         self.activation = activation
         self._features, self._head = features, head
 
@@ -51,7 +57,9 @@ class CutNetwork(RecognitionNetwork[Any]):
         return self._head(self.model, *features)
 
     def predict(self, raw: Any) -> tuple[Tensor, ...]:
-        """Convert scores to class probabilities. A detector's boxes are returned unchanged."""
+        """Convert scores to class probabilities. A detector's boxes and dense maps are returned unchanged."""
+        if self.task == "dense":
+            return (raw,)
         if self.task == "segmentation":
             return (torch.softmax(raw, dim=1),)
         boxes, scores = raw
@@ -67,7 +75,7 @@ def cut(
     features: Callable[[Any, Tensor], Tensor | Sequence[Tensor] | Mapping[str, Tensor]],
     head: Callable[..., Any],
     *,
-    task: Task = "segmentation",
+    task: ServedTask = "segmentation",
     activation: Activation = "softmax",
     mean: tuple[float, float, float] = TORCHVISION_MEAN,
     std: tuple[float, float, float] = TORCHVISION_STD,
@@ -84,7 +92,7 @@ def cut(
         head: A function (model, map, ...) -> raw outputs. For segmentation these are scores (N, classes, h, w) before
             the softmax, where class 0 is the background. For detection they are boxes (N, n, 4), as x1 y1 x2 y2 in
             pixels of the image, and scores (N, n, classes) before the softmax, where class 0 is the background, or
-            before the sigmoid, without a background.
+            before the sigmoid, without a background. For dense maps they are values (N, 1, h, w), such as the depth.
         task: The network's task.
         activation: What makes probabilities of the scores. `sigmoid` is for detectors that score each class by itself.
         mean: The image mean, RGB in units of 0..255.
@@ -95,8 +103,8 @@ def cut(
         The network. The channels and strides of its maps are found by running both functions once.
 
     Raises:
-        CutError: If the functions don't return maps, scores or boxes of these shapes, or `activation` doesn't fit the
-            task.
+        CutError: If the functions don't return maps, scores, boxes or values of these shapes, or `activation` doesn't
+            fit the task.
 
     Example:
         >>> network = cut(
@@ -107,7 +115,7 @@ def cut(
         >>> network.maps
         (FeatureMap(channels=40, stride=8), FeatureMap(channels=960, stride=16))
     """
-    if task == "segmentation" and activation != "softmax":
+    if task != "detection" and activation != "softmax":
         raise CutError(f"activation {activation!r} is for detection only; a segmentation's scores need the softmax")
     model.eval()
     height = max(2 * multiple, max(STRIDES))
@@ -119,6 +127,8 @@ def cut(
         raw = head(model, *computed)
     if task == "segmentation":
         _check_scores(raw, height, width)
+    elif task == "dense":
+        _check_values(raw, height, width)
     else:
         _check_boxes(raw, least_classes=2 if activation == "softmax" else 1)
     network = CutNetwork(model, features, head, maps, task, activation)
@@ -156,6 +166,12 @@ def _check_scores(raw: Any, height: int, width: int) -> None:
         raise CutError(f"a segmentation head should return scores (N, classes, h, w), not {_describe(raw)}")
     if raw.shape[1] < 2:
         raise CutError(f"scores should have two classes or more, the background first, not {raw.shape[1]}")
+    _stride_of(raw, height, width, SCORE_STRIDES)
+
+
+def _check_values(raw: Any, height: int, width: int) -> None:
+    if not isinstance(raw, Tensor) or raw.ndim != 4 or raw.shape[1] != 1:
+        raise CutError(f"a head for dense maps should return values (N, 1, h, w), not {_describe(raw)}")
     _stride_of(raw, height, width, SCORE_STRIDES)
 
 

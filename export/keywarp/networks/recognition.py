@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from keywarp.choices import ServedTask
 from keywarp.choices import Task as Task
 from keywarp.networks.feature_maps import FeatureMap
 from keywarp.networks.heads import SegmentationHead
@@ -31,7 +32,7 @@ class RecognitionNetwork(nn.Module, ABC, Generic[Raw]):
         multiple: The number of pixels of which the image's sides must be multiples.
     """
 
-    task: Task
+    task: ServedTask
     maps: tuple[FeatureMap, ...]
     outputs: tuple[str, ...]
     mean: tuple[float, float, float] = IMAGE_MEAN

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from keywarp.commands.charts import Chart, Color, Line, draw_charts
-from keywarp.engines import Detections, LabelMap, Manifest, Output
+from keywarp.commands.dense_pictures import draw_value_difference, draw_values
+from keywarp.engines import DenseMap, Detections, LabelMap, Manifest, Output
 from keywarp.engines.comparison import Comparison, Measure, Passage, Replay, match_objects
 from keywarp.engines.manifest import ManifestClass
 from keywarp.engines.motion import MotionSource
@@ -113,7 +114,8 @@ def worst_sheet(replays: Sequence[Replay], manifest: Manifest, measure: str, con
 
 def _palette(manifest: Manifest) -> _Palette:
     hidden = BACKGROUND if manifest.background else None
-    return np.array([(*c.color, 0 if c.id == hidden else 255) for c in manifest.classes], np.uint8)
+    colors = [(*c.color, 0 if c.id == hidden else 255) for c in manifest.classes]
+    return np.array(colors, np.uint8).reshape(-1, 4)
 
 
 def _row(replay: Replay, manifest: Manifest, measure: str, confidence: float) -> Image.Image:
@@ -125,6 +127,10 @@ def _row(replay: Replay, manifest: Manifest, measure: str, confidence: float) ->
         panels = [_draw_labels(image, result, palette) for result in (replay.per_frame, replay.propagated)]
         panels.append(_draw_difference(image, replay.per_frame, replay.propagated))
         titles.append("where they differ")
+    elif isinstance(replay.propagated, DenseMap) and isinstance(replay.per_frame, DenseMap):
+        panels = [draw_values(image, result, replay.per_frame) for result in (replay.per_frame, replay.propagated)]
+        panels.append(draw_value_difference(image, replay.propagated, replay.per_frame))
+        titles.append("where they differ by more than 5 % of the range")
     else:
         titles = ["per frame (red: missed)", f"{titles[1]} (red: per frame has none)"]
         panels = _draw_boxes(image, width, replay.per_frame, replay.propagated, confidence, manifest.classes)
@@ -202,6 +208,8 @@ def _panel(
     """Draw one result: the boxes that agree, those that per frame has none like, and those that are missed."""
     if isinstance(shown, LabelMap):
         return _draw_labels(image, shown, palette)
+    if isinstance(shown, DenseMap) and isinstance(per_frame, DenseMap):
+        return draw_values(image, shown, per_frame)
     found, expected = _confident(shown, confidence), _confident(per_frame, confidence)
     pairs = match_objects(found, expected)
     canvas = Image.fromarray(image)

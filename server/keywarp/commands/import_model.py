@@ -116,6 +116,11 @@ def import_model(
             min=0, max=1, help="The overlap above which the worse of two objects is dropped.", show_default=GUESSED
         ),
     ] = None,
+    quantity: Annotated[
+        str | None,
+        typer.Option(help='What the numbers of a dense map are, such as "inverse depth".', show_default=GUESSED),
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="The unit of these numbers, such as m.", show_default="none")] = None,
     video: Annotated[
         list[str] | None,
         typer.Option(
@@ -157,6 +162,8 @@ def import_model(
             class_names=_class_names(classes),
             threshold=threshold,
             iou=iou,
+            quantity=quantity,
+            unit=unit,
         ),
         preparation=PreparationHints(fit, _triple(mean, "--mean"), _triple(std, "--std"), channel_order),
         license=license_name,

@@ -107,6 +107,7 @@ def run_in_process(
             before it is due. Its latency counts from then, so it includes the wait for a slow earlier frame.
     """
     measurement = StreamMeasurement()
+    dense = session.engine.bundle.manifest.dense
     decoder = open_decoder(codec, MAX_PIXELS, vectors=session.engine.takes_vectors)
     started = time.perf_counter()
     due = started
@@ -115,7 +116,9 @@ def run_in_process(
         for frame in decoded:
             assert isinstance(frame, DecodedFrame)
             found = session.process(frame.pixels, vectors=(frame.vectors,))
-            result = encode_result(found, classes, stream="bench", decode=frame.decode, waited=0.0, id=frame.id)
+            result = encode_result(
+                found, classes, stream="bench", decode=frame.decode, waited=0.0, id=frame.id, dense=dense
+            )
             result.model_dump_json(exclude_none=True)
             measurement.count(result)
             if isinstance(frame.id, int):

@@ -157,7 +157,7 @@ def _describe(manifest: Manifest) -> dict[str, object]:
 
 
 def _row(manifest: Manifest) -> tuple[str, ...]:
-    names = [c.name for c in manifest.classes]
+    names = [c.name for c in manifest.classes] or [manifest.dense.quantity if manifest.dense else ""]
     classes = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     size = sum(file.size for file in manifest.files.values())
     return manifest.name, manifest.version, manifest.task, classes, f"{size / 1e6:.1f} MB"

@@ -34,7 +34,7 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import Engine, EngineError, LabelMap, Manifest, StreamSession
+from keywarp.engines import DenseMap, Engine, EngineError, LabelMap, Manifest, StreamSession
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 from keywarp.server.models.keypoints import keypoints_info
@@ -120,8 +120,8 @@ def run(
 
 
 def _masks(manifest: Manifest, ndjson: Path | None, out: Path | None, coco: Path | None) -> Masks:
-    """Return the form of masks in wire results: objects' masks for all that shows them, label maps for NDJSON only."""
-    needed = [ndjson] if manifest.task == "segmentation" else [ndjson, out, coco]
+    """Return the form of masks in wire results: objects' masks for all that shows them, other maps for NDJSON only."""
+    needed = [ndjson, out, coco] if manifest.task == "detection" else [ndjson]
     return "none" if all(file is None for file in needed) else "png"
 
 
@@ -131,7 +131,7 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
     Args:
         session: The session that processes the frames.
         frames: The frames.
-        masks: The form of masks in the wire results. Label maps are always available as arrays.
+        masks: The form of masks in the wire results. Label maps and dense maps are always available as arrays.
 
     Yields:
         The results. Their latency is the time from the decoded frame to the wire result.
@@ -150,8 +150,10 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
             timestamp=frame.timestamp,
             masks=masks,
             background=manifest.background,
+            dense=manifest.dense,
         )
         latency = time.perf_counter() - started
         label_map = found.output.labels if isinstance(found.output, LabelMap) else None
-        yield ProcessedFrame(result, frame.image, latency, label_map=label_map)
+        value_map = found.output.values if isinstance(found.output, DenseMap) else None
+        yield ProcessedFrame(result, frame.image, latency, label_map=label_map, value_map=value_map)
         asked = time.perf_counter()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keywarp.client.color_map import PALETTE
 from keywarp.protocol import run_lengths
 from tests.e2e.dashboard.browsing import Visit
 from tests.server.media import GREEN, RED, saved
@@ -81,3 +82,20 @@ def test_certain_keypoints_are_drawn_with_their_skeleton(visit: Visit) -> None:
     assert image[50, 20].min() > 150
     np.testing.assert_array_equal(image[70, 40], (0, 0, 0))
     np.testing.assert_array_equal(image[60, 50], (0, 0, 0))
+
+
+def test_dense_maps_have_the_clients_colours_over_a_grey_picture(visit: Visit) -> None:
+    draw = DRAW.replace(
+        "const overlay", "context.fillStyle = 'rgb(0 0 90)'; context.fillRect(0, 0, 80, 80); const overlay"
+    )
+    values = np.repeat(np.linspace(0, 65535, 80)[np.newaxis], 80, axis=0).astype(np.uint16)
+    dense = {"width": 80, "height": 80, "quantity": "depth", "minimum": 1.5, "maximum": 9}
+    result = RESULT | {
+        "dense": dense | {"values_png": base64.b64encode(saved(Image.fromarray(values), "PNG")).decode()}
+    }
+    image = np.reshape(visit.page.evaluate(draw, [[], result]), (80, 80, 4))[..., :3]
+    for column in (0, 40, 79):
+        color = 0.75 * PALETTE[round(values[60, column] / 257)].astype(float)
+        over = image[60, column] - color
+        np.testing.assert_allclose(over, over.mean(), atol=4)  # grey
+        assert 0 <= over.mean() < 30

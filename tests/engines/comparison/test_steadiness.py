@@ -32,3 +32,14 @@ def test_where_nothing_can_change_it_agrees_fully(tmp_path: Path) -> None:
     image = np.full((64, 1, 3), 200, np.uint8)
     truth = engine.key(image)[0].output
     assert measure.agreement(count_with_itself(engine, measure, image, truth)) == 1
+
+
+def test_a_dense_map_moves_back_by_parts_of_a_cell(tmp_path: Path) -> None:
+    """On a ramp, a pixel is 1/16 of the step from one cell to the next."""
+    bundle = tiny_bundle(tmp_path / "tiny", dense=True)
+    engine, measure = Engine(bundle, "onnxruntime", cache=tmp_path / "cache"), open_measure(bundle.manifest)
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[..., 0] = 2 * np.arange(96)
+    truth = engine.key(image)[0].output
+    counts = count_with_itself(engine, measure, image, truth)
+    assert measure.figures(counts)["error"] < 0.003 < 1 / 96

@@ -56,7 +56,8 @@ def record(
         The figures of the run.
 
     Raises:
-        CommandError: If a file can't be written, or results have no boxes for `mot`.
+        CommandError: If a file can't be written, or can't hold the results: `mot` needs boxes, and `coco` objects or
+            classes.
         DrawingError: If the extra `draw` isn't installed, or results have no image to draw on.
     """
     stopwatch = Stopwatch(title)
@@ -113,7 +114,14 @@ def _ndjson_file(path: Path) -> Iterator[Write]:
 def _coco_file(path: Path, classes: Iterable[ClassInfo], keypoints: KeypointsInfo | None) -> Iterator[Write]:
     """Write a COCO file."""
     with part_file(path) as part, CocoWriter(part, classes, keypoints) as file:
-        yield file.write
+
+        def write(result: ProcessedFrame) -> None:
+            try:
+                file.write(result)
+            except ValueError as error:
+                raise CommandError(str(error)) from error
+
+        yield write
 
 
 @contextmanager

@@ -280,8 +280,9 @@ class Client(Closable):
                 comes (`ResultStream.dropped` counts them), and always sends the newest frame of a live source
                 (`ResultStream.unsent` counts the others). None is `lossless`.
             masks: The form of segmentation masks: `png`, `rle` (COCO's, in `result.result.segmentation.regions`) or
-                `none` (areas only). `ProcessedFrame.labels` reads both forms. None is `png`.
-            resolution: The resolution of masks: `model`, or `frame`, which is larger. None is `model`.
+                `none` (areas only). `ProcessedFrame.labels` reads both forms. None is `png`. Dense maps, such as depth,
+                are in the results unless it is `none`.
+            resolution: The resolution of masks and dense maps: `model`, or `frame`, which is larger. None is `model`.
             reliability: `map` for results with a map of where they can be trusted, `ProcessedFrame.reliability_map`.
                 None is `none`.
             codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets, and

@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from keywarp.client.color_map import PALETTE, colorize
 from keywarp.client.errors import DrawingError
 from keywarp.client.images import decode_mask
 from keywarp.client.instance_drawing import draw_keypoints, draw_mask
 from keywarp.client.results import ProcessedFrame
-from keywarp.protocol import ClassInfo, Detection, KeypointsInfo, Region, Result
+from keywarp.protocol import ClassInfo, Dense, Detection, KeypointsInfo, Region, Result
 
 OPACITY = 0.5  # of a class's colour over the picture
+VALUE_OPACITY = 0.75  # of a dense map's colours over the picture, whose contours help to find one's way
 CONFIDENCE = 0.5  # objects with less confidence aren't drawn
 LEGEND_ROWS = 6  # the most rows of the legend
 LEGEND_AREA = 0.001  # 0..1 of the frame; classes that cover less aren't in the legend
@@ -77,7 +79,7 @@ class Annotator:
             and keypoints, their names and confidences. At the top left are `KEY`, or the age of the key frame, and the
             latency. At the bottom left are the largest classes with their shares of the frame, or the most frequent
             ones with their numbers of objects. If boxes overlap, those of the most confident objects are in front, and
-            labels without room are left out.
+            labels without room are left out. A dense map has its colours, with a scale of them at the bottom left.
         """
         picture = image.copy()
         objects = self._objects(result.result, *picture.shape[:2])
@@ -90,14 +92,18 @@ class Annotator:
         for one, mask in masked:
             thickness = max(1, round(min(picture.shape[:2]) / 480))
             draw_mask(picture, decode_mask(mask, one.name), one.color, thickness)
+        dense = result.result.dense
+        if dense is not None:
+            picture = _tint(picture, result.values, dense)
         canvas = Image.fromarray(picture)
         pen = _Pen(canvas)
+        scale = [] if dense is None else _draw_scale(pen, dense)
         for one in reversed(objects):
             pen.box(one.box, one.color)
-            scale = canvas.width / result.result.width, canvas.height / result.result.height
-            points = [(x * scale[0], y * scale[1], score) for x, y, score in one.found.keypoints or ()]
+            ratio = canvas.width / result.result.width, canvas.height / result.result.height
+            points = [(x * ratio[0], y * ratio[1], score) for x, y, score in one.found.keypoints or ()]
             draw_keypoints(pen.draw, points, self._skeleton, one.color, pen.line)
-        _draw_labels(pen, objects, [*_draw_tag(pen, result), *_draw_legend(pen, rows)])
+        _draw_labels(pen, objects, [*_draw_tag(pen, result), *_draw_legend(pen, rows), *scale])
         return np.asarray(canvas)
 
     def _draw_masks(self, picture: NDArray[np.uint8], labels: NDArray[np.uint8], shown: set[int]) -> None:
@@ -254,6 +260,36 @@ def _draw_legend(pen: _Pen, rows: Sequence[_Row]) -> list[_Area]:
         pen.panel(_Area.sized(left, middle - swatch // 2, swatch, swatch), (*row.color, 255), swatch // 4)
         pen.write(left + swatch + gap, middle, row.name, INK)
         pen.write(right, middle, row.figure, DIM_INK, anchor="rm")
+    return [covered]
+
+
+def _tint(picture: NDArray[np.uint8], values: NDArray[np.float32], dense: Dense) -> NDArray[np.uint8]:
+    """Return the picture with a dense map's colours over it."""
+    height, width = picture.shape[:2]
+    smooth = Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR)
+    colors = colorize(np.asarray(smooth), dense.minimum, dense.maximum)
+    grey = picture.mean(axis=2, keepdims=True, dtype=np.float32)  # colours of the picture would be taken for the map's
+    return np.asarray(VALUE_OPACITY * colors + (1 - VALUE_OPACITY) * grey).astype(np.uint8)
+
+
+def _draw_scale(pen: _Pen, dense: Dense) -> list[_Area]:
+    """Draw the colours of a dense map, with what its numbers are. Return the areas that they cover."""
+    title = dense.quantity if dense.unit is None else f"{dense.quantity} ({dense.unit})"
+    first, last = f"{dense.minimum:.3g}", f"{dense.maximum:.3g}"
+    row_height, gap = round(pen.size * 1.5), pen.pad
+    bar_width = max(pen.width(title), pen.width(first) + pen.width(last) + 2 * gap, 8 * pen.size)
+    bar_height = round(pen.size * 0.6)
+    height = 2 * row_height + bar_height + gap
+    covered = _Area.sized(pen.margin, pen.canvas.height - pen.margin - height, bar_width + 3 * gap, height)
+    pen.panel(covered, PANEL)
+    left, top = covered.left + round(1.5 * gap), covered.top + gap // 2
+    right = left + bar_width
+    pen.write(left, top + row_height // 2, title, INK)
+    bar = Image.fromarray(PALETTE[np.newaxis]).resize((bar_width, bar_height), Image.Resampling.BILINEAR)
+    pen.canvas.paste(bar, (left, top + row_height))
+    middle = top + row_height + bar_height + row_height // 2
+    pen.write(left, middle, first, DIM_INK)
+    pen.write(right, middle, last, DIM_INK, anchor="rm")
     return [covered]
 
 

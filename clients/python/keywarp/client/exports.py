@@ -33,7 +33,9 @@ def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
 
     Raises:
         DrawingError: If the extra `draw`, which brings supervision, isn't installed.
+        ValueError: If the result is a dense map, for which supervision has no form.
     """
+    _refuse_dense(result, "supervision's detections")
     try:
         import supervision
     except ImportError as error:
@@ -94,7 +96,11 @@ def to_coco(result: "ProcessedFrame", image_id: int | None = None) -> list[dict[
         RLE at the frame's resolution, and their number as `area`. An object's `keypoints` are x, y and 2 for each
         point with a confidence of at least 0.5, and zeros for each other one; `num_keypoints` is the number of the
         former, and `keypoint_scores` are all points' confidences.
+
+    Raises:
+        ValueError: If the result is a dense map, for which COCO has no form.
     """
+    _refuse_dense(result, "COCO's annotations")
     image_id = result.frame if image_id is None else image_id
     if result.result.segmentation is None:
         return [_object_annotation(result, number, image_id) for number in range(len(result.result.detections or ()))]
@@ -204,6 +210,17 @@ def to_mot(result: "ProcessedFrame") -> list[str]:
         left, top, width, height = _bbox(one.xyxy)
         lines.append(f"{result.frame + 1},-1,{left + 1:g},{top + 1:g},{width:g},{height:g},{one.confidence:g},-1,-1,-1")
     return lines
+
+
+def _refuse_dense(result: "ProcessedFrame", form: str) -> None:
+    """Refuse a result that has no objects or classes.
+
+    Raises:
+        ValueError: If it is a dense map.
+    """
+    if result.result.dense is not None:
+        quantity = result.result.dense.quantity
+        raise ValueError(f"{form} can't hold a map of numbers ({quantity}): use `result.values`, or NDJSON or Parquet")
 
 
 def _bbox(xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

@@ -1,7 +1,8 @@
-"""Encode frames as JPEG, and decode label maps and masks."""
+"""Encode frames as JPEG, and decode the maps in results."""
 
 from base64 import b64decode
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keywarp.client.errors import ProtocolError, SourceError
-from keywarp.protocol import RunLengths, Segmentation
+from keywarp.protocol import Dense, RunLengths, Segmentation
 
-MAX_PIXELS = 2**28  # the limit for a label map, above what any server sends
+MAX_PIXELS = 2**28  # the limit for a map, above what any server sends
+STEPS = 65535  # from the lowest to the highest number of a dense map
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:
@@ -60,6 +62,26 @@ def decode_labels(segmentation: Segmentation) -> NDArray[np.uint8]:
     return _decode_png(segmentation.labels_png, "label map", (segmentation.width, segmentation.height))
 
 
+def decode_values(dense: Dense) -> NDArray[np.float32]:
+    """Decode a dense map.
+
+    Returns:
+        The numbers, float32 (h, w), at the resolution that the stream asked for. They are exact to 1/131070 of their
+        range on the frame.
+
+    Raises:
+        ProtocolError: If it isn't a 16-bit grey PNG of the size in the message, or its range isn't finite.
+        ValueError: If the stream asked for no masks.
+    """
+    if dense.values_png is None:
+        raise ValueError("this result has no map: the stream asked for none (masks `none`)")
+    if not np.isfinite((dense.minimum, dense.maximum)).all():
+        raise ProtocolError(f"the dense map can't have numbers from {dense.minimum} to {dense.maximum}")
+    steps = _decode_png(dense.values_png, "dense map", (dense.width, dense.height), ("I;16", "I;16B", "I"))
+    step = (dense.maximum - dense.minimum) / STEPS
+    return (dense.minimum + steps.astype(np.float64) * step).astype(np.float32)
+
+
 def decode_reliability(reliability_png: str) -> NDArray[np.float32]:
     """Decode the map of a result's reliability.
 
@@ -91,16 +113,25 @@ def decode_mask(rle: RunLengths, name: str) -> NDArray[np.bool_]:
     return inside.reshape(rle.size, order="F")
 
 
-def _decode_png(content: str, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Decode an 8-bit grey PNG in base64, called `name` in errors, of a size (width, height) if that is known."""
+def _decode_png(
+    content: str, name: str, size: tuple[int, int] | None = None, modes: tuple[str, ...] = ("L", "P")
+) -> NDArray[Any]:
+    """Decode a PNG in base64, called `name` in errors.
+
+    Args:
+        content: The PNG.
+        name: What it is.
+        size: Its width and height, if they are known.
+        modes: The modes that Pillow may give it, by default those of 8-bit grey.
+    """
     try:
         with Image.open(BytesIO(b64decode(content, validate=True)), formats=["PNG"]) as png:
-            if png.mode not in ("L", "P") or png.size != (size or png.size) or png.width * png.height > MAX_PIXELS:
+            if png.mode not in modes or png.size != (size or png.size) or png.width * png.height > MAX_PIXELS:
                 expected = "" if size is None else f"{size[0]}x{size[1]} "
                 raise ProtocolError(
                     f"the {name} should be a grey {expected}PNG, but it is {png.mode} {png.width}x{png.height}"
                 )
-            return np.array(png, dtype=np.uint8)
+            return np.array(png)
     except (ValueError, OSError) as error:
         raise ProtocolError(f"the {name} can't be decoded: {error}") from error
 

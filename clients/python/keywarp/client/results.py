@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from keywarp.client import exports
 from keywarp.client.errors import ProtocolError
-from keywarp.client.images import decode_labels, decode_mask, decode_reliability
+from keywarp.client.images import decode_labels, decode_mask, decode_reliability, decode_values
 from keywarp.protocol import Kind, Result
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class ProcessedFrame:
     latency: float | None = None  # seconds from sending the frame to its result; None if unknown
     received: float = field(default_factory=time.monotonic)  # when the result arrived; monotonic seconds
     label_map: NDArray[np.uint8] | None = None  # (h, w) class ids; None if they are encoded in `result`
+    value_map: NDArray[np.float32] | None = None  # (h, w) numbers; None if they are encoded in `result`
 
     @property
     def frame(self) -> int:
@@ -156,6 +158,31 @@ class ProcessedFrame:
             for size, cells in zip((self.result.height, self.result.width), shape, strict=True)
         )
         return rows, columns
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """The numbers of a dense map, float32 (h, w). `result.dense` says what they are.
+
+        They have the resolution that the stream asked for: the model's, or the frame's.
+
+        Raises:
+            ValueError: If the model's task isn't `dense`, or the stream asked for no masks.
+            ProtocolError: If the server's map can't be decoded.
+        """
+        if self.result.dense is None:
+            raise ValueError("this result has no dense map: its model has another task")
+        return decode_values(self.result.dense) if self.value_map is None else self.value_map
+
+    @cached_property
+    def frame_values(self) -> NDArray[np.float32]:
+        """The numbers of a dense map, float32 (H, W), at the frame's resolution, interpolated bilinearly.
+
+        Raises:
+            ValueError: If the model's task isn't `dense`, or the stream asked for no masks.
+            ProtocolError: If the server's map can't be decoded.
+        """
+        size = self.result.width, self.result.height
+        return np.asarray(Image.fromarray(self.values).resize(size, Image.Resampling.BILINEAR))
 
     def to_supervision(self) -> "supervision.Detections":
         """Convert the result for supervision's trackers, zones and annotators.

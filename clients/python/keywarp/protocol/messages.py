@@ -197,8 +197,21 @@ class Detection(Message):
     keypoints: tuple[tuple[float, float, float], ...] | None = None
 
 
+class Dense(Message):
+    """A map of numbers that covers the frame, such as the depth. Its pixels are left out with the masks `none`."""
+
+    width: int  # of the map, pixels
+    height: int
+    quantity: str  # what the numbers are, such as "inverse depth"
+    unit: str | None = None  # such as "m"; None if there is none, or it is unknown
+    minimum: float  # of the numbers on this frame
+    maximum: float
+    # A 16-bit grey PNG in base64. The number at a pixel is minimum + pixel / 65535 * (maximum - minimum)
+    values_png: str | None = None
+
+
 class Result(Message):
-    """The result on one frame: a `segmentation` or `detections`, according to the model's task."""
+    """The result on one frame: a `segmentation`, `detections` or a `dense` map, according to the model's task."""
 
     type: Literal["result"] = "result"
     stream: str
@@ -220,6 +233,7 @@ class Result(Message):
     timings: Timings
     segmentation: Segmentation | None = None
     detections: tuple[Detection, ...] | None = None  # the most confident first
+    dense: Dense | None = None
     credit: int | None = None
 
 
@@ -238,9 +252,9 @@ class StreamOptions(Request):
     # Seconds; if the key frame is older, the next frame is a key frame. By the frames' timestamps, else by when they
     # are processed. None: the server's default in the mode `latest`, else no limit
     max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
-    # The form of segmentation masks; None: `png`. Masks of objects are RLE, or left out with `none`
+    # The form of segmentation masks; None: `png`. Masks of objects are RLE, and dense maps PNGs, unless it is `none`
     masks: Masks | None = None
-    resolution: Resolution | None = None  # the resolution of masks; None: `model`
+    resolution: Resolution | None = None  # the resolution of masks and dense maps; None: `model`
     reliability: Reliability | None = None  # with `map`, results say where they can be trusted; None: `none`
     # In the mode `latest` the newest frame replaces those that wait; None: `latest` for pulled RTSP, else `lossless`
     mode: Mode | None = None

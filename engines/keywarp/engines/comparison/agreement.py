@@ -1,7 +1,8 @@
 """Agreement of two results on one frame, as counts that add up over frames.
 
 The counts of a result are int64 (classes, 3): for each class what matches, what was found, and what was expected. In a
-segmentation they are pixels, in a detection boxes. Class 0 counts in a segmentation only.
+segmentation they are pixels, in a detection boxes. Class 0 counts in a segmentation only. Dense maps have parts of the
+range of values in place of classes, and further rows (`keywarp.engines.comparison.value_agreement`).
 """
 
 from typing import Protocol
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.comparison.objects import match_objects
+from keywarp.engines.comparison.value_agreement import ValueAgreement
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.result import Detections, LabelMap, Output
 
@@ -55,6 +57,8 @@ def open_measure(manifest: Manifest, confidence: float = 0.0) -> Measure:
         confidence: The least confidence of the boxes that count, 0..1.
     """
     classes = len(manifest.classes)
+    if manifest.task == "dense":
+        return ValueAgreement()
     return BoxAgreement(classes, confidence) if manifest.task == "detection" else LabelAgreement(classes)
 
 

@@ -65,7 +65,7 @@ def _run(
     stage: str,
 ) -> SessionTally:
     session = StreamSession(engine, schedule)
-    counts = np.zeros((len(engine.bundle.manifest.classes), 3), np.int64)
+    counts = np.zeros((), np.int64)
     overheads: list[float] = []
     compared = keys = 0
     for position, frame in enumerate(clip.frames()):
@@ -76,7 +76,7 @@ def _run(
         keys += result.kind is FrameKind.KEY
         truth = truths.get(number, position, result.output)
         if truth is not None:
-            counts += measure.count(result.output, truth)
+            counts = counts + measure.count(result.output, truth)
             compared += 1
     session.close()
     return SessionTally(counts, len(overheads), compared, keys, statistics.median(overheads))

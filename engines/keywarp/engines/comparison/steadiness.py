@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keywarp.engines.comparison.agreement import Counts, Measure
 from keywarp.engines.engine import Engine
 from keywarp.engines.preparation import place
-from keywarp.engines.result import Detections, Output
+from keywarp.engines.result import DenseMap, Detections, Output
 
 
 def count_with_itself(engine: Engine, measure: Measure, image: NDArray[np.uint8], truth: Output) -> Counts:
@@ -44,5 +44,16 @@ def _move_left(output: Output, pixels: int, width: int) -> Output:
         if points is not None:
             points = points - np.array([pixels, 0, 0], np.float32)
         return replace(output, xyxy=np.maximum(boxes, 0), masks=masks, keypoints=points)
+    if isinstance(output, DenseMap):
+        return DenseMap(_shift(output.values, pixels * output.values.shape[1] / width))
     columns = round(pixels * output.labels.shape[1] / width)
     return replace(output, labels=np.pad(output.labels[:, columns:], ((0, 0), (0, columns)), mode="edge"))
+
+
+def _shift(values: NDArray[np.float32], columns: float) -> NDArray[np.float32]:
+    """Move a map to the left by whole and parts of columns, between which it is interpolated."""
+    last = values.shape[1] - 1
+    places = np.minimum(np.arange(values.shape[1]) + columns, last)
+    before = places.astype(np.intp)
+    after, part = np.minimum(before + 1, last), (places - before).astype(np.float32)
+    return np.asarray(values[:, before] * (1 - part) + values[:, after] * part, np.float32)

@@ -7,11 +7,16 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from keywarp.engines.comparison.value_agreement import value_range
 from keywarp.engines.masks import InstanceMasks
-from keywarp.engines.result import Detections, LabelMap, Output
+from keywarp.engines.result import DenseMap, Detections, LabelMap, Output
 
 HEADER = struct.Struct("<IIII")  # clip, frame, height or number of boxes, bytes that follow
+RANGE = struct.Struct("<ff")  # lowest and highest value of a dense map
+LEVELS = 3600  # of a dense map's values in its range, far finer than the tolerance of their agreement
+BEYOND = 360  # further levels on each side, for outliers
 
 
 class Truths:
@@ -50,6 +55,8 @@ class Truths:
             return
         if isinstance(output, LabelMap):
             rows, content = len(output.labels), zlib.compress(output.labels.tobytes(), 1)
+        elif isinstance(output, DenseMap):
+            rows, content = len(output.values), _pack(output.values)
         else:
             rows, content = len(output), zlib.compress(_to_bytes(output), 1)
         self._kept[clip, frame] = (rows, content)
@@ -70,6 +77,8 @@ class Truths:
         rows, content = kept
         if isinstance(like, LabelMap):
             return LabelMap(np.frombuffer(zlib.decompress(content), np.uint8).reshape(rows, -1))
+        if isinstance(like, DenseMap):
+            return DenseMap(_unpack(content, rows))
         return _from_bytes(zlib.decompress(content), rows, like)
 
     def flush(self) -> None:
@@ -116,3 +125,18 @@ def _from_bytes(content: bytes, rows: int, like: Detections) -> Detections:
     if like.keypoints is not None:
         keypoints = np.load(file)
     return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.intp), masks=masks, keypoints=keypoints)
+
+
+def _pack(values: NDArray[np.float32]) -> bytes:
+    """Compress a map in levels of the range that its agreement is measured in."""
+    low, high = value_range(values)
+    levels = np.clip((values - low) * (LEVELS / ((high - low) or 1.0)), -BEYOND, LEVELS + BEYOND)
+    steps = np.diff(levels.round().astype(np.int16), axis=1, prepend=np.int16(0))  # which compress better
+    return RANGE.pack(low, high) + zlib.compress(steps.tobytes(), 1)
+
+
+def _unpack(content: bytes, rows: int) -> NDArray[np.float32]:
+    low, high = RANGE.unpack_from(content)
+    steps = np.frombuffer(zlib.decompress(content[RANGE.size :]), np.int16).reshape(rows, -1)
+    values = low + np.cumsum(steps, axis=1) * (((high - low) or 1.0) / LEVELS)
+    return np.asarray(values, np.float32)

@@ -48,7 +48,7 @@ def append_segmentation(head: onnx.ModelProto, layout: SegmentationLayout, heigh
     builder = NodeBuilder(head)
     found = find_scores(head, layout, height, width)
     if found is None:
-        scores, rows, columns = _one_hot(builder, head, layout), *_size(_shapes(head), layout.tensor)
+        scores, rows, columns = _one_hot(builder, head, layout), *static_size(static_shapes(head), layout.tensor)
     else:
         scores, rows, columns = found.tensor, found.height, found.width
         if found.channel_axis == 3:
@@ -74,7 +74,7 @@ def append_mask_set(head: onnx.ModelProto, layout: MaskSetLayout, height: int, w
         ImportingError: If an output has no static size.
     """
     builder = NodeBuilder(head)
-    rows, columns = _size(_shapes(head), layout.masks)
+    rows, columns = static_size(static_shapes(head), layout.masks)
     chances = builder.part(builder.node("Softmax", layout.classes, axis=2), 0, layout.count, axis=2)
     masks = builder.node("Sigmoid", builder.node("Flatten", builder.reshape(layout.masks, -1, rows, columns), axis=1))
     by_class = builder.node("Transpose", builder.reshape(chances, -1, layout.count), perm=[1, 0])
@@ -119,7 +119,7 @@ def find_scores(model: onnx.ModelProto, layout: SegmentationLayout, height: int,
         The scores. None if the output is labels, and what they were made of isn't found.
     """
     producers = {name: node for node in model.graph.node for name in node.output}
-    shapes = _shapes(model)
+    shapes = static_shapes(model)
     axis = 3 if layout.arrangement == "channels_last" else 1
     tensor, activation = layout.tensor, layout.activation
     if layout.arrangement == "labels":
@@ -136,7 +136,7 @@ def find_scores(model: onnx.ModelProto, layout: SegmentationLayout, height: int,
     source, tail = tensor, activation
     if (node := producers.get(source)) and node.op_type in _ACTIVATIONS:
         source, tail = node.input[0], _ACTIVATIONS[node.op_type]
-    if axis == 1 and (node := producers.get(source)) and _enlarges(node):
+    if axis == 1 and (node := producers.get(source)) and enlarges(node):
         size = shapes.get(node.input[0], ())
         if len(size) == 4 and whole_stride(*size[2:], height, width):
             return Scores(node.input[0], 1, tail, *size[1:])
@@ -149,7 +149,7 @@ def find_scores(model: onnx.ModelProto, layout: SegmentationLayout, height: int,
     return Scores(tensor, axis, activation, channels, rows, columns)
 
 
-def _enlarges(node: onnx.NodeProto) -> bool:
+def enlarges(node: onnx.NodeProto) -> bool:
     """Return whether a node enlarges a map linearly as engines do, with centres at half pixels."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     coordinates = attributes.get("coordinate_transformation_mode", b"half_pixel")
@@ -163,20 +163,25 @@ def _enlarges(node: onnx.NodeProto) -> bool:
 
 def _one_hot(builder: NodeBuilder, head: onnx.ModelProto, layout: SegmentationLayout) -> str:
     """Add scores of 1 where a label is the class's."""
-    rows, columns = _size(_shapes(head), layout.tensor)
+    rows, columns = static_size(static_shapes(head), layout.tensor)
     labels = builder.node("Cast", builder.reshape(layout.tensor, 1, 1, rows, columns), to=onnx.TensorProto.INT64)
     classes = builder.constant(np.arange(layout.channels).reshape(1, -1, 1, 1))
     return builder.node("Cast", builder.node("Equal", labels, classes), to=onnx.TensorProto.FLOAT)
 
 
-def _size(shapes: dict[str, tuple[int, ...]], tensor: str) -> tuple[int, int]:
+def static_size(shapes: dict[str, tuple[int, ...]], tensor: str) -> tuple[int, int]:
+    """Return the last two sizes of a tensor, rows and columns.
+
+    Raises:
+        ImportingError: If they aren't static.
+    """
     shape = shapes.get(tensor, ())
     if len(shape) < 2:
         raise ImportingError(f"the output {tensor} has no fixed size; export the model for one image size")
     return shape[-2], shape[-1]
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all tensors whose shapes are static."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     shapes = {i.name: tuple(i.dims) for i in inferred.initializer}

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from keywarp.importing.class_names import ClassNames
 from keywarp.importing.decoding.segmentation import find_scores
+from keywarp.importing.errors import ImportingError
 from keywarp.importing.model_file import TensorSpec
 from keywarp.importing.recognition.evidence import MAX_STRIDE, Evidence, are_probabilities, shape_text, sum_to_one
 from keywarp.importing.result_format import (
@@ -18,8 +19,9 @@ from keywarp.importing.result_format import (
 )
 
 LEAST_CELLS = 4  # of a map along a side
-_DENSE_NAMES = ("depth", "disp", "height", "normal")
-_LATER = "maps of numbers per pixel, such as depth, come in a later version"
+# By words in the names of outputs: what numbers per pixel are, as far as a name can say
+_QUANTITIES = {"disp": "disparity", "depth": "depth", "height": "height"}
+_DENSE_NAMES = (*_QUANTITIES, "normal")
 
 
 def recognise_maps(evidence: Evidence) -> ResultFormat | None:
@@ -34,12 +36,11 @@ def recognise_maps(evidence: Evidence) -> ResultFormat | None:
     shape = _four(output.shape)
     task = evidence.hints.task
     arrangement = _arrangement(evidence, shape)
-    if output.dtype.kind in "iub":
+    if output.dtype.kind in "iub" and task != "dense":
         return _labels(evidence, output)
     channels = shape[3] if arrangement == "channels_last" else shape[1]
     if task == "dense" or (task is None and channels == 1 and _is_dense(evidence, output)):
-        guess = f"looks like a number per pixel, such as depth: {output.name} {shape_text(output.shape)}"
-        return ResultFormat("dense", DenseLayout(output.name), ("value",), guess, background=False, later=_LATER)
+        return _dense(evidence, output, channels)
     return _scores(evidence, output, arrangement, channels)
 
 
@@ -86,6 +87,32 @@ def _is_dense(evidence: Evidence, output: TensorSpec) -> bool:
         return False
     values = _values(evidence, output)
     return bool(values.min() >= 0 and not are_probabilities(values))
+
+
+def _dense(evidence: Evidence, output: TensorSpec, channels: int) -> ResultFormat:
+    """Describe a map of numbers.
+
+    Raises:
+        ImportingError: If it has several numbers per pixel.
+    """
+    if channels != 1:
+        raise ImportingError(
+            f"the map {output.name} {shape_text(output.shape)} has {channels} numbers per pixel, and a dense map has "
+            "one: name another output with --outputs, or choose another task"
+        )
+    hints = evidence.hints
+    named = next((q for word, q in _QUANTITIES.items() if word in output.name.lower()), None)
+    quantity = hints.quantity or named or "value"
+    whose = "as you say" if hints.quantity else "after its name" if named else "whose meaning the file doesn't say"
+    guess = (
+        f"looks like a number per pixel, {quantity}{f' in {hints.unit}' if hints.unit else ''} ({whose}), "
+        f"{output.name} {shape_text(output.shape)}"
+    )
+    if not hints.quantity:
+        guess += (
+            "; networks for depth mostly give inverse depth without a unit: say what it is with --quantity and --unit"
+        )
+    return ResultFormat("dense", DenseLayout(output.name, quantity, hints.unit), (), guess, background=False)
 
 
 def _labels(evidence: Evidence, output: TensorSpec) -> ResultFormat:

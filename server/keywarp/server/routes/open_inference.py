@@ -16,7 +16,7 @@ import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 
-from keywarp.engines import Detections, Engine, FrameResult
+from keywarp.engines import DenseMap, Detections, Engine, FrameResult
 from keywarp.engines.errors import InvalidFrameError
 from keywarp.engines.manifest import DenseDetection, Manifest
 from keywarp.engines.preparation import check_frame
@@ -48,6 +48,7 @@ INPUTS: Final = (("image", "BYTES", (1,)), ("frame", "UINT8", (-1, -1, 3)))
 OUTPUTS: Final = {
     "segmentation": (("labels", "UINT8", (-1, -1)),),
     "detection": (("boxes", "FP32", (-1, 4)), ("scores", "FP32", (-1,)), ("classes", "INT32", (-1,))),
+    "dense": (("values", "FP32", (-1, -1)),),
 }
 # As large as all other outputs together, many times over; so they are sent only to those who ask for them by name.
 MASKS: Final = ("masks", "BOOL", (-1, -1, -1))
@@ -242,6 +243,8 @@ def _outputs(found: FrameResult, wanted: Collection[str]) -> dict[str, NDArray[A
         if objects.masks is not None and MASKS[0] in wanted:
             tensors[MASKS[0]] = objects.masks.whole()
         return tensors
+    if isinstance(found.output, DenseMap):
+        return {"values": found.output.values}
     return {"labels": found.output.labels}
 
 

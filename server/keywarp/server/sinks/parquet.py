@@ -79,6 +79,13 @@ SCHEMA: Final = pa.schema(
         "mask_height": pa.int32(),
         "regions": pa.list_(_REGION),
         "labels_png": pa.binary(),
+        "map_width": pa.int32(),  # of a dense map, like the next six
+        "map_height": pa.int32(),
+        "quantity": pa.string(),
+        "unit": pa.string(),
+        "minimum": pa.float64(),
+        "maximum": pa.float64(),
+        "values_png": pa.binary(),
         "status": pa.int32(),  # HTTP status of an error
         "problem": pa.string(),
     }
@@ -273,6 +280,13 @@ def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
             "mask_height": segmentation.height,
             "regions": [_region(segmentation, region) for region in segmentation.regions],
             "labels_png": base64.b64decode(segmentation.labels_png) if segmentation.labels_png else None,
+        }
+    if dense := response.dense:
+        row |= {
+            "map_width": dense.width,
+            "map_height": dense.height,
+            **dense.model_dump(include={"quantity", "unit", "minimum", "maximum"}),
+            "values_png": base64.b64decode(dense.values_png) if dense.values_png else None,
         }
     return row
 

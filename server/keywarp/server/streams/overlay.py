@@ -8,7 +8,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from keywarp.engines import Detections, FrameKind, FrameResult
+from keywarp.engines import DenseMap, Detections, FrameKind, FrameResult
 from keywarp.engines.manifest import ManifestClass
 from keywarp.engines.masks import InstanceMasks
 
@@ -20,6 +20,7 @@ _LINE: Final = 18  # height of a line of text in pixels
 _DARK: Final = (14, 18, 24)  # RGB
 _LIGHT: Final = (255, 255, 255)
 _KEY: Final = (255, 193, 7)
+_VALUE_OPACITY: Final = 0.75  # of a dense map's colours
 
 Color = tuple[int, int, int]
 
@@ -33,8 +34,8 @@ def draw(
 ) -> bytes:
     """Draw a result on a copy of its frame. This takes 3 ms at 640 pixels.
 
-    Classes are tinted. Objects are drawn as boxes with name and confidence, and with their masks and keypoints. The top
-    left corner shows KEY or the key age.
+    Classes are tinted. Objects are drawn as boxes with name and confidence, and with their masks and keypoints. Dense
+    maps have colours, which are the brighter the higher the number is. The top left corner shows KEY or the key age.
 
     Args:
         pixels: The frame, RGB (H, W, 3).
@@ -52,6 +53,8 @@ def draw(
     picture = np.asarray(resized, np.uint8)
     if isinstance(found.output, Detections):
         _draw_boxes(picture, found.output, classes, scale)
+    elif isinstance(found.output, DenseMap):
+        picture = _blend_values(picture, found.output.values)
     else:
         _tint(picture, found.output.labels, classes, background)
     is_key = found.kind is FrameKind.KEY
@@ -70,6 +73,17 @@ def _tint(
         palette[info.id] = info.color
     covered = labels > 0 if background else np.ones(labels.shape, np.bool_)
     picture[covered] = (picture[covered] >> 1) + (palette[labels[covered]] >> 1)
+
+
+def _blend_values(picture: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a picture with a dense map's colours over its grey."""
+    low, high = float(values.min()), float(values.max())
+    steps = ((values - low) * (255 / ((high - low) or 1.0))).astype(np.uint8)
+    size = picture.shape[1], picture.shape[0]
+    colors = cv2.applyColorMap(cv2.resize(steps, size, interpolation=cv2.INTER_LINEAR), cv2.COLORMAP_INFERNO)
+    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    blended = cv2.addWeighted(colors[..., ::-1], _VALUE_OPACITY, grey, 1 - _VALUE_OPACITY, 0)
+    return np.asarray(blended, np.uint8)
 
 
 def _draw_boxes(picture: NDArray[np.uint8], found: Detections, classes: Sequence[ManifestClass], scale: float) -> None:

@@ -279,6 +279,7 @@ class Stream:
             resolution=self.resolution,
             reliability=self.reliability,
             background=manifest.background,
+            dense=manifest.dense,
         )
         result = await asyncio.get_running_loop().run_in_executor(self.pool, encode)
         self._count(found, result.timings)

@@ -1,11 +1,13 @@
-/** Drawing results over frames: masks in their classes' colours, boxes with names, keypoints. */
+/** Drawing results over frames: masks in their classes' colours, boxes with names, keypoints, dense maps in colours. */
+
+import { colorValues, drawValues } from "./dense.js";
 
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
 /** @typedef {import("./vendor/messages.js").Detection} Detection */
 /** @typedef {import("./vendor/messages.js").Keypoints} Keypoints */
 /** @typedef {import("./vendor/messages.js").Result} Result */
 /** @typedef {CanvasRenderingContext2D} Context */
-/** @typedef {{result: Result, masks: CanvasImageSource | null}} Prepared a result with its decoded masks */
+/** @typedef {{result: Result, masks: CanvasImageSource | null, values: CanvasImageSource | null}} Prepared a result with its decoded maps */
 
 const OPACITY = 0.5; // of the masks
 export const MIN_CONFIDENCE = 0.5; // objects below it aren't shown
@@ -28,16 +30,19 @@ export class Overlay {
     }
   }
 
-  /** Decode a result's masks. @param {Result} result @returns {Promise<Prepared>} */
+  /** Decode a result's maps. @param {Result} result @returns {Promise<Prepared>} */
   async prepare(result) {
     const { labels_png: png, regions = [] } = result.segmentation ?? {};
-    if (!png) return { result, masks: this.#paintMasks(result.detections ?? []) };
-    return { result, masks: await this.#colorMasks(png, regions.map(({ class_id }) => class_id)) };
+    const { detections = [], dense } = result;
+    const masks = png ? await this.#colorMasks(png, regions.map(({ class_id }) => class_id)) : this.#paintMasks(detections);
+    const values = dense?.values_png ? await colorValues(dense.values_png) : null;
+    return { result, masks, values };
   }
 
   /** Draw a result over a picture that fills the canvas. @param {Context} context @param {Prepared} prepared */
-  draw(context, { result, masks }) {
+  draw(context, { result, masks, values }) {
     const { width, height } = context.canvas;
+    if (values) drawValues(context, values);
     if (masks) context.drawImage(masks, 0, 0, width, height);
     this.#drawBoxes(context, result);
     this.#drawKeyAge(context, result);

@@ -1,5 +1,6 @@
 /** The viewer: a picture, a message over it, and a legend of what was found. */
 
+import { colorScale } from "./dense.js";
 import { h } from "./dom.js";
 import { percent } from "./format.js";
 import { swatch } from "./models.js";
@@ -54,6 +55,11 @@ export class Viewer {
 
   /** Show what a result found. @param {Result} result @param {ClassInfo[]} classes */
   showLegend(result, classes) {
+    if (result.dense) {
+      this.#legendKey = "";
+      this.legend.replaceChildren(colorScale(result.dense));
+      return;
+    }
     const rows = result.detections ? countObjects(result.detections) : listRegions(result.segmentation?.regions ?? []);
     const key = JSON.stringify(rows);
     if (key === this.#legendKey) return;
