@@ -137,6 +137,32 @@ head (float[N,3,H,W] features) => (float[N,n,4] boxes, float[N,n,3] scores)
 }
 """
 
+# The same with masks, which lack a quarter at the bottom right of the box, and two keypoints: the cell's corner and the
+# middle of its lower edge, which is half as certain.
+INSTANCES_HEAD = (
+    DENSE_HEAD.replace("float[N,n,3] scores)", "float[N,n,3] scores, float[N,n,2,2] masks, float[N,n,2,3] keypoints)")
+    .replace(
+        "boxes = Reshape (box_list, rows)",
+        """boxes = Reshape (box_list, rows)
+  nothing = MatMul (box_list, mask_matrix)
+  mask_cells = Add (nothing, mask_offset)
+  masks = Reshape (mask_cells, mask_shape)
+  places = MatMul (box_list, point_matrix)
+  points = Add (places, point_offset)
+  keypoints = Reshape (points, point_shape)""",
+    )
+    .replace(
+        "int64[3] rows", "int64[4] mask_shape = {1, -1, 2, 2}, int64[4] point_shape = {1, -1, 2, 3}, int64[3] rows"
+    )
+)
+INSTANCES_WEIGHTS = {
+    "mask_matrix": np.zeros((4, 4)),
+    "mask_offset": np.array([0.5, 0.5, 0.5, -0.5]),
+    "point_matrix": np.array([[1, 0, 0, 0.5, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 0, 0.5, 0, 0], [0, 0, 0, 0, 1, 0]]),
+    "point_offset": np.array([1, 1, 1, 0, -1, 0.5]),
+}
+KEYPOINTS = {"names": ("corner", "foot"), "skeleton": ((0, 1),)}
+
 # The value of a cell is how red it is, minus the mean.
 VALUES_HEAD = """
 head (float[N,3,H,W] features) => (float[N,1,H,W] values)
@@ -167,6 +193,7 @@ def tiny_bundle(
     long_side: int = 1024,
     key_interval: int = 10,
     detection: bool = False,
+    instances: bool = False,
     thirds: bool = False,
     image: Mapping[str, object] | None = None,
     flow_network: bool = True,
@@ -177,13 +204,21 @@ def tiny_bundle(
 ) -> Bundle:
     """Write the tiny bundle to `path`.
 
-    With `detection`, every cell that is red or green is detected as an object. The motion in cells (dx, dy) is `flow`;
+    With `detection`, every cell that is red or green is detected as an object; with `instances`, it has a mask and two
+    keypoints, too. The motion in cells (dx, dy) is `flow`;
     `motion_gain` times (red of current - 2 green of key) is added to dx. The scale field is `scale` everywhere. With
     `thirds`, the flow network sees images of a third of the input's size, which must be a multiple of 48. `image`
     replaces how frames are fitted. With `held`, the features hold the mean of the whole key frame, which the
     segmentation head adds to the scores of every cell. With `dense`, the result is the red of each cell minus 100, and
     a mapping replaces settings of the map. `fields` are further fields of the manifest.
     """
+    detection = detection or instances
+    settings: dict[str, object] = {"kind": "dense", "threshold": 0.6, "iou": 0.5}
+    if instances:
+        settings |= {"masks": "box", "keypoints": KEYPOINTS}
+    head = HOLDING_HEAD if held else HEAD
+    if detection:
+        head = INSTANCES_HEAD if instances else DENSE_HEAD
     flow_weight = np.zeros((2, 6, 1, 1))
     flow_weight[0, 0], flow_weight[0, 4] = motion_gain, -2 * motion_gain
     graphs = {
@@ -197,7 +232,10 @@ def tiny_bundle(
         ),
         "warp.onnx": _graph(WARP),
         "head.onnx": _graph(
-            DENSE_HEAD if detection else HOLDING_HEAD if held else HEAD, head_weight=HEAD_WEIGHT, head_bias=np.zeros(3)
+            head,
+            head_weight=HEAD_WEIGHT,
+            head_bias=np.zeros(3),
+            **(INSTANCES_WEIGHTS if instances else {}),
         ),
     }
     if dense:
@@ -213,7 +251,7 @@ def tiny_bundle(
         name=name,
         version=version,
         task="detection" if detection else "dense" if dense else "segmentation",
-        detection={"kind": "dense", "threshold": 0.6, "iou": 0.5} if detection else None,
+        detection=settings if detection else None,
         classes=[]
         if dense
         else [

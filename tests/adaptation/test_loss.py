@@ -175,3 +175,35 @@ def test_logits_cost_what_their_probabilities_do(tmp_path: Path) -> None:
     x, y = (torch.randn(1, 3, 4, 4, generator=generator) for _ in range(2))
     expected = output_difference(manifest, {"scores": x.softmax(1)}, {"scores": y.softmax(1)})
     torch.testing.assert_close(output_difference(of_logits, {"scores": x}, {"scores": y}), expected)
+
+
+def test_masks_and_keypoints_of_objects_are_distilled(tmp_path: Path) -> None:
+    manifest = tiny_bundle(tmp_path / "tiny", instances=True).manifest
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.tensor([[[0.0, 0.0, 40.0, 40.0], [10.0, 10.0, 50.0, 50.0]]])
+    scores = torch.tensor([[[0.0, 0.9], [0.0, 0.0]]])  # the second row isn't an object
+    wanted = {
+        "boxes": boxes,
+        "scores": scores,
+        "mask_coefficients": torch.randn(1, 2, 8, generator=generator),
+        "mask_prototypes": torch.randn(1, 8, 4, 4, generator=generator),
+        "masks": torch.randn(1, 2, 7, 7, generator=generator),
+        "keypoints": torch.tensor([[[[5.0, 5.0, 0.9], [20.0, 20.0, 0.0]]] * 2]),
+    }
+    same = float(output_difference(manifest, wanted, wanted))
+    for name in ("mask_coefficients", "mask_prototypes", "masks", "keypoints"):
+        shift = torch.zeros_like(wanted[name])
+        shift[:, 0] = 1  # of the object, or of a prototype
+        near = float(output_difference(manifest, {**wanted, name: wanted[name] + shift}, wanted))
+        far = float(output_difference(manifest, {**wanted, name: wanted[name] + 3 * shift}, wanted))
+        assert same < near < far, name
+        if name != "mask_prototypes":
+            other = output_difference(manifest, {**wanted, name: wanted[name] + shift.flip(1)}, wanted)
+            assert float(other) == pytest.approx(same), name
+
+
+def test_a_head_with_masks_and_keypoints_is_compared_on_moving_features(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", instances=True)
+    batch = sampler(bundle, tmp_path / "work").draw(0, 4)
+    loss, _ = open_loss(bundle, batch)
+    assert np.isfinite(loss(batch, torch.zeros(4, dtype=torch.bool)).as_dict()["head"])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from keywarp.client import DrawingError, ProcessedFrame, open_source
 from keywarp.client.drawing import INK, KEY_PANEL, Annotator
 from keywarp.client.writing import VideoWriter
-from keywarp.protocol import Detection, Region
+from keywarp.protocol import Detection, KeypointsInfo, Region, run_lengths
 from tests.client.media import CLASSES, frame_result, picture, result
 
 pytest.importorskip("supervision", reason="the extra `draw` is not installed")
@@ -226,3 +226,30 @@ def test_class_0_is_drawn_where_it_has_a_region() -> None:
     for given, blue in ((plain, 128), (ordinary, 189)):
         drawn = Annotator(classes).annotate(picture(128, 640, 272), ProcessedFrame(given))
         assert drawn[136, 480, 2] == pytest.approx(blue, abs=2)
+
+
+def test_an_objects_mask_is_tinted_and_outlined() -> None:
+    mask = np.zeros((136, 320), np.bool_)  # at half the picture's resolution
+    mask[60:80, 205:225] = True
+    plain, drawn = draw(found(PERSON)), draw(found(PERSON).model_copy(update={"mask": run_lengths(mask)}))
+    changed = (plain != drawn).any(axis=2)
+    assert extent(changed) == (410, 120, 449, 159)
+    inner = drawn[130:150, 420:440]
+    assert (inner == inner[0, 0]).all()
+    expected = 0.6 * 128 + 0.4 * np.array(CLASSES[PERSON].color)
+    np.testing.assert_allclose(inner[0, 0], expected, atol=1)
+    assert painted(drawn, PERSON)[120, 415:445].all()
+
+
+def test_certain_keypoints_are_drawn_with_their_skeleton() -> None:
+    points = ((410.0, 110.0, 0.9), (470.0, 110.0, 0.9), (440.0, 170.0, 0.4))
+    info = KeypointsInfo(names=("a", "b", "c"), skeleton=((0, 1), (1, 2)))
+    given = detected(found(PERSON).model_copy(update={"keypoints": points}))
+    bare, joined = (Annotator(CLASSES, keypoints=k).annotate(picture(128, 640, 272), given) for k in (None, info))
+    for drawn in (bare, joined):
+        assert (drawn[110, 410] == INK).all()
+        assert (drawn[110, 470] == INK).all()
+        assert (drawn[170, 440] == 128).all()
+    assert (bare[110, 440] == 128).all()
+    assert painted(joined, PERSON)[110, 440]
+    assert (joined[140, 455] == 128).all()

@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 
 from keywarp.client import ProcessedFrame
 from keywarp.client.exports import CocoWriter, to_mot
-from keywarp.protocol import Detection, Region
+from keywarp.protocol import Detection, KeypointsInfo, Region, run_lengths
 from tests.client.media import CLASSES, result
 
 PERSON = Detection(class_id=1, name="person", confidence=0.9, xyxy=(1.25, 2.0, 30.5, 47.1))
@@ -117,3 +117,42 @@ def test_class_0_is_exported_where_it_has_a_region(tmp_path: Path) -> None:
         written = json.loads(path.read_text())
         assert {one["category_id"] for one in written["annotations"]} <= {one["id"] for one in written["categories"]}
         assert (0 in {one["id"] for one in written["categories"]}) == bool(number)
+
+
+MASK = np.zeros((24, 32), np.bool_)  # at half the frame's resolution
+MASK[2:20, 4:10] = True
+POINTS = ((10.0, 20.0, 0.9), (12.0, 30.0, 0.2), (14.0, 40.0, 0.5))
+PARTS = {"mask": run_lengths(MASK), "keypoints": POINTS}
+KEYPOINTS = KeypointsInfo(names=("head", "hip", "foot"), skeleton=((0, 1), (1, 2)))
+
+
+def test_masks_of_objects_are_converted_for_supervision() -> None:
+    pytest.importorskip("supervision", reason="the extra `draw` is not installed")
+    given = detected(PERSON.model_copy(update=PARTS)).to_supervision()
+    assert given.mask is not None
+    np.testing.assert_array_equal(given.mask, MASK.repeat(2, axis=0).repeat(2, axis=1)[np.newaxis])
+
+
+def test_keypoints_are_converted_for_supervision() -> None:
+    supervision = pytest.importorskip("supervision", reason="the extra `draw` is not installed")
+    given = detected(PERSON.model_copy(update=PARTS)).to_keypoints()
+    assert isinstance(given, supervision.KeyPoints)
+    np.testing.assert_allclose(given.xy, np.array(POINTS)[np.newaxis, :, :2])
+    np.testing.assert_allclose(given.keypoint_confidence, np.array(POINTS)[np.newaxis, :, 2], rtol=1e-6)
+    assert len(detected(PERSON).to_keypoints()) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, of numpy
+def test_masks_and_keypoints_are_converted_to_coco(tmp_path: Path) -> None:
+    given = detected(PERSON.model_copy(update=PARTS), frame=4)
+    with CocoWriter(tmp_path / "out.json", CLASSES, KEYPOINTS) as file:
+        file.write(given)
+    coco = COCO(tmp_path / "out.json")
+    [annotation] = coco.loadAnns(coco.getAnnIds(imgIds=4))
+    np.testing.assert_array_equal(coco.annToMask(annotation), MASK.repeat(2, axis=0).repeat(2, axis=1))
+    assert annotation["area"] == 4 * MASK.sum()
+    assert annotation["keypoints"] == [10.0, 20.0, 2, 0, 0, 0, 14.0, 40.0, 2]
+    assert (annotation["num_keypoints"], annotation["keypoint_scores"]) == (2, [0.9, 0.2, 0.5])
+    [category] = coco.loadCats([1])
+    assert category["keypoints"] == ["head", "hip", "foot"]
+    assert category["skeleton"] == [[1, 2], [2, 3]]

@@ -82,7 +82,13 @@ def test_the_default_motion_must_be_one_that_the_bundle_has(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "fields",
-    [{"background": False}, {"held": True}, {"image": LETTERBOX}, {"segmentation": {"stride": 8, "logits": True}}],
+    [
+        {"background": False},
+        {"held": True},
+        {"image": LETTERBOX},
+        {"segmentation": {"stride": 8, "logits": True}},
+        {"instances": True},
+    ],
 )
 def test_what_is_new_in_version_2_needs_it(tmp_path: Path, fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="needs `schema_version` 2"):
@@ -140,6 +146,13 @@ def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
             lambda m: m.update(task="detection", detection={"kind": "regions", "anchor_ratios": []}),
             "anchor_ratios",
             id="no anchors",
+        ),
+        pytest.param(
+            lambda m: m.update(
+                task="detection", detection={"kind": "dense", "keypoints": {"names": ["nose"], "skeleton": [[0, 1]]}}
+            ),
+            r"joins the points \(0, 1\)",
+            id="a skeleton of points that there aren't",
         ),
         pytest.param(lambda m: m.update(colour="red"), "colour: Extra inputs", id="unknown field"),
         pytest.param(lambda m: m.update(opset=20), "opset", id="an opset that renames GridSample's modes"),

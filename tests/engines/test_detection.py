@@ -56,6 +56,40 @@ def test_boxes_are_in_pixels_of_the_frame_not_of_the_networks_input(tmp_path: Pa
     assert found(result.detections) == {(62, 30, 98, 66): RED}
 
 
+def test_masks_and_keypoints_move_with_their_objects(backend: BackendName, tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", instances=True, flow=(-1.0, 0.0))  # one cell to the right per frame
+    session = StreamSession(Engine(bundle, backend, "fp32", cache=tmp_path / "cache"), FixedInterval(10))
+    for left in (32, 48):
+        objects = session.process(frame({(1, 2): RED})).detections
+        assert objects.masks is not None
+        assert objects.keypoints is not None
+        assert (objects.masks.height, objects.masks.width) == (64, 96)
+        [mask] = objects.masks.whole()
+        outside = np.ones((64, 96), np.bool_)
+        outside[15:33, left - 1 : left + 17] = False
+        assert not mask[outside].any()
+        cells = mask[19:31:9, left + 3 : left + 15 : 9]  # the middles of the mask's cells
+        assert cells.tolist() == [[True, True], [True, False]]
+        assert objects.keypoints.tolist() == [[[left, 16, 1], [left + 8, 32, 0.5]]]
+
+
+def test_masks_and_keypoints_are_mapped_back_from_a_letterbox(tmp_path: Path) -> None:
+    letterbox = {"fit": "letterbox", "height": 96, "width": 128, "pad": 0}
+    bundle = tiny_bundle(tmp_path / "tiny", instances=True, image=letterbox)
+    engine = Engine(bundle, precision="fp32", cache=tmp_path / "cache")
+    image = frame({(0, 0): RED}, 32, 128).repeat(2, axis=0).repeat(2, axis=1)  # fills 32 of 96 rows
+    objects = engine.key(image)[0].detections
+    [box], masks, points = objects.xyxy, objects.masks, objects.keypoints
+    assert masks is not None
+    assert points is not None
+    assert (masks.height, masks.width) == (32, 128)
+    assert box.tolist() == [0, 0, 34, 34]  # 17 pixels of the input, without those in the padding
+    assert masks.corners.tolist() == [[0, 0]]
+    assert masks.windows[0].shape == (17, 17)
+    assert points[0, 0].tolist() == [0, 0, 1]
+    assert points[0, 1].tolist() == [16, 32, 0.5]
+
+
 def test_a_frame_without_objects_gives_empty_arrays(tmp_path: Path) -> None:
     engine = Engine(tiny_bundle(tmp_path / "tiny", detection=True), precision="fp32", cache=tmp_path / "cache")
     nothing = StreamSession(engine).process(frame({})).detections

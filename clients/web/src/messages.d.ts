@@ -36,12 +36,18 @@ export interface ClassInfo {
   color: [number, number, number]; // RGB
 }
 
+export interface Keypoints {
+  names: string[];
+  skeleton: [number, number][]; // indices of points that lines join
+}
+
 export interface Model {
   name: string;
   version: string;
   task: string;
   classes: ClassInfo[];
   background: boolean; // whether class 0 is the background, which is neither drawn nor counted
+  keypoints?: Keypoints | null; // of its objects
   key_interval: number;
   backend: string;
   device: string; // in `ready`, the device of the stream
@@ -99,11 +105,17 @@ export interface Problem {
   retry_after?: number; // seconds
 }
 
+/** COCO's uncompressed run lengths, down the columns, alternately outside and inside the mask. */
+export interface RunLengths {
+  size: [number, number]; // height and width
+  counts: number[];
+}
+
 export interface Region {
   class_id: number;
   name: string;
   area: number; // share of the frame, 0..1
-  rle?: { size: [number, number]; counts: number[] };
+  rle?: RunLengths;
 }
 
 export interface Segmentation {
@@ -119,6 +131,8 @@ export interface Detection {
   confidence: number;
   xyxy: [number, number, number, number]; // x1 y1 x2 y2 in pixels of the frame
   reliability?: number; // 0..1, how well motion explains the frame in the box; not on key frames
+  mask?: RunLengths | null; // unless the stream asked for the masks `none`
+  keypoints?: [number, number, number][] | null; // x and y in pixels of the frame, and confidence from 0 to 1
 }
 
 /** A map of numbers that covers the frame, such as the depth. */

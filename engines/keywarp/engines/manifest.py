@@ -152,10 +152,37 @@ class RegionDetection(Record):
     limit: Count = 100  # most reported objects
 
 
+MaskKind = Literal["prototypes", "image", "box"]
+
+
+class Keypoints(Record):
+    """The points that each object has, such as a person's joints."""
+
+    names: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, max_length=1000)
+    skeleton: tuple[tuple[int, int], ...] = Field(default=(), max_length=10_000)  # indices of points that lines join
+
+    @model_validator(mode="after")
+    def _check_skeleton(self) -> Self:
+        for pair in self.skeleton:
+            if not all(0 <= index < len(self.names) for index in pair):
+                raise ValueError(f"the skeleton joins the points {pair}, but there are only 0 to {len(self.names) - 1}")
+        return self
+
+
 class DenseDetection(Record):
-    """How the boxes and scores of a dense head (SSD, ...) become objects: threshold and suppression."""
+    """How the boxes and scores of a dense head (SSD, ...) become objects: threshold and suppression.
+
+    Objects may have masks. A pixel in an object's box belongs to the object where a value above 0 is interpolated from
+    the mask's cells. There are three ways to give them:
+
+    - `prototypes`: a cell is the sum of the prototypes' cells, weighted by the object's coefficients (YOLACT, YOLO).
+    - `image`: a cell of the object's own mask, which covers the networks' input (DETR).
+    - `box`: likewise, but the mask covers the object's box only, and is -0.5 beyond it (Mask R-CNN).
+    """
 
     kind: Literal["dense"] = "dense"
+    masks: MaskKind | None = None  # new in version 2
+    keypoints: Keypoints | None = None  # new in version 2
     threshold: Probability = 0.05  # lowest score of a reported object
     iou: Probability = 0.5  # overlap above which the worse of two objects of one class is removed
     candidates: Count = 1000  # best boxes that enter the suppression
@@ -212,6 +239,7 @@ class Manifest(Record):
             ]
             new += ["image.fit"] if self.image.fit != "resize" else []
             new += ["segmentation.logits"] if self.segmentation and self.segmentation.logits else []
+            new += [f"detection.{name}" for name in ("masks", "keypoints") if getattr(self.detection, name, None)]
             if new:
                 raise ValueError(f"the field `{new[0]}` needs `schema_version` 2")
         return self

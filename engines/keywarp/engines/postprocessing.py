@@ -125,10 +125,17 @@ class DetectionPostprocessor:
         found = self._detector.detect(outputs)
         x, y = width / placement.columns, height / placement.rows
         scale, corner = np.array([x, y, x, y], np.float32), np.array([width, height, width, height], np.float32)
+        keypoints = found.keypoints
+        if keypoints is not None:
+            place = np.array([placement.left, placement.top, 0], np.float32)
+            keypoints = (keypoints - place) * np.array([x, y, 1], np.float32)
         if not placement.is_padded:
             # Rounding may have moved an edge out of the frame.
-            return replace(found, xyxy=np.minimum(found.xyxy * scale, corner))
+            return replace(found, xyxy=np.minimum(found.xyxy * scale, corner), keypoints=keypoints)
         origin = np.array([placement.left, placement.top] * 2, np.float32)
         boxes = np.clip((found.xyxy - origin) * scale, 0, corner)
+        masks = found.masks
+        if masks is not None:
+            masks = masks.crop(placement.left, placement.top, placement.columns, placement.rows)
         seen = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])  # the others are in the padding
-        return Detections(boxes[seen], found.confidence[seen], found.class_id[seen])
+        return replace(found, xyxy=boxes, keypoints=keypoints, masks=masks).take(np.flatnonzero(seen))

@@ -6,6 +6,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.engines.masks import InstanceMasks
+
 
 class FrameKind(StrEnum):
     """How a frame's features were obtained."""
@@ -45,6 +47,24 @@ class Detections:
     class_id: NDArray[np.intp]  # (n,), never 0, the background
     # (n,), 0..1: how well the motion since the key frame explains the frame in each box; None on key frames
     reliability: NDArray[np.float32] | None = None
+    masks: InstanceMasks | None = None  # at the model's resolution, each inside its box; None if the model has none
+    # (n, K, 3): x and y in pixels of the frame, perhaps outside of it, and confidence, 0..1; None if there are none
+    keypoints: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return len(self.xyxy)
+
+    def take(self, indices: NDArray[np.intp]) -> "Detections":
+        """Return some of the objects."""
+        return Detections(
+            self.xyxy[indices],
+            self.confidence[indices],
+            self.class_id[indices],
+            None if self.reliability is None else self.reliability[indices],
+            None if self.masks is None else self.masks.take(indices.tolist()),
+            None if self.keypoints is None else self.keypoints[indices],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

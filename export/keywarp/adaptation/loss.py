@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from keywarp.adaptation.instance_loss import instance_difference
 from keywarp.adaptation.pairs import PairBatch
 from keywarp.adaptation.torch_graph import TorchGraph
 from keywarp.adaptation.value_loss import value_difference
@@ -218,9 +219,9 @@ def output_difference(manifest: Manifest, found: Mapping[str, Tensor], wanted: M
 
     Returns:
         For segmentation, the divergence (Kullback-Leibler) of the probabilities. For heads that return boxes, the cross
-        entropy of the scores, weighted where they differ, and the overlap that boxes of objects lack. For dense maps,
-        the distance of values and of the steps between them, in units of the teacher's spread. For others, the squared
-        differences in units of the teacher's variance.
+        entropy of the scores, weighted where they differ, and the overlap that boxes of objects lack, together with the
+        `instance_difference` of masks and keypoints. For dense maps, the distance of values and of the steps between
+        them, in units of the teacher's spread. For others, the squared differences in units of the teacher's variance.
     """
     found = {name: x.float() for name, x in found.items()}
     wanted = {name: x.float() for name, x in wanted.items()}
@@ -245,7 +246,8 @@ def _box_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -
     weight = weight * (weight > FOCUS)
     lacking = 1 - _overlap(found["boxes"], wanted["boxes"])
     objects = weight.sum(dim=1).clamp(min=1.0)
-    return ((scores + (weight * lacking).sum(dim=1)) / objects).mean()
+    boxes = ((scores + (weight * lacking).sum(dim=1)) / objects).mean()
+    return boxes + instance_difference(found, wanted, weight)
 
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:

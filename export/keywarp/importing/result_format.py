@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.manifest import DenseDetection
+from keywarp.engines.manifest import DenseDetection, MaskKind
 
 Task = Literal["detection", "segmentation", "dense"]
 BoxForm = Literal["xyxy", "yxyx", "xywh", "cxcywh", "distances", "distributions", "offsets", "deltas"]
@@ -90,6 +90,37 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class MasksLayout:
+    """How the objects' masks are written.
+
+    ============  =============================================================================================
+    `prototypes`  maps (1, k, h, w) that cover the image, and k columns of the boxes' table to weight them with
+    `image`       a map per box that covers the image, (1, n, h, w), (n, 1, h, w) or (n, h, w)
+    `box`         maps per box that cover it, which the file pastes into images (n, 1, h, w) as its last step
+    ============  =============================================================================================
+    """
+
+    kind: MaskKind
+    tensor: str  # the output with the maps
+    coefficients: Columns | None = None  # of prototypes
+    probabilities: bool = False  # from 0 to 1, instead of logits
+
+
+@dataclass(frozen=True)
+class KeypointsLayout:
+    """How the objects' keypoints are written: x, y and perhaps a confidence each, in the boxes' units."""
+
+    points: Columns
+    numbers: int  # per point, 2 or 3
+    scores: Columns | None = None  # logits that replace the confidence
+
+    @property
+    def count(self) -> int:
+        """The number of points of an object."""
+        return self.points.count // self.numbers
+
+
+@dataclass(frozen=True)
 class DetectionLayout:
     """How boxes and scores are written.
 
@@ -116,12 +147,16 @@ class DetectionLayout:
     labels: Columns | None = None  # each row has a score and a label instead of a score per class
     grid: Grid | None = None  # for boxes relative to cells
     selected: bool = False  # the rows are objects already: a set, or what a suppression left
+    masks: MasksLayout | None = None
+    keypoints: KeypointsLayout | None = None
 
     @property
     def tensors(self) -> frozenset[str]:
         """The outputs that are read."""
-        columns = (self.boxes, self.scores, self.objectness, self.labels)
-        return frozenset(tensor for part in columns if part is not None for tensor in part.tensors)
+        columns = [self.boxes, self.scores, self.objectness, self.labels]
+        columns += [self.keypoints.points, self.keypoints.scores] if self.keypoints else []
+        read = frozenset(tensor for part in columns if part is not None for tensor in part.tensors)
+        return read | {self.masks.tensor} if self.masks else read
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from keywarp.commands.charts import Chart, Color, Line, draw_charts
 from keywarp.commands.dense_pictures import draw_value_difference, draw_values
 from keywarp.engines import DenseMap, Detections, LabelMap, Manifest, Output
-from keywarp.engines.comparison import Comparison, Measure, Passage, Replay, match_boxes
+from keywarp.engines.comparison import Comparison, Measure, Passage, Replay, match_objects
 from keywarp.engines.manifest import ManifestClass
 from keywarp.engines.motion import MotionSource
 
@@ -44,6 +44,8 @@ WRONG: Color = (255, 45, 45)
 RIGHT: Color = (70, 220, 110)
 MISSED: Color = (255, 205, 0)
 OPACITY = 0.55  # of a class's colour
+MASK_OPACITY = 0.3  # of an object's mask
+CERTAIN = 0.5  # least confidence of the keypoints that are drawn
 BACKGROUND = 0  # the class that isn't drawn, if the model has a background
 
 _Palette = NDArray[np.uint8]  # the classes' colours, RGBA (classes, 4); the background is transparent
@@ -209,7 +211,7 @@ def _panel(
     if isinstance(shown, DenseMap) and isinstance(per_frame, DenseMap):
         return draw_values(image, shown, per_frame)
     found, expected = _confident(shown, confidence), _confident(per_frame, confidence)
-    pairs = match_boxes(found, expected)
+    pairs = match_objects(found, expected)
     canvas = Image.fromarray(image)
     boxes = _Boxes(canvas, image.shape[1] / frame_width)
     missed = set(range(len(expected.xyxy))) - {column for _, column in pairs}
@@ -247,7 +249,7 @@ def _draw_boxes(
 ) -> list[NDArray[np.uint8]]:
     """Draw both results: green boxes agree, red ones are missing on the other side and have names."""
     found, expected = _confident(propagated, confidence), _confident(per_frame, confidence)
-    pairs = match_boxes(found, expected)
+    pairs = match_objects(found, expected)
     sides = ((expected, {column for _, column in pairs}), (found, {row for row, _ in pairs}))
     panels = []
     for result, matched in sides:
@@ -261,14 +263,14 @@ def _draw_boxes(
 
 def _confident(result: Output, confidence: float) -> Detections:
     assert isinstance(result, Detections)
-    kept = result.confidence >= confidence
-    return Detections(result.xyxy[kept], result.confidence[kept], result.class_id[kept])
+    return result.take(np.flatnonzero(result.confidence >= confidence))
 
 
 class _Boxes:
-    """Draws boxes on a picture that is smaller than its frame by a factor."""
+    """Draws boxes, masks and keypoints on a picture that is smaller than its frame by a factor."""
 
     def __init__(self, canvas: Image.Image, scale: float) -> None:
+        self._canvas = canvas
         self._pen = ImageDraw.Draw(canvas)
         self._scale = scale
 
@@ -278,7 +280,16 @@ class _Boxes:
         self.draw(result, set(range(len(result.xyxy))) - matched, WRONG)
 
     def draw(self, result: Detections, numbers: set[int], color: Color) -> None:
+        if result.masks is not None:
+            masks = result.masks.take(sorted(numbers)).resize(self._canvas.height, self._canvas.width)
+            for (x, y), window in zip(masks.corners.tolist(), masks.windows, strict=True):
+                tint = (window * (255 * MASK_OPACITY)).astype(np.uint8)
+                if tint.size:
+                    self._canvas.paste(color, (x, y), Image.fromarray(tint))
         for number in sorted(numbers):
+            for x, y, confidence in [] if result.keypoints is None else result.keypoints[number].tolist():
+                if confidence >= CERTAIN:
+                    self._pen.circle((x * self._scale, y * self._scale), 2, fill=color)
             left, top, right, bottom = self._corners(result, number)
             self._pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=2)
 

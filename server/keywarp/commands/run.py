@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,9 +34,10 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import DenseMap, Engine, EngineError, LabelMap, StreamSession
+from keywarp.engines import DenseMap, Engine, EngineError, LabelMap, Manifest, StreamSession
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
+from keywarp.server.models.keypoints import keypoints_info
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import resolve_schedule
 
@@ -98,8 +100,9 @@ def run(
             engine.prepare(frames.height, frames.width)
             session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age)
             summary = record(
-                _process(session, frames, masks="none" if ndjson is None else "png"),
+                _process(session, frames, masks=_masks(bundle.manifest, ndjson, out, coco)),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
+                keypoints=keypoints_info(bundle.manifest),
                 fps=frames.fps,
                 out=out,
                 json=ndjson,
@@ -114,6 +117,12 @@ def run(
         typer.echo(json.dumps(summary.as_dict()))
     else:
         Console().print(summary_table([summary]))
+
+
+def _masks(manifest: Manifest, ndjson: Path | None, out: Path | None, coco: Path | None) -> Masks:
+    """Return the form of masks in wire results: objects' masks for all that shows them, other maps for NDJSON only."""
+    needed = [ndjson, out, coco] if manifest.task == "detection" else [ndjson]
+    return "none" if all(file is None for file in needed) else "png"
 
 
 def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[ProcessedFrame]:

@@ -5,15 +5,16 @@ import pytest
 from PIL import Image
 
 from keywarp.client.color_map import PALETTE
+from keywarp.protocol import run_lengths
 from tests.e2e.dashboard.browsing import Visit
 from tests.server.media import GREEN, RED, saved
 
 BLUE = (0, 0, 255)
-DRAW = """async ([classes, result]) => {
+DRAW = """async ([classes, result, keypoints]) => {
     const { Overlay } = await import('/dashboard/overlay.js');
     const canvas = new OffscreenCanvas(80, 80);
     const context = canvas.getContext('2d', { alpha: false });
-    const overlay = new Overlay(classes);
+    const overlay = new Overlay(classes, keypoints);
     overlay.draw(context, await overlay.prepare(result));
     return [...context.getImageData(0, 0, 80, 80).data];
 }"""
@@ -57,6 +58,30 @@ def test_boxes_that_cannot_be_relied_on_are_dashed(visit: Visit) -> None:
         assert (left_side(**rated) == GREEN).all()
     dashed = (left_side(reliability=0.4) == GREEN).all(axis=1)
     assert 5 < dashed.sum() < 20
+
+
+def test_objects_masks_are_painted_and_uncertain_ones_are_left_out(visit: Visit) -> None:
+    mask = np.zeros((40, 40), np.bool_)  # at half the resolution
+    mask[25:35, 10:30] = True
+    parts = {"class_id": 2, "name": "class 2", "xyxy": [10, 40, 70, 75], "mask": run_lengths(mask).model_dump()}
+    for confidence, color in ((0.9, np.array(GREEN) / 2), (0.4, (0, 0, 0))):
+        result = RESULT | {"detections": [{**parts, "confidence": confidence}]}
+        image = np.reshape(visit.page.evaluate(DRAW, [CLASSES, result]), (80, 80, 4))[..., :3]
+        np.testing.assert_allclose(image[60, 40], color, atol=2)
+        np.testing.assert_array_equal(image[72, 40], (0, 0, 0))  # in the box, below the mask
+        np.testing.assert_array_equal(image[60, 64], (0, 0, 0))
+
+
+def test_certain_keypoints_are_drawn_with_their_skeleton(visit: Visit) -> None:
+    points = [[20, 50, 0.9], [60, 50, 0.9], [40, 70, 0.3]]
+    one = {"class_id": 2, "name": "class 2", "confidence": 0.9, "xyxy": [10, 30, 70, 78], "keypoints": points}
+    skeleton = {"names": ["a", "b", "c"], "skeleton": [[0, 1], [1, 2]]}
+    result = RESULT | {"detections": [one]}
+    image = np.reshape(visit.page.evaluate(DRAW, [CLASSES, result, skeleton]), (80, 80, 4))[..., :3]
+    np.testing.assert_array_equal(image[50, 40], GREEN)
+    assert image[50, 20].min() > 150
+    np.testing.assert_array_equal(image[70, 40], (0, 0, 0))
+    np.testing.assert_array_equal(image[60, 50], (0, 0, 0))
 
 
 def test_dense_maps_have_the_clients_colours_over_a_grey_picture(visit: Visit) -> None:

@@ -10,16 +10,17 @@ from tests.coloured import coloured
 from tests.tiny_bundle import tiny_bundle
 
 
-@pytest.mark.parametrize("detection", [False, True])
+@pytest.mark.parametrize("task", ["segmentation", "detection", "instances"])
 @pytest.mark.parametrize("width", [192, 384])  # at 384, a pixel of the network's input is two of the frame
-def test_a_network_agrees_with_itself_as_far_as_its_cells_allow(detection: bool, width: int, tmp_path: Path) -> None:
+def test_a_network_agrees_with_itself_as_far_as_its_cells_allow(task: str, width: int, tmp_path: Path) -> None:
     """The tiny bundle's cells don't move with the picture, so that its results stay while they should move."""
-    bundle = tiny_bundle(tmp_path / "tiny", detection=detection, short_side=128, long_side=192)
+    detection, instances = task == "detection", task == "instances"
+    bundle = tiny_bundle(tmp_path / "tiny", detection=detection, instances=instances, short_side=128, long_side=192)
     engine, measure = Engine(bundle, "onnxruntime", cache=tmp_path / "cache"), open_measure(bundle.manifest)
     image = coloured(width * 2 // 3, width)
     truth = engine.key(image)[0].output
     agreement = measure.agreement(count_with_itself(engine, measure, image, truth))
-    if detection:
+    if task != "segmentation":
         assert agreement == 1  # a pixel of 18 is far from half a box
     else:
         assert 0.8 < agreement < 0.99

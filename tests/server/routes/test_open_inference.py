@@ -265,3 +265,17 @@ def test_any_body_is_either_parsed_or_refused(content: Any, rest: bytes) -> None
     for length in (None, str(len(text))):
         with suppress(BadMessageError):
             parse_request(text + rest, length)
+
+
+def test_masks_are_sent_to_those_who_ask_for_them(start: Starter, tmp_path: Path) -> None:
+    tiny_bundle(tmp_path / "models" / "instances", name="instances", instances=True)
+    server = start(models=tmp_path / "models")
+    with InferenceServerClient(server.url.removeprefix("http://")) as client:
+        outputs = [(t["name"], t["datatype"], t["shape"]) for t in client.get_model_metadata("instances")["outputs"]]
+        assert outputs[3:] == [("keypoints", "FP32", [-1, 2, 3]), ("masks", "BOOL", [-1, -1, -1])]
+        without = client.infer("instances", [image(jpeg(RED))])
+        assert without.as_numpy("masks") is None
+        assert without.as_numpy("keypoints").shape == (32, 2, 3)
+        asked = client.infer("instances", [image(jpeg(RED))], outputs=[InferRequestedOutput("masks")])
+        assert asked.as_numpy("masks").shape == (32, 64, 128)
+        assert asked.as_numpy("masks").dtype == np.bool_

@@ -15,7 +15,18 @@ import pyarrow as pa
 import pytest
 from pyarrow import dataset, ipc, parquet
 
-from keywarp.protocol import Detection, Dropped, Error, Hello, Problem, Region, Result, Segmentation, Timings
+from keywarp.protocol import (
+    Detection,
+    Dropped,
+    Error,
+    Hello,
+    Problem,
+    Region,
+    Result,
+    RunLengths,
+    Segmentation,
+    Timings,
+)
 from keywarp.server.errors import SinkError, SiteError
 from keywarp.server.sinks.parquet import ParquetSink
 from keywarp.server.site import read_site
@@ -74,6 +85,19 @@ def test_every_response_of_a_stream_is_a_row_in_its_folder(start: Starter, tmp_p
     assert (found[30]["status"], found[30]["inference"]) == (415, None)
 
 
+def test_masks_and_keypoints_of_objects_have_columns(tmp_path: Path) -> None:
+    mask = RunLengths(size=(3, 4), counts=(5, 2, 5))
+    points = ((1.5, 2.0, 0.75), (-1.0, 0.0, 0.0))
+    one = Detection(class_id=1, name="person", confidence=0.5, xyxy=(1, 2, 3, 4), mask=mask, keypoints=points)
+    with sink(str(tmp_path)) as deliver:
+        deliver([result(0, detections=(one,))])
+    [row] = rows(tmp_path)
+    assert (row["mask_height"], row["mask_width"]) == (3, 4)
+    [found] = row["detections"]
+    assert found["mask"] == [5, 2, 5]
+    assert found["keypoints"] == [dict(zip(("x", "y", "confidence"), point, strict=True)) for point in points]
+
+
 def test_each_part_of_a_response_has_a_column(tmp_path: Path) -> None:
     box = Detection(class_id=2, name="car", confidence=0.5, xyxy=(1.0, 2.0, 30.5, 40.25), reliability=0.75)
     rated = {"motion": "dis", "reliability": 0.5, "reliability_png": "aW1hZ2U="}
@@ -87,7 +111,7 @@ def test_each_part_of_a_response_has_a_column(tmp_path: Path) -> None:
     detected, segmented, empty, error, drop = rows(tmp_path)
     assert detected["detections"] == [
         {"class_id": 2, "name": "car", "confidence": 0.5, "x1": 1.0, "y1": 2.0, "x2": 30.5, "y2": 40.25}
-        | {"reliability": 0.75}
+        | {"reliability": 0.75, "mask": None, "keypoints": None}
     ]
     assert (detected["timestamp"], detected["reason"], detected["change"]) == (1.5, "cut", 0.5)
     assert segmented["regions"] == [{"class_id": 1, "name": "road", "pixels": 768, "rle": None}]

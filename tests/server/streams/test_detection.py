@@ -16,6 +16,7 @@ RED_CLASS, GREEN_CLASS = 1, 2
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models")
     tiny_bundle(path / "detector", name="detector", detection=True)
+    tiny_bundle(path / "instances", name="instances", instances=True)
     tiny_bundle(path / "tiny")
     return path
 
@@ -65,3 +66,28 @@ def test_a_setting_makes_propagation_copy_the_features(start: Starter) -> None:
         check(detector.result().detections, RED_CLASS)
         check(detector.result().detections, RED_CLASS)  # the key frame's again
         check(detector.result().detections, GREEN_CLASS)
+
+
+def test_objects_have_masks_and_keypoints_as_the_stream_asks(start: Starter) -> None:
+    server = start()
+    [model] = [m for m in server.http.get("/v1/models").json() if m["name"] == "instances"]
+    assert model["keypoints"] == {"names": ["corner", "foot"], "skeleton": [[0, 1]]}
+    hellos = (Hello(model="instances"), Hello(model="instances", masks="none"))
+    for hello in hellos:
+        with server.connect("i", hello) as talk:
+            talk.frame(jpeg(RED))
+            talk.frame(jpeg(RED))
+            for result in (talk.result(), talk.result()):
+                assert result.detections is not None
+                assert len(result.detections) == 32
+                for one in result.detections:
+                    assert (one.mask is None) == (hello.masks == "none")
+                    assert one.keypoints is not None
+                    assert [score for *_, score in one.keypoints] == [1.0, 0.5]
+                [corner] = [one for one in result.detections if one.xyxy == (0.0, 0.0, 17.0, 17.0)]
+                assert corner.keypoints is not None
+                assert corner.keypoints[0] == (0.0, 0.0, 1.0)
+                if corner.mask:
+                    assert corner.mask.size == (64, 128)
+                    assert 100 < sum(corner.mask.counts[1::2]) < 17 * 17
+        server.http.delete("/v1/streams/i")

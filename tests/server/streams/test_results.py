@@ -11,6 +11,7 @@ from PIL import Image
 from keywarp.client import ProcessedFrame
 from keywarp.client.images import decode_labels
 from keywarp.engines.manifest import ManifestClass
+from keywarp.engines.masks import InstanceMasks
 from keywarp.engines.result import Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.protocol import Masks, Resolution, Result
 from keywarp.server.streams.results import encode_detections, encode_result, encode_segmentation
@@ -83,6 +84,45 @@ def test_detections_keep_their_order_and_are_named_and_rounded() -> None:
     car, person = encode_detections(OBJECTS, CLASSES)
     assert (car.class_id, car.name, car.confidence, car.xyxy) == (2, "car", 0.87, (0.0, 1.01, 30.13, 40.99))
     assert (person.class_id, person.name, person.confidence, person.xyxy) == (1, "person", 0.1234, (7, 8, 9, 10))
+
+
+def with_masks() -> Detections:
+    """Two objects on a frame of 48x64 with masks of 24x32 pixels, and two keypoints each."""
+    windows = np.ones((10, 8), np.bool_), np.random.default_rng(0).random((5, 5)) < 0.5
+    masks = InstanceMasks(24, 32, np.array([[4, 6], [20, 0]]), windows)
+    points = np.array([[[1.006, 2, 0.98766], [-3, 4.5, 0]]] * 2, np.float32)
+    return replace(OBJECTS, masks=masks, keypoints=points)
+
+
+def test_objects_have_masks_and_keypoints() -> None:
+    objects = with_masks()
+    assert objects.masks is not None
+    result = encoded(objects)
+    given = ProcessedFrame(Result.model_validate_json(result.model_dump_json()))
+    assert given.detections.mask is not None
+    np.testing.assert_array_equal(given.detections.mask, objects.masks.whole())
+    np.testing.assert_array_equal(given.frame_masks, objects.masks.whole().repeat(2, axis=1).repeat(2, axis=2))
+    assert result.detections is not None
+    assert result.detections[0].keypoints == ((1.01, 2.0, 0.9877), (-3.0, 4.5, 0.0))
+    assert given.detections.keypoints is not None
+    assert given.detections.keypoints.shape == (2, 2, 3)
+
+
+def test_objects_masks_have_the_resolution_that_was_asked_for_or_are_left_out() -> None:
+    found = replace(PROPAGATED, output=with_masks())
+    at = {
+        (masks, resolution): ProcessedFrame(
+            encode_result(found, CLASSES, stream="s", decode=0, waited=0, masks=masks, resolution=resolution)
+        ).detections
+        for masks in get_args(Masks)
+        for resolution in get_args(Resolution)
+    }
+    for masks in ("png", "rle"):
+        assert [at[masks, r].mask.shape for r in ("model", "frame")] == [(2, 24, 32), (2, 48, 64)]  # type: ignore[union-attr]
+    assert at["none", "frame"].mask is None
+    assert at["none", "frame"].keypoints is not None
+    with pytest.raises(ValueError, match="the stream asked for none"):
+        _ = ProcessedFrame(encode_result(found, CLASSES, stream="s", decode=0, waited=0, masks="none")).frame_masks
 
 
 def test_numbers_have_only_meaningful_digits_on_the_wire() -> None:

@@ -17,7 +17,7 @@ from keywarp.client.errors import DrawingError
 from keywarp.client.exports import CocoWriter, to_mot
 from keywarp.client.results import ProcessedFrame
 from keywarp.client.writing import VideoWriter
-from keywarp.protocol import ClassInfo
+from keywarp.protocol import ClassInfo, KeypointsInfo
 
 Write = Callable[[ProcessedFrame], None]
 
@@ -26,6 +26,7 @@ def record(
     results: Iterable[ProcessedFrame],
     *,
     classes: Iterable[ClassInfo],
+    keypoints: KeypointsInfo | None = None,
     fps: float,
     out: Path | None = None,
     json: Path | None = None,
@@ -42,6 +43,7 @@ def record(
     Args:
         results: The results of a stream, or of a run in this process.
         classes: The model's classes, for their colours and names.
+        keypoints: The model's keypoints, if its objects have any.
         fps: Frames per second of the annotated video.
         out: An MP4 file for the annotated video, which needs results with images.
         json: An NDJSON file. Each line is the wire `Result` of one frame and its `latency` in seconds.
@@ -65,11 +67,11 @@ def record(
         if json is not None:
             writers[json] = opened.enter_context(_ndjson_file(json))
         if coco is not None:
-            writers[coco] = opened.enter_context(_coco_file(coco, classes))
+            writers[coco] = opened.enter_context(_coco_file(coco, classes, keypoints))
         if mot is not None:
             writers[mot] = opened.enter_context(_mot_file(mot))
         if out is not None:
-            writers[out] = opened.enter_context(_annotated_video(out, classes, fps))
+            writers[out] = opened.enter_context(_annotated_video(out, classes, keypoints, fps))
         for result in stopwatch.timed(results):
             for path, write in writers.items():
                 with write_errors(path):
@@ -109,9 +111,9 @@ def _ndjson_file(path: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _coco_file(path: Path, classes: Iterable[ClassInfo]) -> Iterator[Write]:
+def _coco_file(path: Path, classes: Iterable[ClassInfo], keypoints: KeypointsInfo | None) -> Iterator[Write]:
     """Write a COCO file."""
-    with part_file(path) as part, CocoWriter(part, classes) as file:
+    with part_file(path) as part, CocoWriter(part, classes, keypoints) as file:
 
         def write(result: ProcessedFrame) -> None:
             try:
@@ -137,9 +139,11 @@ def _mot_file(path: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _annotated_video(path: Path, classes: Iterable[ClassInfo], fps: float) -> Iterator[Write]:
+def _annotated_video(
+    path: Path, classes: Iterable[ClassInfo], keypoints: KeypointsInfo | None, fps: float
+) -> Iterator[Write]:
     """Write an annotated video."""
-    annotator = Annotator(classes)
+    annotator = Annotator(classes, keypoints=keypoints)
     with part_file(path) as part, VideoWriter(part, fps) as video:
 
         def write(result: ProcessedFrame) -> None:

@@ -111,6 +111,7 @@ def stream(
         summary = record(
             results,
             classes=ready.model.classes,
+            keypoints=ready.model.keypoints,
             fps=frames.fps,
             out=out,
             json=ndjson,

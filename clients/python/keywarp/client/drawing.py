@@ -10,8 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keywarp.client.color_map import PALETTE, colorize
 from keywarp.client.errors import DrawingError
+from keywarp.client.images import decode_mask
+from keywarp.client.instance_drawing import draw_keypoints, draw_mask
 from keywarp.client.results import ProcessedFrame
-from keywarp.protocol import ClassInfo, Dense, Region, Result
+from keywarp.protocol import ClassInfo, Dense, Detection, KeypointsInfo, Region, Result
 
 OPACITY = 0.5  # of a class's colour over the picture
 VALUE_OPACITY = 0.75  # of a dense map's colours over the picture, whose contours help to find one's way
@@ -37,12 +39,15 @@ class Annotator:
         >>> picture = annotator.annotate(result.image, result)
     """
 
-    def __init__(self, classes: Iterable[ClassInfo], confidence: float = CONFIDENCE) -> None:
+    def __init__(
+        self, classes: Iterable[ClassInfo], confidence: float = CONFIDENCE, keypoints: KeypointsInfo | None = None
+    ) -> None:
         """Prepare the colours of the classes.
 
         Args:
             classes: The classes to draw.
             confidence: The least confidence of the objects to draw, 0..1.
+            keypoints: The model's keypoints, whose skeleton is drawn.
 
         Raises:
             DrawingError: If the extra `draw` isn't installed.
@@ -55,6 +60,7 @@ class Annotator:
             ) from error
         self._sv = supervision
         self._confidence = confidence
+        self._skeleton = keypoints.skeleton if keypoints else ()
         self._colors = {info.id: info.color for info in classes}
         # supervision paints BGR. Red and blue are swapped here instead of twice in each picture.
         swapped = [(b, g, r) for r, g, b in (self._colors.get(i, INK) for i in range(max(self._colors, default=0) + 1))]
@@ -69,11 +75,11 @@ class Annotator:
             result: The frame's result.
 
         Returns:
-            The picture, RGB (H, W, 3), with the masks of the classes, or with the boxes of the objects, their names and
-            confidences. At the top left are `KEY`, or the age of the key frame, and the latency. At the bottom left are
-            the largest classes with their shares of the frame, or the most frequent ones with their numbers of objects.
-            If boxes overlap, those of the most confident objects are in front, and labels without room are left out. A
-            dense map has its colours, with a scale of them at the bottom left.
+            The picture, RGB (H, W, 3), with the masks of the classes, or with the boxes of the objects, their masks
+            and keypoints, their names and confidences. At the top left are `KEY`, or the age of the key frame, and the
+            latency. At the bottom left are the largest classes with their shares of the frame, or the most frequent
+            ones with their numbers of objects. If boxes overlap, those of the most confident objects are in front, and
+            labels without room are left out. A dense map has its colours, with a scale of them at the bottom left.
         """
         picture = image.copy()
         objects = self._objects(result.result, *picture.shape[:2])
@@ -82,6 +88,10 @@ class Annotator:
             regions = result.result.segmentation.regions
             self._draw_masks(picture, result.labels, {region.class_id for region in regions})
             rows = self._shares(regions)
+        masked = [(one, one.found.mask) for one in reversed(objects) if one.found.mask is not None]
+        for one, mask in masked:
+            thickness = max(1, round(min(picture.shape[:2]) / 480))
+            draw_mask(picture, decode_mask(mask, one.name), one.color, thickness)
         dense = result.result.dense
         if dense is not None:
             picture = _tint(picture, result.values, dense)
@@ -90,6 +100,9 @@ class Annotator:
         scale = [] if dense is None else _draw_scale(pen, dense)
         for one in reversed(objects):
             pen.box(one.box, one.color)
+            ratio = canvas.width / result.result.width, canvas.height / result.result.height
+            points = [(x * ratio[0], y * ratio[1], score) for x, y, score in one.found.keypoints or ()]
+            draw_keypoints(pen.draw, points, self._skeleton, one.color, pen.line)
         _draw_labels(pen, objects, [*_draw_tag(pen, result), *_draw_legend(pen, rows), *scale])
         return np.asarray(canvas)
 
@@ -123,7 +136,7 @@ class Annotator:
             box = _Area(max(left, 0), max(top, 0), min(right, width), min(bottom, height))
             if box.left < box.right and box.top < box.bottom:
                 label = f"{found.name} {_percent(found.confidence)}"
-                objects.append(_Object(box, found.class_id, found.name, self._colors[found.class_id], label))
+                objects.append(_Object(box, found, self._colors[found.class_id], label))
         return objects
 
 
@@ -158,10 +171,14 @@ class _Object:
     """A box to draw."""
 
     box: _Area
-    class_id: int
-    name: str  # of its class
+    found: Detection
     color: Color
     label: str
+
+    @property
+    def name(self) -> str:
+        """The name of its class."""
+        return self.found.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,25 +200,25 @@ class _Pen:
         self.pad = max(4, round(self.size * 0.5))
         self.margin = self.pad + 2
         self.line = max(2, round(side / 270))
-        self._draw = ImageDraw.Draw(canvas, "RGBA")
+        self.draw = ImageDraw.Draw(canvas, "RGBA")
         self._font = ImageFont.load_default(self.size)
 
     def width(self, text: str) -> int:
         return round(self._font.getlength(text))
 
     def panel(self, area: _Area, color: tuple[int, int, int, int], radius: int | None = None) -> None:
-        self._draw.rounded_rectangle(area.corners, self.pad if radius is None else radius, fill=color)
+        self.draw.rounded_rectangle(area.corners, self.pad if radius is None else radius, fill=color)
 
     def write(self, x: int, middle: int, text: str, ink: Color, anchor: str = "lm") -> None:
-        self._draw.text((x, middle), text, fill=ink, font=self._font, anchor=anchor)
+        self.draw.text((x, middle), text, fill=ink, font=self._font, anchor=anchor)
 
     def box(self, area: _Area, color: Color) -> None:
         """Draw a line along the inside of the area, with a casing on both sides."""
         casing = self.line // 2
         left, top, right, bottom = area.corners
         outer = (left - casing, top - casing, right + casing, bottom + casing)
-        self._draw.rectangle(outer, outline=CASING, width=self.line + 2 * casing)
-        self._draw.rectangle(area.corners, outline=color, width=self.line)
+        self.draw.rectangle(outer, outline=CASING, width=self.line + 2 * casing)
+        self.draw.rectangle(area.corners, outline=color, width=self.line)
 
 
 def _draw_tag(pen: _Pen, result: ProcessedFrame) -> list[_Area]:
@@ -305,7 +322,7 @@ def _find_place(box: _Area, width: int, height: int, canvas: Image.Image, writte
 
 
 def _counts(objects: Sequence[_Object]) -> list[_Row]:
-    counts = Counter((one.class_id, one.name, one.color) for one in objects)
+    counts = Counter((one.found.class_id, one.name, one.color) for one in objects)
     # Classes with equal counts are in the order of their ids, so that they keep their places from frame to frame.
     ranked = sorted(counts.items(), key=lambda counted: (-counted[1], counted[0]))
     return [_Row(color, name, str(count)) for (_, name, color), count in ranked]

@@ -10,7 +10,7 @@ import numpy as np
 
 from keywarp.client.errors import DrawingError
 from keywarp.client.resources import Closable
-from keywarp.protocol import ClassInfo, run_lengths
+from keywarp.protocol import ClassInfo, KeypointsInfo, run_lengths
 
 if TYPE_CHECKING:
     import supervision
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from keywarp.client.results import ProcessedFrame
 
 BACKGROUND: Final = 0  # the class that has no region, if the model has a background
+NEEDED: Final = "this needs supervision: install the client's extra `draw` (README, Install)"
+CERTAIN: Final = 0.5  # least confidence of a keypoint that counts as seen
 _SEPARATORS: Final = (",", ":")
 
 
@@ -25,9 +27,9 @@ def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
     """Convert a result for supervision's trackers, zones and annotators.
 
     Returns:
-        The objects, the most confident first; or the classes of a segmentation except the background, with their masks
-        at the frame's resolution. `data["class_name"]` holds the names, and `data["reliability"]` the
-        reliability of each object, NaN on key frames.
+        The objects, the most confident first, with their masks at the frame's resolution if they have any; or the
+        classes of a segmentation except the background, likewise. `data["class_name"]` holds the names, and
+        `data["reliability"]` the reliability of each object, NaN on key frames.
 
     Raises:
         DrawingError: If the extra `draw`, which brings supervision, isn't installed.
@@ -37,11 +39,14 @@ def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
     try:
         import supervision
     except ImportError as error:
-        raise DrawingError("this needs supervision: install the client's extra `draw` (README, Install)") from error
+        raise DrawingError(NEEDED) from error
     if result.result.segmentation is None:
         found, names = result.detections, [one.name for one in result.result.detections or ()]
         data: dict[str, Any] = {"class_name": np.array(names, dtype=np.str_), "reliability": found.reliability}
-        return supervision.Detections(found.xyxy, confidence=found.confidence, class_id=found.class_id, data=data)
+        masks = None if found.mask is None else result.frame_masks
+        return supervision.Detections(
+            found.xyxy, mask=masks, confidence=found.confidence, class_id=found.class_id, data=data
+        )
     regions = result.result.segmentation.regions
     if not regions:
         return supervision.Detections.empty()
@@ -54,6 +59,29 @@ def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
     )
 
 
+def to_keypoints(result: "ProcessedFrame") -> "supervision.KeyPoints":
+    """Convert the objects' keypoints for supervision's annotators.
+
+    Returns:
+        The points of the objects, the most confident object first, and the points' confidences. `data["class_name"]`
+        holds the names of the objects' classes.
+
+    Raises:
+        DrawingError: If the extra `draw`, which brings supervision, isn't installed.
+        ValueError: If the model's task isn't detection.
+    """
+    try:
+        import supervision
+    except ImportError as error:
+        raise DrawingError(NEEDED) from error
+    found, names = result.detections, [one.name for one in result.result.detections or ()]
+    if found.keypoints is None:
+        return supervision.KeyPoints.empty()
+    data: dict[str, Any] = {"class_name": np.array(names, dtype=np.str_)}
+    points = found.keypoints
+    return supervision.KeyPoints(points[..., :2], found.class_id, points[..., 2], data=data)
+
+
 def to_coco(result: "ProcessedFrame", image_id: int | None = None) -> list[dict[str, Any]]:
     """Convert a result to COCO annotations.
 
@@ -64,8 +92,10 @@ def to_coco(result: "ProcessedFrame", image_id: int | None = None) -> list[dict[
     Returns:
         An annotation for each object, or for each class of a segmentation except the background. It is a dictionary
         with `image_id`, `category_id`, `bbox` (x, y, width, height in pixels of the frame), `area` and `iscrowd`. An
-        object has a `score`, too. A class has its pixels in `segmentation`, as uncompressed RLE at the frame's
-        resolution.
+        object has a `score`, too. A class, and an object with a mask, has its pixels in `segmentation`, as uncompressed
+        RLE at the frame's resolution, and their number as `area`. An object's `keypoints` are x, y and 2 for each
+        point with a confidence of at least 0.5, and zeros for each other one; `num_keypoints` is the number of the
+        former, and `keypoint_scores` are all points' confidences.
 
     Raises:
         ValueError: If the result is a dense map, for which COCO has no form.
@@ -73,17 +103,7 @@ def to_coco(result: "ProcessedFrame", image_id: int | None = None) -> list[dict[
     _refuse_dense(result, "COCO's annotations")
     image_id = result.frame if image_id is None else image_id
     if result.result.segmentation is None:
-        return [
-            {
-                "image_id": image_id,
-                "category_id": one.class_id,
-                "bbox": (box := _bbox(one.xyxy)),
-                "area": round(box[2] * box[3], 2),
-                "iscrowd": 0,
-                "score": one.confidence,
-            }
-            for one in result.result.detections or ()
-        ]
+        return [_object_annotation(result, number, image_id) for number in range(len(result.result.detections or ()))]
     found = []
     shown = {region.class_id for region in result.result.segmentation.regions}
     for class_id in np.unique(result.frame_labels).tolist():
@@ -103,20 +123,51 @@ def to_coco(result: "ProcessedFrame", image_id: int | None = None) -> list[dict[
     return found
 
 
+def _object_annotation(result: "ProcessedFrame", number: int, image_id: int) -> dict[str, Any]:
+    """Return the COCO annotation of an object."""
+    one = (result.result.detections or ())[number]
+    bbox = _bbox(one.xyxy)
+    annotation: dict[str, Any] = {
+        "image_id": image_id,
+        "category_id": one.class_id,
+        "bbox": bbox,
+        "area": round(bbox[2] * bbox[3], 2),
+        "iscrowd": 0,
+        "score": one.confidence,
+    }
+    if one.mask is not None:
+        mask = result.frame_masks[number]
+        annotation |= {"area": int(mask.sum()), "segmentation": run_lengths(mask).model_dump(mode="json")}
+    if one.keypoints is not None:
+        certain = [score >= CERTAIN for _, _, score in one.keypoints]
+        points = zip(one.keypoints, certain, strict=True)
+        annotation |= {
+            "keypoints": [v for (x, y, _), seen in points for v in ((x, y, 2) if seen else (0, 0, 0))],
+            "num_keypoints": sum(certain),
+            "keypoint_scores": [score for _, _, score in one.keypoints],
+        }
+    return annotation
+
+
 class CocoWriter(Closable):
     """Writes COCO files with `images`, `annotations` and `categories`. Annotations are written immediately."""
 
-    def __init__(self, path: Path, classes: Iterable[ClassInfo]) -> None:
+    def __init__(self, path: Path, classes: Iterable[ClassInfo], keypoints: KeypointsInfo | None = None) -> None:
         """Begin the file.
 
         Args:
             path: The file's path.
             classes: The model's classes.
+            keypoints: The model's keypoints, which the categories then have, too.
 
         Raises:
             OSError: If the file can't be written.
         """
         self._classes = tuple(classes)
+        self._keypoints: dict[str, Any] = {}
+        if keypoints is not None:
+            skeleton = [[first + 1, second + 1] for first, second in keypoints.skeleton]  # COCO counts from 1
+            self._keypoints = {"keypoints": keypoints.names, "skeleton": skeleton}
         self._written: set[int] = {info.id for info in self._classes if info.id != BACKGROUND}  # ids of categories
         self._images: list[dict[str, Any]] = []
         self._ids = count(1)
@@ -135,7 +186,9 @@ class CocoWriter(Closable):
 
     def close(self) -> None:
         """Finish the file."""
-        named = [{"id": info.id, "name": info.name} for info in self._classes if info.id in self._written]
+        named = [
+            {"id": info.id, "name": info.name, **self._keypoints} for info in self._classes if info.id in self._written
+        ]
         images, categories = (json.dumps(part, separators=_SEPARATORS) for part in (self._images, named))
         self._file.write(f'\n],\n"images":{images},\n"categories":{categories}}}\n')
         self._file.close()

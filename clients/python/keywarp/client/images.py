@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keywarp.client.errors import ProtocolError, SourceError
-from keywarp.protocol import Dense, Segmentation
+from keywarp.protocol import Dense, RunLengths, Segmentation
 
 MAX_PIXELS = 2**28  # the limit for a map, above what any server sends
 STEPS = 65535  # from the lowest to the highest number of a dense map
@@ -94,6 +94,25 @@ def decode_reliability(reliability_png: str) -> NDArray[np.float32]:
     return _decode_png(reliability_png, "reliability map").astype(np.float32) / np.float32(255)
 
 
+def decode_mask(rle: RunLengths, name: str) -> NDArray[np.bool_]:
+    """Decode a mask, (h, w).
+
+    Args:
+        rle: The mask.
+        name: What it is a mask of, for errors.
+
+    Raises:
+        ProtocolError: If its runs don't have as many pixels as it says.
+    """
+    height, width = rle.size
+    pixels = height * width
+    fits = min(rle.size) > 0 and pixels <= MAX_PIXELS and min(rle.counts, default=-1) >= 0
+    if not fits or sum(rle.counts) != pixels:
+        raise ProtocolError(f"the mask of {name} doesn't have {width}x{height} pixels")
+    inside = np.repeat(np.arange(len(rle.counts)) % 2 == 1, rle.counts)
+    return inside.reshape(rle.size, order="F")
+
+
 def _decode_png(
     content: str, name: str, size: tuple[int, int] | None = None, modes: tuple[str, ...] = ("L", "P")
 ) -> NDArray[Any]:
@@ -127,9 +146,7 @@ def _from_runs(segmentation: Segmentation) -> NDArray[np.uint8]:
             raise ValueError("this result has no masks: the stream asked for none")
         if not 0 <= region.class_id < 256:
             raise ProtocolError(f"a label map can't have the class {region.class_id}: class ids are 0 to 255")
-        counts = region.rle.counts
-        if region.rle.size != size or min(counts, default=0) < 0 or sum(counts) != labels.size:
+        if region.rle.size != size:
             raise ProtocolError(f"the mask of {region.name} doesn't have {size[1]}x{size[0]} pixels")
-        inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        labels[inside.reshape(size, order="F")] = region.class_id
+        labels[decode_mask(region.rle, region.name)] = region.class_id
     return labels

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keywarp.client import exports
-from keywarp.client.images import decode_labels, decode_reliability, decode_values
+from keywarp.client.errors import ProtocolError
+from keywarp.client.images import decode_labels, decode_mask, decode_reliability, decode_values
 from keywarp.protocol import Kind, Result
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class DetectionArrays:
     class_id: NDArray[np.intp]  # (n,), never the background
     # (n,), 0..1: how well the motion since the key frame explains the frame in each box; NaN on key frames
     reliability: NDArray[np.float32]
+    # (n, h, w), at the resolution that the stream asked for; None if there are none. See `ProcessedFrame.frame_masks`
+    mask: NDArray[np.bool_] | None = None
+    # (n, K, 3): x and y in pixels of the frame, perhaps outside of it, and confidence, 0..1; None if there are none
+    keypoints: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -103,11 +108,8 @@ class ProcessedFrame:
             ValueError: If the model's task isn't segmentation, or the stream asked for no masks.
             ProtocolError: If the server's label map can't be decoded.
         """
-        rows, columns = (
-            (np.arange(size) + 0.5) * cells / size
-            for size, cells in zip((self.result.height, self.result.width), self.labels.shape, strict=True)
-        )
-        labels: NDArray[np.uint8] = self.labels[rows.astype(np.intp)[:, np.newaxis], columns.astype(np.intp)]
+        rows, columns = self._nearest(self.labels.shape)
+        labels: NDArray[np.uint8] = self.labels[rows[:, np.newaxis], columns]
         return labels
 
     @cached_property
@@ -116,16 +118,46 @@ class ProcessedFrame:
 
         Raises:
             ValueError: If the model's task isn't detection.
+            ProtocolError: If a mask from the server can't be decoded.
         """
         found = self.result.detections
         if found is None:
             raise ValueError("this result has no detections: its model has another task")
+        masks = [decode_mask(one.mask, one.name) for one in found if one.mask is not None]
+        if len({mask.shape for mask in masks}) > 1:
+            raise ProtocolError("the masks of a result should have one size")
+        points = [one.keypoints for one in found if one.keypoints is not None]
         return DetectionArrays(
             xyxy=np.array([one.xyxy for one in found], np.float32).reshape(-1, 4),
             confidence=np.array([one.confidence for one in found], np.float32),
             class_id=np.array([one.class_id for one in found], np.intp),
             reliability=np.array([one.reliability for one in found], np.float32),  # None becomes NaN
+            mask=np.stack(masks) if masks and len(masks) == len(found) else None,
+            keypoints=np.array(points, np.float32) if points and len(points) == len(found) else None,
         )
+
+    @cached_property
+    def frame_masks(self) -> NDArray[np.bool_]:
+        """The objects' masks at the frame's resolution, (n, H, W): each pixel is that nearest to its centre.
+
+        Raises:
+            ValueError: If the objects have no masks, or the stream asked for none.
+            ProtocolError: If a mask from the server can't be decoded.
+        """
+        masks = self.detections.mask
+        if masks is None:
+            raise ValueError("these objects have no masks: their model gives none, or the stream asked for none")
+        rows, columns = self._nearest(masks.shape[1:])
+        enlarged: NDArray[np.bool_] = masks[:, rows[:, np.newaxis], columns]
+        return enlarged
+
+    def _nearest(self, shape: tuple[int, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return for each row and column of the frame the nearest one of a map of this shape."""
+        rows, columns = (
+            ((np.arange(size) + 0.5) * cells / size).astype(np.intp)
+            for size, cells in zip((self.result.height, self.result.width), shape, strict=True)
+        )
+        return rows, columns
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
@@ -161,6 +193,13 @@ class ProcessedFrame:
             >>> tracked = tracker.update_with_detections(result.to_supervision())
         """
         return exports.to_supervision(self)
+
+    def to_keypoints(self) -> "supervision.KeyPoints":
+        """Convert the objects' keypoints for supervision's annotators.
+
+        `keywarp.client.exports.to_keypoints` describes the returned value.
+        """
+        return exports.to_keypoints(self)
 
     def to_coco(self, image_id: int | None = None) -> list[dict[str, Any]]:
         """Convert the result to COCO annotations, which `keywarp.client.exports.to_coco` describes."""

@@ -2,7 +2,7 @@
 
 from keywarp.protocol.closing import CloseCode
 from keywarp.protocol.framing import FrameHeader, FramingError, pack, unpack
-from keywarp.protocol.masks import run_lengths
+from keywarp.protocol.masks import run_lengths, window_run_lengths
 from keywarp.protocol.messages import (
     KEY_SUBPROTOCOL,
     MAX_INTERVAL,
@@ -23,6 +23,7 @@ from keywarp.protocol.messages import (
     Error,
     Gone,
     Hello,
+    KeypointsInfo,
     Kind,
     LiveStatistics,
     Masks,
@@ -70,6 +71,7 @@ __all__ = [
     "FramingError",
     "Gone",
     "Hello",
+    "KeypointsInfo",
     "Kind",
     "LiveStatistics",
     "Masks",
@@ -95,4 +97,5 @@ __all__ = [
     "pack",
     "run_lengths",
     "unpack",
+    "window_run_lengths",
 ]

@@ -66,6 +66,13 @@ class ClassInfo(Message):
     color: tuple[int, int, int]  # RGB
 
 
+class KeypointsInfo(Message):
+    """The keypoints that a model gives each object."""
+
+    names: tuple[str, ...]
+    skeleton: tuple[tuple[int, int], ...] = ()  # indices of points that lines join
+
+
 class ModelInfo(Message):
     """One model of the server. While it isn't loaded, unknown fields are empty or 0."""
 
@@ -74,6 +81,7 @@ class ModelInfo(Message):
     task: str
     classes: tuple[ClassInfo, ...]
     background: bool = True  # whether class 0 is the background, which is neither drawn nor counted
+    keypoints: KeypointsInfo | None = None  # None if its objects have none
     key_interval: int  # the default key interval, in frames
     backend: str
     device: str  # in `ready`, the stream's device
@@ -184,6 +192,9 @@ class Detection(Message):
     xyxy: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the frame
     # 0..1, how well the motion since the key frame explains the frame in the box; None on key frames
     reliability: float | None = None
+    mask: RunLengths | None = None  # its pixels inside its box, unless the stream asked for the masks `none`
+    # x and y in pixels of the frame, perhaps outside of it, and confidence, 0..1, for each of the model's keypoints
+    keypoints: tuple[tuple[float, float, float], ...] | None = None
 
 
 class Dense(Message):
@@ -241,8 +252,9 @@ class StreamOptions(Request):
     # Seconds; if the key frame is older, the next frame is a key frame. By the frames' timestamps, else by when they
     # are processed. None: the server's default in the mode `latest`, else no limit
     max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
-    masks: Masks | None = None  # the form of segmentation masks; dense maps are PNGs unless it is `none`; None: `png`
-    resolution: Resolution | None = None  # the resolution of segmentation masks and dense maps; None: `model`
+    # The form of segmentation masks; None: `png`. Masks of objects are RLE, and dense maps PNGs, unless it is `none`
+    masks: Masks | None = None
+    resolution: Resolution | None = None  # the resolution of masks and dense maps; None: `model`
     reliability: Reliability | None = None  # with `map`, results say where they can be trusted; None: `none`
     # In the mode `latest` the newest frame replaces those that wait; None: `latest` for pulled RTSP, else `lossless`
     mode: Mode | None = None

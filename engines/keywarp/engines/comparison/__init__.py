@@ -8,9 +8,10 @@ Example:
     >>> comparison.sources["dis"].by_age[5], comparison.recommended.interval
 """
 
-from keywarp.engines.comparison.agreement import BoxAgreement, LabelAgreement, Measure, match_boxes, open_measure
+from keywarp.engines.comparison.agreement import BoxAgreement, LabelAgreement, Measure, open_measure
 from keywarp.engines.comparison.clips import Clip, ClipFrame
 from keywarp.engines.comparison.comparing import compare, forget
+from keywarp.engines.comparison.objects import match_objects
 from keywarp.engines.comparison.options import INTERVALS, MOTIONS, Options, Progress, default_motions
 from keywarp.engines.comparison.passages import Passage, moving_passages, replay_passages
 from keywarp.engines.comparison.replay import Replay, replay, worst_passages
@@ -46,7 +47,7 @@ __all__ = [
     "compare",
     "default_motions",
     "forget",
-    "match_boxes",
+    "match_objects",
     "moving_passages",
     "open_measure",
     "replay",

@@ -10,11 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.engines.comparison.objects import match_objects
 from keywarp.engines.comparison.value_agreement import ValueAgreement
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.result import Detections, LabelMap, Output
-
-LEAST_IOU = 0.5  # overlap from which two boxes of one class match
 
 Counts = NDArray[np.int64]  # (classes, 3): matching, found, expected
 
@@ -98,8 +97,9 @@ class LabelAgreement:
 class BoxAgreement:
     """Agreement of boxes: the F1 score of all boxes of all classes together.
 
-    A box matches a box of the same class with an IoU of at least 0.5, and no box matches twice. A frame without a box
-    in either result adds nothing to a sum of counts; by itself it agrees fully.
+    A box matches a box of the same class with an IoU of at least 0.5, and no box matches twice. Objects with masks or
+    keypoints match by these instead, see `overlap`. A frame without a box in either result adds nothing to a sum of
+    counts; by itself it agrees fully.
     """
 
     name = "F1"
@@ -117,15 +117,14 @@ class BoxAgreement:
     def count(self, found: Output, expected: Output) -> Counts:
         """See `Measure.count`. Counts are boxes."""
         first, second = self.confident(found), self.confident(expected)
-        matched = [first.class_id[i] for i, _ in match_boxes(first, second)]
+        matched = [first.class_id[i] for i, _ in match_objects(first, second)]
         sets = (np.array(matched, np.intp), first.class_id, second.class_id)
         return np.stack([np.bincount(s, minlength=self._classes) for s in sets], axis=1).astype(np.int64)
 
     def confident(self, output: Output) -> Detections:
         """Return the boxes that count."""
         assert isinstance(output, Detections)
-        kept = output.confidence >= self._confidence
-        return Detections(output.xyxy[kept], output.confidence[kept], output.class_id[kept])
+        return output.take(np.flatnonzero(output.confidence >= self._confidence))
 
     def agreement(self, counts: Counts) -> float:
         """See `Measure.agreement`."""
@@ -136,39 +135,6 @@ class BoxAgreement:
         """Return the precision and the recall."""
         matching, found, expected = counts.sum(axis=0)
         return {"precision": _ratio(matching, found), "recall": _ratio(matching, expected)}
-
-
-def match_boxes(found: Detections, expected: Detections) -> list[tuple[int, int]]:
-    """Pair boxes of the same class, those that overlap most first.
-
-    Args:
-        found: The boxes to judge.
-        expected: The boxes that count as the truth.
-
-    Returns:
-        The pairs as positions in `found` and `expected`. Each has an IoU of at least `LEAST_IOU`.
-    """
-    overlaps = _iou(found.xyxy, expected.xyxy)
-    overlaps[found.class_id[:, None] != expected.class_id[None]] = 0
-    order = np.argsort(-overlaps, axis=None, kind="stable")[: np.count_nonzero(overlaps >= LEAST_IOU)]
-    rows, columns = np.unravel_index(order, overlaps.shape)
-    pairs: list[tuple[int, int]] = []
-    left, right = set(range(len(found.xyxy))), set(range(len(expected.xyxy)))
-    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        if row in left and column in right:
-            left.remove(row)
-            right.remove(column)
-            pairs.append((row, column))
-    return pairs
-
-
-def _iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the intersection over union of every two boxes, (n, m). An empty box overlaps nothing."""
-    a, b = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    intersection = np.prod(np.maximum(sides, 0), axis=-1)
-    union = np.prod(a[..., 2:] - a[..., :2], axis=-1) + np.prod(b[..., 2:] - b[..., :2], axis=-1) - intersection
-    return np.asarray(np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0))
 
 
 def _ratio(part: np.int64 | int, whole: np.int64 | int) -> float:

@@ -38,7 +38,12 @@ def _move_right(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
 def _move_left(output: Output, pixels: int, width: int) -> Output:
     if isinstance(output, Detections):
         boxes = output.xyxy - np.array([pixels, 0, pixels, 0], np.float32)
-        return replace(output, xyxy=np.maximum(boxes, 0))
+        masks, points = output.masks, output.keypoints
+        if masks is not None:
+            masks = masks.crop(round(pixels * masks.width / width), 0, masks.width, masks.height)
+        if points is not None:
+            points = points - np.array([pixels, 0, 0], np.float32)
+        return replace(output, xyxy=np.maximum(boxes, 0), masks=masks, keypoints=points)
     if isinstance(output, DenseMap):
         return DenseMap(_shift(output.values, pixels * output.values.shape[1] / width))
     columns = round(pixels * output.labels.shape[1] / width)

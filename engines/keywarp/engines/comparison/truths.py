@@ -1,5 +1,6 @@
 """The per-frame results of a comparison, which schedules are compared with."""
 
+import io
 import os
 import struct
 import zlib
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.comparison.value_agreement import value_range
+from keywarp.engines.masks import InstanceMasks
 from keywarp.engines.result import DenseMap, Detections, LabelMap, Output
 
 HEADER = struct.Struct("<IIII")  # clip, frame, height or number of boxes, bytes that follow
@@ -56,8 +58,7 @@ class Truths:
         elif isinstance(output, DenseMap):
             rows, content = len(output.values), _pack(output.values)
         else:
-            table = np.column_stack([output.xyxy, output.confidence, output.class_id]).astype(np.float32)
-            rows, content = len(table), zlib.compress(table.tobytes(), 1)
+            rows, content = len(output), zlib.compress(_to_bytes(output), 1)
         self._kept[clip, frame] = (rows, content)
         if self._path is not None:
             self._unwritten += HEADER.pack(clip, frame, rows, len(content)) + content
@@ -78,8 +79,7 @@ class Truths:
             return LabelMap(np.frombuffer(zlib.decompress(content), np.uint8).reshape(rows, -1))
         if isinstance(like, DenseMap):
             return DenseMap(_unpack(content, rows))
-        table = np.frombuffer(zlib.decompress(content), np.float32).reshape(rows, 6)
-        return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.intp))
+        return _from_bytes(zlib.decompress(content), rows, like)
 
     def flush(self) -> None:
         """Write what was added to the file.
@@ -92,6 +92,39 @@ class Truths:
             with self._path.open("ab") as file:
                 file.write(self._unwritten)
             self._unwritten.clear()
+
+
+def _to_bytes(objects: Detections) -> bytes:
+    """Write a table of the boxes, and behind it, in numpy's format, the masks and keypoints if there are any."""
+    file = io.BytesIO()
+    table = np.column_stack([objects.xyxy, objects.confidence, objects.class_id]).astype(np.float32)
+    file.write(table.tobytes())
+    if objects.masks is not None:
+        masks = objects.masks
+        shapes = np.array([window.shape for window in masks.windows], np.int32).reshape(-1, 2)
+        pixels = np.concatenate([np.zeros(0, np.bool_), *(window.ravel() for window in masks.windows)])
+        for part in (np.array([masks.height, masks.width]), masks.corners, shapes, np.packbits(pixels)):
+            np.save(file, part)
+    if objects.keypoints is not None:
+        np.save(file, objects.keypoints)
+    return file.getvalue()
+
+
+def _from_bytes(content: bytes, rows: int, like: Detections) -> Detections:
+    """Read what `_to_bytes` wrote. `like` tells which parts there are."""
+    file = io.BytesIO(content)
+    table = np.frombuffer(file.read(24 * rows), np.float32).reshape(rows, 6)
+    masks = keypoints = None
+    if like.masks is not None:
+        size, corners, shapes, bits = (np.load(file) for _ in range(4))
+        sizes = shapes.prod(axis=1)
+        pixels = np.unpackbits(bits, count=int(sizes.sum())).astype(np.bool_)
+        parts = [pixels[end - size : end] for size, end in zip(sizes, sizes.cumsum(), strict=True)]
+        windows = tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+        masks = InstanceMasks(int(size[0]), int(size[1]), corners, windows)
+    if like.keypoints is not None:
+        keypoints = np.load(file)
+    return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.intp), masks=masks, keypoints=keypoints)
 
 
 def _pack(values: NDArray[np.float32]) -> bytes:

@@ -17,6 +17,17 @@ def select(
     settings: DenseDetection | RegionDetection,
     candidates: int,
 ) -> Detections:
+    """Select objects, see `select_rows`."""
+    indices, classes = select_rows(boxes, scores, settings, candidates)
+    return Detections(boxes[indices], scores[indices, classes], classes)
+
+
+def select_rows(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    settings: DenseDetection | RegionDetection,
+    candidates: int,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Select objects by the threshold, the suppression within each class, and the limit over all classes.
 
     Args:
@@ -26,14 +37,14 @@ def select(
         candidates: The most pairs of box and class that enter the suppression.
 
     Returns:
-        The objects, the most certain first. Equally certain ones are in the order of their classes, then of the boxes.
+        The objects' rows and their classes, the most certain first. Equally certain ones are in the order of their
+        classes, then of the boxes.
     """
     classes, indices = _certain(np.ascontiguousarray(scores), nonempty(boxes), np.float32(settings.threshold))
     order = best_indices(scores[indices, classes], candidates)
     classes, indices = classes[order], indices[order]
     kept = suppress(boxes[indices], classes, settings.iou, settings.limit)
-    classes, indices = classes[kept], indices[kept]
-    return Detections(boxes[indices], scores[indices, classes], classes)
+    return indices[kept], classes[kept]
 
 
 def within(scores: NDArray[np.float32], limit: float) -> bool:

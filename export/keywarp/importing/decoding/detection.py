@@ -9,9 +9,11 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from keywarp.importing.decoding.box_masks import find_box_masks
 from keywarp.importing.decoding.node_builder import NodeBuilder
 from keywarp.importing.result_format import RELATIVE, Columns, DetectionLayout
 
+MAX_INDEX = 2**31 - 1  # the end of an axis
 MAX_LOG_RATIO = math.log(1000 / 16)  # of dw and dh, which keeps exp finite
 # From the columns of a form to x1, y1, x2, y2: a matrix (4, 4) to multiply rows with
 _MATRICES = {
@@ -24,6 +26,8 @@ _MATRICES = {
 def append_detection(head: onnx.ModelProto, layout: DetectionLayout, height: int, width: int) -> onnx.ModelProto:
     """Return the head with the outputs `boxes` (1, n, 4), x1 y1 x2 y2 in pixels, and `scores` (1, n, 1 + classes).
 
+    With masks and keypoints, it has their outputs, too (docs/bundle.md).
+
     Args:
         head: The graph from features to the file's own outputs.
         layout: What they mean.
@@ -31,9 +35,18 @@ def append_detection(head: onnx.ModelProto, layout: DetectionLayout, height: int
         width: The width of the network's input in pixels.
     """
     draft = _Draft(head, layout, height, width)
-    boxes, scores = draft.boxes(), draft.scores()
-    classes = len(layout.class_columns) + 1
-    return draft.builder.finish(boxes=(boxes, [1, "n", 4]), scores=(scores, [1, "n", classes]))
+    outputs: dict[str, tuple[str, list[int | str]]] = {
+        "boxes": (draft.boxes(), [1, "n", 4]),
+        "scores": (draft.scores(), [1, "n", len(layout.class_columns) + 1]),
+    }
+    if layout.masks and layout.masks.coefficients:
+        outputs["mask_coefficients"] = draft.coefficients(), [1, "n", layout.masks.coefficients.count]
+        outputs["mask_prototypes"] = draft.prototypes(), [1, layout.masks.coefficients.count, "h", "w"]
+    elif layout.masks:
+        outputs["masks"] = draft.masks(), [1, "n", "h", "w"]
+    if layout.keypoints:
+        outputs["keypoints"] = draft.keypoints(), [1, "n", layout.keypoints.count, 3]
+    return draft.builder.finish(**outputs)
 
 
 class _Draft:
@@ -124,6 +137,47 @@ class _Draft:
         equal = builder.node("Cast", builder.node("Equal", found, columns), to=onnx.TensorProto.FLOAT)
         return self._after_background(builder.node("Mul", equal, scores))
 
+    def coefficients(self) -> str:
+        """Add the coefficients of prototypes as rows, (1, n, k)."""
+        assert self._layout.masks is not None
+        assert self._layout.masks.coefficients is not None
+        return self._rows(self._layout.masks.coefficients)
+
+    def prototypes(self) -> str:
+        """Add the prototypes, (1, k, h, w)."""
+        assert self._layout.masks is not None
+        return self._as_float(self._layout.masks.tensor)
+
+    def masks(self) -> str:
+        """Add a mask per row, (1, n, h, w), above 0 inside of the object."""
+        layout, builder = self._layout.masks, self.builder
+        assert layout is not None
+        tensor = layout.tensor if layout.kind == "image" else find_box_masks(builder.model, layout.tensor)
+        assert tensor is not None  # it was found when the outputs were recognised
+        maps = self._as_float(tensor)
+        size = builder.node("Slice", builder.node("Shape", maps), *map(builder.constant, ([-2], [MAX_INDEX], [0])))
+        rows = builder.node("Reshape", maps, builder.concat([builder.constant([1, -1]), size], axis=0))
+        return builder.node("Sub", rows, builder.constant(0.5)) if layout.probabilities else rows
+
+    def keypoints(self) -> str:
+        """Add the keypoints, (1, n, K, 3): x, y in pixels of the input, and confidence."""
+        layout, builder = self._layout.keypoints, self.builder
+        assert layout is not None
+        points = builder.reshape(self._rows(layout.points), 1, -1, layout.count, layout.numbers)
+        places = builder.part(points, 0, 2, axis=3)
+        if layout.scores is not None:
+            scores = builder.node("Sigmoid", self._rows(layout.scores))
+            certain = builder.reshape(scores, 1, -1, layout.count, 1)
+        elif layout.numbers == 3:
+            certain = builder.part(points, 2, 1, axis=3)
+        else:
+            nothing = builder.node("Mul", builder.part(points, 0, 1, axis=3), builder.constant(0.0))
+            certain = builder.node("Add", nothing, builder.constant(1.0))
+        if self._layout.units == "normalised":
+            height, width = self._size
+            places = builder.node("Mul", places, builder.constant([float(width), float(height)]))
+        return builder.concat([places, certain], axis=3)
+
     def _after_background(self, scores: str) -> str:
         """Put a column of zeros for the background in front of scores (1, n, classes)."""
         pads = self.builder.constant([0, 0, 1, 0, 0, 0])
@@ -159,11 +213,15 @@ class _Draft:
 
     def _part(self, tensor: str, columns: Columns) -> str:
         builder = self.builder
-        if self._types.get(tensor) != onnx.TensorProto.FLOAT:
-            tensor = builder.node("Cast", tensor, to=onnx.TensorProto.FLOAT)
+        tensor = self._as_float(tensor)
         if columns.arrangement == "rows":
             return builder.reshape(tensor, 1, -1, columns.width)
         if columns.per_cell == 1:
             return builder.reshape(tensor, 1, columns.width, -1)
         apart = builder.reshape(tensor, 1, columns.per_cell, columns.width, -1)
         return builder.reshape(builder.node("Transpose", apart, perm=[0, 3, 1, 2]), 1, -1, columns.width)
+
+    def _as_float(self, tensor: str) -> str:
+        if self._types.get(tensor) == onnx.TensorProto.FLOAT:
+            return tensor
+        return self.builder.node("Cast", tensor, to=onnx.TensorProto.FLOAT)

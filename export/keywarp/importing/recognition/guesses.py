@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from keywarp.engines.manifest import DenseDetection
 from keywarp.importing.class_names import COCO, COCO_IDS, ClassNames
 from keywarp.importing.errors import ImportingError
+from keywarp.importing.keypoint_names import well_known_keypoints
 from keywarp.importing.recognition.evidence import Evidence, shape_text
 from keywarp.importing.result_format import BACKGROUND, RELATIVE, Background, DetectionLayout, ResultFormat
 
@@ -47,11 +48,17 @@ def result_format(guess: Guess, evidence: Evidence) -> ResultFormat:
     for name, value in (("threshold", guess.threshold), ("iou", guess.iou)):
         if not 0 <= value <= 1:
             raise ImportingError(f"{name} must be from 0 to 1, got {value}")
+    parts = [_scores_text(guess, len(columns)), _boxes_text(layout), *_extras_text(layout)]
     sentence = (
-        f"looks like {guess.maker}: {_scores_text(guess, len(columns))}, and {_boxes_text(layout)}, from "
+        f"looks like {guess.maker}: {', '.join(parts[:-1])}, and {parts[-1]}, from "
         f"{_outputs_text(layout, evidence)}; the classes are {names.origin}"
     )
-    settings = DenseDetection(threshold=guess.threshold, iou=guess.iou)
+    settings = DenseDetection(
+        threshold=guess.threshold,
+        iou=guess.iou,
+        masks=layout.masks.kind if layout.masks else None,
+        keypoints=well_known_keypoints(layout.keypoints.count) if layout.keypoints else None,
+    )
     return ResultFormat(
         "detection", layout, (BACKGROUND, *names.names), sentence, later=guess.later, detection=settings
     )
@@ -115,8 +122,21 @@ def _boxes_text(layout: DetectionLayout) -> str:
     return f"{_BOXES[layout.form]} {units}" if layout.form in RELATIVE else f"{layout.form} boxes {units}"
 
 
+def _extras_text(layout: DetectionLayout) -> list[str]:
+    """Return what objects have besides boxes and scores."""
+    parts = []
+    if layout.masks:
+        origins = {"prototypes": "as sums of prototypes", "image": "of the image", "box": "of the boxes"}
+        parts.append(f"masks {origins[layout.masks.kind]}")
+    if layout.keypoints:
+        parts.append(f"{layout.keypoints.count} keypoints")
+    return parts
+
+
 def _outputs_text(layout: DetectionLayout, evidence: Evidence) -> str:
     shapes = {o.name: shape_text(o.shape) for o in evidence.outputs}
-    names = list(dict.fromkeys((*layout.boxes.tensors, *layout.scores.tensors)))
+    others = [layout.masks.tensor] if layout.masks else []
+    others += layout.keypoints.points.tensors if layout.keypoints else []
+    names = list(dict.fromkeys((*layout.boxes.tensors, *layout.scores.tensors, *others)))
     listed = ", ".join(f"{name} {shapes[name]}" for name in names[:MOST_LISTED])
     return f"{listed} ..." if len(names) > MOST_LISTED else listed

@@ -9,7 +9,7 @@ from keywarp.importing.model_file import TensorSpec
 from keywarp.importing.recognition.anchors import torchvision_anchors
 from keywarp.importing.recognition.coordinates import tell_coordinates
 from keywarp.importing.recognition.evidence import MOST_OBJECTS, Evidence, GridRows, are_probabilities, sum_to_one
-from keywarp.importing.recognition.extras import later_sentence
+from keywarp.importing.recognition.extras import output_extras
 from keywarp.importing.recognition.guesses import Guess
 from keywarp.importing.result_format import (
     RELATIVE,
@@ -47,6 +47,7 @@ def guess_pair(evidence: Evidence) -> Guess | None:
         form, units = evidence.hints.boxes, "cells"
     else:
         form, units = tell_coordinates(evidence.table(table), cells, evidence)
+    extras = output_extras(evidence, boxes)
     objectness = next((o for o in evidence.outputs if o.shape == (*scores.shape[:-1], 1)), None)
     layout = DetectionLayout(
         table,
@@ -59,9 +60,10 @@ def guess_pair(evidence: Evidence) -> Guess | None:
         geometric=objectness is not None and form == "distances",
         grid=_grid(cells, form),
         selected=is_set,
+        masks=extras.masks,
+        keypoints=extras.keypoints,
     )
-    later = later_sentence(evidence, boxes)
-    return Guess(layout, _maker(layout, rf_detr), background, later, threshold=0.3 if is_set else 0.25)
+    return Guess(layout, _maker(layout, rf_detr), background, extras.later, threshold=0.3 if is_set else 0.25)
 
 
 def _grid(cells: GridRows | None, form: BoxForm) -> Grid | None:

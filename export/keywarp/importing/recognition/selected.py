@@ -11,7 +11,7 @@ from keywarp.importing.class_names import COCO_IDS
 from keywarp.importing.model_file import TensorSpec
 from keywarp.importing.recognition.coordinates import are_ordered, tell_units
 from keywarp.importing.recognition.evidence import MOST_OBJECTS, Evidence, are_integers, are_probabilities
-from keywarp.importing.recognition.extras import later_sentence
+from keywarp.importing.recognition.extras import output_extras, table_extras
 from keywarp.importing.recognition.guesses import Guess
 from keywarp.importing.result_format import Columns, DetectionLayout
 
@@ -38,6 +38,7 @@ def guess_selected(evidence: Evidence) -> Guess | None:
     torchvision = boxes.name == "boxes" and len(boxes.shape) == 2
     tensorflow = boxes.name.startswith("detection_")
     classes = _labels(evidence, scores or boxes, evidence.table(label_column), torchvision or tensorflow)
+    extras = output_extras(evidence, boxes)
     layout = DetectionLayout(
         table,
         "yxyx" if tensorflow else "xyxy",
@@ -46,9 +47,11 @@ def guess_selected(evidence: Evidence) -> Guess | None:
         classes,
         labels=label_column,
         selected=True,
+        masks=extras.masks,
+        keypoints=extras.keypoints,
     )
     maker = "torchvision's detector" if torchvision else "TensorFlow's detector" if tensorflow else "a detector"
-    return Guess(layout, f"{maker} that selects its objects itself", later=later_sentence(evidence, boxes))
+    return Guess(layout, f"{maker} that selects its objects itself", later=extras.later)
 
 
 def guess_selected_table(evidence: Evidence) -> Guess | None:
@@ -82,6 +85,7 @@ def guess_selected_table(evidence: Evidence) -> Guess | None:
     rt_detr = evidence.model.metadata.get("head") == RT_DETR
     if rt_detr:
         maker = "Ultralytics' RT-DETR"
+    extras = table_extras(evidence, output, columns(6, width - 6 if width > 7 else 0))
     layout = DetectionLayout(
         columns(box, 4),
         "cxcywh" if rt_detr or not are_ordered(boxes) else "xyxy",
@@ -90,8 +94,10 @@ def guess_selected_table(evidence: Evidence) -> Guess | None:
         _labels(evidence, output, values[:, label], one_based=False),
         labels=columns(label),
         selected=True,
+        masks=extras.masks,
+        keypoints=extras.keypoints,
     )
-    return Guess(layout, maker, later=later_sentence(evidence, output, extra=max(0, width - 7) and width - 6))
+    return Guess(layout, maker, later=extras.later)
 
 
 def _labels(evidence: Evidence, scores: TensorSpec, found: NDArray[np.float32], one_based: bool) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from keywarp.importing.recognition.coordinates import tell_coordinates
 from keywarp.importing.recognition.evidence import MOST_OBJECTS, Evidence, GridRows, tell_sigmoid
-from keywarp.importing.recognition.extras import extra_columns, later_sentence
+from keywarp.importing.recognition.extras import extra_columns, table_extras
 from keywarp.importing.recognition.guesses import Guess
 from keywarp.importing.result_format import Columns, DetectionLayout
 
@@ -64,10 +64,11 @@ def guess_table(evidence: Evidence) -> Guess | None:
         grid=replace(found.grid, shift=0.0 if form == "offsets" else 0.5) if found and raw else None,
         selected=max(shape) <= MOST_OBJECTS and not any(grids),
     )
+    extras = table_extras(evidence, output, columns(width - extra, extra))
     return Guess(
-        layout,
+        replace(layout, masks=extras.masks, keypoints=extras.keypoints),
         _maker(evidence, layout, found.per_cell if found else 1),
-        later=later_sentence(evidence, output, extra),
+        later=extras.later,
         iou=0.7 if evidence.ultralytics else 0.5,
     )
 

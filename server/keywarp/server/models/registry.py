@@ -19,6 +19,7 @@ from keywarp.engines import Bundle, BundleError, Engine, MotionError, load_bundl
 from keywarp.protocol import ClassInfo, ModelInfo
 from keywarp.server.devices import Device
 from keywarp.server.errors import LoadFailedError, UnknownModelError
+from keywarp.server.models.keypoints import keypoints_info
 from keywarp.server.models.replicas import Replica, ReplicaError, close_replicas, open_replicas
 from keywarp.server.models.repository import find_folder, list_folders
 from keywarp.server.settings import Settings
@@ -306,6 +307,7 @@ def describe(engine: Engine) -> ModelInfo:
         task=manifest.task,
         classes=tuple(ClassInfo(id=c.id, name=c.name, color=c.color) for c in manifest.classes),
         background=manifest.background,
+        keypoints=keypoints_info(manifest),
         key_interval=manifest.key_interval,
         backend=backend.name,
         device=backend.device,

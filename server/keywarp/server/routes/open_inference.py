@@ -6,7 +6,7 @@ binary tensors, sequences, model configuration, statistics, repository index.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines import DenseMap, Detections, Engine, FrameResult
 from keywarp.engines.errors import InvalidFrameError
+from keywarp.engines.manifest import DenseDetection, Manifest
 from keywarp.engines.preparation import check_frame
 from keywarp.protocol import FrameHeader
 from keywarp.server.decode.frames import DecodedFrame
@@ -49,6 +50,8 @@ OUTPUTS: Final = {
     "detection": (("boxes", "FP32", (-1, 4)), ("scores", "FP32", (-1,)), ("classes", "INT32", (-1,))),
     "dense": (("values", "FP32", (-1, -1)),),
 }
+# As large as all other outputs together, many times over; so they are sent only to those who ask for them by name.
+MASKS: Final = ("masks", "BOOL", (-1, -1, -1))
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
@@ -113,7 +116,7 @@ async def model_metadata(engine: Model) -> dict[str, Any]:
         "versions": [manifest.version],
         "platform": f"keywarp_{engine.backend.name}",
         "inputs": [_tensor(*tensor) for tensor in INPUTS],
-        "outputs": [_tensor(*tensor) for tensor in OUTPUTS[manifest.task]],
+        "outputs": [_tensor(*tensor) for tensor in _listed_outputs(manifest)],
     }
 
 
@@ -135,7 +138,7 @@ async def model_config(engine: Model, service: ServiceDependency) -> dict[str, A
         "backend": "keywarp",
         "max_batch_size": 0,
         "input": [{**_configured(*tensor), "optional": True} for tensor in INPUTS],
-        "output": [_configured(*tensor) for tensor in OUTPUTS[manifest.task]],
+        "output": [_configured(*tensor) for tensor in _listed_outputs(manifest)],
         "sequence_batching": {"max_sequence_idle_microseconds": int(1e6 * service.settings.idle_timeout)},
         "parameters": {"key_interval": {"string_value": str(manifest.key_interval)}},
     }
@@ -175,7 +178,10 @@ async def infer(
     with service.in_flight():
         engine = sequences.engine(name, position, model_version)
         manifest = engine.bundle.manifest
-        wanted = wanted_outputs(inference, [name for name, *_ in OUTPUTS[manifest.task]])
+        names = [name for name, *_ in _listed_outputs(manifest)]
+        if inference.outputs is None and MASKS[0] in names:
+            names.remove(MASKS[0])
+        wanted = wanted_outputs(inference, names)
         async with sequences.stream(manifest.name, position, inference.parameters, quota) as stream:
             found = await stream.infer(partial(_decode, tensors, service.settings.max_pixels))
     parameters = {
@@ -191,7 +197,9 @@ async def infer(
             "sequence_end": position.end,
         }
     head = {"model_name": manifest.name, "model_version": manifest.version, "parameters": parameters}
-    content, length = format_response(head | ({"id": inference.id} if inference.id else {}), _outputs(found), wanted)
+    content, length = format_response(
+        head | ({"id": inference.id} if inference.id else {}), _outputs(found, wanted), wanted
+    )
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
@@ -226,13 +234,28 @@ def _decode(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int) -> Dec
     return DecodedFrame(np.ascontiguousarray(pixels), None, None, time.perf_counter() - started)
 
 
-def _outputs(found: FrameResult) -> dict[str, NDArray[Any]]:
+def _outputs(found: FrameResult, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
     if isinstance(found.output, Detections):
         objects = found.output
-        return {"boxes": objects.xyxy, "scores": objects.confidence, "classes": objects.class_id.astype("<i4")}
+        tensors = {"boxes": objects.xyxy, "scores": objects.confidence, "classes": objects.class_id.astype("<i4")}
+        if objects.keypoints is not None:
+            tensors["keypoints"] = objects.keypoints
+        if objects.masks is not None and MASKS[0] in wanted:
+            tensors[MASKS[0]] = objects.masks.whole()
+        return tensors
     if isinstance(found.output, DenseMap):
         return {"values": found.output.values}
     return {"labels": found.output.labels}
+
+
+def _listed_outputs(manifest: Manifest) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+    """Return a model's outputs: name, datatype and shape; -1 stands for any size."""
+    outputs: tuple[tuple[str, str, tuple[int, ...]], ...] = OUTPUTS[manifest.task]
+    if isinstance(manifest.detection, DenseDetection):
+        keypoints = manifest.detection.keypoints
+        outputs += (("keypoints", "FP32", (-1, len(keypoints.names), 3)),) if keypoints else ()
+        outputs += (MASKS,) if manifest.detection.masks else ()
+    return outputs
 
 
 def _tensor(name: str, datatype: str, shape: Sequence[int]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pyarrow import ipc, parquet
 
-from keywarp.protocol import Dropped, Error, Region, Segmentation
+from keywarp.protocol import Detection, Dropped, Error, Region, Segmentation
 from keywarp.server.errors import SinkError
 from keywarp.server.sinks.atomic_append import append_atomically
 from keywarp.server.streams.subscribers import FrameResponse
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 JOURNAL_BYTES: Final = 64 * 2**20  # largest journal in bytes; it is converted in memory, as a whole
 _OWN_NAMES: Final = re.compile(r"_\d{8}T\d{12}Z\.arrows|\d{8}T\d{12}Z\.parquet")
 
+_KEYPOINT: Final = pa.struct({"x": pa.float32(), "y": pa.float32(), "confidence": pa.float32()})
 _DETECTION: Final = pa.struct(
     {
         "class_id": pa.int32(),
@@ -44,6 +45,8 @@ _DETECTION: Final = pa.struct(
         "x2": pa.float32(),
         "y2": pa.float32(),
         "reliability": pa.float32(),
+        "mask": pa.list_(pa.int32()),
+        "keypoints": pa.list_(_KEYPOINT),
     }
 )
 _REGION: Final = pa.struct(
@@ -268,12 +271,9 @@ def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
         **dict(response.timings),
     }
     if response.detections is not None:
-        row["detections"] = [
-            {"class_id": one.class_id, "name": one.name, "confidence": one.confidence}
-            | dict(zip(("x1", "y1", "x2", "y2"), one.xyxy, strict=True))
-            | {"reliability": one.reliability}
-            for one in response.detections
-        ]
+        row["detections"] = [_detection(one) for one in response.detections]
+        if masks := [one.mask for one in response.detections if one.mask is not None]:
+            row |= dict(zip(("mask_height", "mask_width"), masks[0].size, strict=True))
     if segmentation := response.segmentation:
         row |= {
             "mask_width": segmentation.width,
@@ -289,6 +289,20 @@ def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
             "values_png": base64.b64decode(dense.values_png) if dense.values_png else None,
         }
     return row
+
+
+def _detection(one: Detection) -> dict[str, Any]:
+    return {
+        "class_id": one.class_id,
+        "name": one.name,
+        "confidence": one.confidence,
+        **dict(zip(("x1", "y1", "x2", "y2"), one.xyxy, strict=True)),
+        "reliability": one.reliability,
+        "mask": one.mask.counts if one.mask else None,
+        "keypoints": [dict(zip(("x", "y", "confidence"), point, strict=True)) for point in one.keypoints]
+        if one.keypoints is not None
+        else None,
+    }
 
 
 def _region(segmentation: Segmentation, region: Region) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines import FrameResult
 from keywarp.engines.manifest import DenseSettings, ManifestClass
+from keywarp.engines.masks import InstanceMasks
 from keywarp.engines.result import DenseMap, Detections
 from keywarp.protocol import (
     ClientId,
@@ -20,9 +22,11 @@ from keywarp.protocol import (
     Reliability,
     Resolution,
     Result,
+    RunLengths,
     Segmentation,
     Timings,
     run_lengths,
+    window_run_lengths,
 )
 
 BACKGROUND = 0
@@ -72,7 +76,7 @@ def encode_result(
         waited: Seconds that the frame waited before it was queued for the device.
         id: The producer's id of the frame.
         timestamp: The producer's timestamp of the frame in seconds.
-        masks: The form of a segmentation. A dense map has its pixels unless it is `none`.
+        masks: The form of a segmentation. Objects have masks, and a dense map its pixels, unless it is `none`.
         resolution: The resolution of masks and dense maps.
         reliability: Whether the result has the map of its reliability.
         background: Whether class 0 of a segmentation is the background.
@@ -81,7 +85,8 @@ def encode_result(
     started = time.perf_counter()
     segmentation, detections, values = None, None, None
     if isinstance(found.output, Detections):
-        detections = encode_detections(found.output, classes)
+        size = (found.height, found.width) if resolution == "frame" else None
+        detections = encode_detections(found.output, classes, masks=masks != "none", size=size)
     elif isinstance(found.output, DenseMap):
         assert dense is not None  # ensured by the manifest's validation
         numbers = found.output.values
@@ -189,12 +194,20 @@ def encode_segmentation(
     return Segmentation(width=width, height=height, labels_png=labels_png, regions=regions)
 
 
-def encode_detections(found: Detections, classes: Sequence[ManifestClass]) -> tuple[Detection, ...]:
-    """Encode detections. This takes less than 1 ms for 100 of them.
+def encode_detections(
+    found: Detections,
+    classes: Sequence[ManifestClass],
+    *,
+    masks: bool = True,
+    size: tuple[int, int] | None = None,
+) -> tuple[Detection, ...]:
+    """Encode detections. This takes less than 1 ms for 100 of them without masks.
 
     Args:
         found: The detections.
         classes: The model's classes, indexed by class id.
+        masks: Whether to encode the masks, too.
+        size: The height and width of the masks, or None for the model's resolution.
 
     Returns:
         The detections in the same order, their numbers rounded to meaningful digits.
@@ -205,12 +218,33 @@ def encode_detections(found: Detections, classes: Sequence[ManifestClass]) -> tu
     reliability: list[float | None] = [None] * len(boxes)
     if found.reliability is not None:
         reliability = found.reliability.astype(np.float64).round(RELIABILITY_DECIMALS).tolist()
+    encoded: list[RunLengths | None] = [None] * len(boxes)
+    if masks and found.masks is not None:
+        encoded = [*_encode_masks(found.masks if size is None else found.masks.resize(*size))]
+    keypoints: list[Any] = [None] * len(boxes)
+    if found.keypoints is not None:
+        decimals = np.array([COORDINATE_DECIMALS, COORDINATE_DECIMALS, CONFIDENCE_DECIMALS])
+        units = 10.0**decimals
+        keypoints = (np.rint(found.keypoints * units) / units).tolist()
     return tuple(
         Detection(
-            class_id=class_id, name=classes[class_id].name, confidence=score, xyxy=tuple(box), reliability=reliable
+            class_id=class_id,
+            name=classes[class_id].name,
+            confidence=score,
+            xyxy=tuple(box),
+            reliability=reliable,
+            mask=mask,
+            keypoints=points,
         )
-        for class_id, score, box, reliable in zip(found.class_id.tolist(), scores, boxes, reliability, strict=True)
+        for class_id, score, box, reliable, mask, points in zip(
+            found.class_id.tolist(), scores, boxes, reliability, encoded, keypoints, strict=True
+        )
     )
+
+
+def _encode_masks(masks: InstanceMasks) -> Iterator[RunLengths]:
+    for (left, top), window in zip(masks.corners.tolist(), masks.windows, strict=True):
+        yield window_run_lengths(window, left, top, masks.height, masks.width)
 
 
 def _encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], parameters: Sequence[int] = _PNG) -> str:

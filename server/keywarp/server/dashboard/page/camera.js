@@ -174,8 +174,8 @@ class CameraSession {
 
   /** @param {Conversation} conversation @param {AbortSignal} signal */
   async run(conversation, signal) {
-    const { classes } = conversation.ready.model;
-    const overlay = new Overlay(classes);
+    const { classes, keypoints } = conversation.ready.model;
+    const overlay = new Overlay(classes, keypoints);
     const feed = new Feed(conversation, this.#camera, { width: this.#width, onframe: (id, picture) => this.#keepFrame(id, picture) });
     const sending = feed.run(signal).then(
       () => conversation.end(), // The camera has ended, unless the conversation has.

@@ -1,8 +1,10 @@
-/** Drawing results over frames: masks in their classes' colours, boxes with names, dense maps in colours. */
+/** Drawing results over frames: masks in their classes' colours, boxes with names, keypoints, dense maps in colours. */
 
 import { colorValues, drawValues } from "./dense.js";
 
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
+/** @typedef {import("./vendor/messages.js").Detection} Detection */
+/** @typedef {import("./vendor/messages.js").Keypoints} Keypoints */
 /** @typedef {import("./vendor/messages.js").Result} Result */
 /** @typedef {CanvasRenderingContext2D} Context */
 /** @typedef {{result: Result, masks: CanvasImageSource | null, values: CanvasImageSource | null}} Prepared a result with its decoded maps */
@@ -15,9 +17,11 @@ const MIN_RELIABILITY = 0.6; // boxes below it are dashed
 export class Overlay {
   #palette = new Uint32Array(256); // RGBA pixels, little-endian, by class id
   /** @type {Map<number, string>} */ #colors = new Map();
+  #skeleton;
 
-  /** @param {ClassInfo[]} classes */
-  constructor(classes) {
+  /** @param {ClassInfo[]} classes @param {Keypoints | null} [keypoints] */
+  constructor(classes, keypoints) {
+    this.#skeleton = keypoints?.skeleton ?? [];
     for (const { id, color } of classes) {
       if (id > 255) continue; // Label maps are bytes.
       const [r, g, b] = color;
@@ -29,8 +33,9 @@ export class Overlay {
   /** Decode a result's maps. @param {Result} result @returns {Promise<Prepared>} */
   async prepare(result) {
     const { labels_png: png, regions = [] } = result.segmentation ?? {};
-    const masks = png ? await this.#colorMasks(png, regions.map(({ class_id }) => class_id)) : null;
-    const values = result.dense?.values_png ? await colorValues(result.dense.values_png) : null;
+    const { detections = [], dense } = result;
+    const masks = png ? await this.#colorMasks(png, regions.map(({ class_id }) => class_id)) : this.#paintMasks(detections);
+    const values = dense?.values_png ? await colorValues(dense.values_png) : null;
     return { result, masks, values };
   }
 
@@ -66,7 +71,7 @@ export class Overlay {
     context.lineWidth = line;
     context.font = `500 ${7 + 5 * line}px Inter, system-ui, sans-serif`;
     context.textBaseline = "middle";
-    for (const { class_id, name, confidence, xyxy, reliability } of [...(result.detections ?? [])].reverse()) {
+    for (const { class_id, name, confidence, xyxy, reliability, keypoints } of [...(result.detections ?? [])].reverse()) {
       const color = this.#colors.get(class_id);
       if (!color || confidence < MIN_CONFIDENCE) continue;
       const [x1, x2] = [xyxy[0], xyxy[2]].map((x) => (x * width) / result.width);
@@ -74,9 +79,31 @@ export class Overlay {
       context.strokeStyle = color;
       context.setLineDash((reliability ?? 1) < MIN_RELIABILITY ? [4 * line, 3 * line] : []);
       context.strokeRect(x1 + line / 2, y1 + line / 2, Math.max(1, x2 - x1 - line), Math.max(1, y2 - y1 - line));
+      context.setLineDash([]);
+      this.#drawKeypoints(context, (keypoints ?? []).map(([x, y, score]) => [(x * width) / result.width, (y * height) / result.height, score]), color, line);
       this.#drawLabel(context, `${name} ${Math.round(100 * confidence)} %`, x1, y1, color, line);
     }
-    context.setLineDash([]);
+  }
+
+  /** Draw certain points, and the lines between them. @param {Context} context @param {number[][]} points @param {string} color @param {number} line */
+  #drawKeypoints(context, points, color, line) {
+    const isCertain = (/** @type {number} */ index) => points[index]?.[2] >= MIN_CONFIDENCE;
+    context.beginPath();
+    for (const [a, b] of this.#skeleton) {
+      if (!isCertain(a) || !isCertain(b)) continue;
+      context.moveTo(points[a][0], points[a][1]);
+      context.lineTo(points[b][0], points[b][1]);
+    }
+    context.stroke();
+    points.forEach(([x, y], index) => {
+      if (!isCertain(index)) return;
+      for (const [radius, ink] of /** @type {[number, string][]} */ ([[line + 1, color], [Math.max(1, line - 1), "#fff"]])) {
+        context.fillStyle = ink;
+        context.beginPath();
+        context.arc(x, y, radius, 0, 2 * Math.PI);
+        context.fill();
+      }
+    });
   }
 
   /** @param {Context} context @param {string} text @param {number} x @param {number} y @param {string} color @param {number} line */
@@ -89,6 +116,28 @@ export class Overlay {
     context.fillRect(x, top, line, height);
     context.fillStyle = "#fff";
     context.fillText(text, x + line + 6, top + height / 2);
+  }
+
+  /** Paint the masks of objects, the most confident in front. @param {Detection[]} detections @returns {OffscreenCanvas | null} */
+  #paintMasks(detections) {
+    const shown = detections.filter(({ class_id, confidence, mask }) => mask && confidence >= MIN_CONFIDENCE && this.#colors.has(class_id));
+    if (!shown[0]?.mask) return null;
+    const [height, width] = shown[0].mask.size;
+    const canvas = new OffscreenCanvas(width, height);
+    const context = canvas.getContext("2d");
+    if (!context) return null;
+    const image = context.createImageData(width, height);
+    const pixels = new Uint32Array(image.data.buffer);
+    for (const { class_id, mask } of shown.reverse()) {
+      let place = 0; // down the columns
+      (mask?.counts ?? []).forEach((count, index) => {
+        const end = place + count;
+        if (index % 2 === 0) place = end; // outside of the mask
+        for (; place < end; place++) pixels[(place % height) * width + Math.floor(place / height)] = this.#palette[class_id];
+      });
+    }
+    context.putImageData(image, 0, 0);
+    return canvas;
   }
 
   /**

@@ -3,7 +3,7 @@
 import { Overlay } from "./overlay.js";
 import { LEGEND_INTERVAL } from "./viewer.js";
 
-/** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
+/** @typedef {import("./vendor/messages.js").Model} Model */
 /** @typedef {import("./vendor/messages.js").Result} Result */
 /** @typedef {import("./viewer.js").Viewer} Viewer */
 
@@ -52,15 +52,15 @@ export class Player extends EventTarget {
   /**
    * @param {HTMLVideoElement} video
    * @param {Viewer} viewer
-   * @param {ClassInfo[]} classes
+   * @param {Model} model
    * @param {AbortSignal} signal
    */
-  constructor(video, viewer, classes, signal) {
+  constructor(video, viewer, model, signal) {
     super();
     this.#video = video;
     this.#viewer = viewer;
-    this.#classes = classes;
-    this.#overlay = new Overlay(classes);
+    this.#classes = model.classes;
+    this.#overlay = new Overlay(model.classes, model.keypoints);
     const frame = (/** @type {number} */ _, /** @type {VideoFrameCallbackMetadata} */ { mediaTime }) => {
       if (signal.aborted) return;
       void this.#draw(mediaTime);

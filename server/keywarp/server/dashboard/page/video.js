@@ -81,8 +81,8 @@ export function videoView(signal) {
       const framing = codec === "h264" || codec === "hevc" ? { framing: /** @type {const} */ ("chunks") } : {};
       const hello = { ...options.values, ...framing, codec, signal: running.signal };
       const conversation = await request(() => client.connect(hello));
-      const { classes } = conversation.ready.model;
-      const player = playable && new Player(playable, viewer, classes, playing.signal);
+      const { model } = conversation.ready;
+      const player = playable && new Player(playable, viewer, model, playing.signal);
       controls.use(player, playing.signal);
       viewer.showMessage(player ? "Waiting for the first results" : "The browser can't play this video, so the server's preview is shown");
       if (!player) void showPreview(conversation, viewer, running.signal);
