@@ -118,6 +118,15 @@ def test_a_crash_is_one_sentence() -> None:
         run_bounded(crash, memory=2**31, seconds=30)
 
 
+def fail() -> None:
+    raise LookupError("nothing is there")
+
+
+def test_an_exception_that_nobody_expected_is_named() -> None:
+    with pytest.raises(ImportingError, match=r"crashed with status 1: LookupError: nothing is there"):
+        run_bounded(fail, memory=2**31, seconds=30)
+
+
 STARTER = """
 from keywarp.importing.bounded import run_bounded
 from tests.importing.test_hostile_files import wait

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -182,7 +183,11 @@ def main() -> None:
     function, arguments, reports = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tell = (lambda value: send(_Message("progress", value))) if reports else None
-    send(_answer(function, arguments, tell, memory))
+    try:
+        send(_answer(function, arguments, tell, memory))
+    except Exception:  # noqa: BLE001 - a fault of ours; Python's own exit would hang on the thread above and abort
+        traceback.print_exc()
+        os._exit(1)
 
 
 def _end_with_parent() -> None:

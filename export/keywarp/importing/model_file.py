@@ -148,6 +148,7 @@ def _read(path: Path, size: tuple[int, int] | None) -> ImportedModel:
     else:
         _compare(expected, results, HALF_TOLERANCE if half else TOLERANCE)
     _refuse_nan(results)
+    _give_ranks(converted, results)
     graph = Graph(converted)
     producer = f"{original.producer_name} {original.producer_version}".strip()
     return ImportedModel(
@@ -277,6 +278,16 @@ def _refuse_nan(results: Mapping[str, NDArray[Any]]) -> None:
                 f"{np.isnan(values).mean():.0%} of its output {name!r} are NaN for a picture: its weights are damaged, "
                 "or too large for 16-bit floats"
             )
+
+
+def _give_ranks(model: onnx.ModelProto, results: Mapping[str, NDArray[Any]]) -> None:
+    """Give outputs without a shape as many unknown sides as they have, since a part of a graph must have shapes."""
+    for output in model.graph.output:
+        tensor_type = output.type.tensor_type
+        if not tensor_type.HasField("shape"):
+            tensor_type.shape.SetInParent()
+            for _ in range(results[output.name].ndim):
+                tensor_type.shape.dim.add()
 
 
 def _spec(graph: Graph, name: str, value: NDArray[Any]) -> TensorSpec:

@@ -103,6 +103,7 @@ class MasksLayout:
     kind: MaskKind
     tensor: str  # the output with the maps
     coefficients: Columns | None = None  # of prototypes
+    before: str | None = None  # of the kind `box`: the tensor with the maps before they are pasted
     probabilities: bool = False  # from 0 to 1, instead of logits
 
 

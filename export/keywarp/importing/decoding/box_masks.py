@@ -15,7 +15,7 @@ def find_box_masks(model: onnx.ModelProto, output: str) -> str | None:
     """Find the masks (n, 1, side, side) of which images (n, 1, h, w) are made.
 
     Args:
-        model: The head, or the whole network.
+        model: The whole network, with the shapes of its tensors.
         output: The output with the images.
 
     Returns:

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from keywarp.importing.decoding.box_masks import find_box_masks
 from keywarp.importing.decoding.node_builder import NodeBuilder
 from keywarp.importing.result_format import RELATIVE, Columns, DetectionLayout
 
@@ -152,9 +151,7 @@ class _Draft:
         """Add a mask per row, (1, n, h, w), above 0 inside of the object."""
         layout, builder = self._layout.masks, self.builder
         assert layout is not None
-        tensor = layout.tensor if layout.kind == "image" else find_box_masks(builder.model, layout.tensor)
-        assert tensor is not None  # it was found when the outputs were recognised
-        maps = self._as_float(tensor)
+        maps = self._as_float(layout.before or layout.tensor)
         size = builder.node("Slice", builder.node("Shape", maps), *map(builder.constant, ([-2], [MAX_INDEX], [0])))
         rows = builder.node("Reshape", maps, builder.concat([builder.constant([1, -1]), size], axis=0))
         return builder.node("Sub", rows, builder.constant(0.5)) if layout.probabilities else rows

@@ -90,7 +90,7 @@ def output_extras(evidence: Evidence, boxes: TensorSpec) -> Extras:
 def _masks(evidence: Evidence, output: TensorSpec) -> MasksLayout:
     pasted = find_box_masks(evidence.model.model, output.name)
     probabilities = pasted is not None or are_probabilities(evidence.values[output.name].astype(np.float32))
-    return MasksLayout("box" if pasted else "image", output.name, probabilities=probabilities)
+    return MasksLayout("box" if pasted else "image", output.name, before=pasted, probabilities=probabilities)
 
 
 def _keypoints(points: TensorSpec, others: list[TensorSpec]) -> KeypointsLayout:
