@@ -28,6 +28,7 @@ import cv2
 import onnx
 
 from keywarp.commands.sample_video import sample_video
+from keywarp.importing.checks import AGREEMENT, TOLERANCE
 
 FRAMES = 7
 INTERVAL = 3  # frames, so that there are several key frames
@@ -103,7 +104,9 @@ def import_file(outcome: Outcome, path: Path, bundle: Path, seconds: float) -> O
         printed = run_command("import", str(path), "--out", str(bundle), "--json", seconds=seconds)
     except StepError as failure:
         return replace(outcome, failure=str(failure))
-    return replace(outcome, figures=json.loads(printed))
+    figures = json.loads(printed)
+    del figures["bundle"]  # its folder, which is deleted
+    return replace(outcome, figures=figures)
 
 
 def try_bundle(outcome: Outcome, bundle: Path, frames: Path, seconds: float) -> Outcome:
@@ -195,6 +198,12 @@ def try_file(name: str, library: str, path: Path, cache: Path, seconds: float) -
     return outcome
 
 
+def has_passed(check: Figures) -> bool:
+    """Return whether the outputs are equal, or the results agree."""
+    difference = check["difference"]
+    return bool((difference is not None and difference <= TOLERANCE) or check["agreement"] >= AGREEMENT)
+
+
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return a table of what was imported, and a list of what wasn't."""
     lines = [
@@ -205,7 +214,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         if figures := outcome.figures:
             best = figures["candidates"][figures["chosen"]]
-            passed = sum(check["agreement"] is None or check["agreement"] >= 0.99 for check in figures["checks"])
+            passed = sum(map(has_passed, figures["checks"]))
             cells = (
                 f"{outcome.name}{' *' if figures['doubt'] else ''}",
                 outcome.library,
