@@ -51,7 +51,7 @@ function card(model) {
     model.reason && h("p", { class: "notice bad flush" }, sentence(model.reason)),
     h("dl", { class: "facts" }, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     model.classes.length > 0 &&
-      h("ul", { class: "classes", "aria-label": "Classes" }, ...model.classes.slice(1).map((one) => h("li", {}, swatch(one.color), one.name))),
+      h("ul", { class: "classes", "aria-label": "Classes" }, ...model.classes.slice(model.background ? 1 : 0).map((one) => h("li", {}, swatch(one.color), one.name))),
   );
 }
 
