@@ -7,7 +7,7 @@ by enlarging them then, and propagation and results are cheaper without it.
 import onnx
 
 from keywarp.importing.decoding.node_builder import NodeBuilder
-from keywarp.importing.decoding.segmentation import enlarges, static_shapes, static_size
+from keywarp.importing.decoding.segmentation import enlarges, static_shapes, static_size, with_whole_stride
 from keywarp.importing.result_format import DenseLayout
 from keywarp.importing.strides import whole_stride
 
@@ -29,13 +29,7 @@ def append_dense(head: onnx.ModelProto, layout: DenseLayout, height: int, width:
     builder = NodeBuilder(head)
     values, rows, columns = _before_enlargement(head, layout.tensor, height, width)
     values = builder.reshape(builder.node("Cast", values, to=onnx.TensorProto.FLOAT), 1, 1, rows, columns)
-    if whole_stride(rows, columns, height, width) is None:
-        stride = max(1, round(height / rows))
-        rows, columns = -(-height // stride), -(-width // stride)
-        size = builder.constant([1, 1, rows, columns])
-        values = builder.node(
-            "Resize", values, "", "", size, mode="linear", coordinate_transformation_mode="half_pixel"
-        )
+    values, rows, columns = with_whole_stride(builder, values, (1, rows, columns), height, width)
     return builder.finish(values=(values, [1, 1, rows, columns]))
 
 

@@ -121,15 +121,33 @@ def _after_background(builder: NodeBuilder, scores: str, channels: int) -> str:
 
 def _finish(builder: NodeBuilder, scores: str, shape: tuple[int, int, int], height: int, width: int) -> onnx.ModelProto:
     """Make scores (1, channels, rows, columns) the output, resized if they have no whole stride."""
-    classes, rows, columns = shape
-    if whole_stride(rows, columns, height, width) is None:
-        stride = max(1, round(height / rows))
-        rows, columns = -(-height // stride), -(-width // stride)
-        size = builder.constant([1, classes, rows, columns])
-        scores = builder.node(
-            "Resize", scores, "", "", size, mode="linear", coordinate_transformation_mode="half_pixel"
-        )
-    return builder.finish(scores=(scores, [1, classes, rows, columns]))
+    scores, rows, columns = with_whole_stride(builder, scores, shape, height, width)
+    return builder.finish(scores=(scores, [1, shape[0], rows, columns]))
+
+
+def with_whole_stride(
+    builder: NodeBuilder, maps: str, shape: tuple[int, int, int], height: int, width: int
+) -> tuple[str, int, int]:
+    """Resize maps that have no whole stride.
+
+    Args:
+        builder: The graph.
+        maps: The tensor with the maps, (1, channels, rows, columns).
+        shape: Its channels, rows and columns.
+        height: The height of the network's input in pixels.
+        width: The width of the network's input in pixels.
+
+    Returns:
+        The tensor with the resized maps, or the same one, and its rows and columns.
+    """
+    channels, rows, columns = shape
+    if whole_stride(rows, columns, height, width) is not None:
+        return maps, rows, columns
+    stride = max(1, round(height / rows))
+    rows, columns = -(-height // stride), -(-width // stride)
+    size = builder.constant([1, channels, rows, columns])
+    mode = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    return builder.node("Resize", maps, "", "", size, **mode), rows, columns
 
 
 def find_scores(model: onnx.ModelProto, layout: SegmentationLayout, height: int, width: int) -> Scores | None:
