@@ -28,6 +28,7 @@ NONE: Triple = (0.0, 0.0, 0.0)
 ONES: Triple = (1.0, 1.0, 1.0)
 BYTE: Triple = (255.0, 255.0, 255.0)  # the deviation that brings pixels from 0..255 to 0..1
 HALF: Triple = (127.5, 127.5, 127.5)  # mean and deviation that bring them to -1..1
+PASSING = ("Identity", "Squeeze", "Unsqueeze", "Cast", "Reshape")  # operators that leave pixels as they are
 SPAN = (1.5, 12.0)  # widths of the range of normalised pixels that are plausible: -1..1 has 2, ImageNet's 4.4
 
 
@@ -226,7 +227,7 @@ def _chain(
         if len(readers) != 1:
             return
         node = readers[0]
-        if node.op_type in ("Identity", "Squeeze", "Unsqueeze", "Cast", "Reshape"):
+        if node.op_type in PASSING or (node.op_type == "Split" and len(node.output) == 1):  # the only image of a batch
             tensor = node.output[0]
             continue
         others = [name for name in node.input if name != tensor]
