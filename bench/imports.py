@@ -285,14 +285,32 @@ def main() -> None:
     content = json.dumps({"machine": machine(), "networks": [asdict(outcome) for outcome in outcomes]}, indent=1)
     if arguments.results:
         (arguments.results / "imports.json").write_text(f"{content}\n", encoding="utf-8")
-        (arguments.results / "imports.md").write_text(report(outcomes), encoding="utf-8")
+        left_out = [name for name in NETWORKS if name not in names]
+        (arguments.results / "imports.md").write_text(report(outcomes, left_out), encoding="utf-8")
     print(content if arguments.json else f"{machine()}\n\n{table(outcomes)}")
 
 
-def report(outcomes: Sequence[Outcome]) -> str:
-    """Return the page of the results."""
+def command(outcomes: Sequence[Outcome], left_out: Sequence[str]) -> str:
+    """Return the command that prints the page; networks are named only if some are left out."""
+    networks = [outcome.name for outcome in outcomes if outcome.library != "file"] if left_out else []
+    files = [
+        f"--{'published' if outcome.published else 'file'} {outcome.name}.onnx"
+        for outcome in outcomes
+        if outcome.library == "file"
+    ]
+    return " ".join(["python -m bench.imports", *networks, *files, "--results docs/results"])
+
+
+def report(outcomes: Sequence[Outcome], left_out: Sequence[str] = ()) -> str:
+    """Return the page of the results.
+
+    Args:
+        outcomes: The results.
+        left_out: The networks of `bench/zoo.py` that weren't tried.
+    """
     runtimes = sorted({outcome.figures["runtime"] for outcome in outcomes if outcome.figures})
     busy = any((outcome.other_work or 0) > QUIET for outcome in outcomes)
+    missing = f"Not tried of `bench/zoo.py`: {', '.join(left_out)}.\n\n" if left_out else ""
     warning = "Times of lines with different other work can't be compared. " if busy else ""
     return (
         "# Networks from their files\n\n"
@@ -300,8 +318,9 @@ def report(outcomes: Sequence[Outcome]) -> str:
         "The head's share is that of the network's operations; key and propagated frame are the times of the bundle "
         "with its default motion source, measured on frames of 640x272 in the size that the network takes. Other work "
         f"is how many cores other programs took meanwhile. {warning}`keywarp run` and a server ran each bundle on "
-        f"{FRAMES} frames at interval {INTERVAL}. Printed by `python -m bench.imports --results docs/results` (`make "
-        "imports`).\n\n"
+        f"{FRAMES} frames at interval {INTERVAL}. Printed by `{command(outcomes, left_out)}`; `make imports` leaves "
+        "out the files.\n\n"
+        f"{missing}"
         f"{table(outcomes)}"
     )
 

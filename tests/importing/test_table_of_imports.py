@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ def test_each_line_has_its_weights_and_the_work_beside_it() -> None:
     assert "0.0 cores" in row(page, "quiet")
     assert len(row(page, "busy")) == len(row(page, "network"))
     assert "can't be compared" in page
+
+
+def test_networks_that_were_left_out_are_named() -> None:
+    assert "Not tried of `bench/zoo.py`: one, two." in report([outcome("old")], ["one", "two"])
+    assert "Not tried" not in report([outcome("old")])
+
+
+def test_the_page_says_which_command_prints_it() -> None:
+    page = report([outcome("own"), outcome("theirs", published=True), replace(outcome("zoo"), library="timm")])
+    assert "`python -m bench.imports --file own.onnx --published theirs.onnx --results docs/results`" in page
 
 
 def test_there_is_no_warning_about_a_quiet_machine() -> None:
