@@ -309,9 +309,9 @@ def report(outcomes: Sequence[Outcome], left_out: Sequence[str] = ()) -> str:
         left_out: The networks of `bench/zoo.py` that weren't tried.
     """
     runtimes = sorted({outcome.figures["runtime"] for outcome in outcomes if outcome.figures})
-    busy = any((outcome.other_work or 0) > QUIET for outcome in outcomes)
+    quiet = all(outcome.other_work is not None and outcome.other_work <= QUIET for outcome in outcomes)
+    warning = "" if quiet else "Times of lines with different or unknown (?) other work can't be compared. "
     missing = f"Not tried of `bench/zoo.py`: {', '.join(left_out)}.\n\n" if left_out else ""
-    warning = "Times of lines with different other work can't be compared. " if busy else ""
     return (
         "# Networks from their files\n\n"
         f"What `keywarp import` makes of networks, on {machine()}, with {' or '.join(runtimes)}. "
