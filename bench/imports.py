@@ -35,6 +35,7 @@ FRAMES = 7
 INTERVAL = 3  # frames, so that there are several key frames
 START_SECONDS = 300.0  # in which a server must start
 QUIET = 0.2  # cores: other work that hardly disturbs
+ALL = "all"  # in place of the networks' names
 COMMAND = (sys.executable, "-m", "keywarp.cli")
 Figures = dict[str, Any]
 
@@ -259,7 +260,7 @@ def main() -> None:
     from bench.zoo import NETWORKS  # takes seconds, so not before --help
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="NAME", help="networks of bench/zoo.py (default: all)")
+    parser.add_argument("networks", nargs="*", metavar="NAME", help="networks of bench/zoo.py, or all (the default)")
     parser.add_argument("--file", type=Path, action="append", default=[], help="another ONNX file; may be repeated")
     parser.add_argument("--published", type=Path, action="append", default=[], help="the same, of published weights")
     parser.add_argument(
@@ -269,12 +270,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="also write imports.md and imports.json into this folder")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     arguments = parser.parse_args()
-    if unknown := set(arguments.networks) - set(NETWORKS):
+    if unknown := set(arguments.networks) - {*NETWORKS, ALL}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; bench/zoo.py has {', '.join(NETWORKS)}")
     arguments.cache.mkdir(parents=True, exist_ok=True)
     write_frames(arguments.cache / "frames")
     others = [*arguments.file, *arguments.published]
-    names = arguments.networks or ([] if others else list(NETWORKS))
+    names = arguments.networks or ([] if others else [ALL])
+    names = list(NETWORKS) if ALL in names else names
     files = [(name, NETWORKS[name].library, arguments.cache / f"{name}.onnx") for name in names]
     files += [(path.stem, "file", path) for path in others]
     outcomes = []
@@ -291,8 +293,8 @@ def main() -> None:
 
 
 def command(outcomes: Sequence[Outcome], left_out: Sequence[str]) -> str:
-    """Return the command that prints the page; networks are named only if some are left out."""
-    networks = [outcome.name for outcome in outcomes if outcome.library != "file"] if left_out else []
+    """Return the command that prints the page."""
+    networks = [outcome.name for outcome in outcomes if outcome.library != "file"] if left_out else [ALL]
     files = [
         f"--{'published' if outcome.published else 'file'} {outcome.name}.onnx"
         for outcome in outcomes
