@@ -49,7 +49,7 @@ def print_tables(comparison: Comparison, console: Console) -> None:
     for rows in _tables(comparison):
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for number, name in enumerate(rows[0]):
-            table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
+            table.add_column(name, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
         for row in rows[1:]:
             table.add_row(*row)
         console.print(table)
