@@ -84,6 +84,7 @@ def test_a_segmentation_is_compared_in_a_range_of_a_video(tmp_path: Path) -> Non
     ran = keywarp("compare", bundle.path, video, "--range", "0.5:1.5", "--motion", "none", *SMALL, "--out", out)
     assert ran.status == 0, ran.stderr
     assert "mIoU at key age" in ran.stdout
+    assert "The network agrees with itself to" in ran.stdout
     found = json.loads((out / "report.json").read_text())
     assert found["videos"][0]["frames"] == 10
     assert all(0.5 <= worst["time"] < 1.5 for worst in found["sources"]["none"]["worst"])

@@ -276,7 +276,10 @@ def _verdict(adaptation: "Adaptation") -> str:
     if network.mean < was.mean:
         change += " So the training made it worse: train longer, or keep the old bundle."
     if adaptation.motion == "network":
-        return f"{change} No other source agrees better, so it is the new bundle's default motion."
+        others = "No other source agrees better"
+        if any(round(source.mean, 3) > round(network.mean, 3) for source in sources.values()):
+            others = "What agrees better does so by next to nothing, and costs more"
+        return f"{change} {others}, so it is the new bundle's default motion."
     better = round(chosen.mean, 3) > round(network.mean, 3)
     reason = "agrees better" if better else "agrees as well and costs less"
     return (
