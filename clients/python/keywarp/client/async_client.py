@@ -93,6 +93,8 @@ class AsyncClient(AsyncClosable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        upright: bool | None = None,
+        video: int | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
     ) -> StreamInfo:
@@ -111,6 +113,8 @@ class AsyncClient(AsyncClosable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            upright=upright,
+            video=video,
             source=source,
             sinks=tuple(sinks) or None,
         )
@@ -172,6 +176,8 @@ class AsyncClient(AsyncClosable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        upright: bool | None = None,
+        video: int | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -195,6 +201,8 @@ class AsyncClient(AsyncClosable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            upright=upright,
+            video=video,
             codec=codec,
         )
         setup = StreamSetup(hello, in_flight, quality, on_error, decode, stream_id, Reconnect.of(reconnect))

@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 SourceLike = str | PathLike[str] | Iterable[NDArray[np.uint8]]
 
 
-def open_source(source: SourceLike, *, vectors: bool = False) -> Source:
+def open_source(source: SourceLike, *, vectors: bool = False, upright: bool = True, video: int | None = None) -> Source:
     """Open a source of frames.
 
     Args:
@@ -27,6 +27,8 @@ def open_source(source: SourceLike, *, vectors: bool = False) -> Source:
             `/dev/video0`), a folder of images (in the order of their names), or an iterable of RGB uint8 arrays of
             shape (H, W, 3).
         vectors: Whether the frames of a file or URL come with the codec's motion vectors.
+        upright: Whether frames are turned as the video or image says, or left as they are stored.
+        video: Which of a file's videos, from 0, or None for the best.
 
     Raises:
         SourceError: If the source doesn't exist, isn't a video, or is damaged from the start. A source that is damaged
@@ -44,7 +46,7 @@ def open_source(source: SourceLike, *, vectors: bool = False) -> Source:
         return VideoSource.camera(name)
     if Path(name).is_dir():
         return FolderSource(Path(name))
-    return VideoSource(name, vectors=vectors)
+    return VideoSource(name, vectors=vectors, upright=upright, video=video)
 
 
 class FolderSource(Source):
