@@ -11,6 +11,7 @@ from rich.console import Console
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.options import (
+    AsStoredOption,
     CocoOption,
     IntervalOption,
     MotOption,
@@ -82,6 +83,7 @@ def run(
     cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = 0,
     motion: MotionOption = None,
+    as_stored: AsStoredOption = False,
     summary_json: SummaryJsonOption = False,
 ) -> None:
     """Process a video without a server, with the same output as `keywarp stream`.
@@ -96,7 +98,7 @@ def run(
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
         engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
-        with open_source(source, vectors=engine.takes_vectors) as frames:
+        with open_source(source, vectors=engine.takes_vectors, upright=not as_stored) as frames:
             engine.prepare(frames.height, frames.width)
             session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age)
             summary = record(

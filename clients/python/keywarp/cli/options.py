@@ -9,7 +9,10 @@ from keywarp.client import Client
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE
 
 SourceArgument = Annotated[
-    str, typer.Argument(help="A video file or URL, a folder of images, or a camera (camera:0).", show_default=False)
+    str,
+    typer.Argument(
+        help="A video file or URL, an image or a folder of images, or a camera (camera:0).", show_default=False
+    ),
 ]
 ServerOption = Annotated[
     str, typer.Option("--server", help="The server's address.", envvar="KEYWARP_SERVER", metavar="URL")
@@ -61,6 +64,10 @@ MotOption = Annotated[
     typer.Option(
         "--mot", help="Write the boxes as a MOTChallenge file.", metavar="FILE", dir_okay=False, show_default=False
     ),
+]
+AsStoredOption = Annotated[
+    bool,
+    typer.Option("--as-stored", help="Leave frames as they are stored, without turning them as the file says."),
 ]
 SummaryJsonOption = Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")]
 

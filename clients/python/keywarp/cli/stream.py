@@ -11,6 +11,7 @@ import typer
 
 from keywarp.cli.options import (
     ApiKeyOption,
+    AsStoredOption,
     CocoOption,
     IntervalOption,
     MaxAgeOption,
@@ -79,6 +80,7 @@ def stream(
             metavar="SECONDS",
         ),
     ] = DEFAULT.seconds,
+    as_stored: AsStoredOption = False,
     summary_json: SummaryJsonOption = False,
 ) -> None:
     """Send a video to a server, write its results to files, and print how fast they came.
@@ -89,7 +91,7 @@ def stream(
     with ExitStack() as opened:
         client = opened.enter_context(open_client(server, api_key))
         opened.enter_context(_warnings_on_stderr())
-        frames = opened.enter_context(open_source(source))
+        frames = opened.enter_context(open_source(source, upright=not as_stored))
         results = opened.enter_context(
             client.stream(
                 frames if codec == "image" else source,
@@ -99,6 +101,7 @@ def stream(
                 max_interval=max_interval,
                 max_age=max_age,
                 mode=mode,
+                upright=False if as_stored else None,  # servers of before don't know the option
                 codec=codec,
                 in_flight=in_flight,
                 quality=quality,

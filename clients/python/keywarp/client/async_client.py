@@ -93,6 +93,7 @@ class AsyncClient(AsyncClosable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        upright: bool | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
     ) -> StreamInfo:
@@ -111,6 +112,7 @@ class AsyncClient(AsyncClosable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            upright=upright,
             source=source,
             sinks=tuple(sinks) or None,
         )
@@ -172,6 +174,7 @@ class AsyncClient(AsyncClosable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        upright: bool | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -195,6 +198,7 @@ class AsyncClient(AsyncClosable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            upright=upright,
             codec=codec,
         )
         setup = StreamSetup(hello, in_flight, quality, on_error, decode, stream_id, Reconnect.of(reconnect))

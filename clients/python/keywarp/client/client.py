@@ -127,6 +127,7 @@ class Client(Closable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        upright: bool | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
     ) -> StreamInfo:
@@ -148,6 +149,8 @@ class Client(Closable):
             masks: The form of segmentation masks: `png`, `rle` or `none`. None is `png`.
             resolution: The resolution of masks: `model` or `frame`. None is `model`.
             reliability: `map` for results with a map of where they can be trusted. None is `none`.
+            upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
+                True.
             source: A URL (`rtsp://`, `http://`, `https://`) for the server to pull, or None if clients feed the stream.
             sinks: Names of the server's sinks that also get the results.
 
@@ -167,6 +170,7 @@ class Client(Closable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            upright=upright,
             source=source,
             sinks=tuple(sinks) or None,
         )
@@ -251,6 +255,7 @@ class Client(Closable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        upright: bool | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -285,6 +290,8 @@ class Client(Closable):
             resolution: The resolution of masks and dense maps: `model`, or `frame`, which is larger. None is `model`.
             reliability: `map` for results with a map of where they can be trusted, `ProcessedFrame.reliability_map`.
                 None is `none`.
+            upright: Whether frames are turned as the image or video says, or left as their pixels are stored. A source
+                that is open already keeps its own choice. None is True.
             codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets, and
                 `mpegts`, `mp4` and `webm` send a file of this kind, without decoding or compressing anything again.
             in_flight: The most images that wait for their results at a time. With 1, the next frame of a live source is
@@ -316,6 +323,7 @@ class Client(Closable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            upright=upright,
             codec=codec,
         )
         setup = StreamSetup(hello, in_flight, quality, on_error, decode, stream_id, Reconnect.of(reconnect))

@@ -64,7 +64,7 @@ class Feed:
             payloads: Payloads
             if codec == "image":
                 if not isinstance(source, Source):
-                    source = opened.enter_context(open_source(source))
+                    source = opened.enter_context(open_source(source, upright=setup.hello.upright is not False))
                 if source.live and setup.hello.mode == "latest":
                     source = self._newest = opened.enter_context(NewestFrames(source))
                 payloads = ImagePayloads(source, setup.quality)

@@ -259,6 +259,8 @@ class StreamOptions(Request):
     # In the mode `latest` the newest frame replaces those that wait; None: `latest` for pulled RTSP, else `lossless`
     mode: Mode | None = None
     sinks: Annotated[tuple[str, ...], Field(max_length=16)] | None = None  # the server's sinks that get the responses
+    # Whether frames are turned as the video's display matrix or the image's EXIF orientation says; None: they are
+    upright: bool | None = None
 
 
 class CreateStream(StreamOptions):

@@ -9,7 +9,13 @@ from keywarp.server.decode.packets import PacketDecoder
 
 
 def open_decoder(
-    codec: Codec, max_pixels: int, nvdec: Nvdec | None = None, *, chunks: bool = False, vectors: bool = False
+    codec: Codec,
+    max_pixels: int,
+    nvdec: Nvdec | None = None,
+    *,
+    chunks: bool = False,
+    vectors: bool = False,
+    upright: bool = True,
 ) -> Decoder:
     """Open a decoder for one producer.
 
@@ -19,10 +25,11 @@ def open_decoder(
         nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
         chunks: Whether payloads are pieces of a byte stream instead of packets. Payloads of containers always are.
         vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
+        upright: Whether frames are turned as EXIF says, or left as their pixels are stored.
     """
     match codec:
         case "image":
-            return ImageDecoder(max_pixels)
+            return ImageDecoder(max_pixels, upright=upright)
         case "mpegts" | "mp4" | "webm":
             return ContainerDecoder(codec, max_pixels, nvdec, vectors=vectors)
         case _:

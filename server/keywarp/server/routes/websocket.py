@@ -163,7 +163,14 @@ class WebSocketConnection:
         )
         chunks = hello.framing == "chunks"
         vectors = stream.engine.takes_vectors
-        decoder = open_decoder(hello.codec, settings.max_pixels, self._service.nvdec, chunks=chunks, vectors=vectors)
+        decoder = open_decoder(
+            hello.codec,
+            settings.max_pixels,
+            self._service.nvdec,
+            chunks=chunks,
+            vectors=vectors,
+            upright=stream.upright,
+        )
         pipeline = Pipeline(stream, decoder, self._quota)
         try:
             guards = self._receive_all(), stream.raise_when_closed(), self._stop_when_draining()
@@ -262,6 +269,7 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         "masks": (hello.masks, stream.masks),
         "resolution": (hello.resolution, stream.resolution),
         "reliability": (hello.reliability, stream.reliability),
+        "upright": (hello.upright, stream.upright),
         "interval": (hello.interval, stream.schedule.interval),
         "schedule": (hello.schedule, stream.schedule.schedule),
         "max_interval": (hello.max_interval, stream.schedule.max_interval),

@@ -88,6 +88,7 @@ class Stream:
         self.masks: Masks = options.masks or "png"
         self.resolution: Resolution = options.resolution or "model"
         self.reliability: Reliability = options.reliability or "none"
+        self.upright = options.upright is not False
         self.sinks = options.sinks or ()
         self.closed = asyncio.Event()
         self.close_reason = ""
