@@ -28,6 +28,7 @@ from keywarp.cli.summary import print_summary
 from keywarp.client import DEFAULT_SERVER, open_source
 from keywarp.client.reconnecting import DEFAULT
 from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
+from keywarp.protocol.addresses import hide_secrets
 
 
 def stream(
@@ -131,7 +132,7 @@ class _StderrHandler(logging.Handler):
     """A handler that prints to the current `sys.stderr`, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"keywarp: {record.getMessage()}", file=sys.stderr)
+        print(f"keywarp: {hide_secrets(record.getMessage())}", file=sys.stderr)
 
 
 @contextmanager
