@@ -12,6 +12,7 @@ export interface StreamOptions {
   masks?: "png" | "rle" | "none" | null;
   resolution?: "model" | "frame" | null;
   reliability?: "none" | "map" | null; // with `map`, results say where they can be trusted
+  upright?: boolean | null; // whether frames are turned as the image or video says; they are if not given
   sinks?: string[]; // names of the server's sinks that also receive the responses
 }
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from av.codec.context import Flags
 
-from keywarp.protocol import Container, FrameHeader, Hello, PacketCodec, Result
+from keywarp.protocol import Container, Hello, PacketCodec, Result
 from keywarp.server.decode.containers import ContainerDecoder
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import CODECS, Nvdec, open_nvdec
@@ -127,7 +127,7 @@ def test_other_codecs_are_decoded_on_the_processor(codec: PacketCodec, nvdec: Nv
 def test_without_b_frames_each_packet_gives_its_frame_at_once(nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
     decoder = PacketDecoder("h264", VideoOptions(LIMIT, nvdec))
     for number, unit in h264(30, NO_DELAY):
-        [frame] = decoder.decode(FrameHeader(id=number), memoryview(unit))
+        [frame] = decode(decoder, [unit], number)
         assert (frame.id, grey(frame)) == (number, number)
     assert fake.decoders[0].latency is Latency.LOW
 

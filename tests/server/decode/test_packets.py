@@ -1,6 +1,6 @@
 import pytest
 
-from keywarp.protocol import FrameHeader, PacketCodec
+from keywarp.protocol import PacketCodec
 from keywarp.server.decode.frames import DecodedFrame
 from keywarp.server.decode.packets import MAX_UNIT_BYTES, PacketDecoder
 from keywarp.server.decode.video import VideoOptions
@@ -59,7 +59,7 @@ def test_packets_with_b_frames_give_frames_in_order_with_their_own_ids() -> None
 def test_without_b_frames_each_packet_gives_its_frame_at_once() -> None:
     decoder = PacketDecoder("h264", VideoOptions(LIMIT))
     for number, unit in h264(30, NO_DELAY):
-        [frame] = decoder.decode(FrameHeader(id=number), memoryview(unit))
+        [frame] = decode(decoder, [unit], number)
         assert (frame.id, grey(frame)) == (number, number)
 
 

@@ -9,7 +9,10 @@ from keywarp.client import Client
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE
 
 SourceArgument = Annotated[
-    str, typer.Argument(help="A video file or URL, a folder of images, or a camera (camera:0).", show_default=False)
+    str,
+    typer.Argument(
+        help="A video file or URL, an image or a folder of images, or a camera (camera:0).", show_default=False
+    ),
 ]
 ServerOption = Annotated[
     str, typer.Option("--server", help="The server's address.", envvar="KEYWARP_SERVER", metavar="URL")

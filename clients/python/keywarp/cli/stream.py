@@ -29,8 +29,8 @@ from keywarp.cli.report import record
 from keywarp.cli.summary import print_notes, print_summary
 from keywarp.client import DEFAULT_SERVER, ProcessedFrame, ResultStream, SourceError, open_source
 from keywarp.client.reconnecting import DEFAULT
-from keywarp.client.videos import shown
 from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
+from keywarp.protocol.addresses import hide_secrets
 
 
 def stream(
@@ -148,14 +148,16 @@ def _complete(results: ResultStream, name: str) -> Iterator[ProcessedFrame]:
     """
     yield from results
     if results.skipped:
-        raise SourceError(f"{results.skipped} frames of {shown(name)!r} could not be processed ({results.first_error})")
+        raise SourceError(
+            f"{results.skipped} frames of {hide_secrets(name)!r} could not be processed ({results.first_error})"
+        )
 
 
 class _StderrHandler(logging.Handler):
     """A handler that prints to the current `sys.stderr`, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"keywarp: {record.getMessage()}", file=sys.stderr)
+        print(f"keywarp: {hide_secrets(record.getMessage())}", file=sys.stderr)
 
 
 @contextmanager

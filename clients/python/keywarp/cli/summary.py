@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from keywarp.client.videos import shown
+from keywarp.protocol.addresses import hide_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
 def print_notes(name: str, notes: Iterable[str]) -> None:
     """Print to stderr what one should know about a source."""
     for note in notes:
-        print(f"keywarp: {shown(name)}: {note}", file=sys.stderr)
+        print(f"keywarp: {hide_secrets(name)}: {note}", file=sys.stderr)
 
 
 def _milliseconds(latency: Latency | None) -> str:

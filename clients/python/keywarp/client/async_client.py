@@ -53,7 +53,7 @@ class AsyncClient(AsyncClosable):
         """Prepare a client. The first request connects. `Client` describes the arguments."""
         self.server = connecting.check_server(server)
         self._timeout = timeout
-        self._headers = connecting.authorization(api_key)
+        self._headers = connecting.authorization(api_key, server)
         self._http = httpx.AsyncClient(base_url=self.server, timeout=timeout, headers=self._headers)
 
     async def models(self) -> tuple[ModelInfo, ...]:

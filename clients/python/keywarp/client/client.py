@@ -60,7 +60,7 @@ class Client(Closable):
         """
         self.server = connecting.check_server(server)
         self._timeout = timeout
-        self._headers = connecting.authorization(api_key)
+        self._headers = connecting.authorization(api_key, server)
         self._http = httpx.Client(base_url=self.server, timeout=timeout, headers=self._headers)
 
     def models(self) -> tuple[ModelInfo, ...]:

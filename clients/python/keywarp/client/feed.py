@@ -21,8 +21,9 @@ from keywarp.client.reconnecting import Reconnect
 from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike, open_source
 from keywarp.client.videos import VideoSource, orientation_of_file
+from keywarp.images.orientation import UPRIGHT
 from keywarp.protocol import Codec, Hello, PacketCodec, Result
-from keywarp.videos import REORDERING, UPRIGHT
+from keywarp.videos import REORDERING
 
 OnError = Literal["raise", "skip"]
 

@@ -5,7 +5,6 @@ from contextlib import closing
 from os import PathLike
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 import av
 from av.container import InputContainer
@@ -13,8 +12,8 @@ from av.video.stream import VideoStream
 
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import DEFAULT_FPS, Frame, Source
+from keywarp.images.orientation import UPRIGHT, turn
 from keywarp.videos import (
-    UPRIGHT,
     Lost,
     Note,
     Picture,
@@ -25,7 +24,6 @@ from keywarp.videos import (
     file_extent,
     listed_packets,
     swaps_sides,
-    turn,
 )
 
 OPEN_TIMEOUT: Final = 10.0  # seconds to open a URL
@@ -205,14 +203,6 @@ def orientation_of_file(path: Path, video: int | None = None) -> int:
 def local_path(name: str) -> Path:
     """Return the path that a name stands for, which may be a `file:` URL."""
     return Path(name.removeprefix("file://").removeprefix("file:") if not Path(name).exists() else name)
-
-
-def shown(name: str) -> str:
-    """Return a name without the user, password and query of a URL."""
-    if not _is_url(name):
-        return name
-    parts = urlsplit(name)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _is_url(name: str) -> bool:

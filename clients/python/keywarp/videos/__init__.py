@@ -6,7 +6,7 @@ The client, the server and the training data read video through this package, so
 from keywarp.videos.choice import choose_video, describe_choice, listed_packets
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
-from keywarp.videos.orientation import UPRIGHT, orientation_of, swaps_sides, turn
+from keywarp.videos.orientation import orientation_of, swaps_sides
 from keywarp.videos.reading import (
     MAX_FAILED_UNITS,
     REORDERING,
@@ -23,7 +23,6 @@ from keywarp.videos.units import CodecVectors, DecodedUnit, SoftwareDecoder, Uni
 __all__ = [
     "MAX_FAILED_UNITS",
     "REORDERING",
-    "UPRIGHT",
     "CodecVectors",
     "DecodedUnit",
     "Extent",
@@ -43,5 +42,4 @@ __all__ = [
     "listed_packets",
     "orientation_of",
     "swaps_sides",
-    "turn",
 ]

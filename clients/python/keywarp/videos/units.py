@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
-from keywarp.videos.orientation import UPRIGHT, orientation_of
+from keywarp.images.orientation import UPRIGHT
+from keywarp.videos.orientation import orientation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,5 +153,5 @@ class SoftwareDecoder:
 
 
 def _orientation(frame: "VideoFrame") -> int:
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     return UPRIGHT if matrix is None else orientation_of(bytes(matrix))

@@ -18,7 +18,7 @@ def open_decoder(codec: Codec, options: VideoOptions, *, chunks: bool = False) -
     """
     match codec:
         case "image":
-            return ImageDecoder(options.max_pixels)
+            return ImageDecoder(options.max_pixels, upright=options.upright)
         case "mpegts" | "mp4" | "webm":
             return ContainerDecoder(codec, options)
         case _:

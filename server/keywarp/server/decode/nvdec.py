@@ -17,8 +17,9 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 
+from keywarp.images.orientation import UPRIGHT
 from keywarp.server.errors import DecoderError
-from keywarp.videos import UPRIGHT, DecodedUnit, SoftwareDecoder
+from keywarp.videos import DecodedUnit, SoftwareDecoder
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext

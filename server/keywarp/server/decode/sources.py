@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from keywarp.protocol import FrameHeader, StreamOptions
+from keywarp.protocol.addresses import without_secrets
 from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.http import HttpFiles
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
@@ -73,8 +74,7 @@ class SourceUrl:
         return self.parts._replace(netloc=f"{user}{at}{host}:{self.port}").geturl()
 
     def __str__(self) -> str:
-        netloc = self.parts.netloc.rpartition("@")[2]
-        return self.parts._replace(netloc=netloc, query="", fragment="").geturl()
+        return without_secrets(self.parts.geturl())
 
 
 class SourceDecoder:

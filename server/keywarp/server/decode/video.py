@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from keywarp.engines import MotionVectors
+from keywarp.images.orientation import UPRIGHT, turn
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import Nvdec, NvdecDecoder
 from keywarp.server.errors import BadVideoError, DamagedVideoError
 from keywarp.videos import (
-    UPRIGHT,
     CodecVectors,
     Lost,
     Note,
@@ -20,7 +20,6 @@ from keywarp.videos import (
     VideoError,
     VideoReader,
     choose_video,
-    turn,
 )
 
 if TYPE_CHECKING:
