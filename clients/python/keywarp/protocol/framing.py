@@ -20,7 +20,7 @@ class FrameHeader(Request):
 
     id: ClientId | None = None
     timestamp: float | None = Field(default=None, allow_inf_nan=False)  # seconds
-    gap: bool | None = None  # whether frames are missing before this image, which makes it a key frame
+    gap: bool | None = None  # whether frames are missing before this image, or a part of this packet
     discard: bool | None = None  # whether the packet is only needed to decode others, and gives no result itself
 
 

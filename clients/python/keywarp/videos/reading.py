@@ -27,7 +27,6 @@ MAX_FAILED_UNITS: Final = 300  # in a row: a live stream may be joined long befo
 ONE_PICTURE_PER_UNIT: Final = frozenset({"h264", "hevc", "av1", "mjpeg"})  # codecs; others have units to show nothing
 REORDERING: Final = 17  # units after which a picture must have come; H.264 and HEVC reorder at most 16
 _REMEMBERED: Final = 64  # units without a picture, of the other codecs
-_SUSPECTS: Final = 2  # pictures after a loss in the container among which the damage shows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +60,8 @@ class Origin(NamedTuple):
     """What is known about a unit before it is decoded."""
 
     pts: int | None  # in the stream's time base
-    discard: bool  # whether it is only needed to decode others
+    discard: bool = False  # whether it is only needed to decode others
+    damaged: bool = False  # whether the container says that something is missing in it or next to it
 
 
 def left_out_note(units: int) -> Note:
@@ -89,9 +89,9 @@ class UnitLedger:
         self._waiting: dict[int, Origin] = {}  # by the unit's number
         self._failed = 0  # in a row
 
-    def add(self, number: int, pts: int | None = None, *, discard: bool = False) -> None:
+    def add(self, number: int, origin: Origin) -> None:
         """Note a unit that is going to be decoded."""
-        self._waiting[number] = Origin(pts, discard)
+        self._waiting[number] = origin
         if not self._complete:
             self._waiting.pop(number - _REMEMBERED, None)
 
@@ -102,7 +102,7 @@ class UnitLedger:
             The unit's number, what was known about it, and the numbers of lost units before it.
         """
         number = self._number(unit)
-        origin = self._waiting.pop(number, Origin(None, discard=False))
+        origin = self._waiting.pop(number, Origin(None))
         if unit.interlaced:  # a unit may be a field, and two of them a picture
             self._complete = False
         late = [waiting for waiting, other in self._waiting.items() if self._is_late(waiting, other, number, origin)]
@@ -227,7 +227,6 @@ class VideoReader:
         self._ledger = UnitLedger(context.codec.canonical_name)
         self._times = PictureTimes(stream.time_base, in_coding_order=self._in_coding_order)
         self._units = 0
-        self._suspects = 0  # pictures among which a loss must show that the container has reported
         self._notes: set[str] = set()
 
     def __iter__(self) -> Iterator[Item]:
@@ -262,32 +261,26 @@ class VideoReader:
     def _take(self, packet: "Unit") -> None:
         """Note a unit, and number it."""
         shown = None if self._in_coding_order else packet.pts
-        self._ledger.add(self._units, shown, discard=packet.is_discard)
+        self._ledger.add(self._units, Origin(shown, packet.is_discard, packet.is_corrupt))
         if not packet.is_discard:
             self._times.add(packet.pts)
-        if packet.is_corrupt and self._ledger.has_picture:
-            self._suspects = _SUSPECTS + 1
         packet.pts, packet.dts = self._units, None
         self._units += 1
 
     def _items(self, unit: DecodedUnit, seconds: float) -> Iterator[Item]:
         if unit.pixels is None:
-            self._suspects = 0
             yield from self._lose(len(self._ledger.failed(unit)), "this part of the video can't be decoded")
             return
         first = not self._ledger.has_picture
         number, origin, lost = self._ledger.decoded(unit)
         if first:
             yield from self._first_notes(unit)
-        if lost:
-            self._suspects = 0
-            yield from self._lose(len(lost), "a picture of the video is missing")
+        yield from self._lose(len(lost), "a picture of the video is missing")
         if origin.discard:
             return
-        if self._suspects:
-            self._suspects -= 1
-            if not self._suspects:  # the decoder hasn't found the damage
-                yield from self._lose(1, "packets of the video are missing")
+        if origin.damaged:  # the decoder may not have noticed
+            yield from self._lose(1, "a part of the picture is missing")
+            return
         self.pictures += 1
         shown_at = self._times.next(origin.pts)
         yield Picture(unit.pixels, unit.orientation, shown_at, number, seconds, unit.vectors)

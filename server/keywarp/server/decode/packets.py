@@ -18,7 +18,7 @@ from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import UnitHeaders
 from keywarp.server.decode.video import VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, DamagedVideoError
-from keywarp.videos import UnitLedger, VideoError, left_out_note
+from keywarp.videos import Origin, UnitLedger, VideoError, left_out_note
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -124,7 +124,7 @@ class PacketDecoder:
         self._headers.pop(number - _REORDERING, None)
         self._units += 1
         with _video_errors():
-            self._ledger.add(number, discard=bool(header.discard))
+            self._ledger.add(number, Origin(None, bool(header.discard), bool(header.gap)))
             yield from self._frames(packet)
             yield from self._lose(self._ledger.overdue())
             failed = self._ledger.left_out and not self._ledger.has_picture
@@ -151,11 +151,12 @@ class PacketDecoder:
                 yield left_out_note(left_out)
             yield from self._lose(lost)
             header = self._headers.pop(number, FrameHeader())
-            if not origin.discard:
+            if origin.damaged and not origin.discard:
+                yield DamagedVideoError("a part of the picture is missing", header.id)
+            elif not origin.discard:
                 pixels, vectors = self._video.upright(unit.pixels, unit.orientation, unit.vectors)
                 seconds = time.perf_counter() - started
-                gap = bool(header.gap)
-                yield DecodedFrame(pixels, header.id, header.timestamp, seconds, vectors=vectors, gap=gap)
+                yield DecodedFrame(pixels, header.id, header.timestamp, seconds, vectors=vectors)
             started = time.perf_counter()
 
     def _lose(self, units: Iterable[int]) -> Iterator[DamagedVideoError]:
