@@ -82,6 +82,7 @@ class SourceDecoder:
 
     Attributes:
         live: Whether the source has no end. True until it is known.
+        hopeless: Whether another attempt would fail likewise.
     """
 
     def __init__(self, source: SourceUrl, allowed: AllowList, timeout: float, options: VideoOptions) -> None:
@@ -94,6 +95,7 @@ class SourceDecoder:
             options: How its video is decoded.
         """
         self.live = True
+        self.hopeless = False
         self._source = source
         self._allowed = allowed
         self._timeout = timeout
@@ -117,6 +119,13 @@ class SourceDecoder:
                 if self._files:
                     self._files.frame_decoded()
         except FFmpegError as error:
+            if self._needs_ranges:
+                self.live = False
+                self.hopeless = True
+                raise PullError(
+                    "the source is an MP4 whose index isn't in front, and its web server offers no ranges: use another "
+                    "web server, or move the index (ffmpeg -c copy -movflags faststart)"
+                ) from error
             raise self._fault or PullError(f"the source can't be read: {error.strerror}") from error
         if self._fault:
             raise self._fault
@@ -150,6 +159,12 @@ class SourceDecoder:
     @property
     def _fault(self) -> PullError | SourceForbiddenError | None:
         return self._files.fault if self._files else None
+
+    @property
+    def _needs_ranges(self) -> bool:
+        """Whether the file is an MP4 that can only be read from its end, and its server doesn't allow that."""
+        files = self._files
+        return bool(files and files.finite and not files.seekable and files.head[4:8] == b"ftyp" and not files.fault)
 
     def _has_end(self, container: InputContainer) -> bool:
         lists = container.format.name == "hls"  # a live playlist has a length as well
