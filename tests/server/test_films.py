@@ -301,7 +301,8 @@ def test_a_client_reads_a_file_from_a_web_server_that_closes_connections(
 def test_a_pull_says_that_an_index_behind_needs_ranges_and_does_not_try_again(
     films: Running, web: SourceServer
 ) -> None:
-    web.responders["/behind.mp4"] = file(film(), ranges=False)
+    behind = film(frames=[textured(n) for n in range(12)])  # larger than FFmpeg's buffer
+    web.responders["/behind.mp4"] = file(behind, ranges=False)
     state = pulled_from(films, f"{web.address}/behind.mp4")
     assert state["state"] == "failed"
     assert "no ranges" in state["problem"]

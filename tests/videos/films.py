@@ -83,7 +83,7 @@ def film(
         stream = container.add_stream(codec, rate=FPS)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
         context = stream.codec_context
         context.gop_size = gop
         if codec == "libx264":

@@ -130,7 +130,7 @@ class SoftwareDecoder:
         except FFmpegError:
             frames = []
         context.flush_buffers()
-        return _orientation(frames[0]) if frames else UPRIGHT
+        return orientation_of_frame(frames[0]) if frames else UPRIGHT
 
     def close(self) -> None:
         """Do nothing: FFmpeg's memory is freed with the context."""
@@ -141,7 +141,7 @@ class SoftwareDecoder:
             pixels,
             frame.pts,
             self._vectors_of(frame) if self._vectors else None,
-            _orientation(frame),
+            orientation_of_frame(frame),
             frame.interlaced_frame,
             _TRANSFERS.get(frame.color_trc),
         )
@@ -152,6 +152,7 @@ class SoftwareDecoder:
         return CodecVectors(blocks, int(frame.pict_type), self._codec, frame.width, frame.height)
 
 
-def _orientation(frame: "VideoFrame") -> int:
+def orientation_of_frame(frame: "VideoFrame") -> int:
+    """Return EXIF's number of the orientation of a decoded frame."""
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     return UPRIGHT if matrix is None else orientation_of(bytes(matrix))

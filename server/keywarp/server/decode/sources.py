@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-import av
 from av.container import InputContainer
 from av.error import FFmpegError
 
@@ -17,6 +16,7 @@ from keywarp.server.decode.http import HttpFiles
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadMessageError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
+from keywarp.videos import open_container
 
 Options = TypeVar("Options", bound=StreamOptions)
 
@@ -149,12 +149,12 @@ class SourceDecoder:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
             # TCP reaches cameras on other networks, and loses no packets.
             options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
-            return av.open(self._source.at(address), options=options, timeout=self._timeout)
+            return open_container(self._source.at(address), options=options, timeout=self._timeout)
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
         # Persistent connections would be FFmpeg's own, which nobody checks.
         options |= {"format_whitelist": FORMATS, "http_persistent": "0"}
-        return av.open(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
+        return open_container(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
     @property
     def _fault(self) -> PullError | SourceForbiddenError | None:
