@@ -211,7 +211,7 @@ def test_a_video_that_was_cut_off_is_never_done(
     assert "too early" in str(given.fault)
     path = saved(tmp_path / "cut", cut)
     for codec in ("image", "h264", "mp4" if form == "mp4" else "webm"):
-        given = streamed(films, path, codec)  # type: ignore[arg-type]
+        given = streamed(films, path, codec)
         assert 3 < len(given.results) < 8
         assert given.fault
     state = pulled(films, web, cut)

@@ -19,6 +19,7 @@ from keywarp.videos import (
     VideoReader,
     choose_video,
     file_extent,
+    open_container,
 )
 from tests.videos.films import (
     B_FRAMES,
@@ -48,7 +49,7 @@ class Seen:
         self.notes: list[str] = []
         self.places: list[int] = []  # of lost pictures: how many came before each
         self.error: str | None = None
-        with av.open(io.BytesIO(data)) as container:
+        with open_container(io.BytesIO(data)) as container:
             stream = choose_video(container, video)
             reader = VideoReader(container, stream, SoftwareDecoder(stream.codec_context))
             try:
@@ -104,7 +105,7 @@ def test_the_display_matrix_tells_which_way_up_pictures_are(
 # https://github.com/UltraStar-Deluxe/USDX/pull/948, https://github.com/0x90d/videoduplicatefinder/issues/905
 def test_a_cover_picture_is_no_video() -> None:
     data = with_cover(film_too=True)
-    with av.open(io.BytesIO(data)) as container:
+    with open_container(io.BytesIO(data)) as container:
         assert len(container.streams.video) == 2
         assert container.streams.video[0].codec_context.name == "mjpeg"
     assert Seen(data).numbers == LISTED
@@ -159,7 +160,7 @@ def test_a_picture_that_the_decoder_patches_up_is_a_lost_picture() -> None:
 # Half a picture inside an MJPEG camera's stream: https://github.com/blakeblackshear/frigate/issues/10650
 def test_half_a_jpeg_is_a_lost_picture() -> None:
     data = film("avi", [textured(n) for n in range(5)], codec="mjpeg")
-    with av.open(io.BytesIO(data)) as container:
+    with open_container(io.BytesIO(data)) as container:
         place, size = [(p.pos, p.size) for p in container.demux(video=0)][2]
     assert place is not None
     half = data[: place + size // 2] + bytes(size - size // 2) + data[place + size :]

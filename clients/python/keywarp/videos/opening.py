@@ -16,4 +16,5 @@ def open_container(file: Any, **options: Any) -> InputContainer:
     Raises:
         FFmpegError: It can't be opened.
     """
-    return av.open(file, "r", metadata_errors="replace", **options)
+    container: InputContainer = av.open(file, "r", metadata_errors="replace", **options)
+    return container
