@@ -169,7 +169,7 @@ def test_packets_outside_the_edit_list_have_no_result(
     assert (given.errors, given.fault) == (0, None)
 
 
-# https://github.com/PyAV-Org/PyAV/issues/185, https://github.com/blakeblackshear/frigate/discussions/5963
+# https://github.com/PyAV-Org/PyAV/issues/185, https://github.com/meta-pytorch/torchcodec/issues/505
 @pytest.mark.parametrize("codec", SENT)
 @pytest.mark.parametrize("mode", ["lossless", "latest"])
 def test_images_stay_with_their_results_after_a_damaged_frame(

@@ -157,7 +157,7 @@ def test_a_picture_that_the_decoder_patches_up_is_a_lost_picture() -> None:
     assert (len(seen.pictures), seen.places) == (5, [3])
 
 
-# Half a picture inside an MJPEG camera's stream: https://github.com/blakeblackshear/frigate/issues/10650
+# https://github.com/jacksonliam/mjpg-streamer/issues/47, https://github.com/pikvm/ustreamer/pull/289
 def test_half_a_jpeg_is_a_lost_picture() -> None:
     data = film("avi", [textured(n) for n in range(5)], codec="mjpeg")
     with open_container(io.BytesIO(data)) as container:
