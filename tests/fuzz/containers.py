@@ -57,7 +57,7 @@ def seeds() -> tuple[Seed, ...]:
     fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
     return (
         Seed("mp4", film(muxing=FASTSTART), "mp4", may_vanish=2),
-        Seed("mp4, index behind, B-frames", film(options=B_FRAMES), "mp4", may_vanish=2),
+        Seed("mp4, index behind, B-frames", film(options=B_FRAMES), "mp4", may_vanish=8),
         Seed("mp4, fragmented", film(muxing=fragments), "mp4", may_vanish=GOP),
         Seed("mkv", film("matroska"), "webm", may_vanish=4),
         Seed("webm", film("webm", codec="libvpx"), "webm", may_vanish=4),
@@ -153,7 +153,7 @@ def fuzz(runs: int, seed: int = 0) -> list[str]:
         change = random_.choice(CHANGES)
         data = change(whole.data, random_)
         for way in ("client", "server"):
-            if way == "server" and not whole.container:
+            if way == "server" and not (whole.container and data):  # an empty upload is refused before
                 continue
             where = f"run {run}: {whole.name}, {change.__name__}, {way}"
             try:

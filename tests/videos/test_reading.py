@@ -44,14 +44,14 @@ LISTED = list(range(FRAMES))
 class Seen:
     """What the reader gave: the pictures, what it said about the others, and its error."""
 
-    def __init__(self, data: bytes, video: int | None = None) -> None:
+    def __init__(self, data: bytes, video: int | None = None, threads: int | None = 1) -> None:
         self.pictures: list[Picture] = []
         self.notes: list[str] = []
         self.places: list[int] = []  # of lost pictures: how many came before each
         self.error: str | None = None
         with open_container(io.BytesIO(data)) as container:
             stream = choose_video(container, video)
-            reader = VideoReader(container, stream, SoftwareDecoder(stream.codec_context))
+            reader = VideoReader(container, stream, SoftwareDecoder(stream.codec_context, threads=threads))
             try:
                 for item in reader:
                     match item:
@@ -151,9 +151,10 @@ def test_a_packet_that_cannot_be_decoded_is_a_lost_picture() -> None:
     assert seen.numbers[7:] == LISTED[8:]  # from the next key frame on
 
 
-def test_a_picture_that_the_decoder_patches_up_is_a_lost_picture() -> None:
+@pytest.mark.parametrize("threads", [1, None])
+def test_a_picture_that_the_decoder_patches_up_is_a_lost_picture(threads: int | None) -> None:
     data = film(frames=[textured(n) for n in range(6)], gop=3)
-    seen = Seen(spoiled(data, 3, keep=1500))  # the slice's header and beginning stay
+    seen = Seen(spoiled(data, 3, keep=1500), threads=threads)  # the slice's header and beginning stay
     assert (len(seen.pictures), seen.places) == (5, [3])
 
 

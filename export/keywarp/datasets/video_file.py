@@ -17,7 +17,7 @@ from keywarp.datasets.errors import DataError
 from keywarp.datasets.images import Size
 from keywarp.datasets.types import Image
 from keywarp.images.orientation import turn
-from keywarp.videos import VideoError, choose_video, open_container, orientation_of_frame, swaps_sides
+from keywarp.videos import PATCHED_UP, VideoError, choose_video, open_container, orientation_of_frame, swaps_sides
 
 _CONVERT = "convert it to MP4, or unpack it into a folder of frames"
 
@@ -162,6 +162,8 @@ class VideoReader:
         try:
             with open_container(f"file:{self._path}") as container:
                 stream = choose_video(container)
+                if stream.codec_context.codec.canonical_name in PATCHED_UP:
+                    stream.codec_context.thread_count = 1  # otherwise damaged frames aren't marked
                 if start:
                     container.seek(self._index.seeks[start], stream=stream)
                 for picture in container.decode(stream):

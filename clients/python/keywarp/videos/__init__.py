@@ -20,10 +20,18 @@ from keywarp.videos.reading import (
     VideoReader,
     left_out_note,
 )
-from keywarp.videos.units import CodecVectors, DecodedUnit, SoftwareDecoder, UnitDecoder, orientation_of_frame
+from keywarp.videos.units import (
+    PATCHED_UP,
+    CodecVectors,
+    DecodedUnit,
+    SoftwareDecoder,
+    UnitDecoder,
+    orientation_of_frame,
+)
 
 __all__ = [
     "MAX_FAILED_UNITS",
+    "PATCHED_UP",
     "REORDERING",
     "CodecVectors",
     "DecodedUnit",

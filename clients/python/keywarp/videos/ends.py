@@ -30,7 +30,7 @@ class PacketSpan:
         self.count += 1
         if packet.pos is not None:
             self.end = max(self.end, packet.pos + packet.size)
-        if packet.pts is None:
+        if packet.pts is None or packet.is_discard:
             return
         end = packet.pts + (packet.duration or 0)
         if self._first is None or self._last is None:
@@ -55,22 +55,23 @@ def missing_end(container: "InputContainer", video: "VideoStream", span: PacketS
         span: All its packets.
     """
     listed = listed_packets(container, video)
-    if listed is not None:
-        missing = listed - span.count
-        return f"{missing} of the {listed} packets of video in its index are missing" if missing > 0 else None
+    if listed is not None and listed > span.count:
+        return f"{listed - span.count} of the {listed} packets of video in its index are missing"
     if is_format(container, "gif") and container.size - span.end > _TRAILER:
         return f"{container.size - span.end} of its bytes can't be read"
-    declared = _declared_seconds(container, video) if is_format(container, "webm", "flv") else None
-    if declared is None or span.count < 2 or video.time_base is None:
+    declared = _declared_seconds(container, video) if is_format(container, "webm", "flv", "mp4", "avi") else None
+    if declared is None or video.time_base is None:
         return None
     lasts, pause = span.seconds(float(video.time_base))
-    if declared - lasts > _TOLERANCE + 1.5 * pause:
+    if lasts and declared - lasts > _TOLERANCE + 1.5 * pause:
         return f"its video lasts {lasts:.2f} s, but should last {declared:.2f} s"
     return None
 
 
 def _declared_seconds(container: "InputContainer", video: "VideoStream") -> float | None:
     """Return how long a container says that a video lasts, or None if it only says it for all streams together."""
+    if is_format(container, "mp4", "avi"):
+        return float(video.duration * video.time_base) if video.duration and video.time_base else None
     tag = next((text for name, text in video.metadata.items() if name.upper().startswith("DURATION")), "")
     if found := _DURATION.match(tag):
         return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])

@@ -24,6 +24,10 @@ _EXPORT: Final = {"flags2": "+export_mvs"}  # makes FFmpeg's decoders give the m
 # Codecs whose decoders patch up what is damaged without a word, unless they are told to stop there. The others mark
 # such frames as corrupt, or can't notice.
 _STOP_AT_DAMAGE: Final = frozenset({"mjpeg"})
+# Codecs whose decoders patch up damaged frames, and mark them as corrupt only if they work on one thread.
+PATCHED_UP: Final = frozenset(
+    ("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "flv1", "wmv1", "wmv2")
+)
 _TRANSFERS: Final = {16: "PQ", 18: "HLG"}  # of HDR video, by FFmpeg's numbers
 
 
@@ -89,14 +93,16 @@ class SoftwareDecoder:
             max_pixels: The most pixels of a frame, or None for no limit. Larger ones are refused before anything is
                 allocated.
             vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
-            threads: The number of threads, or None for all that help. Threads share the slices of a frame, not frames,
-                which would hold back a frame per thread and lose some motion vectors. So the only delay is the one that
-                the video's frame order requires.
+            threads: The number of threads, or None for all that help; codecs in `PATCHED_UP` have one. Threads share the
+                slices of a frame, not frames, which would hold back a frame per thread and lose some motion vectors. So
+                the only delay is the one that the video's frame order requires.
         """
-        if threads is not None:
-            context.thread_count = threads
-        context.thread_type = "SLICE"
         self._codec = context.codec.canonical_name
+        context.thread_type = "SLICE"
+        if self._codec in PATCHED_UP:
+            context.thread_count = 1
+        elif threads is not None:
+            context.thread_count = threads
         self._vectors = vectors
         options = {"max_pixels": str(max_pixels)} if max_pixels is not None else {}
         options |= {"err_detect": "explode"} if self._codec in _STOP_AT_DAMAGE else {}
