@@ -174,11 +174,11 @@ def _frames(video: str) -> "Iterator[ClipFrame]":
     with open_source(video, vectors=True) as source:
         for index, frame in enumerate(source):
             time = index / source.fps if frame.timestamp is None else frame.timestamp
-            height, width = frame.image.shape[:2]
             found = frame.vectors
             vectors = None
             if found is not None:
-                vectors = MotionVectors.from_ffmpeg(found.blocks, width, height, found.picture, found.codec)
+                vectors = MotionVectors.from_ffmpeg(found.blocks, found.width, found.height, found.picture, found.codec)
+                vectors = vectors and vectors.turned(found.orientation)
             yield ClipFrame(frame.image, index, time, vectors)
 
 

@@ -34,6 +34,7 @@ from keywarp.protocol import (
 )
 from keywarp.server.decode.decoders import open_decoder
 from keywarp.server.decode.frames import DecodedFrame
+from keywarp.server.decode.video import VideoOptions
 from keywarp.server.streams.results import encode_result
 
 BenchCodec = Literal["image", "h264"]
@@ -108,7 +109,7 @@ def run_in_process(
     """
     measurement = StreamMeasurement()
     dense = session.engine.bundle.manifest.dense
-    decoder = open_decoder(codec, MAX_PIXELS, vectors=session.engine.takes_vectors)
+    decoder = open_decoder(codec, VideoOptions(MAX_PIXELS, vectors=session.engine.takes_vectors))
     started = time.perf_counter()
     due = started
 

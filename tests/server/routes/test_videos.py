@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from keywarp.protocol import Done, Error, Result, ServerMessage
-from keywarp.server.decode.video import MAX_FAILED_UNITS
 from keywarp.server.routes.videos import UnreadLines
+from keywarp.videos import MAX_FAILED_UNITS
 from tests.server.conftest import PATIENCE, Running, Starter, eventually
 from tests.server.media import B_FRAMES, ENCODERS, FRAGMENTED, NO_DELAY, encode, h264, moving, mpegts, pieces
 from tests.server.routes.test_streams import problem

@@ -69,6 +69,18 @@ AsStoredOption = Annotated[
     bool,
     typer.Option("--as-stored", help="Leave frames as they are stored, without turning them as the file says."),
 ]
+StoredVideoOption = Annotated[
+    int | None,
+    typer.Option(
+        "--video", min=0, help="Which of a file's videos to take, from 0 (default: the best).", show_default=False
+    ),
+]
+AllowDamageOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-damage", help="End with status 0 even if frames are damaged or missing. They are counted all the same."
+    ),
+]
 SummaryJsonOption = Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")]
 
 

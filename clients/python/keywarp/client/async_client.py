@@ -94,6 +94,7 @@ class AsyncClient(AsyncClosable):
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
         upright: bool | None = None,
+        video: int | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
     ) -> StreamInfo:
@@ -113,6 +114,7 @@ class AsyncClient(AsyncClosable):
             resolution=resolution,
             reliability=reliability,
             upright=upright,
+            video=video,
             source=source,
             sinks=tuple(sinks) or None,
         )
@@ -175,6 +177,7 @@ class AsyncClient(AsyncClosable):
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
         upright: bool | None = None,
+        video: int | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -199,6 +202,7 @@ class AsyncClient(AsyncClosable):
             resolution=resolution,
             reliability=reliability,
             upright=upright,
+            video=video,
             codec=codec,
         )
         setup = StreamSetup(hello, in_flight, quality, on_error, decode, stream_id, Reconnect.of(reconnect))

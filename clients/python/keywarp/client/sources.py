@@ -18,7 +18,7 @@ from keywarp.images import SUFFIXES
 SourceLike = str | PathLike[str] | Iterable[NDArray[np.uint8]]
 
 
-def open_source(source: SourceLike, *, vectors: bool = False, upright: bool = True) -> Source:
+def open_source(source: SourceLike, *, vectors: bool = False, upright: bool = True, video: int | None = None) -> Source:
     """Open a source of frames.
 
     Args:
@@ -26,7 +26,8 @@ def open_source(source: SourceLike, *, vectors: bool = False, upright: bool = Tr
             `/dev/video0`), an image, a folder of images (in the order of their names, with `img2` before `img10`), or
             an iterable of RGB uint8 arrays of shape (H, W, 3).
         vectors: Whether the frames of a file or URL come with the codec's motion vectors.
-        upright: Whether images are turned as their EXIF orientation says, or left as their pixels are stored.
+        upright: Whether frames are turned as the video or image says, or left as they are stored.
+        video: Which of a file's videos, from 0, or None for the best.
 
     Raises:
         SourceError: If the source doesn't exist, isn't a video, or is damaged from the start. A source that is damaged
@@ -47,7 +48,7 @@ def open_source(source: SourceLike, *, vectors: bool = False, upright: bool = Tr
         return ImageSource.folder(path, upright=upright)
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return open_image_file(path, upright=upright)
-    return VideoSource(name, vectors=vectors)
+    return VideoSource(name, vectors=vectors, upright=upright, video=video)
 
 
 class ArraySource(Source):

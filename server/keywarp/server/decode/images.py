@@ -62,7 +62,8 @@ def decode_frame(
     except FrameRefusedError as error:
         error.id = header.id
         raise
-    return DecodedFrame(pixels, header.id, header.timestamp, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return DecodedFrame(pixels, header.id, header.timestamp, seconds, gap=bool(header.gap))
 
 
 def decode_image(data: bytes | memoryview, max_pixels: int, *, upright: bool = True) -> NDArray[np.uint8]:

@@ -14,15 +14,14 @@ from keywarp.protocol import FrameHeader, StreamOptions
 from keywarp.protocol.addresses import without_secrets
 from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.http import HttpFiles
-from keywarp.server.decode.nvdec import Nvdec
-from keywarp.server.decode.video import PROBE, VideoDecoder
+from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadMessageError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
 
 Options = TypeVar("Options", bound=StreamOptions)
 
 PORTS: Final = {"rtsp": 554, "http": 80, "https": 443}
-NAME: Final = "a source"
+NAME: Final = "the source"
 # The formats that FFmpeg may detect. Others, such as `concat`, would open further files without a check.
 FORMATS: Final = "hls,mpegts,mpeg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpjpeg,mjpeg,h264,hevc,aac,mp3,webvtt"
 
@@ -85,31 +84,20 @@ class SourceDecoder:
         live: Whether the source has no end. True until it is known.
     """
 
-    def __init__(
-        self,
-        source: SourceUrl,
-        allowed: AllowList,
-        timeout: float,
-        max_pixels: int,
-        nvdec: Nvdec | None = None,
-        *,
-        vectors: bool = False,
-    ) -> None:
+    def __init__(self, source: SourceUrl, allowed: AllowList, timeout: float, options: VideoOptions) -> None:
         """Set up a decoder. Nothing is opened yet.
 
         Args:
             source: The URL to pull.
             allowed: The hosts that may be connected to.
             timeout: Seconds to connect, and to wait for more data.
-            max_pixels: The most pixels of a frame. Larger ones are refused.
-            nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
-            vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
+            options: How its video is decoded.
         """
         self.live = True
         self._source = source
         self._allowed = allowed
         self._timeout = timeout
-        self._video = VideoDecoder(max_pixels, nvdec, vectors=vectors)
+        self._video = VideoDecoder(options)
         self._opened = ExitStack()
         self._files: HttpFiles | None = None
 
@@ -132,7 +120,6 @@ class SourceDecoder:
             raise self._fault or PullError(f"the source can't be read: {error.strerror}") from error
         if self._fault:
             raise self._fault
-        self._video.check_has_frame()
 
     def finish(self) -> Iterator[Decoded]:
         """Return nothing: `decode` has read the source to its end."""
@@ -148,7 +135,7 @@ class SourceDecoder:
         self._opened.close()
 
     def _open(self) -> InputContainer:
-        options = PROBE | self._video.options
+        options = PROBE | self._video.ffmpeg
         if self._source.live:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
             # TCP reaches cameras on other networks, and loses no packets.

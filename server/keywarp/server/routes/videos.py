@@ -112,8 +112,7 @@ class VideoResponse(Response):
     async def _process(self, receive: Receive, send: Send) -> Done | Error:
         service = self._service
         chunks = self._codec in ("h264", "hevc")
-        vectors = self._stream.engine.takes_vectors
-        decoder = open_decoder(self._codec, service.settings.max_pixels, service.nvdec, chunks=chunks, vectors=vectors)
+        decoder = open_decoder(self._codec, service.video_options(self._stream), chunks=chunks)
         pipeline = Pipeline(self._stream, decoder, self._stream.owner)
         try:
             guards = self._read_body(receive), self._stream.raise_when_closed(), self._stop_when_draining()

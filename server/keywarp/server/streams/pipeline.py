@@ -25,6 +25,7 @@ from keywarp.server.errors import FrameRefusedError, ServerError
 from keywarp.server.security.quotas import Quota
 from keywarp.server.streams.stream import Stream
 from keywarp.server.streams.subscribers import FrameResponse
+from keywarp.videos import Note
 
 # Reasons for dropping a frame.
 NEWER: Final = "newer"
@@ -106,7 +107,13 @@ class Pipeline:
     @property
     def done(self) -> Done:
         """The counts of the responses so far."""
-        return Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors, dropped=self._dropped)
+        return Done(
+            frames=self._frames,
+            key_frames=self._key_frames,
+            errors=self._errors,
+            dropped=self._dropped,
+            notes=self._stream.notes,
+        )
 
     async def feed(self, payloads: AsyncIterator[ReceivedPayload]) -> None:
         """Decode all payloads and submit their frames.
@@ -193,6 +200,8 @@ class Pipeline:
                 await self._outbox.put((item, await self._stream.submit(item)))
             case FrameRefusedError():
                 await self._outbox.put(self._stream.refuse(item))
+            case Note():
+                self._stream.note(item.text)
             case _Superseded():
                 await self._outbox.put(self._stream.drop(item.id, item.reason, item.vectors))
             case _:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_NOTES: Final = 16
 MAX_VECTORS: Final = 64  # dropped frames in a row through which motion is followed
 
 
@@ -89,7 +90,9 @@ class Stream:
         self.resolution: Resolution = options.resolution or "model"
         self.reliability: Reliability = options.reliability or "none"
         self.upright = options.upright is not False
+        self.video = options.video
         self.sinks = options.sinks or ()
+        self.notes: tuple[str, ...] = ()  # what one should know about its video
         self.closed = asyncio.Event()
         self.close_reason = ""
         self.subscribers = Subscribers()
@@ -141,6 +144,7 @@ class Stream:
             live=self._statistics.live,
             watchers=len(self.subscribers),
             sinks=self.sinks,
+            notes=self.notes,
             **(asdict(self.pull) if self.pull else {}),
         )
 
@@ -238,7 +242,7 @@ class Stream:
         self._vectors.clear()
         frame.waited += time.monotonic() - started  # the executor measures the time from here on
         job = self.replica.device.executor.submit(
-            self._session, frame.pixels, frame.index, skipped, vectors, frame.timestamp
+            self._session, frame.pixels, frame.index, skipped, vectors, frame.timestamp, gap=frame.gap
         )
         done = asyncio.wrap_future(job)
         self._pending[done] = job
@@ -310,6 +314,12 @@ class Stream:
             self._vectors = [*self._vectors, vectors] if len(self._vectors) < MAX_VECTORS else [None]
         self._next += 1
         return Dropped(frame=self._next - 1, id=id_, reason=reason)
+
+    def note(self, text: str) -> None:
+        """Note what one should know about the stream's video."""
+        if text not in self.notes and len(self.notes) < MAX_NOTES:
+            self.notes = (*self.notes, text)
+            log.info("stream %s: %s", self.id, text)
 
     async def wait_until_idle(self) -> None:
         """Wait until none of the stream's frames is queued for the device or on it."""

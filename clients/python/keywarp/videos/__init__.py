@@ -1,0 +1,47 @@
+"""Video as people really have it: which stream, which way up, when, and what is missing.
+
+The client, the server and the training data read video through this package, so that a file is the same video to all.
+"""
+
+from keywarp.videos.choice import choose_video, describe_choice, listed_packets
+from keywarp.videos.errors import VideoError
+from keywarp.videos.extent import Extent, file_extent
+from keywarp.videos.orientation import orientation_of, swaps_sides
+from keywarp.videos.reading import (
+    MAX_FAILED_UNITS,
+    REORDERING,
+    Item,
+    Lost,
+    Note,
+    Origin,
+    Picture,
+    UnitLedger,
+    VideoReader,
+    left_out_note,
+)
+from keywarp.videos.units import CodecVectors, DecodedUnit, SoftwareDecoder, UnitDecoder
+
+__all__ = [
+    "MAX_FAILED_UNITS",
+    "REORDERING",
+    "CodecVectors",
+    "DecodedUnit",
+    "Extent",
+    "Item",
+    "Lost",
+    "Note",
+    "Origin",
+    "Picture",
+    "SoftwareDecoder",
+    "UnitDecoder",
+    "UnitLedger",
+    "VideoError",
+    "VideoReader",
+    "choose_video",
+    "describe_choice",
+    "file_extent",
+    "left_out_note",
+    "listed_packets",
+    "orientation_of",
+    "swaps_sides",
+]
