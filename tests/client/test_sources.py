@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,10 @@ def test_the_error_of_a_damaged_image_in_a_folder_names_it(tmp_path: Path) -> No
     count, said = read_all(open_source(folder))
     assert count == 3
     assert "1 of the 4 images" in said
+    with open_source(folder) as source:
+        frames = list(islice(source, 3))
+        assert [frame.gap for frame in frames] == [False, False, True]  # nothing may be propagated across it
+        assert source.missing == 1
     assert "bb.png" in said
 
 
