@@ -30,11 +30,13 @@ test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
 
 FUZZ_RUNS ?= 1000000
-fuzz: $(VENV)/.dev ## Fuzz the parsers of outside input, 1,000,000 runs each: make fuzz FUZZ_RUNS=...
+FUZZ_CONTAINER_RUNS ?= 5000
+fuzz: $(VENV)/.dev ## Fuzz the parsers of outside input, 1,000,000 runs each, and containers: make fuzz FUZZ_RUNS=...
 	for target in framing messages labels infer manifest site text image image_file animation model; do \
 		echo "$$target:" && mkdir -p .cache/keywarp/fuzz && $(BIN)/python -m tests.fuzz.parsers $$target .cache/keywarp/fuzz/$$target \
 			-atheris_runs=$(FUZZ_RUNS) -max_len=4096 -artifact_prefix=.cache/keywarp/fuzz/crash-$$target- -verbosity=0 || exit 1; \
 	done
+	$(BIN)/python -m tests.fuzz.containers $(FUZZ_CONTAINER_RUNS)
 
 flow-graph: $(VENV)/.dev ## Write the flow network that imports get, after a change of its weights
 	$(BIN)/python -m keywarp.export.flow_template

@@ -76,9 +76,9 @@ def test_reading_forwards_decodes_each_frame_once(tmp_path: Path, monkeypatch: p
     reader = VideoFile(tmp_path / "v.mp4").open()
     open_, opened = av.open, list[str]()
 
-    def count(path: str) -> Any:
+    def count(path: str, *arguments: Any, **options: Any) -> Any:
         opened.append(path)
-        return open_(path)
+        return open_(path, *arguments, **options)
 
     monkeypatch.setattr(av, "open", count)
     assert [number_of(reader.frame(number)) for number in range(14, 24)] == list(range(14, 24))

@@ -14,6 +14,8 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from keywarp.videos import open_container
+
 WIDTH, HEIGHT = 64, 48
 FPS = 25
 FRAMES = 24
@@ -83,7 +85,7 @@ def film(
         stream = container.add_stream(codec, rate=FPS)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
         context = stream.codec_context
         context.gop_size = gop
         if codec == "libx264":
@@ -114,7 +116,7 @@ def copied(data: bytes, form: str, shift: int = 0) -> bytes:
     Packets before 0 then come into an edit list of MP4: they are only needed to decode others.
     """
     file = io.BytesIO()
-    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format=form) as container:
+    with open_container(io.BytesIO(data)) as source, av.open(file, "w", format=form) as container:
         stream = source.streams.video[0]
         copy = container.add_stream_from_template(stream)
         assert stream.time_base
@@ -173,7 +175,7 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple
 
 def spoiled(data: bytes, packet: int, keep: int = 4) -> bytes:
     """Overwrite the content of one packet after its first bytes."""
-    with av.open(io.BytesIO(data)) as container:
+    with open_container(io.BytesIO(data)) as container:
         found = [(p.pos, p.size) for p in container.demux(video=0) if p.size][packet]
     place, size = found
     assert place is not None

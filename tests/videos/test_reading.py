@@ -19,6 +19,7 @@ from keywarp.videos import (
     VideoReader,
     choose_video,
     file_extent,
+    open_container,
 )
 from tests.videos.films import (
     B_FRAMES,
@@ -43,14 +44,14 @@ LISTED = list(range(FRAMES))
 class Seen:
     """What the reader gave: the pictures, what it said about the others, and its error."""
 
-    def __init__(self, data: bytes, video: int | None = None) -> None:
+    def __init__(self, data: bytes, video: int | None = None, threads: int | None = 1) -> None:
         self.pictures: list[Picture] = []
         self.notes: list[str] = []
         self.places: list[int] = []  # of lost pictures: how many came before each
         self.error: str | None = None
-        with av.open(io.BytesIO(data)) as container:
+        with open_container(io.BytesIO(data)) as container:
             stream = choose_video(container, video)
-            reader = VideoReader(container, stream, SoftwareDecoder(stream.codec_context))
+            reader = VideoReader(container, stream, SoftwareDecoder(stream.codec_context, threads=threads))
             try:
                 for item in reader:
                     match item:
@@ -104,7 +105,7 @@ def test_the_display_matrix_tells_which_way_up_pictures_are(
 # https://github.com/UltraStar-Deluxe/USDX/pull/948, https://github.com/0x90d/videoduplicatefinder/issues/905
 def test_a_cover_picture_is_no_video() -> None:
     data = with_cover(film_too=True)
-    with av.open(io.BytesIO(data)) as container:
+    with open_container(io.BytesIO(data)) as container:
         assert len(container.streams.video) == 2
         assert container.streams.video[0].codec_context.name == "mjpeg"
     assert Seen(data).numbers == LISTED
@@ -150,16 +151,17 @@ def test_a_packet_that_cannot_be_decoded_is_a_lost_picture() -> None:
     assert seen.numbers[7:] == LISTED[8:]  # from the next key frame on
 
 
-def test_a_picture_that_the_decoder_patches_up_is_a_lost_picture() -> None:
+@pytest.mark.parametrize("threads", [1, None])
+def test_a_picture_that_the_decoder_patches_up_is_a_lost_picture(threads: int | None) -> None:
     data = film(frames=[textured(n) for n in range(6)], gop=3)
-    seen = Seen(spoiled(data, 3, keep=1500))  # the slice's header and beginning stay
+    seen = Seen(spoiled(data, 3, keep=1500), threads=threads)  # the slice's header and beginning stay
     assert (len(seen.pictures), seen.places) == (5, [3])
 
 
-# Half a picture inside an MJPEG camera's stream: https://github.com/blakeblackshear/frigate/issues/10650
+# https://github.com/jacksonliam/mjpg-streamer/issues/47, https://github.com/pikvm/ustreamer/pull/289
 def test_half_a_jpeg_is_a_lost_picture() -> None:
     data = film("avi", [textured(n) for n in range(5)], codec="mjpeg")
-    with av.open(io.BytesIO(data)) as container:
+    with open_container(io.BytesIO(data)) as container:
         place, size = [(p.pos, p.size) for p in container.demux(video=0)][2]
     assert place is not None
     half = data[: place + size // 2] + bytes(size - size // 2) + data[place + size :]

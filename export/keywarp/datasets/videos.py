@@ -54,8 +54,8 @@ class LabelledVideos:
                 `long_side`.
             long_side: The maximum pixels of the longer side.
             truth: The kind of labels that frames must have, or None to take frames with either kind.
-            upright: Whether the images of folders are turned as their EXIF orientation says, as programs for labelling
-                show them, or left as their pixels are stored.
+            upright: Whether frames are turned as the video's display matrix or the image's EXIF orientation says, as
+                programs for labelling show them, or left as they are stored.
 
         Raises:
             DataError: If there are no labels, labels don't belong to exactly one video, or boxes are malformed.
@@ -183,7 +183,7 @@ def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]
                 else "no video; put a video or folder of frames of that name there"
             )
         )
-    source: VideoFile | _FrameFolder = VideoFile(sources[0])
+    source: VideoFile | _FrameFolder = VideoFile(sources[0], upright=upright)
     if sources[0].is_dir():
         frames = _numbered(sources[0], SUFFIXES)
         gap = next((number for number in frames if number - 1 not in frames and number != min(frames)), None)

@@ -173,7 +173,7 @@ class Pull:
                 continue
             except (PullError, SourceForbiddenError, BadVideoError) as error:
                 fault = error
-            if self._status.state == "running":
+            if self._status.state == "running" or decoder.hopeless:
                 retry_state.attempt_number = 1  # so that the next wait is the shortest again
                 if not decoder.live:  # reconnecting would start from the beginning
                     self._set_state("failed" if fault else "ended", str(fault) if fault else None)

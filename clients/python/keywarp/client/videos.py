@@ -23,6 +23,7 @@ from keywarp.videos import (
     choose_video,
     file_extent,
     listed_packets,
+    open_container,
     swaps_sides,
 )
 
@@ -68,7 +69,7 @@ class VideoSource(Source):
         """
         source = cls.__new__(cls)
         try:
-            container = av.open(device, format="v4l2")
+            container = open_container(device, format="v4l2")
         except (av.FFmpegError, ValueError) as error:
             raise SourceError(f"the camera {device} can't be opened: {_reason(error)}") from error
         source._use(device, container, choose(container, device), vectors=False, upright=True)
@@ -164,7 +165,7 @@ def open_video(name: str | PathLike[str]) -> InputContainer:
     if not remote and not local_path(name).is_file():
         raise SourceError(f"there is no file or folder {name!r}")
     try:
-        return av.open(
+        return open_container(
             # Otherwise FFmpeg takes what is before a colon for a protocol.
             name if remote else f"file:{local_path(name)}",
             options=_HTTP_OPTIONS if name.startswith(("http:", "https:")) else {},

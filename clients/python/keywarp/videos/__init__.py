@@ -6,6 +6,7 @@ The client, the server and the training data read video through this package, so
 from keywarp.videos.choice import choose_video, describe_choice, listed_packets
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
+from keywarp.videos.opening import open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
 from keywarp.videos.reading import (
     MAX_FAILED_UNITS,
@@ -19,10 +20,18 @@ from keywarp.videos.reading import (
     VideoReader,
     left_out_note,
 )
-from keywarp.videos.units import CodecVectors, DecodedUnit, SoftwareDecoder, UnitDecoder
+from keywarp.videos.units import (
+    PATCHED_UP,
+    CodecVectors,
+    DecodedUnit,
+    SoftwareDecoder,
+    UnitDecoder,
+    orientation_of_frame,
+)
 
 __all__ = [
     "MAX_FAILED_UNITS",
+    "PATCHED_UP",
     "REORDERING",
     "CodecVectors",
     "DecodedUnit",
@@ -42,6 +51,8 @@ __all__ = [
     "file_extent",
     "left_out_note",
     "listed_packets",
+    "open_container",
     "orientation_of",
+    "orientation_of_frame",
     "swaps_sides",
 ]

@@ -16,7 +16,7 @@ _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 def videos_of(container: "InputContainer") -> "list[VideoStream]":
     """Return the videos of a container, without cover pictures and thumbnails."""
     # FFmpeg reads any .txt file as terminal art (format `tty`).
-    streams = [] if container.format.name == "tty" else container.streams.video
+    streams = [] if is_format(container, "tty") else container.streams.video
     return [stream for stream in streams if not stream.disposition & _PICTURES]
 
 
@@ -45,6 +45,11 @@ def choose_video(container: "InputContainer", number: int | None = None) -> "Vid
     return next((video for video in known if best is not None and video.index == best.index), known[0])
 
 
+def is_format(container: "InputContainer", *names: str) -> bool:
+    """Return whether a container has one of some formats. FFmpeg has several names for each."""
+    return not set(names).isdisjoint(container.format.name.split(","))
+
+
 def listed_packets(container: "InputContainer", video: "VideoStream", *, shown: bool = False) -> int | None:
     """Return the number of a video's packets that a container's index lists, or None without a complete index.
 
@@ -53,9 +58,10 @@ def listed_packets(container: "InputContainer", video: "VideoStream", *, shown: 
         video: The video.
         shown: Whether packets are left out that are only needed to decode others.
     """
-    if not container.format.name.startswith(("mov", "avi")):
+    if not is_format(container, "mp4", "avi"):
         return None
-    return sum(entry.size > 0 and not (shown and entry.is_discard) for entry in video.index_entries)
+    empty = is_format(container, "avi")  # whose empty packets repeat the picture before
+    return sum((entry.size > 0 or not empty) and not (shown and entry.is_discard) for entry in video.index_entries)
 
 
 def describe_choice(container: "InputContainer", chosen: "VideoStream") -> str | None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from keywarp.videos.choice import describe_choice, listed_packets
+from keywarp.videos.choice import describe_choice, is_format
+from keywarp.videos.ends import PacketSpan, missing_end
 from keywarp.videos.errors import VideoError
 from keywarp.videos.units import CodecVectors, DecodedUnit, UnitDecoder
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from keywarp.videos.units import Unit
 
 MAX_FAILED_UNITS: Final = 300  # in a row: a live stream may be joined long before its next key frame
-ONE_PICTURE_PER_UNIT: Final = frozenset({"h264", "hevc", "av1", "mjpeg"})  # codecs; others have units to show nothing
+ONE_PICTURE_PER_UNIT: Final = frozenset(
+    {"h264", "hevc", "av1", "mjpeg", "gif"}
+)  # codecs; others have units to show nothing
 REORDERING: Final = 17  # units after which a picture must have come; H.264 and HEVC reorder at most 16
 _REMEMBERED: Final = 64  # units without a picture, of the other codecs
 
@@ -223,11 +226,11 @@ class VideoReader:
         self._decoder = decoder
         context = stream.codec_context
         # AVI has no times at which pictures are shown: FFmpeg gives units times that rise in coding order.
-        self._in_coding_order = container.format.name == "avi" and bool(context.has_b_frames)
+        self._in_coding_order = is_format(container, "avi") and bool(context.has_b_frames)
         self._ledger = UnitLedger(context.codec.canonical_name)
         self._times = PictureTimes(stream.time_base, in_coding_order=self._in_coding_order)
         self._units = 0
-        self._notes: set[str] = set()
+        self._span = PacketSpan()
 
     def __iter__(self) -> Iterator[Item]:
         """Decode lazily.
@@ -243,6 +246,8 @@ class VideoReader:
             started = time.perf_counter()
             if packet.size:
                 self._take(packet)
+            elif packet.pts is not None:  # empty, which would end the decoding
+                continue
             for unit in self._decoder.decode(packet):
                 yield from self._items(unit, time.perf_counter() - started)
                 started = time.perf_counter()
@@ -253,10 +258,8 @@ class VideoReader:
                 if self._units
                 else "has no pictures in its video"
             )
-        if missing := self._missing():
-            raise VideoError(
-                f"ends too early: {missing} of the {self._units + missing} packets of video in its index are missing"
-            )
+        if missing := missing_end(self._container, self._stream, self._span):
+            raise VideoError(f"ends too early: {missing}")
 
     def _take(self, packet: "Unit") -> None:
         """Note a unit, and number it."""
@@ -264,6 +267,7 @@ class VideoReader:
         self._ledger.add(self._units, Origin(shown, packet.is_discard, packet.is_corrupt))
         if not packet.is_discard:
             self._times.add(packet.pts)
+        self._span.add(packet)
         packet.pts, packet.dts = self._units, None
         self._units += 1
 
@@ -298,7 +302,3 @@ class VideoReader:
             yield Note("it is interlaced, and isn't deinterlaced: moving edges look like combs")
         if unit.hdr:
             yield Note(f"it is HDR ({unit.hdr}), and isn't tone-mapped: its pictures look pale")
-
-    def _missing(self) -> int:
-        """Return the number of units that the container's index lists beyond those that came."""
-        return max(0, (listed_packets(self._container, self._stream) or 0) - self._units)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
-from keywarp.images.orientation import UPRIGHT
+from keywarp.images.orientation import UPRIGHT, jpeg_orientation
 from keywarp.videos.orientation import orientation_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ _EXPORT: Final = {"flags2": "+export_mvs"}  # makes FFmpeg's decoders give the m
 # Codecs whose decoders patch up what is damaged without a word, unless they are told to stop there. The others mark
 # such frames as corrupt, or can't notice.
 _STOP_AT_DAMAGE: Final = frozenset({"mjpeg"})
+# Codecs whose decoders patch up damaged frames, and mark them as corrupt only if they work on one thread.
+PATCHED_UP: Final = frozenset(
+    ("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "flv1", "wmv1", "wmv2")
+)
+# By the rotation that PyAV gives, which doesn't tell mirrored pictures from others.
+_ORIENTATIONS: Final = {-90: 6, 90: 8, -180: 3, 180: 3}
 _TRANSFERS: Final = {16: "PQ", 18: "HLG"}  # of HDR video, by FFmpeg's numbers
 
 
@@ -89,14 +95,16 @@ class SoftwareDecoder:
             max_pixels: The most pixels of a frame, or None for no limit. Larger ones are refused before anything is
                 allocated.
             vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
-            threads: The number of threads, or None for all that help. Threads share the slices of a frame, not frames,
-                which would hold back a frame per thread and lose some motion vectors. So the only delay is the one that
-                the video's frame order requires.
+            threads: The number of threads, or None for all that help; codecs in `PATCHED_UP` have one. Threads share the
+                slices of a frame, not frames, which would hold back a frame per thread and lose some motion vectors. So
+                the only delay is the one that the video's frame order requires.
         """
-        if threads is not None:
-            context.thread_count = threads
-        context.thread_type = "SLICE"
         self._codec = context.codec.canonical_name
+        context.thread_type = "SLICE"
+        if self._codec in PATCHED_UP:
+            context.thread_count = 1
+        elif threads is not None:
+            context.thread_count = threads
         self._vectors = vectors
         options = {"max_pixels": str(max_pixels)} if max_pixels is not None else {}
         options |= {"err_detect": "explode"} if self._codec in _STOP_AT_DAMAGE else {}
@@ -120,7 +128,7 @@ class SoftwareDecoder:
             if frame.is_corrupt:
                 yield DecodedUnit(None, frame.pts)
             else:
-                yield self._decoded(frame)
+                yield self._decoded(frame, unit)
 
     def orientation(self, unit: "Unit") -> int:
         """Decode a unit that decoding can start with, and nothing else, to know how its frame is turned."""
@@ -130,28 +138,38 @@ class SoftwareDecoder:
         except FFmpegError:
             frames = []
         context.flush_buffers()
-        return _orientation(frames[0]) if frames else UPRIGHT
+        return orientation_of_frame(frames[0]) if frames else UPRIGHT
 
     def close(self) -> None:
         """Do nothing: FFmpeg's memory is freed with the context."""
 
-    def _decoded(self, frame: "VideoFrame") -> DecodedUnit:
+    def _decoded(self, frame: "VideoFrame", unit: "Unit | None") -> DecodedUnit:
         pixels = cast("NDArray[np.uint8]", self._reformatter.reformat(frame, format="rgb24").to_ndarray())
         return DecodedUnit(
             pixels,
             frame.pts,
             self._vectors_of(frame) if self._vectors else None,
-            _orientation(frame),
+            jpeg_orientation(bytes(unit)) if self._codec == "mjpeg" and unit else orientation_of_frame(frame),
             frame.interlaced_frame,
             _TRANSFERS.get(frame.color_trc),
         )
 
     def _vectors_of(self, frame: "VideoFrame") -> CodecVectors:
-        exported = frame.side_data.get("MOTION_VECTORS")
+        exported = _side_data(frame, "MOTION_VECTORS")
         blocks = None if exported is None else exported.to_ndarray()
         return CodecVectors(blocks, int(frame.pict_type), self._codec, frame.width, frame.height)
 
 
-def _orientation(frame: "VideoFrame") -> int:
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    return UPRIGHT if matrix is None else orientation_of(bytes(matrix))
+def orientation_of_frame(frame: "VideoFrame") -> int:
+    """Return EXIF's number of the orientation of a decoded frame."""
+    matrix = _side_data(frame, "DISPLAYMATRIX")
+    return _ORIENTATIONS.get(frame.rotation, UPRIGHT) if matrix is None else orientation_of(bytes(matrix))
+
+
+def _side_data(frame: "VideoFrame", name: str) -> Any:
+    try:
+        return frame.side_data.get(name)
+    except (
+        ValueError
+    ):  # PyAV fails at kinds that it doesn't know, such as EXIF (https://github.com/PyAV-Org/PyAV/pull/2392)
+        return None

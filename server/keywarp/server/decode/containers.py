@@ -12,14 +12,13 @@ from queue import SimpleQueue
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
-import av
 from av.error import FFmpegError
 
 from keywarp.protocol import Container, FrameHeader
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, FrameRefusedError
-from keywarp.videos import Extent, Note
+from keywarp.videos import Extent, Note, open_container
 
 MAX_WITHOUT_FRAME: Final = 64 * 2**20  # bytes that may arrive without a frame
 MAX_STORED: Final = 2 * 2**30  # bytes of an MP4 that can't be decoded before it is complete
@@ -100,7 +99,7 @@ class _Demuxer(threading.Thread):
             raise BadVideoError(f"the {self._kind} ends {missing} bytes too early")
 
     def _decode(self, file: Any) -> None:
-        with av.open(file, "r", format=self._container, options=PROBE | self._video.ffmpeg) as container:
+        with open_container(file, format=self._container, options=PROBE | self._video.ffmpeg) as container:
             for event in self._video.decode_container(container, f"the {self._kind}"):
                 self._hand_over(event)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-import av
 from av.container import InputContainer
 from av.error import FFmpegError
 
@@ -17,6 +16,7 @@ from keywarp.server.decode.http import HttpFiles
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadMessageError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
+from keywarp.videos import open_container
 
 Options = TypeVar("Options", bound=StreamOptions)
 
@@ -82,6 +82,7 @@ class SourceDecoder:
 
     Attributes:
         live: Whether the source has no end. True until it is known.
+        hopeless: Whether another attempt would fail likewise.
     """
 
     def __init__(self, source: SourceUrl, allowed: AllowList, timeout: float, options: VideoOptions) -> None:
@@ -94,6 +95,7 @@ class SourceDecoder:
             options: How its video is decoded.
         """
         self.live = True
+        self.hopeless = False
         self._source = source
         self._allowed = allowed
         self._timeout = timeout
@@ -117,6 +119,13 @@ class SourceDecoder:
                 if self._files:
                     self._files.frame_decoded()
         except FFmpegError as error:
+            if self._needs_ranges:
+                self.live = False
+                self.hopeless = True
+                raise PullError(
+                    "the source is an MP4 whose index isn't in front, and its web server offers no ranges: use another "
+                    "web server, or move the index (ffmpeg -c copy -movflags faststart)"
+                ) from error
             raise self._fault or PullError(f"the source can't be read: {error.strerror}") from error
         if self._fault:
             raise self._fault
@@ -140,16 +149,22 @@ class SourceDecoder:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
             # TCP reaches cameras on other networks, and loses no packets.
             options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
-            return av.open(self._source.at(address), options=options, timeout=self._timeout)
+            return open_container(self._source.at(address), options=options, timeout=self._timeout)
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
         # Persistent connections would be FFmpeg's own, which nobody checks.
         options |= {"format_whitelist": FORMATS, "http_persistent": "0"}
-        return av.open(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
+        return open_container(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
     @property
     def _fault(self) -> PullError | SourceForbiddenError | None:
         return self._files.fault if self._files else None
+
+    @property
+    def _needs_ranges(self) -> bool:
+        """Whether the file is an MP4 that can only be read from its end, and its server doesn't allow that."""
+        files = self._files
+        return bool(files and files.finite and not files.seekable and files.head[4:8] == b"ftyp" and not files.fault)
 
     def _has_end(self, container: InputContainer) -> bool:
         lists = container.format.name == "hls"  # a live playlist has a length as well

@@ -16,7 +16,14 @@ from starlette.types import Receive, Scope, Send
 from keywarp.protocol import Container, Done, Error, FrameHeader, StreamOptions
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.decoders import open_decoder
-from keywarp.server.errors import DrainingError, InternalError, ServerError, TooLargeError, UnsupportedMediaError
+from keywarp.server.errors import (
+    BadVideoError,
+    DrainingError,
+    InternalError,
+    ServerError,
+    TooLargeError,
+    UnsupportedMediaError,
+)
 from keywarp.server.problems import documented
 from keywarp.server.routes.dependencies import CANNOT_CREATE, NOT_FOUND, QuotaDependency, ServiceDependency
 from keywarp.server.routes.ndjson import LAST_LINE_TIMEOUT, MEDIA_TYPE, encode_line
@@ -149,7 +156,7 @@ class VideoResponse(Response):
             if piece:
                 await self._inbox.put(ReceivedPayload(FrameHeader(), memoryview(piece), time.monotonic()))
         self._body_read = True
-        await self._inbox.put(None)
+        await self._inbox.put(None if size else BadVideoError("the body is empty: send a video"))
         while (await receive())["type"] != "http.disconnect":
             pass
         raise ClientDisconnect
