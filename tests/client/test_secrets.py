@@ -2,6 +2,7 @@
 
 import json
 import logging
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -20,7 +21,8 @@ CLOSED = "http://user:SECRET@127.0.0.1:9"
 def test_the_error_of_a_source_shows_its_address_only(source: str) -> None:
     with pytest.raises(SourceError, match="://") as caught:
         open_source(source)
-    assert "SECRET" not in str(caught.value).removeprefix("'SECRET")
+    traced = "".join(traceback.format_exception(caught.value))
+    assert "SECRET" not in traced.replace("'SECRET://***'", "").replace("SECRET://***", "")
 
 
 def test_commands_show_addresses_only() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keywarp.client import Source, SourceError, open_source
+from keywarp.client.videos import VideoSource
 from tests.client.media import grey_level, picture, write_cut_video, write_video
 
 
@@ -148,6 +150,10 @@ def test_the_error_of_a_damaged_image_in_a_folder_names_it(tmp_path: Path) -> No
     count, said = read_all(open_source(folder))
     assert count == 3
     assert "1 of the 4 images" in said
+    with open_source(folder) as source:
+        frames = list(islice(source, 3))
+        assert [frame.gap for frame in frames] == [False, False, True]  # nothing may be propagated across it
+        assert source.missing == 1
     assert "bb.png" in said
 
 
@@ -219,3 +225,17 @@ def test_a_video_gives_the_motion_vectors_of_its_codec_if_they_are_asked_for(tmp
     assert intra == [0, 10]  # the key frames of the video
     with open_source(path) as source:
         assert all(frame.vectors is None for frame in source)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_frames_of_a_jpeg_camera_are_turned_by_their_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    # PyAV fails at side data of this kind: https://github.com/PyAV-Org/PyAV/pull/2392
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with (tmp_path / "camera.mjpeg").open("wb") as file:
+        for _ in range(3):
+            Image.fromarray(picture(90)).save(file, "JPEG", exif=exif)
+    with VideoSource(tmp_path / "camera.mjpeg", vectors=True) as source:
+        frames = list(source)
+        assert source.orientation == orientation
+    assert [frame.image.shape[:2] for frame in frames] == [(64, 48) if orientation > 4 else (48, 64)] * 3

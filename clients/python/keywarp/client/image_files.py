@@ -6,9 +6,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import DEFAULT_FPS, Frame, Source
 from keywarp.images import FILE_FORMATS, SUFFIXES, ImageError, decode_animation, decode_image, is_animated
@@ -35,14 +32,14 @@ class ImageSource(Source):
         """
         self._upright = upright
         self._failed: list[tuple[Path, str]] = []
-        self._images = self._read(paths)
+        self._frames = self._read(paths)
         self.fps = DEFAULT_FPS
         self.count: int | None = len(paths)
-        first = next(self._images, None)
+        first = next(self._frames, None)
         if first is None:
             raise self._damage()
-        self.height, self.width = first.shape[:2]
-        self._images = chain((first,), self._images)
+        self.height, self.width = first.image.shape[:2]
+        self._frames = chain((first,), self._frames)
 
     @classmethod
     def folder(cls, folder: Path, *, upright: bool = True) -> Self:
@@ -63,22 +60,26 @@ class ImageSource(Source):
         return cls(sorted(paths, key=_natural), upright=upright)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Read the images, one at a time.
+        """Read the images, one at a time. The one after those that can't be read has a `gap`.
 
         Raises:
             SourceError: If some can't be read, after those that can.
         """
-        for image in self._images:
-            yield Frame(image, None)
+        yield from self._frames
         if self._failed:
             raise self._damage()
 
-    def _read(self, paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
+    def _read(self, paths: Sequence[Path]) -> Iterator[Frame]:
+        gap = False
         for path in paths:
             try:
-                yield decode_image(path.read_bytes(), formats=FILE_FORMATS, upright=self._upright)
+                image = decode_image(path.read_bytes(), formats=FILE_FORMATS, upright=self._upright)
             except (ImageError, OSError) as error:
                 self._failed.append((path, _reason(error)))
+                self.missing, gap = self.missing + 1, True
+                continue
+            yield Frame(image, None, gap=gap)
+            gap = False
 
     def _damage(self) -> SourceError:
         if self.count == 1:

@@ -89,7 +89,7 @@ class VideoSource(Source):
             first = next(self._items, None)
             if first is None:
                 reason = self._damage if isinstance(self._damage, VideoError) else "has no frame that can be decoded"
-                raise SourceError(f"{name!r} {reason}") from self._damage
+                raise SourceError(f"{name!r} {reason}") from _cause(name, self._damage)
         except BaseException:
             container.close()
             raise
@@ -124,7 +124,8 @@ class VideoSource(Source):
             reason = f" (it {damage})" if isinstance(damage, VideoError) else f" ({_reason(damage)})"
         elif missing:
             reason = f" (it ends {missing} bytes too early)"
-        raise SourceError(f"{self._name!r} is damaged: {share} could be decoded{reason}") from damage
+        cause = _cause(self._name, damage)
+        raise SourceError(f"{self._name!r} is damaged: {share} could be decoded{reason}") from cause
 
     def close(self) -> None:
         """Close the file or camera."""
@@ -173,9 +174,9 @@ def open_video(name: str | PathLike[str]) -> InputContainer:
     except av.InvalidDataError as error:
         if not remote and _is_mp4(local_path(name)):
             raise SourceError(f"{name!r} is a truncated MP4 file: its index (moov) is missing") from error
-        raise SourceError(f"{name!r} is not a video, or is damaged from the start") from error
+        raise SourceError(f"{name!r} is not a video, or is damaged from the start") from _cause(name, error)
     except (av.FFmpegError, OSError) as error:
-        raise SourceError(f"{name!r} can't be opened: {_reason(error)}") from error
+        raise SourceError(f"{name!r} can't be opened: {_reason(error)}") from _cause(name, error)
 
 
 def choose(container: InputContainer, name: str | PathLike[str], video: int | None = None) -> VideoStream:
@@ -213,6 +214,11 @@ def _is_url(name: str) -> bool:
 def _is_mp4(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(8)[4:] == b"ftyp"
+
+
+def _cause(name: str, error: Exception | None) -> Exception | None:
+    """Return what tracebacks show as the cause. FFmpeg's errors have the whole URL in them, with its secrets."""
+    return None if _is_url(name) else error
 
 
 def _reason(error: Exception) -> str:

@@ -56,7 +56,7 @@ class VideoWriter(Closable):
             timestamp: When it is shown, in seconds; None for one frame after the picture before.
 
         Raises:
-            DrawingError: If the first picture is less than two pixels wide or high.
+            DrawingError: If the first picture is less than two pixels wide or high, or H.264 can't have its size.
         """
         if self._stream is None:
             self._stream = self._add_stream(image)
@@ -64,7 +64,12 @@ class VideoWriter(Closable):
         frame = frame.reformat(self._stream.width, self._stream.height, "yuv420p")
         frame.pts, frame.time_base = self._ticks(timestamp), Fraction(1, CLOCK)
         frame.duration = round(CLOCK / self._fps)
-        self._container.mux(self._stream.encode(frame))
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except (av.ExternalError, av.ArgumentError) as error:
+            self._stream = None
+            size = f"{image.shape[1]}x{image.shape[0]}"
+            raise DrawingError(f"pictures of {size} pixels can't be written as H.264: {error.strerror}") from error
 
     def close(self) -> None:
         """Finish the file."""

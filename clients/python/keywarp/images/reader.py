@@ -22,6 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from keywarp.images.errors import DamagedImageError, NotAnImageError, TooManyPixelsError, UnsupportedImageError
 from keywarp.images.formats import FILE_FORMATS, WIRE_FORMATS, ImageFormat, format_of, other_format_of
 from keywarp.images.orientation import INVERSE, UPRIGHT, exif_orientation, jpeg_orientation, turn
+from keywarp.images.png import sound_part
 
 MAX_PIXELS: Final = 2**28  # the most pixels of an image, unless a caller allows fewer; 800 MB as RGB
 _HEAD_BYTES: Final = 32  # enough for the sizes in PNG and WebP headers
@@ -119,10 +120,12 @@ def decode_animation(
     Raises:
         ImageError: The errors of `decode_image`, after the pictures that could be decoded.
     """
-    head = bytes(data[:_HEAD_BYTES])
+    head, complete = bytes(data[:_HEAD_BYTES]), True
     found = format_of(head)
     if found not in ("PNG", "WebP"):
         raise _not_an_image(head, len(data), found, ("PNG", "WebP"))
+    if found == "PNG":
+        data, complete = sound_part(data)
     with _opened(found, data, head, max_pixels) as image:
         milliseconds = 0.0
         for index in range(getattr(image, "n_frames", 1)):
@@ -132,6 +135,8 @@ def decode_animation(
             turned = turn(pixels, _orientation(image)) if upright else pixels
             yield Picture(turned, milliseconds / 1000, duration / 1000)
             milliseconds += duration
+    if not complete:
+        raise DamagedImageError("the PNG image is damaged or truncated")
 
 
 def _not_an_image(
@@ -162,6 +167,11 @@ def _decode_pillow(
     form: ImageFormat, data: bytes | memoryview, head: bytes, max_pixels: int
 ) -> tuple[NDArray[np.uint8], int]:
     """Decode an image with Pillow, and return its pixels and EXIF's number of its orientation."""
+    if form == "PNG":
+        _check(*_png_size(head), max_pixels)
+        data, complete = sound_part(data)
+        if not complete:
+            raise DamagedImageError("the PNG image is damaged or truncated")
     with _opened(form, data, head, max_pixels) as image:
         tagged = image.tag_v2.get(_ORIENTATION_TAG, UPRIGHT) if isinstance(image, TiffImageFile) else None
         pixels = _rgb(image)

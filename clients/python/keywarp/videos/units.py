@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
-from keywarp.images.orientation import UPRIGHT
+from keywarp.images.orientation import UPRIGHT, jpeg_orientation
 from keywarp.videos.orientation import orientation_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _STOP_AT_DAMAGE: Final = frozenset({"mjpeg"})
 PATCHED_UP: Final = frozenset(
     ("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "flv1", "wmv1", "wmv2")
 )
+# By the rotation that PyAV gives, which doesn't tell mirrored pictures from others.
+_ORIENTATIONS: Final = {-90: 6, 90: 8, -180: 3, 180: 3}
 _TRANSFERS: Final = {16: "PQ", 18: "HLG"}  # of HDR video, by FFmpeg's numbers
 
 
@@ -126,7 +128,7 @@ class SoftwareDecoder:
             if frame.is_corrupt:
                 yield DecodedUnit(None, frame.pts)
             else:
-                yield self._decoded(frame)
+                yield self._decoded(frame, unit)
 
     def orientation(self, unit: "Unit") -> int:
         """Decode a unit that decoding can start with, and nothing else, to know how its frame is turned."""
@@ -141,24 +143,33 @@ class SoftwareDecoder:
     def close(self) -> None:
         """Do nothing: FFmpeg's memory is freed with the context."""
 
-    def _decoded(self, frame: "VideoFrame") -> DecodedUnit:
+    def _decoded(self, frame: "VideoFrame", unit: "Unit | None") -> DecodedUnit:
         pixels = cast("NDArray[np.uint8]", self._reformatter.reformat(frame, format="rgb24").to_ndarray())
         return DecodedUnit(
             pixels,
             frame.pts,
             self._vectors_of(frame) if self._vectors else None,
-            orientation_of_frame(frame),
+            jpeg_orientation(bytes(unit)) if self._codec == "mjpeg" and unit else orientation_of_frame(frame),
             frame.interlaced_frame,
             _TRANSFERS.get(frame.color_trc),
         )
 
     def _vectors_of(self, frame: "VideoFrame") -> CodecVectors:
-        exported = frame.side_data.get("MOTION_VECTORS")
+        exported = _side_data(frame, "MOTION_VECTORS")
         blocks = None if exported is None else exported.to_ndarray()
         return CodecVectors(blocks, int(frame.pict_type), self._codec, frame.width, frame.height)
 
 
 def orientation_of_frame(frame: "VideoFrame") -> int:
     """Return EXIF's number of the orientation of a decoded frame."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    return UPRIGHT if matrix is None else orientation_of(bytes(matrix))
+    matrix = _side_data(frame, "DISPLAYMATRIX")
+    return _ORIENTATIONS.get(frame.rotation, UPRIGHT) if matrix is None else orientation_of(bytes(matrix))
+
+
+def _side_data(frame: "VideoFrame", name: str) -> Any:
+    try:
+        return frame.side_data.get(name)
+    except (
+        ValueError
+    ):  # PyAV fails at kinds that it doesn't know, such as EXIF (https://github.com/PyAV-Org/PyAV/pull/2392)
+        return None

@@ -37,7 +37,7 @@ from keywarp.server.routes.dependencies import (
     ServiceDependency,
 )
 from keywarp.server.routes.request_body import read_body
-from keywarp.server.routes.sequences import SequencePosition, refuse_other_version
+from keywarp.server.routes.sequences import SequencePosition, major, refuse_other_version
 from keywarp.server.routes.tensors import format_response, parse_request, wanted_outputs
 from keywarp.server.service import Service
 
@@ -272,9 +272,16 @@ def _statistics(engine: Engine, service: Service) -> dict[str, Any]:
     def spent(*stages: str, count: int = totals.frames) -> dict[str, int]:
         return {"count": count, "ns": round(1e9 * sum(totals.seconds[stage] for stage in stages))}
 
+    # Each frame is one execution.
+    parts = {
+        "compute_input": spent("decode"),
+        "compute_infer": spent("inference"),
+        "compute_output": spent("postprocess"),
+    }
     return {
         "name": manifest.name,
-        "version": manifest.version,
+        "version": major(manifest.version),  # perf_analyzer looks for a whole number
+        "bundle_version": manifest.version,
         "last_inference": round(1e3 * totals.last),
         "inference_count": totals.frames,
         "execution_count": totals.frames,
@@ -282,11 +289,9 @@ def _statistics(engine: Engine, service: Service) -> dict[str, Any]:
             "success": spent("queue", "decode", "inference", "postprocess"),
             "fail": spent(count=totals.errors),
             "queue": spent("queue"),
-            "compute_input": spent("decode"),
-            "compute_infer": spent("inference"),
-            "compute_output": spent("postprocess"),
+            **parts,
             "cache_hit": spent(count=0),
             "cache_miss": spent(count=0),
         },
-        "batch_stats": [],
+        "batch_stats": [{"batch_size": 1, **parts}] if totals.frames else [],
     }

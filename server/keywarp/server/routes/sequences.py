@@ -111,11 +111,16 @@ class Sequences:
 
 
 def refuse_other_version(engine: Engine, version: str | None) -> None:
-    """Check the version that a request asks for; None stands for any.
+    """Check the version that a request asks for; None stands for any, and a whole number for all that begin with it.
 
     Raises:
         UnknownModelError: The model has another version.
     """
     manifest = engine.bundle.manifest
-    if version not in (None, manifest.version):
+    if version not in (None, manifest.version, major(manifest.version)):
         raise UnknownModelError(f"model {manifest.name!r} has the version {manifest.version}, not {version[:64]!r}")
+
+
+def major(version: str) -> str:
+    """Return the whole number that a version begins with, since Triton's versions are whole numbers."""
+    return version.partition(".")[0]
