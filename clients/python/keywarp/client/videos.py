@@ -164,6 +164,8 @@ def open_video(name: str | PathLike[str]) -> InputContainer:
     remote = _is_url(name)
     if not remote and not local_path(name).is_file():
         raise SourceError(f"there is no file or folder {name!r}")
+    if not remote and not local_path(name).stat().st_size:
+        raise SourceError(f"{name!r} is empty")
     try:
         return open_container(
             # Otherwise FFmpeg takes what is before a colon for a protocol.
