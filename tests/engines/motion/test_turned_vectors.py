@@ -12,7 +12,7 @@ def test_motion_vectors_are_turned_with_their_frame(orientation: int) -> None:
     moved = np.array([[3, -2], [-5, 6]], np.float32)
     stored = MotionVectors(width, height, "P", corners, sizes, moved, np.zeros(2, np.bool_))
     turned = stored.turned(orientation)
-    places = turn(np.arange(width * height).reshape(height, width).astype(np.int64), orientation)  # type: ignore[arg-type]
+    places = turn(np.arange(width * height).reshape(height, width).astype(np.int64), orientation)
     assert (turned.height, turned.width) == places.shape
 
     def place_of(x: int, y: int) -> np.ndarray:

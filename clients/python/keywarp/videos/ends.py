@@ -61,7 +61,8 @@ def missing_end(container: "InputContainer", video: "VideoStream", span: PacketS
         return f"{container.size - span.end} of its bytes can't be read"
     declared = _declared_seconds(container, video) if is_format(container, "webm", "flv", "mp4", "avi") else None
     if declared is None or video.time_base is None:
-        return None
+        missing = video.frames - span.count if is_format(container, "mp4") else 0
+        return f"{missing} of its {video.frames} packets of video are missing" if missing > 0 else None
     lasts, pause = span.seconds(float(video.time_base))
     if lasts and declared - lasts > _TOLERANCE + 1.5 * pause:
         return f"its video lasts {lasts:.2f} s, but should last {declared:.2f} s"
