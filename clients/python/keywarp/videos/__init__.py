@@ -6,7 +6,7 @@ The client, the server and the training data read video through this package, so
 from keywarp.videos.choice import choose_video, describe_choice, listed_packets
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
-from keywarp.videos.opening import open_container
+from keywarp.videos.opening import demux, open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
 from keywarp.videos.reading import (
     MAX_FAILED_UNITS,
@@ -47,6 +47,7 @@ __all__ = [
     "VideoError",
     "VideoReader",
     "choose_video",
+    "demux",
     "describe_choice",
     "file_extent",
     "left_out_note",

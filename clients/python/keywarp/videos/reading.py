@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from keywarp.videos.choice import describe_choice, is_format
 from keywarp.videos.ends import PacketSpan, missing_end
 from keywarp.videos.errors import VideoError
+from keywarp.videos.opening import demux
 from keywarp.videos.units import CodecVectors, DecodedUnit, UnitDecoder
 
 if TYPE_CHECKING:
@@ -242,15 +243,9 @@ class VideoReader:
         """
         if choice := describe_choice(self._container, self._stream):
             yield Note(choice)
-        for packet in self._container.demux(self._stream):
-            started = time.perf_counter()
-            if packet.size:
-                self._take(packet)
-            elif packet.pts is not None:  # empty, which would end the decoding
-                continue
-            for unit in self._decoder.decode(packet):
-                yield from self._items(unit, time.perf_counter() - started)
-                started = time.perf_counter()
+        for packet in demux(self._container, self._stream):
+            yield from self._decode(packet)
+        yield from self._decode(None)
         yield from self._lose(len(self._ledger.end()), "a picture of the video is missing")
         if not self.pictures:
             raise VideoError(
@@ -260,6 +255,15 @@ class VideoReader:
             )
         if missing := missing_end(self._container, self._stream, self._span):
             raise VideoError(f"ends too early: {missing}")
+
+    def _decode(self, packet: "Unit | None") -> Iterator[Item]:
+        """Decode a packet, or those that were held back."""
+        started = time.perf_counter()
+        if packet is not None:
+            self._take(packet)
+        for unit in self._decoder.decode(packet):
+            yield from self._items(unit, time.perf_counter() - started)
+            started = time.perf_counter()
 
     def _take(self, packet: "Unit") -> None:
         """Note a unit, and number it."""
