@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
@@ -35,13 +36,13 @@ def jit_reordering(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _compile(function: Callable[P, R], fastmath: bool | set[str]) -> Callable[P, R]:
-    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    compile_one: Any = partial(numba.njit, nogil=True, error_model="numpy", fastmath=fastmath)
     try:
-        dispatcher: Any = numba.njit(function, cache=True, **options)
+        dispatcher = compile_one(function, cache=True)
         _ignore_write_errors(dispatcher._cache)
-        return cast("Callable[P, R]", dispatcher)
     except RuntimeError:  # "cannot cache function: no locator available", as in a read-only installation
-        return cast("Callable[P, R]", numba.njit(function, **options))
+        dispatcher = compile_one(function)
+    return cast("Callable[P, R]", dispatcher)
 
 
 def _ignore_write_errors(cache: Any) -> None:
