@@ -229,6 +229,7 @@ class _Best:
         self._key, self._current, self._positions = key, current, positions
         height, width = current.shape
         self._rows, self._columns = height // SAMPLES, width // SAMPLES
+        self._everywhere = np.ones((self._rows, self._columns), np.bool_)
         self._error = np.full((self._rows, self._columns), np.inf, np.float32)
         self.flow: Cells = np.zeros((self._rows, self._columns, 2), np.float32)
 
@@ -240,10 +241,21 @@ class _Best:
         difference = cv2.resize(
             cv2.absdiff(self._current, moved), (self._columns, self._rows), interpolation=cv2.INTER_AREA
         )
-        error = cv2.blur(difference.astype(np.float32), WINDOW) + penalty
-        better = error < self._error if inside is None else (error < self._error) & inside
-        np.copyto(self._error, error, where=better)
-        np.copyto(self.flow, flow, where=better[..., np.newaxis])
+        error = cv2.blur(difference.astype(np.float32), WINDOW) + np.float32(penalty)
+        _take(flow, error, self._everywhere if inside is None else inside, self.flow, self._error)
+
+
+@jit
+def _take(
+    flow: Cells, error: NDArray[np.float32], inside: NDArray[np.bool_], best: Cells, least: NDArray[np.float32]
+) -> None:
+    """Write a flow and its error to the best ones where the error is smaller than the least one, and `inside` holds."""
+    rows, columns = error.shape
+    for row in range(rows):
+        for column in range(columns):
+            if inside[row, column] and error[row, column] < least[row, column]:
+                least[row, column] = error[row, column]
+                best[row, column, 0], best[row, column, 1] = flow[row, column, 0], flow[row, column, 1]
 
 
 def _chain(step: Cells, flow: Cells, positions: NDArray[np.float32]) -> Cells:
