@@ -91,6 +91,10 @@ def test_a_recording_may_begin_in_the_middle_but_not_without_a_key_frame(tmp_pat
     assert (bare.ran.status, "no key frame" in bare.ran.stderr) == (1, True)
 
 
+def test_an_empty_file_is_said_to_be_empty(tmp_path: Path, model: Path) -> None:
+    assert "is empty" in Ran(tmp_path, model, saved(tmp_path / "v.mp4", b"")).ran.stderr
+
+
 def test_times_rise_and_an_edit_list_is_followed(tmp_path: Path, model: Path) -> None:
     times = Ran(tmp_path, model, saved(tmp_path / "v.avi", film("avi", options=B_FRAMES))).times
     assert np.diff(times) == pytest.approx([0.04] * (FRAMES - 1))

@@ -25,6 +25,7 @@ from tests.videos.films import (
     B_FRAMES,
     FASTSTART,
     FRAMES,
+    boxes,
     copied,
     film,
     grey,
@@ -202,9 +203,9 @@ def test_a_file_that_was_cut_off_is_known_by_its_length(
         extent = Extent()
         for start in range(0, len(data), 997):
             extent.feed(data[start : start + 997])
-        missing = extent.missing
-        assert missing == file_extent(saved(tmp_path / "film", data))
-        assert (missing == 0) == complete
+        fault = extent.fault
+        assert fault == file_extent(saved(tmp_path / "film", data))
+        assert (fault is None) == complete
 
 
 def test_packets_that_the_index_lists_but_that_are_not_there_are_an_error() -> None:
@@ -220,7 +221,7 @@ def test_files_that_do_not_tell_their_length_are_never_too_short(form: str, muxi
     data = film("matroska" if form == "gif" else form, codec=codec, muxing=muxing)
     extent = Extent()
     extent.feed(b"GIF89a" + data if form == "gif" else data)
-    assert extent.missing == 0
+    assert extent.fault is None
 
 
 # https://github.com/mpromonet/webrtc-streamer/issues/61, https://github.com/jellyfin/jellyfin/issues/8343
@@ -269,3 +270,14 @@ def test_interlaced_video_is_said_to_be() -> None:
     seen = Seen(data)
     assert any("interlaced" in note for note in seen.notes)
     assert seen.places == []
+
+
+def test_a_fragment_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    whole = film(muxing=fragments)
+    places = [(place, kind) for place, _, kind in boxes(whole)]
+    first, second, *_ = [place for place, kind in places if kind == b"moof"][1:]
+    without_one = saved(tmp_path / "v.mp4", whole[:first] + whole[second:])
+    assert "is broken at byte" in str(file_extent(without_one))
+    broken = saved(tmp_path / "v.mp4", whole[: first + 4] + b"\x00\xff\x00\xff" + whole[first + 8 :])
+    assert str(file_extent(broken)) == f"is broken at byte {first}"

@@ -17,7 +17,15 @@ from keywarp.datasets.errors import DataError
 from keywarp.datasets.images import Size
 from keywarp.datasets.types import Image
 from keywarp.images.orientation import turn
-from keywarp.videos import PATCHED_UP, VideoError, choose_video, open_container, orientation_of_frame, swaps_sides
+from keywarp.videos import (
+    PATCHED_UP,
+    VideoError,
+    choose_video,
+    demux,
+    open_container,
+    orientation_of_frame,
+    swaps_sides,
+)
 
 _CONVERT = "convert it to MP4, or unpack it into a folder of frames"
 
@@ -58,9 +66,7 @@ class VideoFile:
             with open_container(f"file:{self.path}") as container:
                 stream = choose_video(container)
                 size = (stream.codec_context.height, stream.codec_context.width)
-                for packet in container.demux(stream):
-                    if not packet.size:  # end of the stream
-                        continue
+                for packet in demux(container, stream):
                     if packet.pts is None:
                         raise DataError(f"{self.path} has frames without time stamps; {_CONVERT}")
                     if not packet.is_discard:

@@ -36,6 +36,7 @@ from keywarp.server.decode.decoders import open_decoder
 from keywarp.server.decode.frames import DecodedFrame
 from keywarp.server.decode.video import VideoOptions
 from keywarp.server.streams.results import encode_result
+from keywarp.videos import Note
 
 BenchCodec = Literal["image", "h264"]
 MAX_PIXELS = 4096 * 4096  # of one frame
@@ -115,6 +116,8 @@ def run_in_process(
 
     def process(decoded: Iterator[object]) -> None:
         for frame in decoded:
+            if isinstance(frame, Note):
+                continue
             assert isinstance(frame, DecodedFrame)
             found = session.process(frame.pixels, vectors=(frame.vectors,))
             result = encode_result(

@@ -34,6 +34,7 @@ from tests.server.decode.fake_nvdec import (
 )
 from tests.server.media import B_FRAMES, FRAGMENTED, NO_DELAY, encode, h264, moving, mpegts, packets, pieces, plain
 from tests.server.source_server import SourceServer, file
+from tests.videos import films
 
 
 @pytest.fixture
@@ -324,3 +325,18 @@ def test_a_server_without_the_gpu_that_it_is_told_to_use_refuses_to_start(
         Server(Settings(models=models, decoder="nvdec"))
     Server(Settings(models=models, decoder="nvdec", cpu_fallback=True))
     assert "(README, Install): the processor decodes" in caplog.text
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_frames_of_the_gpu_are_turned_upright_like_those_of_the_processor(nvdec: Nvdec, upright: bool) -> None:
+    turned = films.film(turn=90, muxing=films.FASTSTART, options=films.B_FRAMES)
+    frames = decode_all(ContainerDecoder("mp4", VideoOptions(LIMIT, nvdec, upright=upright)), [turned])
+    assert same(frames, decode_all(ContainerDecoder("mp4", VideoOptions(LIMIT, upright=upright)), [turned]))
+    shapes = {frame.pixels.shape for frame in frames if isinstance(frame, DecodedFrame)}
+    assert shapes == ({(64, 48, 3)} if upright else {(48, 64, 3)})
+
+
+def test_what_an_edit_list_hides_is_no_frame_of_the_gpu_either(nvdec: Nvdec) -> None:
+    edited = films.copied(films.film(gop=50), "mp4", 8)
+    frames = decode_all(ContainerDecoder("mp4", VideoOptions(LIMIT, nvdec)), [edited])
+    assert [films.number_of(f.pixels) for f in frames if isinstance(f, DecodedFrame)] == list(range(8, 24))

@@ -4,6 +4,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, get_args
 
@@ -18,7 +19,7 @@ from keywarp.client.images import encode_jpeg
 from keywarp.client.resources import Closable
 from keywarp.client.videos import choose, open_video
 from keywarp.protocol import Container, PacketCodec
-from keywarp.videos import describe_choice, file_extent, left_out_note, listed_packets
+from keywarp.videos import demux, describe_choice, file_extent, left_out_note, listed_packets
 
 CHUNK_BYTES: Final = 188 * 128  # 128 packets of a transport stream
 PARAMETERS: Final[dict[PacketCodec, re.Pattern[bytes]]] = {  # the start of a sequence parameter set in Annex-B format
@@ -110,16 +111,15 @@ class PacketPayloads(Payloads):
         number = left_out = 0
         begun = False
         try:
-            for packet in self._container.demux(self._stream):
-                if packet.size and not begun and not packet.is_keyframe:
+            for packet in chain(demux(self._container, self._stream), (None,)):  # None flushes the filter
+                if packet and not begun and not packet.is_keyframe:
                     number, left_out = number + 1, left_out + 1
                     continue
-                if packet.size and not begun and left_out:
+                if packet and not begun and left_out:
                     self.notes += (left_out_note(left_out).text,)
-                begun = begun or packet.is_keyframe
-                gap = packet.is_corrupt
-                # The last packet is empty: it flushes the filter.
-                for unit in annex_b.filter(packet if packet.size else None):
+                begun = begun or bool(packet and packet.is_keyframe)
+                gap = bool(packet and packet.is_corrupt)
+                for unit in annex_b.filter(packet):
                     timestamp = None if unit.pts is None else float(unit.pts * unit.time_base)
                     data = bytes(unit)
                     # A decoder that begins at a key frame needs its parameters, which some files have only once.

@@ -111,9 +111,9 @@ class VideoSource(Source):
             first, self._first = self._first, None
             yield first
         yield from self._items
-        missing = 0 if _is_url(self._name) else file_extent(local_path(self._name))
+        cut = None if _is_url(self._name) else file_extent(local_path(self._name))
         reader, damage = self._reader, self._damage
-        if not (reader.lost or damage or missing):
+        if not (reader.lost or damage or cut):
             return
         if self.count:
             self.missing = max(self.missing, self.count - reader.pictures)
@@ -122,8 +122,8 @@ class VideoSource(Source):
         reason = ""
         if damage:
             reason = f" (it {damage})" if isinstance(damage, VideoError) else f" ({_reason(damage)})"
-        elif missing:
-            reason = f" (it ends {missing} bytes too early)"
+        elif cut:
+            reason = f" (it {cut})"
         cause = _cause(self._name, damage)
         raise SourceError(f"{self._name!r} is damaged: {share} could be decoded{reason}") from cause
 
@@ -164,6 +164,8 @@ def open_video(name: str | PathLike[str]) -> InputContainer:
     remote = _is_url(name)
     if not remote and not local_path(name).is_file():
         raise SourceError(f"there is no file or folder {name!r}")
+    if not remote and not local_path(name).stat().st_size:
+        raise SourceError(f"{name!r} is empty")
     try:
         return open_container(
             # Otherwise FFmpeg takes what is before a colon for a protocol.

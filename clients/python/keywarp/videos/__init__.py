@@ -6,20 +6,10 @@ The client, the server and the training data read video through this package, so
 from keywarp.videos.choice import choose_video, describe_choice, listed_packets
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
-from keywarp.videos.opening import open_container
+from keywarp.videos.ledger import MAX_FAILED_UNITS, REORDERING, Origin, UnitLedger
+from keywarp.videos.opening import demux, open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
-from keywarp.videos.reading import (
-    MAX_FAILED_UNITS,
-    REORDERING,
-    Item,
-    Lost,
-    Note,
-    Origin,
-    Picture,
-    UnitLedger,
-    VideoReader,
-    left_out_note,
-)
+from keywarp.videos.reading import Item, Lost, Note, Picture, VideoReader, left_out_note
 from keywarp.videos.units import (
     PATCHED_UP,
     CodecVectors,
@@ -47,6 +37,7 @@ __all__ = [
     "VideoError",
     "VideoReader",
     "choose_video",
+    "demux",
     "describe_choice",
     "file_extent",
     "left_out_note",

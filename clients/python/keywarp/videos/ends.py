@@ -24,6 +24,7 @@ class PacketSpan:
         self._first: int | None = None  # in the stream's time base
         self._last: int | None = None
         self._pause = 0  # the longest time between two packets, in coding order
+        self._open = False  # whether the last packet doesn't say how long it is shown
 
     def add(self, packet: "av.Packet[Any]") -> None:
         """Add the next packet."""
@@ -33,6 +34,7 @@ class PacketSpan:
         if packet.pts is None or packet.is_discard:
             return
         end = packet.pts + (packet.duration or 0)
+        self._open = not packet.duration
         if self._first is None or self._last is None:
             self._first, self._last = packet.pts, end
             return
@@ -40,10 +42,10 @@ class PacketSpan:
         self._first, self._last = min(self._first, packet.pts), max(self._last, end)
 
     def seconds(self, time_base: float) -> tuple[float, float]:
-        """Return how long the packets last, and the longest pause between them."""
+        """Return how long the packets last, and how much longer the last one may be shown, which may be a pause."""
         if self._first is None or self._last is None:
             return 0.0, 0.0
-        return (self._last - self._first) * time_base, self._pause * time_base
+        return (self._last - self._first) * time_base, 1.5 * self._pause * time_base * self._open
 
 
 def missing_end(container: "InputContainer", video: "VideoStream", span: PacketSpan) -> str | None:
@@ -61,9 +63,10 @@ def missing_end(container: "InputContainer", video: "VideoStream", span: PacketS
         return f"{container.size - span.end} of its bytes can't be read"
     declared = _declared_seconds(container, video) if is_format(container, "webm", "flv", "mp4", "avi") else None
     if declared is None or video.time_base is None:
-        return None
+        missing = video.frames - span.count if is_format(container, "mp4") else 0
+        return f"{missing} of its {video.frames} packets of video are missing" if missing > 0 else None
     lasts, pause = span.seconds(float(video.time_base))
-    if lasts and declared - lasts > _TOLERANCE + 1.5 * pause:
+    if lasts and declared - lasts > _TOLERANCE + pause:
         return f"its video lasts {lasts:.2f} s, but should last {declared:.2f} s"
     return None
 

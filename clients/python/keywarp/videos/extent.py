@@ -13,7 +13,7 @@ _FLV_START: Final = 64 * 2**10  # bytes in which FLV's metadata is looked for
 _MAX_HEADER: Final = 32  # bytes of a box's or element's header
 
 # It yields the place and number of the bytes that it needs, gets them or as many as there are, and returns where the
-# file should end, or None if the file doesn't say.
+# file should end, or None if the file doesn't say; or the place of a broken part, with a minus.
 _Reading = Generator[tuple[int, int], bytes, "int | None"]
 
 
@@ -41,10 +41,10 @@ class Extent:
         self._advance(final=False)
 
     @property
-    def missing(self) -> int:
-        """The number of bytes that are missing if the file ends here; 0 if none are, or that isn't known."""
+    def fault(self) -> str | None:
+        """What is wrong if the file ends here, in words that follow its name; None if nothing is, or isn't known."""
         self._advance(final=True)
-        return max(0, (self._end or 0) - self.received)
+        return _fault(self._end, self.received)
 
     def _advance(self, *, final: bool) -> None:
         while self._wanted is not None:
@@ -59,8 +59,8 @@ class Extent:
                 self._wanted, self._end, self._buffer = None, stop.value, b""
 
 
-def file_extent(path: Path) -> int:
-    """Return the number of bytes that are missing at the end of a file; 0 if none are, or that isn't known."""
+def file_extent(path: Path) -> str | None:
+    """Return what is wrong with the length of a file, as `Extent.fault`."""
     reading = _read()
     with path.open("rb") as file:
         try:
@@ -69,7 +69,13 @@ def file_extent(path: Path) -> int:
                 file.seek(place)
                 place, count = reading.send(file.read(count))
         except StopIteration as stop:
-            return max(0, (stop.value or 0) - path.stat().st_size)
+            return _fault(stop.value, path.stat().st_size)
+
+
+def _fault(end: int | None, size: int) -> str | None:
+    if end is None or 0 <= end <= size:
+        return None
+    return f"ends {end - size} bytes too early" if end > 0 else f"is broken at byte {-end}"
 
 
 def _read() -> _Reading:
@@ -87,16 +93,23 @@ def _read() -> _Reading:
 
 def _mp4() -> _Reading:
     """Go from box to box: a size of 4 bytes, a type, and for the size 1 another size of 8 bytes."""
-    place = 0
+    place, fragment = 0, None
     while True:
-        header = yield place, 16
+        header = yield place, 24
         if len(header) < 8:
             return place + (8 if header else 0)
         size = int.from_bytes(header[:4], "big")
         if size == 1:
-            size = int.from_bytes(header[8:16], "big") if len(header) == 16 else 16
-        if size < 8 or not header[4:8].isascii():  # a box up to the end of the file, or none
+            size = int.from_bytes(header[8:16], "big") if len(header) >= 16 else 16
+        if not size:  # a box up to the end of the file
             return None
+        if size < 8 or not header[4:8].isalnum():
+            return -place
+        if header[4:8] == b"moof" and len(header) == 24:  # a fragment, whose first box has its number
+            number = int.from_bytes(header[20:24], "big")
+            if fragment is not None and number > fragment + 1:
+                return -place
+            fragment = number
         place += size
 
 

@@ -4,16 +4,17 @@ Every unit (packet) of the video gets a number, which decoders carry along in pl
 is known to come from one unit, and a unit without a picture isn't overlooked, even if the decoder doesn't complain.
 """
 
-import heapq
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from keywarp.videos.choice import describe_choice, is_format
 from keywarp.videos.ends import PacketSpan, missing_end
 from keywarp.videos.errors import VideoError
+from keywarp.videos.ledger import Origin, UnitLedger
+from keywarp.videos.opening import demux
+from keywarp.videos.times import PictureTimes
 from keywarp.videos.units import CodecVectors, DecodedUnit, UnitDecoder
 
 if TYPE_CHECKING:
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from keywarp.videos.units import Unit
-
-MAX_FAILED_UNITS: Final = 300  # in a row: a live stream may be joined long before its next key frame
-ONE_PICTURE_PER_UNIT: Final = frozenset(
-    {"h264", "hevc", "av1", "mjpeg", "gif"}
-)  # codecs; others have units to show nothing
-REORDERING: Final = 17  # units after which a picture must have come; H.264 and HEVC reorder at most 16
-_REMEMBERED: Final = 64  # units without a picture, of the other codecs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,148 +53,9 @@ class Note(NamedTuple):
 Item = Picture | Lost | Note
 
 
-class Origin(NamedTuple):
-    """What is known about a unit before it is decoded."""
-
-    pts: int | None  # in the stream's time base
-    discard: bool = False  # whether it is only needed to decode others
-    damaged: bool = False  # whether the container says that something is missing in it or next to it
-
-
 def left_out_note(units: int) -> Note:
     """Say that a video was joined in the middle."""
     return Note(f"it begins in the middle: {units} packets before the first key frame were left out")
-
-
-class UnitLedger:
-    """Matches pictures with the units that they come from, to find those that never become one.
-
-    Attributes:
-        has_picture: Whether there was any picture.
-        left_out: Units before the first picture that decoding can't start with.
-    """
-
-    def __init__(self, codec: str) -> None:
-        """Begin with the first unit.
-
-        Args:
-            codec: FFmpeg's name of the codec.
-        """
-        self.has_picture = False
-        self.left_out = 0
-        self._complete = codec in ONE_PICTURE_PER_UNIT
-        self._waiting: dict[int, Origin] = {}  # by the unit's number
-        self._failed = 0  # in a row
-
-    def add(self, number: int, origin: Origin) -> None:
-        """Note a unit that is going to be decoded."""
-        self._waiting[number] = origin
-        if not self._complete:
-            self._waiting.pop(number - _REMEMBERED, None)
-
-    def decoded(self, unit: DecodedUnit) -> tuple[int, Origin, list[int]]:
-        """Take a picture from the decoder.
-
-        Returns:
-            The unit's number, what was known about it, and the numbers of lost units before it.
-        """
-        number = self._number(unit)
-        origin = self._waiting.pop(number, Origin(None))
-        if unit.interlaced:  # a unit may be a field, and two of them a picture
-            self._complete = False
-        late = [waiting for waiting, other in self._waiting.items() if self._is_late(waiting, other, number, origin)]
-        lost = self._drop(late)
-        self.has_picture, self._failed = True, 0
-        return number, origin, lost
-
-    def failed(self, unit: DecodedUnit) -> list[int]:
-        """Take a unit that can't be decoded, and return the numbers of lost units.
-
-        Raises:
-            VideoError: Too many units in a row have failed.
-        """
-        number = self._number(unit)
-        return self._drop([number] if number in self._waiting else [], known=True)
-
-    def overdue(self) -> list[int]:
-        """Return the numbers of units whose pictures should have come by now, whatever their order."""
-        return self._drop([number for number in self._waiting if number <= max(self._waiting) - REORDERING])
-
-    def end(self) -> list[int]:
-        """Return the numbers of units that never became a picture, at the end of the video."""
-        return self._drop([*self._waiting])
-
-    def _number(self, unit: DecodedUnit) -> int:
-        return min(self._waiting, default=0) if unit.pts is None else unit.pts
-
-    def _is_late(self, number: int, origin: Origin, shown: int, shown_origin: Origin) -> bool:
-        """Return whether a unit should have been shown before another, by their times or else by their order."""
-        if origin.pts is not None and shown_origin.pts is not None:
-            return origin.pts < shown_origin.pts
-        return number <= shown - REORDERING
-
-    def _drop(self, units: list[int], *, known: bool = False) -> list[int]:
-        """Forget units, and return those that are lost: all that should have been shown after the first picture.
-
-        Args:
-            units: The units' numbers.
-            known: Whether the decoder says that they are lost.
-        """
-        if not (self._complete or known):
-            return []
-        lost = [number for number in units if not self._waiting.pop(number).discard]
-        if not self.has_picture:
-            self.left_out += len(lost)
-        self._failed += len(lost)
-        if self._failed > MAX_FAILED_UNITS:
-            raise VideoError(f"has {MAX_FAILED_UNITS} packets of video in a row that can't be decoded")
-        return lost if self.has_picture else []
-
-
-class PictureTimes:
-    """The times at which pictures are shown: rising, or None."""
-
-    def __init__(self, time_base: Fraction | None, *, in_coding_order: bool = False) -> None:
-        """Begin with the first picture.
-
-        Args:
-            time_base: The unit of time stamps in seconds, or None if there are none.
-            in_coding_order: Whether the container's time stamps rise with the units, whatever is shown first, as in
-                AVI. Sorted, they are those of the pictures.
-        """
-        self._time_base = time_base
-        self._sorted: list[int] | None = [] if in_coding_order else None
-        self._last: float | None = None
-
-    def add(self, pts: int | None) -> None:
-        """Note the time stamp of a unit that is going to be decoded."""
-        if self._sorted is not None and pts is not None:
-            heapq.heappush(self._sorted, pts)
-
-    def skip(self, count: int) -> None:
-        """Pass over pictures that are lost."""
-        for _ in range(count):
-            self._pts(None)
-
-    def next(self, pts: int | None) -> float | None:
-        """Return the time of a picture in seconds, or None if it isn't known.
-
-        Args:
-            pts: The time stamp of its unit.
-        """
-        pts = self._pts(pts)
-        if pts is None or self._time_base is None:
-            return None
-        seconds = float(pts * self._time_base)
-        if self._last is not None and seconds <= self._last:
-            return None
-        self._last = seconds
-        return seconds
-
-    def _pts(self, pts: int | None) -> int | None:
-        if self._sorted is None:
-            return pts
-        return heapq.heappop(self._sorted) if self._sorted else None
 
 
 class VideoReader:
@@ -242,15 +97,9 @@ class VideoReader:
         """
         if choice := describe_choice(self._container, self._stream):
             yield Note(choice)
-        for packet in self._container.demux(self._stream):
-            started = time.perf_counter()
-            if packet.size:
-                self._take(packet)
-            elif packet.pts is not None:  # empty, which would end the decoding
-                continue
-            for unit in self._decoder.decode(packet):
-                yield from self._items(unit, time.perf_counter() - started)
-                started = time.perf_counter()
+        for packet in demux(self._container, self._stream):
+            yield from self._decode(packet)
+        yield from self._decode(None)
         yield from self._lose(len(self._ledger.end()), "a picture of the video is missing")
         if not self.pictures:
             raise VideoError(
@@ -260,6 +109,15 @@ class VideoReader:
             )
         if missing := missing_end(self._container, self._stream, self._span):
             raise VideoError(f"ends too early: {missing}")
+
+    def _decode(self, packet: "Unit | None") -> Iterator[Item]:
+        """Decode a packet, or those that were held back."""
+        started = time.perf_counter()
+        if packet is not None:
+            self._take(packet)
+        for unit in self._decoder.decode(packet):
+            yield from self._items(unit, time.perf_counter() - started)
+            started = time.perf_counter()
 
     def _take(self, packet: "Unit") -> None:
         """Note a unit, and number it."""

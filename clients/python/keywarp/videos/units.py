@@ -95,9 +95,9 @@ class SoftwareDecoder:
             max_pixels: The most pixels of a frame, or None for no limit. Larger ones are refused before anything is
                 allocated.
             vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
-            threads: The number of threads, or None for all that help; codecs in `PATCHED_UP` have one. Threads share the
-                slices of a frame, not frames, which would hold back a frame per thread and lose some motion vectors. So
-                the only delay is the one that the video's frame order requires.
+            threads: The number of threads, or None for all that help; codecs in `PATCHED_UP` have one. Threads share
+                the slices of a frame, not frames, which would hold back a frame per thread and lose some motion
+                vectors. So the only delay is the one that the video's frame order requires.
         """
         self._codec = context.codec.canonical_name
         context.thread_type = "SLICE"

@@ -95,8 +95,8 @@ class _Demuxer(threading.Thread):
                 self._decode(self)
         if not self._ended:
             raise BadVideoError(f"the {self._kind} ends too early")
-        if missing := self._extent.missing:
-            raise BadVideoError(f"the {self._kind} ends {missing} bytes too early")
+        if fault := self._extent.fault:
+            raise BadVideoError(f"the {self._kind} {fault}")
 
     def _decode(self, file: Any) -> None:
         with open_container(file, format=self._container, options=PROBE | self._video.ffmpeg) as container:

@@ -55,6 +55,7 @@ class _Superseded:
     id: ClientId | None
     reason: str
     vectors: MotionVectors | None  # the frame's
+    gap: bool  # whether frames are missing before it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,7 +204,7 @@ class Pipeline:
             case Note():
                 self._stream.note(item.text)
             case _Superseded():
-                await self._outbox.put(self._stream.drop(item.id, item.reason, item.vectors))
+                await self._outbox.put(self._stream.drop(item.id, item.reason, item.vectors, gap=item.gap))
             case _:
                 await self._outbox.put(item)
 
@@ -252,11 +253,11 @@ class _NewestFrame:
         if isinstance(item, DecodedFrame):
             for place, (old, since) in enumerate(self._items):
                 if isinstance(old, DecodedFrame):  # the quota was charged for it; the new frame uses that charge
-                    self._items[place] = _Superseded(old.id, NEWER, old.vectors), since
+                    self._items[place] = _Superseded(old.id, NEWER, old.vectors, old.gap), since
                     break
             else:
                 if self._quota.try_charge():
-                    item = _Superseded(item.id, RATE, item.vectors)
+                    item = _Superseded(item.id, RATE, item.vectors, item.gap)
         self._items.append((item, time.monotonic()))
         self._ready.set()
 

@@ -108,6 +108,7 @@ class Stream:
         self._connected = False
         self._single_frames = asyncio.Lock()  # held while a single frame is processed
         self._next = 0  # index of the next frame
+        self._gap = False  # whether frames are missing before one of those that were dropped
         self._skipped = 0  # frames dropped since the last one that was submitted
         self._vectors: list[MotionVectors | None] = []  # theirs
         self._prepared: tuple[int, ...] | None = None  # shape of the frames that the engine was last prepared for
@@ -238,11 +239,12 @@ class Stream:
         if self.closed.is_set():
             raise StreamClosedError(self.close_reason)
         vectors = [*self._vectors, frame.vectors] if self.engine.takes_vectors else ()
-        self._skipped = 0
+        gap = frame.gap or self._gap
+        self._skipped, self._gap = 0, False
         self._vectors.clear()
         frame.waited += time.monotonic() - started  # the executor measures the time from here on
         job = self.replica.device.executor.submit(
-            self._session, frame.pixels, frame.index, skipped, vectors, frame.timestamp, gap=frame.gap
+            self._session, frame.pixels, frame.index, skipped, vectors, frame.timestamp, gap=gap
         )
         done = asyncio.wrap_future(job)
         self._pending[done] = job
@@ -296,7 +298,9 @@ class Stream:
         self._next += 1
         return self._count_failed(error, self._next - 1)
 
-    def drop(self, id_: ClientId | None, reason: str, vectors: MotionVectors | None = None) -> Dropped:
+    def drop(
+        self, id_: ClientId | None, reason: str, vectors: MotionVectors | None = None, *, gap: bool = False
+    ) -> Dropped:
         """Count a frame that is left out on purpose, and make its response.
 
         The frame leaves no gap, and doesn't count towards the key interval.
@@ -305,11 +309,13 @@ class Stream:
             id_: The producer's id of the frame.
             reason: The reason for leaving it out.
             vectors: The frame's motion vectors, through which motion is followed nevertheless, or None.
+            gap: Whether frames are missing before it, which makes the next one a key frame.
         """
         self._touched = time.monotonic()
         self._dropped += 1
         self._metrics.count_dropped(reason)
         self._skipped += 1
+        self._gap = self._gap or gap
         if self.engine.takes_vectors:
             self._vectors = [*self._vectors, vectors] if len(self._vectors) < MAX_VECTORS else [None]
         self._next += 1
