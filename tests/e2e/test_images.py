@@ -57,7 +57,7 @@ def results(command: list[str], source: Path, tmp_path: Path, *options: str) -> 
 
 
 def greens(result: dict[str, Any]) -> float:
-    return sum(region["area"] for region in result["segmentation"]["regions"] if region["name"] == "green")
+    return sum(float(region["area"]) for region in result["segmentation"]["regions"] if region["name"] == "green")
 
 
 def test_a_photograph_is_upright_in_each_command(command: list[str], tmp_path: Path) -> None:

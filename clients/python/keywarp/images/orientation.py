@@ -23,30 +23,32 @@ def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Turn pixels (H, W, 3) upright.
 
     Args:
-        pixels: The pixels as they are stored.
+        pixels: The pixels as they are stored. Each one's channels are next to each other in memory.
         orientation: EXIF's number, 1 to 8. Others mean no turn.
 
     Returns:
         The pixels, C-contiguous: the same array for no turn, and (W, H, 3) for the numbers from 5 to 8.
     """
+    if not 2 <= orientation <= 8:
+        return pixels
+    height, width, channels = pixels.shape
+    whole = pixels.view(f"V{channels}").reshape(height, width)  # pixels as units are copied twice as fast
     match orientation:
         case 2:
-            turned = pixels[:, ::-1]
+            turned = whole[:, ::-1]
         case 3:
-            turned = pixels[::-1, ::-1]
+            turned = whole[::-1, ::-1]
         case 4:
-            turned = pixels[::-1]
+            turned = whole[::-1]
         case 5:
-            turned = pixels.swapaxes(0, 1)
+            turned = whole.T
         case 6:
-            turned = np.rot90(pixels, -1)
+            turned = np.rot90(whole, -1)
         case 7:
-            turned = pixels[::-1, ::-1].swapaxes(0, 1)
-        case 8:
-            turned = np.rot90(pixels)
+            turned = whole[::-1, ::-1].T
         case _:
-            return pixels
-    return np.ascontiguousarray(turned)
+            turned = np.rot90(whole)
+    return np.ascontiguousarray(turned).view(np.uint8).reshape(*turned.shape, channels)
 
 
 def jpeg_orientation(data: bytes | memoryview) -> int:
