@@ -4,7 +4,7 @@ The files are those of `bench/zoo.py`, which are made first, and any others that
 import` chooses a cut, measures it and checks the bundle; `keywarp run` and a server then run the bundle on a few frames
 of the sample video. What was done is kept in the cache, so that a run that was stopped goes on where it was.
 
-It needs the extra `zoo`. Example: python -m bench.imports segformer-b0 --file yolov8n.onnx --results docs/results
+It needs the extra `zoo`. Example: python -m bench.imports segformer-b0 --published yolov8n.onnx --results docs/results
 """
 
 import argparse
@@ -27,12 +27,15 @@ import av
 import cv2
 import onnx
 
+from bench.other_work import OtherWork
 from keywarp.commands.sample_video import sample_video
 from keywarp.importing.checks import AGREEMENT, TOLERANCE
 
 FRAMES = 7
 INTERVAL = 3  # frames, so that there are several key frames
 START_SECONDS = 300.0  # in which a server must start
+QUIET = 0.2  # cores: other work that hardly disturbs
+ALL = "all"  # in place of the networks' names
 COMMAND = (sys.executable, "-m", "keywarp.cli")
 Figures = dict[str, Any]
 
@@ -51,6 +54,8 @@ class Outcome:
         ran: How many frames `keywarp run` gave results for.
         served: How many frames a server did.
         objects: How many objects or regions there were on them.
+        published: Whether its weights are published ones; otherwise they are random.
+        other_work: How many cores other programs took during the import, on average; None if that isn't known.
     """
 
     name: str
@@ -62,6 +67,8 @@ class Outcome:
     ran: int = 0
     served: int = 0
     objects: int = 0
+    published: bool = False
+    other_work: float | None = None
 
 
 class StepError(Exception):
@@ -100,13 +107,14 @@ def describe(name: str, library: str, path: Path) -> Outcome:
 
 def import_file(outcome: Outcome, path: Path, bundle: Path, seconds: float) -> Outcome:
     """Import a file and return its figures, or why it can't be imported."""
+    others = OtherWork()
     try:
         printed = run_command("import", str(path), "--out", str(bundle), "--json", seconds=seconds)
     except StepError as failure:
         return replace(outcome, failure=str(failure))
     figures = json.loads(printed)
     del figures["bundle"]  # its folder, which is deleted
-    return replace(outcome, figures=figures)
+    return replace(outcome, figures=figures, other_work=others.cores())
 
 
 def try_bundle(outcome: Outcome, bundle: Path, frames: Path, seconds: float) -> Outcome:
@@ -178,11 +186,11 @@ def make_file(name: str, path: Path) -> None:
     partial.rename(path)
 
 
-def try_file(name: str, library: str, path: Path, cache: Path, seconds: float) -> Outcome:
+def try_file(name: str, library: str, path: Path, cache: Path, seconds: float, *, published: bool) -> Outcome:
     """Import and run one file, or return what is kept of an earlier time."""
     kept = cache / f"{name}.json"
     if kept.exists():
-        return Outcome(**json.loads(kept.read_text(encoding="utf-8")))
+        return replace(Outcome(**json.loads(kept.read_text(encoding="utf-8"))), published=published)
     try:
         if library != "file":
             make_file(name, path)
@@ -207,9 +215,9 @@ def has_passed(check: Figures) -> bool:
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return a table of what was imported, and a list of what wasn't."""
     lines = [
-        "| network | from | file | GFLOP | cut: channels at stride | head | checks | key | propagated | at 5 | at 10 "
-        "| run | served |",
-        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| network | from | weights | file | GFLOP | cut: channels at stride | head | checks | key | propagated "
+        "| at 5 | at 10 | other work | run | served |",
+        f"| --- | --- | --- |{' ---: |' * 2} --- |{' ---: |' * 9}",
     ]
     for outcome in outcomes:
         if figures := outcome.figures:
@@ -218,6 +226,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
             cells = (
                 f"{outcome.name}{' *' if figures['doubt'] else ''}",
                 outcome.library,
+                "published" if outcome.published else "random",
                 f"{outcome.file_bytes / 1e6:.0f} MB",
                 f"{figures['operations'] / 1e9:.0f}",
                 ", ".join(f"{m['channels']} at {m['stride']}" for m in best["maps"]),
@@ -226,6 +235,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
                 f"{1000 * figures['key_frame']:.0f} ms",
                 f"{1000 * figures['propagated_frame']:.0f} ms",
                 *(f"{best['speedup'][interval]:.1f} x" for interval in ("5", "10")),
+                "?" if outcome.other_work is None else f"{outcome.other_work:.1f} cores",
                 *(f"{count} of {FRAMES}" for count in (outcome.ran, outcome.served)),
             )
             lines.append(f"| {' | '.join(cells)} |")
@@ -250,8 +260,9 @@ def main() -> None:
     from bench.zoo import NETWORKS  # takes seconds, so not before --help
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="NAME", help="networks of bench/zoo.py (default: all)")
+    parser.add_argument("networks", nargs="*", metavar="NAME", help="networks of bench/zoo.py, or all (the default)")
     parser.add_argument("--file", type=Path, action="append", default=[], help="another ONNX file; may be repeated")
+    parser.add_argument("--published", type=Path, action="append", default=[], help="the same, of published weights")
     parser.add_argument(
         "--cache", type=Path, default=Path(".cache/keywarp/zoo"), help="where files and figures are kept"
     )
@@ -259,34 +270,59 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="also write imports.md and imports.json into this folder")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     arguments = parser.parse_args()
-    if unknown := set(arguments.networks) - set(NETWORKS):
+    if unknown := set(arguments.networks) - {*NETWORKS, ALL}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; bench/zoo.py has {', '.join(NETWORKS)}")
     arguments.cache.mkdir(parents=True, exist_ok=True)
     write_frames(arguments.cache / "frames")
-    names = arguments.networks or ([] if arguments.file else list(NETWORKS))
+    others = [*arguments.file, *arguments.published]
+    names = arguments.networks or ([] if others else [ALL])
+    names = list(NETWORKS) if ALL in names else names
     files = [(name, NETWORKS[name].library, arguments.cache / f"{name}.onnx") for name in names]
-    files += [(path.stem, "file", path) for path in arguments.file]
+    files += [(path.stem, "file", path) for path in others]
     outcomes = []
     for number, (name, library, path) in enumerate(files, 1):
         print(f"{number}/{len(files)} {name}", file=sys.stderr, flush=True)
-        outcomes.append(try_file(name, library, path, arguments.cache, arguments.timeout))
+        published = path in arguments.published
+        outcomes.append(try_file(name, library, path, arguments.cache, arguments.timeout, published=published))
     content = json.dumps({"machine": machine(), "networks": [asdict(outcome) for outcome in outcomes]}, indent=1)
     if arguments.results:
         (arguments.results / "imports.json").write_text(f"{content}\n", encoding="utf-8")
-        (arguments.results / "imports.md").write_text(report(outcomes), encoding="utf-8")
+        left_out = [name for name in NETWORKS if name not in names]
+        (arguments.results / "imports.md").write_text(report(outcomes, left_out), encoding="utf-8")
     print(content if arguments.json else f"{machine()}\n\n{table(outcomes)}")
 
 
-def report(outcomes: Sequence[Outcome]) -> str:
-    """Return the page of the results."""
+def command(outcomes: Sequence[Outcome], left_out: Sequence[str]) -> str:
+    """Return the command that prints the page."""
+    networks = [outcome.name for outcome in outcomes if outcome.library != "file"] if left_out else [ALL]
+    files = [
+        f"--{'published' if outcome.published else 'file'} {outcome.name}.onnx"
+        for outcome in outcomes
+        if outcome.library == "file"
+    ]
+    return " ".join(["python -m bench.imports", *networks, *files, "--results docs/results"])
+
+
+def report(outcomes: Sequence[Outcome], left_out: Sequence[str] = ()) -> str:
+    """Return the page of the results.
+
+    Args:
+        outcomes: The results.
+        left_out: The networks of `bench/zoo.py` that weren't tried.
+    """
     runtimes = sorted({outcome.figures["runtime"] for outcome in outcomes if outcome.figures})
+    quiet = all(outcome.other_work is not None and outcome.other_work <= QUIET for outcome in outcomes)
+    warning = "" if quiet else "Times of lines with different or unknown (?) other work can't be compared. "
+    missing = f"Not tried of `bench/zoo.py`: {', '.join(left_out)}.\n\n" if left_out else ""
     return (
         "# Networks from their files\n\n"
-        f"What `keywarp import` makes of networks with random weights, on {machine()}, with {' or '.join(runtimes)}. "
+        f"What `keywarp import` makes of networks, on {machine()}, with {' or '.join(runtimes)}. "
         "The head's share is that of the network's operations; key and propagated frame are the times of the bundle "
-        "with its default motion source, measured on frames of 640x272 in the size that the network takes. `keywarp "
-        f"run` and a server ran each bundle on {FRAMES} frames at interval {INTERVAL}. Printed by `python -m "
-        "bench.imports --results docs/results` (`make imports`).\n\n"
+        "with its default motion source, measured on frames of 640x272 in the size that the network takes. Other work "
+        f"is how many cores other programs took meanwhile. {warning}`keywarp run` and a server ran each bundle on "
+        f"{FRAMES} frames at interval {INTERVAL}. Printed by `{command(outcomes, left_out)}`; `make imports` leaves "
+        "out the files.\n\n"
+        f"{missing}"
         f"{table(outcomes)}"
     )
 

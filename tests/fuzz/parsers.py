@@ -23,6 +23,8 @@ with atheris.instrument_imports(include=["keywarp", "PIL"]):  # the client decod
     from keywarp.client.errors import ProtocolError
     from keywarp.client.images import MAX_PIXELS, decode_labels, decode_reliability, decode_values
     from keywarp.engines.manifest import DenseSettings, Manifest
+    from keywarp.images import FILE_FORMATS, ImageError, decode_animation
+    from keywarp.images import decode_image as read_image
     from keywarp.importing.errors import ImportingError
     from keywarp.importing.inputs import choose_size, find_image, real_inputs, settle_inputs
     from keywarp.importing.model_file import load_supported
@@ -39,6 +41,7 @@ with atheris.instrument_imports(include=["keywarp", "PIL"]):  # the client decod
         pack,
         unpack,
     )
+    from keywarp.protocol.addresses import hide_secrets
     from keywarp.server.decode.images import decode_image
     from keywarp.server.decode.sources import SourceUrl
     from keywarp.server.errors import BadMessageError, FrameRefusedError, KeyFileError, SiteError
@@ -133,10 +136,22 @@ def text(data: bytes) -> None:
             str(parse(line))
         except (KeyFileError, BadMessageError):
             continue
+    hide_secrets(line)
 
 
 def image(data: bytes) -> None:
     decode_image(memoryview(data), 64 * 64)
+
+
+def image_file(data: bytes) -> None:
+    pixels = read_image(data, 64 * 64, formats=FILE_FORMATS)
+    assert pixels.size <= 3 * 64 * 64
+    assert read_image(data, 64 * 64, formats=FILE_FORMATS, upright=False).size == pixels.size
+
+
+def animation(data: bytes) -> None:
+    for picture in decode_animation(data, 64 * 64):
+        assert picture.pixels.size <= 3 * 64 * 64
 
 
 def model(data: bytes) -> None:
@@ -149,6 +164,11 @@ def model(data: bytes) -> None:
 
 def draw(kind: str, mode: str = "RGB") -> bytes:
     return saved(Image.new(mode, (8, 8)), kind)
+
+
+def animated(kind: str) -> bytes:
+    first, second = (Image.new("RGB", (8, 8), (value,) * 3) for value in (20, 200))
+    return saved(first, kind, save_all=True, append_images=[second], duration=40)
 
 
 def small_models() -> list[bytes]:
@@ -181,6 +201,8 @@ TARGETS = {
     "site": (site, SiteError, [SITE]),
     "text": (text, (), [b"gate stream,metrics " + b"0" * 64, b"rtsp://user:pass@[::1]:554/a?b#c"]),
     "image": (image, FrameRefusedError, [SMALL, draw("PNG"), draw("WEBP")]),
+    "image_file": (image_file, ImageError, [draw(kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")]),
+    "animation": (animation, ImageError, [animated(kind) for kind in ("PNG", "WEBP")]),
     "model": (model, ImportingError, small_models()),
 }
 

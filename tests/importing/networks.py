@@ -40,6 +40,26 @@ class Segmenter(nn.Module):
         return functional.interpolate(scores, scale_factor=8, mode="bilinear", align_corners=False)
 
 
+class MaskSet(nn.Module):
+    """A network for segmentation by a set of masks: logits of masks at stride 8, and logits of classes for each."""
+
+    def __init__(self, masks: int = 9, classes: int = 5) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(layer(3, 16, stride=2), layer(16, 32, stride=2), layer(32, 64, stride=2))
+        self.coarse = layer(64, 64, stride=4)
+        self.queries = nn.Parameter(torch.randn(1, masks, 64))
+        self.attention = nn.MultiheadAttention(64, 4, batch_first=True)
+        self.classes = nn.Linear(64, classes + 1)
+        self.masks = nn.Conv2d(64, 64, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of classes (N, masks, classes + 1) and of masks (N, masks, H / 8, W / 8)."""
+        features = self.backbone(image)
+        memory = self.coarse(features).flatten(2).transpose(1, 2)
+        found = self.queries + 0.05 * self.attention(self.queries, memory, memory)[0]  # the image changes them little
+        return self.classes(found), torch.einsum("bnc,bchw->bnhw", found, self.masks(features))
+
+
 class Yolo(nn.Module):
     """A detector laid out as YOLOv8: strides 8, 16, 32, distances as distributions, an output (N, 4 + classes, n)."""
 

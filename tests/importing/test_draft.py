@@ -12,7 +12,9 @@ from keywarp.engines import Engine, FixedInterval, MotionName, StreamSession
 from keywarp.engines.bundle import make_bundle
 from keywarp.importing import Draft, Hints, ImportingError, ImportOptions, draft_bundle, picture
 from keywarp.importing.draft import model_name
+from tests.importing import networks
 from tests.importing.exported_networks import ULTRALYTICS, Detector, export
+from tests.importing.networks import MaskSet
 
 
 def frames(count: int) -> list[NDArray[np.uint8]]:
@@ -32,6 +34,18 @@ def test_checks_compare_with_the_whole_network_on_both_runtimes(draft: Draft) ->
     assert {str(check).split(":")[0] for check in checks} == {"openvino", "onnxruntime"}
     assert all(check.passed for check in checks)
     assert all(check.agreement == 1 for check in checks)
+
+
+def test_a_set_of_masks_is_cut_at_its_scores(tmp_path: Path) -> None:
+    file = networks.export(MaskSet(), tmp_path / "masks.onnx", 128, 192, output_names=["class_logits", "mask_logits"])
+    draft = draft_bundle(file, ImportOptions(), frames(2))
+    manifest = draft.bundle.manifest
+    assert [(m.channels, m.stride) for m in draft.candidates[draft.chosen].maps] == [(5, 8)]
+    assert not manifest.held
+    assert manifest.segmentation is not None
+    assert manifest.segmentation.stride == 8
+    assert (manifest.background, len(manifest.classes)) == (False, 5)
+    assert all(check.passed for check in draft.check(frames(1)))
 
 
 def with_graphs(draft: Draft, graphs: dict[str, onnx.ModelProto]) -> Draft:

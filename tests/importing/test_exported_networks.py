@@ -18,6 +18,7 @@ from torchvision.models.detection.image_list import ImageList
 from keywarp.importing.class_names import COCO
 from keywarp.importing.formats import recognise
 from keywarp.importing.model_file import ImportedModel, TensorSpec
+from keywarp.importing.preparation import BYTE, PreparationHints, guess_preparation
 from keywarp.importing.runtime import fold
 
 from .written_outputs import decode, model_of
@@ -97,6 +98,8 @@ def test_torchvisions_detectors_are_taken_with_their_suppression(kind: str, clas
     np.testing.assert_allclose(found["boxes"][0], wanted["boxes"], atol=1e-2)
     one_hot = (wanted["labels"][:, None] == torch.tensor(used)) * wanted["scores"][:, None]
     np.testing.assert_allclose(found["scores"][0, :, 1:], one_hot, atol=1e-5)
+    preparation = guess_preparation(model, result, PreparationHints())
+    assert preparation.image.std == BYTE, preparation.pixel_guess  # the network normalises its image itself
 
 
 class YoloHead(nn.Module):

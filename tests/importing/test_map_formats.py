@@ -162,7 +162,7 @@ def test_wrong_number_of_names_is_refused(random: np.random.Generator) -> None:
         recognise(model, Hints(class_names=("a", "b", "c")))
 
 
-@pytest.mark.parametrize(("classes", "first"), [(150, "wall"), (80, "background")])
+@pytest.mark.parametrize(("classes", "first"), [(150, "wall"), (80, "background"), (1, "background")])
 def test_masks_and_their_classes_become_scores(random: np.random.Generator, classes: int, first: str) -> None:
     logits = random.normal(0, 3, (1, 20, classes + 1)).astype(np.float32)
     masks = random.normal(-2, 3, (1, 20, HEIGHT // 4, WIDTH // 4)).astype(np.float32)

@@ -40,6 +40,7 @@ def test_a_file_becomes_one_image_of_fixed_size_with_folded_constants(tmp_path: 
     graph = Graph(imported.model)
     assert (imported.height, imported.width) == (64, 96)
     assert imported.producer.startswith("pytorch")
+    assert {"weight", "bias"} < imported.weight_names
     assert [(o.name, o.shape, o.dtype) for o in imported.outputs] == [("scores", (1, 5, 64, 96), np.dtype("f4"))]
     assert [value.name for value in imported.model.graph.input] == [IMAGE]
     assert graph.shapes[IMAGE] == (1, 3, 64, 96)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from keywarp.importing.model_file import ImportedModel
 from keywarp.importing.preparation import (
     BYTE,
+    HALF,
     IMAGENET_MEAN,
     IMAGENET_STD,
     NONE,
@@ -58,6 +59,19 @@ def test_normalisation_is_guessed_from_the_exporter(
     found = guess_preparation(file, result, PreparationHints())
     assert (found.image.mean, found.image.std, found.image.channel_order) == (mean, std, order)
     assert "because" in found.pixel_guess or "nothing in the file says" in found.pixel_guess
+
+
+@pytest.mark.parametrize(
+    ("part", "mean", "std", "order"),
+    [("dpt", HALF, HALF, "rgb"), ("glpn", NONE, BYTE, "rgb"), ("segformer", IMAGENET_MEAN, IMAGENET_STD, "rgb")],
+)
+def test_networks_of_hugging_face_are_told_by_their_weights_names(
+    part: str, mean: Triple, std: Triple, order: str
+) -> None:
+    file = replace(model("pixel_values"), weight_names=frozenset({"network", part, "weight"}))
+    found = guess_preparation(file, DETECTION, PreparationHints())
+    assert (found.image.mean, found.image.std, found.image.channel_order) == (mean, std, order)
+    assert "preprocessor_config.json" in found.pixel_guess
 
 
 def normalising(mean: NDArray[np.float32], std: NDArray[np.float32]) -> onnx.ModelProto:

@@ -23,6 +23,7 @@ from keywarp.importing.errors import ImportingError
 from keywarp.importing.findings import Findings
 from keywarp.importing.formats import recognise
 from keywarp.importing.graph import IMAGE, Graph
+from keywarp.importing.mask_sets import with_scores
 from keywarp.importing.model_file import ImportedModel, read_model
 from keywarp.importing.motion_graphs import flow_graph, warp_graph
 from keywarp.importing.opsets import opset_of
@@ -145,14 +146,17 @@ def draft_bundle(
 
 
 def _recognised(model: ImportedModel, hints: Hints, image: NDArray[np.float32]) -> tuple[ImportedModel, ResultFormat]:
-    """Return what the outputs mean, and the model with these outputs: without its selection of objects, if possible."""
+    """Return what the outputs mean, and the model with these outputs.
+
+    If possible, it is without its selection of objects. Sets of masks become scores.
+    """
     if hints.outputs is None and hints.task in (None, "detection") and (places := without_selection(model)):
         own = places.background(len(hints.class_names or ()))
         told = replace(hints, boxes=hints.boxes or places.boxes, background=hints.background or own)
         result = recognise(places.model, told, image)
         guess = f"{result.guess}; the file's own suppression of overlaps is left out"
         return places.model, replace(result, guess=guess)
-    return model, recognise(model, hints, image)
+    return with_scores(model, recognise(model, hints, image))
 
 
 def _cuts(model: ImportedModel, tensors: Sequence[str]) -> tuple[list[Candidate], int]:

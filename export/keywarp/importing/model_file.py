@@ -58,6 +58,7 @@ class ImportedModel:
         producer: The exporter's name and version.
         bytes_in: Whether the file takes bytes. The image's values are then from 0 to 255.
         image_name: The name that the file gives to the image.
+        weight_names: The parts of the names of its weights between dots, such as `dpt` of `dpt.neck.weight`.
     """
 
     model: onnx.ModelProto
@@ -68,6 +69,7 @@ class ImportedModel:
     producer: str
     bytes_in: bool = False
     image_name: str = ""
+    weight_names: frozenset[str] = frozenset()
 
 
 def read_model(path: Path, size: tuple[int, int] | None = None, max_seconds: float = MAX_SECONDS) -> ImportedModel:
@@ -160,6 +162,7 @@ def _read(path: Path, size: tuple[int, int] | None) -> ImportedModel:
         producer,
         image.dtype == TensorProto.UINT8,
         image.name,
+        frozenset(part for tensor in original.graph.initializer for part in tensor.name.split(".")),
     )
 
 

@@ -4,7 +4,7 @@ A file rarely says how its image was normalised, and a wrong guess costs accurac
 with a sentence that says what it rests on, and every part of it can be given instead.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,6 +27,8 @@ IMAGENET_STD: Triple = (58.395, 57.12, 57.375)
 NONE: Triple = (0.0, 0.0, 0.0)
 ONES: Triple = (1.0, 1.0, 1.0)
 BYTE: Triple = (255.0, 255.0, 255.0)  # the deviation that brings pixels from 0..255 to 0..1
+HALF: Triple = (127.5, 127.5, 127.5)  # mean and deviation that bring them to -1..1
+PASSING = ("Identity", "Squeeze", "Unsqueeze", "Cast", "Reshape")  # operators that leave pixels as they are
 SPAN = (1.5, 12.0)  # widths of the range of normalised pixels that are plausible: -1..1 has 2, ImageNet's 4.4
 
 
@@ -41,6 +43,7 @@ class Family:
     fit: Fit = "stretch"
     pad: int = 114  # the padding's value
     padding: Literal["center", "end"] = "center"
+    lookup: str = ""  # where the normalisation of one of them can be looked up
 
 
 ULTRALYTICS = Family("the file is from Ultralytics", NONE, BYTE, fit="letterbox")
@@ -49,9 +52,25 @@ YOLOX = Family("it looks like YOLOX", NONE, ONES, "bgr", "letterbox", padding="e
 NANODET = Family("it looks like NanoDet", IMAGENET_MEAN[::-1], IMAGENET_STD[::-1], "bgr")
 RT_DETR = Family("it looks like RT-DETR or D-FINE", NONE, BYTE)
 RF_DETR = Family("it looks like RF-DETR", IMAGENET_MEAN, IMAGENET_STD)
-HUGGING_FACE = Family("the file is from Hugging Face", IMAGENET_MEAN, IMAGENET_STD)
+HUGGING_FACE = Family(
+    "the file is from Hugging Face",
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    lookup="the network's preprocessor_config.json has image_mean and image_std, which are these divided by 255",
+)
 TORCHVISION = Family("it looks like torchvision's", NONE, BYTE, fit="letterbox", pad=124, padding="end")
 UNKNOWN = Family("", IMAGENET_MEAN, IMAGENET_STD)
+# Networks of Hugging Face whose images aren't normalised with ImageNet's mean, by a part of their weights' names
+OTHERS_OF_HUGGING_FACE: Mapping[str, tuple[str, Triple, Triple, ChannelOrder]] = {
+    "dpt": ("DPT", HALF, HALF, "rgb"),
+    "beit": ("BEiT", HALF, HALF, "rgb"),
+    "data2vec_vision": ("Data2Vec", HALF, HALF, "rgb"),
+    "depth_pro": ("Depth Pro", HALF, HALF, "rgb"),
+    "vit": ("ViT", HALF, HALF, "rgb"),
+    "mobilenet_v2": ("MobileNetV2", HALF, HALF, "rgb"),
+    "glpn": ("GLPN", NONE, BYTE, "rgb"),
+    "mobilevit": ("MobileViT", NONE, BYTE, "bgr"),
+}
 
 
 @dataclass(frozen=True)
@@ -90,9 +109,9 @@ def guess_preparation(model: ImportedModel, result: ResultFormat | None, hints: 
         family = replace(family, fit="stretch")
     fit_guess = _fit_guess(family, hints, result)
     if model.bytes_in:
-        family = replace(family, mean=NONE, std=ONES, sign="the file takes bytes")
+        family = replace(family, mean=NONE, std=ONES, sign="the file takes bytes", lookup="")
     elif own is not None:
-        family = replace(family, mean=NONE, std=own, sign="the file normalises them itself")
+        family = replace(family, mean=NONE, std=own, sign="the file normalises them itself", lookup="")
     mean, std = hints.mean or family.mean, hints.std or family.std
     order, fit = hints.channel_order or family.channel_order, hints.fit or family.fit
     letterbox = {"pad": family.pad, "padding": family.padding} if fit == "letterbox" else {}
@@ -119,7 +138,7 @@ def _family(model: ImportedModel, result: ResultFormat | None, own: bool) -> Fam
     if "RF-DETR" in looks:
         return RF_DETR
     if model.image_name == "pixel_values":
-        return HUGGING_FACE
+        return _of_hugging_face(model)
     layout = result.layout if result else None
     if isinstance(layout, DetectionLayout):
         if own:
@@ -131,6 +150,15 @@ def _family(model: ImportedModel, result: ResultFormat | None, own: bool) -> Fam
         if model.image_name == "images":
             return YOLO
     return UNKNOWN
+
+
+def _of_hugging_face(model: ImportedModel) -> Family:
+    """Return the family of a network of Hugging Face, by the names of its weights."""
+    for part, (name, mean, std, order) in OTHERS_OF_HUGGING_FACE.items():
+        if part in model.weight_names:
+            sign = f"its weights are named like those of Hugging Face's {name}"
+            return replace(HUGGING_FACE, sign=sign, mean=mean, std=std, channel_order=order)
+    return HUGGING_FACE
 
 
 def _fit_guess(family: Family, hints: PreparationHints, result: ResultFormat | None) -> str:
@@ -156,7 +184,7 @@ def _pixel_guess(family: Family, hints: PreparationHints, image: ImagePreparatio
     whose = "ImageNet's, " if sorted(image.mean) == sorted(IMAGENET_MEAN) else ""
     if not family.sign:
         return f"{text}, {whose}which is only the commonest: nothing in the file says"
-    return f"{text}, {whose}because {family.sign}"
+    return f"{text}, {whose}because {family.sign}{f'; {family.lookup}' if family.lookup else ''}"
 
 
 def own_normalisation(model: onnx.ModelProto) -> Triple | None:
@@ -199,7 +227,7 @@ def _chain(
         if len(readers) != 1:
             return
         node = readers[0]
-        if node.op_type in ("Identity", "Squeeze", "Unsqueeze", "Cast", "Reshape"):
+        if node.op_type in PASSING or (node.op_type == "Split" and len(node.output) == 1):  # the only image of a batch
             tensor = node.output[0]
             continue
         others = [name for name in node.input if name != tensor]

@@ -29,6 +29,7 @@ from keywarp.networks.flownet import (
     conv,
     flow_layer,
     reduced,
+    resampled,
     scale_layer,
 )
 from keywarp.networks.warp import sample
@@ -102,7 +103,7 @@ class FlowPyramid(FlowNetwork):
             share: The fraction of the channels, below 1 for compact networks.
 
         Raises:
-            ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
+            ValueError: If there is no map, or a map's stride isn't even.
         """
         super().__init__(maps)
         w2, w4, w8, w16 = (reduced(channels, share) for channels in CHANNELS.values())
@@ -135,7 +136,7 @@ class FlowPyramid(FlowNetwork):
         steps = self.steps(current, key)
         pyramid = [step.flow * (step.stride / INPUT_DOWNSCALE / FLOW_UNIT) for step in steps]
         last = torch.cat((steps[-1].flow, steps[-1].state), dim=1)
-        tails = {stride: _resampled(last, stride, current) for stride in {m.stride for m in self.maps}}
+        tails = {stride: resampled(last, stride, current) for stride in {m.stride for m in self.maps}}
         scales = tuple(scale(tails[m.stride][:, 2:]) for m, scale in zip(self.maps, self.scales, strict=True))
         return FlowPrediction(tails[self.stride][:, :2] * (FLOW_STRIDE / self.stride), scales), pyramid
 
@@ -201,14 +202,3 @@ def _doubled(x: Tensor, like: Tensor) -> Tensor:
     """Double the resolution, and crop to that of another map."""
     height, width = like.shape[-2:]
     return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-
-
-def _resampled(x: Tensor, stride: int, image: Tensor) -> Tensor:
-    """Resample a map from `FLOW_STRIDE` to a stride; `image` is the half-size image."""
-    if stride < FLOW_STRIDE:
-        height, width = ((size + 1) // 2 for size in image.shape[-2:])
-        return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-    while stride > FLOW_STRIDE:
-        x = functional.avg_pool2d(x, 2, ceil_mode=True)
-        stride //= 2
-    return x

@@ -1,6 +1,7 @@
 """`keywarp adapt`."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,17 +151,19 @@ def _open_clip(video: str) -> "Clip":
     """
     from keywarp.client import open_source
     from keywarp.engines.comparison import Clip
+    from keywarp.protocol.addresses import without_secrets
 
     with open_source(video) as source:
         if source.live:
             raise CommandError(f"{video!r} is live, and it must be read several times: record it first")
         count = source.count
     path = Path(video)
-    identity: list[object] = [video]
+    identity: list[object] = [sha256(video.encode()).hexdigest()]  # an address may have secrets
     if path.exists():
         stat = path.stat()
         identity = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-    return Clip(path.name or video, lambda: _frames(video), count, repr(identity))
+    shown = without_secrets(video)
+    return Clip(Path(shown).name or shown, lambda: _frames(video), count, repr(identity))
 
 
 def _frames(video: str) -> "Iterator[ClipFrame]":
@@ -171,11 +174,11 @@ def _frames(video: str) -> "Iterator[ClipFrame]":
     with open_source(video, vectors=True) as source:
         for index, frame in enumerate(source):
             time = index / source.fps if frame.timestamp is None else frame.timestamp
-            height, width = frame.image.shape[:2]
             found = frame.vectors
             vectors = None
             if found is not None:
-                vectors = MotionVectors.from_ffmpeg(found.blocks, width, height, found.picture, found.codec)
+                vectors = MotionVectors.from_ffmpeg(found.blocks, found.width, found.height, found.picture, found.codec)
+                vectors = vectors and vectors.turned(found.orientation)
             yield ClipFrame(frame.image, index, time, vectors)
 
 

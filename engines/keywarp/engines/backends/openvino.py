@@ -22,6 +22,9 @@ _COMPILING = Lock()
 # it. The next signal would then overwrite memory that has become something else's, or end the process.
 _CORE: Final = ov.Core()
 _ELEMENT = {"fp32": "f32", "bf16": "bf16"}
+# The CPU plugin fuses chains of small operations, and attention, into snippets. It fails with some graphs when it tries
+# to, such as Mask2Former's in OpenVINO 2026.4.
+_WITHOUT_SNIPPETS = {"SNIPPETS_MODE": "DISABLE"}
 
 
 class OpenVINOBackend:
@@ -59,14 +62,28 @@ class OpenVINOBackend:
                 compiled = self._compile(model.SerializeToString())
             return _OpenVINOProgram(compiled, outputs, resident)
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO can't compile {model.graph.name}: {error}") from error
+            raise BackendError(f"OpenVINO can't compile {model.graph.name}: {_reason(error)}") from error
 
     def _compile(self, content: bytes) -> ov.CompiledModel:
         network = _CORE.read_model(content)
+        try:
+            return self._compile_with(network, self._config)
+        except RuntimeError as error:
+            if "snippets" not in str(error):
+                raise
+        return self._compile_with(network, self._config | _WITHOUT_SNIPPETS)
+
+    def _compile_with(self, network: ov.Model, config: dict[str, Any]) -> ov.CompiledModel:
         if self._cache:
             with contextlib.suppress(RuntimeError):  # the disk is full, or another process writes the same entry
-                return _CORE.compile_model(network, "CPU", self._config | {"CACHE_DIR": str(self._cache)})
-        return _CORE.compile_model(network, "CPU", self._config)
+                return _CORE.compile_model(network, "CPU", config | {"CACHE_DIR": str(self._cache)})
+        return _CORE.compile_model(network, "CPU", config)
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return an error of OpenVINO in one line, without the places in its code."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line for line in lines if line and not line.startswith("Exception from "))
 
 
 class _OpenVINOProgram:
@@ -86,7 +103,7 @@ class _OpenVINOProgram:
                 request.set_tensor(port, ov.Tensor(port.element_type, port.shape))
             request.infer()
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed: {error}") from error
+            raise BackendError(f"OpenVINO failed: {_reason(error)}") from error
         return {
             name: DeviceTensor(request.get_tensor(port)) if name in self._resident else request.get_tensor(port).data
             for name, port in self._outputs.items()

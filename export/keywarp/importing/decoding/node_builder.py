@@ -80,7 +80,8 @@ class NodeBuilder:
         del graph.output[:]
         renamed = {name: self._free(name) for name in outputs}
         for name, (tensor, shape) in outputs.items():
-            graph.node.append(helper.make_node("Identity", [renamed.get(tensor, tensor)], [name], name=name))
+            inputs = [renamed.get(tensor, tensor)]
+            graph.node.append(helper.make_node("Identity", inputs, [name], name=self._name("identity")))
             graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         _prune(graph)
         return self.model

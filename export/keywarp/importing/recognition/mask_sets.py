@@ -21,7 +21,7 @@ def recognise_mask_set(evidence: Evidence) -> ResultFormat | None:
         return None
     count = classes.shape[2] - 1
     # COCO's classes are things, which don't cover a picture.
-    implied = evidence.hints.background == "first" or (evidence.hints.background is None and count == len(COCO))
+    implied = evidence.hints.background == "first" or (evidence.hints.background is None and count in (1, len(COCO)))
     names = evidence.names(count, segmentation=not implied)
     if implied:
         names = ClassNames((BACKGROUND, *names.names), f"{names.origin}, and a background where none is above 0.5")
