@@ -4,10 +4,6 @@ The warp is small, and built here from nodes. The flow network is `keywarp.netwo
 come with Keywarp. Most of it doesn't depend on the feature maps, and lies next to this module as a graph;
 `make flow-graph` writes that file from the weights. What depends on the maps is added here: the flow at the stride of
 the finest map, and for each map a layer that gives its scale field, which is 1 until `keywarp adapt` trains it.
-
-The flow ends at the map's border, unlike that of `FlowPyramid`: beyond it the warp reads zeros, as the paper's does.
-The paper's heads were trained with them. To a head that wasn't, zeros may mean anything: to a cut behind a detector's
-last layer, every class with a probability of a half.
 """
 
 from collections.abc import Sequence

@@ -7,6 +7,10 @@ cells. What remains to be learned is to read a flow off these comparisons. The s
 IRR ("Iterative Residual Refinement for Joint Optical Flow and Occlusion Estimation", Hur and Roth, 2019), because a
 residual in cells looks alike at every level. So few samples go a long way.
 
+The flow ends at the map's border, unlike that of FlowNet: beyond it the warp reads zeros. The paper's heads were trained
+with them. To a head that wasn't, zeros may mean anything: to a cut behind a detector's last layer, every class with a
+probability of a half.
+
 Sizes below are in pixels of the full image (H, W); the network sees images of half that size. All sizes round up.
 """
 
@@ -32,7 +36,7 @@ from keywarp.networks.flownet import (
     resampled,
     scale_layer,
 )
-from keywarp.networks.warp import sample
+from keywarp.networks.warp import sample, stay_inside
 
 RADIUS = 4  # cells: the window of the comparison is 9 x 9
 STEPS = (32, 16, 16, 8)  # strides of the steps, coarse to fine; the search reaches 4 * (32 + 16 + 16 + 8) pixels
@@ -138,7 +142,8 @@ class FlowPyramid(FlowNetwork):
         last = torch.cat((steps[-1].flow, steps[-1].state), dim=1)
         tails = {stride: resampled(last, stride, current) for stride in {m.stride for m in self.maps}}
         scales = tuple(scale(tails[m.stride][:, 2:]) for m, scale in zip(self.maps, self.scales, strict=True))
-        return FlowPrediction(tails[self.stride][:, :2] * (FLOW_STRIDE / self.stride), scales), pyramid
+        flow = stay_inside(tails[self.stride][:, :2] * (FLOW_STRIDE / self.stride))
+        return FlowPrediction(flow, scales), pyramid
 
     def steps(self, current: Tensor, key: Tensor, *, apart: bool = False) -> list[Step]:
         """Refine the flow from no motion, coarse to fine.
