@@ -32,7 +32,6 @@ REFERRED: Final = 3  # frames before that aren't B pictures to which it may refe
 KEPT: Final = 16  # frames whose flow is kept: three groups of P and B pictures with up to four B pictures
 LATER: Final = 2  # frames ahead to which a vector may refer
 FINE_CELLS: Final = 4  # up to so many pixels a cell of the feature map, the optical flow is searched to the last pixel
-FINE_PATCHES: Final = 8  # pixels from one patch of that search to the next: side by side, where DIS lets them overlap
 COVERED: Final = 0.25  # share of a picture's blocks below which its vectors can't carry the chain on
 
 # What a proposal must be better by, in grey levels of its matching error. Negative: by how much it may be worse.
@@ -93,10 +92,8 @@ class CodecTracker:
         self._still: Cells = np.zeros((self._rows, self._columns, 2), np.float32)
         self._past = deque([_Past(self._still, referred=True)], maxlen=KEPT)
         self._last = _Processed(self._key, self._still)
-        self._polishing, self._linking = _open_dis(1), _open_dis(2)
-        if pixels_per_cell <= FINE_CELLS:
-            self._polishing.setFinestScale(0)
-            self._polishing.setPatchStride(FINE_PATCHES)
+        finest = 0 if pixels_per_cell <= FINE_CELLS else 1
+        self._polishing, self._linking = _open_dis(finest), _open_dis(finest + 1)
 
     def advance(
         self, current_small: NDArray[np.uint8], vectors: Sequence[MotionVectors | None] = ()
