@@ -11,7 +11,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test fuzz flow-graph packages check check-gpu check-web vendor format lock clean
+.PHONY: help setup setup-dev demo serve test fuzz flow-graph packages perf-analyzer check check-gpu check-web vendor format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,11 +30,13 @@ test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
 
 FUZZ_RUNS ?= 1000000
-fuzz: $(VENV)/.dev ## Fuzz the parsers of outside input, 1,000,000 runs each: make fuzz FUZZ_RUNS=...
-	for target in framing messages labels infer manifest site text image model; do \
+FUZZ_CONTAINER_RUNS ?= 5000
+fuzz: $(VENV)/.dev ## Fuzz the parsers of outside input, 1,000,000 runs each, and containers: make fuzz FUZZ_RUNS=...
+	for target in framing messages labels values png infer manifest site text image image_file animation model; do \
 		echo "$$target:" && mkdir -p .cache/keywarp/fuzz && $(BIN)/python -m tests.fuzz.parsers $$target .cache/keywarp/fuzz/$$target \
 			-atheris_runs=$(FUZZ_RUNS) -max_len=4096 -artifact_prefix=.cache/keywarp/fuzz/crash-$$target- -verbosity=0 || exit 1; \
 	done
+	$(BIN)/python -m tests.fuzz.containers $(FUZZ_CONTAINER_RUNS)
 
 flow-graph: $(VENV)/.dev ## Write the flow network that imports get, after a change of its weights
 	$(BIN)/python -m keywarp.export.flow_template
@@ -45,6 +47,9 @@ imports: $(VENV)/.zoo ## Import the networks of bench/zoo.py from their files, a
 packages: ## Install Debian packages for end-to-end tests, some of which are skipped without them (as root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive xargs -a tests/e2e/packages.txt apt-get install -qq --no-install-recommends --yes
+
+perf-analyzer: ## Unpack Triton's perf_analyzer into .cache, for its end-to-end test (Debian or Ubuntu, x86-64)
+	tests/e2e/perf_analyzer.sh .cache/keywarp/perf_analyzer $(PYTHON)
 
 check: $(VENV)/.dev ## Check lint, format, types, import rules and Dockerfiles
 	$(BIN)/ruff check $(CODE)

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def command(arguments: list[str | Path], folder: Path) -> str:
 
 
 def test_tritons_client_gets_a_key_frame_and_then_propagated_frames(server: Server, clip: Path, tmp_path: Path) -> None:
-    code, _ = blocks("docs/open-inference.md")
+    code, *_ = blocks("docs/open-inference.md")
     names = write_images(tmp_path, clip)
     code = code.replace("127.0.0.1:8080", server.url.removeprefix("http://"))
     lines = run(code, tmp_path, *names, video=clip).splitlines()
@@ -75,7 +76,7 @@ def test_tritons_client_gets_a_key_frame_and_then_propagated_frames(server: Serv
 
 
 def test_tritons_client_loads_and_unloads_a_model(clip: Path, tmp_path: Path) -> None:
-    _, code = blocks("docs/open-inference.md")
+    *_, code = blocks("docs/open-inference.md")
     with serving("--model-control") as server:
         printed = run(code.replace("127.0.0.1:8080", server.url.removeprefix("http://")), tmp_path, video=clip)
         assert "'name': 'street'" in printed
@@ -112,6 +113,18 @@ def write_images(folder: Path, video: Path, count: int = 3) -> list[str]:
         names.append(f"{index}.jpg")
         (folder / names[-1]).write_bytes(simplejpeg.encode_jpeg(frame.image))
     return names
+
+
+def test_the_code_for_perf_analyzer_writes_its_input_data(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    write_images(tmp_path / "frames", clip)
+    _, code, _ = blocks("docs/open-inference.md")
+    run(code, tmp_path, video=clip)
+    [steps] = json.loads((tmp_path / "frames.json").read_text())["data"]
+    content = b64decode(steps[0]["image"]["b64"])
+    assert len(steps) == 3
+    assert content[4:] == (tmp_path / "frames/0.jpg").read_bytes()
+    assert int.from_bytes(content[:4], "little") == len(content) - 4
 
 
 def test_the_plain_client_of_the_protocol_gets_every_result(server: Server, clip: Path, tmp_path: Path) -> None:

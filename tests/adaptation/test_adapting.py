@@ -93,6 +93,7 @@ def test_the_new_bundle_has_only_other_weights_of_the_flow_network(bundle: Bundl
     for name in ("features.onnx", "warp.onnx", "head.onnx"):
         assert written.files[name] == bundle.manifest.files[name]
     assert written.files["flow.onnx"] != bundle.manifest.files["flow.onnx"]
+    assert written.name == adapted.bundle.path.name != bundle.name  # so that a server takes both
     assert written.version == "1.2.4"
     told = written.provenance.accuracy["adaptation"]
     assert told["held_out"] == {"moving": "frames 48 to 59"}

@@ -3,11 +3,13 @@ import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from types import ModuleType
 
+import av.error
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from keywarp.cli import CommandError, main
+from tests.command_line import keywarp
 
 runner = CliRunner()
 
@@ -106,3 +108,13 @@ def test_stream_imports_neither_torch_nor_a_server_nor_drawing() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", command], check=True, capture_output=True)
+
+
+def test_a_fault_of_ffmpeg_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **_options: object) -> None:
+        raise av.error.ArgumentError(22, "Invalid argument", "http://user:SECRET@h/x")
+
+    monkeypatch.setattr("keywarp.cli.stream.open_source", fail)
+    done = keywarp("stream", "x.mp4")
+    assert done.returncode == 1
+    assert done.stderr == "keywarp: FFmpeg can't read or write a video: Invalid argument\n"

@@ -15,6 +15,7 @@ def test_figures_are_converted_for_json() -> None:
         "key": {"p50": 0.2, "p99": 0.25},
         "propagated": None,
         "reconnects": 0,
+        "missing": 0,
     }
 
 

@@ -198,7 +198,7 @@ def test_a_video_is_written_with_even_sides(tmp_path: Path, width: int, height: 
     with open_source(path) as source:
         levels = [float(frame.image.mean()) for frame in source]
     assert (source.width, source.height) == (64, 48)
-    assert source.fps == pytest.approx(29.97)
+    assert source.fps == pytest.approx(29.97, rel=1e-4)
     assert levels == pytest.approx([40, 120, 200], abs=3)
     assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")
 
@@ -253,3 +253,12 @@ def test_certain_keypoints_are_drawn_with_their_skeleton() -> None:
     assert (bare[110, 440] == 128).all()
     assert painted(joined, PERSON)[110, 440]
     assert (joined[140, 455] == 128).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 64), (4, 20000)])
+def test_a_size_that_h264_cant_have_is_an_error_that_names_it(tmp_path: Path, size: tuple[int, int]) -> None:
+    height, width = size
+    video = VideoWriter(tmp_path / "v.mp4", 10)
+    with pytest.raises(DrawingError, match=f"{width}x{height}"):
+        video.write(np.zeros((height, width, 3), np.uint8))
+    video.close()

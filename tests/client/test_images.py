@@ -1,3 +1,5 @@
+import struct
+import zlib
 from base64 import b64encode
 from io import BytesIO
 
@@ -93,6 +95,16 @@ def test_a_reliability_map_that_cannot_be_decoded_is_an_error(png: str) -> None:
     given = ProcessedFrame(result(0).model_copy(update={"reliability_png": png}))
     with pytest.raises(ProtocolError, match="the reliability map can't be decoded"):
         _ = given.reliability_map
+
+
+def test_a_map_of_far_too_many_pixels_is_an_error() -> None:
+    small = BytesIO()
+    Image.new("L", (8, 8)).save(small, "PNG")
+    content = bytearray(small.getvalue())
+    content[16:24] = struct.pack(">II", 2**20, 2**20)  # width and height
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    with pytest.raises(ProtocolError, match="the reliability map can't be decoded"):
+        decode_reliability(b64encode(content).decode())
 
 
 def test_a_reliability_map_in_colour_is_an_error() -> None:

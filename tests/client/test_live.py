@@ -116,3 +116,21 @@ def test_a_url_without_an_end_is_live() -> None:
     pictures = b"".join(encode_jpeg(picture(grey_level(index)), 90) for index in range(30))
     with ScriptedApi(200, pictures, "image/jpeg") as web, open_source(f"{web.address}/camera.mjpeg") as source:
         assert source.live
+
+
+def test_a_gap_before_a_frame_that_was_replaced_is_a_gap_before_the_next() -> None:
+    class Damaged(Camera):
+        def __iter__(self) -> Iterator[Frame]:
+            yield Frame(picture(1), None)
+            read.wait(10)
+            yield Frame(picture(2), None, gap=True)
+            yield Frame(picture(3), None)
+            replaced.set()
+
+    read, replaced = threading.Event(), threading.Event()
+    with NewestFrames(Damaged(3)) as newest:
+        frames = iter(newest)
+        assert not next(frames).gap
+        read.set()
+        assert replaced.wait(10)
+        assert next(frames).gap

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keywarp.client import Source, SourceError, open_source
+from keywarp.client.videos import VideoSource
 from tests.client.media import grey_level, picture, write_cut_video, write_video
 
 
@@ -146,8 +148,72 @@ def test_the_error_of_a_damaged_image_in_a_folder_names_it(tmp_path: Path) -> No
     folder = write_folder(tmp_path / "images")
     (folder / "bb.png").write_bytes((folder / "b.png").read_bytes()[:40])
     count, said = read_all(open_source(folder))
-    assert count == 2
+    assert count == 3
+    assert "1 of the 4 images" in said
+    with open_source(folder) as source:
+        frames = list(islice(source, 3))
+        assert [frame.gap for frame in frames] == [False, False, True]  # nothing may be propagated across it
+        assert source.missing == 1
     assert "bb.png" in said
+
+
+def test_a_folder_without_a_readable_image_says_so(tmp_path: Path) -> None:
+    # HEIC is what phones write: https://github.com/replicate/dreambooth/issues/23
+    for number in range(5):
+        (tmp_path / f"{number}.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    with pytest.raises(SourceError, match=r"5 of the 5 images in .* '0.heic' \(.*but HEIC\).* and 2 more"):
+        open_source(tmp_path)
+
+
+def test_a_folder_is_read_in_natural_order_without_hidden_files(tmp_path: Path) -> None:
+    # Order: https://github.com/brainiak/brainiak/issues/354, https://github.com/HumanSignal/labelImg/pull/436
+    # `._` files are what macOS leaves on other file systems: https://github.com/jurplel/qView/issues/651,
+    # https://github.com/SanjaySoniLV/ProjectKestrel/pull/58
+    for number in (1, 2, 9, 10, 11, 100):
+        Image.fromarray(picture(number)).save(tmp_path / f"Img{number}.png")
+    Image.fromarray(picture(50)).save(tmp_path / "img10b.png")
+    (tmp_path / "._Img1.png").write_bytes(b"\0\5\26\7")
+    (tmp_path / ".thumbnail.png").write_bytes((tmp_path / "Img1.png").read_bytes())
+    with open_source(tmp_path) as source:
+        assert source.count == 7
+        assert [int(frame.image[0, 0, 0]) for frame in source] == [1, 2, 9, 10, 50, 11, 100]
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png", "turned.webp"])
+def test_images_are_turned_by_their_exif_orientation(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "folder").mkdir()
+    Image.fromarray(picture(9)).save(tmp_path / "folder" / name, exif=exif)
+    for path in (tmp_path / "folder", tmp_path / "folder" / name):
+        with open_source(path) as source:
+            assert (source.width, source.height) == (48, 64)
+            assert [frame.image.shape for frame in source] == [(64, 48, 3)]
+        with open_source(path, upright=False) as source:
+            assert [frame.image.shape for frame in source] == [(48, 64, 3)]
+
+
+def test_an_animation_gives_its_pictures_with_their_times(tmp_path: Path) -> None:
+    # https://github.com/mpv-player/mpv/issues/13789, https://github.com/stashapp/stash/pull/6342
+    pictures = [Image.fromarray(picture(value)) for value in (40, 80, 120)]
+    for name in ("animated.webp", "animated.png"):
+        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], duration=100, lossless=True)
+        with open_source(tmp_path / name) as source:
+            assert (source.width, source.height, source.fps) == (64, 48, 10)
+            frames = list(source)
+        assert [int(frame.image[0, 0, 0]) for frame in frames] == [40, 80, 120]
+        assert [frame.timestamp for frame in frames] == pytest.approx([0, 0.1, 0.2])
+    whole = (tmp_path / "animated.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: whole.rindex(b"fdAT") + 8])
+    count, said = read_all(open_source(tmp_path / "cut.png"))
+    assert count == 2
+    assert "2 frames could be decoded" in said
+
+
+def test_an_image_that_is_none_says_why(tmp_path: Path) -> None:
+    (tmp_path / "page.jpg").write_text("<!DOCTYPE html><html>moved</html>")
+    with pytest.raises(SourceError, match=r"page.jpg' can't be read: .*but HTML"):
+        open_source(tmp_path / "page.jpg")
 
 
 def test_a_video_gives_the_motion_vectors_of_its_codec_if_they_are_asked_for(tmp_path: Path) -> None:
@@ -159,3 +225,17 @@ def test_a_video_gives_the_motion_vectors_of_its_codec_if_they_are_asked_for(tmp
     assert intra == [0, 10]  # the key frames of the video
     with open_source(path) as source:
         assert all(frame.vectors is None for frame in source)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_frames_of_a_jpeg_camera_are_turned_by_their_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    # PyAV fails at side data of this kind: https://github.com/PyAV-Org/PyAV/pull/2392
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with (tmp_path / "camera.mjpeg").open("wb") as file:
+        for _ in range(3):
+            Image.fromarray(picture(90)).save(file, "JPEG", exif=exif)
+    with VideoSource(tmp_path / "camera.mjpeg", vectors=True) as source:
+        frames = list(source)
+        assert source.orientation == orientation
+    assert [frame.image.shape[:2] for frame in frames] == [(64, 48) if orientation > 4 else (48, 64)] * 3

@@ -31,6 +31,7 @@ from keywarp.client import (
 )
 from keywarp.client.async_streaming import AsyncConnection
 from keywarp.client.feed import Feed, StreamSetup
+from keywarp.client.payloads import open_payloads
 from keywarp.client.streaming import Connection
 from keywarp.protocol import CloseCode, Codec, Credit, FrameHeader, Hello, Problem
 from tests.client.media import MODEL, grey_level, picture, result, write_cut_video, write_video
@@ -334,9 +335,16 @@ def test_other_codecs_are_not_compressed_again(
     assert sorted(str(r.result.id) for r in results) == sorted(str(i) for i in range(20))
 
 
-def test_a_missing_result_does_not_shift_the_images_of_later_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["h264", "mp4"])
+def test_a_missing_result_does_not_shift_the_images_of_later_ones(tmp_path: Path, codec: Codec) -> None:
+    video = write_video(tmp_path / "video.mp4")
+    packets = {
+        round(payload.timestamp * 10): payload.id
+        for payload in open_payloads(video, "h264")
+        if payload.timestamp is not None
+    }
     setup = StreamSetup(
-        Hello(codec="h264"),
+        Hello(codec=codec),
         in_flight=2,
         quality=90,
         on_error="skip",
@@ -344,9 +352,10 @@ def test_a_missing_result_does_not_shift_the_images_of_later_ones(tmp_path: Path
         stream_id=None,
         reconnect=Reconnect(),
     )
-    feed = Feed(write_video(tmp_path / "video.mp4"), setup)
+    feed = Feed(video, setup)
     for frame in (0, 3, 4, 19):
-        image = feed.with_image(ProcessedFrame(result(frame))).image
+        found = result(frame, id=packets[frame] if codec == "h264" else None, timestamp=frame / 10)
+        image = feed.with_image(ProcessedFrame(found)).image
         assert image is not None
         assert abs(float(image.mean()) - grey_level(frame)) < 3
     feed.close()

@@ -70,6 +70,13 @@ def test_the_report_has_pictures_of_each_source(follower: Path, film: Path, tmp_
     assert not list(work.iterdir())  # nothing is left to go on with
 
 
+def test_tables_spell_out_long_names_of_sources(follower: Path, film: Path) -> None:
+    sources = "none,dis-chained-repaired+scale"
+    ran = keywarp("compare", follower, film, "--motion", sources, *SMALL, "--interval", "2,3,5,9")
+    assert ran.status == 0, ran.stderr
+    assert "…" not in ran.stdout  # 80 columns are too few, so the name goes on in the next line
+
+
 def test_a_segmentation_is_compared_in_a_range_of_a_video(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "tiny")
     video = write_video(tmp_path / "v.mp4", frames=20, fps=10)
@@ -77,6 +84,7 @@ def test_a_segmentation_is_compared_in_a_range_of_a_video(tmp_path: Path) -> Non
     ran = keywarp("compare", bundle.path, video, "--range", "0.5:1.5", "--motion", "none", *SMALL, "--out", out)
     assert ran.status == 0, ran.stderr
     assert "mIoU at key age" in ran.stdout
+    assert "The network agrees with itself to" in ran.stdout
     found = json.loads((out / "report.json").read_text())
     assert found["videos"][0]["frames"] == 10
     assert all(0.5 <= worst["time"] < 1.5 for worst in found["sources"]["none"]["worst"])

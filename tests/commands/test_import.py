@@ -78,6 +78,7 @@ def test_list_writes_nothing_and_gives_the_figures(files: Path, tmp_path: Path) 
     assert 0 <= best["head_share"] < 0.5
     assert best["bytes"] == 4 * best["maps"][0]["channels"] * (SIZE[0] // 8) * (SIZE[1] // 8)
     assert set(best["speedup"]) == {"5", "10"}
+    assert any(candidate["mends"] for candidate in found["candidates"])
     assert found["bundle"] is None
 
 

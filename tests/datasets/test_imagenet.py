@@ -1,14 +1,16 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from keywarp.datasets import DataError
 from keywarp.datasets.classes import IMAGENET_VID
 from keywarp.datasets.imagenet import DET_NUMBERS, WORDNET_IDS, ImageNetDet, ImageNetVid
+from keywarp.datasets.images import read_image
+from keywarp.datasets.types import Image
 
 CAR, WHALE, PERSON = "n02958343", "n02062744", "n00007846"
 Objects = list[tuple[str, tuple[int, int, int, int]]]
@@ -111,16 +113,26 @@ def test_every_frame_of_val_ends_a_snippet(tmp_path: Path) -> None:
 
 def test_iterating_over_snippets_reads_each_frame_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_snippet(tmp_path, "val/ILSVRC2015_val_00000000", 6)
-    decode, read = cv2.imdecode, list[int]()
+    read = list[Path]()
 
-    def count(content: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], flags: int) -> Any:
-        read.append(flags)
-        return decode(content, flags)
+    def count(path: Path, *, upright: bool) -> Image:
+        read.append(path)
+        return read_image(path, upright=upright)
 
-    monkeypatch.setattr(cv2, "imdecode", count)
+    monkeypatch.setattr("keywarp.datasets.imagenet.read_image", count)
     for snippet in ImageNetVid(tmp_path, "val").snippets(3):
         assert len(list(snippet.frames)) == len(snippet.frames)
     assert len(read) == 6
+
+
+def test_images_are_read_as_they_are_stored_since_their_boxes_are_for_that(tmp_path: Path) -> None:
+    write_snippet(tmp_path, TRAIN, 1)
+    [path] = (tmp_path / "Data").rglob("*.JPEG")
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    with PIL.Image.open(path) as image:
+        image.save(path, "JPEG", exif=exif)
+    assert ImageNetVid(tmp_path, "train", 20, 100).pair(np.random.default_rng(0)).current.shape == (20, 30, 3)
 
 
 def test_lists_choose_the_snippets(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from av.video.frame import PictureType
+from PIL import Image
 
 from keywarp.datasets import IGNORE, DataError
 from keywarp.datasets.video_file import VideoFile
@@ -75,9 +76,9 @@ def test_reading_forwards_decodes_each_frame_once(tmp_path: Path, monkeypatch: p
     reader = VideoFile(tmp_path / "v.mp4").open()
     open_, opened = av.open, list[str]()
 
-    def count(path: str) -> Any:
+    def count(path: str, *arguments: Any, **options: Any) -> Any:
         opened.append(path)
-        return open_(path)
+        return open_(path, *arguments, **options)
 
     monkeypatch.setattr(av, "open", count)
     assert [number_of(reader.frame(number)) for number in range(14, 24)] == list(range(14, 24))
@@ -126,6 +127,19 @@ def test_boxes_are_resized_with_the_frame_and_clipped_to_it(tmp_path: Path) -> N
     assert len(second.classes) == 0
     assert [number_of(frame) for frame in snippets[0].frames] == [18, 19, 20]
     assert snippets[0].frames[0].shape == (16, 24, 3)
+
+
+def test_frames_of_a_folder_are_turned_as_programs_for_labelling_show_them(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "yard").mkdir()
+    Image.fromarray(np.full((48, 32, 3), 60, np.uint8)).save(tmp_path / "yard/000000.png", exif=exif)
+    (tmp_path / "yard/._000000.png").write_bytes(b"\0\5\26\7")  # which macOS leaves
+    write_labels(tmp_path / "yard.labels/0.png")  # of 48x32 pixels
+    assert videos(tmp_path).pair(np.random.default_rng(0)).current.shape == (32, 48, 3)
+    stored = LabelledVideos(tmp_path, CLASSES, 32, 100, upright=False)
+    with pytest.raises(DataError, match="48x32 pixels"):
+        stored.pair(np.random.default_rng(0))
 
 
 def test_a_frame_may_have_labels_and_boxes(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from keywarp.engines.jit import jit
+from keywarp.engines.jit import jit, jit_reordering
 
 
 @jit
@@ -17,8 +19,21 @@ def halves(number: int) -> int:
     return count
 
 
+@jit_reordering
+def total(values: NDArray[np.float32]) -> np.float32:
+    result = np.float32(0)
+    for value in values:
+        result += value
+    return result
+
+
 def test_a_compiled_function_returns_its_result() -> None:
     assert halves(96) == 5
+
+
+def test_a_sum_in_any_order_is_right_up_to_rounding() -> None:
+    values = np.random.default_rng(0).normal(size=1001).astype(np.float32)
+    assert total(values) == pytest.approx(values.sum(), abs=1e-3)
 
 
 def test_a_function_that_cannot_be_cached_is_still_compiled() -> None:

@@ -102,6 +102,12 @@ def test_a_gap_in_frame_indices_forces_a_key_frame(engine: Engine) -> None:
     assert results[-1].key_age == 1
 
 
+def test_a_gap_that_the_source_reports_forces_a_key_frame(engine: Engine) -> None:
+    session = StreamSession(engine, FixedInterval(10))
+    found = [session.process(scene(0), gap=number == 2) for number in range(4)]
+    assert [result.reason for result in found] == [KeyReason.START, None, KeyReason.GAP, None]
+
+
 def test_skipped_frames_are_no_gap_and_do_not_use_up_the_interval(engine: Engine) -> None:
     session = StreamSession(engine, FixedInterval(3))
     skips = (0, 2, 9, 1, 0, 30, 4)

@@ -10,16 +10,21 @@ every target runs in a process of its own, in FOLDER/TARGET, and its output goes
 
 import contextlib
 import os
+import struct
 import sys
 import tempfile
+import zlib
+from base64 import b64encode
 from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["keywarp"]):
+with atheris.instrument_imports(include=["keywarp", "PIL"]):  # the client decodes maps with Pillow
     from keywarp.client.errors import ProtocolError
-    from keywarp.client.images import decode_labels, decode_values
+    from keywarp.client.images import MAX_PIXELS, decode_labels, decode_reliability, decode_values
     from keywarp.engines.manifest import DenseSettings, Manifest
+    from keywarp.images import FILE_FORMATS, ImageError, decode_animation
+    from keywarp.images import decode_image as read_image
     from keywarp.importing.errors import ImportingError
     from keywarp.importing.inputs import choose_size, find_image, real_inputs, settle_inputs
     from keywarp.importing.model_file import load_supported
@@ -36,6 +41,7 @@ with atheris.instrument_imports(include=["keywarp"]):
         pack,
         unpack,
     )
+    from keywarp.protocol.addresses import hide_secrets
     from keywarp.server.decode.images import decode_image
     from keywarp.server.decode.sources import SourceUrl
     from keywarp.server.errors import BadMessageError, FrameRefusedError, KeyFileError, SiteError
@@ -83,6 +89,32 @@ def values(data: bytes) -> None:
             raise
 
 
+def png(data: bytes) -> None:
+    """Decode the PNG itself, with right checksums, which mutations never hit."""
+    content = b64encode(with_checksums(data)).decode()
+    width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
+    if 2**20 < width * height <= MAX_PIXELS:
+        return  # such maps only take time
+    for decode in (
+        lambda: decode_reliability(content),
+        lambda: decode_values(
+            Dense(width=width, height=height, quantity="depth", minimum=0, maximum=1, values_png=content)
+        ),
+    ):
+        with contextlib.suppress(ProtocolError):
+            decode()
+
+
+def with_checksums(data: bytes) -> bytes:
+    """Return a PNG whose chunks have the checksums of their contents, as far as it has whole chunks."""
+    parts, rest = [data[:8]], data[8:]
+    while len(rest) >= 12:
+        end = 8 + int.from_bytes(rest[:4], "big")
+        parts += [rest[:end], zlib.crc32(rest[4:end]).to_bytes(4, "big")]
+        rest = rest[end + 4 :]
+    return b"".join(parts) + rest
+
+
 def infer(data: bytes) -> None:
     length, _, body = data.partition(b"\n")
     parse_request(body, length.decode("latin-1") or None)
@@ -104,10 +136,22 @@ def text(data: bytes) -> None:
             str(parse(line))
         except (KeyFileError, BadMessageError):
             continue
+    hide_secrets(line)
 
 
 def image(data: bytes) -> None:
     decode_image(memoryview(data), 64 * 64)
+
+
+def image_file(data: bytes) -> None:
+    pixels = read_image(data, 64 * 64, formats=FILE_FORMATS)
+    assert pixels.size <= 3 * 64 * 64
+    assert read_image(data, 64 * 64, formats=FILE_FORMATS, upright=False).size == pixels.size
+
+
+def animation(data: bytes) -> None:
+    for picture in decode_animation(data, 64 * 64):
+        assert picture.pixels.size <= 3 * 64 * 64
 
 
 def model(data: bytes) -> None:
@@ -118,8 +162,13 @@ def model(data: bytes) -> None:
     settle_inputs(read, image, *choose_size(image, None, {entry.key: entry.value for entry in read.metadata_props}))
 
 
-def draw(kind: str) -> bytes:
-    return saved(Image.new("RGB", (8, 8)), kind)
+def draw(kind: str, mode: str = "RGB") -> bytes:
+    return saved(Image.new(mode, (8, 8)), kind)
+
+
+def animated(kind: str) -> bytes:
+    first, second = (Image.new("RGB", (8, 8), (value,) * 3) for value in (20, 200))
+    return saved(first, kind, save_all=True, append_images=[second], duration=40)
 
 
 def small_models() -> list[bytes]:
@@ -146,11 +195,14 @@ TARGETS = {
     "messages": (messages, ValidationError, [HELLO, End().model_dump_json().encode()]),
     "labels": (labels, (ValidationError, ProtocolError), [RLE]),
     "values": (values, (ValidationError, ProtocolError), [DENSE]),
+    "png": (png, (), [draw("PNG", "L"), draw("PNG", "P"), draw("PNG", "I;16")]),
     "infer": (infer, BadMessageError, [b"\n{}", b"%d\n" % len(TENSOR) + TENSOR + b"abc"]),
     "manifest": (manifest, ValidationError, [BUNDLE.read_bytes()]),
     "site": (site, SiteError, [SITE]),
     "text": (text, (), [b"gate stream,metrics " + b"0" * 64, b"rtsp://user:pass@[::1]:554/a?b#c"]),
     "image": (image, FrameRefusedError, [SMALL, draw("PNG"), draw("WEBP")]),
+    "image_file": (image_file, ImageError, [draw(kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")]),
+    "animation": (animation, ImageError, [animated(kind) for kind in ("PNG", "WEBP")]),
     "model": (model, ImportingError, small_models()),
 }
 

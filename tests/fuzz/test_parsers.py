@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TARGETS = "framing", "messages", "labels", "values", "infer", "manifest", "site", "text", "image", "model"
+TARGETS = (
+    *("framing", "messages", "labels", "values", "png", "infer", "manifest", "site", "text"),
+    *("image", "image_file", "animation", "model"),
+)
 RUNS = 2000
 
 

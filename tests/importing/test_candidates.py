@@ -53,8 +53,17 @@ def test_candidates_trade_work_against_bytes(yolo: ImportedModel) -> None:
             and other.bytes < one.bytes
             and len(other.maps) <= len(one.maps)
             and other.layers >= one.layers
+            and other.mends >= one.mends
             for other in found
         )
+
+
+def test_the_cheapest_cut_whose_head_mends_the_warp_is_listed_last(yolo: ImportedModel) -> None:
+    *cheaper, last = find_candidates(yolo)
+    assert last.mends
+    assert not any(candidate.mends and candidate.head_share <= 0.5 for candidate in cheaper)
+    assert {m.stride for m in last.maps} == {8, 16, 32}
+    assert 0.01 < last.head_share <= 0.5
 
 
 def test_class_and_register_tokens_are_held(token_network: ImportedModel) -> None:

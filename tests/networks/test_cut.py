@@ -200,7 +200,7 @@ def test_a_cut_that_pays_is_made_without_a_warning(recwarn: pytest.WarningsRecor
 
 
 def test_a_cut_that_leaves_the_work_to_every_frame_says_so() -> None:
-    with pytest.warns(SavingWarning, match="leaves (99|100)% of the network's work to every frame"):
+    with pytest.warns(SavingWarning, match="leaves to every frame costs (99|100)% of a key frame"):
         cut(Heavy(), lambda m, image: m.stem(image), lambda m, x: m.score(m.body(x)))
 
 

@@ -94,6 +94,17 @@ def test_the_shipped_network_sees_no_motion_where_there_is_none() -> None:
     assert float(flow.norm(dim=1).mean()) < 0.1  # cells
 
 
+def test_the_flow_ends_at_the_border_of_the_map() -> None:
+    network = pretrained_flow([FeatureMap(4, 8)]).eval()
+    with torch.inference_mode():
+        pair = shifted_pair(-16, 16)
+        step, flow = network.steps(*pair)[-1].flow, network(*pair).flow
+    grid = torch.stack(torch.meshgrid(torch.arange(flow.shape[3]), torch.arange(flow.shape[2]), indexing="xy"))
+    last = torch.tensor([flow.shape[3] - 1, flow.shape[2] - 1]).view(1, 2, 1, 1)
+    torch.testing.assert_close(flow, (grid + step).clamp(min=torch.zeros_like(last), max=last) - grid, atol=1e-5, rtol=0)
+    assert not torch.equal(flow, step)
+
+
 def test_the_shipped_weights_fit_all_feature_maps_and_start_at_scale_1() -> None:
     network = pretrained_flow(MAPS).eval()
     with torch.inference_mode():

@@ -104,10 +104,10 @@ def test_a_share_of_the_channels_applies_to_every_layer(
 @every_network
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (97, 131), (127, 257), (33, 17), (5, 3)])
 def test_flow_and_scales_have_the_sizes_of_the_feature_maps(build: Builder, height: int, width: int) -> None:
-    maps = (FeatureMap(5, 32), FeatureMap(8, 4), FeatureMap(7, 8), FeatureMap(6, 16), FeatureMap(3, 128))
+    maps = [FeatureMap(5, stride) for stride in (32, 4, 8, 16, 128, 14, 12, 28, 2)]
     with torch.device("meta"):
         motion = build(maps)(*half_size_pair(height, width, count=2))
-    assert motion.flow.shape == (2, 2, -(-height // 4), -(-width // 4))
+    assert motion.flow.shape == (2, 2, -(-height // 2), -(-width // 2))
     for scale, m in zip(motion.scales, maps, strict=True):
         assert scale.shape == (2, m.channels, -(-height // m.stride), -(-width // m.stride))
 
@@ -182,9 +182,9 @@ def test_an_odd_size_does_not_shift_the_cells_of_stride_4() -> None:
         torch.testing.assert_close(cells[0, 0, 0, 1:14], expected[1:14])
 
 
-@pytest.mark.parametrize("strides", [(), (2,), (16, 24), (256,)])
+@pytest.mark.parametrize("strides", [(), (7,), (16, 9)])
 def test_maps_of_unsupported_strides_are_refused(strides: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="strides 4, 8, 16"):
+    with pytest.raises(ValueError, match="one or more feature maps, of even strides"):
         FlowNetInception([FeatureMap(8, stride) for stride in strides])
 
 

@@ -17,7 +17,7 @@ def test_a_heavy_network_with_a_light_head_is_worth_it() -> None:
 @pytest.mark.parametrize(
     ("costs", "reason"),
     [
-        (FrameCosts(1.0, 0.6, 0.5, 0.0), "leaves 50% of the network's work to every frame"),
+        (FrameCosts(1.0, 0.6, 0.5, 0.0), "leaves to every frame costs 50% of a key frame"),
         (FrameCosts(1.0, 0.6, 0.1, 0.4), "maps are so large"),
         (FrameCosts(1.0, 0.6, 0.1, 0.1), "so light"),
     ],

@@ -57,6 +57,8 @@ def test_a_bundle_is_adapted_and_all_sources_are_reported(bundle: Path, video: P
     assert "moving.mp4: learned from 24 frames, judged on frames 24 to 29." in text
     assert f"{result['motion']} " in text
     assert "The adapted flow network with its scale field reaches" in text
+    assert "dis-chained after" in text
+    assert "…" not in text
 
 
 def test_what_cannot_be_done_is_said_in_a_sentence(bundle: Path, video: Path, tmp_path: Path) -> None:

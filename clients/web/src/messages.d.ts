@@ -12,12 +12,15 @@ export interface StreamOptions {
   masks?: "png" | "rle" | "none" | null;
   resolution?: "model" | "frame" | null;
   reliability?: "none" | "map" | null; // with `map`, results say where they can be trusted
+  upright?: boolean | null; // whether frames are turned as the image or video says; they are if not given
+  video?: number | null; // which of a container's videos, from 0
   sinks?: string[]; // names of the server's sinks that also receive the responses
 }
 
 export interface Hello extends StreamOptions {
   codec?: Codec;
   framing?: "packets" | "chunks";
+  orientation?: number | null; // how the frames of bare packets are turned, as EXIF numbers it
 }
 
 export interface StreamRequest extends StreamOptions {
@@ -92,6 +95,7 @@ export interface StreamInfo {
   state: State;
   problem: string | null; // why the stream is retrying, has ended or has failed
   reconnects: number;
+  notes?: string[]; // what one should know about its video
   live: LiveStatistics | null;
   sinks: string[];
   watchers: number; // subscribers to its results and its preview, and sinks
@@ -209,4 +213,5 @@ export interface Done {
   key_frames: number;
   errors: number;
   dropped: number;
+  notes?: string[]; // what one should know about the video
 }

@@ -42,6 +42,8 @@ class Executor:
         skipped: int = 0,
         vectors: Sequence[MotionVectors | None] = (),
         timestamp: float | None = None,
+        *,
+        gap: bool = False,
     ) -> Future[FrameResult]:
         """Queue one frame.
 
@@ -52,6 +54,7 @@ class Executor:
             skipped: See `StreamSession.process`.
             vectors: See `StreamSession.process`.
             timestamp: See `StreamSession.process`.
+            gap: See `StreamSession.process`.
 
         Returns:
             A future with the result, or with the error that `StreamSession.process` raised.
@@ -65,7 +68,7 @@ class Executor:
             started = time.perf_counter()
             turn = started - max(queued_at, self._done_at.get(session, queued_at))
             try:
-                result = session.process(frame, index, skipped, vectors, timestamp)
+                result = session.process(frame, index, skipped, vectors, timestamp, gap=gap)
                 return replace(result, queue=started - queued_at, turn=turn)
             finally:
                 self._done_at[session] = time.perf_counter()

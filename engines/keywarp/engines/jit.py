@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
@@ -20,12 +21,28 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
     Args:
         function: A function of numpy arrays and numbers.
     """
+    return _compile(function, fastmath=False)
+
+
+def jit_reordering(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function as `jit` does, but add up sums in any order, so that vector instructions can.
+
+    The last digits of such a sum depend on the processor.
+
+    Args:
+        function: See `jit`.
+    """
+    return _compile(function, fastmath={"reassoc", "contract", "nsz"})
+
+
+def _compile(function: Callable[P, R], fastmath: bool | set[str]) -> Callable[P, R]:
+    compile_one: Any = partial(numba.njit, nogil=True, error_model="numpy", fastmath=fastmath)
     try:
-        dispatcher: Any = numba.njit(function, nogil=True, error_model="numpy", cache=True)
+        dispatcher = compile_one(function, cache=True)
         _ignore_write_errors(dispatcher._cache)
-        return cast("Callable[P, R]", dispatcher)
     except RuntimeError:  # "cannot cache function: no locator available", as in a read-only installation
-        return cast("Callable[P, R]", numba.njit(function, nogil=True, error_model="numpy"))
+        dispatcher = compile_one(function)
+    return cast("Callable[P, R]", dispatcher)
 
 
 def _ignore_write_errors(cache: Any) -> None:

@@ -70,12 +70,14 @@ class StreamSession:
         skipped: int = 0,
         vectors: Sequence[MotionVectors | None] = (),
         timestamp: float | None = None,
+        *,
+        gap: bool = False,
     ) -> FrameResult:
         """Process the next frame.
 
         The frame becomes a key frame if the schedule says so, if it is the first, if frames are missing before it (a
-        gap in `index`, or `interrupt`), if its size differs from the key frame's, or if the key frame is more than
-        `max_age` seconds old.
+        gap in `index`, `gap`, or `interrupt`), if its size differs from the key frame's, or if the key frame is more
+        than `max_age` seconds old.
 
         Args:
             frame: The frame, uint8 (H, W, 3), RGB.
@@ -86,6 +88,7 @@ class StreamSession:
                 this frame; None for frames without vectors. Other motion sources than `codec` ignore them.
             timestamp: When the frame was taken, in seconds of any clock, or None if that isn't known. Key ages in
                 seconds are then counted by when frames are processed, as they are where timestamps jump backwards.
+            gap: Whether frames before it are missing or damaged, although the index doesn't tell.
 
         Raises:
             InvalidFrameError: If `frame` isn't a uint8 array of shape (H, W, 3).
@@ -99,7 +102,7 @@ class StreamSession:
         if index <= self._last:
             raise FrameOrderError(f"frame {index} came after frame {self._last}: submit frames in increasing order")
         now = self._clock.advance(timestamp)
-        forced = self._forced(frame, now, gap=index > following)
+        forced = self._forced(frame, now, gap=gap or index > following)
         key, self._key = self._key, None  # stays None if this frame fails
         decision = self._stream_schedule.decide(frame, forced)
         reason = forced or decision.reason

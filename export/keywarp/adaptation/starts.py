@@ -21,6 +21,7 @@ from keywarp.engines.manifest import MANIFEST, map_names
 from keywarp.export.graphs import FlatFlow, Graph, to_onnx
 from keywarp.networks import FeatureMap, FlowNet, FlowNetInception, FlowNetwork
 from keywarp.networks.flow_pyramid import CHANNELS, FlowPyramid
+from keywarp.networks.flownet import INPUT_DOWNSCALE
 
 FLOW_GRAPH = "flow.onnx"
 SCALES = "scales."  # begins the names of the scale fields' layers
@@ -35,7 +36,7 @@ def given_start(path: Path, manifest: Manifest) -> onnx.ModelProto:
         manifest: The manifest of the bundle that is to get it.
 
     Raises:
-        StartError: If it isn't one of Keywarp's flow networks.
+        StartError: If it isn't one of Keywarp's flow networks, or can't see images that the maps' cells fit.
         keywarp.engines.BundleError: If the bundle can't be read.
     """
     if (path / MANIFEST).is_file():
@@ -53,7 +54,11 @@ def pretrained_start(manifest: Manifest) -> onnx.ModelProto:
 
     Args:
         manifest: The manifest of the bundle that is to get it.
+
+    Raises:
+        StartError: If it can't see images that the maps' cells fit.
     """
+    _check_strides(manifest)
     return importing.flow_graph(manifest.features, manifest.opset, manifest.flow.downscale)
 
 
@@ -74,10 +79,12 @@ def rebuild(model: onnx.ModelProto, manifest: Manifest, name: str) -> FlowNetwor
         name: The graph's name for error messages.
 
     Raises:
-        StartError: If it isn't one of Keywarp's flow networks.
+        StartError: If it isn't one of Keywarp's flow networks, or can't see images that the maps' cells fit.
     """
+    _check_strides(manifest)
     weights = _weights(model)
-    maps = [FeatureMap(f.channels, f.stride) for f in manifest.features]
+    # What the network gets is to it half of an image, in which cells are as large as here.
+    maps = [FeatureMap(f.channels, INPUT_DOWNSCALE * f.stride // manifest.flow.downscale) for f in manifest.features]
     reason = "its layers have other names"
     for build in _builders(weights):
         try:
@@ -93,6 +100,16 @@ def rebuild(model: onnx.ModelProto, manifest: Manifest, name: str) -> FlowNetwor
         f"{name} isn't one of Keywarp's flow networks, so it can't be given other feature maps: start from another "
         f"bundle's ({reason})"
     )
+
+
+def _check_strides(manifest: Manifest) -> None:
+    """Check that each cell of the feature maps covers whole pixels of the flow network's images."""
+    strides, downscale = [f.stride for f in manifest.features], manifest.flow.downscale
+    if any(stride % downscale for stride in strides):
+        raise StartError(
+            f"the flow network sees images of 1/{downscale} the size, where cells of {' and '.join(map(str, strides))} "
+            "pixels don't cover whole pixels: give the bundle a `flow.downscale` that divides the strides"
+        )
 
 
 def _builders(weights: Mapping[str, Tensor]) -> Iterator[Callable[[Sequence[FeatureMap]], FlowNetwork]]:

@@ -13,6 +13,7 @@ from keywarp.adaptation.torch_graph import TorchGraph
 from keywarp.engines import Bundle, write_bundle
 from keywarp.engines.backends.ort import ort
 from keywarp.engines.manifest import GRAPHS, Provenance
+from keywarp.importing.draft import model_name
 
 TOLERANCE = 1e-3  # largest difference between torch and ONNX Runtime, relative to an output's largest value
 SIZES = ((128, 224, 1), (97, 131, 2))  # height, width, batch of the images for that comparison
@@ -27,6 +28,8 @@ def write_adapted(
     facts: Mapping[str, Any],
 ) -> Bundle:
     """Write a bundle with some of its graphs replaced.
+
+    In another folder it has the folder's name, since a server takes no two bundles of one name.
 
     Args:
         bundle: The bundle that was adapted.
@@ -43,7 +46,9 @@ def write_adapted(
     manifest = bundle.manifest
     fields = manifest.model_dump(exclude={"files", "schema_version"})
     before = manifest.provenance
+    name = manifest.name if folder.name == bundle.path.name else model_name(folder.resolve().name)
     fields |= {
+        "name": name,
         "motion": motion,
         "version": _next_version(manifest.version),
         "provenance": Provenance(

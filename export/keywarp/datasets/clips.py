@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.images import Resize
-from keywarp.datasets.types import Image
+from keywarp.images.orientation import turn
+from keywarp.videos import Picture, SoftwareDecoder, VideoError, VideoReader, choose_video, open_container
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Clip:
 
 
 def read_clip(path: Path, name: str, cuts: tuple[int, ...] = (), short_side: int = 480, long_side: int = 640) -> Clip:
-    """Decode a whole video.
+    """Decode a whole video. Frames are turned upright, as its display matrix says.
 
     Args:
         path: A file that FFmpeg can read.
@@ -55,19 +56,19 @@ def read_clip(path: Path, name: str, cuts: tuple[int, ...] = (), short_side: int
         long_side: The maximum pixels of the longer side.
 
     Raises:
-        DataError: If the file isn't a readable video, or a cut is outside it.
+        DataError: If the file isn't a readable video, is damaged, or a cut is outside it.
     """
     resize = Resize(short_side, long_side)
     try:
-        with av.open(str(path)) as container:
-            frames = [resize.image(_pixels(picture)) for picture in container.decode(video=0)]
-    except (av.FFmpegError, IndexError) as error:
+        with open_container(f"file:{path}") as container:
+            video = choose_video(container)
+            reader = VideoReader(container, video, SoftwareDecoder(video.codec_context, threads=None))
+            frames = [resize.image(turn(p.pixels, p.orientation)) for p in reader if isinstance(p, Picture)]
+    except VideoError as error:
+        raise DataError(f"{path} {error}") from error
+    except av.FFmpegError as error:
         raise DataError(f"{path} is not a readable video: {error}") from error
-    if not frames:
-        raise DataError(f"{path} has no frames")
+    if reader.lost:  # the indices of cuts would be wrong
+        raise DataError(f"{path} is damaged: {reader.lost} of {len(frames) + reader.lost} frames can't be decoded")
     bounds = [0, *sorted(set(cuts) - {0}), len(frames)]
     return Clip(name, np.stack(frames), tuple(range(a, b) for a, b in pairwise(bounds)))
-
-
-def _pixels(picture: av.VideoFrame) -> Image:
-    return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)

@@ -12,7 +12,8 @@ Both sets name objects by WordNet id. VID's 30 classes are 30 of DET's 200, with
 
 Boxes are read as in the paper's own code: pixels are counted from 0, and xmax and ymax are the last ones inside. The
 corresponding continuous box ends at xmax + 1, ymax + 1. Boxes are clipped to the image. Occluded objects are included,
-and so are boxes that were interpolated between two annotated ones.
+and so are boxes that were interpolated between two annotated ones. They belong to the pixels as they are stored, so the
+EXIF orientation of images is ignored.
 """
 
 import json
@@ -189,7 +190,7 @@ class _VidSnippet:
         return len(names)
 
     def frame(self, number: int) -> Image:
-        return read_image(self.images / f"{number:06d}.JPEG")
+        return read_image(self.images / f"{number:06d}.JPEG", upright=False)
 
     def annotation(self, number: int) -> Annotation:
         return _annotation(self.annotations / f"{number:06d}.xml", f"{self.images.name}/{number:06d}")
@@ -204,7 +205,7 @@ class _StillImage:
     first = 0
 
     def frame(self, number: int) -> Image:  # noqa: ARG002 - there is only one
-        return read_image(self.image)
+        return read_image(self.image, upright=False)
 
     def annotation(self, number: int) -> Annotation:  # noqa: ARG002
         return self.only

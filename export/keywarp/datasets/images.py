@@ -10,6 +10,7 @@ import numpy.typing as npt
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.samples import Boxes, Truth
 from keywarp.datasets.types import Image, Labels
+from keywarp.images import FILE_FORMATS, ImageError, decode_image
 
 Size = tuple[int, int]  # height, width in pixels
 
@@ -29,13 +30,20 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"can't read {path}: {error.strerror}; check that the data set is complete") from error
 
 
-def read_image(path: Path) -> Image:
-    """Read a JPEG, PNG or PPM as (H, W, 3) RGB. An orientation tag is ignored.
+def read_image(path: Path, *, upright: bool = True) -> Image:
+    """Read an image as (H, W, 3) RGB, as the client and the server do.
+
+    Args:
+        path: The file.
+        upright: Whether the image is turned as its EXIF orientation says, or left as its pixels are stored.
 
     Raises:
         DataError: If the file is missing, cut short or not an image.
     """
-    return _decode(path, read_bytes(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        return decode_image(read_bytes(path), formats=FILE_FORMATS, upright=upright)
+    except ImageError as error:
+        raise DataError(f"{path} is cut short or not an image: {error}; download it again") from error
 
 
 def read_labels(path: Path) -> Labels:
@@ -46,18 +54,14 @@ def read_labels(path: Path) -> Labels:
             colours would be read instead of its ids, and fewer bits because they would be scaled to 0..255.
     """
     content = read_bytes(path)
-    labels = _decode(path, content, cv2.IMREAD_UNCHANGED)
+    # from memory, since OpenCV may pad a truncated file when it reads from a file
+    found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    if found is None:
+        raise DataError(f"{path} is cut short or not an image; download it again")
+    labels = np.asarray(found, np.uint8)
     if not content.startswith(b"\x89PNG") or content[_HEADER] != _GREY_8_BIT:
         raise DataError(f"{path} is not an 8-bit greyscale PNG of class ids; save it as one, without a palette")
     return labels
-
-
-def _decode(path: Path, content: bytes, flags: int) -> npt.NDArray[np.uint8]:
-    # from memory, since OpenCV may pad a truncated JPEG with grey when it reads from a file
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    if image is None:
-        raise DataError(f"{path} is cut short or not an image; download it again")
-    return np.asarray(image, np.uint8)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Frames are numbered in the order in which they are shown. All time stamps are re
 time of each frame and the key frame before it, from which decoding starts.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,16 @@ import numpy as np
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.images import Size
 from keywarp.datasets.types import Image
+from keywarp.images.orientation import turn
+from keywarp.videos import (
+    PATCHED_UP,
+    VideoError,
+    choose_video,
+    demux,
+    open_container,
+    orientation_of_frame,
+    swaps_sides,
+)
 
 _CONVERT = "convert it to MP4, or unpack it into a folder of frames"
 
@@ -33,13 +43,15 @@ class _VideoIndex:
 class VideoFile:
     """A video on disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, upright: bool = True) -> None:
         """Remember a video's path. The file isn't opened yet.
 
         Args:
             path: A file that FFmpeg can read and that has time stamps.
+            upright: Whether frames are turned as the display matrix says, or left as they are stored.
         """
         self.path = path
+        self.upright = upright
 
     @cached_property
     def index(self) -> _VideoIndex:
@@ -48,28 +60,40 @@ class VideoFile:
         Raises:
             DataError: If the file isn't a readable video or has no time stamps.
         """
-        shown: list[int] = []
+        shown: list[int] = []  # without packets that are only needed to decode others
         keys: list[tuple[int, int]] = []  # key frames: their time stamp and the time to seek to
         try:
-            with av.open(str(self.path)) as container:
-                stream = container.streams.video[0]
+            with open_container(f"file:{self.path}") as container:
+                stream = choose_video(container)
                 size = (stream.codec_context.height, stream.codec_context.width)
-                for packet in container.demux(stream):
-                    if not packet.size:  # end of the stream
-                        continue
+                for packet in demux(container, stream):
                     if packet.pts is None:
                         raise DataError(f"{self.path} has frames without time stamps; {_CONVERT}")
-                    shown.append(packet.pts)
+                    if not packet.is_discard:
+                        shown.append(packet.pts)
                     if packet.is_keyframe:
                         keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
-        except (av.FFmpegError, OSError, IndexError) as error:
+            if keys and self.upright and swaps_sides(self._orientation()):
+                size = size[::-1]
+        except VideoError as error:
+            raise DataError(f"{self.path} {error}") from error
+        except (av.FFmpegError, OSError) as error:
             raise DataError(f"{self.path} is not a readable video: {error}") from error
         if not keys:
             raise DataError(f"{self.path} has no frame that decoding can start at; {_CONVERT}")
         keys.sort()
         times = sorted(time for time in shown if time >= keys[0][0])  # earlier frames can't be decoded
-        number_of = {time: number for number, time in enumerate(times)}
-        return _VideoIndex(size, times, [number_of[time] for time, _ in keys], [seek for _, seek in keys])
+        # A key frame that an edit list hides is decoded for the first frame after it.
+        seeks = {bisect_left(times, time): seek for time, seek in reversed(keys)}
+        starts = sorted(start for start in seeks if start < len(times))
+        if not starts:
+            raise DataError(f"{self.path} has no frames to show; {_CONVERT}")
+        return _VideoIndex(size, times, starts, [seeks[start] for start in starts])
+
+    def _orientation(self) -> int:
+        """Decode the first frame to find which way up it is."""
+        with open_container(f"file:{self.path}") as container:
+            return orientation_of_frame(next(container.decode(choose_video(container))))
 
     def open(self) -> "VideoReader":
         """Return a reader of the frames. It closes its file when it is garbage-collected."""
@@ -86,6 +110,7 @@ class VideoReader:
 
     def __init__(self, video: VideoFile) -> None:
         self._path = video.path
+        self._upright = video.upright
         self._index = video.index
         self._next = -1  # the number of the frame that `_frames` yields next, or -1 if there is none
         self._frames: Iterator[av.VideoFrame] = iter(())
@@ -118,7 +143,10 @@ class VideoReader:
             raise DataError(
                 f"{self._path} can't be decoded up to frame {number} in step with its time stamps; {_CONVERT}"
             )
-        return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+        if picture.is_corrupt:
+            raise DataError(f"{self._path} is damaged in frame {number}; {_CONVERT}")
+        pixels = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+        return turn(pixels, orientation_of_frame(picture)) if self._upright else pixels
 
     def _restart(self, start: int) -> None:
         self._next = self._index.starts[start]
@@ -138,8 +166,10 @@ class VideoReader:
     def _decode(self, start: int) -> Iterator[av.VideoFrame]:
         begin = self._index.times[self._index.starts[start]]
         try:
-            with av.open(str(self._path)) as container:
-                stream = container.streams.video[0]
+            with open_container(f"file:{self._path}") as container:
+                stream = choose_video(container)
+                if stream.codec_context.codec.canonical_name in PATCHED_UP:
+                    stream.codec_context.thread_count = 1  # otherwise damaged frames aren't marked
                 if start:
                     container.seek(self._index.seeks[start], stream=stream)
                 for picture in container.decode(stream):

@@ -6,11 +6,12 @@
     gate.boxes.json           detection: {"120": [{"class": "person", "box": [x1, y1, x2, y2]}], "300": []}
 
 A video's frames are counted from 0 in the order in which they are shown. A folder's frames have the numbers in their
-names. Boxes are in the frame's own pixels, from its top left corner. An empty list means that a frame has no objects.
+names. Boxes are in the frame's own pixels, as it is shown, from its top left corner. An empty list means that a frame
+has no objects.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,17 +26,24 @@ from keywarp.datasets.images import Resize, Size, read_bytes, read_image, read_l
 from keywarp.datasets.samples import MAX_GAP, Boxes, FramePair, Snippet, Truth
 from keywarp.datasets.types import IGNORE, Image, Labels
 from keywarp.datasets.video_file import VideoFile, VideoReader
+from keywarp.images import SUFFIXES
 
 _LABELS, _BOXES = ".labels", ".boxes.json"
 TruthKind = Literal["labels", "boxes"]
-_IMAGES = {".jpg", ".jpeg", ".png", ".ppm"}
 
 
 class LabelledVideos:
     """A folder of videos of which some frames are labelled. Pairs are drawn uniformly over all labelled frames."""
 
     def __init__(
-        self, root: Path, classes: Classes, short_side: int, long_side: int, truth: TruthKind | None = None
+        self,
+        root: Path,
+        classes: Classes,
+        short_side: int,
+        long_side: int,
+        truth: TruthKind | None = None,
+        *,
+        upright: bool = True,
     ) -> None:
         """Find the videos that have labels, and read their boxes.
 
@@ -46,6 +54,8 @@ class LabelledVideos:
                 `long_side`.
             long_side: The maximum pixels of the longer side.
             truth: The kind of labels that frames must have, or None to take frames with either kind.
+            upright: Whether frames are turned as the video's display matrix or the image's EXIF orientation says, as
+                programs for labelling show them, or left as they are stored.
 
         Raises:
             DataError: If there are no labels, labels don't belong to exactly one video, or boxes are malformed.
@@ -56,7 +66,7 @@ class LabelledVideos:
         entries = sorted(root.iterdir())
         endings = [end for kind, end in (("labels", _LABELS), ("boxes", _BOXES)) if truth in (None, kind)]
         names = {e.name.removesuffix(end) for e in entries for end in endings if e.name.endswith(end)}
-        self._videos = [_video(root / name, entries, classes, endings) for name in sorted(names)]
+        self._videos = [_video(root / name, entries, classes, endings, upright=upright) for name in sorted(names)]
         self._labelled = [(video, number) for video in self._videos for number in video.labelled]
         if not self._labelled:
             raise DataError(
@@ -93,6 +103,7 @@ class _FrameFolder:
     """A folder of frames."""
 
     frames: dict[int, Path]  # by number
+    upright: bool
 
     @property
     def first(self) -> int:
@@ -103,7 +114,7 @@ class _FrameFolder:
         return max(self.frames)
 
     def frame(self, number: int) -> Image:
-        return read_image(self.frames[number])
+        return read_image(self.frames[number], upright=self.upright)
 
     def size(self, number: int) -> Size:
         height, width = self.frame(number).shape[:2]
@@ -159,7 +170,7 @@ class _OpenVideo:
         return Annotation(f"{video.path.name}/{number:06d}", file, size, Truth(labels, boxes))
 
 
-def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]) -> _LabelledVideo:
+def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str], *, upright: bool) -> _LabelledVideo:
     """Find the video of a name among the entries of its folder."""
     sources = [e for e in entries if e == path or (e.stem == path.name and e.is_file() and e.suffix != ".json")]
     if len(sources) != 1:
@@ -172,14 +183,14 @@ def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]
                 else "no video; put a video or folder of frames of that name there"
             )
         )
-    source: VideoFile | _FrameFolder = VideoFile(sources[0])
+    source: VideoFile | _FrameFolder = VideoFile(sources[0], upright=upright)
     if sources[0].is_dir():
-        frames = _numbered(sources[0], _IMAGES)
+        frames = _numbered(sources[0], SUFFIXES)
         gap = next((number for number in frames if number - 1 not in frames and number != min(frames)), None)
         if not frames or gap is not None:
             missing = "no frames" if gap is None else f"no frame {gap - 1}"
             raise DataError(f"{sources[0]} has {missing}; number its frames consecutively")
-        source = _FrameFolder(frames)
+        source = _FrameFolder(frames, upright)
     labels, boxes = (path.with_name(path.name + end) for end in (_LABELS, _BOXES))
     return _LabelledVideo(
         path,
@@ -190,11 +201,11 @@ def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]
     )
 
 
-def _numbered(folder: Path, suffixes: set[str]) -> dict[int, Path]:
+def _numbered(folder: Path, suffixes: Set[str]) -> dict[int, Path]:
     """Return a folder's images, keyed by the numbers at the end of their names."""
     images: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes:
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):  # files of the system
             continue
         digits = re.search(r"[0-9]+$", path.stem)
         if digits is None:

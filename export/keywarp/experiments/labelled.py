@@ -111,14 +111,29 @@ def prepared(bundle: Bundle, short_side: int | None = None) -> Bundle:
     manifest = bundle.manifest
     if manifest.detection is None:
         raise ValueError(f"{bundle.path} is no detector, and the labels are boxes: give a bundle of a detector")
-    image = manifest.image
-    if short_side is not None:
-        if image.short_side is None or image.long_side is None:
-            raise ValueError(f"{bundle.path} takes frames of one size only: give no other short side")
-        long_side = round(image.long_side * short_side / image.short_side)
-        image = image.model_copy(update={"short_side": short_side, "long_side": long_side})
     detection = manifest.detection.model_copy(update={"threshold": FLOOR})
-    return Bundle(bundle.path, manifest.model_copy(update={"detection": detection, "image": image}), bundle.contents)
+    uncertain = Bundle(bundle.path, manifest.model_copy(update={"detection": detection}), bundle.contents)
+    return with_short_side(uncertain, short_side)
+
+
+def with_short_side(bundle: Bundle, short_side: int | None) -> Bundle:
+    """Return a bundle with another input size.
+
+    Args:
+        bundle: The bundle.
+        short_side: See `prepared`.
+
+    Raises:
+        ValueError: If its networks have one input size only.
+    """
+    image = bundle.manifest.image
+    if short_side is None:
+        return bundle
+    if image.short_side is None or image.long_side is None:
+        raise ValueError(f"{bundle.path} takes frames of one size only: give no other short side")
+    long_side = round(image.long_side * short_side / image.short_side)
+    image = image.model_copy(update={"short_side": short_side, "long_side": long_side})
+    return Bundle(bundle.path, bundle.manifest.model_copy(update={"image": image}), bundle.contents)
 
 
 def detect(

@@ -7,10 +7,14 @@ aren't maps of the image, or don't move with it, can't cross. Constants are on b
 
 How much work moving a byte is worth depends on the machine. All cuts that are best at some price between a fraction and
 a multiple of the usual one are candidates.
+
+They are about cost alone. In long intervals, results agree better if the head keeps a layer that looks at a
+neighbourhood behind every map, and so mends what the warp left uneven (docs/import.md has figures). The cheapest such
+cut is a candidate, too, though never the best one: a shorter interval buys the same agreement for less.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, prod
@@ -38,8 +42,10 @@ ROUNDS = 20  # of cutting and measuring
 SAME_COST = 0.01  # a difference in cost that doesn't count, as a share of the whole network's
 SAME_BYTES = 0.2  # a difference in bytes that isn't worth another candidate, as a share
 MOST_CANDIDATES = 8
+MOST_MENDING = 0.5  # of the work, left to the head by a cut that is listed only because it mends what the warp does
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape")  # cost nothing
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "QLinearConv", "ConvInteger", "MatMulInteger")
+CONVOLUTIONS = ("Conv", "ConvTranspose", "QLinearConv", "ConvInteger")
+LAYERS = (*CONVOLUTIONS, "Gemm", "MatMul", "Einsum", "MatMulInteger")
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Candidate:
         equivariance: How far the maps move with the image, the least of them: 1 if they do exactly. See
             `keywarp.importing.maps.equivariance`.
         layers: Whether the head keeps a layer with weights behind every map.
+        mends: Whether it keeps one that looks at a neighbourhood, such as 3x3, behind every map.
     """
 
     maps: tuple[MapSpec, ...]
@@ -62,6 +69,7 @@ class Candidate:
     bytes: int
     equivariance: float
     layers: bool = True
+    mends: bool = False
 
     @property
     def head_share(self) -> float:
@@ -79,7 +87,8 @@ def find_candidates(model: ImportedModel, limit: int = MOST_CANDIDATES) -> list[
 
     Those whose predicted costs differ by less than 1 % of the whole network's count as equal. Of them, the best has
     the fewest maps, then the coarsest, then a layer with weights left in the head, which smooths what moving the maps
-    by fractions of a cell left uneven.
+    by fractions of a cell left uneven. If none of them leaves the head a layer that looks at a neighbourhood, the
+    cheapest one that does comes last, unless it leaves most of the work to the head.
 
     Args:
         model: The network.
@@ -90,11 +99,18 @@ def find_candidates(model: ImportedModel, limit: int = MOST_CANDIDATES) -> list[
     """
     cutter = _Cutter(model)
     heads: dict[frozenset[str], set[int]] = {}
-    for keep_layer in (True, False):
-        for head in cutter.settle(keep_layer):
+    for excluded in (cutter.after_layers, frozenset[str]()):
+        for head in cutter.settle(excluded):
             heads.setdefault(frozenset(cutter.crossing(head)), head)
     chosen = rank(cutter.candidate(head) for head in heads.values())[:limit]
+    if chosen and not any(_mends_cheaply(candidate) for candidate in chosen):
+        mending = filter(_mends_cheaply, map(cutter.candidate, cutter.settle(cutter.after_mending_layers)))
+        chosen = [*chosen[: limit - 1], *sorted(mending, key=lambda c: c.cost)[:1]]
     return cutter.measured(chosen)
+
+
+def _mends_cheaply(candidate: Candidate) -> bool:
+    return candidate.mends and candidate.head_share <= MOST_MENDING
 
 
 def named_candidate(model: ImportedModel, tensors: Sequence[str]) -> Candidate:
@@ -191,9 +207,13 @@ class _Cutter:
         self.fixed: dict[str, float] = {}
         self.equivariances: dict[str, float] = {}
 
-    def settle(self, keep_layer: bool) -> list[set[int]]:
-        """Return the heads of the candidates, whose maps all move with the image."""
-        allowed = set(self.maps) - (self._after_layers() if keep_layer else set())
+    def settle(self, excluded: frozenset[str]) -> list[set[int]]:
+        """Return the heads of the candidates, whose maps all move with the image.
+
+        Args:
+            excluded: Tensors that may not cross.
+        """
+        allowed = set(self.maps) - excluded
         found: list[set[int]] = []
         for _ in range(ROUNDS):
             found = self.family(self._fitting(allowed))
@@ -253,7 +273,6 @@ class _Cutter:
         Args:
             head: The nodes of the head.
         """
-        last = self._after_layers()
         names = self.crossing(head)
         specs = sorted((self.maps[name] for name in names), key=lambda spec: spec.stride)
         return Candidate(
@@ -262,7 +281,8 @@ class _Cutter:
             sum(self.operations.values()),
             sum(self._bytes(name) for name in names),
             math.nan,
-            not set(names) & last,
+            self.after_layers.isdisjoint(names),
+            self.after_mending_layers.isdisjoint(names),
         )
 
     def crossing(self, head: set[int]) -> list[str]:
@@ -363,16 +383,35 @@ class _Cutter:
         best = max(families, key=lambda f: (sum(self.maps[name].stride in f for name in allowed), -min(f)))
         return {name for name in allowed if self.maps[name].stride in best}
 
-    def _after_layers(self) -> set[str]:
-        """Return the tensors from which results are reached without any layer with weights."""
-        graph = self.graph
-        found = set(graph.outputs)
+    @cached_property
+    def after_layers(self) -> frozenset[str]:
+        """The tensors from which results are reached without any layer with weights."""
+        return self._after(self._has_weights)
+
+    @cached_property
+    def after_mending_layers(self) -> frozenset[str]:
+        """The tensors from which results are reached without any layer that looks at a neighbourhood."""
+        return self._after(self._has_window)
+
+    def _after(self, is_layer: Callable[[int], bool]) -> frozenset[str]:
+        """Return the tensors from which results are reached without any of some layers."""
+        found = set(self.graph.outputs)
         for index in reversed(self.nodes):
-            node = graph.nodes[index]
-            weighted = node.op_type in LAYERS and any(name in graph.initializers for name in node.input)
-            if not weighted and found & set(node.output):
-                found.update(graph.reads[index])
-        return found
+            if found & set(self.graph.nodes[index].output) and not is_layer(index):
+                found.update(self.graph.reads[index])
+        return frozenset(found)
+
+    def _has_weights(self, index: int) -> bool:
+        node = self.graph.nodes[index]
+        return node.op_type in LAYERS and any(name in self.graph.initializers for name in node.input)
+
+    def _has_window(self, index: int) -> bool:
+        """Return whether a node is a convolution with a kernel larger than 1x1."""
+        graph, node = self.graph, self.graph.nodes[index]
+        if node.op_type not in CONVOLUTIONS:
+            return False
+        kernels = [graph.shapes[name][2:] for name in node.input if name in graph.initializers]
+        return any(max(kernel, default=1) > 1 for kernel in kernels)
 
     def _totals(self, head: set[int]) -> tuple[float, float]:
         moved = sum(self._bytes(name) + BYTES_PER_MAP for name in self.crossing(head))

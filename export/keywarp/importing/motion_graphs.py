@@ -24,6 +24,7 @@ NATIVE_FLOW, STATE = "native_flow", "state"
 NATIVE_STRIDE = 8  # pixels of the image per cell of these
 STATE_CHANNELS = 32
 DOWNSCALE = 2  # of the images that the network was trained on
+AXES = ((0, 3), (1, 2))  # of flow and map: dx along the rows, dy along the columns
 AXES_AS_INPUT = 18  # opset from which a reduction's axes are an input
 POOLING: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1}
 
@@ -80,7 +81,8 @@ def flow_graph(maps: Sequence[Map], opset: int = OPSET, downscale: int = DOWNSCA
         downscale: The factor by which the flow network's images are smaller than the image.
 
     Returns:
-        The graph `current`, `key` -> `flow`, `scale`, numbered if there are several maps, as docs/bundle.md says.
+        The graph `current`, `key` -> `flow`, `scale`, numbered if there are several maps, as docs/bundle.md says. The
+        flow points to places in the map.
 
     Raises:
         ValueError: If a stride isn't a multiple of `downscale`, or not the finest stride times a power of 2.
@@ -100,7 +102,7 @@ def flow_graph(maps: Sequence[Map], opset: int = OPSET, downscale: int = DOWNSCA
         bias = draft.constant(np.ones(m.channels, np.float32), f"flow.{_layer(name)}.bias")
         draft.node("Conv", state, weight, bias, output=name, kernel_shape=[1, 1])
     flow = draft.resampled(NATIVE_FLOW, seen[finest])
-    draft.node("Mul", flow, draft.scalar(NATIVE_STRIDE / seen[finest]), output="flow")
+    draft.inside(draft.node("Mul", flow, draft.scalar(NATIVE_STRIDE / seen[finest])), output="flow")
     scales = dict(zip(map_names("scale", len(maps)), (m.channels for m in maps), strict=True))
     return draft.finish("flow", opset, {"current": 3, "key": 3}, {"flow": 2, **scales}, before=_shipped(opset))
 
@@ -166,18 +168,32 @@ class _Draft:
         -1 and 1 are the centres of the first and last cell. A single cell has no extent to divide by.
         """
         parts = []
-        for channel, axis in ((0, 3), (1, 2)):  # dx along the rows, dy along the columns
-            size = self.node("Gather", self.node("Shape", features), self.constant(np.array(axis), f"index_{axis}"))
-            count = self.node("Cast", size, to=TensorProto.FLOAT)
-            cells = self.node("Range", self.scalar(0.0), count, self.scalar(1.0))
-            if axis == 2:
-                cells = self.node("Unsqueeze", cells, self.numbers(1))
+        for channel, axis in AXES:
+            cells, last = self.along(features, axis)
             step = self.node("Gather", flow, self.constant(np.array(channel), f"index_{channel}"), axis=1)
-            last = self.node("Max", self.node("Sub", count, self.scalar(1.0)), self.scalar(1.0))
-            half = self.node("Div", last, self.scalar(2.0))
+            half = self.node("Div", self.node("Max", last, self.scalar(1.0)), self.scalar(2.0))
             place = self.node("Sub", self.node("Div", self.node("Add", step, cells), half), self.scalar(1.0))
             parts.append(self.node("Unsqueeze", place, self.numbers(-1)))
         return self.node("Concat", *parts, axis=-1)
+
+    def inside(self, flow: str, output: str) -> str:
+        """Add the flow that ends at the map's border where another one leaves the map."""
+        parts = []
+        for channel, axis in AXES:
+            cells, last = self.along(flow, axis)
+            step = self.node("Gather", flow, self.numbers(channel), axis=1)
+            step = self.node("Max", step, self.node("Neg", cells))
+            parts.append(self.node("Min", step, self.node("Sub", last, cells)))
+        return self.node("Concat", *parts, output=output, axis=1)
+
+    def along(self, tensor: str, axis: int) -> tuple[str, str]:
+        """Add the places of a map's cells along an axis, (W,) or (H, 1), and that of the last one."""
+        size = self.node("Gather", self.node("Shape", tensor), self.constant(np.array(axis), f"index_{axis}"))
+        count = self.node("Cast", size, to=TensorProto.FLOAT)
+        cells = self.node("Range", self.scalar(0.0), count, self.scalar(1.0))
+        if axis == 2:
+            cells = self.node("Unsqueeze", cells, self.numbers(1))
+        return cells, self.node("Sub", count, self.scalar(1.0))
 
     def resampled(self, tensor: str, stride: int) -> str:
         """Add the resampling of a map from `NATIVE_STRIDE` to another stride, without changing its values' unit."""

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from keywarp.choices import ServedTask
 from keywarp.networks.complexity import doubt_saving
 from keywarp.networks.feature_maps import FeatureMap
-from keywarp.networks.flownet import STRIDES
 from keywarp.networks.pretrained import TORCHVISION_MEAN, TORCHVISION_STD
 from keywarp.networks.recognition import RecognitionNetwork
 from keywarp.saving import SavingWarning
 
 Activation = Literal["softmax", "sigmoid"]
+STRIDES = (4, 8, 16, 32, 64, 128)  # supported strides of feature maps, in image pixels
 SCORE_STRIDES = (1, 2, *STRIDES)  # supported strides of segmentation scores and dense maps, in image pixels
 OUTPUTS: dict[ServedTask, tuple[str, ...]] = {
     "segmentation": ("scores",),

@@ -7,6 +7,10 @@ cells. What remains to be learned is to read a flow off these comparisons. The s
 IRR ("Iterative Residual Refinement for Joint Optical Flow and Occlusion Estimation", Hur and Roth, 2019), because a
 residual in cells looks alike at every level. So few samples go a long way.
 
+The flow ends at the map's border, unlike that of FlowNet: beyond it the warp reads zeros. The paper's heads were trained
+with them. To a head that wasn't, zeros may mean anything: to a cut behind a detector's last layer, every class with a
+probability of a half.
+
 Sizes below are in pixels of the full image (H, W); the network sees images of half that size. All sizes round up.
 """
 
@@ -29,9 +33,10 @@ from keywarp.networks.flownet import (
     conv,
     flow_layer,
     reduced,
+    resampled,
     scale_layer,
 )
-from keywarp.networks.warp import sample
+from keywarp.networks.warp import sample, stay_inside
 
 RADIUS = 4  # cells: the window of the comparison is 9 x 9
 STEPS = (32, 16, 16, 8)  # strides of the steps, coarse to fine; the search reaches 4 * (32 + 16 + 16 + 8) pixels
@@ -102,7 +107,7 @@ class FlowPyramid(FlowNetwork):
             share: The fraction of the channels, below 1 for compact networks.
 
         Raises:
-            ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
+            ValueError: If there is no map, or a map's stride isn't even.
         """
         super().__init__(maps)
         w2, w4, w8, w16 = (reduced(channels, share) for channels in CHANNELS.values())
@@ -135,9 +140,10 @@ class FlowPyramid(FlowNetwork):
         steps = self.steps(current, key)
         pyramid = [step.flow * (step.stride / INPUT_DOWNSCALE / FLOW_UNIT) for step in steps]
         last = torch.cat((steps[-1].flow, steps[-1].state), dim=1)
-        tails = {stride: _resampled(last, stride, current) for stride in {m.stride for m in self.maps}}
+        tails = {stride: resampled(last, stride, current) for stride in {m.stride for m in self.maps}}
         scales = tuple(scale(tails[m.stride][:, 2:]) for m, scale in zip(self.maps, self.scales, strict=True))
-        return FlowPrediction(tails[self.stride][:, :2] * (FLOW_STRIDE / self.stride), scales), pyramid
+        flow = stay_inside(tails[self.stride][:, :2] * (FLOW_STRIDE / self.stride))
+        return FlowPrediction(flow, scales), pyramid
 
     def steps(self, current: Tensor, key: Tensor, *, apart: bool = False) -> list[Step]:
         """Refine the flow from no motion, coarse to fine.
@@ -201,14 +207,3 @@ def _doubled(x: Tensor, like: Tensor) -> Tensor:
     """Double the resolution, and crop to that of another map."""
     height, width = like.shape[-2:]
     return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-
-
-def _resampled(x: Tensor, stride: int, image: Tensor) -> Tensor:
-    """Resample a map from `FLOW_STRIDE` to a stride; `image` is the half-size image."""
-    if stride < FLOW_STRIDE:
-        height, width = ((size + 1) // 2 for size in image.shape[-2:])
-        return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-    while stride > FLOW_STRIDE:
-        x = functional.avg_pool2d(x, 2, ceil_mode=True)
-        stride //= 2
-    return x

@@ -25,7 +25,6 @@ INPUT_DOWNSCALE = 2  # full-size pixels per pixel of the half-size images
 OUTPUT_STRIDE = 4  # half-size pixels per cell of the expanding part's last map
 FLOW_STRIDE = OUTPUT_STRIDE * INPUT_DOWNSCALE  # full-size pixels per cell of that map
 FLOW_UNIT = 20.0  # unit of the flow that a FlowNet predicts, in half-size pixels
-STRIDES = (4, 8, 16, 32, 64, 128)  # supported strides of feature maps, in full-size pixels
 PAPER_MAP = FeatureMap(1024, 16)  # the paper's intermediate feature maps
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d)
@@ -68,6 +67,30 @@ class Refinement(nn.Module):
         return torch.cat((skip, deep, _crop(self.upsample_flow(flow), height, width)), dim=1), flow
 
 
+def resampled(x: Tensor, stride: int, image: Tensor) -> Tensor:
+    """Resample a map from `FLOW_STRIDE` to another stride.
+
+    Args:
+        x: The map, (N, C, ceil(H / FLOW_STRIDE), ceil(W / FLOW_STRIDE)).
+        stride: The other stride, an even number of full-size pixels.
+        image: The half-size image, (N, 3, ceil(H / 2), ceil(W / 2)).
+
+    Returns:
+        The map, (N, C, ceil(H / stride), ceil(W / stride)).
+    """
+    if stride == FLOW_STRIDE:
+        return x
+    if stride >= 2 * FLOW_STRIDE and stride % (2 * INPUT_DOWNSCALE) == 0:
+        return functional.avg_pool2d(resampled(x, stride // 2, image), 2, ceil_mode=True)
+    pixels = stride // INPUT_DOWNSCALE
+    height, width = ((size + pixels - 1) // pixels for size in image.shape[-2:])
+    if FLOW_STRIDE % stride == 0:  # double, then crop, since resizing directly to an odd size would shift the cells
+        finer = resampled(x, 2 * stride, image)
+        doubled = functional.interpolate(finer, scale_factor=2, mode="bilinear", align_corners=False)
+        return doubled[..., :height, :width]
+    return functional.interpolate(x, (height, width), mode="bilinear", align_corners=False)
+
+
 class FlowNetwork(nn.Module, ABC):
     """Base class of networks that predict, from two images, a flow and a scale field for every feature map.
 
@@ -83,13 +106,13 @@ class FlowNetwork(nn.Module, ABC):
             maps: The feature maps that are warped.
 
         Raises:
-            ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
+            ValueError: If there is no map, or a map's stride isn't even.
         """
         super().__init__()
         self.maps = tuple(maps)
-        if not self.maps or not all(m.stride in STRIDES for m in self.maps):
+        if not self.maps or any(m.stride % INPUT_DOWNSCALE for m in self.maps):
             raise ValueError(
-                f"a flow network needs one or more feature maps, of strides {', '.join(map(str, STRIDES))}; "
+                f"a flow network needs one or more feature maps, of even strides since its images have half the size; "
                 f"it got maps of strides {[m.stride for m in self.maps]}"
             )
         self.stride = min(m.stride for m in self.maps)  # the flow's stride
@@ -134,7 +157,7 @@ class ExpandingFlowNetwork(FlowNetwork):
             refinement: The channels of the deconvolutions, coarse to fine.
 
         Raises:
-            ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
+            ValueError: If there is no map, or a map's stride isn't even.
         """
         super().__init__(maps)
         *skips, inputs = contraction
@@ -142,7 +165,6 @@ class ExpandingFlowNetwork(FlowNetwork):
         for skip, width in zip(reversed(skips), refinement, strict=True):
             self.refinement.append(Refinement(inputs, width))
             inputs = skip + width + 2
-        self.pool = nn.AvgPool2d(2, ceil_mode=True)
         self.flow = flow_layer(inputs)
         self.scales = nn.ModuleList(scale_layer(inputs, m.channels) for m in self.maps)
 
@@ -173,21 +195,9 @@ class ExpandingFlowNetwork(FlowNetwork):
         for refine, skip in zip(self.refinement, reversed(skips), strict=True):
             x, flow = refine(x, skip)
             pyramid.append(flow)
-        tails = {stride: self._tail(x, stride, current) for stride in {m.stride for m in self.maps}}
+        tails = {stride: resampled(x, stride, current) for stride in {m.stride for m in self.maps}}
         scales = tuple(scale(tails[m.stride]) for m, scale in zip(self.maps, self.scales, strict=True))
         return FlowPrediction(self.flow(tails[self.stride]) * self.cells_per_unit, scales), pyramid
-
-    def _tail(self, x: Tensor, stride: int, image: Tensor) -> Tensor:
-        """Resample the expanding part's last map from `FLOW_STRIDE` to a stride; `image` is the half-size image."""
-        if stride < FLOW_STRIDE:
-            height, width = ((size + 1) // 2 for size in image.shape[-2:])
-            # double, then crop, since resizing directly to an odd size would shift the cells
-            doubled = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            return doubled[..., :height, :width]
-        while stride > FLOW_STRIDE:
-            x = self.pool(x)
-            stride //= 2
-        return x
 
 
 class FlowNet(ExpandingFlowNetwork):
@@ -203,7 +213,7 @@ class FlowNet(ExpandingFlowNetwork):
             share: The fraction of the table's channels, below 1 for compact networks.
 
         Raises:
-            ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
+            ValueError: If there is no map, or a map's stride isn't even.
         """
         w = round(self.width * share)
         super().__init__(maps, contraction=(2 * w, 4 * w, 8 * w, 8 * w, 16 * w), refinement=(8 * w, 4 * w, 2 * w, w))
@@ -260,7 +270,7 @@ class FlowNetInception(ExpandingFlowNetwork):
             refinement: The channels of the deconvolutions, coarse to fine, before `share` is applied.
 
         Raises:
-            ValueError: If there is no map, or a map's stride isn't one of `STRIDES`.
+            ValueError: If there is no map, or a map's stride isn't even.
         """
         stem = conv(6, reduced(32, share), 7, 2)
         conv2 = Inception(reduced(32, share), point=0, single=(24, 32), double=(24, 32, 32), share=share)

@@ -35,6 +35,20 @@ def sample(features: Tensor, flow: Tensor) -> Tensor:
     return sampled.to(features.dtype)
 
 
+def stay_inside(flow: Tensor) -> Tensor:
+    """Let a flow end at the map's border where it points out of the map.
+
+    Args:
+        flow: (N, 2, H, W), (dx, dy) in cells.
+    """
+    height, width = flow.shape[-2:]
+    x = torch.arange(width, device=flow.device, dtype=flow.dtype)
+    y = torch.arange(height, device=flow.device, dtype=flow.dtype).unsqueeze(1)
+    dx = torch.minimum(torch.maximum(flow[:, 0], -x), x[-1:] - x)
+    dy = torch.minimum(torch.maximum(flow[:, 1], -y), y[-1:] - y)
+    return torch.stack((dx, dy), dim=1)
+
+
 class Warp(nn.Module):
     """The propagation function W of Eq. 3: features, flow and scales -> propagated features.
 

@@ -62,7 +62,7 @@ def doubt(costs: FrameCosts) -> str | None:
     if farther >= WORTHWHILE:
         return None
     if costs.head >= max(costs.warp, costs.motion):
-        reason = f"this cut leaves {costs.head / costs.key:.0%} of the network's work to every frame"
+        reason = f"what this cut leaves to every frame costs {costs.head / costs.key:.0%} of a key frame"
     elif costs.warp >= costs.motion:
         reason = "this cut's maps are so large that moving them costs much"
     else:

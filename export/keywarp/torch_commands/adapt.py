@@ -1,6 +1,7 @@
 """`keywarp adapt`."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,17 +151,19 @@ def _open_clip(video: str) -> "Clip":
     """
     from keywarp.client import open_source
     from keywarp.engines.comparison import Clip
+    from keywarp.protocol.addresses import without_secrets
 
     with open_source(video) as source:
         if source.live:
             raise CommandError(f"{video!r} is live, and it must be read several times: record it first")
         count = source.count
     path = Path(video)
-    identity: list[object] = [video]
+    identity: list[object] = [sha256(video.encode()).hexdigest()]  # an address may have secrets
     if path.exists():
         stat = path.stat()
         identity = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-    return Clip(path.name or video, lambda: _frames(video), count, repr(identity))
+    shown = without_secrets(video)
+    return Clip(Path(shown).name or shown, lambda: _frames(video), count, repr(identity))
 
 
 def _frames(video: str) -> "Iterator[ClipFrame]":
@@ -171,11 +174,11 @@ def _frames(video: str) -> "Iterator[ClipFrame]":
     with open_source(video, vectors=True) as source:
         for index, frame in enumerate(source):
             time = index / source.fps if frame.timestamp is None else frame.timestamp
-            height, width = frame.image.shape[:2]
             found = frame.vectors
             vectors = None
             if found is not None:
-                vectors = MotionVectors.from_ffmpeg(found.blocks, width, height, found.picture, found.codec)
+                vectors = MotionVectors.from_ffmpeg(found.blocks, found.width, found.height, found.picture, found.codec)
+                vectors = vectors and vectors.turned(found.orientation)
             yield ClipFrame(frame.image, index, time, vectors)
 
 
@@ -226,13 +229,16 @@ def _sources(comparison: "Comparison") -> dict[str, Any]:
 
 
 def _print(adaptation: "Adaptation", work: Path) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     after, ages = adaptation.after, sorted(next(iter(adaptation.after.sources.values())).by_age)
-    table = Table(
-        "motion source", "bundle", f"mean {after.measure}", *(f"age {age}" for age in ages), "feature error", "ms"
-    )
+    shown = sorted({ages[round(place * (len(ages) - 1) / 4)] for place in range(5)})
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column(f"{after.measure} at key age", overflow="fold")
+    for title in ("", *map(str, shown), "mean", "features", "ms"):
+        table.add_column(title, justify="right", no_wrap=True)
     for when, comparison in (("before", adaptation.before), ("after", after)):
         for name, figures in comparison.sources.items():
             if when == "after" and name == "none":
@@ -242,14 +248,13 @@ def _print(adaptation: "Adaptation", work: Path) -> None:
             table.add_row(
                 name,
                 when,
+                *(f"{figures.by_age[age]:.3f}" for age in shown),
                 f"{figures.mean:.3f}",
-                *(f"{figures.by_age[age]:.3f}" for age in ages),
                 error,
                 f"{figures.ms:.1f}",
                 style="bold" if chosen else None,
             )
-    console = Console()
-    console.print(table)
+    Console().print(table)
     fit, say = adaptation.fit, typer.echo
     for part in adaptation.held_out:
         left_out = f" ({part.skipped} more were left out)" if part.skipped else ""
@@ -261,6 +266,7 @@ def _print(adaptation: "Adaptation", work: Path) -> None:
         say(note)
     say(_verdict(adaptation))
     say(f"{adaptation.bundle.path}: {adaptation.bundle.name} {adaptation.bundle.manifest.version}")
+    say(f"Next: keywarp compare {adaptation.bundle.path} VIDEO")
 
 
 def _verdict(adaptation: "Adaptation") -> str:
@@ -273,8 +279,12 @@ def _verdict(adaptation: "Adaptation") -> str:
     if network.mean < was.mean:
         change += " So the training made it worse: train longer, or keep the old bundle."
     if adaptation.motion == "network":
-        return f"{change} No other source agrees better, so it is the new bundle's default motion."
-    reason = "agrees better" if chosen.mean > network.mean else "agrees as well and costs less"
+        others = "No other source agrees better"
+        if any(round(source.mean, 3) > round(network.mean, 3) for source in sources.values()):
+            others = "What agrees better does so by next to nothing, and costs more"
+        return f"{change} {others}, so it is the new bundle's default motion."
+    better = round(chosen.mean, 3) > round(network.mean, 3)
+    reason = "agrees better" if better else "agrees as well and costs less"
     return (
         f"{change} {adaptation.motion} {reason} ({chosen.mean:.3f}), so this is the new bundle's default motion and "
         "not the flow network."

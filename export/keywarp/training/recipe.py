@@ -124,6 +124,7 @@ class VideoData(RecipeTable):
     train: Path
     evaluate: Path
     classes: tuple[tuple[str, Color], ...] = Field(min_length=1)  # without the background
+    upright: bool = True  # whether frames are turned as the file says, or left as they are stored
 
 
 Data = Annotated[

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 from keywarp.cli.errors import CommandError
 from keywarp.client import open_source
 from keywarp.commands.motion_vectors import motion_vectors
 from keywarp.engines.comparison import Clip, ClipFrame
+from keywarp.protocol.addresses import without_secrets
 
 Seconds = tuple[float, float | None]  # from, and to; None is the end
 
@@ -47,8 +49,9 @@ def open_clip(video: str, seconds: Seconds) -> Clip:
     if count is not None:
         last = count if end is None else min(round(end * fps), count)
         count = max(last - round(start * fps), 0)
-    name, path = Path(video).name or video, Path(video)
-    parts: list[object] = [video, seconds]
+    path, shown = Path(video), without_secrets(video)
+    name = Path(shown).name or shown
+    parts: list[object] = [sha256(video.encode()).hexdigest(), seconds]  # an address may have secrets
     if path.exists():
         stat = path.stat()
         parts = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, seconds]

@@ -49,7 +49,7 @@ def print_tables(comparison: Comparison, console: Console) -> None:
     for rows in _tables(comparison):
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for number, name in enumerate(rows[0]):
-            table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
+            table.add_column(name, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
         for row in rows[1:]:
             table.add_row(*row)
         console.print(table)
@@ -156,10 +156,10 @@ def _schedule_rows(comparison: Comparison) -> list[list[str]]:
 def _remarks(comparison: Comparison) -> list[str]:
     lines = ["Features: error relative to copying. Worst: mean of the worst 5 %. x: speed-up over per frame."]
     lines.append(f"Per frame: {comparison.per_frame_ms:.1f} ms. {recommendation(comparison)}")
-    lines.append(
-        f"The network agrees with itself to {share(comparison.self_agreement)} if the picture moves by one pixel: no "
-        "propagation can be expected to agree better."
-    )
+    itself = f"The network agrees with itself to {share(comparison.self_agreement)} if the picture moves by one pixel"
+    if all(source.mean <= comparison.self_agreement for source in comparison.sources.values()):
+        itself += ": no propagation can be expected to agree better"
+    lines.append(f"{itself}.")
     copied = comparison.sources.get("none")
     worse = [name for name, source in comparison.sources.items() if copied is not None and source.mean < copied.mean]
     if worse:

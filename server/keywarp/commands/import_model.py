@@ -321,6 +321,15 @@ def _describe(found: Findings, file: Path, console: Console, tensors: bool) -> N
         )
     console.print(table)
     console.print("* chosen and measured; the others are predicted from it", style="dim", highlight=False)
+    mending = [candidate for candidate in found.candidates if candidate.mends]
+    if mending and not found.cut.mends:
+        number = 1 + found.candidates.index(min(mending, key=lambda candidate: candidate.cost))
+        console.print(
+            f"{number}: the head keeps layers that mend what the warp leaves uneven, for long intervals",
+            style="dim",
+            highlight=False,
+            soft_wrap=True,
+        )
     if tensors:
         for number, candidate in enumerate(found.candidates):
             names = " ".join(f"--cut {shlex.quote(m.tensor)}" for m in candidate.maps)
@@ -372,6 +381,7 @@ def _candidate_figures(found: Findings, candidate: Candidate) -> dict[str, Any]:
         "tensors": [m.tensor for m in candidate.maps],
         "maps": [{"channels": m.channels, "stride": m.stride} for m in candidate.maps],
         "head_share": candidate.head_share,
+        "mends": candidate.mends,
         "bytes": candidate.bytes,
         "propagated_frame": costs.propagated,
         "speedup": {str(interval): costs.speed_up(interval) for interval in INTERVALS},

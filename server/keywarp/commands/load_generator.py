@@ -34,7 +34,9 @@ from keywarp.protocol import (
 )
 from keywarp.server.decode.decoders import open_decoder
 from keywarp.server.decode.frames import DecodedFrame
+from keywarp.server.decode.video import VideoOptions
 from keywarp.server.streams.results import encode_result
+from keywarp.videos import Note
 
 BenchCodec = Literal["image", "h264"]
 MAX_PIXELS = 4096 * 4096  # of one frame
@@ -108,12 +110,14 @@ def run_in_process(
     """
     measurement = StreamMeasurement()
     dense = session.engine.bundle.manifest.dense
-    decoder = open_decoder(codec, MAX_PIXELS, vectors=session.engine.takes_vectors)
+    decoder = open_decoder(codec, VideoOptions(MAX_PIXELS, vectors=session.engine.takes_vectors))
     started = time.perf_counter()
     due = started
 
     def process(decoded: Iterator[object]) -> None:
         for frame in decoded:
+            if isinstance(frame, Note):
+                continue
             assert isinstance(frame, DecodedFrame)
             found = session.process(frame.pixels, vectors=(frame.vectors,))
             result = encode_result(

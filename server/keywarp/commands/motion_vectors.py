@@ -8,5 +8,6 @@ def motion_vectors(frame: Frame) -> MotionVectors | None:
     """Convert a frame's motion vectors, if it has any."""
     if frame.vectors is None:
         return None
-    height, width = frame.image.shape[:2]
-    return MotionVectors.from_ffmpeg(frame.vectors.blocks, width, height, frame.vectors.picture, frame.vectors.codec)
+    stored = frame.vectors
+    vectors = MotionVectors.from_ffmpeg(stored.blocks, stored.width, stored.height, stored.picture, stored.codec)
+    return vectors and vectors.turned(stored.orientation)

@@ -3,6 +3,8 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,16 +13,19 @@ from rich.console import Console
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.options import (
+    AllowDamageOption,
+    AsStoredOption,
     CocoOption,
     IntervalOption,
     MotOption,
     NdjsonOption,
     SourceArgument,
+    StoredVideoOption,
     SummaryJsonOption,
     VideoOption,
 )
 from keywarp.cli.report import record
-from keywarp.cli.summary import summary_table
+from keywarp.cli.summary import print_notes, summary_table
 from keywarp.client import ProcessedFrame, Source, open_source
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.motion_vectors import motion_vectors
@@ -82,9 +87,14 @@ def run(
     cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = 0,
     motion: MotionOption = None,
+    as_stored: AsStoredOption = False,
+    video: StoredVideoOption = None,
+    allow_damage: AllowDamageOption = False,
     summary_json: SummaryJsonOption = False,
 ) -> None:
     """Process a video without a server, with the same output as `keywarp stream`.
+
+    Frames that are damaged or missing are left out and counted, and the exit status is then 1.
 
     Example: keywarp run street.mp4 --model street --out annotated.mp4 --json results.ndjson
     """
@@ -96,7 +106,11 @@ def run(
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
         engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
-        with open_source(source, vectors=engine.takes_vectors) as frames:
+        with ExitStack() as opened:
+            frames = opened.enter_context(
+                open_source(source, vectors=engine.takes_vectors, upright=not as_stored, video=video)
+            )
+            opened.callback(lambda: print_notes(source, frames.notes))
             engine.prepare(frames.height, frames.width)
             session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age)
             summary = record(
@@ -104,6 +118,9 @@ def run(
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
                 keypoints=keypoints_info(bundle.manifest),
                 fps=frames.fps,
+                start=frames.start,
+                aspect=frames.aspect,
+                allow_damage=allow_damage,
                 out=out,
                 json=ndjson,
                 coco=coco,
@@ -111,6 +128,7 @@ def run(
                 total=frames.count,
                 title=f"{bundle.name}, {stream_schedule}",
             )
+            summary = replace(summary, missing=frames.missing)
     except EngineError as error:
         raise CommandError(str(error)) from error
     if summary_json:
@@ -140,7 +158,7 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
-        found = session.process(frame.image, vectors=(motion_vectors(frame),), timestamp=frame.timestamp)
+        found = session.process(frame.image, vectors=(motion_vectors(frame),), timestamp=frame.timestamp, gap=frame.gap)
         result = encode_result(
             found,
             manifest.classes,

@@ -112,10 +112,11 @@ def serve(
     Example: keywarp serve --models models --port 8080
     """
     from keywarp.server.process import run  # imports FastAPI, which `--help` doesn't need
+    from keywarp.server.telemetry.logs import log_to_stderr
 
     given = {name: value for name, value in settings.items() if not _is_default(context, name)}
     chosen = _make_settings(given, _read_config(config) if config else {}, config)
-    logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr(chosen.log_level)
     if not chosen.keys and chosen.host not in LOOPBACK:
         logging.getLogger(__name__).warning("%s is open to anyone who reaches it: consider --keys", chosen.host)
     try:

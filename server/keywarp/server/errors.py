@@ -27,6 +27,7 @@ ServerError
 └── FrameRefusedError                  one frame can't be processed; its stream continues
     ├── TooManyPixelsError 413
     ├── NotAnImageError    415
+    ├── UnsupportedImageError 415      an image of a kind that isn't read
     ├── DamagedImageError  422
     ├── DamagedVideoError  422
     └── FrameFailedError   500         the engine failed on the frame
@@ -271,6 +272,12 @@ class NotAnImageError(FrameRefusedError):
     """The data is neither JPEG nor PNG nor WebP."""
 
     status, reason = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_an_image"
+
+
+class UnsupportedImageError(FrameRefusedError):
+    """The data is an image of a kind that isn't read."""
+
+    status, reason = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_image"
 
 
 class DamagedImageError(FrameRefusedError):

@@ -162,15 +162,8 @@ class Pull:
         """
         while True:
             self._set_state("connecting")
-            settings, nvdec = self._service.settings, self._service.nvdec
-            decoder = SourceDecoder(
-                self._source,
-                self._allowed,
-                settings.pull_timeout,
-                settings.max_pixels,
-                nvdec,
-                vectors=self._stream.engine.takes_vectors,
-            )
+            options = self._service.video_options(self._stream)
+            decoder = SourceDecoder(self._source, self._allowed, self._service.settings.pull_timeout, options)
             fault: ServerError | None = None
             try:
                 await self._feed(decoder, pool)
@@ -180,7 +173,7 @@ class Pull:
                 continue
             except (PullError, SourceForbiddenError, BadVideoError) as error:
                 fault = error
-            if self._status.state == "running":
+            if self._status.state == "running" or decoder.hopeless:
                 retry_state.attempt_number = 1  # so that the next wait is the shortest again
                 if not decoder.live:  # reconnecting would start from the beginning
                     self._set_state("failed" if fault else "ended", str(fault) if fault else None)

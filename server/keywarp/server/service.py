@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from keywarp.engines import BundleError, EngineError
 from keywarp.protocol import StreamOptions
 from keywarp.server.decode.nvdec import Nvdec, open_nvdec
+from keywarp.server.decode.video import VideoOptions
 from keywarp.server.devices import Device, find_devices
 from keywarp.server.errors import (
     DecoderError,
@@ -113,6 +114,16 @@ class Service:
     def pool(self) -> Pool:
         """Threads for short work that would block the event loop."""
         return self._context.pool
+
+    def video_options(self, stream: Stream) -> VideoOptions:
+        """Return how the videos of a stream are decoded."""
+        return VideoOptions(
+            self.settings.max_pixels,
+            self.nvdec,
+            vectors=stream.engine.takes_vectors,
+            upright=stream.upright,
+            video=stream.video,
+        )
 
     @property
     def tracer(self) -> "Tracer | None":

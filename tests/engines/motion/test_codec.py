@@ -90,9 +90,10 @@ def test_frames_of_a_size_that_is_no_multiple_of_the_blocks_are_followed(height:
     assert error(flow, -4 * 6) < 1
 
 
-def test_without_vectors_optical_flow_carries_the_chain_on_and_the_result_says_so() -> None:
+@pytest.mark.parametrize("pixels_per_cell", [4, 8])
+def test_without_vectors_optical_flow_carries_the_chain_on_and_the_result_says_so(pixels_per_cell: int) -> None:
     frames = pan(COUNT, STEP // 2)
-    tracker = CodecTracker(frames[0])
+    tracker = CodecTracker(frames[0], pixels_per_cell)
     for image in frames[1:]:
         flow = tracker.advance(image, (None,))
         assert tracker.source == "dis-chained"

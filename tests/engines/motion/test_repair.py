@@ -46,6 +46,17 @@ def test_what_moved_too_far_for_the_flow_is_found_again() -> None:
     np.testing.assert_array_equal(flow[0, 1][inside], 0)
 
 
+def test_the_nearest_of_several_places_that_look_alike_is_taken() -> None:
+    key = ground()
+    for place in ((9, 2), (9, 12), (17, 26)):  # the last one is 8 cells away from `TO`
+        rows, columns = (slice(start * CELL, (start + SIZE) * CELL) for start in place)
+        key[rows, columns] = with_square(*place)[rows, columns]
+    flow = FlowCheck(key, CELL).repair(with_square(*TO), STILL).flow
+    inside = cells(TO, margin=2)
+    np.testing.assert_array_equal(flow[0, 0][inside], 0)
+    np.testing.assert_array_equal(flow[0, 1][inside], 8)
+
+
 def test_uncovered_ground_comes_from_other_ground_and_not_from_what_covered_it() -> None:
     flow = FlowCheck(with_square(*FROM), CELL).repair(with_square(*TO), STILL).flow
     rows, columns = sources(flow)[(slice(None), *cells(FROM, margin=1))]

@@ -4,19 +4,33 @@ from collections.abc import Iterator, Sequence
 
 from keywarp.protocol import FrameHeader
 from keywarp.server.decode.frames import Decoded, DecodedFrame, Decoder
+from keywarp.server.errors import FrameRefusedError
+from keywarp.videos import Note
 
 LIMIT = 4096 * 4096
 
 
-def decode(decoder: Decoder, payloads: Sequence[bytes], first_id: int = 0) -> Iterator[Decoded]:
+def decode(
+    decoder: Decoder, payloads: Sequence[bytes], first_id: int = 0, notes: list[str] | None = None
+) -> Iterator[DecodedFrame | FrameRefusedError]:
     for id_, payload in enumerate(payloads, first_id):
-        yield from decoder.decode(FrameHeader(id=id_, timestamp=id_ / 10), memoryview(payload))
+        yield from _without_notes(decoder.decode(FrameHeader(id=id_, timestamp=id_ / 10), memoryview(payload)), notes)
 
 
-def decode_all(decoder: Decoder, payloads: Sequence[bytes]) -> list[Decoded]:
-    items = [*decode(decoder, payloads), *decoder.finish()]
+def decode_all(
+    decoder: Decoder, payloads: Sequence[bytes], notes: list[str] | None = None
+) -> list[DecodedFrame | FrameRefusedError]:
+    items = [*decode(decoder, payloads, notes=notes), *_without_notes(decoder.finish(), notes)]
     decoder.close()
     return items
+
+
+def _without_notes(items: Iterator[Decoded], notes: list[str] | None) -> Iterator[DecodedFrame | FrameRefusedError]:
+    for item in items:
+        if not isinstance(item, Note):
+            yield item
+        elif notes is not None:
+            notes.append(item.text)
 
 
 def grey(frame: Decoded) -> int:

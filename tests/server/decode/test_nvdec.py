@@ -4,6 +4,7 @@ import io
 import logging
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ import numpy as np
 import pytest
 from av.codec.context import Flags
 
-from keywarp.protocol import Container, FrameHeader, Hello, PacketCodec, Result
+from keywarp.protocol import Container, Hello, PacketCodec, Result
 from keywarp.server.decode.containers import ContainerDecoder
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import CODECS, Nvdec, open_nvdec
 from keywarp.server.decode.packets import PacketDecoder
-from keywarp.server.decode.video import MAX_FAILED_UNITS, VideoDecoder
+from keywarp.server.decode.video import VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, DecoderError, FrameRefusedError
 from keywarp.server.process import Server
 from keywarp.server.settings import Settings
+from keywarp.videos import MAX_FAILED_UNITS, left_out_note
 from tests.server.conftest import Starter, eventually
 from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
 from tests.server.decode.fake_nvdec import (
@@ -32,6 +34,7 @@ from tests.server.decode.fake_nvdec import (
 )
 from tests.server.media import B_FRAMES, FRAGMENTED, NO_DELAY, encode, h264, moving, mpegts, packets, pieces, plain
 from tests.server.source_server import SourceServer, file
+from tests.videos import films
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def nvdec(fake: FakePyNvVideoCodec) -> Nvdec:  # noqa: ARG001
     return open_nvdec()
 
 
-def same(ours: list[Decoded], theirs: list[Decoded]) -> bool:
+def same(ours: Sequence[Decoded], theirs: Sequence[Decoded]) -> bool:
     return len(ours) == len(theirs) and all(
         isinstance(a, DecodedFrame)
         and isinstance(b, DecodedFrame)
@@ -62,8 +65,8 @@ def test_packets_give_the_same_frames_as_on_the_processor(
     codec: PacketCodec, nvdec: Nvdec, fake: FakePyNvVideoCodec
 ) -> None:
     units = [unit for _, unit in packets(codec, 30)]
-    frames = decode_all(PacketDecoder(codec, LIMIT, nvdec), units)
-    assert same(frames, decode_all(PacketDecoder(codec, LIMIT), units))
+    frames = decode_all(PacketDecoder(codec, VideoOptions(LIMIT, nvdec)), units)
+    assert same(frames, decode_all(PacketDecoder(codec, VideoOptions(LIMIT)), units))
     assert [decoder.calls for decoder in fake.decoders] == [31]  # 30 units and the end
 
 
@@ -72,8 +75,8 @@ def test_byte_streams_give_the_same_frames_as_on_the_processor(
     size: int, nvdec: Nvdec, fake: FakePyNvVideoCodec
 ) -> None:
     stream = pieces(b"".join(unit for _, unit in h264(30, B_FRAMES)), size)
-    frames = decode_all(PacketDecoder("h264", LIMIT, nvdec, chunks=True), stream)
-    assert same(frames, decode_all(PacketDecoder("h264", LIMIT, chunks=True), stream))
+    frames = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec), chunks=True), stream)
+    assert same(frames, decode_all(PacketDecoder("h264", VideoOptions(LIMIT), chunks=True), stream))
     assert len(frames) == 30
     assert fake.decoders
 
@@ -94,8 +97,8 @@ def test_containers_give_the_same_frames_as_on_the_processor(
 ) -> None:
     options = {"libx264": B_FRAMES, "libx265": {"x265-params": "log-level=error"}, "libsvtav1": {"preset": "12"}}
     stream = pieces(encode(moving(30), form, options[encoder], encoder, muxing)[0], 5000)
-    frames = decode_all(ContainerDecoder(container, LIMIT, nvdec), stream)
-    assert same(frames, decode_all(ContainerDecoder(container, LIMIT), stream))
+    frames = decode_all(ContainerDecoder(container, VideoOptions(LIMIT, nvdec)), stream)
+    assert same(frames, decode_all(ContainerDecoder(container, VideoOptions(LIMIT)), stream))
     assert [grey(frame) for frame in frames] == list(range(30))
     assert [decoder.calls for decoder in fake.decoders] == [31]
 
@@ -110,28 +113,28 @@ def test_parameter_sets_may_come_separately_as_in_the_sdp_of_a_camera(nvdec: Nvd
             shown = None if pixels is None else av.VideoFrame.from_ndarray(pixels, format="rgb24")
             container.mux(stream.encode(shown))
     with av.open(io.BytesIO(file.getvalue()), "r") as container:
-        items = [*VideoDecoder(LIMIT, nvdec).decode_container(container, "a video")]
+        items = [*VideoDecoder(VideoOptions(LIMIT, nvdec)).decode_container(container, "a video")]
     assert [grey(item) for item in items] == list(range(30))
     assert [decoder.calls for decoder in fake.decoders] == [31]
 
 
 @pytest.mark.parametrize("codec", ["vp8", "vp9"])
 def test_other_codecs_are_decoded_on_the_processor(codec: PacketCodec, nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
-    frames = decode_all(PacketDecoder(codec, LIMIT, nvdec), [unit for _, unit in packets(codec, 10)])
+    frames = decode_all(PacketDecoder(codec, VideoOptions(LIMIT, nvdec)), [unit for _, unit in packets(codec, 10)])
     assert [grey(frame) for frame in frames] == list(range(10))
     assert fake.decoders == []
 
 
 def test_without_b_frames_each_packet_gives_its_frame_at_once(nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
-    decoder = PacketDecoder("h264", LIMIT, nvdec)
+    decoder = PacketDecoder("h264", VideoOptions(LIMIT, nvdec))
     for number, unit in h264(30, NO_DELAY):
-        [frame] = decoder.decode(FrameHeader(id=number), memoryview(unit))
+        [frame] = decode(decoder, [unit], number)
         assert (frame.id, grey(frame)) == (number, number)
     assert fake.decoders[0].latency is Latency.LOW
 
 
 def test_frames_are_not_overwritten_while_more_are_decoded(nvdec: Nvdec) -> None:
-    frames = decode_all(PacketDecoder("h264", LIMIT, nvdec), [unit for _, unit in h264(30, NO_DELAY)])
+    frames = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec)), [unit for _, unit in h264(30, NO_DELAY)])
     assert [grey(frame) for frame in frames] == list(range(30))  # their memory is overwritten by now
 
 
@@ -150,8 +153,8 @@ def sized(*sizes: tuple[int, int], pix_fmt: str = "yuv420p") -> list[bytes]:
 @pytest.mark.parametrize("sizes", [[(128, 64), (320, 180)], [(320, 180), (128, 64)], [(64, 128), (128, 64), (64, 128)]])
 def test_a_video_may_change_its_size(sizes: list[tuple[int, int]], nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
     units = sized(*sizes)
-    frames = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
-    assert same(frames, decode_all(PacketDecoder("h264", LIMIT), units))
+    frames = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec)), units)
+    assert same(frames, decode_all(PacketDecoder("h264", VideoOptions(LIMIT)), units))
     assert [p.pixels.shape[1::-1] for p in frames if isinstance(p, DecodedFrame)] == [
         s for s in sizes for _ in range(3)
     ]
@@ -160,8 +163,8 @@ def test_a_video_may_change_its_size(sizes: list[tuple[int, int]], nvdec: Nvdec,
 
 def test_frames_keep_an_odd_width(nvdec: Nvdec) -> None:
     units = sized((127, 63), pix_fmt="yuv444p")
-    frames = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
-    assert same(frames, decode_all(PacketDecoder("h264", LIMIT), units))
+    frames = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec)), units)
+    assert same(frames, decode_all(PacketDecoder("h264", VideoOptions(LIMIT)), units))
     assert isinstance(frames[0], DecodedFrame)
     assert frames[0].pixels.shape == (63, 127, 3)
 
@@ -172,13 +175,13 @@ def test_frames_over_the_limit_are_refused_before_the_gpu_receives_them(
 ) -> None:
     units = [unit for _, unit in packets(codec, 3)]
     with pytest.raises(BadVideoError, match="128x64"):
-        decode_all(PacketDecoder(codec, 128 * 64 - 1, nvdec), units)
+        decode_all(PacketDecoder(codec, VideoOptions(128 * 64 - 1, nvdec)), units)
     assert fake.decoders == []
-    assert len(decode_all(PacketDecoder(codec, 128 * 64, nvdec), units)) == 3
+    assert len(decode_all(PacketDecoder(codec, VideoOptions(128 * 64, nvdec)), units)) == 3
 
 
 def test_a_video_that_grows_over_the_limit_is_refused(nvdec: Nvdec, fake: FakePyNvVideoCodec) -> None:
-    items = decode(PacketDecoder("h264", 128 * 64, nvdec), sized((128, 64), (320, 180)))
+    items = decode(PacketDecoder("h264", VideoOptions(128 * 64, nvdec)), sized((128, 64), (320, 180)))
     assert [isinstance(next(items), DecodedFrame) for _ in range(3)] == [True] * 3
     with pytest.raises(BadVideoError, match="320x180"):
         next(items)
@@ -189,13 +192,13 @@ def test_a_video_that_grows_over_the_limit_is_refused(nvdec: Nvdec, fake: FakePy
 @pytest.mark.parametrize("garbage", [b"a text file\n" * 500, bytes(20_000), b"\x47" + bytes(187)])
 def test_garbage_is_refused(codec: PacketCodec, garbage: bytes, nvdec: Nvdec) -> None:
     with pytest.raises(BadVideoError):
-        decode_all(PacketDecoder(codec, LIMIT, nvdec), pieces(garbage, 1316))
+        decode_all(PacketDecoder(codec, VideoOptions(LIMIT, nvdec)), pieces(garbage, 1316))
 
 
 def test_a_damaged_packet_is_reported_and_the_stream_continues(nvdec: Nvdec) -> None:
     units = [unit for _, unit in h264(40, NO_DELAY)]
     units[5] = units[35] = b"not a packet"  # which the hardware ignores without an error
-    items = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
+    items = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec)), units)
     assert [item.id for item in items if isinstance(item, FrameRefusedError)] == [5, 35]
     assert sorted(item.id for item in items if isinstance(item.id, int)) == list(range(40))
 
@@ -203,13 +206,20 @@ def test_a_damaged_packet_is_reported_and_the_stream_continues(nvdec: Nvdec) -> 
 def test_endless_damage_is_refused(nvdec: Nvdec) -> None:
     units = [unit for _, unit in h264(1, NO_DELAY)]
     with pytest.raises(BadVideoError, match="in a row"):
-        list(decode(PacketDecoder("h264", LIMIT, nvdec), [*units, *[b"not a packet"] * (MAX_FAILED_UNITS + 40)]))
+        list(
+            decode(
+                PacketDecoder("h264", VideoOptions(LIMIT, nvdec)),
+                [*units, *[b"not a packet"] * (MAX_FAILED_UNITS + 40)],
+            )
+        )
 
 
 def test_chunks_may_start_in_the_middle_of_a_group_of_pictures(nvdec: Nvdec) -> None:
     units = [unit for _, unit in h264(30, {"g": "10"} | NO_DELAY)]
-    items = decode_all(PacketDecoder("h264", LIMIT, nvdec, chunks=True), units[5:])
+    notes: list[str] = []
+    items = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec), chunks=True), units[5:], notes)
     assert [grey(item) for item in items] == list(range(10, 30))
+    assert notes == [left_out_note(5).text]
 
 
 def test_after_a_failure_of_the_gpu_decoding_continues_at_the_next_key_frame(
@@ -217,7 +227,7 @@ def test_after_a_failure_of_the_gpu_decoding_continues_at_the_next_key_frame(
 ) -> None:
     fake.failing = [None] * 5 + [PyNvVCException("an illegal memory access was encountered")]
     units = [unit for _, unit in h264(30, {"g": "10"} | NO_DELAY)]
-    items = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
+    items = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec)), units)
     assert [item.id for item in items] == list(range(30))
     assert [item.id for item in items if isinstance(item, FrameRefusedError)] == list(range(5, 10))
     assert [grey(item) for item in items if isinstance(item, DecodedFrame)] == [*range(5), *range(10, 30)]
@@ -232,8 +242,8 @@ def test_a_video_that_the_gpu_does_not_support_is_decoded_on_the_processor(
     )
     fake.failing = [PyNvVCExceptionUnsupported(message)]
     units = [unit for _, unit in h264(30, B_FRAMES)]
-    frames = decode_all(PacketDecoder("h264", LIMIT, nvdec), units)
-    assert same(frames, decode_all(PacketDecoder("h264", LIMIT), units))
+    frames = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec)), units)
+    assert same(frames, decode_all(PacketDecoder("h264", VideoOptions(LIMIT)), units))
     assert [decoder.calls for decoder in fake.decoders] == [1]
     [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warning == "a video in h264 is decoded by the processor, not the GPU: Codec not supported on this GPU"
@@ -244,8 +254,8 @@ def test_a_container_that_the_gpu_does_not_support_is_decoded_on_the_processor(
 ) -> None:
     fake.failing = [PyNvVCExceptionUnsupported("Codec not supported on this GPU")]
     stream = pieces(encode(moving(30), "mp4", B_FRAMES, muxing=FRAGMENTED)[0], 5000)
-    frames = decode_all(ContainerDecoder("mp4", LIMIT, nvdec), stream)
-    assert same(frames, decode_all(ContainerDecoder("mp4", LIMIT), stream))
+    frames = decode_all(ContainerDecoder("mp4", VideoOptions(LIMIT, nvdec)), stream)
+    assert same(frames, decode_all(ContainerDecoder("mp4", VideoOptions(LIMIT)), stream))
 
 
 def test_codecs_that_the_gpu_lacks_are_decoded_on_the_processor(
@@ -315,3 +325,18 @@ def test_a_server_without_the_gpu_that_it_is_told_to_use_refuses_to_start(
         Server(Settings(models=models, decoder="nvdec"))
     Server(Settings(models=models, decoder="nvdec", cpu_fallback=True))
     assert "(README, Install): the processor decodes" in caplog.text
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_frames_of_the_gpu_are_turned_upright_like_those_of_the_processor(nvdec: Nvdec, upright: bool) -> None:
+    turned = films.film(turn=90, muxing=films.FASTSTART, options=films.B_FRAMES)
+    frames = decode_all(ContainerDecoder("mp4", VideoOptions(LIMIT, nvdec, upright=upright)), [turned])
+    assert same(frames, decode_all(ContainerDecoder("mp4", VideoOptions(LIMIT, upright=upright)), [turned]))
+    shapes = {frame.pixels.shape for frame in frames if isinstance(frame, DecodedFrame)}
+    assert shapes == ({(64, 48, 3)} if upright else {(48, 64, 3)})
+
+
+def test_what_an_edit_list_hides_is_no_frame_of_the_gpu_either(nvdec: Nvdec) -> None:
+    edited = films.copied(films.film(gop=50), "mp4", 8)
+    frames = decode_all(ContainerDecoder("mp4", VideoOptions(LIMIT, nvdec)), [edited])
+    assert [films.number_of(f.pixels) for f in frames if isinstance(f, DecodedFrame)] == list(range(8, 24))

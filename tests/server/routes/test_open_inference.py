@@ -1,7 +1,8 @@
 """The Open Inference Protocol, by Triton's own client and by hand."""
 
 import json
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,26 @@ def test_statistics_count_all_protocols(start: Starter) -> None:
     parts = sum(figures[part]["ns"] for part in ("queue", "compute_input", "compute_infer", "compute_output"))
     assert parts == pytest.approx(figures["success"]["ns"], abs=4)
     assert after["last_inference"] > 1.6e12
+    assert (after["version"], after["bundle_version"]) == ("1", "1.0.0")  # Triton's clients want a whole number
+    assert before["batch_stats"] == []
+    [batches] = after["batch_stats"]
+    assert (batches["batch_size"], batches["compute_infer"]) == (1, figures["compute_infer"])
+
+
+def test_a_version_may_be_named_by_its_first_number(triton: InferenceServerClient) -> None:
+    for version in ("1.0.0", "1", ""):
+        assert triton.is_model_ready("tiny", version)
+        assert triton.infer("tiny", [image(jpeg())], model_version=version).get_response()["model_version"] == "1.0.0"
+    assert not triton.is_model_ready("tiny", "10")
+
+
+@pytest.mark.parametrize("wrap", [lambda text: text, lambda text: {"b64": text}], ids=["string", "object"])
+def test_an_image_may_be_base64_in_json(server: Running, wrap: Callable[[str], Any]) -> None:
+    data = [wrap(b64encode(jpeg(GREEN)).decode())]
+    body = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": data}]}
+    response = server.http.post("/v2/models/tiny/infer", json=body)
+    assert response.status_code == 200, response.text
+    assert set(response.json()["outputs"][0]["data"]) == {2}
 
 
 def test_a_refused_request_is_answered_with_the_reason(server: Running, triton: InferenceServerClient) -> None:
@@ -232,7 +253,7 @@ HEAD = {"inputs": [{"name": "frame", "shape": [2, 2], "datatype": "UINT8", "para
             {"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["a"]}]},
             b"",
             None,
-            "must be sent as binary data",
+            "base64",
         ),
     ],
 )

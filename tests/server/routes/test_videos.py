@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from keywarp.protocol import Done, Error, Result, ServerMessage
-from keywarp.server.decode.video import MAX_FAILED_UNITS
 from keywarp.server.routes.videos import UnreadLines
+from keywarp.videos import MAX_FAILED_UNITS
 from tests.server.conftest import PATIENCE, Running, Starter, eventually
 from tests.server.media import B_FRAMES, ENCODERS, FRAGMENTED, NO_DELAY, encode, h264, moving, mpegts, pieces
 from tests.server.routes.test_streams import problem
@@ -153,9 +153,9 @@ def test_a_body_that_cannot_be_processed_is_refused_by_its_status(
     assert server.http.get("/v1/streams").json() == []
 
 
-def test_an_empty_body_is_a_video_of_no_frames(server: Running) -> None:
-    response = server.http.post("/v1/videos", headers={"content-type": "video/mp4"})
-    assert messages(response.text) == [Done(frames=0, key_frames=0, errors=0)]
+def test_an_empty_body_is_refused(server: Running) -> None:
+    found = problem(server.http.post("/v1/videos", headers={"content-type": "video/mp4"}))
+    assert (found.status, found.detail) == (422, "the body is empty: send a video")
 
 
 def test_a_video_over_the_limit_is_refused_at_once_or_where_it_exceeds_it(start: Starter) -> None:

@@ -7,7 +7,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from keywarp.protocol import CloseCode, Container, Credit, Done, Dropped, End, Error, Hello, PacketCodec, Result
-from keywarp.server.decode.video import MAX_FAILED_UNITS
+from keywarp.videos import MAX_FAILED_UNITS
 from tests.server.conftest import Running, Starter, StreamConnection
 from tests.server.media import (
     B_FRAMES,
@@ -240,7 +240,7 @@ TEXT = b"a text file\n" * 100
         (Hello(), send_bytes(b"\x02\0\0\0[]"), 4400, "header"),
         (Hello(codec="h264"), send_frames(TEXT), 4422, "not an H.264 access unit"),
         (Hello(codec="h264"), send_frames(b""), 4422, "without content"),
-        (Hello(codec="h264", framing="chunks"), send_frames(TEXT), 4422, "without a frame"),
+        (Hello(codec="h264", framing="chunks"), send_frames(TEXT), 4422, "no key frame"),
         (Hello(codec="mpegts"), send_frames(TEXT), 4422, "not an MPEG transport stream"),
         (Hello(codec="mpegts"), send_frames(mpegts(5, NO_DELAY)[:500]), 4422, ""),
     ],

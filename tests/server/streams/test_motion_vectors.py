@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from keywarp.engines import FrameResult, MotionVectors, StreamSession
 from keywarp.protocol import FrameHeader, Hello, PacketCodec, StreamOptions
 from keywarp.server.decode.decoders import open_decoder
+from keywarp.server.decode.video import VideoOptions
 from keywarp.server.security.quotas import UNLIMITED
 from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.task_scope import task_scope
@@ -79,7 +80,7 @@ def test_dropped_frames_leave_their_vectors_to_the_next_one(codec_server: Runnin
 
     async def run() -> None:
         stream = codec_server.service.create_stream(StreamOptions(mode="latest", interval=10), None)
-        decoder = open_decoder("h264", WIDTH * HEIGHT, vectors=stream.engine.takes_vectors)
+        decoder = open_decoder("h264", VideoOptions(WIDTH * HEIGHT, vectors=stream.engine.takes_vectors))
         pipeline = Pipeline(stream, decoder, UNLIMITED)
 
         async def payloads() -> AsyncIterator[ReceivedPayload]:

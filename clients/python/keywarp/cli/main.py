@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any
 
 import typer
+from av.error import FFmpegError
 from typer.core import TyperGroup
 
 from keywarp.cli.errors import CommandError
@@ -66,6 +67,9 @@ def main() -> None:
         app()
     except KeywarpError as error:
         print(f"keywarp: {error}", file=sys.stderr)
+        sys.exit(1)
+    except FFmpegError as error:  # a fault of a video that has no error of ours
+        print(f"keywarp: FFmpeg can't read or write a video: {error.strerror}", file=sys.stderr)
         sys.exit(1)
 
 

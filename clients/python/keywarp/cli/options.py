@@ -9,7 +9,10 @@ from keywarp.client import Client
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE
 
 SourceArgument = Annotated[
-    str, typer.Argument(help="A video file or URL, a folder of images, or a camera (camera:0).", show_default=False)
+    str,
+    typer.Argument(
+        help="A video file or URL, an image or a folder of images, or a camera (camera:0).", show_default=False
+    ),
 ]
 ServerOption = Annotated[
     str, typer.Option("--server", help="The server's address.", envvar="KEYWARP_SERVER", metavar="URL")
@@ -60,6 +63,22 @@ MotOption = Annotated[
     Path | None,
     typer.Option(
         "--mot", help="Write the boxes as a MOTChallenge file.", metavar="FILE", dir_okay=False, show_default=False
+    ),
+]
+AsStoredOption = Annotated[
+    bool,
+    typer.Option("--as-stored", help="Leave frames as they are stored, without turning them as the file says."),
+]
+StoredVideoOption = Annotated[
+    int | None,
+    typer.Option(
+        "--video", min=0, help="Which of a file's videos to take, from 0 (default: the best).", show_default=False
+    ),
+]
+AllowDamageOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-damage", help="End with status 0 even if frames are damaged or missing. They are counted all the same."
     ),
 ]
 SummaryJsonOption = Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")]

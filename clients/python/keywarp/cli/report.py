@@ -1,7 +1,9 @@
 """Record results: show a progress bar, write files and an annotated video, and measure."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from json import dumps
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from keywarp.cli.files import part_file, write_errors
 from keywarp.cli.stopwatch import Stopwatch
 from keywarp.cli.summary import Summary
 from keywarp.client.drawing import Annotator
-from keywarp.client.errors import DrawingError
+from keywarp.client.errors import DrawingError, SourceError
 from keywarp.client.exports import CocoWriter, to_mot
 from keywarp.client.results import ProcessedFrame
 from keywarp.client.writing import VideoWriter
@@ -28,6 +30,9 @@ def record(
     classes: Iterable[ClassInfo],
     keypoints: KeypointsInfo | None = None,
     fps: float,
+    start: float | None = None,
+    aspect: Fraction = Fraction(1),
+    allow_damage: bool = False,
     out: Path | None = None,
     json: Path | None = None,
     coco: Path | None = None,
@@ -44,7 +49,11 @@ def record(
         results: The results of a stream, or of a run in this process.
         classes: The model's classes, for their colours and names.
         keypoints: The model's keypoints, if its objects have any.
-        fps: Frames per second of the annotated video.
+        fps: Frames per second of the annotated video, for results without a timestamp.
+        start: The timestamp in seconds at which the annotated video begins, or None for that of the first result.
+        aspect: The width of the annotated video's pixels relative to their height.
+        allow_damage: Whether the files are completed even if the source is damaged. A message on stderr says what is
+            missing.
         out: An MP4 file for the annotated video, which needs results with images.
         json: An NDJSON file. Each line is the wire `Result` of one frame and its `latency` in seconds.
         coco: A COCO file of all frames.
@@ -59,6 +68,7 @@ def record(
         CommandError: If a file can't be written, or can't hold the results: `mot` needs boxes, and `coco` objects or
             classes.
         DrawingError: If the extra `draw` isn't installed, or results have no image to draw on.
+        SourceError: If the source is damaged.
     """
     stopwatch = Stopwatch(title)
     with ExitStack() as opened:
@@ -71,12 +81,17 @@ def record(
         if mot is not None:
             writers[mot] = opened.enter_context(_mot_file(mot))
         if out is not None:
-            writers[out] = opened.enter_context(_annotated_video(out, classes, keypoints, fps))
-        for result in stopwatch.timed(results):
-            for path, write in writers.items():
-                with write_errors(path):
-                    write(result)
-            advance(result)
+            writers[out] = opened.enter_context(_annotated_video(out, classes, keypoints, fps, start, aspect))
+        try:
+            for result in stopwatch.timed(results):
+                for path, write in writers.items():
+                    with write_errors(path):
+                        write(result)
+                advance(result)
+        except SourceError as error:
+            if not allow_damage:
+                raise
+            print(f"keywarp: {error}", file=sys.stderr)
         summary = stopwatch.summary()
         if not summary.frames:
             raise CommandError("no frame of the source could be processed")
@@ -140,15 +155,20 @@ def _mot_file(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def _annotated_video(
-    path: Path, classes: Iterable[ClassInfo], keypoints: KeypointsInfo | None, fps: float
+    path: Path,
+    classes: Iterable[ClassInfo],
+    keypoints: KeypointsInfo | None,
+    fps: float,
+    start: float | None,
+    aspect: Fraction,
 ) -> Iterator[Write]:
     """Write an annotated video."""
     annotator = Annotator(classes, keypoints=keypoints)
-    with part_file(path) as part, VideoWriter(part, fps) as video:
+    with part_file(path) as part, VideoWriter(part, fps, start=start, aspect=aspect) as video:
 
         def write(result: ProcessedFrame) -> None:
             if result.image is None:
                 raise DrawingError(f"frame {result.frame} can't be drawn: its image was never decoded here")
-            video.write(annotator.annotate(result.image, result))
+            video.write(annotator.annotate(result.image, result), result.result.timestamp)
 
         yield write

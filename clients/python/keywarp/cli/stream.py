@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from keywarp.cli.options import (
+    AllowDamageOption,
     ApiKeyOption,
+    AsStoredOption,
     CocoOption,
     IntervalOption,
     MaxAgeOption,
@@ -18,15 +20,17 @@ from keywarp.cli.options import (
     NdjsonOption,
     ServerOption,
     SourceArgument,
+    StoredVideoOption,
     SummaryJsonOption,
     VideoOption,
     open_client,
 )
 from keywarp.cli.report import record
-from keywarp.cli.summary import print_summary
-from keywarp.client import DEFAULT_SERVER, open_source
+from keywarp.cli.summary import print_notes, print_summary
+from keywarp.client import DEFAULT_SERVER, ProcessedFrame, ResultStream, SourceError, open_source
 from keywarp.client.reconnecting import DEFAULT
 from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
+from keywarp.protocol.addresses import hide_secrets
 
 
 def stream(
@@ -79,9 +83,14 @@ def stream(
             metavar="SECONDS",
         ),
     ] = DEFAULT.seconds,
+    as_stored: AsStoredOption = False,
+    video: StoredVideoOption = None,
+    allow_damage: AllowDamageOption = False,
     summary_json: SummaryJsonOption = False,
 ) -> None:
     """Send a video to a server, write its results to files, and print how fast they came.
+
+    Frames that are damaged or missing are left out and counted, and the exit status is then 1.
 
     The figures leave out time in which only drawing and writing took place. But both take
     processor time from a server on this machine, so measure without --out.
@@ -89,7 +98,7 @@ def stream(
     with ExitStack() as opened:
         client = opened.enter_context(open_client(server, api_key))
         opened.enter_context(_warnings_on_stderr())
-        frames = opened.enter_context(open_source(source))
+        frames = opened.enter_context(open_source(source, upright=not as_stored, video=video))
         results = opened.enter_context(
             client.stream(
                 frames if codec == "image" else source,
@@ -99,20 +108,27 @@ def stream(
                 max_interval=max_interval,
                 max_age=max_age,
                 mode=mode,
+                upright=False if as_stored else None,  # servers of before don't know the option
+                video=video,
                 codec=codec,
                 in_flight=in_flight,
                 quality=quality,
                 decode=out is not None,
+                on_error="skip",
                 reconnect=reconnect,
             )
         )
+        opened.callback(lambda: print_notes(source, results.notes))
         ready = results.ready
         adaptive = "" if ready.schedule == "fixed" else f"{ready.schedule} "
         summary = record(
-            results,
+            _complete(results, source),
             classes=ready.model.classes,
             keypoints=ready.model.keypoints,
             fps=frames.fps,
+            start=frames.start,
+            aspect=frames.aspect,
+            allow_damage=allow_damage,
             out=out,
             json=ndjson,
             coco=coco,
@@ -120,15 +136,28 @@ def stream(
             total=frames.count,
             title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
         )
-        summary = replace(summary, reconnects=results.reconnects)
+        summary = replace(summary, reconnects=results.reconnects, missing=frames.missing + results.skipped)
     print_summary(summary, as_json=summary_json)
+
+
+def _complete(results: ResultStream, name: str) -> Iterator[ProcessedFrame]:
+    """Pass the results on.
+
+    Raises:
+        SourceError: If the server could not process all frames.
+    """
+    yield from results
+    if results.skipped:
+        raise SourceError(
+            f"{results.skipped} frames of {hide_secrets(name)!r} could not be processed ({results.first_error})"
+        )
 
 
 class _StderrHandler(logging.Handler):
     """A handler that prints to the current `sys.stderr`, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"keywarp: {record.getMessage()}", file=sys.stderr)
+        print(f"keywarp: {hide_secrets(record.getMessage())}", file=sys.stderr)
 
 
 @contextmanager

@@ -1,12 +1,15 @@
 """The figures of one run."""
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from keywarp.protocol.addresses import hide_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Summary:
         key: The latency of key frames; None if there were none, or the latency is unknown.
         propagated: The latency of propagated frames; None as for `key`.
         reconnects: The number of times that the connection broke and the stream continued.
+        missing: The number of frames that are damaged or missing, or could not be processed.
     """
 
     title: str
@@ -42,6 +46,7 @@ class Summary:
     key: Latency | None
     propagated: Latency | None
     reconnects: int = 0
+    missing: int = 0
 
     @property
     def fps(self) -> float:
@@ -77,6 +82,12 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
         print(json.dumps(summary.as_dict()))
     else:
         Console().print(summary_table([summary]))
+
+
+def print_notes(name: str, notes: Iterable[str]) -> None:
+    """Print to stderr what one should know about a source."""
+    for note in notes:
+        print(f"keywarp: {hide_secrets(name)}: {note}", file=sys.stderr)
 
 
 def _milliseconds(latency: Latency | None) -> str:

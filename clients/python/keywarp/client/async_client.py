@@ -53,7 +53,7 @@ class AsyncClient(AsyncClosable):
         """Prepare a client. The first request connects. `Client` describes the arguments."""
         self.server = connecting.check_server(server)
         self._timeout = timeout
-        self._headers = connecting.authorization(api_key)
+        self._headers = connecting.authorization(api_key, server)
         self._http = httpx.AsyncClient(base_url=self.server, timeout=timeout, headers=self._headers)
 
     async def models(self) -> tuple[ModelInfo, ...]:
@@ -93,6 +93,8 @@ class AsyncClient(AsyncClosable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        upright: bool | None = None,
+        video: int | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
     ) -> StreamInfo:
@@ -111,6 +113,8 @@ class AsyncClient(AsyncClosable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            upright=upright,
+            video=video,
             source=source,
             sinks=tuple(sinks) or None,
         )
@@ -172,6 +176,8 @@ class AsyncClient(AsyncClosable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        upright: bool | None = None,
+        video: int | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -195,6 +201,8 @@ class AsyncClient(AsyncClosable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            upright=upright,
+            video=video,
             codec=codec,
         )
         setup = StreamSetup(hello, in_flight, quality, on_error, decode, stream_id, Reconnect.of(reconnect))

@@ -83,6 +83,7 @@ class AsyncResultStream(StreamCounters, AsyncClosable, AsyncIterator[ProcessedFr
         self._opened.push_async_callback(asyncio.to_thread, feed.close)
         self._opened.push_async_callback(self._connected.aclose)
         self._feed = feed
+        self._conversation = Conversation(feed.hello, self._setup.in_flight, self._setup.reconnect)
         try:
             await self._connect(feed, self._timeout)
         except KeywarpError as error:

@@ -60,7 +60,7 @@ class Client(Closable):
         """
         self.server = connecting.check_server(server)
         self._timeout = timeout
-        self._headers = connecting.authorization(api_key)
+        self._headers = connecting.authorization(api_key, server)
         self._http = httpx.Client(base_url=self.server, timeout=timeout, headers=self._headers)
 
     def models(self) -> tuple[ModelInfo, ...]:
@@ -127,6 +127,8 @@ class Client(Closable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        upright: bool | None = None,
+        video: int | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
     ) -> StreamInfo:
@@ -148,6 +150,9 @@ class Client(Closable):
             masks: The form of segmentation masks: `png`, `rle` or `none`. None is `png`.
             resolution: The resolution of masks: `model` or `frame`. None is `model`.
             reliability: `map` for results with a map of where they can be trusted. None is `none`.
+            upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
+                True.
+            video: Which of the videos of a container, from 0. None is the best.
             source: A URL (`rtsp://`, `http://`, `https://`) for the server to pull, or None if clients feed the stream.
             sinks: Names of the server's sinks that also get the results.
 
@@ -167,6 +172,8 @@ class Client(Closable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            upright=upright,
+            video=video,
             source=source,
             sinks=tuple(sinks) or None,
         )
@@ -251,6 +258,8 @@ class Client(Closable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        upright: bool | None = None,
+        video: int | None = None,
         codec: Codec = "image",
         in_flight: int = 2,
         quality: int = 90,
@@ -285,6 +294,9 @@ class Client(Closable):
             resolution: The resolution of masks and dense maps: `model`, or `frame`, which is larger. None is `model`.
             reliability: `map` for results with a map of where they can be trusted, `ProcessedFrame.reliability_map`.
                 None is `none`.
+            upright: Whether frames are turned as the image or video says, or left as their pixels are stored. A source
+                that is open already keeps its own choice. None is True.
+            video: Which of the videos of a file, from 0. None is the best.
             codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets, and
                 `mpegts`, `mp4` and `webm` send a file of this kind, without decoding or compressing anything again.
             in_flight: The most images that wait for their results at a time. With 1, the next frame of a live source is
@@ -316,6 +328,8 @@ class Client(Closable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            upright=upright,
+            video=video,
             codec=codec,
         )
         setup = StreamSetup(hello, in_flight, quality, on_error, decode, stream_id, Reconnect.of(reconnect))

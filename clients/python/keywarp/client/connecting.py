@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -17,6 +18,7 @@ from websockets.typing import Subprotocol
 from keywarp.client.errors import ApiError, ConnectError, ProtocolError
 from keywarp.client.reconnecting import TEMPORARY
 from keywarp.protocol import SUBPROTOCOL, Problem
+from keywarp.protocol.addresses import without_secrets
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 DEFAULT_TIMEOUT: Final = 60.0  # seconds; the first frame of a size may wait until the model is compiled for it
@@ -33,21 +35,38 @@ KEEPALIVE: Final = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
 
 
 def check_server(server: str) -> str:
-    """Check a server's address, and return it in its normal form.
+    """Check a server's address, and return it in its normal form, without a user and password.
 
     Raises:
         ValueError: If it doesn't consist of http:// or https:// and a host.
     """
-    url = httpx.URL(server)
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(f"a server's address looks like {DEFAULT_SERVER}, not {server!r}")
-    return str(url).rstrip("/")  # httpx has converted the scheme to lower case
+    url = _parse(server)
+    if url is None or url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"a server's address looks like {DEFAULT_SERVER}, not {without_secrets(server)!r}")
+    # httpx has converted the scheme to lower case
+    return str(url.copy_with(username=None, password=None, query=None, fragment=None)).rstrip("/")
 
 
-def authorization(api_key: str | None) -> dict[str, str]:
-    """Return the headers that carry an API key. None stands for the key in the environment, if there is one."""
+def authorization(api_key: str | None, server: str = DEFAULT_SERVER) -> dict[str, str]:
+    """Return the headers that carry an API key, and the user and password of a server's address.
+
+    Args:
+        api_key: The key. None stands for the key in the environment, if there is one.
+        server: The address. Its user and password are those of a proxy in front of the server.
+    """
     key = api_key or os.environ.get("KEYWARP_API_KEY")
+    url = _parse(server)
+    if url is not None and url.userinfo:
+        login = b64encode(f"{url.username}:{url.password}".encode()).decode()
+        return {"Authorization": f"Basic {login}"} | ({"X-API-Key": key} if key else {})
     return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _parse(server: str) -> httpx.URL | None:
+    try:
+        return httpx.URL(server)
+    except httpx.InvalidURL:
+        return None
 
 
 def websocket_address(server: str, stream_id: str) -> str:

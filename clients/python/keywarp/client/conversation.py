@@ -77,6 +77,7 @@ class Conversation:
         ready: The server's last response to `hello`, or None before the first.
         done: The server's counts for the last connection, or None before the end.
         errors: Frames so far that the server could not process.
+        first_error: The error of the first of them, or None.
         dropped: Frames so far that were dropped by the server or at a break.
         reconnects: The number of times that the conversation continued over another connection.
     """
@@ -98,6 +99,7 @@ class Conversation:
         self.ready: Ready | None = None
         self.done: Done | None = None
         self.errors = 0
+        self.first_error: FrameError | None = None
         self.dropped = 0
         self.reconnects = 0
         self._hello = hello
@@ -150,7 +152,15 @@ class Conversation:
         """
         if not self.wants_payload:
             raise RuntimeError(f"no payload is wanted now (state: {self.state.value})")
-        message = pack(FrameHeader(id=payload.id, timestamp=payload.timestamp), payload.data)
+        message = pack(
+            FrameHeader(
+                id=payload.id,
+                timestamp=payload.timestamp,
+                gap=payload.gap or None,  # older servers don't know these two
+                discard=payload.discard or None,
+            ),
+            payload.data,
+        )
         if self.ready and len(message) > self.ready.max_message_bytes:
             limit = self.ready.max_message_bytes
             raise stream_error(
@@ -304,7 +314,9 @@ class Conversation:
                 return ProcessedFrame(result, sent.payload.image if sent and sent.payload else None, latency, now)
             case Error():
                 self.errors += 1
-                return FrameError(response.problem, None if response.frame is None else position, response.id)
+                error = FrameError(response.problem, None if response.frame is None else position, response.id)
+                self.first_error = self.first_error or error
+                return error
             case Dropped():
                 self.dropped += 1
                 return None

@@ -17,10 +17,17 @@ KeywarpError
 """
 
 from keywarp.protocol import ClientId, CloseCode, Problem
+from keywarp.protocol.addresses import hide_secrets
 
 
 class KeywarpError(Exception):
-    """The base of all errors that this package raises on purpose. Their text is one sentence for users."""
+    """The base of all errors that this package raises on purpose.
+
+    Their text is one sentence for users. Addresses in it are without users, passwords and queries.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(hide_secrets(text))
 
 
 class SourceError(KeywarpError):

@@ -1,12 +1,17 @@
 """The options of `Client.stream`, and the source that it reads."""
 
+from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import Final, Literal, get_args
 from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
 
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import Frame, Source
@@ -15,13 +20,15 @@ from keywarp.client.payloads import ImagePayloads, Payload, Payloads, open_paylo
 from keywarp.client.reconnecting import Reconnect
 from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike, open_source
-from keywarp.client.videos import VideoSource
-from keywarp.protocol import Codec, Hello
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from keywarp.client.videos import VideoSource, orientation_of_file
+from keywarp.images.orientation import UPRIGHT
+from keywarp.protocol import Codec, Hello, PacketCodec, Result
+from keywarp.videos import REORDERING
 
 OnError = Literal["raise", "skip"]
+
+TOLERANCE: Final = 1e-4  # seconds by which the times of one frame may differ here and there
+MAX_READ: Final = 32  # frames that are read to find that of a result
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,7 @@ class Feed:
     Attributes:
         stream_id: The stream's id on the server.
         error: Why the source ended early, or None.
+        hello: The first message, with what had to be read off the source.
     """
 
     def __init__(self, source: SourceLike | Source, setup: StreamSetup) -> None:
@@ -56,25 +64,37 @@ class Feed:
         self.stream_id = setup.stream_id or f"client-{uuid4().hex[:16]}"
         self.error: SourceError | None = None
         self._newest: NewestFrames | None = None
-        self._images: Iterator[Frame] | None = None
-        self._next_image = 0
+        self._images: _Images | None = None
         self._lock = Lock()
-        codec = setup.hello.codec
+        self.hello = hello = setup.hello
+        codec, video, upright = hello.codec, hello.video, hello.upright is not False
         with ExitStack() as opened:
             payloads: Payloads
+            self._noted: Source | Payloads
             if codec == "image":
                 if not isinstance(source, Source):
-                    source = opened.enter_context(open_source(source))
-                if source.live and setup.hello.mode == "latest":
+                    source = opened.enter_context(open_source(source, upright=upright, video=video))
+                self._noted = source
+                if source.live and hello.mode == "latest":
                     source = self._newest = opened.enter_context(NewestFrames(source))
                 payloads = ImagePayloads(source, setup.quality)
             else:
                 path = _video_file(source, codec)
-                payloads = opened.enter_context(open_payloads(path, codec))
+                payloads = self._noted = opened.enter_context(open_payloads(path, codec, video))
+                packets = codec in get_args(PacketCodec)
+                if packets and upright and (orientation := orientation_of_file(path, video)) != UPRIGHT:
+                    # A container's display matrix isn't in its packets. Older servers don't know the field.
+                    self.hello = hello.model_copy(update={"orientation": orientation})
                 if setup.decode:
-                    self._images = iter(opened.enter_context(VideoSource(path)))
+                    images = opened.enter_context(VideoSource(path, upright=upright, video=video))
+                    self._images = _Images(images, by_unit=packets)
             self._payloads = iter(payloads)
             self._opened = opened.pop_all()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What one should know about the source, such as that another video was left out."""
+        return self._noted.notes
 
     @property
     def unsent(self) -> int:
@@ -95,19 +115,62 @@ class Feed:
         if self._images is None:
             return result
         with self._lock:
-            try:
-                for frame in self._images:
-                    self._next_image += 1
-                    if self._next_image > result.frame:
-                        return replace(result, image=frame.image)
-            except SourceError:
-                self._images = None  # `next_payload` finds the same damage and reports it
-            return result
+            image = self._images.of(result.result)
+            return result if image is None else replace(result, image=image)
 
     def close(self) -> None:
         """Close the source, if it was opened here."""
         with self._lock:
             self._opened.close()
+
+
+class _Images:
+    """The frames of a file that is sent undecoded, matched with results: by packet, or else by time.
+
+    Frames and results come in the same order, but some of either may be missing.
+    """
+
+    def __init__(self, source: VideoSource, *, by_unit: bool) -> None:
+        """Begin with the first frame.
+
+        Args:
+            source: The file.
+            by_unit: Whether results have the numbers of packets as their ids.
+        """
+        self._frames = iter(source)
+        self._by_unit = by_unit
+        self._read: deque[Frame] = deque(maxlen=MAX_READ)  # before their results
+
+    def of(self, result: Result) -> NDArray[np.uint8] | None:
+        """Return the image of a result, or None if there is none."""
+        for frame in tuple(self._read):
+            if self._distance(frame, result) == 0:
+                while self._read.popleft() is not frame:
+                    pass  # its result would have come earlier
+                return frame.image
+        try:
+            for frame in islice(self._frames, MAX_READ):
+                distance = self._distance(frame, result)
+                if distance == 0:
+                    self._read.clear()
+                    return frame.image
+                self._read.append(frame)
+                if distance > 0:
+                    break
+        except SourceError:
+            self._frames = iter(())  # `Feed.next_payload` finds the same damage and reports it
+        return None
+
+    def _distance(self, frame: Frame, result: Result) -> int:
+        """Return 0 for the frame of a result, 1 for one that is surely after it, and -1 for one that may be before."""
+        if self._by_unit:
+            if frame.unit is None or not isinstance(result.id, int) or frame.unit == result.id:
+                return 0 if frame.unit == result.id else -1
+            return 1 if frame.unit > result.id + REORDERING else -1
+        if frame.timestamp is None or result.timestamp is None:
+            return -1
+        apart = frame.timestamp - result.timestamp
+        return 0 if abs(apart) < TOLERANCE else 1 if apart > 0 else -1
 
 
 def _video_file(source: SourceLike | Source, codec: Codec) -> Path:

@@ -3,23 +3,15 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.client.resources import Closable
+from keywarp.videos import CodecVectors
 
 DEFAULT_FPS = 25.0  # for sources whose frame rate is unknown
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CodecVectors:
-    """The motion vectors of a frame, as FFmpeg's decoder exports them."""
-
-    blocks: NDArray[Any] | None  # `AVMotionVector`, one for each block and reference; None if there is none
-    picture: int  # FFmpeg's number of the picture type
-    codec: str  # FFmpeg's name of the codec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,8 +19,10 @@ class Frame:
     """One picture of a source."""
 
     image: NDArray[np.uint8]  # RGB (H, W, 3), C-contiguous
-    timestamp: float | None  # seconds; None if it is unknown
+    timestamp: float | None  # seconds, above those of all frames before; None if it is unknown
     vectors: CodecVectors | None = None  # None if they weren't asked for, or this is no video
+    gap: bool = False  # whether frames before it are damaged or missing, so that nothing may be propagated to it
+    unit: int | None = None  # the number of the video's packet that it comes from, from 0; None if this is no video
 
 
 class Source(Closable):
@@ -40,6 +34,10 @@ class Source(Closable):
         width: The width of the first frame in pixels.
         height: The height of the first frame in pixels.
         live: Whether frames arrive in real time, so that they become old if they aren't read at once.
+        start: The time in seconds at which the source begins, or None if it is unknown.
+        aspect: The width of a pixel relative to its height.
+        notes: What one should know about the source, such as that another video was left out.
+        missing: The number of frames so far that are damaged or missing.
     """
 
     fps: float
@@ -47,6 +45,10 @@ class Source(Closable):
     width: int
     height: int
     live: bool = False
+    start: float | None = None
+    aspect: Fraction = Fraction(1)
+    notes: tuple[str, ...] = ()
+    missing: int = 0
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:

@@ -132,7 +132,7 @@ def _decode_png(
                     f"the {name} should be a grey {expected}PNG, but it is {png.mode} {png.width}x{png.height}"
                 )
             return np.array(png)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:  # all of them are Pillow's
         raise ProtocolError(f"the {name} can't be decoded: {error}") from error
 
 

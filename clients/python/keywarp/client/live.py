@@ -1,6 +1,7 @@
 """Read live sources, whose frames arrive whether or not they are read."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Condition, Thread
 
 from keywarp.client.frames import Frame, Source
@@ -52,7 +53,9 @@ class NewestFrames(Source):
             for frame in source:
                 with self._changed:
                     self.unsent += self._newest is not None
-                    self._newest = frame
+                    # Frames that are left out on purpose are no gap, but those that were missing before them are.
+                    missing = self._newest is not None and self._newest.gap
+                    self._newest = replace(frame, gap=True) if missing else frame
                     self._changed.notify()
                 if self._closed:
                     break

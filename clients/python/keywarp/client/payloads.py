@@ -4,6 +4,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, get_args
 
@@ -16,8 +17,9 @@ from keywarp.client.errors import SourceError
 from keywarp.client.frames import Source
 from keywarp.client.images import encode_jpeg
 from keywarp.client.resources import Closable
-from keywarp.client.videos import is_truncated, open_video
+from keywarp.client.videos import choose, open_video
 from keywarp.protocol import Container, PacketCodec
+from keywarp.videos import demux, describe_choice, file_extent, left_out_note, listed_packets
 
 CHUNK_BYTES: Final = 188 * 128  # 128 packets of a transport stream
 PARAMETERS: Final[dict[PacketCodec, re.Pattern[bytes]]] = {  # the start of a sequence parameter set in Annex-B format
@@ -36,10 +38,18 @@ class Payload:
     timestamp: float | None = None  # seconds
     image: NDArray[np.uint8] | None = None  # the frame, RGB (H, W, 3), if the payload is one
     starts: bool = False  # whether decoding can begin with this packet
+    gap: bool = False  # whether frames are missing before this image
+    discard: bool = False  # whether this packet is only needed to decode others
 
 
 class Payloads(Closable):
-    """The payloads of a source, to iterate over once."""
+    """The payloads of a source, to iterate over once.
+
+    Attributes:
+        notes: What one should know about the source.
+    """
+
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Payload]:
@@ -63,14 +73,23 @@ class ImagePayloads(Payloads):
     def __iter__(self) -> Iterator[Payload]:
         """Compress the frames, one at a time."""
         for index, frame in enumerate(self._source):
-            yield Payload(encode_jpeg(frame.image, self._quality), index, frame.timestamp, frame.image)
+            data = encode_jpeg(frame.image, self._quality)
+            yield Payload(data, index, frame.timestamp, frame.image, gap=frame.gap)
 
 
 class PacketPayloads(Payloads):
-    """Payloads that are the packets of a video file. H.264 and HEVC are in Annex-B format."""
+    """Payloads that are the packets of a video file. H.264 and HEVC are in Annex-B format.
 
-    def __init__(self, path: Path, codec: PacketCodec) -> None:
+    Their ids are the numbers of the packets in the file, from 0.
+    """
+
+    def __init__(self, path: Path, codec: PacketCodec, video: int | None = None) -> None:
         """Open the file.
+
+        Args:
+            path: The file.
+            codec: The codec of its video.
+            video: Which of the file's videos, from 0, or None for the best.
 
         Raises:
             SourceError: If the file can't be opened, or its video has another codec.
@@ -78,31 +97,42 @@ class PacketPayloads(Payloads):
         self._path = path
         self._codec = codec
         self._container = open_video(path)
-        found = self._container.streams.video[0].codec_context.codec.canonical_name
+        self._stream = choose(self._container, path, video)
+        self.notes = tuple(filter(None, [describe_choice(self._container, self._stream)]))
+        found = self._stream.codec_context.codec.canonical_name
         if found != codec:
             self._container.close()
             raise SourceError(f"the video in {str(path)!r} is {found}, not {codec}: use the codec {_codecs_for(found)}")
 
     def __iter__(self) -> Iterator[Payload]:
-        """Read the packets."""
-        stream = self._container.streams.video[0]
-        annex_b = BitStreamFilterContext(ANNEX_B.get(self._codec, "null"), stream)
+        """Read the packets, from the first key frame on."""
+        annex_b = BitStreamFilterContext(ANNEX_B.get(self._codec, "null"), self._stream)
         parameters = PARAMETERS.get(self._codec)
-        index = 0
+        number = left_out = 0
+        begun = False
         try:
-            for packet in self._container.demux(stream):
-                # The last packet is empty: it flushes the filter.
-                for unit in annex_b.filter(packet if packet.size else None):
+            for packet in chain(demux(self._container, self._stream), (None,)):  # None flushes the filter
+                if packet and not begun and not packet.is_keyframe:
+                    number, left_out = number + 1, left_out + 1
+                    continue
+                if packet and not begun and left_out:
+                    self.notes += (left_out_note(left_out).text,)
+                begun = begun or bool(packet and packet.is_keyframe)
+                gap = bool(packet and packet.is_corrupt)
+                for unit in annex_b.filter(packet):
                     timestamp = None if unit.pts is None else float(unit.pts * unit.time_base)
                     data = bytes(unit)
                     # A decoder that begins at a key frame needs its parameters, which some files have only once.
                     starts = unit.is_keyframe and (parameters is None or parameters.search(data) is not None)
-                    yield Payload(data, index, timestamp, starts=starts)
-                    index += 1
+                    yield Payload(data, number, timestamp, starts=starts, gap=gap, discard=unit.is_discard)
+                    number += 1
         except av.FFmpegError as error:
-            raise SourceError(f"{str(self._path)!r} is damaged: {index} packets could be read") from error
-        if is_truncated(self._container):
-            raise SourceError(f"{str(self._path)!r} is truncated: {index} of {stream.frames} packets could be read")
+            raise SourceError(f"{str(self._path)!r} is damaged: {number} packets could be read") from error
+        if not begun:
+            raise SourceError(f"{str(self._path)!r} has no key frame that decoding can start with")
+        listed = listed_packets(self._container, self._stream) or number
+        if number < listed or file_extent(self._path):
+            raise SourceError(f"{str(self._path)!r} is truncated: {number} of {listed} packets could be read")
 
     def close(self) -> None:
         """Close the file."""
@@ -119,8 +149,8 @@ class ContainerPayloads(Payloads):
             SourceError: If the file can't be opened, or has another format.
         """
         with open_video(path) as opened:
+            found = choose(opened, path).codec_context.codec.canonical_name
             if container not in opened.format.name.split(","):
-                found = opened.streams.video[0].codec_context.codec.canonical_name
                 raise SourceError(
                     f"{str(path)!r} is not {container} ({opened.format.name}): use the codec {_codecs_for(found)}"
                 )
@@ -136,8 +166,13 @@ class ContainerPayloads(Payloads):
         self._file.close()
 
 
-def open_payloads(path: Path, codec: PacketCodec | Container) -> Payloads:
+def open_payloads(path: Path, codec: PacketCodec | Container, video: int | None = None) -> Payloads:
     """Open a video file to send its packets, or its bytes if `codec` is a container.
+
+    Args:
+        path: The file.
+        codec: The codec of its video, or its container.
+        video: Which of the file's videos has its packets sent, from 0, or None for the best.
 
     Raises:
         SourceError: If the file can't be opened, or has another codec or container.
@@ -146,7 +181,7 @@ def open_payloads(path: Path, codec: PacketCodec | Container) -> Payloads:
         case "mpegts" | "mp4" | "webm":
             return ContainerPayloads(path, codec)
         case _:
-            return PacketPayloads(path, codec)
+            return PacketPayloads(path, codec, video)
 
 
 def _codecs_for(found: str) -> str:

@@ -7,26 +7,27 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import DEFAULT_FPS, Frame, Source
+from keywarp.client.image_files import ImageSource, open_image_file
 from keywarp.client.images import check_image
 from keywarp.client.videos import VideoSource
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+from keywarp.images import SUFFIXES
 
 SourceLike = str | PathLike[str] | Iterable[NDArray[np.uint8]]
 
 
-def open_source(source: SourceLike, *, vectors: bool = False) -> Source:
+def open_source(source: SourceLike, *, vectors: bool = False, upright: bool = True, video: int | None = None) -> Source:
     """Open a source of frames.
 
     Args:
         source: A video file, a URL that FFmpeg reads (`http://`, `rtsp://`, ...), a camera (`camera:0` or
-            `/dev/video0`), a folder of images (in the order of their names), or an iterable of RGB uint8 arrays of
-            shape (H, W, 3).
+            `/dev/video0`), an image, a folder of images (in the order of their names, with `img2` before `img10`), or
+            an iterable of RGB uint8 arrays of shape (H, W, 3).
         vectors: Whether the frames of a file or URL come with the codec's motion vectors.
+        upright: Whether frames are turned as the video or image says, or left as they are stored.
+        video: Which of a file's videos, from 0, or None for the best.
 
     Raises:
         SourceError: If the source doesn't exist, isn't a video, or is damaged from the start. A source that is damaged
@@ -42,31 +43,12 @@ def open_source(source: SourceLike, *, vectors: bool = False) -> Source:
         return VideoSource.camera(f"/dev/video{number}")
     if name.startswith("/dev/video"):
         return VideoSource.camera(name)
-    if Path(name).is_dir():
-        return FolderSource(Path(name))
-    return VideoSource(name, vectors=vectors)
-
-
-class FolderSource(Source):
-    """The images of a folder, in the order of their names. They have no timestamps."""
-
-    def __init__(self, folder: Path) -> None:
-        """List the folder.
-
-        Raises:
-            SourceError: If there is no image in the folder, or the first can't be read.
-        """
-        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not self._paths:
-            raise SourceError(f"there are no images in the folder {str(folder)!r}")
-        self.fps = DEFAULT_FPS
-        self.count = len(self._paths)
-        self.height, self.width = _read_image(self._paths[0]).shape[:2]
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Read the images, one at a time."""
-        for path in self._paths:
-            yield Frame(_read_image(path), None)
+    path = Path(name)
+    if path.is_dir():
+        return ImageSource.folder(path, upright=upright)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return open_image_file(path, upright=upright)
+    return VideoSource(name, vectors=vectors, upright=upright, video=video)
 
 
 class ArraySource(Source):
@@ -93,11 +75,3 @@ class ArraySource(Source):
         for array in self._arrays:
             check_image(array)
             yield Frame(np.ascontiguousarray(array), None)
-
-
-def _read_image(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"), dtype=np.uint8)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise SourceError(f"the image {str(path)!r} can't be read: {error}") from error

@@ -44,9 +44,21 @@ class StreamCounters:
         return self._conversation.dropped
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What one should know about the video: by the source, and at the end of the stream by the server."""
+        here = self._feed.notes if self._feed else ()
+        there = self._conversation.done.notes if self._conversation.done else ()
+        return tuple(dict.fromkeys((*here, *there)))
+
+    @property
     def skipped(self) -> int:
         """Frames that the server could not process, with `on_error="skip"`."""
         return self._conversation.errors
+
+    @property
+    def first_error(self) -> FrameError | None:
+        """The error of the first frame that the server could not process, or None."""
+        return self._conversation.first_error
 
 
 class ResultStream(StreamCounters, Closable, Iterator[ProcessedFrame]):
@@ -63,11 +75,11 @@ class ResultStream(StreamCounters, Closable, Iterator[ProcessedFrame]):
         self._headers = headers
         self._on_error = setup.on_error
         self._may_drop = setup.hello.mode == "latest"
-        self._conversation = Conversation(setup.hello, setup.in_flight, setup.reconnect)
         self._closed = Event()
         self._connected = ExitStack()  # holds the current connection
         with ExitStack() as opened:
             self._feed = Feed(source, setup)
+            self._conversation = Conversation(self._feed.hello, setup.in_flight, setup.reconnect)
             opened.callback(self._feed.close)
             opened.callback(self._connected.close)
             try:

@@ -1,43 +1,64 @@
 """Video files, URLs and cameras as sources, read by FFmpeg."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import av
-import numpy as np
 from av.container import InputContainer
-from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from keywarp.client.errors import SourceError
-from keywarp.client.frames import DEFAULT_FPS, CodecVectors, Frame, Source
+from keywarp.client.frames import DEFAULT_FPS, Frame, Source
+from keywarp.images.orientation import UPRIGHT, turn
+from keywarp.videos import (
+    Lost,
+    Note,
+    Picture,
+    SoftwareDecoder,
+    VideoError,
+    VideoReader,
+    choose_video,
+    file_extent,
+    listed_packets,
+    open_container,
+    swaps_sides,
+)
 
-OPEN_TIMEOUT = 10.0  # seconds to open a URL
-READ_TIMEOUT = 30.0  # seconds without data from a URL
+OPEN_TIMEOUT: Final = 10.0  # seconds to open a URL
+READ_TIMEOUT: Final = 30.0  # seconds without data from a URL
+# A web server may close a connection that is still needed, such as one that FFmpeg reads slowly.
+_HTTP_OPTIONS: Final = {"reconnect": "1", "reconnect_delay_max": "2"}
 
 
 class VideoSource(Source):
-    """The first video stream of a file, URL or camera."""
+    """A video of a file, URL or camera.
 
-    def __init__(self, name: str | PathLike[str], *, vectors: bool = False) -> None:
-        """Open a file or URL.
+    Attributes:
+        orientation: Which way up the last frame is stored (`keywarp.videos.orientation`).
+    """
+
+    orientation = UPRIGHT
+
+    def __init__(
+        self, name: str | PathLike[str], *, vectors: bool = False, upright: bool = True, video: int | None = None
+    ) -> None:
+        """Open a file or URL, and decode its first frame.
 
         Args:
             name: The file or URL.
             vectors: Whether frames come with the codec's motion vectors, which slows decoding by a few percent.
+            upright: Whether frames are turned as the video's display matrix says, or left as they are stored.
+            video: Which of the file's videos, from 0, or None for the best.
 
         Raises:
-            SourceError: If the file or URL can't be opened, or has no video.
+            SourceError: If the file or URL can't be opened, or has no video, or no frame of it can be decoded.
         """
-        self._use(str(name), open_video(name))
-        self._vectors = vectors
-        if vectors:
-            # FFmpeg decodes the slices of a frame in parallel here. Parallel frames would lose some of their vectors.
-            self._stream.thread_type = "SLICE"
-            self._stream.codec_context.options = {"flags2": "+export_mvs"}
-        # A file on a web server has a known length and can be read at any speed, so it isn't live.
-        self.live = "://" in str(name) and not str(name).startswith("file:") and self._container.duration is None
+        name = str(name)
+        container = open_video(name)
+        self._use(name, container, choose(container, name, video), vectors=vectors, upright=upright)
 
     @classmethod
     def camera(cls, device: str) -> Self:
@@ -48,94 +69,158 @@ class VideoSource(Source):
         """
         source = cls.__new__(cls)
         try:
-            source._use(device, av.open(device, format="v4l2"))
+            container = open_container(device, format="v4l2")
         except (av.FFmpegError, ValueError) as error:
             raise SourceError(f"the camera {device} can't be opened: {_reason(error)}") from error
+        source._use(device, container, choose(container, device), vectors=False, upright=True)
         source.live = True
         return source
 
-    def _use(self, name: str, container: InputContainer) -> None:
+    def _use(self, name: str, container: InputContainer, stream: VideoStream, *, vectors: bool, upright: bool) -> None:
         self._name = name
         self._container = container
-        self._stream = container.streams.video[0]
-        self._vectors = False
-        self.fps = float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_FPS)
-        self.count = self._stream.frames or None
-        self.width = self._stream.width
-        self.height = self._stream.height
+        self._upright = upright
+        self._vectors = vectors
+        self._damage: Exception | None = None
+        decoder = SoftwareDecoder(stream.codec_context, vectors=vectors, threads=None)
+        self._reader = VideoReader(container, stream, decoder)
+        self._items = self._read()
+        try:
+            first = next(self._items, None)
+            if first is None:
+                reason = self._damage if isinstance(self._damage, VideoError) else "has no frame that can be decoded"
+                raise SourceError(f"{name!r} {reason}") from _cause(name, self._damage)
+        except BaseException:
+            container.close()
+            raise
+        self._first: Frame | None = first
+        self.height, self.width = first.image.shape[:2]
+        self.fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+        # The index of a fragmented file isn't complete yet.
+        self.count = (listed_packets(container, stream, shown=True) or stream.frames) if stream.frames else None
+        self.start = None if container.start_time is None else container.start_time / av.time_base
+        self.aspect = stream.sample_aspect_ratio or self.aspect
+        if upright and swaps_sides(self.orientation):
+            self.aspect = 1 / self.aspect
+        # A file on a web server has a known length and can be read at any speed, so it isn't live.
+        self.live = _is_url(name) and container.duration is None
 
     def __iter__(self) -> Iterator[Frame]:
-        """Decode the frames. Damaged frames are left out, and reported at the end."""
-        decoded = 0
-        damage: Exception | None = None
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                break
-            except (av.FFmpegError, OSError) as error:
-                damage = error
-                break
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                damage = error
-                continue
-            for frame in frames:
-                decoded += 1
-                image = np.ascontiguousarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-                yield Frame(image, frame.time, self._vectors_of(frame) if self._vectors else None)
-        if damage or is_truncated(self._container):
-            share = f"{decoded} of {self.count} frames" if self.count else f"{decoded} frames"
-            reason = f" ({_reason(damage)})" if damage else ""
-            raise SourceError(f"{self._name!r} is damaged: {share} could be decoded{reason}") from damage
+        """Decode the frames. Damaged ones are left out, and reported at the end; the frame after them has a `gap`."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            yield first
+        yield from self._items
+        cut = None if _is_url(self._name) else file_extent(local_path(self._name))
+        reader, damage = self._reader, self._damage
+        if not (reader.lost or damage or cut):
+            return
+        if self.count:
+            self.missing = max(self.missing, self.count - reader.pictures)
+        count = self.count or (reader.pictures + reader.lost if reader.lost else None)
+        share = f"{reader.pictures} of {count} frames" if count else f"{reader.pictures} frames"
+        reason = ""
+        if damage:
+            reason = f" (it {damage})" if isinstance(damage, VideoError) else f" ({_reason(damage)})"
+        elif cut:
+            reason = f" (it {cut})"
+        cause = _cause(self._name, damage)
+        raise SourceError(f"{self._name!r} is damaged: {share} could be decoded{reason}") from cause
 
     def close(self) -> None:
         """Close the file or camera."""
         self._container.close()
 
-    def _vectors_of(self, frame: VideoFrame) -> CodecVectors:
-        exported = frame.side_data.get("MOTION_VECTORS")
-        blocks = None if exported is None else exported.to_ndarray()
-        return CodecVectors(blocks, int(frame.pict_type), self._stream.codec_context.codec.canonical_name)
+    def _read(self) -> Iterator[Frame]:
+        gap = False
+        try:
+            for item in self._reader:
+                match item:
+                    case Picture():
+                        yield self._frame(item, gap=gap)
+                        gap = False
+                    case Lost():
+                        gap = True
+                        self.missing += 1
+                    case Note():
+                        self.notes = (*self.notes, item.text)
+        except (av.FFmpegError, OSError, VideoError) as error:
+            self._damage = error
+
+    def _frame(self, picture: Picture, *, gap: bool) -> Frame:
+        self.orientation = picture.orientation
+        orientation = picture.orientation if self._upright else UPRIGHT
+        vectors = picture.vectors and picture.vectors.turned(orientation)
+        return Frame(turn(picture.pixels, orientation), picture.time, vectors, gap, picture.unit)
 
 
 def open_video(name: str | PathLike[str]) -> InputContainer:
-    """Open a video file or URL, and check that it contains a video.
+    """Open a file or URL.
 
     Raises:
-        SourceError: If it can't be opened, or has no video.
+        SourceError: If it can't be opened.
     """
     name = str(name)
-    remote = "://" in name
-    if not remote and not Path(name).is_file():
+    remote = _is_url(name)
+    if not remote and not local_path(name).is_file():
         raise SourceError(f"there is no file or folder {name!r}")
+    if not remote and not local_path(name).stat().st_size:
+        raise SourceError(f"{name!r} is empty")
     try:
-        container = av.open(name, timeout=(OPEN_TIMEOUT, READ_TIMEOUT) if remote else None)
+        return open_container(
+            # Otherwise FFmpeg takes what is before a colon for a protocol.
+            name if remote else f"file:{local_path(name)}",
+            options=_HTTP_OPTIONS if name.startswith(("http:", "https:")) else {},
+            timeout=(OPEN_TIMEOUT, READ_TIMEOUT) if remote else None,
+        )
     except av.InvalidDataError as error:
-        if not remote and _is_mp4(Path(name)):
+        if not remote and _is_mp4(local_path(name)):
             raise SourceError(f"{name!r} is a truncated MP4 file: its index (moov) is missing") from error
-        raise SourceError(f"{name!r} is not a video, or is damaged from the start") from error
+        raise SourceError(f"{name!r} is not a video, or is damaged from the start") from _cause(name, error)
     except (av.FFmpegError, OSError) as error:
-        raise SourceError(f"{name!r} can't be opened: {_reason(error)}") from error
-    # FFmpeg reads any .txt file as terminal art (format `tty`).
-    if not container.streams.video or container.format.name == "tty":
+        raise SourceError(f"{name!r} can't be opened: {_reason(error)}") from _cause(name, error)
+
+
+def choose(container: InputContainer, name: str | PathLike[str], video: int | None = None) -> VideoStream:
+    """Choose the video of a container, which is closed if there is none.
+
+    Raises:
+        SourceError: If it has no video, or not this one.
+    """
+    try:
+        return choose_video(container, video)
+    except VideoError as error:
         container.close()
-        raise SourceError(f"{name!r} has no video in it")
-    return container
+        raise SourceError(f"{str(name)!r} {error}") from error
 
 
-def is_truncated(container: InputContainer) -> bool:
-    """Return whether the container's index points beyond the end of the file; False without an index."""
-    size = container.size
-    entries = container.streams.video[0].index_entries
-    return size > 0 and any(entry.pos + entry.size > size for entry in entries)
+def orientation_of_file(path: Path, video: int | None = None) -> int:
+    """Decode the first frame of a file to find which way up it is (`keywarp.videos.orientation`).
+
+    Raises:
+        SourceError: If the file can't be opened, or has no such video, or no frame of it can be decoded.
+    """
+    with closing(VideoSource(path, video=video)) as source:
+        return source.orientation
+
+
+def local_path(name: str) -> Path:
+    """Return the path that a name stands for, which may be a `file:` URL."""
+    return Path(name.removeprefix("file://").removeprefix("file:") if not Path(name).exists() else name)
+
+
+def _is_url(name: str) -> bool:
+    return "://" in name and not name.startswith("file:") and not Path(name).exists()
 
 
 def _is_mp4(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(8)[4:] == b"ftyp"
+
+
+def _cause(name: str, error: Exception | None) -> Exception | None:
+    """Return what tracebacks show as the cause. FFmpeg's errors have the whole URL in them, with its secrets."""
+    return None if _is_url(name) else error
 
 
 def _reason(error: Exception) -> str:

@@ -16,10 +16,12 @@ class FramingError(ValueError):
 
 
 class FrameHeader(Request):
-    """The header of a binary message. Its fields are returned with the result."""
+    """The header of a binary message. Its id and timestamp are returned with the result."""
 
     id: ClientId | None = None
     timestamp: float | None = Field(default=None, allow_inf_nan=False)  # seconds
+    gap: bool | None = None  # whether frames are missing before this image, or a part of this packet
+    discard: bool | None = None  # whether the packet is only needed to decode others, and gives no result itself
 
 
 def pack(header: FrameHeader, payload: bytes) -> bytes:

@@ -131,6 +131,7 @@ class StreamInfo(Message):
     state: str = "open"  # one of `StreamState`
     problem: str | None = None  # a pulled stream's last problem
     reconnects: int = 0  # how often a pulled stream's source was opened again
+    notes: tuple[str, ...] = ()  # what one should know about its video, such as that another video was left out
 
 
 class Problem(Message):
@@ -259,6 +260,9 @@ class StreamOptions(Request):
     # In the mode `latest` the newest frame replaces those that wait; None: `latest` for pulled RTSP, else `lossless`
     mode: Mode | None = None
     sinks: Annotated[tuple[str, ...], Field(max_length=16)] | None = None  # the server's sinks that get the responses
+    # Whether frames are turned as the video's display matrix or the image's EXIF orientation says; None: they are
+    upright: bool | None = None
+    video: int | None = Field(default=None, ge=0)  # which of a container's videos, from 0; None: the best
 
 
 class CreateStream(StreamOptions):
@@ -282,6 +286,9 @@ class Hello(StreamOptions):
     type: Literal["hello"] = "hello"
     codec: Codec = "image"
     framing: Literal["packets", "chunks"] = "packets"
+    # How the frames of bare packets are turned to be upright, as EXIF numbers it, since a container's display matrix
+    # isn't in its packets; None: as the packets say
+    orientation: int | None = Field(default=None, ge=1, le=8)
 
     @model_validator(mode="after")
     def _check_framing(self) -> Self:
@@ -361,6 +368,7 @@ class Done(Message):
     key_frames: int  # results on key frames
     errors: int
     dropped: int = 0
+    notes: tuple[str, ...] = ()  # what one should know about the video, such as that another video was left out
 
 
 ClientMessage = TypeAdapter[Hello | End](Annotated[Hello | End, Field(discriminator="type")])

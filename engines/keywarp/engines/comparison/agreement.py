@@ -1,8 +1,8 @@
 """Agreement of two results on one frame, as counts that add up over frames.
 
-The counts of a result are int64 (classes, 3): for each class what matches, what was found, and what was expected. In a
-segmentation they are pixels, in a detection boxes. Class 0 counts in a segmentation only. Dense maps have parts of the
-range of values in place of classes, and further rows (`keywarp.engines.comparison.value_agreement`).
+The counts of a segmentation or detection are int64 (classes, 3): for each class what matches, what was found, and what
+was expected. In a segmentation they are pixels, in a detection boxes. Class 0 counts in a segmentation only. Dense maps
+have parts of the range of values in place of classes (`keywarp.engines.comparison.value_agreement`).
 """
 
 from typing import Protocol
@@ -15,7 +15,7 @@ from keywarp.engines.comparison.value_agreement import ValueAgreement
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.result import Detections, LabelMap, Output
 
-Counts = NDArray[np.int64]  # (classes, 3): matching, found, expected
+Counts = NDArray[np.int64]  # (rows, columns), whose meaning the measure knows; those of several frames are added up
 
 
 class Measure(Protocol):
@@ -37,6 +37,14 @@ class Measure(Protocol):
 
         Args:
             counts: The sum of the frames' counts.
+        """
+        ...
+
+    def mistakes(self, counts: Counts) -> int:
+        """Return the number of pixels or boxes that don't agree.
+
+        Args:
+            counts: One frame's counts.
         """
         ...
 
@@ -88,6 +96,10 @@ class LabelAgreement:
         seen = expected > 0
         return float((matching[seen] / (found + expected - matching)[seen]).mean()) if seen.any() else 1.0
 
+    def mistakes(self, counts: Counts) -> int:
+        """See `Measure.mistakes`."""
+        return _mistakes(counts)
+
     def figures(self, counts: Counts) -> dict[str, float]:
         """Return the share of the pixels whose labels are the same."""
         matching, _, expected = counts.sum(axis=0)
@@ -131,10 +143,19 @@ class BoxAgreement:
         matching, found, expected = counts.sum(axis=0)
         return _ratio(2 * matching, found + expected)
 
+    def mistakes(self, counts: Counts) -> int:
+        """See `Measure.mistakes`."""
+        return _mistakes(counts)
+
     def figures(self, counts: Counts) -> dict[str, float]:
         """Return the precision and the recall."""
         matching, found, expected = counts.sum(axis=0)
         return {"precision": _ratio(matching, found), "recall": _ratio(matching, expected)}
+
+
+def _mistakes(counts: Counts) -> int:
+    matching, found, expected = counts.sum(axis=0).tolist()
+    return int(max(found, expected) - matching)
 
 
 def _ratio(part: np.int64 | int, whole: np.int64 | int) -> float:

@@ -14,7 +14,7 @@ from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionSource
 from keywarp.engines.schedule import KeySchedule
 
-FORMAT = 1  # of the files of an interrupted comparison
+FORMAT = 2  # of the files of an interrupted comparison
 # No motion, each part of the bundle's network alone and both, optical flow, and the best of it with the scale field.
 MOTIONS = (
     "none",

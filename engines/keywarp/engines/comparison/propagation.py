@@ -166,7 +166,6 @@ class _Pass:
         for source, (engine, state) in enumerate(zip(self._engines, run.states, strict=True)):
             result = engine.propagate(frame.image, state, [frame.vectors])
             counts = self._measure.count(result.output, truth.output)
-            matching, found, expected = counts.sum(axis=0).tolist()
             group = Group(self._number, source, run.age, round(100 * seconds), run.cut)
             run.counts.append((group, counts))
             run.pairs.append(
@@ -179,7 +178,7 @@ class _Pass:
                     frame.time,
                     seconds,
                     self._measure.agreement(counts),
-                    max(found, expected) - matching,
+                    self._measure.mistakes(counts),
                     run.cut,
                     math.nan if result.reliability is None else result.reliability,
                     result.motion != engine.motion,

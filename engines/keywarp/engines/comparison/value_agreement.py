@@ -26,17 +26,14 @@ class ValueAgreement:
     the agreement is the share of pixels that agree, among those that have a value in it in either map (Dice). The mean
     is over the bands that the expected maps contain.
 
-    Counts are int64 (21, 3). In units of pixels:
+    Counts are int64 (10, 5), for each band the number of pixels
 
-    ===========  ============================================================================================
-    row          columns
-    ===========  ============================================================================================
-    0 to 9       by band: pixels that agree and are expected in it, that are found in it, that are expected in it
-    10 to 19     by band: pixels that agree and are found in it, less those that agree and are expected in it; 0, 0
-    20           three times the sum of all distances, in millionths of the range
-    ===========  ============================================================================================
+    - that are found in it and agree,
+    - that are expected in it and agree,
+    - that are found in it,
+    - that are expected in it,
 
-    So the sums of the columns differ by the pixels that don't agree, as those of other measures do.
+    and the sum of the distances of the pixels that are expected in it, in millionths of the range.
     """
 
     name = f"within {100 * TOLERANCE:g} %"
@@ -52,29 +49,34 @@ class ValueAgreement:
         beyond = (np.minimum(first, second) > high) | (np.maximum(first, second) < low)
         rounding = np.finfo(np.float32).eps * max(abs(low), abs(high))
         near = beyond | (distance <= max(TOLERANCE * span, rounding))
-        bands = [_bands(values, low, span) for values in (first, second)]
-        by_found, by_expected = (np.bincount(band, minlength=BANDS) for band in bands)
-        near_found, near_expected = (np.bincount(band[near], minlength=BANDS) for band in bands)
         relative = np.where(beyond, 0.0, np.minimum(distance / span, 1.0) if span else ~near)
-        counts = np.zeros((2 * BANDS + 1, 3), np.int64)
-        counts[:BANDS] = np.stack([near_expected, by_found, by_expected], axis=1)
-        counts[BANDS:-1, 0] = near_found - near_expected
-        counts[-1] = round(MILLION * float(relative.sum()))
-        return counts
+        in_found, in_expected = (_bands(values, low, span) for values in (first, second))
+        columns = (
+            np.bincount(in_found[near], minlength=BANDS),
+            np.bincount(in_expected[near], minlength=BANDS),
+            np.bincount(in_found, minlength=BANDS),
+            np.bincount(in_expected, minlength=BANDS),
+            np.rint(np.bincount(in_expected, MILLION * relative, BANDS)),
+        )
+        return np.stack(columns, axis=1).astype(np.int64)
 
     def agreement(self, counts: Counts) -> float:
         """See `Measure.agreement`."""
-        matching, found, expected = counts[:BANDS].T
-        seen = expected > 0
-        both = 2 * matching + counts[BANDS:-1, 0]
-        return float((both[seen] / (found + expected)[seen]).mean()) if seen.any() else 1.0
+        seen = counts[:, 3] > 0
+        found_near, expected_near, found, expected, _ = counts[seen].T
+        return float(((found_near + expected_near) / (found + expected)).mean()) if seen.any() else 1.0
+
+    def mistakes(self, counts: Counts) -> int:
+        """See `Measure.mistakes`."""
+        _, near, _, expected, _ = counts.sum(axis=0).tolist()
+        return int(expected - near)
 
     def figures(self, counts: Counts) -> dict[str, float]:
         """Return the share of all pixels that agree, and the mean distance as a share of the range."""
-        matching, _, expected = counts[:BANDS].sum(axis=0)
+        _, near, _, expected, distances = counts.sum(axis=0).tolist()
         if not expected:
             return {"pixels": 1.0, "error": 0.0}
-        return {"pixels": float(matching / expected), "error": float(counts[-1, 0] / MILLION / expected)}
+        return {"pixels": near / expected, "error": distances / MILLION / expected}
 
 
 def value_range(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -19,7 +19,7 @@ def to_cells(flow: NDArray[np.float32], pixels_per_cell: int) -> NDArray[np.floa
     rows, columns = -(-height // pixels_per_cell), -(-width // pixels_per_cell)
     below, right = rows * pixels_per_cell - height, columns * pixels_per_cell - width
     padded = cv2.copyMakeBorder(flow, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    cells = padded.reshape(rows, pixels_per_cell, columns, pixels_per_cell, 2).mean(axis=(1, 3)) / pixels_per_cell
+    cells = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA) / np.float32(pixels_per_cell)
     return np.ascontiguousarray(cells.transpose(2, 0, 1)[np.newaxis], dtype=np.float32)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.errors import InvalidFrameError
+from keywarp.engines.jit import jit
 from keywarp.engines.motion.vectors import MotionVectors
 
 Cells = NDArray[np.float32]  # a flow to the key frame: (h, w, 2), (dx, dy) in cells
@@ -187,11 +188,10 @@ class CodecTracker:
         xs = np.clip(((x - area.left) / scale[0] / BLOCK).astype(np.intp), 0, columns - 1)
         found: list[tuple[Cells, NDArray[np.bool_]] | None] = []
         for later in (False, True):
-            chosen = vectors.future == later
-            if not chosen.any():
+            blocks, drawn = _draw(vectors, later, rows, columns)
+            if not drawn.any():
                 found.append(None)
                 continue
-            blocks, drawn = _draw(vectors, chosen, rows, columns)
             found.append((blocks[ys[:, np.newaxis], xs] * (scale / np.float32(CELL)), drawn[ys[:, np.newaxis], xs]))
         return found
 
@@ -229,6 +229,7 @@ class _Best:
         self._key, self._current, self._positions = key, current, positions
         height, width = current.shape
         self._rows, self._columns = height // SAMPLES, width // SAMPLES
+        self._everywhere = np.ones((self._rows, self._columns), np.bool_)
         self._error = np.full((self._rows, self._columns), np.inf, np.float32)
         self.flow: Cells = np.zeros((self._rows, self._columns, 2), np.float32)
 
@@ -240,10 +241,21 @@ class _Best:
         difference = cv2.resize(
             cv2.absdiff(self._current, moved), (self._columns, self._rows), interpolation=cv2.INTER_AREA
         )
-        error = cv2.blur(difference.astype(np.float32), WINDOW) + penalty
-        better = error < self._error if inside is None else (error < self._error) & inside
-        np.copyto(self._error, error, where=better)
-        np.copyto(self.flow, flow, where=better[..., np.newaxis])
+        error = cv2.blur(difference.astype(np.float32), WINDOW) + np.float32(penalty)
+        _take(flow, error, self._everywhere if inside is None else inside, self.flow, self._error)
+
+
+@jit
+def _take(
+    flow: Cells, error: NDArray[np.float32], inside: NDArray[np.bool_], best: Cells, least: NDArray[np.float32]
+) -> None:
+    """Write a flow and its error to the best ones where the error is smaller than the least one, and `inside` holds."""
+    rows, columns = error.shape
+    for row in range(rows):
+        for column in range(columns):
+            if inside[row, column] and error[row, column] < least[row, column]:
+                least[row, column] = error[row, column]
+                best[row, column, 0], best[row, column, 1] = flow[row, column, 0], flow[row, column, 1]
 
 
 def _chain(step: Cells, flow: Cells, positions: NDArray[np.float32]) -> Cells:
@@ -260,21 +272,38 @@ def _open_dis(finest: int) -> cv2.DISOpticalFlow:
 
 
 def _draw(
-    vectors: MotionVectors, chosen: NDArray[np.bool_], rows: int, columns: int
+    vectors: MotionVectors, later: bool, rows: int, columns: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Draw the chosen vectors into the smallest blocks: (rows, columns, 2) in pixels, and where there is one."""
-    corners, sizes = vectors.corners[chosen].astype(np.intp), vectors.sizes[chosen].astype(np.intp)
-    displacements = vectors.displacements[chosen]
+    """Draw the vectors to later or to earlier frames into the smallest blocks.
+
+    Returns:
+        The vectors, (rows, columns, 2) in pixels, and where there is one.
+    """
     blocks, drawn = np.zeros((rows, columns, 2), np.float32), np.zeros((rows, columns), np.bool_)
-    first = (corners + BLOCK // 2) // BLOCK
-    extent = np.maximum(sizes // BLOCK, 1)
-    for down in range(int(extent[:, 1].max())):
-        for right in range(int(extent[:, 0].max())):
-            x, y = first[:, 0] + right, first[:, 1] + down
-            within = (right < extent[:, 0]) & (down < extent[:, 1]) & (x >= 0) & (y >= 0) & (x < columns) & (y < rows)
-            blocks[y[within], x[within]] = displacements[within]
-            drawn[y[within], x[within]] = True
+    _fill(vectors.corners, vectors.sizes, vectors.displacements, vectors.future == later, blocks, drawn)
     return blocks, drawn
+
+
+@jit
+def _fill(
+    corners: NDArray[np.int16],
+    sizes: NDArray[np.int16],
+    displacements: NDArray[np.float32],
+    chosen: NDArray[np.bool_],
+    blocks: NDArray[np.float32],
+    drawn: NDArray[np.bool_],
+) -> None:
+    """Write the chosen vectors into the smallest blocks that they cover."""
+    rows, columns = drawn.shape
+    for n in range(len(chosen)):
+        if not chosen[n]:
+            continue
+        left, top = (corners[n, 0] + BLOCK // 2) // BLOCK, (corners[n, 1] + BLOCK // 2) // BLOCK
+        right, bottom = left + max(sizes[n, 0] // BLOCK, 1), top + max(sizes[n, 1] // BLOCK, 1)
+        for row in range(max(top, 0), min(bottom, rows)):
+            for column in range(max(left, 0), min(right, columns)):
+                blocks[row, column, 0], blocks[row, column, 1] = displacements[n, 0], displacements[n, 1]
+                drawn[row, column] = True
 
 
 def _covered(vectors: MotionVectors) -> float:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.engines.jit import jit_reordering
 from keywarp.engines.motion.tracking import Flow, Image, move
 
 SAMPLE: Final = 4  # side of a sample, pixels of the small image; a cell has one at least
@@ -197,35 +198,64 @@ def _differences(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.f
 class _Places:
     """The places of a key frame that features can be taken from.
 
-    Places and cells are compared by the distance of vectors, each of which holds a patch and where it is. The search
-    goes over every other place at first, or fewer in large frames, and then over the neighbours of the best.
+    Places and cells are compared by their patches, and by how far they are from each other. The search goes over every
+    other place at first, or fewer in large frames, and then over the neighbours of the best.
     """
 
     def __init__(self, view: NDArray[np.float32]) -> None:
-        self._rows, self._columns = view.shape[:2]
-        patches = view.reshape(self._rows * self._columns, -1)
-        self._unit = np.float32(DISTANCE * np.sqrt(patches.shape[1]))
-        at = np.mgrid[: self._rows, : self._columns].reshape(2, -1).T.astype(np.float32)
-        self._vectors = np.hstack([patches, at * self._unit])
-        self._step = max(2, int(np.ceil(np.sqrt(len(at) / MOST_PLACES))))
-        numbers = np.arange(len(at)).reshape(self._rows, self._columns)
-        self._coarse = numbers[:: self._step, :: self._step].ravel()
-        self._coarse_vectors = self._vectors[self._coarse]
+        rows, columns = view.shape[:2]
+        self._patches = view.reshape(rows, columns, -1)
+        self._step = max(2, int(np.ceil(np.sqrt(rows * columns / MOST_PLACES))))
+        self._unit = np.float32(DISTANCE**2 * self._patches.shape[2])
 
     def search(
         self, rows: NDArray[np.intp], columns: NDArray[np.intp], wanted: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the offset (dx, dy) from each cell to the nearest place that looks like it, and that place's patch."""
-        cells = np.stack([rows, columns], axis=1).astype(np.float32)
-        vectors = np.hstack([wanted, cells * self._unit])
-        # A matrix product would be faster, but numpy's spins on all cores, also while other streams need them.
-        _, found = cv2.batchDistance(vectors, self._coarse_vectors, cv2.CV_32F, normType=cv2.NORM_L2SQR, K=1)
-        row, column = np.divmod(self._coarse[found[:, 0]], self._columns)
-        reach = np.arange(1 - self._step, self._step)
-        near_rows = np.clip(row[:, np.newaxis, np.newaxis] + reach[:, np.newaxis], 0, self._rows - 1)
-        near_columns = np.clip(column[:, np.newaxis, np.newaxis] + reach, 0, self._columns - 1)
-        near = (near_rows * self._columns + near_columns).reshape(len(cells), -1)
-        distances = np.square(self._vectors[near] - vectors[:, np.newaxis]).sum(axis=2)
-        best = near[np.arange(len(cells)), distances.argmin(axis=1)]
-        offsets = np.stack(np.divmod(best, self._columns), axis=1).astype(np.float32) - cells
-        return offsets[:, ::-1], self._vectors[best, :-2]
+        cells = np.stack([rows, columns], axis=1)
+        places = _search(self._patches, self._step, self._unit, cells, wanted)
+        return (places - cells)[:, ::-1].astype(np.float32), self._patches[places[:, 0], places[:, 1]]
+
+
+@jit_reordering
+def _search(
+    patches: NDArray[np.float32], step: int, unit: np.float32, cells: NDArray[np.intp], wanted: NDArray[np.float32]
+) -> NDArray[np.intp]:
+    """Return the row and column of the place that is nearest to each cell, (n, 2).
+
+    Args:
+        patches: The patches of the places, (rows, columns, values).
+        step: How many rows and columns apart are the places of the first search.
+        unit: The squared difference of two patches that a cell of distance counts as.
+        cells: The cells' rows and columns, (n, 2).
+        wanted: Their patches, (n, values).
+    """
+    rows, columns, values = patches.shape
+    places = np.empty_like(cells)
+    for n in range(len(cells)):
+        row, column = cells[n]
+        best, best_row, best_column = np.float32(np.inf), 0, 0
+        above = row // step * step
+        for away in range(0, rows + step, step):  # outwards, so that what is too far away needn't be compared
+            for r in (above - away, above + step + away):
+                if r < 0 or r >= rows or unit * np.float32((r - row) ** 2) >= best:
+                    continue
+                for c in range(0, columns, step):
+                    distance = unit * np.float32((r - row) ** 2 + (c - column) ** 2)
+                    if distance >= best:
+                        continue
+                    for k in range(values):
+                        difference = patches[r, c, k] - wanted[n, k]
+                        distance += difference * difference
+                    if distance < best:
+                        best, best_row, best_column = distance, r, c
+        best = np.float32(np.inf)
+        for r in range(max(best_row - step + 1, 0), min(best_row + step, rows)):
+            for c in range(max(best_column - step + 1, 0), min(best_column + step, columns)):
+                distance = unit * np.float32((r - row) ** 2 + (c - column) ** 2)
+                for k in range(values):
+                    difference = patches[r, c, k] - wanted[n, k]
+                    distance += difference * difference
+                if distance < best:
+                    best, places[n, 0], places[n, 1] = distance, r, c
+    return places

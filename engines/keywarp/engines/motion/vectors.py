@@ -1,6 +1,6 @@
 """The motion vectors that a video's encoder chose, one block at a time, in a form that no codec shows through."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -13,6 +13,16 @@ EXPORTED: Final = frozenset(
     ("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "flv1", "wmv1", "wmv2")
 )
 _PICTURES: Final[dict[int, Picture]] = {2: "P", 3: "B"}  # by FFmpeg's numbers
+# By EXIF's number: whether x and y are swapped first, and which of them is then mirrored.
+_TURNS: Final = {
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
 MAX_BLOCKS: Final = 2**20  # of one frame; 8K video in blocks of 8x8 from two references has half as many
 
 
@@ -47,6 +57,31 @@ class MotionVectors:
                 "corners, sizes, displacements and future must have the shapes (n, 2), (n, 2), (n, 2) and (n,) for n "
                 f"blocks, got {', '.join(map(str, shapes))}"
             )
+
+    def turned(self, orientation: int) -> "MotionVectors":
+        """Return the vectors of the frame after it was turned upright.
+
+        Args:
+            orientation: How the frame was stored, as EXIF numbers it: 1 is upright, 6 needs 90 degrees clockwise.
+        """
+        if orientation not in _TURNS:
+            return self
+        swap, mirror_x, mirror_y = _TURNS[orientation]
+        size = np.array([self.width, self.height])
+        corners, sizes, displacements = self.corners.astype(np.int32), self.sizes, self.displacements
+        if swap:
+            size, corners, sizes, displacements = size[::-1], corners[:, ::-1], sizes[:, ::-1], displacements[:, ::-1]
+        mirrored = np.array([mirror_x, mirror_y])
+        corners = np.where(mirrored, size - sizes - corners, corners)
+        displacements = np.where(mirrored, -displacements, displacements)
+        return replace(
+            self,
+            width=int(size[0]),
+            height=int(size[1]),
+            corners=corners.astype(np.int16),
+            sizes=np.ascontiguousarray(sizes),
+            displacements=displacements.astype(np.float32),
+        )
 
     @classmethod
     def from_ffmpeg(

@@ -12,14 +12,13 @@ from queue import SimpleQueue
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
-import av
 from av.error import FFmpegError
 
 from keywarp.protocol import Container, FrameHeader
 from keywarp.server.decode.frames import Decoded, DecodedFrame
-from keywarp.server.decode.nvdec import Nvdec
-from keywarp.server.decode.video import PROBE, VideoDecoder
+from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, FrameRefusedError
+from keywarp.videos import Extent, Note, open_container
 
 MAX_WITHOUT_FRAME: Final = 64 * 2**20  # bytes that may arrive without a frame
 MAX_STORED: Final = 2 * 2**30  # bytes of an MP4 that can't be decoded before it is complete
@@ -57,13 +56,14 @@ class _Demuxer(threading.Thread):
     def __init__(self, container: Container, video: VideoDecoder, max_stored: int) -> None:
         super().__init__(name="keywarp-demuxer", daemon=True)
         self._container = container
-        self._kind = _NAMES[container]
+        self._kind = _NAMES[container].partition(" ")[2]
         self.inputs: SimpleQueue[memoryview | _Signal] = SimpleQueue()
         self.events: SimpleQueue[Decoded | _Signal | Exception] = SimpleQueue()
         self._video = video
         self._max_stored = max_stored
         self._payload = memoryview(b"")
         self.storing = False  # a file that can't be decoded before it is complete
+        self._extent = Extent()
         self._ended = False
         self._stopped = False
 
@@ -72,7 +72,7 @@ class _Demuxer(threading.Thread):
         try:
             self._demux()
         except FFmpegError as error:
-            self.events.put(BadVideoError(f"the video is not {self._kind}: {error.strerror}"))
+            self.events.put(BadVideoError(f"the video is not {_NAMES[self._container]}: {error.strerror}"))
         except Exception as error:  # noqa: BLE001 - raised again by the decoder
             self.events.put(error)
         else:
@@ -94,13 +94,13 @@ class _Demuxer(threading.Thread):
             else:
                 self._decode(self)
         if not self._ended:
-            raise BadVideoError(f"the video is {self._kind} that ends too early")
-        if not self._stopped:
-            self._video.check_has_frame()
+            raise BadVideoError(f"the {self._kind} ends too early")
+        if fault := self._extent.fault:
+            raise BadVideoError(f"the {self._kind} {fault}")
 
     def _decode(self, file: Any) -> None:
-        with av.open(file, "r", format=self._container, options=PROBE | self._video.options) as container:
-            for event in self._video.decode_container(container, self._kind):
+        with open_container(file, format=self._container, options=PROBE | self._video.ffmpeg) as container:
+            for event in self._video.decode_container(container, f"the {self._kind}"):
                 self._hand_over(event)
 
     def _index_is_last(self) -> bool:
@@ -148,10 +148,11 @@ class _Demuxer(threading.Thread):
                 self._ended = self._stopped = True
             case memoryview() as payload:
                 self._payload = payload
+                self._extent.feed(payload)
 
 
 class ContainerDecoder:
-    """Decodes the first video stream of a container whose codec FFmpeg knows. Payloads are pieces of any size.
+    """Decodes a video of a container whose codec FFmpeg knows. Payloads are pieces of any size.
 
     Frames have the container's timestamps and no id.
     """
@@ -159,24 +160,20 @@ class ContainerDecoder:
     def __init__(
         self,
         container: Container,
-        max_pixels: int,
-        nvdec: Nvdec | None = None,
+        options: VideoOptions,
         *,
         max_stored: int = MAX_STORED,
         max_without_frame: int = MAX_WITHOUT_FRAME,
-        vectors: bool = False,
     ) -> None:
         """Set up a demuxer.
 
         Args:
             container: The container's format.
-            max_pixels: The most pixels of a frame. Larger ones are refused.
-            nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
+            options: How its video is decoded.
             max_stored: The most bytes of an MP4 that can't be decoded before it is complete.
             max_without_frame: The most bytes that may arrive without a frame.
-            vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
         """
-        self._demuxer = _Demuxer(container, VideoDecoder(max_pixels, nvdec, vectors=vectors), max_stored)
+        self._demuxer = _Demuxer(container, VideoDecoder(options), max_stored)
         self._max_without_frame = max_without_frame
         self._without_frame = 0  # bytes since the last frame
 
@@ -208,7 +205,7 @@ class ContainerDecoder:
             match self._demuxer.events.get():
                 case _Signal():
                     return
-                case DecodedFrame() | FrameRefusedError() as event:
+                case DecodedFrame() | FrameRefusedError() | Note() as event:
                     yield event
                 case error:
                     raise error

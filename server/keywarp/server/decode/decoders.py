@@ -4,26 +4,22 @@ from keywarp.protocol import Codec
 from keywarp.server.decode.containers import ContainerDecoder
 from keywarp.server.decode.frames import Decoder
 from keywarp.server.decode.images import ImageDecoder
-from keywarp.server.decode.nvdec import Nvdec
 from keywarp.server.decode.packets import PacketDecoder
+from keywarp.server.decode.video import VideoOptions
 
 
-def open_decoder(
-    codec: Codec, max_pixels: int, nvdec: Nvdec | None = None, *, chunks: bool = False, vectors: bool = False
-) -> Decoder:
+def open_decoder(codec: Codec, options: VideoOptions, *, chunks: bool = False) -> Decoder:
     """Open a decoder for one producer.
 
     Args:
         codec: The payloads' codec or container.
-        max_pixels: The most pixels of a frame.
-        nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
+        options: How videos are decoded. Images have the same limit of pixels, and are turned likewise.
         chunks: Whether payloads are pieces of a byte stream instead of packets. Payloads of containers always are.
-        vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
     """
     match codec:
         case "image":
-            return ImageDecoder(max_pixels)
+            return ImageDecoder(options.max_pixels, upright=options.upright)
         case "mpegts" | "mp4" | "webm":
-            return ContainerDecoder(codec, max_pixels, nvdec, vectors=vectors)
+            return ContainerDecoder(codec, options)
         case _:
-            return PacketDecoder(codec, max_pixels, nvdec, chunks=chunks, vectors=vectors)
+            return PacketDecoder(codec, options, chunks=chunks)

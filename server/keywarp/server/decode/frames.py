@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from keywarp.engines import MotionVectors
 from keywarp.protocol import ClientId, FrameHeader
 from keywarp.server.errors import FrameRefusedError
+from keywarp.videos import Note
 
 
 @dataclass(slots=True, eq=False)
@@ -21,15 +22,16 @@ class DecodedFrame:
 
     pixels: NDArray[np.uint8]  # (H, W, 3), RGB, C-contiguous
     id: ClientId | None  # the producer's id of the frame
-    timestamp: float | None  # in seconds, as the producer or the container gives it
+    timestamp: float | None  # in seconds, as the producer or the container gives it; None if it is unknown
     decode: float  # seconds that decoding took
     waited: float = 0.0  # seconds spent in queues before the device's, so far
     index: int = -1  # position in the stream, from 0
     vectors: MotionVectors | None = None  # None if the decoder gave none
+    gap: bool = False  # whether the producer says that frames are missing before it
 
 
-# What a decoder yields for one frame: the frame, or the reason why it can't be decoded.
-Decoded = DecodedFrame | FrameRefusedError
+# What a decoder yields: a frame, the reason why one can't be decoded, or what one should know about the video.
+Decoded = DecodedFrame | FrameRefusedError | Note
 
 
 class Decoder(Protocol):

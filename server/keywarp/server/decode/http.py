@@ -13,6 +13,7 @@ from keywarp.server.errors import PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
 
 MAX_REDIRECTS: Final = 5
+HEAD: Final = 16  # bytes of a file that are remembered
 MAX_TIMEOUTS: Final = 3  # timeouts that may pass without a frame
 PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -23,6 +24,8 @@ class HttpFiles:
 
     Attributes:
         finite: Whether the server gave the length of the last opened file.
+        head: The first bytes of the last opened file, as far as they were read.
+        seekable: Whether the last opened file can be read from any position.
         fault: The error that ended the last file early. FFmpeg only sees the end of the file.
         stopped: Set this to make every further read fail.
     """
@@ -35,6 +38,8 @@ class HttpFiles:
             timeout: Seconds to connect, and to wait for the next bytes.
         """
         self.finite = False
+        self.seekable = False
+        self.head = b""
         self.stopped = False
         self._max_wait = MAX_TIMEOUTS * timeout  # seconds without a frame
         self._last_frame = time.monotonic()
@@ -129,7 +134,9 @@ class HttpFile:
         length = _header(headers, b"content-length")
         ranged = _header(headers, b"accept-ranges").lower() == "bytes"
         files.finite = length.isdecimal()
-        self._size = int(length) if ranged and length.isdecimal() else None
+        files.seekable = ranged and files.finite
+        files.head = b""
+        self._size = int(length) if files.seekable else None
 
     def read(self, size: int) -> bytes:
         """Read up to `size` bytes. Return no bytes at the end, and after the connection broke."""
@@ -154,6 +161,8 @@ class HttpFile:
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
             raise PullError(f"the connection broke: {str(error) or type(error).__name__}") from error
         piece, self._rest = self._rest[:size], self._rest[size:]
+        if self._position < HEAD:
+            self._files.head += piece[: HEAD - len(self._files.head)]
         self._position = self._next = self._position + len(piece)
         return piece
 

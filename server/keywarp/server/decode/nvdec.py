@@ -17,14 +17,15 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 
-from keywarp.server.decode.units import DecodedUnit, SoftwareDecoder
+from keywarp.images.orientation import UPRIGHT
 from keywarp.server.errors import DecoderError
+from keywarp.videos import DecodedUnit, SoftwareDecoder
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
-    from keywarp.server.decode.units import Unit
+    from keywarp.videos.units import Unit
 
 log = logging.getLogger(__name__)
 
@@ -147,12 +148,13 @@ class NvdecDecoder:
         self._codec = context.codec.canonical_name
         self._software = SoftwareDecoder(context, max_pixels, vectors=vectors)
         self._max_pixels = max_pixels
-        self._headers = _Headers(context)
+        self._headers = UnitHeaders(context)
         filters = _FILTERS.get(self._codec) if stream else None
         self._filter = BitStreamFilterContext(filters, stream) if filters else None
         self._on_gpu = True
         self._decoder: Any = None  # the decoder of PyNvVideoCodec, for one size of frames
         self._size = (0, 0)  # width and height that it was opened for
+        self._orientation = UPRIGHT  # of the frames, which the hardware doesn't tell
         self._units = 0
         self._waiting: dict[int, int | None] = {}  # the pts of units without a frame yet, by the unit's number
 
@@ -181,7 +183,7 @@ class NvdecDecoder:
         except FFmpegError:
             yield DecodedUnit(None, unit.pts)
             return
-        key = self._headers.read(plain)
+        key = self._headers.begins(plain) and bool(self._headers.pixels)
         if key and self._headers.size != self._size:  # a decoder would scale new frames to the size of its first one
             yield from self._drain()
         if self._decoder is not None:
@@ -199,6 +201,7 @@ class NvdecDecoder:
             return
         try:
             self._size = self._headers.size
+            self._orientation = self._software.orientation(unit)
             self._decoder = self._nvdec.open(self._codec)
             items = self._push(plain)
         except Exception as error:  # noqa: BLE001 - as above
@@ -254,11 +257,12 @@ class NvdecDecoder:
             shape = tuple(surface.cuda()[0].shape)  # (H, W, 3), W rounded up to an even number
             memory = ctypes.c_uint8 * math.prod(shape)
             pixels = np.ctypeslib.as_array(memory.from_address(surface.GetPtrToPlane(0))).reshape(shape)
-            frames.append(DecodedUnit(pixels[:height, :width].copy(), self._waiting.pop(surface.getPTS(), None)))
+            pts = self._waiting.pop(surface.getPTS(), None)
+            frames.append(DecodedUnit(pixels[:height, :width].copy(), pts, orientation=self._orientation))
         return frames
 
 
-class _Headers:
+class UnitHeaders:
     """Reads the headers of units with FFmpeg's parser."""
 
     def __init__(self, context: "VideoCodecContext") -> None:
@@ -267,15 +271,16 @@ class _Headers:
 
     @property
     def pixels(self) -> int:
+        """The number of pixels of the last unit's frame, or 0 while it is unknown."""
         return self.size[0] * self.size[1]
 
-    def read(self, unit: "Unit") -> bool:
+    def begins(self, unit: "Unit") -> bool:
         """Read the headers of a unit, and return whether decoding can start with it."""
         packets = self._parser.parse(bytes(unit))
         self._parser.width = self._parser.height = 0  # the parser sets them only while they are unknown
         packets += self._parser.parse(None)  # otherwise the parser waits for the next unit to see where this one ends
         self.size = self._parser.width, self._parser.height
-        return any(packet.is_keyframe for packet in packets) and bool(self.pixels)
+        return any(packet.is_keyframe for packet in packets)
 
 
 def _reason(error: Exception) -> str:

@@ -6,22 +6,24 @@ next one begins.
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import av
 
 from keywarp.protocol import FrameHeader, PacketCodec
-from keywarp.server.decode.frames import Decoded
-from keywarp.server.decode.nvdec import Nvdec
-from keywarp.server.decode.video import VideoDecoder
-from keywarp.server.errors import BadVideoError
+from keywarp.server.decode.frames import Decoded, DecodedFrame
+from keywarp.server.decode.nvdec import UnitHeaders
+from keywarp.server.decode.video import VideoDecoder, VideoOptions
+from keywarp.server.errors import BadVideoError, DamagedVideoError
+from keywarp.videos import Origin, UnitLedger, VideoError, left_out_note
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
-    from keywarp.server.decode.units import Unit
+    from keywarp.videos.units import Unit
 
 MAX_UNIT_BYTES: Final = 16 * 2**20  # bytes of an access unit that is still incomplete
 MAX_UNIT_CHUNKS: Final = 4096  # chunks that such a unit may be spread over
@@ -35,6 +37,7 @@ class _Format:
     start: str  # what the first packet must hold, for error messages
 
 
+_START_CODE = b"\x00\x00\x01"
 _ANNEX_B = "parameter sets and a key frame"
 _FORMATS: Final[Mapping[PacketCodec, _Format]] = {
     "h264": _Format("h264", "an H.264 access unit in Annex-B format", _ANNEX_B),
@@ -52,29 +55,21 @@ class PacketDecoder:
     frame has those of the chunk in which its access unit begins.
     """
 
-    def __init__(
-        self,
-        codec: PacketCodec,
-        max_pixels: int,
-        nvdec: Nvdec | None = None,
-        *,
-        chunks: bool = False,
-        vectors: bool = False,
-    ) -> None:
+    def __init__(self, codec: PacketCodec, options: VideoOptions, *, chunks: bool = False) -> None:
         """Set up a decoder.
 
         Args:
             codec: The packets' codec.
-            max_pixels: The most pixels of a frame. Larger ones are refused.
-            nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
+            options: How the video is decoded.
             chunks: Whether payloads are pieces of a byte stream (H.264 and HEVC only).
-            vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
         """
         self._format = _FORMATS[codec]
-        self._max_pixels = max_pixels
+        self._max_pixels = options.max_pixels
         self._context = cast("VideoCodecContext", av.CodecContext.create(self._format.decoder, "r"))
-        self._video = VideoDecoder(max_pixels, nvdec, vectors=vectors)
+        self._video = VideoDecoder(options)
         self._decoder = self._video.open(self._context)
+        self._ledger = UnitLedger(codec)
+        self._unit_headers = UnitHeaders(self._context)
         self._chunks = chunks
         self._units = 0
         self._headers: dict[int, FrameHeader] = {}  # by the unit's number, which decoders carry along as the pts
@@ -99,9 +94,16 @@ class PacketDecoder:
         """Decode the frames that were held back for their presentation order."""
         if self._chunks:
             yield from self._parse(None)
-        if self._units:
-            yield from self._frames(None, FrameHeader())
-            self._video.check_has_frame()
+        if not self._units:
+            return
+        with _video_errors():
+            yield from self._frames(None)
+            yield from self._lose(self._ledger.end())
+        if not self._ledger.has_picture:  # not all decoders report the size of frames that they refuse
+            raise BadVideoError(
+                f"the video has no key frame that decoding can start with ({self._format.start}), of at most "
+                f"{self._max_pixels} pixels, in {self._units} packets"
+            )
 
     def close(self) -> None:
         """Free the decoder's memory."""
@@ -116,23 +118,61 @@ class PacketDecoder:
             yield from self._unit(packet, header)
 
     def _unit(self, packet: "Unit", header: FrameHeader) -> Iterator[Decoded]:
-        packet.pts = self._units
-        self._headers[self._units] = header
-        self._headers.pop(self._units - _REORDERING, None)
+        number = self._units
+        packet.pts = number
+        self._headers[number] = header
+        self._headers.pop(number - _REORDERING, None)
         self._units += 1
-        yield from self._frames(packet, header)
-
-    def _frames(self, packet: "Unit | None", header: FrameHeader) -> Iterator[Decoded]:
-        started = time.perf_counter()
-        for pixels, number, vectors in self._decoder.decode(packet):
-            origin = header if number is None else self._headers.pop(number, header)
-            if pixels is not None:
-                yield self._video.frame(pixels, origin.id, origin.timestamp, started, vectors)
-                started = time.perf_counter()
-                continue
-            yield from self._video.unit_failed(self._decoder, origin.id)
-            if not self._chunks and not self._video.has_frame:
+        with _video_errors():
+            self._ledger.add(number, Origin(None, bool(header.discard), bool(header.gap)))
+            yield from self._frames(packet)
+            yield from self._lose(self._ledger.overdue())
+            failed = self._ledger.left_out and not self._ledger.has_picture
+            if failed and not self._chunks and (self._is_foreign(packet) or self._unit_headers.begins(packet)):
                 raise BadVideoError(  # some decoders don't report the size of frames that they refuse
                     f"not {self._format.unit} that decoding can start with ({self._format.start}), "
                     f"of at most {self._max_pixels} pixels"
                 )
+
+    def _is_foreign(self, packet: "Unit") -> bool:
+        """Return whether a packet isn't of the codec at all, such as one in AVCC format."""
+        return self._format.start is _ANNEX_B and _START_CODE not in bytes(packet)
+
+    def _frames(self, packet: "Unit | None") -> Iterator[Decoded]:
+        started = time.perf_counter()
+        for unit in self._decoder.decode(packet):
+            if unit.pixels is None:
+                self._video.check_size(*self._decoder.size)
+                yield from self._lose(self._ledger.failed(unit))
+                continue
+            first = not self._ledger.has_picture
+            number, origin, lost = self._ledger.decoded(unit)
+            if first and (left_out := self._ledger.left_out):
+                yield left_out_note(left_out)
+            yield from self._lose(lost)
+            header = self._headers.pop(number, FrameHeader())
+            if origin.damaged and not origin.discard:
+                yield DamagedVideoError("a part of the picture is missing", header.id)
+            elif not origin.discard:
+                pixels, vectors = self._video.upright(unit.pixels, unit.orientation, unit.vectors)
+                seconds = time.perf_counter() - started
+                yield DecodedFrame(pixels, header.id, header.timestamp, seconds, vectors=vectors)
+            started = time.perf_counter()
+
+    def _lose(self, units: Iterable[int]) -> Iterator[DamagedVideoError]:
+        for number in units:
+            header = self._headers.pop(number, FrameHeader())
+            yield DamagedVideoError("this part of the video can't be decoded", header.id)
+
+
+@contextmanager
+def _video_errors() -> Iterator[None]:
+    """Turn errors of the reading of videos into the server's.
+
+    Raises:
+        BadVideoError: Too many units in a row can't be decoded.
+    """
+    try:
+        yield
+    except VideoError as error:
+        raise BadVideoError(str(error)) from error

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-import av
 from av.container import InputContainer
 from av.error import FFmpegError
 
 from keywarp.protocol import FrameHeader, StreamOptions
+from keywarp.protocol.addresses import without_secrets
 from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.http import HttpFiles
-from keywarp.server.decode.nvdec import Nvdec
-from keywarp.server.decode.video import PROBE, VideoDecoder
+from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadMessageError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
+from keywarp.videos import open_container
 
 Options = TypeVar("Options", bound=StreamOptions)
 
 PORTS: Final = {"rtsp": 554, "http": 80, "https": 443}
-NAME: Final = "a source"
+NAME: Final = "the source"
 # The formats that FFmpeg may detect. Others, such as `concat`, would open further files without a check.
 FORMATS: Final = "hls,mpegts,mpeg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpjpeg,mjpeg,h264,hevc,aac,mp3,webvtt"
 
@@ -74,8 +74,7 @@ class SourceUrl:
         return self.parts._replace(netloc=f"{user}{at}{host}:{self.port}").geturl()
 
     def __str__(self) -> str:
-        netloc = self.parts.netloc.rpartition("@")[2]
-        return self.parts._replace(netloc=netloc, query="", fragment="").geturl()
+        return without_secrets(self.parts.geturl())
 
 
 class SourceDecoder:
@@ -83,33 +82,24 @@ class SourceDecoder:
 
     Attributes:
         live: Whether the source has no end. True until it is known.
+        hopeless: Whether another attempt would fail likewise.
     """
 
-    def __init__(
-        self,
-        source: SourceUrl,
-        allowed: AllowList,
-        timeout: float,
-        max_pixels: int,
-        nvdec: Nvdec | None = None,
-        *,
-        vectors: bool = False,
-    ) -> None:
+    def __init__(self, source: SourceUrl, allowed: AllowList, timeout: float, options: VideoOptions) -> None:
         """Set up a decoder. Nothing is opened yet.
 
         Args:
             source: The URL to pull.
             allowed: The hosts that may be connected to.
             timeout: Seconds to connect, and to wait for more data.
-            max_pixels: The most pixels of a frame. Larger ones are refused.
-            nvdec: The GPU's decoding hardware, used for the codecs that it has, or None for the processor.
-            vectors: Whether frames come with their motion vectors, if the codec's decoder exports them.
+            options: How its video is decoded.
         """
         self.live = True
+        self.hopeless = False
         self._source = source
         self._allowed = allowed
         self._timeout = timeout
-        self._video = VideoDecoder(max_pixels, nvdec, vectors=vectors)
+        self._video = VideoDecoder(options)
         self._opened = ExitStack()
         self._files: HttpFiles | None = None
 
@@ -129,10 +119,16 @@ class SourceDecoder:
                 if self._files:
                     self._files.frame_decoded()
         except FFmpegError as error:
+            if self._needs_ranges:
+                self.live = False
+                self.hopeless = True
+                raise PullError(
+                    "the source is an MP4 whose index isn't in front, and its web server offers no ranges: use another "
+                    "web server, or move the index (ffmpeg -c copy -movflags faststart)"
+                ) from error
             raise self._fault or PullError(f"the source can't be read: {error.strerror}") from error
         if self._fault:
             raise self._fault
-        self._video.check_has_frame()
 
     def finish(self) -> Iterator[Decoded]:
         """Return nothing: `decode` has read the source to its end."""
@@ -148,21 +144,27 @@ class SourceDecoder:
         self._opened.close()
 
     def _open(self) -> InputContainer:
-        options = PROBE | self._video.options
+        options = PROBE | self._video.ffmpeg
         if self._source.live:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
             # TCP reaches cameras on other networks, and loses no packets.
             options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
-            return av.open(self._source.at(address), options=options, timeout=self._timeout)
+            return open_container(self._source.at(address), options=options, timeout=self._timeout)
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
         # Persistent connections would be FFmpeg's own, which nobody checks.
         options |= {"format_whitelist": FORMATS, "http_persistent": "0"}
-        return av.open(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
+        return open_container(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
     @property
     def _fault(self) -> PullError | SourceForbiddenError | None:
         return self._files.fault if self._files else None
+
+    @property
+    def _needs_ranges(self) -> bool:
+        """Whether the file is an MP4 that can only be read from its end, and its server doesn't allow that."""
+        files = self._files
+        return bool(files and files.finite and not files.seekable and files.head[4:8] == b"ftyp" and not files.fault)
 
     def _has_end(self, container: InputContainer) -> bool:
         lists = container.format.name == "hls"  # a live playlist has a length as well

@@ -37,7 +37,7 @@ from keywarp.server.routes.dependencies import (
     ServiceDependency,
 )
 from keywarp.server.routes.request_body import read_body
-from keywarp.server.routes.sequences import SequencePosition, refuse_other_version
+from keywarp.server.routes.sequences import SequencePosition, major, refuse_other_version
 from keywarp.server.routes.tensors import format_response, parse_request, wanted_outputs
 from keywarp.server.service import Service
 
@@ -164,8 +164,8 @@ async def infer(
     """Process one frame: `image` is a JPEG, PNG or WebP file, `frame` holds RGB pixels (H, W, 3).
 
     The parameters `sequence_id`, `sequence_start` and `sequence_end` make the frame part of a stream; `interval`,
-    `schedule`, `max_interval` and `max_age` next to `sequence_start` place its key frames. A sequence keeps the model
-    version that it started with.
+    `schedule`, `max_interval` and `max_age` next to `sequence_start` place its key frames, and `upright` says whether
+    images are turned as EXIF says. A sequence keeps the model version that it started with.
     """
     service.refuse_if_draining()
     quota.charge()
@@ -183,7 +183,7 @@ async def infer(
             names.remove(MASKS[0])
         wanted = wanted_outputs(inference, names)
         async with sequences.stream(manifest.name, position, inference.parameters, quota) as stream:
-            found = await stream.infer(partial(_decode, tensors, service.settings.max_pixels))
+            found = await stream.infer(partial(_decode, tensors, service.settings.max_pixels, upright=stream.upright))
     parameters = {
         "kind": found.kind.value,
         "key_age": found.key_age,
@@ -205,7 +205,7 @@ async def infer(
     return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
 
 
-def _decode(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int) -> DecodedFrame:
+def _decode(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int, *, upright: bool) -> DecodedFrame:
     """Decode the frame of a request.
 
     Raises:
@@ -218,7 +218,7 @@ def _decode(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int) -> Dec
     if isinstance(tensor, bytes):
         if name != "image":
             raise BadMessageError("`frame` must be UINT8, not BYTES")
-        return decode_frame(FrameHeader(), tensor, max_pixels)
+        return decode_frame(FrameHeader(), tensor, max_pixels, upright=upright)
     if name != "frame":
         raise BadMessageError("`image` must be BYTES: a whole JPEG, PNG or WebP file")
     started = time.perf_counter()
@@ -272,9 +272,16 @@ def _statistics(engine: Engine, service: Service) -> dict[str, Any]:
     def spent(*stages: str, count: int = totals.frames) -> dict[str, int]:
         return {"count": count, "ns": round(1e9 * sum(totals.seconds[stage] for stage in stages))}
 
+    # Each frame is one execution.
+    parts = {
+        "compute_input": spent("decode"),
+        "compute_infer": spent("inference"),
+        "compute_output": spent("postprocess"),
+    }
     return {
         "name": manifest.name,
-        "version": manifest.version,
+        "version": major(manifest.version),  # perf_analyzer looks for a whole number
+        "bundle_version": manifest.version,
         "last_inference": round(1e3 * totals.last),
         "inference_count": totals.frames,
         "execution_count": totals.frames,
@@ -282,11 +289,9 @@ def _statistics(engine: Engine, service: Service) -> dict[str, Any]:
             "success": spent("queue", "decode", "inference", "postprocess"),
             "fail": spent(count=totals.errors),
             "queue": spent("queue"),
-            "compute_input": spent("decode"),
-            "compute_infer": spent("inference"),
-            "compute_output": spent("postprocess"),
+            **parts,
             "cache_hit": spent(count=0),
             "cache_miss": spent(count=0),
         },
-        "batch_stats": [],
+        "batch_stats": [{"batch_size": 1, **parts}] if totals.frames else [],
     }

@@ -101,7 +101,7 @@ class Sequences:
                 await self._service.streams.remove(stream, "its sequence ended")
 
     def _create(self, model: str, parameters: Parameters, owner: Quota) -> Stream:
-        names = ("interval", "schedule", "max_interval", "max_age")
+        names = ("interval", "schedule", "max_interval", "max_age", "upright")
         given = {name: parameters[name] for name in names if name in parameters}
         try:
             options = StreamOptions.model_validate({"model": model, **given})
@@ -111,11 +111,16 @@ class Sequences:
 
 
 def refuse_other_version(engine: Engine, version: str | None) -> None:
-    """Check the version that a request asks for; None stands for any.
+    """Check the version that a request asks for; None stands for any, and a whole number for all that begin with it.
 
     Raises:
         UnknownModelError: The model has another version.
     """
     manifest = engine.bundle.manifest
-    if version not in (None, manifest.version):
+    if version not in (None, manifest.version, major(manifest.version)):
         raise UnknownModelError(f"model {manifest.name!r} has the version {manifest.version}, not {version[:64]!r}")
+
+
+def major(version: str) -> str:
+    """Return the whole number that a version begins with, since Triton's versions are whole numbers."""
+    return version.partition(".")[0]

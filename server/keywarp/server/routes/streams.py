@@ -110,4 +110,5 @@ async def process_frame(
     quota.charge()
     body = await read_body(request, service.settings.max_message_bytes)
     with service.in_flight():
-        return await stream.process(partial(decode_frame, header, body, service.settings.max_pixels))
+        limit = service.settings.max_pixels
+        return await stream.process(partial(decode_frame, header, body, limit, upright=stream.upright))

@@ -2,10 +2,12 @@
 
 A body is JSON. With binary tensors, the header `Inference-Header-Content-Length` gives the length of the JSON, and the
 bytes of the tensors follow it in the order of the JSON: little-endian and row-major. Each element of the datatype BYTES
-comes after its length in 4 bytes.
+comes after its length in 4 bytes. In JSON, it is base64.
 """
 
+import binascii
 import json
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Final
@@ -150,7 +152,9 @@ def _from_bytes(tensor: InputTensor, data: memoryview) -> NDArray[Any] | bytes:
     return np.frombuffer(data, dtype).reshape(tensor.shape)
 
 
-def _from_json(tensor: InputTensor) -> NDArray[Any]:
+def _from_json(tensor: InputTensor) -> NDArray[Any] | bytes:
+    if tensor.datatype == "BYTES":
+        return _from_base64(tensor)
     dtype = _dtype(tensor)
     try:
         return np.array(tensor.data, dtype).reshape(tensor.shape)
@@ -160,11 +164,22 @@ def _from_json(tensor: InputTensor) -> NDArray[Any]:
         ) from error
 
 
+def _from_base64(tensor: InputTensor) -> bytes:
+    """Return the one element of a BYTES tensor, which is base64 or `{"b64": base64}`."""
+    match tensor.data:
+        case [{"b64": str(text)}] | [str(text)]:
+            try:
+                return b64decode(text, validate=True)
+            except (binascii.Error, ValueError):
+                pass
+    raise BadMessageError(
+        f'input {tensor.name!r} of BYTES must be one element in base64, as in [{{"b64": ...}}], or binary data'
+    )
+
+
 def _dtype(tensor: InputTensor) -> np.dtype[Any]:
     if min(tensor.shape, default=0) < 0:
         raise BadMessageError(f"input {tensor.name!r} has the shape {list(tensor.shape)}")
-    if tensor.datatype == "BYTES":
-        raise BadMessageError(f"input {tensor.name!r}: BYTES must be sent as binary data")
     if (found := DTYPES.get(tensor.datatype)) is None:
         raise BadMessageError(f"input {tensor.name!r}: the datatype {tensor.datatype[:20]!r} isn't supported")
     return np.dtype(found)

@@ -16,7 +16,14 @@ from starlette.types import Receive, Scope, Send
 from keywarp.protocol import Container, Done, Error, FrameHeader, StreamOptions
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.decoders import open_decoder
-from keywarp.server.errors import DrainingError, InternalError, ServerError, TooLargeError, UnsupportedMediaError
+from keywarp.server.errors import (
+    BadVideoError,
+    DrainingError,
+    InternalError,
+    ServerError,
+    TooLargeError,
+    UnsupportedMediaError,
+)
 from keywarp.server.problems import documented
 from keywarp.server.routes.dependencies import CANNOT_CREATE, NOT_FOUND, QuotaDependency, ServiceDependency
 from keywarp.server.routes.ndjson import LAST_LINE_TIMEOUT, MEDIA_TYPE, encode_line
@@ -112,8 +119,7 @@ class VideoResponse(Response):
     async def _process(self, receive: Receive, send: Send) -> Done | Error:
         service = self._service
         chunks = self._codec in ("h264", "hevc")
-        vectors = self._stream.engine.takes_vectors
-        decoder = open_decoder(self._codec, service.settings.max_pixels, service.nvdec, chunks=chunks, vectors=vectors)
+        decoder = open_decoder(self._codec, service.video_options(self._stream), chunks=chunks)
         pipeline = Pipeline(self._stream, decoder, self._stream.owner)
         try:
             guards = self._read_body(receive), self._stream.raise_when_closed(), self._stop_when_draining()
@@ -150,7 +156,7 @@ class VideoResponse(Response):
             if piece:
                 await self._inbox.put(ReceivedPayload(FrameHeader(), memoryview(piece), time.monotonic()))
         self._body_read = True
-        await self._inbox.put(None)
+        await self._inbox.put(None if size else BadVideoError("the body is empty: send a video"))
         while (await receive())["type"] != "http.disconnect":
             pass
         raise ClientDisconnect

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from enum import StrEnum
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -162,8 +163,8 @@ class WebSocketConnection:
             )
         )
         chunks = hello.framing == "chunks"
-        vectors = stream.engine.takes_vectors
-        decoder = open_decoder(hello.codec, settings.max_pixels, self._service.nvdec, chunks=chunks, vectors=vectors)
+        options = replace(self._service.video_options(stream), orientation=hello.orientation)
+        decoder = open_decoder(hello.codec, options, chunks=chunks)
         pipeline = Pipeline(stream, decoder, self._quota)
         try:
             guards = self._receive_all(), stream.raise_when_closed(), self._stop_when_draining()
@@ -262,6 +263,8 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         "masks": (hello.masks, stream.masks),
         "resolution": (hello.resolution, stream.resolution),
         "reliability": (hello.reliability, stream.reliability),
+        "upright": (hello.upright, stream.upright),
+        "video": (hello.video, stream.video),
         "interval": (hello.interval, stream.schedule.interval),
         "schedule": (hello.schedule, stream.schedule.schedule),
         "max_interval": (hello.max_interval, stream.schedule.max_interval),

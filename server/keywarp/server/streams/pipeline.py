@@ -25,6 +25,7 @@ from keywarp.server.errors import FrameRefusedError, ServerError
 from keywarp.server.security.quotas import Quota
 from keywarp.server.streams.stream import Stream
 from keywarp.server.streams.subscribers import FrameResponse
+from keywarp.videos import Note
 
 # Reasons for dropping a frame.
 NEWER: Final = "newer"
@@ -54,6 +55,7 @@ class _Superseded:
     id: ClientId | None
     reason: str
     vectors: MotionVectors | None  # the frame's
+    gap: bool  # whether frames are missing before it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +108,13 @@ class Pipeline:
     @property
     def done(self) -> Done:
         """The counts of the responses so far."""
-        return Done(frames=self._frames, key_frames=self._key_frames, errors=self._errors, dropped=self._dropped)
+        return Done(
+            frames=self._frames,
+            key_frames=self._key_frames,
+            errors=self._errors,
+            dropped=self._dropped,
+            notes=self._stream.notes,
+        )
 
     async def feed(self, payloads: AsyncIterator[ReceivedPayload]) -> None:
         """Decode all payloads and submit their frames.
@@ -193,8 +201,10 @@ class Pipeline:
                 await self._outbox.put((item, await self._stream.submit(item)))
             case FrameRefusedError():
                 await self._outbox.put(self._stream.refuse(item))
+            case Note():
+                self._stream.note(item.text)
             case _Superseded():
-                await self._outbox.put(self._stream.drop(item.id, item.reason, item.vectors))
+                await self._outbox.put(self._stream.drop(item.id, item.reason, item.vectors, gap=item.gap))
             case _:
                 await self._outbox.put(item)
 
@@ -243,11 +253,11 @@ class _NewestFrame:
         if isinstance(item, DecodedFrame):
             for place, (old, since) in enumerate(self._items):
                 if isinstance(old, DecodedFrame):  # the quota was charged for it; the new frame uses that charge
-                    self._items[place] = _Superseded(old.id, NEWER, old.vectors), since
+                    self._items[place] = _Superseded(old.id, NEWER, old.vectors, old.gap), since
                     break
             else:
                 if self._quota.try_charge():
-                    item = _Superseded(item.id, RATE, item.vectors)
+                    item = _Superseded(item.id, RATE, item.vectors, item.gap)
         self._items.append((item, time.monotonic()))
         self._ready.set()
 

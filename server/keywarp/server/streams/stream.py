@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_NOTES: Final = 16
 MAX_VECTORS: Final = 64  # dropped frames in a row through which motion is followed
 
 
@@ -88,7 +89,10 @@ class Stream:
         self.masks: Masks = options.masks or "png"
         self.resolution: Resolution = options.resolution or "model"
         self.reliability: Reliability = options.reliability or "none"
+        self.upright = options.upright is not False
+        self.video = options.video
         self.sinks = options.sinks or ()
+        self.notes: tuple[str, ...] = ()  # what one should know about its video
         self.closed = asyncio.Event()
         self.close_reason = ""
         self.subscribers = Subscribers()
@@ -104,6 +108,7 @@ class Stream:
         self._connected = False
         self._single_frames = asyncio.Lock()  # held while a single frame is processed
         self._next = 0  # index of the next frame
+        self._gap = False  # whether frames are missing before one of those that were dropped
         self._skipped = 0  # frames dropped since the last one that was submitted
         self._vectors: list[MotionVectors | None] = []  # theirs
         self._prepared: tuple[int, ...] | None = None  # shape of the frames that the engine was last prepared for
@@ -140,6 +145,7 @@ class Stream:
             live=self._statistics.live,
             watchers=len(self.subscribers),
             sinks=self.sinks,
+            notes=self.notes,
             **(asdict(self.pull) if self.pull else {}),
         )
 
@@ -233,11 +239,12 @@ class Stream:
         if self.closed.is_set():
             raise StreamClosedError(self.close_reason)
         vectors = [*self._vectors, frame.vectors] if self.engine.takes_vectors else ()
-        self._skipped = 0
+        gap = frame.gap or self._gap
+        self._skipped, self._gap = 0, False
         self._vectors.clear()
         frame.waited += time.monotonic() - started  # the executor measures the time from here on
         job = self.replica.device.executor.submit(
-            self._session, frame.pixels, frame.index, skipped, vectors, frame.timestamp
+            self._session, frame.pixels, frame.index, skipped, vectors, frame.timestamp, gap=gap
         )
         done = asyncio.wrap_future(job)
         self._pending[done] = job
@@ -291,7 +298,9 @@ class Stream:
         self._next += 1
         return self._count_failed(error, self._next - 1)
 
-    def drop(self, id_: ClientId | None, reason: str, vectors: MotionVectors | None = None) -> Dropped:
+    def drop(
+        self, id_: ClientId | None, reason: str, vectors: MotionVectors | None = None, *, gap: bool = False
+    ) -> Dropped:
         """Count a frame that is left out on purpose, and make its response.
 
         The frame leaves no gap, and doesn't count towards the key interval.
@@ -300,15 +309,23 @@ class Stream:
             id_: The producer's id of the frame.
             reason: The reason for leaving it out.
             vectors: The frame's motion vectors, through which motion is followed nevertheless, or None.
+            gap: Whether frames are missing before it, which makes the next one a key frame.
         """
         self._touched = time.monotonic()
         self._dropped += 1
         self._metrics.count_dropped(reason)
         self._skipped += 1
+        self._gap = self._gap or gap
         if self.engine.takes_vectors:
             self._vectors = [*self._vectors, vectors] if len(self._vectors) < MAX_VECTORS else [None]
         self._next += 1
         return Dropped(frame=self._next - 1, id=id_, reason=reason)
+
+    def note(self, text: str) -> None:
+        """Note what one should know about the stream's video."""
+        if text not in self.notes and len(self.notes) < MAX_NOTES:
+            self.notes = (*self.notes, text)
+            log.info("stream %s: %s", self.id, text)
 
     async def wait_until_idle(self) -> None:
         """Wait until none of the stream's frames is queued for the device or on it."""

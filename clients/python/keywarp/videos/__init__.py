@@ -1,0 +1,49 @@
+"""Video as people really have it: which stream, which way up, when, and what is missing.
+
+The client, the server and the training data read video through this package, so that a file is the same video to all.
+"""
+
+from keywarp.videos.choice import choose_video, describe_choice, listed_packets
+from keywarp.videos.errors import VideoError
+from keywarp.videos.extent import Extent, file_extent
+from keywarp.videos.ledger import MAX_FAILED_UNITS, REORDERING, Origin, UnitLedger
+from keywarp.videos.opening import demux, open_container
+from keywarp.videos.orientation import orientation_of, swaps_sides
+from keywarp.videos.reading import Item, Lost, Note, Picture, VideoReader, left_out_note
+from keywarp.videos.units import (
+    PATCHED_UP,
+    CodecVectors,
+    DecodedUnit,
+    SoftwareDecoder,
+    UnitDecoder,
+    orientation_of_frame,
+)
+
+__all__ = [
+    "MAX_FAILED_UNITS",
+    "PATCHED_UP",
+    "REORDERING",
+    "CodecVectors",
+    "DecodedUnit",
+    "Extent",
+    "Item",
+    "Lost",
+    "Note",
+    "Origin",
+    "Picture",
+    "SoftwareDecoder",
+    "UnitDecoder",
+    "UnitLedger",
+    "VideoError",
+    "VideoReader",
+    "choose_video",
+    "demux",
+    "describe_choice",
+    "file_extent",
+    "left_out_note",
+    "listed_packets",
+    "open_container",
+    "orientation_of",
+    "orientation_of_frame",
+    "swaps_sides",
+]
