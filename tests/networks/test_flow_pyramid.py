@@ -101,7 +101,9 @@ def test_the_flow_ends_at_the_border_of_the_map() -> None:
         step, flow = network.steps(*pair)[-1].flow, network(*pair).flow
     grid = torch.stack(torch.meshgrid(torch.arange(flow.shape[3]), torch.arange(flow.shape[2]), indexing="xy"))
     last = torch.tensor([flow.shape[3] - 1, flow.shape[2] - 1]).view(1, 2, 1, 1)
-    torch.testing.assert_close(flow, (grid + step).clamp(min=torch.zeros_like(last), max=last) - grid, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        flow, (grid + step).clamp(min=torch.zeros_like(last), max=last) - grid, atol=1e-5, rtol=0
+    )
     assert not torch.equal(flow, step)
 
 

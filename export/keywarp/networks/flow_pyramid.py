@@ -7,9 +7,9 @@ cells. What remains to be learned is to read a flow off these comparisons. The s
 IRR ("Iterative Residual Refinement for Joint Optical Flow and Occlusion Estimation", Hur and Roth, 2019), because a
 residual in cells looks alike at every level. So few samples go a long way.
 
-The flow ends at the map's border, unlike that of FlowNet: beyond it the warp reads zeros. The paper's heads were trained
-with them. To a head that wasn't, zeros may mean anything: to a cut behind a detector's last layer, every class with a
-probability of a half.
+The flow ends at the map's border, unlike that of FlowNet: beyond it the warp reads zeros. The paper's heads were
+trained with them. To a head that wasn't, zeros may mean anything: to a cut behind a detector's last layer, every
+class with a probability of a half.
 
 Sizes below are in pixels of the full image (H, W); the network sees images of half that size. All sizes round up.
 """
