@@ -91,7 +91,7 @@ def test_curl_uploads_a_video_and_gets_every_result(server: Server, clip: Path, 
     arguments = shlex.split(line.replace("localhost:8080", server.url))
     *results, done = map(json.loads, command([*arguments], tmp_path).splitlines())
     assert [result["frame"] for result in results] == list(range(50))
-    assert done == {"type": "done", "frames": 50, "key_frames": 5, "errors": 0, "dropped": 0}
+    assert done == {"type": "done", "frames": 50, "key_frames": 5, "errors": 0, "dropped": 0, "notes": []}
 
 
 @pytest.mark.parametrize(("number", "first"), [(0, "0 key 0 "), (1, "0 key 0 ")], ids=["client", "engine"])

@@ -92,7 +92,14 @@ def test_ffmpeg_and_curl_upload_a_transport_stream(server: Server) -> None:
     with subprocess.Popen(push, stdout=subprocess.PIPE) as pushing:
         taken = subprocess.run(take, stdin=pushing.stdout, capture_output=True, check=True, timeout=120)
     lines = [json.loads(line) for line in taken.stdout.splitlines()]
-    assert lines[-1] == {"type": "done", "frames": FRAMES, "key_frames": FRAMES // 10, "errors": 0, "dropped": 0}
+    assert lines[-1] == {
+        "type": "done",
+        "frames": FRAMES,
+        "key_frames": FRAMES // 10,
+        "errors": 0,
+        "dropped": 0,
+        "notes": [],
+    }
     assert [line["frame"] for line in lines[:-1]] == list(range(FRAMES))
 
 

@@ -206,7 +206,9 @@ def test_closing_the_executor_finishes_the_queued_frames(engine: Engine) -> None
         executor.submit(session, FRAME)
 
 
-def test_serving_a_segmentation_bundle_imports_no_numba(bundle_path: Path, tmp_path: Path) -> None:
+def test_serving_a_segmentation_bundle_imports_numba_for_compiled_motion_only(
+    bundle_path: Path, tmp_path: Path
+) -> None:
     script = """
 import sys
 from pathlib import Path
@@ -218,7 +220,7 @@ session = StreamSession(engine, FixedInterval(2))
 for _ in range(2):
     result = session.process(np.zeros((64, 96, 3), np.uint8))
 assert result.kind == "propagated", result
-assert "numba" not in sys.modules
+assert ("numba" in sys.modules) == (sys.argv[2].startswith("codec") or "repaired" in sys.argv[2]), sys.argv[2]
 """
     for motion in get_args(MotionName):
         arguments = [bundle_path, motion, tmp_path / "cache"]

@@ -366,6 +366,10 @@ class Engine:
         return future.result()
 
     def _compile(self, height: int, width: int) -> _Programs:
+        if self.takes_vectors or (self._named is not None and self._named.repaired):
+            from keywarp.engines.motion import loops  # imports numba
+
+            loops.warm_up()
         graphs = fuse_all(self.bundle, height, width, self._named, self._keep_features)
         programs = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
         return _Programs(

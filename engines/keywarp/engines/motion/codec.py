@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.errors import InvalidFrameError
-from keywarp.engines.jit import jit
 from keywarp.engines.motion.vectors import MotionVectors
 
 Cells = NDArray[np.float32]  # a flow to the key frame: (h, w, 2), (dx, dy) in cells
@@ -242,20 +241,9 @@ class _Best:
             cv2.absdiff(self._current, moved), (self._columns, self._rows), interpolation=cv2.INTER_AREA
         )
         error = cv2.blur(difference.astype(np.float32), WINDOW) + np.float32(penalty)
-        _take(flow, error, self._everywhere if inside is None else inside, self.flow, self._error)
+        from keywarp.engines.motion.loops import take_better  # imports numba
 
-
-@jit
-def _take(
-    flow: Cells, error: NDArray[np.float32], inside: NDArray[np.bool_], best: Cells, least: NDArray[np.float32]
-) -> None:
-    """Write a flow and its error to the best ones where the error is smaller than the least one, and `inside` holds."""
-    rows, columns = error.shape
-    for row in range(rows):
-        for column in range(columns):
-            if inside[row, column] and error[row, column] < least[row, column]:
-                least[row, column] = error[row, column]
-                best[row, column, 0], best[row, column, 1] = flow[row, column, 0], flow[row, column, 1]
+        take_better(flow, error, self._everywhere if inside is None else inside, self.flow, self._error)
 
 
 def _chain(step: Cells, flow: Cells, positions: NDArray[np.float32]) -> Cells:
@@ -279,31 +267,11 @@ def _draw(
     Returns:
         The vectors, (rows, columns, 2) in pixels, and where there is one.
     """
+    from keywarp.engines.motion.loops import fill_blocks  # imports numba
+
     blocks, drawn = np.zeros((rows, columns, 2), np.float32), np.zeros((rows, columns), np.bool_)
-    _fill(vectors.corners, vectors.sizes, vectors.displacements, vectors.future == later, blocks, drawn)
+    fill_blocks(vectors.corners, vectors.sizes, vectors.displacements, vectors.future == later, BLOCK, blocks, drawn)
     return blocks, drawn
-
-
-@jit
-def _fill(
-    corners: NDArray[np.int16],
-    sizes: NDArray[np.int16],
-    displacements: NDArray[np.float32],
-    chosen: NDArray[np.bool_],
-    blocks: NDArray[np.float32],
-    drawn: NDArray[np.bool_],
-) -> None:
-    """Write the chosen vectors into the smallest blocks that they cover."""
-    rows, columns = drawn.shape
-    for n in range(len(chosen)):
-        if not chosen[n]:
-            continue
-        left, top = (corners[n, 0] + BLOCK // 2) // BLOCK, (corners[n, 1] + BLOCK // 2) // BLOCK
-        right, bottom = left + max(sizes[n, 0] // BLOCK, 1), top + max(sizes[n, 1] // BLOCK, 1)
-        for row in range(max(top, 0), min(bottom, rows)):
-            for column in range(max(left, 0), min(right, columns)):
-                blocks[row, column, 0], blocks[row, column, 1] = displacements[n, 0], displacements[n, 1]
-                drawn[row, column] = True
 
 
 def _covered(vectors: MotionVectors) -> float:

@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.jit import jit_reordering
 from keywarp.engines.motion.tracking import Flow, Image, move
 
 SAMPLE: Final = 4  # side of a sample, pixels of the small image; a cell has one at least
@@ -212,50 +211,8 @@ class _Places:
         self, rows: NDArray[np.intp], columns: NDArray[np.intp], wanted: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the offset (dx, dy) from each cell to the nearest place that looks like it, and that place's patch."""
+        from keywarp.engines.motion.loops import nearest_places  # imports numba
+
         cells = np.stack([rows, columns], axis=1)
-        places = _search(self._patches, self._step, self._unit, cells, wanted)
+        places = nearest_places(self._patches, self._step, self._unit, cells, wanted)
         return (places - cells)[:, ::-1].astype(np.float32), self._patches[places[:, 0], places[:, 1]]
-
-
-@jit_reordering
-def _search(
-    patches: NDArray[np.float32], step: int, unit: np.float32, cells: NDArray[np.intp], wanted: NDArray[np.float32]
-) -> NDArray[np.intp]:
-    """Return the row and column of the place that is nearest to each cell, (n, 2).
-
-    Args:
-        patches: The patches of the places, (rows, columns, values).
-        step: How many rows and columns apart are the places of the first search.
-        unit: The squared difference of two patches that a cell of distance counts as.
-        cells: The cells' rows and columns, (n, 2).
-        wanted: Their patches, (n, values).
-    """
-    rows, columns, values = patches.shape
-    places = np.empty_like(cells)
-    for n in range(len(cells)):
-        row, column = cells[n]
-        best, best_row, best_column = np.float32(np.inf), 0, 0
-        above = row // step * step
-        for away in range(0, rows + step, step):  # outwards, so that what is too far away needn't be compared
-            for r in (above - away, above + step + away):
-                if r < 0 or r >= rows or unit * np.float32((r - row) ** 2) >= best:
-                    continue
-                for c in range(0, columns, step):
-                    distance = unit * np.float32((r - row) ** 2 + (c - column) ** 2)
-                    if distance >= best:
-                        continue
-                    for k in range(values):
-                        difference = patches[r, c, k] - wanted[n, k]
-                        distance += difference * difference
-                    if distance < best:
-                        best, best_row, best_column = distance, r, c
-        best = np.float32(np.inf)
-        for r in range(max(best_row - step + 1, 0), min(best_row + step, rows)):
-            for c in range(max(best_column - step + 1, 0), min(best_column + step, columns)):
-                distance = unit * np.float32((r - row) ** 2 + (c - column) ** 2)
-                for k in range(values):
-                    difference = patches[r, c, k] - wanted[n, k]
-                    distance += difference * difference
-                if distance < best:
-                    best, places[n, 0], places[n, 1] = distance, r, c
-    return places
