@@ -78,7 +78,8 @@ StoredVideoOption = Annotated[
 AllowDamageOption = Annotated[
     bool,
     typer.Option(
-        "--allow-damage", help="End with status 0 even if frames are damaged or missing. They are counted all the same."
+        "--allow-damage",
+        help="Complete the files, print the figures and end with status 0 even if frames are damaged or missing.",
     ),
 ]
 SummaryJsonOption = Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")]

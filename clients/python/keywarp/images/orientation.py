@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 UPRIGHT: Final = 1  # EXIF's number of a picture that needs no turn
 INVERSE: Final = {6: 8, 8: 6}  # the others are their own inverses
-_TAG: Final = 274
+TAG: Final = 274  # of the orientation, in EXIF and TIFF
 _SHORT: Final = 3  # the type of an unsigned 16-bit number
 _APP1, _START_OF_SCAN, _END = 0xE1, 0xDA, 0xD9
 _BARE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG's markers without a length
@@ -83,7 +83,7 @@ def exif_orientation(exif: bytes) -> int:
         (count,) = struct.unpack_from(f"{order}H", data, start)
         for entry in range(count):
             tag, kind, _, value = struct.unpack_from(f"{order}HHIH", data, start + 2 + 12 * entry)
-            if tag == _TAG:
+            if tag == TAG:
                 return int(value) if kind == _SHORT and 1 <= value <= 8 else UPRIGHT
     except struct.error:  # shorter than it says
         pass

@@ -21,12 +21,11 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from keywarp.images.errors import DamagedImageError, NotAnImageError, TooManyPixelsError, UnsupportedImageError
 from keywarp.images.formats import FILE_FORMATS, WIRE_FORMATS, ImageFormat, format_of, other_format_of
-from keywarp.images.orientation import INVERSE, UPRIGHT, exif_orientation, jpeg_orientation, turn
+from keywarp.images.orientation import INVERSE, TAG, UPRIGHT, exif_orientation, jpeg_orientation, turn
 from keywarp.images.png import sound_part
 
 MAX_PIXELS: Final = 2**28  # the most pixels of an image, unless a caller allows fewer; 800 MB as RGB
 _HEAD_BYTES: Final = 32  # enough for the sizes in PNG and WebP headers
-_ORIENTATION_TAG: Final = 274
 _FILE_TYPES: Final[Mapping[ImageFormat, type[ImageFile]]] = {
     "PNG": PngImageFile,
     "WebP": WebPImageFile,
@@ -173,7 +172,7 @@ def _decode_pillow(
         if not complete:
             raise DamagedImageError("the PNG image is damaged or truncated")
     with _opened(form, data, head, max_pixels) as image:
-        tagged = image.tag_v2.get(_ORIENTATION_TAG, UPRIGHT) if isinstance(image, TiffImageFile) else None
+        tagged = image.tag_v2.get(TAG, UPRIGHT) if isinstance(image, TiffImageFile) else None
         pixels = _rgb(image)
         return pixels, _orientation(image) if tagged is None else int(tagged)
 

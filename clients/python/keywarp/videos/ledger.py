@@ -23,6 +23,8 @@ class Origin(NamedTuple):
 class UnitLedger:
     """Matches pictures with the units that they come from, to find those that never become one.
 
+    All methods but `add` raise a `VideoError` if more than `MAX_FAILED_UNITS` in a row are lost.
+
     Attributes:
         has_picture: Whether there was any picture.
         left_out: Units before the first picture that decoding can't start with.
@@ -62,17 +64,14 @@ class UnitLedger:
         return number, origin, lost
 
     def failed(self, unit: DecodedUnit) -> list[int]:
-        """Take a unit that can't be decoded, and return the numbers of lost units.
-
-        Raises:
-            VideoError: Too many units in a row have failed.
-        """
+        """Take a unit that can't be decoded, and return the numbers of lost units."""
         number = self._number(unit)
         return self._drop([number] if number in self._waiting else [], known=True)
 
     def overdue(self) -> list[int]:
         """Return the numbers of units whose pictures should have come by now, whatever their order."""
-        return self._drop([number for number in self._waiting if number <= max(self._waiting) - REORDERING])
+        newest = max(self._waiting, default=0)
+        return self._drop([number for number in self._waiting if number <= newest - REORDERING])
 
     def end(self) -> list[int]:
         """Return the numbers of units that never became a picture, at the end of the video."""

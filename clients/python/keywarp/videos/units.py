@@ -45,7 +45,7 @@ class CodecVectors:
     orientation: int = UPRIGHT  # how the frame was turned since
 
     def turned(self, orientation: int) -> "CodecVectors":
-        """Say that the frame was turned."""
+        """Return the same vectors, noting that their frame was turned by an orientation (EXIF's number)."""
         return replace(self, orientation=orientation)
 
 
@@ -131,7 +131,11 @@ class SoftwareDecoder:
                 yield self._decoded(frame, unit)
 
     def orientation(self, unit: "Unit") -> int:
-        """Decode a unit that decoding can start with, and nothing else, to know how its frame is turned."""
+        """Return EXIF's number of the orientation of a unit's frame.
+
+        Args:
+            unit: A unit that decoding can start with. It is decoded alone.
+        """
         context = self._context
         try:
             frames = [*context.decode(unit), *context.decode(None)]
@@ -169,7 +173,6 @@ def orientation_of_frame(frame: "VideoFrame") -> int:
 def _side_data(frame: "VideoFrame", name: str) -> Any:
     try:
         return frame.side_data.get(name)
-    except (
-        ValueError
-    ):  # PyAV fails at kinds that it doesn't know, such as EXIF (https://github.com/PyAV-Org/PyAV/pull/2392)
+    except ValueError:
+        # PyAV fails at kinds that it doesn't know, such as EXIF (https://github.com/PyAV-Org/PyAV/pull/2392).
         return None
