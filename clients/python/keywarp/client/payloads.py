@@ -19,7 +19,15 @@ from keywarp.client.images import encode_jpeg
 from keywarp.client.resources import Closable
 from keywarp.client.videos import choose, open_video
 from keywarp.protocol import Container, PacketCodec
-from keywarp.videos import demux, describe_choice, file_extent, left_out_note, listed_packets
+from keywarp.videos import (
+    UnitTimes,
+    demux,
+    describe_choice,
+    file_extent,
+    is_format,
+    left_out_note,
+    listed_packets,
+)
 
 CHUNK_BYTES: Final = 188 * 128  # 128 packets of a transport stream
 PARAMETERS: Final[dict[PacketCodec, re.Pattern[bytes]]] = {  # the start of a sequence parameter set in Annex-B format
@@ -109,6 +117,7 @@ class PacketPayloads(Payloads):
         annex_b = BitStreamFilterContext(ANNEX_B.get(self._codec, "null"), self._stream)
         parameters = PARAMETERS.get(self._codec)
         number = left_out = 0
+        times = UnitTimes(in_coding_order=is_format(self._container, "avi") and self._stream.codec_context.has_b_frames)
         begun = False
         try:
             for packet in chain(demux(self._container, self._stream), (None,)):  # None flushes the filter
@@ -119,8 +128,9 @@ class PacketPayloads(Payloads):
                     self.notes += (left_out_note(left_out).text,)
                 begun = begun or bool(packet and packet.is_keyframe)
                 gap = bool(packet and packet.is_corrupt)
+                timed = packet is None or times.known(packet)
                 for unit in annex_b.filter(packet):
-                    timestamp = None if unit.pts is None else float(unit.pts * unit.time_base)
+                    timestamp = None if unit.pts is None or not timed else float(unit.pts * unit.time_base)
                     data = bytes(unit)
                     # A decoder that begins at a key frame needs its parameters, which some files have only once.
                     starts = unit.is_keyframe and (parameters is None or parameters.search(data) is not None)
@@ -131,8 +141,10 @@ class PacketPayloads(Payloads):
         if not begun:
             raise SourceError(f"{str(self._path)!r} has no key frame that decoding can start with")
         listed = listed_packets(self._container, self._stream) or number
-        if number < listed or file_extent(self._path):
-            raise SourceError(f"{str(self._path)!r} is truncated: {number} of {listed} packets could be read")
+        cut = file_extent(self._path)
+        if number < listed or cut:
+            share = f"{number} of {listed} packets" if number < listed else f"{number} packets"
+            raise SourceError(f"{str(self._path)!r} is truncated: {share} could be read" + f" (it {cut})" * bool(cut))
 
     def close(self) -> None:
         """Close the file."""
