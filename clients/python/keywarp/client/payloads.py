@@ -132,6 +132,9 @@ class PacketPayloads(Payloads):
                 for unit in annex_b.filter(packet):
                     timestamp = None if unit.pts is None or not timed else float(unit.pts * unit.time_base)
                     data = bytes(unit)
+                    if not number - left_out and parameters and not parameters.search(data):
+                        # FFmpeg's filter puts them in front of IDR frames only. A video that was cut may have none.
+                        data = _avc_parameters(self._stream.codec_context.extradata or b"") + data
                     # A decoder that begins at a key frame needs its parameters, which some files have only once.
                     starts = unit.is_keyframe and (parameters is None or parameters.search(data) is not None)
                     yield Payload(data, number, timestamp, starts=starts, gap=gap, discard=unit.is_discard)
@@ -194,6 +197,20 @@ def open_payloads(path: Path, codec: PacketCodec | Container, video: int | None 
             return ContainerPayloads(path, codec)
         case _:
             return PacketPayloads(path, codec, video)
+
+
+def _avc_parameters(extradata: bytes) -> bytes:
+    """Return the parameter sets of an `avcC` box (ISO 14496-15) in Annex-B format, or nothing if it isn't one."""
+    if extradata[:1] != b"\x01":
+        return b""
+    found, place, sets = b"", 6, extradata[5:6]
+    for mask in (0x1F, 0xFF):  # sequence parameter sets, and picture parameter sets
+        for _ in range(sets[0] & mask if sets else 0):
+            size = int.from_bytes(extradata[place : place + 2])
+            found += b"\x00\x00\x00\x01" + extradata[place + 2 : place + 2 + size]
+            place += 2 + size
+        sets, place = extradata[place : place + 1], place + 1
+    return found
 
 
 def _codecs_for(found: str) -> str:
