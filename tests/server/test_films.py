@@ -24,6 +24,7 @@ from tests.videos.films import (
     copied,
     cut,
     film,
+    grey,
     number_of,
     red_and_green,
     saved,
@@ -269,6 +270,15 @@ def test_joined_recordings_are_complete(films: Running, tmp_path: Path, codec: C
     assert [number_of(image) for image in given.images] == [*LISTED, *LISTED]
     known = [time for time in given.times if time is not None]
     assert known == sorted(set(known))
+
+
+# A picture may come long after its packet
+def test_packets_with_the_most_b_frames_are_complete(films: Running, tmp_path: Path) -> None:
+    options = {"bf": "16", "refs": "16", "x264-params": "b-adapt=0:b-pyramid=normal"}
+    video = saved(tmp_path / "v.mp4", film(frames=[grey(n % FRAMES) for n in range(60)], options=options, gop=100))
+    given = streamed(films, video, "h264", decode=True)
+    assert (given.errors, given.fault) == (0, None)
+    assert [number_of(image) for image in given.images] == [n % FRAMES for n in range(60)]
 
 
 @pytest.mark.parametrize("decode", [False, True])

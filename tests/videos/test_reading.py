@@ -247,7 +247,7 @@ def test_an_avi_from_a_pipe_does_not_say_how_long_it_is(tmp_path: Path) -> None:
     assert file_extent(saved(tmp_path / "v.avi", data)) is None
 
 
-# https://github.com/blakeblackshear/frigate/discussions/8239: recordings are segments that are joined
+# https://github.com/ossrs/oryx/issues/222: each segment's counters begin at 0
 @pytest.mark.parametrize("codec", ["libx264", "mpeg2video", "libx265"])
 @pytest.mark.parametrize("later", [0, FRAMES])
 def test_joined_recordings_are_complete(codec: str, later: int) -> None:

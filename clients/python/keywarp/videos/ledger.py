@@ -8,7 +8,8 @@ from keywarp.videos.units import DecodedUnit
 MAX_FAILED_UNITS: Final = 300  # in a row: a live stream may be joined long before its next key frame
 # Codecs each of whose units is shown as a picture. Others have units that show nothing, or several pictures.
 ONE_PICTURE_PER_UNIT: Final = frozenset({"h264", "hevc", "av1", "mjpeg", "gif"})
-REORDERING: Final = 17  # units after which a picture must have come; H.264 and HEVC reorder at most 16
+# Units after which a picture must have come. H.264 and HEVC reorder at most 16, and decoders may hold as many back.
+REORDERING: Final = 34
 _REMEMBERED: Final = 64  # units without a picture, of the other codecs
 
 

@@ -75,7 +75,10 @@ class _Demuxer(threading.Thread):
         except FFmpegError as error:
             reason = f"the video is not {_NAMES[self._container]}: {error.strerror}"
             if self._index_missing:
-                reason = f"the MP4 stream {self._extent.fault or 'has no index'}: its index (moov) is missing"
+                fault = self._extent.fault
+                reason = (
+                    f"the MP4 stream {fault}: its index (moov) is missing" if fault else "the MP4 has no index (moov)"
+                )
             self.events.put(BadVideoError(reason))
         except Exception as error:  # noqa: BLE001 - raised again by the decoder
             self.events.put(error)
