@@ -1,5 +1,6 @@
 """Videos as people have them, in every way in: the SDK with each codec, uploads and pulls, through a real server."""
 
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,14 +13,18 @@ import pytest
 from keywarp.client import Client, FrameError, KeywarpError, ProcessedFrame
 from keywarp.client.images import encode_jpeg
 from keywarp.protocol import Codec, Done, Error, Result, ServerMessage
+from keywarp.videos import open_container
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.source_server import SourceHandler, SourceServer, file
 from tests.videos.films import (
     B_FRAMES,
     FASTSTART,
     FRAMES,
+    OPEN_GROUPS,
     copied,
+    cut,
     film,
+    grey,
     number_of,
     red_and_green,
     saved,
@@ -242,6 +247,57 @@ def test_a_recording_that_begins_in_the_middle_begins_with_its_first_key_frame(
     given = streamed(films, middle, codec)
     assert (len(given.results), given.errors, given.fault) == (10, 0, None)
     assert any("before the first key frame were left out" in note for note in given.notes)
+
+
+@pytest.mark.parametrize("codec", ["image", "h264", "webm"])
+def test_a_recording_may_be_cut_in_an_open_group_of_pictures(films: Running, tmp_path: Path, codec: Codec) -> None:
+    whole = film(options=OPEN_GROUPS)
+    with open_container(io.BytesIO(whole)) as container:
+        keys = [n for n, packet in enumerate(container.demux(video=0)) if packet.is_keyframe]
+    given = streamed(films, saved(tmp_path / "v.mkv", cut(whole, "matroska", keys[1], 10)), codec, decode=True)
+    assert (given.errors, given.fault) == (0, None)
+    numbers = [number_of(image) for image in given.images]
+    assert numbers == LISTED[-len(numbers) :]
+    assert len(numbers) > 12
+    assert any("begins in the middle" in note for note in given.notes)
+
+
+@pytest.mark.parametrize("codec", ["image", "h264", "mpegts"])
+def test_joined_recordings_are_complete(films: Running, tmp_path: Path, codec: Codec) -> None:
+    joined = film("mpegts", options=B_FRAMES) * 2
+    given = streamed(films, saved(tmp_path / "v.ts", joined), codec, decode=True)
+    assert (given.errors, given.fault) == (0, None)
+    assert [number_of(image) for image in given.images] == [*LISTED, *LISTED]
+    known = [time for time in given.times if time is not None]
+    assert known == sorted(set(known))
+
+
+# A picture may come long after its packet
+def test_packets_with_the_most_b_frames_are_complete(films: Running, tmp_path: Path) -> None:
+    options = {"bf": "16", "refs": "16", "x264-params": "b-adapt=0:b-pyramid=normal"}
+    video = saved(tmp_path / "v.mp4", film(frames=[grey(n % FRAMES) for n in range(60)], options=options, gop=100))
+    given = streamed(films, video, "h264", decode=True)
+    assert (given.errors, given.fault) == (0, None)
+    assert [number_of(image) for image in given.images] == [n % FRAMES for n in range(60)]
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_packets_of_avi_have_no_times_but_its_pictures_do(films: Running, tmp_path: Path, decode: bool) -> None:
+    avi = saved(tmp_path / "v.avi", film("avi", options=B_FRAMES))
+    given = streamed(films, avi, "h264", decode=decode)
+    if not decode:
+        assert given.times == [None] * FRAMES
+        return
+    assert [number_of(image) for image in given.images] == LISTED
+    known = [time for time in given.times if time is not None]
+    assert len(known) == FRAMES
+    assert known == sorted(set(known))
+
+
+def test_an_upload_says_that_its_index_is_missing_and_nothing_about_sizes(films: Running) -> None:
+    behind = film(frames=[textured(n) for n in range(6)])
+    assert "its index (moov) is missing" in str(uploaded(films, behind[: len(behind) // 2]).fault)
+    assert "pixels" not in str(uploaded(films, with_cover(film_too=False)).fault)
 
 
 def test_bare_packets_may_begin_in_the_middle(films: Running) -> None:

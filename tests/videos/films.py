@@ -21,6 +21,7 @@ FPS = 25
 FRAMES = 24
 GOP = 8
 TS_PACKET = 188
+OPEN_GROUPS = {"bf": "2", "x264-params": "open-gop=1:keyint=8:min-keyint=8:b-adapt=0:scenecut=0"}
 B_FRAMES = {"bf": "3", "b-adapt": "0"}
 FASTSTART = {"movflags": "+faststart"}
 
@@ -125,6 +126,32 @@ def copied(data: bytes, form: str, shift: int = 0) -> bytes:
             if packet.size and packet.pts is not None and packet.dts is not None:
                 packet.pts, packet.dts, packet.stream = packet.pts - back, packet.dts - back, copy
                 container.mux(packet)
+    return file.getvalue()
+
+
+def cut(data: bytes, form: str, packets: int, start: int = 0) -> bytes:
+    """Copy the packets of a video into another container without the first ones, as `ffmpeg -ss -c copy` does.
+
+    Args:
+        data: The video.
+        form: The container's format.
+        packets: How many are left out.
+        start: The time in frames at which the first of the others is shown.
+    """
+    file = io.BytesIO()
+    with open_container(io.BytesIO(data)) as source, av.open(file, "w", format=form) as container:
+        stream = source.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        assert stream.time_base
+        kept = [p for p in source.demux(stream) if p.size][packets:]
+        assert kept[0].is_keyframe
+        assert kept[0].pts is not None
+        move = round(start / FPS / stream.time_base) - kept[0].pts
+        for packet in kept:
+            assert packet.pts is not None
+            assert packet.dts is not None
+            packet.pts, packet.dts, packet.stream = packet.pts + move, packet.dts + move, copy
+            container.mux(packet)
     return file.getvalue()
 
 

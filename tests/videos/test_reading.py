@@ -10,11 +10,14 @@ import pytest
 
 from keywarp.images.orientation import INVERSE, turn
 from keywarp.videos import (
+    DecodedUnit,
     Extent,
     Lost,
     Note,
+    Origin,
     Picture,
     SoftwareDecoder,
+    UnitLedger,
     VideoError,
     VideoReader,
     choose_video,
@@ -25,8 +28,10 @@ from tests.videos.films import (
     B_FRAMES,
     FASTSTART,
     FRAMES,
+    OPEN_GROUPS,
     boxes,
     copied,
+    cut,
     film,
     grey,
     number_of,
@@ -222,6 +227,60 @@ def test_files_that_do_not_tell_their_length_are_never_too_short(form: str, muxi
     extent = Extent()
     extent.feed(b"GIF89a" + data if form == "gif" else data)
     assert extent.fault is None
+
+
+# FFmpeg declares the end of a video in these containers, not how long it lasts.
+@pytest.mark.parametrize("form", ["mp4", "matroska", "flv", "mpegts"])
+@pytest.mark.parametrize("options", [{}, B_FRAMES])
+def test_a_video_that_begins_late_is_complete(form: str, options: dict[str, str]) -> None:
+    seen = Seen(copied(film(options=options), form, -50))
+    assert (seen.numbers, seen.error, seen.places) == (LISTED, None, [])
+
+
+def test_an_avi_from_a_pipe_does_not_say_how_long_it_is(tmp_path: Path) -> None:
+    data = film("avi", options=B_FRAMES)
+    data = data[: data.index(b"idx1")]
+    length = data.index(b"strh") + 40
+    data = data[:4] + b"\xff" * 4 + data[8:length] + (2**30).to_bytes(4, "little") + data[length + 4 :]
+    seen = Seen(data)
+    assert (seen.numbers, seen.error) == (LISTED, None)
+    assert file_extent(saved(tmp_path / "v.avi", data)) is None
+
+
+# https://github.com/ossrs/oryx/issues/222: each segment's counters begin at 0
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video", "libx265"])
+@pytest.mark.parametrize("later", [0, FRAMES])
+def test_joined_recordings_are_complete(codec: str, later: int) -> None:
+    one = film("mpegts", codec=codec, options=B_FRAMES)
+    seen = Seen(one + copied(one, "mpegts", -later))
+    assert (seen.numbers, seen.places, seen.error) == ([*LISTED, *LISTED], [], None)
+    known = [time for time in seen.times if time is not None]
+    assert known == sorted(set(known))
+
+
+# A key frame of an open group is followed by pictures that need those before it, and that are shown before it.
+def test_pictures_that_lead_the_first_key_frame_are_left_out_and_counted() -> None:
+    whole = film(options=OPEN_GROUPS)
+    with open_container(io.BytesIO(whole)) as container:
+        keys = [n for n, packet in enumerate(container.demux(video=0)) if packet.is_keyframe]
+    seen = Seen(cut(whole, "matroska", keys[1], 10))
+    assert (seen.places, seen.error) == ([], None)
+    assert seen.numbers == LISTED[-len(seen.numbers) :]
+    assert len(seen.numbers) + len(LISTED[: keys[1]]) in (FRAMES - 1, FRAMES - 2)
+    [note] = seen.notes
+    assert "begins in the middle" in note
+
+
+@pytest.mark.parametrize("times", [(0, None, 2, 1), (5, 3, 7, 6)])
+def test_units_that_lead_the_first_picture_have_earlier_times_or_none(times: tuple[int | None, ...]) -> None:
+    ledger = UnitLedger("h264")
+    for number, time in enumerate(times):
+        ledger.add(number, Origin(time))
+    assert ledger.decoded(DecodedUnit(None, 0))[2] == []
+    assert ledger.decoded(DecodedUnit(None, 3))[2] == []
+    assert ledger.decoded(DecodedUnit(None, 2))[2] == []
+    assert ledger.end() == []
+    assert ledger.leading + ledger.left_out == 1
 
 
 # https://github.com/mpromonet/webrtc-streamer/issues/61, https://github.com/jellyfin/jellyfin/issues/8343

@@ -10,9 +10,6 @@ from threading import Lock
 from typing import Final, Literal, get_args
 from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import Frame, Source
 from keywarp.client.live import NewestFrames
@@ -115,8 +112,13 @@ class Feed:
         if self._images is None:
             return result
         with self._lock:
-            image = self._images.of(result.result)
-            return result if image is None else replace(result, image=image)
+            frame = self._images.of(result.result)
+        if frame is None:
+            return result
+        wire = result.result
+        if wire.timestamp is None and frame.timestamp is not None:  # packets of AVI have none, but its pictures do
+            wire = wire.model_copy(update={"timestamp": frame.timestamp})
+        return replace(result, result=wire, image=frame.image)
 
     def close(self) -> None:
         """Close the source, if it was opened here."""
@@ -127,7 +129,8 @@ class Feed:
 class _Images:
     """The frames of a file that is sent undecoded, matched with results: by packet, or else by time.
 
-    Frames and results come in the same order, but some of either may be missing.
+    Frames and results come in the same order, but some of either may be missing. If both have no time, their numbers
+    count, which include what is missing.
     """
 
     def __init__(self, source: VideoSource, *, by_unit: bool) -> None:
@@ -137,36 +140,42 @@ class _Images:
             source: The file.
             by_unit: Whether results have the numbers of packets as their ids.
         """
+        self._source = source
         self._frames = iter(source)
         self._by_unit = by_unit
-        self._read: deque[Frame] = deque(maxlen=MAX_READ)  # before their results
+        self._count = 0
+        self._read: deque[tuple[int, Frame]] = deque(maxlen=MAX_READ)  # before their results, with their numbers
 
-    def of(self, result: Result) -> NDArray[np.uint8] | None:
-        """Return the image of a result, or None if there is none."""
-        for frame in tuple(self._read):
-            if self._distance(frame, result) == 0:
-                while self._read.popleft() is not frame:
+    def of(self, result: Result) -> Frame | None:
+        """Return the frame of a result, or None if there is none."""
+        for entry in tuple(self._read):
+            if self._distance(*entry, result) == 0:
+                while self._read.popleft() is not entry:
                     pass  # its result would have come earlier
-                return frame.image
+                return entry[1]
         try:
             for frame in islice(self._frames, MAX_READ):
-                distance = self._distance(frame, result)
+                number = self._count + self._source.missing  # as the server counts
+                self._count += 1
+                distance = self._distance(number, frame, result)
                 if distance == 0:
                     self._read.clear()
-                    return frame.image
-                self._read.append(frame)
+                    return frame
+                self._read.append((number, frame))
                 if distance > 0:
                     break
         except SourceError:
             self._frames = iter(())  # `Feed.next_payload` finds the same damage and reports it
         return None
 
-    def _distance(self, frame: Frame, result: Result) -> int:
+    def _distance(self, number: int, frame: Frame, result: Result) -> int:
         """Return 0 for the frame of a result, 1 for one that is surely after it, and -1 for one that may be before."""
         if self._by_unit:
             if frame.unit is None or not isinstance(result.id, int) or frame.unit == result.id:
                 return 0 if frame.unit == result.id else -1
             return 1 if frame.unit > result.id + REORDERING else -1
+        if frame.timestamp is None and result.timestamp is None:
+            return (number > result.frame) - (number < result.frame)
         if frame.timestamp is None or result.timestamp is None:
             return -1
         apart = frame.timestamp - result.timestamp

@@ -19,7 +19,15 @@ from keywarp.client.images import encode_jpeg
 from keywarp.client.resources import Closable
 from keywarp.client.videos import choose, open_video
 from keywarp.protocol import Container, PacketCodec
-from keywarp.videos import demux, describe_choice, file_extent, left_out_note, listed_packets
+from keywarp.videos import (
+    UnitTimes,
+    demux,
+    describe_choice,
+    file_extent,
+    is_format,
+    left_out_note,
+    listed_packets,
+)
 
 CHUNK_BYTES: Final = 188 * 128  # 128 packets of a transport stream
 PARAMETERS: Final[dict[PacketCodec, re.Pattern[bytes]]] = {  # the start of a sequence parameter set in Annex-B format
@@ -109,6 +117,7 @@ class PacketPayloads(Payloads):
         annex_b = BitStreamFilterContext(ANNEX_B.get(self._codec, "null"), self._stream)
         parameters = PARAMETERS.get(self._codec)
         number = left_out = 0
+        times = UnitTimes(in_coding_order=is_format(self._container, "avi") and self._stream.codec_context.has_b_frames)
         begun = False
         try:
             for packet in chain(demux(self._container, self._stream), (None,)):  # None flushes the filter
@@ -119,9 +128,13 @@ class PacketPayloads(Payloads):
                     self.notes += (left_out_note(left_out).text,)
                 begun = begun or bool(packet and packet.is_keyframe)
                 gap = bool(packet and packet.is_corrupt)
+                timed = packet is None or times.known(packet)
                 for unit in annex_b.filter(packet):
-                    timestamp = None if unit.pts is None else float(unit.pts * unit.time_base)
+                    timestamp = None if unit.pts is None or not timed else float(unit.pts * unit.time_base)
                     data = bytes(unit)
+                    if not number - left_out and parameters and not parameters.search(data):
+                        # FFmpeg's filter puts them in front of IDR frames only. A video that was cut may have none.
+                        data = _avc_parameters(self._stream.codec_context.extradata or b"") + data
                     # A decoder that begins at a key frame needs its parameters, which some files have only once.
                     starts = unit.is_keyframe and (parameters is None or parameters.search(data) is not None)
                     yield Payload(data, number, timestamp, starts=starts, gap=gap, discard=unit.is_discard)
@@ -131,8 +144,10 @@ class PacketPayloads(Payloads):
         if not begun:
             raise SourceError(f"{str(self._path)!r} has no key frame that decoding can start with")
         listed = listed_packets(self._container, self._stream) or number
-        if number < listed or file_extent(self._path):
-            raise SourceError(f"{str(self._path)!r} is truncated: {number} of {listed} packets could be read")
+        cut = file_extent(self._path)
+        if number < listed or cut:
+            share = f"{number} of {listed} packets" if number < listed else f"{number} packets"
+            raise SourceError(f"{str(self._path)!r} is truncated: {share} could be read" + f" (it {cut})" * bool(cut))
 
     def close(self) -> None:
         """Close the file."""
@@ -182,6 +197,20 @@ def open_payloads(path: Path, codec: PacketCodec | Container, video: int | None 
             return ContainerPayloads(path, codec)
         case _:
             return PacketPayloads(path, codec, video)
+
+
+def _avc_parameters(extradata: bytes) -> bytes:
+    """Return the parameter sets of an `avcC` box (ISO 14496-15) in Annex-B format, or nothing if it isn't one."""
+    if extradata[:1] != b"\x01":
+        return b""
+    found, place, sets = b"", 6, extradata[5:6]
+    for mask in (0x1F, 0xFF):  # sequence parameter sets, and picture parameter sets
+        for _ in range(sets[0] & mask if sets else 0):
+            size = int.from_bytes(extradata[place : place + 2])
+            found += b"\x00\x00\x00\x01" + extradata[place + 2 : place + 2 + size]
+            place += 2 + size
+        sets, place = extradata[place : place + 1], place + 1
+    return found
 
 
 def _codecs_for(found: str) -> str:

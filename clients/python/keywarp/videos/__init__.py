@@ -3,13 +3,14 @@
 The client, the server and the training data read video through this package, so that a file is the same video to all.
 """
 
-from keywarp.videos.choice import choose_video, describe_choice, listed_packets
+from keywarp.videos.choice import choose_video, describe_choice, is_format, listed_packets
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
 from keywarp.videos.ledger import MAX_FAILED_UNITS, REORDERING, Origin, UnitLedger
 from keywarp.videos.opening import demux, open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
-from keywarp.videos.reading import Item, Lost, Note, Picture, VideoReader, left_out_note
+from keywarp.videos.reading import Item, Lost, Note, Picture, VideoReader, leading_note, left_out_note
+from keywarp.videos.times import UnitTimes
 from keywarp.videos.units import (
     PATCHED_UP,
     CodecVectors,
@@ -34,12 +35,15 @@ __all__ = [
     "SoftwareDecoder",
     "UnitDecoder",
     "UnitLedger",
+    "UnitTimes",
     "VideoError",
     "VideoReader",
     "choose_video",
     "demux",
     "describe_choice",
     "file_extent",
+    "is_format",
+    "leading_note",
     "left_out_note",
     "listed_packets",
     "open_container",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _DURATION: Final = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")  # as FFmpeg and mkvmerge write it for each track
 _TOLERANCE: Final = 0.1  # seconds by which a declared duration may be longer than the packets, besides a long pause
+_UNKNOWN_FRAMES: Final = 2**30  # what FFmpeg writes into an AVI whose header it can't complete, such as a pipe
 _TRAILER: Final = 16  # bytes that may follow the last packet of a GIF
 
 
@@ -42,10 +43,14 @@ class PacketSpan:
         self._first, self._last = min(self._first, packet.pts), max(self._last, end)
 
     def seconds(self, time_base: float) -> tuple[float, float]:
-        """Return how long the packets last, and how much longer the last one may be shown, which may be a pause."""
+        """Return when the packets end, and how much longer the last one may be shown, which may be a pause.
+
+        The end counts from 0, or from the first packet if that is before 0: of a video that begins late, some programs
+        declare the end (FFmpeg's in Matroska, FLV and AVI), and others how long it lasts, which is less.
+        """
         if self._first is None or self._last is None:
             return 0.0, 0.0
-        return (self._last - self._first) * time_base, 1.5 * self._pause * time_base * self._open
+        return (self._last - min(self._first, 0)) * time_base, 1.5 * self._pause * time_base * self._open
 
 
 def missing_end(container: "InputContainer", video: "VideoStream", span: PacketSpan) -> str | None:
@@ -73,6 +78,8 @@ def missing_end(container: "InputContainer", video: "VideoStream", span: PacketS
 
 def _declared_seconds(container: "InputContainer", video: "VideoStream") -> float | None:
     """Return how long a container says that a video lasts, or None if it only says it for all streams together."""
+    if is_format(container, "avi") and not 0 < video.frames < _UNKNOWN_FRAMES:
+        return None
     if is_format(container, "mp4", "avi"):
         return float(video.duration * video.time_base) if video.duration and video.time_base else None
     tag = next((text for name, text in video.metadata.items() if name.upper().startswith("DURATION")), "")

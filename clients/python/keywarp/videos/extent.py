@@ -81,7 +81,8 @@ def _fault(end: int | None, size: int) -> str | None:
 def _read() -> _Reading:
     head = yield 0, 12
     if head[:4] == b"RIFF":
-        return int.from_bytes(head[4:8], "little") + 8
+        size = int.from_bytes(head[4:8], "little")
+        return size + 8 if 0 < size < 2**32 - 1 else None  # zeros or ones where the header couldn't be completed
     if head[:3] == b"FLV":
         return (yield from _flv())
     if head[:4] == b"\x1a\x45\xdf\xa3":

@@ -8,7 +8,8 @@ from keywarp.videos.units import DecodedUnit
 MAX_FAILED_UNITS: Final = 300  # in a row: a live stream may be joined long before its next key frame
 # Codecs each of whose units is shown as a picture. Others have units that show nothing, or several pictures.
 ONE_PICTURE_PER_UNIT: Final = frozenset({"h264", "hevc", "av1", "mjpeg", "gif"})
-REORDERING: Final = 17  # units after which a picture must have come; H.264 and HEVC reorder at most 16
+# Units after which a picture must have come. H.264 and HEVC reorder at most 16, and decoders may hold as many back.
+REORDERING: Final = 34
 _REMEMBERED: Final = 64  # units without a picture, of the other codecs
 
 
@@ -18,6 +19,8 @@ class Origin(NamedTuple):
     pts: int | None  # in the stream's time base
     discard: bool = False  # whether it is only needed to decode others
     damaged: bool = False  # whether the container says that something is missing in it or next to it
+    time: float | None = None  # in seconds, by the client; without `pts`, it only tells what leads the first picture
+    epoch: int = 0  # how often the container's times have started over before it
 
 
 class UnitLedger:
@@ -28,6 +31,8 @@ class UnitLedger:
     Attributes:
         has_picture: Whether there was any picture.
         left_out: Units before the first picture that decoding can't start with.
+        leading: Units after that of the first picture that would be shown before it, but need what was before: they
+            follow the key frame of an open group of pictures at which a video was cut.
     """
 
     def __init__(self, codec: str) -> None:
@@ -38,9 +43,11 @@ class UnitLedger:
         """
         self.has_picture = False
         self.left_out = 0
+        self.leading = 0
         self._complete = codec in ONE_PICTURE_PER_UNIT
         self._waiting: dict[int, Origin] = {}  # by the unit's number
         self._failed = 0  # in a row
+        self._first: tuple[int, Origin] | None = None  # the unit of the first picture
 
     def add(self, number: int, origin: Origin) -> None:
         """Note a unit that is going to be decoded."""
@@ -60,6 +67,7 @@ class UnitLedger:
             self._complete = False
         late = [waiting for waiting, other in self._waiting.items() if self._is_late(waiting, other, number, origin)]
         lost = self._drop(late)
+        self._first = self._first or (number, origin)
         self.has_picture, self._failed = True, 0
         return number, origin, lost
 
@@ -82,9 +90,22 @@ class UnitLedger:
 
     def _is_late(self, number: int, origin: Origin, shown: int, shown_origin: Origin) -> bool:
         """Return whether a unit should have been shown before another, by their times or else by their order."""
-        if origin.pts is not None and shown_origin.pts is not None:
+        if origin.pts is not None and shown_origin.pts is not None and origin.epoch == shown_origin.epoch:
             return origin.pts < shown_origin.pts
         return number <= shown - REORDERING
+
+    def _leads(self, number: int, origin: Origin) -> bool:
+        """Return whether a unit should have been shown before the first picture, although it comes after it.
+
+        Matroska has no times before 0, so that such units have none there.
+        """
+        if self._first is None or self._first[1].epoch != origin.epoch:
+            return False
+        begun, first = self._first
+        (shown, start) = (origin.time, first.time) if first.pts is None else (origin.pts, first.pts)
+        if start is None:
+            return False
+        return number <= begun + REORDERING if shown is None else shown < start
 
     def _drop(self, units: list[int], *, known: bool = False) -> list[int]:
         """Forget units, and return those that are lost: all that should have been shown after the first picture.
@@ -95,7 +116,10 @@ class UnitLedger:
         """
         if not (self._complete or known):
             return []
-        lost = [number for number in units if not self._waiting.pop(number).discard]
+        origins = [(number, self._waiting.pop(number)) for number in units]
+        leading = [number for number, origin in origins if not origin.discard and self._leads(number, origin)]
+        lost = [number for number, origin in origins if not origin.discard and number not in leading]
+        self.leading += len(leading)
         if not self.has_picture:
             self.left_out += len(lost)
         self._failed += len(lost)

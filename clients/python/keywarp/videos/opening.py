@@ -1,14 +1,19 @@
 """Open containers, and read the packets of a video."""
 
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
 import av
 from av.container import InputContainer
+from av.error import FFmpegError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from av.video.stream import VideoStream
+
+
+_TO_JOIN: Final = 2  # packets from the one that FFmpeg marks, in a joined transport stream, to the next recording's
 
 
 def open_container(file: Any, **options: Any) -> InputContainer:
@@ -28,9 +33,31 @@ def open_container(file: Any, **options: Any) -> InputContainer:
 def demux(container: InputContainer, video: "VideoStream") -> "Iterator[av.Packet[Any]]":
     """Read the packets of a video that have content. Afterwards the decoder is to be flushed.
 
+    Where recordings were joined (`cat a.ts b.ts`), the counters of a transport stream jump as if packets were missing,
+    and FFmpeg marks a packet as corrupt. The mark is removed if the next recording's key frame follows where it should.
+
     Raises:
         FFmpegError: The container can't be read any further.
     """
+    held: deque[av.Packet[Any]] = deque()  # from a marked packet on
+    try:
+        for packet in _packets(container, video):
+            if held and packet.is_keyframe and (len(held) == _TO_JOIN or _jumps_back(held[-1], packet)):
+                held[0].is_corrupt = False
+            held.append(packet)
+            while held and (len(held) > _TO_JOIN or not held[0].is_corrupt):
+                yield held.popleft()
+    except FFmpegError:
+        yield from held
+        raise
+    yield from held
+
+
+def _jumps_back(before: "av.Packet[Any]", packet: "av.Packet[Any]") -> bool:
+    return before.dts is not None and packet.dts is not None and packet.dts < before.dts
+
+
+def _packets(container: InputContainer, video: "VideoStream") -> "Iterator[av.Packet[Any]]":
     packets = container.demux(video)
     while True:
         try:

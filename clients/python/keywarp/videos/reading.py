@@ -14,7 +14,7 @@ from keywarp.videos.ends import PacketSpan, missing_end
 from keywarp.videos.errors import VideoError
 from keywarp.videos.ledger import Origin, UnitLedger
 from keywarp.videos.opening import demux
-from keywarp.videos.times import PictureTimes
+from keywarp.videos.times import PictureTimes, UnitTimes
 from keywarp.videos.units import CodecVectors, DecodedUnit, UnitDecoder
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ class Note(NamedTuple):
 Item = Picture | Lost | Note
 
 
+def leading_note(units: int) -> Note:
+    """Say that a video was cut inside an open group of pictures."""
+    return Note(f"it begins in the middle: {units} packets that need those before the first key frame were left out")
+
+
 def left_out_note(units: int) -> Note:
     """Say that a video was joined in the middle."""
     return Note(f"it begins in the middle: {units} packets before the first key frame were left out")
@@ -85,6 +90,7 @@ class VideoReader:
         self._ledger = UnitLedger(context.codec.canonical_name)
         self._times = PictureTimes(stream.time_base, in_coding_order=self._in_coding_order)
         self._units = 0
+        self._unit_times = UnitTimes()
         self._span = PacketSpan()
 
     def __iter__(self) -> Iterator[Item]:
@@ -101,6 +107,8 @@ class VideoReader:
             yield from self._decode(packet)
         yield from self._decode(None)
         yield from self._lose(len(self._ledger.end()), "a picture of the video is missing")
+        if leading := self._ledger.leading:
+            yield leading_note(leading)
         if not self.pictures:
             raise VideoError(
                 f"has no key frame that decoding can start with, in {self._units} packets of video"
@@ -122,7 +130,9 @@ class VideoReader:
     def _take(self, packet: "Unit") -> None:
         """Note a unit, and number it."""
         shown = None if self._in_coding_order else packet.pts
-        self._ledger.add(self._units, Origin(shown, packet.is_discard, packet.is_corrupt))
+        self._unit_times.known(packet)
+        origin = Origin(shown, packet.is_discard, packet.is_corrupt, epoch=self._unit_times.epoch)
+        self._ledger.add(self._units, origin)
         if not packet.is_discard:
             self._times.add(packet.pts)
         self._span.add(packet)

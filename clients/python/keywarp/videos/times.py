@@ -2,6 +2,10 @@
 
 import heapq
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import av
 
 
 class PictureTimes:
@@ -48,3 +52,31 @@ class PictureTimes:
         if self._sorted is None:
             return pts
         return heapq.heappop(self._sorted) if self._sorted else None
+
+
+class UnitTimes:
+    """Tells which units of a video, in coding order, have times at which they are shown."""
+
+    def __init__(self, *, in_coding_order: bool = False) -> None:
+        """Begin with the first unit.
+
+        Args:
+            in_coding_order: Whether the container's time stamps rise with the units, as in `PictureTimes`.
+        """
+        self._in_coding_order = in_coding_order
+        self._last: int | None = None  # at which a unit was decoded
+        self._latest: int | None = None  # at which a unit was shown
+        self._floor: int | None = None  # the latest one before time stamps started over
+        self.epoch = 0  # how often they have
+
+    def known(self, unit: "av.Packet[Any]") -> bool:
+        """Take the next unit, and return whether its time stamp is one of presentation, and above those before."""
+        if unit.dts is not None:
+            if self._last is not None and unit.dts < self._last:
+                self.epoch += 1
+                self._floor = self._latest
+            self._last = unit.dts
+        if unit.pts is None or self._in_coding_order:
+            return False
+        self._latest = unit.pts if self._latest is None else max(self._latest, unit.pts)
+        return self._floor is None or unit.pts > self._floor

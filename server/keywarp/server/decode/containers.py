@@ -64,6 +64,7 @@ class _Demuxer(threading.Thread):
         self._payload = memoryview(b"")
         self.storing = False  # a file that can't be decoded before it is complete
         self._extent = Extent()
+        self._index_missing = False
         self._ended = False
         self._stopped = False
 
@@ -72,7 +73,13 @@ class _Demuxer(threading.Thread):
         try:
             self._demux()
         except FFmpegError as error:
-            self.events.put(BadVideoError(f"the video is not {_NAMES[self._container]}: {error.strerror}"))
+            reason = f"the video is not {_NAMES[self._container]}: {error.strerror}"
+            if self._index_missing:
+                fault = self._extent.fault
+                reason = (
+                    f"the MP4 stream {fault}: its index (moov) is missing" if fault else "the MP4 has no index (moov)"
+                )
+            self.events.put(BadVideoError(reason))
         except Exception as error:  # noqa: BLE001 - raised again by the decoder
             self.events.put(error)
         else:
@@ -90,6 +97,7 @@ class _Demuxer(threading.Thread):
         with SpooledTemporaryFile(_IN_MEMORY) as file:
             if self._container == "mp4" and self._index_is_last():
                 self._store(file)
+                self._index_missing = True  # unless it can be opened
                 self._decode(file)
             else:
                 self._decode(self)
@@ -100,6 +108,7 @@ class _Demuxer(threading.Thread):
 
     def _decode(self, file: Any) -> None:
         with open_container(file, format=self._container, options=PROBE | self._video.ffmpeg) as container:
+            self._index_missing = False
             for event in self._video.decode_container(container, f"the {self._kind}"):
                 self._hand_over(event)
 

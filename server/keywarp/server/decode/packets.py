@@ -18,7 +18,7 @@ from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import UnitHeaders
 from keywarp.server.decode.video import VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, DamagedVideoError
-from keywarp.videos import Origin, UnitLedger, VideoError, left_out_note
+from keywarp.videos import Origin, UnitLedger, VideoError, leading_note, left_out_note
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -99,6 +99,8 @@ class PacketDecoder:
         with _video_errors():
             yield from self._frames(None)
             yield from self._lose(self._ledger.end())
+        if leading := self._ledger.leading:
+            yield leading_note(leading)
         if not self._ledger.has_picture:  # not all decoders report the size of frames that they refuse
             raise BadVideoError(
                 f"the video has no key frame that decoding can start with ({self._format.start}), of at most "
@@ -124,7 +126,7 @@ class PacketDecoder:
         self._headers.pop(number - _REORDERING, None)
         self._units += 1
         with _video_errors():
-            self._ledger.add(number, Origin(None, bool(header.discard), bool(header.gap)))
+            self._ledger.add(number, Origin(None, bool(header.discard), bool(header.gap), header.timestamp))
             yield from self._frames(packet)
             yield from self._lose(self._ledger.overdue())
             failed = self._ledger.left_out and not self._ledger.has_picture

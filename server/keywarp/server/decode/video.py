@@ -89,16 +89,17 @@ class VideoDecoder:
                 be decoded, or the container ends too early.
             FFmpegError: The container itself can't be read any further.
         """
-        pictures = 0
+        seen = True  # whether the frames' size is known, so that it isn't what is wrong
         try:
             stream = choose_video(container, self._options.video)
             # The container gives the size; not all decoders do.
             self.check_size(stream.codec_context.width, stream.codec_context.height)
+            seen = stream.codec_context.width > 0
             with closing(self.open(stream.codec_context, stream)) as decoder:
                 for item in VideoReader(container, stream, decoder):
                     match item:
                         case Picture():
-                            pictures += 1
+                            seen = True
                             pixels, vectors = self.upright(item.pixels, item.orientation, item.vectors)
                             yield DecodedFrame(pixels, None, item.time, item.seconds, vectors=vectors)
                         case Lost():
@@ -108,7 +109,7 @@ class VideoDecoder:
                             yield item
         except VideoError as error:
             # Not all decoders report the size of frames that they refuse.
-            limit = "" if pictures else f" (frames may have at most {self._options.max_pixels} pixels)"
+            limit = "" if seen else f" (frames may have at most {self._options.max_pixels} pixels)"
             raise BadVideoError(f"{name} {error}{limit}") from error
 
     def upright(
