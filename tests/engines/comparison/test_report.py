@@ -44,14 +44,15 @@ def summary(folder: Path, *, cost: float = 0.02, **further: Any) -> Comparison:
 
 def test_costs_and_agreement_of_an_interval_count_its_key_frame(tmp_path: Path) -> None:
     found = summary(tmp_path)
-    assert found.per_frame_ms == pytest.approx(110)
+    assert found.per_frame_ms == pytest.approx(100)
     assert found.self_agreement == pytest.approx(0.7)
     dis = found.sources["dis"]
     assert dis.mean == pytest.approx((1 + 0.9) / 2)
     assert dis.intervals[3].agreement == pytest.approx((10 + 10 + 9) / 30)
     assert dis.intervals[3].oldest == pytest.approx(0.9)
     assert dis.intervals[3].ms == pytest.approx((120 + 2 * 20) / 3)
-    assert dis.intervals[3].speed_up == pytest.approx(110 / (160 / 3))
+    assert dis.intervals[3].speed_up == pytest.approx(100 / (160 / 3))
+    assert all(s.intervals[n].speed_up <= n for s in found.sources.values() for n in (2, 3))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The figures of a comparison."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -150,8 +149,8 @@ def summarise(
         tally: What was counted.
         backend: The names of backend, device and precision.
     """
-    # All sources run the same network on a key frame, so the median is the most certain figure.
-    per_frame = statistics.median(cost.key for cost in tally.costs.values())
+    # All sources run the same network on a key frame, and some prepare their motion besides.
+    per_frame = min(cost.key for cost in tally.costs.values())
     pairs = tally.pairs.table()
     sources = {
         motion: _source(
