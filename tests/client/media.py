@@ -62,6 +62,7 @@ def write_video(
         stream = container.add_stream(codec, fps)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.thread_count = 1  # libvpx's threads wait by spinning, for minutes on a busy machine
         if codec == "libx264":
             stream.codec_context.options = {"bf": "2", "b-adapt": "0", "preset": "veryfast"}
             gop = gop or 10

@@ -90,7 +90,8 @@ def record(
                 advance(result)
         except SourceError as error:
             if not allow_damage:
-                raise
+                hint = ". --allow-damage keeps what was read" * bool(stopwatch.summary().frames)
+                raise SourceError(f"{error}{hint}") from error
             print(f"keywarp: {error}", file=sys.stderr)
         summary = stopwatch.summary()
         if not summary.frames:

@@ -71,7 +71,7 @@ def describe_choice(container: "InputContainer", chosen: "VideoStream") -> str |
         return None
     number = next(place for place, video in enumerate(videos) if video.index == chosen.index)
     listed = ", ".join(f"{place}: {_describe(video)}" for place, video in enumerate(videos))
-    return f"there are {len(videos)} videos ({listed}); this is number {number}, and the option `video` chooses another"
+    return f"there are {len(videos)} videos ({listed}); this is number {number} (`video` chooses one)"
 
 
 def _describe(video: "VideoStream") -> str:
