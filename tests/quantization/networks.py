@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from keywarp.engines.bundle import Bundle, add_precision, write_bundle
 from keywarp.engines.comparison import Clip, ClipFrame
@@ -94,9 +93,7 @@ def drawn_clip(frames: int = 60, seed: int = 0) -> Clip:
 def images(count: int = 8) -> list[dict[str, np.ndarray]]:
     """Return inputs of the feature network."""
     clip = drawn_clip(count)
-    return [
-        {"image": frame.image.transpose(2, 0, 1)[np.newaxis].astype(np.float32) - 100.0} for frame in clip.frames()
-    ]
+    return [{"image": frame.image.transpose(2, 0, 1)[np.newaxis].astype(np.float32) - 100.0} for frame in clip.frames()]
 
 
 def measurement(**fields: object) -> dict[str, object]:
@@ -120,6 +117,6 @@ def measurement(**fields: object) -> dict[str, object]:
 def with_int8(bundle: Bundle, path: Path | None = None, **fields: object) -> Bundle:
     """Return a bundle in memory that also has its features in int8; `fields` are those of the measurement."""
     quantizer = GraphQuantizer("features.onnx", bundle.graph("features.onnx"), images())
-    graphs: dict[str, onnx.ModelProto] = {"features.onnx": quantizer.quantize(quantizer.layers)}
+    graphs = {"features.onnx": quantizer.quantize(quantizer.layers)}
     record = {"tolerance": 0.99, "measure": "pixels with the same label", "measurements": [measurement(**fields)]}
     return add_precision(bundle, "int8", graphs, path, **record)

@@ -101,7 +101,9 @@ def test_a_backend_on_which_it_is_not_within_the_tolerance_is_not_recorded(
 ) -> None:
     bundle = layered_bundle(tmp_path / "layered")
     kept = quantizing.Trial.is_kept
-    monkeypatch.setattr(quantizing.Trial, "is_kept", lambda t, tolerance: t.backend == "openvino" and kept(t, tolerance))
+    monkeypatch.setattr(
+        quantizing.Trial, "is_kept", lambda t, tolerance: t.backend == "openvino" and kept(t, tolerance)
+    )
     quantized = quantize(bundle, [drawn_clip()])
     assert [m.backend for m in quantized.bundle.manifest.precisions["int8"].measurements] == ["openvino"]
     assert [trial.backend for trial in quantized.trials] == ["openvino", "onnxruntime"]
