@@ -2,7 +2,7 @@
 
 Weights become int8 with a scale per channel, activations uint8 with one scale per tensor. Both are written as pairs of
 QuantizeLinear and DequantizeLinear (QDQ), which runtimes replace by layers in int8. The ranges of activations are those
-seen while the graph runs on given inputs.
+seen while the graph runs on given inputs; the biases take back what rounding shifts.
 """
 
 import logging
@@ -17,6 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from keywarp.engines.backends.ort import DISABLED, ort
+from keywarp.quantization.bias import Shifts, measure_shifts, shift_biases
 from keywarp.quantization.capture import Feed
 from keywarp.quantization.errors import QuantizationError
 from keywarp.quantization.placement import BETWEEN, LAYERS, keep_exact, place
@@ -50,6 +51,7 @@ class GraphQuantizer:
         )
         self._outputs = [output.name for output in self.model.graph.output]
         self._ranges = self._calibrate(feeds) if self.layers else None
+        self._shifts = self._measure_shifts(feeds) if self.layers else {}
 
     def quantize(self, layers: Collection[str]) -> onnx.ModelProto:
         """Return the graph with some of its layers quantised.
@@ -64,6 +66,7 @@ class GraphQuantizer:
         chosen = frozenset(layers)
         if not chosen:
             return copy
+        shift_biases(copy, {name: shift for name, shift in self._shifts.items() if name in chosen})
         placement = place(self.model, self.layers, chosen)
         with _quiet():
             quantizer = QDQQuantizer(
@@ -104,6 +107,10 @@ class GraphQuantizer:
             power = sum(float(np.square(b[number]).mean()) for b in wanted)
             errors.append(difference / power if power else difference)
         return float(np.mean(errors))
+
+    def _measure_shifts(self, feeds: Sequence[Feed]) -> Shifts:
+        ranges = {name: data.range_value for name, data in self._ranges.items()}
+        return measure_shifts(self.model, self.layers, ranges, feeds)
 
     def _calibrate(self, feeds: Sequence[Feed]) -> Any:
         from onnxruntime.quantization import create_calibrator

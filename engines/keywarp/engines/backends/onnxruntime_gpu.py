@@ -11,6 +11,7 @@ from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.interface import Precision, Program
 from keywarp.engines.backends.onnxruntime import OnnxRuntimeProgram
 from keywarp.engines.backends.ort import DISABLED, ort
+from keywarp.engines.backends.signed import to_signed
 from keywarp.engines.backends.warping import simplify
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
@@ -78,7 +79,9 @@ class OnnxRuntimeGpuBackend:
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
-        # The TensorRT provider converts graphs itself.
+        if self.precision == "int8":
+            model = to_signed(model)
+        # The TensorRT provider converts graphs to fp16 itself.
         if self.precision == "fp16" and self._provider == _PROVIDERS["cuda"]:
             model = to_half(simplify(model), resident)
         return OnnxRuntimeProgram(self._session(model), resident, ("cuda", self._index))
