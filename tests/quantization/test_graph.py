@@ -111,3 +111,32 @@ def test_sums_run_in_int8_between_layers_but_not_in_coordinates(text: str, insid
     layers = [node.name for node in model.graph.node if node.op_type == "Conv"]
     between = place(model, layers, layers).between
     assert {node.op_type for node in model.graph.node if node.name in between} == inside
+
+
+def test_biases_take_back_what_rounding_shifts() -> None:
+    random = np.random.default_rng(0)
+    model = parser.parse_model(
+        HEADER
+        + """
+net (float[N,3,H,W] image) => (float[N,8,H,W] features)
+{
+  positive = Relu (image)
+  first = Conv (positive, first_weight)
+  middle = Relu (first)
+  features = Conv (middle, last_weight, last_bias)
+}
+"""
+    )
+    # Large positive and small weights side by side: the small ones are rounded away, all in one direction.
+    first = np.concatenate([np.full((8, 1, 1, 1), 10.0), np.full((8, 2, 1, 1), 0.035)], axis=1)
+    for name, value in (
+        ("first_weight", first),
+        ("last_weight", random.uniform(0.1, 1, (8, 8, 1, 1))),
+        ("last_bias", np.zeros(8)),
+    ):
+        model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+    feeds = [{"image": random.uniform(0, 100, (1, 3, 8, 8)).astype(np.float32)} for _ in range(4)]
+    graph = GraphQuantizer("features.onnx", model, feeds)
+    corrected = graph.error(graph.layers, feeds)
+    graph._shifts = {}
+    assert corrected < 0.5 * graph.error(graph.layers, feeds)

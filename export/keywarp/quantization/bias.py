@@ -60,7 +60,7 @@ def measure_shifts(
         probe.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED
     )
     runs = [session.run(list(taps), dict(feed)) for feed in feeds]
-    means = [np.mean(values, axis=0, dtype=np.float64).astype(np.float32) for values in zip(*runs, strict=True)]
+    means = [np.asarray(np.mean(values, axis=0), np.float32) for values in zip(*runs, strict=True)]
     return dict(zip(taps.values(), means, strict=True))
 
 
@@ -106,8 +106,8 @@ def _constants(
 ) -> Iterator[onnx.TensorProto]:
     low, high = min(float(np.min(extremes[0])), 0.0), max(float(np.max(extremes[1])), 0.0)
     scale = (high - low) / 255 or 1.0
-    yield numpy_helper.from_array(np.float32(scale), f"{tap}_scale")
-    yield numpy_helper.from_array(np.uint8(np.clip(round(-low / scale), 0, 255)), f"{tap}_zero")
+    yield numpy_helper.from_array(np.array(scale, np.float32), f"{tap}_scale")
+    yield numpy_helper.from_array(np.array(min(round(-low / scale), 255), np.uint8), f"{tap}_zero")
     others = tuple(axis for axis in range(weight.ndim) if axis != _CHANNEL[node.op_type])
     steps = np.abs(weight).max(axis=others, keepdims=True) / 127
     steps = np.where(steps == 0, 1, steps)

@@ -50,8 +50,8 @@ class GraphQuantizer:
             node.name for node in self.model.graph.node if node.op_type in LAYERS and node.input[1] in constants
         )
         self._outputs = [output.name for output in self.model.graph.output]
-        self._ranges = self._calibrate(feeds) if self.layers else None
-        self._shifts = self._measure_shifts(feeds) if self.layers else {}
+        self._ranges: Any = self._calibrate(feeds) if self.layers else {}
+        self._shifts: Shifts = self._measure_shifts(feeds) if self.layers else {}
 
     def quantize(self, layers: Collection[str]) -> onnx.ModelProto:
         """Return the graph with some of its layers quantised.

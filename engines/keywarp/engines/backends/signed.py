@@ -56,4 +56,4 @@ def _make_signed(scale: onnx.TensorProto, zero: onnx.TensorProto) -> None:
     point = int(numpy_helper.to_array(zero))
     step = numpy_helper.to_array(scale) * np.float32(max(point, 255 - point) / 127)
     scale.CopyFrom(numpy_helper.from_array(np.asarray(step, np.float32), scale.name))
-    zero.CopyFrom(numpy_helper.from_array(np.int8(0), zero.name))
+    zero.CopyFrom(numpy_helper.from_array(np.array(0, np.int8), zero.name))
