@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from keywarp.cli.main import main
 from keywarp.client import open_source
@@ -74,6 +75,21 @@ def test_the_schedule_is_sent_and_named_in_the_summary(tmp_path: Path, stream: S
     with ScriptedPeer() as server:
         shown = stream(server.address, tmp_path / "v.mp4", *options, "--summary-json")
     assert json.loads(shown.out)["title"] == "street, adaptive interval 8"  # which a narrow table may wrap
+
+
+def test_options_that_mean_nothing_for_the_source_are_refused(tmp_path: Path, stream: Stream) -> None:
+    video = write_video(tmp_path / "v.mp4")
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    with ScriptedPeer() as server:
+        for arguments, said in (
+            ([tmp_path / "a.png", "--video", "0"], "an image"),
+            ([tmp_path, "--video", "0"], "a folder of images"),
+            ([video, "--codec", "h264", "--quality", "50"], "no JPEG images"),
+            ([video, "--codec", "mp4", "--in-flight", "3"], "no JPEG images"),
+        ):
+            shown = stream(server.address, *arguments)
+            assert (shown.status, said in " ".join(shown.err.replace("│", " ").split())) == (2, True)
+        assert server.paths == []
 
 
 def test_figures_are_printed_as_json(tmp_path: Path, stream: Stream) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -24,10 +25,12 @@ from keywarp.client import (
     ProtocolError,
     Reconnect,
     SourceError,
+    SourceOptionError,
     StreamBusyError,
     StreamError,
     StreamGoneError,
     UnavailableError,
+    open_source,
 )
 from keywarp.client.async_streaming import AsyncConnection
 from keywarp.client.feed import Feed, StreamSetup
@@ -75,6 +78,31 @@ def test_hello_carries_the_options(twin: Twin) -> None:
         twin.stream(server.address, frames(1), model="street", interval=4)
         twin.stream(server.address, frames(1), schedule="adaptive", max_interval=20, max_age=2.5)
     assert hellos == [Hello(model="street", interval=4), Hello(schedule="adaptive", max_interval=20, max_age=2.5)]
+
+
+def test_what_an_open_source_has_decided_is_not_asked_for_again(twin: Twin, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4")
+    options: list[dict[str, Any]] = [{"upright": False}, {"video": 0}]
+    with ScriptedPeer() as server:
+        for option in options:
+            with open_source(path) as source, pytest.raises(SourceOptionError, match="give it to `open_source`"):
+                twin.stream(server.address, source, **option)
+        assert server.paths == []
+        assert len(twin.stream(server.address, path, **options[1])) == 20
+
+
+def test_only_a_container_s_video_is_left_to_the_server_to_choose(twin: Twin, tmp_path: Path) -> None:
+    hellos: list[Hello] = []
+
+    def script(peer: Peer) -> None:
+        hellos.append(peer.greet())
+        peer.fail(CloseCode.INTERNAL_ERROR, "enough")
+
+    path = write_video(tmp_path / "v.mp4")
+    for codec in ("image", "h264", "mp4"):
+        with ScriptedPeer(script) as server, pytest.raises(StreamError):
+            twin.stream(server.address, path, codec=codec, video=0)
+    assert [hello.video for hello in hellos] == [None, None, 0]
 
 
 def test_frames_are_read_only_as_results_are_taken(twin: Twin) -> None:

@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
@@ -39,6 +38,7 @@ from tests.videos.films import (
     saved,
     spoiled,
     textured,
+    two_videos,
     video_packets,
     with_cover,
     without,
@@ -121,23 +121,14 @@ def test_a_cover_picture_is_no_video() -> None:
 
 # https://github.com/jellyfin/jellyfin-web/issues/1421, https://github.com/Aleksoid1978/MPC-BE/issues/638
 def test_one_of_several_videos_is_chosen_and_the_others_are_named() -> None:
-    file = io.BytesIO()
-    with av.open(file, "w", format="matroska") as container:
-        streams = [container.add_stream("libx264", rate=25, options={"bf": "0"}) for _ in range(2)]
-        for stream, width in zip(streams, (64, 128), strict=True):
-            stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
-        for stream, width, first in zip(streams, (64, 128), (0, 10), strict=True):
-            for number in range(first, first + 5):
-                pixels = np.full((48, width, 3), 16 + 9 * number, np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
-            container.mux(stream.encode())
+    data = two_videos()
     for video, numbers in ((0, range(5)), (1, range(10, 15))):
-        seen = Seen(file.getvalue(), video)
+        seen = Seen(data, video)
         assert seen.numbers == list(numbers)
         assert f"this is number {video}" in seen.notes[0]
         assert "0: h264 64x48, 1: h264 128x48" in seen.notes[0]
     with pytest.raises(VideoError, match="2 videos, numbered from 0, but no video 2"):
-        Seen(file.getvalue(), 2)
+        Seen(data, 2)
 
 
 # https://github.com/voxel51/fiftyone/pull/8410, https://github.com/Vanilagy/mediabunny/pull/341

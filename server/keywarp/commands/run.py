@@ -23,10 +23,11 @@ from keywarp.cli.options import (
     StoredVideoOption,
     SummaryJsonOption,
     VideoOption,
+    open_frames,
 )
 from keywarp.cli.report import record
 from keywarp.cli.summary import print_notes, summary_table
-from keywarp.client import ProcessedFrame, Source, open_source
+from keywarp.client import ProcessedFrame, Source
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.motion_vectors import motion_vectors
 from keywarp.commands.options import (
@@ -108,7 +109,7 @@ def run(
         engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
         with ExitStack() as opened:
             frames = opened.enter_context(
-                open_source(source, vectors=engine.takes_vectors, upright=not as_stored, video=video)
+                open_frames(source, as_stored=as_stored, video=video, vectors=engine.takes_vectors)
             )
             opened.callback(lambda: print_notes(source, frames.notes))
             engine.prepare(frames.height, frames.width)

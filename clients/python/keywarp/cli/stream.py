@@ -24,13 +24,16 @@ from keywarp.cli.options import (
     SummaryJsonOption,
     VideoOption,
     open_client,
+    open_frames,
 )
 from keywarp.cli.report import record
 from keywarp.cli.summary import print_notes, print_summary
-from keywarp.client import DEFAULT_SERVER, ProcessedFrame, ResultStream, SourceError, open_source
+from keywarp.client import DEFAULT_SERVER, ProcessedFrame, ResultStream, SourceError
 from keywarp.client.reconnecting import DEFAULT
 from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
 from keywarp.protocol.addresses import hide_secrets
+
+IN_FLIGHT, QUALITY = 2, 90
 
 
 def stream(
@@ -73,8 +76,15 @@ def stream(
     codec: Annotated[
         Codec, typer.Option(help="Send JPEG images, a file's own packets (h264, ...) or the file as it is (mp4, ...).")
     ] = "image",
-    in_flight: Annotated[int, typer.Option(min=1, help="Images in flight at a time; 1 gives the lowest latency.")] = 2,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="The quality of the JPEG images.")] = 90,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="JPEG images in flight at a time; 1 gives the lowest latency.", show_default=str(IN_FLIGHT)
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="The quality of the JPEG images.", show_default=str(QUALITY))
+    ] = None,
     reconnect: Annotated[
         float,
         typer.Option(
@@ -95,24 +105,28 @@ def stream(
     The figures leave out time in which only drawing and writing took place. But both take
     processor time from a server on this machine, so measure without --out.
     """
+    images = codec == "image"
+    for name, value in (("--in-flight", in_flight), ("--quality", quality)):
+        if value is not None and not images:
+            raise typer.BadParameter(f"means nothing for --codec {codec}, which sends no JPEG images", param_hint=name)
     with ExitStack() as opened:
         client = opened.enter_context(open_client(server, api_key))
         opened.enter_context(_warnings_on_stderr())
-        frames = opened.enter_context(open_source(source, upright=not as_stored, video=video))
+        frames = opened.enter_context(open_frames(source, as_stored=as_stored, video=video))
         results = opened.enter_context(
             client.stream(
-                frames if codec == "image" else source,
+                frames if images else source,
                 model=model,
                 interval=interval,
                 schedule=schedule,
                 max_interval=max_interval,
                 max_age=max_age,
                 mode=mode,
-                upright=False if as_stored else None,  # servers of before don't know the option
-                video=video,
+                upright=False if as_stored and not images else None,  # servers of before don't know the option
+                video=None if images else video,
                 codec=codec,
-                in_flight=in_flight,
-                quality=quality,
+                in_flight=in_flight or IN_FLIGHT,
+                quality=quality or QUALITY,
                 decode=out is not None,
                 on_error="skip",
                 reconnect=reconnect,

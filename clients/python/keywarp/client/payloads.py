@@ -157,14 +157,19 @@ class PacketPayloads(Payloads):
 class ContainerPayloads(Payloads):
     """Payloads that are the bytes of a file, in chunks."""
 
-    def __init__(self, path: Path, container: Container) -> None:
+    def __init__(self, path: Path, container: Container, video: int | None = None) -> None:
         """Open the file.
 
+        Args:
+            path: The file.
+            container: Its format.
+            video: Which of the file's videos the server is to take, from 0, or None for the best.
+
         Raises:
-            SourceError: If the file can't be opened, or has another format.
+            SourceError: If the file can't be opened, has another format, or has no such video.
         """
         with open_video(path) as opened:
-            found = choose(opened, path).codec_context.codec.canonical_name
+            found = choose(opened, path, video).codec_context.codec.canonical_name
             if container not in opened.format.name.split(","):
                 raise SourceError(
                     f"{str(path)!r} is not {container} ({opened.format.name}): use the codec {_codecs_for(found)}"
@@ -187,14 +192,14 @@ def open_payloads(path: Path, codec: PacketCodec | Container, video: int | None 
     Args:
         path: The file.
         codec: The codec of its video, or its container.
-        video: Which of the file's videos has its packets sent, from 0, or None for the best.
+        video: Which of the file's videos, from 0, or None for the best.
 
     Raises:
         SourceError: If the file can't be opened, or has another codec or container.
     """
     match codec:
         case "mpegts" | "mp4" | "webm":
-            return ContainerPayloads(path, codec)
+            return ContainerPayloads(path, codec, video)
         case _:
             return PacketPayloads(path, codec, video)
 

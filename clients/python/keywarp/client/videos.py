@@ -61,8 +61,12 @@ class VideoSource(Source):
         self._use(name, container, choose(container, name, video), vectors=vectors, upright=upright)
 
     @classmethod
-    def camera(cls, device: str) -> Self:
+    def camera(cls, device: str, *, upright: bool = True) -> Self:
         """Open a camera by its device file (Video4Linux).
+
+        Args:
+            device: The device file.
+            upright: Whether frames are turned as the camera says in their EXIF data, or left as they are stored.
 
         Raises:
             SourceError: If there is no such camera, or it can't be used.
@@ -72,7 +76,7 @@ class VideoSource(Source):
             container = open_container(device, format="v4l2")
         except (av.FFmpegError, ValueError) as error:
             raise SourceError(f"the camera {device} can't be opened: {_reason(error)}") from error
-        source._use(device, container, choose(container, device), vectors=False, upright=True)
+        source._use(device, container, choose(container, device), vectors=False, upright=upright)
         source.live = True
         return source
 
