@@ -43,15 +43,17 @@ class _VideoIndex:
 class VideoFile:
     """A video on disk."""
 
-    def __init__(self, path: Path, *, upright: bool = True) -> None:
+    def __init__(self, path: Path, *, upright: bool = True, video: int | None = None) -> None:
         """Remember a video's path. The file isn't opened yet.
 
         Args:
             path: A file that FFmpeg can read and that has time stamps.
             upright: Whether frames are turned as the display matrix says, or left as they are stored.
+            video: Which of the file's videos, from 0, or None for the best.
         """
         self.path = path
         self.upright = upright
+        self.video = video
 
     @cached_property
     def index(self) -> _VideoIndex:
@@ -64,7 +66,7 @@ class VideoFile:
         keys: list[tuple[int, int]] = []  # key frames: their time stamp and the time to seek to
         try:
             with open_container(f"file:{self.path}") as container:
-                stream = choose_video(container)
+                stream = choose_video(container, self.video)
                 size = (stream.codec_context.height, stream.codec_context.width)
                 for packet in demux(container, stream):
                     if packet.pts is None:
@@ -93,7 +95,7 @@ class VideoFile:
     def _orientation(self) -> int:
         """Decode the first frame to find which way up it is."""
         with open_container(f"file:{self.path}") as container:
-            return orientation_of_frame(next(container.decode(choose_video(container))))
+            return orientation_of_frame(next(container.decode(choose_video(container, self.video))))
 
     def open(self) -> "VideoReader":
         """Return a reader of the frames. It closes its file when it is garbage-collected."""
@@ -111,6 +113,7 @@ class VideoReader:
     def __init__(self, video: VideoFile) -> None:
         self._path = video.path
         self._upright = video.upright
+        self._number = video.video
         self._index = video.index
         self._next = -1  # the number of the frame that `_frames` yields next, or -1 if there is none
         self._frames: Iterator[av.VideoFrame] = iter(())
@@ -167,7 +170,7 @@ class VideoReader:
         begin = self._index.times[self._index.starts[start]]
         try:
             with open_container(f"file:{self._path}") as container:
-                stream = choose_video(container)
+                stream = choose_video(container, self._number)
                 if stream.codec_context.codec.canonical_name in PATCHED_UP:
                     stream.codec_context.thread_count = 1  # otherwise damaged frames aren't marked
                 if start:

@@ -98,6 +98,8 @@ def run(
     Frames that are damaged or missing are left out and counted, and the exit status is then 1.
 
     Example: keywarp run street.mp4 --model street --out annotated.mp4 --json results.ndjson
+
+    Example: keywarp run gate.mkv --video 1 --as-stored --allow-damage --json results.ndjson
     """
     bundle = find_bundle(model, models)
     options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval, max_age=max_age)
