@@ -299,6 +299,16 @@ def test_a_damaged_video_gives_the_results_of_its_sound_frames_and_then_its_erro
     assert 0 < len(taken) < 200
 
 
+@pytest.mark.parametrize("codec", ["image", "h264"])
+def test_what_a_source_lacks_is_counted(tmp_path: Path, codec: Codec) -> None:
+    cut = write_cut_video(tmp_path)
+    with ScriptedPeer() as server, Client(server.address) as client, client.stream(cut, codec=codec) as results:
+        with pytest.raises(SourceError, match="is damaged: 83 "):
+            for _ in results:
+                pass
+        assert results.missing == 117
+
+
 class Decoder:
     """A server that decodes packets. Results come in display order, so some come late."""
 

@@ -92,9 +92,14 @@ def test_damage_is_counted_and_fails_unless_it_is_allowed(tmp_path: Path, model:
     assert (strict.ran.status, strict.complete, len(strict.results)) == (1, False, FRAMES - 1)
     assert f"{FRAMES - 1} of {FRAMES} frames could be decoded" in strict.ran.stderr
     assert strict.results[5]["reason"] == "gap"
+    assert (strict.summary["frames"], strict.summary["missing"]) == (FRAMES - 1, 1)
+    assert "is damaged" in strict.summary["damage"]
     allowed = Ran(tmp_path, model, path, "--allow-damage")
     assert (allowed.ran.status, allowed.complete, allowed.summary["missing"]) == (0, True, 1)
     assert "is damaged" in allowed.ran.stderr
+    assert allowed.summary["damage"] == strict.summary["damage"]
+    sound = Ran(tmp_path, model, saved(tmp_path / "v.mp4", film())).summary
+    assert (sound["missing"], sound["damage"], sound["notes"]) == (0, None, [])
 
 
 @pytest.mark.parametrize("form", ["mp4", "matroska", "avi", "flv"])
@@ -103,6 +108,7 @@ def test_a_film_that_was_cut_off_fails_after_what_was_there(tmp_path: Path, mode
     cut = Ran(tmp_path, model, saved(tmp_path / "cut", whole[: len(whole) // 2]))
     assert (cut.ran.status, cut.complete) == (1, False)
     assert 3 < len(cut.results) < 9
+    assert cut.summary["missing"] == (12 - len(cut.results) if form == "mp4" else 1)  # only MP4 says how many it had
     assert "is damaged" in cut.ran.stderr
 
 
@@ -111,6 +117,7 @@ def test_a_recording_may_begin_in_the_middle_but_not_without_a_key_frame(tmp_pat
     middle = Ran(tmp_path, model, saved(tmp_path / "v.ts", without(whole, 0, len(whole) // 188 // 4)))
     assert (middle.ran.status, len(middle.results)) == (0, 10)
     assert "packets before the first key frame were left out" in middle.ran.stderr
+    assert "packets before the first key frame were left out" in middle.summary["notes"][0]
     endless = film("mpegts", [textured(n) for n in range(12)], gop=100)
     bare = Ran(tmp_path, model, saved(tmp_path / "v.ts", endless[:564] + endless[len(endless) // 188 // 3 * 188 :]))
     assert (bare.ran.status, "no key frame" in bare.ran.stderr) == (1, True)

@@ -1,6 +1,5 @@
 """`keywarp run`: process a source with an engine in this process."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.options import (
@@ -25,8 +23,8 @@ from keywarp.cli.options import (
     VideoOption,
     open_frames,
 )
-from keywarp.cli.report import record
-from keywarp.cli.summary import print_notes, summary_table
+from keywarp.cli.report import DamageError, record
+from keywarp.cli.summary import print_notes, print_summary
 from keywarp.client import ProcessedFrame, Source
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.motion_vectors import motion_vectors
@@ -95,7 +93,8 @@ def run(
 ) -> None:
     """Process a video without a server, with the same output as `keywarp stream`.
 
-    Frames that are damaged or missing are left out and counted, and the exit status is then 1.
+    Frames that are damaged or missing are left out and counted, and the exit status is then 1. The figures of
+    --summary-json say it, too: `missing` (their number) and `damage` (or null).
 
     Example: keywarp run street.mp4 --model street --out annotated.mp4 --json results.ndjson
 
@@ -130,14 +129,14 @@ def run(
                 mot=mot,
                 total=frames.count,
                 title=f"{bundle.name}, {stream_schedule}",
+                counted=lambda summary: replace(summary, missing=frames.missing, notes=frames.notes),
             )
-            summary = replace(summary, missing=frames.missing)
     except EngineError as error:
         raise CommandError(str(error)) from error
-    if summary_json:
-        typer.echo(json.dumps(summary.as_dict()))
-    else:
-        Console().print(summary_table([summary]))
+    except DamageError as error:
+        print_summary(error.summary, as_json=summary_json)
+        raise CommandError(f"{error}. --allow-damage keeps what was read") from error
+    print_summary(summary, as_json=summary_json)
 
 
 def _masks(manifest: Manifest, ndjson: Path | None, out: Path | None, coco: Path | None) -> Masks:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from keywarp.cli.errors import CommandError
 from keywarp.cli.options import (
     AllowDamageOption,
     ApiKeyOption,
@@ -26,9 +27,9 @@ from keywarp.cli.options import (
     open_client,
     open_frames,
 )
-from keywarp.cli.report import record
-from keywarp.cli.summary import print_notes, print_summary
-from keywarp.client import DEFAULT_SERVER, ProcessedFrame, ResultStream, SourceError
+from keywarp.cli.report import DamageError, record
+from keywarp.cli.summary import Summary, print_notes, print_summary
+from keywarp.client import DEFAULT_SERVER, MediaError, ProcessedFrame, ResultStream, SourceError
 from keywarp.client.reconnecting import DEFAULT
 from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
 from keywarp.protocol.addresses import hide_secrets
@@ -100,7 +101,8 @@ def stream(
 ) -> None:
     """Send a video to a server, write its results to files, and print how fast they came.
 
-    Frames that are damaged or missing are left out and counted, and the exit status is then 1.
+    Frames that are damaged or missing are left out and counted, and the exit status is then 1. The figures of
+    --summary-json say it, too: `missing` (their number) and `damage` (or null).
 
     The figures leave out time in which only drawing and writing took place. But both take
     processor time from a server on this machine, so measure without --out.
@@ -135,22 +137,30 @@ def stream(
         opened.callback(lambda: print_notes(source, results.notes))
         ready = results.ready
         adaptive = "" if ready.schedule == "fixed" else f"{ready.schedule} "
-        summary = record(
-            _complete(results, source),
-            classes=ready.model.classes,
-            keypoints=ready.model.keypoints,
-            fps=frames.fps,
-            start=frames.start,
-            aspect=frames.aspect,
-            allow_damage=allow_damage,
-            out=out,
-            json=ndjson,
-            coco=coco,
-            mot=mot,
-            total=frames.count,
-            title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
-        )
-        summary = replace(summary, reconnects=results.reconnects, missing=frames.missing + results.skipped)
+
+        def counted(summary: Summary) -> Summary:
+            return replace(summary, reconnects=results.reconnects, missing=results.missing, notes=tuple(results.notes))
+
+        try:
+            summary = record(
+                _complete(results, source),
+                classes=ready.model.classes,
+                keypoints=ready.model.keypoints,
+                fps=frames.fps,
+                start=frames.start,
+                aspect=frames.aspect,
+                allow_damage=allow_damage,
+                out=out,
+                json=ndjson,
+                coco=coco,
+                mot=mot,
+                total=frames.count,
+                title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
+                counted=counted,
+            )
+        except DamageError as error:
+            print_summary(error.summary, as_json=summary_json)
+            raise CommandError(f"{error}. --allow-damage keeps what was read") from error
     print_summary(summary, as_json=summary_json)
 
 
@@ -158,9 +168,12 @@ def _complete(results: ResultStream, name: str) -> Iterator[ProcessedFrame]:
     """Pass the results on.
 
     Raises:
-        SourceError: If the server could not process all frames.
+        SourceError: If the server could not process all frames, or a container's video ends too early for it.
     """
-    yield from results
+    try:
+        yield from results
+    except MediaError as error:
+        raise SourceError(str(error)) from error
     if results.skipped:
         raise SourceError(
             f"{results.skipped} frames of {hide_secrets(name)!r} could not be processed ({results.first_error})"

@@ -100,6 +100,11 @@ class Feed:
         return self._noted.notes
 
     @property
+    def missing(self) -> int:
+        """The number of frames so far that the source lacks."""
+        return self._noted.missing
+
+    @property
     def unsent(self) -> int:
         """The number of frames of a live source so far that a newer one replaced before they were sent."""
         return self._newest.unsent if self._newest else 0
