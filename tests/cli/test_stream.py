@@ -140,7 +140,7 @@ def test_errors_are_one_sentence_and_status_1(tmp_path: Path, stream: Stream) ->
             ([text], "not a video"),
             ([tmp_path / "missing.mp4"], "there is no file"),
             ([video, "--server", "http://127.0.0.1:9"], "keywarp serve"),
-            ([video, "--codec", "mpegts"], "is not mpegts"),
+            ([video, "--codec", "mpegts"], "not mpegts"),
         ):
             shown = stream(server.address, *arguments)
             assert shown.status == 1

@@ -436,7 +436,7 @@ def test_a_container_is_sent_byte_for_byte(
         ("vp9", lambda p: write_video(p / "v.mp4"), "is h264, not vp9: use the codec `image` or `h264`"),
         ("h264", lambda p: p / "missing.mp4", "no file"),
         ("h264", lambda _: frames(2), "not list"),
-        ("mpegts", lambda p: write_video(p / "v.mp4"), "is not mpegts"),
+        ("mpegts", lambda p: write_video(p / "v.mp4"), "not mpegts"),
     ],
 )
 def test_a_file_that_does_not_suit_the_codec_is_refused(

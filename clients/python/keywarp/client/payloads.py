@@ -13,6 +13,7 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from numpy.typing import NDArray
 
+from keywarp.client.contents import describe_file
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import Source
 from keywarp.client.images import encode_jpeg
@@ -112,7 +113,7 @@ class PacketPayloads(Payloads):
         found = self._stream.codec_context.codec.canonical_name
         if found != codec:
             self._container.close()
-            raise SourceError(f"the video in {str(path)!r} is {found}, not {codec}: use the codec {_codecs_for(found)}")
+            raise _unsuitable(path, f"is {found}, not {codec}", found)
 
     def __iter__(self) -> Iterator[Payload]:
         """Read the packets, from the first key frame on."""
@@ -175,9 +176,7 @@ class ContainerPayloads(Payloads):
         with open_video(path) as opened:
             found = choose(opened, path, video).codec_context.codec.canonical_name
             if container not in opened.format.name.split(","):
-                raise SourceError(
-                    f"{str(path)!r} is not {container} ({opened.format.name}): use the codec {_codecs_for(found)}"
-                )
+                raise _unsuitable(path, f"is in {opened.format.name}, not {container}", found)
         self._file = path.open("rb")
 
     def __iter__(self) -> Iterator[Payload]:
@@ -222,6 +221,9 @@ def _avc_parameters(extradata: bytes) -> bytes:
     return found
 
 
-def _codecs_for(found: str) -> str:
-    """Name the options that a video of this codec can be sent with."""
-    return f"`image` or `{found}`" if found in get_args(PacketCodec) else "`image`"
+def _unsuitable(path: Path, what: str, found: str) -> SourceError:
+    """Say that a file can't be sent as it was asked for, and which codecs are possible."""
+    if other := describe_file(path):
+        return SourceError(f"{str(path)!r} {other}")
+    codecs = f"`image` or `{found}`" if found in get_args(PacketCodec) else "`image`"
+    return SourceError(f"the video in {str(path)!r} {what}: use the codec {codecs}")

@@ -10,6 +10,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from keywarp.client.contents import describe_address, describe_file
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import DEFAULT_FPS, Frame, Source
 from keywarp.images.orientation import UPRIGHT, turn
@@ -93,7 +94,7 @@ class VideoSource(Source):
             first = next(self._items, None)
             if first is None:
                 reason = self._damage if isinstance(self._damage, VideoError) else "has no frame that can be decoded"
-                raise SourceError(f"{name!r} {reason}") from _cause(name, self._damage)
+                raise SourceError(f"{name!r} {_contents(name) or reason}") from _cause(name, self._damage)
         except BaseException:
             container.close()
             raise
@@ -180,9 +181,11 @@ def open_video(name: str | PathLike[str]) -> InputContainer:
     except av.InvalidDataError as error:
         if not remote and _is_mp4(local_path(name)):
             raise SourceError(f"{name!r} is a truncated MP4 file: its index (moov) is missing") from error
-        raise SourceError(f"{name!r} is not a video, or is damaged from the start") from _cause(name, error)
+        what = _contents(name) or "is not a video, or is damaged from the start"
+        raise SourceError(f"{name!r} {what}") from _cause(name, error)
     except (av.FFmpegError, OSError) as error:
-        raise SourceError(f"{name!r} can't be opened: {_reason(error)}") from _cause(name, error)
+        what = (_contents(name) if remote else None) or f"can't be opened: {_reason(error)}"
+        raise SourceError(f"{name!r} {what}") from _cause(name, error)
 
 
 def choose(container: InputContainer, name: str | PathLike[str], video: int | None = None) -> VideoStream:
@@ -195,7 +198,7 @@ def choose(container: InputContainer, name: str | PathLike[str], video: int | No
         return choose_video(container, video)
     except VideoError as error:
         container.close()
-        raise SourceError(f"{str(name)!r} {error}") from error
+        raise SourceError(f"{str(name)!r} {_contents(str(name)) or error}") from error
 
 
 def orientation_of_file(path: Path, video: int | None = None) -> int:
@@ -215,6 +218,11 @@ def local_path(name: str) -> Path:
 
 def _is_url(name: str) -> bool:
     return "://" in name and not name.startswith("file:") and not Path(name).exists()
+
+
+def _contents(name: str) -> str | None:
+    """Say what a source is that isn't a video, or return None if it may be one."""
+    return describe_address(name) if _is_url(name) else describe_file(local_path(name))
 
 
 def _is_mp4(path: Path) -> bool:

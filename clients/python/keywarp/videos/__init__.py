@@ -4,6 +4,7 @@ The client, the server and the training data read video through this package, so
 """
 
 from keywarp.videos.choice import choose_video, describe_choice, is_format, listed_packets
+from keywarp.videos.contents import HEAD_BYTES, describe_container, describe_other
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
 from keywarp.videos.ledger import MAX_FAILED_UNITS, REORDERING, Origin, UnitLedger
@@ -21,6 +22,7 @@ from keywarp.videos.units import (
 )
 
 __all__ = [
+    "HEAD_BYTES",
     "MAX_FAILED_UNITS",
     "PATCHED_UP",
     "REORDERING",
@@ -41,6 +43,8 @@ __all__ = [
     "choose_video",
     "demux",
     "describe_choice",
+    "describe_container",
+    "describe_other",
     "file_extent",
     "is_format",
     "leading_note",
