@@ -215,7 +215,9 @@ def _rgb(image: ImageFile) -> NDArray[np.uint8]:
             f"a {image.format} image whose pixels are {kind} isn't read, since their range is unknown: "
             "save it with 8 or 16 bits"
         )
-    return np.array(image.convert("RGB"))
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    # NumPy would ask Pillow for the bytes several times.
+    return np.frombuffer(rgb.tobytes(), np.uint8).reshape(rgb.height, rgb.width, 3).copy()
 
 
 def _png_size(head: bytes) -> tuple[int, int]:
