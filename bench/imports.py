@@ -294,11 +294,9 @@ def main() -> None:
 
 def command(outcomes: Sequence[Outcome], left_out: Sequence[str]) -> str:
     """Return the command that prints the page. Names that the table lists stand for themselves."""
-    parts = ["NETWORK..." if left_out else ALL]
-    for option in ("file", "published"):
-        if any(outcome.library == "file" and outcome.published == (option == "published") for outcome in outcomes):
-            parts.append(f"--{option} FILE.onnx...")
-    return " ".join(["python -m bench.imports", *parts, "--results docs/results"])
+    kinds = {"published" if outcome.published else "file" for outcome in outcomes if outcome.library == "file"}
+    files = [f"--{kind} FILE.onnx" for kind in sorted(kinds)]
+    return " ".join(["python -m bench.imports", "NETWORK..." if left_out else ALL, *files, "--results docs/results"])
 
 
 def report(outcomes: Sequence[Outcome], left_out: Sequence[str] = ()) -> str:
@@ -319,8 +317,8 @@ def report(outcomes: Sequence[Outcome], left_out: Sequence[str] = ()) -> str:
         "with its default motion source, measured on frames of 640x272 in the size that the network takes. Other work "
         f"is how many cores other programs took meanwhile. {warning}`keywarp run` and a server ran each bundle on "
         f"{FRAMES} frames at interval {INTERVAL}.\n\n"
-        f"Printed by `{command(outcomes, left_out)}`, with the networks of the table and, where it says `file`, an ONNX "
-        "file for each. `make imports` does it for all of `bench/zoo.py`, without files.\n\n"
+        f"Printed by `{command(outcomes, left_out)}`, with the networks of the table and a repeated option for each of "
+        "its files. `make imports` does it for all of `bench/zoo.py`, without files.\n\n"
         f"{missing}"
         f"{table(outcomes)}"
     )
