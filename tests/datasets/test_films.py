@@ -22,6 +22,7 @@ from tests.videos.films import (
     two_videos,
     with_cover,
 )
+from tests.videos.others import OTHERS
 
 
 def test_a_video_is_turned_upright_unless_it_is_to_be_left_as_stored(tmp_path: Path) -> None:
@@ -54,6 +55,23 @@ def test_one_of_several_videos_can_be_chosen(tmp_path: Path) -> None:
     videos = LabelledVideos(tmp_path, (("background", (0, 0, 0)), ("car", (9, 9, 9))), 48, 128, video=1)
     [snippet] = videos.snippets(1)
     assert (snippet.frames[-1].shape[1], number_of(snippet.frames[-1])) == (128, 13)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_video_is_said_to_be_what_it_is(tmp_path: Path, name: str) -> None:
+    data, said = OTHERS[name]
+    path = saved(tmp_path / "v.mp4", data)
+    with pytest.raises(DataError, match=said):
+        _ = VideoFile(path).index
+    with pytest.raises(DataError, match=said):
+        read_clip(path, "v")
+
+
+def test_a_video_that_is_cut_off_says_so(tmp_path: Path) -> None:
+    whole = film("matroska", [textured(n) for n in range(12)])
+    for data, said in ((whole[: len(whole) // 2], "is cut off: it ends .* too early"), (b"", "is empty")):
+        with pytest.raises(DataError, match=said):
+            _ = VideoFile(saved(tmp_path / "v.mkv", data)).index
 
 
 def test_damage_is_an_error(tmp_path: Path) -> None:

@@ -60,7 +60,11 @@ def test_an_upload_of_another_container_says_which(server: Running) -> None:
 def test_a_pull_says_that_a_part_of_a_playlist_is_missing_or_a_file_empty(server: Running, web: SourceServer) -> None:
     lines = "#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:1.6,", "gone.ts", "#EXT-X-ENDLIST"
     web.responders["/list.m3u8"] = file("\n".join(lines).encode())
-    web.responders["/empty"] = file(b"")
+    web.responders["/empty"] = web.responders["/empty.mp4"] = file(b"")
+    whole = film()
+    web.responders["/cut.mp4"] = file(whole[: len(whole) // 2])
     said = problem_of_pull(server, f"{web.address}/list.m3u8")
     assert said == "a part of the source's playlist can't be read: the source responded with status 404"
-    assert problem_of_pull(server, f"{web.address}/empty") == "the source is empty"
+    for name in ("empty", "empty.mp4"):
+        assert problem_of_pull(server, f"{web.address}/{name}") == "the source is empty"
+    assert "its index (moov) is missing" in problem_of_pull(server, f"{web.address}/cut.mp4")

@@ -21,6 +21,7 @@ from keywarp.datasets.images import Size
 from keywarp.datasets.types import Image
 from keywarp.images.orientation import turn
 from keywarp.videos import (
+    HEAD_BYTES,
     PATCHED_UP,
     Lost,
     Picture,
@@ -28,6 +29,8 @@ from keywarp.videos import (
     VideoError,
     choose_video,
     demux,
+    describe_other,
+    file_extent,
     is_format,
     open_container,
     orientation_of_frame,
@@ -48,6 +51,20 @@ class _VideoIndex:
     starts: list[int]  # the numbers of the key frames, at which decoding can start
     seeks: list[int]  # the time to seek to for each of these frames
     timed: bool = True  # whether the time stamps tell frames apart; if not, a frame's time is its number
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """Return the error of a file that can't be read as a video."""
+    try:
+        with path.open("rb") as file:
+            what = describe_other(file.read(HEAD_BYTES))
+    except OSError as reason:
+        what = f"can't be read: {reason.strerror}"
+    if isinstance(error, VideoError):
+        what = what or str(error)
+    elif fault := file_extent(path):
+        what = what or f"is not a readable video: it {fault}"
+    return DataError(f"{path} {what or 'is not a video, or is damaged from the start'}")
 
 
 class VideoFile:
@@ -88,10 +105,10 @@ class VideoFile:
                         keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
             if keys and self.upright and swaps_sides(self._orientation()):
                 size = size[::-1]
-        except VideoError as error:
-            raise DataError(f"{self.path} {error}") from error
-        except (av.FFmpegError, OSError) as error:
-            raise DataError(f"{self.path} is not a readable video: {error}") from error
+        except (av.FFmpegError, VideoError, OSError) as error:
+            raise unreadable(self.path, error) from error
+        if cut := file_extent(self.path):
+            raise DataError(f"{self.path} is cut off: it {cut}; {_CONVERT}")
         if not keys:
             raise DataError(f"{self.path} has no frame that decoding can start at; {_CONVERT}")
         if not timed:
@@ -201,7 +218,7 @@ class VideoReader:
                             continue
                     number += 1
         except (av.FFmpegError, VideoError) as error:
-            raise DataError(f"{self._path} can't be decoded: {error}") from error
+            raise unreadable(self._path, error) from error
 
     def _decode(self, start: int) -> Iterator[_Decoded]:
         begin = self._index.times[self._index.starts[start]]
@@ -217,4 +234,4 @@ class VideoReader:
                     if picture.pts is None or picture.pts >= begin:
                         yield picture.pts, None if picture.is_corrupt else partial(self._pixels, picture)
         except av.FFmpegError as error:
-            raise DataError(f"{self._path} can't be decoded: {error}") from error
+            raise DataError(f"{self._path} is damaged in frame {self._next} or soon after it; {_CONVERT}") from error

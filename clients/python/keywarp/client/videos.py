@@ -30,8 +30,9 @@ from keywarp.videos import (
 
 OPEN_TIMEOUT: Final = 10.0  # seconds to open a URL
 READ_TIMEOUT: Final = 30.0  # seconds without data from a URL
-# A web server may close a connection that is still needed, such as one that FFmpeg reads slowly.
-_HTTP_OPTIONS: Final = {"reconnect": "1", "reconnect_delay_max": "2"}
+# A web server may close a connection that is still needed, such as one that FFmpeg reads slowly. Without persistent
+# connections, FFmpeg sends its next request over one that a server has closed without saying so, and loses a packet.
+_HTTP_OPTIONS: Final = {"reconnect": "1", "reconnect_delay_max": "2", "multiple_requests": "1"}
 
 
 class VideoSource(Source):

@@ -176,7 +176,7 @@ class HttpFile:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Set the position of the next read, in bytes."""
-        self._next = offset + (0, self._next, self._size or 0)[whence]
+        self._next = max(offset + (0, self._next, self._size or 0)[whence], 0)
         return self._next
 
     def tell(self) -> int:

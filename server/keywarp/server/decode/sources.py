@@ -165,7 +165,10 @@ class SourceDecoder:
     @property
     def _no_video(self) -> BadVideoError | None:
         """An error that says what the source is, if it isn't a video."""
-        what = describe_other(self._files.head) if self._files else None
+        head = self._files.head if self._files else b"?"
+        what = describe_other(head)
+        if head[4:8] == b"ftyp" and self.live:  # it couldn't be opened
+            what = "is a truncated MP4 file: its index (moov) is missing"
         return BadVideoError(f"the source {what}") if what else None
 
     @property
