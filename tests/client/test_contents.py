@@ -72,6 +72,7 @@ def test_an_address_says_what_the_web_server_answers(tmp_path: Path, web: str) -
         open_source(tmp_path / "list.m3u8")
 
 
+# https://github.com/bilibili/ijkplayer/issues/224
 @pytest.mark.parametrize("form", ["mp4", "avi"])
 def test_a_web_server_may_close_connections_unannounced(tmp_path: Path, form: str) -> None:
     (tmp_path / "v").write_bytes(film(form, [textured(n) for n in range(12)]))
