@@ -41,6 +41,7 @@ from tests.client.media import MODEL, grey_level, picture, result, write_cut_vid
 from tests.client.scripted import Peer, ScriptedApi, ScriptedPeer
 from tests.client.twins import Twin
 from tests.server.conftest import eventually
+from tests.videos.films import film, textured
 
 
 def frames(count: int) -> list[NDArray[np.uint8]]:
@@ -307,6 +308,13 @@ def test_what_a_source_lacks_is_counted(tmp_path: Path, codec: Codec) -> None:
             for _ in results:
                 pass
         assert results.missing == 117
+    whole = film("matroska", [textured(number) for number in range(12)])
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])  # it doesn't say how many frames it had
+    with ScriptedPeer() as server, Client(server.address) as client:
+        with client.stream(tmp_path / "cut.mkv", codec=codec) as results, pytest.raises(SourceError, match="too early"):
+            for _ in results:
+                pass
+        assert results.missing == 1
 
 
 class Decoder:

@@ -56,7 +56,7 @@ class Payloads(Closable):
 
     Attributes:
         notes: What one should know about the source.
-        missing: The number of frames so far that are missing in the file.
+        missing: The number of frames so far that are missing in the file, or the least number that it can be.
     """
 
     notes: tuple[str, ...] = ()
@@ -143,14 +143,14 @@ class PacketPayloads(Payloads):
                     yield Payload(data, number, timestamp, starts=starts, gap=gap, discard=unit.is_discard)
                     number += 1
         except av.FFmpegError as error:
-            self.missing = max((listed_packets(self._container, self._stream) or 0) - number, 0)
+            self.missing = max((listed_packets(self._container, self._stream) or 0) - number, 1)
             raise SourceError(f"{str(self._path)!r} is damaged: {number} packets could be read") from error
         if not begun:
             raise SourceError(f"{str(self._path)!r} has no key frame that decoding can start with")
         listed = listed_packets(self._container, self._stream) or number
         cut = file_extent(self._path)
-        self.missing = max(listed - number, 0)
         if number < listed or cut:
+            self.missing = max(listed - number, 1)
             share = f"{number} of {listed} packets" if number < listed else f"{number} packets"
             raise SourceError(f"{str(self._path)!r} is truncated: {share} could be read" + f" (it {cut})" * bool(cut))
 

@@ -121,8 +121,7 @@ class VideoSource(Source):
         reader, damage = self._reader, self._damage
         if not (reader.lost or damage or cut):
             return
-        if self.count:
-            self.missing = max(self.missing, self.count - reader.pictures)
+        self.missing = max(self.missing, (self.count or 0) - reader.pictures, 1)
         count = self.count or (reader.pictures + reader.lost if reader.lost else None)
         share = f"{reader.pictures} of {count} frames" if count else f"{reader.pictures} frames"
         reason = ""
