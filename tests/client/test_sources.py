@@ -98,7 +98,7 @@ def write_empty(folder: Path) -> Path:
     [
         (lambda p: p / "missing.mp4", "there is no file"),
         (lambda p: write_text(p / "text.mp4"), "not a video"),
-        (lambda p: write_text(p / "text.txt"), "no video in it"),
+        (lambda p: write_text(p / "text.txt"), "is text, not a video"),
         (lambda p: write_headless(p), "truncated MP4 file"),
         (lambda p: write_empty(p), "no images"),
         (lambda _: "camera:first", "by its number"),
