@@ -17,13 +17,13 @@ from keywarp.videos import (
     Origin,
     Picture,
     SoftwareDecoder,
-    UnitLedger,
     VideoError,
     VideoReader,
     choose_video,
     file_extent,
     open_container,
 )
+from keywarp.videos.ledger import UnitLedger
 from tests.videos.films import (
     B_FRAMES,
     FASTSTART,

@@ -6,10 +6,11 @@ The client, the server and the training data read video through this package, so
 from keywarp.videos.choice import choose_video, describe_choice, is_format, listed_packets
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
-from keywarp.videos.ledger import MAX_FAILED_UNITS, REORDERING, Origin, UnitLedger
+from keywarp.videos.ledger import MAX_FAILED_UNITS, REORDERING, Origin
 from keywarp.videos.opening import demux, open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
-from keywarp.videos.reading import Item, Lost, Note, Picture, VideoReader, leading_note, left_out_note
+from keywarp.videos.outcomes import Lost, Note, Outcome, Outcomes, Shown, left_out_note
+from keywarp.videos.reading import Item, Picture, VideoReader
 from keywarp.videos.times import UnitTimes
 from keywarp.videos.units import (
     PATCHED_UP,
@@ -31,10 +32,12 @@ __all__ = [
     "Lost",
     "Note",
     "Origin",
+    "Outcome",
+    "Outcomes",
     "Picture",
+    "Shown",
     "SoftwareDecoder",
     "UnitDecoder",
-    "UnitLedger",
     "UnitTimes",
     "VideoError",
     "VideoReader",
@@ -43,7 +46,6 @@ __all__ = [
     "describe_choice",
     "file_extent",
     "is_format",
-    "leading_note",
     "left_out_note",
     "listed_packets",
     "open_container",
