@@ -6,7 +6,7 @@ The client, the server and the training data read video through this package, so
 from keywarp.videos.choice import choose_video, describe_choice, is_format, listed_packets
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
-from keywarp.videos.ledger import MAX_FAILED_UNITS, REORDERING, Origin
+from keywarp.videos.ledger import MAX_FAILED_UNITS, REMEMBERED, REORDERING, Origin
 from keywarp.videos.opening import demux, open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
 from keywarp.videos.outcomes import Lost, Note, Outcome, Outcomes, Shown, left_out_note
@@ -24,6 +24,7 @@ from keywarp.videos.units import (
 __all__ = [
     "MAX_FAILED_UNITS",
     "PATCHED_UP",
+    "REMEMBERED",
     "REORDERING",
     "CodecVectors",
     "DecodedUnit",

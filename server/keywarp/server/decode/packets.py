@@ -18,7 +18,7 @@ from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import UnitHeaders
 from keywarp.server.decode.video import VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, DamagedVideoError
-from keywarp.videos import Lost, Note, Origin, Outcome, Outcomes, Shown, VideoError
+from keywarp.videos import REMEMBERED, Lost, Note, Origin, Outcome, Outcomes, Shown, VideoError
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MAX_UNIT_BYTES: Final = 16 * 2**20  # bytes of an access unit that is still incomplete
 MAX_UNIT_CHUNKS: Final = 4096  # chunks that such a unit may be spread over
-_REORDERING: Final = 64  # units whose headers wait for their frames; H.264 and HEVC reorder at most 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ class PacketDecoder:
         number = self._units
         packet.pts = number
         self._headers[number] = header
-        self._headers.pop(number - _REORDERING, None)
+        self._headers.pop(number - REMEMBERED, None)
         self._units += 1
         with _video_errors():
             self._outcomes.add(number, Origin(None, bool(header.discard), bool(header.gap), header.timestamp))
