@@ -3,11 +3,12 @@
 The client, the server and the training data read video through this package, so that a file is the same video to all.
 """
 
-from keywarp.videos.choice import choose_video, describe_choice, is_format, listed_packets
+from keywarp.videos.choice import choose_video, describe_choice
+from keywarp.videos.ends import listed_packets
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
 from keywarp.videos.ledger import MAX_FAILED_UNITS, REMEMBERED, REORDERING, Origin
-from keywarp.videos.opening import demux, open_container
+from keywarp.videos.opening import demux, is_format, open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
 from keywarp.videos.outcomes import Lost, Note, Outcome, Outcomes, Shown, left_out_note
 from keywarp.videos.reading import Item, Picture, VideoReader

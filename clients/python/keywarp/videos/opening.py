@@ -30,6 +30,11 @@ def open_container(file: Any, **options: Any) -> InputContainer:
     return container
 
 
+def is_format(container: "InputContainer", *names: str) -> bool:
+    """Return whether a container has one of some formats. FFmpeg has several names for each."""
+    return not set(names).isdisjoint(container.format.name.split(","))
+
+
 def demux(container: InputContainer, video: "VideoStream") -> "Iterator[av.Packet[Any]]":
     """Read the packets of a video that have content. Afterwards the decoder is to be flushed.
 

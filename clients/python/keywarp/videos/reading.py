@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keywarp.videos.choice import describe_choice, is_format
+from keywarp.videos.choice import describe_choice
 from keywarp.videos.ends import PacketSpan, missing_end
 from keywarp.videos.errors import VideoError
 from keywarp.videos.ledger import Origin
-from keywarp.videos.opening import demux
+from keywarp.videos.opening import demux, is_format
 from keywarp.videos.outcomes import Lost, Note, Outcome, Outcomes, Shown
 from keywarp.videos.times import PictureTimes, UnitTimes
 from keywarp.videos.units import CodecVectors, UnitDecoder
