@@ -7,6 +7,7 @@ from keywarp.videos.choice import choose_video, describe_choice
 from keywarp.videos.ends import listed_packets
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
+from keywarp.videos.joints import Joints
 from keywarp.videos.ledger import MAX_FAILED_UNITS, REMEMBERED, REORDERING, Origin
 from keywarp.videos.opening import demux, is_format, open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
@@ -31,6 +32,7 @@ __all__ = [
     "DecodedUnit",
     "Extent",
     "Item",
+    "Joints",
     "Lost",
     "Note",
     "Origin",

@@ -1,11 +1,14 @@
 """Open containers, and read the packets of a video."""
 
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+
+from keywarp.videos.joints import FileJoints, Joints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,20 +38,28 @@ def is_format(container: "InputContainer", *names: str) -> bool:
     return not set(names).isdisjoint(container.format.name.split(","))
 
 
-def demux(container: InputContainer, video: "VideoStream") -> "Iterator[av.Packet[Any]]":
+def demux(container: InputContainer, video: "VideoStream", joints: Joints | None = None) -> "Iterator[av.Packet[Any]]":
     """Read the packets of a video that have content. Afterwards the decoder is to be flushed.
 
     Where recordings were joined (`cat a.ts b.ts`), the counters of a transport stream jump as if packets were missing,
-    and FFmpeg marks a packet as corrupt. The mark is removed if the next recording's key frame follows where it should.
+    and FFmpeg marks a packet as corrupt. The mark is removed if the next recording's key frame follows where it should,
+    and, if that can be known, if there is a joint at all.
+
+    Args:
+        container: The container.
+        video: The video.
+        joints: The joints of a transport stream that isn't a file on this machine. What FFmpeg reads was fed before.
 
     Raises:
         FFmpegError: The container can't be read any further.
     """
+    if joints is None and is_format(container, "mpegts") and (path := Path(container.name)).is_file():
+        joints = FileJoints(path)
     held: deque[av.Packet[Any]] = deque()  # from a marked packet on
     try:
         for packet in _packets(container, video):
             if held and packet.is_keyframe and (len(held) == _TO_JOIN or _jumps_back(held[-1], packet)):
-                held[0].is_corrupt = False
+                held[0].is_corrupt = joints is not None and not _joined(joints, held[0], packet)
             held.append(packet)
             while held and (len(held) > _TO_JOIN or not held[0].is_corrupt):
                 yield held.popleft()
@@ -60,6 +71,10 @@ def demux(container: InputContainer, video: "VideoStream") -> "Iterator[av.Packe
 
 def _jumps_back(before: "av.Packet[Any]", packet: "av.Packet[Any]") -> bool:
     return before.dts is not None and packet.dts is not None and packet.dts < before.dts
+
+
+def _joined(joints: Joints, before: "av.Packet[Any]", packet: "av.Packet[Any]") -> bool:
+    return before.pos is None or packet.pos is None or joints.between(before.pos, packet.pos)
 
 
 def _packets(container: InputContainer, video: "VideoStream") -> "Iterator[av.Packet[Any]]":

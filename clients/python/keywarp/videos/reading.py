@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
+    from keywarp.videos.joints import Joints
     from keywarp.videos.units import Unit
 
 
@@ -50,19 +51,27 @@ class VideoReader:
         lost: Pictures so far that are damaged or missing.
     """
 
-    def __init__(self, container: "InputContainer", stream: "VideoStream", decoder: UnitDecoder) -> None:
+    def __init__(
+        self,
+        container: "InputContainer",
+        stream: "VideoStream",
+        decoder: UnitDecoder,
+        joints: "Joints | None" = None,
+    ) -> None:
         """Begin with the first picture.
 
         Args:
             container: The container, just opened.
             stream: The video, as `choose_video` returns it.
             decoder: The decoder of its units.
+            joints: The joints of a transport stream, as `demux` takes them.
         """
         self.pictures = 0
         self.lost = 0
         self._container = container
         self._stream = stream
         self._decoder = decoder
+        self._joints = joints
         context = stream.codec_context
         # AVI has no times at which pictures are shown: FFmpeg gives units times that rise in coding order.
         self._in_coding_order = is_format(container, "avi") and bool(context.has_b_frames)
@@ -82,7 +91,7 @@ class VideoReader:
         """
         if choice := describe_choice(self._container, self._stream):
             yield Note(choice)
-        for packet in demux(self._container, self._stream):
+        for packet in demux(self._container, self._stream, self._joints):
             yield from self._decode(packet)
         yield from self._decode(None)
         yield from self._items(self._outcomes.end(), 0.0)
