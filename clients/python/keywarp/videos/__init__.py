@@ -4,10 +4,10 @@ The client, the server and the training data read video through this package, so
 """
 
 from keywarp.videos.choice import choose_video, describe_choice
+from keywarp.videos.continuity import Continuity
 from keywarp.videos.ends import listed_packets
 from keywarp.videos.errors import VideoError
 from keywarp.videos.extent import Extent, file_extent
-from keywarp.videos.joints import Joints
 from keywarp.videos.ledger import MAX_FAILED_UNITS, REMEMBERED, REORDERING, Origin
 from keywarp.videos.opening import demux, is_format, open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
@@ -29,10 +29,10 @@ __all__ = [
     "REMEMBERED",
     "REORDERING",
     "CodecVectors",
+    "Continuity",
     "DecodedUnit",
     "Extent",
     "Item",
-    "Joints",
     "Lost",
     "Note",
     "Origin",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
-    from keywarp.videos.joints import Joints
+    from keywarp.videos.continuity import Continuity
     from keywarp.videos.units import Unit
 
 
@@ -56,7 +56,7 @@ class VideoReader:
         container: "InputContainer",
         stream: "VideoStream",
         decoder: UnitDecoder,
-        joints: "Joints | None" = None,
+        continuity: "Continuity | None" = None,
     ) -> None:
         """Begin with the first picture.
 
@@ -64,14 +64,14 @@ class VideoReader:
             container: The container, just opened.
             stream: The video, as `choose_video` returns it.
             decoder: The decoder of its units.
-            joints: The joints of a transport stream, as `demux` takes them.
+            continuity: What is known of a transport stream, as `demux` takes it.
         """
         self.pictures = 0
         self.lost = 0
         self._container = container
         self._stream = stream
         self._decoder = decoder
-        self._joints = joints
+        self._continuity = continuity
         context = stream.codec_context
         # AVI has no times at which pictures are shown: FFmpeg gives units times that rise in coding order.
         self._in_coding_order = is_format(container, "avi") and bool(context.has_b_frames)
@@ -91,7 +91,7 @@ class VideoReader:
         """
         if choice := describe_choice(self._container, self._stream):
             yield Note(choice)
-        for packet in demux(self._container, self._stream, self._joints):
+        for packet in demux(self._container, self._stream, self._continuity):
             yield from self._decode(packet)
         yield from self._decode(None)
         yield from self._items(self._outcomes.end(), 0.0)

@@ -3,7 +3,7 @@
 FFmpeg looks for the next part that it knows where a file is broken, and doesn't say what it has passed over. Here
 nothing is passed over:
 
-- MP4 (ISO 14496-12): boxes, and the numbers of fragments
+- MP4 (ISO 14496-12): boxes, those in fragments too, and the numbers of fragments
 - Matroska and WebM (RFC 8794, RFC 9559): elements down to the blocks, with their tracks
 - FLV (Adobe's specification, version 10.1, annex E): tags and the sizes after them, and `filesize` in its metadata
 - AVI: the size of its outermost part (RIFF)
@@ -58,26 +58,39 @@ def walk() -> Walk:
     return None
 
 
+_MOVIE_FRAGMENT, _FRAGMENT_HEADER = b"moof", b"mfhd"
+# The boxes of MP4 whose content is looked at, and what it begins with.
+_FIRST: Final = {_MOVIE_FRAGMENT: _FRAGMENT_HEADER, b"traf": b"tfhd"}
+
+
 def _mp4() -> Walk:
     """Go from box to box: a size of 4 bytes, a type, and for the size 1 another size of 8 bytes."""
-    place, fragment = 0, None
+    place, fragment, first = 0, None, None
+    ends = [math.inf]  # of the boxes whose content is being read
     while True:
-        header = yield place, 24
+        while place >= ends[-1]:
+            ends.pop()
+        header = yield place, 16
         if len(header) < 8:
             return End(place + (8 if header else 0))
-        size = int.from_bytes(header[:4], "big")
+        size, kind = int.from_bytes(header[:4], "big"), header[4:8]
         if size == 1:
             size = int.from_bytes(header[8:16], "big") if len(header) >= 16 else 16
-        if not size:  # a box up to the end of the file
+        if not size and len(ends) == 1:  # a box up to the end of the file
             return None
-        if size < 8 or not header[4:8].isalnum():
+        if size < 8 or not kind.isalnum() or place + size > ends[-1] or first not in (None, kind):
             return Broken(place)
-        if header[4:8] == b"moof" and len(header) == 24:  # a fragment, whose first box has its number
-            number = int.from_bytes(header[20:24], "big")
+        if kind == _FRAGMENT_HEADER and len(header) == 16:
+            number = int.from_bytes(header[12:16], "big")
             if fragment is not None and number > fragment + 1:
                 return Broken(place)
             fragment = number
-        place += size
+        first = _FIRST.get(kind)
+        if first:
+            ends.append(place + size)
+            place += 8
+        else:
+            place += size
 
 
 _FLV_TAGS: Final = frozenset({8, 9, 18})  # sound, video, data

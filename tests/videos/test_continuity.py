@@ -10,7 +10,7 @@ from keywarp.server.decode.containers import ContainerDecoder
 from keywarp.server.decode.frames import DecodedFrame
 from keywarp.server.decode.video import VideoOptions
 from keywarp.server.errors import DamagedVideoError
-from keywarp.videos import Joints, open_container
+from keywarp.videos import Continuity, open_container
 from tests.server.decode.decoding import LIMIT, decode_all
 from tests.server.media import pieces
 from tests.videos.films import B_FRAMES, FRAMES, TS_PACKET, copied, film, saved, textured, video_packets, without
@@ -26,8 +26,8 @@ def served(data: bytes, piece: int = 1316) -> tuple[int, int]:
     return sum(isinstance(i, DecodedFrame) for i in items), sum(isinstance(i, DamagedVideoError) for i in items)
 
 
-def joints(data: bytes) -> Joints:
-    found = Joints()
+def followed(data: bytes) -> Continuity:
+    found = Continuity()
     for piece in pieces(data, 1000):
         found.feed(memoryview(piece))
     return found
@@ -84,27 +84,40 @@ def test_what_is_lost_right_before_a_key_frame_is_noticed(tmp_path: Path, codec:
         assert served(lost) == (len(seen.pictures), len(seen.places))
 
 
+# FFmpeg marks nothing if a picture that fits into one packet is missing as a whole.
+@pytest.mark.parametrize("options", [{}, B_FRAMES])
+def test_a_small_picture_that_is_missing_as_a_whole_is_noticed(tmp_path: Path, options: dict[str, str]) -> None:
+    data = film("mpegts", options=options)
+    with open_container(io.BytesIO(data)) as container:
+        units = [packet.pos // TS_PACKET for packet in container.demux(video=0) if packet.pos]
+    for first in units[1:-1]:
+        lost = without(data, first, 1)
+        seen = Seen(saved(tmp_path / "v.ts", lost))
+        assert seen.places, first
+        assert served(lost) == (len(seen.pictures), len(seen.places))
+
+
 def test_packets_of_another_size_and_garbage_between_them_are_passed_over() -> None:
     one = film("mpegts", options=B_FRAMES)
     two = one + one
     place = len(one) + 3 * TS_PACKET
-    assert joints(two).between(len(one), place)
-    assert not joints(two).between(0, len(one) - TS_PACKET)
+    assert followed(two).joined(len(one), place)
+    assert not followed(two).joined(0, len(one) - TS_PACKET)
     with_times = b"".join(bytes(4) + packet for packet in pieces(two, TS_PACKET))
-    assert joints(with_times).between(len(one) // 188 * 192, place // 188 * 192)
-    assert joints(b"text" * 100 + two).between(*ANYWHERE)
-    assert joints(one + b"text" * 100 + one).between(*ANYWHERE)
-    assert not joints(one).between(*ANYWHERE)
+    assert followed(with_times).joined(len(one) // 188 * 192, place // 188 * 192)
+    assert followed(b"text" * 100 + two).joined(*ANYWHERE)
+    assert followed(one + b"text" * 100 + one).joined(*ANYWHERE)
+    assert not followed(one).joined(*ANYWHERE)
 
 
 # ISO 13818-1, 2.4.3.3: a packet may come twice, and a jump may be announced
-def test_duplicates_and_announced_jumps_are_no_joints() -> None:
+def test_duplicates_and_announced_jumps_are_no_followed() -> None:
     one = film("mpegts", options=B_FRAMES)
     twice = b"".join(packet * 2 for packet in pieces(one, TS_PACKET))
-    assert not joints(twice).between(*ANYWHERE)
+    assert not followed(twice).joined(*ANYWHERE)
     place = one.index(b"\x47\x41\x00", len(one) // 2)  # a packet of video whose adaptation field begins with flags
     assert one[place + 3] & 0x20
     two = bytearray(one + one)
     first = len(one) + one.index(b"\x47\x41\x00")
     two[first + 5] |= 0x80
-    assert not joints(bytes(two)).between(first - 1, first)
+    assert not followed(bytes(two)).joined(first - 1, first)

@@ -1,13 +1,14 @@
-"""Find where recordings were joined in a transport stream (`cat a.ts b.ts`), whose counters jump there as after a loss.
+"""Find where packets of a transport stream are missing, and where recordings were joined (`cat a.ts b.ts`).
 
-Each packet of a stream (PID) that has content counts up a number of 4 bits (ISO 13818-1, 2.4.3.3). Where a recording
-begins, its tables come first, and all its counters start over. After a loss, the tables' counters go on.
+Each packet of a stream (PID) that has content counts up a number of 4 bits (ISO 13818-1, 2.4.3.3), so that it jumps
+where packets are missing. It jumps as well where another recording begins. But there the tables come first, and their
+counters start over, too.
 """
 
 from bisect import bisect_left
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -19,12 +20,20 @@ _SYNC: Final = 0x47  # the first byte of a plain packet
 _SURE: Final = 5  # packets in a row by which their size is known
 _PIECE: Final = 2**18  # bytes that are looked at together
 _WINDOW: Final = 2**14  # of them, in which the beginning of packets is looked for
-_MAX_JOINTS: Final = 1000  # the last ones, which are remembered
+_MAX_JUMPS: Final = 1000  # the last ones, which are remembered
 _PROGRAMS, _STUFFING = 0, 0x1FFF  # PIDs: the table of programs, and packets without meaning
 
 
-class Joints:
-    """Finds the joints of a transport stream from its bytes as they arrive."""
+class _Jump(NamedTuple):
+    """A packet whose counter isn't the next one."""
+
+    place: int  # in bytes from the start
+    pid: int
+    joint: bool  # whether another recording begins, or else packets are missing
+
+
+class Continuity:
+    """Follows the counters of a transport stream, from its bytes as they arrive."""
 
     def __init__(self) -> None:
         self._received = 0  # bytes
@@ -33,7 +42,7 @@ class Joints:
         self._last: dict[int, tuple[int, int]] = {}  # the last packet with content of each PID: its place, its counter
         self._table = (-1, 0)  # the place and counter of the last table of programs
         self._jumped = -1  # the place of the last packet whose counter jumped
-        self._found: deque[int] = deque(maxlen=_MAX_JOINTS)
+        self._jumps: deque[_Jump] = deque(maxlen=_MAX_JUMPS)
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the stream."""
@@ -44,15 +53,23 @@ class Joints:
             if len(self._rest) >= _PIECE:
                 self._read()
 
-    def between(self, start: int, end: int) -> bool:
-        """Return whether a stream continues with another recording at a packet after one place, up to another.
+    def joined(self, start: int, end: int) -> bool:
+        """Return whether another recording begins behind a place, up to another.
 
         Args:
             start: A place in bytes, from the start of what was fed.
             end: Another place, before the end of what was fed.
         """
-        self._read()
-        return any(start < place <= end for place in self._found)
+        return any(jump.joint for jump in self._between(start, end))
+
+    def broken(self, pid: int, start: int, end: int) -> bool:
+        """Return whether packets of a PID are missing behind a place, up to another, as in `joined`."""
+        return any(jump.pid == pid and not jump.joint for jump in self._between(start, end))
+
+    def _between(self, start: int, end: int) -> list[_Jump]:
+        if end >= self._received - len(self._rest):
+            self._read()
+        return [jump for jump in self._jumps if start < jump.place <= end]
 
     def _read(self) -> None:
         """Look at all whole packets of what has arrived."""
@@ -105,26 +122,27 @@ class Joints:
             place = int(places[jump])
             table, table_counter = tables[bisect_left(tables, (place, 0)) - 1]
             # The tables' counter may go on by chance, but most recordings begin with all counters at 0.
-            if table > before[jump] and (self._jumped > before[jump] or table_counter == counter[jump] == 0):
-                self._found.append(place)
+            joint = table > before[jump] and (self._jumped > before[jump] or table_counter == counter[jump] == 0)
+            if joint or counter[jump] != counter_before[jump]:  # a packet may come twice
+                self._jumps.append(_Jump(place, int(pid[jump]), bool(joint)))
             self._jumped = place
         self._table = tables[-1]
 
 
-class FileJoints(Joints):
-    """Finds the joints of a file when they are asked for."""
+class FileContinuity(Continuity):
+    """Follows the counters of a file as far as they are asked for."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
 
-    def between(self, start: int, end: int) -> bool:
-        """Return whether a stream continues with another recording, as `Joints.between`."""
-        with self._path.open("rb") as file:
-            file.seek(self._received)
-            while self._received < end + max(_SIZES) and (piece := file.read(_PIECE)):
-                self.feed(piece)
-        return super().between(start, end)
+    def _between(self, start: int, end: int) -> list[_Jump]:
+        if self._received < end + max(_SIZES):
+            with self._path.open("rb") as file:
+                file.seek(self._received)
+                while self._received < end + max(_SIZES) and (piece := file.read(_PIECE)):
+                    self.feed(piece)
+        return super()._between(start, end)
 
 
 def _aligned(data: bytes, place: int) -> tuple[int, int]:
