@@ -39,6 +39,10 @@ def test_a_fragment_that_is_missing_is_noticed(tmp_path: Path) -> None:
     assert "is broken at byte" in str(file_extent(without_one))
     broken = saved(tmp_path / "v.mp4", changed(whole, first + 4, b"\x00\xff\x00\xff"))
     assert str(file_extent(broken)) == f"is broken at byte {first}"
+    for inside in range(first + 1, second):  # also between the boxes in it
+        assert ("too early" in str(fault(whole[:inside], 100))) == (inside not in [place for place, _ in places])
+    for kind in (b"mfhd", b"traf", b"tfhd", b"trun"):
+        assert "is broken" in str(fault(changed(whole, whole.index(kind, first), b"\xfe\xfe\xfe\xfe"), 100))
 
 
 # https://github.com/staxrip/staxrip/issues/1980, https://github.com/bytedeco/javacv/issues/683

@@ -63,6 +63,11 @@ _MOVIE_FRAGMENT, _FRAGMENT_HEADER = b"moof", b"mfhd"
 _FIRST: Final = {_MOVIE_FRAGMENT: _FRAGMENT_HEADER, b"traf": b"tfhd"}
 
 
+def _end(place: int, ends: list[float]) -> End:
+    """Return where a file should end that reaches a place, inside parts of which some end elsewhere."""
+    return End(int(max(place, *(end for end in ends if end < math.inf), 0)))
+
+
 def _mp4() -> Walk:
     """Go from box to box: a size of 4 bytes, a type, and for the size 1 another size of 8 bytes."""
     place, fragment, first = 0, None, None
@@ -72,7 +77,7 @@ def _mp4() -> Walk:
             ends.pop()
         header = yield place, 16
         if len(header) < 8:
-            return End(place + (8 if header else 0))
+            return _end(place + (8 if header else 0), ends)
         size, kind = int.from_bytes(header[:4], "big"), header[4:8]
         if size == 1:
             size = int.from_bytes(header[8:16], "big") if len(header) >= 16 else 16
@@ -185,7 +190,7 @@ def _matroska() -> Walk:
         head = yield place, _MAX_HEADER
         element = _Element.read(head) if head else None
         if not head or (element and element.header > len(head)):
-            return End(max(place + bool(head), *(int(level.end) for level in levels if level.end < math.inf), 0))
+            return _end(place + bool(head), [level.end for level in levels])
         if len(levels) == 1 and place and not (element and element.kind in _TOP):
             return End(place)  # behind a segment, something else may follow
         if element is None:
