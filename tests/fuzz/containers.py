@@ -5,8 +5,7 @@
 A run fails if anything but the reader's own errors comes out, or if it calls a video complete from which pictures are
 missing: fewer pictures than the whole video has, without a loss, a note or an error. What can't be noticed counts as no
 failure. Transport streams and GIFs don't declare where they end. An index that is overwritten lists something else. But
-a cut of the others is always noticed, unless it is where a part ends behind which nothing must follow. The memory of the
-process is bounded.
+a cut of the others is always noticed, unless it is between two fragments. The memory of the process is bounded.
 """
 
 import io
