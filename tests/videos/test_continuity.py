@@ -111,7 +111,7 @@ def test_packets_of_another_size_and_garbage_between_them_are_passed_over() -> N
 
 
 # ISO 13818-1, 2.4.3.3: a packet may come twice, and a jump may be announced
-def test_duplicates_and_announced_jumps_are_no_followed() -> None:
+def test_duplicates_and_announced_jumps_are_no_joints() -> None:
     one = film("mpegts", options=B_FRAMES)
     twice = b"".join(packet * 2 for packet in pieces(one, TS_PACKET))
     assert not followed(twice).joined(*ANYWHERE)
