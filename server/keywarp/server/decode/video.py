@@ -12,6 +12,7 @@ from keywarp.server.decode.nvdec import Nvdec, NvdecDecoder
 from keywarp.server.errors import BadVideoError, DamagedVideoError
 from keywarp.videos import (
     CodecVectors,
+    Continuity,
     Lost,
     Note,
     Picture,
@@ -77,12 +78,15 @@ class VideoDecoder:
         if width * height > self._options.max_pixels:
             raise BadVideoError(f"the video is {width}x{height}; at most {self._options.max_pixels} pixels are allowed")
 
-    def decode_container(self, container: "InputContainer", name: str) -> Iterator[Decoded]:
+    def decode_container(
+        self, container: "InputContainer", name: str, continuity: Continuity | None = None
+    ) -> Iterator[Decoded]:
         """Decode a video of a container.
 
         Args:
             container: The container, just opened.
             name: The container's name in error messages, with its article.
+            continuity: What is known of a transport stream, as `keywarp.videos.demux` takes it.
 
         Raises:
             BadVideoError: There is no video of a known codec, its frames are too large, too many units in a row can't
@@ -96,7 +100,7 @@ class VideoDecoder:
             self.check_size(stream.codec_context.width, stream.codec_context.height)
             seen = stream.codec_context.width > 0
             with closing(self.open(stream.codec_context, stream)) as decoder:
-                for item in VideoReader(container, stream, decoder):
+                for item in VideoReader(container, stream, decoder, continuity):
                     match item:
                         case Picture():
                             seen = True
