@@ -7,7 +7,7 @@ from keywarp.videos.choice import choose_video, describe_choice
 from keywarp.videos.contents import HEAD_BYTES, describe_container, describe_other
 from keywarp.videos.continuity import Continuity
 from keywarp.videos.ends import listed_packets
-from keywarp.videos.errors import VideoError
+from keywarp.videos.errors import NoKeyFrameError, VideoError
 from keywarp.videos.extent import Extent, file_extent
 from keywarp.videos.ledger import MAX_FAILED_UNITS, REMEMBERED, REORDERING, Origin
 from keywarp.videos.opening import demux, is_format, open_container
@@ -36,6 +36,7 @@ __all__ = [
     "Extent",
     "Item",
     "Lost",
+    "NoKeyFrameError",
     "Note",
     "Origin",
     "Outcome",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from keywarp.videos.choice import describe_choice
 from keywarp.videos.ends import PacketSpan, missing_end
-from keywarp.videos.errors import VideoError
+from keywarp.videos.errors import NoKeyFrameError, VideoError
 from keywarp.videos.ledger import Origin
 from keywarp.videos.opening import demux, is_format
 from keywarp.videos.outcomes import Lost, Note, Outcome, Outcomes, Shown
@@ -78,6 +78,7 @@ class VideoReader:
         self._outcomes = Outcomes(context.codec.canonical_name)
         self._times = PictureTimes(stream.time_base, in_coding_order=self._in_coding_order)
         self._units = 0
+        self._has_key_unit = False
         self._unit_times = UnitTimes()
         self._span = PacketSpan()
 
@@ -96,13 +97,16 @@ class VideoReader:
         yield from self._decode(None)
         yield from self._items(self._outcomes.end(), 0.0)
         if not self.pictures:
-            raise VideoError(
-                f"has no key frame that decoding can start with, in {self._units} packets of video"
-                if self._units
-                else "has no pictures in its video"
-            )
+            raise self._no_pictures()
         if missing := missing_end(self._container, self._stream, self._span):
             raise VideoError(f"ends too early: {missing}")
+
+    def _no_pictures(self) -> VideoError:
+        if not self._units:
+            return VideoError("has no pictures in its video")
+        if not self._has_key_unit:
+            return NoKeyFrameError(f"has no key frame that decoding can start with, in {self._units} packets of video")
+        return VideoError(f"has no picture that can be decoded, in {self._units} packets of video")
 
     def _decode(self, packet: "Unit | None") -> Iterator[Item]:
         """Decode a packet, or those that were held back."""
@@ -122,6 +126,7 @@ class VideoReader:
         if not packet.is_discard:
             self._times.add(packet.pts)
         self._span.add(packet)
+        self._has_key_unit = self._has_key_unit or packet.is_keyframe
         packet.pts, packet.dts = self._units, None
         self._units += 1
 

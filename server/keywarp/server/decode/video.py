@@ -14,6 +14,7 @@ from keywarp.videos import (
     CodecVectors,
     Continuity,
     Lost,
+    NoKeyFrameError,
     Note,
     Picture,
     SoftwareDecoder,
@@ -113,7 +114,11 @@ class VideoDecoder:
                             yield item
         except VideoError as error:
             # Not all decoders report the size of frames that they refuse.
-            limit = "" if seen else f" (frames may have at most {self._options.max_pixels} pixels)"
+            limit = (
+                ""
+                if seen or isinstance(error, NoKeyFrameError)
+                else f" (frames may have at most {self._options.max_pixels} pixels)"
+            )
             raise BadVideoError(f"{name} {error}{limit}") from error
 
     def upright(
