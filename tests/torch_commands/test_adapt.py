@@ -78,10 +78,12 @@ def test_what_cannot_be_done_is_said_in_a_sentence(bundle: Path, video: Path, tm
         (("--minutes", "1", "--steps", "5"), "either a time or a number of steps"),
         (("--motion", "sideways,network"), "there is no motion source 'sideways'"),
         (("--motion", "dis"), "must be judged, too: add `network` to dis"),
+        (("--video", "0"), "is a folder of images"),
         (("--start", "nowhere"), "'nowhere' is neither a bundle nor one of auto, own, pretrained"),
     ],
 )
 def test_wrong_use_is_reported(bundle: Path, video: Path, tmp_path: Path, option: tuple[str, ...], text: str) -> None:
-    done = keywarp("adapt", bundle, video, "--out", tmp_path / "out", "--work", tmp_path / "work", *option)
+    source = video.parent if option[0] == "--video" else video
+    done = keywarp("adapt", bundle, source, "--out", tmp_path / "out", "--work", tmp_path / "work", *option)
     assert done.returncode == 2
     assert text in " ".join(done.stderr.replace("│", " ").split())

@@ -9,6 +9,7 @@ import typer
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable
+from keywarp.cli.options import AsStoredOption, StoredVideoOption, open_frames
 from keywarp.torch_commands.errors import INSTALL_TRAIN_AND_CPU, importing, reporting_errors
 from keywarp.torch_commands.options import DeviceOption, JsonOption, PrecisionOption
 
@@ -73,6 +74,8 @@ def adapt(
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    as_stored: AsStoredOption = False,
+    video: StoredVideoOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a bundle's flow network and scale field to its network and to videos, without labels.
@@ -82,6 +85,8 @@ def adapt(
     command goes on.
 
     Example: keywarp adapt models/street gate.mp4 yard.mp4 --out models/street-gate
+
+    Example: keywarp adapt models/street gate.mkv --video 1 --as-stored --out models/street-gate
     """
     with importing("adapting", INSTALL_TRAIN_AND_CPU):
         from keywarp.adaptation import AdaptationOptions
@@ -109,7 +114,7 @@ def adapt(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--motion") from error
     folder = work or Path(".cache/keywarp/adapt") / out.name
-    clips = [_open_clip(video) for video in videos]
+    clips = [_open_clip(name, as_stored=as_stored, number=video) for name in videos]
     for path in (out, folder):
         check_writable(path)
     try:
@@ -142,18 +147,18 @@ def _start(text: str) -> "Start | Path":
     return Path(text)
 
 
-def _open_clip(video: str) -> "Clip":
+def _open_clip(video: str, *, as_stored: bool, number: int | None) -> "Clip":
     """Open a video as a clip, and check that it can be read.
 
     Raises:
         CommandError: If it is live, so that it can't be read twice.
+        typer.BadParameter: If `number` is given for images.
         SourceError: If there is no such video.
     """
-    from keywarp.client import open_source
     from keywarp.engines.comparison import Clip
     from keywarp.protocol.addresses import without_secrets
 
-    with open_source(video) as source:
+    with open_frames(video, as_stored=as_stored, video=number) as source:
         if source.live:
             raise CommandError(f"{video!r} is live, and it must be read several times: record it first")
         count = source.count
@@ -162,16 +167,17 @@ def _open_clip(video: str) -> "Clip":
     if path.exists():
         stat = path.stat()
         identity = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    if as_stored or number is not None:
+        identity += [as_stored, number]
     shown = without_secrets(video)
-    return Clip(Path(shown).name or shown, lambda: _frames(video), count, repr(identity))
+    return Clip(Path(shown).name or shown, lambda: _frames(video, as_stored, number), count, repr(identity))
 
 
-def _frames(video: str) -> "Iterator[ClipFrame]":
-    from keywarp.client import open_source
+def _frames(video: str, as_stored: bool, number: int | None) -> "Iterator[ClipFrame]":
     from keywarp.engines import MotionVectors
     from keywarp.engines.comparison import ClipFrame
 
-    with open_source(video, vectors=True) as source:
+    with open_frames(video, as_stored=as_stored, video=number, vectors=True) as source:
         for index, frame in enumerate(source):
             time = index / source.fps if frame.timestamp is None else frame.timestamp
             found = frame.vectors

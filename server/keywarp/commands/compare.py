@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable
+from keywarp.cli.options import AsStoredOption, StoredVideoOption
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.comparison_clips import open_clip, parse_range
 from keywarp.commands.comparison_report import as_json, print_tables, write_report
@@ -104,6 +105,8 @@ def compare(
     ] = None,
     cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = 0,
+    as_stored: AsStoredOption = False,
+    video: StoredVideoOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compare propagated results with those of the network on every frame.
@@ -113,6 +116,8 @@ def compare(
     the longest key interval that keeps a chosen agreement.
 
     Example: keywarp compare street street.mp4 --motion none,network,dis --keep 0.9 --out report
+
+    Example: keywarp compare street gate.mkv --video 1 --as-stored
     """
     bundle = find_bundle(model, models)
     try:
@@ -139,7 +144,7 @@ def compare(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    clips = [open_clip(video, window) for video in videos]
+    clips = [open_clip(name, window, as_stored=as_stored, number=video) for name in videos]
     for folder in (out, work):
         if folder is not None:
             check_writable(folder)

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from keywarp.cli.errors import CommandError
-from keywarp.client import open_source
+from keywarp.cli.options import open_frames
 from keywarp.commands.motion_vectors import motion_vectors
 from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.protocol.addresses import without_secrets
@@ -30,18 +30,21 @@ def parse_range(text: str) -> Seconds:
     return start, end
 
 
-def open_clip(video: str, seconds: Seconds) -> Clip:
+def open_clip(video: str, seconds: Seconds, *, as_stored: bool = False, number: int | None = None) -> Clip:
     """Open a video as a clip, and check that it can be read.
 
     Args:
         video: A video file or URL, or a folder of images.
         seconds: The range to compare on.
+        as_stored: Whether frames are left as they are stored, instead of being turned upright.
+        number: Which of the file's videos, from 0, or None for the best.
 
     Raises:
         CommandError: If it is live, so that it can't be read twice.
+        typer.BadParameter: If `number` is given for images.
         SourceError: If there is no such video.
     """
-    with open_source(video) as source:
+    with open_frames(video, as_stored=as_stored, video=number) as source:
         if source.live:
             raise CommandError(f"{video!r} is live, and a comparison reads a video several times: record it first")
         fps, count = source.fps, source.count
@@ -55,13 +58,15 @@ def open_clip(video: str, seconds: Seconds) -> Clip:
     if path.exists():
         stat = path.stat()
         parts = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, seconds]
-    return Clip(name, lambda: _frames(video, seconds), count, repr(parts))
+    if as_stored or number is not None:
+        parts += [as_stored, number]
+    return Clip(name, lambda: _frames(video, seconds, as_stored, number), count, repr(parts))
 
 
-def _frames(video: str, seconds: Seconds) -> Iterator[ClipFrame]:
+def _frames(video: str, seconds: Seconds, as_stored: bool, number: int | None) -> Iterator[ClipFrame]:
     start, end = seconds
     begin: float | None = None
-    with open_source(video, vectors=True) as source:
+    with open_frames(video, as_stored=as_stored, video=number, vectors=True) as source:
         for index, frame in enumerate(source):
             stamp = index / source.fps if frame.timestamp is None else frame.timestamp
             begin = stamp if begin is None else begin
