@@ -283,8 +283,7 @@ def test_16_bit_weights_stay_16_bit_weights(bundle: Bundle, adapted: Adaptation)
 
 def test_graphs_in_int8_are_left_out_since_they_are_of_the_old_networks(bundle: Bundle, tmp_path: Path) -> None:
     graphs = {"features.onnx": bundle.graph("features.onnx")}
-    record = {"tolerance": 0.99, "measure": "pixels", "measurements": [measurement()]}
-    quantized = add_precision(bundle, "int8", graphs, **record)
+    quantized = add_precision(bundle, "int8", graphs, tolerance=0.99, measure="pixels", measurements=[measurement()])
     adapted = run(quantized, [moving_clip()], tmp_path, SHORT)
     assert load_bundle(adapted.bundle.path).manifest.precisions == {}
     assert not list(adapted.bundle.path.glob("*.int8.onnx"))

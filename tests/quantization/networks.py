@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -118,5 +119,9 @@ def with_int8(bundle: Bundle, path: Path | None = None, **fields: object) -> Bun
     """Return a bundle in memory that also has its features in int8; `fields` are those of the measurement."""
     quantizer = GraphQuantizer("features.onnx", bundle.graph("features.onnx"), images())
     graphs = {"features.onnx": quantizer.quantize(quantizer.layers)}
-    record = {"tolerance": 0.99, "measure": "pixels with the same label", "measurements": [measurement(**fields)]}
+    record: dict[str, Any] = {
+        "tolerance": 0.99,
+        "measure": "pixels with the same label",
+        "measurements": [measurement(**fields)],
+    }
     return add_precision(bundle, "int8", graphs, path, **record)

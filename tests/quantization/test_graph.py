@@ -19,7 +19,7 @@ def quantizer(tmp_path: Path, **options: bool) -> GraphQuantizer:
 
 
 def layer(graph: GraphQuantizer, output: str) -> str:
-    return next(node.name for node in graph.model.graph.node if output in node.output)
+    return str(next(node.name for node in graph.model.graph.node if output in node.output))
 
 
 def read_by(model: onnx.ModelProto, name: str) -> str:

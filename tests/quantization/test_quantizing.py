@@ -50,8 +50,8 @@ def test_a_quantised_bundle_runs_in_int8_and_says_how_far_it_agrees(tmp_path: Pa
         assert m.instructions == int8_instructions()
     [frame] = [f.image for f in drawn_clip(1, seed=5).frames()]
     for backend in ("openvino", "onnxruntime"):
-        expected, _ = Engine(bundle, backend, "fp32", cache=tmp_path / "cache").key(frame)  # type: ignore[arg-type]
-        engine = Engine(loaded, backend, "int8", cache=tmp_path / "cache")  # type: ignore[arg-type]
+        expected, _ = Engine(bundle, backend, "fp32", cache=tmp_path / "cache").key(frame)
+        engine = Engine(loaded, backend, "int8", cache=tmp_path / "cache")
         result, _ = engine.key(frame)
         assert engine.backend.precision == "int8"
         assert result.labels is not None

@@ -13,17 +13,10 @@ import onnx
 from pydantic import ValidationError
 
 from keywarp.engines.errors import BundleError, MotionError
-from keywarp.engines.manifest import (
-    MANIFEST,
-    OPTIONAL,
-    QUANTIZED_FILES,
-    GraphFile,
-    Manifest,
-    Quantization,
-    QuantizedPrecision,
-    quantized_file,
-)
+from keywarp.engines.manifest import MANIFEST, OPTIONAL, Manifest
 from keywarp.engines.motion.names import MotionSource
+from keywarp.engines.quantization import QUANTIZED_FILES, Quantization, QuantizedPrecision, quantized_file
+from keywarp.engines.records import GraphFile
 from keywarp.engines.signatures import graph_signature
 
 

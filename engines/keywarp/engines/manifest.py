@@ -6,45 +6,27 @@ understood entirely or refused.
 """
 
 import hashlib
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from keywarp.engines.motion.names import MotionName, MotionSource
+from keywarp.engines.quantization import QUANTIZABLE, Quantization, QuantizedPrecision, quantized_file
+from keywarp.engines.records import Count, GraphFile, Probability, Record
 
 MANIFEST = "bundle.json"
 FLOW_GRAPH = "flow.onnx"
 GRAPHS = ("features.onnx", FLOW_GRAPH, "warp.onnx", "head.onnx")
 OPTIONAL = frozenset({FLOW_GRAPH})  # graphs that a bundle can do without
-QuantizedPrecision = Literal["int8"]  # a precision with its own graphs
-QUANTIZABLE = ("features.onnx", FLOW_GRAPH, "head.onnx")  # graphs that such a precision may replace
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Triple = tuple[float, float, float]
-Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 def map_names(prefix: str, count: int) -> tuple[str, ...]:
     """Return the tensors' names for one feature map (`features`) or several (`features_0`, `features_1`, ...)."""
     return (prefix,) if count == 1 else tuple(f"{prefix}_{number}" for number in range(count))
-
-
-def quantized_file(graph: str, precision: str) -> str:
-    """Return the name of the file that replaces a graph in a precision, such as `features.int8.onnx`."""
-    return f"{Path(graph).stem}.{precision}.onnx"
-
-
-QUANTIZED_FILES = frozenset(
-    quantized_file(graph, precision) for graph in QUANTIZABLE for precision in get_args(QuantizedPrecision)
-)
-
-
-class Record(BaseModel):
-    """The base class of the manifest's records: frozen, and without unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ManifestClass(Record):
@@ -127,9 +109,7 @@ class FlowInput(Record):
     downscale: int = Field(default=2, ge=1, le=8)  # factor per side
 
 
-Probability = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=1e-3, lt=1e3, allow_inf_nan=False)]
-Milliseconds = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]
 Deviation = Annotated[float, Field(gt=0, lt=1e3, allow_inf_nan=False)]
 MAX_LABELS = 256  # most classes of a segmentation, since labels are bytes
 
@@ -205,56 +185,6 @@ class DenseDetection(Record):
 
 
 DetectionSettings = Annotated[RegionDetection | DenseDetection, Field(discriminator="kind")]
-
-
-class GraphFile(Record):
-    """The hash and size of one file of the bundle."""
-
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(gt=0)  # bytes
-
-
-class Measurement(Record):
-    """How far results in a precision agree with those in fp32, and what frames cost, on one device."""
-
-    backend: str
-    device: str  # for people
-    instructions: str  # the processor's instructions for int8, see `keywarp.engines.processor`
-    size: tuple[Count, Count]  # height and width of the networks' input, pixels
-    key_agreement: Probability  # of key frames
-    propagated_agreement: Probability  # of propagated frames, both from key frames in the same precision
-    key_ms: Milliseconds  # cost of a key frame, median
-    propagated_ms: Milliseconds  # cost of a propagated frame, median
-    instead: str  # the fastest other precision there
-    instead_key_ms: Milliseconds
-    instead_propagated_ms: Milliseconds
-
-    @property
-    def agreement(self) -> float:
-        """The lesser of the two agreements."""
-        return min(self.key_agreement, self.propagated_agreement)
-
-
-class Quantization(Record):
-    """A precision with its own graphs, which replace those of the same name in fp32."""
-
-    source: str = Field(pattern=r"^[0-9a-f]{64}$")  # `Manifest.digest` of the graphs in fp32 that they were made of
-    tolerance: Probability  # least agreement with the results in fp32
-    measure: str  # what agreement means, for people
-    measurements: tuple[Measurement, ...] = Field(min_length=1)  # the first one is that which it was made with
-    data: str = ""  # the videos that it was calibrated and measured on, for people
-    unquantized: tuple[str, ...] = ()  # layers that stayed in fp32 because they are sensitive, as `graph/layer`
-    files: dict[str, GraphFile]  # by name, such as `features.int8.onnx`
-
-    @model_validator(mode="after")
-    def _check_agreement(self) -> Self:
-        for m in self.measurements:
-            if m.agreement < self.tolerance:
-                raise ValueError(
-                    f"its results agree with those in fp32 to {100 * m.agreement:.2f} % on {m.backend}, less than the "
-                    f"tolerance of {100 * self.tolerance:.2f} %: quantise the bundle again (keywarp quantize)"
-                )
-        return self
 
 
 class Provenance(Record):

@@ -9,8 +9,8 @@ from keywarp.engines.backends import BackendName, Precision, choose_backend
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
-from keywarp.engines.manifest import Measurement
 from keywarp.engines.processor import int8_instructions
+from keywarp.engines.quantization import Measurement
 
 
 def choose_precision(

@@ -12,7 +12,8 @@ from keywarp.engines import Backend
 from keywarp.engines.backends import Program
 from keywarp.engines.backends.interface import Tensor
 from keywarp.engines.fusion import spliced
-from keywarp.engines.manifest import QUANTIZABLE, Manifest
+from keywarp.engines.manifest import Manifest
+from keywarp.engines.quantization import QUANTIZABLE
 from keywarp.engines.signatures import graph_signature
 
 Feed = dict[str, NDArray[Any]]  # inputs of a graph by name

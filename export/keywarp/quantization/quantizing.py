@@ -13,9 +13,9 @@ from keywarp.engines import AVAILABLE, BackendError, Bundle, Engine, open_backen
 from keywarp.engines.backends import BackendName, Precision
 from keywarp.engines.bundle import add_precision, draft_precision
 from keywarp.engines.comparison import Clip
-from keywarp.engines.manifest import Measurement
 from keywarp.engines.preparation import input_size
 from keywarp.engines.processor import int8_instructions
+from keywarp.engines.quantization import Measurement
 from keywarp.quantization.capture import CapturingBackend, Feed
 from keywarp.quantization.errors import QuantizationError, RefusedError
 from keywarp.quantization.footage import Passage, read_passages
