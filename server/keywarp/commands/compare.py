@@ -25,7 +25,7 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule
+from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule, Precision
 from keywarp.engines.comparison import INTERVALS, MOTIONS, Options, default_motions, forget
 from keywarp.engines.comparison import Progress as ShowProgress
 from keywarp.engines.comparison import compare as run_comparison
@@ -96,6 +96,13 @@ def compare(
     models: ModelsOption = MODELS,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
+    reference: Annotated[
+        Precision | None,
+        typer.Option(
+            help="The precision of the per-frame results, such as fp32 beside --precision int8.",
+            show_default="the same",
+        ),
+    ] = None,
     cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = 0,
     as_stored: AsStoredOption = False,
@@ -131,6 +138,7 @@ def compare(
             features=features,
             backend=backend,
             precision=precision,
+            reference=reference,
             threads=threads,
             fallback=cpu_fallback,
         )

@@ -1,0 +1,37 @@
+"""What this machine's processor can do."""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+# Flags of /proc/cpuinfo, the fastest instructions first. Without any of these, products of int8 are summed in 16 bits,
+# which is no faster than they are exact: they may overflow.
+_X86 = (("amx_int8", "amx"), ("avx512_vnni", "vnni"), ("avx_vnni", "vnni"))
+_ARM = (("i8mm", "i8mm"), ("asimddp", "dotprod"))
+
+
+@cache
+def int8_instructions() -> str:
+    """Return the processor's instructions for products of int8: amx, vnni, i8mm, dotprod, or "" if it has none.
+
+    Precisions are measured on a processor, and chosen by `auto` on those with the same instructions. Which instructions
+    there are is known on Linux, and of Apple's processors.
+    """
+    flags = _flags()
+    for flag, name in (*_X86, *_ARM):
+        if flag in flags:
+            return name
+    return "dotprod" if platform.machine() == "arm64" and platform.system() == "Darwin" else ""
+
+
+def _flags() -> frozenset[str]:
+    """Return the processor's flags, or none if the system doesn't list them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
