@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keywarp.commands.comparison_clips import open_clip
+from keywarp.clips.opening import open_clip
 from tests.client.media import write_video
 from tests.commands.running import keywarp
 from tests.engines.comparison.film import cut, walk

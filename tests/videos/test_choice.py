@@ -1,11 +1,12 @@
 """Which of a container's videos is read. The addresses are those of reports in public trackers."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 
-from keywarp.videos import VideoError, open_container
-from tests.videos.films import two_videos, with_cover
+from keywarp.videos import Note, SoftwareDecoder, VideoError, VideoReader, choose_video, open_container
+from tests.videos.films import film, textured, two_videos, with_cover
 from tests.videos.reading import LISTED, Seen
 
 
@@ -30,3 +31,16 @@ def test_one_of_several_videos_is_chosen_and_the_others_are_named() -> None:
         assert "0: h264 64x48, 1: h264 128x48" in seen.notes[0]
     with pytest.raises(VideoError, match="2 videos, numbered from 0, but no video 2"):
         Seen(data, 2)
+
+
+def test_a_stream_that_begins_later_is_not_left_out_silently() -> None:
+    """As in `cat a.ts b.ts` of recordings with other PIDs, through a pipe."""
+    pictures = [textured(n) for n in range(30)]
+    first, other = (film("mpegts", pictures, muxing={"mpegts_start_pid": pid}) for pid in ("0x100", "0x200"))
+    pipe = SimpleNamespace(read=io.BytesIO(first * 3 + other).read)
+    with open_container(pipe, format="mpegts", options={"probesize": "20000"}) as container:
+        stream = choose_video(container)
+        *items, last = VideoReader(container, stream, SoftwareDecoder(stream.codec_context))
+    assert len(items) == 3 * len(pictures)
+    assert isinstance(last, Note)
+    assert "a stream begins in it later" in last.text

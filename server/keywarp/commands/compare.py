@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable
 from keywarp.cli.options import AsStoredOption, StoredVideoOption
+from keywarp.clips.opening import open_clip
+from keywarp.clips.ranges import RangeOption, chosen_range
 from keywarp.commands.bundles import find_bundle
-from keywarp.commands.comparison_clips import open_clip, parse_range
 from keywarp.commands.comparison_report import as_json, print_tables, write_report
 from keywarp.commands.options import (
     MODELS,
@@ -65,10 +66,7 @@ def compare(
         ),
     ] = None,
     keep: Annotated[float, typer.Option(help="The agreement that the recommendation must keep, 0 to 1.")] = 0.95,
-    seconds: Annotated[
-        str | None,
-        typer.Option("--range", help="Compare on this part of each video, in seconds.", metavar="A:B"),
-    ] = None,
+    seconds: RangeOption = None,
     stride: Annotated[int, typer.Option(min=1, help="Propagate from a key frame about every so many frames.")] = 5,
     max_frames: Annotated[
         int | None,
@@ -120,10 +118,7 @@ def compare(
     Example: keywarp compare street gate.mkv --video 1 --as-stored
     """
     bundle = find_bundle(model, models)
-    try:
-        window = parse_range(seconds or "0:")
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--range") from error
+    window = chosen_range(seconds)
     intervals = _intervals(interval) if interval else INTERVALS
     try:
         options = Options(

@@ -14,8 +14,8 @@ from rich.table import Table
 from keywarp.cli.errors import CommandError
 from keywarp.cli.options import ServerOption
 from keywarp.client import DEFAULT_SERVER, Client
+from keywarp.clips.opening import open_clip
 from keywarp.commands.bundles import find_bundle, list_bundle_folders
-from keywarp.commands.comparison_clips import open_clip
 from keywarp.commands.options import MODELS, BundleArgument, JsonOption, ModelsOption
 from keywarp.engines import (
     AVAILABLE,
@@ -131,7 +131,7 @@ def verify(
         names = dict.fromkeys([AVAILABLE[-1], *(backend or AVAILABLE[:-1])])
         backends = [open_backend(cast("BackendName", name), "fp32") for name in names]  # raises for unknown names
         parities = compare_backends(bundle, backends)
-        clips = [open_clip(path, (0.0, None)) for path in video or ()]
+        clips = [open_clip(path) for path in video or ()]
         judged = _judge(bundle, clips) if clips else {}
     except (EngineError, QuantizationError) as error:
         raise CommandError(str(error)) from error

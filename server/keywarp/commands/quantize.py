@@ -15,8 +15,9 @@ from rich.table import Table
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable, write_errors
+from keywarp.clips.opening import open_clip
+from keywarp.clips.ranges import RangeOption, chosen_range
 from keywarp.commands.bundles import find_bundle
-from keywarp.commands.comparison_clips import open_clip, parse_range
 from keywarp.commands.options import MODELS, BundleArgument, JsonOption, ModelsOption, ThreadsOption
 from keywarp.engines import AVAILABLE, EngineError
 from keywarp.engines.bundle import save_bundle
@@ -36,9 +37,7 @@ def quantize(
             show_default=False,
         ),
     ],
-    seconds: Annotated[
-        str | None, typer.Option("--range", help="Use this part of each video, in seconds.", metavar="A:B")
-    ] = None,
+    seconds: RangeOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -80,10 +79,7 @@ def quantize(
             f"{unknown[0]!r} isn't a backend for the CPU that is installed: {', '.join(AVAILABLE) or 'none'}",
             param_hint="--backend",
         )
-    try:
-        window = parse_range(seconds or "0:")
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--range") from error
+    window = chosen_range(seconds)
     folder = out or bundle.path
     clips = [open_clip(video, window) for video in calibrate]
     check_writable(folder)

@@ -26,8 +26,8 @@ from keywarp.cli.options import (
 from keywarp.cli.report import DamageError, record
 from keywarp.cli.summary import print_notes, print_summary
 from keywarp.client import ProcessedFrame, Source
+from keywarp.clips.motion_vectors import motion_vectors
 from keywarp.commands.bundles import find_bundle
-from keywarp.commands.motion_vectors import motion_vectors
 from keywarp.commands.options import (
     MODELS,
     BackendOption,

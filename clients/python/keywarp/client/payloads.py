@@ -21,6 +21,7 @@ from keywarp.client.resources import Closable
 from keywarp.client.videos import choose, open_video
 from keywarp.protocol import Container, PacketCodec
 from keywarp.videos import (
+    Note,
     UnitTimes,
     demux,
     describe_choice,
@@ -122,8 +123,11 @@ class PacketPayloads(Payloads):
         number = left_out = 0
         times = UnitTimes(in_coding_order=is_format(self._container, "avi") and self._stream.codec_context.has_b_frames)
         begun = False
+        notes: list[Note] = []
         try:
-            for packet in chain(demux(self._container, self._stream), (None,)):  # None flushes the filter
+            for packet in chain(
+                demux(self._container, self._stream, note=notes.append), (None,)
+            ):  # None flushes the filter
                 if packet and not begun and not packet.is_keyframe:
                     number, left_out = number + 1, left_out + 1
                     continue
@@ -142,6 +146,7 @@ class PacketPayloads(Payloads):
                     starts = unit.is_keyframe and (parameters is None or parameters.search(data) is not None)
                     yield Payload(data, number, timestamp, starts=starts, gap=gap, discard=unit.is_discard)
                     number += 1
+            self.notes += tuple(note.text for note in notes)
         except av.FFmpegError as error:
             self.missing = max((listed_packets(self._container, self._stream) or 0) - number, 1)
             raise SourceError(f"{str(self._path)!r} is damaged: {number} packets could be read") from error

@@ -1,6 +1,7 @@
 """Open containers, and read the packets of a video."""
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +10,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from keywarp.videos.continuity import Continuity, FileContinuity
+from keywarp.videos.outcomes import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 
+_LATE_STREAM: Final = Note(
+    "a stream begins in it later, perhaps where recordings were joined, and isn't read: if it is a video, its pictures "
+    "are missing"
+)
 _TO_JOIN: Final = 2  # packets from the one that FFmpeg marks, in a joined transport stream, to the next recording's
 
 
@@ -39,7 +45,10 @@ def is_format(container: "InputContainer", *names: str) -> bool:
 
 
 def demux(
-    container: InputContainer, video: "VideoStream", continuity: Continuity | None = None
+    container: InputContainer,
+    video: "VideoStream",
+    continuity: Continuity | None = None,
+    note: Callable[[Note], None] | None = None,
 ) -> "Iterator[av.Packet[Any]]":
     """Read the packets of a video that have content. Afterwards the decoder is to be flushed.
 
@@ -52,6 +61,7 @@ def demux(
         container: The container.
         video: The video.
         continuity: What is known of a transport stream that isn't a file on this machine. It was fed before FFmpeg.
+        note: Is told at the end what isn't read of the container, which can't be known at its beginning.
 
     Raises:
         FFmpegError: The container can't be read any further.
@@ -60,7 +70,7 @@ def demux(
         continuity = FileContinuity(path)
     held: deque[av.Packet[Any]] = deque()  # from a marked packet on
     try:
-        for packet in _marked(container, video, continuity):
+        for packet in _marked(container, video, continuity, note):
             if (
                 held
                 and packet.is_keyframe
@@ -78,12 +88,15 @@ def demux(
 
 
 def _marked(
-    container: InputContainer, video: "VideoStream", continuity: Continuity | None
+    container: InputContainer,
+    video: "VideoStream",
+    continuity: Continuity | None,
+    note: Callable[[Note], None] | None,
 ) -> "Iterator[av.Packet[Any]]":
     """Mark packets before which others are missing, unless FFmpeg has marked one that came just before."""
     place: int | None = None
     marks: deque[bool] = deque(maxlen=1 + _TO_JOIN)
-    for packet in _packets(container, video):
+    for packet in _packets(container, video, note):
         marks.append(packet.is_corrupt)
         if continuity and packet.pos is not None:
             if place is not None and not any(marks) and continuity.broken(video.id, place, packet.pos):
@@ -100,12 +113,16 @@ def _jumps_back(before: "av.Packet[Any]", packet: "av.Packet[Any]") -> bool:
     return before.dts is not None and packet.dts is not None and packet.dts < before.dts
 
 
-def _packets(container: InputContainer, video: "VideoStream") -> "Iterator[av.Packet[Any]]":
+def _packets(
+    container: InputContainer, video: "VideoStream", note: Callable[[Note], None] | None
+) -> "Iterator[av.Packet[Any]]":
     packets = container.demux(video)
     while True:
         try:
             packet = next(packets, None)
         except IndexError:  # PyAV's, at the end of a container in which a stream has appeared that it doesn't know
+            if note:
+                note(_LATE_STREAM)
             return
         if packet is None:
             return

@@ -92,10 +92,12 @@ class VideoReader:
         """
         if choice := describe_choice(self._container, self._stream):
             yield Note(choice)
-        for packet in demux(self._container, self._stream, self._continuity):
+        notes: list[Note] = []
+        for packet in demux(self._container, self._stream, self._continuity, notes.append):
             yield from self._decode(packet)
         yield from self._decode(None)
         yield from self._items(self._outcomes.end(), 0.0)
+        yield from notes
         if not self.pictures:
             raise self._no_pictures()
         if missing := missing_end(self._container, self._stream, self._span):
