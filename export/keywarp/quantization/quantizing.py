@@ -26,8 +26,8 @@ from keywarp.quantization.timing import FrameTimes, time_frames, time_graphs
 
 TOLERANCE = 0.99
 MAX_SECONDS = 1800.0
-# A graph is quantised if it takes less than this share of its time. Joined with others it gains less than by itself, and
-# another runtime may lose.
+# A graph is quantised if it takes less than this share of its time. Joined with others it gains less than by itself,
+# and another runtime may lose.
 PAYS = 0.85
 MAX_COSTS = 12  # layers in fp32 whose cost is measured one by one
 
