@@ -379,7 +379,8 @@ class Engine:
             from keywarp.engines.motion import loops  # imports numba
 
             loops.warm_up()
-        graphs = fuse_all(self._graphs, height, width, self._named, self._keep_features)
+        layout = {"keep_features": self._keep_features, "channels_last": self.backend.channels_last}
+        graphs = fuse_all(self._graphs, height, width, self._named, **layout)
         programs = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
         return _Programs(
             key=programs["key"],
