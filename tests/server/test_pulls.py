@@ -1,17 +1,20 @@
 """Streams that the server pulls over HTTP, on real servers. tests/e2e/test_cameras.py has those over RTSP."""
 
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from keywarp.protocol import Hello
+from keywarp.videos import open_container
 from tests.server.conftest import Running, Starter, eventually
-from tests.server.media import B_FRAMES, FRAGMENTED, NO_DELAY, encode, jpeg, moving, mpegts
+from tests.server.media import B_FRAMES, FRAGMENTED, NO_DELAY, encode, jpeg, moving, mpegts, pieces
 from tests.server.routes.test_watch import watching
 from tests.server.source_server import (
     Responder,
@@ -22,6 +25,9 @@ from tests.server.source_server import (
     redirect,
     silent,
 )
+from tests.videos.films import B_FRAMES as FILM_B_FRAMES
+from tests.videos.films import TS_PACKET, film, saved, textured, video_packets, without
+from tests.videos.reading import Seen
 
 FRAMES = 40
 FIRST_WAIT = 0.05  # seconds, before a pull is first tried again
@@ -171,6 +177,25 @@ def test_a_file_that_breaks_off_has_failed_and_is_not_pulled_again(puller: Runni
     assert "broke" in failed["problem"]
     assert failed["reconnects"] == 0
     assert 10 < failed["frames"] < 30
+
+
+# What is missing right before a key frame looks to FFmpeg like recordings that were joined.
+@pytest.mark.parametrize("ranges", [False, True])
+def test_what_is_lost_before_a_key_frame_and_what_comes_twice_is_known_of_a_pulled_file_as_of_others(
+    puller: Running, web: SourceServer, tmp_path: Path, ranges: bool
+) -> None:
+    data = film("mpegts", [textured(number) for number in range(24)], options=FILM_B_FRAMES)
+    with open_container(io.BytesIO(data)) as container:
+        keys = [packet.pos for packet in container.demux(video=0) if packet.is_keyframe and packet.pos]
+    places = video_packets(data)
+    last = places[places.index(keys[1] // TS_PACKET) - 1]
+    twice = b"".join(packet * 2 for packet in pieces(data, TS_PACKET))
+    for name, content in (("lost", without(data, last, 1)), ("twice", twice), ("joined", data * 2)):
+        local = Seen(saved(tmp_path / "v.ts", content))
+        assert bool(local.places) == (name == "lost")
+        web.responders[f"/{name}.ts"] = file(content, ranges=ranges)
+        ended = until(puller, pull(puller, f"{web.address}/{name}.ts"), "ended")
+        assert (name, ended["frames"], ended["errors"]) == (name, len(local.pictures), len(local.places))
 
 
 def test_a_source_that_sends_nothing_times_out(impatient: Running, web: SourceServer, hang_up: threading.Event) -> None:

@@ -11,7 +11,7 @@ import httpcore
 
 from keywarp.server.errors import PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
-from keywarp.videos import HEAD_BYTES
+from keywarp.videos import HEAD_BYTES, Continuity, TransportFile
 
 MAX_REDIRECTS: Final = 5
 MAX_TIMEOUTS: Final = 3  # timeouts that may pass without a frame
@@ -23,6 +23,7 @@ class HttpFiles:
     """Opens files over HTTP and HTTPS, at allowed addresses only.
 
     Attributes:
+        continuity: What is known of the first file, if it is a transport stream.
         finite: Whether the server gave the length of the last opened file.
         head: The first bytes of the last opened file, as far as they were read.
         seekable: Whether the last opened file can be read from any position.
@@ -38,6 +39,7 @@ class HttpFiles:
             timeout: Seconds to connect, and to wait for the next bytes.
         """
         self._first: str | None = None  # the first URL
+        self.continuity = Continuity()
         self.finite = False
         self.seekable = False
         self.head = b""
@@ -48,7 +50,7 @@ class HttpFiles:
         self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
         self._pool = httpcore.ConnectionPool(network_backend=_CheckedNetwork(allowed))
 
-    def open(self, url: str, flags: int = 0, options: object = None) -> "HttpFile":  # noqa: ARG002 - PyAV's `io_open`
+    def open(self, url: str, flags: int = 0, options: object = None) -> TransportFile:  # noqa: ARG002 - PyAV's `io_open`
         """Open a file.
 
         Raises:
@@ -57,7 +59,7 @@ class HttpFiles:
         """
         self._first = self._first or url
         try:
-            return HttpFile(self, url)
+            return TransportFile(HttpFile(self, url), self.continuity if url == self._first else None)
         except (PullError, SourceForbiddenError) as error:
             self.fault = error
             if url != self._first and isinstance(error, PullError):

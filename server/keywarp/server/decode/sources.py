@@ -16,7 +16,7 @@ from keywarp.server.decode.http import HttpFiles
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadMessageError, BadVideoError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
-from keywarp.videos import describe_other, open_container
+from keywarp.videos import describe_other, is_format, open_container
 
 Options = TypeVar("Options", bound=StreamOptions)
 
@@ -114,7 +114,8 @@ class SourceDecoder:
         try:
             container = self._opened.enter_context(self._open())
             self.live = self._source.live or not self._has_end(container)
-            for item in self._video.decode_container(container, NAME):
+            continuity = self._files.continuity if self._files and is_format(container, "mpegts") else None
+            for item in self._video.decode_container(container, NAME, continuity):
                 yield item
                 if self._files:
                     self._files.frame_decoded()
