@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tenacity import AsyncRetrying, RetryCallState
 
 from keywarp.protocol import Hello
+from keywarp.server.errors import BadVideoError, PullError, SourceForbiddenError
+from keywarp.server.pulls import next_wait
 from keywarp.videos import open_container
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import B_FRAMES, FRAGMENTED, NO_DELAY, encode, jpeg, moving, mpegts, pieces
@@ -75,6 +78,13 @@ def impatient(impatient_server: Running) -> Iterator[Running]:
     """Give a server like `puller` that doesn't wait long for a source."""
     yield impatient_server
     delete_streams(impatient_server)
+
+
+def refuse(status: int) -> Responder:
+    def respond(handler: SourceHandler) -> None:
+        handler.send_error(status)
+
+    return respond
 
 
 def delete_streams(server: Running) -> None:
@@ -208,6 +218,65 @@ def test_a_source_that_is_no_video_is_reported(puller: Running, web: SourceServe
     web.responders["/text"] = file(b"hello " * 1000)
     stream = pull(puller, f"{web.address}/text")
     assert "is text, not a video" in until(puller, stream, "retrying")["problem"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (file(b"<!doctype html><title>Log in</title>"), "is an HTML page"),
+        (file(b'{"error": "no such camera"}'), "is JSON"),
+        (refuse(401), "status 401 (Unauthorized)"),
+        (refuse(404), "status 404 (Not Found)"),
+        (redirect("http://192.0.2.1/"), "may not pull from '192.0.2.1'"),
+    ],
+)
+def test_a_source_that_somebody_has_to_mend_is_tried_less_and_less_often_and_never_silently(
+    puller: Running,
+    web: SourceServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    answer: Responder,
+    said: str,
+) -> None:
+    monkeypatch.setattr("keywarp.server.pulls.LONGEST_WAIT", FIRST_WAIT)
+    web.received.clear()
+    web.responders["/wrong"] = answer
+    stream = pull(puller, f"{web.address}/wrong")
+    with caplog.at_level("INFO", "keywarp.server.pulls"):
+        assert said in until(puller, stream, "retrying")["problem"]
+        eventually(lambda: len(web.requests("/wrong")) == 5)
+        web.responders["/wrong"] = web.responders["/clip.ts"]
+        seen = {}
+
+        def has_ended() -> bool:
+            found = info(puller, stream)
+            seen[found["state"]] = found.get("problem")
+            return bool(found["state"] == "ended")
+
+        eventually(has_ended)
+    assert said in seen["retrying"]
+    assert seen["ended"] is None
+    times = [asked.at for asked in web.requests("/wrong")]
+    for number, (earlier, later) in enumerate(pairwise(times)):
+        assert later - earlier > 0.7 * 2**number * FIRST_WAIT
+    attempts = [line.message for line in caplog.records if f"stream {stream}," in line.message]
+    assert sum("retrying in " in line and said in line for line in attempts) >= 4
+
+
+@pytest.mark.parametrize(
+    ("error", "longest"),
+    [
+        (PullError("the source ended"), 30.0),
+        (BadVideoError("the source has no key frame"), 30.0),
+        (PullError("the source is an HTML page", lasting=True), 300.0),
+        (SourceForbiddenError("camera", 80), 300.0),
+    ],
+)
+def test_the_longest_wait_depends_on_whether_somebody_has_to_mend_the_source(error: Exception, longest: float) -> None:
+    state = RetryCallState(AsyncRetrying(), None, (), {})
+    state.attempt_number = 100
+    state.set_exception((type(error), error, None))
+    assert 0.75 * longest <= next_wait(state) <= 1.25 * longest
 
 
 def test_pause_disconnects_from_the_source_and_resume_connects_again(puller: Running, web: SourceServer) -> None:

@@ -4,6 +4,8 @@ import base64
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from http import HTTPStatus
+from http.client import responses
 from typing import Any, Final
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -17,6 +19,7 @@ MAX_REDIRECTS: Final = 5
 MAX_TIMEOUTS: Final = 3  # timeouts that may pass without a frame
 PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_TEMPORARY: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
 
 class HttpFiles:
@@ -63,7 +66,8 @@ class HttpFiles:
         except (PullError, SourceForbiddenError) as error:
             self.fault = error
             if url != self._first and isinstance(error, PullError):
-                self.fault = PullError(f"a part of the source's playlist can't be read: {error}")
+                reason = f"a part of the source's playlist can't be read: {error}"
+                self.fault = PullError(reason, lasting=error.lasting)
             raise self.fault from error
 
     def frame_decoded(self) -> None:
@@ -120,7 +124,10 @@ class HttpFiles:
                 continue
             if response.status != (206 if start else 200):
                 opened.close()
-                raise PullError(f"the source responded with status {response.status}")
+                raise PullError(
+                    f"the source responded with status {_described(response.status)}",
+                    lasting=400 <= response.status < 500 and response.status not in _TEMPORARY,
+                )
             return response
         raise PullError(f"the source redirects more than {MAX_REDIRECTS} times")
 
@@ -214,6 +221,10 @@ class _CheckedNetwork(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         address, *_ = self._allowed.addresses(host, port)
         return self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+
+
+def _described(status: int) -> str:
+    return f"{status} ({responses[status]})" if status in responses else str(status)
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str:
