@@ -246,7 +246,7 @@ def test_a_source_that_somebody_has_to_mend_is_tried_less_and_less_often_and_nev
         assert said in until(puller, stream, "retrying")["problem"]
         eventually(lambda: len(web.requests("/wrong")) == 5)
         web.responders["/wrong"] = web.responders["/clip.ts"]
-        seen = {}
+        seen: dict[str, Any] = {}
 
         def has_ended() -> bool:
             found = info(puller, stream)
@@ -254,7 +254,7 @@ def test_a_source_that_somebody_has_to_mend_is_tried_less_and_less_often_and_nev
             return bool(found["state"] == "ended")
 
         eventually(has_ended)
-    assert said in seen["retrying"]
+    assert said in str(seen["retrying"])
     assert seen["ended"] is None
     times = [asked.at for asked in web.requests("/wrong")]
     for number, (earlier, later) in enumerate(pairwise(times)):
