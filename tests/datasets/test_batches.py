@@ -100,7 +100,8 @@ def test_worker_processes_draw_the_same_batches_after_an_engine_has_run(tmp_path
     session = StreamSession(Engine(bundle, backend, threads=2, motion="dis-chained-repaired"), FixedInterval(3))
     for frame in np.random.default_rng(0).integers(0, 256, (6, 272, 640, 3), np.uint8):
         session.process(frame)
-    for draws in (pairs, flows):
+    kinds: tuple[Any, ...] = (pairs, flows)
+    for draws in kinds:
         expected, found = (list(draws(workers=workers).batches(0, 4, ALONE)) for workers in (0, 2))
         for one, other in zip(expected, found, strict=True):
             assert all(map(torch.equal, map(torch.as_tensor, fields(one)), map(torch.as_tensor, fields(other))))
