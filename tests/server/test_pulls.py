@@ -141,6 +141,14 @@ def test_a_playlist_is_pulled_with_its_segments(puller: Running, web: SourceServ
     assert until(puller, stream, "ended")["frames"] == FRAMES
 
 
+def test_packets_of_a_segment_that_come_twice_are_no_damage(puller: Running, web: SourceServer) -> None:
+    twice = b"".join(packet * 2 for packet in pieces(mpegts(FRAMES, B_FRAMES), TS_PACKET))
+    web.responders["/live/twice.ts"] = file(twice)
+    web.responders["/live/twice.m3u8"] = playlist("twice.ts")
+    ended = until(puller, pull(puller, f"{web.address}/live/twice.m3u8"), "ended")
+    assert (ended["frames"], ended["errors"]) == (FRAMES, 0)
+
+
 def playlist(segment: str) -> Responder:
     lines = "#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:1.6,", segment, "#EXT-X-ENDLIST"
     return file("\n".join(lines).encode())
