@@ -20,12 +20,12 @@ FRAMES = 250
 
 
 @contextmanager
-def camera(port: int = 0) -> Iterator[int]:
-    """Run an RTSP server, on a free port unless one is given, and give its port."""
+def camera(port: int = 0, *login: str) -> Iterator[int]:
+    """Run an RTSP server, on a free port unless one is given, and give its port. It may ask for a user and password."""
     if not _has_gstreamer():
         pytest.skip("no RTSP server: `make packages` installs GStreamer's")
     script = Path(__file__).with_name("rtsp_server.py")
-    command = [PYTHON, str(script), str(street_video()), str(port)]
+    command = [PYTHON, str(script), str(street_video()), str(port), *login]
     with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None
         try:
@@ -80,6 +80,24 @@ def test_an_rtsp_camera_is_pulled_and_reconnected(puller: Server) -> None:
             eventually(lambda: info()["key_frames"] > before)
             assert info()["reconnects"] >= 1
             assert http.delete("/v1/streams/gate").is_success
+
+
+def test_an_rtsp_camera_that_refuses_the_password_is_not_asked_again(puller: Server) -> None:
+    with httpx.Client(base_url=puller.url, timeout=PATIENCE) as http, camera(0, "admin", "right") as port:
+
+        def state(stream: str) -> str:
+            return str(http.get(f"/v1/streams/{stream}").json()["state"])
+
+        for stream, login in (("wrong", "admin:secret@"), ("right", "admin:right@")):
+            source = f"rtsp://{login}127.0.0.1:{port}/camera"
+            assert http.post("/v1/streams", json={"id": stream, "source": source}).is_success
+        eventually(lambda: (state("wrong"), state("right")) == ("unauthorized", "running"))
+        found = http.get("/v1/streams/wrong").json()
+        assert found["problem"].startswith("the source can't be read: it refuses the user and password of its URL")
+        assert "secret" not in found["problem"]
+        assert (found["connected"], found["reconnects"]) == (False, 0)
+        for stream in ("wrong", "right"):
+            http.delete(f"/v1/streams/{stream}")
 
 
 def test_ffmpeg_and_curl_upload_a_transport_stream(server: Server) -> None:

@@ -85,8 +85,8 @@ def redirect(to: str) -> Responder:
     return respond
 
 
-def camera(frames: int) -> Responder:
-    """Respond as an IP camera does, with one JPEG after the other, and then hang up."""
+def camera(frames: int, until: threading.Event | None = None) -> Responder:
+    """Respond as an IP camera does, with one JPEG after the other, and then hang up, perhaps after an event."""
 
     def respond(handler: SourceHandler) -> None:
         handler.send_response(200)
@@ -95,6 +95,8 @@ def camera(frames: int) -> Responder:
         for _ in range(frames):
             part = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg(GREEN))
             handler.wfile.write(part + jpeg(GREEN) + b"\r\n")
+        if until:
+            until.wait(60)
         handler.close_connection = True
 
     return respond

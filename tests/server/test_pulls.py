@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tenacity import AsyncRetrying, RetryCallState
 
 from keywarp.protocol import Hello
 from keywarp.server.errors import BadVideoError, PullError, SourceForbiddenError
@@ -233,7 +232,7 @@ def test_a_source_that_is_no_video_is_reported(puller: Running, web: SourceServe
     [
         (file(b"<!doctype html><title>Log in</title>"), "is an HTML page"),
         (file(b'{"error": "no such camera"}'), "is JSON"),
-        (refuse(401), "status 401 (Unauthorized)"),
+        (refuse(403), "status 403 (Forbidden)"),
         (refuse(404), "status 404 (Not Found)"),
         (redirect("http://192.0.2.1/"), "may not pull from '192.0.2.1'"),
     ],
@@ -281,10 +280,66 @@ def test_a_source_that_somebody_has_to_mend_is_tried_less_and_less_often_and_nev
     ],
 )
 def test_the_longest_wait_depends_on_whether_somebody_has_to_mend_the_source(error: Exception, longest: float) -> None:
-    state = RetryCallState(AsyncRetrying(), None, (), {})
-    state.attempt_number = 100
-    state.set_exception((type(error), error, None))
-    assert 0.75 * longest <= next_wait(state) <= 1.25 * longest
+    assert 0.75 * longest <= next_wait(error, 100) <= 1.25 * longest
+
+
+def test_a_wrong_password_is_tried_so_seldom_that_no_camera_locks_out() -> None:
+    error = PullError("the source can't be read", lasting=True, unauthorized=True)
+    waits = [next_wait(error, attempts=8, refusals=refusals) for refusals in range(1, 6)]
+    for wait, wanted in zip(waits, (60.0, 300.0, 1800.0, 1800.0, 1800.0), strict=True):
+        assert 0.75 * wanted <= wait <= 1.25 * wanted
+
+
+@pytest.mark.parametrize(
+    ("user", "offered", "said"),
+    [
+        ("admin:wrong@", 'Basic realm="camera"', "it refuses the user and password of its URL"),
+        ("", 'Basic realm="camera"', "its URL lacks a user and password"),
+        ("admin:right@", 'Digest realm="camera", nonce="1"', "it wants Digest authentication"),
+    ],
+)
+def test_a_refused_password_is_reported_and_not_tried_again_until_it_is_mended(
+    puller: Running, web: SourceServer, user: str, offered: str, said: str
+) -> None:
+    def locked(handler: SourceHandler) -> None:
+        handler.send_response(401)
+        handler.send_header("WWW-Authenticate", offered)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    web.received.clear()
+    web.responders["/locked"] = locked
+    stream = pull(puller, f"http://{user}127.0.0.1:{web.server_port}/locked")
+    found = until(puller, stream, "unauthorized")
+    assert said in found["problem"]
+    assert "wrong" not in found["problem"]
+    assert "the next attempt is in about" in found["problem"]
+    assert not found["connected"]
+    web.responders["/other"] = camera(3)
+    other = pull(puller, f"{web.address}/other")
+    eventually(lambda: info(puller, other)["reconnects"] >= 4)  # meanwhile the locked one could have, too
+    assert len(web.requests("/locked")) == 1
+    web.responders["/locked"] = web.responders["/clip.ts"]
+    assert puller.http.post(f"/v1/streams/{stream}/resume").is_success
+    ended = until(puller, stream, "ended")
+    assert (ended["frames"], ended.get("problem")) == (FRAMES, None)
+
+
+def test_a_pulled_stream_is_connected_only_while_frames_come(
+    puller: Running, web: SourceServer, hang_up: threading.Event
+) -> None:
+    web.responders["/silent"] = silent(hang_up)
+    silent_stream = pull(puller, f"{web.address}/silent")
+    web.responders["/live"] = camera(30, hang_up)
+    live = pull(puller, f"{web.address}/live")
+    running = until(puller, live, "running")
+    assert running["connected"]
+    assert running["frame_age"] < 30
+    assert not until(puller, silent_stream, "connecting")["connected"]
+    assert "frame_age" not in info(puller, silent_stream) or info(puller, silent_stream)["frame_age"] is None
+    web.responders.pop("/live")
+    hang_up.set()
+    assert not until(puller, live, "retrying")["connected"]
 
 
 def test_pause_disconnects_from_the_source_and_resume_connects_again(puller: Running, web: SourceServer) -> None:

@@ -12,7 +12,7 @@ from keywarp.server.site import read_site
 from tests.server.conftest import Starter, eventually
 from tests.server.media import B_FRAMES, mpegts
 from tests.server.sinks.test_sinks import sink_count, write_site
-from tests.server.source_server import SourceServer, file
+from tests.server.source_server import SourceServer, camera, file
 from tests.server.test_pulls import until
 
 
@@ -34,6 +34,42 @@ def test_the_sites_streams_are_pulled_from_the_start_even_without_an_allow_list(
         assert (ended["frames"], ended["key_frames"], ended["sinks"]) == (40, 8, ["archive"])
         eventually(lambda: sink_count(server, "archive", "delivered") == 40)
         web.shutdown()
+
+
+def test_each_camera_of_the_site_and_no_other_stream_has_metrics(
+    start: Starter, tmp_path: Path, web: SourceServer
+) -> None:
+    hang_up = threading.Event()
+    web.responders["/live"] = camera(3, hang_up)
+    text = f"""
+        [streams.gate]
+        source = "{web.address}/live"
+
+        [streams.yard]
+        source = "{web.address}/nothing"
+
+        [sinks.archive]
+        file = "{tmp_path}/{{stream}}.ndjson"
+    """
+    server = start(site=write_site(tmp_path, text), allow_pull=("127.0.0.1",))
+    server.http.post("/v1/streams", json={"id": "fed"})
+    server.http.post("/v1/streams", json={"id": "other", "source": f"{web.address}/live"})
+    until(server, "other", "running")
+    until(server, "gate", "running")
+    until(server, "yard", "retrying")
+    lines = server.http.get("/metrics").text.splitlines()
+    states = {
+        line.partition("{")[2] for line in lines if line.startswith("keywarp_camera_state{") and line.endswith("1.0")
+    }
+    assert 'camera="gate",state="running"} 1.0' in states
+    assert all('camera="gate"' in state or 'camera="yard"' in state for state in states)
+    assert len(states) == 2
+    ages = {line.partition("}")[0]: float(line.split()[-1]) for line in lines if "_camera_frame_age_seconds{" in line}
+    assert len(ages) == 2
+    assert all(0 <= age < 60 for age in ages.values())
+    assert sink_count(server, "archive", "failed") == 0
+    assert any(line.startswith('keywarp_sink_answers_total{outcome="missed",sink="archive"} 0.0') for line in lines)
+    hang_up.set()
 
 
 @pytest.mark.parametrize(

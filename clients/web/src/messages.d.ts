@@ -73,7 +73,7 @@ export interface LiveStatistics {
   reliability?: number | null; // 0..1, mean of the propagated results
 }
 
-export type State = "open" | "connecting" | "running" | "retrying" | "paused" | "ended" | "failed";
+export type State = "open" | "connecting" | "running" | "retrying" | "unauthorized" | "paused" | "ended" | "failed";
 
 export interface StreamInfo {
   id: string;
@@ -84,9 +84,10 @@ export interface StreamInfo {
   max_interval: number | null;
   max_age: number | null; // seconds
   mode: string;
-  connected: boolean;
+  connected: boolean; // whether a client feeds it, or frames come from its source
   age: number; // seconds since the stream was created
   idle: number; // seconds since its last frame
+  frame_age: number | null; // seconds since its last result
   frames: number;
   key_frames: number;
   errors: number;

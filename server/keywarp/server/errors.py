@@ -231,15 +231,17 @@ class PullError(ServerError):
 
     status, close, reason = HTTPStatus.BAD_GATEWAY, CloseCode.BAD_MEDIA, "source"
 
-    def __init__(self, detail: str, *, lasting: bool = False) -> None:
+    def __init__(self, detail: str, *, lasting: bool = False, unauthorized: bool = False) -> None:
         """Describe the fault.
 
         Args:
             detail: The message for the client.
             lasting: Whether it probably lasts until somebody mends it, because the source did respond.
+            unauthorized: Whether the source refuses the user and password. It may lock them after a few attempts.
         """
         super().__init__(detail)
         self.lasting = lasting
+        self.unauthorized = unauthorized
 
 
 class SiteError(Exception):

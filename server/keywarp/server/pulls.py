@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from keywarp.protocol import FrameHeader, StreamState
 from keywarp.server.decode.sources import SourceDecoder, SourceUrl
@@ -29,12 +29,15 @@ from keywarp.server.service import Service
 from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.streams.stream import PullStatus, Stream
 from keywarp.server.task_scope import task_scope
+from keywarp.server.telemetry.metrics import CameraReading
 
 log = logging.getLogger(__name__)
 
 FIRST_WAIT: Final = 0.5  # seconds before the second attempt; each further wait is twice as long
 LONGEST_WAIT: Final = 30.0  # seconds
 LONGEST_WAIT_FOR_OPERATOR: Final = 300.0  # seconds, if somebody has to mend the source or its address
+# seconds, if the source refuses the password: cameras lock out whoever tries a wrong one a few times
+WAITS_WITHOUT_ACCESS: Final = (60.0, 300.0, 1800.0)
 JITTER: Final = 0.25  # share of a wait by which it varies
 
 
@@ -49,6 +52,7 @@ class Pulls:
         self._service = service
         self._allowed = AllowList(service.settings.allow_pull)
         self._pulls: dict[Stream, tuple[Pull, asyncio.Task[None]]] = {}
+        service.metrics.watch_cameras(self._readings)
 
     async def check_allowed(self, source: SourceUrl) -> None:
         """Check a source against the allow-list.
@@ -98,6 +102,14 @@ class Pulls:
         except KeyError:
             raise NotPulledError(f"stream {stream.id!r} isn't pulled by the server") from None
 
+    def _readings(self) -> list[CameraReading]:
+        cameras = [(name, self._service.streams.get(name)) for name in self._service.site.streams]
+        return [
+            CameraReading(name, stream.pull.state, stream.age if stream.frame_age is None else stream.frame_age)
+            for name, stream in cameras
+            if stream and stream.pull
+        ]
+
     async def close(self) -> None:
         """Wait until all pulls have ended. Call it while the server stops, which ends them."""
         if tasks := [task for _, task in self._pulls.values()]:
@@ -115,17 +127,21 @@ class Pull:
         self._status = stream.pull = PullStatus(str(source))
         self._wanted = asyncio.Event()
         self._paused = asyncio.Event()
+        self._woken = asyncio.Event()  # ends the wait before a retry
+        self._refusals = 0  # refused passwords since the source was last read
         self._wanted.set()
 
     def pause(self) -> None:
         """Disconnect from the source, and keep the stream."""
         self._wanted.clear()
         self._paused.set()
+        self._woken.set()
 
     def resume(self) -> None:
-        """Connect to the source again."""
+        """Connect to the source again, now."""
         self._paused.clear()
         self._wanted.set()
+        self._woken.set()
 
     async def run(self) -> None:
         """Pull until the source ends, the stream is closed, or the server stops."""
@@ -147,7 +163,7 @@ class Pull:
         """Pull until the source ends. Retry after every failure, with growing waits."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((PullError, SourceForbiddenError, BadVideoError)),
-            wait=next_wait,
+            wait=self._next_wait,
             sleep=self._wait_to_retry,
             before_sleep=self._report_failure,
         )
@@ -190,20 +206,35 @@ class Pull:
                 tasks.create_task(pipeline.feed(_start()))
                 async for response in pipeline.responses():
                     if response and self._status.state != "running":
+                        self._refusals = 0
                         self._set_state("running")
         finally:
             await pipeline.close()
 
+    def _next_wait(self, retry_state: RetryCallState) -> float:
+        assert retry_state.outcome is not None
+        error = retry_state.outcome.exception()
+        self._refusals += isinstance(error, PullError) and error.unauthorized
+        return next_wait(error, retry_state.attempt_number, self._refusals)
+
     def _report_failure(self, retry_state: RetryCallState) -> None:
         assert retry_state.outcome is not None
-        self._set_state("retrying", str(retry_state.outcome.exception()), wait=retry_state.upcoming_sleep)
+        error, wait = retry_state.outcome.exception(), retry_state.upcoming_sleep
+        if isinstance(error, PullError) and error.unauthorized:
+            soon = f"{wait / 60:.0f} min" if wait >= 60 else f"{wait:.0f} s"
+            problem = f"{error}; the next attempt is in about {soon}, because cameras lock out who tries often"
+            self._set_state("unauthorized", problem, wait=wait)
+        else:
+            self._set_state("retrying", str(error), wait=wait)
         self._service.metrics.count_pull_failure()
 
     async def _wait_to_retry(self, seconds: float) -> None:
-        """Wait before a retry. A pause of the stream ends the wait."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):  # `wait_for` may swallow a cancellation (Python 3.11)
-                await self._paused.wait()
+        """Wait before a retry. `pause` and `resume` end the wait."""
+        self._woken.clear()
+        if not self._paused.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):  # `wait_for` may swallow a cancellation (Python 3.11)
+                    await self._woken.wait()
         self._status.reconnects += 1
 
     def _set_state(
@@ -234,13 +265,21 @@ class Pull:
         raise DrainingError("the server stops")
 
 
-def next_wait(retry_state: RetryCallState) -> float:
-    """Return the seconds up to the next attempt, varied so that pulls don't all reconnect at once after a failure."""
-    error = retry_state.outcome and retry_state.outcome.exception()
+def next_wait(error: BaseException | None, attempts: int, refusals: int = 0) -> float:
+    """Return the seconds up to the next attempt, varied so that pulls don't all reconnect at once after a failure.
+
+    Args:
+        error: Why the last attempt failed.
+        attempts: The attempts so far, at least 1.
+        refusals: How many of them failed because the source refused the password.
+    """
+    jitter = random.uniform(1 - JITTER, 1 + JITTER)
+    if isinstance(error, PullError) and error.unauthorized:
+        return WAITS_WITHOUT_ACCESS[min(max(refusals, 1), len(WAITS_WITHOUT_ACCESS)) - 1] * jitter
     lasting = isinstance(error, SourceForbiddenError) or (isinstance(error, PullError) and error.lasting)
     # A camera that starts may serve its web page for a while: a wait that has grown is hardly longer than that was.
     longest = LONGEST_WAIT_FOR_OPERATOR if lasting else LONGEST_WAIT
-    return wait_exponential(multiplier=FIRST_WAIT, max=longest)(retry_state) * random.uniform(1 - JITTER, 1 + JITTER)
+    return min(FIRST_WAIT * 2.0 ** min(attempts - 1, 32), longest) * jitter
 
 
 async def _start() -> AsyncIterator[ReceivedPayload]:

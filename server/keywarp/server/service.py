@@ -104,6 +104,8 @@ class Service:
         self._context = StreamContext(pool, self.metrics, tracer)
         self.site = read_site(settings.site)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
+        for name in self.site.sinks:
+            self.metrics.add_sink(name)
         limits = Limits(streams=settings.key_streams, rate=settings.key_rate)
         self.api_keys = ApiKeys.read(settings.keys, limits, clock) if settings.keys else None
         self._in_flight = 0

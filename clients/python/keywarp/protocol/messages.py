@@ -40,7 +40,7 @@ Masks = Literal["png", "rle", "none"]
 Resolution = Literal["model", "frame"]
 Reliability = Literal["none", "map"]
 # `open` is a stream that clients feed; the other states are those of a stream that the server pulls.
-StreamState = Literal["open", "connecting", "running", "retrying", "paused", "ended", "failed"]
+StreamState = Literal["open", "connecting", "running", "retrying", "unauthorized", "paused", "ended", "failed"]
 
 
 class Message(BaseModel):
@@ -117,9 +117,10 @@ class StreamInfo(Message):
     max_interval: int | None = None  # the most frames from one key frame to the next, if the interval varies
     max_age: float | None = None  # seconds after which a key frame is too old to propagate from; None: never
     mode: str = "lossless"
-    connected: bool
+    connected: bool  # whether a client feeds it, or frames come from the source that it is pulled from
     age: float  # seconds since it was created
-    idle: float  # seconds since its last frame
+    idle: float  # seconds since its last frame; 0 while the server pulls it
+    frame_age: float | None = None  # seconds since its last result; None if there was none
     frames: int  # results so far
     key_frames: int  # results on key frames
     errors: int  # frames that ended in an error

@@ -67,7 +67,7 @@ class HttpFiles:
             self.fault = error
             if url != self._first and isinstance(error, PullError):
                 reason = f"a part of the source's playlist can't be read: {error}"
-                self.fault = PullError(reason, lasting=error.lasting)
+                self.fault = PullError(reason, lasting=error.lasting, unauthorized=error.unauthorized)
             raise self.fault from error
 
     def frame_decoded(self) -> None:
@@ -124,9 +124,15 @@ class HttpFiles:
                 continue
             if response.status != (206 if start else 200):
                 opened.close()
+                unauthorized = response.status == HTTPStatus.UNAUTHORIZED
+                reason = f"the source responded with status {_described(response.status)}"
+                if unauthorized:
+                    offered = _header(response.headers, b"www-authenticate")
+                    reason += f": {refused_password(parts.username, offered)}"
                 raise PullError(
-                    f"the source responded with status {_described(response.status)}",
+                    reason,
                     lasting=400 <= response.status < 500 and response.status not in _TEMPORARY,
+                    unauthorized=unauthorized,
                 )
             return response
         raise PullError(f"the source redirects more than {MAX_REDIRECTS} times")
@@ -221,6 +227,20 @@ class _CheckedNetwork(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         address, *_ = self._allowed.addresses(host, port)
         return self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+
+
+def refused_password(user: str | None, offered: str = "") -> str:
+    """Describe why a source wants another login.
+
+    Args:
+        user: The user that its URL names, if any.
+        offered: The kinds of authentication that its web server offers, as its header names them.
+    """
+    if not user:
+        return "its URL lacks a user and password"
+    if offered and "basic" not in offered.lower():
+        return f"it wants {offered.split()[0][:16]} authentication, and over HTTP the server has only Basic"
+    return "it refuses the user and password of its URL"
 
 
 def _described(status: int) -> str:

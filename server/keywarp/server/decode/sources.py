@@ -7,12 +7,12 @@ from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from av.container import InputContainer
-from av.error import FFmpegError, HTTPClientError
+from av.error import FFmpegError, HTTPClientError, HTTPUnauthorizedError
 
 from keywarp.protocol import FrameHeader, StreamOptions
 from keywarp.protocol.addresses import without_secrets
 from keywarp.server.decode.frames import Decoded
-from keywarp.server.decode.http import HttpFiles
+from keywarp.server.decode.http import HttpFiles, refused_password
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadMessageError, BadVideoError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
@@ -127,9 +127,7 @@ class SourceDecoder:
                     "the source is an MP4 whose index isn't in front, and its web server offers no ranges: use another "
                     "web server, or move the index (ffmpeg -c copy -movflags faststart)"
                 ) from error
-            refused = isinstance(error, HTTPClientError)  # RTSP has HTTP's status codes
-            unreadable = PullError(f"the source can't be read: {error.strerror}", lasting=refused)
-            raise self._fault or self._no_video or unreadable from error
+            raise self._fault or self._no_video or self._described(error) from error
         except BadVideoError as error:
             raise self._fault or self._no_video or error from error
         if self._fault:
@@ -161,6 +159,12 @@ class SourceDecoder:
         options |= {"format_whitelist": FORMATS, "http_persistent": "0"}
         return open_container(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
+    def _described(self, error: FFmpegError) -> PullError:
+        unauthorized = isinstance(error, HTTPUnauthorizedError)
+        because = refused_password(self._source.parts.username) if unauthorized else error.strerror
+        refused = isinstance(error, HTTPClientError)  # RTSP has HTTP's status codes
+        return PullError(f"the source can't be read: {because}", lasting=refused, unauthorized=unauthorized)
+
     @property
     def _fault(self) -> PullError | SourceForbiddenError | None:
         return self._files.fault if self._files else None
@@ -168,7 +172,9 @@ class SourceDecoder:
     @property
     def _no_video(self) -> PullError | None:
         """An error that says what the source is, if it isn't a video."""
-        head = self._files.head if self._files else b"?"
+        if self._files is None:
+            return None
+        head = self._files.head
         what = describe_other(head)
         if head[4:8] == b"ftyp" and self.live:  # it couldn't be opened
             what = "is a truncated MP4 file: its index (moov) is missing"

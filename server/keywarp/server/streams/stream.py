@@ -115,6 +115,7 @@ class Stream:
         self._holds = 0  # number of callers in `keep_alive`
         self._pending: dict[asyncio.Future[FrameResult], Future[FrameResult]] = {}  # frames queued or on the device
         self._created = self._touched = time.monotonic()
+        self._last_result: float | None = None  # its monotonic seconds
         self._frames = self._key_frames = self._errors = self._dropped = 0
 
     @property
@@ -122,6 +123,16 @@ class Stream:
         """Seconds since the last activity; 0 while a frame is processed or the stream is pulled."""
         busy = self._pending or self._holds or (self.pull and self.pull.state not in ("ended", "failed"))
         return 0.0 if busy else time.monotonic() - self._touched
+
+    @property
+    def age(self) -> float:
+        """Seconds since the stream was created."""
+        return time.monotonic() - self._created
+
+    @property
+    def frame_age(self) -> float | None:
+        """Seconds since the last result, or None if there was none."""
+        return None if self._last_result is None else time.monotonic() - self._last_result
 
     @property
     def info(self) -> StreamInfo:
@@ -135,9 +146,10 @@ class Stream:
             max_interval=self.schedule.max_interval,
             max_age=self.schedule.max_age,
             mode=self.mode,
-            connected=self._connected,
-            age=time.monotonic() - self._created,
+            connected=self._connected and (self.pull is None or self.pull.state == "running"),
+            age=self.age,
             idle=self.idle,
+            frame_age=self.frame_age,
             frames=self._frames,
             key_frames=self._key_frames,
             errors=self._errors,
@@ -387,6 +399,7 @@ class Stream:
         is_key = found.kind is FrameKind.KEY
         self._frames += 1
         self._key_frames += is_key
+        self._last_result = time.monotonic()
         self._statistics.record(timings, found.key_age_seconds, found.reliability, key=is_key)
         self._metrics.count_result(self.engine.bundle.name, found, timings)
         if self._tracer:

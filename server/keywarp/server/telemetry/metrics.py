@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -19,13 +19,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from keywarp.engines import FrameKind, FrameResult
-from keywarp.protocol import Timings
+from keywarp.protocol import StreamState, Timings
 
 # Bounds in seconds, from a propagated frame's post-processing to a key frame on a slow CPU.
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 _AGE_BUCKETS: Final = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500)  # frames
 _AGE_SECONDS_BUCKETS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+_CAMERA_STATES: Final = tuple(state for state in get_args(StreamState) if state != "open")
+_SINK_OUTCOMES: Final = ("delivered", "missed", "failed")
 _RELIABILITY_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
@@ -37,6 +39,14 @@ class DeviceReading(NamedTuple):
     streams: int  # open streams
     queue_depth: int  # frames that wait for the device or run on it
     pressure: float  # share of the last seconds in which streams waited too long, 0 to 1
+
+
+class CameraReading(NamedTuple):
+    """One configured camera at the moment of a scrape."""
+
+    name: str
+    state: StreamState
+    frame_age: float | None  # seconds since its last result, or since it was started; None if it couldn't be
 
 
 @dataclass
@@ -156,6 +166,17 @@ class Metrics:
             registry=self._registry,
         ).set_function(lambda: min((device.pressure for device in devices()), default=0.0))
         self._registry.register(_DeviceCollector(devices))
+        self._cameras: Callable[[], Collection[CameraReading]] = tuple
+        self._registry.register(_CameraCollector(lambda: self._cameras()))
+
+    def watch_cameras(self, cameras: Callable[[], Collection[CameraReading]]) -> None:
+        """Export the cameras that the operator has configured. The callable is called at each scrape."""
+        self._cameras = cameras
+
+    def add_sink(self, name: str) -> None:
+        """Export the counts of a sink from zero, so that Prometheus sees the first failure as an increase."""
+        for outcome in _SINK_OUTCOMES:
+            self._sinks.labels(name, outcome)
 
     def count_result(self, model: str, result: FrameResult, timings: Timings) -> None:
         """Count one frame with a result."""
@@ -229,3 +250,27 @@ class _DeviceCollector(Collector):
             queue_depth.add_metric([device.name], device.queue_depth)
             pressure.add_metric([device.name], device.pressure)
         yield from (busy, streams, queue_depth, pressure)
+
+
+class _CameraCollector(Collector):
+    """Exports each configured camera. There are as many as the operator has named."""
+
+    def __init__(self, cameras: Callable[[], Collection[CameraReading]]) -> None:
+        self._cameras = cameras
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the states, of which each camera has one, and the age of each camera's last frame."""
+        states = GaugeMetricFamily(
+            "keywarp_camera_state", "1 for the state of a configured camera, else 0.", labels=["camera", "state"]
+        )
+        ages = GaugeMetricFamily(
+            "keywarp_camera_frame_age_seconds",
+            "Time since the last result of a configured camera, or since it was started.",
+            labels=["camera"],
+        )
+        for camera in self._cameras():
+            for state in _CAMERA_STATES:
+                states.add_metric([camera.name, state], state == camera.state)
+            if camera.frame_age is not None:
+                ages.add_metric([camera.name], camera.frame_age)
+        yield from (states, ages)

@@ -15,6 +15,7 @@ const BADGES = {
   connecting: ["Connecting", "warn"],
   running: ["Running", "good"],
   retrying: ["Retrying", "warn"],
+  unauthorized: ["Wrong password", "bad"],
   paused: ["Paused", ""],
   ended: ["Ended", ""],
   failed: ["Failed", "bad"],
