@@ -27,8 +27,14 @@ class Server:
 
 
 @contextmanager
-def serving(*options: str, models: Path = MODELS) -> Iterator[Server]:
-    """Run `keywarp serve` on a free port until the block ends; it must then stop by itself on SIGTERM."""
+def serving(*options: str, models: Path = MODELS, status: int = 0) -> Iterator[Server]:
+    """Run `keywarp serve` on a free port until the block ends; it must then stop by itself on SIGTERM.
+
+    Args:
+        options: Options of the command.
+        models: The folder of models.
+        status: The exit status that it must have; -9 if the block kills it.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "keywarp.cli", "serve", "--port", "0", "--models", str(models), *options],
         stdout=subprocess.PIPE,
@@ -46,7 +52,7 @@ def serving(*options: str, models: Path = MODELS) -> Iterator[Server]:
         watchdog.cancel()
         yield Server(url, process)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(20) == status
     finally:
         watchdog.cancel()
         process.kill()

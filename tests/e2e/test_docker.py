@@ -41,7 +41,7 @@ print(json.dumps({
     "read_only": bool(os.statvfs("/").f_flag & os.ST_RDONLY),
     "capabilities": [int(status[kind], 16) for kind in ("CapEff", "CapPrm", "CapBnd")],
     "no_new_privileges": status["NoNewPrivs"],
-    "writes": [f for f in ("/", "/opt/keywarp", "/models", "/etc/keywarp", "/cache", "/tmp") if writes(f)],
+    "writes": [f for f in ("/", "/opt/keywarp", "/models", "/etc/keywarp", "/cache", "/data", "/tmp") if writes(f)],
     "torch": importlib.util.find_spec("torch") is not None,
 }))
 """
@@ -140,7 +140,7 @@ def test_the_container_has_no_privileges_and_a_read_only_file_system(project: Pr
         "read_only": True,
         "capabilities": [0, 0, 0],
         "no_new_privileges": "1",
-        "writes": ["/cache", "/tmp"],
+        "writes": ["/cache", "/data", "/tmp"],
         "torch": False,
     }
 
@@ -202,7 +202,8 @@ def test_every_option_of_the_server_is_passed_to_its_container() -> None:
     app.command()(serve)
     options = {str(option.envvar) for option in typer.main.get_command(app).params if option.name != "help"}
     passed = set(re.findall(r"^      (KEYWARP_\w+):$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE))
-    assert passed == options - {"KEYWARP_HOST", "KEYWARP_PORT", "KEYWARP_MODELS"}  # the image sets these three
+    # The image sets the first three, and the last has a default.
+    assert passed == options - {"KEYWARP_HOST", "KEYWARP_PORT", "KEYWARP_MODELS", "KEYWARP_DATA"}
 
 
 def test_the_gpu_profile_differs_only_in_its_gpu_and_never_falls_back_to_the_cpu() -> None:

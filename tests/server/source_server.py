@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from typing import Any, NamedTuple
 
 from tests.server.media import GREEN, jpeg
@@ -85,16 +86,23 @@ def redirect(to: str) -> Responder:
     return respond
 
 
-def camera(frames: int, until: threading.Event | None = None) -> Responder:
-    """Respond as an IP camera does, with one JPEG after the other, and then hang up, perhaps after an event."""
+def camera(frames: int | None, until: threading.Event | None = None) -> Responder:
+    """Respond as an IP camera does, with one JPEG after the other, and then hang up.
+
+    Args:
+        frames: The number of frames, or None for 20 a second until the event.
+        until: The event to wait for before hanging up.
+    """
 
     def respond(handler: SourceHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
         handler.end_headers()
-        for _ in range(frames):
+        for _ in count() if frames is None else range(frames):
             part = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg(GREEN))
             handler.wfile.write(part + jpeg(GREEN) + b"\r\n")
+            if frames is None and until and until.wait(0.05):
+                break
         if until:
             until.wait(60)
         handler.close_connection = True

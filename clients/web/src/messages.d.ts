@@ -96,6 +96,7 @@ export interface StreamInfo {
   state: State;
   problem: string | null; // why the stream is retrying, has ended or has failed
   reconnects: number;
+  kept: boolean; // whether it is pulled again after a restart of the server
   notes?: string[]; // what one should know about its video
   live: LiveStatistics | null;
   sinks: string[];

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from keywarp.server import dashboard, problems
+from keywarp.server.cameras import Cameras
 from keywarp.server.pulls import Pulls
 from keywarp.server.routes import health, models, open_inference, streams, videos, watch, websocket
 from keywarp.server.routes.sequences import Sequences
@@ -33,23 +34,24 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
 
     Raises:
         BundleError: A bundle can't be used, there are no bundles, or the settings name a model that doesn't exist.
+        CameraStoreError: The database of cameras can't be opened.
         KeyFileError: The API keys can't be read.
         SiteError: The file of streams and sinks can't be used.
         TracesError: Traces can't be exported.
     """
     service = service or Service(settings)
-    pulls = Pulls(service)
+    cameras = Cameras(service, Pulls(service))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with service.running():
-            starting = asyncio.create_task(pulls.start_site())
+            starting = asyncio.create_task(cameras.start())
             try:
                 yield
             finally:
                 service.draining.set()  # needed because only our own server drains before it shuts down
                 starting.cancel()
-                await pulls.close()
+                await cameras.close()
 
     telemetry = service.tracer.request_telemetry if service.tracer else None
     app = FastAPI(
@@ -61,7 +63,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
         telemetry=telemetry,
     )
     app.state.service = service
-    app.state.pulls = pulls
+    app.state.cameras = cameras
     app.state.sequences = Sequences(service)
     for module in (health, streams, videos, websocket, watch, models):
         app.include_router(module.router)

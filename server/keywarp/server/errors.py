@@ -29,8 +29,8 @@ ServerError
     ├── DamagedVideoError  422
     └── FrameFailedError   500         the engine failed on the frame
 
-The other errors are for the operator: KeyFileError, SiteError, DecoderError, TracesError, and SinkError with
-SinkRefusalError.
+The other errors are for the operator: KeyFileError, SiteError, CameraStoreError, DecoderError, TracesError, and
+SinkError with SinkRefusalError.
 """
 
 from collections.abc import Mapping
@@ -242,6 +242,10 @@ class PullError(ServerError):
         super().__init__(detail)
         self.lasting = lasting
         self.unauthorized = unauthorized
+
+
+class CameraStoreError(Exception):
+    """The database of cameras can't be used."""
 
 
 class SiteError(Exception):

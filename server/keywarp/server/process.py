@@ -25,7 +25,7 @@ class Server(uvicorn.Server):
             service: The service behind the application, made from the same settings, or None for a new one.
 
         Raises:
-            BundleError, KeyFileError, SiteError, TracesError: As `create_app` raises them.
+            BundleError, CameraStoreError, KeyFileError, SiteError, TracesError: As `create_app` raises them.
         """
         app = create_app(settings, service)
         self.service = service_of(app)
@@ -83,6 +83,7 @@ def run(settings: Settings) -> None:
 
     Raises:
         BundleError: If a bundle can't be used, there are no bundles, or the default one is missing.
+        CameraStoreError: If the database of cameras can't be used.
         KeyFileError: If the API keys can't be read.
         SiteError: If the file of streams and sinks can't be used.
         TracesError: If traces can't be exported.

@@ -20,7 +20,6 @@ from keywarp.server.errors import (
     NotPulledError,
     PullError,
     ServerError,
-    SiteError,
     SourceForbiddenError,
     StreamClosedError,
 )
@@ -29,7 +28,6 @@ from keywarp.server.service import Service
 from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.streams.stream import PullStatus, Stream
 from keywarp.server.task_scope import task_scope
-from keywarp.server.telemetry.metrics import CameraReading
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +49,7 @@ class Pulls:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._allowed = AllowList(service.settings.allow_pull)
-        self._pulls: dict[Stream, tuple[Pull, asyncio.Task[None]]] = {}
-        service.metrics.watch_cameras(self._readings)
+        self._pulls: dict[Stream, tuple[Pull, asyncio.Task[bool]]] = {}
 
     async def check_allowed(self, source: SourceUrl) -> None:
         """Check a source against the allow-list.
@@ -63,33 +60,26 @@ class Pulls:
         with suppress(PullError):  # the host's name can't be resolved now, but may be later
             await asyncio.to_thread(self._allowed.addresses, source.host, source.port)
 
-    async def start_site(self) -> None:
-        """Pull the operator's own streams, once the models are ready. Their hosts needn't be on the allow-list."""
-        await self._service.loaded.wait()
-        if self._service.failure:
-            return
-        try:
-            for name, planned in self._service.site.streams.items():
-                source = SourceUrl.parse(planned.source)
-                stream = self._service.create_stream(source.with_default_mode(planned), name)
-                self.start(stream, source, AllowList(self._service.settings.allow_pull, trusted=source.host))
-        except DrainingError:
-            return
-        except ServerError as error:
-            self._service.failure = SiteError(f"{self._service.settings.site}: streams.{name}: {error}")
-
-    def start(self, stream: Stream, source: SourceUrl, allowed: AllowList | None = None) -> None:
+    def start(
+        self, stream: Stream, source: SourceUrl, allowed: AllowList | None = None, *, kept: bool = False
+    ) -> asyncio.Task[bool]:
         """Pull a stream until it is removed.
 
         Args:
             stream: The stream to feed.
             source: The URL to pull.
             allowed: The hosts that may be connected to, or None for the allow-list of the settings.
+            kept: Whether the stream is pulled again after a restart of the server.
+
+        Returns:
+            The task that pulls, with the result of `Pull.run`.
         """
         pull = Pull(self._service, stream, source, allowed or self._allowed)
+        pull.status.kept = kept
         task = asyncio.create_task(pull.run())
         self._pulls[stream] = pull, task
         task.add_done_callback(lambda _: self._pulls.pop(stream, None))
+        return task
 
     def __getitem__(self, stream: Stream) -> "Pull":
         """Return the pull of a stream.
@@ -101,14 +91,6 @@ class Pulls:
             return self._pulls[stream][0]
         except KeyError:
             raise NotPulledError(f"stream {stream.id!r} isn't pulled by the server") from None
-
-    def _readings(self) -> list[CameraReading]:
-        cameras = [(name, self._service.streams.get(name)) for name in self._service.site.streams]
-        return [
-            CameraReading(name, stream.pull.state, stream.age if stream.frame_age is None else stream.frame_age)
-            for name, stream in cameras
-            if stream and stream.pull
-        ]
 
     async def close(self) -> None:
         """Wait until all pulls have ended. Call it while the server stops, which ends them."""
@@ -124,7 +106,7 @@ class Pull:
         self._stream = stream
         self._source = source
         self._allowed = allowed
-        self._status = stream.pull = PullStatus(str(source))
+        self.status = stream.pull = PullStatus(str(source))
         self._wanted = asyncio.Event()
         self._paused = asyncio.Event()
         self._woken = asyncio.Event()  # ends the wait before a retry
@@ -143,14 +125,19 @@ class Pull:
         self._wanted.set()
         self._woken.set()
 
-    async def run(self) -> None:
-        """Pull until the source ends, the stream is closed, or the server stops."""
+    async def run(self) -> bool:
+        """Pull until the source ends, the stream is closed, or the server stops.
+
+        Returns:
+            Whether the source was a file that has ended or broke off, so that pulling it again would repeat it.
+        """
         # A pull waits for the network, so it would block the threads that all streams share.
         pool = ThreadPoolExecutor(1, thread_name_prefix="keywarp-pull")
         try:
             guards = self._stream.raise_when_closed(), self._raise_when_draining()
             async with self._stream.connected(), task_scope(*guards):
                 await self._pull(pool)
+                return True
         except (StreamClosedError, DrainingError) as error:
             log.info("stream %s: the pull ended: %s", self._stream.id, error)
         except Exception:
@@ -158,6 +145,7 @@ class Pull:
             self._set_state("failed", "the server failed; its log has the details")
         finally:
             pool.shutdown(wait=False)
+        return False
 
     async def _pull(self, pool: Pool) -> None:
         """Pull until the source ends. Retry after every failure, with growing waits."""
@@ -190,7 +178,7 @@ class Pull:
                 continue
             except (PullError, SourceForbiddenError, BadVideoError) as error:
                 fault = error
-            if self._status.state == "running" or decoder.hopeless:
+            if self.status.state == "running" or decoder.hopeless:
                 retry_state.attempt_number = 1  # so that the next wait is the shortest again
                 if not decoder.live:  # reconnecting would start from the beginning
                     self._set_state("failed" if fault else "ended", str(fault) if fault else None)
@@ -205,7 +193,7 @@ class Pull:
             async with task_scope(self._raise_when_paused()) as tasks:
                 tasks.create_task(pipeline.feed(_start()))
                 async for response in pipeline.responses():
-                    if response and self._status.state != "running":
+                    if response and self.status.state != "running":
                         self._refusals = 0
                         self._set_state("running")
         finally:
@@ -235,7 +223,7 @@ class Pull:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):  # `wait_for` may swallow a cancellation (Python 3.11)
                     await self._woken.wait()
-        self._status.reconnects += 1
+        self.status.reconnects += 1
 
     def _set_state(
         self, state: StreamState, problem: str | None = None, *, wait: float | None = None, keep_problem: bool = False
@@ -248,9 +236,9 @@ class Pull:
             wait: The seconds up to the next attempt.
             keep_problem: Whether what was wrong before is still the last that is known.
         """
-        self._status.state = state
+        self.status.state = state
         if not keep_problem:
-            self._status.problem = problem
+            self.status.problem = problem
         level = logging.WARNING if problem else logging.INFO
         when = "" if wait is None else f" in {wait:.1f} s"
         reason = f": {problem}" * bool(problem)

@@ -80,6 +80,11 @@ class Settings(BaseModel):
         description="A TOML file of cameras to pull from the start, and of sinks for the results: files, webhooks, "
         "MQTT.",
     )
+    data: Path | None = Field(
+        default=None,
+        description="The folder in which cameras that are added while the server runs are kept for its next start, in "
+        "SQLite.",
+    )
     keys: Path | None = Field(
         default=None,
         description="The file of API keys (`keywarp keys add`). Without it, anyone can use the server.",

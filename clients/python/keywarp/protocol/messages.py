@@ -132,6 +132,7 @@ class StreamInfo(Message):
     state: str = "open"  # one of `StreamState`
     problem: str | None = None  # a pulled stream's last problem
     reconnects: int = 0  # how often a pulled stream's source was opened again
+    kept: bool = False  # whether the server pulls it again after a restart
     notes: tuple[str, ...] = ()  # what one should know about its video, such as that another video was left out
 
 

@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from keywarp.server.cameras import Cameras
 from keywarp.server.problems import documented
-from keywarp.server.pulls import Pulls
 from keywarp.server.routes.sequences import Sequences
 from keywarp.server.security.quotas import UNLIMITED, Quota
 from keywarp.server.service import Service
@@ -27,9 +27,9 @@ def _sequences(connection: HTTPConnection) -> Sequences:
     return sequences
 
 
-def _pulls(connection: HTTPConnection) -> Pulls:
-    pulls: Pulls = connection.app.state.pulls
-    return pulls
+def _cameras(connection: HTTPConnection) -> Cameras:
+    cameras: Cameras = connection.app.state.cameras
+    return cameras
 
 
 def _quota(connection: HTTPConnection) -> Quota:
@@ -39,5 +39,5 @@ def _quota(connection: HTTPConnection) -> Quota:
 
 ServiceDependency = Annotated[Service, Depends(_service)]
 SequencesDependency = Annotated[Sequences, Depends(_sequences)]
-PullsDependency = Annotated[Pulls, Depends(_pulls)]
+CamerasDependency = Annotated[Cameras, Depends(_cameras)]
 QuotaDependency = Annotated[Quota, Depends(_quota)]

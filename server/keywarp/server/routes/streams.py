@@ -9,12 +9,11 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from keywarp.protocol import CreateStream, FrameHeader, Result, StreamInfo
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.images import decode_frame
-from keywarp.server.decode.sources import SourceUrl
 from keywarp.server.problems import documented
 from keywarp.server.routes.dependencies import (
     CANNOT_CREATE,
     NOT_FOUND,
-    PullsDependency,
+    CamerasDependency,
     QuotaDependency,
     ServiceDependency,
 )
@@ -46,7 +45,7 @@ IMAGE_BODY = {
 async def create_stream(
     request: CreateStream,
     service: ServiceDependency,
-    pulls: PullsDependency,
+    cameras: CamerasDependency,
     quota: QuotaDependency,
     response: Response,
 ) -> StreamInfo:
@@ -54,10 +53,7 @@ async def create_stream(
     if request.source is None:
         stream = service.create_stream(request, request.id, quota)
     else:
-        source = SourceUrl.parse(request.source)
-        await pulls.check_allowed(source)
-        stream = service.create_stream(source.with_default_mode(request), request.id, quota)
-        pulls.start(stream, source)
+        stream = await cameras.add(request, quota)
     response.headers["Location"] = f"/v1/streams/{stream.id}"
     return stream.info
 
@@ -75,24 +71,24 @@ async def show_stream(stream_id: Id, service: ServiceDependency) -> StreamInfo:
 
 
 @router.delete("/{stream_id}", status_code=HTTPStatus.NO_CONTENT, responses=NOT_FOUND)
-async def delete_stream(stream_id: Id, service: ServiceDependency) -> None:
+async def delete_stream(stream_id: Id, service: ServiceDependency, cameras: CamerasDependency) -> None:
     """Delete a stream. A connection that feeds it is closed."""
-    await service.streams.remove(service.streams[stream_id], f"stream {stream_id!r} was deleted")
+    await cameras.remove(service.streams[stream_id])
 
 
 @router.post("/{stream_id}/pause", responses=NOT_PULLED)
-async def pause_stream(stream_id: Id, service: ServiceDependency, pulls: PullsDependency) -> StreamInfo:
+async def pause_stream(stream_id: Id, service: ServiceDependency, cameras: CamerasDependency) -> StreamInfo:
     """Disconnect a pulled stream from its source. The stream stays."""
     stream = service.streams[stream_id]
-    pulls[stream].pause()
+    await cameras.set_paused(stream, paused=True)
     return stream.info
 
 
 @router.post("/{stream_id}/resume", responses=NOT_PULLED)
-async def resume_stream(stream_id: Id, service: ServiceDependency, pulls: PullsDependency) -> StreamInfo:
-    """Connect a paused stream to its source again."""
+async def resume_stream(stream_id: Id, service: ServiceDependency, cameras: CamerasDependency) -> StreamInfo:
+    """Connect a paused stream to its source again, or one whose source failed, without further waiting."""
     stream = service.streams[stream_id]
-    pulls[stream].resume()
+    await cameras.set_paused(stream, paused=False)
     return stream.info
 
 

@@ -151,6 +151,8 @@ class ApiKeys:
             clock: Returns the monotonic seconds by which rates are counted.
         """
         self._keys = keys
+        self._default_limits = default_limits
+        self._clock = clock
         self._quotas = {key.name: Quota(key.name, key.limits.with_defaults(default_limits), clock) for key in keys}
 
     @classmethod
@@ -165,6 +167,10 @@ class ApiKeys:
     def quota(self, key: ApiKey) -> Quota:
         """Return the quota of a key, which all its requests share."""
         return self._quotas[key.name]
+
+    def quota_of(self, name: str) -> Quota:
+        """Return the quota of the key of a name, or a new one with the default limits if there is no such key."""
+        return self._quotas.get(name) or Quota(name, self._default_limits, self._clock)
 
     def authorize(self, secret: str | None, scope: Scope) -> ApiKey:
         """Return the key that a secret belongs to.

@@ -62,6 +62,7 @@ class PullStatus:
     state: StreamState = "connecting"
     problem: str | None = None
     reconnects: int = 0
+    kept: bool = False  # whether it is pulled again after a restart of the server
 
 
 class Stream:

@@ -1,0 +1,179 @@
+"""The cameras that the server starts by itself: those of the site file, and those that were added while it ran."""
+
+import asyncio
+import logging
+
+from keywarp.protocol import CreateStream, StreamOptions
+from keywarp.server.camera_store import CameraStore, StoredCamera
+from keywarp.server.decode.sources import SourceUrl
+from keywarp.server.errors import CameraStoreError, DrainingError, InternalError, ServerError, SiteError
+from keywarp.server.pulls import Pulls
+from keywarp.server.security.pull_hosts import AllowList
+from keywarp.server.security.quotas import UNLIMITED, Quota
+from keywarp.server.service import Service
+from keywarp.server.site import SiteStream
+from keywarp.server.streams.stream import Stream
+from keywarp.server.telemetry.metrics import CameraReading
+
+log = logging.getLogger(__name__)
+
+
+class Cameras:
+    """All pulled streams that a restart starts again.
+
+    The site file has precedence: a camera that it names is as it says, whatever was added under that name before.
+    """
+
+    def __init__(self, service: Service, pulls: Pulls) -> None:
+        """Open the database of cameras, if the settings name a folder.
+
+        Raises:
+            CameraStoreError: The database can't be opened.
+        """
+        self._service = service
+        self._pulls = pulls
+        self._site = dict(service.site.streams)
+        self._store = CameraStore(service.settings.data) if service.settings.data else None
+        self._stored: dict[str, StoredCamera] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        service.metrics.watch_cameras(self._readings)
+
+    async def start(self) -> None:
+        """Start all cameras, once the models are ready. A camera of the site that can't be started ends the server."""
+        try:
+            self._stored = await self._store.read() if self._store else {}
+        except CameraStoreError as error:
+            self._service.failure = error
+            return
+        await self._service.loaded.wait()
+        if self._service.failure:
+            return
+        try:
+            for name, planned in self._site.items():
+                self._start_planned(name, planned)
+        except DrainingError:
+            return
+        except ServerError as error:
+            self._service.failure = SiteError(f"{self._service.settings.site}: streams.{name}: {error}")
+            return
+        for name, camera in tuple(self._stored.items()):
+            if name in self._site:
+                log.warning("camera %s: the site file replaces the one that was added while the server ran", name)
+                await self._forget(name)
+            else:
+                self._start_stored(name, camera)
+
+    async def add(self, request: CreateStream, owner: Quota) -> Stream:
+        """Start to pull a stream, and keep it for the next start of the server.
+
+        Raises:
+            BadMessageError: The source isn't a URL, or streams can't be pulled from it.
+            SourceForbiddenError: The source's host isn't on the allow-list.
+            ServerError: As `Service.create_stream` raises it.
+            InternalError: The stream can't be kept.
+        """
+        assert request.source is not None
+        source = SourceUrl.parse(request.source)
+        await self._pulls.check_allowed(source)
+        stream = self._service.create_stream(source.with_default_mode(request), request.id, owner)
+        if self._store:
+            self._stored[stream.id] = StoredCamera(request=request, owner=owner.name)
+            try:
+                await self._save(stream.id)
+            except InternalError:
+                await self.remove(stream)
+                raise
+        self._pull(stream, source, kept=self._store is not None)
+        return stream
+
+    async def remove(self, stream: Stream) -> None:
+        """Remove any stream, and don't start it again."""
+        await self._service.streams.remove(stream, f"stream {stream.id!r} was deleted")
+        await self._forget(stream.id)
+
+    async def set_paused(self, stream: Stream, *, paused: bool) -> None:
+        """Pause or resume a pulled stream.
+
+        Raises:
+            NotPulledError: The stream isn't pulled, or its pull has ended.
+            InternalError: The state can't be kept for the next start of the server.
+        """
+        pull = self._pulls[stream]
+        if paused:
+            pull.pause()
+        else:
+            pull.resume()
+        if camera := self._stored.get(stream.id):
+            self._stored[stream.id] = camera.model_copy(update={"paused": paused})
+            await self._save(stream.id)
+
+    async def close(self) -> None:
+        """Wait until all pulls have ended, and close the database. Call it while the server stops, which ends them."""
+        await self._pulls.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._store:
+            await self._store.close()
+
+    # -- starting ------------------------------------------------------------------------------------------------------
+
+    def _start_planned(self, name: str, planned: SiteStream) -> None:
+        source = SourceUrl.parse(planned.source)
+        stream = self._service.create_stream(source.with_default_mode(planned), name)
+        trusted = AllowList(self._service.settings.allow_pull, trusted=source.host)
+        self._pull(stream, source, trusted)
+
+    def _start_stored(self, name: str, camera: StoredCamera) -> None:
+        """Start a stored camera. One that can't be started stays stored, because the reason may go away."""
+        options: StreamOptions = camera.request
+        keys = self._service.api_keys
+        owner = keys.quota_of(camera.owner) if keys and camera.owner else UNLIMITED
+        try:
+            source = SourceUrl.parse(camera.request.source or "")
+            stream = self._service.create_stream(source.with_default_mode(options), name, owner)
+        except ServerError as error:
+            log.error("camera %s can't be started: %s", name, error)
+            return
+        self._pull(stream, source)
+        if camera.paused:
+            self._pulls[stream].pause()
+
+    def _pull(self, stream: Stream, source: SourceUrl, allowed: AllowList | None = None, *, kept: bool = True) -> None:
+        pulling = self._pulls.start(stream, source, allowed, kept=kept)
+        pulling.add_done_callback(lambda done: self._pull_ended(stream, done))
+
+    def _pull_ended(self, stream: Stream, done: asyncio.Task[bool]) -> None:
+        """Forget a file that was read to its end, which would begin again after a restart."""
+        if not done.cancelled() and not done.exception() and done.result() and stream.id in self._stored:
+            task = asyncio.create_task(self._forget(stream.id))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    # -- the database --------------------------------------------------------------------------------------------------
+
+    async def _save(self, name: str) -> None:
+        assert self._store is not None
+        try:
+            await self._store.write(name, self._stored[name])
+        except CameraStoreError as error:
+            log.error("camera %s: %s", name, error)
+            raise InternalError("the camera can't be kept for the next start: the server's log says why") from error
+
+    async def _forget(self, name: str) -> None:
+        if self._stored.pop(name, None) and self._store:
+            try:
+                await self._store.remove(name)
+            except CameraStoreError as error:
+                log.error("camera %s: %s", name, error)
+
+    def _readings(self) -> list[CameraReading]:
+        """Return the cameras' readings. Those of the site that were deleted, or have ended and expired, have none."""
+        readings = []
+        for name in (*self._site, *self._stored):
+            stream = self._service.streams.get(name)
+            if stream and stream.pull:
+                age = stream.age if stream.frame_age is None else stream.frame_age
+                readings.append(CameraReading(name, stream.pull.state, age))
+            elif name in self._stored:  # it couldn't be started
+                readings.append(CameraReading(name, "failed", None))
+        return readings
