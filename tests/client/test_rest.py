@@ -61,6 +61,13 @@ def test_streams_are_listed_shown_created_and_deleted(twin: Twin) -> None:
     with ScriptedApi(201, one.encode()) as api:
         twin.call(api.address, "create_stream", mode="latest", masks="rle", resolution="frame")
     assert json.loads(api.requests[0][2]) == {"mode": "latest", "masks": "rle", "resolution": "frame"}
+    with ScriptedApi(200, one.encode()) as api:
+        assert twin.call(api.address, "change_stream", "cam", interval=5, max_age=None) == STREAM
+        with pytest.raises(ValueError, match="model"):
+            twin.call(api.address, "change_stream", "cam", model="other")
+    assert [(request, json.loads(body)) for request, _, body in api.requests] == [
+        ("PATCH /v1/streams/cam", {"interval": 5, "max_age": None})
+    ]
     with ScriptedApi(204, b"") as api:
         assert twin.call(api.address, "delete_stream", "cam") is None
     assert api.requests[0][0] == "DELETE /v1/streams/cam"

@@ -1,4 +1,4 @@
-"""Cameras that are added while the server runs, on real servers that are started again."""
+"""Cameras that are added and changed while the server runs, on real servers that are started again."""
 
 import os
 import stat
@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from keywarp.protocol import Hello
 from keywarp.server.errors import CameraStoreError
 from keywarp.server.process import Server
 from keywarp.server.settings import Settings
 from tests.server.conftest import Running, Starter, eventually
-from tests.server.media import B_FRAMES, mpegts
+from tests.server.media import B_FRAMES, GREEN, jpeg, mpegts
+from tests.server.models.loading import is_closed
 from tests.server.sinks.test_sinks import write_site
 from tests.server.source_server import SourceServer, camera, file
 from tests.server.test_pulls import info, until
+from tests.tiny_bundle import tiny_bundle
 
 PULLING = {"allow_pull": ("127.0.0.1",), "pull_timeout": 60.0}
 
@@ -25,6 +28,7 @@ PULLING = {"allow_pull": ("127.0.0.1",), "pull_timeout": 60.0}
 def live(web: SourceServer) -> Iterator[SourceServer]:
     """Give a web server with two cameras, which go on until the test ends."""
     over = threading.Event()
+    web.received.clear()
     web.responders["/gate"] = web.responders["/yard"] = camera(None, over)
     yield web
     over.set()
@@ -132,3 +136,108 @@ def test_a_database_that_is_none_is_refused(models: Path, tmp_path: Path) -> Non
     (tmp_path / "cameras.sqlite3").write_text("no database" * 1000)
     with pytest.raises(CameraStoreError, match="not a database"):
         Server(Settings(models=models, port=0, backend="onnxruntime", data=tmp_path))
+
+
+# -- changes while it runs ---------------------------------------------------------------------------------------------
+
+
+def change(server: Running, id_: str, **changes: Any) -> dict[str, Any]:
+    changed = server.http.patch(f"/v1/streams/{id_}", json=changes)
+    assert changed.status_code == 200, changed.text
+    found: dict[str, Any] = changed.json()
+    return found
+
+
+def test_the_interval_of_a_running_camera_changes_without_a_reconnection_and_is_kept(
+    start: Starter, live: SourceServer, tmp_path: Path
+) -> None:
+    server = start(data=tmp_path, **PULLING)
+    add(server, "gate", f"{live.address}/gate", interval=1000)
+    eventually(lambda: info(server, "gate")["frames"] > 5)
+    assert info(server, "gate")["key_frames"] == 1
+    assert change(server, "gate", interval=2, masks="none")["interval"] == 2
+    eventually(lambda: info(server, "gate")["key_frames"] > 5)
+    changed = change(server, "gate", schedule="adaptive", max_interval=50, max_age=9)
+    assert (changed["interval"], changed["max_interval"], changed["max_age"]) == (2, 50, 9)
+    assert change(server, "gate", schedule=None, max_interval=None)["schedule"] == "fixed"
+    found = info(server, "gate")
+    assert (found["reconnects"], found["errors"], len(live.requests("/gate"))) == (0, 0, 1)
+    server.stop()
+    again = start(data=tmp_path, **PULLING)
+    eventually(lambda: streams(again) == {"gate"})
+    assert (info(again, "gate")["interval"], info(again, "gate")["max_age"]) == (2, 9)
+
+
+def test_another_mode_or_source_connects_a_camera_again_at_once(start: Starter, live: SourceServer) -> None:
+    server = start(**PULLING)
+    add(server, "gate", f"{live.address}/gate")
+    assert until(server, "gate", "running")["mode"] == "lossless"
+    before = info(server, "gate")["frames"]
+    assert change(server, "gate", mode="latest")["mode"] == "latest"
+    eventually(lambda: len(live.requests("/gate")) == 2 and info(server, "gate")["frames"] > before)
+    add(server, "wrong", f"{live.address}/nothing")
+    until(server, "wrong", "retrying")
+    assert change(server, "wrong", source=f"{live.address}/yard")["source"] == f"{live.address}/yard"
+    assert until(server, "wrong", "running").get("problem") is None
+
+
+def test_a_client_gets_a_key_frame_after_the_interval_was_changed(server: Running) -> None:
+    with server.connect("fed", Hello(interval=1000)) as talk:
+        for _ in range(3):
+            talk.frame(jpeg(GREEN))
+        assert [talk.result().kind for _ in range(3)] == ["key", "propagated", "propagated"]
+        change(server, "fed", interval=2)
+        for _ in range(4):
+            talk.frame(jpeg(GREEN))
+        assert [talk.result().kind for _ in range(4)] == ["key", "propagated", "key", "propagated"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"max_interval": 50}, 400),
+        ({"interval": 0}, 422),
+        ({"model": "other"}, 422),
+        ({"source": "http://127.0.0.1/"}, 409),
+    ],
+)
+def test_a_change_that_cannot_be_made_leaves_the_stream_as_it_is(
+    server: Running, changes: dict[str, Any], status: int
+) -> None:
+    server.http.post("/v1/streams", json={"id": "still", "interval": 7})
+    before = info(server, "still")
+    assert server.http.patch("/v1/streams/still", json=changes).status_code == status
+    after = info(server, "still")
+    assert {**before, "age": 0, "idle": 0} == {**after, "age": 0, "idle": 0}
+    server.http.delete("/v1/streams/still")
+
+
+def test_a_camera_may_not_be_moved_to_a_host_that_is_not_allowed(start: Starter, live: SourceServer) -> None:
+    server = start(**PULLING)
+    add(server, "gate", f"{live.address}/gate")
+    assert server.http.patch("/v1/streams/gate", json={"source": "http://10.1.2.3/"}).status_code == 403
+    assert server.http.patch("/v1/streams/gate", json={"source": None}).status_code == 400
+    assert info(server, "gate")["source"] == f"{live.address}/gate"
+
+
+def test_a_camera_moves_to_a_new_version_of_its_model_and_the_old_one_is_freed(
+    start: Starter, live: SourceServer, tmp_path: Path
+) -> None:
+    tiny_bundle(tmp_path / "tiny")
+    server = start(models=tmp_path, model_control=True, **PULLING)
+    add(server, "gate", f"{live.address}/gate", interval=1000)
+    until(server, "gate", "running")
+    server.http.post("/v1/streams", json={"id": "fed"})
+    server.frame("fed")
+    old = server.service.models["tiny"]
+    tiny_bundle(tmp_path / "tiny", version="2.0.0")
+    assert server.http.post("/v1/models/tiny/load").json()["version"] == "2.0.0"
+    camera_stream = server.service.streams["gate"]
+    eventually(lambda: camera_stream.engine.bundle.manifest.version == "2.0.0")
+    before = info(server, "gate")["frames"]
+    eventually(lambda: info(server, "gate")["frames"] > before)
+    assert (info(server, "gate")["errors"], info(server, "gate")["reconnects"]) == (0, 0)
+    assert server.service.streams["fed"].engine is old
+    assert server.http.get("/v1/models/tiny").json()["draining"] == 1
+    server.http.delete("/v1/streams/fed")
+    eventually(lambda: is_closed(old))

@@ -163,6 +163,21 @@ export class Client {
     await this.#request(streamPath(id), { method: "DELETE" });
   }
 
+  /**
+   * Change options of a running stream, such as its interval; null is the server's default.
+   *
+   * @param {string} id
+   * @param {Record<string, unknown>} changes
+   * @returns {Promise<StreamInfo>}
+   */
+  change(id, changes) {
+    return this.#json(streamPath(id), {
+      method: "PATCH",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(changes),
+    });
+  }
+
   /** @param {string} id a pulled stream's id @returns {Promise<StreamInfo>} */
   pause(id) {
     return this.#json(`${streamPath(id)}/pause`, { method: "POST" });

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from keywarp.protocol import CreateStream, StreamOptions
+from keywarp.protocol import ChangeStream, CreateStream, StreamOptions
 from keywarp.server.camera_store import CameraStore, StoredCamera
 from keywarp.server.decode.sources import SourceUrl
 from keywarp.server.errors import CameraStoreError, DrainingError, InternalError, ServerError, SiteError
@@ -85,6 +85,30 @@ class Cameras:
                 raise
         self._pull(stream, source, kept=self._store is not None)
         return stream
+
+    async def change(self, stream: Stream, changes: ChangeStream) -> None:
+        """Change the options of any running stream, and keep them for the next start of the server.
+
+        Raises:
+            BadMessageError: The options contradict each other, or the source isn't a URL to pull from.
+            SourceForbiddenError: The source's host isn't on the allow-list.
+            NotPulledError: A new source is given, but the stream isn't pulled, or its pull has ended.
+            InternalError: The options can't be kept.
+        """
+        given = changes.model_dump(exclude_unset=True)
+        pull = self._pulls[stream] if "source" in given else self._pulls.get(stream)
+        source = pull.source if pull else None
+        if pull and "source" in given:
+            source = SourceUrl.parse(given.pop("source") or "")
+            await pull.check_allowed(source)
+        options = stream.options.model_copy(update=given)
+        await self._service.change_stream(stream, source.with_default_mode(options) if source else options)
+        if pull and source and source != pull.source:
+            pull.change_source(source)
+        if camera := self._stored.get(stream.id):
+            request = camera.request.model_copy(update=changes.model_dump(exclude_unset=True))
+            self._stored[stream.id] = camera.model_copy(update={"request": request})
+            await self._save(stream.id)
 
     async def remove(self, stream: Stream) -> None:
         """Remove any stream, and don't start it again."""

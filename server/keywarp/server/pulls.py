@@ -43,6 +43,10 @@ class _PausedError(Exception):
     """The stream was paused."""
 
 
+class _RenewedError(Exception):
+    """The stream has another source or mode, or its model another version."""
+
+
 class Pulls:
     """All pulled streams."""
 
@@ -57,8 +61,7 @@ class Pulls:
         Raises:
             SourceForbiddenError: The source's host isn't on the list.
         """
-        with suppress(PullError):  # the host's name can't be resolved now, but may be later
-            await asyncio.to_thread(self._allowed.addresses, source.host, source.port)
+        await _check_allowed(self._allowed, source)
 
     def start(
         self, stream: Stream, source: SourceUrl, allowed: AllowList | None = None, *, kept: bool = False
@@ -80,6 +83,10 @@ class Pulls:
         self._pulls[stream] = pull, task
         task.add_done_callback(lambda _: self._pulls.pop(stream, None))
         return task
+
+    def get(self, stream: Stream) -> "Pull | None":
+        """Return the pull of a stream, or None if there is none."""
+        return self._pulls[stream][0] if stream in self._pulls else None
 
     def __getitem__(self, stream: Stream) -> "Pull":
         """Return the pull of a stream.
@@ -104,7 +111,7 @@ class Pull:
     def __init__(self, service: Service, stream: Stream, source: SourceUrl, allowed: AllowList) -> None:
         self._service = service
         self._stream = stream
-        self._source = source
+        self.source = source
         self._allowed = allowed
         self.status = stream.pull = PullStatus(str(source))
         self._wanted = asyncio.Event()
@@ -123,6 +130,21 @@ class Pull:
         """Connect to the source again, now."""
         self._paused.clear()
         self._wanted.set()
+        self._woken.set()
+
+    async def check_allowed(self, source: SourceUrl) -> None:
+        """Check whether this pull may get another source.
+
+        Raises:
+            SourceForbiddenError: The source's host isn't on the allow-list.
+        """
+        await _check_allowed(self._allowed, source)
+
+    def change_source(self, source: SourceUrl) -> None:
+        """Connect to another source, now."""
+        self.source, self.status.source = source, str(source)
+        self._refusals = 0
+        self._stream.renewal.set()
         self._woken.set()
 
     async def run(self) -> bool:
@@ -167,14 +189,19 @@ class Pull:
         """
         while True:
             self._set_state("connecting", keep_problem=True)
+            self._stream.renewal.clear()
+            await self._stream.restart()
+            self._service.move_to_newest(self._stream)
             options = self._service.video_options(self._stream)
-            decoder = SourceDecoder(self._source, self._allowed, self._service.settings.pull_timeout, options)
+            decoder = SourceDecoder(self.source, self._allowed, self._service.settings.pull_timeout, options)
             fault: ServerError | None = None
             try:
                 await self._feed(decoder, pool)
             except _PausedError:
                 self._set_state("paused")
                 await self._wanted.wait()
+                continue
+            except _RenewedError:
                 continue
             except (PullError, SourceForbiddenError, BadVideoError) as error:
                 fault = error
@@ -186,11 +213,10 @@ class Pull:
             raise fault or PullError("the source ended")
 
     async def _feed(self, decoder: SourceDecoder, pool: Pool) -> None:
-        """Feed the stream until the source ends, fails, or is paused."""
-        await self._stream.restart()
+        """Feed the stream until the source ends, fails, is paused or is to be opened again."""
         pipeline = Pipeline(self._stream, decoder, self._stream.owner, pool, decoder.stop)
         try:
-            async with task_scope(self._raise_when_paused()) as tasks:
+            async with task_scope(self._raise_when_paused(), self._raise_when_renewed()) as tasks:
                 tasks.create_task(pipeline.feed(_start()))
                 async for response in pipeline.responses():
                     if response and self.status.state != "running":
@@ -242,11 +268,15 @@ class Pull:
         level = logging.WARNING if problem else logging.INFO
         when = "" if wait is None else f" in {wait:.1f} s"
         reason = f": {problem}" * bool(problem)
-        log.log(level, "stream %s, pulled from %s: %s%s%s", self._stream.id, self._source, state, when, reason)
+        log.log(level, "stream %s, pulled from %s: %s%s%s", self._stream.id, self.source, state, when, reason)
 
     async def _raise_when_paused(self) -> None:
         await self._paused.wait()
         raise _PausedError
+
+    async def _raise_when_renewed(self) -> None:
+        await self._stream.renewal.wait()
+        raise _RenewedError
 
     async def _raise_when_draining(self) -> None:
         await self._service.draining.wait()
@@ -268,6 +298,11 @@ def next_wait(error: BaseException | None, attempts: int, refusals: int = 0) -> 
     # A camera that starts may serve its web page for a while: a wait that has grown is hardly longer than that was.
     longest = LONGEST_WAIT_FOR_OPERATOR if lasting else LONGEST_WAIT
     return min(FIRST_WAIT * 2.0 ** min(attempts - 1, 32), longest) * jitter
+
+
+async def _check_allowed(allowed: AllowList, source: SourceUrl) -> None:
+    with suppress(PullError):  # the host's name can't be resolved now, but may be later
+        await asyncio.to_thread(allowed.addresses, source.host, source.port)
 
 
 async def _start() -> AsyncIterator[ReceivedPayload]:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from keywarp.engines import BundleError, EngineError
+from keywarp.engines.manifest import Manifest
 from keywarp.protocol import StreamOptions
 from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.decode.video import VideoOptions
@@ -23,6 +24,7 @@ from keywarp.server.errors import (
     InternalError,
     NotReadyError,
     OverloadError,
+    ServerError,
     TooManyStreamsError,
 )
 from keywarp.server.models.registry import Models, ModelUser
@@ -34,7 +36,7 @@ from keywarp.server.settings import Settings
 from keywarp.server.sinks.delivery import DEFAULT_POLICY, DeliveryPolicy, Sinks
 from keywarp.server.site import read_site
 from keywarp.server.streams.registry import StreamRegistry
-from keywarp.server.streams.schedule import resolve_schedule
+from keywarp.server.streams.schedule import ScheduleOptions, resolve_schedule
 from keywarp.server.streams.stream import Stream, StreamContext
 from keywarp.server.telemetry.metrics import Metrics
 from keywarp.server.telemetry.traces import open_tracer
@@ -184,11 +186,34 @@ class Service:
         replica = least_loaded(self.models.replicas(manifest.name))
         if replica.device.pressure.is_high:
             raise OverloadError("the device can't serve more streams: try again later")
-        schedule = resolve_schedule(options, self.settings.schedule, manifest.key_interval, self.settings.max_age)
+        schedule = self._resolve_schedule(options, manifest)
         self.sinks.check(options.sinks or ())
         stream = self.streams.create(id_, replica, schedule, options, self._context, owner)
         self.sinks.subscribe(stream, stream.sinks)
         return stream
+
+    async def change_stream(self, stream: Stream, options: StreamOptions) -> None:
+        """Give a running stream other options.
+
+        Raises:
+            BadMessageError: The options contradict each other. The stream stays as it is.
+        """
+        await stream.change(options, self._resolve_schedule(options, stream.engine.bundle.manifest))
+
+    def move_to_newest(self, stream: Stream) -> None:
+        """Move an idle stream to the newest version of its model, unless it has that or the model is unloaded."""
+        try:
+            replicas = self.models.replicas(stream.engine.bundle.name)
+        except ServerError:
+            return
+        if stream.replica not in replicas:
+            replica = least_loaded(replicas)
+            manifest = replica.engine.bundle.manifest
+            stream.move(replica, self._resolve_schedule(stream.options, manifest))
+            log.info("stream %s goes on with version %s of %s", stream.id, manifest.version, manifest.name)
+
+    def _resolve_schedule(self, options: StreamOptions, manifest: Manifest) -> ScheduleOptions:
+        return resolve_schedule(options, self.settings.schedule, manifest.key_interval, self.settings.max_age)
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:
@@ -230,7 +255,12 @@ class Service:
 
     def _model_users(self) -> list[ModelUser]:
         return [
-            ModelUser(stream.replica, stream.wait_released, partial(self.streams.remove, stream))
+            ModelUser(
+                stream.replica,
+                partial(stream.wait_released, stream.replica),
+                partial(self.streams.remove, stream),
+                stream.renewal.set,
+            )
             for stream in self.streams
         ]
 

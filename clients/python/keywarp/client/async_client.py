@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -20,6 +20,7 @@ from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike
 from keywarp.client.watching import AsyncWatch
 from keywarp.protocol import (
+    ChangeStream,
     ClientId,
     Codec,
     CreateStream,
@@ -119,6 +120,10 @@ class AsyncClient(AsyncClosable):
             sinks=tuple(sinks) or None,
         )
         return await self._do(rest.create_stream(options))
+
+    async def change_stream(self, stream_id: str, **changes: Any) -> StreamInfo:
+        """Change options of a running stream, as `Client.change_stream` describes."""
+        return await self._do(rest.change_stream(stream_id, ChangeStream(**changes)))
 
     async def pause_stream(self, stream_id: str) -> StreamInfo:
         """Disconnect a pulled stream from its source, and keep the stream."""

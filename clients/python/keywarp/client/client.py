@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -19,6 +19,7 @@ from keywarp.client.sources import SourceLike
 from keywarp.client.streaming import ResultStream
 from keywarp.client.watching import Watch
 from keywarp.protocol import (
+    ChangeStream,
     ClientId,
     Codec,
     CreateStream,
@@ -178,6 +179,22 @@ class Client(Closable):
             sinks=tuple(sinks) or None,
         )
         return self._do(rest.create_stream(options))
+
+    def change_stream(self, stream_id: str, **changes: Any) -> StreamInfo:
+        """Change options of a running stream. The next frame is a key frame if the key schedule changes.
+
+        Args:
+            stream_id: The stream's id.
+            changes: The new values of `interval`, `schedule`, `max_interval`, `max_age`, `masks`, `resolution`,
+                `reliability`, `mode` (of a stream that clients feed, from the next connection on) and `source` (of a
+                pulled one). None is the server's default, as in `create_stream`.
+
+        Raises:
+            ValueError: If there is no such option, or its value is invalid.
+            ApiError: If there is no stream of that id (status 404), the intervals contradict each other (400), or a
+                source is given for a stream that isn't pulled (409).
+        """
+        return self._do(rest.change_stream(stream_id, ChangeStream(**changes)))
 
     def pause_stream(self, stream_id: str) -> StreamInfo:
         """Disconnect a pulled stream from its source, and keep the stream.

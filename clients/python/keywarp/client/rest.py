@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from keywarp.client.connecting import retry_after
 from keywarp.client.errors import ApiError, ProtocolError
 from keywarp.client.images import encode_jpeg
-from keywarp.protocol import ClientId, CreateStream, ModelInfo, Problem, Result, StreamInfo, faults
+from keywarp.protocol import ChangeStream, ClientId, CreateStream, ModelInfo, Problem, Result, StreamInfo, faults
 
 T = TypeVar("T")
 
@@ -101,6 +101,12 @@ def create_stream(options: CreateStream) -> Call[StreamInfo]:
     """Create a stream."""
     content = options.model_dump_json(exclude_none=True).encode()
     return Call(TypeAdapter(StreamInfo), "POST", "/v1/streams", content=content)
+
+
+def change_stream(stream_id: str, changes: ChangeStream) -> Call[StreamInfo]:
+    """Change options of a running stream."""
+    content = changes.model_dump_json(exclude_unset=True).encode()
+    return Call(TypeAdapter(StreamInfo), "PATCH", _stream_path(stream_id), content=content)
 
 
 def pause_stream(stream_id: str) -> Call[StreamInfo]:

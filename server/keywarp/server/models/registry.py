@@ -1,7 +1,7 @@
 """The registry of models, which are loaded, replaced by other versions and unloaded while streams run.
 
-A stream keeps the engine that it got at its start. So a version that is replaced or unloaded is no longer given to
-new streams; it drains, and is freed when its last stream is closed.
+A stream keeps the engine that it got at its start; only pulled streams move on to a newer version. So a version that is
+replaced or unloaded is no longer given to new streams; it drains, and is freed when its last stream has left it.
 """
 
 import asyncio
@@ -45,6 +45,7 @@ class ModelUser:
     replica: Replica
     wait_released: Callable[[], Awaitable[None]]  # waits until the stream no longer needs its replica
     close: Callable[[str], Awaitable[None]]  # closes the stream for the given reason
+    renew: Callable[[], None]  # lets a pulled stream go on with the newest version
 
 
 @dataclass(slots=True, eq=False)
@@ -228,7 +229,10 @@ class Models:
             self._count_load("loaded")
             old, model.replicas, model.failure = model.replicas, replicas, None
             if old:
+                users = self._users_of(name)
                 await self._retire(model, old)
+                for user in users:
+                    user.renew()
             return self._info(name)
 
     async def _unload(self, name: str, *, force: bool) -> ModelInfo:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from keywarp.protocol import CreateStream, FrameHeader, Result, StreamInfo
+from keywarp.protocol import ChangeStream, CreateStream, FrameHeader, Result, StreamInfo
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.images import decode_frame
 from keywarp.server.problems import documented
@@ -68,6 +68,16 @@ async def list_streams(service: ServiceDependency) -> list[StreamInfo]:
 async def show_stream(stream_id: Id, service: ServiceDependency) -> StreamInfo:
     """Show one stream."""
     return service.streams[stream_id].info
+
+
+@router.patch("/{stream_id}", responses=NOT_PULLED | documented(HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN))
+async def change_stream(
+    stream_id: Id, changes: ChangeStream, service: ServiceDependency, cameras: CamerasDependency
+) -> StreamInfo:
+    """Change options of a running stream, such as its interval, or the source of a pulled one."""
+    stream = service.streams[stream_id]
+    await cameras.change(stream, changes)
+    return stream.info
 
 
 @router.delete("/{stream_id}", status_code=HTTPStatus.NO_CONTENT, responses=NOT_FOUND)

@@ -86,15 +86,13 @@ class Stream:
         self.replica = replica
         self.engine = replica.engine
         self.schedule = schedule
-        self.mode: Mode = options.mode or "lossless"
-        self.masks: Masks = options.masks or "png"
-        self.resolution: Resolution = options.resolution or "model"
-        self.reliability: Reliability = options.reliability or "none"
+        self._set_options(options)
         self.upright = options.upright is not False
         self.video = options.video
         self.sinks = options.sinks or ()
         self.notes: tuple[str, ...] = ()  # what one should know about its video
         self.closed = asyncio.Event()
+        self.renewal = asyncio.Event()  # asks a pull to connect again, with other options or another model version
         self.close_reason = ""
         self.subscribers = Subscribers()
         self.pull: PullStatus | None = None  # None if clients feed the stream
@@ -102,10 +100,9 @@ class Stream:
         self._metrics = context.metrics
         self._tracer = context.tracer
         self._statistics = StreamStatistics()
-        # In the mode `lossless`, the same frames always have the same results.
-        number = len(replica.device.loads) if self.mode == "latest" else 0
-        self._session = StreamSession(self.engine, schedule.open(number), schedule.max_age)
+        self._session = self._open_session()
         self._load = replica.device.add_stream()
+        self._left = asyncio.Event()  # set when the stream leaves its replica
         self._connected = False
         self._single_frames = asyncio.Lock()  # held while a single frame is processed
         self._next = 0  # index of the next frame
@@ -183,6 +180,32 @@ class Stream:
             self._skipped = 0  # to single frames, those that were dropped at the end are a gap
             self._vectors.clear()
             self._cancel_queued()
+
+    async def change(self, options: StreamOptions, schedule: ScheduleOptions) -> None:
+        """Go on with other options, from the next frame on. A pull connects again if the mode is another one."""
+        mode = self.mode
+        self._set_options(options)
+        if self.pull and self.mode != mode:
+            self.renewal.set()
+        if schedule == self.schedule:
+            return
+        self.schedule = schedule
+        old, queued = self._session, [*self._pending]
+        self._session = self._open_session()
+        if queued:
+            await asyncio.wait(queued)
+        old.close()
+
+    def move(self, replica: Replica, schedule: ScheduleOptions) -> None:
+        """Go on with another replica. The stream must be idle, and no response may be missing."""
+        self.replica.device.remove_stream(self._load)
+        self._session.close()
+        self.replica, self.engine, self.schedule = replica, replica.engine, schedule
+        self._prepared = None
+        self._session = self._open_session()
+        self._load = replica.device.add_stream()
+        self._left.set()
+        self._left = asyncio.Event()
 
     async def restart(self) -> None:
         """Make the next frame a key frame, because frames may be missing before it."""
@@ -356,20 +379,34 @@ class Stream:
         await self.closed.wait()
         raise StreamClosedError(self.close_reason)
 
-    async def wait_released(self) -> None:
-        """Wait until the stream is closed and none of its frames is on the device."""
-        await self.closed.wait()
+    async def wait_released(self, replica: Replica) -> None:
+        """Wait until the stream is closed or has left a replica, and none of its frames is on that."""
+        while self.replica is replica and not self.closed.is_set():
+            await self._left.wait()
         await self.wait_until_idle()
 
     async def close(self, reason: str) -> None:
         """Cancel queued frames, wait for frames on the device, and free the state."""
         self.close_reason = reason
         self.closed.set()
+        self._left.set()
         self.replica.device.remove_stream(self._load)
         self._cancel_queued()
         await self.wait_until_idle()
         self.subscribers.close()
         self._session.close()
+
+    def _set_options(self, options: StreamOptions) -> None:
+        self.options = options
+        self.mode: Mode = options.mode or "lossless"
+        self.masks: Masks = options.masks or "png"
+        self.resolution: Resolution = options.resolution or "model"
+        self.reliability: Reliability = options.reliability or "none"
+
+    def _open_session(self) -> StreamSession:
+        # In the mode `lossless`, the same frames always have the same results.
+        number = len(self.replica.device.loads) if self.mode == "latest" else 0
+        return StreamSession(self.engine, self.schedule.open(number), self.schedule.max_age)
 
     async def _prepare(self, shape: tuple[int, ...]) -> None:
         height, width, _ = shape
