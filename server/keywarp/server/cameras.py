@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
-from keywarp.protocol import ChangeStream, CreateStream, StreamOptions
+from keywarp.protocol import Changes, ChangeStream, CreateStream, StreamOptions
 from keywarp.server.camera_store import CameraStore, StoredCamera
 from keywarp.server.decode.sources import SourceUrl
 from keywarp.server.errors import CameraStoreError, DrainingError, InternalError, ServerError, SiteError
@@ -35,6 +36,7 @@ class Cameras:
         self._site = dict(service.site.streams)
         self._store = CameraStore(service.settings.data) if service.settings.data else None
         self._stored: dict[str, StoredCamera] = {}
+        self._failed: Mapping[str, str] = {}  # why cameras of the site couldn't be started, by name
         self._tasks: set[asyncio.Task[None]] = set()
         service.metrics.watch_cameras(self._readings)
 
@@ -115,6 +117,37 @@ class Cameras:
         await self._service.streams.remove(stream, f"stream {stream.id!r} was deleted")
         await self._forget(stream.id)
 
+    async def apply(self, planned: Mapping[str, SiteStream]) -> tuple[Changes, Mapping[str, str]]:
+        """Start, change and remove cameras so that they are as another site file says. Others run on.
+
+        A camera of the file that was deleted meanwhile is started again.
+
+        Returns:
+            The names of the cameras that are different from the last file, and why some couldn't be started.
+        """
+        old, self._site = self._site, dict(planned)
+        changes = Changes.between(old, planned)
+        for name in changes.removed:
+            if stream := self._service.streams.get(name):
+                await self._service.streams.remove(stream, f"stream {name!r} is no longer in the site file")
+        failed: dict[str, str] = {}
+        for name, camera in planned.items():
+            try:
+                stream = self._service.streams.get(name)
+                if stream and name in old and old[name] == camera:
+                    continue
+                if stream and name in old and await self._change_planned(stream, old[name], camera):
+                    continue
+                if stream:
+                    await self.remove(stream)
+                await self._forget(name)
+                self._start_planned(name, camera)
+            except ServerError as error:
+                log.error("camera %s can't be started: %s", name, error)
+                failed[name] = str(error)
+        self._failed = failed
+        return changes, failed
+
     async def set_paused(self, stream: Stream, *, paused: bool) -> None:
         """Pause or resume a pulled stream.
 
@@ -144,8 +177,23 @@ class Cameras:
     def _start_planned(self, name: str, planned: SiteStream) -> None:
         source = SourceUrl.parse(planned.source)
         stream = self._service.create_stream(source.with_default_mode(planned), name)
-        trusted = AllowList(self._service.settings.allow_pull, trusted=source.host)
-        self._pull(stream, source, trusted)
+        self._pull(stream, source, self._trusting(source))
+
+    async def _change_planned(self, stream: Stream, old: SiteStream, new: SiteStream) -> bool:
+        """Change a running camera of the site. Return False if it has to be started anew."""
+        fields = {name for name in SiteStream.model_fields if getattr(old, name) != getattr(new, name)}
+        pull = self._pulls.get(stream)
+        if not pull or not fields <= ChangeStream.model_fields.keys():
+            return False
+        source = SourceUrl.parse(new.source)
+        await self._service.change_stream(stream, source.with_default_mode(new))
+        if source != pull.source:
+            pull.change_source(source, self._trusting(source))
+        return True
+
+    def _trusting(self, source: SourceUrl) -> AllowList:
+        """Return the hosts that a camera of the site may connect to."""
+        return AllowList(self._service.settings.allow_pull, trusted=source.host)
 
     def _start_stored(self, name: str, camera: StoredCamera) -> None:
         """Start a stored camera. One that can't be started stays stored, because the reason may go away."""
@@ -198,6 +246,6 @@ class Cameras:
             if stream and stream.pull:
                 age = stream.age if stream.frame_age is None else stream.frame_age
                 readings.append(CameraReading(name, stream.pull.state, age))
-            elif name in self._stored:  # it couldn't be started
+            elif name in self._stored or name in self._failed:  # it couldn't be started
                 readings.append(CameraReading(name, "failed", None))
         return readings

@@ -14,6 +14,7 @@ ServerError
 ├── TooLargeError          413 / 1009  a message or body with too many bytes
 ├── UnsupportedMediaError  415 / 4400  a body that can't be decoded
 ├── LoadFailedError        422 / 1011  a model that can't be loaded
+├── ReloadError            422 / 1011  a site file or keys that can't be used
 ├── BadVideoError          422 / 4422  a video that can't be decoded
 ├── CreditExceededError    429 / 4429  more messages than the credit allows
 ├── CapacityError                      a limit is reached; try again later
@@ -224,6 +225,12 @@ class SourceForbiddenError(ServerError):
         super().__init__(
             f"this server may not pull from {host[:64]!r}, port {port}: allow it with `serve --allow-pull`"
         )
+
+
+class ReloadError(ServerError):
+    """The operator's files can't be used. The server goes on with what it had."""
+
+    status, close, reason = HTTPStatus.UNPROCESSABLE_ENTITY, CloseCode.INTERNAL_ERROR, "reload"
 
 
 class PullError(ServerError):

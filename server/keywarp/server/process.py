@@ -3,15 +3,19 @@
 import asyncio
 import signal
 import sys
+from contextlib import suppress
 from socket import socket
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 
 from keywarp.server.app import create_app, service_of
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
+
+if TYPE_CHECKING:
+    from keywarp.server.reloading import Reloader
 
 
 class Server(uvicorn.Server):
@@ -29,6 +33,8 @@ class Server(uvicorn.Server):
         """
         app = create_app(settings, service)
         self.service = service_of(app)
+        self._reloader: Reloader = app.state.reloader
+        self._reloading: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
                 app,
@@ -63,7 +69,12 @@ class Server(uvicorn.Server):
         except SystemExit as error:  # uvicorn has logged why
             address = f"{self.config.host}:{self.config.port}"
             raise OSError(f"can't listen on {address}: choose another host or port") from error
+        with suppress(RuntimeError, NotImplementedError):  # not in the main thread, or not on this system
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         print(f"keywarp: listening on {self.url}", flush=True)
+
+    def _reload(self) -> None:
+        self._reloading = asyncio.create_task(self._reloader.reload_and_log())
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop."""
@@ -92,6 +103,8 @@ def run(settings: Settings) -> None:
     """
     signal.signal(signal.SIGTERM, _exit)  # uvicorn handles it while it runs, and raises it again once it has stopped
     signal.signal(signal.SIGINT, _exit)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server has started, there is nothing to reload
     server = Server(settings)
     server.run()
     if server.service.failure:

@@ -140,9 +140,10 @@ class Pull:
         """
         await _check_allowed(self._allowed, source)
 
-    def change_source(self, source: SourceUrl) -> None:
-        """Connect to another source, now."""
+    def change_source(self, source: SourceUrl, allowed: AllowList | None = None) -> None:
+        """Connect to another source, now; and perhaps with another list of hosts that may be connected to."""
         self.source, self.status.source = source, str(source)
+        self._allowed = allowed or self._allowed
         self._refusals = 0
         self._stream.renewal.set()
         self._woken.set()

@@ -21,7 +21,7 @@ topic = "keywarp/{stream}"
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -145,14 +145,14 @@ class Site(_Table):
     streams: Mapping[StreamId, SiteStream] = Field(default_factory=dict)
     sinks: Mapping[str, _AnySink] = Field(default_factory=dict)
 
-    def open_sinks(self) -> dict[str, Sink]:
-        """Open the sinks.
+    def open_sinks(self, names: Collection[str] | None = None) -> dict[str, Sink]:
+        """Open the sinks of some names, or all.
 
         Raises:
             SiteError: If a sink needs a package that isn't installed.
         """
         try:
-            return {name: sink.open() for name, sink in self.sinks.items()}
+            return {name: sink.open() for name, sink in self.sinks.items() if names is None or name in names}
         except SinkError as error:
             raise SiteError(str(error)) from error
 

@@ -18,6 +18,7 @@ messages.
 the connection. It only grows. The server closes the connection of a client that sends more (code 4429).
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
@@ -134,6 +135,32 @@ class StreamInfo(Message):
     reconnects: int = 0  # how often a pulled stream's source was opened again
     kept: bool = False  # whether the server pulls it again after a restart
     notes: tuple[str, ...] = ()  # what one should know about its video, such as that another video was left out
+
+
+class Changes(Message):
+    """The names of what a reload has changed."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    @classmethod
+    def between(cls, old: Mapping[str, object], new: Mapping[str, object]) -> Self:
+        """Compare what names stand for."""
+        return cls(
+            added=tuple(name for name in new if name not in old),
+            changed=tuple(name for name in new if name in old and new[name] != old[name]),
+            removed=tuple(name for name in old if name not in new),
+        )
+
+
+class Reloaded(Message):
+    """The response to `POST /v1/reload`."""
+
+    streams: Changes  # of the site file
+    sinks: Changes
+    keys: Changes
+    failed: Mapping[str, str] = Field(default_factory=dict)  # why streams couldn't be started or changed, by name
 
 
 class Problem(Message):

@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 
 from keywarp.server.cameras import Cameras
 from keywarp.server.problems import documented
+from keywarp.server.reloading import Reloader
 from keywarp.server.routes.sequences import Sequences
 from keywarp.server.security.quotas import UNLIMITED, Quota
 from keywarp.server.service import Service
@@ -32,12 +33,18 @@ def _cameras(connection: HTTPConnection) -> Cameras:
     return cameras
 
 
+def _reloader(connection: HTTPConnection) -> Reloader:
+    reloader: Reloader = connection.app.state.reloader
+    return reloader
+
+
 def _quota(connection: HTTPConnection) -> Quota:
     quota: Quota = getattr(connection.state, "quota", UNLIMITED)  # set by the middleware that checks API keys
     return quota
 
 
 ServiceDependency = Annotated[Service, Depends(_service)]
+ReloaderDependency = Annotated[Reloader, Depends(_reloader)]
 SequencesDependency = Annotated[Sequences, Depends(_sequences)]
 CamerasDependency = Annotated[Cameras, Depends(_cameras)]
 QuotaDependency = Annotated[Quota, Depends(_quota)]

@@ -9,11 +9,13 @@ copy of it gives no access:
     grafana  metrics         60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752
 """
 
+import asyncio
 import hashlib
 import hmac
 import logging
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,18 +24,20 @@ from typing import Final, Literal, Self, get_args
 
 from pydantic import ValidationError
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Send
+from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from keywarp.protocol import KEY_SUBPROTOCOL, faults
+from keywarp.protocol import KEY_SUBPROTOCOL, Changes, faults
 from keywarp.server.errors import ForbiddenError, KeyFileError, ServerError, UnauthorizedError
 from keywarp.server.problems import refuse
 from keywarp.server.security.quotas import NO_LIMITS, Limits, Quota
+from keywarp.server.task_scope import task_scope
 
 log = logging.getLogger(__name__)
 
-# `stream`: use models by streams, frames and videos; `metrics`: scrape metrics; `models`: load and unload models
-Scope = Literal["stream", "metrics", "models"]
+# `stream`: use models by streams, frames and videos; `metrics`: scrape metrics; `models`: load and unload models;
+# `site`: read the site file and the keys again
+Scope = Literal["stream", "metrics", "models", "site"]
 PREFIX: Final = "kw_"  # lets secret scanners recognise a leaked key
 _MODEL_CONTROL: Final = re.compile(r"/v1/models/[^/]+/(un)?load|/v2/repository/models/.*", re.DOTALL)  # paths
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -111,6 +115,38 @@ def add_key(file: Path, key: ApiKey) -> None:
         lines.write(f"{'' if is_complete else chr(10)}{key}\n".encode())
 
 
+def remove_key(file: Path, name: str) -> None:
+    """Remove the key of a name from a file. Other lines stay as they are.
+
+    Raises:
+        KeyFileError: If the file can't be read, or has no such key.
+        OSError: If the file can't be written.
+    """
+    _edit(file, name, None)
+
+
+def replace_key(file: Path, key: ApiKey) -> None:
+    """Replace the key of the same name in a file. Other lines stay as they are.
+
+    Raises:
+        KeyFileError: If the file can't be read, or has no such key.
+        OSError: If the file can't be written.
+    """
+    _edit(file, key.name, key)
+
+
+def _edit(file: Path, name: str, key: ApiKey | None) -> None:
+    if name not in (known := [one.name for one in read_keys(file)]):
+        raise KeyFileError(f"{file} has no key named {name}; there are: {', '.join(known)}")
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    place = next(place for place, line in enumerate(lines) if line.split()[:1] == [name])
+    lines[place : place + 1] = [f"{key}\n"] if key else []
+    draft = file.with_name(f"{file.name}.new")  # a server that reads the file meanwhile sees all of one or the other
+    draft.write_text("".join(lines), encoding="utf-8")
+    shutil.copystat(file, draft)
+    draft.replace(file)
+
+
 def parse_key(line: str) -> ApiKey:
     """Read one line of the file.
 
@@ -150,10 +186,11 @@ class ApiKeys:
             default_limits: The limits of keys that don't set their own.
             clock: Returns the monotonic seconds by which rates are counted.
         """
-        self._keys = keys
+        self._keys = tuple(keys)
         self._default_limits = default_limits
         self._clock = clock
         self._quotas = {key.name: Quota(key.name, key.limits.with_defaults(default_limits), clock) for key in keys}
+        self._revoked = {_access(key): asyncio.Event() for key in keys}
 
     @classmethod
     def read(cls, file: Path, default_limits: Limits = NO_LIMITS, clock: Callable[[], float] = time.monotonic) -> Self:
@@ -163,6 +200,38 @@ class ApiKeys:
             KeyFileError: If `read_keys` can't read the file.
         """
         return cls(read_keys(file), default_limits, clock)
+
+    def replace(self, keys: Sequence[ApiKey]) -> Changes:
+        """Accept other keys from now on, and end the requests and connections of those that are no longer valid.
+
+        A key of the same name keeps its quota, with its new limits.
+
+        Returns:
+            The names of the keys that were added, changed and removed.
+        """
+        changes = Changes.between({key.name: key for key in self._keys}, {key.name: key for key in keys})
+        for key in keys:
+            limits = key.limits.with_defaults(self._default_limits)
+            if key.name in self._quotas:
+                self._quotas[key.name].set_limits(limits)
+            else:
+                self._quotas[key.name] = Quota(key.name, limits, self._clock)
+        valid = {_access(key): self._revoked.get(_access(key)) or asyncio.Event() for key in keys}
+        for access, revoked in self._revoked.items():
+            if access not in valid:
+                revoked.set()
+        self._keys, self._revoked = tuple(keys), valid
+        return changes
+
+    async def raise_when_revoked(self, key: ApiKey) -> None:
+        """Wait until a key is no longer valid.
+
+        Raises:
+            UnauthorizedError: It isn't. The method never returns normally.
+        """
+        if revoked := self._revoked.get(_access(key)):
+            await revoked.wait()
+        raise UnauthorizedError(f"the API key {key.name} is no longer valid")
 
     def quota(self, key: ApiKey) -> Quota:
         """Return the quota of a key, which all its requests share."""
@@ -232,15 +301,48 @@ class ApiKeyMiddleware:
                 await refuse(error, scope, receive, send)
                 return
             scope.setdefault("state", {})["quota"] = self._api_keys.quota(key)
-        await self._app(scope, receive, send)
+            await self._serve(key, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _serve(self, key: ApiKey, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and end it when its key is revoked."""
+        has_started = has_ended = False
+
+        async def observed_send(message: Message) -> None:
+            nonlocal has_started, has_ended
+            has_started = True
+            has_ended = message["type"] == "websocket.close" or (
+                message["type"] == "http.response.body" and not message.get("more_body")
+            )
+            await send(message)
+
+        try:
+            async with task_scope(self._api_keys.raise_when_revoked(key)):
+                await self._app(scope, receive, observed_send)
+        except UnauthorizedError as error:
+            log.info("ended a request for %r: %s", scope["path"][:200], error)
+            if not has_started:
+                await refuse(error, scope, receive, send)
+            elif not has_ended and scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": error.close, "reason": str(error)})
+            elif not has_ended:
+                await send({"type": "http.response.body", "body": b""})
 
     def _is_open(self, path: str) -> bool:
         return path in self._open_paths or path.startswith(self._open_prefix)
 
 
+def _access(key: ApiKey) -> tuple[str, frozenset[Scope]]:
+    """Return what a key's requests depend on."""
+    return key.digest, key.scopes
+
+
 def _required_scope(path: str) -> Scope:
     if path == "/metrics":
         return "metrics"
+    if path == "/v1/reload":
+        return "site"
     return "models" if _MODEL_CONTROL.fullmatch(path) else "stream"
 
 

@@ -48,6 +48,12 @@ class Quota:
         self._clock = clock
         self._bucket = TokenBucket(limits.rate) if limits.rate else None
 
+    def set_limits(self, limits: Limits) -> None:
+        """Set other limits, for all streams and frames of the key from now on."""
+        if limits.rate != self.limits.rate:
+            self._bucket = TokenBucket(limits.rate) if limits.rate else None
+        self.limits = limits
+
     def try_charge(self) -> float:
         """Charge one frame if the rate allows it now.
 

@@ -7,7 +7,9 @@ are retried. When the queue is full, the oldest ones are missed, and counted.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -68,7 +70,8 @@ class Sinks:
             metrics: Counts deliveries, failures and missed responses.
             policy: The limits of queues and deliveries, and the waits between retries.
         """
-        self._sinks = sinks
+        self._sinks = dict(sinks)
+        self._gates: defaultdict[str, _Gate] = defaultdict(_Gate)
         self._metrics = metrics
         self._policy = policy
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,6 +94,19 @@ class Sinks:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    async def replace(self, sinks: Mapping[str, Sink | None]) -> None:
+        """Use other sinks of some names from now on, or none. A delivery that has begun is finished first.
+
+        Streams stay subscribed to the names, but to those that are gone.
+        """
+        for name, sink in sinks.items():
+            async with self._gates[name].closed():
+                old = self._sinks.pop(name, None)
+                if old:
+                    await old.close()
+                if sink:
+                    self._sinks[name] = sink
+
     async def close(self) -> None:
         """Deliver the remaining responses of closed streams within the grace period, and close all sinks."""
         if self._tasks:
@@ -101,15 +117,16 @@ class Sinks:
             await sink.close()
 
     async def _deliver_all(self, stream: Stream, name: str) -> None:
-        sink, batch_size = self._sinks[name], self._policy.batch_size
+        batch_size = self._policy.batch_size
         with stream.subscribers.subscribe(self._policy.queue_size) as subscription:
             while True:
                 missed, responses = await subscription.take()
                 if missed:
                     self._metrics.count_sink(name, "missed", missed)
                     log.warning("stream %s, sink %s: missed %d responses", stream.id, name, missed)
-                if not responses:
-                    return  # the stream is closed
+                sink = self._sinks.get(name)
+                if not responses or sink is None:
+                    return  # the stream is closed, or the sink was removed
                 chosen = [response for response in responses if _is_wanted(sink, response)]
                 for start in range(0, len(chosen), batch_size):
                     await self._deliver(stream.id, name, chosen[start : start + batch_size], subscription)
@@ -122,7 +139,10 @@ class Sinks:
         wait = policy.first_wait
         while subscription.closed_at is None or time.monotonic() - subscription.closed_at < policy.grace_period:
             try:
-                await self._sinks[name].deliver(stream, responses)
+                async with self._gates[name].passing():
+                    if name not in self._sinks:
+                        break
+                    await self._sinks[name].deliver(stream, responses)
             except SinkRefusalError as error:
                 self._metrics.count_sink(name, "failed")
                 log.warning("stream %s, sink %s: %s; it refuses %d responses", stream, name, error, len(responses))
@@ -141,6 +161,40 @@ class Sinks:
             await subscription.pause(wait if subscription.closed_at is None else min(wait, policy.grace_period / 4))
             wait = min(2 * wait, policy.longest_wait)
         self._metrics.count_sink(name, "missed", len(responses))
+
+
+class _Gate:
+    """Lets deliveries to a sink pass, or holds them while the sink is replaced."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._open = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._open.set()
+        self._empty.set()
+
+    @asynccontextmanager
+    async def passing(self) -> AsyncIterator[None]:
+        """Wait until the gate is open, and keep it from being closed meanwhile."""
+        await self._open.wait()
+        self._inside += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
+
+    @asynccontextmanager
+    async def closed(self) -> AsyncIterator[None]:
+        """Close the gate, once nothing is inside."""
+        self._open.clear()
+        try:
+            await self._empty.wait()
+            yield
+        finally:
+            self._open.set()
 
 
 def _is_wanted(sink: Sink, response: FrameResponse) -> bool:
