@@ -9,6 +9,7 @@ Example:
 from keywarp.engines.adaptive import AdaptiveInterval
 from keywarp.engines.backends import AVAILABLE, Backend, BackendName, Precision, choose_backend, open_backend
 from keywarp.engines.bundle import Bundle, load_bundle, read_manifest, write_bundle
+from keywarp.engines.cores import usual_lanes
 from keywarp.engines.devices import Gpu
 from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import (
@@ -64,5 +65,6 @@ __all__ = [
     "load_bundle",
     "open_backend",
     "read_manifest",
+    "usual_lanes",
     "write_bundle",
 ]

@@ -1,9 +1,11 @@
-"""Run the frames of all sessions on one device, one after another."""
+"""Run the frames of all sessions on one device."""
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
 from weakref import WeakKeyDictionary
 
@@ -15,19 +17,40 @@ from keywarp.engines.result import FrameResult
 from keywarp.engines.session import StreamSession
 
 
-class Executor:
-    """A thread that runs the frames of all sessions on a device, first come, first served.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """One frame of a session."""
 
-    There is only one thread, because a single inference already uses all cores of a CPU: two at once would only delay
-    each other.
+    session: StreamSession
+    process: Callable[[int | None], FrameResult]  # with the lane, or None for the whole device
+    future: Future[FrameResult]
+    queued_at: float
+
+
+class Executor:
+    """Runs the frames of all sessions on a device, first come, first served.
+
+    As many frames run at the same time as there are lanes, each on its share of the device, and each of another
+    session, because the frames of a session have an order. A frame of the only session that has any gets the whole
+    device: alone it is done sooner, but beside others the device does more, because the small layers of a network and
+    the work around it use one core only.
     """
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keywarp-device")
+    def __init__(self, lanes: int = 1) -> None:
+        """Start without sessions.
+
+        Args:
+            lanes: The number of frames that run at the same time. With one, each frame gets the whole device.
+        """
+        self.lanes = lanes
+        self._pool = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="keywarp-device")
         self._lock = Lock()
+        self._closed = False
         self._depth = 0
-        # When each session's last frame was done. Only the device thread uses it.
-        self._done_at: WeakKeyDictionary[StreamSession, float] = WeakKeyDictionary()
+        self._waiting: deque[_Job] = deque()
+        self._running: set[StreamSession] = set()
+        self._free = list(range(lanes))  # the lanes on which nothing runs
+        self._done_at: WeakKeyDictionary[StreamSession, float] = WeakKeyDictionary()  # each session's last frame
 
     @property
     def depth(self) -> int:
@@ -62,26 +85,60 @@ class Executor:
         Raises:
             RuntimeError: If the executor is closed.
         """
-        queued_at = time.perf_counter()
 
-        def run() -> FrameResult:
-            started = time.perf_counter()
-            turn = started - max(queued_at, self._done_at.get(session, queued_at))
-            try:
-                result = session.process(frame, index, skipped, vectors, timestamp, gap=gap)
-                return replace(result, queue=started - queued_at, turn=turn)
-            finally:
-                self._done_at[session] = time.perf_counter()
+        def process(lane: int | None) -> FrameResult:
+            return session.process(frame, index, skipped, vectors, timestamp, gap=gap, lane=lane)
 
-        future = self._pool.submit(run)
+        job = _Job(session, process, Future(), time.perf_counter())
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the executor is closed, and takes no frames")
+            self._waiting.append(job)
             self._depth += 1
-        future.add_done_callback(self._finished)
-        return future
+            if self._free:  # otherwise a lane takes the job when it is done with another
+                self._pool.submit(self._run_jobs, self._free.pop())
+        job.future.add_done_callback(self._finished)
+        return job.future
 
     def close(self) -> None:
         """Finish the queued frames, then stop."""
+        with self._lock:
+            self._closed = True
         self._pool.shutdown(wait=True)
+
+    def _run_jobs(self, lane: int) -> None:
+        """Run jobs on a lane, until there are none that can run."""
+        while taken := self._take(lane):
+            job, alone = taken
+            settle = self._run(job, None if alone else lane) if job.future.set_running_or_notify_cancel() else None
+            with self._lock:
+                self._running.discard(job.session)
+                self._done_at[job.session] = time.perf_counter()
+            if settle:  # whoever waits for the result may submit the session's next frame at once
+                settle()
+
+    def _run(self, job: _Job, lane: int | None) -> Callable[[], None]:
+        """Run a job, and return what settles its future."""
+        started = time.perf_counter()
+        turn = started - max(job.queued_at, self._done_at.get(job.session, job.queued_at))
+        share = 1.0 if lane is None else 1 / self.lanes
+        try:
+            result = replace(job.process(lane), queue=started - job.queued_at, turn=turn, share=share)
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+            return partial(job.future.set_exception, error)
+        return partial(job.future.set_result, result)
+
+    def _take(self, lane: int) -> tuple[_Job, bool] | None:
+        """Return the next job, and whether it gets the whole device; without a job, free the lane."""
+        with self._lock:
+            for place, job in enumerate(self._waiting):
+                if job.session not in self._running:
+                    del self._waiting[place]
+                    alone = not self._running and all(other.session is job.session for other in self._waiting)
+                    self._running.add(job.session)
+                    return job, alone or self.lanes == 1
+            self._free.append(lane)
+            return None
 
     def _finished(self, _: Future[FrameResult]) -> None:
         with self._lock:

@@ -100,6 +100,7 @@ class FrameResult:
     # (C, h, w) each, what the head saw, in the cells that see any of the frame; with `keep_features`
     features: tuple[NDArray[np.float32], ...] | None = None
     queue: float = 0.0  # seconds the frame waited for the device
+    share: float = 1.0  # 0..1, of the device, on which it ran
     turn: float = 0.0  # seconds of `queue` in which it was the session's next frame and waited for other sessions only
 
     @property

@@ -72,6 +72,7 @@ class StreamSession:
         timestamp: float | None = None,
         *,
         gap: bool = False,
+        lane: int | None = None,
     ) -> FrameResult:
         """Process the next frame.
 
@@ -89,6 +90,7 @@ class StreamSession:
             timestamp: When the frame was taken, in seconds of any clock, or None if that isn't known. Key ages in
                 seconds are then counted by when frames are processed, as they are where timestamps jump backwards.
             gap: Whether frames before it are missing or damaged, although the index doesn't tell.
+            lane: Which share of the device it runs on, or None for the whole device. See `Engine`.
 
         Raises:
             InvalidFrameError: If `frame` isn't a uint8 array of shape (H, W, 3).
@@ -107,10 +109,10 @@ class StreamSession:
         decision = self._stream_schedule.decide(frame, forced)
         reason = forced or decision.reason
         if key is None or reason:
-            result, state = self.engine.key(frame)
+            result, state = self.engine.key(frame, lane)
             key = _KeyFrame(index, now, frame.shape, state)
         else:
-            result = self.engine.propagate(frame, key.state, vectors)
+            result = self.engine.propagate(frame, key.state, vectors, lane)
         self._key, self._last = key, index
         return replace(
             result,

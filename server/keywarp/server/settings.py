@@ -46,6 +46,12 @@ class Settings(BaseModel):
     threads: int = Field(
         default=0, ge=0, description="CPU threads of one inference; 0 lets the backend choose their number."
     )
+    lanes: int = Field(
+        default=0,
+        ge=0,
+        description="Frames of different streams that run at the same time on the CPU, each on its share of the cores; "
+        "0 chooses by the number of cores, and 1 runs one after another.",
+    )
     decoder: Literal["software", "nvdec"] = Field(
         default="software",
         description="What decodes video: the CPU, or the hardware of an NVIDIA GPU for the codecs that it supports.",

@@ -67,3 +67,22 @@ class Backend(Protocol):
             BackendError: If the runtime refuses the graph.
         """
         ...
+
+    def compile_lanes(
+        self, model: onnx.ModelProto, resident: frozenset[str] = frozenset(), lanes: int = 2
+    ) -> tuple[Program, ...]:
+        """Compile a graph into programs that run at the same time, each on its share of the device.
+
+        Args:
+            model: See `compile`.
+            resident: See `compile`.
+            lanes: The number of programs.
+
+        Returns:
+            The programs, or none if this device runs one at a time. Each takes the resident tensors of any of them, and
+            of the program that `compile` gives.
+
+        Raises:
+            BackendError: If the runtime refuses the graph.
+        """
+        ...

@@ -56,22 +56,31 @@ class OpenVINOBackend:
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
+        return self._programs(model, resident, 1)[0]
+
+    def compile_lanes(
+        self, model: onnx.ModelProto, resident: frozenset[str] = frozenset(), lanes: int = 2
+    ) -> tuple[Program, ...]:
+        """See `Backend.compile_lanes`."""
+        return self._programs(model, resident, lanes)
+
+    def _programs(self, model: onnx.ModelProto, resident: frozenset[str], lanes: int) -> tuple[Program, ...]:
         outputs = [output.name for output in model.graph.output]
         try:
             with _COMPILING:
-                compiled = self._compile(model.SerializeToString())
-            return _OpenVINOProgram(compiled, outputs, resident)
+                compiled = self._compile(model.SerializeToString(), self._config | {"NUM_STREAMS": lanes})
+            return tuple(_OpenVINOProgram(compiled, outputs, resident) for _ in range(lanes))
         except RuntimeError as error:
             raise BackendError(f"OpenVINO can't compile {model.graph.name}: {_reason(error)}") from error
 
-    def _compile(self, content: bytes) -> ov.CompiledModel:
+    def _compile(self, content: bytes, config: dict[str, Any]) -> ov.CompiledModel:
         network = _CORE.read_model(content)
         try:
-            return self._compile_with(network, self._config)
+            return self._compile_with(network, config)
         except RuntimeError as error:
             if "snippets" not in str(error):
                 raise
-        return self._compile_with(network, self._config | _WITHOUT_SNIPPETS)
+        return self._compile_with(network, config | _WITHOUT_SNIPPETS)
 
     def _compile_with(self, network: ov.Model, config: dict[str, Any]) -> ov.CompiledModel:
         if self._cache:
