@@ -293,14 +293,10 @@ def main() -> None:
 
 
 def command(outcomes: Sequence[Outcome], left_out: Sequence[str]) -> str:
-    """Return the command that prints the page."""
-    networks = [outcome.name for outcome in outcomes if outcome.library != "file"] if left_out else [ALL]
-    files = [
-        f"--{'published' if outcome.published else 'file'} {outcome.name}.onnx"
-        for outcome in outcomes
-        if outcome.library == "file"
-    ]
-    return " ".join(["python -m bench.imports", *networks, *files, "--results docs/results"])
+    """Return the command that prints the page. Names that the table lists stand for themselves."""
+    kinds = {"published" if outcome.published else "file" for outcome in outcomes if outcome.library == "file"}
+    files = [f"--{kind} FILE.onnx" for kind in sorted(kinds)]
+    return " ".join(["python -m bench.imports", "NETWORK..." if left_out else ALL, *files, "--results docs/results"])
 
 
 def report(outcomes: Sequence[Outcome], left_out: Sequence[str] = ()) -> str:
@@ -320,8 +316,9 @@ def report(outcomes: Sequence[Outcome], left_out: Sequence[str] = ()) -> str:
         "The head's share is that of the network's operations; key and propagated frame are the times of the bundle "
         "with its default motion source, measured on frames of 640x272 in the size that the network takes. Other work "
         f"is how many cores other programs took meanwhile. {warning}`keywarp run` and a server ran each bundle on "
-        f"{FRAMES} frames at interval {INTERVAL}. Printed by `{command(outcomes, left_out)}`; `make imports` leaves "
-        "out the files.\n\n"
+        f"{FRAMES} frames at interval {INTERVAL}.\n\n"
+        f"Printed by `{command(outcomes, left_out)}`, with the networks of the table and a repeated option for each of "
+        "its files. `make imports` does it for all of `bench/zoo.py`, without files.\n\n"
         f"{missing}"
         f"{table(outcomes)}"
     )

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.commands.comparison_clips import open_clip
+from keywarp.clips.opening import open_clip
 from keywarp.datasets import DataError
 from keywarp.datasets.packages import fetch
 from keywarp.engines import Engine, EngineError

@@ -4,6 +4,9 @@ Plain PyAV decodes with its default threads, which share the slices of a frame, 
 the reader, but on one thread for the codecs whose decoders mark damage only then. The video is encoded anew with each
 encoder, 1280x720. A row has the medians over the rounds, in which both take turns.
 
+A second table has what following the structure of containers costs, and the counters of a transport stream: of a file,
+and as the server does it, with bytes that come in pieces.
+
 Example: python -m bench.reading --rounds 7 --json
 """
 
@@ -23,8 +26,20 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from keywarp.commands.sample_video import sample_video
-from keywarp.videos import Picture, SoftwareDecoder, VideoReader, choose_video, open_container
+from keywarp.videos import (
+    Continuity,
+    Extent,
+    Picture,
+    SoftwareDecoder,
+    VideoReader,
+    choose_video,
+    file_extent,
+    open_container,
+)
+from keywarp.videos.continuity import FileContinuity
 
+PIECE = 64 * 2**10  # bytes
+CONTAINERS = {"MP4, fragmented": "mp4", "Matroska": "matroska", "FLV": "flv", "MPEG-TS": "mpegts"}
 WIDTH, HEIGHT, RATE = 1280, 720, 25
 ENCODERS: dict[str, tuple[str, dict[str, str], str]] = {
     "H.264": ("libx264", {"preset": "veryfast"}, "mp4"),
@@ -95,6 +110,64 @@ def measure(name: str, path: Path, rounds: int) -> Row:
     return Row(name, *medians)
 
 
+@dataclass(frozen=True)
+class Check:
+    """What following the structure of a container costs, in milliseconds of the processor for 10 MB: medians."""
+
+    container: str
+    packets: float  # in 10 MB
+    file: float
+    pieces: float
+    reader: float  # decoding included
+
+
+def copied(source: Path, folder: Path, name: str) -> Path:
+    """Copy a video's packets into another container."""
+    path = folder / f"{name}.{CONTAINERS[name]}"
+    options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"} if CONTAINERS[name] == "mp4" else {}
+    with (
+        open_container(str(source)) as read,
+        av.open(path, "w", format=CONTAINERS[name], options=options) as container,
+    ):
+        stream = container.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    return path
+
+
+def in_file(path: Path) -> None:
+    """Follow the structure of a file."""
+    if path.suffix == ".mpegts":
+        FileContinuity(path).joined(0, path.stat().st_size)
+    else:
+        file_extent(path)
+
+
+def in_pieces(path: Path) -> None:
+    """Follow the structure of a stream."""
+    extent, continuity = Extent(), Continuity() if path.suffix == ".mpegts" else None
+    data = memoryview(path.read_bytes())
+    for start in range(0, len(data), PIECE):
+        extent.feed(data[start : start + PIECE])
+        if continuity:
+            continuity.feed(data[start : start + PIECE])
+            continuity.joined(start, start + PIECE)
+
+
+def check(name: str, path: Path, frames: int, rounds: int) -> Check:
+    """Measure the ways in turns."""
+    share = 1e7 / path.stat().st_size
+    times: dict[Callable[[Path], object], list[float]] = {in_file: [], in_pieces: [], reader: []}
+    for _ in range(rounds):
+        for way, found in times.items():
+            used = time.process_time()
+            way(path)
+            found.append((time.process_time() - used) * 1000 * share)
+    return Check(name, frames * share, *(statistics.median(found) for found in times.values()))
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,13 +180,20 @@ def main() -> None:
         source = options.video or sample_video()
         paths = {name: encode(source, Path(folder), name, options.frames) for name in ENCODERS}
         rows = [measure(name, path, options.rounds) for name, path in paths.items()]
+        copies = {name: copied(paths["H.264"], Path(folder), name) for name in CONTAINERS}
+        checks = [check(name, path, options.frames, options.rounds) for name, path in copies.items()]
     if options.json:
-        print(json.dumps([asdict(row) for row in rows]))
+        print(json.dumps([*map(asdict, rows), *map(asdict, checks)]))
         return
     print("| ms a frame, 1280x720 | PyAV | reader | PyAV, processor | reader, processor |")
     print("| --- | --- | --- | --- | --- |")
     for row in rows:
         print(f"| {row.encoder} | {row.plain:.2f} | {row.reader:.2f} | {row.plain_cpu:.2f} | {row.reader_cpu:.2f} |")
+    print("\n| processor's ms for 10 MB | packets | structure, file | structure, in pieces | reader |")
+    print("| --- | --- | --- | --- | --- |")
+    for found in checks:
+        figures = f"{found.packets:.0f} | {found.file:.1f} | {found.pieces:.1f} | {found.reader:.0f}"
+        print(f"| {found.container} | {figures} |")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from keywarp.commands.comparison_clips import open_clip
+from keywarp.clips.opening import open_clip
 from keywarp.commands.sample_video import sample_video
 from keywarp.engines import Bundle, EngineError, load_bundle
 from keywarp.engines.comparison import Clip, Options

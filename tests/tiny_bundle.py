@@ -173,7 +173,7 @@ head (float[N,3,H,W] features) => (float[N,1,H,W] values)
 HEAD_WEIGHT = np.array([[-1, -1, 0], [2, -1, 0], [-1, 2, 0]], np.float32).reshape(3, 3, 1, 1) / 32
 
 
-def _graph(text: str, **weights: np.ndarray) -> onnx.ModelProto:
+def graph_of(text: str, **weights: np.ndarray) -> onnx.ModelProto:
     model = parser.parse_model(HEADER + text)
     model.graph.initializer.extend(numpy_helper.from_array(w.astype(np.float32), n) for n, w in weights.items())
     onnx.checker.check_model(model)
@@ -222,16 +222,16 @@ def tiny_bundle(
     flow_weight = np.zeros((2, 6, 1, 1))
     flow_weight[0, 0], flow_weight[0, 4] = motion_gain, -2 * motion_gain
     graphs = {
-        "features.onnx": _graph(HOLDING_FEATURES if held else FEATURES),
-        "flow.onnx": _graph(
+        "features.onnx": graph_of(HOLDING_FEATURES if held else FEATURES),
+        "flow.onnx": graph_of(
             FLOW_OF_THIRDS if thirds else FLOW,
             flow_weight=flow_weight,
             flow_bias=np.array(flow),
             scale_weight=np.zeros((3, 6, 1, 1)),
             scale_bias=np.full(3, scale),
         ),
-        "warp.onnx": _graph(WARP),
-        "head.onnx": _graph(
+        "warp.onnx": graph_of(WARP),
+        "head.onnx": graph_of(
             head,
             head_weight=HEAD_WEIGHT,
             head_bias=np.zeros(3),
@@ -239,7 +239,7 @@ def tiny_bundle(
         ),
     }
     if dense:
-        graphs["head.onnx"] = _graph(VALUES_HEAD, head_weight=np.eye(1, 3)[..., None, None], head_bias=np.zeros(1))
+        graphs["head.onnx"] = graph_of(VALUES_HEAD, head_weight=np.eye(1, 3)[..., None, None], head_bias=np.zeros(1))
         changed = {} if dense is True else dense
         fields = {"dense": {"stride": 16, "quantity": "redness", "unit": "steps", **changed}, **fields}
     if not flow_network:

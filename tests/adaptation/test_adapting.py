@@ -20,10 +20,12 @@ from keywarp.adaptation import (
     best_source,
 )
 from keywarp.engines import Bundle, load_bundle
+from keywarp.engines.bundle import add_precision
 from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.training.process import TrainingProcess
 from keywarp.training.reporting import SilentReporter
 from tests.adaptation.moving import MAX_AGE, boxed_bundle, colour_bundle, moving_clip, shade_bundle
+from tests.quantization.networks import measurement
 
 OPTIONS = AdaptationOptions(minutes=None, steps=60, batch=4, rate=3e-3, start="own", backend="onnxruntime")
 SHORT = replace(OPTIONS, steps=12, save_seconds=0.0, motions=("network",))
@@ -277,3 +279,12 @@ def test_16_bit_weights_stay_16_bit_weights(bundle: Bundle, adapted: Adaptation)
         return {i.data_type for i in model.graph.initializer if len(i.dims) == 4}
 
     assert kinds(adapted.bundle.graph("flow.onnx")) == kinds(bundle.graph("flow.onnx"))
+
+
+def test_graphs_in_int8_are_left_out_since_they_are_of_the_old_networks(bundle: Bundle, tmp_path: Path) -> None:
+    graphs = {"features.onnx": bundle.graph("features.onnx")}
+    quantized = add_precision(bundle, "int8", graphs, tolerance=0.99, measure="pixels", measurements=[measurement()])
+    adapted = run(quantized, [moving_clip()], tmp_path, SHORT)
+    assert load_bundle(adapted.bundle.path).manifest.precisions == {}
+    assert not list(adapted.bundle.path.glob("*.int8.onnx"))
+    assert any("keywarp quantize" in note for note in adapted.notes)

@@ -114,7 +114,7 @@ def test_a_fault_of_ffmpeg_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object, **_options: object) -> None:
         raise av.error.ArgumentError(22, "Invalid argument", "http://user:SECRET@h/x")
 
-    monkeypatch.setattr("keywarp.cli.stream.open_source", fail)
+    monkeypatch.setattr("keywarp.cli.stream.open_frames", fail)
     done = keywarp("stream", "x.mp4")
     assert done.returncode == 1
     assert done.stderr == "keywarp: FFmpeg can't read or write a video: Invalid argument\n"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from keywarp.cli.main import main
 from keywarp.client import open_source
@@ -76,6 +77,21 @@ def test_the_schedule_is_sent_and_named_in_the_summary(tmp_path: Path, stream: S
     assert json.loads(shown.out)["title"] == "street, adaptive interval 8"  # which a narrow table may wrap
 
 
+def test_options_that_mean_nothing_for_the_source_are_refused(tmp_path: Path, stream: Stream) -> None:
+    video = write_video(tmp_path / "v.mp4")
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    with ScriptedPeer() as server:
+        for arguments, said in (
+            ([tmp_path / "a.png", "--video", "0"], "an image"),
+            ([tmp_path, "--video", "0"], "a folder of images"),
+            ([video, "--codec", "h264", "--quality", "50"], "no JPEG images"),
+            ([video, "--codec", "mp4", "--in-flight", "3"], "no JPEG images"),
+        ):
+            shown = stream(server.address, *arguments)
+            assert (shown.status, said in " ".join(shown.err.replace("│", " ").split())) == (2, True)
+        assert server.paths == []
+
+
 def test_figures_are_printed_as_json(tmp_path: Path, stream: Stream) -> None:
     video = write_video(tmp_path / "v.mp4")
     with ScriptedPeer() as server:
@@ -84,6 +100,7 @@ def test_figures_are_printed_as_json(tmp_path: Path, stream: Stream) -> None:
     assert (figures["frames"], figures["key_frames"]) == (20, 2)
     assert figures["fps"] == pytest.approx(20 / figures["seconds"])
     assert figures["key"]["p50"] > 0
+    assert (figures["missing"], figures["damage"], figures["notes"]) == (0, None, [])
 
 
 def test_a_break_is_reported_and_counted_and_ends_the_stream_without_reconnect(tmp_path: Path, stream: Stream) -> None:
@@ -123,7 +140,7 @@ def test_errors_are_one_sentence_and_status_1(tmp_path: Path, stream: Stream) ->
             ([text], "not a video"),
             ([tmp_path / "missing.mp4"], "there is no file"),
             ([video, "--server", "http://127.0.0.1:9"], "keywarp serve"),
-            ([video, "--codec", "mpegts"], "is not mpegts"),
+            ([video, "--codec", "mpegts"], "not mpegts"),
         ):
             shown = stream(server.address, *arguments)
             assert shown.status == 1
@@ -135,11 +152,33 @@ def test_errors_are_one_sentence_and_status_1(tmp_path: Path, stream: Stream) ->
 def test_a_damaged_video_fails_but_leaves_its_results_so_far(tmp_path: Path, stream: Stream) -> None:
     cut = write_cut_video(tmp_path)
     with ScriptedPeer() as server:
-        shown = stream(server.address, cut, "--json", tmp_path / "r.ndjson")
+        shown = stream(server.address, cut, "--json", tmp_path / "r.ndjson", "--summary-json")
     assert shown.status == 1
     assert "is damaged" in shown.err
     assert not (tmp_path / "r.ndjson").exists()
-    assert (tmp_path / "r.ndjson.part").read_text().count("\n") > 10
+    lines = (tmp_path / "r.ndjson.part").read_text().count("\n")
+    assert lines > 10
+    figures = json.loads(shown.out)
+    assert (figures["frames"], figures["missing"]) == (lines, 200 - lines)
+    assert "is damaged" in figures["damage"]
+
+
+def test_what_the_server_misses_of_a_container_is_said_and_can_be_allowed(tmp_path: Path, stream: Stream) -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        taken = peer.take()
+        assert taken
+        peer.answer(0, taken[0])
+        peer.fail(CloseCode.BAD_MEDIA, "the video ends too early")
+
+    video, results = write_video(tmp_path / "v.mp4"), tmp_path / "r.ndjson"
+    for options, status in (([], 1), (["--allow-damage"], 0)):
+        with ScriptedPeer(script) as server:
+            shown = stream(server.address, video, "--codec", "mp4", "--json", results, "--summary-json", *options)
+        figures = json.loads(shown.out)
+        assert (shown.status, figures["frames"], figures["missing"], results.exists()) == (status, 1, 1, not status)
+        assert "ends too early" in figures["damage"]
+        assert "ends too early" in shown.err
 
 
 def test_an_interrupt_ends_with_status_130_and_leaves_valid_part_files(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ def test_figures_are_converted_for_json() -> None:
         "propagated": None,
         "reconnects": 0,
         "missing": 0,
+        "damage": None,
+        "notes": (),
     }
 
 

@@ -1,13 +1,14 @@
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from keywarp.client import Source, SourceError, open_source
+from keywarp.client import Source, SourceError, SourceOptionError, open_source
 from keywarp.client.videos import VideoSource
 from tests.client.media import grey_level, picture, write_cut_video, write_video
 
@@ -97,7 +98,7 @@ def write_empty(folder: Path) -> Path:
     [
         (lambda p: p / "missing.mp4", "there is no file"),
         (lambda p: write_text(p / "text.mp4"), "not a video"),
-        (lambda p: write_text(p / "text.txt"), "no video in it"),
+        (lambda p: write_text(p / "text.txt"), "is text, not a video"),
         (lambda p: write_headless(p), "truncated MP4 file"),
         (lambda p: write_empty(p), "no images"),
         (lambda _: "camera:first", "by its number"),
@@ -239,3 +240,14 @@ def test_frames_of_a_jpeg_camera_are_turned_by_their_exif_orientation(tmp_path: 
         frames = list(source)
         assert source.orientation == orientation
     assert [frame.image.shape[:2] for frame in frames] == [(64, 48) if orientation > 4 else (48, 64)] * 3
+
+
+def test_a_video_is_chosen_only_where_there_may_be_several(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    Image.fromarray(picture(9)).save(tmp_path / "folder" / "a.png")
+    pictures: list[Any] = [tmp_path / "folder", tmp_path / "folder" / "a.png", "camera:0", "/dev/video0", [picture(9)]]
+    for source in pictures:
+        with pytest.raises(SourceOptionError, match=r"the option `video` can't be used: .*(camera|image|arrays)"):
+            open_source(source, video=0)
+    with open_source(write_video(tmp_path / "v.mp4"), video=0) as source:
+        assert source.count == 20

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -24,10 +25,12 @@ from keywarp.client import (
     ProtocolError,
     Reconnect,
     SourceError,
+    SourceOptionError,
     StreamBusyError,
     StreamError,
     StreamGoneError,
     UnavailableError,
+    open_source,
 )
 from keywarp.client.async_streaming import AsyncConnection
 from keywarp.client.feed import Feed, StreamSetup
@@ -38,6 +41,7 @@ from tests.client.media import MODEL, grey_level, picture, result, write_cut_vid
 from tests.client.scripted import Peer, ScriptedApi, ScriptedPeer
 from tests.client.twins import Twin
 from tests.server.conftest import eventually
+from tests.videos.films import film, textured
 
 
 def frames(count: int) -> list[NDArray[np.uint8]]:
@@ -75,6 +79,31 @@ def test_hello_carries_the_options(twin: Twin) -> None:
         twin.stream(server.address, frames(1), model="street", interval=4)
         twin.stream(server.address, frames(1), schedule="adaptive", max_interval=20, max_age=2.5)
     assert hellos == [Hello(model="street", interval=4), Hello(schedule="adaptive", max_interval=20, max_age=2.5)]
+
+
+def test_what_an_open_source_has_decided_is_not_asked_for_again(twin: Twin, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4")
+    options: list[dict[str, Any]] = [{"upright": False}, {"video": 0}]
+    with ScriptedPeer() as server:
+        for option in options:
+            with open_source(path) as source, pytest.raises(SourceOptionError, match="give it to `open_source`"):
+                twin.stream(server.address, source, **option)
+        assert server.paths == []
+        assert len(twin.stream(server.address, path, **options[1])) == 20
+
+
+def test_only_a_container_s_video_is_left_to_the_server_to_choose(twin: Twin, tmp_path: Path) -> None:
+    hellos: list[Hello] = []
+
+    def script(peer: Peer) -> None:
+        hellos.append(peer.greet())
+        peer.fail(CloseCode.INTERNAL_ERROR, "enough")
+
+    path = write_video(tmp_path / "v.mp4")
+    for codec in ("image", "h264", "mp4"):
+        with ScriptedPeer(script) as server, pytest.raises(StreamError):
+            twin.stream(server.address, path, codec=codec, video=0)
+    assert [hello.video for hello in hellos] == [None, None, 0]
 
 
 def test_frames_are_read_only_as_results_are_taken(twin: Twin) -> None:
@@ -271,6 +300,23 @@ def test_a_damaged_video_gives_the_results_of_its_sound_frames_and_then_its_erro
     assert 0 < len(taken) < 200
 
 
+@pytest.mark.parametrize("codec", ["image", "h264"])
+def test_what_a_source_lacks_is_counted(tmp_path: Path, codec: Codec) -> None:
+    cut = write_cut_video(tmp_path)
+    with ScriptedPeer() as server, Client(server.address) as client, client.stream(cut, codec=codec) as results:
+        with pytest.raises(SourceError, match="is damaged: 83 "):
+            for _ in results:
+                pass
+        assert results.missing == 117
+    whole = film("matroska", [textured(number) for number in range(12)])
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])  # it doesn't say how many frames it had
+    with ScriptedPeer() as server, Client(server.address) as client:
+        with client.stream(tmp_path / "cut.mkv", codec=codec) as results, pytest.raises(SourceError, match="too early"):
+            for _ in results:
+                pass
+        assert results.missing == 1
+
+
 class Decoder:
     """A server that decodes packets. Results come in display order, so some come late."""
 
@@ -398,7 +444,7 @@ def test_a_container_is_sent_byte_for_byte(
         ("vp9", lambda p: write_video(p / "v.mp4"), "is h264, not vp9: use the codec `image` or `h264`"),
         ("h264", lambda p: p / "missing.mp4", "no file"),
         ("h264", lambda _: frames(2), "not list"),
-        ("mpegts", lambda p: write_video(p / "v.mp4"), "is not mpegts"),
+        ("mpegts", lambda p: write_video(p / "v.mp4"), "not mpegts"),
     ],
 )
 def test_a_file_that_does_not_suit_the_codec_is_refused(

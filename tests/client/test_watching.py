@@ -129,3 +129,9 @@ def test_only_pulled_streams_are_paused(twin: Twin, server: Running) -> None:
     for method in ("pause_stream", "resume_stream"):
         with pytest.raises(ApiError, match="isn't pulled"):
             twin.call(server.url, method, stream)
+
+
+def test_how_the_server_reads_is_said_with_pull_only() -> None:
+    for option in (["--as-stored"], ["--video", "1"], ["--interval", "3"]):
+        ran = CliRunner().invoke(app, ["watch", "gate", *option])
+        assert (ran.exit_code, "needs --pull" in ran.output) == (2, True)

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keywarp.clips.opening import open_clip
 from tests.client.media import write_video
 from tests.commands.running import keywarp
 from tests.engines.comparison.film import cut, walk
 from tests.tiny_bundle import tiny_bundle
+from tests.videos.films import film as encoded
+from tests.videos.films import number_of, saved, two_videos
 
 SMALL = ("--backend", "onnxruntime", "--precision", "fp32", "--interval", "2,3", "--stride", "1")
 
@@ -193,3 +196,16 @@ def test_letterboxed_frames_are_compared_without_their_padding(film: Path, tmp_p
         assert found[0][source]["mean"] == pytest.approx(found[1][source]["mean"], abs=0.02)
         errors = [sources[source]["feature_error"] for sources in found]
         assert errors[0] == pytest.approx(errors[1], abs=0.02)
+
+
+def test_clips_are_read_as_the_options_say(tmp_path: Path, follower: Path, film: Path) -> None:
+    several, turned = saved(tmp_path / "v.mkv", two_videos()), saved(tmp_path / "v.mp4", encoded(turn=90))
+    clips = [open_clip(str(several), (0, None), number=number) for number in (0, 1)]
+    assert [[number_of(frame.image) for frame in clip.frames()] for clip in clips] == [[*range(5)], [*range(10, 15)]]
+    assert clips[0].identity != clips[1].identity
+    shapes = [
+        next(open_clip(str(turned), (0, None), as_stored=stored).frames()).image.shape for stored in (False, True)
+    ]
+    assert shapes == [(64, 48, 3), (48, 64, 3)]
+    ran = keywarp("compare", follower, film, "--video", "0")
+    assert (ran.status, "a folder of images" in " ".join(ran.stderr.replace("│", " ").split())) == (2, True)

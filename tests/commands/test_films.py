@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from keywarp.videos import open_container
 from tests.commands.running import Completed, keywarp
@@ -23,6 +24,7 @@ from tests.videos.films import (
     saved,
     spoiled,
     textured,
+    two_videos,
     with_cover,
     without,
 )
@@ -61,15 +63,43 @@ def test_the_film_is_taken_and_not_its_cover(tmp_path: Path, model: Path) -> Non
     assert (song.ran.status, "has no video in it" in song.ran.stderr) == (1, True)
 
 
+# https://github.com/jellyfin/jellyfin-web/issues/1421
+def test_another_video_can_be_chosen_but_not_of_what_has_none_to_choose_from(tmp_path: Path, model: Path) -> None:
+    path = saved(tmp_path / "v.mkv", two_videos())
+    assert [Ran(tmp_path, model, path, "--video", n).results[0]["width"] for n in ("0", "1")] == [64, 128]
+    (tmp_path / "folder").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "folder" / "a.png")
+    for source, kind in (("folder", "a folder of images"), ("folder/a.png", "an image"), ("camera:0", "a camera")):
+        name = source if source == "camera:0" else tmp_path / source
+        ran = Ran(tmp_path, model, Path(name), "--video", "0").ran
+        said = " ".join(ran.stderr.replace("│", " ").split())
+        assert (ran.status, "--video" in said, kind in said) == (2, True, True)
+
+
+def test_images_can_be_left_as_stored(tmp_path: Path, model: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "folder").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "folder" / "a.png", exif=exif)
+    for name in ("folder", "folder/a.png"):
+        assert Ran(tmp_path, model, tmp_path / name).results[0]["width"] == 48
+        assert Ran(tmp_path, model, tmp_path / name, "--as-stored").results[0]["width"] == 64
+
+
 def test_damage_is_counted_and_fails_unless_it_is_allowed(tmp_path: Path, model: Path) -> None:
     path = saved(tmp_path / "v.mp4", spoiled(film(), 5))
     strict = Ran(tmp_path, model, path)
     assert (strict.ran.status, strict.complete, len(strict.results)) == (1, False, FRAMES - 1)
     assert f"{FRAMES - 1} of {FRAMES} frames could be decoded" in strict.ran.stderr
     assert strict.results[5]["reason"] == "gap"
+    assert (strict.summary["frames"], strict.summary["missing"]) == (FRAMES - 1, 1)
+    assert "is damaged" in strict.summary["damage"]
     allowed = Ran(tmp_path, model, path, "--allow-damage")
     assert (allowed.ran.status, allowed.complete, allowed.summary["missing"]) == (0, True, 1)
     assert "is damaged" in allowed.ran.stderr
+    assert allowed.summary["damage"] == strict.summary["damage"]
+    sound = Ran(tmp_path, model, saved(tmp_path / "v.mp4", film())).summary
+    assert (sound["missing"], sound["damage"], sound["notes"]) == (0, None, [])
 
 
 @pytest.mark.parametrize("form", ["mp4", "matroska", "avi", "flv"])
@@ -78,6 +108,7 @@ def test_a_film_that_was_cut_off_fails_after_what_was_there(tmp_path: Path, mode
     cut = Ran(tmp_path, model, saved(tmp_path / "cut", whole[: len(whole) // 2]))
     assert (cut.ran.status, cut.complete) == (1, False)
     assert 3 < len(cut.results) < 9
+    assert cut.summary["missing"] == (12 - len(cut.results) if form == "mp4" else 1)  # only MP4 says how many it had
     assert "is damaged" in cut.ran.stderr
 
 
@@ -86,6 +117,7 @@ def test_a_recording_may_begin_in_the_middle_but_not_without_a_key_frame(tmp_pat
     middle = Ran(tmp_path, model, saved(tmp_path / "v.ts", without(whole, 0, len(whole) // 188 // 4)))
     assert (middle.ran.status, len(middle.results)) == (0, 10)
     assert "packets before the first key frame were left out" in middle.ran.stderr
+    assert "packets before the first key frame were left out" in middle.summary["notes"][0]
     endless = film("mpegts", [textured(n) for n in range(12)], gop=100)
     bare = Ran(tmp_path, model, saved(tmp_path / "v.ts", endless[:564] + endless[len(endless) // 188 // 3 * 188 :]))
     assert (bare.ran.status, "no key frame" in bare.ran.stderr) == (1, True)
@@ -129,8 +161,6 @@ def test_an_annotated_film_keeps_times_gaps_aspect_and_orientation(tmp_path: Pat
 
 def test_a_picture_too_small_for_a_film_gets_a_sentence(tmp_path: Path, model: Path) -> None:
     pytest.importorskip("supervision", reason="the extra `draw` is not installed")
-    from PIL import Image
-
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     ran = Ran(tmp_path, model, tmp_path / "dot.png", "--out", tmp_path / "o.mp4").ran
     assert (ran.status, len(ran.stderr.splitlines())) == (1, 1) or "at least 2x2" in ran.stderr

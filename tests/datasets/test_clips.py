@@ -40,7 +40,7 @@ def test_frames_are_resized_to_the_given_size(
 
 def test_text_is_not_a_video(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_text("no video")
-    with pytest.raises(DataError, match="not a readable video"):
+    with pytest.raises(DataError, match="is text, not a video"):
         read_clip(tmp_path / "v.mp4", "v")
 
 

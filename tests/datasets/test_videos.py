@@ -85,11 +85,13 @@ def test_reading_forwards_decodes_each_frame_once(tmp_path: Path, monkeypatch: p
     assert len(opened) == 1
 
 
+# https://github.com/PyAV-Org/PyAV/issues/534, https://github.com/xbmc/xbmc/pull/2057
 @pytest.mark.parametrize("name", ["v.avi", "v.h264"])
-def test_a_video_whose_time_stamps_are_wrong_or_missing_is_refused(tmp_path: Path, name: str) -> None:
+def test_frames_without_right_time_stamps_are_counted_from_the_beginning(tmp_path: Path, name: str) -> None:
     write_video(tmp_path / name)
-    with pytest.raises(DataError, match=rf"{name} .*time stamps; convert it to MP4"):
-        VideoFile(tmp_path / name).open().frame(5)
+    reader = VideoFile(tmp_path / name).open()
+    assert reader.last == FRAMES - 1
+    assert [number_of(reader.frame(number)) for number in (5, 6, 20, 3, FRAMES - 1)] == [5, 6, 20, 3, FRAMES - 1]
 
 
 @pytest.mark.parametrize("kind", ["video", "folder"])

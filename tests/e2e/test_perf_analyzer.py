@@ -1,7 +1,8 @@
 """Triton's own load generator against a real server. `make perf-analyzer` fetches it.
 
 Its users report "Request count: 0" of the server for other backends, too:
-https://github.com/triton-inference-server/fil_backend/issues/106
+https://github.com/triton-inference-server/fil_backend/issues/106. Binary inputs are given as `b64`:
+https://github.com/triton-inference-server/server/issues/6701.
 """
 
 import json

@@ -19,7 +19,7 @@ from keywarp.engines import (
     StreamSession,
     load_bundle,
 )
-from keywarp.engines.cores import usual_lanes
+from keywarp.engines.processor import usual_lanes
 from tests.tiny_bundle import tiny_bundle
 
 FRAME = np.full((64, 96, 3), 200, np.uint8)

@@ -1,8 +1,9 @@
-"""OpenVINO compiles what it can't fuse, and says in one line what it can't compile."""
+"""OpenVINO compiles what it can't fuse, says in one line what it can't compile, and samples maps where it should."""
 
 import numpy as np
 import onnx
 import pytest
+from openvino import Core
 
 from keywarp.engines import BackendError, open_backend
 from keywarp.engines.backends.interface import DeviceTensor
@@ -20,6 +21,16 @@ FOREIGN = """
     foreign (float[4] image) => (float[4] found) {
         found = elsewhere.Strange (image)
     }"""
+WARP = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    warp (float[1, 1, 2, 160] features, float[1, 2, 160, 2] places) => (float[1, 1, 2, 160] found)
+    <float[1, 1, 1, 1] weight = {1}> {
+        doubled = Add (places, places)
+        same = Sub (doubled, places)
+        warped = GridSample <align_corners = 1> (features, same)
+        found = Conv (warped, weight)
+    }"""
+HAS_BF16 = "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def test_attention_that_cannot_be_fused_is_compiled() -> None:
@@ -37,3 +48,15 @@ def test_an_error_is_one_line() -> None:
         open_backend("openvino", "fp32").compile(onnx.parser.parse_model(FOREIGN))
     assert "\n" not in str(caught.value)
     assert "Exception from" not in str(caught.value)
+
+
+@pytest.mark.skipif(not HAS_BF16, reason="the processor has no bf16 arithmetic")
+def test_maps_are_sampled_at_exact_places_in_bf16() -> None:
+    """A step between two cells shows where the map was sampled."""
+    features = np.zeros((1, 1, 2, 160), np.float32)
+    features[..., 151:] = 1
+    x = np.full((1, 2, 160), 150.25, np.float32) / (159 / 2) - 1
+    places = np.stack((x, np.zeros_like(x)), axis=-1)
+    program = open_backend("openvino", "bf16").compile(onnx.parser.parse_model(WARP))
+    found = np.asarray(program.run({"features": features, "places": places})["found"])
+    assert np.allclose(found, 0.25, atol=0.005)

@@ -23,8 +23,7 @@ with atheris.instrument_imports(include=["keywarp", "PIL"]):  # the client decod
     from keywarp.client.errors import ProtocolError
     from keywarp.client.images import MAX_PIXELS, decode_labels, decode_reliability, decode_values
     from keywarp.engines.manifest import DenseSettings, Manifest
-    from keywarp.images import FILE_FORMATS, ImageError, decode_animation
-    from keywarp.images import decode_image as read_image
+    from keywarp.images import FILE_FORMATS, ImageError, decode_animation, decode_image
     from keywarp.importing.errors import ImportingError
     from keywarp.importing.inputs import choose_size, find_image, real_inputs, settle_inputs
     from keywarp.importing.model_file import load_supported
@@ -42,7 +41,7 @@ with atheris.instrument_imports(include=["keywarp", "PIL"]):  # the client decod
         unpack,
     )
     from keywarp.protocol.addresses import hide_secrets
-    from keywarp.server.decode.images import decode_image
+    from keywarp.server.decode.images import decode_frame
     from keywarp.server.decode.sources import SourceUrl
     from keywarp.server.errors import BadMessageError, FrameRefusedError, KeyFileError, SiteError
     from keywarp.server.routes.tensors import parse_request
@@ -140,13 +139,13 @@ def text(data: bytes) -> None:
 
 
 def image(data: bytes) -> None:
-    decode_image(memoryview(data), 64 * 64)
+    decode_frame(FrameHeader(), memoryview(data), 64 * 64)
 
 
 def image_file(data: bytes) -> None:
-    pixels = read_image(data, 64 * 64, formats=FILE_FORMATS)
+    pixels = decode_image(data, 64 * 64, formats=FILE_FORMATS)
     assert pixels.size <= 3 * 64 * 64
-    assert read_image(data, 64 * 64, formats=FILE_FORMATS, upright=False).size == pixels.size
+    assert decode_image(data, 64 * 64, formats=FILE_FORMATS, upright=False).size == pixels.size
 
 
 def animation(data: bytes) -> None:

@@ -182,7 +182,7 @@ def test_a_source_that_sends_nothing_times_out(impatient: Running, web: SourceSe
 def test_a_source_that_is_no_video_is_reported(puller: Running, web: SourceServer) -> None:
     web.responders["/text"] = file(b"hello " * 1000)
     stream = pull(puller, f"{web.address}/text")
-    assert "Invalid data" in until(puller, stream, "retrying")["problem"]
+    assert "is text, not a video" in until(puller, stream, "retrying")["problem"]
 
 
 def test_pause_disconnects_from_the_source_and_resume_connects_again(puller: Running, web: SourceServer) -> None:

@@ -69,6 +69,9 @@ def test_what_cannot_be_done_is_said_in_a_sentence(bundle: Path, video: Path, tm
     done = keywarp("adapt", bundle, video, *common, "--max-age", "9")
     assert done.returncode == 1
     assert done.stderr.startswith("keywarp: moving.mp4 has 30 frames: with 20% held out")
+    done = keywarp("adapt", bundle, video, *common, "--max-age", "5", "--range", "1:2")
+    assert done.returncode == 1
+    assert done.stderr.startswith("keywarp: moving.mp4 has 10 frames: with 20% held out")
     assert len(done.stderr.strip().splitlines()) == 1
 
 
@@ -76,12 +79,15 @@ def test_what_cannot_be_done_is_said_in_a_sentence(bundle: Path, video: Path, tm
     ("option", "text"),
     [
         (("--minutes", "1", "--steps", "5"), "either a time or a number of steps"),
+        (("--range", "2:1"), "'2:1' isn't a range of seconds"),
         (("--motion", "sideways,network"), "there is no motion source 'sideways'"),
         (("--motion", "dis"), "must be judged, too: add `network` to dis"),
+        (("--video", "0"), "is a folder of images"),
         (("--start", "nowhere"), "'nowhere' is neither a bundle nor one of auto, own, pretrained"),
     ],
 )
 def test_wrong_use_is_reported(bundle: Path, video: Path, tmp_path: Path, option: tuple[str, ...], text: str) -> None:
-    done = keywarp("adapt", bundle, video, "--out", tmp_path / "out", "--work", tmp_path / "work", *option)
+    source = video.parent if option[0] == "--video" else video
+    done = keywarp("adapt", bundle, source, "--out", tmp_path / "out", "--work", tmp_path / "work", *option)
     assert done.returncode == 2
     assert text in " ".join(done.stderr.replace("│", " ").split())

@@ -184,6 +184,21 @@ def with_cover(*, film_too: bool) -> bytes:
     return _cover_first(file.getvalue())
 
 
+def two_videos(form: str = "matroska") -> bytes:
+    """Encode 5 frames of 64x48, from grey frame 0 on, and beside them 5 of 128x48, from grey frame 10 on."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=form) as container:
+        streams = [container.add_stream("libx264", rate=FPS, options={"bf": "0"}) for _ in range(2)]
+        for stream, width in zip(streams, (64, 128), strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, HEIGHT, "yuv420p"
+        for stream, width, first in zip(streams, (64, 128), (0, 10), strict=True):
+            for number in range(first, first + 5):
+                pixels = np.full((HEIGHT, width, 3), 16 + 9 * number, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+            container.mux(stream.encode())
+    return file.getvalue()
+
+
 def _cover_first(data: bytes) -> bytes:
     """Move the box with the cover before those of the tracks, so that FFmpeg finds it first."""
     start, size, _ = next(box for box in boxes(data) if box[2] == b"moov")

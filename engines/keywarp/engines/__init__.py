@@ -9,7 +9,6 @@ Example:
 from keywarp.engines.adaptive import AdaptiveInterval
 from keywarp.engines.backends import AVAILABLE, Backend, BackendName, Precision, choose_backend, open_backend
 from keywarp.engines.bundle import Bundle, load_bundle, read_manifest, write_bundle
-from keywarp.engines.cores import usual_lanes
 from keywarp.engines.devices import Gpu
 from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import (
@@ -23,6 +22,7 @@ from keywarp.engines.errors import (
 from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, MotionSource, MotionVectors, OpticalFlow
+from keywarp.engines.processor import usual_lanes
 from keywarp.engines.result import DenseMap, Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession

@@ -41,6 +41,7 @@ from keywarp.engines.motion import (
 )
 from keywarp.engines.placement import Placement
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
+from keywarp.engines.precisions import choose_precision
 from keywarp.engines.preparation import input_size, place, resize
 from keywarp.engines.reliability import rate
 from keywarp.engines.result import FrameKind, FrameResult, Output
@@ -114,7 +115,8 @@ class Engine:
         Args:
             bundle: The bundle to run.
             backend: See `open_backend`.
-            precision: See `open_backend`.
+            precision: See `open_backend`; `auto` takes the bundle's int8 where that is known to be faster, see
+                `keywarp.engines.precisions`.
             threads: See `open_backend`.
             cache: The folder for compiled graphs, or None for the user's cache folder (`KEYWARP_CACHE` overrides it).
             motion: The motion source, or None for the bundle's default. An optical flow of your own is used with a
@@ -139,7 +141,10 @@ class Engine:
         self._named = source if isinstance(source, MotionSource) else None
         if self._named:
             bundle.check_motion(self._named)
-        self.backend = open_backend(backend, precision, threads, cache or default_cache(), fallback, gpu)
+        chosen, reason = choose_precision(bundle, precision, backend, gpu)
+        self.backend = open_backend(backend, chosen, threads, cache or default_cache(), fallback, gpu)
+        self.backend.reason += f"; {reason}" if reason else ""
+        self._graphs = bundle.in_precision(self.backend.precision)
         self.motion = source.name if not isinstance(source, MotionSource) else str(source)  # the source's name
         # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.
         self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.runs_alone
@@ -395,7 +400,7 @@ class Engine:
             from keywarp.engines.motion import loops  # imports numba
 
             loops.warm_up()
-        graphs = fuse_all(self.bundle, height, width, self._named, self._keep_features)
+        graphs = fuse_all(self._graphs, height, width, self._named, self._keep_features)
         whole = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
         shares = {
             name: self.backend.compile_lanes(graph.model, graph.resident, self.lanes)

@@ -236,6 +236,11 @@ def kept(name: str) -> str:
     return f"kept_{name}"
 
 
+def spliced(graph: str, tensor: str) -> str:
+    """Return the name that a tensor of one of the bundle's graphs, such as `head.onnx`, has in a fused graph."""
+    return f"{graph.removesuffix('.onnx')}/{tensor}"
+
+
 def given(name: str) -> str:
     """Return the name under which a scale field goes from one graph to another."""
     return f"given_{name}"

@@ -5,11 +5,14 @@ reading one never executes anything. Unknown fields and unknown versions are err
 understood entirely or refused.
 """
 
+import hashlib
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from keywarp.engines.motion.names import MotionName, MotionSource
+from keywarp.engines.quantization import QUANTIZABLE, Quantization, QuantizedPrecision, quantized_file
+from keywarp.engines.records import Count, GraphFile, Probability, Record
 
 MANIFEST = "bundle.json"
 FLOW_GRAPH = "flow.onnx"
@@ -19,18 +22,11 @@ OPTIONAL = frozenset({FLOW_GRAPH})  # graphs that a bundle can do without
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Triple = tuple[float, float, float]
-Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 def map_names(prefix: str, count: int) -> tuple[str, ...]:
     """Return the tensors' names for one feature map (`features`) or several (`features_0`, `features_1`, ...)."""
     return (prefix,) if count == 1 else tuple(f"{prefix}_{number}" for number in range(count))
-
-
-class Record(BaseModel):
-    """The base class of the manifest's records: frozen, and without unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ManifestClass(Record):
@@ -113,7 +109,6 @@ class FlowInput(Record):
     downscale: int = Field(default=2, ge=1, le=8)  # factor per side
 
 
-Probability = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=1e-3, lt=1e3, allow_inf_nan=False)]
 Deviation = Annotated[float, Field(gt=0, lt=1e3, allow_inf_nan=False)]
 MAX_LABELS = 256  # most classes of a segmentation, since labels are bytes
@@ -192,13 +187,6 @@ class DenseDetection(Record):
 DetectionSettings = Annotated[RegionDetection | DenseDetection, Field(discriminator="kind")]
 
 
-class GraphFile(Record):
-    """The hash and size of one file of the bundle."""
-
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(gt=0)  # bytes
-
-
 class Provenance(Record):
     """Where the weights come from, in free-form values for people."""
 
@@ -230,12 +218,15 @@ class Manifest(Record):
     license: str
     provenance: Provenance = Provenance()
     files: dict[str, GraphFile]
+    precisions: dict[QuantizedPrecision, Quantization] = Field(default_factory=dict)  # new in version 2
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:
         if self.schema_version == 1:
             new: list[str] = [
-                name for name in ("background", "held", "motion", "dense") if name in self.model_fields_set
+                name
+                for name in ("background", "held", "motion", "dense", "precisions")
+                if name in self.model_fields_set
             ]
             new += ["image.fit"] if self.image.fit != "resize" else []
             new += ["segmentation.logits"] if self.segmentation and self.segmentation.logits else []
@@ -301,6 +292,35 @@ class Manifest(Record):
                 f"of {', '.join(self.motions)}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_precisions(self) -> Self:
+        for precision, quantization in self.precisions.items():
+            allowed = {quantized_file(graph, precision) for graph in QUANTIZABLE if graph in self.files}
+            unknown = sorted(set(quantization.files) - allowed)
+            if unknown or not quantization.files:
+                found = ", ".join(unknown) or "none"
+                raise ValueError(f"the files in {precision} must be of {', '.join(sorted(allowed))}, got {found}")
+            if quantization.source != self.digest:
+                raise ValueError(
+                    f"its graphs in {precision} were made of other graphs than it has: quantise the bundle again "
+                    "(keywarp quantize)"
+                )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256 (hex) over all graphs in fp32."""
+        hashes = (self.files[name].sha256 for name in GRAPHS if name in self.files)
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    @property
+    def all_files(self) -> dict[str, GraphFile]:
+        """All files of the bundle, those of other precisions included."""
+        files = dict(self.files)
+        for quantization in self.precisions.values():
+            files |= quantization.files
+        return files
 
     @property
     def has_flow_network(self) -> bool:

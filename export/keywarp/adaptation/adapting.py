@@ -150,11 +150,17 @@ def adapt(
         raise AdaptationError("fp16 is too coarse to adapt in: use --precision bf16 or fp32")
     if folder.resolve() == bundle.path.resolve():
         raise AdaptationError(f"{folder} is the bundle that is adapted: write the new one to another folder")
+    notes: list[str] = []
+    if bundle.manifest.precisions:
+        notes.append(
+            f"The new bundle has no graphs in {', '.join(bundle.manifest.precisions)}, since the old ones were made of "
+            f"the old networks: run keywarp quantize {folder} --calibrate VIDEO."
+        )
+        bundle = bundle.without_precisions()
     manifest = bundle.manifest
     max_age = options.max_age or max(manifest.key_interval - 1, 1)
     ranges = _split_all(clips, options.hold_out, max_age)
     settings = _digest(bundle, clips, options, max_age, process)
-    notes: list[str] = []
     teacher, student = _heads(bundle, options, process, notes)
     start, flow = _start(bundle, options, process)
     trained = {"flow": flow} | ({"head": student} if student else {})

@@ -44,7 +44,7 @@ def write_adapted(
         OSError: If the folder can't be written to.
     """
     manifest = bundle.manifest
-    fields = manifest.model_dump(exclude={"files", "schema_version"})
+    fields = manifest.model_dump(exclude={"files", "precisions", "schema_version"})
     before = manifest.provenance
     name = manifest.name if folder.name == bundle.path.name else model_name(folder.resolve().name)
     fields |= {

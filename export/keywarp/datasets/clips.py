@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from keywarp.datasets.errors import DataError
 from keywarp.datasets.images import Resize
+from keywarp.datasets.video_file import unreadable
 from keywarp.images.orientation import turn
 from keywarp.videos import Picture, SoftwareDecoder, VideoError, VideoReader, choose_video, open_container
 
@@ -64,10 +65,8 @@ def read_clip(path: Path, name: str, cuts: tuple[int, ...] = (), short_side: int
             video = choose_video(container)
             reader = VideoReader(container, video, SoftwareDecoder(video.codec_context, threads=None))
             frames = [resize.image(turn(p.pixels, p.orientation)) for p in reader if isinstance(p, Picture)]
-    except VideoError as error:
-        raise DataError(f"{path} {error}") from error
-    except av.FFmpegError as error:
-        raise DataError(f"{path} is not a readable video: {error}") from error
+    except (av.FFmpegError, VideoError) as error:
+        raise unreadable(path, error) from error
     if reader.lost:  # the indices of cuts would be wrong
         raise DataError(f"{path} is damaged: {reader.lost} of {len(frames) + reader.lost} frames can't be decoded")
     bounds = [0, *sorted(set(cuts) - {0}), len(frames)]

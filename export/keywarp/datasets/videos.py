@@ -44,6 +44,7 @@ class LabelledVideos:
         truth: TruthKind | None = None,
         *,
         upright: bool = True,
+        video: int | None = None,
     ) -> None:
         """Find the videos that have labels, and read their boxes.
 
@@ -56,6 +57,7 @@ class LabelledVideos:
             truth: The kind of labels that frames must have, or None to take frames with either kind.
             upright: Whether frames are turned as the video's display matrix or the image's EXIF orientation says, as
                 programs for labelling show them, or left as they are stored.
+            video: Which of the videos of a video file, from 0, or None for the best.
 
         Raises:
             DataError: If there are no labels, labels don't belong to exactly one video, or boxes are malformed.
@@ -66,7 +68,9 @@ class LabelledVideos:
         entries = sorted(root.iterdir())
         endings = [end for kind, end in (("labels", _LABELS), ("boxes", _BOXES)) if truth in (None, kind)]
         names = {e.name.removesuffix(end) for e in entries for end in endings if e.name.endswith(end)}
-        self._videos = [_video(root / name, entries, classes, endings, upright=upright) for name in sorted(names)]
+        self._videos = [
+            _video(root / name, entries, classes, endings, upright=upright, number=video) for name in sorted(names)
+        ]
         self._labelled = [(video, number) for video in self._videos for number in video.labelled]
         if not self._labelled:
             raise DataError(
@@ -170,7 +174,9 @@ class _OpenVideo:
         return Annotation(f"{video.path.name}/{number:06d}", file, size, Truth(labels, boxes))
 
 
-def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str], *, upright: bool) -> _LabelledVideo:
+def _video(
+    path: Path, entries: list[Path], classes: Classes, endings: list[str], *, upright: bool, number: int | None
+) -> _LabelledVideo:
     """Find the video of a name among the entries of its folder."""
     sources = [e for e in entries if e == path or (e.stem == path.name and e.is_file() and e.suffix != ".json")]
     if len(sources) != 1:
@@ -183,7 +189,7 @@ def _video(path: Path, entries: list[Path], classes: Classes, endings: list[str]
                 else "no video; put a video or folder of frames of that name there"
             )
         )
-    source: VideoFile | _FrameFolder = VideoFile(sources[0], upright=upright)
+    source: VideoFile | _FrameFolder = VideoFile(sources[0], upright=upright, video=number)
     if sources[0].is_dir():
         frames = _numbered(sources[0], SUFFIXES)
         gap = next((number for number in frames if number - 1 not in frames and number != min(frames)), None)

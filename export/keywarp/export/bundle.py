@@ -23,7 +23,6 @@ from keywarp.engines.manifest import (
     DetectionSettings,
     FeatureSpec,
     FlowInput,
-    GraphFile,
     ImagePreparation,
     Manifest,
     ManifestClass,
@@ -32,6 +31,7 @@ from keywarp.engines.manifest import (
     SegmentationSettings,
     map_names,
 )
+from keywarp.engines.records import GraphFile
 from keywarp.export.errors import ExportError
 from keywarp.export.graphs import OPSET, Graph, graphs_of, round_weights, to_onnx
 from keywarp.export.parity import check_parity

@@ -1,7 +1,6 @@
 """`keywarp adapt`."""
 
 import json
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,14 +8,14 @@ import typer
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable
+from keywarp.cli.options import AsStoredOption, StoredVideoOption
+from keywarp.clips.ranges import RangeOption, chosen_range
 from keywarp.torch_commands.errors import INSTALL_TRAIN_AND_CPU, importing, reporting_errors
 from keywarp.torch_commands.options import DeviceOption, JsonOption, PrecisionOption
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from keywarp.adaptation import Adaptation, Start
-    from keywarp.engines.comparison import Clip, ClipFrame, Comparison
+    from keywarp.engines.comparison import Comparison
 
 DEFAULT_MINUTES = 15.0
 GIGABYTE = 10**9
@@ -41,8 +40,12 @@ def adapt(
     steps: Annotated[
         int | None, typer.Option(min=1, help="How many steps to train, instead of a time.", show_default=False)
     ] = None,
+    seconds: RangeOption = None,
     hold_out: Annotated[
-        float, typer.Option(min=0.02, max=0.9, help="The share of each video, its end, that is only judged on.")
+        float,
+        typer.Option(
+            min=0.02, max=0.9, help="The share of each video (or of its range), its end, that is only judged on."
+        ),
     ] = 0.2,
     max_age: Annotated[
         int | None,
@@ -73,6 +76,8 @@ def adapt(
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    as_stored: AsStoredOption = False,
+    video: StoredVideoOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a bundle's flow network and scale field to its network and to videos, without labels.
@@ -82,14 +87,18 @@ def adapt(
     command goes on.
 
     Example: keywarp adapt models/street gate.mp4 yard.mp4 --out models/street-gate
+
+    Example: keywarp adapt models/street gate.mkv --video 1 --as-stored --out models/street-gate
     """
     with importing("adapting", INSTALL_TRAIN_AND_CPU):
         from keywarp.adaptation import AdaptationOptions
         from keywarp.adaptation import adapt as run_adaptation
+        from keywarp.clips.opening import open_clip
         from keywarp.engines import load_bundle
         from keywarp.training.console import ConsoleReporter
         from keywarp.training.process import open_process
 
+    window = chosen_range(seconds)
     if minutes is not None and steps is not None:
         raise typer.BadParameter("give either a time or a number of steps", param_hint="--steps")
     try:
@@ -109,7 +118,7 @@ def adapt(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--motion") from error
     folder = work or Path(".cache/keywarp/adapt") / out.name
-    clips = [_open_clip(video) for video in videos]
+    clips = [open_clip(name, window, as_stored=as_stored, number=video) for name in videos]
     for path in (out, folder):
         check_writable(path)
     try:
@@ -140,46 +149,6 @@ def _start(text: str) -> "Start | Path":
             f"{text!r} is neither a bundle nor one of {', '.join(START_NAMES)}", param_hint="--start"
         )
     return Path(text)
-
-
-def _open_clip(video: str) -> "Clip":
-    """Open a video as a clip, and check that it can be read.
-
-    Raises:
-        CommandError: If it is live, so that it can't be read twice.
-        SourceError: If there is no such video.
-    """
-    from keywarp.client import open_source
-    from keywarp.engines.comparison import Clip
-    from keywarp.protocol.addresses import without_secrets
-
-    with open_source(video) as source:
-        if source.live:
-            raise CommandError(f"{video!r} is live, and it must be read several times: record it first")
-        count = source.count
-    path = Path(video)
-    identity: list[object] = [sha256(video.encode()).hexdigest()]  # an address may have secrets
-    if path.exists():
-        stat = path.stat()
-        identity = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-    shown = without_secrets(video)
-    return Clip(Path(shown).name or shown, lambda: _frames(video), count, repr(identity))
-
-
-def _frames(video: str) -> "Iterator[ClipFrame]":
-    from keywarp.client import open_source
-    from keywarp.engines import MotionVectors
-    from keywarp.engines.comparison import ClipFrame
-
-    with open_source(video, vectors=True) as source:
-        for index, frame in enumerate(source):
-            time = index / source.fps if frame.timestamp is None else frame.timestamp
-            found = frame.vectors
-            vectors = None
-            if found is not None:
-                vectors = MotionVectors.from_ffmpeg(found.blocks, found.width, found.height, found.picture, found.codec)
-                vectors = vectors and vectors.turned(found.orientation)
-            yield ClipFrame(frame.image, index, time, vectors)
 
 
 def _figures(adaptation: "Adaptation") -> dict[str, Any]:

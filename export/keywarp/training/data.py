@@ -84,11 +84,12 @@ def open_data(recipe: Recipe, cache: Path, reporter: Reporter) -> TrainingData:
             return TrainingData(
                 IMAGENET_VID, train_on, {"val": ImageNetVid(root, "val", *sides)}, "ImageNet VID and DET"
             )
-        case VideoData(train=folder, evaluate=held_out_folder, classes=classes, upright=upright):
+        case VideoData(train=folder, evaluate=held_out_folder, classes=classes, upright=upright, video=video):
             known = (BACKGROUND, *classes)
             truth: Literal["labels", "boxes"] = "labels" if recipe.task == "segmentation" else "boxes"
             first, second = (
-                LabelledVideos(root, known, *sides, truth, upright=upright) for root in (folder, held_out_folder)
+                LabelledVideos(root, known, *sides, truth, upright=upright, video=video)
+                for root in (folder, held_out_folder)
             )
             return TrainingData(known, first, {held_out_folder.name: second}, folder.name)
 

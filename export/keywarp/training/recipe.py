@@ -125,6 +125,7 @@ class VideoData(RecipeTable):
     evaluate: Path
     classes: tuple[tuple[str, Color], ...] = Field(min_length=1)  # without the background
     upright: bool = True  # whether frames are turned as the file says, or left as they are stored
+    video: int | None = Field(default=None, ge=0)  # which of a file's videos, from 0; None: the best
 
 
 Data = Annotated[

@@ -27,6 +27,7 @@ from keywarp.engines import EngineError, open_backend
 from keywarp.engines.building import BuiltGraph, build_ahead, build_here
 from keywarp.engines.engine import default_cache
 from keywarp.engines.motion import MotionSource
+from keywarp.engines.precisions import choose_precision
 
 DEFAULT_SIZE = "720x1280"
 
@@ -80,10 +81,13 @@ def build(
         if targets:
             if backend not in ("auto", "tensorrt"):
                 raise typer.BadParameter("works only with the backend tensorrt", param_hint="--compute-capability")
-            chosen = "fp16" if precision == "auto" else precision
-            compiling = build_ahead(bundle, targets, chosen, frames, folder, source)
+            chosen, _ = choose_precision(bundle, "fp16" if precision == "auto" else precision, "tensorrt")
+            rest = "fp16" if chosen == "int8" else chosen
+            compiling = build_ahead(bundle.in_precision(chosen), targets, rest, frames, folder, source)
         else:
-            compiling = build_here(bundle, open_backend(backend, precision, cache=folder), frames, folder, source)
+            chosen, _ = choose_precision(bundle, precision, backend)
+            runtime = open_backend(backend, chosen, cache=folder)
+            compiling = build_here(bundle.in_precision(runtime.precision), runtime, frames, folder, source)
         built = _collect(compiling, f"{bundle.name} {bundle.manifest.version}")
     except EngineError as error:
         raise CommandError(str(error)) from error

@@ -11,8 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable
+from keywarp.cli.options import AsStoredOption, StoredVideoOption
+from keywarp.clips.opening import open_clip
+from keywarp.clips.ranges import RangeOption, chosen_range
 from keywarp.commands.bundles import find_bundle
-from keywarp.commands.comparison_clips import open_clip, parse_range
 from keywarp.commands.comparison_report import as_json, print_tables, write_report
 from keywarp.commands.options import (
     MODELS,
@@ -24,7 +26,7 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule
+from keywarp.engines import AdaptiveInterval, EngineError, KeySchedule, Precision
 from keywarp.engines.comparison import INTERVALS, MOTIONS, Options, default_motions, forget
 from keywarp.engines.comparison import Progress as ShowProgress
 from keywarp.engines.comparison import compare as run_comparison
@@ -64,10 +66,7 @@ def compare(
         ),
     ] = None,
     keep: Annotated[float, typer.Option(help="The agreement that the recommendation must keep, 0 to 1.")] = 0.95,
-    seconds: Annotated[
-        str | None,
-        typer.Option("--range", help="Compare on this part of each video, in seconds.", metavar="A:B"),
-    ] = None,
+    seconds: RangeOption = None,
     stride: Annotated[int, typer.Option(min=1, help="Propagate from a key frame about every so many frames.")] = 5,
     max_frames: Annotated[
         int | None,
@@ -95,8 +94,17 @@ def compare(
     models: ModelsOption = MODELS,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
+    reference: Annotated[
+        Precision | None,
+        typer.Option(
+            help="The precision of the per-frame results, such as fp32 beside --precision int8.",
+            show_default="the same",
+        ),
+    ] = None,
     cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = 0,
+    as_stored: AsStoredOption = False,
+    video: StoredVideoOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compare propagated results with those of the network on every frame.
@@ -106,12 +114,11 @@ def compare(
     the longest key interval that keeps a chosen agreement.
 
     Example: keywarp compare street street.mp4 --motion none,network,dis --keep 0.9 --out report
+
+    Example: keywarp compare street gate.mkv --video 1 --as-stored
     """
     bundle = find_bundle(model, models)
-    try:
-        window = parse_range(seconds or "0:")
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--range") from error
+    window = chosen_range(seconds)
     intervals = _intervals(interval) if interval else INTERVALS
     try:
         options = Options(
@@ -126,12 +133,13 @@ def compare(
             features=features,
             backend=backend,
             precision=precision,
+            reference=reference,
             threads=threads,
             fallback=cpu_fallback,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    clips = [open_clip(video, window) for video in videos]
+    clips = [open_clip(name, window, as_stored=as_stored, number=video) for name in videos]
     for folder in (out, work):
         if folder is not None:
             check_writable(folder)

@@ -176,7 +176,8 @@ def _remarks(comparison: Comparison) -> list[str]:
             f"network ran on {video.evaluated}, results were propagated from {video.key_starts}."
         )
     lines.append(
-        f"{comparison.model} {comparison.version}, {comparison.backend} {comparison.precision} on {comparison.device}."
+        f"{comparison.model} {comparison.version}, {comparison.backend} {comparison.precision} on {comparison.device}"
+        + ("." if comparison.reference == comparison.precision else f"; per frame in {comparison.reference}.")
     )
     return lines
 

@@ -1,7 +1,10 @@
 """`keywarp models`: the bundles on this machine, and those that a running server has loaded."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, cast, get_args
 
 import typer
@@ -11,11 +14,13 @@ from rich.table import Table
 from keywarp.cli.errors import CommandError
 from keywarp.cli.options import ServerOption
 from keywarp.client import DEFAULT_SERVER, Client
+from keywarp.clips.opening import open_clip
 from keywarp.commands.bundles import find_bundle, list_bundle_folders
 from keywarp.commands.options import MODELS, BundleArgument, JsonOption, ModelsOption
 from keywarp.engines import (
     AVAILABLE,
     BackendName,
+    Bundle,
     BundleError,
     EngineError,
     Manifest,
@@ -23,7 +28,12 @@ from keywarp.engines import (
     load_bundle,
     open_backend,
 )
+from keywarp.engines.comparison import Clip
 from keywarp.engines.parity import TOLERANCE, compare_backends
+from keywarp.engines.precisions import choose_precision
+from keywarp.quantization import QuantizationError
+from keywarp.quantization.footage import read_passages
+from keywarp.quantization.judging import Judge, Judgement
 
 app = typer.Typer(
     help="List, show and check bundles; load and unload them in a running server.",
@@ -77,12 +87,16 @@ def list_models(models: ModelsOption = MODELS, as_json: JsonOption = False) -> N
 @app.command(epilog="Example: keywarp models show street")
 def show(name: BundleArgument, models: ModelsOption = MODELS) -> None:
     """Check a bundle's files and print its manifest as JSON; name the backend for this machine on stderr."""
-    typer.echo(find_bundle(name, models).manifest.model_dump_json(indent=2))
+    bundle = find_bundle(name, models)
+    typer.echo(bundle.manifest.model_dump_json(indent=2))
     try:
         choice = choose_backend()
+        precision, reason = choose_precision(bundle, "auto", choice.backend)  # type: ignore[arg-type]
     except EngineError as error:
         raise CommandError(str(error)) from error
     typer.echo(f"here it runs on {choice.backend}: {choice.reason}", err=True)
+    if reason:
+        typer.echo(f"its precision auto is {'int8' if precision == 'int8' else 'not int8'}: {reason}", err=True)
 
 
 @app.command(epilog="Example: keywarp models verify street --backend tensorrt")
@@ -97,22 +111,34 @@ def verify(
             show_default="all for the CPU",
         ),
     ] = None,
+    video: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure on this video how far the bundle's int8 agrees with fp32. May be repeated.",
+            metavar="VIDEO",
+            show_default="only check the declared agreement",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a bundle's files against their hashes, and that the backends agree on its graphs in fp32.
 
-    The reference is ONNX Runtime on the CPU. Backends that differ make the exit status 1.
+    The reference is ONNX Runtime on the CPU. Backends that differ make the exit status 1. So do graphs in int8 whose
+    declared agreement with fp32 is below the bundle's tolerance, or the agreement that is measured on a video.
     """
     bundle = find_bundle(name, models)
     try:
         names = dict.fromkeys([AVAILABLE[-1], *(backend or AVAILABLE[:-1])])
         backends = [open_backend(cast("BackendName", name), "fp32") for name in names]  # raises for unknown names
         parities = compare_backends(bundle, backends)
-    except EngineError as error:
+        clips = [open_clip(path) for path in video or ()]
+        judged = _judge(bundle, clips) if clips else {}
+    except (EngineError, QuantizationError) as error:
         raise CommandError(str(error)) from error
     if as_json:
         rows = [asdict(parity) | {"agrees": parity.agrees} for parity in parities]
-        typer.echo(json.dumps({"name": bundle.name, "files": "ok", "tolerance": TOLERANCE, "parity": rows}, indent=2))
+        report = {"name": bundle.name, "files": "ok", "tolerance": TOLERANCE, "parity": rows}
+        typer.echo(json.dumps(report | {"int8": {name: asdict(j) for name, j in judged.items()}}, indent=2))
     else:
         table = Table("graph", "output", "backend", "against", "largest error", "relative", "")
         for p in parities:
@@ -120,9 +146,22 @@ def verify(
             table.add_row(p.graph, p.output, p.backend, p.reference, f"{p.error:.2e}", f"{p.relative:.2e}", verdict)
         typer.echo(f"{bundle.path}: all files match their hashes")
         Console().print(table)
+        for quantization in bundle.manifest.precisions.values():
+            for m in quantization.measurements:
+                declared = Judgement(m.key_agreement, m.propagated_agreement)
+                _say(declared, f"declared for {m.backend} with {m.instructions}")
+        for name, judgement in judged.items():
+            _say(judgement, f"measured on {name}")
     differing = dict.fromkeys(f"{p.backend} on {p.graph}" for p in parities if not p.agrees)
     if differing:
         raise CommandError(f"backends differ from the reference: {', '.join(differing)}")
+    for name, judgement in judged.items():
+        tolerance = bundle.manifest.precisions["int8"].tolerance
+        if judgement.agreement < tolerance:
+            raise CommandError(
+                f"{bundle.path} in int8 agrees with fp32 to {100 * judgement.agreement:.2f} % on {name}, less than its "
+                f"tolerance of {100 * tolerance:.2f} %: quantise it again (keywarp quantize)"
+            )
 
 
 @app.command(epilog="Example: keywarp models load street --server http://127.0.0.1:8080")
@@ -146,18 +185,36 @@ def unload(
         typer.echo(client.unload_model(name, force=force).model_dump_json(indent=2))
 
 
+def _judge(bundle: Bundle, clips: Sequence[Clip]) -> dict[str, Judgement]:
+    """Return the agreement of the bundle's int8 with fp32 on the backends that it was measured on."""
+    quantization = bundle.manifest.precisions.get("int8")
+    if quantization is None:
+        raise CommandError(f"{bundle.path} has no graphs in int8 to measure on a video: leave out --video")
+    names = [m.backend for m in quantization.measurements if m.backend in AVAILABLE] or list(AVAILABLE)
+    passages = list(read_passages(clips, max(bundle.manifest.key_interval, 2)))
+    with TemporaryDirectory(prefix="keywarp-verify-") as cache:
+        judges = {name: Judge(bundle, passages, cast("BackendName", name), cache=Path(cache)) for name in names}
+        return {name: judge.judge(bundle) for name, judge in judges.items()}
+
+
+def _say(judgement: Judgement, where: str) -> None:
+    key, propagated = 100 * judgement.key, 100 * judgement.propagated
+    typer.echo(f"int8 agrees with fp32 to {key:.2f} % on key and {propagated:.2f} % on propagated frames, {where}")
+
+
 def _describe(manifest: Manifest) -> dict[str, object]:
     return {
         "name": manifest.name,
         "version": manifest.version,
         "task": manifest.task,
         "classes": [c.name for c in manifest.classes],
-        "bytes": sum(file.size for file in manifest.files.values()),
+        "bytes": sum(file.size for file in manifest.all_files.values()),
+        "precisions": list(manifest.precisions),
     }
 
 
 def _row(manifest: Manifest) -> tuple[str, ...]:
     names = [c.name for c in manifest.classes] or [manifest.dense.quantity if manifest.dense else ""]
     classes = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-    size = sum(file.size for file in manifest.files.values())
+    size = sum(file.size for file in manifest.all_files.values())
     return manifest.name, manifest.version, manifest.task, classes, f"{size / 1e6:.1f} MB"

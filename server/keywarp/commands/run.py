@@ -1,6 +1,5 @@
 """`keywarp run`: process a source with an engine in this process."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.options import (
@@ -23,12 +21,13 @@ from keywarp.cli.options import (
     StoredVideoOption,
     SummaryJsonOption,
     VideoOption,
+    open_frames,
 )
-from keywarp.cli.report import record
-from keywarp.cli.summary import print_notes, summary_table
-from keywarp.client import ProcessedFrame, Source, open_source
+from keywarp.cli.report import DamageError, record
+from keywarp.cli.summary import print_notes, print_summary
+from keywarp.client import ProcessedFrame, Source
+from keywarp.clips.motion_vectors import motion_vectors
 from keywarp.commands.bundles import find_bundle
-from keywarp.commands.motion_vectors import motion_vectors
 from keywarp.commands.options import (
     MODELS,
     BackendOption,
@@ -94,9 +93,12 @@ def run(
 ) -> None:
     """Process a video without a server, with the same output as `keywarp stream`.
 
-    Frames that are damaged or missing are left out and counted, and the exit status is then 1.
+    Frames that are damaged or missing are left out and counted, and the exit status is then 1. The figures of
+    --summary-json say it, too: `missing` (their number) and `damage` (or null).
 
     Example: keywarp run street.mp4 --model street --out annotated.mp4 --json results.ndjson
+
+    Example: keywarp run gate.mkv --video 1 --as-stored --allow-damage --json results.ndjson
     """
     bundle = find_bundle(model, models)
     options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval, max_age=max_age)
@@ -108,7 +110,7 @@ def run(
         engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
         with ExitStack() as opened:
             frames = opened.enter_context(
-                open_source(source, vectors=engine.takes_vectors, upright=not as_stored, video=video)
+                open_frames(source, as_stored=as_stored, video=video, vectors=engine.takes_vectors)
             )
             opened.callback(lambda: print_notes(source, frames.notes))
             engine.prepare(frames.height, frames.width)
@@ -127,14 +129,14 @@ def run(
                 mot=mot,
                 total=frames.count,
                 title=f"{bundle.name}, {stream_schedule}",
+                counted=lambda summary: replace(summary, missing=frames.missing, notes=frames.notes),
             )
-            summary = replace(summary, missing=frames.missing)
     except EngineError as error:
         raise CommandError(str(error)) from error
-    if summary_json:
-        typer.echo(json.dumps(summary.as_dict()))
-    else:
-        Console().print(summary_table([summary]))
+    except DamageError as error:
+        print_summary(error.summary, as_json=summary_json)
+        raise CommandError(f"{error}. --allow-damage keeps what was read") from error
+    print_summary(summary, as_json=summary_json)
 
 
 def _masks(manifest: Manifest, ndjson: Path | None, out: Path | None, coco: Path | None) -> Masks:

@@ -25,10 +25,7 @@ ServerError
 ├── NotReadyError          503 / 1013  the models are still being loaded
 ├── DrainingError          503 / 1012  the server is stopping
 └── FrameRefusedError                  one frame can't be processed; its stream continues
-    ├── TooManyPixelsError 413
-    ├── NotAnImageError    415
-    ├── UnsupportedImageError 415      an image of a kind that isn't read
-    ├── DamagedImageError  422
+    ├── ImageRefusedError  413, 415 or 422, by the error of the reader (`keywarp.images.errors`)
     ├── DamagedVideoError  422
     └── FrameFailedError   500         the engine failed on the frame
 
@@ -36,13 +33,28 @@ The other errors are for the operator: KeyFileError, SiteError, DecoderError, Tr
 SinkRefusalError.
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
+from keywarp.images import (
+    DamagedImageError,
+    ImageError,
+    NotAnImageError,
+    TooManyPixelsError,
+    UnsupportedImageError,
+)
 from keywarp.protocol import ClientId, CloseCode, Problem
 
 _MAX_DETAIL = 500  # characters
 _MAX_CLOSE_REASON = 123  # bytes (RFC 6455, section 5.5)
+# The status and the label in metrics for each error of the reader of images.
+_IMAGE_ERRORS: Final[Mapping[type[ImageError], tuple[HTTPStatus, str]]] = {
+    TooManyPixelsError: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pixels"),
+    NotAnImageError: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_an_image"),
+    UnsupportedImageError: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_image"),
+    DamagedImageError: (HTTPStatus.UNPROCESSABLE_ENTITY, "damaged_image"),
+}
 
 
 class KeyFileError(Exception):
@@ -52,7 +64,7 @@ class KeyFileError(Exception):
 class ServerError(Exception):
     """Base class. The message is for the client, so it never holds a path or a traceback."""
 
-    status: ClassVar[HTTPStatus]
+    status: HTTPStatus
     close: ClassVar[CloseCode]
     reason: str  # the label in metrics
     retry_after: int | None = None  # seconds after which the client may try again
@@ -262,28 +274,12 @@ class FrameRefusedError(ServerError):
         self.id = id_
 
 
-class TooManyPixelsError(FrameRefusedError):
-    """The frame is larger than the server decodes."""
+class ImageRefusedError(FrameRefusedError):
+    """The reader of images refuses the frame."""
 
-    status, reason = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pixels"
-
-
-class NotAnImageError(FrameRefusedError):
-    """The data is neither JPEG nor PNG nor WebP."""
-
-    status, reason = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_an_image"
-
-
-class UnsupportedImageError(FrameRefusedError):
-    """The data is an image of a kind that isn't read."""
-
-    status, reason = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_image"
-
-
-class DamagedImageError(FrameRefusedError):
-    """The data starts like an image, but can't be decoded completely."""
-
-    status, reason = HTTPStatus.UNPROCESSABLE_ENTITY, "damaged_image"
+    def __init__(self, error: ImageError, id_: ClientId | None = None) -> None:
+        super().__init__(str(error), id_)
+        self.status, self.reason = _IMAGE_ERRORS[type(error)]
 
 
 class DamagedVideoError(FrameRefusedError):

@@ -37,8 +37,8 @@ class Settings(BaseModel):
     )
     precision: Precision = Field(
         default="auto",
-        description="The precision of the networks' arithmetic: fp16 is for GPUs, bf16 for CPUs; auto takes the "
-        "fastest one that the device supports.",
+        description="The precision of the networks' arithmetic: fp16 is for GPUs, bf16 for CPUs, int8 for bundles that "
+        "were quantised; auto takes the fastest one that the device supports.",
     )
     cpu_fallback: bool = Field(
         default=False, description="Run on the CPU if a GPU backend is requested and the GPU can't be used."

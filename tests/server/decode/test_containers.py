@@ -14,6 +14,7 @@ from keywarp.server.decode.video import VideoOptions
 from keywarp.server.errors import BadVideoError
 from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
 from tests.server.media import B_FRAMES, ENCODERS, FRAGMENTED, NO_DELAY, encode, moving, pieces
+from tests.videos.films import film, textured
 
 
 class Made(NamedTuple):
@@ -111,7 +112,7 @@ def test_an_empty_stream_is_no_error(container: Container) -> None:
 def test_a_truncated_stream_gives_the_frames_before_its_end_and_then_an_error(made: Made) -> None:
     items: list[Decoded] = []
     decoder = ContainerDecoder(made.container, VideoOptions(LIMIT))
-    endless = made.container == "mpegts" or "live" in made.muxing  # its length is nowhere in it
+    endless = made.container == "mpegts"  # its length is nowhere in it
     with nullcontext() if endless else pytest.raises(BadVideoError, match="too early"):
         items.extend(chain(decode(decoder, [made.stream()[:-100]]), decoder.finish()))
     numbers = [grey(item) for item in items if isinstance(item, DecodedFrame)]
@@ -145,6 +146,13 @@ def test_a_stored_mp4_file_without_its_index_is_refused() -> None:
 def test_a_container_without_video_is_refused() -> None:
     with pytest.raises(BadVideoError, match="has no video in it"):
         decode_all(ContainerDecoder("mp4", VideoOptions(LIMIT)), [sound()])
+
+
+def test_a_video_without_a_key_frame_is_refused_for_that() -> None:
+    data = film("mpegts", [textured(n) for n in range(12)], gop=100)
+    tables, rest = data[: 3 * 188], data[len(data) // 188 // 3 * 188 :]
+    with pytest.raises(BadVideoError, match=r"has no key frame .* in \d+ packets of video$"):
+        decode_all(ContainerDecoder("mpegts", VideoOptions(LIMIT)), pieces(tables + rest, 1316))
 
 
 def test_endless_bytes_without_a_frame_are_refused() -> None:

@@ -203,6 +203,24 @@ def test_a_damaged_packet_is_reported_and_the_stream_continues(nvdec: Nvdec) -> 
     assert sorted(item.id for item in items if isinstance(item.id, int)) == list(range(40))
 
 
+def test_sixteen_b_frames_in_a_row_are_no_loss(nvdec: Nvdec) -> None:
+    units = h264(60, {"bf": "16", "g": "60", "x264-params": "b-adapt=0:scenecut=0"})
+    assert [number for number, _ in units[:3]] == [0, 17, 8]
+    frames = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec)), [unit for _, unit in units])
+    assert [grey(frame) for frame in frames] == list(range(60))
+
+
+@pytest.mark.parametrize("options", [{"flags": "+ildct+ilme", "x264-params": "tff=1"}, {"color_trc": "smpte2084"}])
+def test_interlaced_and_hdr_video_is_said_to_be(options: dict[str, str], nvdec: Nvdec) -> None:
+    units = [unit for _, unit in h264(100, NO_DELAY | options)]
+    notes: list[str] = []
+    frames = decode_all(PacketDecoder("h264", VideoOptions(LIMIT, nvdec)), units, notes)
+    software: list[str] = []
+    assert same(frames, decode_all(PacketDecoder("h264", VideoOptions(LIMIT)), units, software))
+    assert len(notes) == 1
+    assert notes == software
+
+
 def test_endless_damage_is_refused(nvdec: Nvdec) -> None:
     units = [unit for _, unit in h264(1, NO_DELAY)]
     with pytest.raises(BadVideoError, match="in a row"):

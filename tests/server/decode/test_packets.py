@@ -1,13 +1,14 @@
 import pytest
 
 from keywarp.protocol import PacketCodec
+from keywarp.server.decode.containers import ContainerDecoder
 from keywarp.server.decode.frames import DecodedFrame
 from keywarp.server.decode.packets import MAX_UNIT_BYTES, PacketDecoder
 from keywarp.server.decode.video import VideoOptions
 from keywarp.server.errors import BadVideoError, DamagedVideoError, FrameRefusedError
 from keywarp.videos import MAX_FAILED_UNITS, left_out_note
 from tests.server.decode.decoding import LIMIT, decode, decode_all, grey
-from tests.server.media import B_FRAMES, ENCODERS, NO_DELAY, h264, packets, pieces
+from tests.server.media import B_FRAMES, ENCODERS, NO_DELAY, h264, mpegts, packets, pieces
 
 CODECS = [*ENCODERS]
 
@@ -92,6 +93,27 @@ def test_chunks_may_start_in_the_middle_of_a_group_of_pictures() -> None:
     items = decode_all(PacketDecoder("h264", VideoOptions(LIMIT), chunks=True), units[5:], notes)
     assert [grey(item) for item in items] == list(range(10, 30))
     assert notes == [left_out_note(5).text]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"flags": "+ildct+ilme", "x264-params": "tff=1:bframes=0"}, "it is interlaced"),
+        ({"color_trc": "smpte2084"}, "it is HDR (PQ)"),
+        ({"color_trc": "arib-std-b67"}, "it is HDR (HLG)"),
+    ],
+)
+@pytest.mark.parametrize("chunks", [False, True])
+def test_bare_packets_have_the_same_notes_as_containers(options: dict[str, str], said: str, chunks: bool) -> None:
+    units = [unit for _, unit in h264(5, NO_DELAY | options)]
+    notes: list[str] = []
+    frames = decode_all(PacketDecoder("h264", VideoOptions(LIMIT), chunks=chunks), units, notes)
+    assert [grey(frame) for frame in frames] == list(range(5))
+    in_container: list[str] = []
+    decode_all(ContainerDecoder("mpegts", VideoOptions(LIMIT)), [mpegts(5, NO_DELAY | options)], in_container)
+    assert notes == in_container
+    assert len(notes) == 1
+    assert notes[0].startswith(said)
 
 
 def test_endless_damage_is_refused() -> None:

@@ -11,7 +11,7 @@ from tritonclient.http import InferenceServerClient, InferInput
 
 from keywarp.client import Client
 from keywarp.images import decode_image
-from keywarp.protocol import Hello, Result
+from keywarp.protocol import Codec, Hello, Result
 from tests.server.conftest import Running
 from tests.server.media import GREEN, HEIGHT, RED, WIDTH, plain, saved
 
@@ -60,6 +60,14 @@ def test_a_hello_must_agree_with_its_stream_on_the_orientation(server: Running) 
     with server.connect("stored") as stream:
         stream.send(Hello(upright=True))
         assert stream.close_code() == 4400
+
+
+def test_only_a_container_s_video_can_be_chosen(server: Running) -> None:
+    codecs: tuple[Codec, ...] = ("image", "h264")
+    for codec in codecs:
+        with server.connect(f"chosen-{codec}") as stream:
+            stream.send(Hello(codec=codec, video=1))
+            assert stream.close_code() == 4400
 
 
 def test_an_image_over_the_open_inference_protocol_is_turned_upright(server: Running) -> None:

@@ -122,7 +122,7 @@ def test_clients_that_disconnect_leave_no_memory_task_thread_or_file_behind(
         gc.collect()
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    for number in range(CYCLES // 4):  # until pools and caches have their final size
+    for number in range(CYCLES):  # until pools, caches and the allocator have their final size
         cycle(number)
     eventually(lambda: len(server.service.streams) == 0)
     files, threads, memory = open_files(), threading.active_count(), resident()

@@ -42,8 +42,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog="Example: keywarp stream street.mp4 --out annotated.mp4 --json results.ndjson")(stream)
-app.command(epilog="Example: keywarp watch gate --pull rtsp://192.168.7.20/stream1")(watch)
+app.command(
+    epilog="Example: keywarp stream street.mp4 --out annotated.mp4 --json results.ndjson\n\n"
+    "Example: keywarp stream gate.mkv --codec h264 --video 1 --as-stored --allow-damage --json results.ndjson"
+)(stream)
+app.command(epilog="Example: keywarp watch gate --pull rtsp://192.168.7.20/stream1 --as-stored")(watch)
 
 
 def _print_version(wanted: bool) -> None:

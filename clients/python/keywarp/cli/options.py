@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from keywarp.client import Client
+from keywarp.client import Client, Source, SourceOptionError, open_source
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE
 
 SourceArgument = Annotated[
@@ -67,22 +67,51 @@ MotOption = Annotated[
 ]
 AsStoredOption = Annotated[
     bool,
-    typer.Option("--as-stored", help="Leave frames as they are stored, without turning them as the file says."),
+    typer.Option(
+        "--as-stored",
+        help="Leave frames as they are stored, for instance those of phones on their side (default: they are turned "
+        "upright, as the video or image says).",
+    ),
 ]
 StoredVideoOption = Annotated[
     int | None,
     typer.Option(
-        "--video", min=0, help="Which of a file's videos to take, from 0 (default: the best).", show_default=False
+        "--video",
+        min=0,
+        help="Which of the videos of a file or URL to take, from 0: 1 is the second (default: the best, and a note "
+        "that lists them if there are several).",
+        metavar="NUMBER",
+        show_default=False,
     ),
 ]
 AllowDamageOption = Annotated[
     bool,
     typer.Option(
         "--allow-damage",
-        help="Complete the files, print the figures and end with status 0 even if frames are damaged or missing.",
+        help="Complete the files and end with status 0 even if frames are damaged or missing (default: files keep the "
+        "name FILE.part, and the status is 1).",
     ),
 ]
 SummaryJsonOption = Annotated[bool, typer.Option("--summary-json", help="Print the figures as JSON.")]
+
+
+def open_frames(source: str, *, as_stored: bool, video: int | None, vectors: bool = False) -> Source:
+    """Open the source that a command reads, as `--as-stored` and `--video` ask for.
+
+    Args:
+        source: The source's name.
+        as_stored: Whether frames are left as they are stored.
+        video: Which of the source's videos, from 0, or None for the best.
+        vectors: Whether frames come with the codec's motion vectors.
+
+    Raises:
+        typer.BadParameter: If the source can't have several videos, and `video` is given.
+        SourceError: If the source can't be opened.
+    """
+    try:
+        return open_source(source, vectors=vectors, upright=not as_stored, video=video)
+    except SourceOptionError as error:
+        raise typer.BadParameter(error.reason, param_hint=f"--{error.option}") from error
 
 
 def open_client(server: str, api_key: str | None) -> Client:

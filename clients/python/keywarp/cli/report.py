@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from json import dumps
 from pathlib import Path
@@ -24,6 +25,18 @@ from keywarp.protocol import ClassInfo, KeypointsInfo
 Write = Callable[[ProcessedFrame], None]
 
 
+class DamageError(CommandError):
+    """The source is damaged, which isn't allowed.
+
+    Attributes:
+        summary: The figures of what was read.
+    """
+
+    def __init__(self, text: str, summary: Summary) -> None:
+        super().__init__(text)
+        self.summary = summary
+
+
 def record(
     results: Iterable[ProcessedFrame],
     *,
@@ -39,6 +52,7 @@ def record(
     mot: Path | None = None,
     total: int | None = None,
     title: str = "frames",
+    counted: Callable[[Summary], Summary] = lambda summary: summary,
 ) -> Summary:
     """Iterate over all results, write them to files, and measure.
 
@@ -60,6 +74,7 @@ def record(
         mot: A MOTChallenge file of the boxes on all frames.
         total: The number of results to expect, for the progress bar.
         title: The name of the run, for the progress bar and the summary.
+        counted: Adds to the figures what the source knows at its end, such as what is missing.
 
     Returns:
         The figures of the run.
@@ -68,7 +83,8 @@ def record(
         CommandError: If a file can't be written, or can't hold the results: `mot` needs boxes, and `coco` objects or
             classes.
         DrawingError: If the extra `draw` isn't installed, or results have no image to draw on.
-        SourceError: If the source is damaged.
+        DamageError: If the source is damaged, with figures of what was read.
+        SourceError: If nothing of it could be read.
     """
     stopwatch = Stopwatch(title)
     with ExitStack() as opened:
@@ -89,11 +105,15 @@ def record(
                         write(result)
                 advance(result)
         except SourceError as error:
+            summary = counted(stopwatch.summary())
+            if not summary.frames:
+                raise
+            summary = replace(summary, missing=max(summary.missing, 1), damage=str(error))
             if not allow_damage:
-                hint = ". --allow-damage keeps what was read" * bool(stopwatch.summary().frames)
-                raise SourceError(f"{error}{hint}") from error
+                raise DamageError(str(error), summary) from error
             print(f"keywarp: {error}", file=sys.stderr)
-        summary = stopwatch.summary()
+            return summary
+        summary = counted(stopwatch.summary())
         if not summary.frames:
             raise CommandError("no frame of the source could be processed")
     return summary

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from keywarp.cli.errors import CommandError
 from keywarp.cli.options import (
     AllowDamageOption,
     ApiKeyOption,
@@ -24,13 +25,16 @@ from keywarp.cli.options import (
     SummaryJsonOption,
     VideoOption,
     open_client,
+    open_frames,
 )
-from keywarp.cli.report import record
-from keywarp.cli.summary import print_notes, print_summary
-from keywarp.client import DEFAULT_SERVER, ProcessedFrame, ResultStream, SourceError, open_source
+from keywarp.cli.report import DamageError, record
+from keywarp.cli.summary import Summary, print_notes, print_summary
+from keywarp.client import DEFAULT_SERVER, MediaError, ProcessedFrame, ResultStream, SourceError
 from keywarp.client.reconnecting import DEFAULT
 from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
 from keywarp.protocol.addresses import hide_secrets
+
+IN_FLIGHT, QUALITY = 2, 90
 
 
 def stream(
@@ -73,8 +77,15 @@ def stream(
     codec: Annotated[
         Codec, typer.Option(help="Send JPEG images, a file's own packets (h264, ...) or the file as it is (mp4, ...).")
     ] = "image",
-    in_flight: Annotated[int, typer.Option(min=1, help="Images in flight at a time; 1 gives the lowest latency.")] = 2,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="The quality of the JPEG images.")] = 90,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="JPEG images in flight at a time; 1 gives the lowest latency.", show_default=str(IN_FLIGHT)
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="The quality of the JPEG images.", show_default=str(QUALITY))
+    ] = None,
     reconnect: Annotated[
         float,
         typer.Option(
@@ -90,29 +101,34 @@ def stream(
 ) -> None:
     """Send a video to a server, write its results to files, and print how fast they came.
 
-    Frames that are damaged or missing are left out and counted, and the exit status is then 1.
+    Frames that are damaged or missing are left out and counted, and the exit status is then 1. The figures of
+    --summary-json say it, too: `missing` (their number) and `damage` (or null).
 
     The figures leave out time in which only drawing and writing took place. But both take
     processor time from a server on this machine, so measure without --out.
     """
+    images = codec == "image"
+    for name, value in (("--in-flight", in_flight), ("--quality", quality)):
+        if value is not None and not images:
+            raise typer.BadParameter(f"means nothing for --codec {codec}, which sends no JPEG images", param_hint=name)
     with ExitStack() as opened:
         client = opened.enter_context(open_client(server, api_key))
         opened.enter_context(_warnings_on_stderr())
-        frames = opened.enter_context(open_source(source, upright=not as_stored, video=video))
+        frames = opened.enter_context(open_frames(source, as_stored=as_stored, video=video))
         results = opened.enter_context(
             client.stream(
-                frames if codec == "image" else source,
+                frames if images else source,
                 model=model,
                 interval=interval,
                 schedule=schedule,
                 max_interval=max_interval,
                 max_age=max_age,
                 mode=mode,
-                upright=False if as_stored else None,  # servers of before don't know the option
-                video=video,
+                upright=False if as_stored and not images else None,  # servers of before don't know the option
+                video=None if images else video,
                 codec=codec,
-                in_flight=in_flight,
-                quality=quality,
+                in_flight=in_flight or IN_FLIGHT,
+                quality=quality or QUALITY,
                 decode=out is not None,
                 on_error="skip",
                 reconnect=reconnect,
@@ -121,22 +137,30 @@ def stream(
         opened.callback(lambda: print_notes(source, results.notes))
         ready = results.ready
         adaptive = "" if ready.schedule == "fixed" else f"{ready.schedule} "
-        summary = record(
-            _complete(results, source),
-            classes=ready.model.classes,
-            keypoints=ready.model.keypoints,
-            fps=frames.fps,
-            start=frames.start,
-            aspect=frames.aspect,
-            allow_damage=allow_damage,
-            out=out,
-            json=ndjson,
-            coco=coco,
-            mot=mot,
-            total=frames.count,
-            title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
-        )
-        summary = replace(summary, reconnects=results.reconnects, missing=frames.missing + results.skipped)
+
+        def counted(summary: Summary) -> Summary:
+            return replace(summary, reconnects=results.reconnects, missing=results.missing, notes=tuple(results.notes))
+
+        try:
+            summary = record(
+                _complete(results, source),
+                classes=ready.model.classes,
+                keypoints=ready.model.keypoints,
+                fps=frames.fps,
+                start=frames.start,
+                aspect=frames.aspect,
+                allow_damage=allow_damage,
+                out=out,
+                json=ndjson,
+                coco=coco,
+                mot=mot,
+                total=frames.count,
+                title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
+                counted=counted,
+            )
+        except DamageError as error:
+            print_summary(error.summary, as_json=summary_json)
+            raise CommandError(f"{error}. --allow-damage keeps what was read") from error
     print_summary(summary, as_json=summary_json)
 
 
@@ -144,9 +168,12 @@ def _complete(results: ResultStream, name: str) -> Iterator[ProcessedFrame]:
     """Pass the results on.
 
     Raises:
-        SourceError: If the server could not process all frames.
+        SourceError: If the server could not process all frames, or a container's video ends too early for it.
     """
-    yield from results
+    try:
+        yield from results
+    except MediaError as error:
+        raise SourceError(str(error)) from error
     if results.skipped:
         raise SourceError(
             f"{results.skipped} frames of {hide_secrets(name)!r} could not be processed ({results.first_error})"

@@ -36,7 +36,10 @@ class Summary:
         key: The latency of key frames; None if there were none, or the latency is unknown.
         propagated: The latency of propagated frames; None as for `key`.
         reconnects: The number of times that the connection broke and the stream continued.
-        missing: The number of frames that are damaged or missing, or could not be processed.
+        missing: The number of frames that are damaged or missing, or could not be processed; the least number that it
+            can be, if the source was cut off and doesn't say how many it had.
+        damage: What was left out, and why; None if nothing was.
+        notes: What one should know about the source, such as that another video was left out.
     """
 
     title: str
@@ -47,6 +50,8 @@ class Summary:
     propagated: Latency | None
     reconnects: int = 0
     missing: int = 0
+    damage: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def fps(self) -> float:

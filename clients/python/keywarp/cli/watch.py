@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from keywarp.cli.options import ApiKeyOption, ServerOption, open_client
+from keywarp.cli.options import ApiKeyOption, AsStoredOption, ServerOption, StoredVideoOption, open_client
 from keywarp.client import DEFAULT_SERVER
 
 
@@ -24,13 +24,25 @@ def watch(
     interval: Annotated[
         int | None, typer.Option(min=1, help="With --pull: frames from one key frame to the next.", show_default=False)
     ] = None,
+    as_stored: AsStoredOption = False,
+    video: StoredVideoOption = None,
 ) -> None:
-    """Print a stream's responses as they come, one per line (NDJSON), until the stream ends."""
-    if interval is not None and pull is None:
-        raise typer.BadParameter("needs --pull", param_hint="--interval")
+    """Print a stream's responses as they come, one per line (NDJSON), until the stream ends.
+
+    --interval, --as-stored and --video say how the server is to pull, so they need --pull.
+    """
+    for name, given in (
+        ("--interval", interval is not None),
+        ("--as-stored", as_stored),
+        ("--video", video is not None),
+    ):
+        if given and pull is None:
+            raise typer.BadParameter("needs --pull", param_hint=name)
     with open_client(server, api_key) as client:
         if pull is not None:
-            client.create_stream(stream, source=pull, interval=interval)
+            client.create_stream(
+                stream, source=pull, interval=interval, upright=False if as_stored else None, video=video
+            )
         with client.watch(stream) as results:
             for result in results:
                 typer.echo(json.dumps(result.result.model_dump(mode="json", exclude_none=True)))

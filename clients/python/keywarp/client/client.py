@@ -294,9 +294,9 @@ class Client(Closable):
             resolution: The resolution of masks and dense maps: `model`, or `frame`, which is larger. None is `model`.
             reliability: `map` for results with a map of where they can be trusted, `ProcessedFrame.reliability_map`.
                 None is `none`.
-            upright: Whether frames are turned as the image or video says, or left as their pixels are stored. A source
-                that is open already keeps its own choice. None is True.
-            video: Which of the videos of a file, from 0. None is the best.
+            upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
+                True, or what `open_source` was given.
+            video: Which of the videos of a file or URL, from 0. None is the best, or what `open_source` was given.
             codec: `image` sends each frame as a JPEG. `h264`, `hevc`, `vp8`, `vp9` and `av1` send a file's packets, and
                 `mpegts`, `mp4` and `webm` send a file of this kind, without decoding or compressing anything again.
             in_flight: The most images that wait for their results at a time. With 1, the next frame of a live source is
@@ -314,6 +314,7 @@ class Client(Closable):
 
         Raises:
             SourceError: If the source can't be opened.
+            SourceOptionError: If `video` is given for images or a camera, or `video` or `upright` for an open source.
             ConnectError: If no server responds, or the connection broke and could not be restored in time. It is a
                 `ResumeError` if frames that were lost with the connection can't be sent again.
             StreamError: If the server refuses the stream. `keywarp.client.errors` lists the reasons.

@@ -2,6 +2,7 @@
 
 KeywarpError
 ├── SourceError             a video, folder or camera can't be opened or read, or an image can't be sent
+│   └── SourceOptionError       an option means nothing for this kind of source                     .option
 ├── ConnectError            no server responds at the address, or the connection broke
 │   └── ResumeError             the connection broke, and the stream can't continue over another
 ├── ApiError                the server refused a request               .status, .problem, .retry_after
@@ -32,6 +33,20 @@ class KeywarpError(Exception):
 
 class SourceError(KeywarpError):
     """A video, folder or camera can't be opened or read, or an image can't be sent."""
+
+
+class SourceOptionError(SourceError):
+    """An option means nothing for this kind of source.
+
+    Attributes:
+        option: The option's name in Python.
+        reason: Why it can't be used.
+    """
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(f"the option `{option}` can't be used: {reason}")
+        self.option = option
+        self.reason = reason
 
 
 class ConnectError(KeywarpError):

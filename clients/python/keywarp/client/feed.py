@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Final, Literal, get_args
 from uuid import uuid4
 
-from keywarp.client.errors import SourceError
+from keywarp.client.errors import SourceError, SourceOptionError
 from keywarp.client.frames import Frame, Source
 from keywarp.client.live import NewestFrames
 from keywarp.client.payloads import ImagePayloads, Payload, Payloads, open_payloads
@@ -19,7 +19,7 @@ from keywarp.client.results import ProcessedFrame
 from keywarp.client.sources import SourceLike, open_source
 from keywarp.client.videos import VideoSource, orientation_of_file
 from keywarp.images.orientation import UPRIGHT
-from keywarp.protocol import Codec, Hello, PacketCodec, Result
+from keywarp.protocol import Codec, Container, Hello, PacketCodec, Result
 from keywarp.videos import REORDERING
 
 OnError = Literal["raise", "skip"]
@@ -57,6 +57,8 @@ class Feed:
 
         Raises:
             SourceError: If the source can't be opened, or isn't a file although the codec needs one.
+            SourceOptionError: If an option can't be used, because the source is open already, or has no videos to
+                choose from.
         """
         self.stream_id = setup.stream_id or f"client-{uuid4().hex[:16]}"
         self.error: SourceError | None = None
@@ -65,11 +67,15 @@ class Feed:
         self._lock = Lock()
         self.hello = hello = setup.hello
         codec, video, upright = hello.codec, hello.video, hello.upright is not False
+        if codec not in get_args(Container):  # the video is chosen here
+            self.hello = hello.model_copy(update={"video": None})
         with ExitStack() as opened:
             payloads: Payloads
             self._noted: Source | Payloads
             if codec == "image":
-                if not isinstance(source, Source):
+                if isinstance(source, Source):
+                    _refuse_for_open(hello)
+                else:
                     source = opened.enter_context(open_source(source, upright=upright, video=video))
                 self._noted = source
                 if source.live and hello.mode == "latest":
@@ -81,7 +87,7 @@ class Feed:
                 packets = codec in get_args(PacketCodec)
                 if packets and upright and (orientation := orientation_of_file(path, video)) != UPRIGHT:
                     # A container's display matrix isn't in its packets. Older servers don't know the field.
-                    self.hello = hello.model_copy(update={"orientation": orientation})
+                    self.hello = self.hello.model_copy(update={"orientation": orientation})
                 if setup.decode:
                     images = opened.enter_context(VideoSource(path, upright=upright, video=video))
                     self._images = _Images(images, by_unit=packets)
@@ -92,6 +98,11 @@ class Feed:
     def notes(self) -> tuple[str, ...]:
         """What one should know about the source, such as that another video was left out."""
         return self._noted.notes
+
+    @property
+    def missing(self) -> int:
+        """The number of frames so far that the source lacks."""
+        return self._noted.missing
 
     @property
     def unsent(self) -> int:
@@ -180,6 +191,12 @@ class _Images:
             return -1
         apart = frame.timestamp - result.timestamp
         return 0 if abs(apart) < TOLERANCE else 1 if apart > 0 else -1
+
+
+def _refuse_for_open(hello: Hello) -> None:
+    for option in ("video", "upright"):
+        if getattr(hello, option) is not None:
+            raise SourceOptionError(option, "the source is open already: give it to `open_source`")
 
 
 def _video_file(source: SourceLike | Source, codec: Codec) -> Path:

@@ -37,7 +37,8 @@ class Source(Closable):
         start: The time in seconds at which the source begins, or None if it is unknown.
         aspect: The width of a pixel relative to its height.
         notes: What one should know about the source, such as that another video was left out.
-        missing: The number of frames so far that are damaged or missing.
+        missing: The number of frames so far that are damaged or missing; the least number that it can be, if the source
+            was cut off and doesn't say how many it had.
     """
 
     fps: float

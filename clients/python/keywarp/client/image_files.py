@@ -128,6 +128,7 @@ class AnimationSource(Source):
             raise self._damage(decoded, error) from error
 
     def _damage(self, decoded: int, error: ImageError) -> SourceError:
+        self.missing = 1  # or more
         return SourceError(f"{str(self._path)!r} is damaged: {decoded} frames could be decoded ({error})")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from numpy.typing import NDArray
 
+from keywarp.client.contents import describe_file
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import Source
 from keywarp.client.images import encode_jpeg
@@ -20,6 +21,7 @@ from keywarp.client.resources import Closable
 from keywarp.client.videos import choose, open_video
 from keywarp.protocol import Container, PacketCodec
 from keywarp.videos import (
+    Note,
     UnitTimes,
     demux,
     describe_choice,
@@ -55,9 +57,11 @@ class Payloads(Closable):
 
     Attributes:
         notes: What one should know about the source.
+        missing: The number of frames so far that are missing in the file, or the least number that it can be.
     """
 
     notes: tuple[str, ...] = ()
+    missing: int = 0
 
     @abstractmethod
     def __iter__(self) -> Iterator[Payload]:
@@ -110,7 +114,7 @@ class PacketPayloads(Payloads):
         found = self._stream.codec_context.codec.canonical_name
         if found != codec:
             self._container.close()
-            raise SourceError(f"the video in {str(path)!r} is {found}, not {codec}: use the codec {_codecs_for(found)}")
+            raise _unsuitable(path, f"is {found}, not {codec}", found)
 
     def __iter__(self) -> Iterator[Payload]:
         """Read the packets, from the first key frame on."""
@@ -119,8 +123,11 @@ class PacketPayloads(Payloads):
         number = left_out = 0
         times = UnitTimes(in_coding_order=is_format(self._container, "avi") and self._stream.codec_context.has_b_frames)
         begun = False
+        notes: list[Note] = []
         try:
-            for packet in chain(demux(self._container, self._stream), (None,)):  # None flushes the filter
+            for packet in chain(
+                demux(self._container, self._stream, note=notes.append), (None,)
+            ):  # None flushes the filter
                 if packet and not begun and not packet.is_keyframe:
                     number, left_out = number + 1, left_out + 1
                     continue
@@ -139,13 +146,16 @@ class PacketPayloads(Payloads):
                     starts = unit.is_keyframe and (parameters is None or parameters.search(data) is not None)
                     yield Payload(data, number, timestamp, starts=starts, gap=gap, discard=unit.is_discard)
                     number += 1
+            self.notes += tuple(note.text for note in notes)
         except av.FFmpegError as error:
+            self.missing = max((listed_packets(self._container, self._stream) or 0) - number, 1)
             raise SourceError(f"{str(self._path)!r} is damaged: {number} packets could be read") from error
         if not begun:
             raise SourceError(f"{str(self._path)!r} has no key frame that decoding can start with")
         listed = listed_packets(self._container, self._stream) or number
         cut = file_extent(self._path)
         if number < listed or cut:
+            self.missing = max(listed - number, 1)
             share = f"{number} of {listed} packets" if number < listed else f"{number} packets"
             raise SourceError(f"{str(self._path)!r} is truncated: {share} could be read" + f" (it {cut})" * bool(cut))
 
@@ -157,18 +167,21 @@ class PacketPayloads(Payloads):
 class ContainerPayloads(Payloads):
     """Payloads that are the bytes of a file, in chunks."""
 
-    def __init__(self, path: Path, container: Container) -> None:
+    def __init__(self, path: Path, container: Container, video: int | None = None) -> None:
         """Open the file.
 
+        Args:
+            path: The file.
+            container: Its format.
+            video: Which of the file's videos the server is to take, from 0, or None for the best.
+
         Raises:
-            SourceError: If the file can't be opened, or has another format.
+            SourceError: If the file can't be opened, has another format, or has no such video.
         """
         with open_video(path) as opened:
-            found = choose(opened, path).codec_context.codec.canonical_name
+            found = choose(opened, path, video).codec_context.codec.canonical_name
             if container not in opened.format.name.split(","):
-                raise SourceError(
-                    f"{str(path)!r} is not {container} ({opened.format.name}): use the codec {_codecs_for(found)}"
-                )
+                raise _unsuitable(path, f"is in {opened.format.name}, not {container}", found)
         self._file = path.open("rb")
 
     def __iter__(self) -> Iterator[Payload]:
@@ -187,14 +200,14 @@ def open_payloads(path: Path, codec: PacketCodec | Container, video: int | None 
     Args:
         path: The file.
         codec: The codec of its video, or its container.
-        video: Which of the file's videos has its packets sent, from 0, or None for the best.
+        video: Which of the file's videos, from 0, or None for the best.
 
     Raises:
         SourceError: If the file can't be opened, or has another codec or container.
     """
     match codec:
         case "mpegts" | "mp4" | "webm":
-            return ContainerPayloads(path, codec)
+            return ContainerPayloads(path, codec, video)
         case _:
             return PacketPayloads(path, codec, video)
 
@@ -213,6 +226,9 @@ def _avc_parameters(extradata: bytes) -> bytes:
     return found
 
 
-def _codecs_for(found: str) -> str:
-    """Name the options that a video of this codec can be sent with."""
-    return f"`image` or `{found}`" if found in get_args(PacketCodec) else "`image`"
+def _unsuitable(path: Path, what: str, found: str) -> SourceError:
+    """Say that a file can't be sent as it was asked for, and which codecs are possible."""
+    if other := describe_file(path):
+        return SourceError(f"{str(path)!r} {other}")
+    codecs = f"`image` or `{found}`" if found in get_args(PacketCodec) else "`image`"
+    return SourceError(f"the video in {str(path)!r} {what}: use the codec {codecs}")

@@ -56,6 +56,11 @@ class StreamCounters:
         return self._conversation.errors
 
     @property
+    def missing(self) -> int:
+        """Frames so far that are damaged or missing: those that the source lacks, and those that are `skipped`."""
+        return (self._feed.missing if self._feed else 0) + self._conversation.errors
+
+    @property
     def first_error(self) -> FrameError | None:
         """The error of the first frame that the server could not process, or None."""
         return self._conversation.first_error

@@ -10,6 +10,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from keywarp.client.contents import describe_address, describe_file
 from keywarp.client.errors import SourceError
 from keywarp.client.frames import DEFAULT_FPS, Frame, Source
 from keywarp.images.orientation import UPRIGHT, turn
@@ -29,8 +30,9 @@ from keywarp.videos import (
 
 OPEN_TIMEOUT: Final = 10.0  # seconds to open a URL
 READ_TIMEOUT: Final = 30.0  # seconds without data from a URL
-# A web server may close a connection that is still needed, such as one that FFmpeg reads slowly.
-_HTTP_OPTIONS: Final = {"reconnect": "1", "reconnect_delay_max": "2"}
+# A web server may close a connection that is still needed, such as one that FFmpeg reads slowly. Without persistent
+# connections, FFmpeg sends its next request over one that a server has closed without saying so, and loses a packet.
+_HTTP_OPTIONS: Final = {"reconnect": "1", "reconnect_delay_max": "2", "multiple_requests": "1"}
 
 
 class VideoSource(Source):
@@ -61,8 +63,12 @@ class VideoSource(Source):
         self._use(name, container, choose(container, name, video), vectors=vectors, upright=upright)
 
     @classmethod
-    def camera(cls, device: str) -> Self:
+    def camera(cls, device: str, *, upright: bool = True) -> Self:
         """Open a camera by its device file (Video4Linux).
+
+        Args:
+            device: The device file.
+            upright: Whether frames are turned as the camera says in their EXIF data, or left as they are stored.
 
         Raises:
             SourceError: If there is no such camera, or it can't be used.
@@ -72,7 +78,7 @@ class VideoSource(Source):
             container = open_container(device, format="v4l2")
         except (av.FFmpegError, ValueError) as error:
             raise SourceError(f"the camera {device} can't be opened: {_reason(error)}") from error
-        source._use(device, container, choose(container, device), vectors=False, upright=True)
+        source._use(device, container, choose(container, device), vectors=False, upright=upright)
         source.live = True
         return source
 
@@ -89,7 +95,7 @@ class VideoSource(Source):
             first = next(self._items, None)
             if first is None:
                 reason = self._damage if isinstance(self._damage, VideoError) else "has no frame that can be decoded"
-                raise SourceError(f"{name!r} {reason}") from _cause(name, self._damage)
+                raise SourceError(f"{name!r} {_contents(name) or reason}") from _cause(name, self._damage)
         except BaseException:
             container.close()
             raise
@@ -115,8 +121,7 @@ class VideoSource(Source):
         reader, damage = self._reader, self._damage
         if not (reader.lost or damage or cut):
             return
-        if self.count:
-            self.missing = max(self.missing, self.count - reader.pictures)
+        self.missing = max(self.missing, (self.count or 0) - reader.pictures, 1)
         count = self.count or (reader.pictures + reader.lost if reader.lost else None)
         share = f"{reader.pictures} of {count} frames" if count else f"{reader.pictures} frames"
         reason = ""
@@ -176,9 +181,11 @@ def open_video(name: str | PathLike[str]) -> InputContainer:
     except av.InvalidDataError as error:
         if not remote and _is_mp4(local_path(name)):
             raise SourceError(f"{name!r} is a truncated MP4 file: its index (moov) is missing") from error
-        raise SourceError(f"{name!r} is not a video, or is damaged from the start") from _cause(name, error)
+        what = _contents(name) or "is not a video, or is damaged from the start"
+        raise SourceError(f"{name!r} {what}") from _cause(name, error)
     except (av.FFmpegError, OSError) as error:
-        raise SourceError(f"{name!r} can't be opened: {_reason(error)}") from _cause(name, error)
+        what = (_contents(name) if remote else None) or f"can't be opened: {_reason(error)}"
+        raise SourceError(f"{name!r} {what}") from _cause(name, error)
 
 
 def choose(container: InputContainer, name: str | PathLike[str], video: int | None = None) -> VideoStream:
@@ -191,7 +198,7 @@ def choose(container: InputContainer, name: str | PathLike[str], video: int | No
         return choose_video(container, video)
     except VideoError as error:
         container.close()
-        raise SourceError(f"{str(name)!r} {error}") from error
+        raise SourceError(f"{str(name)!r} {_contents(str(name)) or error}") from error
 
 
 def orientation_of_file(path: Path, video: int | None = None) -> int:
@@ -211,6 +218,11 @@ def local_path(name: str) -> Path:
 
 def _is_url(name: str) -> bool:
     return "://" in name and not name.startswith("file:") and not Path(name).exists()
+
+
+def _contents(name: str) -> str | None:
+    """Say what a source is that isn't a video, or return None if it may be one."""
+    return describe_address(name) if _is_url(name) else describe_file(local_path(name))
 
 
 def _is_mp4(path: Path) -> bool:

@@ -8,13 +8,14 @@ from keywarp.images.errors import (
     UnsupportedImageError,
 )
 from keywarp.images.formats import FILE_FORMATS, SUFFIXES, WIRE_FORMATS, ImageFormat
-from keywarp.images.reader import MAX_PIXELS, decode_animation, decode_image, is_animated
+from keywarp.images.reader import MAX_PIXELS, AnimationFrame, decode_animation, decode_image, is_animated
 
 __all__ = [
     "FILE_FORMATS",
     "MAX_PIXELS",
     "SUFFIXES",
     "WIRE_FORMATS",
+    "AnimationFrame",
     "DamagedImageError",
     "ImageError",
     "ImageFormat",

@@ -52,8 +52,8 @@ _MODES_16_BIT: Final = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """One picture of an animation."""
+class AnimationFrame:
+    """One frame of an animation, with its time."""
 
     pixels: NDArray[np.uint8]  # RGB (H, W, 3), C-contiguous
     timestamp: float  # seconds from the start
@@ -100,7 +100,7 @@ def decode_image(
 
 
 def is_animated(head: bytes) -> bool:
-    """Return whether a WebP or PNG file that begins with `head` (as much of it as there is) has several pictures."""
+    """Return whether a WebP or PNG file that begins with `head` (as much of it as there is) is an animation."""
     if format_of(head) == "WebP":
         return head[12:16] == b"VP8X" and len(head) > 20 and bool(head[20] & 2)
     return format_of(head) == "PNG" and b"acTL" in head.partition(b"IDAT")[0]
@@ -108,16 +108,16 @@ def is_animated(head: bytes) -> bool:
 
 def decode_animation(
     data: bytes | memoryview, max_pixels: int = MAX_PIXELS, *, upright: bool = True
-) -> Iterator[Picture]:
-    """Decode the pictures of a WebP or PNG file, one at a time.
+) -> Iterator[AnimationFrame]:
+    """Decode the frames of a WebP or PNG file, one at a time.
 
     Args:
         data: The whole file.
-        max_pixels: The most pixels that a picture may have.
-        upright: Whether the pictures are turned as their EXIF orientation says.
+        max_pixels: The most pixels that a frame may have.
+        upright: Whether the frames are turned as their EXIF orientation says.
 
     Raises:
-        ImageError: The errors of `decode_image`, after the pictures that could be decoded.
+        ImageError: The errors of `decode_image`, after the frames that could be decoded.
     """
     head, complete = bytes(data[:_HEAD_BYTES]), True
     found = format_of(head)
@@ -132,7 +132,7 @@ def decode_animation(
             pixels = _rgb(image)
             duration = float(image.info.get("duration", 0))
             turned = turn(pixels, _orientation(image)) if upright else pixels
-            yield Picture(turned, milliseconds / 1000, duration / 1000)
+            yield AnimationFrame(turned, milliseconds / 1000, duration / 1000)
             milliseconds += duration
     if not complete:
         raise DamagedImageError("the PNG image is damaged or truncated")
@@ -215,7 +215,9 @@ def _rgb(image: ImageFile) -> NDArray[np.uint8]:
             f"a {image.format} image whose pixels are {kind} isn't read, since their range is unknown: "
             "save it with 8 or 16 bits"
         )
-    return np.array(image.convert("RGB"))
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    # NumPy would ask Pillow for the bytes several times.
+    return np.frombuffer(rgb.tobytes(), np.uint8).reshape(rgb.height, rgb.width, 3).copy()
 
 
 def _png_size(head: bytes) -> tuple[int, int]:

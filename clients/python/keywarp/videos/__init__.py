@@ -3,13 +3,17 @@
 The client, the server and the training data read video through this package, so that a file is the same video to all.
 """
 
-from keywarp.videos.choice import choose_video, describe_choice, is_format, listed_packets
-from keywarp.videos.errors import VideoError
+from keywarp.videos.choice import choose_video, describe_choice
+from keywarp.videos.contents import HEAD_BYTES, describe_container, describe_other
+from keywarp.videos.continuity import Continuity
+from keywarp.videos.ends import listed_packets
+from keywarp.videos.errors import NoKeyFrameError, VideoError
 from keywarp.videos.extent import Extent, file_extent
-from keywarp.videos.ledger import MAX_FAILED_UNITS, REORDERING, Origin, UnitLedger
-from keywarp.videos.opening import demux, open_container
+from keywarp.videos.ledger import MAX_FAILED_UNITS, REMEMBERED, REORDERING, Origin
+from keywarp.videos.opening import demux, is_format, open_container
 from keywarp.videos.orientation import orientation_of, swaps_sides
-from keywarp.videos.reading import Item, Lost, Note, Picture, VideoReader, leading_note, left_out_note
+from keywarp.videos.outcomes import Lost, Note, Outcome, Outcomes, Shown, left_out_note
+from keywarp.videos.reading import Item, Picture, VideoReader
 from keywarp.videos.times import UnitTimes
 from keywarp.videos.units import (
     PATCHED_UP,
@@ -21,29 +25,36 @@ from keywarp.videos.units import (
 )
 
 __all__ = [
+    "HEAD_BYTES",
     "MAX_FAILED_UNITS",
     "PATCHED_UP",
+    "REMEMBERED",
     "REORDERING",
     "CodecVectors",
+    "Continuity",
     "DecodedUnit",
     "Extent",
     "Item",
     "Lost",
+    "NoKeyFrameError",
     "Note",
     "Origin",
+    "Outcome",
+    "Outcomes",
     "Picture",
+    "Shown",
     "SoftwareDecoder",
     "UnitDecoder",
-    "UnitLedger",
     "UnitTimes",
     "VideoError",
     "VideoReader",
     "choose_video",
     "demux",
     "describe_choice",
+    "describe_container",
+    "describe_other",
     "file_extent",
     "is_format",
-    "leading_note",
     "left_out_note",
     "listed_packets",
     "open_container",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from av.stream import Disposition
 
 from keywarp.videos.errors import VideoError
+from keywarp.videos.opening import is_format
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -43,25 +44,6 @@ def choose_video(container: "InputContainer", number: int | None = None) -> "Vid
         raise VideoError("has a video, but of a codec that FFmpeg doesn't know")
     best = container.streams.best("video")
     return next((video for video in known if best is not None and video.index == best.index), known[0])
-
-
-def is_format(container: "InputContainer", *names: str) -> bool:
-    """Return whether a container has one of some formats. FFmpeg has several names for each."""
-    return not set(names).isdisjoint(container.format.name.split(","))
-
-
-def listed_packets(container: "InputContainer", video: "VideoStream", *, shown: bool = False) -> int | None:
-    """Return the number of a video's packets that a container's index lists, or None without a complete index.
-
-    Args:
-        container: The container.
-        video: The video.
-        shown: Whether packets are left out that are only needed to decode others.
-    """
-    if not is_format(container, "mp4", "avi"):
-        return None
-    empty = is_format(container, "avi")  # whose empty packets repeat the picture before
-    return sum((entry.size > 0 or not empty) and not (shown and entry.is_discard) for entry in video.index_entries)
 
 
 def describe_choice(container: "InputContainer", chosen: "VideoStream") -> str | None:

@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from keywarp.videos.choice import is_format, listed_packets
+from keywarp.videos.opening import is_format
 
 if TYPE_CHECKING:
     import av
@@ -51,6 +51,20 @@ class PacketSpan:
         if self._first is None or self._last is None:
             return 0.0, 0.0
         return (self._last - min(self._first, 0)) * time_base, 1.5 * self._pause * time_base * self._open
+
+
+def listed_packets(container: "InputContainer", video: "VideoStream", *, shown: bool = False) -> int | None:
+    """Return the number of a video's packets that a container's index lists, or None without a complete index.
+
+    Args:
+        container: The container.
+        video: The video.
+        shown: Whether packets are left out that are only needed to decode others.
+    """
+    if not is_format(container, "mp4", "avi"):
+        return None
+    empty = is_format(container, "avi")  # whose empty packets repeat the picture before
+    return sum((entry.size > 0 or not empty) and not (shown and entry.is_discard) for entry in video.index_entries)
 
 
 def missing_end(container: "InputContainer", video: "VideoStream", span: PacketSpan) -> str | None:

@@ -8,9 +8,11 @@ from keywarp.videos.units import DecodedUnit
 MAX_FAILED_UNITS: Final = 300  # in a row: a live stream may be joined long before its next key frame
 # Codecs each of whose units is shown as a picture. Others have units that show nothing, or several pictures.
 ONE_PICTURE_PER_UNIT: Final = frozenset({"h264", "hevc", "av1", "mjpeg", "gif"})
-# Units after which a picture must have come. H.264 and HEVC reorder at most 16, and decoders may hold as many back.
-REORDERING: Final = 34
-_REMEMBERED: Final = 64  # units without a picture, of the other codecs
+# Units after which a picture must have come, if each holds a frame. x264 and x265 put at most 16 B-frames in a row
+# (`X264_BFRAME_MAX`, `X265_BFRAME_MAX`), which come after a frame and are shown before it. A decoder keeps at most 16
+# frames to be shown later (`MaxDpbFrames`, H.264 A.3.1; `maxDpbSize`, HEVC A.4.2). Add the frame itself and the next.
+REORDERING: Final = 16 + 16 + 2
+REMEMBERED: Final = 2 * REORDERING  # units that may still become a picture, if each holds only one field of a frame
 
 
 class Origin(NamedTuple):
@@ -53,7 +55,7 @@ class UnitLedger:
         """Note a unit that is going to be decoded."""
         self._waiting[number] = origin
         if not self._complete:
-            self._waiting.pop(number - _REMEMBERED, None)
+            self._waiting.pop(number - REMEMBERED, None)
 
     def decoded(self, unit: DecodedUnit) -> tuple[int, Origin, list[int]]:
         """Take a picture from the decoder.

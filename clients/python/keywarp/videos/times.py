@@ -28,10 +28,9 @@ class PictureTimes:
         if self._sorted is not None and pts is not None:
             heapq.heappush(self._sorted, pts)
 
-    def skip(self, count: int) -> None:
-        """Pass over pictures that are lost."""
-        for _ in range(count):
-            self._pts(None)
+    def skip(self) -> None:
+        """Pass over a picture that is lost."""
+        self._pts(None)
 
     def next(self, pts: int | None) -> float | None:
         """Return the time of a picture in seconds, or None if it isn't known.

@@ -130,8 +130,8 @@ class SoftwareDecoder:
             else:
                 yield self._decoded(frame, unit)
 
-    def orientation(self, unit: "Unit") -> int:
-        """Return EXIF's number of the orientation of a unit's frame.
+    def looks(self, unit: "Unit") -> DecodedUnit:
+        """Return how the frames of a video look, without their pixels.
 
         Args:
             unit: A unit that decoding can start with. It is decoded alone.
@@ -142,7 +142,16 @@ class SoftwareDecoder:
         except FFmpegError:
             frames = []
         context.flush_buffers()
-        return orientation_of_frame(frames[0]) if frames else UPRIGHT
+        if not frames:
+            return DecodedUnit(None, None)
+        [frame, *_] = frames
+        return DecodedUnit(
+            None,
+            None,
+            orientation=orientation_of_frame(frame),
+            interlaced=frame.interlaced_frame,
+            hdr=_TRANSFERS.get(frame.color_trc),
+        )
 
     def close(self) -> None:
         """Do nothing: FFmpeg's memory is freed with the context."""

@@ -39,7 +39,8 @@ def open_backend(
 
     Args:
         name: The backend, or `auto` for the fastest usable one (see `keywarp.engines.devices.choose`).
-        precision: The precision of the arithmetic, or `auto` for the device's fastest.
+        precision: The precision of the arithmetic, or `auto` for the device's fastest that needs no graphs of its own.
+            In `int8` only quantised graphs run in int8, see `keywarp.engines.precisions`.
         threads: The number of threads of one inference on the CPU, or 0 to let the runtime choose.
         cache: The folder for compiled graphs, for runtimes that keep them, or None to keep none.
         fallback: Whether to use the CPU if a GPU is requested but can't be used.

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import onnx
 from numpy.typing import NDArray
 
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)

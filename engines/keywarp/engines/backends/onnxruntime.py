@@ -8,27 +8,29 @@ import onnx
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.ort import DISABLED, ort
-from keywarp.engines.cores import available_cores
 from keywarp.engines.errors import BackendError
+from keywarp.engines.processor import available_cores
 
 _PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxRuntimeBackend:
-    """Compiles with ONNX Runtime's CPU provider, in fp32, the only precision that is fast there."""
+    """Compiles with ONNX Runtime's CPU provider, in fp32, and quantised graphs in int8."""
 
     name = "onnxruntime"
     reason = "it was requested"
-    precision = "fp32"
 
     def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:
         """See `open_backend`.
 
         Raises:
-            BackendError: If another precision than fp32 is requested.
+            BackendError: If another precision than fp32 or int8 is requested.
         """
-        if precision not in ("auto", "fp32"):
-            raise BackendError(f"ONNX Runtime on the CPU computes in fp32, not {precision}: use precision fp32 or auto")
+        if precision not in ("auto", "fp32", "int8"):
+            raise BackendError(
+                f"ONNX Runtime on the CPU computes in fp32 or int8, not {precision}: use one of these or auto"
+            )
+        self.precision = "int8" if precision == "int8" else "fp32"
         self.device = platform.processor() or platform.machine()
         self._threads = threads
 

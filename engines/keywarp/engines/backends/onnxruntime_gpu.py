@@ -11,6 +11,7 @@ from keywarp.engines.backends.half import to_half
 from keywarp.engines.backends.interface import Precision, Program
 from keywarp.engines.backends.onnxruntime import OnnxRuntimeProgram
 from keywarp.engines.backends.ort import DISABLED, ort
+from keywarp.engines.backends.signed import to_signed
 from keywarp.engines.backends.warping import simplify
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
@@ -36,7 +37,8 @@ class OnnxRuntimeGpuBackend:
         Args:
             provider: The provider to use.
             gpu: The GPU to run on.
-            precision: `fp32`, `fp16`, or `auto` for fp16 where the GPU is faster with it.
+            precision: `fp32`, `fp16`, `int8` for quantised graphs (TensorRT's provider only), or `auto` for fp16 where
+                the GPU is faster with it.
             cache: The folder for the TensorRT provider's engines, or None to keep none.
 
         Raises:
@@ -47,6 +49,8 @@ class OnnxRuntimeGpuBackend:
             raise BackendError(
                 "Keywarp runs ONNX Runtime on a GPU in fp16 or fp32, not in bf16: use precision fp16, fp32 or auto"
             )
+        if precision == "int8" and provider == "cuda":
+            raise BackendError("ONNX Runtime's CUDA provider isn't fast in int8: use precision fp16, fp32 or auto")
         self.name = f"onnxruntime-{provider}"
         self.device = gpu.label
         self.precision = gpu.best_precision if precision == "auto" else precision
@@ -60,7 +64,10 @@ class OnnxRuntimeGpuBackend:
         if provider == "cuda":
             self._settings: dict[str, Any] = {"device_id": gpu.index, "use_tf32": 0}
         else:
-            self._settings = {"device_id": gpu.index, "trt_fp16_enable": self.precision == "fp16"}
+            # In int8, the layers that aren't quantised run in fp16 where the GPU is faster with it.
+            rest = gpu.best_precision if self.precision == "int8" else self.precision
+            self._settings = {"device_id": gpu.index, "trt_fp16_enable": rest == "fp16"}
+            self._settings |= {"trt_int8_enable": True} if self.precision == "int8" else {}
             if cache:
                 folder = str(cache / self.name)
                 self._settings |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": folder}
@@ -72,7 +79,9 @@ class OnnxRuntimeGpuBackend:
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
-        # The TensorRT provider converts graphs itself.
+        if self.precision == "int8":
+            model = to_signed(model)
+        # The TensorRT provider converts graphs to fp16 itself.
         if self.precision == "fp16" and self._provider == _PROVIDERS["cuda"]:
             model = to_half(simplify(model), resident)
         return OnnxRuntimeProgram(self._session(model), resident, ("cuda", self._index))

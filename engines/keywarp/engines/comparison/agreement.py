@@ -22,6 +22,7 @@ class Measure(Protocol):
     """What agreement means for one task."""
 
     name: str  # of the figure, for people
+    sameness_name: str  # of the figure that `sameness` returns
 
     def count(self, found: Output, expected: Output) -> Counts:
         """Compare two results on one frame.
@@ -34,6 +35,17 @@ class Measure(Protocol):
 
     def agreement(self, counts: Counts) -> float:
         """Return the agreement, 0..1, over all frames whose counts were added up. Where nothing was counted, it is 1.
+
+        Args:
+            counts: The sum of the frames' counts.
+        """
+        ...
+
+    def sameness(self, counts: Counts) -> float:
+        """Return how far results are the same, 0..1, to compare runs of the same network.
+
+        It is the share of the pixels whose labels are the same, and otherwise the agreement: the mean over the classes
+        would count a few pixels of a rare class as much as a whole background.
 
         Args:
             counts: The sum of the frames' counts.
@@ -78,6 +90,7 @@ class LabelAgreement:
     """
 
     name = "mIoU"
+    sameness_name = "pixels with the same label"
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
@@ -95,6 +108,10 @@ class LabelAgreement:
         matching, found, expected = counts.T
         seen = expected > 0
         return float((matching[seen] / (found + expected - matching)[seen]).mean()) if seen.any() else 1.0
+
+    def sameness(self, counts: Counts) -> float:
+        """See `Measure.sameness`."""
+        return self.figures(counts)["pixels"]
 
     def mistakes(self, counts: Counts) -> int:
         """See `Measure.mistakes`."""
@@ -115,6 +132,7 @@ class BoxAgreement:
     """
 
     name = "F1"
+    sameness_name = "F1 of boxes"
 
     def __init__(self, classes: int, confidence: float = 0.0) -> None:
         """Choose what counts.
@@ -142,6 +160,10 @@ class BoxAgreement:
         """See `Measure.agreement`."""
         matching, found, expected = counts.sum(axis=0)
         return _ratio(2 * matching, found + expected)
+
+    def sameness(self, counts: Counts) -> float:
+        """See `Measure.sameness`."""
+        return self.agreement(counts)
 
     def mistakes(self, counts: Counts) -> int:
         """See `Measure.mistakes`."""

@@ -10,7 +10,7 @@ from itertools import islice
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.comparison.clips import Clip, ClipFrame
 from keywarp.engines.comparison.options import Options, Progress
-from keywarp.engines.comparison.tally import Cost
+from keywarp.engines.comparison.tally import REFERENCE, Cost
 from keywarp.engines.engine import Engine
 
 ROUNDS = 6  # key frames that are timed with each source, over all clips
@@ -29,12 +29,17 @@ def measure_costs(bundle: Bundle, clips: Sequence[Clip], options: Options, progr
         progress: Is told how far it is.
 
     Returns:
-        The means over the clips of the medians over the frames, by source.
+        The means over the clips of the medians over the frames, by source; `REFERENCE` if another precision gives the
+        per-frame results.
 
     Raises:
         EngineError: If an engine fails.
     """
     engines = [options.open(bundle, motion) for motion in options.motions]
+    numbers = list(range(len(engines)))
+    if reference := options.open_reference(bundle):
+        engines.append(reference)
+        numbers.append(REFERENCE)
     rounds = max(2, ROUNDS // len(clips))
     try:
         costs = [_measure_clip(engines, clip, options.ages, rounds, progress) for clip in clips]
@@ -43,7 +48,7 @@ def measure_costs(bundle: Bundle, clips: Sequence[Clip], options: Options, progr
             engine.close()
     return {
         source: Cost(*(statistics.mean(figures) for figures in zip(*map(astuple, by_clip), strict=True)))
-        for source, by_clip in enumerate(zip(*costs, strict=True))
+        for source, by_clip in zip(numbers, zip(*costs, strict=True), strict=True)
     }
 
 

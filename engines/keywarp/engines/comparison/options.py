@@ -55,6 +55,7 @@ class Options:
     features: bool = True  # whether to measure the error of features, too
     backend: BackendName = "auto"
     precision: Precision = "auto"
+    reference: Precision | None = None  # precision of the per-frame results; None for the same one
     threads: int = 0
     fallback: bool = False
     cache: Path | None = None  # folder for compiled graphs
@@ -81,6 +82,20 @@ class Options:
         """The greatest key age, frames."""
         return max(self.intervals) - 1
 
+    def open_reference(self, bundle: Bundle, *, keep_features: bool = False) -> Engine | None:
+        """Open the engine for the per-frame results, or return None if the first source's gives them.
+
+        Args:
+            bundle: The bundle to run.
+            keep_features: Whether results carry features.
+
+        Raises:
+            EngineError: If the engine can't be opened.
+        """
+        if self.reference is None:
+            return None
+        return self._open(bundle, self.motions[0], self.reference, keep_features)
+
     def open(self, bundle: Bundle, motion: str, *, keep_features: bool = False) -> Engine:
         """Open an engine.
 
@@ -93,10 +108,13 @@ class Options:
             EngineError: If the engine can't be opened.
             ValueError: If there is no motion source of this name.
         """
+        return self._open(bundle, motion, self.precision, keep_features)
+
+    def _open(self, bundle: Bundle, motion: str, precision: Precision, keep_features: bool) -> Engine:
         return Engine(
             bundle,
             self.backend,
-            self.precision,
+            precision,
             self.threads,
             cache=self.cache,
             motion=MotionSource.parse(motion),
@@ -115,6 +133,6 @@ class Options:
             self.ages,
             {name: repr(schedule) for name, schedule in self.schedules.items()},
             [self.stride, self.max_frames, self.confidence, self.features],
-            [self.backend, self.precision, self.threads],
+            [self.backend, self.precision, self.threads, self.reference],
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

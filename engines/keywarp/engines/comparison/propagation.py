@@ -65,12 +65,13 @@ def compare_ages(
         EngineError: If an engine fails, or a clip is too short.
     """
     engines = [options.open(bundle, motion, keep_features=options.features) for motion in options.motions]
+    reference = options.open_reference(bundle, keep_features=options.features)
     try:
         for number, clip in enumerate(clips):
             if not tally.clips[number].complete:
-                _Pass(engines, number, clip, options, measure, tally, truths).run(progress, checkpoint)
+                _Pass(engines, reference, number, clip, options, measure, tally, truths).run(progress, checkpoint)
     finally:
-        for engine in engines:
+        for engine in engines if reference is None else [*engines, reference]:
             engine.close()
 
 
@@ -80,6 +81,7 @@ class _Pass:
     def __init__(
         self,
         engines: Sequence[Engine],
+        reference: Engine | None,
         number: int,
         clip: Clip,
         options: Options,
@@ -88,6 +90,7 @@ class _Pass:
         truths: Truths | None,
     ) -> None:
         self._engines = engines
+        self._reference = reference
         self._number = number
         self._clip = clip
         self._options = options
@@ -145,17 +148,18 @@ class _Pass:
             frame: The frame.
             due: The number of the key start that it is, or None if it isn't one.
         """
-        first, *others = self._engines
-        truth, state = first.key(frame.image)
+        judge = self._reference or self._engines[0]
+        truth, state = judge.key(frame.image)
         if self._truths is not None:
             self._truths.add(self._number, position, truth.output)
         for run in self._active:
             run.age += 1
             self._propagate(run, frame, truth)
         if due is not None:
-            states = [state, *(engine.key(frame.image)[1] for engine in others)]
-            same = self._measure.count(truth.output, truth.output)
-            itself = count_with_itself(first, self._measure, frame.image, truth.output)
+            keys = [(truth, state) if engine is judge else engine.key(frame.image) for engine in self._engines]
+            states = [key_state for _, key_state in keys]
+            same = self._measure.count(keys[0][0].output, truth.output)
+            itself = count_with_itself(judge, self._measure, frame.image, truth.output)
             self._active.append(_Start(due, position, frame, states, truth.features, same, itself))
 
     def _propagate(self, run: _Start, frame: ClipFrame, truth: FrameResult) -> None:

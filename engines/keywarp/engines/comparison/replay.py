@@ -61,15 +61,18 @@ def replay(
         EngineError: If an engine fails.
     """
     engines = {source: options.open(bundle, source) for source, _ in wanted}
+    reference = options.open_reference(bundle)
     try:
         for number, clip in enumerate(clips):
-            yield from _replay_clip(engines, clip, [(s, w) for s, w in wanted if w.clip == number])
+            yield from _replay_clip(engines, reference, clip, [(s, w) for s, w in wanted if w.clip == number])
     finally:
-        for engine in engines.values():
+        for engine in engines.values() if reference is None else [*engines.values(), reference]:
             engine.close()
 
 
-def _replay_clip(engines: dict[str, Engine], clip: Clip, wanted: list[tuple[str, Worst]]) -> Iterator[Replay]:
+def _replay_clip(
+    engines: dict[str, Engine], reference: Engine | None, clip: Clip, wanted: list[tuple[str, Worst]]
+) -> Iterator[Replay]:
     if not wanted:
         return
     last = max(worst.frame for _, worst in wanted)
@@ -85,6 +88,6 @@ def _replay_clip(engines: dict[str, Engine], clip: Clip, wanted: list[tuple[str,
                 # Sources that chain motion need all frames in between.
                 result = engine.propagate(frame.image, states[source, worst.frame], [frame.vectors])
                 if frame.index == worst.frame:
-                    truth, _ = engine.key(frame.image)
+                    truth, _ = (reference or engine).key(frame.image)
                     yield Replay(source, worst, frame.image, truth.output, result.output)
                     del states[source, worst.frame]

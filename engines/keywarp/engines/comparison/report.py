@@ -13,7 +13,7 @@ from keywarp.engines.comparison.agreement import Counts, Measure
 from keywarp.engines.comparison.clips import Clip
 from keywarp.engines.comparison.features import relative_error
 from keywarp.engines.comparison.options import Options
-from keywarp.engines.comparison.tally import COPIED, Cost, ErrorGroup, Group, Pair, Pairs, Tally
+from keywarp.engines.comparison.tally import COPIED, REFERENCE, Cost, ErrorGroup, Group, Pair, Pairs, Tally
 
 Number = TypeVar("Number", np.int64, np.float64)
 
@@ -118,6 +118,7 @@ class Comparison:
     backend: str
     device: str
     precision: str
+    reference: str  # the precision of the per-frame results
     intervals: tuple[int, ...]  # that were asked for; the sources' figures have all up to the longest of them
     keep: float
     cuts: bool  # whether results that were propagated over a cut count
@@ -150,7 +151,8 @@ def summarise(
         backend: The names of backend, device and precision.
     """
     # All sources run the same network on a key frame, and some prepare their motion besides.
-    per_frame = min(cost.key for cost in tally.costs.values())
+    reference = tally.costs.get(REFERENCE)
+    per_frame = reference.key if reference else min(cost.key for cost in tally.costs.values())
     pairs = tally.pairs.table()
     sources = {
         motion: _source(
@@ -175,6 +177,7 @@ def summarise(
         backend=backend[0],
         device=backend[1],
         precision=backend[2],
+        reference=options.reference or backend[2],
         intervals=options.intervals,
         keep=options.keep,
         cuts=options.cuts,

@@ -34,6 +34,7 @@ class ErrorGroup(NamedTuple):
 
 
 COPIED = -1
+REFERENCE = -1  # among the costs: the engine of the per-frame results, if it is another one
 
 
 class Pair(NamedTuple):

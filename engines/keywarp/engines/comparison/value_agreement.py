@@ -37,6 +37,7 @@ class ValueAgreement:
     """
 
     name = f"within {100 * TOLERANCE:g} %"
+    sameness_name = f"values within {100 * TOLERANCE:g} %"
 
     def count(self, found: Output, expected: Output) -> Counts:
         """See `Measure.count`. Counts are pixels at the head's resolution."""
@@ -65,6 +66,10 @@ class ValueAgreement:
         seen = counts[:, 3] > 0
         found_near, expected_near, found, expected, _ = counts[seen].T
         return float(((found_near + expected_near) / (found + expected)).mean()) if seen.any() else 1.0
+
+    def sameness(self, counts: Counts) -> float:
+        """See `Measure.sameness`."""
+        return self.agreement(counts)
 
     def mistakes(self, counts: Counts) -> int:
         """See `Measure.mistakes`."""

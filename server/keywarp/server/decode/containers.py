@@ -18,7 +18,7 @@ from keywarp.protocol import Container, FrameHeader
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, FrameRefusedError
-from keywarp.videos import Extent, Note, open_container
+from keywarp.videos import HEAD_BYTES, Continuity, Extent, Note, describe_container, describe_other, open_container
 
 MAX_WITHOUT_FRAME: Final = 64 * 2**20  # bytes that may arrive without a frame
 MAX_STORED: Final = 2 * 2**30  # bytes of an MP4 that can't be decoded before it is complete
@@ -64,6 +64,8 @@ class _Demuxer(threading.Thread):
         self._payload = memoryview(b"")
         self.storing = False  # a file that can't be decoded before it is complete
         self._extent = Extent()
+        self._head = b""
+        self._continuity = Continuity() if container == "mpegts" else None
         self._index_missing = False
         self._ended = False
         self._stopped = False
@@ -72,9 +74,14 @@ class _Demuxer(threading.Thread):
         self._await_input()
         try:
             self._demux()
-        except FFmpegError as error:
-            reason = f"the video is not {_NAMES[self._container]}: {error.strerror}"
-            if self._index_missing:
+        except (FFmpegError, BadVideoError) as error:
+            name, other = _NAMES[self._container], describe_other(self._head)
+            if isinstance(error, BadVideoError) and not other:
+                self.events.put(error)
+                return
+            what = other or describe_container(self._head)
+            reason = f"the video is not {name}: it {what}" if what else f"the video is not {name}, or is damaged"
+            if self._index_missing and not other:
                 fault = self._extent.fault
                 reason = (
                     f"the MP4 stream {fault}: its index (moov) is missing" if fault else "the MP4 has no index (moov)"
@@ -109,7 +116,7 @@ class _Demuxer(threading.Thread):
     def _decode(self, file: Any) -> None:
         with open_container(file, format=self._container, options=PROBE | self._video.ffmpeg) as container:
             self._index_missing = False
-            for event in self._video.decode_container(container, f"the {self._kind}"):
+            for event in self._video.decode_container(container, f"the {self._kind}", self._continuity):
                 self._hand_over(event)
 
     def _index_is_last(self) -> bool:
@@ -157,7 +164,10 @@ class _Demuxer(threading.Thread):
                 self._ended = self._stopped = True
             case memoryview() as payload:
                 self._payload = payload
+                self._head += payload[: HEAD_BYTES - len(self._head)]
                 self._extent.feed(payload)
+                if self._continuity:
+                    self._continuity.feed(payload)
 
 
 class ContainerDecoder:

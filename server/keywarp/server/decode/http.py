@@ -11,9 +11,9 @@ import httpcore
 
 from keywarp.server.errors import PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
+from keywarp.videos import HEAD_BYTES
 
 MAX_REDIRECTS: Final = 5
-HEAD: Final = 16  # bytes of a file that are remembered
 MAX_TIMEOUTS: Final = 3  # timeouts that may pass without a frame
 PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -37,6 +37,7 @@ class HttpFiles:
             allowed: The hosts that may be connected to.
             timeout: Seconds to connect, and to wait for the next bytes.
         """
+        self._first: str | None = None  # the first URL
         self.finite = False
         self.seekable = False
         self.head = b""
@@ -54,11 +55,14 @@ class HttpFiles:
             SourceForbiddenError: The URL, or a redirect, leads to a host that isn't allowed.
             PullError: The file can't be fetched.
         """
+        self._first = self._first or url
         try:
             return HttpFile(self, url)
         except (PullError, SourceForbiddenError) as error:
             self.fault = error
-            raise
+            if url != self._first and isinstance(error, PullError):
+                self.fault = PullError(f"a part of the source's playlist can't be read: {error}")
+            raise self.fault from error
 
     def frame_decoded(self) -> None:
         """Note that a frame was decoded from the data that was read."""
@@ -161,8 +165,8 @@ class HttpFile:
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
             raise PullError(f"the connection broke: {str(error) or type(error).__name__}") from error
         piece, self._rest = self._rest[:size], self._rest[size:]
-        if self._position < HEAD:
-            self._files.head += piece[: HEAD - len(self._files.head)]
+        if self._position < HEAD_BYTES:
+            self._files.head += piece[: HEAD_BYTES - len(self._files.head)]
         self._position = self._next = self._position + len(piece)
         return piece
 
@@ -172,7 +176,7 @@ class HttpFile:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Set the position of the next read, in bytes."""
-        self._next = offset + (0, self._next, self._size or 0)[whence]
+        self._next = max(offset + (0, self._next, self._size or 0)[whence], 0)
         return self._next
 
     def tell(self) -> int:

@@ -9,7 +9,7 @@ import ctypes
 import importlib
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import av
@@ -17,9 +17,8 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 
-from keywarp.images.orientation import UPRIGHT
 from keywarp.server.errors import DecoderError
-from keywarp.videos import DecodedUnit, SoftwareDecoder
+from keywarp.videos import REMEMBERED, REORDERING, DecodedUnit, SoftwareDecoder
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -37,7 +36,6 @@ _FILTERS: Final[Mapping[str, str]] = {
     "h264": "h264_mp4toannexb,dump_extra",
     "hevc": "hevc_mp4toannexb,dump_extra",
 }
-_REORDERING: Final = 17  # units after which a frame must have come; H.264 and HEVC reorder at most 16
 _GPU: Final = 0  # the first GPU as CUDA counts
 _KIND: Final = "Error Type : "  # the start of the line in PyNvVideoCodec's messages that names the error
 
@@ -154,7 +152,7 @@ class NvdecDecoder:
         self._on_gpu = True
         self._decoder: Any = None  # the decoder of PyNvVideoCodec, for one size of frames
         self._size = (0, 0)  # width and height that it was opened for
-        self._orientation = UPRIGHT  # of the frames, which the hardware doesn't tell
+        self._looks = DecodedUnit(None, None)  # what the hardware doesn't tell about frames
         self._units = 0
         self._waiting: dict[int, int | None] = {}  # the pts of units without a frame yet, by the unit's number
 
@@ -201,7 +199,7 @@ class NvdecDecoder:
             return
         try:
             self._size = self._headers.size
-            self._orientation = self._software.orientation(unit)
+            self._looks = self._software.looks(unit)
             self._decoder = self._nvdec.open(self._codec)
             items = self._push(plain)
         except Exception as error:  # noqa: BLE001 - as above
@@ -227,10 +225,18 @@ class NvdecDecoder:
         packet = self._nvdec.packet(unit, self._units, whole=self._codec != "av1")
         items: list[DecodedUnit] = [*self._frames(packet)]
         self._units += 1
-        while self._waiting and (oldest := next(iter(self._waiting))) < self._units - _REORDERING:
-            # The hardware doesn't report units that it can't decode.
-            items.append(DecodedUnit(None, self._waiting.pop(oldest)))
+        held = REMEMBERED if self._looks.interlaced else REORDERING
+        while self._waiting and (oldest := next(iter(self._waiting))) < self._units - held:
+            items += self._missing([self._waiting.pop(oldest)])
         return items
+
+    def _missing(self, units: Iterable[int | None]) -> list[DecodedUnit]:
+        """Return units without a frame as failed, which the hardware doesn't report, unless they may be second fields.
+
+        Args:
+            units: The units' pts.
+        """
+        return [] if self._looks.interlaced else [DecodedUnit(None, pts) for pts in units]
 
     def _drain(self) -> list[DecodedUnit]:
         """Close the decoder, and return the frames that it held back and the units that have none."""
@@ -245,7 +251,7 @@ class NvdecDecoder:
     def _give_up(self) -> list[DecodedUnit]:
         """Close the decoder, and return its units without a frame as failed."""
         self._decoder = None
-        lost = [DecodedUnit(None, pts) for pts in self._waiting.values()]
+        lost = self._missing(self._waiting.values())
         self._waiting.clear()
         return lost
 
@@ -258,7 +264,7 @@ class NvdecDecoder:
             memory = ctypes.c_uint8 * math.prod(shape)
             pixels = np.ctypeslib.as_array(memory.from_address(surface.GetPtrToPlane(0))).reshape(shape)
             pts = self._waiting.pop(surface.getPTS(), None)
-            frames.append(DecodedUnit(pixels[:height, :width].copy(), pts, orientation=self._orientation))
+            frames.append(self._looks._replace(pixels=pixels[:height, :width].copy(), pts=pts))
         return frames
 
 

@@ -18,7 +18,7 @@ from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.nvdec import UnitHeaders
 from keywarp.server.decode.video import VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, DamagedVideoError
-from keywarp.videos import Origin, UnitLedger, VideoError, leading_note, left_out_note
+from keywarp.videos import REMEMBERED, Lost, Note, Origin, Outcome, Outcomes, Shown, VideoError
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MAX_UNIT_BYTES: Final = 16 * 2**20  # bytes of an access unit that is still incomplete
 MAX_UNIT_CHUNKS: Final = 4096  # chunks that such a unit may be spread over
-_REORDERING: Final = 64  # units whose headers wait for their frames; H.264 and HEVC reorder at most 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class PacketDecoder:
         self._context = cast("VideoCodecContext", av.CodecContext.create(self._format.decoder, "r"))
         self._video = VideoDecoder(options)
         self._decoder = self._video.open(self._context)
-        self._ledger = UnitLedger(codec)
+        self._outcomes = Outcomes(codec)
         self._unit_headers = UnitHeaders(self._context)
         self._chunks = chunks
         self._units = 0
@@ -98,10 +97,8 @@ class PacketDecoder:
             return
         with _video_errors():
             yield from self._frames(None)
-            yield from self._lose(self._ledger.end())
-        if leading := self._ledger.leading:
-            yield leading_note(leading)
-        if not self._ledger.has_picture:  # not all decoders report the size of frames that they refuse
+            yield from self._responses(self._outcomes.end(), 0.0)
+        if not self._outcomes.any_shown:  # not all decoders report the size of frames that they refuse
             raise BadVideoError(
                 f"the video has no key frame that decoding can start with ({self._format.start}), of at most "
                 f"{self._max_pixels} pixels, in {self._units} packets"
@@ -123,13 +120,13 @@ class PacketDecoder:
         number = self._units
         packet.pts = number
         self._headers[number] = header
-        self._headers.pop(number - _REORDERING, None)
+        self._headers.pop(number - REMEMBERED, None)
         self._units += 1
         with _video_errors():
-            self._ledger.add(number, Origin(None, bool(header.discard), bool(header.gap), header.timestamp))
+            self._outcomes.add(number, Origin(None, bool(header.discard), bool(header.gap), header.timestamp))
             yield from self._frames(packet)
-            yield from self._lose(self._ledger.overdue())
-            failed = self._ledger.left_out and not self._ledger.has_picture
+            yield from self._responses(self._outcomes.overdue(), 0.0)
+            failed = self._outcomes.left_out and not self._outcomes.any_shown
             if failed and not self._chunks and (self._is_foreign(packet) or self._unit_headers.begins(packet)):
                 raise BadVideoError(  # some decoders don't report the size of frames that they refuse
                     f"not {self._format.unit} that decoding can start with ({self._format.start}), "
@@ -145,26 +142,23 @@ class PacketDecoder:
         for unit in self._decoder.decode(packet):
             if unit.pixels is None:
                 self._video.check_size(*self._decoder.size)
-                yield from self._lose(self._ledger.failed(unit))
-                continue
-            first = not self._ledger.has_picture
-            number, origin, lost = self._ledger.decoded(unit)
-            if first and (left_out := self._ledger.left_out):
-                yield left_out_note(left_out)
-            yield from self._lose(lost)
-            header = self._headers.pop(number, FrameHeader())
-            if origin.damaged and not origin.discard:
-                yield DamagedVideoError("a part of the picture is missing", header.id)
-            elif not origin.discard:
-                pixels, vectors = self._video.upright(unit.pixels, unit.orientation, unit.vectors)
-                seconds = time.perf_counter() - started
-                yield DecodedFrame(pixels, header.id, header.timestamp, seconds, vectors=vectors)
+            yield from self._responses(self._outcomes.decoded(unit), time.perf_counter() - started)
             started = time.perf_counter()
 
-    def _lose(self, units: Iterable[int]) -> Iterator[DamagedVideoError]:
-        for number in units:
-            header = self._headers.pop(number, FrameHeader())
-            yield DamagedVideoError("this part of the video can't be decoded", header.id)
+    def _responses(self, outcomes: Iterable[Outcome], seconds: float) -> Iterator[Decoded]:
+        """Give frames and losses the headers of their packets."""
+        for outcome in outcomes:
+            match outcome:
+                case Shown(number, _, pixels, orientation, vectors):
+                    header = self._headers.pop(number, FrameHeader())
+                    started = time.perf_counter()
+                    turned, motion = self._video.upright(pixels, orientation, vectors)
+                    seconds += time.perf_counter() - started
+                    yield DecodedFrame(turned, header.id, header.timestamp, seconds, vectors=motion)
+                case Lost(number, reason):
+                    yield DamagedVideoError(reason, self._headers.pop(number, FrameHeader()).id)
+                case Note():
+                    yield outcome
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from keywarp.protocol.addresses import without_secrets
 from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.http import HttpFiles
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
-from keywarp.server.errors import BadMessageError, PullError, SourceForbiddenError
+from keywarp.server.errors import BadMessageError, BadVideoError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
-from keywarp.videos import open_container
+from keywarp.videos import describe_other, open_container
 
 Options = TypeVar("Options", bound=StreamOptions)
 
@@ -126,7 +126,9 @@ class SourceDecoder:
                     "the source is an MP4 whose index isn't in front, and its web server offers no ranges: use another "
                     "web server, or move the index (ffmpeg -c copy -movflags faststart)"
                 ) from error
-            raise self._fault or PullError(f"the source can't be read: {error.strerror}") from error
+            raise self._fault or self._no_video or PullError(f"the source can't be read: {error.strerror}") from error
+        except BadVideoError as error:
+            raise self._fault or self._no_video or error from error
         if self._fault:
             raise self._fault
 
@@ -159,6 +161,15 @@ class SourceDecoder:
     @property
     def _fault(self) -> PullError | SourceForbiddenError | None:
         return self._files.fault if self._files else None
+
+    @property
+    def _no_video(self) -> BadVideoError | None:
+        """An error that says what the source is, if it isn't a video."""
+        head = self._files.head if self._files else b"?"
+        what = describe_other(head)
+        if head[4:8] == b"ftyp" and self.live:  # it couldn't be opened
+            what = "is a truncated MP4 file: its index (moov) is missing"
+        return BadVideoError(f"the source {what}") if what else None
 
     @property
     def _needs_ranges(self) -> bool:

@@ -12,7 +12,9 @@ from keywarp.server.decode.nvdec import Nvdec, NvdecDecoder
 from keywarp.server.errors import BadVideoError, DamagedVideoError
 from keywarp.videos import (
     CodecVectors,
+    Continuity,
     Lost,
+    NoKeyFrameError,
     Note,
     Picture,
     SoftwareDecoder,
@@ -77,12 +79,15 @@ class VideoDecoder:
         if width * height > self._options.max_pixels:
             raise BadVideoError(f"the video is {width}x{height}; at most {self._options.max_pixels} pixels are allowed")
 
-    def decode_container(self, container: "InputContainer", name: str) -> Iterator[Decoded]:
+    def decode_container(
+        self, container: "InputContainer", name: str, continuity: Continuity | None = None
+    ) -> Iterator[Decoded]:
         """Decode a video of a container.
 
         Args:
             container: The container, just opened.
             name: The container's name in error messages, with its article.
+            continuity: What is known of a transport stream, as `keywarp.videos.demux` takes it.
 
         Raises:
             BadVideoError: There is no video of a known codec, its frames are too large, too many units in a row can't
@@ -96,7 +101,7 @@ class VideoDecoder:
             self.check_size(stream.codec_context.width, stream.codec_context.height)
             seen = stream.codec_context.width > 0
             with closing(self.open(stream.codec_context, stream)) as decoder:
-                for item in VideoReader(container, stream, decoder):
+                for item in VideoReader(container, stream, decoder, continuity):
                     match item:
                         case Picture():
                             seen = True
@@ -109,7 +114,11 @@ class VideoDecoder:
                             yield item
         except VideoError as error:
             # Not all decoders report the size of frames that they refuse.
-            limit = "" if seen else f" (frames may have at most {self._options.max_pixels} pixels)"
+            limit = (
+                ""
+                if seen or isinstance(error, NoKeyFrameError)
+                else f" (frames may have at most {self._options.max_pixels} pixels)"
+            )
             raise BadVideoError(f"{name} {error}{limit}") from error
 
     def upright(

@@ -20,12 +20,13 @@ from keywarp.engines import DenseMap, Detections, Engine, FrameResult
 from keywarp.engines.errors import InvalidFrameError
 from keywarp.engines.manifest import DenseDetection, Manifest
 from keywarp.engines.preparation import check_frame
+from keywarp.images import TooManyPixelsError
 from keywarp.protocol import FrameHeader
 from keywarp.server.decode.frames import DecodedFrame
 from keywarp.server.decode.images import decode_frame
 from keywarp.server.errors import (
     BadMessageError,
-    TooManyPixelsError,
+    ImageRefusedError,
     UnsupportedMediaError,
 )
 from keywarp.server.problems import documented
@@ -210,7 +211,7 @@ def _decode(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int, *, upr
 
     Raises:
         BadMessageError: There isn't exactly one input, or it has the wrong type or shape.
-        FrameRefusedError: The frame is too large, or isn't an image.
+        ImageRefusedError: The frame is too large, or isn't an image.
     """
     if len(tensors) != 1 or not tensors.keys() <= {"image", "frame"}:
         raise BadMessageError("a request has exactly one input: `image` or `frame`")
@@ -228,9 +229,8 @@ def _decode(tensors: Mapping[str, NDArray[Any] | bytes], max_pixels: int, *, upr
     except InvalidFrameError as error:
         raise BadMessageError(f"`frame`: {error}") from error
     if pixels.shape[0] * pixels.shape[1] > max_pixels:
-        raise TooManyPixelsError(
-            f"the frame is {pixels.shape[1]}x{pixels.shape[0]}; at most {max_pixels} pixels are allowed"
-        )
+        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise ImageRefusedError(TooManyPixelsError(f"the frame is {size}; at most {max_pixels} pixels are allowed"))
     return DecodedFrame(np.ascontiguousarray(pixels), None, None, time.perf_counter() - started)
 
 

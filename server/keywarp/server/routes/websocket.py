@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from enum import StrEnum
+from typing import get_args
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -21,6 +22,7 @@ from keywarp.protocol import (
     SUBPROTOCOL,
     ClientMessage,
     CloseCode,
+    Container,
     Credit,
     Done,
     End,
@@ -144,6 +146,11 @@ class WebSocketConnection:
             raise HelloTimeoutError(f"no `hello` within {timeout:g} s") from None
         if not isinstance(message, Hello):
             raise self._unexpected(message)
+        if message.video is not None and message.codec not in get_args(Container):
+            raise BadMessageError(
+                f"`video` chooses among the videos of a container, but the codec `{message.codec}` isn't one: "
+                "choose before you send it"
+            )
         return message
 
     async def _stream(self, stream: Stream, hello: Hello) -> Done:

@@ -33,7 +33,7 @@ class TensorRTBackend:
 
         Args:
             gpu: The GPU to run on.
-            precision: `fp32`, `fp16`, or `auto` for fp16 where the GPU is faster with it.
+            precision: `fp32`, `fp16`, `int8` for quantised graphs, or `auto` for fp16 where the GPU is faster with it.
             cache: The folder for plans, or None to build them again each time.
             driver: The GPU's driver, or None to open it.
 
@@ -51,7 +51,8 @@ class TensorRTBackend:
         launcher = WarpLauncher(self._driver, gpu.capability)
         plans = PlanCache(cache / FOLDER) if cache else None
         target = Target(gpu.capability, gpu.name)
-        self.builder = PlanBuilder(library, target, self.precision, plans, launcher)
+        rest = gpu.best_precision if self.precision == "int8" else self.precision  # of layers that aren't quantised
+        self.builder = PlanBuilder(library, target, rest, plans, launcher)
         self._runtime = TensorRTRuntime(library, launcher, plans)
         log.info("%s %s on %s, %s; warp: %s", library.name, library.version, gpu, self.precision, self.builder.warp)
 

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from keywarp.engines.backends.half import to_half
+from keywarp.engines.backends.signed import to_signed
 from keywarp.engines.backends.tensorrt.library import Library
 from keywarp.engines.backends.tensorrt.plan import Plan, PlanHeader, PlanKey
 from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
@@ -114,7 +115,7 @@ class PlanBuilder:
 
     def _adapt(self, model: onnx.ModelProto, resident: frozenset[str]) -> bytes:
         """Return the graph that TensorRT compiles. Raise `REVISION` after a change here, to invalidate old plans."""
-        graph = simplify(model)
+        graph = to_signed(simplify(model))
         if self.warp != "gridsample":
             graph, warps = insert_plugin(graph)
             if not warps and any(node.op_type == "GridSample" for node in graph.graph.node):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from keywarp.engines.manifest import Record
+from keywarp.engines.records import Record
 
 REVISION = 1  # version of the conversions in `builder` and `half`; raise it when they change
 _MAGIC = b"keywarp plan 1\n"

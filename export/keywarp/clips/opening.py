@@ -1,49 +1,34 @@
-"""Open videos, or ranges of them, as clips to compare on."""
+"""Open videos, or ranges of them, as clips."""
 
-import math
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 from keywarp.cli.errors import CommandError
-from keywarp.client import open_source
-from keywarp.commands.motion_vectors import motion_vectors
+from keywarp.cli.options import open_frames
+from keywarp.clips.motion_vectors import motion_vectors
+from keywarp.clips.ranges import ALL, Seconds
 from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.protocol.addresses import without_secrets
 
-Seconds = tuple[float, float | None]  # from, and to; None is the end
 
-
-def parse_range(text: str) -> Seconds:
-    """Return the range that `A:B` names, in seconds since a video's start. Either side may be left out.
-
-    Raises:
-        ValueError: If it isn't a range.
-    """
-    first, colon, last = text.partition(":")
-    try:
-        start, end = float(first or 0), float(last) if last else None
-    except ValueError:
-        start, end = -1.0, None
-    if not colon or not 0 <= start < (math.inf if end is None else end) or end == math.inf:
-        raise ValueError(f"{text!r} isn't a range of seconds: write for instance 10:20, 10: or :20")
-    return start, end
-
-
-def open_clip(video: str, seconds: Seconds) -> Clip:
+def open_clip(video: str, seconds: Seconds = ALL, *, as_stored: bool = False, number: int | None = None) -> Clip:
     """Open a video as a clip, and check that it can be read.
 
     Args:
         video: A video file or URL, or a folder of images.
-        seconds: The range to compare on.
+        seconds: The range to use.
+        as_stored: Whether frames are left as they are stored, instead of being turned upright.
+        number: Which of the file's videos, from 0, or None for the best.
 
     Raises:
         CommandError: If it is live, so that it can't be read twice.
+        typer.BadParameter: If `number` is given for images.
         SourceError: If there is no such video.
     """
-    with open_source(video) as source:
+    with open_frames(video, as_stored=as_stored, video=number) as source:
         if source.live:
-            raise CommandError(f"{video!r} is live, and a comparison reads a video several times: record it first")
+            raise CommandError(f"{video!r} is live, and it must be read several times: record it first")
         fps, count = source.fps, source.count
     start, end = seconds
     if count is not None:
@@ -55,13 +40,15 @@ def open_clip(video: str, seconds: Seconds) -> Clip:
     if path.exists():
         stat = path.stat()
         parts = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, seconds]
-    return Clip(name, lambda: _frames(video, seconds), count, repr(parts))
+    if as_stored or number is not None:
+        parts += [as_stored, number]
+    return Clip(name, lambda: _frames(video, seconds, as_stored, number), count, repr(parts))
 
 
-def _frames(video: str, seconds: Seconds) -> Iterator[ClipFrame]:
+def _frames(video: str, seconds: Seconds, as_stored: bool, number: int | None) -> Iterator[ClipFrame]:
     start, end = seconds
     begin: float | None = None
-    with open_source(video, vectors=True) as source:
+    with open_frames(video, as_stored=as_stored, video=number, vectors=True) as source:
         for index, frame in enumerate(source):
             stamp = index / source.fps if frame.timestamp is None else frame.timestamp
             begin = stamp if begin is None else begin

@@ -1,0 +1,1 @@
+"""Videos as clips to compare, adapt and quantise on: which part of which video, with its motion vectors."""
