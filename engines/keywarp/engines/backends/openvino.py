@@ -77,7 +77,7 @@ class OpenVINOBackend:
 
     def _compile(self, content: bytes, config: dict[str, Any]) -> ov.CompiledModel:
         network = _CORE.read_model(content)
-        if self.precision == "bf16":
+        if self._config["INFERENCE_PRECISION_HINT"] == "bf16":  # also of what isn't quantised in int8
             _keep_places(network)
         try:
             return self._compile_with(network, config)
