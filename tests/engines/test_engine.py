@@ -56,7 +56,7 @@ def test_a_backend_that_cannot_be_opened_says_what_to_install() -> None:
 
 
 def test_onnxruntime_refuses_a_precision_it_does_not_have() -> None:
-    with pytest.raises(BackendError, match="fp32, not bf16"):
+    with pytest.raises(BackendError, match="fp32 or int8, not bf16"):
         open_backend("onnxruntime", "bf16")
 
 
