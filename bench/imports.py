@@ -202,6 +202,7 @@ def try_file(name: str, library: str, path: Path, cache: Path, seconds: float, *
         if outcome.figures:
             outcome = try_bundle(outcome, bundle, cache / "frames", seconds)
         shutil.rmtree(bundle, ignore_errors=True)
+    outcome = replace(outcome, published=published)
     kept.write_text(json.dumps(asdict(outcome), indent=1), encoding="utf-8")
     return outcome
 

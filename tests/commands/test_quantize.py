@@ -53,7 +53,7 @@ def test_a_bundle_is_quantised_in_place(tmp_path: Path, film: Path, monkeypatch:
     path = layered_bundle(tmp_path / "layered", outlier=True).path
     ran = keywarp("quantize", path, "--calibrate", film, "--backend", "onnxruntime")
     assert ran.status == 0, ran.stderr
-    assert "sensitive layers that stay in fp32" in ran.stdout
+    assert "Sensitive layers that stay in fp32" in ran.stdout
     assert "Conv" in ran.stdout
     assert load_bundle(path).name == "layered"
     assert load_bundle(path).manifest.precisions["int8"].unquantized

@@ -54,7 +54,7 @@ def test_networks_that_were_left_out_are_named() -> None:
 
 def test_the_page_says_which_command_prints_it() -> None:
     page = report([outcome("own"), outcome("theirs", published=True), replace(outcome("zoo"), library="timm")])
-    assert "`python -m bench.imports all --file own.onnx --published theirs.onnx --results docs/results`" in page
+    assert "`python -m bench.imports all --file FILE.onnx --published FILE.onnx --results docs/results`" in page
 
 
 def test_there_is_no_warning_about_a_quiet_machine() -> None:

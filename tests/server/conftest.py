@@ -37,6 +37,7 @@ from keywarp.server.process import Server
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
 from tests.server.media import jpeg
+from tests.server.source_server import SourceServer
 from tests.tiny_bundle import tiny_bundle
 
 LANES = 2  # of the processor, whatever machine the tests run on
@@ -276,3 +277,13 @@ def server(models: Path) -> Iterator[Running]:
 def running(models: Path, make_service: Callable[[Settings], Service] = Service, /, **settings: Any) -> Running:
     chosen = Settings(**({"models": models, "port": 0, "backend": "onnxruntime", "lanes": LANES} | settings))
     return Running(Server(chosen, make_service(chosen)))
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[SourceServer]:
+    """A web server that a module's tests pull from."""
+    with SourceServer() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.over.set()
+        server.shutdown()

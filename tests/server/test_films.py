@@ -1,9 +1,8 @@
 """Videos as people have them, in every way in: the SDK with each codec, uploads and pulls, through a real server."""
 
 import io
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,15 +40,6 @@ GOOD = [n / 25 for n in LISTED]
 @pytest.fixture(scope="module")
 def films(start_for_all: Starter) -> Running:
     return start_for_all(allow_pull=("127.0.0.1",))
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[SourceServer]:
-    with SourceServer() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.over.set()
-        server.shutdown()
 
 
 @dataclass

@@ -1,8 +1,5 @@
 """What people send and pull instead of videos, through a real server."""
 
-import threading
-from collections.abc import Iterator
-
 import pytest
 
 from tests.server.conftest import Running, Starter, eventually
@@ -14,15 +11,6 @@ from tests.videos.others import OTHERS
 @pytest.fixture(scope="module")
 def server(start_for_all: Starter) -> Running:
     return start_for_all(allow_pull=("127.0.0.1",))
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[SourceServer]:
-    with SourceServer() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.over.set()
-        server.shutdown()
 
 
 def problem_of_pull(server: Running, address: str) -> str:

@@ -1,6 +1,7 @@
 """A bundle compiled for a device, which runs the two steps of Algorithm 1: a key frame or a propagated frame."""
 
 import copy
+import logging
 import os
 import time
 from collections import OrderedDict
@@ -47,6 +48,7 @@ from keywarp.engines.reliability import rate
 from keywarp.engines.result import FrameKind, FrameResult, Output
 
 MAX_SIZES = 8  # input sizes that stay compiled
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +145,9 @@ class Engine:
             bundle.check_motion(self._named)
         chosen, reason = choose_precision(bundle, precision, backend, gpu)
         self.backend = open_backend(backend, chosen, threads, cache or default_cache(), fallback, gpu)
-        self.backend.reason += f"; {reason}" if reason else ""
+        if reason:
+            self.backend.reason += f"; {reason}"
+            log.info("model %s in %s: %s", bundle.name, self.backend.precision, reason)
         self._graphs = bundle.in_precision(self.backend.precision)
         self.motion = source.name if not isinstance(source, MotionSource) else str(source)  # the source's name
         # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.

@@ -49,7 +49,7 @@ def figure3(runner: Runner) -> Report:
             f"The lighter feature network has {', '.join(map(str, preset.lighter_blocks))} blocks in its four stages, "
             f"in place of {', '.join(map(str, preset.recipes['segmentation'].network.blocks))}."
         )
-    picture = Figure(figsize=(10, 4), layout="constrained")
+    picture = Figure(figsize=(10, 4.5), layout="constrained")
     axes = picture.subplots(1, len(TASKS))
     for task, axis in zip(TASKS, axes, strict=True):
         longest = preset.longest_intervals[task]
@@ -75,7 +75,6 @@ def figure3(runner: Runner) -> Report:
             axis.plot([p["fps"] for p in points], [p["accuracy"] for p in points], style, ms=3, label=title)
             rows.append([title, *(f"{p['accuracy']:.1f} ({p['fps']:.0f})" for p in _select_points(points))])
         _label_axes(axis, task, "frames per second")
-        axis.legend()
         columns = [
             f"{task}: {METRIC_NAMES[task]} (fps, {times[name].backend})",
             *(f"l = {p['l']}" for p in _select_points(points)),
@@ -84,6 +83,7 @@ def figure3(runner: Runner) -> Report:
         text.append(
             "The paper: " + "; ".join(f"{name}: {value} % at {speed} fps" for name, value, speed in PAPER[task]) + "."
         )
+    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     return Report("figure3", "Figure 3: accuracy against speed", figures, text, picture)
 
 

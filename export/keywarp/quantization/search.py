@@ -28,6 +28,7 @@ class Found:
     quantized: Layers
     unquantized: tuple[Layer, ...]  # the most sensitive one first
     judgement: Judgement
+    everything: Judgement  # with all layers quantised
     complete: bool  # whether no smaller number of layers would do; False if time ran out
 
 
@@ -53,11 +54,11 @@ def search(
         The best choice within the tolerance. If there is none, the closest one.
     """
     layers = frozenset((name, layer) for name, graph in graphs.items() for layer in graph.layers)
-    everything = Found(layers, (), judge(layers), complete=True)
-    if everything.judgement.agreement >= tolerance:
-        return everything
+    everything = judge(layers)
+    if everything.agreement >= tolerance:
+        return Found(layers, (), everything, everything, complete=True)
     ranking = rank(graphs, feeds, judge, advance)
-    tried = {0: everything.judgement}
+    tried = {0: everything}
 
     def within(count: int) -> bool:
         if count not in tried:
@@ -108,4 +109,4 @@ def _found(
     layers: Layers, ranking: list[Layer], count: int, tried: Mapping[int, Judgement], *, complete: bool
 ) -> Found:
     left = tuple(ranking[:count])
-    return Found(layers - frozenset(left), left, tried[count], complete)
+    return Found(layers - frozenset(left), left, tried[count], tried[0], complete)

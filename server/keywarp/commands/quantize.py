@@ -105,28 +105,25 @@ def quantize(
 
 
 def _print(quantized: Quantized, folder: Path, console: Console) -> None:
-    graphs = Table(title="graphs by themselves", title_justify="left", box=box.SIMPLE_HEAD)
+    graphs = Table(box=box.SIMPLE_HEAD)
     for column in ("graph", "before", "int8", ""):
         graphs.add_column(column, justify="left" if column in ("graph", "") else "right")
     for name, times in quantized.graphs.items():
         verdict = "quantised" if times.pays else "left as it is: int8 doesn't pay"
         graphs.add_row(name, _ms(times.before), _ms(times.quantized), verdict)
+    _title(console, "Graphs by themselves:")
     console.print(graphs)
     if quantized.unquantized:
-        console.print("sensitive layers that stay in fp32", style="italic")  # a title would wrap above a narrow table
         layers = Table(box=box.SIMPLE_HEAD)
         layers.add_column("layer")
         layers.add_column("costs", justify="right")
         for layer, cost in quantized.unquantized.items():
             layers.add_row(layer, "" if cost is None else _ms(cost))
+        _title(console, "Sensitive layers that stay in fp32:")
         console.print(layers)
     if not quantized.complete:
         console.print("Time ran out: perhaps fewer layers in fp32 would do (--max-seconds).", style="yellow")
-    table = Table(
-        title=f"agreement with fp32 on held-out frames: {quantized.measure}; what a frame takes",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
+    table = Table(box=box.SIMPLE_HEAD)
     for column in ("backend", "precision", "agreement", "key", "propagated"):
         table.add_column(column, justify="left" if column in ("backend", "precision") else "right")
     for trial in quantized.trials:
@@ -134,6 +131,7 @@ def _print(quantized: Quantized, folder: Path, console: Console) -> None:
             judged = f"{100 * trial.judgement.key:.2f} %, {100 * trial.judgement.propagated:.2f} %"
             shown = judged if precision == "int8" else ""
             table.add_row(trial.backend, precision, shown, _ms(frames.key), _ms(frames.propagated))
+    _title(console, f"Agreement with fp32 on held-out frames ({quantized.measure}), and what a frame takes:")
     console.print(table)
     for trial in quantized.trials:
         if not trial.is_kept(quantized.tolerance):
@@ -144,8 +142,12 @@ def _print(quantized: Quantized, folder: Path, console: Console) -> None:
             )
     manifest = quantized.bundle.manifest
     size = sum(file.size for file in manifest.precisions["int8"].files.values())
-    console.print(f"{folder}: {manifest.name}, {size / 1e6:.1f} MB of graphs in int8", highlight=False)
-    console.print(f"Next: keywarp bench engine --model {folder}", style="dim", highlight=False)
+    _title(console, f"{folder}: {manifest.name}, {size / 1e6:.1f} MB of graphs in int8")
+    console.print(f"Next: keywarp bench engine --model {folder}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _title(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _ms(milliseconds: float) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
 
 from keywarp.engines.backends.ort import ort
@@ -42,6 +43,7 @@ def test_a_graph_in_fp32_stays_as_it_is(tmp_path: Path) -> None:
     assert to_signed(model).graph.node == model.graph.node
 
 
+@pytest.mark.gpu_check
 def test_tensorrt_reads_int8(tmp_path: Path) -> None:
     graph = fuse_key(with_int8(layered_bundle(tmp_path / "layered")).in_precision("int8"), 64, 96)
     plan, _ = PlanBuilder(open_library(), Target((8, 6)), "fp16").plan(graph.model, graph.resident)
