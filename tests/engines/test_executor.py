@@ -201,3 +201,15 @@ def test_many_sessions_at_once_give_what_each_gives_alone(bundle_path: Path, tmp
 @pytest.mark.parametrize(("cores", "lanes"), [(1, 1), (2, 2), (4, 4), (8, 4), (16, 4), (64, 16)])
 def test_lanes_by_the_number_of_cores(cores: int, lanes: int) -> None:
     assert usual_lanes(cores) == lanes
+
+
+@pytest.mark.skipif("openvino" not in AVAILABLE, reason="OpenVINO isn't installed")
+def test_lanes_of_openvino_share_the_cores_and_are_not_pinned_to_the_same_one(tmp_path: Path) -> None:
+    """Its streams would be: the first thread of each network runs on the first core."""
+    engine = Engine(tiny_bundle(tmp_path / "tiny"), "openvino", "fp32", threads=4, cache=tmp_path, lanes=2)
+    engine.prepare(64, 96)
+    compiled = engine._compiled((64, 96))
+    for lane in compiled.lanes:
+        model = cast("Any", lane.key)._request.get_compiled_model()
+        properties = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "ENABLE_CPU_PINNING")
+        assert [model.get_property(name) for name in properties] == [1, 2, False]
