@@ -46,6 +46,8 @@ class BlockedSession(StreamSession):
 class MeetingSession:
     """A session whose frames wait for each other, and which notes the lanes that they run on."""
 
+    awaited = None
+
     def __init__(self, engine: Engine, meeting: Barrier | None = None) -> None:
         self._session = StreamSession(engine)
         self._meeting = meeting

@@ -129,6 +129,8 @@ class StreamConnection:
 class _EndlessSession:
     """A session whose frame takes until it is released."""
 
+    awaited = None
+
     def __init__(self) -> None:
         self._released = threading.Event()
 

@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.engines.engine import KeyState
 from keywarp.engines.motion import MotionVectors
 from keywarp.engines.result import FrameResult
-from keywarp.engines.session import StreamSession
+from keywarp.engines.session import KeyPass, StreamSession
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +28,14 @@ class _Job:
     queued_at: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _KeyJob:
+    """The features of one key frame, which are computed beside the frames of its session."""
+
+    key_pass: KeyPass
+    future: Future[tuple[KeyState, float]]
+
+
 class Executor:
     """Runs the frames of all sessions on a device, first come, first served.
 
@@ -34,6 +43,12 @@ class Executor:
     session, because the frames of a session have an order. A frame of the only session that has any gets the whole
     device: alone it is done sooner, but beside others the device does more, because the small layers of a network and
     the work around it use one core only.
+
+    Key frames that overlap with others (see `StreamSession`) are computed by the same lanes. Frames come first, and
+    one lane is always left to them, unless the next frame of a session waits for its key frame.
+
+    A device that runs its work asynchronously, as a GPU does, may give each lane a stream of its own: `process` then
+    submits the networks on it and collects their outputs, and host work of other lanes fills the time between.
     """
 
     def __init__(self, lanes: int = 1) -> None:
@@ -49,6 +64,8 @@ class Executor:
         self._depth = 0
         self._waiting: deque[_Job] = deque()
         self._running: set[StreamSession] = set()
+        self._keys: dict[Future[tuple[KeyState, float]], _KeyJob] = {}  # that wait for a lane, in order
+        self._computing = 0  # keys on a lane
         self._free = list(range(lanes))  # the lanes on which nothing runs
         self._done_at: WeakKeyDictionary[StreamSession, float] = WeakKeyDictionary()  # each session's last frame
 
@@ -87,7 +104,9 @@ class Executor:
         """
 
         def process(lane: int | None) -> FrameResult:
-            return session.process(frame, index, skipped, vectors, timestamp, gap=gap, lane=lane)
+            return session.process(
+                frame, index, skipped, vectors, timestamp, gap=gap, lane=lane, beside=self._compute_beside
+            )
 
         job = _Job(session, process, Future(), time.perf_counter())
         with self._lock:
@@ -95,8 +114,7 @@ class Executor:
                 raise RuntimeError("the executor is closed, and takes no frames")
             self._waiting.append(job)
             self._depth += 1
-            if self._free:  # otherwise a lane takes the job when it is done with another
-                self._pool.submit(self._run_jobs, self._free.pop())
+            self._wake()
         job.future.add_done_callback(self._finished)
         return job.future
 
@@ -105,17 +123,47 @@ class Executor:
         with self._lock:
             self._closed = True
         self._pool.shutdown(wait=True)
+        for future in self._keys:  # which no frame waits for
+            future.cancel()
+
+    def _compute_beside(self, key_pass: KeyPass) -> Future[tuple[KeyState, float]]:
+        """Queue the computing of a key frame's features, which overlaps with frames."""
+        job = _KeyJob(key_pass, Future())
+        with self._lock:
+            self._keys[job.future] = job
+            if not self._closed:
+                self._wake()
+        return job.future
+
+    def _wake(self) -> None:
+        """Wake a free lane. A lane that is busy looks for work itself when it is done."""
+        if self._free:
+            self._pool.submit(self._run_jobs, self._free.pop())
 
     def _run_jobs(self, lane: int) -> None:
         """Run jobs on a lane, until there are none that can run."""
         while taken := self._take(lane):
             job, alone = taken
+            if isinstance(job, _KeyJob):
+                self._compute(job, lane)
+                continue
             settle = self._run(job, None if alone else lane) if job.future.set_running_or_notify_cancel() else None
             with self._lock:
                 self._running.discard(job.session)
                 self._done_at[job.session] = time.perf_counter()
             if settle:  # whoever waits for the result may submit the session's next frame at once
                 settle()
+
+    def _compute(self, job: _KeyJob, lane: int) -> None:
+        """Compute a key frame's features, unless they aren't needed any more."""
+        try:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_result(job.key_pass(lane))
+        except BaseException as error:  # noqa: BLE001 - it belongs to the session
+            job.future.set_exception(error)
+        finally:
+            with self._lock:
+                self._computing -= 1
 
     def _run(self, job: _Job, lane: int | None) -> Callable[[], None]:
         """Run a job, and return what settles its future."""
@@ -128,15 +176,24 @@ class Executor:
             return partial(job.future.set_exception, error)
         return partial(job.future.set_result, result)
 
-    def _take(self, lane: int) -> tuple[_Job, bool] | None:
+    def _take(self, lane: int) -> tuple[_Job | _KeyJob, bool] | None:
         """Return the next job, and whether it gets the whole device; without a job, free the lane."""
         with self._lock:
             for place, job in enumerate(self._waiting):
-                if job.session not in self._running:
-                    del self._waiting[place]
-                    alone = not self._running and all(other.session is job.session for other in self._waiting)
-                    self._running.add(job.session)
-                    return job, alone or self.lanes == 1
+                if job.session in self._running:
+                    continue
+                if awaited := job.session.awaited:
+                    if key := self._keys.pop(awaited, None):
+                        self._computing += 1
+                        return key, False
+                    continue  # another lane computes it
+                del self._waiting[place]
+                alone = not (self._running or self._computing) and all(o.session is job.session for o in self._waiting)
+                self._running.add(job.session)
+                return job, alone or self.lanes == 1
+            if self._keys and self._computing < self.lanes - 1 and not self._closed:
+                self._computing += 1
+                return self._keys.pop(next(iter(self._keys))), False
             self._free.append(lane)
             return None
 

@@ -178,7 +178,7 @@ class Device:
 
     def record(self, load: StreamLoad, result: FrameResult) -> None:
         """Record that a frame of the load's stream was processed."""
-        seconds = (result.inference + result.postprocess) * result.share
+        seconds = (result.inference + result.postprocess) * result.share + result.overlapped / self.executor.lanes
         self.busy += seconds
         self.pressure.record_wait(result.turn)
         load.add(seconds)
