@@ -4,7 +4,7 @@ Each stream keeps two frames of the demo's video in flight, so the processor is 
 different streams run at the same time, each on its share of the cores. All settings take turns in one process; the
 figures are medians over the rounds. Latency is the time from a frame's submission to its result.
 
-Example: python -m bench.streams --model models/street --streams 1,4,16 --json
+Example: python -m bench.streams --model models/street --picture streams.png
 """
 
 import argparse
@@ -30,6 +30,7 @@ from keywarp.engines import (
     FixedInterval,
     FrameKind,
     FrameResult,
+    Precision,
     StreamSession,
     load_bundle,
     usual_lanes,
@@ -86,6 +87,22 @@ def run_stream(executor: Executor, session: StreamSession, frames: Frames) -> li
     return done
 
 
+def demo_frames(number: int) -> Frames:
+    """Return the first frames of the demo's video."""
+    with open_source(str(sample_video())) as source:
+        return [frame.image for frame, _ in zip(source, range(number), strict=False)]
+
+
+def warm_engine(model: Path, lanes: int, frames: Frames, precision: Precision = "auto") -> Engine:
+    """Open a bundle, and run each of its programs."""
+    engine = Engine(load_bundle(model), precision=precision, lanes=lanes)
+    for lane in (None, *range(lanes)):
+        session = StreamSession(engine, FixedInterval(2))
+        for frame in frames[:4]:
+            session.process(frame, lane=lane)
+    return engine
+
+
 def measure(engine: Engine, lanes: int, streams: int, frames: Frames, interval: int) -> Round:
     """Run streams at the same time."""
     executor = Executor(lanes)
@@ -105,7 +122,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/street"), help="the bundle (default: street)")
-    parser.add_argument("--streams", default="1,4,16", help="numbers of streams (default: 1,4,16)")
+    parser.add_argument("--precision", default="auto", help="the precision (default: auto)")
+    parser.add_argument("--streams", default="1,4,16,64", help="numbers of streams (default: 1,4,16,64)")
     parser.add_argument("--lanes", type=int, default=0, help="lanes to compare with one (default: the server's)")
     parser.add_argument("--interval", type=int, default=10, help="the key interval (default: 10)")
     parser.add_argument("--frames", type=int, default=60, help="frames of all streams together in a round, at least")
@@ -114,13 +132,8 @@ def main() -> None:
     arguments = parser.parse_args()
     lanes = arguments.lanes or usual_lanes()
     counts = [int(count) for count in arguments.streams.split(",")]
-    with open_source(str(sample_video())) as source:
-        frames = [frame.image for frame, _ in zip(source, range(6 * arguments.interval), strict=False)]
-    engine = Engine(load_bundle(arguments.model), lanes=lanes)
-    for lane in (None, *range(lanes)):
-        session = StreamSession(engine, FixedInterval(2))
-        for frame in frames[:4]:
-            session.process(frame, lane=lane)
+    frames = demo_frames(6 * arguments.interval)
+    engine = warm_engine(arguments.model, lanes, frames, arguments.precision)
     settings = [(count, some) for count in counts for some in (1, lanes)]
     rounds: dict[tuple[int, int], list[Round]] = {setting: [] for setting in settings}
     memory = dict.fromkeys(settings, 0)

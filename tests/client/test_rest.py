@@ -56,8 +56,14 @@ def test_streams_are_listed_shown_created_and_deleted(twin: Twin) -> None:
     assert [request for request, _, _ in api.requests] == ["POST /v1/streams", "GET /v1/streams/cam%2F1"]
     assert json.loads(api.requests[0][2]) == {"id": "cam", "model": "street", "interval": 5}
     with ScriptedApi(201, one.encode()) as api:
-        twin.call(api.address, "create_stream", interval=5, schedule="adaptive", max_interval=9, max_age=2.5)
-    assert json.loads(api.requests[0][2]) == {"interval": 5, "schedule": "adaptive", "max_interval": 9, "max_age": 2.5}
+        twin.call(api.address, "create_stream", interval=5, schedule="adaptive", max_interval=9, max_age=2.5, overlap=4)
+    assert json.loads(api.requests[0][2]) == {
+        "interval": 5,
+        "schedule": "adaptive",
+        "max_interval": 9,
+        "max_age": 2.5,
+        "overlap": 4,
+    }
     with ScriptedApi(201, one.encode()) as api:
         twin.call(api.address, "create_stream", mode="latest", masks="rle", resolution="frame")
     assert json.loads(api.requests[0][2]) == {"mode": "latest", "masks": "rle", "resolution": "frame"}

@@ -61,3 +61,10 @@ def test_masks_are_the_same_with_and_without_a_results_file(film: Path, tmp_path
     assert alone.read_text() == beside.read_text()
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     assert all(line["segmentation"]["labels_png"] for line in lines)
+
+
+def test_key_frames_overlap_with_the_frames_after_them(film: Path, tmp_path: Path) -> None:
+    bundle, results = tiny_bundle(tmp_path / "tiny"), tmp_path / "r.ndjson"
+    ran = keywarp("run", film, "--model", bundle.path, "--interval", "2", "--overlap", "1", "--json", results)
+    assert ran.status == 0, ran.stderr
+    assert [json.loads(line)["key_age"] for line in results.read_text().splitlines()] == [0, 1, 2, 1, 2, 1]

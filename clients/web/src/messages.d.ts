@@ -8,6 +8,7 @@ export interface StreamOptions {
   schedule?: "fixed" | "adaptive" | null;
   max_interval?: number | null; // only with the schedule `adaptive`
   max_age?: number | null; // seconds; if the key frame is older, the next frame is a key frame
+  overlap?: number | null; // frames by which key frames overlap with others; the server's default if not given
   mode?: "lossless" | "latest" | null;
   masks?: "png" | "rle" | "none" | null;
   resolution?: "model" | "frame" | null;
@@ -83,6 +84,7 @@ export interface StreamInfo {
   schedule: string;
   max_interval: number | null;
   max_age: number | null; // seconds
+  overlap?: number; // frames
   mode: string;
   connected: boolean;
   age: number; // seconds since the stream was created
@@ -202,6 +204,7 @@ export interface Ready {
   schedule: string;
   max_interval?: number;
   max_age?: number; // seconds
+  overlap?: number; // frames
   mode: string;
   credit: number;
   max_message_bytes: number;

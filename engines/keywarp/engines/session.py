@@ -151,8 +151,8 @@ class StreamSession:
 
         The frame becomes a key frame if the schedule says so, if it is the first, if frames are missing before it (a
         gap in `index`, `gap`, or `interrupt`), if its size differs from the key frame's, or if the key frame is more
-        than `max_age` seconds old. With `overlap`, a frame for which only the schedule says so, and not because of a cut,
-        is propagated nevertheless, and is a key frame for those after it.
+        than `max_age` seconds old. With `overlap`, a frame for which only the schedule says so, other than at a cut, is
+        propagated nevertheless, and is a key frame for those after it.
 
         Args:
             frame: The frame, uint8 (H, W, 3), RGB.

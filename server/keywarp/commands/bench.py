@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.options import IntervalOption, MaxAgeOption
+from keywarp.cli.options import IntervalOption, MaxAgeOption, OverlapOption
 from keywarp.client import open_source
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.load_generator import (
@@ -199,6 +199,7 @@ def load(
     video: InputVideoOption = None,
     interval: IntervalOption = None,
     max_age: MaxAgeOption = None,
+    overlap: OverlapOption = None,
     codec: Annotated[BenchCodec, typer.Option(help="Send JPEG images, or the video's H.264 packets.")] = "image",
     mode: Annotated[Mode, typer.Option(help="The streams' mode.")] = "latest",
     as_json: JsonOption = False,
@@ -210,7 +211,7 @@ def load(
     """
     path = video or sample_video()
     payloads = make_payloads(path, codec, CLIP_FRAMES)
-    hello = Hello(model=model, interval=interval, max_age=max_age, mode=mode, codec=codec)
+    hello = Hello(model=model, interval=interval, max_age=max_age, overlap=overlap, mode=mode, codec=codec)
     with nullcontext(url) if url else local_server(models) as address:
         assert address is not None
         open_loop(address, "bench-warm-up", Hello(model=model, codec=codec), payloads[:10], 10, 1)

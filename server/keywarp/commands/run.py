@@ -77,6 +77,15 @@ def run(
             show_default="no limit",
         ),
     ] = None,
+    overlap: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_INTERVAL,
+            help="Frames by which key frames overlap with others: the next is computed beside them, so no frame takes "
+            "long, but key frames are older.",
+        ),
+    ] = 0,
     out: VideoOption = None,
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
@@ -107,14 +116,15 @@ def run(
     except BadMessageError as error:
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
     try:
-        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
+        lanes = 2 if overlap else 1
+        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback, lanes=lanes)
         with ExitStack() as opened:
             frames = opened.enter_context(
                 open_frames(source, as_stored=as_stored, video=video, vectors=engine.takes_vectors)
             )
             opened.callback(lambda: print_notes(source, frames.notes))
             engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age)
+            session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age, overlap)
             summary = record(
                 _process(session, frames, masks=_masks(bundle.manifest, ndjson, out, coco)),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],

@@ -182,7 +182,15 @@ class Service:
         replica = least_loaded(self.models.replicas(manifest.name))
         if replica.device.pressure.is_high:
             raise OverloadError("the device can't serve more streams: try again later")
-        schedule = resolve_schedule(options, self.settings.schedule, manifest.key_interval, self.settings.max_age)
+        settings = self.settings
+        schedule = resolve_schedule(
+            options,
+            settings.schedule,
+            manifest.key_interval,
+            settings.max_age,
+            settings.overlap,
+            replica.device.executor.lanes,
+        )
         self.sinks.check(options.sinks or ())
         stream = self.streams.create(id_, replica, schedule, options, self._context, owner)
         self.sinks.subscribe(stream, stream.sinks)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from keywarp.engines import BackendName, MotionName, Precision
-from keywarp.protocol import MAX_KEY_AGE, Schedule
+from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, Schedule
 from keywarp.server.security.pull_hosts import AllowList
 
 MEBIBYTE = 2**20
@@ -73,6 +73,14 @@ class Settings(BaseModel):
         le=MAX_KEY_AGE,
         description="The seconds after which a key frame is too old to propagate from, for streams in the mode latest "
         "that set no limit of their own.",
+    )
+    overlap: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_INTERVAL,
+        description="The frames by which key frames overlap with others, for streams that don't choose: so many are "
+        "still propagated from the key frame before, while the next is computed on another lane; 0 lets key frames "
+        "block.",
     )
     allow_origin: tuple[str, ...] = Field(
         default=(), description="A site whose web pages may use this server, such as https://cameras.example."

@@ -19,6 +19,7 @@ from keywarp.cli.options import (
     MaxAgeOption,
     MotOption,
     NdjsonOption,
+    OverlapOption,
     ServerOption,
     SourceArgument,
     StoredVideoOption,
@@ -63,6 +64,7 @@ def stream(
         ),
     ] = None,
     max_age: MaxAgeOption = None,
+    overlap: OverlapOption = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -123,6 +125,7 @@ def stream(
                 schedule=schedule,
                 max_interval=max_interval,
                 max_age=max_age,
+                overlap=overlap,
                 mode=mode,
                 upright=False if as_stored and not images else None,  # servers of before don't know the option
                 video=None if images else video,

@@ -123,6 +123,7 @@ class Client(Closable):
         schedule: Schedule | None = None,
         max_interval: int | None = None,
         max_age: float | None = None,
+        overlap: int | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
@@ -145,6 +146,10 @@ class Client(Closable):
             max_age: The greatest age of a key frame in seconds. If it is older, the next frame becomes a key frame.
                 Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
                 the server's default in the mode `latest`, and no limit in the mode `lossless`.
+            overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
+                key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
+                but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
+                the server's default.
             mode: The mode for clients that later stream to `stream_id`, as in `stream`. Single frames are never
                 dropped.
             masks: The form of segmentation masks: `png`, `rle` or `none`. None is `png`.
@@ -168,6 +173,7 @@ class Client(Closable):
             schedule=schedule,
             max_interval=max_interval,
             max_age=max_age,
+            overlap=overlap,
             mode=mode,
             masks=masks,
             resolution=resolution,
@@ -254,6 +260,7 @@ class Client(Closable):
         schedule: Schedule | None = None,
         max_interval: int | None = None,
         max_age: float | None = None,
+        overlap: int | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
@@ -285,6 +292,10 @@ class Client(Closable):
             max_age: The greatest age of a key frame in seconds. If it is older, the next frame becomes a key frame.
                 Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
                 the server's default in the mode `latest`, and no limit in the mode `lossless`.
+            overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
+                key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
+                but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
+                the server's default.
             mode: `lossless` processes every frame. `latest` drops a frame that waits for the device when a newer one
                 comes (`ResultStream.dropped` counts them), and always sends the newest frame of a live source
                 (`ResultStream.unsent` counts the others). None is `lossless`.
@@ -325,6 +336,7 @@ class Client(Closable):
             schedule=schedule,
             max_interval=max_interval,
             max_age=max_age,
+            overlap=overlap,
             mode=mode,
             masks=masks,
             resolution=resolution,

@@ -116,6 +116,7 @@ class StreamInfo(Message):
     schedule: str = "fixed"
     max_interval: int | None = None  # the most frames from one key frame to the next, if the interval varies
     max_age: float | None = None  # seconds after which a key frame is too old to propagate from; None: never
+    overlap: int = 0  # frames that may still be propagated from the key frame before, while the next is computed
     mode: str = "lossless"
     connected: bool
     age: float  # seconds since it was created
@@ -253,6 +254,9 @@ class StreamOptions(Request):
     # Seconds; if the key frame is older, the next frame is a key frame. By the frames' timestamps, else by when they
     # are processed. None: the server's default in the mode `latest`, else no limit
     max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
+    # Frames that are still propagated from the key frame before, while the next is computed beside them; in the mode
+    # `latest`, fewer if it is ready earlier. 0: key frames block; None: the server's default
+    overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
     # The form of segmentation masks; None: `png`. Masks of objects are RLE, and dense maps PNGs, unless it is `none`
     masks: Masks | None = None
     resolution: Resolution | None = None  # the resolution of masks and dense maps; None: `model`
@@ -313,6 +317,7 @@ class Ready(Message):
     schedule: str = "fixed"
     max_interval: int | None = None
     max_age: float | None = None
+    overlap: int = 0
     mode: str = "lossless"
     credit: int  # binary messages that the client may send before the next credit
     max_message_bytes: int  # the size limit of one binary message

@@ -103,7 +103,9 @@ class Stream:
         self._statistics = StreamStatistics()
         # In the mode `lossless`, the same frames always have the same results.
         number = len(replica.device.loads) if self.mode == "latest" else 0
-        self._session = StreamSession(self.engine, schedule.open(number), schedule.max_age)
+        self._session = StreamSession(
+            self.engine, schedule.open(number), schedule.max_age, schedule.overlap, eager=self.mode == "latest"
+        )
         self._load = replica.device.add_stream()
         self._connected = False
         self._single_frames = asyncio.Lock()  # held while a single frame is processed
@@ -134,6 +136,7 @@ class Stream:
             schedule=self.schedule.schedule,
             max_interval=self.schedule.max_interval,
             max_age=self.schedule.max_age,
+            overlap=self.schedule.overlap,
             mode=self.mode,
             connected=self._connected,
             age=time.monotonic() - self._created,

@@ -88,7 +88,7 @@ class Metrics:
         )
         self._key_frames = Counter(
             "keywarp_key_frames_total",
-            "Key frames with a result, by the reason why they are key frames.",
+            "Key frames, by the reason why they are key frames; or overlapped, if others were processed beside them.",
             ("model", "reason"),
             registry=self._registry,
         )
@@ -162,6 +162,8 @@ class Metrics:
         self._frames.labels(model, result.kind.value).inc()
         if result.reason:
             self._key_frames.labels(model, result.reason.value).inc()
+        if result.overlapped:  # at the first frame that uses it
+            self._key_frames.labels(model, "overlapped").inc()
         if result.kind is FrameKind.PROPAGATED:
             self._key_ages.labels(model).observe(result.key_age)
             self._key_age_seconds.labels(model).observe(result.key_age_seconds)
