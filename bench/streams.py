@@ -48,6 +48,7 @@ class Round:
     propagated: float  # seconds, median latency of propagated frames
     propagated_worst: float  # seconds, their 99th percentile
     key_worst: float  # seconds, the 99th percentile of key frames' latency
+    memory: int  # bytes of this process, with the state of all streams
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Figure:
     propagated: float
     propagated_worst: float
     key_worst: float
-    memory: int  # bytes that the process had more at the setting's end than before any stream
+    memory: int  # bytes that the streams add to this process, key states and the runtime's buffers included
 
 
 def resident() -> int:
@@ -111,11 +112,12 @@ def measure(engine: Engine, lanes: int, streams: int, frames: Frames, interval: 
         started = time.perf_counter()
         runs = [*pool.map(lambda session: run_stream(executor, session, frames), sessions)]
         seconds = time.perf_counter() - started
+    memory = resident()
     executor.close()
     propagated = [latency for run in runs for is_key, latency in run if not is_key]
     keys = [latency for run in runs for is_key, latency in run if is_key]
     p50, p99 = np.percentile(propagated, [50, 99])
-    return Round(streams * len(frames) / seconds, float(p50), float(p99), float(np.percentile(keys, 99)))
+    return Round(streams * len(frames) / seconds, float(p50), float(p99), float(np.percentile(keys, 99)), memory)
 
 
 def main() -> None:
@@ -128,6 +130,7 @@ def main() -> None:
     parser.add_argument("--interval", type=int, default=10, help="the key interval (default: 10)")
     parser.add_argument("--frames", type=int, default=60, help="frames of all streams together in a round, at least")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each setting (default: 5)")
+    parser.add_argument("--picture", type=Path, help="draw frames a second over the number of streams, a PNG or SVG")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     lanes = arguments.lanes or usual_lanes()
@@ -136,15 +139,15 @@ def main() -> None:
     engine = warm_engine(arguments.model, lanes, frames, arguments.precision)
     settings = [(count, some) for count in counts for some in (1, lanes)]
     rounds: dict[tuple[int, int], list[Round]] = {setting: [] for setting in settings}
-    memory = dict.fromkeys(settings, 0)
     before, others = resident(), OtherWork()
     for number in range(arguments.rounds):
         for count, some in settings:
             print(f"round {number + 1}: {count} streams, {some} lanes", file=sys.stderr, flush=True)
             share = max(2 * arguments.interval, arguments.frames // count)
             rounds[count, some].append(measure(engine, some, count, frames[:share], arguments.interval))
-            memory[count, some] = resident() - before
-    figures = [_figure(*setting, found, memory[setting]) for setting, found in rounds.items()]
+    figures = [_figure(*setting, found, before) for setting, found in rounds.items()]
+    if arguments.picture:
+        draw(figures, engine.bundle.name, arguments.picture)
     height, width = frames[0].shape[:2]
     about = {
         "model": engine.bundle.name,
@@ -159,15 +162,34 @@ def main() -> None:
         print(json.dumps({**about, "figures": [asdict(figure) for figure in figures]}, indent=1))
         return
     print(", ".join(f"{name} {value}" for name, value in about.items()))
-    print("| streams | lanes | fps | propagated p50 | p99 | key p99 |\n|" + " ---: |" * 6)
+    print("| streams | lanes | fps | propagated p50 | p99 | key p99 | memory |\n|" + " ---: |" * 7)
     for figure in figures:
         times = (figure.propagated, figure.propagated_worst, figure.key_worst)
         cells = [f"{figure.streams}", f"{figure.lanes}", f"{figure.fps:.1f}", *(f"{1000 * t:.0f} ms" for t in times)]
+        cells.append(f"{figure.memory / 2**20:.0f} MB")
         print(f"| {' | '.join(cells)} |")
 
 
-def _figure(streams: int, lanes: int, rounds: Sequence[Round], memory: int) -> Figure:
-    """Return the medians of some rounds."""
+def draw(figures: Sequence[Figure], model: str, path: Path) -> None:
+    """Draw the frames a second over the number of streams."""
+    from matplotlib.figure import Figure as Picture
+
+    picture = Picture((6, 4), layout="constrained")
+    axes = picture.add_subplot(xlabel="streams", ylabel="frames a second, all streams", title=model, xscale="log")
+    for lanes in sorted({figure.lanes for figure in figures}):
+        found = [figure for figure in figures if figure.lanes == lanes]
+        label = "one frame at a time" if lanes == 1 else f"{lanes} lanes"
+        axes.plot([figure.streams for figure in found], [figure.fps for figure in found], marker="o", label=label)
+    counts = sorted({figure.streams for figure in figures})
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    picture.savefig(path, dpi=120)
+
+
+def _figure(streams: int, lanes: int, rounds: Sequence[Round], before: int) -> Figure:
+    """Return the medians of some rounds, and how much more memory there was than before all of them."""
     return Figure(
         streams,
         lanes,
@@ -175,7 +197,7 @@ def _figure(streams: int, lanes: int, rounds: Sequence[Round], memory: int) -> F
         propagated=statistics.median(found.propagated for found in rounds),
         propagated_worst=statistics.median(found.propagated_worst for found in rounds),
         key_worst=statistics.median(found.key_worst for found in rounds),
-        memory=memory,
+        memory=min(found.memory for found in rounds) - before,  # later rounds keep what larger ones have freed
     )
 
 
