@@ -219,8 +219,10 @@ def test_frames_of_other_streams_do_not_wait_for_key_frames_that_overlap(engine:
         assert executor.submit(other, image).result(PATIENCE).share == pytest.approx(0.5)
     assert not waiting.done()
     gate.set()
-    assert waiting.result(PATIENCE).key_age == 1
+    result = waiting.result(PATIENCE)
     executor.close()
+    assert result.key_age == 1
+    assert result.turn < result.queue, "it waited for its own key frame"
 
 
 def test_closing_the_executor_computes_what_queued_frames_need_and_nothing_else(engine: Engine) -> None:

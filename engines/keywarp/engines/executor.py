@@ -32,6 +32,7 @@ class _Job:
 class _KeyJob:
     """The features of one key frame, which are computed beside the frames of its session."""
 
+    session: StreamSession
     key_pass: KeyPass
     future: Future[tuple[KeyState, float]]
 
@@ -104,9 +105,8 @@ class Executor:
         """
 
         def process(lane: int | None) -> FrameResult:
-            return session.process(
-                frame, index, skipped, vectors, timestamp, gap=gap, lane=lane, beside=self._compute_beside
-            )
+            beside = partial(self._compute_beside, session)
+            return session.process(frame, index, skipped, vectors, timestamp, gap=gap, lane=lane, beside=beside)
 
         job = _Job(session, process, Future(), time.perf_counter())
         with self._lock:
@@ -126,9 +126,9 @@ class Executor:
         for future in self._keys:  # which no frame waits for
             future.cancel()
 
-    def _compute_beside(self, key_pass: KeyPass) -> Future[tuple[KeyState, float]]:
+    def _compute_beside(self, session: StreamSession, key_pass: KeyPass) -> Future[tuple[KeyState, float]]:
         """Queue the computing of a key frame's features, which overlaps with frames."""
-        job = _KeyJob(key_pass, Future())
+        job = _KeyJob(session, key_pass, Future())
         with self._lock:
             self._keys[job.future] = job
             if not self._closed:
@@ -156,14 +156,18 @@ class Executor:
 
     def _compute(self, job: _KeyJob, lane: int) -> None:
         """Compute a key frame's features, unless they aren't needed any more."""
-        try:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_result(job.key_pass(lane))
-        except BaseException as error:  # noqa: BLE001 - it belongs to the session
-            job.future.set_exception(error)
-        finally:
-            with self._lock:
-                self._computing -= 1
+        settle: Callable[[], None] | None = None
+        if job.future.set_running_or_notify_cancel():
+            try:
+                settle = partial(job.future.set_result, job.key_pass(lane))
+            except BaseException as error:  # noqa: BLE001 - it belongs to the session
+                settle = partial(job.future.set_exception, error)
+        with self._lock:
+            self._computing -= 1
+            if job.session.awaited is job.future:  # until now its next frame waited for this, not for other sessions
+                self._done_at[job.session] = time.perf_counter()
+        if settle:
+            settle()
 
     def _run(self, job: _Job, lane: int | None) -> Callable[[], None]:
         """Run a job, and return what settles its future."""
