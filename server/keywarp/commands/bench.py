@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.options import IntervalOption, MaxAgeOption, OverlapOption
+from keywarp.cli.options import AsStoredOption, IntervalOption, MaxAgeOption, OverlapOption
 from keywarp.client import open_source
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.load_generator import (
@@ -58,6 +58,7 @@ def engine(
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="The number of measurements of each figure.")] = 10,
+    as_stored: AsStoredOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Time the engine by itself: key frames, propagated frames, and the speed-up over per-frame evaluation.
@@ -68,7 +69,7 @@ def engine(
     """
     bundle = find_bundle(model, models)
     length = interval or bundle.manifest.key_interval
-    with open_source(video or sample_video()) as source:
+    with open_source(video or sample_video(), upright=not as_stored) as source:
         frames = [frame.image for frame, _ in zip(source, range(length), strict=False)]
     height, width = frames[0].shape[:2]
     try:
@@ -121,6 +122,7 @@ def server(
     it, in JPEG and in H.264 (which needs a video in H.264): the median over the
     rounds. The latency is that of JPEG frames at half of that rate, counted from
     when each frame is due: the 50th and 99th percentiles of all rounds' frames.
+    Frames stay as they are stored, so that they have the same size in both codecs.
     Runs alternate. Client and server share this machine.
     """
     path = video or sample_video()
@@ -161,7 +163,7 @@ def server(
         f"p{p}": {where: float(np.percentile(values, p)) for where, values in latencies.items()} for p in (50, 99)
     }
     shares = {codec: medians[f"{codec} served"] / medians[f"{codec} alone"] for codec in CODECS}
-    with open_source(path) as source:
+    with open_source(path, upright=False) as source:
         setting = _describe_setting(bundle, compiled.backend, source.width, source.height, length)
     if as_json:
         figures = {"fps": medians, "share": shares, "latency": percentiles, "latency_at_fps": rate}
@@ -208,6 +210,7 @@ def load(
 
     Prints the results per second, the share of key frames, their age, the
     dropped frames, and the latency, counted from when each frame was due.
+    Frames stay as they are stored, as those of most cameras are.
     """
     path = video or sample_video()
     payloads = make_payloads(path, codec, CLIP_FRAMES)
