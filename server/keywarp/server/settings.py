@@ -47,10 +47,10 @@ class Settings(BaseModel):
         default=0, ge=0, description="CPU threads of one inference; 0 lets the backend choose their number."
     )
     lanes: int = Field(
-        default=0,
+        default=1,
         ge=0,
         description="Frames of different streams that run at the same time on the CPU, each on its share of the cores; "
-        "0 chooses by the number of cores, and 1 runs one after another.",
+        "0 chooses by the number of cores.",
     )
     decoder: Literal["software", "nvdec"] = Field(
         default="software",
@@ -79,8 +79,8 @@ class Settings(BaseModel):
         ge=0,
         le=MAX_INTERVAL,
         description="The frames by which key frames overlap with others, for streams that don't choose: so many are "
-        "still propagated from the key frame before, while the next is computed on another lane; 0 lets key frames "
-        "block.",
+        "still propagated from the key frame before, while the next is computed on another of the lanes; 0 lets key "
+        "frames block.",
     )
     allow_origin: tuple[str, ...] = Field(
         default=(), description="A site whose web pages may use this server, such as https://cameras.example."
@@ -173,6 +173,13 @@ class Settings(BaseModel):
         if limit is not None and settings.data.get("keys") is None:
             raise ValueError("a limit of each API key needs `keys`")
         return limit
+
+    @field_validator("overlap")
+    @classmethod
+    def _check_overlap(cls, overlap: int, settings: ValidationInfo) -> int:
+        if overlap and settings.data.get("lanes") == 1:
+            raise ValueError("key frames overlap on `lanes` only: set 2 or more, or 0 to choose by the number of cores")
+        return overlap
 
     @property
     def controlled(self) -> bool:

@@ -1,8 +1,10 @@
 """Key frames that are computed beside the frames after them."""
 
 import pytest
+from pydantic import ValidationError
 
 from keywarp.protocol import CloseCode, Hello, Mode, Result
+from keywarp.server.settings import Settings
 from tests.server.conftest import Starter
 from tests.server.media import jpeg
 from tests.server.routes.test_streams import create
@@ -52,8 +54,9 @@ def test_streams_show_their_overlap(start: Starter, mode: Mode) -> None:
 
 
 def test_with_one_lane_nothing_overlaps(start: Starter) -> None:
-    server = start(lanes=1, overlap=3)
-    assert create(server).overlap == 0
+    server = start(lanes=1)
     response = server.http.post("/v1/streams", json={"overlap": 2})
     assert response.status_code == 400
     assert "`overlap` 2 needs a server that runs frames on at least 2 lanes" in response.text
+    with pytest.raises(ValidationError, match="key frames overlap on `lanes` only"):
+        Settings(overlap=3)
