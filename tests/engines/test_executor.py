@@ -200,7 +200,7 @@ def test_many_sessions_at_once_give_what_each_gives_alone(bundle_path: Path, tmp
             assert (result.labels == expected.labels).mean() > 0.999
 
 
-@pytest.mark.parametrize(("cores", "lanes"), [(1, 1), (2, 2), (4, 4), (8, 4), (16, 4), (64, 16)])
+@pytest.mark.parametrize(("cores", "lanes"), [(1, 1), (2, 2), (4, 4), (8, 4), (64, 4)])
 def test_lanes_by_the_number_of_cores(cores: int, lanes: int) -> None:
     assert usual_lanes(cores) == lanes
 

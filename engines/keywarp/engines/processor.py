@@ -9,7 +9,7 @@ from pathlib import Path
 # which is no faster than they are exact: they may overflow.
 _X86 = (("amx_int8", "amx"), ("avx512_vnni", "vnni"), ("avx_vnni", "vnni"))
 _ARM = (("i8mm", "i8mm"), ("asimddp", "dotprod"))
-_LANES = 4  # at most, unless each can have as many cores
+_LANES = 4  # at most, since more weren't measured, and each holds the weights
 
 
 @cache
@@ -36,14 +36,13 @@ def available_cores() -> int:
 def usual_lanes(threads: int = 0) -> int:
     """Return how many frames of different streams run at the same time.
 
-    One inference gains little from many cores: its small layers and the work around it use one. So up to four frames
-    have a core each, and more only if each has four.
+    The small layers of an inference, and the work around it, use one core. So frames of up to four streams run beside
+    each other, each on as many cores.
 
     Args:
         threads: The number of threads of all frames together, or 0 for a thread on each core.
     """
-    cores = threads or available_cores()
-    return max(min(cores, _LANES), cores // _LANES)
+    return min(threads or available_cores(), _LANES)
 
 
 def _flags() -> frozenset[str]:

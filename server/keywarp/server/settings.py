@@ -47,10 +47,10 @@ class Settings(BaseModel):
         default=0, ge=0, description="CPU threads of one inference; 0 lets the backend choose their number."
     )
     lanes: int = Field(
-        default=1,
+        default=0,
         ge=0,
         description="Frames of different streams that run at the same time on the CPU, each on its share of the cores; "
-        "0 chooses by the number of cores.",
+        "0 chooses by the number of cores, and 1 runs one after another.",
     )
     decoder: Literal["software", "nvdec"] = Field(
         default="software",
@@ -178,7 +178,9 @@ class Settings(BaseModel):
     @classmethod
     def _check_overlap(cls, overlap: int, settings: ValidationInfo) -> int:
         if overlap and settings.data.get("lanes") == 1:
-            raise ValueError("key frames overlap on `lanes` only: set 2 or more, or 0 to choose by the number of cores")
+            raise ValueError(
+                "key frames overlap on at least 2 `lanes`: set more, or 0 to choose by the number of cores"
+            )
         return overlap
 
     @property
