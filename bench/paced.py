@@ -8,7 +8,8 @@ with one stream, one lane and no pause, which is measured first. These ways take
 - `lanes`: frames of several streams at the same time
 - `overlapped`: on lanes, and key frames are computed beside the frames after them
 
-The figures are medians over the rounds. Latency is the time from a frame's submission to its result.
+The figures are medians over the rounds. Latency is the time from when a frame is due to its result. The first second
+isn't counted: all streams begin with a key frame that blocks.
 
 Example: python -m bench.paced --model models/street --streams 1 --load 0.7 --json
 """
@@ -54,6 +55,9 @@ class Figure:
     other_work: float  # cores that other programs took
 
 
+FIRST = 1.0  # seconds that aren't counted
+
+
 def run(engine: Engine, way: Way, streams: int, fps: float, frames: Frames, seconds: float, interval: int) -> Figure:
     """Run streams of `fps` frames a second each, which start together."""
     executor = Executor(way.lanes)
@@ -65,8 +69,10 @@ def run(engine: Engine, way: Way, streams: int, fps: float, frames: Frames, seco
     keys: list[float] = []
 
     def note(due: float, future: Future[FrameResult]) -> None:
-        latencies.append(time.perf_counter() - due)
         result = future.result()
+        if due < started + FIRST:
+            return
+        latencies.append(time.perf_counter() - due)
         if result.reason is KeyReason.INTERVAL:
             keys.append(result.inference + result.postprocess)
 

@@ -179,7 +179,7 @@ class Settings(BaseModel):
     def _check_overlap(cls, overlap: int, settings: ValidationInfo) -> int:
         if overlap and settings.data.get("lanes") == 1:
             raise ValueError(
-                "key frames overlap on at least 2 `lanes`: set more, or 0 to choose by the number of cores"
+                "key frames overlap on at least 2 lanes: set `lanes` to 2 or more, or to 0"
             )
         return overlap
 
