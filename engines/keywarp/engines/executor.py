@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines.engine import KeyState
 from keywarp.engines.motion import MotionVectors
+from keywarp.engines.processor import lower_priority
 from keywarp.engines.result import FrameResult
 from keywarp.engines.session import KeyPass, StreamSession
 
@@ -45,8 +46,9 @@ class Executor:
     device: alone it is done sooner, but beside others the device does more, because the small layers of a network and
     the work around it use one core only.
 
-    Key frames that overlap with others (see `StreamSession`) are computed by the same lanes. Frames come first, and
-    one lane is always left to them, unless the next frame of a session waits for its key frame.
+    Key frames that overlap with others (see `StreamSession`) are computed on the same lanes. Frames come first, and one
+    lane is always left to them, unless the next frame of a session waits for its key frame. The thread of a key frame
+    yields to those of frames, so that it takes the time that they leave.
 
     A device that runs its work asynchronously, as a GPU does, may give each lane a stream of its own: `process` then
     submits the networks on it and collects their outputs, and host work of other lanes fills the time between.
@@ -60,6 +62,7 @@ class Executor:
         """
         self.lanes = lanes
         self._pool = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="keywarp-device")
+        self._key_pool = ThreadPoolExecutor(lanes, "keywarp-key", initializer=lower_priority)
         self._lock = Lock()
         self._closed = False
         self._depth = 0
@@ -123,6 +126,7 @@ class Executor:
         with self._lock:
             self._closed = True
         self._pool.shutdown(wait=True)
+        self._key_pool.shutdown(wait=True)
         for future in self._keys:  # which no frame waits for
             future.cancel()
 
@@ -159,7 +163,7 @@ class Executor:
         settle: Callable[[], None] | None = None
         if job.future.set_running_or_notify_cancel():
             try:
-                settle = partial(job.future.set_result, job.key_pass(lane))
+                settle = partial(job.future.set_result, self._key_pool.submit(job.key_pass, lane).result())
             except BaseException as error:  # noqa: BLE001 - it belongs to the session
                 settle = partial(job.future.set_exception, error)
         with self._lock:
@@ -192,7 +196,7 @@ class Executor:
                         return key, False
                     continue  # another lane computes it
                 del self._waiting[place]
-                alone = not (self._running or self._computing) and all(o.session is job.session for o in self._waiting)
+                alone = not self._running and all(other.session is job.session for other in self._waiting)
                 self._running.add(job.session)
                 return job, alone or self.lanes == 1
             if self._keys and self._computing < self.lanes - 1 and not self._closed:

@@ -15,6 +15,7 @@ from keywarp.engines.engine import Engine, KeyState
 from keywarp.engines.errors import EngineError, FrameOrderError
 from keywarp.engines.motion import MotionTracker, MotionVectors
 from keywarp.engines.preparation import check_frame
+from keywarp.engines.processor import lower_priority
 from keywarp.engines.result import FrameResult, KeyReason
 from keywarp.engines.schedule import FixedInterval, KeySchedule
 from keywarp.engines.stream_clock import StreamClock
@@ -27,10 +28,11 @@ Beside = Callable[[KeyPass], Future[tuple[KeyState, float]]]  # runs it beside t
 
 
 def on_a_thread(key_pass: KeyPass) -> Future[tuple[KeyState, float]]:
-    """Run a key pass on a thread of its own, on the engine's second lane."""
+    """Run a key pass on a thread of its own, on the engine's second lane. It yields to the frames."""
     future: Future[tuple[KeyState, float]] = Future()
 
     def run() -> None:
+        lower_priority()
         if future.set_running_or_notify_cancel():
             try:
                 future.set_result(key_pass(1))
@@ -204,11 +206,9 @@ class StreamSession:
         else:
             due = bool(reason) and not upcoming  # while one key frame is computed, another isn't begun
             reason = None
-            computed = self._begin(frame, beside) if due else None
-            if upcoming and not beside and lane is None:
-                lane = 0  # beside the key pass on the second lane
             result = self.engine.propagate(frame, key.state, vectors, lane)
-            if computed:
+            if due:  # only now, so that this frame has the whole device
+                computed = self._begin(frame, beside)
                 tracker = key.state.tracker and key.state.tracker.fork()
                 upcoming = _UpcomingKey(index, now, frame.shape, tracker, computed, self.overlap)
         self._key, self._upcoming, self._last = key, upcoming, index
