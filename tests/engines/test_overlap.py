@@ -1,10 +1,14 @@
 """Key frames whose features are computed beside the frames after them."""
 
+import os
+import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
@@ -242,3 +246,29 @@ def test_overlapping_needs_lanes(tmp_path: Path) -> None:
         StreamSession(single, overlap=1)
     with pytest.raises(ValueError, match="at least 0 frames, got -1"):
         StreamSession(single, overlap=-1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_key_frames_that_overlap_have_a_lower_priority_than_frames(engine: Engine) -> None:
+    executor, session = Executor(lanes=2), StreamSession(engine, FixedInterval(2), overlap=1)
+    priorities: dict[str, set[int]] = {"key": set(), "propagate": set()}
+    key, propagate = engine.key, engine.propagate
+
+    def note(name: str) -> None:
+        priorities[name].add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    def noted_key(*arguments: Any) -> tuple[FrameResult, KeyState]:
+        note("key")
+        return key(*arguments)
+
+    def noted_propagate(*arguments: Any) -> FrameResult:
+        note("propagate")
+        return propagate(*arguments)
+
+    executor.submit(session, images()[0]).result(PATIENCE)
+    engine.key, engine.propagate = noted_key, noted_propagate  # type: ignore[method-assign]
+    for image in images(6)[1:]:
+        executor.submit(session, image).result(PATIENCE)
+    executor.close()
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert priorities == {"key": {min(19, usual + 10)}, "propagate": {usual}}
