@@ -249,7 +249,9 @@ def test_overlapping_needs_lanes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_key_frames_that_overlap_have_a_lower_priority_than_frames(engine: Engine) -> None:
+def test_key_frames_that_overlap_have_a_lower_priority_than_frames(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     executor, session = Executor(lanes=2), StreamSession(engine, FixedInterval(2), overlap=1)
     priorities: dict[str, set[int]] = {"key": set(), "propagate": set()}
     key, propagate = engine.key, engine.propagate
@@ -266,7 +268,8 @@ def test_key_frames_that_overlap_have_a_lower_priority_than_frames(engine: Engin
         return propagate(*arguments)
 
     executor.submit(session, images()[0]).result(PATIENCE)
-    engine.key, engine.propagate = noted_key, noted_propagate  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "key", noted_key)
+    monkeypatch.setattr(engine, "propagate", noted_propagate)
     for image in images(6)[1:]:
         executor.submit(session, image).result(PATIENCE)
     executor.close()
