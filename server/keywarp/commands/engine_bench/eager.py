@@ -2,10 +2,11 @@
 
 import torch
 
+from keywarp.adaptation.errors import OperatorError
 from keywarp.adaptation.torch_graph import TorchGraph
 from keywarp.commands.engine_bench.footage import Frame
 from keywarp.commands.engine_bench.operations import part_shapes
-from keywarp.engines import Bundle
+from keywarp.engines import BackendError, Bundle
 from keywarp.importing.checks import prepare
 
 
@@ -20,15 +21,18 @@ class EagerNetwork:
             threads: The number of threads, or 0 to let PyTorch choose.
 
         Raises:
-            keywarp.adaptation.OperatorError: If a graph has an operator that isn't supported.
+            BackendError: If a graph has an operator that isn't supported.
         """
         if threads:
             torch.set_num_threads(threads)
         plain = bundle.without_precisions()
         self._image = bundle.manifest.image
-        self._features, self._head = (
-            TorchGraph(plain.graph(f"{part}.onnx"), f"{part}.onnx").eval() for part in ("features", "head")
-        )
+        try:
+            self._features, self._head = (
+                TorchGraph(plain.graph(f"{part}.onnx"), f"{part}.onnx").eval() for part in ("features", "head")
+            )
+        except OperatorError as error:
+            raise BackendError(f"PyTorch can't run it: {error}") from error
         self._between = list(part_shapes(bundle, "head", 64, 64))
 
     def run(self, frame: Frame) -> None:

@@ -47,7 +47,7 @@ def nano(path: Path, precision: Precision, threads: int, frames: Sequence[Frame]
         def run(frame: Frame) -> None:
             if frame.shape[:2] != (model.height, model.width):
                 frame = np.asarray(cv2.resize(frame, (model.width, model.height)), np.uint8)
-            program.run({FRAME: frame[np.newaxis]})
+            program.run({FRAME: np.ascontiguousarray(frame)[np.newaxis]})
 
         return timed_frames(run, LENGTH)
 

@@ -15,9 +15,18 @@ from keywarp.commands.engine_bench.comparison import Result
 from keywarp.commands.engine_bench.figures import FrameRow, KeywarpRow, Spread, speed_ups
 from keywarp.commands.engine_bench.footage import LENGTH
 
-GREY, ORANGE = (150, 156, 164), (230, 159, 0)
+GREY: Color = (150, 156, 164)
+ORANGE: Color = (230, 159, 0)
 COLORS: Sequence[Color] = ((0, 114, 178), (0, 158, 115), (204, 121, 167), (86, 180, 233))  # one for each motion
-MOTION_NAMES = {"flownet": "FlowNet", "flownet_inception": "FlowNet Inception"}
+NAMES = {  # for people
+    "flownet": "FlowNet",
+    "flownet_inception": "FlowNet Inception",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "pytorch": "PyTorch",
+    "ssdlite": "SSDLite",
+    "lr-aspp": "LR-ASPP",
+}
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -62,13 +71,13 @@ def draw_chart(result: Result) -> Image.Image:
         rows = [row for row in result.frames if row.kind == kind]
         for number, row in enumerate(rows):
             text = _bar_text(row.ms.median, row.speed_up)
-            bars.append(Bar(f"{row.name}, every frame", row.ms.median, text, color, begins=not number))
+            bars.append(Bar(f"{_readable(row.name)}, every frame", row.ms.median, text, color, begins=not number))
     motions = dict.fromkeys(row.motion for row in result.keywarp)
     for place, motion in enumerate(motions):
         found = [row for row in result.keywarp if row.motion == motion]
         best = min(found, key=lambda row: row.intervals[LENGTH].ms)
         for number, (length, figures) in enumerate(best.intervals.items()):
-            name = f"Keywarp, {_motion(motion)} {best.precision}, interval {length}"
+            name = f"Keywarp, {_readable(motion)} {best.precision}, interval {length}"
             text = _bar_text(figures.ms, figures.speed_up)
             bars.append(Bar(name, figures.ms, text, COLORS[place % len(COLORS)], begins=not number))
     height, width = result.size
@@ -76,7 +85,7 @@ def draw_chart(result: Result) -> Image.Image:
     return draw_bar_chart(
         BarChart(
             title=f"What a frame takes: {result.config}, {height}x{width}",
-            subtitle=f"{cores}; medians of {result.rounds} rounds in turns; times as fast as ONNX Runtime in fp32",
+            subtitle=f"{cores}; medians of {_rounds(result)} in turns; times as fast as ONNX Runtime in fp32",
             x_title="ms a frame",
             note=f"keywarp bench engine --config {result.config}   |   interval {LENGTH} is of whole windows, the "
             "others computed from the medians of key and propagated frames",
@@ -100,14 +109,14 @@ def _print_frames(rows: Sequence[FrameRow], console: Console) -> None:
 
 
 def _print_keywarp(rows: Sequence[KeywarpRow], console: Console) -> None:
-    columns = "key ms", "p10", "p90", "propagated ms", "p10", "p90", "host", "key of peak", "MB"
-    table = _table("Keywarp's frames", *columns)
+    spread = "p10", "p90"
+    table = _table("Keywarp's frames", "key ms", *spread, "propagated ms", *spread, "host", "key of peak", "MB")
     for row in rows:
         others = f"{row.host.median:.1f}", _percent(row.key_peak_share), _megabytes(row.memory)
         table.add_row(row.name, *_spread(row.key), *_spread(row.propagated), *others)
     console.print(table)
-    columns = "at 5: ms", "x ORT", "at 10: ms", "p10", "p90", "fps", "x ORT", "Eq. 7", "reached", "at 20: ms", "x ORT"
-    table = _table("Keywarp at key intervals", *columns)
+    measured = "at 10: ms", *spread, "fps", "x ORT", "Eq. 7", "reached"
+    table = _table("Keywarp at key intervals", "at 5: ms", "x ORT", *measured, "at 20: ms", "x ORT")
     for row in rows:
         cells: list[str] = []
         for figures in row.intervals.values():
@@ -131,7 +140,7 @@ def _print_parts(rows: Sequence[FrameRow], console: Console) -> None:
 def _remarks(result: Result) -> list[str]:
     height, width = result.size
     peaks = ", ".join(f"{precision} {peak / 1e9:.0f}" for precision, peak in result.peaks.items())
-    rounds = f"medians of {result.rounds} rounds in turns, in one process"
+    rounds = f"medians of {_rounds(result)} in turns, in one process"
     return [
         f"{result.config}, {height}x{width}, one stream, batch 1; {rounds}; {result.machine}.",
         *(["Interrupted: these are the figures up to then."] if result.interrupted else []),
@@ -156,8 +165,13 @@ def _spread(spread: Spread) -> tuple[str, str, str]:
     return f"{spread.median:.1f}", f"{spread.p10:.1f}", f"{spread.p90:.1f}"
 
 
-def _motion(label: str) -> str:
-    return MOTION_NAMES.get(label, label)
+def _readable(name: str) -> str:
+    first, _, rest = name.partition(" ")
+    return f"{NAMES.get(first, first)} {rest}".strip()
+
+
+def _rounds(result: Result) -> str:
+    return f"{result.rounds} round{'s' if result.rounds != 1 else ''}"
 
 
 def _bar_text(ms: float, speed_up: float | None) -> str:
