@@ -112,7 +112,7 @@ def engine(
     if picture is not None:
         if picture.suffix.lower() != ".png":
             raise typer.BadParameter(f"{picture.name!r} isn't the name of a PNG file", param_hint="--picture")
-        check_writable(picture)
+        check_writable(picture.absolute().parent)
     options = Options(
         rounds=rounds,
         threads=threads,

@@ -42,7 +42,9 @@ def per_frame(bundle: Bundle, backend: BackendName, precision: Precision, thread
         def run(frame: Frame) -> None:
             placement = place(frame.shape[0], frame.shape[1], bundle.manifest.image)
             if placement.size not in programs:
-                programs[placement.size] = runtime.compile(_whole(bundle.in_precision(precision), *placement.size))
+                programs[placement.size] = runtime.compile(
+                    whole_network(bundle.in_precision(precision), *placement.size)
+                )
             programs[placement.size].run({FRAME: _fitted(frame, placement, bundle.manifest.image)})
 
         return timed_frames(run, 1)
@@ -134,8 +136,14 @@ def part(
     return Contestant(f"{label} alone, {precision}", PARTS, start)
 
 
-def _whole(bundle: Bundle, height: int, width: int) -> onnx.ModelProto:
-    """Return the graph of a key frame without what only propagation needs."""
+def whole_network(bundle: Bundle, height: int, width: int) -> onnx.ModelProto:
+    """Return the graph of a key frame without what only propagation needs.
+
+    Args:
+        bundle: The bundle.
+        height: The height of the networks' input in pixels.
+        width: Its width.
+    """
     fused = fuse_key(bundle, height, width)
     wanted = [output.name for output in fused.model.graph.output if output.name not in fused.resident]
     return onnx.utils.Extractor(fused.model).extract_model([FRAME], wanted)

@@ -35,8 +35,9 @@ class EagerNetwork:
             raise BackendError(f"PyTorch can't run it: {error}") from error
         self._between = list(part_shapes(bundle, "head", 64, 64))
 
-    def run(self, frame: Frame) -> None:
-        """Run both on a frame, uint8 (H, W, 3) in RGB."""
+    def run(self, frame: Frame) -> dict[str, torch.Tensor]:
+        """Return the head's outputs for a frame, uint8 (H, W, 3) in RGB."""
         with torch.inference_mode():
             found = self._features(image=torch.from_numpy(prepare(frame, self._image)))
-            self._head(**{name: found[name] for name in self._between})
+            outputs: dict[str, torch.Tensor] = self._head(**{name: found[name] for name in self._between})
+            return outputs

@@ -28,7 +28,7 @@ def peak(shape: str, backend: BackendName, precision: Precision, threads: int) -
 
     def start() -> Turn:
         channels, _, height, width = PEAK_SHAPES[shape]
-        model = _convolutions(shape)
+        model = convolutions(shape)
         inputs = {"x": np.random.default_rng(0).random((1, channels, height, width), np.float32)}
         if precision == "int8":
             quantizer = GraphQuantizer("peak", model, [inputs])
@@ -45,7 +45,7 @@ def peak_operations(shape: str) -> int:
     return 2 * PEAK_LAYERS * channels**2 * kernel**2 * height * width
 
 
-def _convolutions(shape: str) -> onnx.ModelProto:
+def convolutions(shape: str) -> onnx.ModelProto:
     channels, kernel, height, width = PEAK_SHAPES[shape]
     random = np.random.default_rng(0)
     deviation = (2 / (channels * kernel**2)) ** 0.5  # keeps the maps' variance (He et al., 2015)
