@@ -46,6 +46,11 @@ def peak_operations(shape: str) -> int:
 
 
 def convolutions(shape: str) -> onnx.ModelProto:
+    """Return the graph of `peak`.
+
+    Args:
+        shape: One of `PEAK_SHAPES`.
+    """
     channels, kernel, height, width = PEAK_SHAPES[shape]
     random = np.random.default_rng(0)
     deviation = (2 / (channels * kernel**2)) ** 0.5  # keeps the maps' variance (He et al., 2015)
