@@ -51,6 +51,7 @@ def test_everything_is_compared_on_the_same_frames(models: Path, tmp_path: Path)
     }
     assert {row["name"] for row in found["parts"]} >= {"features alone, fp32", "flow alone, int8"}
     assert found["peaks"]["fp32"] > 0
+    assert all(row["profile"]["host"] >= 0 for row in found["keywarp"])
     with Image.open(picture) as drawn:
         assert drawn.format == "PNG"
         assert drawn.width == 1000
@@ -74,6 +75,7 @@ def test_speed_ups_are_those_of_the_fastest_precision(models: Path) -> None:
         }
     assert found["peaks"] == {}
     assert found["parts"] == []
+    assert {row["profile"] for row in found["keywarp"]} == {None}
 
 
 def test_the_figures_are_printed_as_tables(models: Path) -> None:

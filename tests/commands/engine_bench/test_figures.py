@@ -33,6 +33,19 @@ def test_intervals_are_measured_at_ten_and_computed_otherwise() -> None:
     assert found["x"] == {"5": pytest.approx(12.5), "10": pytest.approx(20), "20": pytest.approx(1200 / 39)}
 
 
+def test_the_profile_names_what_is_left() -> None:
+    times = record(key=[0.4], propagated=[0.02], window=[0.06], host=[0.001])
+    parts = {"flow": 9.0, "warp": 2.0, "head": 5.0}
+    row = summarise_keywarp("x int8", "x", "int8", "openvino", times, None, OPERATIONS, {"int8": 290_000.0}, parts)
+    assert row is not None
+    assert row.profile is not None
+    assert row.profile.rest == pytest.approx(20 - 9 - 2 - 5 - 1)
+    assert row.profile.at_peak == pytest.approx(1)
+    incomplete = summarise_keywarp("x int8", "x", "int8", "openvino", times, None, OPERATIONS, {}, {"warp": 2.0})
+    assert incomplete is not None
+    assert incomplete.profile is None
+
+
 def test_without_a_reference_there_are_no_speed_ups() -> None:
     times = record(key=[0.4], propagated=[0.02], window=[0.06], host=[0.001])
     row = summarise_keywarp("x int8", "x", "int8", "openvino", times, None, OPERATIONS, {})

@@ -24,7 +24,7 @@ def contestant(name: str, turn: Callable[[int], float]) -> Contestant:
     return Contestant(name, name, lambda: run)
 
 
-def test_each_begins_some_rounds_and_the_warm_up_does_not_count() -> None:
+def test_rounds_begin_at_different_ones_and_the_warm_up_does_not_count() -> None:
     order: list[tuple[str, int]] = []
 
     def turn(name: str) -> Callable[[int], float]:
@@ -34,10 +34,10 @@ def test_each_begins_some_rounds_and_the_warm_up_does_not_count() -> None:
 
         return run
 
-    records = take_turns([contestant(name, turn(name)) for name in "ab"], WINDOWS, 3, (), silent)
-    assert order == [("a", 0), ("b", 0), ("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 0), ("b", 0)]
-    assert records.by_name["a"].times["frame"] == [3.0, 6.0, 7.0]
-    assert records.rounds == 3
+    records = take_turns([contestant(name, turn(name)) for name in "ab"], WINDOWS, 2, (), silent)
+    assert order == [("a", 0), ("b", 0), ("a", 0), ("b", 0), ("b", 1), ("a", 1)]
+    assert records.by_name["a"].times["frame"] == [3.0, 6.0]
+    assert records.rounds == 2
 
 
 def test_an_interruption_leaves_the_times_so_far() -> None:

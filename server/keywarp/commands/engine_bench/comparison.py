@@ -28,7 +28,7 @@ from keywarp.commands.engine_bench.nano import NANO, RUNTIME, nano
 from keywarp.commands.engine_bench.networks import Candidate, Networks, nano_network, with_int8
 from keywarp.commands.engine_bench.operations import Operations, count_operations
 from keywarp.commands.engine_bench.peak import PEAK, PEAK_SHAPES, peak, peak_operations
-from keywarp.commands.engine_bench.turns import Contestant, Records, open_runtime, take_turns
+from keywarp.commands.engine_bench.turns import Contestant, Record, Records, open_runtime, take_turns
 from keywarp.commands.progress import Progress
 from keywarp.engines import AVAILABLE, BackendError, Bundle, EngineError, Precision
 from keywarp.engines.backends import BackendName, choose_backend
@@ -82,9 +82,10 @@ class _Entry:
     contestant: Contestant
     kind: str  # per frame, nano, keywarp, part or peak
     precision: str
-    candidate: Candidate | None = None  # of Keywarp
+    candidate: Candidate | None = None  # of Keywarp, or whose part it is
     backend: str = ""
     operations: int | None = None
+    part: str = ""  # features, flow, warp or head
 
 
 def groups(networks: Networks) -> tuple[str, ...]:
@@ -165,15 +166,16 @@ class _Work:
             name = entry.contestant.name
             if record is None or entry.kind == PEAK:
                 continue
-            if entry.candidate is None:
+            if entry.candidate is None or entry.part:
                 operations = entry.operations
                 row = summarise_frames(name, entry.kind, entry.precision, record, reference, operations, peaks)
                 frames += [row] if row else []
             else:
                 counted = self._operations[entry.candidate.label]
                 motion = entry.candidate.label
+                parts = self._part_times(measured, entry.candidate, entry.precision)
                 found = summarise_keywarp(
-                    name, motion, entry.precision, entry.backend, record, reference, counted, peaks
+                    name, motion, entry.precision, entry.backend, record, reference, counted, peaks, parts
                 )
                 ours += [found] if found else []
         return Result(
@@ -190,6 +192,19 @@ class _Work:
             left_out=records.left_out,
             notes=self._notes,
         )
+
+    def _part_times(
+        self, measured: Sequence[tuple[_Entry, Record | None]], candidate: Candidate, precision: str
+    ) -> dict[str, float]:
+        """Return the milliseconds of the graphs that run on a candidate's propagated frames, by themselves."""
+        found: dict[str, float] = {}
+        for entry, record in measured:
+            if not entry.part or entry.candidate is None or entry.precision != precision or record is None:
+                continue
+            own = entry.part != "flow" or entry.candidate.bundle.path == candidate.bundle.path
+            if own and (spread := Spread.of(record.times["frame"])):
+                found[entry.part] = spread.median
+        return found
 
     def _has(self, backend: BackendName, precision: Precision) -> bool:
         """Whether a runtime has a precision that is wanted."""
@@ -295,5 +310,5 @@ class _Work:
                 contestant = part(
                     candidate.bundle, name, label, self._backend, precision, self._options.threads, self._size
                 )
-                found.append(_Entry(contestant, "part", precision, operations=operations))
+                found.append(_Entry(contestant, "part", precision, candidate, operations=operations, part=name))
         return found

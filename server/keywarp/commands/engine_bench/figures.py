@@ -63,6 +63,18 @@ class IntervalFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """Where the time of a propagated frame goes, medians in milliseconds."""
+
+    flow: float  # of the flow network by itself; 0 if none runs
+    warp: float  # of the warp by itself
+    head: float  # of the head by itself
+    host: float  # after the networks
+    rest: float  # what is left: the preparation of the frame, motion on the host, what joins the graphs
+    at_peak: float | None  # what the operations of flow, warp and head would take at the device's peak
+
+
+@dataclass(frozen=True, slots=True)
 class KeywarpRow:
     """One way of propagating, in one precision."""
 
@@ -75,6 +87,7 @@ class KeywarpRow:
     host: Spread  # the part of either after the networks
     intervals: dict[int, IntervalFigures]
     key_peak_share: float | None  # of the device's measured peak, with the operations of features and head
+    profile: Profile | None  # None unless the parts were measured
     operations: Operations
     memory: int | None  # bytes
 
@@ -123,6 +136,7 @@ def summarise_keywarp(
     reference: float | None,
     operations: Operations,
     peaks: Mapping[str, float],
+    parts: Mapping[str, float] | None = None,
 ) -> KeywarpRow | None:
     """Return the figures of one way of propagating, or None if it had no turn.
 
@@ -135,6 +149,7 @@ def summarise_keywarp(
         reference: See `summarise_frames`.
         operations: Its operations.
         peaks: See `summarise_frames`.
+        parts: The milliseconds of its graphs by themselves, if they are known: `warp`, `head`, and `flow` if it runs.
     """
     key, propagated, host = (Spread.of(record.times[what]) for what in ("key", "propagated", "host"))
     window = Spread.of(record.times["window"])
@@ -168,6 +183,7 @@ def summarise_keywarp(
         host=host,
         intervals=intervals,
         key_peak_share=_share(operations.whole, key.median, peaks.get(precision)),
+        profile=_profile(propagated.median, host.median, operations, peaks.get(precision), parts or {}),
         operations=operations,
         memory=record.memory,
     )
@@ -182,6 +198,23 @@ def speed_ups(rows: Sequence[KeywarpRow]) -> dict[str, dict[str, float]]:
                 best = found.setdefault(row.motion, {})
                 best[str(length)] = max(figures.speed_up, best.get(str(length), 0.0))
     return found
+
+
+def _profile(
+    propagated: float, host: float, operations: Operations, peak: float | None, parts: Mapping[str, float]
+) -> Profile | None:
+    if not {"warp", "head", *(["flow"] if operations.flow else [])} <= set(parts):
+        return None
+    flow = parts["flow"] if operations.flow else 0.0
+    counted = operations.flow + operations.warp + operations.head
+    return Profile(
+        flow=flow,
+        warp=parts["warp"],
+        head=parts["head"],
+        host=host,
+        rest=propagated - flow - parts["warp"] - parts["head"] - host,
+        at_peak=1000 * counted / peak if peak else None,
+    )
 
 
 def _share(operations: int | None, milliseconds: float, peak: float | None) -> float | None:

@@ -58,6 +58,7 @@ def print_tables(result: Result, console: Console) -> None:
         _print_keywarp(result.keywarp, console)
     if parts := [row for row in result.frames if row.kind == "part"]:
         _print_parts(parts, console)
+    _print_profiles(result.keywarp, console)
     for line in _remarks(result):
         console.print(line, style="dim", highlight=False, soft_wrap=True)
     for name, reason in result.left_out.items():
@@ -128,6 +129,17 @@ def _print_keywarp(rows: Sequence[KeywarpRow], console: Console) -> None:
                 cells += [f"{figures.predicted:.2f}", _percent(figures.reached)]
         table.add_row(row.name, *cells)
     console.print(table)
+
+
+def _print_profiles(rows: Sequence[KeywarpRow], console: Console) -> None:
+    columns = "propagated ms", "flow network", "warp", "head", "host", "rest", "at the peak"
+    table = _table("Where a propagated frame's time goes", *columns)
+    for row in rows:
+        if (p := row.profile) is not None:
+            cells = [f"{value:.1f}" for value in (row.propagated.median, p.flow, p.warp, p.head, p.host, p.rest)]
+            table.add_row(row.name, *cells, "" if p.at_peak is None else f"{p.at_peak:.1f}")
+    if table.row_count:
+        console.print(table)
 
 
 def _print_parts(rows: Sequence[FrameRow], console: Console) -> None:

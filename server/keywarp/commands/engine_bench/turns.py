@@ -63,7 +63,7 @@ def take_turns(
     """Open all contestants, and let them take turns. Ctrl-C ends it early, after which the times so far remain.
 
     Args:
-        contestants: The contestants. Each of them begins some of the rounds.
+        contestants: The contestants. Rounds begin at different ones of them.
         windows: The frames, a window a round.
         rounds: The number of rounds, after a turn of each that warms up.
         refusals: The errors that leave a contestant out, in opening or warming up.
@@ -91,8 +91,9 @@ def take_turns(
     try:
         for number in range(rounds):
             window = windows[number % len(windows)]
+            first = number * len(names) // rounds  # so that a disturbance in each round hits others each time
             for place in range(len(names)):
-                name = names[(place + number) % len(names)]
+                name = names[(first + place) % len(names)]
                 progress(f"round {number + 1} of {rounds}: {name}", number * len(names) + place, rounds * len(names))
                 time.sleep(SETTLE)
                 for what, seconds in turns[name](window).items():
