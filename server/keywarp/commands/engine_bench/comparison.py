@@ -25,7 +25,7 @@ from keywarp.commands.engine_bench.figures import (
 from keywarp.commands.engine_bench.footage import Window
 from keywarp.commands.engine_bench.machine import Machine, describe_machine
 from keywarp.commands.engine_bench.nano import NANO, RUNTIME, nano
-from keywarp.commands.engine_bench.networks import Candidate, Networks, nano_network, with_int8
+from keywarp.commands.engine_bench.networks import Candidate, Networks, cache_folder, nano_network, with_int8
 from keywarp.commands.engine_bench.operations import Operations, count_operations
 from keywarp.commands.engine_bench.peak import PEAK, PEAK_SHAPES, peak, peak_operations
 from keywarp.commands.engine_bench.turns import Contestant, Record, Records, open_runtime, take_turns
@@ -221,7 +221,9 @@ class _Work:
     def _quantised(self, networks: Networks) -> Networks:
         """Return the networks with graphs in int8, if they are needed."""
         if not networks.trained:
-            self._notes.append("The weights are random: results mean nothing, times do.")
+            self._notes.append(
+                f"The networks are in {cache_folder()}. Their weights are random: results mean nothing, times do."
+            )
         if "int8" not in self._precisions:
             return networks
         bundles: dict[Path, Bundle] = {}
@@ -235,7 +237,7 @@ class _Work:
         if made:
             self._notes.append(
                 "The graphs in int8 were made for these times only: what int8 costs in accuracy was not measured "
-                "(keywarp quantize does)."
+                f"(keywarp quantize does that). They are in {cache_folder()}."
             )
         candidates = tuple(replace(c, bundle=bundles[c.bundle.path]) for c in networks.candidates)
         return replace(networks, candidates=candidates)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from keywarp.cli.errors import CommandError
 from keywarp.commands.bundles import find_bundle, list_bundle_folders
-from keywarp.engines import Bundle, load_bundle
+from keywarp.engines import Bundle, BundleError, load_bundle
 from keywarp.engines.backends import BackendName
 from keywarp.engines.bundle import draft_precision
 from keywarp.engines.engine import default_cache
@@ -71,7 +71,7 @@ def open_networks(config: str, models: Path, say: Say) -> Networks:
     """
     if config in PAPER_CONFIGS:
         task = config.removeprefix("paper-")
-        bundles = {flow: _paper_bundle(task, flow, say) for flow in FLOW_NETWORKS}
+        bundles = {flow: paper_bundle(task, flow, say) for flow in FLOW_NETWORKS}
         candidates = [Candidate(flow, bundle, MotionSource.parse("network")) for flow, bundle in bundles.items()]
         last = bundles[FLOW_NETWORKS[-1]]
         candidates += [Candidate(motion, last, MotionSource.parse(motion)) for motion in OTHER_MOTIONS]
@@ -150,19 +150,32 @@ def cache_folder() -> Path:
     return default_cache().parent / "bench"
 
 
-def _paper_bundle(task: str, flow: str, say: Say) -> Bundle:
-    """Return the paper's networks with random weights as a bundle."""
+def paper_bundle(task: str, flow: str, say: Say) -> Bundle:
+    """Return the paper's networks with random weights as a bundle, which is made if it isn't in the cache.
+
+    Args:
+        task: `detection` or `segmentation`.
+        flow: The flow network's name.
+        say: Is told what is being made.
+
+    Raises:
+        CommandError: If it can't be made.
+    """
     folder = cache_folder() / f"{task}-{flow}"
-    if not folder.is_dir():
-        if find_spec("torch") is None:
-            raise CommandError(f"making the paper's networks needs torch: {INSTALL_TRAIN}")
-        height, width = PAPER_SIZE
-        say(f"making ResNet-101 and {flow} for {task} (once)")
-        with TemporaryDirectory(prefix="keywarp-bench-") as work, _made(folder) as partial:
-            checkpoint = f"{work}/{task}-{flow}.pt"
-            sides = "--short-side", str(height), "--long-side", str(width)
-            _run("keywarp.cli", "init", checkpoint, "--task", task, "--flow", flow, *sides)
-            _run("keywarp.cli", "export", checkpoint, "--out", str(partial))
+    if folder.is_dir():
+        try:
+            return load_bundle(folder)
+        except BundleError:  # of another version, or damaged
+            shutil.rmtree(folder)
+    if find_spec("torch") is None:
+        raise CommandError(f"making the paper's networks needs torch: {INSTALL_TRAIN}")
+    height, width = PAPER_SIZE
+    say(f"making ResNet-101 and {flow} for {task} (once)")
+    with TemporaryDirectory(prefix="keywarp-bench-") as work, _made(folder) as partial:
+        checkpoint = f"{work}/{task}-{flow}.pt"
+        sides = "--short-side", str(height), "--long-side", str(width)
+        _run("keywarp.cli", "init", checkpoint, "--task", task, "--flow", flow, *sides)
+        _run("keywarp.cli", "export", checkpoint, "--out", str(partial))
     return load_bundle(folder)
 
 
