@@ -234,6 +234,9 @@ class _Work:
                 bundle, had = with_int8(candidate.bundle, self._frames, backend, threads, self._say)
                 bundles[candidate.bundle.path] = bundle
                 made |= not had
+        for bundle in bundles.values():
+            names = ", ".join(sorted(name.partition(".")[0] for name in bundle.manifest.precisions["int8"].files))
+            self._notes.append(f"In int8 of {bundle.name}: {names or 'nothing, which is fastest here'}.")
         if made:
             self._notes.append(
                 "The graphs in int8 were made for these times only: what int8 costs in accuracy was not measured "

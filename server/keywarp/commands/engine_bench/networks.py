@@ -21,6 +21,7 @@ from keywarp.engines.backends import BackendName
 from keywarp.engines.bundle import draft_precision
 from keywarp.engines.engine import default_cache
 from keywarp.engines.motion import MotionSource
+from keywarp.engines.processor import int8_instructions
 from keywarp.quantization import quantize_unjudged
 
 PaperConfig = Literal["paper-detection", "paper-segmentation"]
@@ -111,7 +112,8 @@ def with_int8(
     if "int8" in bundle.manifest.precisions:
         return bundle, True
     height, width = frames[0].shape[:2]
-    folder = cache_folder() / "int8" / f"{bundle.manifest.digest[:20]}-{backend}-{height}x{width}"
+    measured_on = f"{backend}-{int8_instructions() or 'none'}-{height}x{width}"  # what decides which graphs int8 is for
+    folder = cache_folder() / "int8" / f"{bundle.manifest.digest[:20]}-{measured_on}"
     if not folder.is_dir():
         say(f"quantising {bundle.name} (once)")
         graphs = quantize_unjudged(bundle, frames, backend=backend, threads=threads)
