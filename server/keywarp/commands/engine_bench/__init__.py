@@ -7,10 +7,12 @@ Modules, each of which imports only those above it:
     footage       the frames that everything runs on
     operations    what the networks' operations predict (Eq. 5 to 7 of the paper)
     turns         takes turns and keeps the times
-    contestants   what takes turns
-    eager         the one that needs PyTorch
+    peak, nano    two kinds of contestants: large convolutions, and a light network
+    eager         a network in PyTorch
+    contestants   the others: the whole network on every frame, Keywarp, and its parts
     figures       what the times say
-    report        tables and JSON; the chart
     comparison    all of this in order
+    report        tables, JSON and the chart
+    alone         a bundle by itself
     command       the command line
 """

@@ -96,9 +96,9 @@ def engine(
     With --config, these take turns in one process: the whole network on
     every frame in ONNX Runtime, OpenVINO and PyTorch, a light network on
     every frame in int8, and the engine with each flow network, with optical
-    flow and with the codec's motion vectors, in each precision. Networks
-    with random weights are made once, and kept in the cache. Ctrl-C prints
-    the figures so far.
+    flow and with the codec's motion vectors. All but the light network do so
+    in each precision, or only in --precision. Networks with random weights
+    are made once, and kept in the cache. Ctrl-C prints the figures so far.
     """
     if config is None:
         for name, value in (("--nano", nano), ("--only", only), ("--without", without), ("--picture", picture)):
