@@ -25,15 +25,14 @@ import av
 import cv2
 import onnx
 
-from bench.other_work import OtherWork
 from keywarp.commands.engine_bench.machine import describe_machine
+from keywarp.commands.other_work import QUIET, OtherWork
 from keywarp.commands.sample_video import sample_video
 from keywarp.importing.checks import AGREEMENT, TOLERANCE
 
 FRAMES = 7
 INTERVAL = 3  # frames, so that there are several key frames
 START_SECONDS = 300.0  # in which a server must start
-QUIET = 0.2  # cores: other work that hardly disturbs
 ALL = "all"  # in place of the networks' names
 COMMAND = (sys.executable, "-m", "keywarp.cli")
 Figures = dict[str, Any]

@@ -41,6 +41,7 @@ def test_everything_is_compared_on_the_same_frames(models: Path, tmp_path: Path)
     assert found["config"] == "tiny"
     assert found["size"] == [272, 640]
     assert (found["rounds"], found["interrupted"], found["left_out"]) == (2, False, {})
+    assert found["other_work"] >= 0
     assert {"processor", "cores", "instructions", "int8", "system", "runtimes"} == set(found["machine"])
     assert found["machine"]["runtimes"]["openvino"]
     motions = {"network", "dis-chained-repaired", "codec"}

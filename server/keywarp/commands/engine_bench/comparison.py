@@ -65,6 +65,7 @@ class Result:
     size: tuple[int, int]  # height and width of the frames, pixels
     rounds: int  # complete ones
     interrupted: bool
+    other_work: float | None  # cores that other programs took meanwhile, on average; None if that isn't known
     threads: int
     machine: Machine
     peaks: dict[str, float]  # measured operations a second, by precision
@@ -183,6 +184,7 @@ class _Work:
             size=self._size,
             rounds=records.rounds,
             interrupted=records.interrupted,
+            other_work=records.other_work,
             threads=self._options.threads,
             machine=describe_machine(),
             peaks=peaks,

@@ -14,6 +14,7 @@ from keywarp.commands.charts import Color
 from keywarp.commands.engine_bench.comparison import Result
 from keywarp.commands.engine_bench.figures import FrameRow, KeywarpRow, Spread, speed_ups
 from keywarp.commands.engine_bench.footage import LENGTH
+from keywarp.commands.other_work import QUIET
 
 GREY: Color = (150, 156, 164)
 ORANGE: Color = (230, 159, 0)
@@ -36,6 +37,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "size": list(result.size),
         "rounds": result.rounds,
         "interrupted": result.interrupted,
+        "other_work": result.other_work,
         "threads": result.threads,
         "machine": asdict(result.machine),
         "operations": {motion: asdict(counted) for motion, counted in result.operations.items()},
@@ -61,6 +63,13 @@ def print_tables(result: Result, console: Console) -> None:
     _print_profiles(result.keywarp, console)
     for line in _remarks(result):
         console.print(line, style="dim", highlight=False, soft_wrap=True)
+    if result.other_work is not None and result.other_work > QUIET:
+        console.print(
+            f"Other programs took {result.other_work:.1f} cores meanwhile: measure again on a quiet machine.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
     for name, reason in result.left_out.items():
         console.print(f"{name} is left out: {reason}", style="yellow", highlight=False, soft_wrap=True)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from keywarp.commands.engine_bench.footage import Window
 from keywarp.commands.engine_bench.machine import resident_bytes
+from keywarp.commands.other_work import OtherWork
 from keywarp.commands.progress import Progress
 from keywarp.engines import Backend, BackendName, Precision, open_backend
 from keywarp.engines.engine import default_cache
@@ -49,6 +50,7 @@ class Records:
 
     rounds: int = 0  # complete ones
     interrupted: bool = False
+    other_work: float | None = None  # cores that other programs took during the rounds, on average, if that is known
     by_name: dict[str, Record] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)  # why contestants couldn't be opened
 
@@ -88,6 +90,7 @@ def take_turns(
         turns[contestant.name] = turn
         records.by_name[contestant.name] = Record(memory=memory)
     names = list(turns)
+    others = OtherWork()
     try:
         for number in range(rounds):
             window = windows[number % len(windows)]
@@ -101,6 +104,7 @@ def take_turns(
             records.rounds += 1
     except KeyboardInterrupt:
         records.interrupted = True
+    records.other_work = others.cores()
     return records
 
 
