@@ -21,7 +21,7 @@ from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError, MotionError
-from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, KEY_SMALL, fuse_all, kept
+from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, fuse_all, kept
 from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
     DIS,
@@ -38,8 +38,8 @@ from keywarp.engines.motion import (
     OpticalFlow,
     stay_inside,
     to_cells,
-    to_pixels,
 )
+from keywarp.engines.motion.network import NetworkFlow
 from keywarp.engines.placement import Placement
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
 from keywarp.engines.precisions import choose_precision
@@ -284,7 +284,7 @@ class Engine:
             return CodecTracker(small, self._pixels_per_cell, self._area(placement))
         estimator: OpticalFlow = DIS.for_steps() if source.chained else DIS()
         if programs.flow:
-            estimator = _NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell, placement, self._stride)
+            estimator = NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell, placement, self._stride)
         return (ChainedTracker if source.chained else DirectTracker)(estimator, small)
 
     def _used(self, tracker: MotionTracker | None) -> str:
@@ -379,7 +379,8 @@ class Engine:
             from keywarp.engines.motion import loops  # imports numba
 
             loops.warm_up()
-        graphs = fuse_all(self._graphs, height, width, self._named, self._keep_features)
+        layout = {"keep_features": self._keep_features, "channels_last": self.backend.channels_last}
+        graphs = fuse_all(self._graphs, height, width, self._named, **layout)
         programs = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
         return _Programs(
             key=programs["key"],
@@ -389,38 +390,6 @@ class Engine:
             postprocessor=open_postprocessor(self.bundle.manifest, height, width),
             lock=Lock(),
         )
-
-
-class _NetworkFlow:
-    """The bundle's flow network as optical flow between images that motion is estimated on."""
-
-    name = "flow"
-
-    def __init__(self, program: Program, lock: Lock, pixels_per_cell: int, placement: Placement, stride: int) -> None:
-        self._program = program
-        self._lock = lock
-        self._pixels_per_cell = pixels_per_cell
-        self._placement = placement
-        self._cells = placement.cells(stride)
-        rows, columns = self._cells
-        self._above, self._left = rows.start * pixels_per_cell, columns.start * pixels_per_cell
-        downscale = stride // pixels_per_cell
-        self._height, self._width = (-(-side // downscale) for side in placement.size)
-
-    def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `OpticalFlow.estimate`."""
-        images = {CURRENT: self._surround(current), KEY: self._surround(key)}
-        with self._lock:
-            cells = np.asarray(self._program.run(images)[FLOW])[:, :, *self._cells]
-            return to_pixels(cells, self._pixels_per_cell, *current.shape[:2])
-
-    def _surround(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the image, with its border repeated up to the size that the network takes."""
-        if self._placement.is_padded:
-            below, right = self._height - self._above - image.shape[0], self._width - self._left - image.shape[1]
-            surrounded = cv2.copyMakeBorder(image, self._above, below, self._left, right, cv2.BORDER_REPLICATE)
-            image = np.asarray(surrounded, dtype=np.uint8)
-        return image[np.newaxis]
 
 
 def _postprocess(

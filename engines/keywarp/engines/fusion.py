@@ -21,6 +21,8 @@
 Tensors that a bundle holds, such as class tokens, go from features.onnx past the warp to head.onnx.
 Flow and scale field are separate: `propagate` can do without the scale field, and another flow can be joined with it.
 
+The key frame's feature maps go from one graph to another as (1, h, w, c) where the backend warps rows of channels.
+
 Frames are passed in as bytes. The graphs contain the part of the task's last step that every runtime supports. For
 segmentation the result is labels as bytes, after bilinear up-sampling and argmax. For dense maps it is the head's
 values as they are. For detection it is the head's outputs, in which `keywarp.engines.detection` finds the boxes outside
@@ -40,6 +42,7 @@ from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import map_names
 from keywarp.engines.motion import MotionSource
+from keywarp.engines.passes import apply_passes
 from keywarp.engines.signatures import DETECTION_RANKS, VALUES
 
 FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
@@ -57,7 +60,9 @@ class FusedGraph:
     resident: frozenset[str]
 
 
-def fuse_key(bundle: Bundle, height: int, width: int, keep_features: bool = False) -> FusedGraph:
+def fuse_key(
+    bundle: Bundle, height: int, width: int, keep_features: bool = False, channels_last: bool = False
+) -> FusedGraph:
     """Return the graph of Algorithm 1, lines 8-9, for the features and the result of a key frame.
 
     Args:
@@ -65,6 +70,7 @@ def fuse_key(bundle: Bundle, height: int, width: int, keep_features: bool = Fals
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
         keep_features: Whether to output the features to the host as well, named as `kept` says.
+        channels_last: Whether feature maps are given as (1, h, w, c) instead of (1, c, h, w).
 
     Returns:
         The graph `frame` -> result, feature maps, held tensors and `key_small`; all but the result stay on the device.
@@ -72,19 +78,25 @@ def fuse_key(bundle: Bundle, height: int, width: int, keep_features: bool = Fals
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    draft = _Draft(bundle, height, width, keep_features)
+    draft = _Draft(bundle, height, width, keep_features, channels_last)
     image, small = draft.prepare()
     features = draft.splice("features", image=image)
     draft.result(features)
     draft.output(KEY_SMALL, small, TensorProto.FLOAT, draft.small_shape)
-    shapes = draft.feature_shapes | draft.held_shapes
-    for name, shape in shapes.items():
+    for name, shape in draft.feature_shapes.items():
+        draft.output_map(name, features[name], shape)
+    for name, shape in draft.held_shapes.items():
         draft.output(name, features[name], TensorProto.FLOAT, shape)
-    return FusedGraph(draft.finish("key"), frozenset([*shapes, KEY_SMALL]))
+    return FusedGraph(draft.finish("key"), frozenset([*draft.feature_shapes, *draft.held_shapes, KEY_SMALL]))
 
 
 def fuse_propagate(
-    bundle: Bundle, height: int, width: int, scale: bool = True, keep_features: bool = False
+    bundle: Bundle,
+    height: int,
+    width: int,
+    scale: bool = True,
+    keep_features: bool = False,
+    channels_last: bool = False,
 ) -> FusedGraph:
     """Return the graph of Algorithm 1, lines 11-12, which warps the key features along the flow network's flow.
 
@@ -94,6 +106,7 @@ def fuse_propagate(
         width: The width of the networks' input in pixels.
         scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
         keep_features: Whether to output the warped features to the host as well, named as `kept` says.
+        channels_last: See `fuse_key`.
 
     Returns:
         The graph `frame`, `key_small`, the feature maps and the held tensors -> result and `flow`.
@@ -101,7 +114,7 @@ def fuse_propagate(
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    draft = _Draft(bundle, height, width, keep_features)
+    draft = _Draft(bundle, height, width, keep_features, channels_last)
     motion = draft.motion()
     draft.propagate(motion["flow"], draft.scales(motion if scale else None))
     draft.output(FLOW, motion["flow"], TensorProto.FLOAT, draft.flow_shape)
@@ -139,6 +152,7 @@ def fuse_warp(
     scale: bool = False,
     keep_features: bool = False,
     given_scales: bool = False,
+    channels_last: bool = False,
 ) -> FusedGraph:
     """Return the graph that warps the key features along a given flow (section 3).
 
@@ -149,6 +163,7 @@ def fuse_warp(
         scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
         keep_features: Whether to output the warped features to the host as well, named as `kept` says.
         given_scales: Whether `fuse_motion` gave the scale fields; otherwise the flow network runs in this graph.
+        channels_last: See `fuse_key`.
 
     Returns:
         The graph `flow`, the feature maps and the held tensors -> result; with `scale` also of `frame` and `key_small`,
@@ -158,7 +173,7 @@ def fuse_warp(
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    draft = _Draft(bundle, height, width, keep_features)
+    draft = _Draft(bundle, height, width, keep_features, channels_last)
     flow = draft.input(FLOW, TensorProto.FLOAT, draft.flow_shape)
     if scale and given_scales:
         shapes = draft.scale_shapes
@@ -193,7 +208,12 @@ def fuse_flow(bundle: Bundle, height: int, width: int) -> FusedGraph:
 
 
 def fuse_all(
-    bundle: Bundle, height: int, width: int, motion: MotionSource | None = None, keep_features: bool = False
+    bundle: Bundle,
+    height: int,
+    width: int,
+    motion: MotionSource | None = None,
+    keep_features: bool = False,
+    channels_last: bool = False,
 ) -> dict[str, FusedGraph]:
     """Return all graphs to compile for one input size of a bundle.
 
@@ -203,6 +223,7 @@ def fuse_all(
         width: The width of the networks' input in pixels.
         motion: The motion source, or None for a given flow without a scale field.
         keep_features: Whether to output the features to the host as well.
+        channels_last: See `fuse_key`.
 
     Returns:
         The graph `key`; `propagate` unless features are copied; if the flow network runs separately, `motion` for
@@ -215,14 +236,15 @@ def fuse_all(
     if motion is not None:
         bundle.check_motion(motion)
     size = (height, width)
-    graphs = {"key": fuse_key(bundle, *size, keep_features=keep_features)}
+    layout = {"keep_features": keep_features, "channels_last": channels_last}
+    graphs = {"key": fuse_key(bundle, *size, **layout)}
     if motion is None:
-        graphs["propagate"] = fuse_warp(bundle, *size, keep_features=keep_features)
+        graphs["propagate"] = fuse_warp(bundle, *size, **layout)
     elif motion.flow == "flow" and not motion.runs_alone:
-        graphs["propagate"] = fuse_propagate(bundle, *size, motion.scale, keep_features)
+        graphs["propagate"] = fuse_propagate(bundle, *size, motion.scale, **layout)
     elif not motion.copies:
         direct = motion.runs_alone and not motion.chained
-        graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, keep_features, given_scales=direct)
+        graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, given_scales=direct, **layout)
     if motion and motion.runs_alone:
         if motion.chained:
             graphs["flow"] = fuse_flow(bundle, *size)
@@ -254,6 +276,7 @@ class _Draft:
     height: int
     width: int
     keep_features: bool = False
+    channels_last: bool = False
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -290,6 +313,19 @@ class _Draft:
     def output(self, name: str, source: str, dtype: int, shape: Sequence[int | None]) -> None:
         self.nodes.append(helper.make_node("Identity", [source], [name]))
         self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def input_map(self, name: str, shape: list[int]) -> str:
+        """Add a feature map of the key frame as an input; return its name as (1, c, h, w)."""
+        if not self.channels_last:
+            return self.input(name, TensorProto.FLOAT, shape)
+        return self.node("Transpose", self.input(name, TensorProto.FLOAT, _last(shape)), perm=[0, 3, 1, 2])
+
+    def output_map(self, name: str, source: str, shape: list[int]) -> None:
+        """Add a feature map of the key frame, (1, c, h, w), as an output."""
+        if not self.channels_last:
+            self.output(name, source, TensorProto.FLOAT, shape)
+            return
+        self.output(name, self.node("Transpose", source, perm=[0, 2, 3, 1]), TensorProto.FLOAT, _last(shape))
 
     def constant(self, value: NDArray[Any]) -> str:
         name = f"constant_{len(self.initializers)}"
@@ -361,7 +397,7 @@ class _Draft:
     def propagate(self, flow: str, scales: dict[str, str]) -> None:
         """Add the key frame's features and held tensors as inputs, the features' warp, and the result."""
         names = list(self.feature_shapes)
-        features = {name: self.input(name, TensorProto.FLOAT, shape) for name, shape in self.feature_shapes.items()}
+        features = {name: self.input_map(name, shape) for name, shape in self.feature_shapes.items()}
         warped = self.splice("warp", **features, flow=flow, **scales)
         moved = map_names("warped", len(names))
         held = {name: self.input(name, TensorProto.FLOAT, shape) for name, shape in self.held_shapes.items()}
@@ -406,7 +442,13 @@ class _Draft:
             onnx.checker.check_model(model)
         except onnx.checker.ValidationError as error:
             raise BundleError(f"the graphs of {self.bundle.path} don't fit together: {error}") from error
+        apply_passes(model.graph)
         return model
+
+
+def _last(shape: list[int]) -> list[int]:
+    """Return the shape (1, h, w, c) of a map of shape (1, c, h, w)."""
+    return [shape[0], *shape[2:], shape[1]]
 
 
 def _interpolation(pixels: int, stride: int) -> NDArray[np.float32]:

@@ -67,6 +67,7 @@ def server(
     it, in JPEG and in H.264 (which needs a video in H.264): the median over the
     rounds. The latency is that of JPEG frames at half of that rate, counted from
     when each frame is due: the 50th and 99th percentiles of all rounds' frames.
+    Frames stay as they are stored, so that they have the same size in both codecs.
     Runs alternate. Client and server share this machine.
     """
     path = video or sample_video()
@@ -107,7 +108,7 @@ def server(
         f"p{p}": {where: float(np.percentile(values, p)) for where, values in latencies.items()} for p in (50, 99)
     }
     shares = {codec: medians[f"{codec} served"] / medians[f"{codec} alone"] for codec in CODECS}
-    with open_source(path) as source:
+    with open_source(path, upright=False) as source:
         setting = describe_setting(bundle, compiled.backend, source.width, source.height, length)
     if as_json:
         figures = {"fps": medians, "share": shares, "latency": percentiles, "latency_at_fps": rate}
@@ -153,6 +154,7 @@ def load(
 
     Prints the results per second, the share of key frames, their age, the
     dropped frames, and the latency, counted from when each frame was due.
+    Frames stay as they are stored, as those of most cameras are.
     """
     path = video or sample_video()
     payloads = make_payloads(path, codec, CLIP_FRAMES)

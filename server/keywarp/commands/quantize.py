@@ -11,7 +11,9 @@ from rich.table import Table
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable, write_errors
+from keywarp.cli.options import AsStoredOption, StoredVideoOption
 from keywarp.clips.opening import open_clip
+from keywarp.clips.options import AllowDamageOption
 from keywarp.clips.ranges import RangeOption, chosen_range
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.options import MODELS, BundleArgument, JsonOption, ModelsOption, ThreadsOption
@@ -57,6 +59,9 @@ def quantize(
     ] = MAX_SECONDS,
     models: ModelsOption = MODELS,
     threads: ThreadsOption = 0,
+    as_stored: AsStoredOption = False,
+    video: StoredVideoOption = None,
+    allow_damage: AllowDamageOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Give a bundle graphs in int8, which are faster on processors with instructions for it.
@@ -68,6 +73,8 @@ def quantize(
     isn't faster on this device.
 
     Example: keywarp quantize models/street --calibrate street.mp4 && keywarp run street.mp4 --model street
+
+    Example: keywarp quantize models/street --calibrate gate.mkv --video 1 --as-stored --allow-damage
     """
     bundle = find_bundle(name, models)
     unknown = [choice for choice in backend or () if choice not in AVAILABLE]
@@ -78,7 +85,9 @@ def quantize(
         )
     window = chosen_range(seconds)
     folder = out or bundle.path
-    clips = [open_clip(video, window) for video in calibrate]
+    clips = [
+        open_clip(path, window, as_stored=as_stored, number=video, allow_damage=allow_damage) for path in calibrate
+    ]
     check_writable(folder)
     console = Console(stderr=as_json)  # so that the JSON stands alone
     try:

@@ -26,6 +26,7 @@ class HostBackend:
     """The TensorRT backend without TensorRT: graphs run on the fake driver's memory."""
 
     name, device, reason = "tensorrt", "a fake GPU", "a test"
+    channels_last = False
 
     def __init__(self, driver: FakeDriver, precision: str) -> None:
         self.driver = driver

@@ -9,13 +9,13 @@ from rich.console import Console
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable, write_errors
-from keywarp.cli.options import IntervalOption
+from keywarp.cli.options import AsStoredOption, IntervalOption
 from keywarp.client import open_source
 from keywarp.commands.bench_tables import describe_setting, print_json, print_table
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.engine_bench.alone import measure_alone
 from keywarp.commands.engine_bench.comparison import REFUSALS, Options, compare
-from keywarp.commands.engine_bench.footage import read_windows
+from keywarp.commands.engine_bench.footage import Frame, read_windows
 from keywarp.commands.engine_bench.networks import PAPER_CONFIGS, open_networks
 from keywarp.commands.engine_bench.report import as_json as result_as_json
 from keywarp.commands.engine_bench.report import draw_chart, print_tables
@@ -30,7 +30,7 @@ from keywarp.commands.options import (
 )
 from keywarp.commands.progress import stage_bar
 from keywarp.commands.sample_video import sample_video
-from keywarp.engines import BackendName, Engine, EngineError, Precision
+from keywarp.engines import Engine, EngineError
 
 MODEL = "street"  # the default
 LIST = "LIST"
@@ -85,6 +85,7 @@ def engine(
     precision: PrecisionOption = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="The number of measurements of each figure.")] = 10,
     threads: ThreadsOption = 0,
+    as_stored: AsStoredOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Time the engine by itself, or beside everything that could run in its place.
@@ -104,7 +105,16 @@ def engine(
         for name, value in (("--nano", nano), ("--only", only), ("--without", without), ("--picture", picture)):
             if value:
                 raise typer.BadParameter("works only with --config", param_hint=name)
-        _measure_alone(model or MODEL, models, video, interval, backend, precision, rounds, threads, as_json=as_json)
+        bundle = find_bundle(model or MODEL, models)
+        length = interval or bundle.manifest.key_interval
+        with open_source(video or sample_video(), upright=not as_stored) as source:
+            frames = [frame.image for frame, _ in zip(source, range(length), strict=False)]
+        try:
+            compiled = Engine(bundle, backend, precision, threads)
+            compiled.prepare(*frames[0].shape[:2])
+        except EngineError as error:
+            raise CommandError(str(error)) from error
+        _print_alone(compiled, frames, rounds, length, as_json=as_json)
         return
     for name, given in (("--model", model), ("--interval", interval)):
         if given is not None:
@@ -128,7 +138,7 @@ def engine(
         with stage_bar() as show:
             networks = open_networks(config, models, lambda what: show(what, 0, None))
             show("reading the video", 0, None)
-            windows = read_windows(video or sample_video(), networks.size, rounds)
+            windows = read_windows(video or sample_video(), networks.size, rounds, as_stored=as_stored)
             result = compare(networks, windows, options, show)
     except REFUSALS as error:
         raise CommandError(str(error)) from error
@@ -144,37 +154,17 @@ def engine(
         raise typer.Exit(INTERRUPTED)
 
 
-def _measure_alone(
-    model: str,
-    models: Path,
-    video: Path | None,
-    interval: int | None,
-    backend: BackendName,
-    precision: Precision,
-    rounds: int,
-    threads: int,
-    *,
-    as_json: bool,
-) -> None:
-    bundle = find_bundle(model, models)
-    length = interval or bundle.manifest.key_interval
-    with open_source(video or sample_video()) as source:
-        frames = [frame.image for frame, _ in zip(source, range(length), strict=False)]
+def _print_alone(compiled: Engine, frames: list[Frame], rounds: int, interval: int, *, as_json: bool) -> None:
     height, width = frames[0].shape[:2]
-    try:
-        compiled = Engine(bundle, backend, precision, threads)
-        compiled.prepare(height, width)
-    except EngineError as error:
-        raise CommandError(str(error)) from error
     medians = measure_alone(compiled, frames, rounds)
-    setting = describe_setting(bundle, compiled.backend, width, height, length)
+    setting = describe_setting(compiled.bundle, compiled.backend, width, height, interval)
     if as_json:
         print_json({"setting": setting, "seconds": asdict(medians), "speed_up": medians.speed_up})
         return
     rows = [
         ("key frame", f"{1000 * medians.key:.1f} ms"),
         ("propagated frame", f"{1000 * medians.propagated:.1f} ms"),
-        (f"interval {length}", f"{1000 * medians.keyed:.1f} ms a frame, {1 / medians.keyed:.1f} fps"),
+        (f"interval {interval}", f"{1000 * medians.keyed:.1f} ms a frame, {1 / medians.keyed:.1f} fps"),
         ("per frame", f"{1000 * medians.per_frame:.1f} ms a frame, {1 / medians.per_frame:.1f} fps"),
         ("speed-up", f"{medians.speed_up:.2f}"),
     ]

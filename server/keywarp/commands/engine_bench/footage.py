@@ -22,7 +22,7 @@ Frame = NDArray[np.uint8]
 Window = Sequence[ClipFrame]
 
 
-def read_windows(video: Path, size: tuple[int, int] | None, count: int) -> list[Window]:
+def read_windows(video: Path, size: tuple[int, int] | None, count: int, *, as_stored: bool = False) -> list[Window]:
     """Read windows of consecutive frames.
 
     Args:
@@ -30,12 +30,13 @@ def read_windows(video: Path, size: tuple[int, int] | None, count: int) -> list[
         size: The height and width that frames are resized to, or None for their own. Resized frames are encoded and
             decoded again (H.264 without B-frames, as cameras send it), so that they come with motion vectors.
         count: How many windows are needed.
+        as_stored: Whether frames are left as they are stored, instead of being turned upright.
 
     Raises:
         CommandError: If the video is too short, or can't be encoded at this size.
     """
     wanted = min(count, MAX_WINDOWS) * LENGTH
-    frames = list(islice(open_clip(str(video)).frames(), wanted))
+    frames = list(islice(open_clip(str(video), as_stored=as_stored).frames(), wanted))
     if len(frames) < LENGTH:
         raise CommandError(f"{video} has {len(frames)} frames, but at least {LENGTH} are needed: use a longer video")
     if size is not None and frames[0].image.shape[:2] != size:
