@@ -118,6 +118,12 @@ def test_a_light_network_that_is_missing_is_refused(models: Path) -> None:
     assert "nano.onnx" in failed.stderr
 
 
+def test_a_precision_that_the_device_lacks_is_an_error(models: Path) -> None:
+    failed = keywarp("bench", "engine", "--config", "tiny", "--models", models, "--precision", "fp16")
+    assert failed.status == 1
+    assert failed.stderr.startswith("keywarp: OpenVINO on the CPU computes in fp32, bf16 or int8, not fp16")
+
+
 def test_an_unknown_row_is_an_error_that_lists_all(models: Path) -> None:
     failed = keywarp("bench", "engine", "--config", "tiny", "--models", models, "--only", "tensorflow")
     assert failed.status == 1

@@ -137,7 +137,10 @@ class _Work:
         self._say: Callable[[str], None] = lambda what: progress(what, 0, None)
         self._notes: list[str] = []
         self._backend: BackendName = choose_backend(options.backend).backend  # type: ignore[assignment]
-        self._precisions = [precision for precision in PRECISIONS if self._has(self._backend, precision)]
+        self._precisions: list[Precision] = [options.precision]
+        if options.precision == "auto":
+            self._precisions = [precision for precision in PRECISIONS if self._has(self._backend, precision)]
+        open_runtime(self._backend, self._precisions[0], options.threads)  # an error if it hasn't what is asked for
         self._networks = self._quantised(networks)
         self._input = input_size(*size, networks.bundle.manifest.image)
         self._say("counting operations")
@@ -209,14 +212,10 @@ class _Work:
         return found
 
     def _has(self, backend: BackendName, precision: Precision) -> bool:
-        """Whether a runtime has a precision that is wanted."""
-        if self._options.precision not in ("auto", precision):
-            return False
+        """Whether a runtime has a precision here."""
         try:
             open_runtime(backend, precision, self._options.threads)
         except BackendError:
-            if self._options.precision != "auto":
-                raise
             return False
         return True
 
