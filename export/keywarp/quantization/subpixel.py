@@ -61,7 +61,7 @@ def _replace(
     """Return what computes the same, and its constants."""
     inputs, outputs, kernel, _ = weight.shape
     taps = kernel // stride
-    # (inputs, outputs, tap, offset, tap, offset); the first tap is that of the nearest pixel, the last in a convolution.
+    # (inputs, outputs, tap, offset, tap, offset). The first tap is the nearest pixel's; in a convolution it is the last.
     split = weight.reshape(inputs, outputs, taps, stride, taps, stride)[:, :, ::-1, :, ::-1]
     together = split.transpose(3, 5, 1, 0, 2, 4).reshape(stride**2 * outputs, inputs, taps, taps)
     added = [numpy_helper.from_array(np.ascontiguousarray(together), f"{node.name}_subpixel_weight")]
@@ -73,9 +73,9 @@ def _replace(
     pads = next((list(a.ints) for a in node.attribute if a.name == "pads"), [0] * 4)
     spread = f"{node.name}_spread" if any(pads) else node.output[0]
     found = f"{node.name}_subpixel"
-    shape = {"kernel_shape": [taps] * 2, "pads": [taps - 1] * 4}
+    border = [taps - 1] * 4
     nodes = [
-        helper.make_node("Conv", names, [found], name=node.name, **shape),
+        helper.make_node("Conv", names, [found], name=node.name, kernel_shape=[taps] * 2, pads=border),
         helper.make_node("DepthToSpace", [found], [spread], name=f"{node.name}_spread", blocksize=stride, mode="DCR"),
     ]
     if any(pads):
