@@ -1,5 +1,6 @@
 """What this machine's processor can do."""
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,13 @@ def int8_instructions() -> str:
         if flag in flags:
             return name
     return "dotprod" if platform.machine() == "arm64" and platform.system() == "Darwin" else ""
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows
 
 
 def _flags() -> frozenset[str]:

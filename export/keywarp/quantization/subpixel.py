@@ -61,7 +61,7 @@ def _replace(
     """Return what computes the same, and its constants."""
     inputs, outputs, kernel, _ = weight.shape
     taps = kernel // stride
-    # (inputs, outputs, tap, offset, tap, offset). The first tap is the nearest pixel's; in a convolution it is the last.
+    # (inputs, outputs, tap, offset, tap, offset). The first tap belongs to the nearest pixel, as a convolution's last.
     split = weight.reshape(inputs, outputs, taps, stride, taps, stride)[:, :, ::-1, :, ::-1]
     together = split.transpose(3, 5, 1, 0, 2, 4).reshape(stride**2 * outputs, inputs, taps, taps)
     added = [numpy_helper.from_array(np.ascontiguousarray(together), f"{node.name}_subpixel_weight")]
