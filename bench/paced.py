@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.imports import machine
-from bench.other_work import OtherWork
 from bench.streams import Frames, demo_frames, measure, warm_engine
+from keywarp.commands.other_work import OtherWork
 from keywarp.engines import Engine, Executor, FixedInterval, FrameResult, KeyReason, StreamSession
 
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.imports import machine
-from bench.other_work import OtherWork
 from keywarp.client import open_source
+from keywarp.commands.other_work import OtherWork
 from keywarp.commands.sample_video import sample_video
 from keywarp.engines import (
     Engine,

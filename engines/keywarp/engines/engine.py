@@ -21,7 +21,7 @@ from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError, MotionError
-from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, fuse_all, kept
+from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, fuse_all, kept
 from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
     DIS,
@@ -60,7 +60,7 @@ class KeyState:
 
     placement: Placement  # where the frame lies in the networks' input
     features: dict[str, Tensor]  # maps and held tensors, by name; empty if features are copied
-    small: Tensor | None  # the frame as the flow network's input; None if features are copied
+    small: NDArray[np.uint8] | None  # the frame as the flow network's input, (1, h, w, 3); None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
     check: FlowCheck | None  # checks the flow, or None if features are copied, or cells don't cover whole pixels
     result: FrameResult  # the key frame's own
@@ -152,7 +152,7 @@ class Engine:
         self.motion = source.name if not isinstance(source, MotionSource) else str(source)  # the source's name
         # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.
         self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.runs_alone
-        self._takes_frame = self._named is not None and (self._named.scale or not self._takes_flow)
+        self._takes_images = self._named is not None and (self._named.scale or not self._takes_flow)
         self._copies = self._named is not None and self._named.copies
         self.takes_vectors = self._named is not None and self._named.flow == "codec"
         self._keep_features = keep_features
@@ -218,7 +218,8 @@ class Engine:
         small = self._downscale(placement.cover(picture, self._stride))
         check = FlowCheck(small, self._pixels_per_cell) if self._checks else None
         tracker = self._open_tracker(programs, small, placement)
-        return result, KeyState(placement, moved, outputs[KEY_SMALL], tracker, check, result)
+        seen = self._seen(picture, small, placement)
+        return result, KeyState(placement, moved, seen, tracker, check, result)
 
     def propagate(
         self,
@@ -257,16 +258,16 @@ class Engine:
         picture = resize(frame, placement.rows, placement.columns)
         small = self._downscale(placement.cover(picture, self._stride))
         inputs: dict[str, Tensor] = {**key.features}
-        pair: dict[str, Tensor] = {KEY_SMALL: key.small}
-        if programs.motion or self._takes_frame:
-            pair[FRAME] = self._input(picture, placement)
+        pair: dict[str, Tensor] = {}
+        if programs.motion or self._takes_images:
+            pair = {CURRENT: self._seen(picture, small, placement), KEY: key.small}
         checked: CheckedFlow | None = None
         if programs.motion:
             with programs.lock:
                 inputs |= programs.motion.run(pair)  # the flow, and the scale fields if they are used
                 flow = stay_inside(np.array(np.asarray(inputs[FLOW])[:, :, *placement.cells(self._stride)]))
         else:
-            inputs |= pair if self._takes_frame else {}
+            inputs |= pair
             if self._takes_flow:
                 flow = self._flow(small, key, vectors)
         if self._takes_flow:
@@ -366,6 +367,12 @@ class Engine:
             np.array(np.asarray(outputs[kept(f.name)])[0][:, *placement.cells(f.stride)])
             for f in self.bundle.manifest.features
         )
+
+    def _seen(self, picture: NDArray[np.uint8], small: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+        """Return what the flow network sees of a frame: the networks' input at its size, with the padding."""
+        if placement.is_padded:
+            small = self._downscale(placement.pad(picture, self.bundle.manifest.image.pad))
+        return small[np.newaxis]
 
     def _downscale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the image averaged over blocks of `downscale` pixels; blocks at the border may be smaller."""

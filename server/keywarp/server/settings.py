@@ -178,9 +178,7 @@ class Settings(BaseModel):
     @classmethod
     def _check_overlap(cls, overlap: int, settings: ValidationInfo) -> int:
         if overlap and settings.data.get("lanes") == 1:
-            raise ValueError(
-                "key frames overlap on at least 2 lanes: set `lanes` to 2 or more, or to 0"
-            )
+            raise ValueError("key frames overlap on at least 2 lanes: set `lanes` to 2 or more, or to 0")
         return overlap
 
     @property
