@@ -31,6 +31,8 @@ def gather_rows(network: ov.Model) -> list[ov.Output]:
         warped, places, weights = _gathered(node.input_value(0), node.input_value(1))
         warped.node.set_friendly_name(node.get_friendly_name())
         node.output(0).replace(warped)
+        for tensor, name in ((places, "places"), (weights, "weights")):  # names for the cache, which must not count on
+            tensor.get_tensor().set_names({f"{node.get_friendly_name()}/{name}"})
         exact += [places, weights]
     return exact
 
