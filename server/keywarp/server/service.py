@@ -18,6 +18,7 @@ from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.decode.video import VideoOptions
 from keywarp.server.devices import Device, find_devices
 from keywarp.server.errors import (
+    BadMessageError,
     DecoderError,
     DrainingError,
     InternalError,
@@ -183,6 +184,8 @@ class Service:
         if replica.device.pressure.is_high:
             raise OverloadError("the device can't serve more streams: try again later")
         schedule = resolve_schedule(options, self.settings.schedule, manifest.key_interval, self.settings.max_age)
+        if options.track and manifest.detection is None:
+            raise BadMessageError(f"`track` needs a model that detects objects, and {manifest.name!r} doesn't")
         self.sinks.check(options.sinks or ())
         stream = self.streams.create(id_, replica, schedule, options, self._context, owner)
         self.sinks.subscribe(stream, stream.sinks)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_every_response_of_a_stream_is_written_to_its_file(start: Starter, tmp_p
         ("error", 30),
         ("result", 31),
     ]
+
+
+def test_every_line_says_when_and_of_which_stream(start: Starter, tmp_path: Path) -> None:
+    server = start(hasty, site=write_site(tmp_path, f'[sinks.archive]\nfile = "{tmp_path}/all"'))
+    began = datetime.now(UTC)
+    with server.connect("door", Hello(mode="latest", sinks=("archive",))) as talk:
+        talk.stream([*((i, jpeg()) for i in range(6)), (6, b"no image")])  # some are dropped, as chance has it
+    eventually(lambda: sink_count(server, "archive", "delivered") == 7)
+    written = lines(tmp_path / "all")
+    assert {line["type"] for line in written} >= {"result", "error"}
+    assert {line["stream"] for line in written} == {"door"}
+    assert all(began <= datetime.fromisoformat(line["time"]) <= datetime.now(UTC) for line in written)
 
 
 def test_a_sink_with_classes_gets_only_results_that_show_one(start: Starter, tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ class Client(Closable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
         source: str | None = None,
@@ -150,6 +151,7 @@ class Client(Closable):
             masks: The form of segmentation masks: `png`, `rle` or `none`. None is `png`.
             resolution: The resolution of masks: `model` or `frame`. None is `model`.
             reliability: `map` for results with a map of where they can be trusted. None is `none`.
+            track: Whether objects get a `track_id` that they keep from frame to frame. None is False.
             upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
                 True.
             video: Which of the videos of a container, from 0. None is the best.
@@ -172,6 +174,7 @@ class Client(Closable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            track=track,
             upright=upright,
             video=video,
             source=source,
@@ -258,6 +261,7 @@ class Client(Closable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
         codec: Codec = "image",
@@ -294,6 +298,7 @@ class Client(Closable):
             resolution: The resolution of masks and dense maps: `model`, or `frame`, which is larger. None is `model`.
             reliability: `map` for results with a map of where they can be trusted, `ProcessedFrame.reliability_map`.
                 None is `none`.
+            track: Whether objects get a `track_id` that they keep from frame to frame. None is False.
             upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
                 True, or what `open_source` was given.
             video: Which of the videos of a file or URL, from 0. None is the best, or what `open_source` was given.
@@ -329,6 +334,7 @@ class Client(Closable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            track=track,
             upright=upright,
             video=video,
             codec=codec,

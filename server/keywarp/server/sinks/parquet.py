@@ -45,6 +45,7 @@ _DETECTION: Final = pa.struct(
         "x2": pa.float32(),
         "y2": pa.float32(),
         "reliability": pa.float32(),
+        "track_id": pa.int64(),
         "mask": pa.list_(pa.int32()),
         "keypoints": pa.list_(_KEYPOINT),
     }
@@ -55,7 +56,7 @@ _REGION: Final = pa.struct(
 SCHEMA: Final = pa.schema(
     {
         "stream": pa.string(),
-        "time": pa.timestamp("us", "UTC"),  # when the sink wrote the row
+        "time": pa.timestamp("us", "UTC"),  # when the frame reached the server, was dropped or failed
         "type": pa.string(),  # result, error, dropped
         "frame": pa.int64(),
         "id": pa.string(),  # the client's id of the frame
@@ -246,7 +247,7 @@ def _read(journal: Path) -> pa.Table | None:
 def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
     row: dict[str, Any] = {
         "stream": stream,
-        "time": datetime.now(UTC),
+        "time": response.time,
         "type": response.type,
         "frame": response.frame,
         "id": None if response.id is None else str(response.id),
@@ -298,6 +299,7 @@ def _detection(one: Detection) -> dict[str, Any]:
         "confidence": one.confidence,
         **dict(zip(("x1", "y1", "x2", "y2"), one.xyxy, strict=True)),
         "reliability": one.reliability,
+        "track_id": one.track_id,
         "mask": one.mask.counts if one.mask else None,
         "keypoints": [dict(zip(("x", "y", "confidence"), point, strict=True)) for point in one.keypoints]
         if one.keypoints is not None

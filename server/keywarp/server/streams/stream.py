@@ -8,10 +8,12 @@ from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from keywarp.engines import FrameKind, FrameResult, MotionVectors, StreamSession
+from keywarp.engines.tracks import Tracker
 from keywarp.protocol import (
     ClientId,
     Dropped,
@@ -91,6 +93,7 @@ class Stream:
         self.reliability: Reliability = options.reliability or "none"
         self.upright = options.upright is not False
         self.video = options.video
+        self.track = bool(options.track)
         self.sinks = options.sinks or ()
         self.notes: tuple[str, ...] = ()  # what one should know about its video
         self.closed = asyncio.Event()
@@ -104,6 +107,8 @@ class Stream:
         # In the mode `lossless`, the same frames always have the same results.
         number = len(replica.device.loads) if self.mode == "latest" else 0
         self._session = StreamSession(self.engine, schedule.open(number), schedule.max_age)
+        detection = self.engine.bundle.manifest.detection
+        self._object_tracker = Tracker(detection.threshold) if self.track and detection else None
         self._load = replica.device.add_stream()
         self._connected = False
         self._single_frames = asyncio.Lock()  # held while a single frame is processed
@@ -145,6 +150,7 @@ class Stream:
             live=self._statistics.live,
             watchers=len(self.subscribers),
             sinks=self.sinks,
+            track=self.track,
             notes=self.notes,
             **(asdict(self.pull) if self.pull else {}),
         )
@@ -231,6 +237,7 @@ class Stream:
         Raises:
             StreamClosedError: The stream was closed.
         """
+        frame.received = datetime.now(UTC) - timedelta(seconds=frame.waited + frame.decode)
         frame.index, skipped = self._next, self._skipped
         self._next += 1
         started = time.monotonic()
@@ -252,7 +259,7 @@ class Stream:
         return done
 
     async def result(self, frame: DecodedFrame, done: asyncio.Future[FrameResult]) -> FrameResult:
-        """Wait for the result of a submitted frame, and show it in previews.
+        """Wait for the result of a submitted frame, track its objects, and show it in previews.
 
         Raises:
             FrameFailedError: The engine failed on the frame.
@@ -267,6 +274,9 @@ class Stream:
             self.subscribers.publish(self._count_failed(failure, frame.index))
             raise failure from error
         found = done.result()
+        if self._object_tracker:  # frames come here in order
+            track = partial(self._object_tracker.update, found, frame.timestamp)
+            found = await asyncio.get_running_loop().run_in_executor(self.pool, track)
         self.subscribers.publish_frame(frame, found)
         return found
 
@@ -282,6 +292,7 @@ class Stream:
             waited=frame.waited,
             id=frame.id,
             timestamp=frame.timestamp,
+            received=frame.received,
             masks=self.masks,
             resolution=self.resolution,
             reliability=self.reliability,
@@ -319,7 +330,7 @@ class Stream:
         if self.engine.takes_vectors:
             self._vectors = [*self._vectors, vectors] if len(self._vectors) < MAX_VECTORS else [None]
         self._next += 1
-        return Dropped(frame=self._next - 1, id=id_, reason=reason)
+        return Dropped(stream=self.id, time=datetime.now(UTC), frame=self._next - 1, id=id_, reason=reason)
 
     def note(self, text: str) -> None:
         """Note what one should know about the stream's video."""
@@ -411,4 +422,8 @@ class Stream:
             self._tracer.record_failed_frame(
                 self.id, self.engine.bundle.name, index, error.reason, linked=self._connected
             )
-        return Error(problem=error.problem, fatal=False, frame=index, id=error.id)
+        return self.error(error, index, error.id)
+
+    def error(self, error: FrameRefusedError, index: int, id_: ClientId | None) -> Error:
+        """Make the response to a frame that isn't processed."""
+        return Error(problem=error.problem, fatal=False, stream=self.id, time=datetime.now(UTC), frame=index, id=id_)
