@@ -225,6 +225,12 @@ def test_a_dead_webhook_does_not_delay_a_stream_and_its_missed_responses_are_cou
 # -- MQTT --------------------------------------------------------------------------------------------------------------
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def broker(folder: Path, port: int) -> Iterator[None]:
     mosquitto = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
@@ -249,9 +255,7 @@ def test_a_broker_gets_every_response_even_after_it_was_away(start: Starter, tmp
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     text = f'[sinks.bus]\nmqtt = "mqtt://127.0.0.1:{port}"\ntopic = "site/{{stream}}/{{type}}"'
     server = start(hasty, site=write_site(tmp_path, text))
     received: list[tuple[str, int]] = []

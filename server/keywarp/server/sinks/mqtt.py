@@ -83,6 +83,8 @@ class MqttSink:
         """Disconnect."""
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
+        if (left := self._client.socket()) is not None:  # the broker hasn't closed it yet
+            left.close()
 
     def _publish(self, stream: str, responses: list[FrameResponse]) -> None:
         if not self._is_started:

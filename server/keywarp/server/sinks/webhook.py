@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -14,6 +15,18 @@ TIMEOUT: Final = 10.0  # seconds, for each step of a request
 # The client errors that may go away without a change to the request: authorization, routing, timing, rate limits.
 RETRIED_STATUSES: Final = frozenset({401, 403, 404, 408, 425, 429})
 SIGNATURE: Final = "Keywarp-Signature"
+
+
+class _Unlogged(logging.Filter):
+    """Keeps httpx from logging the URL of each of its requests, whose path alone may be a secret."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = httpx.URL(url)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is about another URL."""
+        return not isinstance(record.args, tuple) or self._url not in record.args
 
 
 class WebhookSink:
@@ -39,6 +52,8 @@ class WebhookSink:
         self._url = url
         self._secret = secret
         self._client = httpx.AsyncClient(timeout=TIMEOUT, headers=headers, trust_env=False)
+        self._unlogged = _Unlogged(url)
+        logging.getLogger("httpx").addFilter(self._unlogged)
 
     async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
         """Post the responses in one request.
@@ -64,3 +79,4 @@ class WebhookSink:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+        logging.getLogger("httpx").removeFilter(self._unlogged)
