@@ -91,8 +91,7 @@ def test_no_package_logs_a_secret_wherever_the_log_goes(
         server = start(site=file)
         server.http.post("/v1/streams", json={"id": "door", "sinks": ["hook", "bus"]})
         server.frame("door")
-        for name in ("hook", "bus"):
-            eventually(lambda name=name: sink_count(server, name, "delivered") > 0)
+        eventually(lambda: all(sink_count(server, name, "delivered") > 0 for name in ("hook", "bus")))
         server.stop()
     assert "httpx" in {record.name for record in caplog.records}, "other requests are logged as ever"
     check(caplog.text)

@@ -67,6 +67,7 @@ class Pulls:
             for name, planned in self._service.site.streams.items():
                 source = SourceUrl.parse(planned.source)
                 stream = self._service.create_stream(source.with_default_mode(planned), name)
+                await self._service.watch_stream(stream, planned)
                 self.start(stream, source, AllowList(self._service.settings.allow_pull, trusted=source.host))
         except DrainingError:
             return

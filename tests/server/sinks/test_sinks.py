@@ -299,7 +299,7 @@ def test_a_stream_with_an_unknown_sink_is_refused(server: Running) -> None:
 
 def test_a_subscriber_of_a_closed_stream_learns_at_once_that_it_is_closed() -> None:
     async def subscribe() -> None:
-        subscribers = Subscribers()
+        subscribers: Subscribers[FrameResponse] = Subscribers()
         subscribers.close()
         with subscribers.subscribe() as subscription, subscribers.preview() as preview:
             assert await subscription.take() == (0, [])

@@ -128,6 +128,8 @@ class StreamInfo(Message):
     watchers: int = 0  # subscribers to its responses or its annotated frames, sinks included
     sinks: tuple[str, ...] = ()
     track: bool = False  # whether its objects have a `track_id`
+    title: str | None = None  # its camera's name for people
+    rules: tuple[str, ...] = ()  # the names of the rules that it is watched by
     source: str | None = None  # a pulled stream's URL, without credentials and query
     state: str = "open"  # one of `StreamState`
     problem: str | None = None  # a pulled stream's last problem
@@ -338,7 +340,7 @@ class Error(Message):
     problem: Problem
     fatal: bool
     stream: str | None = None  # None if there is none, or from servers that don't say
-    time: AwareDatetime | None = None  # when the server found the error, UTC; None from servers that don't say
+    time: AwareDatetime | None = None  # when the frame reached the server, UTC; None from servers that don't say
     frame: int | None = None  # the frame's position in the stream, if it is known
     id: ClientId | None = None
     credit: int | None = None

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +25,10 @@ import pyarrow as pa
 from pyarrow import ipc, parquet
 
 from keywarp.protocol import Detection, Dropped, Error, Region, Segmentation
+from keywarp.protocol.events import Event, Rules
 from keywarp.server.errors import SinkError
 from keywarp.server.sinks.atomic_append import append_atomically
-from keywarp.server.streams.subscribers import FrameResponse
+from keywarp.server.streams.subscribers import FrameResponse, StreamMessage
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class ParquetSink:
             classes: Names of classes; only results that show one of them are written. Empty: all responses are.
         """
         self.classes = frozenset(classes)
+        self.takes_events = False  # its columns are those of responses
         self._folder = folder
         self._max_bytes = max_bytes
         self._max_rows = max_rows
@@ -128,7 +130,10 @@ class ParquetSink:
         self._timers: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()  # streams may share a folder
 
-    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
+    async def announce(self, stream: str, rules: Rules) -> None:
+        """Do nothing: events need no preparation."""
+
+    async def deliver(self, stream: str, responses: Sequence[StreamMessage]) -> None:
         """Write one row for each response.
 
         Raises:
@@ -153,7 +158,7 @@ class ParquetSink:
             for folder in [*self._journals]:
                 await self._try_to_finish(folder)
 
-    def _write(self, folder: Path, stream: str, responses: list[FrameResponse]) -> _Journal | None:
+    def _write(self, folder: Path, stream: str, responses: Sequence[StreamMessage]) -> _Journal | None:
         """Append to the folder's journal, and return the journal if it is a new one."""
         self._recover()
         journal = self._journals.get(folder)
@@ -163,7 +168,9 @@ class ParquetSink:
         new_journal = None
         if journal is None:
             journal = new_journal = _Journal(folder / f"_{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.arrows")
-        batch = pa.RecordBatch.from_pylist([_row(stream, response) for response in responses], SCHEMA)
+        batch = pa.RecordBatch.from_pylist(
+            [_row(stream, response) for response in responses if not isinstance(response, Event)], SCHEMA
+        )
         content: bytes = batch.serialize().to_pybytes()
         if new_journal:
             content = SCHEMA.serialize().to_pybytes() + content

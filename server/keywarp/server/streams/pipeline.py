@@ -223,7 +223,7 @@ class Pipeline:
         try:
             response: FrameResponse = await self._stream.deliver(frame, await self._stream.result(frame, done))
         except FrameRefusedError as error:
-            response = self._stream.error(error, frame.index, frame.id)
+            response = self._stream.error(error, frame.index, frame.received)
         self._count(response)
         return response
 

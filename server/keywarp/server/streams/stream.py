@@ -1,6 +1,7 @@
 """One stream, with the order of its frames, its key-frame state and its counters."""
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,14 +29,23 @@ from keywarp.protocol import (
     StreamState,
     Timings,
 )
+from keywarp.protocol.events import Event, Rules
 from keywarp.server.decode.frames import DecodedFrame
-from keywarp.server.errors import FrameFailedError, FrameRefusedError, StreamClosedError, StreamConflictError
+from keywarp.server.errors import (
+    EventStoreError,
+    FrameFailedError,
+    FrameRefusedError,
+    StreamClosedError,
+    StreamConflictError,
+)
+from keywarp.server.events.store import EventStore
+from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.statistics import StreamStatistics
-from keywarp.server.streams.subscribers import Subscribers
+from keywarp.server.streams.subscribers import FrameResponse, Subscribers
 from keywarp.server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -43,6 +53,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_RULES: Final = Rules()
 MAX_NOTES: Final = 16
 MAX_VECTORS: Final = 64  # dropped frames in a row through which motion is followed
 
@@ -53,6 +64,7 @@ class StreamContext:
 
     pool: Pool  # threads for decoding and encoding
     metrics: Metrics
+    events: EventStore
     tracer: "Tracer | None" = None
 
 
@@ -96,19 +108,21 @@ class Stream:
         self.track = bool(options.track)
         self.sinks = options.sinks or ()
         self.notes: tuple[str, ...] = ()  # what one should know about its video
+        self._watcher: Watcher | None = None
         self.closed = asyncio.Event()
         self.close_reason = ""
-        self.subscribers = Subscribers()
+        self.subscribers: Subscribers[FrameResponse] = Subscribers()
+        self.events: Subscribers[Event] = Subscribers()
         self.pull: PullStatus | None = None  # None if clients feed the stream
         self.pool = context.pool
         self._metrics = context.metrics
         self._tracer = context.tracer
+        self._events_store = context.events
         self._statistics = StreamStatistics()
         # In the mode `lossless`, the same frames always have the same results.
         number = len(replica.device.loads) if self.mode == "latest" else 0
         self._session = StreamSession(self.engine, schedule.open(number), schedule.max_age)
-        detection = self.engine.bundle.manifest.detection
-        self._object_tracker = Tracker(detection.threshold) if self.track and detection else None
+        self._object_tracker = self._open_tracker() if self.track else None
         self._load = replica.device.add_stream()
         self._connected = False
         self._single_frames = asyncio.Lock()  # held while a single frame is processed
@@ -150,10 +164,61 @@ class Stream:
             live=self._statistics.live,
             watchers=len(self.subscribers),
             sinks=self.sinks,
-            track=self.track,
+            track=self._object_tracker is not None,
+            rules=tuple(self.rules.rules),
+            title=self.rules.title,
             notes=self.notes,
             **(asdict(self.pull) if self.pull else {}),
         )
+
+    # -- the rules -----------------------------------------------------------------------------------------------------
+
+    @property
+    def rules(self) -> Rules:
+        """Its zones, lines and rules."""
+        return self._watcher.rules if self._watcher else NO_RULES
+
+    async def watch(self, rules: Rules) -> None:
+        """Watch by rules from now on, instead of those before, whose events end.
+
+        Raises:
+            BadMessageError: The model has no such class, or finds nothing that a rule can be about.
+        """
+        watcher = Watcher(self.id, rules, self.engine.bundle.manifest)
+        before, self._watcher = self._watcher, watcher
+        if rules.rules and self._object_tracker is None:
+            self._object_tracker = self._open_tracker()
+        for report in before.close() if before else ():
+            await self._report(report)
+        self.events.close()  # ends the deliveries by the rules before
+        self.events = Subscribers()
+
+    def _open_tracker(self) -> Tracker | None:
+        detection = self.engine.bundle.manifest.detection
+        return Tracker(detection.threshold) if detection else None
+
+    @staticmethod
+    def _examine(
+        tracker: Tracker | None, watcher: "Watcher | None", frame: DecodedFrame, found: FrameResult
+    ) -> tuple[FrameResult, list[Report]]:
+        """Track the objects of a frame, and judge the rules."""
+        if tracker:
+            found = tracker.update(found, frame.timestamp)
+        reports = watcher.see(frame.pixels, found, frame.timestamp, frame.received) if watcher else []
+        return found, reports
+
+    async def _report(self, report: Report) -> None:
+        """Keep an event, and publish it."""
+        event = report.event
+        log.info("stream %s, rule %s: event %s %s", self.id, event.rule, event.id, event.state)
+        self._metrics.count_event(event.rule, event.state)
+        try:
+            await self._events_store.write(report)
+        except EventStoreError as error:
+            log.error("stream %s: event %s isn't kept: %s", self.id, event.id, error)
+        if report.jpeg:
+            event = event.model_copy(update={"snapshot_jpeg": base64.b64encode(report.jpeg).decode("ascii")})
+        self.events.publish(event)
 
     # -- the producer --------------------------------------------------------------------------------------------------
 
@@ -271,12 +336,14 @@ class Stream:
         if error := done.exception():
             log.error("stream %s, frame %d: the engine failed", self.id, frame.index, exc_info=error)
             failure = FrameFailedError(f"frame {frame.index} could not be processed", frame.id)
-            self.subscribers.publish(self._count_failed(failure, frame.index))
+            self.subscribers.publish(self._count_failed(failure, frame.index, frame.received))
             raise failure from error
         found = done.result()
-        if self._object_tracker:  # frames come here in order
-            track = partial(self._object_tracker.update, found, frame.timestamp)
-            found = await asyncio.get_running_loop().run_in_executor(self.pool, track)
+        if self._object_tracker or self._watcher:  # frames come here in order
+            examine = partial(self._examine, self._object_tracker, self._watcher, frame, found)
+            found, reports = await asyncio.get_running_loop().run_in_executor(self.pool, examine)
+            for report in reports:
+                await self._report(report)
         self.subscribers.publish_frame(frame, found)
         return found
 
@@ -307,7 +374,7 @@ class Stream:
     def refuse(self, error: FrameRefusedError) -> Error:
         """Count a frame that can't be decoded, and make its response. The gap makes the next frame a key frame."""
         self._next += 1
-        return self._count_failed(error, self._next - 1)
+        return self._count_failed(error, self._next - 1, datetime.now(UTC))
 
     def drop(
         self, id_: ClientId | None, reason: str, vectors: MotionVectors | None = None, *, gap: bool = False
@@ -366,7 +433,10 @@ class Stream:
         self.replica.device.remove_stream(self._load)
         self._cancel_queued()
         await self.wait_until_idle()
+        for report in self._watcher.close() if self._watcher else ():
+            await self._report(report)
         self.subscribers.close()
+        self.events.close()
         self._session.close()
 
     async def _prepare(self, shape: tuple[int, ...]) -> None:
@@ -414,7 +484,7 @@ class Stream:
         for job in self._pending.values():
             job.cancel()
 
-    def _count_failed(self, error: FrameRefusedError, index: int) -> Error:
+    def _count_failed(self, error: FrameRefusedError, index: int, received: datetime | None) -> Error:
         self._touched = time.monotonic()
         self._errors += 1
         self._metrics.count_error(self.engine.bundle.name, error.reason)
@@ -422,8 +492,8 @@ class Stream:
             self._tracer.record_failed_frame(
                 self.id, self.engine.bundle.name, index, error.reason, linked=self._connected
             )
-        return self.error(error, index, error.id)
+        return self.error(error, index, received)
 
-    def error(self, error: FrameRefusedError, index: int, id_: ClientId | None) -> Error:
+    def error(self, error: FrameRefusedError, index: int, received: datetime | None) -> Error:
         """Make the response to a frame that isn't processed."""
-        return Error(problem=error.problem, fatal=False, stream=self.id, time=datetime.now(UTC), frame=index, id=id_)
+        return Error(problem=error.problem, fatal=False, stream=self.id, time=received, frame=index, id=error.id)
