@@ -100,6 +100,8 @@ export interface StreamInfo {
   live: LiveStatistics | null;
   sinks: string[];
   track?: boolean; // whether its objects have a `track_id`
+  title?: string | null; // its camera's name for people
+  rules?: string[]; // the names of the rules that it is watched by
   watchers: number; // subscribers to its results and its preview, and sinks
 }
 
@@ -201,6 +203,28 @@ export type FrameResponse = Result | FrameError | Dropped;
 
 /** A message to a subscriber. `missed` counts responses that were skipped because the subscriber was too slow. */
 export type WatchMessage = FrameResponse | { type: "missed"; count: number } | { type: "gone"; reason: string };
+
+/** What a rule of a stream reports. */
+export interface StreamEvent {
+  type: "event";
+  id: string;
+  state: "started" | "ended";
+  stream: string;
+  camera: string; // its name for people
+  rule: string;
+  start: string; // UTC, like `end`
+  end?: string | null; // once it has ended
+  frame: number; // on which it started
+  classes: string[];
+  zone?: string | null;
+  line?: string | null;
+  direction?: "left" | "right" | "both" | null; // of a crossing
+  objects?: number[]; // track ids
+  count?: number; // the most objects at the same time
+  confidence?: number | null; // the highest
+  area?: number | null; // the largest
+  snapshot?: string | null; // path of a JPEG
+}
 
 export interface Ready {
   type: "ready";

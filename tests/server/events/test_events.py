@@ -106,6 +106,14 @@ def test_an_open_event_ends_with_its_stream_and_with_its_rules(start: Starter) -
         assert server.http.get("/v1/events").json()[0]["state"] == "ended"
 
 
+def test_an_open_event_ends_when_the_producer_comes_again(start: Starter) -> None:
+    server = start()
+    watched(server)
+    feed(server, frames="rrr")
+    feed(server, frames="g")
+    assert server.http.get("/v1/events").json()[0]["state"] == "ended"
+
+
 @pytest.mark.parametrize(
     ("model", "rules", "says"),
     [

@@ -29,7 +29,7 @@ class EventOptions(BaseModel):
     limit: int = Field(default=100, ge=1, le=1000)
 
 
-@router.get("", responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY))
+@router.get("", responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY), response_model_exclude_none=True)
 async def list_events(options: Annotated[EventOptions, Query()], service: ServiceDependency) -> list[Event]:
     """List events, the newest first."""
     query = EventQuery(
@@ -38,7 +38,7 @@ async def list_events(options: Annotated[EventOptions, Query()], service: Servic
     return await service.events.query(query)
 
 
-@router.get("/{event_id}", responses=NOT_FOUND)
+@router.get("/{event_id}", responses=NOT_FOUND, response_model_exclude_none=True)
 async def show_event(event_id: Id, service: ServiceDependency) -> Event:
     """Show one event."""
     event = await service.events.get(event_id)

@@ -207,6 +207,10 @@ class Stream:
         reports = watcher.see(frame.pixels, found, frame.timestamp, frame.received) if watcher else []
         return found, reports
 
+    async def _end_events(self) -> None:
+        for report in self._watcher.close() if self._watcher else ():
+            await self._report(report)
+
     async def _report(self, report: Report) -> None:
         """Keep an event, and publish it."""
         event = report.event
@@ -243,8 +247,9 @@ class Stream:
             self._cancel_queued()
 
     async def restart(self) -> None:
-        """Make the next frame a key frame, because frames may be missing before it."""
+        """Make the next frame a key frame, because frames may be missing before it. Open events end."""
         await self.wait_until_idle()
+        await self._end_events()
         self._session.interrupt()
         self._skipped = 0
         self._vectors.clear()
@@ -433,8 +438,7 @@ class Stream:
         self.replica.device.remove_stream(self._load)
         self._cancel_queued()
         await self.wait_until_idle()
-        for report in self._watcher.close() if self._watcher else ():
-            await self._report(report)
+        await self._end_events()
         self.subscribers.close()
         self.events.close()
         self._session.close()
