@@ -221,6 +221,16 @@ export class Client {
   }
 
   /**
+   * Get the seconds around the start of an event, as its camera sent them. Until they are over, this is an error (404).
+   *
+   * @param {string} id the event's id
+   * @returns {Promise<Blob>} an MP4 file
+   */
+  async clip(id) {
+    return (await this.#request(`/v1/events/${encodeURIComponent(id)}/clip`)).blob();
+  }
+
+  /**
    * Open a connection that feeds a stream.
    *
    * @param {ConnectOptions} options

@@ -224,6 +224,7 @@ export interface StreamEvent {
   confidence?: number | null; // the highest
   area?: number | null; // the largest
   snapshot?: string | null; // path of a JPEG
+  clip?: string | null; // path of an MP4
 }
 
 export interface Ready {

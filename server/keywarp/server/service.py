@@ -131,6 +131,7 @@ class Service:
             vectors=stream.engine.takes_vectors,
             upright=stream.upright,
             video=stream.video,
+            recorder=stream.recorder,
         )
 
     @property

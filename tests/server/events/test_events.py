@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from PIL import Image
 
@@ -172,6 +173,8 @@ def test_a_cameras_events_go_to_a_file_a_webhook_and_a_broker(start: Starter, tm
             model = "detector"
             title = "Front gate"
             zones.all = [[0, 0], [1, 0], [1, 1], [0, 1]]
+            clip_before = 1
+            clip_after = 1
             rules.anything = {{zone = "all", min_confidence = 0.1}}
             events = ["archive", "hook", "home"]
 
@@ -193,6 +196,9 @@ def test_a_cameras_events_go_to_a_file_a_webhook_and_a_broker(start: Starter, tm
         eventually(lambda: len(told.get("site/gate/event", [])) == 2)
         eventually(lambda: sum(body.count(b"\n") for _, body in hook.taken) == 2)
         states = [("started", None), ("ended", event["end"])]
+        with av.open(io.BytesIO(server.http.get(event["clip"]).content), "r") as clip:
+            assert clip.format.name.startswith("mov,mp4")
+            assert 10 <= len([*clip.decode(video=0)]) <= 40  # of the 1.6 s of the source, by when the event came
         written = lines(tmp_path / "events")
         assert [(line["state"], line.get("end")) for line in written] == states
         assert {(line["id"], line["camera"]) for line in written} == {(event["id"], "Front gate")}

@@ -54,6 +54,9 @@ class Rules(Request):
     zones: Annotated[Mapping[Name, Zone], Field(max_length=MAX_RULES)] = {}
     lines: Annotated[Mapping[Name, Line], Field(max_length=MAX_RULES)] = {}
     rules: Annotated[Mapping[Name, Rule], Field(max_length=MAX_RULES)] = {}
+    # Seconds of the clip before and after the start of each event, for pulled streams; 0 after it: no clips
+    clip_before: float = Field(default=5.0, ge=0, le=60)
+    clip_after: float = Field(default=0.0, ge=0, le=60)
     events: Annotated[tuple[str, ...], Field(max_length=16)] = ()  # the server's sinks that get the events
 
     @field_validator("timezone")
@@ -96,5 +99,5 @@ class Event(Message):
     confidence: float | None = None  # the highest of an object
     area: float | None = None  # the largest, as `Rule.min_area` measures it
     snapshot: str | None = None  # path on the server of a JPEG of the frame on which it started
-    clip: str | None = None  # path on the server of a video of it, once there is one
+    clip: str | None = None  # path on the server of a video of the seconds around its start, soon after them
     snapshot_jpeg: str | None = None  # the snapshot in base64, in messages to webhooks

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
+    from keywarp.server.decode.recorder import Recorder
+
 PROBE: Final = {"probesize": str(2**20), "analyzeduration": "1000000", "fpsprobesize": "0"}  # bytes, microseconds
 
 
@@ -44,6 +46,7 @@ class VideoOptions:
     upright: bool = True  # whether frames are turned as the display matrix says, or left as they are stored
     video: int | None = None  # which of a container's videos, from 0; None: the best
     orientation: int | None = None  # of bare packets (`keywarp.videos.orientation`); None: as the packets say
+    recorder: "Recorder | None" = None  # keeps the packets of a container's video
 
 
 class VideoDecoder:
@@ -69,6 +72,12 @@ class VideoDecoder:
         if options.nvdec and context.codec.canonical_name in options.nvdec.codecs:
             return NvdecDecoder(options.nvdec, context, options.max_pixels, stream, vectors=options.vectors)
         return SoftwareDecoder(context, options.max_pixels, vectors=options.vectors)
+
+    def _open_recorded(self, stream: "VideoStream") -> UnitDecoder:
+        """Open the decoder of a container's video, whose packets the recorder keeps if there is one."""
+        decoder = self.open(stream.codec_context, stream)
+        recorder = self._options.recorder
+        return recorder.decoding(decoder, stream) if recorder else decoder
 
     def check_size(self, width: int, height: int) -> None:
         """Refuse a video whose frames are too large. A size of zeros is unknown yet, and passes.
@@ -100,7 +109,7 @@ class VideoDecoder:
             # The container gives the size; not all decoders do.
             self.check_size(stream.codec_context.width, stream.codec_context.height)
             seen = stream.codec_context.width > 0
-            with closing(self.open(stream.codec_context, stream)) as decoder:
+            with closing(self._open_recorded(stream)) as decoder:
                 for item in VideoReader(container, stream, decoder, continuity):
                     match item:
                         case Picture():

@@ -17,12 +17,15 @@ T = TypeVar("T")
 
 FILE: Final = "events.sqlite3"
 VERSION: Final = 1  # of the tables
+CLIP_BYTES: Final = 2**30  # of all clips; beyond it the oldest are deleted
+MEMORY_CLIP_BYTES: Final = 64 * 2**20
 SWEEP_EVERY: Final = 100  # events
 _TABLE: Final = """
     CREATE TABLE IF NOT EXISTS events (
         id TEXT PRIMARY KEY, stream TEXT NOT NULL, rule TEXT NOT NULL, start REAL NOT NULL, ended INTEGER NOT NULL,
         content TEXT NOT NULL, snapshot BLOB
     ) STRICT;
+    CREATE TABLE IF NOT EXISTS clips (id TEXT PRIMARY KEY, mp4 BLOB NOT NULL) STRICT;
     CREATE INDEX IF NOT EXISTS by_start ON events (start);
 """
 
@@ -54,6 +57,7 @@ class EventStore:
         """
         self._days = days
         self._limit = limit
+        self._clip_bytes = MEMORY_CLIP_BYTES if folder is None else CLIP_BYTES
         self._written = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keywarp-events")
         self._path = ":memory:" if folder is None else str(folder / FILE)
@@ -85,6 +89,19 @@ class EventStore:
     async def snapshot(self, id_: str) -> bytes | None:
         """Return the JPEG of an event, or None if there is none."""
         row = await self._run(lambda: self._one("SELECT snapshot FROM events WHERE id = ?", id_))
+        return None if row is None or not isinstance(row[0], bytes) else row[0]
+
+    async def write_clip(self, id_: str, mp4: bytes) -> None:
+        """Add the clip of an event.
+
+        Raises:
+            EventStoreError: The database can't be written.
+        """
+        await self._run(lambda: self._write_clip(id_, mp4))
+
+    async def clip(self, id_: str) -> bytes | None:
+        """Return the clip of an event as an MP4 file, or None if there is none (yet)."""
+        row = await self._run(lambda: self._one("SELECT mp4 FROM clips WHERE id = ?", id_))
         return None if row is None or not isinstance(row[0], bytes) else row[0]
 
     async def close(self) -> None:
@@ -131,6 +148,15 @@ class EventStore:
         if self._written % SWEEP_EVERY == 0:
             self._sweep()
 
+    def _write_clip(self, id_: str, mp4: bytes) -> None:
+        self._database.execute("INSERT OR REPLACE INTO clips VALUES (?, ?)", (id_, mp4))
+        total = 0
+        newest = self._database.execute("SELECT id, length(mp4) FROM clips ORDER BY rowid DESC").fetchall()
+        for one, size in newest:
+            total += size
+            if total > self._clip_bytes and one != id_:
+                self._database.execute("DELETE FROM clips WHERE id = ?", (one,))
+
     def _sweep(self) -> None:
         """Delete events that are too old or too many."""
         oldest = (datetime.now(UTC) - timedelta(days=self._days)).timestamp()
@@ -139,6 +165,7 @@ class EventStore:
             "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY start DESC LIMIT -1 OFFSET ?)",
             (self._limit,),
         )
+        self._database.execute("DELETE FROM clips WHERE id NOT IN (SELECT id FROM events)")
 
     def _query(self, query: EventQuery) -> list[Event]:
         conditions, values = ["1"], []

@@ -1,4 +1,4 @@
-"""The routes of events: list, show, and their snapshots."""
+"""The routes of events: list, show, and their snapshots and clips."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -58,3 +58,16 @@ async def show_snapshot(event_id: Id, service: ServiceDependency) -> Response:
     if jpeg is None:
         raise UnknownEventError(f"there is no event {event_id!r} with a snapshot")
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
+
+
+@router.get(
+    "/{event_id}/clip",
+    response_class=Response,
+    responses=NOT_FOUND | {int(HTTPStatus.OK): {"content": {"video/mp4": {}}, "description": "An MP4 file."}},
+)
+async def show_clip(event_id: Id, service: ServiceDependency) -> Response:
+    """Return the seconds around the start of an event, as its camera sent them."""
+    mp4 = await service.events.clip(event_id)
+    if mp4 is None:
+        raise UnknownEventError(f"there is no event {event_id!r} with a clip, or the clip isn't complete yet")
+    return Response(mp4, media_type="video/mp4", headers={"Cache-Control": "private, max-age=86400, immutable"})

@@ -31,6 +31,7 @@ from keywarp.protocol import (
 )
 from keywarp.protocol.events import Event, Rules
 from keywarp.server.decode.frames import DecodedFrame
+from keywarp.server.decode.recorder import Recorder
 from keywarp.server.errors import (
     EventStoreError,
     FrameFailedError,
@@ -109,6 +110,9 @@ class Stream:
         self.sinks = options.sinks or ()
         self.notes: tuple[str, ...] = ()  # what one should know about its video
         self._watcher: Watcher | None = None
+        self._clips: set[asyncio.Task[None]] = set()  # that are being written
+        self._with_clips: set[str] = set()  # ids of open events that have, or will have, a clip
+        self.recorder: Recorder | None = None  # of a pulled stream with clips; from its next connection on
         self.closed = asyncio.Event()
         self.close_reason = ""
         self.subscribers: Subscribers[FrameResponse] = Subscribers()
@@ -185,6 +189,7 @@ class Stream:
             BadMessageError: The model has no such class, or finds nothing that a rule can be about.
         """
         watcher = Watcher(self.id, rules, self.engine.bundle.manifest)
+        self.recorder = Recorder(rules.clip_before, rules.clip_after) if rules.clip_after else None
         before, self._watcher = self._watcher, watcher
         if rules.rules and self._object_tracker is None:
             self._object_tracker = self._open_tracker()
@@ -192,6 +197,17 @@ class Stream:
             await self._report(report)
         self.events.close()  # ends the deliveries by the rules before
         self.events = Subscribers()
+
+    def _keep_clip(self, id_: str, mp4: bytes) -> None:
+        task = asyncio.create_task(self._write_clip(id_, mp4))
+        self._clips.add(task)
+        task.add_done_callback(self._clips.discard)
+
+    async def _write_clip(self, id_: str, mp4: bytes) -> None:
+        try:
+            await self._events_store.write_clip(id_, mp4)
+        except EventStoreError as error:
+            log.error("stream %s: the clip of event %s isn't kept: %s", self.id, id_, error)
 
     def _open_tracker(self) -> Tracker | None:
         detection = self.engine.bundle.manifest.detection
@@ -214,10 +230,18 @@ class Stream:
     async def _report(self, report: Report) -> None:
         """Keep an event, and publish it."""
         event = report.event
+        if report.jpeg and self.recorder:
+            loop, id_ = asyncio.get_running_loop(), event.id
+            if self.recorder.request(lambda mp4: loop.call_soon_threadsafe(self._keep_clip, id_, mp4)):
+                self._with_clips.add(id_)
+        if event.id in self._with_clips:
+            event = event.model_copy(update={"clip": f"/v1/events/{event.id}/clip"})
+            if event.state == "ended":
+                self._with_clips.discard(event.id)
         log.info("stream %s, rule %s: event %s %s", self.id, event.rule, event.id, event.state)
         self._metrics.count_event(event.rule, event.state)
         try:
-            await self._events_store.write(report)
+            await self._events_store.write(Report(event, report.jpeg))
         except EventStoreError as error:
             log.error("stream %s: event %s isn't kept: %s", self.id, event.id, error)
         if report.jpeg:
@@ -439,6 +463,8 @@ class Stream:
         self._cancel_queued()
         await self.wait_until_idle()
         await self._end_events()
+        if self._clips:
+            await asyncio.wait(self._clips)
         self.subscribers.close()
         self.events.close()
         self._session.close()

@@ -1,8 +1,9 @@
 /** The view of events, and the list of them that a stream's view shows, too. */
 
-import { client, poll } from "./api.js";
-import { h, icon, setText } from "./dom.js";
+import { client, describeError, poll, request } from "./api.js";
+import { h, icon, setText, toast } from "./dom.js";
 import { duration, number, percent } from "./format.js";
+import { ApiError } from "./vendor/keywarp.js";
 
 /** @typedef {import("./vendor/messages.js").StreamEvent} StreamEvent */
 
@@ -83,6 +84,7 @@ class EventItem {
         h("p", {}, h("a", { href: `#/streams/${encodeURIComponent(event.stream)}` }, event.camera)),
         h("p", { class: "small number" }, h("time", { datetime: event.start, title: `${event.start} (UTC)` }, start.toLocaleString("en", { dateStyle: "medium", timeStyle: "medium" }))),
         this.#what,
+        event.clip ? h("button", { type: "button", class: "quiet small", onclick: () => saveClip(event) }, icon("download"), "Clip") : null,
       ),
     );
   }
@@ -94,6 +96,17 @@ class EventItem {
     this.#badge.className = isOpen ? "badge warn" : "badge";
     setText(this.#badge, isOpen ? "Now" : event.line ? `To the ${event.direction}` : duration(lasted));
     setText(this.#what, describe(event));
+  }
+}
+
+/** Download the clip of an event. @param {StreamEvent} event */
+async function saveClip({ id, rule }) {
+  try {
+    const url = URL.createObjectURL(await request(() => client.clip(id)));
+    h("a", { href: url, download: `${rule}-${id}.mp4` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  } catch (error) {
+    toast(error instanceof ApiError && error.status === 404 ? "The clip isn't complete yet, or is gone." : describeError(error));
   }
 }
 
