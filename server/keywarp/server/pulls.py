@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
@@ -163,7 +164,7 @@ class Pull:
         """
         while True:
             self._set_state("connecting")
-            options = self._service.video_options(self._stream)
+            options = replace(self._service.video_options(self._stream), recorder=self._stream.recorder)
             decoder = SourceDecoder(self._source, self._allowed, self._service.settings.pull_timeout, options)
             fault: ServerError | None = None
             try:

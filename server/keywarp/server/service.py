@@ -131,7 +131,6 @@ class Service:
             vectors=stream.engine.takes_vectors,
             upright=stream.upright,
             video=stream.video,
-            recorder=stream.recorder,
         )
 
     @property

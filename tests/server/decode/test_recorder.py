@@ -9,7 +9,6 @@ import pytest
 
 from keywarp.server.decode import recorder as module
 from keywarp.server.decode.recorder import Recorder
-from keywarp.videos import SoftwareDecoder
 from tests.server.media import encode, moving
 
 FPS, GROUP = 25, 10  # frames
@@ -20,13 +19,12 @@ def record(recorder: Recorder, moments: tuple[int, ...], done: Callable[[bytes],
     video = encode(moving(frames), "mpegts", {"bf": "0", "g": str(GROUP), "sc_threshold": "0"})[0]
     with av.open(io.BytesIO(video), "r") as container:
         stream = container.streams.video[0]
-        decoder = recorder.decoding(SoftwareDecoder(stream.codec_context), stream)
-        for number, packet in enumerate(container.demux(stream)):
-            for _ in decoder.decode(packet):
-                pass
-            if number in moments:
-                assert recorder.request(done)
-        decoder.close()
+        with recorder.recording(stream) as keep:
+            for number, packet in enumerate(container.demux(stream)):
+                if packet.size:
+                    keep(packet)
+                if number in moments:
+                    assert recorder.request(done)
 
 
 def pictures(clip: bytes) -> list[np.ndarray]:

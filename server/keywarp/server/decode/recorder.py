@@ -5,8 +5,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import av
@@ -15,7 +18,6 @@ from av.error import FFmpegError
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-    from keywarp.videos import DecodedUnit, UnitDecoder
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Recorder:
         self._newest = 0.0  # seconds
         self._requests: list[_Request] = []
         self._lock = threading.Lock()
+        self._stream: VideoStream | None = None  # that is recorded; used on the decoder's thread only
 
     def request(self, done: Callable[[bytes], object]) -> bool:
         """Ask for a clip of now.
@@ -74,16 +77,23 @@ class Recorder:
             self._requests.append(_Request(self._newest - self._before, self._newest + self._after, done))
             return True
 
-    def decoding(self, decoder: "UnitDecoder", stream: "VideoStream") -> "UnitDecoder":
-        """Return a decoder that keeps the packets that it decodes.
+    @contextmanager
+    def recording(self, stream: "VideoStream") -> "Iterator[Callable[[av.Packet[Any]], None]]":
+        """Keep a video's packets during the block. The clips that wait for their end are finished with it.
 
         Args:
-            decoder: The decoder of the video.
-            stream: The video, in a container that stays open until the decoder is closed.
-        """
-        return _Recorded(decoder, stream, self)
+            stream: The video, whose container must stay open until `finish`.
 
-    def add(self, unit: "av.Packet[Any]", stream: "VideoStream") -> None:
+        Yields:
+            The function that keeps a packet.
+        """
+        self._stream = stream
+        try:
+            yield self._add
+        finally:
+            self.finish()
+
+    def _add(self, unit: "av.Packet[Any]") -> None:
         """Keep a packet, and finish the clips that end with it."""
         stamp = unit.dts if unit.dts is not None else unit.pts
         with self._lock:
@@ -95,14 +105,15 @@ class Recorder:
             due = [one for one in self._requests if one.last <= self._newest]
             self._requests = [one for one in self._requests if one.last > self._newest]
         for one in due:
-            self._cut(one, stream)
+            self._cut(one)
 
-    def finish(self, stream: "VideoStream") -> None:
-        """Finish all clips, because the video has ended or broken off."""
+    def finish(self) -> None:
+        """Finish all clips, because the video has ended or breaks off. Call it before its container is closed."""
         with self._lock:
             due, self._requests = self._requests, []
         for one in due:
-            self._cut(one, stream)
+            self._cut(one)
+        self._stream = None
         with self._lock:
             self._packets.clear()
             self._bytes = 0
@@ -120,12 +131,13 @@ class Recorder:
             self._packets.clear()
             self._bytes = 0
 
-    def _cut(self, request: _Request, stream: "VideoStream") -> None:
+    def _cut(self, request: _Request) -> None:
+        stream = self._stream
         with self._lock:
             packets = [*self._packets]
         starts = [i for i, one in enumerate(packets) if one.is_key and one.seconds <= request.first]
         first = starts[-1] if starts else next((i for i, one in enumerate(packets) if one.is_key), None)
-        if first is None:
+        if first is None or stream is None:
             return
         try:
             clip = _mux(packets[first:], stream)
@@ -135,26 +147,6 @@ class Recorder:
             request.done(clip)
 
 
-class _Recorded:
-    """A decoder whose packets are kept."""
-
-    def __init__(self, decoder: "UnitDecoder", stream: "VideoStream", recorder: Recorder) -> None:
-        self._decoder, self._stream, self._recorder = decoder, stream, recorder
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self._decoder.size
-
-    def decode(self, unit: "av.Packet[Any] | None") -> "Iterator[DecodedUnit]":
-        if unit is not None and unit.size:
-            self._recorder.add(unit, self._stream)
-        return self._decoder.decode(unit)
-
-    def close(self) -> None:
-        self._recorder.finish(self._stream)
-        self._decoder.close()
-
-
 def _mux(packets: list[_Kept], stream: "VideoStream") -> bytes:
     """Write packets to an MP4 file whose time starts at 0.
 
@@ -162,15 +154,35 @@ def _mux(packets: list[_Kept], stream: "VideoStream") -> bytes:
         FFmpegError, ValueError: MP4 can't hold the video, or its times make no sense.
     """
     file, base = io.BytesIO(), stream.time_base or Fraction(1, 90_000)
-    start = next((stamp for one in packets for stamp in (one.dts, one.pts) if stamp is not None), 0)
+    stamps = [*_times(packets)]
+    start = min(pts for pts, _ in stamps)
     with av.open(file, "w", format="mp4") as container:
         copy = container.add_stream_from_template(stream)
-        for kept in packets:
+        for kept, (pts, dts) in zip(packets, stamps, strict=True):
             packet = av.Packet(kept.data)
             packet.time_base = base
-            packet.pts = None if kept.pts is None else kept.pts - start
-            packet.dts = None if kept.dts is None else kept.dts - start
+            packet.pts, packet.dts = pts - start, dts - start
             packet.is_keyframe = kept.is_key
             packet.stream = copy
             container.mux(packet)
     return file.getvalue()
+
+
+def _times(packets: list[_Kept]) -> Iterator[tuple[int, int]]:
+    """Yield presentation and decoding times. RTSP gives the first packets none, so they are counted back.
+
+    Raises:
+        ValueError: No packet has times.
+    """
+    known = [(i, one.dts) for i, one in enumerate(packets) if one.dts is not None]
+    shown = [one.pts for one in packets if one.pts is not None]
+    if not known or not shown:
+        raise ValueError("its packets have no times")
+    steps = [(later - dts) / (j - i) for (i, dts), (j, later) in pairwise(known)]
+    step = max(1, round(median(steps))) if steps else 1
+    first, dts = known[0]
+    dts -= (first + 1) * step
+    for i, one in enumerate(packets):
+        dts = max(dts + 1, one.dts) if one.dts is not None else dts + step
+        pts = one.pts if one.pts is not None else (min(shown) - step if i == 0 else dts)
+        yield max(pts, dts), dts

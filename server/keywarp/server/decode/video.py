@@ -1,7 +1,7 @@
 """Decode a video's frames within limits. Packets, containers and sources share this part."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -73,12 +73,6 @@ class VideoDecoder:
             return NvdecDecoder(options.nvdec, context, options.max_pixels, stream, vectors=options.vectors)
         return SoftwareDecoder(context, options.max_pixels, vectors=options.vectors)
 
-    def _open_recorded(self, stream: "VideoStream") -> UnitDecoder:
-        """Open the decoder of a container's video, whose packets the recorder keeps if there is one."""
-        decoder = self.open(stream.codec_context, stream)
-        recorder = self._options.recorder
-        return recorder.decoding(decoder, stream) if recorder else decoder
-
     def check_size(self, width: int, height: int) -> None:
         """Refuse a video whose frames are too large. A size of zeros is unknown yet, and passes.
 
@@ -109,8 +103,10 @@ class VideoDecoder:
             # The container gives the size; not all decoders do.
             self.check_size(stream.codec_context.width, stream.codec_context.height)
             seen = stream.codec_context.width > 0
-            with closing(self._open_recorded(stream)) as decoder:
-                for item in VideoReader(container, stream, decoder, continuity):
+            recorder = self._options.recorder
+            recording = recorder.recording(stream) if recorder else nullcontext()
+            with recording as tap, closing(self.open(stream.codec_context, stream)) as decoder:
+                for item in VideoReader(container, stream, decoder, continuity, tap):
                     match item:
                         case Picture():
                             seen = True
