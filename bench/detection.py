@@ -35,7 +35,7 @@ from keywarp.engines.manifest import RegionDetection
 ARRANGING = ("Identity", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Flatten")  # operators that compute nothing
 OBJECTS = 20  # objects around which proposals cluster
 UNIT_STD = (1.0, 1.0, 1.0, 1.0)
-STAGES = ("candidates", "decoding", "proposal suppression", "pooling of classes", "pooling of boxes", "selection")
+STAGES = ("candidates", "decoding", "proposal suppression", "classification", "pooling of boxes", "selection")
 
 Array = NDArray[np.float32]
 Outputs = dict[str, Array]
@@ -134,9 +134,9 @@ def run_stages(
     candidates = clock.time(names[0], best_indices, outputs[OBJECTNESS].reshape(-1), settings.candidates)
     boxes = clock.time(names[1], decoded, candidates)
     regions = clock.time(names[2], suppressed, boxes)
-    logits = clock.time(names[3], detector.pool, regions, outputs[CLASS_MAPS])
-    deltas = clock.time(names[4], detector.pool, regions, outputs[BOX_MAPS])
-    clock.time(names[5], detector.select, regions, logits, deltas)
+    possible, scores = clock.time(names[3], detector.classify, regions, outputs[CLASS_MAPS])
+    deltas = clock.time(names[4], detector.pool, possible, outputs[BOX_MAPS])
+    clock.time(names[5], detector.select, possible, scores, deltas)
     return len(regions)
 
 

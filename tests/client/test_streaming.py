@@ -317,6 +317,23 @@ def test_what_a_source_lacks_is_counted(tmp_path: Path, codec: Codec) -> None:
         assert results.missing == 1
 
 
+def test_what_the_server_cannot_find_in_a_file_is_counted_by_the_files_index(tmp_path: Path) -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        taken = peer.take()
+        assert taken
+        for number in range(3):
+            peer.answer(number, taken[0])
+        peer.fail(CloseCode.BAD_MEDIA, "the MP4 stream ends 1000 bytes too early")
+
+    with ScriptedPeer(script) as server, Client(server.address) as client:
+        with client.stream(write_cut_video(tmp_path), codec="mp4") as results:
+            assert [results.missing for _ in zip(range(3), results, strict=False)] == [0, 0, 0]  # so far
+            with pytest.raises(MediaError):
+                next(results)
+        assert results.missing == 197
+
+
 class Decoder:
     """A server that decodes packets. Results come in display order, so some come late."""
 

@@ -10,6 +10,7 @@ import pytest
 from keywarp.commands.local_server import local_server
 from tests.commands.running import keywarp
 from tests.tiny_bundle import tiny_bundle
+from tests.videos.films import film, saved
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,17 @@ def test_the_engine_is_timed_by_itself(models: Path) -> None:
     assert found["speed_up"] == pytest.approx(seconds["per_frame"] / seconds["keyed"])
     assert "640x272, interval 5, batch 1, model tiny" in found["setting"]
     assert "speed-up" in bench(*common)
+
+
+def test_frames_that_are_stored_on_their_side_are_timed_upright_unless_they_are_wanted_as_stored(
+    models: Path, tmp_path: Path
+) -> None:
+    turned = saved(tmp_path / "turned.mp4", film(turn=90))
+    common = "--model", "tiny", "--models", models, "--video", turned, "--rounds", "1"
+    assert "48x64" in figures("engine", *common)["setting"]
+    assert "64x48" in figures("engine", *common, "--as-stored")["setting"]
+    # A decoder of bare packets leaves them as they are stored, so JPEG images are made of frames as stored, too.
+    assert "64x48" in figures("server", *common, "--frames", "5")["setting"]
 
 
 def test_the_server_is_compared_with_one_process(models: Path) -> None:

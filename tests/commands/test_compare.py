@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keywarp.cli.errors import CommandError
 from keywarp.clips.opening import open_clip
-from tests.client.media import write_video
+from tests.client.media import write_cut_video, write_video
 from tests.commands.running import keywarp
 from tests.engines.comparison.film import cut, walk
 from tests.tiny_bundle import tiny_bundle
@@ -198,7 +199,9 @@ def test_letterboxed_frames_are_compared_without_their_padding(film: Path, tmp_p
         assert errors[0] == pytest.approx(errors[1], abs=0.02)
 
 
-def test_clips_are_read_as_the_options_say(tmp_path: Path, follower: Path, film: Path) -> None:
+def test_clips_are_read_as_the_options_say(
+    tmp_path: Path, follower: Path, film: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     several, turned = saved(tmp_path / "v.mkv", two_videos()), saved(tmp_path / "v.mp4", encoded(turn=90))
     clips = [open_clip(str(several), (0, None), number=number) for number in (0, 1)]
     assert [[number_of(frame.image) for frame in clip.frames()] for clip in clips] == [[*range(5)], [*range(10, 15)]]
@@ -207,5 +210,37 @@ def test_clips_are_read_as_the_options_say(tmp_path: Path, follower: Path, film:
         next(open_clip(str(turned), (0, None), as_stored=stored).frames()).image.shape for stored in (False, True)
     ]
     assert shapes == [(64, 48, 3), (48, 64, 3)]
+    assert capfd.readouterr().err.count("there are 2 videos") == 2
     ran = keywarp("compare", follower, film, "--video", "0")
     assert (ran.status, "a folder of images" in " ".join(ran.stderr.replace("│", " ").split())) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["compare", "quantize", "models verify"])
+def test_a_damaged_video_is_an_error_unless_it_is_allowed(tmp_path: Path, follower: Path, command: str) -> None:
+    damaged = write_cut_video(tmp_path)
+    small = {
+        "compare": ("compare", follower, damaged, *SMALL, "--motion", "none", "--json"),
+        "quantize": ("quantize", follower, "--calibrate", damaged, "--out", tmp_path / "int8", "--json"),
+        "models verify": ("models", "verify", follower, "--video", damaged, "--json"),
+    }[command]
+    refused = keywarp(*small)
+    assert refused.status == 1
+    said = "is damaged: 83 of 200 frames could be decoded"
+    if command == "compare":
+        assert said in refused.stderr
+        assert "--allow-damage uses what can be read" in refused.stderr
+    allowed = keywarp(*small, "--allow-damage")
+    assert allowed.stderr.count(said) == 1
+    if command == "compare":
+        assert allowed.status == 0, allowed.stderr
+        assert json.loads(allowed.stdout)["videos"]
+
+
+def test_an_allowed_damage_is_no_part_of_the_clip(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    damaged = str(write_cut_video(tmp_path))
+    clip = open_clip(damaged, allow_damage=True)
+    assert (clip.count, len(list(clip.frames())), len(list(clip.frames()))) == (83, 83, 83)
+    assert capfd.readouterr().err.count("is damaged") == 1
+    assert open_clip(damaged, (2.0, 5.0), allow_damage=True).count == 30
+    with pytest.raises(CommandError, match="--allow-damage"):
+        list(open_clip(damaged).frames())

@@ -9,10 +9,12 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from keywarp.commands.import_model import read_frames
 from keywarp.engines import Detections, Engine, FixedInterval, LabelMap, StreamSession, load_bundle
 from keywarp.importing import picture
 from tests.commands.running import keywarp
 from tests.importing.exported_networks import CLASSES, SIZE, ULTRALYTICS, Detector, Segmenter, export
+from tests.videos.films import film, saved, two_videos
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,19 @@ def test_a_video_of_the_users_is_measured_and_checked_on(files: Path, tmp_path: 
     found = figures(files / "segmenter.onnx", "--video", tmp_path / "street.png", "--out", tmp_path / "s")
     assert found["checks"]
     assert all(check["agreement"] > 0.99 for check in found["checks"])
+
+
+def test_frames_of_the_users_video_are_upright_unless_they_are_wanted_as_stored(tmp_path: Path) -> None:
+    turned = str(saved(tmp_path / "turned.mp4", film(turn=90)))
+    shapes = [read_frames([turned], as_stored=as_stored)[0][0].shape for as_stored in (False, True)]
+    assert shapes == [(64, 48, 3), (48, 64, 3)]
+
+
+def test_import_takes_frames_as_stored_and_says_what_one_should_know_of_them(files: Path, tmp_path: Path) -> None:
+    several = saved(tmp_path / "several.mkv", two_videos())
+    done = keywarp("import", files / "segmenter.onnx", "--video", several, "--as-stored", "--list", "--json")
+    assert done.status == 0, done.stderr
+    assert "there are 2 videos" in done.stderr
 
 
 @pytest.mark.parametrize(

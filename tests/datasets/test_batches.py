@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from keywarp.datasets import (
 )
 from keywarp.datasets.batches import BatchShare
 from keywarp.datasets.samples import MAX_GAP
+from keywarp.engines import BackendName, Engine, FixedInterval, StreamSession
 from tests.datasets.synthetic import Squares, moving_square
+from tests.tiny_bundle import tiny_bundle
 
 ALONE = BatchShare()
 CROP = Augmentation(32, 48)
@@ -86,6 +89,22 @@ def test_worker_processes_draw_the_same_batches(draws: Any) -> None:
     for one, other in zip(expected, found, strict=True):
         for a, b in zip(fields(one), fields(other), strict=True):
             assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+
+
+# OpenCV's, OpenMP's and the runtime's threads don't exist in a process that is forked after they have worked.
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_worker_processes_draw_the_same_batches_after_an_engine_has_run(tmp_path: Path, backend: BackendName) -> None:
+    bundle = tiny_bundle(tmp_path / "tiny", short_side=272, long_side=640)
+    session = StreamSession(Engine(bundle, backend, threads=2, motion="dis-chained-repaired"), FixedInterval(3))
+    for frame in np.random.default_rng(0).integers(0, 256, (6, 272, 640, 3), np.uint8):
+        session.process(frame)
+    kinds: tuple[Any, ...] = (pairs, flows)
+    for draws in kinds:
+        expected, found = (list(draws(workers=workers).batches(0, 4, ALONE)) for workers in (0, 2))
+        for one, other in zip(expected, found, strict=True):
+            assert all(map(torch.equal, map(torch.as_tensor, fields(one)), map(torch.as_tensor, fields(other))))
 
 
 def fields(batch: PairBatch | FlowBatch) -> list[Any]:

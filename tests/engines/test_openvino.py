@@ -7,6 +7,7 @@ from openvino import Core
 
 from keywarp.engines import BackendError, open_backend
 from keywarp.engines.backends.interface import DeviceTensor
+from keywarp.engines.backends.openvino_warp import gather_rows
 
 # As in Mask2Former's file: the values have a dimension more than what they are weighted by.
 ATTENTION = """
@@ -60,3 +61,42 @@ def test_maps_are_sampled_at_exact_places_in_bf16() -> None:
     program = open_backend("openvino", "bf16").compile(onnx.parser.parse_model(WARP))
     found = np.asarray(program.run({"features": features, "places": places})["found"])
     assert np.allclose(found, 0.25, atol=0.005)
+
+
+@pytest.mark.parametrize("points", ["the map's own size", "another size"])
+def test_gathered_rows_are_what_grid_sample_gives(points: str) -> None:
+    """Also at the map's last cells, between them and the border, and far outside."""
+    random = np.random.default_rng(0)
+    rows, columns = (5, 9) if points == "the map's own size" else (4, 7)
+    features = random.normal(size=(1, 6, 5, 9)).astype(np.float32)
+    places = random.uniform(-1.5, 1.5, size=(1, rows, columns, 2)).astype(np.float32)
+    places[0, 0, :6] = [(-1, -1), (1, 1), (1.01, 0), (0, -1.2), (-3, 3), (1 - 1e-7, 1)]
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        warp (float[1, 6, 5, 9] features, float[1, {rows}, {columns}, 2] places)
+            => (float[1, 6, {rows}, {columns}] found) {{
+            found = GridSample <align_corners = 1> (features, places)
+        }}"""
+    )
+    inputs = {"features": features, "places": places}
+    gathered, sampled = (
+        np.asarray(open_backend(backend, "fp32").compile(model).run(inputs)["found"])
+        for backend in ("openvino", "onnxruntime")
+    )
+    np.testing.assert_allclose(gathered, sampled, atol=1e-5)
+    network = Core().read_model(model.SerializeToString())
+    gather_rows(network)
+    assert "GridSample" not in {node.get_type_name() for node in network.get_ops()}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    ["align_corners = 0", 'align_corners = 1, mode = "nearest"', 'align_corners = 1, padding_mode = "border"'],
+)
+def test_other_samples_stay_as_they_are(attributes: str) -> None:
+    network = Core().read_model(
+        onnx.parser.parse_model(WARP.replace("align_corners = 1", attributes)).SerializeToString()
+    )
+    places = gather_rows(network)
+    sample = next(node for node in network.get_ops() if node.get_type_name() == "GridSample")
+    assert places == [sample.input_value(1)]

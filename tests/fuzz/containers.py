@@ -4,8 +4,9 @@
 
 A run fails if anything but the reader's own errors comes out, or if it calls a video complete from which pictures are
 missing: fewer pictures than the whole video has, without a loss, a note or an error. What can't be noticed counts as no
-failure. Transport streams and GIFs don't declare where they end. An index that is overwritten lists something else. But
-a cut of the others is always noticed, unless it is between two fragments. The memory of the process is bounded.
+failure. Transport streams don't declare where they end. An index that is overwritten lists something else, and a block
+of a GIF may swallow others. But a cut of the others is always noticed, unless it is between two fragments of MP4 or two
+blocks of a GIF. The memory of the process is bounded.
 """
 
 import io
@@ -55,7 +56,9 @@ class Seed:
 
     @property
     def ends(self) -> set[int]:
-        """Places where it would be a whole video, too: behind any fragment."""
+        """Places where it would be a whole video, too: behind any fragment, and before any block of a GIF."""
+        if self.name == "gif":
+            return {at for at, byte in enumerate(self.data) if byte in b"!,;"}
         return {at for at, _, _ in boxes(self.data)} if self.name == "mp4, fragmented" else set()
 
     @property
@@ -82,7 +85,7 @@ def seeds() -> tuple[Seed, ...]:
         Seed("avi", film("avi", codec="mpeg4"), may_vanish=2),
         Seed("avi, MJPEG", film("avi", codec="mjpeg"), may_vanish=2),
         Seed("flv", film("flv"), may_vanish=2),
-        Seed("gif", film("gif", codec="gif"), declares=False, may_vanish=FRAMES),
+        Seed("gif", film("gif", codec="gif"), may_vanish=FRAMES),
     )
 
 

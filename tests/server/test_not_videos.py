@@ -52,7 +52,7 @@ def test_a_pull_says_that_a_part_of_a_playlist_is_missing_or_a_file_empty(server
     whole = film()
     web.responders["/cut.mp4"] = file(whole[: len(whole) // 2])
     said = problem_of_pull(server, f"{web.address}/list.m3u8")
-    assert said == "a part of the source's playlist can't be read: the source responded with status 404"
+    assert said == "a part of the source's playlist can't be read: the source responded with status 404 (Not Found)"
     for name in ("empty", "empty.mp4"):
         assert problem_of_pull(server, f"{web.address}/{name}") == "the source is empty"
     assert "its index (moov) is missing" in problem_of_pull(server, f"{web.address}/cut.mp4")

@@ -1,17 +1,23 @@
 """Streams that the server pulls over HTTP, on real servers. tests/e2e/test_cameras.py has those over RTSP."""
 
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tenacity import AsyncRetrying, RetryCallState
 
 from keywarp.protocol import Hello
+from keywarp.server.errors import BadVideoError, PullError, SourceForbiddenError
+from keywarp.server.pulls import next_wait
+from keywarp.videos import open_container
 from tests.server.conftest import Running, Starter, eventually
-from tests.server.media import B_FRAMES, FRAGMENTED, NO_DELAY, encode, jpeg, moving, mpegts
+from tests.server.media import B_FRAMES, FRAGMENTED, NO_DELAY, encode, jpeg, moving, mpegts, pieces
 from tests.server.routes.test_watch import watching
 from tests.server.source_server import (
     Responder,
@@ -22,6 +28,9 @@ from tests.server.source_server import (
     redirect,
     silent,
 )
+from tests.videos.films import B_FRAMES as FILM_B_FRAMES
+from tests.videos.films import TS_PACKET, film, saved, textured, video_packets, without
+from tests.videos.reading import Seen
 
 FRAMES = 40
 FIRST_WAIT = 0.05  # seconds, before a pull is first tried again
@@ -69,6 +78,13 @@ def impatient(impatient_server: Running) -> Iterator[Running]:
     """Give a server like `puller` that doesn't wait long for a source."""
     yield impatient_server
     delete_streams(impatient_server)
+
+
+def refuse(status: int) -> Responder:
+    def respond(handler: SourceHandler) -> None:
+        handler.send_error(status)
+
+    return respond
 
 
 def delete_streams(server: Running) -> None:
@@ -125,6 +141,14 @@ def test_a_playlist_is_pulled_with_its_segments(puller: Running, web: SourceServ
     assert until(puller, stream, "ended")["frames"] == FRAMES
 
 
+def test_packets_of_a_segment_that_come_twice_are_no_damage(puller: Running, web: SourceServer) -> None:
+    twice = b"".join(packet * 2 for packet in pieces(mpegts(FRAMES, B_FRAMES), TS_PACKET))
+    web.responders["/live/twice.ts"] = file(twice)
+    web.responders["/live/twice.m3u8"] = playlist("twice.ts")
+    ended = until(puller, pull(puller, f"{web.address}/live/twice.m3u8"), "ended")
+    assert (ended["frames"], ended["errors"]) == (FRAMES, 0)
+
+
 def playlist(segment: str) -> Responder:
     lines = "#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:1.6,", segment, "#EXT-X-ENDLIST"
     return file("\n".join(lines).encode())
@@ -173,6 +197,25 @@ def test_a_file_that_breaks_off_has_failed_and_is_not_pulled_again(puller: Runni
     assert 10 < failed["frames"] < 30
 
 
+# What is missing right before a key frame looks to FFmpeg like recordings that were joined.
+@pytest.mark.parametrize("ranges", [False, True])
+def test_what_is_lost_before_a_key_frame_and_what_comes_twice_is_known_of_a_pulled_file_as_of_others(
+    puller: Running, web: SourceServer, tmp_path: Path, ranges: bool
+) -> None:
+    data = film("mpegts", [textured(number) for number in range(24)], options=FILM_B_FRAMES)
+    with open_container(io.BytesIO(data)) as container:
+        keys = [packet.pos for packet in container.demux(video=0) if packet.is_keyframe and packet.pos]
+    places = video_packets(data)
+    last = places[places.index(keys[1] // TS_PACKET) - 1]
+    twice = b"".join(packet * 2 for packet in pieces(data, TS_PACKET))
+    for name, content in (("lost", without(data, last, 1)), ("twice", twice), ("joined", data * 2)):
+        local = Seen(saved(tmp_path / "v.ts", content))
+        assert bool(local.places) == (name == "lost")
+        web.responders[f"/{name}.ts"] = file(content, ranges=ranges)
+        ended = until(puller, pull(puller, f"{web.address}/{name}.ts"), "ended")
+        assert (name, ended["frames"], ended["errors"]) == (name, len(local.pictures), len(local.places))
+
+
 def test_a_source_that_sends_nothing_times_out(impatient: Running, web: SourceServer, hang_up: threading.Event) -> None:
     web.responders["/silent"] = silent(hang_up)
     stream = pull(impatient, f"{web.address}/silent")
@@ -183,6 +226,65 @@ def test_a_source_that_is_no_video_is_reported(puller: Running, web: SourceServe
     web.responders["/text"] = file(b"hello " * 1000)
     stream = pull(puller, f"{web.address}/text")
     assert "is text, not a video" in until(puller, stream, "retrying")["problem"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (file(b"<!doctype html><title>Log in</title>"), "is an HTML page"),
+        (file(b'{"error": "no such camera"}'), "is JSON"),
+        (refuse(401), "status 401 (Unauthorized)"),
+        (refuse(404), "status 404 (Not Found)"),
+        (redirect("http://192.0.2.1/"), "may not pull from '192.0.2.1'"),
+    ],
+)
+def test_a_source_that_somebody_has_to_mend_is_tried_less_and_less_often_and_never_silently(
+    puller: Running,
+    web: SourceServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    answer: Responder,
+    said: str,
+) -> None:
+    monkeypatch.setattr("keywarp.server.pulls.LONGEST_WAIT", FIRST_WAIT)
+    web.received.clear()
+    web.responders["/wrong"] = answer
+    stream = pull(puller, f"{web.address}/wrong")
+    with caplog.at_level("INFO", "keywarp.server.pulls"):
+        assert said in until(puller, stream, "retrying")["problem"]
+        eventually(lambda: len(web.requests("/wrong")) == 5)
+        web.responders["/wrong"] = web.responders["/clip.ts"]
+        seen: dict[str, Any] = {}
+
+        def has_ended() -> bool:
+            found = info(puller, stream)
+            seen[found["state"]] = found.get("problem")
+            return bool(found["state"] == "ended")
+
+        eventually(has_ended)
+    assert said in str(seen["retrying"])
+    assert seen["ended"] is None
+    times = [asked.at for asked in web.requests("/wrong")]
+    for number, (earlier, later) in enumerate(pairwise(times)):
+        assert later - earlier > 0.7 * 2**number * FIRST_WAIT
+    attempts = [line.message for line in caplog.records if f"stream {stream}," in line.message]
+    assert sum("retrying in " in line and said in line for line in attempts) >= 4
+
+
+@pytest.mark.parametrize(
+    ("error", "longest"),
+    [
+        (PullError("the source ended"), 30.0),
+        (BadVideoError("the source has no key frame"), 30.0),
+        (PullError("the source is an HTML page", lasting=True), 300.0),
+        (SourceForbiddenError("camera", 80), 300.0),
+    ],
+)
+def test_the_longest_wait_depends_on_whether_somebody_has_to_mend_the_source(error: Exception, longest: float) -> None:
+    state = RetryCallState(AsyncRetrying(), None, (), {})
+    state.attempt_number = 100
+    state.set_exception((type(error), error, None))
+    assert 0.75 * longest <= next_wait(state) <= 1.25 * longest
 
 
 def test_pause_disconnects_from_the_source_and_resume_connects_again(puller: Running, web: SourceServer) -> None:

@@ -10,6 +10,7 @@ import torch
 from keywarp.engines import load_bundle
 from tests.adaptation.moving import colour_bundle, moving_frame
 from tests.command_line import keywarp
+from tests.videos.films import FASTSTART
 
 FRAMES = 30
 
@@ -73,6 +74,29 @@ def test_what_cannot_be_done_is_said_in_a_sentence(bundle: Path, video: Path, tm
     assert done.returncode == 1
     assert done.stderr.startswith("keywarp: moving.mp4 has 10 frames: with 20% held out")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_damaged_video_is_adapted_to_as_far_as_it_can_be_read_if_that_is_allowed(
+    bundle: Path, video: Path, tmp_path: Path
+) -> None:
+    with av.open(str(video)) as whole, av.open(str(tmp_path / "index.mp4"), "w", options=FASTSTART) as copy:
+        stream = copy.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                copy.mux(packet)
+    data = (tmp_path / "index.mp4").read_bytes()
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(data[: len(data) - 100])
+    common = ("--out", tmp_path / "out", "--work", tmp_path / "work", "--start", "own", "--steps", "1", "--batch", "2")
+    done = keywarp("adapt", bundle, damaged, *common)
+    assert done.returncode == 1
+    assert "--allow-damage uses what can be read" in done.stderr
+    done = keywarp("adapt", bundle, damaged, *common, "--allow-damage", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is damaged") == 1
+    [part] = json.loads(done.stdout)["held_out"]
+    assert part["end"] < FRAMES
 
 
 @pytest.mark.parametrize(

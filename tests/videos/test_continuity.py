@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keywarp.client import SourceError, open_source
 from keywarp.server.decode.containers import ContainerDecoder
 from keywarp.server.decode.frames import DecodedFrame
 from keywarp.server.decode.video import VideoOptions
@@ -79,9 +80,14 @@ def test_what_is_lost_right_before_a_key_frame_is_noticed(tmp_path: Path, codec:
     before = places.index(keys[len(keys) // 2] // TS_PACKET)
     for first in range(before - 8, before - count + 1):
         lost = without(data, places[first], count)
-        seen = Seen(saved(tmp_path / "v.ts", lost))
+        path = saved(tmp_path / "v.ts", lost)
+        seen = Seen(path)
         assert seen.places, first
         assert served(lost) == (len(seen.pictures), len(seen.places))
+        with open_source(path) as source:
+            with pytest.raises(SourceError, match="damaged"):
+                list(source)
+            assert source.missing == len(seen.places)
 
 
 # FFmpeg marks nothing if a picture that fits into one packet is missing as a whole.

@@ -4,7 +4,10 @@ import io
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from keywarp.videos import Extent, file_extent, open_container
 from tests.videos.films import B_FRAMES, boxes, film, saved, textured
@@ -123,9 +126,66 @@ def test_what_follows_a_whole_segment_does_not_matter() -> None:
     assert fault(film("matroska") + b"text", 100) is None
 
 
-@pytest.mark.parametrize("form", ["matroska", "flv"])
+# https://github.com/rust-av/matroska/issues/10
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9"])
+@pytest.mark.parametrize("muxing", [{}, {"cluster_time_limit": "80"}])
+def test_a_cluster_that_does_not_have_its_checksum_is_noticed_wherever_it_is_overwritten(
+    tmp_path: Path, codec: str, muxing: dict[str, str]
+) -> None:
+    frames = [textured(number) for number in range(24)]
+    data = film("matroska", frames, codec=codec, options=B_FRAMES if codec == "libx264" else {}, muxing=muxing)
+    assert fault(data, 1000) is None
+    for place in contents(data):
+        broken = changed(data, place + 40, bytes([data[place + 40] ^ 1]))
+        found = fault(broken, 1000)
+        assert "which don't have their checksum" in str(found)
+        assert file_extent(saved(tmp_path / "v.mkv", broken)) == found
+        start, end = (int(word.strip(",")) for word in str(found).split() if word.strip(",").isdecimal())
+        assert start < place < end <= len(data)
+    for size in range(data.index(CLUSTER), len(data), 501):
+        assert "too early" in str(fault(data[:size], 1000))
+
+
+# https://github.com/deanm/omggif/issues/24, https://github.com/deanm/omggif/issues/39
+@pytest.mark.parametrize("piece", [7, 1000, 1 << 20])
+def test_a_gif_that_is_cut_off_or_whose_blocks_do_not_follow_each_other_is_noticed(tmp_path: Path, piece: int) -> None:
+    frames = [textured(number) for number in range(4)]
+    for data in (film("gif", frames, codec="gif"), animation(frames)):
+        assert fault(data, piece) is None
+        assert file_extent(saved(tmp_path / "v.gif", data)) is None
+        whole = Seen(data).numbers
+        for size in range(10, len(data), 301):
+            path = saved(tmp_path / "v.gif", data[:size])
+            assert "too early" in str(file_extent(path))
+            assert file_extent(path) == fault(data[:size], piece)
+        with open_container(io.BytesIO(data)) as container:
+            ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.pos is not None]
+        for end in ends[:-1]:
+            assert fault(changed(data, end, b"x"), piece) == f"is broken at byte {end}"
+        assert len(whole) == 4
+
+
+# https://github.com/WebKit/WebKit/pull/1678, https://github.com/golang/go/pull/38854,
+# https://github.com/bitbank2/AnimatedGIF/issues/38
+def test_gifs_as_programs_write_them_are_not_broken() -> None:
+    data = film("gif", codec="gif")
+    for other in (data[:-1], data[:-1] + b"\0\0;", data + bytes(4000), data + b"text"):
+        assert fault(other, 1000) is None
+        assert Seen(other).numbers == LISTED
+
+
+def animation(frames: list[NDArray[np.uint8]]) -> bytes:
+    """Make a GIF whose images have tables of colours of their own, with a comment."""
+    file = io.BytesIO()
+    images = [Image.fromarray(frame).quantize(16 * (number + 1)) for number, frame in enumerate(frames)]
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], comment=b"a comment" * 50)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", ["matroska", "flv", "gif"])
 def test_few_bytes_are_kept(form: str) -> None:
-    data = film(form, [textured(number) for number in range(24)])
+    codec = "gif" if form == "gif" else "libx264"
+    data = film(form, [textured(number) for number in range(24)], codec=codec)
     tracemalloc.start()
     try:
         fault(data, 1000)

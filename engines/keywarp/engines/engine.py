@@ -21,7 +21,7 @@ from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError, MotionError
-from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, KEY_SMALL, fuse_all, kept
+from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, fuse_all, kept
 from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
     DIS,
@@ -38,8 +38,8 @@ from keywarp.engines.motion import (
     OpticalFlow,
     stay_inside,
     to_cells,
-    to_pixels,
 )
+from keywarp.engines.motion.network import NetworkFlow
 from keywarp.engines.placement import Placement
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
 from keywarp.engines.precisions import choose_precision
@@ -60,7 +60,7 @@ class KeyState:
 
     placement: Placement  # where the frame lies in the networks' input
     features: dict[str, Tensor]  # maps and held tensors, by name; empty if features are copied
-    small: Tensor | None  # the frame as the flow network's input; None if features are copied
+    small: NDArray[np.uint8] | None  # the frame as the flow network's input, (1, h, w, 3); None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
     check: FlowCheck | None  # checks the flow, or None if features are copied, or cells don't cover whole pixels
     result: FrameResult  # the key frame's own
@@ -134,7 +134,7 @@ class Engine:
         self.motion = source.name if not isinstance(source, MotionSource) else str(source)  # the source's name
         # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.
         self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.runs_alone
-        self._takes_frame = self._named is not None and (self._named.scale or not self._takes_flow)
+        self._takes_images = self._named is not None and (self._named.scale or not self._takes_flow)
         self._copies = self._named is not None and self._named.copies
         self.takes_vectors = self._named is not None and self._named.flow == "codec"
         self._keep_features = keep_features
@@ -198,7 +198,8 @@ class Engine:
         small = self._downscale(placement.cover(picture, self._stride))
         check = FlowCheck(small, self._pixels_per_cell) if self._checks else None
         tracker = self._open_tracker(programs, small, placement)
-        return result, KeyState(placement, moved, outputs[KEY_SMALL], tracker, check, result)
+        seen = self._seen(picture, small, placement)
+        return result, KeyState(placement, moved, seen, tracker, check, result)
 
     def propagate(
         self, frame: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None] = ()
@@ -232,16 +233,16 @@ class Engine:
         picture = resize(frame, placement.rows, placement.columns)
         small = self._downscale(placement.cover(picture, self._stride))
         inputs: dict[str, Tensor] = {**key.features}
-        pair: dict[str, Tensor] = {KEY_SMALL: key.small}
-        if programs.motion or self._takes_frame:
-            pair[FRAME] = self._input(picture, placement)
+        pair: dict[str, Tensor] = {}
+        if programs.motion or self._takes_images:
+            pair = {CURRENT: self._seen(picture, small, placement), KEY: key.small}
         checked: CheckedFlow | None = None
         if programs.motion:
             with programs.lock:
                 inputs |= programs.motion.run(pair)  # the flow, and the scale fields if they are used
                 flow = stay_inside(np.array(np.asarray(inputs[FLOW])[:, :, *placement.cells(self._stride)]))
         else:
-            inputs |= pair if self._takes_frame else {}
+            inputs |= pair
             if self._takes_flow:
                 flow = self._flow(small, key, vectors)
         if self._takes_flow:
@@ -284,7 +285,7 @@ class Engine:
             return CodecTracker(small, self._pixels_per_cell, self._area(placement))
         estimator: OpticalFlow = DIS.for_steps() if source.chained else DIS()
         if programs.flow:
-            estimator = _NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell, placement, self._stride)
+            estimator = NetworkFlow(programs.flow, programs.lock, self._pixels_per_cell, placement, self._stride)
         return (ChainedTracker if source.chained else DirectTracker)(estimator, small)
 
     def _used(self, tracker: MotionTracker | None) -> str:
@@ -342,6 +343,12 @@ class Engine:
             for f in self.bundle.manifest.features
         )
 
+    def _seen(self, picture: NDArray[np.uint8], small: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+        """Return what the flow network sees of a frame: the networks' input at its size, with the padding."""
+        if placement.is_padded:
+            small = self._downscale(placement.pad(picture, self.bundle.manifest.image.pad))
+        return small[np.newaxis]
+
     def _downscale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the image averaged over blocks of `downscale` pixels; blocks at the border may be smaller."""
         factor = self.bundle.manifest.flow.downscale
@@ -379,7 +386,8 @@ class Engine:
             from keywarp.engines.motion import loops  # imports numba
 
             loops.warm_up()
-        graphs = fuse_all(self._graphs, height, width, self._named, self._keep_features)
+        layout = {"keep_features": self._keep_features, "channels_last": self.backend.channels_last}
+        graphs = fuse_all(self._graphs, height, width, self._named, **layout)
         programs = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
         return _Programs(
             key=programs["key"],
@@ -389,38 +397,6 @@ class Engine:
             postprocessor=open_postprocessor(self.bundle.manifest, height, width),
             lock=Lock(),
         )
-
-
-class _NetworkFlow:
-    """The bundle's flow network as optical flow between images that motion is estimated on."""
-
-    name = "flow"
-
-    def __init__(self, program: Program, lock: Lock, pixels_per_cell: int, placement: Placement, stride: int) -> None:
-        self._program = program
-        self._lock = lock
-        self._pixels_per_cell = pixels_per_cell
-        self._placement = placement
-        self._cells = placement.cells(stride)
-        rows, columns = self._cells
-        self._above, self._left = rows.start * pixels_per_cell, columns.start * pixels_per_cell
-        downscale = stride // pixels_per_cell
-        self._height, self._width = (-(-side // downscale) for side in placement.size)
-
-    def estimate(self, current: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `OpticalFlow.estimate`."""
-        images = {CURRENT: self._surround(current), KEY: self._surround(key)}
-        with self._lock:
-            cells = np.asarray(self._program.run(images)[FLOW])[:, :, *self._cells]
-            return to_pixels(cells, self._pixels_per_cell, *current.shape[:2])
-
-    def _surround(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the image, with its border repeated up to the size that the network takes."""
-        if self._placement.is_padded:
-            below, right = self._height - self._above - image.shape[0], self._width - self._left - image.shape[1]
-            surrounded = cv2.copyMakeBorder(image, self._above, below, self._left, right, cv2.BORDER_REPLICATE)
-            image = np.asarray(surrounded, dtype=np.uint8)
-        return image[np.newaxis]
 
 
 def _postprocess(

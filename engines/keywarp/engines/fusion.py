@@ -1,25 +1,25 @@
 """Fuse a bundle's graphs into two or three, which run entirely on the device, so that features never leave it.
 
-`small` is the frame minus the mean, average-pooled for the flow network::
+`current` and `key` are this frame and the key frame at the flow network's size, to which the host averages them::
 
     key:        frame -> prepare -> features.onnx -> head.onnx -> result
-                            |             '-> features (stay on the device)
-                            '-> key_small (stays on the device)
+                                         '-> features (stay on the device)
 
-    propagate:  frame -> prepare -> small -> flow.onnx -> warp.onnx -> head.onnx -> result
-                                key_small --^                ^-- features
+    propagate:  current, key -> prepare -> flow.onnx -> warp.onnx -> head.onnx -> result
+                                                           ^-- features
 
-    with another flow instead:          flow (in cells) -> warp.onnx -> head.onnx -> result
-                                                              ^-- features
+    with another flow instead:             flow (in cells) -> warp.onnx -> head.onnx -> result
+                                                                 ^-- features
 
     with a flow that is repaired between the two:
-                frame -> prepare -> small -> flow.onnx -> flow (to the host), scales (stay on the device)
-                                key_small --^
+                current, key -> prepare -> flow.onnx -> flow (to the host), scales (stay on the device)
                 flow (repaired), scales -> warp.onnx -> head.onnx -> result
                                               ^-- features
 
 Tensors that a bundle holds, such as class tokens, go from features.onnx past the warp to head.onnx.
 Flow and scale field are separate: `propagate` can do without the scale field, and another flow can be joined with it.
+
+The key frame's feature maps go from one graph to another as (1, h, w, c) where the backend warps rows of channels.
 
 Frames are passed in as bytes. The graphs contain the part of the task's last step that every runtime supports. For
 segmentation the result is labels as bytes, after bilinear up-sampling and argmax. For dense maps it is the head's
@@ -40,12 +40,12 @@ from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BundleError
 from keywarp.engines.manifest import map_names
 from keywarp.engines.motion import MotionSource
+from keywarp.engines.passes import apply_passes
 from keywarp.engines.signatures import DETECTION_RANKS, VALUES
 
 FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
-KEY_SMALL = "key_small"  # float (1, 3, H / downscale, W / downscale), the key frame as the flow network's input
 FLOW = "flow"  # float (1, 2, h, w), (dx, dy) in cells of the finest map
-CURRENT, KEY = "current", "key"  # uint8 (1, H / downscale, W / downscale, 3), RGB, images for the flow network alone
+CURRENT, KEY = "current", "key"  # uint8 (1, H / downscale, W / downscale, 3), RGB, images for the flow network
 LABELS = "labels"  # uint8 (1, H, W)
 
 
@@ -57,7 +57,9 @@ class FusedGraph:
     resident: frozenset[str]
 
 
-def fuse_key(bundle: Bundle, height: int, width: int, keep_features: bool = False) -> FusedGraph:
+def fuse_key(
+    bundle: Bundle, height: int, width: int, keep_features: bool = False, channels_last: bool = False
+) -> FusedGraph:
     """Return the graph of Algorithm 1, lines 8-9, for the features and the result of a key frame.
 
     Args:
@@ -65,26 +67,31 @@ def fuse_key(bundle: Bundle, height: int, width: int, keep_features: bool = Fals
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
         keep_features: Whether to output the features to the host as well, named as `kept` says.
+        channels_last: Whether feature maps are given as (1, h, w, c) instead of (1, c, h, w).
 
     Returns:
-        The graph `frame` -> result, feature maps, held tensors and `key_small`; all but the result stay on the device.
+        The graph `frame` -> result, feature maps and held tensors; all but the result stay on the device.
 
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    draft = _Draft(bundle, height, width, keep_features)
-    image, small = draft.prepare()
-    features = draft.splice("features", image=image)
+    draft = _Draft(bundle, height, width, keep_features, channels_last)
+    features = draft.splice("features", image=draft.prepare())
     draft.result(features)
-    draft.output(KEY_SMALL, small, TensorProto.FLOAT, draft.small_shape)
-    shapes = draft.feature_shapes | draft.held_shapes
-    for name, shape in shapes.items():
+    for name, shape in draft.feature_shapes.items():
+        draft.output_map(name, features[name], shape)
+    for name, shape in draft.held_shapes.items():
         draft.output(name, features[name], TensorProto.FLOAT, shape)
-    return FusedGraph(draft.finish("key"), frozenset([*shapes, KEY_SMALL]))
+    return FusedGraph(draft.finish("key"), frozenset([*draft.feature_shapes, *draft.held_shapes]))
 
 
 def fuse_propagate(
-    bundle: Bundle, height: int, width: int, scale: bool = True, keep_features: bool = False
+    bundle: Bundle,
+    height: int,
+    width: int,
+    scale: bool = True,
+    keep_features: bool = False,
+    channels_last: bool = False,
 ) -> FusedGraph:
     """Return the graph of Algorithm 1, lines 11-12, which warps the key features along the flow network's flow.
 
@@ -94,14 +101,15 @@ def fuse_propagate(
         width: The width of the networks' input in pixels.
         scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
         keep_features: Whether to output the warped features to the host as well, named as `kept` says.
+        channels_last: See `fuse_key`.
 
     Returns:
-        The graph `frame`, `key_small`, the feature maps and the held tensors -> result and `flow`.
+        The graph `current`, `key`, the feature maps and the held tensors -> result and `flow`.
 
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    draft = _Draft(bundle, height, width, keep_features)
+    draft = _Draft(bundle, height, width, keep_features, channels_last)
     motion = draft.motion()
     draft.propagate(motion["flow"], draft.scales(motion if scale else None))
     draft.output(FLOW, motion["flow"], TensorProto.FLOAT, draft.flow_shape)
@@ -109,7 +117,7 @@ def fuse_propagate(
 
 
 def fuse_motion(bundle: Bundle, height: int, width: int, scale: bool = True) -> FusedGraph:
-    """Return the graph of the flow network alone, whose flow is repaired on the host before `fuse_warp` uses it.
+    """Return the graph of the flow network alone, whose flow is repaired or chained before `fuse_warp` uses it.
 
     Args:
         bundle: The bundle.
@@ -118,7 +126,7 @@ def fuse_motion(bundle: Bundle, height: int, width: int, scale: bool = True) -> 
         scale: Whether to output the scale fields, too.
 
     Returns:
-        The graph `frame` and `key_small` -> `flow` and the scale fields, which stay on the device.
+        The graph `current` and `key` -> `flow` and the scale fields, which stay on the device.
 
     Raises:
         BundleError: If the graphs don't fit together.
@@ -139,6 +147,7 @@ def fuse_warp(
     scale: bool = False,
     keep_features: bool = False,
     given_scales: bool = False,
+    channels_last: bool = False,
 ) -> FusedGraph:
     """Return the graph that warps the key features along a given flow (section 3).
 
@@ -149,16 +158,17 @@ def fuse_warp(
         scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
         keep_features: Whether to output the warped features to the host as well, named as `kept` says.
         given_scales: Whether `fuse_motion` gave the scale fields; otherwise the flow network runs in this graph.
+        channels_last: See `fuse_key`.
 
     Returns:
-        The graph `flow`, the feature maps and the held tensors -> result; with `scale` also of `frame` and `key_small`,
+        The graph `flow`, the feature maps and the held tensors -> result; with `scale` also of `current` and `key`,
         or of the scale fields that are given. The flow is (1, 2, H / stride, W / stride), in cells of the finest
         feature map.
 
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    draft = _Draft(bundle, height, width, keep_features)
+    draft = _Draft(bundle, height, width, keep_features, channels_last)
     flow = draft.input(FLOW, TensorProto.FLOAT, draft.flow_shape)
     if scale and given_scales:
         shapes = draft.scale_shapes
@@ -169,31 +179,13 @@ def fuse_warp(
     return FusedGraph(draft.finish("warp"), frozenset())
 
 
-def fuse_flow(bundle: Bundle, height: int, width: int) -> FusedGraph:
-    """Return the graph that only estimates the motion between two images of the flow network's input size.
-
-    Args:
-        bundle: The bundle.
-        height: The height of the networks' input in pixels.
-        width: The width of the networks' input in pixels.
-
-    Returns:
-        The graph `current` and `key`, uint8 (1, H / downscale, W / downscale, 3) in RGB, -> `flow`, in cells of the
-        finest feature map.
-
-    Raises:
-        BundleError: If the graphs don't fit together.
-    """
-    draft = _Draft(bundle, height, width)
-    _, _, *small = draft.small_shape
-    images = [draft.input(name, TensorProto.UINT8, [1, *small, 3]) for name in (CURRENT, KEY)]
-    current, key = (draft.centred(image) for image in images)
-    draft.output(FLOW, draft.splice("flow", current=current, key=key)["flow"], TensorProto.FLOAT, draft.flow_shape)
-    return FusedGraph(draft.finish("flow"), frozenset())
-
-
 def fuse_all(
-    bundle: Bundle, height: int, width: int, motion: MotionSource | None = None, keep_features: bool = False
+    bundle: Bundle,
+    height: int,
+    width: int,
+    motion: MotionSource | None = None,
+    keep_features: bool = False,
+    channels_last: bool = False,
 ) -> dict[str, FusedGraph]:
     """Return all graphs to compile for one input size of a bundle.
 
@@ -203,10 +195,11 @@ def fuse_all(
         width: The width of the networks' input in pixels.
         motion: The motion source, or None for a given flow without a scale field.
         keep_features: Whether to output the features to the host as well.
+        channels_last: See `fuse_key`.
 
     Returns:
-        The graph `key`; `propagate` unless features are copied; if the flow network runs separately, `motion` for
-        flow and scale fields between frame and key frame, or `flow` for the flow between any two images.
+        The graph `key`; `propagate` unless features are copied; if the flow network runs by itself, `motion` for flow
+        and scale fields between frame and key frame, or `flow` for the flow between any two images.
 
     Raises:
         BundleError: If the graphs don't fit together.
@@ -215,17 +208,18 @@ def fuse_all(
     if motion is not None:
         bundle.check_motion(motion)
     size = (height, width)
-    graphs = {"key": fuse_key(bundle, *size, keep_features=keep_features)}
+    layout = {"keep_features": keep_features, "channels_last": channels_last}
+    graphs = {"key": fuse_key(bundle, *size, **layout)}
     if motion is None:
-        graphs["propagate"] = fuse_warp(bundle, *size, keep_features=keep_features)
+        graphs["propagate"] = fuse_warp(bundle, *size, **layout)
     elif motion.flow == "flow" and not motion.runs_alone:
-        graphs["propagate"] = fuse_propagate(bundle, *size, motion.scale, keep_features)
+        graphs["propagate"] = fuse_propagate(bundle, *size, motion.scale, **layout)
     elif not motion.copies:
         direct = motion.runs_alone and not motion.chained
-        graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, keep_features, given_scales=direct)
+        graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, given_scales=direct, **layout)
     if motion and motion.runs_alone:
         if motion.chained:
-            graphs["flow"] = fuse_flow(bundle, *size)
+            graphs["flow"] = fuse_motion(bundle, *size, scale=False)
         else:
             graphs["motion"] = fuse_motion(bundle, *size, motion.scale)
     return graphs
@@ -254,6 +248,7 @@ class _Draft:
     height: int
     width: int
     keep_features: bool = False
+    channels_last: bool = False
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -262,7 +257,7 @@ class _Draft:
     @property
     def small_shape(self) -> list[int]:
         downscale = self.bundle.manifest.flow.downscale
-        return [1, 3, -(-self.height // downscale), -(-self.width // downscale)]
+        return [1, -(-self.height // downscale), -(-self.width // downscale), 3]
 
     @property
     def feature_shapes(self) -> dict[str, list[int]]:
@@ -291,6 +286,19 @@ class _Draft:
         self.nodes.append(helper.make_node("Identity", [source], [name]))
         self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
 
+    def input_map(self, name: str, shape: list[int]) -> str:
+        """Add a feature map of the key frame as an input; return its name as (1, c, h, w)."""
+        if not self.channels_last:
+            return self.input(name, TensorProto.FLOAT, shape)
+        return self.node("Transpose", self.input(name, TensorProto.FLOAT, _last(shape)), perm=[0, 3, 1, 2])
+
+    def output_map(self, name: str, source: str, shape: list[int]) -> None:
+        """Add a feature map of the key frame, (1, c, h, w), as an output."""
+        if not self.channels_last:
+            self.output(name, source, TensorProto.FLOAT, shape)
+            return
+        self.output(name, self.node("Transpose", source, perm=[0, 2, 3, 1]), TensorProto.FLOAT, _last(shape))
+
     def constant(self, value: NDArray[Any]) -> str:
         name = f"constant_{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(value, name))
@@ -301,32 +309,16 @@ class _Draft:
         self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 
-    def prepare(self) -> tuple[str, str]:
-        """Add the preparation; return the inputs of the feature network and of the flow network."""
-        image, flow = self.bundle.manifest.image, self.bundle.manifest.flow
+    def prepare(self) -> str:
+        """Add the preparation of the frame; return the feature network's input."""
+        image = self.bundle.manifest.image
         rgb = image.channel_order == "rgb"
-        mean = np.array(image.rgb_mean, np.float32).reshape(1, 3, 1, 1)
         std = np.array(image.std if rgb else image.std[::-1], np.float32).reshape(1, 3, 1, 1)
-
-        frame = self.input(FRAME, TensorProto.UINT8, [1, self.height, self.width, 3])
-        pixels = self.node("Transpose", self.node("Cast", frame, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
-        centred = self.node("Sub", pixels, self.constant(mean))
-        small = self.downscale(pixels, mean, flow.downscale) if flow.downscale > 1 else centred
+        centred = self.centred(self.input(FRAME, TensorProto.UINT8, [1, self.height, self.width, 3]))
         normalised = centred if (std == 1).all() else self.node("Div", centred, self.constant(std))
         if not rgb:
             normalised = self.node("Gather", normalised, self.constant(np.array([2, 1, 0])), axis=1)
-        return normalised, small
-
-    def downscale(self, pixels: str, mean: NDArray[np.float32], factor: int) -> str:
-        """Add the average pooling of pixels in ceil mode, and the subtraction of the mean."""
-        side = [factor, factor]
-        if self.height % factor or self.width % factor:
-            pooled = self.node("AveragePool", pixels, kernel_shape=side, strides=side, ceil_mode=1)
-            return self.node("Sub", pooled, self.constant(mean))
-        # A convolution computes the same. On 3 channels OpenVINO is 2 to 4 times as fast with it.
-        weight = np.eye(3, dtype=np.float32)[:, :, None, None] * np.full(side, 1 / factor**2, np.float32)
-        weights = self.constant(weight), self.constant(-mean.reshape(3))
-        return self.node("Conv", pixels, *weights, kernel_shape=side, strides=side)
+        return normalised
 
     def splice(self, part: str, **wires: str) -> dict[str, str]:
         """Add `<part>.onnx` with its inputs connected to tensors of this graph; return its outputs' names here."""
@@ -339,16 +331,15 @@ class _Draft:
         return {output.name: prefix + output.name for output in model.graph.output}
 
     def centred(self, image: str) -> str:
-        """Add the preparation of an image that has the flow network's size already."""
+        """Add the subtraction of the mean from an image, and put its channels first."""
         mean = np.array(self.bundle.manifest.image.rgb_mean, np.float32).reshape(1, 3, 1, 1)
         pixels = self.node("Transpose", self.node("Cast", image, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
         return self.node("Sub", pixels, self.constant(mean))
 
     def motion(self) -> dict[str, str]:
-        """Add the preparation of the frame and the flow network; return the names of the flow and the scales."""
-        _, small = self.prepare()
-        key_small = self.input(KEY_SMALL, TensorProto.FLOAT, self.small_shape)
-        return self.splice("flow", current=small, key=key_small)
+        """Add the images' preparation and the flow network; return the names of the flow and the scales."""
+        current, key = (self.centred(self.input(name, TensorProto.UINT8, self.small_shape)) for name in (CURRENT, KEY))
+        return self.splice("flow", current=current, key=key)
 
     def scales(self, motion: dict[str, str] | None) -> dict[str, str]:
         """Return the scale fields that the flow network gave, or add fields of ones if there is no flow network."""
@@ -361,7 +352,7 @@ class _Draft:
     def propagate(self, flow: str, scales: dict[str, str]) -> None:
         """Add the key frame's features and held tensors as inputs, the features' warp, and the result."""
         names = list(self.feature_shapes)
-        features = {name: self.input(name, TensorProto.FLOAT, shape) for name, shape in self.feature_shapes.items()}
+        features = {name: self.input_map(name, shape) for name, shape in self.feature_shapes.items()}
         warped = self.splice("warp", **features, flow=flow, **scales)
         moved = map_names("warped", len(names))
         held = {name: self.input(name, TensorProto.FLOAT, shape) for name, shape in self.held_shapes.items()}
@@ -406,7 +397,13 @@ class _Draft:
             onnx.checker.check_model(model)
         except onnx.checker.ValidationError as error:
             raise BundleError(f"the graphs of {self.bundle.path} don't fit together: {error}") from error
+        apply_passes(model.graph)
         return model
+
+
+def _last(shape: list[int]) -> list[int]:
+    """Return the shape (1, h, w, c) of a map of shape (1, c, h, w)."""
+    return [shape[0], *shape[2:], shape[1]]
 
 
 def _interpolation(pixels: int, stride: int) -> NDArray[np.float32]:

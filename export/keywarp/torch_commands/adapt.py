@@ -9,6 +9,7 @@ import typer
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable
 from keywarp.cli.options import AsStoredOption, StoredVideoOption
+from keywarp.clips.options import AllowDamageOption
 from keywarp.clips.ranges import RangeOption, chosen_range
 from keywarp.torch_commands.errors import INSTALL_TRAIN_AND_CPU, importing, reporting_errors
 from keywarp.torch_commands.options import DeviceOption, JsonOption, PrecisionOption
@@ -78,6 +79,7 @@ def adapt(
     precision: PrecisionOption = "auto",
     as_stored: AsStoredOption = False,
     video: StoredVideoOption = None,
+    allow_damage: AllowDamageOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a bundle's flow network and scale field to its network and to videos, without labels.
@@ -88,7 +90,7 @@ def adapt(
 
     Example: keywarp adapt models/street gate.mp4 yard.mp4 --out models/street-gate
 
-    Example: keywarp adapt models/street gate.mkv --video 1 --as-stored --out models/street-gate
+    Example: keywarp adapt models/street gate.mkv --video 1 --as-stored --allow-damage --out models/street-gate
     """
     with importing("adapting", INSTALL_TRAIN_AND_CPU):
         from keywarp.adaptation import AdaptationOptions
@@ -118,7 +120,7 @@ def adapt(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--motion") from error
     folder = work or Path(".cache/keywarp/adapt") / out.name
-    clips = [open_clip(name, window, as_stored=as_stored, number=video) for name in videos]
+    clips = [open_clip(name, window, as_stored=as_stored, number=video, allow_damage=allow_damage) for name in videos]
     for path in (out, folder):
         check_writable(path)
     try:

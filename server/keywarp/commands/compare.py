@@ -13,6 +13,7 @@ from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable
 from keywarp.cli.options import AsStoredOption, StoredVideoOption
 from keywarp.clips.opening import open_clip
+from keywarp.clips.options import AllowDamageOption
 from keywarp.clips.ranges import RangeOption, chosen_range
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.comparison_report import as_json, print_tables, write_report
@@ -105,6 +106,7 @@ def compare(
     threads: ThreadsOption = 0,
     as_stored: AsStoredOption = False,
     video: StoredVideoOption = None,
+    allow_damage: AllowDamageOption = False,
     json: JsonOption = False,
 ) -> None:
     """Compare propagated results with those of the network on every frame.
@@ -115,7 +117,7 @@ def compare(
 
     Example: keywarp compare street street.mp4 --motion none,network,dis --keep 0.9 --out report
 
-    Example: keywarp compare street gate.mkv --video 1 --as-stored
+    Example: keywarp compare street gate.mkv --video 1 --as-stored --allow-damage
     """
     bundle = find_bundle(model, models)
     window = chosen_range(seconds)
@@ -139,7 +141,7 @@ def compare(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    clips = [open_clip(name, window, as_stored=as_stored, number=video) for name in videos]
+    clips = [open_clip(name, window, as_stored=as_stored, number=video, allow_damage=allow_damage) for name in videos]
     for folder in (out, work):
         if folder is not None:
             check_writable(folder)

@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.options import SummaryJsonOption
+from keywarp.cli.options import AsStoredOption, SummaryJsonOption
 from keywarp.cli.report import record
-from keywarp.cli.summary import summary_table
+from keywarp.cli.summary import print_notes, summary_table
 from keywarp.client import Client, ProcessedFrame, open_source
 from keywarp.commands.local_server import local_server
 from keywarp.commands.options import MODELS, InputVideoOption, ModelOption, ModelsOption
@@ -23,6 +23,7 @@ def demo(
     models: ModelsOption = MODELS,
     video: InputVideoOption = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out"),
+    as_stored: AsStoredOption = False,
     summary_json: SummaryJsonOption = False,
 ) -> None:
     """Stream a video through a server on this machine, with key frames and per frame, and compare their speed.
@@ -38,16 +39,20 @@ def demo(
         raise CommandError(f"{str(out)!r} can't be made: {error.strerror}") from error
     with local_server(models) as url, Client(url) as client:
         info = client.model(model)
-        with open_source(path) as source:
+        with open_source(path, upright=not as_stored) as source:
             fps, count = source.fps, source.count
-        with client.stream(path, model=model) as warm_up:  # compiles the networks for the size of the frames
+            print_notes(str(path), source.notes)
+        upright = False if as_stored else None
+        with client.stream(
+            path, model=model, upright=upright
+        ) as warm_up:  # compiles the networks for the size of the frames
             next(iter(warm_up))
         kept: list[ProcessedFrame] = []
-        with client.stream(path, model=model) as results:
+        with client.stream(path, model=model, upright=upright) as results:
             keyed = record(
                 _keep(results, kept), classes=info.classes, fps=fps, total=count, title=f"interval {info.key_interval}"
             )
-        with client.stream(path, model=model, interval=1) as results:
+        with client.stream(path, model=model, upright=upright, interval=1) as results:
             per_frame = record(results, classes=info.classes, fps=fps, total=count, title="per frame (interval 1)")
     annotated, lines = out / f"{path.stem}.mp4", out / f"{path.stem}.ndjson"
     record(kept, classes=info.classes, fps=fps, out=annotated, json=lines, total=len(kept), title="drawing")

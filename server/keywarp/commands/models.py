@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.options import ServerOption
+from keywarp.cli.options import AsStoredOption, ServerOption
 from keywarp.client import DEFAULT_SERVER, Client
 from keywarp.clips.opening import open_clip
+from keywarp.clips.options import AllowDamageOption
 from keywarp.commands.bundles import find_bundle, list_bundle_folders
 from keywarp.commands.options import MODELS, BundleArgument, JsonOption, ModelsOption
 from keywarp.engines import (
@@ -119,6 +120,8 @@ def verify(
             show_default="only check the declared agreement",
         ),
     ] = None,
+    as_stored: AsStoredOption = False,
+    allow_damage: AllowDamageOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check a bundle's files against their hashes, and that the backends agree on its graphs in fp32.
@@ -131,7 +134,7 @@ def verify(
         names = dict.fromkeys([AVAILABLE[-1], *(backend or AVAILABLE[:-1])])
         backends = [open_backend(cast("BackendName", name), "fp32") for name in names]  # raises for unknown names
         parities = compare_backends(bundle, backends)
-        clips = [open_clip(path) for path in video or ()]
+        clips = [open_clip(path, as_stored=as_stored, allow_damage=allow_damage) for path in video or ()]
         judged = _judge(bundle, clips) if clips else {}
     except (EngineError, QuantizationError) as error:
         raise CommandError(str(error)) from error

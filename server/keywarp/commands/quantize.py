@@ -1,28 +1,27 @@
 """`keywarp quantize`: give a bundle graphs in int8."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from keywarp.cli.errors import CommandError
 from keywarp.cli.files import check_writable, write_errors
+from keywarp.cli.options import AsStoredOption, StoredVideoOption
 from keywarp.clips.opening import open_clip
+from keywarp.clips.options import AllowDamageOption
 from keywarp.clips.ranges import RangeOption, chosen_range
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.options import MODELS, BundleArgument, JsonOption, ModelsOption, ThreadsOption
+from keywarp.commands.progress import stage_bar
 from keywarp.engines import AVAILABLE, EngineError
 from keywarp.engines.bundle import save_bundle
 from keywarp.importing.draft import model_name
-from keywarp.quantization import Options, Progress, QuantizationError, Quantized
+from keywarp.quantization import Options, QuantizationError, Quantized
 from keywarp.quantization import quantize as quantize_bundle
 from keywarp.quantization.quantizing import MAX_SECONDS, TOLERANCE
 
@@ -60,6 +59,9 @@ def quantize(
     ] = MAX_SECONDS,
     models: ModelsOption = MODELS,
     threads: ThreadsOption = 0,
+    as_stored: AsStoredOption = False,
+    video: StoredVideoOption = None,
+    allow_damage: AllowDamageOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Give a bundle graphs in int8, which are faster on processors with instructions for it.
@@ -71,6 +73,8 @@ def quantize(
     isn't faster on this device.
 
     Example: keywarp quantize models/street --calibrate street.mp4 && keywarp run street.mp4 --model street
+
+    Example: keywarp quantize models/street --calibrate gate.mkv --video 1 --as-stored --allow-damage
     """
     bundle = find_bundle(name, models)
     unknown = [choice for choice in backend or () if choice not in AVAILABLE]
@@ -81,7 +85,9 @@ def quantize(
         )
     window = chosen_range(seconds)
     folder = out or bundle.path
-    clips = [open_clip(video, window) for video in calibrate]
+    clips = [
+        open_clip(path, window, as_stored=as_stored, number=video, allow_damage=allow_damage) for path in calibrate
+    ]
     check_writable(folder)
     console = Console(stderr=as_json)  # so that the JSON stands alone
     try:
@@ -91,7 +97,7 @@ def quantize(
             threads=threads,
             max_seconds=max_seconds,
         )
-        with _progress_bar() as show, write_errors(folder):
+        with stage_bar() as show, write_errors(folder):
             # In another folder it has the folder's name, since a server takes no two bundles of one name.
             new = None if folder.resolve() == bundle.path.resolve() else model_name(folder.resolve().name)
             quantized = quantize_bundle(bundle, clips, options, folder=folder, name=new, progress=show)
@@ -178,17 +184,3 @@ def _figures(quantized: Quantized, folder: Path) -> dict[str, Any]:
             for trial in quantized.trials
         ],
     }
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Progress]:
-    """Show what is being done on stderr, if it is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        task = bars.add_task("", total=None)
-
-        def show(stage: str, done: int, total: int | None) -> None:
-            bars.update(task, description=stage, completed=done, total=total)
-
-        yield show

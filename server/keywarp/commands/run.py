@@ -97,7 +97,7 @@ def run(
     """Process a video without a server, with the same output as `keywarp stream`.
 
     Frames that are damaged or missing are left out and counted, and the exit status is then 1. The figures of
-    --summary-json say it, too: `missing` (their number) and `damage` (or null).
+    --summary-json say it, too: `missing` (their number, or the least that it can be) and `damage` (or null).
 
     Example: keywarp run street.mp4 --model street --out annotated.mp4 --json results.ndjson
 

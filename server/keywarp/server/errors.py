@@ -245,6 +245,16 @@ class PullError(ServerError):
 
     status, close, reason = HTTPStatus.BAD_GATEWAY, CloseCode.BAD_MEDIA, "source"
 
+    def __init__(self, detail: str, *, lasting: bool = False) -> None:
+        """Describe the fault.
+
+        Args:
+            detail: The message for the client.
+            lasting: Whether it probably lasts until somebody mends it, because the source did respond.
+        """
+        super().__init__(detail)
+        self.lasting = lasting
+
 
 class SiteError(Exception):
     """The file of streams and sinks can't be used."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT: Final = 0.5  # seconds before the second attempt; each further wait is twice as long
 LONGEST_WAIT: Final = 30.0  # seconds
+LONGEST_WAIT_FOR_OPERATOR: Final = 300.0  # seconds, if somebody has to mend the source or its address
 JITTER: Final = 0.25  # share of a wait by which it varies
 
 
@@ -148,7 +149,7 @@ class Pull:
         """Pull until the source ends. Retry after every failure, with growing waits."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((PullError, SourceForbiddenError, BadVideoError)),
-            wait=_jittered(wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)),
+            wait=next_wait,
             sleep=self._wait_to_retry,
             before_sleep=self._report_failure,
         )
@@ -163,7 +164,7 @@ class Pull:
             PullError, SourceForbiddenError, BadVideoError: The source failed, or a live source ended.
         """
         while True:
-            self._set_state("connecting")
+            self._set_state("connecting", keep_problem=True)
             options = replace(self._service.video_options(self._stream), recorder=self._stream.recorder)
             decoder = SourceDecoder(self._source, self._allowed, self._service.settings.pull_timeout, options)
             fault: ServerError | None = None
@@ -197,7 +198,7 @@ class Pull:
 
     def _report_failure(self, retry_state: RetryCallState) -> None:
         assert retry_state.outcome is not None
-        self._set_state("retrying", str(retry_state.outcome.exception()))
+        self._set_state("retrying", str(retry_state.outcome.exception()), wait=retry_state.upcoming_sleep)
         self._service.metrics.count_pull_failure()
 
     async def _wait_to_retry(self, seconds: float) -> None:
@@ -207,17 +208,24 @@ class Pull:
                 await self._paused.wait()
         self._status.reconnects += 1
 
-    def _set_state(self, state: StreamState, problem: str | None = None) -> None:
-        self._status.state, self._status.problem = state, problem
+    def _set_state(
+        self, state: StreamState, problem: str | None = None, *, wait: float | None = None, keep_problem: bool = False
+    ) -> None:
+        """Set and log the state.
+
+        Args:
+            state: The state.
+            problem: What is wrong.
+            wait: The seconds up to the next attempt.
+            keep_problem: Whether what was wrong before is still the last that is known.
+        """
+        self._status.state = state
+        if not keep_problem:
+            self._status.problem = problem
         level = logging.WARNING if problem else logging.INFO
-        log.log(
-            level,
-            "stream %s, pulled from %s: %s%s",
-            self._stream.id,
-            self._source,
-            state,
-            f": {problem}" * bool(problem),
-        )
+        when = "" if wait is None else f" in {wait:.1f} s"
+        reason = f": {problem}" * bool(problem)
+        log.log(level, "stream %s, pulled from %s: %s%s%s", self._stream.id, self._source, state, when, reason)
 
     async def _raise_when_paused(self) -> None:
         await self._paused.wait()
@@ -228,9 +236,13 @@ class Pull:
         raise DrainingError("the server stops")
 
 
-def _jittered(wait: wait_exponential) -> Callable[[RetryCallState], float]:
-    """Vary the waits, so that pulls don't all reconnect at once after a network failure."""
-    return lambda retry_state: wait(retry_state) * random.uniform(1 - JITTER, 1 + JITTER)
+def next_wait(retry_state: RetryCallState) -> float:
+    """Return the seconds up to the next attempt, varied so that pulls don't all reconnect at once after a failure."""
+    error = retry_state.outcome and retry_state.outcome.exception()
+    lasting = isinstance(error, SourceForbiddenError) or (isinstance(error, PullError) and error.lasting)
+    # A camera that starts may serve its web page for a while: a wait that has grown is hardly longer than that was.
+    longest = LONGEST_WAIT_FOR_OPERATOR if lasting else LONGEST_WAIT
+    return wait_exponential(multiplier=FIRST_WAIT, max=longest)(retry_state) * random.uniform(1 - JITTER, 1 + JITTER)
 
 
 async def _start() -> AsyncIterator[ReceivedPayload]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from keywarp.engines import InvalidFrameError
 from keywarp.engines.motion import Area, CodecTracker, MotionVectors
-from keywarp.engines.motion.vectors import Picture
+from keywarp.engines.motion.vectors import PictureType
 from tests.engines.motion.videos import B_FRAMES, HEIGHT, NO_B_FRAMES, WIDTH, Image, decoded, pan
 
 STEP = 12  # pixels a frame: over nine frames too far for optical flow that is estimated directly
@@ -40,7 +40,7 @@ def test_a_pan_is_followed_frame_by_frame(encoder: str, options: dict[str, str])
         assert tracker.source == ("dis-chained" if vectors.picture == "I" else "codec")
 
 
-def uniform(dx: int, picture: Picture) -> MotionVectors:
+def uniform(dx: int, picture: PictureType) -> MotionVectors:
     """Return vectors that move a whole picture by `dx` pixels, from an earlier frame or, if it is positive, a later."""
     ys, xs = np.mgrid[0:HEIGHT:16, 0:WIDTH:16]
     corners = np.stack([xs.ravel(), ys.ravel()], axis=1).astype(np.int16)

@@ -104,7 +104,7 @@ def stream(
     """Send a video to a server, write its results to files, and print how fast they came.
 
     Frames that are damaged or missing are left out and counted, and the exit status is then 1. The figures of
-    --summary-json say it, too: `missing` (their number) and `damage` (or null).
+    --summary-json say it, too: `missing` (their number, or the least that it can be) and `damage` (or null).
 
     The figures leave out time in which only drawing and writing took place. But both take
     processor time from a server on this machine, so measure without --out.

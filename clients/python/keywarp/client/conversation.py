@@ -79,6 +79,8 @@ class Conversation:
         errors: Frames so far that the server could not process.
         first_error: The error of the first of them, or None.
         dropped: Frames so far that were dropped by the server or at a break.
+        results: Frames so far with a result.
+        ended_early: Whether the server found the video to end too early, or to be damaged from some place on.
         reconnects: The number of times that the conversation continued over another connection.
     """
 
@@ -101,6 +103,8 @@ class Conversation:
         self.errors = 0
         self.first_error: FrameError | None = None
         self.dropped = 0
+        self.results = 0
+        self.ended_early = False
         self.reconnects = 0
         self._hello = hello
         self._in_flight = in_flight
@@ -230,6 +234,7 @@ class Conversation:
             close: The close frame of the server, or None if the connection broke.
         """
         if close is not None and close.code != CloseCode.NORMAL:
+            self.ended_early = close.code == CloseCode.BAD_MEDIA
             return stream_error(close.code, close.reason, self._problem)
         if self._problem is not None:
             return stream_error(CloseCode.INTERNAL_ERROR, problem=self._problem)
@@ -309,6 +314,7 @@ class Conversation:
         self._backoff.reset()
         match response:
             case Result():
+                self.results += 1
                 latency = now - sent.at if sent else None
                 result = response if response.frame == position else response.model_copy(update={"frame": position})
                 return ProcessedFrame(result, sent.payload.image if sent and sent.payload else None, latency, now)

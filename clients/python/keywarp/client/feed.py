@@ -105,6 +105,11 @@ class Feed:
         return self._noted.missing
 
     @property
+    def listed(self) -> int | None:
+        """The number of frames that the index of a file lists which is sent as it is, or None if there is none."""
+        return self._noted.listed if isinstance(self._noted, Payloads) else None
+
+    @property
     def unsent(self) -> int:
         """The number of frames of a live source so far that a newer one replaced before they were sent."""
         return self._newest.unsent if self._newest else 0

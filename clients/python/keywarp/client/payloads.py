@@ -58,10 +58,12 @@ class Payloads(Closable):
     Attributes:
         notes: What one should know about the source.
         missing: The number of frames so far that are missing in the file, or the least number that it can be.
+        listed: The number of frames that the index of a file lists which is sent as it is, or None if there is none.
     """
 
     notes: tuple[str, ...] = ()
     missing: int = 0
+    listed: int | None = None
 
     @abstractmethod
     def __iter__(self) -> Iterator[Payload]:
@@ -179,7 +181,9 @@ class ContainerPayloads(Payloads):
             SourceError: If the file can't be opened, has another format, or has no such video.
         """
         with open_video(path) as opened:
-            found = choose(opened, path, video).codec_context.codec.canonical_name
+            stream = choose(opened, path, video)
+            found = stream.codec_context.codec.canonical_name
+            self.listed = listed_packets(opened, stream, shown=True)
             if container not in opened.format.name.split(","):
                 raise _unsuitable(path, f"is in {opened.format.name}, not {container}", found)
         self._file = path.open("rb")

@@ -57,8 +57,15 @@ class StreamCounters:
 
     @property
     def missing(self) -> int:
-        """Frames so far that are damaged or missing: those that the source lacks, and those that are `skipped`."""
-        return (self._feed.missing if self._feed else 0) + self._conversation.errors
+        """Frames so far that are damaged or missing: those that the source lacks, and those that are `skipped`.
+
+        It is the least number that it can be, if the source was cut off and doesn't say how many frames it had.
+        """
+        said = self._conversation
+        lacking = self._feed.missing if self._feed else 0
+        if self._feed and said.ended_early:
+            lacking = max(lacking, (self._feed.listed or 0) - said.results - said.errors - said.dropped)
+        return lacking + said.errors
 
     @property
     def first_error(self) -> FrameError | None:

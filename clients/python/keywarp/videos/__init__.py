@@ -15,6 +15,7 @@ from keywarp.videos.orientation import orientation_of, swaps_sides
 from keywarp.videos.outcomes import Lost, Note, Outcome, Outcomes, Shown, left_out_note
 from keywarp.videos.reading import Item, Picture, VideoReader
 from keywarp.videos.times import UnitTimes
+from keywarp.videos.transport import Repeats, TransportFile
 from keywarp.videos.units import (
     PATCHED_UP,
     CodecVectors,
@@ -42,8 +43,10 @@ __all__ = [
     "Outcome",
     "Outcomes",
     "Picture",
+    "Repeats",
     "Shown",
     "SoftwareDecoder",
+    "TransportFile",
     "UnitDecoder",
     "UnitTimes",
     "VideoError",

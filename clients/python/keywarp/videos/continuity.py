@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from keywarp.videos.transport import SIZES, PacketFinder, counted, pids_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SIZES: Final = (188, 192, 204)  # bytes of a packet: plain, with a time stamp in front, with a checksum behind
-_SYNC: Final = 0x47  # the first byte of a plain packet
-_SURE: Final = 5  # packets in a row by which their size is known
 _PIECE: Final = 2**18  # bytes that are looked at together
-_WINDOW: Final = 2**14  # of them, in which the beginning of packets is looked for
 _MAX_JUMPS: Final = 1000  # the last ones, which are remembered
-_PROGRAMS, _STUFFING = 0, 0x1FFF  # PIDs: the table of programs, and packets without meaning
+_PROGRAMS: Final = 0  # the PID of the table of programs
 
 
 class _Jump(NamedTuple):
@@ -38,7 +36,7 @@ class Continuity:
     def __init__(self) -> None:
         self._received = 0  # bytes
         self._rest = bytearray()  # the last of them, not looked at yet
-        self._size = 0  # of a packet, in bytes; 0 while it isn't known
+        self._packets = PacketFinder()
         self._last: dict[int, tuple[int, int]] = {}  # the last packet with content of each PID: its place, its counter
         self._table = (-1, 0)  # the place and counter of the last table of programs
         self._jumped = -1  # the place of the last packet whose counter jumped
@@ -52,6 +50,17 @@ class Continuity:
             self._rest += piece
             if len(self._rest) >= _PIECE:
                 self._read()
+
+    def feed_from(self, place: int, data: bytes) -> None:
+        """Take bytes of a stream that may not be read in order: only what follows those before is taken.
+
+        Args:
+            place: Where the bytes were read, from the start of the stream.
+            data: The bytes.
+        """
+        known = self._received - place
+        if 0 <= known < len(data):
+            self.feed(memoryview(data)[known:])
 
     def joined(self, start: int, end: int) -> bool:
         """Return whether another recording begins behind a place, up to another.
@@ -73,21 +82,10 @@ class Continuity:
 
     def _read(self) -> None:
         """Look at all whole packets of what has arrived."""
-        data, place = bytes(self._rest), 0
-        while True:
-            if not self._size:
-                place, self._size = _aligned(data, place)
-            count = (len(data) - place) // self._size if self._size else 0
-            if not count:
-                break
-            rows = np.frombuffer(data, np.uint8, count * self._size, place).reshape(count, self._size)
-            whole = rows[:, 0] == _SYNC
-            good = count if whole.all() else int(whole.argmin())
-            self._look_at(rows[:good], self._received - len(data) + place)
-            place += good * self._size
-            if good < count:
-                self._size = 0
-        self._rest = bytearray(data[place:])
+        data = bytes(self._rest)
+        for place, packets in self._packets.find(data):
+            self._look_at(packets, self._received - len(data) + place)
+        self._rest = bytearray(data[self._packets.rest :])
 
     def _look_at(self, rows: "NDArray[np.uint8]", start: int) -> None:
         """Follow the counters of packets.
@@ -96,17 +94,17 @@ class Continuity:
             rows: The packets (N, size), each from its sync byte on.
             start: The place of the first sync byte.
         """
-        pids = (rows[:, 1].astype(np.uint16) & 0x1F) << 8 | rows[:, 2]
-        control = rows[:, 3]
-        counted = np.flatnonzero((control & 0x10 > 0) & (pids != _STUFFING))
-        if not len(counted):
+        pids, control = pids_of(rows), rows[:, 3]
+        content = counted(rows, pids)
+        if not len(content):
             return
         # FFmpeg doesn't mark a jump that is announced.
         announced = (control & 0x20 > 0) & (rows[:, 4] > 0) & (rows[:, 5] & 0x80 > 0)
-        order = counted[np.argsort(pids[counted], kind="stable")]
+        order = content[np.argsort(pids[content], kind="stable")]
         pid, counter = pids[order], control[order] & 0xF
         # FFmpeg's place of a packet is as far before its end as packets are long, wherever its sync byte is.
-        places = start - self._size + _SIZES[0] + order * self._size
+        size = rows.shape[1]
+        places = start - size + SIZES[0] + order * size
         before, counter_before = np.roll(places, 1), np.roll(counter, 1)
         known = np.ones(len(order), bool)
         firsts = np.flatnonzero(np.append(True, pid[1:] != pid[:-1]))
@@ -137,26 +135,9 @@ class FileContinuity(Continuity):
         self._path = path
 
     def _between(self, start: int, end: int) -> list[_Jump]:
-        if self._received < end + max(_SIZES):
+        if self._received < end + max(SIZES):
             with self._path.open("rb") as file:
                 file.seek(self._received)
-                while self._received < end + max(_SIZES) and (piece := file.read(_PIECE)):
+                while self._received < end + max(SIZES) and (piece := file.read(_PIECE)):
                     self.feed(piece)
         return super()._between(start, end)
-
-
-def _aligned(data: bytes, place: int) -> tuple[int, int]:
-    """Return where the next packets begin, and their size; or the last place at which they may, and 0."""
-    while len(data) - place >= _SURE * max(_SIZES):
-        syncs = np.frombuffer(data, np.uint8, min(len(data) - place, _WINDOW), place) == _SYNC
-        starts = len(syncs) - (_SURE - 1) * max(_SIZES)
-        found = []
-        for size in _SIZES:
-            hits = np.logical_and.reduce([syncs[number * size :][:starts] for number in range(_SURE)])
-            if hits.any():
-                found.append((int(hits.argmax()), size))
-        if found:
-            offset, size = min(found)
-            return place + offset, size
-        place += starts
-    return place, 0

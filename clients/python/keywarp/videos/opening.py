@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,7 @@ from av.error import FFmpegError
 
 from keywarp.videos.continuity import Continuity, FileContinuity
 from keywarp.videos.outcomes import Note
+from keywarp.videos.transport import HEAD_OF_STREAM, TransportFile, is_transport_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,8 @@ _TO_JOIN: Final = 2  # packets from the one that FFmpeg marks, in a joined trans
 def open_container(file: Any, **options: Any) -> InputContainer:
     """Open a container as `av.open` does, whatever bytes its texts hold.
 
+    Packets of a transport stream on this machine that come twice are taken out (`keywarp.videos.transport`).
+
     Args:
         file: A name, or an object to read from.
         options: Those of `av.open`.
@@ -35,8 +39,33 @@ def open_container(file: Any, **options: Any) -> InputContainer:
     Raises:
         FFmpegError: It can't be opened.
     """
+    if isinstance(file, str) and "io_open" not in options and (path := _transport_stream(file)):
+        options["io_open"] = lambda *_: TransportFile(_LocalFile(path))
     container: InputContainer = av.open(file, "r", metadata_errors="replace", **options)
     return container
+
+
+class _LocalFile(FileIO):
+    """A file that is closed when nothing refers to it any more, since FFmpeg closes only those that it has opened."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _transport_stream(name: str) -> Path | None:
+    """Return the path of a transport stream on this machine, or None if it is something else."""
+    path = _path(name)
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return path if is_transport_stream(file.read(HEAD_OF_STREAM)) else None
+    except OSError:
+        pass  # FFmpeg says what is wrong
+    return None
+
+
+def _path(name: str) -> Path:
+    return Path(name.removeprefix("file:"))
 
 
 def is_format(container: "InputContainer", *names: str) -> bool:
@@ -66,7 +95,7 @@ def demux(
     Raises:
         FFmpegError: The container can't be read any further.
     """
-    if continuity is None and is_format(container, "mpegts") and (path := Path(container.name)).is_file():
+    if continuity is None and is_format(container, "mpegts") and (path := _path(container.name)).is_file():
         continuity = FileContinuity(path)
     held: deque[av.Packet[Any]] = deque()  # from a marked packet on
     try:

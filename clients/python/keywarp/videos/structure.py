@@ -4,15 +4,17 @@ FFmpeg looks for the next part that it knows where a file is broken, and doesn't
 nothing is passed over:
 
 - MP4 (ISO 14496-12): boxes, those in fragments too, and the numbers of fragments
-- Matroska and WebM (RFC 8794, RFC 9559): elements down to the blocks, with their tracks
+- Matroska and WebM (RFC 8794, RFC 9559): elements down to the blocks, with their tracks, and the checksums of clusters
 - FLV (Adobe's specification, version 10.1, annex E): tags and the sizes after them, and `filesize` in its metadata
 - AVI: the size of its outermost part (RIFF)
+- GIF (version 89a): blocks, and the pieces of their data
 
-Only headers are read, so that the cost grows with the number of packets.
+Only headers are read, so that the cost grows with the number of packets, except for clusters that have a checksum.
 """
 
 import math
 import struct
+import zlib
 from collections.abc import Generator
 from typing import Final, NamedTuple
 
@@ -37,7 +39,18 @@ class Broken(NamedTuple):
         return f"is broken at byte {self.place}"
 
 
-Verdict = End | Broken | None  # None if the file doesn't say where it ends
+class Damaged(NamedTuple):
+    """A part of the file doesn't have the checksum that it should."""
+
+    start: int  # in bytes from the file's start
+    end: int
+
+    def fault(self, size: int) -> str | None:  # noqa: ARG002
+        """Say what is wrong, as `End.fault`."""
+        return f"is damaged between the bytes {self.start} and {self.end}, which don't have their checksum"
+
+
+Verdict = End | Broken | Damaged | None  # None if the file doesn't say where it ends
 # Yields the place and number of the bytes that it needs, each time at the same place as before or behind it, and gets
 # them, or as many as there are.
 Walk = Generator[tuple[int, int], bytes, Verdict]
@@ -51,6 +64,8 @@ def walk() -> Walk:
         return End(size + 8) if 0 < size < 2**32 - 1 else None  # zeros or ones where the header couldn't be completed
     if head[:3] == b"FLV":
         return (yield from _flv())
+    if head[:4] == b"GIF8":
+        return (yield from _gif())
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return (yield from _matroska())
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"styp", b"free", b"wide", b"skip"):
@@ -130,9 +145,51 @@ def _flv_size(metadata: bytes) -> int:
     return int(size) if 0 < size < 2**53 else 0
 
 
+_GIF_EXTENSION, _GIF_IMAGE, _GIF_TRAILER = 0x21, 0x2C, 0x3B
+_GIF_DATA: Final = 2**12  # bytes of data that are read together
+
+
+def _gif() -> Walk:
+    """Go from block to block: extensions, and images with their table of colours. Both end with data in pieces."""
+    header = yield 0, 13
+    if len(header) < 13:
+        return End(13)
+    place = 13 + _table_size(header[10])
+    while True:
+        block = yield place, 10
+        if not block or block[0] == _GIF_TRAILER:  # some programs leave out the trailer
+            return End(place)
+        if not block[0]:  # some programs write zeros between blocks
+            place += 1
+            continue
+        if block[0] == _GIF_EXTENSION:
+            place += 2
+        elif block[0] == _GIF_IMAGE:
+            if len(block) < 10:
+                return End(place + 10)
+            place += 10 + _table_size(block[9]) + 1
+        else:
+            return Broken(place)
+        pieces = True
+        while pieces:  # each has its size in front; the last has none
+            data, at = (yield place, _GIF_DATA), 0
+            if not data:
+                return End(place + 1)
+            while pieces and at < len(data):
+                pieces = data[at] > 0
+                at += 1 + data[at]
+            place += at
+
+
+def _table_size(flags: int) -> int:
+    """Return the bytes of a table of colours, whose size is in the flags before it."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
 _EBML, _SEGMENT, _CLUSTER, _TRACKS, _TRACK = 0x1A45DFA3, 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE
 _TRACK_NUMBER, _BLOCK_GROUP, _BLOCK, _SIMPLE_BLOCK = 0xD7, 0xA0, 0xA1, 0xA3
-_ANYWHERE: Final = frozenset({0xEC, 0xBF})  # Void, CRC-32
+_CHECKSUM: Final = 0xBF
+_ANYWHERE: Final = frozenset({0xEC, _CHECKSUM})  # Void, CRC-32
 # The elements that each one may hold. What the others hold isn't looked at.
 _CHILDREN: Final = {
     # SeekHead, Info, Cues, Tags, Chapters, Attachments
@@ -146,6 +203,7 @@ _CHILDREN: Final = {
     _TRACK: None,  # any
 }
 _TOP: Final = {_EBML, _SEGMENT} | _ANYWHERE
+_SUMMED: Final = 2**14  # bytes of a cluster that are read together for its checksum
 _MAX_HEADER: Final = 4 + 8 + 8  # bytes of an element's id and size, and of the number of a track behind them
 
 
@@ -179,12 +237,35 @@ class _Level(NamedTuple):
     children: "set[int] | frozenset[int] | None"  # None if any may be in it
 
 
+class _Sum:
+    """The checksum of a cluster, as far as it was read."""
+
+    def __init__(self, start: int, end: int, declared: bytes) -> None:
+        self._start, self._end = start, end
+        self._place = start
+        self._declared = int.from_bytes(declared, "little")
+        self._sum = 0
+
+    def read_to(self, place: int) -> Generator[tuple[int, int], bytes, Damaged | None]:
+        """Read up to a place, and say at the end of the cluster whether it is damaged."""
+        while self._place < min(place, self._end):
+            data = yield self._place, min(place, self._end, self._place + _SUMMED) - self._place
+            if not data:
+                return None  # the file has ended
+            self._sum = zlib.crc32(data, self._sum)
+            self._place += len(data)
+        return Damaged(self._start, self._end) if place >= self._end and self._sum != self._declared else None
+
+
 def _matroska() -> Walk:
     """Go from element to element: an id, a size, the content."""
     place = 0
+    checksum: _Sum | None = None
     levels = [_Level(math.inf, _TOP)]
     tracks: set[int] = set()
     while True:
+        if checksum and (damage := (yield from checksum.read_to(place))):
+            return damage
         while place >= levels[-1].end:
             levels.pop()
         head = yield place, _MAX_HEADER
@@ -204,6 +285,9 @@ def _matroska() -> Walk:
         end = content + element.size
         if end > levels[-1].end or (element.size == math.inf and element.kind not in (_SEGMENT, _CLUSTER)):
             return Broken(place)
+        in_cluster = levels[-1].children is _CHILDREN[_CLUSTER] and levels[-1].end < math.inf
+        if element.kind == _CHECKSUM and element.size == 4 and in_cluster:
+            checksum = _Sum(int(end), int(levels[-1].end), head[element.header :][:4])
         if element.kind == _TRACK_NUMBER and levels[-1].children is None:
             tracks.add(int.from_bytes(head[element.header : element.header + int(element.size)], "big"))
         if element.kind in (_BLOCK, _SIMPLE_BLOCK) and tracks:

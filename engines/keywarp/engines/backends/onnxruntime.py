@@ -18,6 +18,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     reason = "it was requested"
+    channels_last = False
 
     def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:
         """See `open_backend`.

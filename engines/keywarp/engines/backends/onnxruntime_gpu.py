@@ -28,6 +28,7 @@ class OnnxRuntimeGpuBackend:
     """
 
     reason = "it was requested"
+    channels_last = False
 
     def __init__(
         self, provider: Literal["cuda", "tensorrt"], gpu: Gpu, precision: Precision = "auto", cache: Path | None = None

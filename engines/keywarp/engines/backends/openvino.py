@@ -1,7 +1,7 @@
 """OpenVINO on the CPU."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -12,6 +12,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
+from keywarp.engines.backends.openvino_warp import gather_rows
 from keywarp.engines.errors import BackendError
 
 # OpenVINO changes the process's locale while it reads and compiles, and restores it. Two threads at once could leave it
@@ -32,6 +33,7 @@ class OpenVINOBackend:
 
     name = "openvino"
     reason = "it was requested"
+    channels_last = True
 
     def __init__(self, precision: Precision = "auto", threads: int = 0, cache: Path | None = None) -> None:
         """See `open_backend`.
@@ -68,8 +70,9 @@ class OpenVINOBackend:
 
     def _compile(self, content: bytes) -> ov.CompiledModel:
         network = _CORE.read_model(content)
+        places = gather_rows(network)
         if self._config["INFERENCE_PRECISION_HINT"] == "bf16":  # also of what isn't quantised in int8
-            _keep_places(network)
+            _keep_exact(network, places)
         try:
             return self._compile_with(network, self._config)
         except RuntimeError as error:
@@ -84,15 +87,13 @@ class OpenVINOBackend:
         return _CORE.compile_model(network, "CPU", config)
 
 
-def _keep_places(network: ov.Model) -> None:
+def _keep_exact(network: ov.Model, places: Sequence[ov.Output]) -> None:
     """Keep the places at which maps are sampled in fp32.
 
     In bf16 they have 8 bits: the warp of a map 160 cells wide would miss its places by up to .15 cells. OpenVINO
     computes in fp32 what leads to an output with no convolution or matrix product between, so places become outputs.
     """
-    for node in network.get_ops():
-        if node.get_type_name() == "GridSample":
-            network.add_outputs(node.input_value(1))
+    network.add_outputs(list(places))
 
 
 def _reason(error: RuntimeError) -> str:

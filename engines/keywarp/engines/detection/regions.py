@@ -68,7 +68,8 @@ class RegionDetector:
         check_outputs(outputs, self._shapes)
         objectness, anchor_deltas, class_maps, box_maps = (np.ascontiguousarray(outputs[name]) for name in self._shapes)
         regions = self.propose(objectness, anchor_deltas)
-        return self.select(regions, self.pool(regions, class_maps), self.pool(regions, box_maps))
+        regions, scores = self.classify(regions, class_maps)
+        return self.select(regions, scores, self.pool(regions, box_maps))
 
     def propose(self, objectness: Array, anchor_deltas: Array) -> Array:
         """Return the proposals, (P, 4), x1, y1, x2, y2 in pixels, the most likely first, not empty."""
@@ -80,17 +81,25 @@ class RegionDetector:
         groups = np.zeros(len(boxes), np.intp)
         return boxes[suppress(boxes, groups, settings.proposal_iou, settings.proposals)]
 
+    def classify(self, regions: Array, class_maps: Array) -> tuple[Array, Array]:
+        """Return the regions that may be objects, (n, 4), and their scores by class, (n, classes).
+
+        The others reach the threshold with no class, so their boxes needn't be refined.
+        """
+        scores = _softmax(self.pool(regions, class_maps))
+        certain = (scores[:, 1:] >= np.float32(self._settings.threshold)).any(axis=1)
+        return regions[certain], scores[certain]
+
     def pool(self, regions: Array, maps: Array) -> Array:
         """Return the average of each region's bins, (P, classes) logits or (P, 4) deltas."""
         _, rows, columns, _ = maps.shape
         bins, scale = self._settings.pooling, np.float32(1 / self._settings.stride)
         return vote(maps.reshape(rows, columns, bins**2, -1), regions, bins, scale)
 
-    def select(self, regions: Array, logits: Array, deltas: Array) -> Detections:
-        """Return the objects among the regions, by softmax, box regression, threshold and suppression per class."""
+    def select(self, regions: Array, scores: Array, deltas: Array) -> Detections:
+        """Return the objects among the regions, by box regression, threshold and suppression per class."""
         settings = self._settings
         boxes = decode(deltas, regions, settings.box_std, self._height, self._width)
-        scores = _softmax(logits)
         return select(boxes, scores, settings, candidates=scores.size)
 
 

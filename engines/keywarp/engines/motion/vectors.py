@@ -6,13 +6,13 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = Literal["I", "P", "B"]
+PictureType = Literal["I", "P", "B"]
 
 # FFmpeg's names of the codecs whose decoders export motion vectors. Those of HEVC, VP8, VP9 and AV1 don't (FFmpeg 8).
 EXPORTED: Final = frozenset(
     ("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "flv1", "wmv1", "wmv2")
 )
-_PICTURES: Final[dict[int, Picture]] = {2: "P", 3: "B"}  # by FFmpeg's numbers
+_PICTURES: Final[dict[int, PictureType]] = {2: "P", 3: "B"}  # by FFmpeg's numbers
 # By EXIF's number: whether x and y are swapped first, and which of them is then mirrored.
 _TURNS: Final = {
     2: (False, True, False),
@@ -36,7 +36,7 @@ class MotionVectors:
 
     width: int  # of the frame, pixels
     height: int  # of the frame, pixels
-    picture: Picture  # I: only intra-coded blocks; P: predicted from frames before; B: from frames on both sides
+    picture: PictureType  # I: only intra-coded blocks; P: predicted from frames before; B: from frames on both sides
     corners: NDArray[np.int16]  # (n, 2): x, y of each block's top left pixel
     sizes: NDArray[np.int16]  # (n, 2): width, height in pixels
     displacements: NDArray[np.float32]  # (n, 2): (dx, dy) in pixels; pixel p comes from p + (dx, dy) in its reference

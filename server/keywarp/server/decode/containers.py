@@ -18,7 +18,16 @@ from keywarp.protocol import Container, FrameHeader
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, FrameRefusedError
-from keywarp.videos import HEAD_BYTES, Continuity, Extent, Note, describe_container, describe_other, open_container
+from keywarp.videos import (
+    HEAD_BYTES,
+    Continuity,
+    Extent,
+    Note,
+    Repeats,
+    describe_container,
+    describe_other,
+    open_container,
+)
 
 MAX_WITHOUT_FRAME: Final = 64 * 2**20  # bytes that may arrive without a frame
 MAX_STORED: Final = 2 * 2**30  # bytes of an MP4 that can't be decoded before it is complete
@@ -66,6 +75,7 @@ class _Demuxer(threading.Thread):
         self._extent = Extent()
         self._head = b""
         self._continuity = Continuity() if container == "mpegts" else None
+        self._repeats = Repeats() if container == "mpegts" else None
         self._index_missing = False
         self._ended = False
         self._stopped = False
@@ -160,6 +170,7 @@ class _Demuxer(threading.Thread):
         match self.inputs.get():
             case _Signal.END:
                 self._ended = True
+                self._payload = memoryview(self._repeats.end() if self._repeats else b"")
             case _Signal.STOP:
                 self._ended = self._stopped = True
             case memoryview() as payload:
@@ -168,6 +179,8 @@ class _Demuxer(threading.Thread):
                 self._extent.feed(payload)
                 if self._continuity:
                     self._continuity.feed(payload)
+                if self._repeats:
+                    self._payload = memoryview(self._repeats.feed(payload))
 
 
 class ContainerDecoder:

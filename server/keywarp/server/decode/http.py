@@ -4,6 +4,8 @@ import base64
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from http import HTTPStatus
+from http.client import responses
 from typing import Any, Final
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -11,18 +13,20 @@ import httpcore
 
 from keywarp.server.errors import PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
-from keywarp.videos import HEAD_BYTES
+from keywarp.videos import HEAD_BYTES, Continuity, TransportFile
 
 MAX_REDIRECTS: Final = 5
 MAX_TIMEOUTS: Final = 3  # timeouts that may pass without a frame
 PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_TEMPORARY: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
 
 class HttpFiles:
     """Opens files over HTTP and HTTPS, at allowed addresses only.
 
     Attributes:
+        continuity: What is known of the first file, if it is a transport stream.
         finite: Whether the server gave the length of the last opened file.
         head: The first bytes of the last opened file, as far as they were read.
         seekable: Whether the last opened file can be read from any position.
@@ -38,6 +42,7 @@ class HttpFiles:
             timeout: Seconds to connect, and to wait for the next bytes.
         """
         self._first: str | None = None  # the first URL
+        self.continuity = Continuity()
         self.finite = False
         self.seekable = False
         self.head = b""
@@ -48,7 +53,7 @@ class HttpFiles:
         self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
         self._pool = httpcore.ConnectionPool(network_backend=_CheckedNetwork(allowed))
 
-    def open(self, url: str, flags: int = 0, options: object = None) -> "HttpFile":  # noqa: ARG002 - PyAV's `io_open`
+    def open(self, url: str, flags: int = 0, options: object = None) -> TransportFile:  # noqa: ARG002 - PyAV's `io_open`
         """Open a file.
 
         Raises:
@@ -57,11 +62,12 @@ class HttpFiles:
         """
         self._first = self._first or url
         try:
-            return HttpFile(self, url)
+            return TransportFile(HttpFile(self, url), self.continuity if url == self._first else None)
         except (PullError, SourceForbiddenError) as error:
             self.fault = error
             if url != self._first and isinstance(error, PullError):
-                self.fault = PullError(f"a part of the source's playlist can't be read: {error}")
+                reason = f"a part of the source's playlist can't be read: {error}"
+                self.fault = PullError(reason, lasting=error.lasting)
             raise self.fault from error
 
     def frame_decoded(self) -> None:
@@ -118,7 +124,10 @@ class HttpFiles:
                 continue
             if response.status != (206 if start else 200):
                 opened.close()
-                raise PullError(f"the source responded with status {response.status}")
+                raise PullError(
+                    f"the source responded with status {_described(response.status)}",
+                    lasting=400 <= response.status < 500 and response.status not in _TEMPORARY,
+                )
             return response
         raise PullError(f"the source redirects more than {MAX_REDIRECTS} times")
 
@@ -212,6 +221,10 @@ class _CheckedNetwork(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         address, *_ = self._allowed.addresses(host, port)
         return self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+
+
+def _described(status: int) -> str:
+    return f"{status} ({responses[status]})" if status in responses else str(status)
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str:

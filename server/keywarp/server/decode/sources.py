@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import FFmpegError, HTTPClientError
 
 from keywarp.protocol import FrameHeader, StreamOptions
 from keywarp.protocol.addresses import without_secrets
@@ -16,7 +16,7 @@ from keywarp.server.decode.http import HttpFiles
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadMessageError, BadVideoError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
-from keywarp.videos import describe_other, open_container
+from keywarp.videos import describe_other, is_format, open_container
 
 Options = TypeVar("Options", bound=StreamOptions)
 
@@ -109,15 +109,16 @@ class SourceDecoder:
 
         Raises:
             SourceForbiddenError: The source's host, or one that it redirects to, isn't allowed.
-            PullError: The source can't be reached, or the connection breaks.
-            BadVideoError: The source can't be decoded.
+            PullError: The source can't be reached, the connection breaks, or it isn't a video.
+            BadVideoError: The source is a video that can't be decoded.
         """
         try:
             container = self._opened.enter_context(self._open())
             if self._recorder:
                 self._opened.callback(self._recorder.finish)  # before the container is closed
             self.live = self._source.live or not self._has_end(container)
-            for item in self._video.decode_container(container, NAME):
+            continuity = self._files.continuity if self._files and is_format(container, "mpegts") else None
+            for item in self._video.decode_container(container, NAME, continuity):
                 yield item
                 if self._files:
                     self._files.frame_decoded()
@@ -129,7 +130,9 @@ class SourceDecoder:
                     "the source is an MP4 whose index isn't in front, and its web server offers no ranges: use another "
                     "web server, or move the index (ffmpeg -c copy -movflags faststart)"
                 ) from error
-            raise self._fault or self._no_video or PullError(f"the source can't be read: {error.strerror}") from error
+            refused = isinstance(error, HTTPClientError)  # RTSP has HTTP's status codes
+            unreadable = PullError(f"the source can't be read: {error.strerror}", lasting=refused)
+            raise self._fault or self._no_video or unreadable from error
         except BadVideoError as error:
             raise self._fault or self._no_video or error from error
         if self._fault:
@@ -166,13 +169,13 @@ class SourceDecoder:
         return self._files.fault if self._files else None
 
     @property
-    def _no_video(self) -> BadVideoError | None:
+    def _no_video(self) -> PullError | None:
         """An error that says what the source is, if it isn't a video."""
         head = self._files.head if self._files else b"?"
         what = describe_other(head)
         if head[4:8] == b"ftyp" and self.live:  # it couldn't be opened
             what = "is a truncated MP4 file: its index (moov) is missing"
-        return BadVideoError(f"the source {what}") if what else None
+        return PullError(f"the source {what}", lasting=True) if what else None
 
     @property
     def _needs_ranges(self) -> bool:

@@ -25,6 +25,7 @@ class TensorRTBackend:
 
     name = "tensorrt"
     reason = "it was requested"
+    channels_last = False
 
     def __init__(
         self, gpu: Gpu, precision: Precision = "auto", cache: Path | None = None, driver: Driver | None = None
