@@ -31,6 +31,7 @@ from keywarp.protocol import (
     Schedule,
     StreamInfo,
 )
+from keywarp.protocol.events import Event, Rules
 
 T = TypeVar("T")
 
@@ -211,6 +212,24 @@ class Client(Closable):
         transport = httpx.HTTPTransport(socket_options=connecting.KEEPALIVE)
         client = httpx.Client(base_url=self.server, timeout=self._timeout, headers=self._headers, transport=transport)
         return Watch(client, self.server, stream_id)
+
+    def set_rules(self, stream_id: str, rules: Rules) -> Rules:
+        """Watch a stream by zones, lines and rules, instead of those before, whose events end.
+
+        Raises:
+            ApiError: If there is no stream of that id (status 404), or its model has no such class (400).
+        """
+        return self._do(rest.set_rules(stream_id, rules))
+
+    def events(self, stream_id: str | None = None, *, rule: str | None = None, limit: int = 100) -> tuple[Event, ...]:
+        """List what the rules of streams reported, the newest first.
+
+        Args:
+            stream_id: The id of a stream, or None for all.
+            rule: The name of a rule, or None for all.
+            limit: The most events, up to 1000.
+        """
+        return self._do(rest.events(stream_id, rule, limit))
 
     def delete_stream(self, stream_id: str) -> None:
         """Delete a stream.

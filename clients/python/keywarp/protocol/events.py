@@ -1,6 +1,7 @@
 """Zones, lines and rules of a camera, and the events that its rules report."""
 
 from collections.abc import Mapping
+from datetime import UTC, tzinfo
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,15 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 TimeSpan = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")]  # 22:00-06:00
 EventState = Literal["started", "ended"]
 MAX_RULES = 64  # of a stream; also the most zones and the most lines
+
+
+def time_zone(name: str) -> tzinfo:
+    """Return a time zone. `UTC` is known everywhere; the others need the system's database.
+
+    Raises:
+        KeyError, OSError, ValueError: There is no such zone.
+    """
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 class Rule(Request):
@@ -63,7 +73,7 @@ class Rules(Request):
     @classmethod
     def _check_timezone(cls, name: str) -> str:
         try:
-            ZoneInfo(name)
+            time_zone(name)
         except (KeyError, OSError, ValueError) as error:  # `KeyError`: not found
             raise ValueError(f"there is no time zone {name[:64]!r}: write one such as `Europe/Berlin`") from error
         return name

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Final, Protocol
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines import Detections, LabelMap
-from keywarp.protocol.events import Direction, Rule, Rules
+from keywarp.protocol.events import Direction, Rule, Rules, time_zone
 from keywarp.server.events.geometry import crossing, inside, side, zone_mask
 
 LINGER: Final = 2.0  # seconds for which something may be missing without being gone
@@ -82,14 +81,14 @@ def open_judge(rule: Rule, rules: Rules, class_ids: frozenset[int]) -> Judge:
         rules: The rules that it is one of, with their zones and lines.
         class_ids: The classes that it names.
     """
-    hours = _Hours(rule, ZoneInfo(rules.timezone))
+    hours = _Hours(rule, time_zone(rules.timezone))
     return _Crossings(rule, rules, class_ids, hours) if rule.line else _Presence(rule, rules, class_ids, hours)
 
 
 class _Hours:
     """The times in which a rule applies."""
 
-    def __init__(self, rule: Rule, zone: ZoneInfo) -> None:
+    def __init__(self, rule: Rule, zone: tzinfo) -> None:
         self._spans = [tuple(map(_minutes, span.split("-"))) for span in rule.times] or [(0, 24 * 60)]
         self._days = {DAYS.index(day) for day in rule.days or DAYS}
         self._zone = zone
