@@ -47,14 +47,17 @@ def entities(
         }
         yield f"{prefix}/binary_sensor/{node}/{name}/config", json.dumps(sensor | shared)
         yield f"{prefix}/image/{node}/{name}/config", json.dumps(picture | shared)
+        if rule.line is None:
+            yield f"{base(name)}/state", "OFF"
 
 
-def states(event: Event) -> Iterator[tuple[str, str | bytes]]:
-    """Yield what a rule's topics say after an event: the last part of the topic, and its content."""
-    yield "attributes", event.model_dump_json(exclude_none=True, exclude={"snapshot_jpeg"})
+def states(event: Event) -> Iterator[tuple[str, str | bytes, bool]]:
+    """Yield what a rule's topics say after an event: the topic's last part, its content, and whether to retain it."""
+    yield "attributes", event.model_dump_json(exclude_none=True, exclude={"snapshot_jpeg"}), True
     if event.snapshot_jpeg is not None:
-        yield "snapshot", base64.b64decode(event.snapshot_jpeg)
-    yield "state", "ON" if event.state == "started" or event.line is not None else "OFF"
+        yield "snapshot", base64.b64decode(event.snapshot_jpeg), True
+    has_length = event.line is None
+    yield "state", "ON" if event.state == "started" or not has_length else "OFF", has_length
 
 
 def _identifier(stream: str) -> str:

@@ -132,8 +132,8 @@ class MqttSink:
             messages.append(self._client.publish(topic, content, QOS))
             if isinstance(response, Event) and self._discovery:
                 base = self._base(stream, "event", response.rule)
-                for part, payload in home_assistant.states(response):
-                    messages.append(self._client.publish(f"{base}/{part}", payload, QOS, retain=part != "state"))
+                for part, payload, retain in home_assistant.states(response):
+                    messages.append(self._client.publish(f"{base}/{part}", payload, QOS, retain=retain))
         for message in messages:
             message.wait_for_publish(TIMEOUT)
             if not message.is_published():
