@@ -14,7 +14,7 @@ from keywarp.cli.errors import CommandError
 from keywarp.commands.options import option_for
 from keywarp.engines import EngineError
 from keywarp.protocol import faults
-from keywarp.server.errors import DecoderError, KeyFileError, SiteError, TracesError
+from keywarp.server.errors import DecoderError, EventStoreError, KeyFileError, SiteError, TracesError
 from keywarp.server.settings import MEBIBYTE, Settings
 from keywarp.server.telemetry.traces import wants_traces
 
@@ -27,6 +27,7 @@ SHOWN: dict[str, dict[str, Any]] = {  # shown in the help instead of a type, or 
     "allow_pull": {"metavar": "HOST", "show_default": "nowhere"},
     "site": {"dir_okay": False, "show_default": False},
     "keys": {"dir_okay": False, "show_default": False},
+    "data": {"file_okay": False, "show_default": False},
     "model_limit": {"metavar": "MODEL=STREAMS", "show_default": "no limit"},
     "key_streams": {"show_default": "no limit"},
     "key_rate": {"show_default": "no limit"},
@@ -121,7 +122,7 @@ def serve(
         logging.getLogger(__name__).warning("%s is open to anyone who reaches it: consider --keys", chosen.host)
     try:
         run(chosen)
-    except (DecoderError, EngineError, KeyFileError, SiteError, TracesError, OSError) as error:
+    except (DecoderError, EngineError, EventStoreError, KeyFileError, SiteError, TracesError, OSError) as error:
         raise CommandError(str(error)) from error
 
 

@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from keywarp.server import dashboard, problems
 from keywarp.server.pulls import Pulls
-from keywarp.server.routes import health, models, open_inference, streams, videos, watch, websocket
+from keywarp.server.routes import events, health, models, open_inference, streams, videos, watch, websocket
 from keywarp.server.routes.sequences import Sequences
 from keywarp.server.security.keys import ApiKeyMiddleware
 from keywarp.server.security.origins import OriginMiddleware
@@ -63,7 +63,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.state.service = service
     app.state.pulls = pulls
     app.state.sequences = Sequences(service)
-    for module in (health, streams, videos, websocket, watch, models):
+    for module in (health, streams, events, videos, websocket, watch, models):
         app.include_router(module.router)
     app.include_router(open_inference.router)
     app.include_router(models.repository)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
@@ -68,6 +69,7 @@ class Pulls:
             for name, planned in self._service.site.streams.items():
                 source = SourceUrl.parse(planned.source)
                 stream = self._service.create_stream(source.with_default_mode(planned), name)
+                await self._service.watch_stream(stream, planned)
                 self.start(stream, source, AllowList(self._service.settings.allow_pull, trusted=source.host))
         except DrainingError:
             return
@@ -163,7 +165,7 @@ class Pull:
         """
         while True:
             self._set_state("connecting", keep_problem=True)
-            options = self._service.video_options(self._stream)
+            options = replace(self._service.video_options(self._stream), recorder=self._stream.recorder)
             decoder = SourceDecoder(self._source, self._allowed, self._service.settings.pull_timeout, options)
             fault: ServerError | None = None
             try:

@@ -14,17 +14,22 @@ from typing import TYPE_CHECKING
 
 from keywarp.engines import BundleError, EngineError
 from keywarp.protocol import StreamOptions
+from keywarp.protocol.events import Rules
 from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.decode.video import VideoOptions
 from keywarp.server.devices import Device, find_devices
 from keywarp.server.errors import (
+    BadMessageError,
     DecoderError,
     DrainingError,
     InternalError,
     NotReadyError,
     OverloadError,
+    SiteError,
     TooManyStreamsError,
 )
+from keywarp.server.events.store import EventStore
+from keywarp.server.events.watcher import check_rules
 from keywarp.server.models.registry import Models, ModelUser
 from keywarp.server.models.replicas import least_loaded
 from keywarp.server.models.repository import load_bundles
@@ -68,6 +73,7 @@ class Service:
             KeyFileError: The API keys can't be read.
             BundleError: A bundle can't be used, there are no bundles, or the settings name a model that doesn't exist.
             SiteError: The file of streams and sinks can't be used.
+            EventStoreError: The database of events can't be opened.
             DecoderError: The settings ask for the GPU to decode video, and it can't.
             TracesError: Traces can't be exported.
         """
@@ -101,8 +107,10 @@ class Service:
         # Decoding releases the GIL, so each core gets a thread. One more keeps slow images from delaying other streams.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
         tracer = open_tracer() if settings.traces else None
-        self._context = StreamContext(pool, self.metrics, tracer)
         self.site = read_site(settings.site)
+        self._check_site()
+        self.events = EventStore(settings.data, settings.event_days, settings.max_events)
+        self._context = StreamContext(pool, self.metrics, self.events, tracer)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
         limits = Limits(streams=settings.key_streams, rate=settings.key_rate)
         self.api_keys = ApiKeys.read(settings.keys, limits, clock) if settings.keys else None
@@ -191,10 +199,22 @@ class Service:
             settings.overlap,
             replica.device.executor.lanes,
         )
+        if options.track and manifest.detection is None:
+            raise BadMessageError(f"`track` needs a model that detects objects, and {manifest.name!r} doesn't")
         self.sinks.check(options.sinks or ())
         stream = self.streams.create(id_, replica, schedule, options, self._context, owner)
         self.sinks.subscribe(stream, stream.sinks)
         return stream
+
+    async def watch_stream(self, stream: Stream, rules: Rules) -> None:
+        """Watch a stream by rules from now on, instead of those before, whose events end.
+
+        Raises:
+            BadMessageError: The stream's model has no such class, or there is no such sink.
+        """
+        self.sinks.check(rules.events, events=True)
+        await stream.watch(rules)
+        await self.sinks.subscribe_events(stream)
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:
@@ -228,6 +248,7 @@ class Service:
             await self.streams.close()
             await self.sinks.close()
             await self._models.close()
+            await self.events.close()
             for device in self.devices:
                 await asyncio.to_thread(device.executor.close)
             self._context.pool.shutdown(wait=True)
@@ -239,6 +260,30 @@ class Service:
             ModelUser(stream.replica, stream.wait_released, partial(self.streams.remove, stream))
             for stream in self.streams
         ]
+
+    def _check_site(self) -> None:
+        """Check that the models have the classes that the site's rules and sinks name.
+
+        Raises:
+            SiteError: One of them has no such class.
+        """
+        manifests = {bundle.name: bundle.manifest for bundle in self._bundles}
+        for name, planned in self.site.streams.items():
+            model = manifests.get(planned.model or self.settings.default_model or next(iter(manifests)))
+            if model is None:  # it may be loaded later; if not, the stream can't be created
+                continue
+            try:
+                check_rules(planned, model)
+            except BadMessageError as error:
+                raise SiteError(f"{self.settings.site}: streams.{name}: {error}") from error
+        known = {info.name for manifest in manifests.values() for info in manifest.classes}
+        for name, sink in self.site.sinks.items():
+            for one in sink.classes:
+                if one not in known and not self.settings.controlled:
+                    raise SiteError(
+                        f"{self.settings.site}: sinks.{name}: no model has a class {one!r}; there are: "
+                        f"{', '.join(sorted(known))}"
+                    )
 
     def _open_nvdec(self) -> Nvdec | None:
         if self.settings.decoder == "software":

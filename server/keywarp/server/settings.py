@@ -94,6 +94,12 @@ class Settings(BaseModel):
         description="A TOML file of cameras to pull from the start, and of sinks for the results: files, webhooks, "
         "MQTT.",
     )
+    data: Path | None = Field(
+        default=None,
+        description="The folder in which events are kept, in SQLite. Without it, they are kept in memory.",
+    )
+    event_days: float = Field(default=30.0, gt=0, description="The days for which events are kept.")
+    max_events: int = Field(default=10_000, ge=1, description="The most events that are kept.")
     keys: Path | None = Field(
         default=None,
         description="The file of API keys (`keywarp keys add`). Without it, anyone can use the server.",

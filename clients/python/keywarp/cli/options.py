@@ -75,6 +75,10 @@ MotOption = Annotated[
         "--mot", help="Write the boxes as a MOTChallenge file.", metavar="FILE", dir_okay=False, show_default=False
     ),
 ]
+TrackOption = Annotated[
+    bool,
+    typer.Option("--track", help="Give each object an id that it keeps from frame to frame. --mot writes the ids."),
+]
 AsStoredOption = Annotated[
     bool,
     typer.Option(

@@ -24,6 +24,7 @@ from keywarp.cli.options import (
     SourceArgument,
     StoredVideoOption,
     SummaryJsonOption,
+    TrackOption,
     VideoOption,
     open_client,
     open_frames,
@@ -76,6 +77,7 @@ def stream(
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
     mot: MotOption = None,
+    track: TrackOption = False,
     codec: Annotated[
         Codec, typer.Option(help="Send JPEG images, a file's own packets (h264, ...) or the file as it is (mp4, ...).")
     ] = "image",
@@ -127,6 +129,7 @@ def stream(
                 max_age=max_age,
                 overlap=overlap,
                 mode=mode,
+                track=True if track else None,
                 upright=False if as_stored and not images else None,  # servers of before don't know the option
                 video=None if images else video,
                 codec=codec,
@@ -157,6 +160,7 @@ def stream(
                 json=ndjson,
                 coco=coco,
                 mot=mot,
+                tracked=track,
                 total=frames.count,
                 title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
                 counted=counted,

@@ -31,6 +31,7 @@ from keywarp.protocol import (
     Schedule,
     StreamInfo,
 )
+from keywarp.protocol.events import Event, Rules
 
 T = TypeVar("T")
 
@@ -128,6 +129,7 @@ class Client(Closable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
         source: str | None = None,
@@ -155,6 +157,7 @@ class Client(Closable):
             masks: The form of segmentation masks: `png`, `rle` or `none`. None is `png`.
             resolution: The resolution of masks: `model` or `frame`. None is `model`.
             reliability: `map` for results with a map of where they can be trusted. None is `none`.
+            track: Whether objects get a `track_id` that they keep from frame to frame. None is False.
             upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
                 True.
             video: Which of the videos of a container, from 0. None is the best.
@@ -178,6 +181,7 @@ class Client(Closable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            track=track,
             upright=upright,
             video=video,
             source=source,
@@ -214,6 +218,24 @@ class Client(Closable):
         transport = httpx.HTTPTransport(socket_options=connecting.KEEPALIVE)
         client = httpx.Client(base_url=self.server, timeout=self._timeout, headers=self._headers, transport=transport)
         return Watch(client, self.server, stream_id)
+
+    def set_rules(self, stream_id: str, rules: Rules) -> Rules:
+        """Watch a stream by zones, lines and rules, instead of those before, whose events end.
+
+        Raises:
+            ApiError: If there is no stream of that id (status 404), or its model has no such class (400).
+        """
+        return self._do(rest.set_rules(stream_id, rules))
+
+    def events(self, stream_id: str | None = None, *, rule: str | None = None, limit: int = 100) -> tuple[Event, ...]:
+        """List what the rules of streams reported, the newest first.
+
+        Args:
+            stream_id: The id of a stream, or None for all.
+            rule: The name of a rule, or None for all.
+            limit: The most events, up to 1000.
+        """
+        return self._do(rest.events(stream_id, rule, limit))
 
     def delete_stream(self, stream_id: str) -> None:
         """Delete a stream.
@@ -265,6 +287,7 @@ class Client(Closable):
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
         codec: Codec = "image",
@@ -305,6 +328,7 @@ class Client(Closable):
             resolution: The resolution of masks and dense maps: `model`, or `frame`, which is larger. None is `model`.
             reliability: `map` for results with a map of where they can be trusted, `ProcessedFrame.reliability_map`.
                 None is `none`.
+            track: Whether objects get a `track_id` that they keep from frame to frame. None is False.
             upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
                 True, or what `open_source` was given.
             video: Which of the videos of a file or URL, from 0. None is the best, or what `open_source` was given.
@@ -341,6 +365,7 @@ class Client(Closable):
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            track=track,
             upright=upright,
             video=video,
             codec=codec,

@@ -20,7 +20,7 @@ the connection. It only grows. The server closes the connection of a client that
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 SUBPROTOCOL = "keywarp.v1"
 KEY_SUBPROTOCOL = "keywarp.key."  # prefix of an API key, which browsers can't send in a header
@@ -128,6 +128,9 @@ class StreamInfo(Message):
     live: LiveStatistics | None = None
     watchers: int = 0  # subscribers to its responses or its annotated frames, sinks included
     sinks: tuple[str, ...] = ()
+    track: bool = False  # whether its objects have a `track_id`
+    title: str | None = None  # its camera's name for people
+    rules: tuple[str, ...] = ()  # the names of the rules that it is watched by
     source: str | None = None  # a pulled stream's URL, without credentials and query
     state: str = "open"  # one of `StreamState`
     problem: str | None = None  # a pulled stream's last problem
@@ -195,6 +198,9 @@ class Detection(Message):
     # 0..1, how well the motion since the key frame explains the frame in the box; None on key frames
     reliability: float | None = None
     mask: RunLengths | None = None  # its pixels inside its box, unless the stream asked for the masks `none`
+    # From 1, the same as on other frames of the stream, never of another object. None if the stream doesn't track
+    # objects, or the object has only just appeared
+    track_id: int | None = None
     # x and y in pixels of the frame, perhaps outside of it, and confidence, 0..1, for each of the model's keypoints
     keypoints: tuple[tuple[float, float, float], ...] | None = None
 
@@ -220,6 +226,7 @@ class Result(Message):
     frame: int  # the frame's position in the stream, from 0
     id: ClientId | None = None  # the id that the client gave the frame
     timestamp: float | None = None  # seconds, as the client or the container gave it
+    time: AwareDatetime | None = None  # when the frame reached the server, UTC; None from servers that don't say
     width: int  # of the frame, pixels
     height: int
     kind: Kind
@@ -264,6 +271,7 @@ class StreamOptions(Request):
     # In the mode `latest` the newest frame replaces those that wait; None: `latest` for pulled RTSP, else `lossless`
     mode: Mode | None = None
     sinks: Annotated[tuple[str, ...], Field(max_length=16)] | None = None  # the server's sinks that get the responses
+    track: bool | None = None  # whether objects get a `track_id` that they keep from frame to frame; None: they don't
     # Whether frames are turned as the video's display matrix or the image's EXIF orientation says; None: they are
     upright: bool | None = None
     video: int | None = Field(default=None, ge=0)  # which of a container's videos, from 0; None: the best
@@ -336,6 +344,8 @@ class Error(Message):
     type: Literal["error"] = "error"
     problem: Problem
     fatal: bool
+    stream: str | None = None  # None if there is none, or from servers that don't say
+    time: AwareDatetime | None = None  # when the frame reached the server, UTC; None from servers that don't say
     frame: int | None = None  # the frame's position in the stream, if it is known
     id: ClientId | None = None
     credit: int | None = None
@@ -345,6 +355,8 @@ class Dropped(Message):
     """A frame was dropped, in the mode `latest`: it never reached the networks."""
 
     type: Literal["dropped"] = "dropped"
+    stream: str | None = None  # None from servers that don't say
+    time: AwareDatetime | None = None  # when the server dropped it, UTC; None from servers that don't say
     frame: int
     id: ClientId | None = None
     reason: str  # "newer": a newer frame replaced it; "rate": the API key's frame rate was exceeded

@@ -273,6 +273,7 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         "reliability": (hello.reliability, stream.reliability),
         "upright": (hello.upright, stream.upright),
         "video": (hello.video, stream.video),
+        "track": (hello.track, stream.track),
         "interval": (hello.interval, stream.schedule.interval),
         "schedule": (hello.schedule, stream.schedule.schedule),
         "max_interval": (hello.max_interval, stream.schedule.max_interval),

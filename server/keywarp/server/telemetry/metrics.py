@@ -129,6 +129,9 @@ class Metrics:
             ("sink", "outcome"),
             registry=self._registry,
         )
+        self._events = Counter(
+            "keywarp_events_total", "Events by rule, started and ended.", ("rule", "state"), registry=self._registry
+        )
         self._pulls = Counter(
             "keywarp_pull_failures_total",
             "Times that the source of a pulled stream couldn't be opened, or ended.",
@@ -197,6 +200,10 @@ class Metrics:
     def count_sink(self, name: str, outcome: str, count: int = 1) -> None:
         """Count responses that a sink received (`delivered`) or `missed`, or one failure (`failed`)."""
         self._sinks.labels(name, outcome).inc(count)
+
+    def count_event(self, rule: str, state: str) -> None:
+        """Count one event that `started` or `ended`."""
+        self._events.labels(rule, state).inc()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
