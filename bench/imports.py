@@ -9,8 +9,6 @@ It needs the extra `zoo`. Example: python -m bench.imports segformer-b0 --publis
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import socket
 import subprocess
@@ -27,14 +25,14 @@ import av
 import cv2
 import onnx
 
-from bench.other_work import OtherWork
+from keywarp.commands.engine_bench.machine import describe_machine
+from keywarp.commands.other_work import QUIET, OtherWork
 from keywarp.commands.sample_video import sample_video
 from keywarp.importing.checks import AGREEMENT, TOLERANCE
 
 FRAMES = 7
 INTERVAL = 3  # frames, so that there are several key frames
 START_SECONDS = 300.0  # in which a server must start
-QUIET = 0.2  # cores: other work that hardly disturbs
 ALL = "all"  # in place of the networks' names
 COMMAND = (sys.executable, "-m", "keywarp.cli")
 Figures = dict[str, Any]
@@ -249,11 +247,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def machine() -> str:
     """Return the processor's name and number of cores."""
-    name = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        name = names[0] if names else name
-    return f"{os.cpu_count()} cores of {name}"
+    described = describe_machine()
+    return f"{described.cores} cores of {described.processor}"
 
 
 def main() -> None:

@@ -174,7 +174,7 @@ class ScriptedApi:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass

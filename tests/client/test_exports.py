@@ -93,6 +93,18 @@ def test_a_coco_file_without_frames_is_valid(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "coco.json").read_text())["annotations"] == []
 
 
+def test_tracked_boxes_are_converted_to_motchallenge_with_their_ids() -> None:
+    tracked = PERSON.model_copy(update={"track_id": 7})
+    assert to_mot(detected(tracked, CAR), tracked=True) == ["1,7,2.25,3,29.25,45.1,0.9,-1,-1,-1"]
+
+
+def test_track_ids_are_converted_for_supervision() -> None:
+    pytest.importorskip("supervision", reason="the extra `draw` is not installed")
+    given = detected(PERSON.model_copy(update={"track_id": 7}), CAR).to_supervision()
+    assert given.tracker_id is not None
+    assert given.tracker_id.tolist() == [7, -1]
+
+
 def test_boxes_are_converted_to_motchallenge_which_counts_from_one() -> None:
     assert to_mot(detected(PERSON, CAR, frame=4)) == [
         "5,-1,2.25,3,29.25,45.1,0.9,-1,-1,-1",

@@ -1,5 +1,6 @@
 import json
 import socket
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import simplejpeg
 from keywarp.client import ApiError, Client, ConnectError, ProcessedFrame, ProtocolError
 from keywarp.client.connecting import check_server, websocket_address
 from keywarp.protocol import StreamInfo
+from keywarp.protocol.events import Event, Rule, Rules
 from tests.client.media import MODEL, picture, result
 from tests.client.scripted import ScriptedApi
 from tests.client.twins import Twin
 
+NOW = datetime(2026, 11, 30, 17, 25, 31, tzinfo=UTC)
 STREAM = StreamInfo(
     id="cam/1", model="street", interval=5, connected=False, age=1.5, idle=0.5, frames=3, key_frames=1, errors=0
 )
@@ -46,6 +49,24 @@ def test_loading_has_a_timeout_of_its_own(twin: Twin) -> None:
         twin.call(f"http://127.0.0.1:{silent.getsockname()[1]}", "load_model", "street", timeout=0.1)
 
 
+def test_rules_are_set_and_events_listed(twin: Twin) -> None:
+    rules = Rules(rules={"someone": Rule(classes=("person",), min_seconds=5)}, zones={"z": ((0, 0), (1, 0), (1, 1))})
+    event = Event(
+        id="e", state="ended", stream="cam", camera="Cam", rule="someone", start=NOW, end=NOW, frame=3, classes=()
+    )
+    with ScriptedApi(200, rules.model_dump_json().encode()) as api:
+        assert twin.call(api.address, "set_rules", "cam/1", rules) == rules
+    assert api.requests[0][0] == "PUT /v1/streams/cam%2F1/rules"
+    assert Rules.model_validate_json(api.requests[0][2]) == rules
+    with ScriptedApi(200, as_list(event.model_dump_json())) as api:
+        assert twin.call(api.address, "events", "cam", limit=5) == (event,)
+        assert twin.call(api.address, "events") == (event,)
+    assert [request for request, _, _ in api.requests] == [
+        "GET /v1/events?stream=cam&limit=5",
+        "GET /v1/events?limit=100",
+    ]
+
+
 def test_streams_are_listed_shown_created_and_deleted(twin: Twin) -> None:
     one = STREAM.model_dump_json()
     with ScriptedApi(200, as_list(one)) as api:
@@ -56,8 +77,14 @@ def test_streams_are_listed_shown_created_and_deleted(twin: Twin) -> None:
     assert [request for request, _, _ in api.requests] == ["POST /v1/streams", "GET /v1/streams/cam%2F1"]
     assert json.loads(api.requests[0][2]) == {"id": "cam", "model": "street", "interval": 5}
     with ScriptedApi(201, one.encode()) as api:
-        twin.call(api.address, "create_stream", interval=5, schedule="adaptive", max_interval=9, max_age=2.5)
-    assert json.loads(api.requests[0][2]) == {"interval": 5, "schedule": "adaptive", "max_interval": 9, "max_age": 2.5}
+        twin.call(api.address, "create_stream", interval=5, schedule="adaptive", max_interval=9, max_age=2.5, overlap=4)
+    assert json.loads(api.requests[0][2]) == {
+        "interval": 5,
+        "schedule": "adaptive",
+        "max_interval": 9,
+        "max_age": 2.5,
+        "overlap": 4,
+    }
     with ScriptedApi(201, one.encode()) as api:
         twin.call(api.address, "create_stream", mode="latest", masks="rle", resolution="frame")
     assert json.loads(api.requests[0][2]) == {"mode": "latest", "masks": "rle", "resolution": "frame"}

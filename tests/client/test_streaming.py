@@ -77,8 +77,11 @@ def test_hello_carries_the_options(twin: Twin) -> None:
 
     with ScriptedPeer(script) as server:
         twin.stream(server.address, frames(1), model="street", interval=4)
-        twin.stream(server.address, frames(1), schedule="adaptive", max_interval=20, max_age=2.5)
-    assert hellos == [Hello(model="street", interval=4), Hello(schedule="adaptive", max_interval=20, max_age=2.5)]
+        twin.stream(server.address, frames(1), schedule="adaptive", max_interval=20, max_age=2.5, overlap=3)
+    assert hellos == [
+        Hello(model="street", interval=4),
+        Hello(schedule="adaptive", max_interval=20, max_age=2.5, overlap=3),
+    ]
 
 
 def test_what_an_open_source_has_decided_is_not_asked_for_again(twin: Twin, tmp_path: Path) -> None:

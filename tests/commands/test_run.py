@@ -61,3 +61,26 @@ def test_masks_are_the_same_with_and_without_a_results_file(film: Path, tmp_path
     assert alone.read_text() == beside.read_text()
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     assert all(line["segmentation"]["labels_png"] for line in lines)
+
+
+def test_key_frames_overlap_with_the_frames_after_them(film: Path, tmp_path: Path) -> None:
+    bundle, results = tiny_bundle(tmp_path / "tiny"), tmp_path / "r.ndjson"
+    ran = keywarp("run", film, "--model", bundle.path, "--interval", "2", "--overlap", "1", "--json", results)
+    assert ran.status == 0, ran.stderr
+    assert [json.loads(line)["key_age"] for line in results.read_text().splitlines()] == [0, 1, 2, 1, 2, 1]
+
+
+def test_tracked_objects_have_ids_in_results_and_in_the_motchallenge_file(film: Path, tmp_path: Path) -> None:
+    bundle, results, mot = tiny_bundle(tmp_path / "d", detection=True), tmp_path / "r.ndjson", tmp_path / "mot.txt"
+    ran = keywarp("run", film, "--model", bundle.path, "--track", "--json", results, "--mot", mot)
+    assert ran.status == 0, ran.stderr
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    found = {(line["frame"] + 1, one["track_id"]) for line in lines for one in line["detections"] if one["track_id"]}
+    assert found
+    assert {tuple(map(int, line.split(",")[:2])) for line in mot.read_text().splitlines()} == found
+
+
+def test_what_has_no_objects_is_not_tracked(film: Path, tmp_path: Path) -> None:
+    ran = keywarp("run", film, "--model", tiny_bundle(tmp_path / "tiny").path, "--track")
+    assert ran.status == 2
+    assert "detects no objects" in ran.stderr

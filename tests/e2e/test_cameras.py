@@ -1,5 +1,6 @@
 """Third-party producers: an RTSP server by GStreamer, and ffmpeg."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
 import pytest
 
@@ -137,3 +139,52 @@ def test_ffmpeg_uploads_a_stream_that_has_a_subscriber(server: Server) -> None:
         pushing.terminate()
     with httpx.Client(base_url=server.url) as http:
         eventually(lambda: http.get("/v1/streams/pushed").status_code == 404)
+
+
+def test_a_cameras_events_have_clips_and_survive_restarts_of_both(tmp_path: Path) -> None:
+    """Someone passes a real RTSP camera; then the camera restarts, and then the server."""
+    site, archive = tmp_path / "site.toml", tmp_path / "events"
+    options = ("--site", str(site), "--data", str(tmp_path / "data"))
+    with camera() as port:
+        pass  # only to learn of a free port
+    site.write_text(
+        f"""
+        [streams.gate]
+        source = "rtsp://127.0.0.1:{port}/camera"
+        model = "street-detect"
+        clip_before = 0.5
+        clip_after = 1.0
+        rules.someone = {{classes = ["person", "car", "bicycle"]}}
+        events = ["archive"]
+
+        [sinks.archive]
+        file = "{archive}"
+        """
+    )
+
+    def events() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = http.get("/v1/events", params={"limit": 1000}).json()
+        return found
+
+    with serving(*options) as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as http:
+        with camera(port):
+            eventually(lambda: bool(events()))
+            first = events()[-1]
+            assert http.get(first["snapshot"]).content.startswith(b"\xff\xd8")
+            eventually(lambda: http.get(first["clip"]).is_success)
+            with av.open(io.BytesIO(http.get(first["clip"]).content), "r") as clip:
+                assert 1.0 <= (clip.duration or 0) / 1e6 <= 15.0  # from the key frame before
+                assert [*clip.decode(video=0)]
+        eventually(lambda: all(event["state"] == "ended" for event in events()))
+        before = len(events())
+        with camera(port):
+            eventually(lambda: len(events()) > before)
+    kept = [json.loads(line) for line in archive.read_text().splitlines()]
+    told = [(event["id"], event["state"]) for event in kept]
+    assert len(set(told)) == len(told), "each is delivered once"
+    assert {state for _, state in told} == {"started", "ended"}
+    assert told.count((first["id"], "started")) == told.count((first["id"], "ended")) == 1
+    with serving(*options) as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as http:
+        again = events()
+        assert again[-1]["id"] == first["id"]
+        assert {event["id"] for event in kept} <= {event["id"] for event in again}

@@ -1,4 +1,4 @@
-"""The engine and the executor beyond a single stream."""
+"""The engine beyond a single stream."""
 
 import gc
 import resource
@@ -7,8 +7,7 @@ import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -20,10 +19,7 @@ from keywarp.engines import (
     BackendError,
     BackendName,
     Engine,
-    Executor,
     FixedInterval,
-    FrameOrderError,
-    FrameResult,
     MotionName,
     StreamSession,
     load_bundle,
@@ -144,66 +140,6 @@ def test_a_closed_engine_returns_its_memory_to_the_system(tmp_path: Path) -> Non
     prepared = resident()
     engine.close()
     assert prepared - resident() > (prepared - before) / 2
-
-
-class BlockedSession(StreamSession):
-    """A session that occupies the device until a gate is opened."""
-
-    def __init__(self, engine: Engine, gate: Event) -> None:
-        super().__init__(engine)
-        self._gate = gate
-
-    def process(self, *place: Any, **more: Any) -> FrameResult:
-        assert self._gate.wait(60)
-        return super().process(*place, **more)
-
-
-def test_the_executor_runs_in_order_and_counts_its_queue(engine: Engine) -> None:
-    executor, session, gate = Executor(), StreamSession(engine, FixedInterval(4)), Event()
-    blocker = executor.submit(BlockedSession(engine, gate), FRAME)
-    futures = [executor.submit(session, FRAME) for _ in range(8)]
-    assert executor.depth == 1 + 8
-    gate.set()
-    results = [future.result() for future in futures]
-    executor.close()
-    assert blocker.done()
-    assert [result.index for result in results] == list(range(8))
-    *before, last = results
-    assert last.queue > sum(result.inference for result in before)  # all were queued before the gate was opened
-    assert executor.depth == 0
-
-
-def test_turn_is_the_time_that_a_session_waits_for_others_and_not_for_itself(engine: Engine) -> None:
-    executor, one, other, gate = Executor(), StreamSession(engine), StreamSession(engine), Event()
-    executor.submit(BlockedSession(engine, gate), FRAME)
-    futures = [executor.submit(session, FRAME) for session in (one, one, one, other)]
-    gate.set()
-    first, second, third, last = (future.result() for future in futures)
-    executor.close()
-    assert first.turn == first.queue
-    assert second.queue > second.turn < second.queue - second.inference
-    assert third.queue > third.turn < third.queue - third.inference
-    assert last.turn == last.queue
-    assert last.turn > sum(result.inference for result in (first, second, third))
-
-
-def test_an_error_reaches_only_the_future_of_its_frame(engine: Engine) -> None:
-    executor, good, bad = Executor(), StreamSession(engine), StreamSession(engine)
-    executor.submit(bad, FRAME, 7)
-    wrong, right = executor.submit(bad, FRAME, 3), executor.submit(good, FRAME)
-    with pytest.raises(FrameOrderError):
-        wrong.result()
-    assert right.result().index == 0
-    executor.close()
-
-
-def test_closing_the_executor_finishes_the_queued_frames(engine: Engine) -> None:
-    executor, session = Executor(), StreamSession(engine)
-    futures = [executor.submit(session, FRAME) for _ in range(5)]
-    executor.close()
-    assert [f.result().index for f in futures] == list(range(5))
-    with pytest.raises(RuntimeError):
-        executor.submit(session, FRAME)
 
 
 def test_serving_a_segmentation_bundle_imports_numba_for_compiled_motion_only(

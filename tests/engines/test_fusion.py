@@ -30,7 +30,7 @@ class PlainEvaluation:
 
     def propagated(self, frame: NDArray[np.uint8], key: NDArray[np.uint8]) -> NDArray[np.uint8]:
         features = self._run("features", "features", image=centred(key))
-        images = {"current": half(centred(frame)), "key": half(centred(key))}
+        images = {"current": centred(half(frame)), "key": centred(half(key))}
         flow, scale = self._run("flow", "flow", **images), self._run("flow", "scale", **images)
         return self._labels(self._run("warp", "warped", features=features, flow=flow, scale=scale), frame)
 
@@ -47,13 +47,13 @@ def centred(frame: NDArray[np.uint8]) -> Array:
     return np.ascontiguousarray(frame.transpose(2, 0, 1)[np.newaxis].astype(np.float32) - MEAN)
 
 
-def half(image: Array) -> Array:
-    """Average-pool 2x2 pixels in ceil mode, so that cells at the border average fewer pixels."""
-    height, width = image.shape[-2:]
-    padded = np.pad(image, ((0, 0), (0, 0), (0, height % 2), (0, width % 2)), constant_values=np.nan)
-    cells = padded.reshape(1, 3, -(-height // 2), 2, -(-width // 2), 2)
-    pooled: Array = np.nanmean(cells, axis=(3, 5), dtype=np.float32)
-    return pooled
+def half(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Average 2x2 pixels and round; cells at the border average fewer pixels."""
+    height, width, _ = image.shape
+    padded = np.pad(image.astype(np.float64), ((0, height % 2), (0, width % 2), (0, 0)), constant_values=np.nan)
+    cells = padded.reshape(-(-height // 2), 2, -(-width // 2), 2, 3)
+    averaged: NDArray[np.uint8] = np.floor(np.nanmean(cells, axis=(1, 3)) + 0.5).astype(np.uint8)
+    return averaged
 
 
 def upsampled_argmax(scores: Array) -> NDArray[np.uint8]:

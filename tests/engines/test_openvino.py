@@ -89,6 +89,33 @@ def test_gathered_rows_are_what_grid_sample_gives(points: str) -> None:
     assert "GridSample" not in {node.get_type_name() for node in network.get_ops()}
 
 
+def test_rows_of_channels_are_gathered_without_a_copy() -> None:
+    """Maps that come as rows are not turned around and back."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        warp (float[1, 45, 6] rows, float[1, 5, 9, 2] places) => (float[1, 6, 5, 9] found)
+        <int64[4] shape = {1, 6, 5, 9}> {
+            planes = Transpose <perm = [0, 2, 1]> (rows)
+            map = Reshape (planes, shape)
+            same = Identity (map)
+            found = GridSample <align_corners = 1> (same, places)
+        }"""
+    )
+    network = Core().read_model(model.SerializeToString())
+    gather_rows(network)
+    assert [node.get_type_name() for node in network.get_ops()].count("Transpose") == 1  # of what was gathered
+    random = np.random.default_rng(0)
+    inputs = {
+        "rows": random.normal(size=(1, 45, 6)).astype(np.float32),
+        "places": random.uniform(-1.2, 1.2, size=(1, 5, 9, 2)).astype(np.float32),
+    }
+    gathered, sampled = (
+        np.asarray(open_backend(backend, "fp32").compile(model).run(inputs)["found"])
+        for backend in ("openvino", "onnxruntime")
+    )
+    np.testing.assert_allclose(gathered, sampled, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "attributes",
     ["align_corners = 0", 'align_corners = 1, mode = "nearest"', 'align_corners = 1, padding_mode = "border"'],

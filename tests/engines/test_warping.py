@@ -178,6 +178,6 @@ def test_fp16_graphs_of_fused_bundles_are_valid(tmp_path: Path) -> None:
         half = to_half(simplify(fused.model), fused.resident)
         onnx.checker.check_model(half, full_check=True)
         kinds = {v.name: v.type.tensor_type.elem_type for v in (*half.graph.input, *half.graph.output)}
-        expected = {"frame": 2, "labels": 2}  # uint8
+        expected = {"frame": 2, "labels": 2, "current": 2, "key": 2}  # uint8
         expected |= dict.fromkeys({o.name for o in half.graph.output} - fused.resident - {"labels"}, 1)  # float
         assert kinds == {name: expected.get(name, onnx.TensorProto.FLOAT16) for name in kinds}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import other_work
 from bench.imports import Outcome, report, try_file
-from bench.other_work import OtherWork
+from keywarp.commands import other_work
+from keywarp.commands.other_work import OtherWork
 
 FIGURES = {
     "candidates": [

@@ -40,6 +40,7 @@ from tests.server.media import jpeg
 from tests.server.source_server import SourceServer
 from tests.tiny_bundle import tiny_bundle
 
+LANES = 2  # of the processor, whatever machine the tests run on
 PATIENCE = 30.0  # seconds that anything may take before a test gives up
 T = TypeVar("T")
 
@@ -128,6 +129,8 @@ class StreamConnection:
 class _EndlessSession:
     """A session whose frame takes until it is released."""
 
+    awaited = None
+
     def __init__(self) -> None:
         self._released = threading.Event()
 
@@ -140,10 +143,19 @@ class _EndlessSession:
 
 
 def hold(device: Device) -> Callable[[], None]:
-    """Keep a device busy with one frame, which counts in its queue depth, until the returned function is called."""
-    endless = _EndlessSession()
-    device.executor.submit(cast("StreamSession", endless), np.zeros((1, 1, 3), np.uint8))
-    return endless.release
+    """Keep a device busy with a frame on each lane until the returned function is called.
+
+    These frames count in its queue depth.
+    """
+    endless = [_EndlessSession() for _ in range(device.executor.lanes)]
+    for session in endless:
+        device.executor.submit(cast("StreamSession", session), np.zeros((1, 1, 3), np.uint8))
+
+    def release() -> None:
+        for session in endless:
+            session.release()
+
+    return release
 
 
 class Running:
@@ -265,7 +277,7 @@ def server(models: Path) -> Iterator[Running]:
 
 
 def running(models: Path, make_service: Callable[[Settings], Service] = Service, /, **settings: Any) -> Running:
-    chosen = Settings(**({"models": models, "port": 0, "backend": "onnxruntime"} | settings))
+    chosen = Settings(**({"models": models, "port": 0, "backend": "onnxruntime", "lanes": LANES} | settings))
     return Running(Server(chosen, make_service(chosen)))
 
 

@@ -168,6 +168,25 @@ def test_the_interval_of_a_running_camera_changes_without_a_reconnection_and_is_
     assert (info(again, "gate")["interval"], info(again, "gate")["max_age"]) == (2, 9)
 
 
+def test_tracking_is_switched_on_and_off_and_rules_survive_a_restart(
+    start: Starter, live: SourceServer, tmp_path: Path
+) -> None:
+    tiny_bundle(tmp_path / "tiny", detection=True)
+    server = start(models=tmp_path, data=tmp_path / "data", **PULLING)
+    add(server, "gate", f"{live.address}/gate")
+    assert change(server, "gate", track=True)["track"]
+    assert not change(server, "gate", track=False)["track"]
+    rules = {"title": "The gate", "zones": {"door": [[0, 0], [1, 0], [1, 1]]}, "rules": {"seen": {"zone": "door"}}}
+    assert server.http.put("/v1/streams/gate/rules", json=rules).is_success
+    assert info(server, "gate")["track"], "rules need it"
+    wanted = server.http.get("/v1/streams/gate/rules").json()
+    server.stop()
+    again = start(models=tmp_path, data=tmp_path / "data", **PULLING)
+    until(again, "gate", "running")
+    assert again.http.get("/v1/streams/gate/rules").json() == wanted
+    assert info(again, "gate")["title"] == "The gate"
+
+
 def test_another_mode_or_source_connects_a_camera_again_at_once(start: Starter, live: SourceServer) -> None:
     server = start(**PULLING)
     add(server, "gate", f"{live.address}/gate")
@@ -197,6 +216,7 @@ def test_a_client_gets_a_key_frame_after_the_interval_was_changed(server: Runnin
     [
         ({"max_interval": 50}, 400),
         ({"interval": 0}, 422),
+        ({"track": True}, 400),
         ({"model": "other"}, 422),
         ({"source": "http://127.0.0.1/"}, 409),
     ],

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from keywarp.protocol import CloseCode, Hello
-from tests.server.conftest import Starter, eventually
+from tests.server.conftest import LANES, Starter, eventually
 from tests.server.media import jpeg
 from tests.tiny_bundle import tiny_bundle
 
@@ -70,7 +70,7 @@ def test_a_draining_server_finishes_queued_frames_and_takes_no_new_work(start: S
         for talk in talks:
             for i in range(8):
                 talk.frame(jpeg(), i)
-        eventually(lambda: server.service.devices[0].executor.depth > 2)
+        eventually(lambda: server.service.devices[0].executor.depth > LANES + 1)
         server.server.should_exit = True
         eventually(lambda: http.get("/readyz").status_code == 503)
         assert http.get("/healthz").is_success

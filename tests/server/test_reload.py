@@ -66,6 +66,18 @@ def test_a_reload_starts_changes_and_removes_cameras_and_leaves_the_others_alone
     assert reload(server)["streams"] == {"added": [], "changed": [], "removed": []}
 
 
+def test_rules_of_a_running_camera_change_with_the_file(start: Starter, live: SourceServer, tmp_path: Path) -> None:
+    text = f'[streams.gate]\nsource = "{live.address}/a"\n'
+    server = start(site=write_site(tmp_path, text), **PULLING)
+    until(server, "gate", "running")
+    write_site(tmp_path, text + '[streams.gate.rules.seen]\nclasses = ["green"]')
+    assert reload(server)["streams"]["changed"] == ["gate"]
+    eventually(lambda: len(server.http.get("/v1/events").json()) == 1)
+    assert (info(server, "gate")["rules"], len(live.requests("/a"))) == (["seen"], 1)
+    write_site(tmp_path, text + '[streams.gate.rules.seen]\nclasses = ["dragon"]')
+    assert "dragon" in reload(server)["failed"]["gate"]
+
+
 def test_a_camera_that_cannot_be_started_is_named_and_the_others_are_started(
     start: Starter, live: SourceServer, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ export { Feed, chooseCodec, containerOf, openCamera, sendFile } from "./media.js
 /** @typedef {import("./messages.js").Model} Model */
 /** @typedef {import("./messages.js").Problem} Problem */
 /** @typedef {import("./messages.js").Ready} Ready */
+/** @typedef {import("./messages.js").StreamEvent} StreamEvent */
 /** @typedef {import("./messages.js").StreamInfo} StreamInfo */
 /** @typedef {import("./messages.js").StreamRequest} StreamRequest */
 /** @typedef {import("./messages.js").WatchMessage} WatchMessage */
@@ -210,6 +211,38 @@ export class Client {
   async *preview(id, { fps = 10, width = 640, signal } = {}) {
     const response = await this.#request(`${streamPath(id)}/preview?fps=${fps}&width=${width}`, { signal });
     yield* readParts(bodyOf(response));
+  }
+
+  /**
+   * List what the rules of streams reported, the newest first.
+   *
+   * @param {{stream?: string, limit?: number, signal?: AbortSignal}} options `stream` for the events of one stream only
+   * @returns {Promise<StreamEvent[]>}
+   */
+  events({ stream, limit = 100, signal } = {}) {
+    const query = new URLSearchParams({ limit: String(limit), ...(stream === undefined ? {} : { stream }) });
+    return this.#json(`/v1/events?${query}`, { signal });
+  }
+
+  /**
+   * Get the frame on which an event started, with its result drawn in.
+   *
+   * @param {string} id the event's id
+   * @param {{signal?: AbortSignal}} options
+   * @returns {Promise<Blob>} a JPEG
+   */
+  async snapshot(id, { signal } = {}) {
+    return (await this.#request(`/v1/events/${encodeURIComponent(id)}/snapshot`, { signal })).blob();
+  }
+
+  /**
+   * Get the seconds around the start of an event, as its camera sent them. Until they are over, this is an error (404).
+   *
+   * @param {string} id the event's id
+   * @returns {Promise<Blob>} an MP4 file
+   */
+  async clip(id) {
+    return (await this.#request(`/v1/events/${encodeURIComponent(id)}/clip`)).blob();
   }
 
   /**

@@ -8,10 +8,12 @@ export interface StreamOptions {
   schedule?: "fixed" | "adaptive" | null;
   max_interval?: number | null; // only with the schedule `adaptive`
   max_age?: number | null; // seconds; if the key frame is older, the next frame is a key frame
+  overlap?: number | null; // frames by which key frames overlap with others; the server's default if not given
   mode?: "lossless" | "latest" | null;
   masks?: "png" | "rle" | "none" | null;
   resolution?: "model" | "frame" | null;
   reliability?: "none" | "map" | null; // with `map`, results say where they can be trusted
+  track?: boolean | null; // whether objects get a `track_id` that they keep from frame to frame
   upright?: boolean | null; // whether frames are turned as the image or video says; they are if not given
   video?: number | null; // which of a container's videos, from 0
   sinks?: string[]; // names of the server's sinks that also receive the responses
@@ -83,6 +85,7 @@ export interface StreamInfo {
   schedule: string;
   max_interval: number | null;
   max_age: number | null; // seconds
+  overlap?: number; // frames
   mode: string;
   connected: boolean; // whether a client feeds it, or frames come from its source
   age: number; // seconds since the stream was created
@@ -100,6 +103,9 @@ export interface StreamInfo {
   notes?: string[]; // what one should know about its video
   live: LiveStatistics | null;
   sinks: string[];
+  track?: boolean; // whether its objects have a `track_id`
+  title?: string | null; // its camera's name for people
+  rules?: string[]; // the names of the rules that it is watched by
   watchers: number; // subscribers to its results and its preview, and sinks
 }
 
@@ -137,6 +143,7 @@ export interface Detection {
   confidence: number;
   xyxy: [number, number, number, number]; // x1 y1 x2 y2 in pixels of the frame
   reliability?: number; // 0..1, how well motion explains the frame in the box; not on key frames
+  track_id?: number | null; // from 1, the same on all frames; with the option `track`, once an object was seen twice
   mask?: RunLengths | null; // unless the stream asked for the masks `none`
   keypoints?: [number, number, number][] | null; // x and y in pixels of the frame, and confidence from 0 to 1
 }
@@ -159,6 +166,7 @@ export interface Result {
   frame: number;
   id?: string | number;
   timestamp?: number;
+  time?: string; // when the frame reached the server, UTC
   width: number;
   height: number;
   kind: "key" | "propagated";
@@ -179,12 +187,16 @@ export interface FrameError {
   type: "error";
   problem: Problem;
   fatal: false;
+  stream?: string;
+  time?: string; // UTC
   frame?: number;
   id?: string | number;
 }
 
 export interface Dropped {
   type: "dropped";
+  stream?: string;
+  time?: string; // UTC
   frame: number;
   id?: string | number;
   reason: string;
@@ -196,6 +208,29 @@ export type FrameResponse = Result | FrameError | Dropped;
 /** A message to a subscriber. `missed` counts responses that were skipped because the subscriber was too slow. */
 export type WatchMessage = FrameResponse | { type: "missed"; count: number } | { type: "gone"; reason: string };
 
+/** What a rule of a stream reports. */
+export interface StreamEvent {
+  type: "event";
+  id: string;
+  state: "started" | "ended";
+  stream: string;
+  camera: string; // its name for people
+  rule: string;
+  start: string; // UTC, like `end`
+  end?: string | null; // once it has ended
+  frame: number; // on which it started
+  classes: string[];
+  zone?: string | null;
+  line?: string | null;
+  direction?: "left" | "right" | "both" | null; // of a crossing
+  objects?: number[]; // track ids
+  count?: number; // the most objects at the same time
+  confidence?: number | null; // the highest
+  area?: number | null; // the largest
+  snapshot?: string | null; // path of a JPEG
+  clip?: string | null; // path of an MP4
+}
+
 export interface Ready {
   type: "ready";
   stream: string;
@@ -204,6 +239,7 @@ export interface Ready {
   schedule: string;
   max_interval?: number;
   max_age?: number; // seconds
+  overlap?: number; // frames
   mode: string;
   credit: number;
   max_message_bytes: number;

@@ -22,6 +22,7 @@ from keywarp.engines.errors import (
 from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, MotionSource, MotionVectors, OpticalFlow
+from keywarp.engines.processor import usual_lanes
 from keywarp.engines.result import DenseMap, Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession
@@ -64,5 +65,6 @@ __all__ = [
     "load_bundle",
     "open_backend",
     "read_manifest",
+    "usual_lanes",
     "write_bundle",
 ]

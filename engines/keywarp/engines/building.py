@@ -54,7 +54,8 @@ def build_here(
         raise BackendError(
             f"{backend.name} keeps no compiled graphs on disk, so there is nothing to build: use another backend"
         )
-    for height, width, name, graph in _graphs(bundle, sizes, motion or MotionSource.parse(bundle.manifest.motion)):
+    source = motion or MotionSource.parse(bundle.manifest.motion)
+    for height, width, name, graph in _graphs(bundle, sizes, source, channels_last=backend.channels_last):
         before, started = _files(cache), time.perf_counter()
         backend.compile(graph.model, graph.resident)
         seconds, after = time.perf_counter() - started, _files(cache)
@@ -113,10 +114,12 @@ def build_ahead(
             )
 
 
-def _graphs(bundle: Bundle, sizes: Sequence[Size], motion: MotionSource) -> Iterator[tuple[int, int, str, FusedGraph]]:
+def _graphs(
+    bundle: Bundle, sizes: Sequence[Size], motion: MotionSource, *, channels_last: bool = False
+) -> Iterator[tuple[int, int, str, FusedGraph]]:
     """Yield all graphs, once for each input size, since frames of several sizes may share one."""
     for height, width in dict.fromkeys(input_size(*size, bundle.manifest.image) for size in sizes):
-        for name, graph in fuse_all(bundle, height, width, motion).items():
+        for name, graph in fuse_all(bundle, height, width, motion, channels_last=channels_last).items():
             yield height, width, name, graph
 
 

@@ -21,7 +21,7 @@ from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError, MotionError
-from keywarp.engines.fusion import FLOW, FRAME, KEY_SMALL, fuse_all, kept
+from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, fuse_all, kept
 from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
     DIS,
@@ -60,7 +60,7 @@ class KeyState:
 
     placement: Placement  # where the frame lies in the networks' input
     features: dict[str, Tensor]  # maps and held tensors, by name; empty if features are copied
-    small: Tensor | None  # the frame as the flow network's input; None if features are copied
+    small: NDArray[np.uint8] | None  # the frame as the flow network's input, (1, h, w, 3); None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
     check: FlowCheck | None  # checks the flow, or None if features are copied, or cells don't cover whole pixels
     result: FrameResult  # the key frame's own
@@ -68,6 +68,8 @@ class KeyState:
 
 @dataclass(frozen=True, slots=True)
 class _Programs:
+    """The compiled graphs for one size, on the whole device or on a share of it."""
+
     key: Program
     propagate: Program | None  # None if features are copied
     motion: Program | None  # the flow network between frame and key frame, if its flow is repaired
@@ -76,11 +78,24 @@ class _Programs:
     lock: Lock  # held while a program runs, since only one run is allowed at a time
 
 
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """All compiled graphs for one size."""
+
+    whole: _Programs
+    lanes: tuple[_Programs, ...]  # none if the device isn't shared
+
+    def on(self, lane: int | None) -> _Programs:
+        """Return the programs of a lane, or those of the whole device."""
+        return self.whole if lane is None or not self.lanes else self.lanes[lane % len(self.lanes)]
+
+
 class Engine:
     """Runs one bundle on one backend. It is thread-safe.
 
     Attributes:
         takes_vectors: Whether the motion source uses the motion vectors of the video's codec.
+        lanes: The number of frames of different streams that run at the same time.
     """
 
     def __init__(
@@ -95,6 +110,7 @@ class Engine:
         gpu: Gpu | None = None,
         max_sizes: int = MAX_SIZES,
         keep_features: bool = False,
+        lanes: int = 1,
     ) -> None:
         """Open the backend. Graphs are compiled by `prepare`, or when the first frame of a size is processed.
 
@@ -111,6 +127,8 @@ class Engine:
             gpu: See `open_backend`.
             max_sizes: The number of input sizes that stay compiled. Beyond it the least recently used one is freed.
             keep_features: Whether results carry the features that the head saw, which takes time.
+            lanes: The number of frames of different streams that run at the same time, each on its share of a
+                processor. Graphs are then compiled twice, for the whole of it and for a share. A GPU has one lane.
 
         Raises:
             BackendError: If the backend can't be opened.
@@ -134,11 +152,12 @@ class Engine:
         self.motion = source.name if not isinstance(source, MotionSource) else str(source)  # the source's name
         # The propagate graph takes a flow, unless it holds the flow network whose flow it uses.
         self._takes_flow = self._named is None or self._named.flow != "flow" or self._named.runs_alone
-        self._takes_frame = self._named is not None and (self._named.scale or not self._takes_flow)
+        self._takes_images = self._named is not None and (self._named.scale or not self._takes_flow)
         self._copies = self._named is not None and self._named.copies
         self.takes_vectors = self._named is not None and self._named.flow == "codec"
         self._keep_features = keep_features
         self._max_sizes = max_sizes
+        self.lanes = lanes
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
         self._stride = stride
         self._checks = stride % downscale == 0  # otherwise no pixels of the small image belong to a cell
@@ -150,7 +169,7 @@ class Engine:
                 + ("" if bundle.manifest.has_flow_network else "give the bundle a `flow.downscale` that divides them")
             )
         self._pixels_per_cell = stride // downscale
-        self._programs: OrderedDict[tuple[int, int], Future[_Programs]] = OrderedDict()
+        self._programs: OrderedDict[tuple[int, int], Future[_Compiled]] = OrderedDict()
         self._lock = Lock()
         self._closed = False
 
@@ -167,11 +186,12 @@ class Engine:
         """
         self._compiled(input_size(height, width, self.bundle.manifest.image))
 
-    def key(self, frame: NDArray[np.uint8]) -> tuple[FrameResult, KeyState]:
+    def key(self, frame: NDArray[np.uint8], lane: int | None = None) -> tuple[FrameResult, KeyState]:
         """Run the feature network and the head on a key frame (Algorithm 1, lines 8-9).
 
         Args:
             frame: The frame, uint8 (H, W, 3), RGB, of any size.
+            lane: Which share of the device it runs on, from 0, or None for the whole device.
 
         Returns:
             The result, without the frame's position in its stream, and the state for `propagate`.
@@ -182,7 +202,7 @@ class Engine:
         """
         started = time.perf_counter()
         placement = place(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
-        programs = self._compiled(placement.size)
+        programs = self._compiled(placement.size).on(lane)
         picture = resize(frame, placement.rows, placement.columns)
         with programs.lock:
             outputs = programs.key.run({FRAME: self._input(picture, placement)})
@@ -198,10 +218,15 @@ class Engine:
         small = self._downscale(placement.cover(picture, self._stride))
         check = FlowCheck(small, self._pixels_per_cell) if self._checks else None
         tracker = self._open_tracker(programs, small, placement)
-        return result, KeyState(placement, moved, outputs[KEY_SMALL], tracker, check, result)
+        seen = self._seen(picture, small, placement)
+        return result, KeyState(placement, moved, seen, tracker, check, result)
 
     def propagate(
-        self, frame: NDArray[np.uint8], key: KeyState, vectors: Sequence[MotionVectors | None] = ()
+        self,
+        frame: NDArray[np.uint8],
+        key: KeyState,
+        vectors: Sequence[MotionVectors | None] = (),
+        lane: int | None = None,
     ) -> FrameResult:
         """Warp the key frame's features to this frame and run the head (Algorithm 1, lines 11-12).
 
@@ -211,6 +236,7 @@ class Engine:
             frame: The frame, uint8 (H, W, 3), RGB, of the key frame's size. Frames of one key frame come in order.
             key: The state that `key` returned for the key frame.
             vectors: The codec's motion vectors, see `MotionTracker.advance`.
+            lane: See `key`. It may be another one than the key frame's.
 
         Returns:
             The result, without the frame's position in its stream.
@@ -227,21 +253,21 @@ class Engine:
             result = _result(FrameKind.PROPAGATED, frame, output, time.perf_counter() - started, 0.0)
             return replace(result, motion=self.motion, features=key.result.features)
         placement = key.placement
-        programs = self._compiled(placement.size)
+        programs = self._compiled(placement.size).on(lane)
         assert programs.propagate is not None
         picture = resize(frame, placement.rows, placement.columns)
         small = self._downscale(placement.cover(picture, self._stride))
         inputs: dict[str, Tensor] = {**key.features}
-        pair: dict[str, Tensor] = {KEY_SMALL: key.small}
-        if programs.motion or self._takes_frame:
-            pair[FRAME] = self._input(picture, placement)
+        pair: dict[str, Tensor] = {}
+        if programs.motion or self._takes_images:
+            pair = {CURRENT: self._seen(picture, small, placement), KEY: key.small}
         checked: CheckedFlow | None = None
         if programs.motion:
             with programs.lock:
                 inputs |= programs.motion.run(pair)  # the flow, and the scale fields if they are used
                 flow = stay_inside(np.array(np.asarray(inputs[FLOW])[:, :, *placement.cells(self._stride)]))
         else:
-            inputs |= pair if self._takes_frame else {}
+            inputs |= pair
             if self._takes_flow:
                 flow = self._flow(small, key, vectors)
         if self._takes_flow:
@@ -342,6 +368,12 @@ class Engine:
             for f in self.bundle.manifest.features
         )
 
+    def _seen(self, picture: NDArray[np.uint8], small: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+        """Return what the flow network sees of a frame: the networks' input at its size, with the padding."""
+        if placement.is_padded:
+            small = self._downscale(placement.pad(picture, self.bundle.manifest.image.pad))
+        return small[np.newaxis]
+
     def _downscale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the image averaged over blocks of `downscale` pixels; blocks at the border may be smaller."""
         factor = self.bundle.manifest.flow.downscale
@@ -354,7 +386,7 @@ class Engine:
         if self._closed:
             raise BackendError(f"the engine of model {self.bundle.name} is closed: open another one")
 
-    def _compiled(self, size: tuple[int, int]) -> _Programs:
+    def _compiled(self, size: tuple[int, int]) -> _Compiled:
         """Return the programs for an input size. The first caller compiles, and the others wait for it."""
         with self._lock:
             self._check_open()
@@ -374,22 +406,32 @@ class Engine:
                 future.set_exception(error)
         return future.result()
 
-    def _compile(self, height: int, width: int) -> _Programs:
+    def _compile(self, height: int, width: int) -> _Compiled:
         if self.takes_vectors or (self._named is not None and self._named.repaired):
             from keywarp.engines.motion import loops  # imports numba
 
             loops.warm_up()
         layout = {"keep_features": self._keep_features, "channels_last": self.backend.channels_last}
         graphs = fuse_all(self._graphs, height, width, self._named, **layout)
-        programs = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
-        return _Programs(
-            key=programs["key"],
-            propagate=programs.get("propagate"),
-            motion=programs.get("motion"),
-            flow=programs.get("flow"),
-            postprocessor=open_postprocessor(self.bundle.manifest, height, width),
-            lock=Lock(),
-        )
+        whole = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
+        shares = {
+            name: self.backend.compile_lanes(graph.model, graph.resident, self.lanes)
+            for name, graph in graphs.items()
+            if self.lanes > 1
+        }
+
+        def programs(by_name: Mapping[str, Program]) -> _Programs:
+            return _Programs(
+                key=by_name["key"],
+                propagate=by_name.get("propagate"),
+                motion=by_name.get("motion"),
+                flow=by_name.get("flow"),
+                postprocessor=open_postprocessor(self.bundle.manifest, height, width),
+                lock=Lock(),
+            )
+
+        lanes = zip(*shares.values(), strict=True)
+        return _Compiled(programs(whole), tuple(programs(dict(zip(shares, lane, strict=True))) for lane in lanes))
 
 
 def _postprocess(

@@ -1,6 +1,9 @@
 """What this machine's processor can do."""
 
+import os
 import platform
+import sys
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +11,8 @@ from pathlib import Path
 # which is no faster than they are exact: they may overflow.
 _X86 = (("amx_int8", "amx"), ("avx512_vnni", "vnni"), ("avx_vnni", "vnni"))
 _ARM = (("i8mm", "i8mm"), ("asimddp", "dotprod"))
+_LOWER, _LOWEST = 10, 19  # steps of the priority, of which each is worth a fifth of the time; the lowest one
+_LANES = 4  # at most, since more weren't measured, and each holds the weights
 
 
 @cache
@@ -22,6 +27,31 @@ def int8_instructions() -> str:
         if flag in flags:
             return name
     return "dotprod" if platform.machine() == "arm64" and platform.system() == "Darwin" else ""
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows
+
+
+def usual_lanes(threads: int = 0) -> int:
+    """Return how many frames of different streams run at the same time.
+
+    The small layers of an inference, and the work around it, use one core. So frames of up to four streams run beside
+    each other, each on as many cores.
+
+    Args:
+        threads: The number of threads of all frames together, or 0 for a thread on each core.
+    """
+    return min(threads or available_cores(), _LANES)
+
+
+def lower_priority() -> None:
+    """Let this thread yield to the others of the process, for as long as it lives. It does nothing except on Linux."""
+    if sys.platform == "linux":  # elsewhere the priority is that of the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(_LOWEST, os.nice(0) + _LOWER))
 
 
 def _flags() -> frozenset[str]:

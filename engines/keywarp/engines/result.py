@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.masks import InstanceMasks
+
+NO_TRACK: Final = -1  # the track id of objects that belong to no track, or not yet
 
 
 class FrameKind(StrEnum):
@@ -50,6 +53,7 @@ class Detections:
     masks: InstanceMasks | None = None  # at the model's resolution, each inside its box; None if the model has none
     # (n, K, 3): x and y in pixels of the frame, perhaps outside of it, and confidence, 0..1; None if there are none
     keypoints: NDArray[np.float32] | None = None
+    track_id: NDArray[np.int64] | None = None  # (n,), from 1, or `NO_TRACK`; None if objects aren't tracked
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -64,6 +68,7 @@ class Detections:
             None if self.reliability is None else self.reliability[indices],
             None if self.masks is None else self.masks.take(indices.tolist()),
             None if self.keypoints is None else self.keypoints[indices],
+            None if self.track_id is None else self.track_id[indices],
         )
 
 
@@ -100,6 +105,9 @@ class FrameResult:
     # (C, h, w) each, what the head saw, in the cells that see any of the frame; with `keep_features`
     features: tuple[NDArray[np.float32], ...] | None = None
     queue: float = 0.0  # seconds the frame waited for the device
+    share: float = 1.0  # 0..1, of the device, on which it ran
+    # seconds in which its key frame's features were computed beside other frames; 0 unless it is the first to use them
+    overlapped: float = 0.0
     turn: float = 0.0  # seconds of `queue` in which it was the session's next frame and waited for other sessions only
 
     @property

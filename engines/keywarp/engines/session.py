@@ -1,21 +1,46 @@
 """The state of one stream, which runs Algorithm 1 of the paper frame by frame."""
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
+from threading import Thread
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.engine import Engine, KeyState
-from keywarp.engines.errors import FrameOrderError
-from keywarp.engines.motion import MotionVectors
+from keywarp.engines.errors import EngineError, FrameOrderError
+from keywarp.engines.motion import MotionTracker, MotionVectors
 from keywarp.engines.preparation import check_frame
+from keywarp.engines.processor import lower_priority
 from keywarp.engines.result import FrameResult, KeyReason
 from keywarp.engines.schedule import FixedInterval, KeySchedule
 from keywarp.engines.stream_clock import StreamClock
 
 AGE_DECIMALS: Final = 6  # of a key age in seconds, so that sums of timestamps don't exceed a limit that they equal
+log = logging.getLogger(__name__)
+
+KeyPass = Callable[[int], tuple[KeyState, float]]  # runs on a lane, and returns the seconds that it took, too
+Beside = Callable[[KeyPass], Future[tuple[KeyState, float]]]  # runs it beside the frames
+
+
+def on_a_thread(key_pass: KeyPass) -> Future[tuple[KeyState, float]]:
+    """Run a key pass on a thread of its own, on the engine's second lane. It yields to the frames."""
+    future: Future[tuple[KeyState, float]] = Future()
+
+    def run() -> None:
+        lower_priority()
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(key_pass(1))
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+                future.set_exception(error)
+
+    Thread(target=run, name="keywarp-key", daemon=True).start()
+    return future
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +55,28 @@ class _KeyFrame:
         return round(now - self.time, AGE_DECIMALS)
 
 
+@dataclass(slots=True, eq=False)
+class _UpcomingKey:
+    """A key frame whose features are computed beside the frames after it, which are propagated from the one before."""
+
+    index: int
+    time: float  # seconds of the stream's clock
+    shape: tuple[int, ...]
+    tracker: MotionTracker | None  # follows the motion from this frame on
+    computed: Future[tuple[KeyState, float]]
+    left: int  # frames until the stream goes on from it
+
+    def join(self) -> tuple[_KeyFrame, float]:
+        """Wait for the features, and return them with the seconds that they took.
+
+        Raises:
+            EngineError: If the device failed.
+            CancelledError: If the executor was closed.
+        """
+        state, seconds = self.computed.result()
+        return _KeyFrame(self.index, self.time, self.shape, replace(state, tracker=self.tracker)), seconds
+
+
 class StreamSession:
     """Turns a stream of frames into results, with features computed on key frames and propagated between them.
 
@@ -41,7 +88,15 @@ class StreamSession:
         ['key', 'propagated', 'propagated']
     """
 
-    def __init__(self, engine: Engine, schedule: KeySchedule | None = None, max_age: float | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        schedule: KeySchedule | None = None,
+        max_age: float | None = None,
+        overlap: int = 0,
+        *,
+        eager: bool = False,
+    ) -> None:
         """Start a stream.
 
         Args:
@@ -49,19 +104,38 @@ class StreamSession:
             schedule: The key schedule, or None for the bundle's fixed interval.
             max_age: The seconds after which a key frame is too old to propagate from, whatever the schedule says, or
                 None for no such limit.
+            overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
+                key frame before, while the features of the new one are computed on another lane of the engine. So no
+                frame takes as long as a key frame, but key ages grow by so many frames. With 0, key frames block.
+            eager: Whether the stream goes on from the new key frame as soon as it is ready, and `overlap` only limits
+                that. Results then depend on how fast the device is.
 
         Raises:
-            ValueError: If `max_age` isn't above 0.
+            ValueError: If `max_age` isn't above 0, `overlap` is negative, or key frames can't overlap because the
+                engine has one lane.
         """
         if max_age is not None and not max_age > 0:
             raise ValueError(f"the greatest key age must be above 0 seconds, got {max_age:g}")
+        if overlap < 0:
+            raise ValueError(f"the overlap must be at least 0 frames, got {overlap}")
+        if overlap and engine.lanes < 2:
+            raise ValueError("key frames that overlap with others need an engine with at least 2 lanes, this one has 1")
         self.engine = engine
+        self.overlap = overlap
+        self.eager = eager
         self.schedule = schedule or FixedInterval(engine.bundle.manifest.key_interval)
         self.max_age = max_age
         self._stream_schedule = self.schedule.for_stream()
         self._clock = StreamClock()
         self._key: _KeyFrame | None = None
+        self._upcoming: _UpcomingKey | None = None
         self._last = -1
+
+    @property
+    def awaited(self) -> Future[tuple[KeyState, float]] | None:
+        """The key pass that the next frame would wait for, or None if it needn't wait."""
+        upcoming = self._upcoming
+        return upcoming.computed if upcoming and upcoming.left <= 1 and not upcoming.computed.done() else None
 
     def process(
         self,
@@ -72,12 +146,15 @@ class StreamSession:
         timestamp: float | None = None,
         *,
         gap: bool = False,
+        lane: int | None = None,
+        beside: Beside | None = None,
     ) -> FrameResult:
         """Process the next frame.
 
         The frame becomes a key frame if the schedule says so, if it is the first, if frames are missing before it (a
         gap in `index`, `gap`, or `interrupt`), if its size differs from the key frame's, or if the key frame is more
-        than `max_age` seconds old.
+        than `max_age` seconds old. With `overlap`, a frame for which only the schedule says so, other than at a cut, is
+        propagated nevertheless, and is a key frame for those after it.
 
         Args:
             frame: The frame, uint8 (H, W, 3), RGB.
@@ -89,6 +166,8 @@ class StreamSession:
             timestamp: When the frame was taken, in seconds of any clock, or None if that isn't known. Key ages in
                 seconds are then counted by when frames are processed, as they are where timestamps jump backwards.
             gap: Whether frames before it are missing or damaged, although the index doesn't tell.
+            lane: Which share of the device it runs on, or None for the whole device. See `Engine`.
+            beside: What runs key passes that overlap with frames, or None for a thread of their own.
 
         Raises:
             InvalidFrameError: If `frame` isn't a uint8 array of shape (H, W, 3).
@@ -103,15 +182,36 @@ class StreamSession:
             raise FrameOrderError(f"frame {index} came after frame {self._last}: submit frames in increasing order")
         now = self._clock.advance(timestamp)
         forced = self._forced(frame, now, gap=gap or index > following)
-        key, self._key = self._key, None  # stays None if this frame fails
+        key, upcoming = self._key, self._upcoming
+        self._key = self._upcoming = None  # they stay None if this frame fails
         decision = self._stream_schedule.decide(frame, forced)
         reason = forced or decision.reason
-        if key is None or reason:
-            result, state = self.engine.key(frame)
+        blocks = bool(forced) or reason is KeyReason.CUT or not self.overlap
+        overlapped = 0.0
+        if upcoming and reason and blocks:
+            upcoming.computed.cancel()
+            upcoming = None
+        elif upcoming:
+            upcoming.left -= 1
+            if upcoming.left <= 0 or (self.eager and upcoming.computed.done()):
+                try:
+                    key, overlapped = upcoming.join()
+                except (EngineError, CancelledError) as error:
+                    log.warning("the features of key frame %d could not be computed: %s", upcoming.index, error)
+                    key, reason = None, KeyReason.GAP
+                upcoming = None
+        if key is None or (reason and blocks):
+            result, state = self.engine.key(frame, lane)
             key = _KeyFrame(index, now, frame.shape, state)
         else:
-            result = self.engine.propagate(frame, key.state, vectors)
-        self._key, self._last = key, index
+            due = bool(reason) and not upcoming  # while one key frame is computed, another isn't begun
+            reason = None
+            result = self.engine.propagate(frame, key.state, vectors, lane)
+            if due:  # only now, so that this frame has the whole device
+                computed = self._begin(frame, beside)
+                tracker = key.state.tracker and key.state.tracker.fork()
+                upcoming = _UpcomingKey(index, now, frame.shape, tracker, computed, self.overlap)
+        self._key, self._upcoming, self._last = key, upcoming, index
         return replace(
             result,
             index=index,
@@ -119,15 +219,30 @@ class StreamSession:
             key_age_seconds=key.age(now),
             reason=reason,
             change=decision.change,
+            overlapped=overlapped,
         )
+
+    def _begin(self, frame: NDArray[np.uint8], beside: Beside | None) -> Future[tuple[KeyState, float]]:
+        """Begin to compute a key frame's features beside other frames."""
+        copied = frame.copy()  # the caller may change it after `process`
+
+        def key_pass(lane: int) -> tuple[KeyState, float]:
+            started = time.perf_counter()
+            _, state = self.engine.key(copied, lane)
+            return state, time.perf_counter() - started
+
+        return (beside or on_a_thread)(key_pass)
 
     def interrupt(self) -> None:
         """Make the next frame a key frame, because frames before it were lost."""
         self._key = None
+        if self._upcoming:
+            self._upcoming.computed.cancel()
+        self._upcoming = None
 
     def close(self) -> None:
         """Free the key frame's features."""
-        self._key = None
+        self.interrupt()
 
     def _forced(self, frame: NDArray[np.uint8], now: float, *, gap: bool) -> KeyReason | None:
         """Return the reason why nothing may be propagated to this frame, or None."""

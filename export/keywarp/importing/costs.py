@@ -70,7 +70,7 @@ def measure_costs(bundle: Bundle, cut: Candidate, frames: Sequence[Frame]) -> Me
             backend = engine.backend
             head = warp = 0.0
             if state.features:  # otherwise the key frame's result is repeated
-                head = _time(backend, bundle.graph("head.onnx"), state.features)
+                head = _time_head(bundle, backend, *frames[0].shape[:2])
                 warp = _time_warp(bundle, backend, *frames[0].shape[:2])
         finally:
             engine.close()
@@ -79,20 +79,33 @@ def measure_costs(bundle: Bundle, cut: Candidate, frames: Sequence[Frame]) -> Me
     return MeasuredCosts(cut, costs, f"{backend.name} in {backend.precision} on {backend.device}")
 
 
+def _time_head(bundle: Bundle, backend: Backend, height: int, width: int) -> float:
+    """Return the seconds that the head takes for frames of a size in pixels."""
+    manifest = bundle.manifest
+    shapes = {f.name: _shape(bundle, height, width, f.channels, f.stride) for f in manifest.features}
+    shapes |= {held.name: tuple(held.shape) for held in manifest.held}
+    inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    return _time(backend, fix_shapes(bundle.graph("head.onnx"), shapes), inputs)
+
+
 def _time_warp(bundle: Bundle, backend: Backend, height: int, width: int) -> float:
     """Return the seconds that moving the maps takes for frames of a size in pixels."""
     manifest = bundle.manifest
-    rows, columns = input_size(height, width, manifest.image)
-
-    def shape(channels: int, stride: int) -> tuple[int, ...]:
-        return 1, channels, -(-rows // stride), -(-columns // stride)
-
-    shapes = {"flow": shape(2, manifest.finest.stride)}
+    shapes = {"flow": _shape(bundle, height, width, 2, manifest.finest.stride)}
     for prefix in ("features", "scale"):
         names = map_names(prefix, len(manifest.features))
-        shapes |= {name: shape(f.channels, f.stride) for name, f in zip(names, manifest.features, strict=True)}
-    inputs = {name: np.ones(size, np.float32) for name, size in shapes.items()}
+        shapes |= {
+            name: _shape(bundle, height, width, f.channels, f.stride)
+            for name, f in zip(names, manifest.features, strict=True)
+        }
+    inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
     return _time(backend, fix_shapes(bundle.graph("warp.onnx"), shapes), inputs)
+
+
+def _shape(bundle: Bundle, height: int, width: int, channels: int, stride: int) -> tuple[int, ...]:
+    """Return the shape of a map for frames of a size in pixels."""
+    rows, columns = input_size(height, width, bundle.manifest.image)
+    return 1, channels, -(-rows // stride), -(-columns // stride)
 
 
 def _time(backend: Backend, model: onnx.ModelProto, inputs: Mapping[str, Tensor]) -> float:

@@ -29,7 +29,6 @@ FEATURE_NETWORKS: dict[str, Callable[[], ResNetFeatures]] = {
 }
 CITYSCAPES_CLASSES = 19 + 1  # including the background
 VID_CLASSES = 30 + 1  # including the background
-WARP_OPERATIONS = 8  # per value: 4 products and 3 sums of the interpolation, 1 product with the scale field
 # Height and width in pixels. The paper's short side is 600. At 1024x2048, ratios differ by up to 1.5 %.
 PAPER_SIZE = (600, 1000)
 PAPER_RATIOS = {
@@ -66,7 +65,7 @@ class ComplexityRatio:
 
     def speed_up(self, interval: int) -> float:
         """Return the speed-up over per-frame evaluation if every `interval`-th frame is a key frame (Eq. 7)."""
-        return interval / (1 + (interval - 1) / self.ratio)
+        return saving.predicted_speed_up(1 / self.ratio, interval)
 
 
 def layer_operations(network: nn.Module, *shapes: tuple[int, ...]) -> dict[str, int]:
@@ -173,7 +172,7 @@ def measure_networks(height: int = PAPER_SIZE[0], width: int = PAPER_SIZE[1]) ->
             found[name] = measure(build_flow((PAPER_MAP,)), half, half)
         found["segmentation_head"] = measure(SegmentationHead(PAPER_MAP.channels, CITYSCAPES_CLASSES), features)
         found["detection_head"] = measure(RFCNHead(PAPER_MAP.channels, VID_CLASSES), features)
-    found["warp"] = Complexity(WARP_OPERATIONS * prod(features), 0)
+    found["warp"] = Complexity(saving.WARP_OPERATIONS * prod(features), 0)
     return found
 
 

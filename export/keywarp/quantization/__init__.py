@@ -9,7 +9,7 @@ Example:
 """
 
 from keywarp.quantization.errors import QuantizationError, RefusedError
-from keywarp.quantization.quantizing import GraphTimes, Options, Progress, Quantized, Trial, quantize
+from keywarp.quantization.quantizing import GraphTimes, Options, Progress, Quantized, Trial, quantize, quantize_unjudged
 
 __all__ = [
     "GraphTimes",
@@ -20,4 +20,5 @@ __all__ = [
     "RefusedError",
     "Trial",
     "quantize",
+    "quantize_unjudged",
 ]

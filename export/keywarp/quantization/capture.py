@@ -68,6 +68,15 @@ class CapturingBackend:
         )
         return _CapturingProgram(self, self._backend.compile(extended, resident), recorded)
 
+    def compile_lanes(
+        self,
+        model: onnx.ModelProto,  # noqa: ARG002
+        resident: frozenset[str] = frozenset(),  # noqa: ARG002
+        lanes: int = 2,  # noqa: ARG002
+    ) -> tuple[Program, ...]:
+        """See `Backend.compile_lanes`. Inputs are recorded one frame after another."""
+        return ()
+
 
 class _CapturingProgram:
     def __init__(self, backend: CapturingBackend, program: Program, recorded: dict[str, dict[str, str]]) -> None:

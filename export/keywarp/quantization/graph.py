@@ -21,6 +21,7 @@ from keywarp.quantization.bias import Shifts, measure_shifts, shift_biases
 from keywarp.quantization.capture import Feed
 from keywarp.quantization.errors import QuantizationError
 from keywarp.quantization.placement import BETWEEN, LAYERS, keep_exact, place
+from keywarp.quantization.subpixel import to_subpixel
 
 
 class GraphQuantizer:
@@ -44,7 +45,10 @@ class GraphQuantizer:
             QuantizationError: If ONNX Runtime can't run it.
         """
         self.name = name
-        self.model = onnx.shape_inference.infer_shapes(fold_weights(model))
+        folded = fold_weights(model)
+        to_subpixel(folded)
+        drop_unused(folded)
+        self.model = onnx.shape_inference.infer_shapes(folded)
         constants = {initializer.name for initializer in self.model.graph.initializer}
         self.layers = tuple(
             node.name for node in self.model.graph.node if node.op_type in LAYERS and node.input[1] in constants
@@ -129,7 +133,7 @@ class GraphQuantizer:
 
 
 def fold_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a graph whose weights are in 32 bits, without Casts behind them, and whose nodes all have names."""
+    """Return a graph whose weights are in 32 bits, without nodes behind them, and whose nodes all have names."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
@@ -140,6 +144,11 @@ def fold_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             dtype = helper.tensor_dtype_to_np_dtype(helper.get_node_attr_value(node, "to"))
             value = numpy_helper.to_array(stored[node.input[0]]).astype(dtype)
             graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+        elif node.op_type == "Identity" and node.input[0] in stored:  # layers that share a constant
+            copy = graph.initializer.add()
+            copy.CopyFrom(stored[node.input[0]])
+            copy.name = node.output[0]
+            stored[copy.name] = copy
         elif node.op_type == "Constant" and node.attribute[0].name == "value":
             stored[node.output[0]] = graph.initializer.add()
             stored[node.output[0]].CopyFrom(node.attribute[0].t)
@@ -153,11 +162,17 @@ def fold_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             names.add(node.name)
     del graph.node[:]
     graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
+    drop_unused(result)
+    return result
+
+
+def drop_unused(model: onnx.ModelProto) -> None:
+    """Remove the constants that no node reads, in place."""
+    graph = model.graph
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
     kept = [initializer for initializer in graph.initializer if initializer.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    return result
 
 
 def _numbered(name: str) -> Iterator[str]:

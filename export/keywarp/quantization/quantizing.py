@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
-from keywarp.engines import AVAILABLE, BackendError, Bundle, Engine, open_backend
+from keywarp.engines import AVAILABLE, Backend, BackendError, Bundle, Engine, open_backend
 from keywarp.engines.backends import BackendName, Precision
 from keywarp.engines.bundle import add_precision, draft_precision
 from keywarp.engines.comparison import Clip
@@ -136,6 +138,56 @@ def quantize(
         return _Work(bundle.without_precisions(), options, Path(cache), report).run(clips, folder, name)
 
 
+def quantize_unjudged(
+    bundle: Bundle,
+    frames: Sequence[NDArray[np.uint8]],
+    *,
+    backend: BackendName = AVAILABLE[0],  # type: ignore[assignment]
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, onnx.ModelProto]:
+    """Quantise all layers of the graphs that int8 makes faster, without asking what that costs in accuracy.
+
+    It says what a bundle would cost in int8, also one whose weights are random. Its results are worth nothing.
+
+    Args:
+        bundle: The bundle.
+        frames: Two or more consecutive frames, uint8 (H, W, 3) in RGB. The ranges are those seen on them.
+        backend: The backend to decide on which graphs are faster.
+        threads: See `keywarp.engines.open_backend`.
+        progress: Is told how far it is.
+
+    Returns:
+        The quantised graphs, by the names of those that they replace, for `keywarp.engines.bundle.draft_precision`.
+
+    Raises:
+        QuantizationError: If a graph can't be quantised.
+        EngineError: If the bundle can't be run.
+    """
+    report = progress or _silent
+    bundle = bundle.without_precisions()
+    with TemporaryDirectory(prefix="keywarp-quantize-") as cache:
+        engine = Engine(bundle, backend, "fp32", threads, Path(cache))
+        capturing = engine.backend = CapturingBackend(engine.backend, bundle.manifest)
+        capturing.recording = True
+        try:
+            report("running frames", 0, None)
+            _, state = engine.key(frames[0])
+            for frame in frames[1:]:
+                engine.propagate(frame, state)
+        finally:
+            engine.close()
+        graphs: dict[str, GraphQuantizer] = {}
+        for number, (name, feeds) in enumerate(capturing.feeds.items()):
+            report("quantising graphs", number, len(capturing.feeds))
+            if feeds:
+                graphs[name] = GraphQuantizer(name, bundle.graph(name), feeds)
+        graphs = {name: graph for name, graph in graphs.items() if graph.layers}
+        runtime = open_backend(backend, "int8", threads, Path(cache))
+        times = _time_graphs(runtime, graphs, capturing.feeds, report)
+    return {name: graph.quantize(graph.layers) for name, graph in graphs.items() if times[name].pays}
+
+
 class _Work:
     """One quantisation."""
 
@@ -155,7 +207,8 @@ class _Work:
         graphs = {graph: quantizer for graph, quantizer in graphs.items() if quantizer.layers}
         if not graphs:
             raise QuantizationError(f"{self._bundle.path} has no layers with constant weights: int8 can't help it")
-        times = self._time_graphs(graphs, feeds)
+        runtime = open_backend(self._options.backends[0], "int8", self._options.threads, self._cache)
+        times = _time_graphs(runtime, graphs, feeds, self._report)
         graphs = {graph: quantizer for graph, quantizer in graphs.items() if times[graph].pays}
         if not graphs:
             taken = ", ".join(f"{graph} {t.before:.1f} ms, in int8 {t.quantized:.1f} ms" for graph, t in times.items())
@@ -223,17 +276,6 @@ class _Work:
         if not self._held_out:
             raise QuantizationError("the videos change their size too often: use longer ones")
         return capturing.feeds
-
-    def _time_graphs(
-        self, graphs: Mapping[str, GraphQuantizer], feeds: Mapping[str, list[Feed]]
-    ) -> dict[str, GraphTimes]:
-        backend = open_backend(self._options.backends[0], "int8", self._options.threads, self._cache)
-        times: dict[str, GraphTimes] = {}
-        for number, (name, graph) in enumerate(graphs.items()):
-            self._report("timing graphs", number, len(graphs))
-            models = {"before": graph.model, "quantized": graph.quantize(graph.layers)}
-            times[name] = GraphTimes(**time_graphs(backend, models, feeds[name][0]))
-        return times
 
     def _judge(self, backend: BackendName) -> Judge:
         return Judge(
@@ -326,6 +368,18 @@ class _Work:
             f"agreement, {measure}, with {len(found.unquantized)} sensitive layers in fp32; "
             f"{100 * found.everything.agreement:.2f} % with none: see --tolerance). Nothing was written"
         )
+
+
+def _time_graphs(
+    backend: Backend, graphs: Mapping[str, GraphQuantizer], feeds: Mapping[str, list[Feed]], report: Progress
+) -> dict[str, GraphTimes]:
+    """Time graphs as they are and with all of their layers quantised."""
+    times: dict[str, GraphTimes] = {}
+    for number, (name, graph) in enumerate(graphs.items()):
+        report("timing graphs", number, len(graphs))
+        models = {"before": graph.model, "quantized": graph.quantize(graph.layers)}
+        times[name] = GraphTimes(**time_graphs(backend, models, feeds[name][0]))
+    return times
 
 
 def _quantize(graphs: Mapping[str, GraphQuantizer], layers: Layers) -> dict[str, onnx.ModelProto]:

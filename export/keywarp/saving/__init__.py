@@ -7,6 +7,7 @@ WORTHWHILE = 2.0  # the least speed-up at the longer one; below it, what propaga
 # What else propagated frames do, in operations of the network that take as long on two cores of an AMD EPYC
 OPERATIONS_PER_PIXEL = 4_000  # of the image: following the motion
 OPERATIONS_PER_BYTE = 250  # of the maps: moving them
+WARP_OPERATIONS = 8  # per value: 4 products and 3 sums of the interpolation, 1 product with the scale field
 
 
 class SavingWarning(UserWarning):
@@ -34,6 +35,16 @@ class FrameCosts:
             interval: The key interval, in frames.
         """
         return interval * self.key / (self.key + (interval - 1) * self.propagated)
+
+
+def predicted_speed_up(ratio: float, interval: int) -> float:
+    """Return how many times cheaper frames are on average than without propagation (Eq. 7 of the paper).
+
+    Args:
+        ratio: The cost of a propagated frame as a share of a key frame's, r of Eq. 5 or 6.
+        interval: The key interval, in frames.
+    """
+    return interval / (1 + (interval - 1) * ratio)
 
 
 def estimate(operations: int, head_operations: int, map_bytes: int, pixels: int) -> FrameCosts:

@@ -1,23 +1,21 @@
 """`keywarp bench`: measure the engine and the server on this machine."""
 
-import json
 import statistics
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from keywarp.cli.errors import CommandError
-from keywarp.cli.options import AsStoredOption, IntervalOption, MaxAgeOption
+from keywarp.cli.options import IntervalOption, MaxAgeOption, OverlapOption
 from keywarp.client import open_source
+from keywarp.commands.bench_tables import describe_setting, print_json, print_table
 from keywarp.commands.bundles import find_bundle
+from keywarp.commands.engine_bench.command import engine
 from keywarp.commands.load_generator import (
     BenchCodec,
     StreamMeasurement,
@@ -29,16 +27,14 @@ from keywarp.commands.load_generator import (
 from keywarp.commands.local_server import local_server
 from keywarp.commands.options import (
     MODELS,
-    BackendOption,
     BundleOption,
     InputVideoOption,
     JsonOption,
     ModelOption,
     ModelsOption,
-    PrecisionOption,
 )
 from keywarp.commands.sample_video import sample_video
-from keywarp.engines import Backend, Bundle, Engine, EngineError, FixedInterval, StreamSession
+from keywarp.engines import Engine, EngineError, FixedInterval, StreamSession
 from keywarp.protocol import Hello, Mode
 
 app = typer.Typer(
@@ -49,61 +45,10 @@ CODECS: tuple[BenchCodec, ...] = ("image", "h264")
 CLIP_FRAMES = 250  # frames of the clip that `load` repeats
 
 
-@app.command(epilog="Example: keywarp bench engine --model street")
-def engine(
-    model: BundleOption = "street",
-    models: ModelsOption = MODELS,
-    video: InputVideoOption = None,
-    interval: IntervalOption = None,
-    backend: BackendOption = "auto",
-    precision: PrecisionOption = "auto",
-    rounds: Annotated[int, typer.Option(min=1, help="The number of measurements of each figure.")] = 10,
-    as_stored: AsStoredOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Time the engine by itself: key frames, propagated frames, and the speed-up over per-frame evaluation.
-
-    It measures one stream with batch 1, from decoded frames to results. Runs
-    with key frames and per-frame runs over the same frames alternate. The
-    figures are medians over the rounds.
-    """
-    bundle = find_bundle(model, models)
-    length = interval or bundle.manifest.key_interval
-    with open_source(video or sample_video(), upright=not as_stored) as source:
-        frames = [frame.image for frame, _ in zip(source, range(length), strict=False)]
-    height, width = frames[0].shape[:2]
-    try:
-        compiled = Engine(bundle, backend, precision)
-        compiled.prepare(height, width)
-    except EngineError as error:
-        raise CommandError(str(error)) from error
-    figures: dict[str, list[float]] = {"key": [], "propagated": [], "keyed": [], "per_frame": []}
-    for _ in range(rounds + 1):  # the first round warms up
-        for name, every in (("keyed", length), ("per_frame", 1)):
-            session = StreamSession(compiled, FixedInterval(every))
-            run_started = time.perf_counter()
-            for index, frame in enumerate(frames):
-                started = time.perf_counter()
-                session.process(frame)
-                if name == "keyed":
-                    figures["propagated" if index else "key"].append(time.perf_counter() - started)
-            figures[name].append((time.perf_counter() - run_started) / len(frames))
-            session.close()
-    warm_up = {"key": 1, "propagated": len(frames) - 1, "keyed": 1, "per_frame": 1}
-    medians = {name: statistics.median(times[warm_up[name] :]) for name, times in figures.items()}
-    setting = _describe_setting(bundle, compiled.backend, width, height, length)
-    speed_up = medians["per_frame"] / medians["keyed"]
-    if as_json:
-        _print_json({"setting": setting, "seconds": medians, "speed_up": speed_up})
-        return
-    rows = [
-        ("key frame", f"{1000 * medians['key']:.1f} ms"),
-        ("propagated frame", f"{1000 * medians['propagated']:.1f} ms"),
-        (f"interval {length}", f"{1000 * medians['keyed']:.1f} ms a frame, {1 / medians['keyed']:.1f} fps"),
-        ("per frame", f"{1000 * medians['per_frame']:.1f} ms a frame, {1 / medians['per_frame']:.1f} fps"),
-        ("speed-up", f"{speed_up:.2f}"),
-    ]
-    _print_table("engine", rows, setting)
+app.command(
+    epilog="Example: keywarp bench engine --model street\n\n"
+    "Example: keywarp bench engine --config paper-detection --rounds 5 --picture paper.png"
+)(engine)
 
 
 @app.command(epilog="Example: keywarp bench server --model street")
@@ -164,10 +109,10 @@ def server(
     }
     shares = {codec: medians[f"{codec} served"] / medians[f"{codec} alone"] for codec in CODECS}
     with open_source(path, upright=False) as source:
-        setting = _describe_setting(bundle, compiled.backend, source.width, source.height, length)
+        setting = describe_setting(bundle, compiled.backend, source.width, source.height, length)
     if as_json:
         figures = {"fps": medians, "share": shares, "latency": percentiles, "latency_at_fps": rate}
-        _print_json({"setting": setting, **figures})
+        print_json({"setting": setting, **figures})
         return
     rows = [
         (
@@ -184,7 +129,7 @@ def server(
         )
         for name, found in percentiles.items()
     ]
-    _print_table("server", rows, setting)
+    print_table("server", rows, setting)
 
 
 @app.command(epilog="Example: keywarp bench load --cameras 4 --fps 10 --server http://192.168.7.2:8080")
@@ -201,6 +146,7 @@ def load(
     video: InputVideoOption = None,
     interval: IntervalOption = None,
     max_age: MaxAgeOption = None,
+    overlap: OverlapOption = None,
     codec: Annotated[BenchCodec, typer.Option(help="Send JPEG images, or the video's H.264 packets.")] = "image",
     mode: Annotated[Mode, typer.Option(help="The streams' mode.")] = "latest",
     as_json: JsonOption = False,
@@ -213,7 +159,7 @@ def load(
     """
     path = video or sample_video()
     payloads = make_payloads(path, codec, CLIP_FRAMES)
-    hello = Hello(model=model, interval=interval, max_age=max_age, mode=mode, codec=codec)
+    hello = Hello(model=model, interval=interval, max_age=max_age, overlap=overlap, mode=mode, codec=codec)
     with nullcontext(url) if url else local_server(models) as address:
         assert address is not None
         open_loop(address, "bench-warm-up", Hello(model=model, codec=codec), payloads[:10], 10, 1)
@@ -229,7 +175,7 @@ def load(
     figures = _summarize_load(measurements, latencies)
     if as_json:
         setting = {"model": model, "codec": codec, "mode": mode, "video": path.name}
-        _print_json({**setting, "cameras": cameras, "fps": fps, "seconds": seconds, **figures})
+        print_json({**setting, "cameras": cameras, "fps": fps, "seconds": seconds, **figures})
         return
     rows = [
         ("sent", f"{cameras} cameras x {fps:g} fps x {seconds:g} s, {codec}, {mode}"),
@@ -242,7 +188,7 @@ def load(
         ("dropped, errors, unsent", f"{figures['dropped']}, {figures['error']}, {figures['unsent']}"),
         *((name, f"{1000 * value:.0f} ms") for name, value in figures["latency"].items()),
     ]
-    _print_table("load", rows, f"{path.name}, model {model}")
+    print_table("load", rows, f"{path.name}, model {model}")
     _print_histogram(latencies)
 
 
@@ -268,25 +214,6 @@ def _summarize_load(measurements: Sequence[StreamMeasurement], latencies: Sequen
 def _describe_ages(figures: dict[str, Any]) -> str:
     ages = figures["key_age"]
     return f", {ages['mean']:.1f} s old on average, {ages['max']:.1f} s at most" if ages else ""
-
-
-def _describe_setting(bundle: Bundle, backend: Backend, width: int, height: int, interval: int) -> str:
-    model = f"model {bundle.name} {bundle.manifest.version}"
-    runs_on = f"{backend.name} {backend.precision} on {backend.device}"
-    return f"{width}x{height}, interval {interval}, batch 1, {model}, {runs_on}"
-
-
-def _print_json(figures: dict[str, Any]) -> None:
-    typer.echo(json.dumps(figures, indent=2))
-
-
-def _print_table(title: str, rows: Iterable[tuple[str, str]], setting: str) -> None:
-    table = Table(title=f"keywarp bench {title}", title_justify="left", box=box.SIMPLE_HEAD, show_header=False)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
-    console.print(setting, style="dim")
 
 
 def _print_histogram(latencies: Sequence[float]) -> None:

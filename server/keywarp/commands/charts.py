@@ -62,11 +62,36 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     return [round(step * n, 10) for n in range(first, last + 1)]
 
 
+class Pen:
+    """Draws on a canvas that is `SCALE` times as large as the picture. Positions are in pixels of the picture."""
+
+    def __init__(self, canvas: Image.Image) -> None:
+        self._draw = ImageDraw.Draw(canvas)
+
+    def line(self, start: tuple[float, float], end: tuple[float, float], color: Color, width: float) -> None:
+        """Draw a line, `width` pixels wide."""
+        self._draw.line([SCALE * v for v in (*start, *end)], fill=color, width=max(1, round(SCALE * width)))
+
+    def rectangle(self, left: float, top: float, right: float, bottom: float, color: Color) -> None:
+        """Fill a rectangle."""
+        self._draw.rectangle([SCALE * v for v in (left, top, right, bottom)], fill=color)
+
+    def dot(self, x: float, y: float, size: float, fill: Color, outline: Color) -> None:
+        """Draw a circle of a radius."""
+        box = [SCALE * v for v in (x - size, y - size, x + size, y + size)]
+        self._draw.ellipse(box, fill=fill, outline=outline, width=3)
+
+    def text(self, x: float, y: float, text: str, color: Color, anchor: str, size: int = 13) -> None:
+        """Write a text. `anchor` is Pillow's, such as `lm` for the middle of the left side."""
+        font = ImageFont.load_default(SCALE * size)
+        self._draw.text((SCALE * x, SCALE * y), text, fill=color, font=font, anchor=anchor)
+
+
 class _Plot:
     """One chart on the canvas. Positions are in pixels of the picture."""
 
     def __init__(self, canvas: Image.Image, left: int, chart: Chart) -> None:
-        self._pen = ImageDraw.Draw(canvas)
+        self._pen = Pen(canvas)
         self._chart = chart
         self._left, self._right = left + LEFT, left + WIDTH - RIGHT
         self._top, self._bottom = TOP, HEIGHT - BOTTOM
@@ -88,7 +113,7 @@ class _Plot:
         if self._chart.level is not None:
             y = self._y(self._chart.level)
             self._dashes([(self._left, y), (self._right, y)], DIM, 1, dash=3)
-            self._text(self._left + 6, y + 2, self._chart.level_name, DIM, "lt", 12)
+            self._pen.text(self._left + 6, y + 2, self._chart.level_name, DIM, "lt", 12)
         for line in self._chart.lines:
             points = [(self._x(x), self._y(y)) for x, y in line.points]
             if line.joined:
@@ -103,17 +128,17 @@ class _Plot:
     def _axes(self) -> None:
         chart = self._chart
         for y in ticks(self._y0, self._y1, 6):
-            self._line((self._left, self._y(y)), (self._right, self._y(y)), FAINT, 1)
-            self._text(self._left - 8, self._y(y), f"{y:.3g}" if y < 10 else f"{y:g}", INK, "rm")
+            self._pen.line((self._left, self._y(y)), (self._right, self._y(y)), FAINT, 1)
+            self._pen.text(self._left - 8, self._y(y), f"{y:.3g}" if y < 10 else f"{y:g}", INK, "rm")
         spots = ticks(self._x0, self._x1, 9)
         for x in [x for x in spots if not chart.whole_x or x == int(x)]:
-            self._line((self._x(x), self._bottom), (self._x(x), self._bottom + 5), INK, 1)
-            self._text(self._x(x), self._bottom + 9, f"{x:g}", INK, "mt")
-        self._line((self._left, self._bottom), (self._right, self._bottom), INK, 1.2)
-        self._line((self._left, self._top), (self._left, self._bottom), INK, 1.2)
-        self._text((self._left + self._right) / 2, HEIGHT - 22, chart.x_title, INK, "mm")
-        self._text(self._left - LEFT + 14, 18, chart.title, INK, "lm", 18)
-        self._text(self._left - LEFT + 14, 41, chart.y_title, DIM, "lm", 13)
+            self._pen.line((self._x(x), self._bottom), (self._x(x), self._bottom + 5), INK, 1)
+            self._pen.text(self._x(x), self._bottom + 9, f"{x:g}", INK, "mt")
+        self._pen.line((self._left, self._bottom), (self._right, self._bottom), INK, 1.2)
+        self._pen.line((self._left, self._top), (self._left, self._bottom), INK, 1.2)
+        self._pen.text((self._left + self._right) / 2, HEIGHT - 22, chart.x_title, INK, "mm")
+        self._pen.text(self._left - LEFT + 14, 18, chart.title, INK, "lm", 18)
+        self._pen.text(self._left - LEFT + 14, 41, chart.y_title, DIM, "lm", 13)
 
     def _labels(self) -> None:
         """Write the lines' names at their ends, one below the other."""
@@ -128,8 +153,8 @@ class _Plot:
             limit = places[number] - 17
         for (y, line), place in zip(ends, places, strict=True):
             x = self._x(line.points[-1][0])
-            self._line((x + 5, y), (self._right + 14, place), line.color, 0.7)
-            self._text(self._right + 18, place, line.name, line.color, "lm", 14)
+            self._pen.line((x + 5, y), (self._right + 14, place), line.color, 0.7)
+            self._pen.text(self._right + 18, place, line.name, line.color, "lm", 14)
 
     def _legend(self) -> None:
         for number, line in enumerate(line for line in self._chart.lines if line.listed):
@@ -137,34 +162,26 @@ class _Plot:
             if line.joined:
                 self._dashes([(x, y), (x + 26, y)], line.color, 2.2, dash=5 if line.dashed else None)
             self._mark(x + 13, y, line)
-            self._text(x + 34, y, line.name, line.color, "lm", 14)
+            self._pen.text(x + 34, y, line.name, line.color, "lm", 14)
 
     def _mark(self, x: float, y: float, line: Line) -> None:
         size = 3.4 if line.joined else 4.2
-        box = [SCALE * v for v in (x - size, y - size, x + size, y + size)]
         if line.joined:
-            self._pen.ellipse(box, fill=PAPER if line.dashed else line.color, outline=line.color, width=3)
+            self._pen.dot(x, y, size, PAPER if line.dashed else line.color, line.color)
         else:
-            self._pen.rectangle(box, fill=line.color)
+            self._pen.rectangle(x - size, y - size, x + size, y + size, line.color)
 
     def _dashes(self, points: list[tuple[float, float]], color: Color, width: float, dash: float | None) -> None:
         for (x0, y0), (x1, y1) in pairwise(points):
             if dash is None:
-                self._line((x0, y0), (x1, y1), color, width)
+                self._pen.line((x0, y0), (x1, y1), color, width)
                 continue
             length = math.hypot(x1 - x0, y1 - y0)
             for n in range(math.ceil(length / (2 * dash))):
                 a, b = 2 * n * dash / length, min((2 * n + 1) * dash / length, 1.0)
-                self._line(
+                self._pen.line(
                     (x0 + a * (x1 - x0), y0 + a * (y1 - y0)), (x0 + b * (x1 - x0), y0 + b * (y1 - y0)), color, width
                 )
-
-    def _line(self, start: tuple[float, float], end: tuple[float, float], color: Color, width: float) -> None:
-        self._pen.line([SCALE * v for v in (*start, *end)], fill=color, width=max(1, round(SCALE * width)))
-
-    def _text(self, x: float, y: float, text: str, color: Color, anchor: str, size: int = 13) -> None:
-        font = ImageFont.load_default(SCALE * size)
-        self._pen.text((SCALE * x, SCALE * y), text, fill=color, font=font, anchor=anchor)
 
     def _x(self, value: float) -> float:
         return self._left + (value - self._x0) / (self._x1 - self._x0) * (self._right - self._left)

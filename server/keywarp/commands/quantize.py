@@ -1,16 +1,12 @@
 """`keywarp quantize`: give a bundle graphs in int8."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from keywarp.cli.errors import CommandError
@@ -21,10 +17,11 @@ from keywarp.clips.options import AllowDamageOption
 from keywarp.clips.ranges import RangeOption, chosen_range
 from keywarp.commands.bundles import find_bundle
 from keywarp.commands.options import MODELS, BundleArgument, JsonOption, ModelsOption, ThreadsOption
+from keywarp.commands.progress import stage_bar
 from keywarp.engines import AVAILABLE, EngineError
 from keywarp.engines.bundle import save_bundle
 from keywarp.importing.draft import model_name
-from keywarp.quantization import Options, Progress, QuantizationError, Quantized
+from keywarp.quantization import Options, QuantizationError, Quantized
 from keywarp.quantization import quantize as quantize_bundle
 from keywarp.quantization.quantizing import MAX_SECONDS, TOLERANCE
 
@@ -100,7 +97,7 @@ def quantize(
             threads=threads,
             max_seconds=max_seconds,
         )
-        with _progress_bar() as show, write_errors(folder):
+        with stage_bar() as show, write_errors(folder):
             # In another folder it has the folder's name, since a server takes no two bundles of one name.
             new = None if folder.resolve() == bundle.path.resolve() else model_name(folder.resolve().name)
             quantized = quantize_bundle(bundle, clips, options, folder=folder, name=new, progress=show)
@@ -187,17 +184,3 @@ def _figures(quantized: Quantized, folder: Path) -> dict[str, Any]:
             for trial in quantized.trials
         ],
     }
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Progress]:
-    """Show what is being done on stderr, if it is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        task = bars.add_task("", total=None)
-
-        def show(stage: str, done: int, total: int | None) -> None:
-            bars.update(task, description=stage, completed=done, total=total)
-
-        yield show

@@ -20,6 +20,7 @@ from keywarp.cli.options import (
     SourceArgument,
     StoredVideoOption,
     SummaryJsonOption,
+    TrackOption,
     VideoOption,
     open_frames,
 )
@@ -39,6 +40,7 @@ from keywarp.commands.options import (
     ThreadsOption,
 )
 from keywarp.engines import DenseMap, Engine, EngineError, LabelMap, Manifest, StreamSession
+from keywarp.engines.tracks import Tracker
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
 from keywarp.server.models.keypoints import keypoints_info
@@ -77,10 +79,20 @@ def run(
             show_default="no limit",
         ),
     ] = None,
+    overlap: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_INTERVAL,
+            help="Frames by which key frames overlap with others: the next is computed beside them, so no frame takes "
+            "long, but key frames are older.",
+        ),
+    ] = 0,
     out: VideoOption = None,
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
     mot: MotOption = None,
+    track: TrackOption = False,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
     cpu_fallback: CpuFallbackOption = False,
@@ -106,17 +118,22 @@ def run(
         stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval)
     except BadMessageError as error:
         raise typer.BadParameter(str(error), param_hint="--max-interval") from error
+    detection = bundle.manifest.detection
+    if track and detection is None:
+        raise typer.BadParameter(f"{bundle.name} detects no objects: choose a detector", param_hint="--track")
+    tracker = Tracker(detection.threshold) if track and detection else None
     try:
-        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback)
+        lanes = 2 if overlap else 1
+        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback, lanes=lanes)
         with ExitStack() as opened:
             frames = opened.enter_context(
                 open_frames(source, as_stored=as_stored, video=video, vectors=engine.takes_vectors)
             )
             opened.callback(lambda: print_notes(source, frames.notes))
             engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age)
+            session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age, overlap)
             summary = record(
-                _process(session, frames, masks=_masks(bundle.manifest, ndjson, out, coco)),
+                _process(session, frames, tracker, masks=_masks(bundle.manifest, ndjson, out, coco)),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
                 keypoints=keypoints_info(bundle.manifest),
                 fps=frames.fps,
@@ -127,6 +144,7 @@ def run(
                 json=ndjson,
                 coco=coco,
                 mot=mot,
+                tracked=track,
                 total=frames.count,
                 title=f"{bundle.name}, {stream_schedule}",
                 counted=lambda summary: replace(summary, missing=frames.missing, notes=frames.notes),
@@ -145,12 +163,13 @@ def _masks(manifest: Manifest, ndjson: Path | None, out: Path | None, coco: Path
     return "none" if all(file is None for file in needed) else "png"
 
 
-def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[ProcessedFrame]:
+def _process(session: StreamSession, frames: Source, tracker: Tracker | None, masks: Masks) -> Iterator[ProcessedFrame]:
     """Process every frame.
 
     Args:
         session: The session that processes the frames.
         frames: The frames.
+        tracker: The tracker of the objects, or None.
         masks: The form of masks in the wire results. Label maps and dense maps are always available as arrays.
 
     Yields:
@@ -161,6 +180,8 @@ def _process(session: StreamSession, frames: Source, masks: Masks) -> Iterator[P
     for frame in frames:
         started = time.perf_counter()
         found = session.process(frame.image, vectors=(motion_vectors(frame),), timestamp=frame.timestamp, gap=frame.gap)
+        if tracker:
+            found = tracker.update(found, frame.timestamp)
         result = encode_result(
             found,
             manifest.classes,

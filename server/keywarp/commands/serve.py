@@ -14,7 +14,14 @@ from keywarp.cli.errors import CommandError
 from keywarp.commands.options import option_for
 from keywarp.engines import EngineError
 from keywarp.protocol import faults
-from keywarp.server.errors import CameraStoreError, DecoderError, KeyFileError, SiteError, TracesError
+from keywarp.server.errors import (
+    CameraStoreError,
+    DecoderError,
+    EventStoreError,
+    KeyFileError,
+    SiteError,
+    TracesError,
+)
 from keywarp.server.settings import MEBIBYTE, Settings
 from keywarp.server.telemetry.traces import wants_traces
 
@@ -26,8 +33,8 @@ SHOWN: dict[str, dict[str, Any]] = {  # shown in the help instead of a type, or 
     "allow_origin": {"metavar": "ORIGIN", "show_default": "its own pages only"},
     "allow_pull": {"metavar": "HOST", "show_default": "nowhere"},
     "site": {"dir_okay": False, "show_default": False},
-    "data": {"file_okay": False, "show_default": False},
     "keys": {"dir_okay": False, "show_default": False},
+    "data": {"file_okay": False, "show_default": False},
     "model_limit": {"metavar": "MODEL=STREAMS", "show_default": "no limit"},
     "key_streams": {"show_default": "no limit"},
     "key_rate": {"show_default": "no limit"},
@@ -122,7 +129,16 @@ def serve(
         logging.getLogger(__name__).warning("%s is open to anyone who reaches it: consider --keys", chosen.host)
     try:
         run(chosen)
-    except (CameraStoreError, DecoderError, EngineError, KeyFileError, SiteError, TracesError, OSError) as error:
+    except (
+        CameraStoreError,
+        DecoderError,
+        EngineError,
+        EventStoreError,
+        KeyFileError,
+        SiteError,
+        TracesError,
+        OSError,
+    ) as error:
         raise CommandError(str(error)) from error
 
 

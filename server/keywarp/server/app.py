@@ -13,7 +13,7 @@ from keywarp.server import dashboard, problems
 from keywarp.server.cameras import Cameras
 from keywarp.server.pulls import Pulls
 from keywarp.server.reloading import Reloader
-from keywarp.server.routes import health, models, open_inference, reload, streams, videos, watch, websocket
+from keywarp.server.routes import events, health, models, open_inference, reload, streams, videos, watch, websocket
 from keywarp.server.routes.sequences import Sequences
 from keywarp.server.security.keys import ApiKeyMiddleware
 from keywarp.server.security.origins import OriginMiddleware
@@ -67,7 +67,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.state.cameras = cameras
     app.state.reloader = Reloader(service, cameras)
     app.state.sequences = Sequences(service)
-    for module in (health, streams, videos, websocket, watch, models, reload):
+    for module in (health, streams, events, videos, websocket, watch, models, reload):
         app.include_router(module.router)
     app.include_router(open_inference.router)
     app.include_router(models.repository)

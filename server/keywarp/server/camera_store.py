@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from keywarp.protocol import CreateStream
+from keywarp.protocol.events import Rules
 from keywarp.server.errors import CameraStoreError
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class StoredCamera(BaseModel):
     request: CreateStream
     owner: str = ""  # the name of the API key that it counts towards; empty without keys
     paused: bool = False
+    rules: Rules | None = None
 
 
 class CameraStore:

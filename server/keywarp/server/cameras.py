@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 
 from keywarp.protocol import Changes, ChangeStream, CreateStream, StreamOptions
+from keywarp.protocol.events import Rules
 from keywarp.server.camera_store import CameraStore, StoredCamera
 from keywarp.server.decode.sources import SourceUrl
 from keywarp.server.errors import CameraStoreError, DrainingError, InternalError, ServerError, SiteError
@@ -52,7 +53,7 @@ class Cameras:
             return
         try:
             for name, planned in self._site.items():
-                self._start_planned(name, planned)
+                await self._start_planned(name, planned)
         except DrainingError:
             return
         except ServerError as error:
@@ -63,7 +64,7 @@ class Cameras:
                 log.warning("camera %s: the site file replaces the one that was added while the server ran", name)
                 await self._forget(name)
             else:
-                self._start_stored(name, camera)
+                await self._start_stored(name, camera)
 
     async def add(self, request: CreateStream, owner: Quota) -> Stream:
         """Start to pull a stream, and keep it for the next start of the server.
@@ -112,6 +113,18 @@ class Cameras:
             self._stored[stream.id] = camera.model_copy(update={"request": request})
             await self._save(stream.id)
 
+    async def set_rules(self, stream: Stream, rules: Rules) -> None:
+        """Watch any stream by these rules from now on, and keep them for the next start of the server.
+
+        Raises:
+            BadMessageError: The stream's model has no such class, or there is no such sink.
+            InternalError: The rules can't be kept.
+        """
+        await self._service.watch_stream(stream, rules)
+        if camera := self._stored.get(stream.id):
+            self._stored[stream.id] = camera.model_copy(update={"rules": rules})
+            await self._save(stream.id)
+
     async def remove(self, stream: Stream) -> None:
         """Remove any stream, and don't start it again."""
         await self._service.streams.remove(stream, f"stream {stream.id!r} was deleted")
@@ -141,7 +154,7 @@ class Cameras:
                 if stream:
                     await self.remove(stream)
                 await self._forget(name)
-                self._start_planned(name, camera)
+                await self._start_planned(name, camera)
             except ServerError as error:
                 log.error("camera %s can't be started: %s", name, error)
                 failed[name] = str(error)
@@ -174,19 +187,26 @@ class Cameras:
 
     # -- starting ------------------------------------------------------------------------------------------------------
 
-    def _start_planned(self, name: str, planned: SiteStream) -> None:
+    async def _start_planned(self, name: str, planned: SiteStream) -> None:
         source = SourceUrl.parse(planned.source)
         stream = self._service.create_stream(source.with_default_mode(planned), name)
+        try:
+            await self._service.watch_stream(stream, planned)
+        except ServerError:
+            await self.remove(stream)
+            raise
         self._pull(stream, source, self._trusting(source))
 
     async def _change_planned(self, stream: Stream, old: SiteStream, new: SiteStream) -> bool:
         """Change a running camera of the site. Return False if it has to be started anew."""
         fields = {name for name in SiteStream.model_fields if getattr(old, name) != getattr(new, name)}
         pull = self._pulls.get(stream)
-        if not pull or not fields <= ChangeStream.model_fields.keys():
+        if not pull or not fields <= {*ChangeStream.model_fields, *Rules.model_fields}:
             return False
         source = SourceUrl.parse(new.source)
         await self._service.change_stream(stream, source.with_default_mode(new))
+        if not fields.isdisjoint(Rules.model_fields):
+            await self._service.watch_stream(stream, new)
         if source != pull.source:
             pull.change_source(source, self._trusting(source))
         return True
@@ -195,7 +215,7 @@ class Cameras:
         """Return the hosts that a camera of the site may connect to."""
         return AllowList(self._service.settings.allow_pull, trusted=source.host)
 
-    def _start_stored(self, name: str, camera: StoredCamera) -> None:
+    async def _start_stored(self, name: str, camera: StoredCamera) -> None:
         """Start a stored camera. One that can't be started stays stored, because the reason may go away."""
         options: StreamOptions = camera.request
         keys = self._service.api_keys
@@ -206,6 +226,11 @@ class Cameras:
         except ServerError as error:
             log.error("camera %s can't be started: %s", name, error)
             return
+        if camera.rules:
+            try:
+                await self._service.watch_stream(stream, camera.rules)
+            except ServerError as error:
+                log.error("camera %s runs without its rules: %s", name, error)
         self._pull(stream, source)
         if camera.paused:
             self._pulls[stream].pause()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from keywarp.engines import BackendError, Executor, FrameResult, Gpu, choose_backend, open_backend
+from keywarp.engines import BackendError, Executor, FrameResult, Gpu, choose_backend, open_backend, usual_lanes
 from keywarp.server.settings import Settings
 from keywarp.server.telemetry.metrics import DeviceReading
 
@@ -126,13 +126,14 @@ class Device:
         executor: Runs frames on the device.
         pressure: Tells whether the device has more streams than it can serve.
         loads: The loads of the device's streams.
-        busy: Seconds of processing since the start.
+        busy: Seconds of processing since the start. A frame on a share of the device counts with that share.
     """
 
     def __init__(
         self,
         gpu: Gpu | None,
         max_wait: float,
+        lanes: int = 1,
         *,
         pressure_time_constant: float = TIME_CONSTANT,
         clock: Callable[[], float] = time.monotonic,
@@ -142,12 +143,13 @@ class Device:
         Args:
             gpu: The GPU, or None for the CPU.
             max_wait: The seconds beyond which a stream waits too long for its turn, or 0 for no limit.
+            lanes: The number of frames of different streams that run at the same time.
             pressure_time_constant: The time constant of the pressure's average in seconds.
             clock: Returns monotonic seconds.
         """
         self.gpu = gpu
         self.name = gpu.label if gpu else "CPU"
-        self.executor = Executor()
+        self.executor = Executor(lanes)
         self.pressure = Pressure(
             max_wait,
             lambda: self.executor.depth,
@@ -176,7 +178,7 @@ class Device:
 
     def record(self, load: StreamLoad, result: FrameResult) -> None:
         """Record that a frame of the load's stream was processed."""
-        seconds = result.inference + result.postprocess
+        seconds = (result.inference + result.postprocess) * result.share + result.overlapped / self.executor.lanes
         self.busy += seconds
         self.pressure.record_wait(result.turn)
         load.add(seconds)
@@ -196,7 +198,9 @@ def find_devices(settings: Settings) -> tuple[Device, ...]:
     gpus = choose_backend(settings.backend).gpus
     if settings.cpu_fallback:
         gpus = tuple(gpu for gpu in gpus if _is_usable(gpu, settings))
-    return tuple(Device(gpu, settings.max_wait) for gpu in gpus or (None,))
+    if gpus:
+        return tuple(Device(gpu, settings.max_wait) for gpu in gpus)
+    return (Device(None, settings.max_wait, settings.lanes or usual_lanes(settings.threads)),)
 
 
 def _is_usable(gpu: Gpu, settings: Settings) -> bool:

@@ -7,6 +7,7 @@ ServerError
 ├── SourceForbiddenError   403 / 1008  a source whose host isn't on the allow-list
 ├── UnknownModelError      404 / 4404  no such model
 ├── UnknownStreamError     404 / 4404  no such stream
+├── UnknownEventError      404 / 4404  no such event, or it has no snapshot
 ├── HelloTimeoutError      408 / 4408  a connection that sent no `hello`
 ├── StreamConflictError    409 / 4409  the stream exists already, or another producer feeds it
 ├── NotPulledError         409 / 4409  pause or resume of a stream that isn't pulled
@@ -22,6 +23,7 @@ ServerError
 │   ├── TooManyFramesError 429         more frames per second than the API key may send
 │   └── OverloadError      503 / 1013  the devices can't serve more streams
 ├── InternalError          500 / 1011  a fault of the server
+├── EventStoreError        500 / 1011  events can't be kept or read
 ├── PullError              502 / 4422  a source that can't be read now
 ├── NotReadyError          503 / 1013  the models are still being loaded
 ├── DrainingError          503 / 1012  the server is stopping
@@ -116,6 +118,12 @@ class UnknownStreamError(ServerError):
     status, close, reason = HTTPStatus.NOT_FOUND, CloseCode.NOT_FOUND, "unknown_stream"
 
 
+class UnknownEventError(ServerError):
+    """There is no event with this id, or it has no snapshot."""
+
+    status, close, reason = HTTPStatus.NOT_FOUND, CloseCode.NOT_FOUND, "unknown_event"
+
+
 class HelloTimeoutError(ServerError):
     """The client connected, but sent no `hello` in time."""
 
@@ -190,6 +198,12 @@ class InternalError(ServerError):
     """The server has a fault. The log has the details."""
 
     status, close, reason = HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, "internal"
+
+
+class EventStoreError(ServerError):
+    """Events can't be kept or read."""
+
+    status, close, reason = HTTPStatus.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL_ERROR, "event_store"
 
 
 class NotReadyError(ServerError):

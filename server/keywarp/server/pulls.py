@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
@@ -193,7 +194,7 @@ class Pull:
             self._stream.renewal.clear()
             await self._stream.restart()
             self._service.move_to_newest(self._stream)
-            options = self._service.video_options(self._stream)
+            options = replace(self._service.video_options(self._stream), recorder=self._stream.recorder)
             decoder = SourceDecoder(self.source, self._allowed, self._service.settings.pull_timeout, options)
             fault: ServerError | None = None
             try:

@@ -44,6 +44,9 @@ class Reloader:
             for name in opened:
                 self._service.metrics.add_sink(name)
             self._service.site = site
+            for stream in self._service.streams:
+                if not opened.keys().isdisjoint(stream.rules.events):  # which have to be announced to the new sinks
+                    await self._service.watch_stream(stream, stream.rules)
             streams, failed = await self._cameras.apply(site.streams)
             await self._service.sinks.replace(dict.fromkeys(sinks.removed))
             changed_keys = self._service.api_keys.replace(keys) if self._service.api_keys and keys else Changes()

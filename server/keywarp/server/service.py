@@ -15,20 +15,25 @@ from typing import TYPE_CHECKING
 from keywarp.engines import BundleError, EngineError
 from keywarp.engines.manifest import Manifest
 from keywarp.protocol import StreamOptions
+from keywarp.protocol.events import Rules
 from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.decode.video import VideoOptions
 from keywarp.server.devices import Device, find_devices
 from keywarp.server.errors import (
+    BadMessageError,
     DecoderError,
     DrainingError,
     InternalError,
     NotReadyError,
     OverloadError,
     ServerError,
+    SiteError,
     TooManyStreamsError,
 )
+from keywarp.server.events.store import EventStore
+from keywarp.server.events.watcher import check_rules
 from keywarp.server.models.registry import Models, ModelUser
-from keywarp.server.models.replicas import least_loaded
+from keywarp.server.models.replicas import Replica, least_loaded
 from keywarp.server.models.repository import load_bundles
 from keywarp.server.security.keys import ApiKeys
 from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
@@ -70,6 +75,7 @@ class Service:
             KeyFileError: The API keys can't be read.
             BundleError: A bundle can't be used, there are no bundles, or the settings name a model that doesn't exist.
             SiteError: The file of streams and sinks can't be used.
+            EventStoreError: The database of events can't be opened.
             DecoderError: The settings ask for the GPU to decode video, and it can't.
             TracesError: Traces can't be exported.
         """
@@ -103,8 +109,10 @@ class Service:
         # Decoding releases the GIL, so each core gets a thread. One more keeps slow images from delaying other streams.
         pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
         tracer = open_tracer() if settings.traces else None
-        self._context = StreamContext(pool, self.metrics, tracer)
         self.site = read_site(settings.site)
+        self._check_site()
+        self.events = EventStore(settings.data, settings.event_days, settings.max_events)
+        self._context = StreamContext(pool, self.metrics, self.events, tracer)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
         for name in self.site.sinks:
             self.metrics.add_sink(name)
@@ -186,7 +194,8 @@ class Service:
         replica = least_loaded(self.models.replicas(manifest.name))
         if replica.device.pressure.is_high:
             raise OverloadError("the device can't serve more streams: try again later")
-        schedule = self._resolve_schedule(options, manifest)
+        schedule = self._resolve_schedule(options, replica)
+        self._check_track(options, manifest)
         self.sinks.check(options.sinks or ())
         stream = self.streams.create(id_, replica, schedule, options, self._context, owner)
         self.sinks.subscribe(stream, stream.sinks)
@@ -198,22 +207,47 @@ class Service:
         Raises:
             BadMessageError: The options contradict each other. The stream stays as it is.
         """
-        await stream.change(options, self._resolve_schedule(options, stream.engine.bundle.manifest))
+        self._check_track(options, stream.engine.bundle.manifest)
+        await stream.change(options, self._resolve_schedule(options, stream.replica))
 
     def move_to_newest(self, stream: Stream) -> None:
-        """Move an idle stream to the newest version of its model, unless it has that or the model is unloaded."""
+        """Move an idle stream to the newest version of its model, unless that is unloaded, or lacks what rules name."""
         try:
             replicas = self.models.replicas(stream.engine.bundle.name)
-        except ServerError:
-            return
-        if stream.replica not in replicas:
+            if stream.replica in replicas:
+                return
             replica = least_loaded(replicas)
             manifest = replica.engine.bundle.manifest
-            stream.move(replica, self._resolve_schedule(stream.options, manifest))
-            log.info("stream %s goes on with version %s of %s", stream.id, manifest.version, manifest.name)
+            self._check_track(stream.options, manifest)
+            stream.move(replica, self._resolve_schedule(stream.options, replica))
+        except ServerError as error:
+            log.error("stream %s stays with its version of the model: %s", stream.id, error)
+            return
+        log.info("stream %s goes on with version %s of %s", stream.id, manifest.version, manifest.name)
 
-    def _resolve_schedule(self, options: StreamOptions, manifest: Manifest) -> ScheduleOptions:
-        return resolve_schedule(options, self.settings.schedule, manifest.key_interval, self.settings.max_age)
+    def _resolve_schedule(self, options: StreamOptions, replica: Replica) -> ScheduleOptions:
+        return resolve_schedule(
+            options,
+            self.settings.schedule,
+            replica.engine.bundle.manifest.key_interval,
+            self.settings.max_age,
+            self.settings.overlap,
+            replica.device.executor.lanes,
+        )
+
+    def _check_track(self, options: StreamOptions, manifest: Manifest) -> None:
+        if options.track and manifest.detection is None:
+            raise BadMessageError(f"`track` needs a model that detects objects, and {manifest.name!r} doesn't")
+
+    async def watch_stream(self, stream: Stream, rules: Rules) -> None:
+        """Watch a stream by rules from now on, instead of those before, whose events end.
+
+        Raises:
+            BadMessageError: The stream's model has no such class, or there is no such sink.
+        """
+        self.sinks.check(rules.events, events=True)
+        await stream.watch(rules)
+        await self.sinks.subscribe_events(stream)
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:
@@ -247,6 +281,7 @@ class Service:
             await self.streams.close()
             await self.sinks.close()
             await self._models.close()
+            await self.events.close()
             for device in self.devices:
                 await asyncio.to_thread(device.executor.close)
             self._context.pool.shutdown(wait=True)
@@ -263,6 +298,30 @@ class Service:
             )
             for stream in self.streams
         ]
+
+    def _check_site(self) -> None:
+        """Check that the models have the classes that the site's rules and sinks name.
+
+        Raises:
+            SiteError: One of them has no such class.
+        """
+        manifests = {bundle.name: bundle.manifest for bundle in self._bundles}
+        for name, planned in self.site.streams.items():
+            model = manifests.get(planned.model or self.settings.default_model or next(iter(manifests)))
+            if model is None:  # it may be loaded later; if not, the stream can't be created
+                continue
+            try:
+                check_rules(planned, model)
+            except BadMessageError as error:
+                raise SiteError(f"{self.settings.site}: streams.{name}: {error}") from error
+        known = {info.name for manifest in manifests.values() for info in manifest.classes}
+        for name, sink in self.site.sinks.items():
+            for one in sink.classes:
+                if one not in known and not self.settings.controlled:
+                    raise SiteError(
+                        f"{self.settings.site}: sinks.{name}: no model has a class {one!r}; there are: "
+                        f"{', '.join(sorted(known))}"
+                    )
 
     def _open_nvdec(self) -> Nvdec | None:
         if self.settings.decoder == "software":

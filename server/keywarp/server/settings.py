@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from keywarp.engines import BackendName, MotionName, Precision
-from keywarp.protocol import MAX_KEY_AGE, Schedule
+from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, Schedule
 from keywarp.server.security.pull_hosts import AllowList
 
 MEBIBYTE = 2**20
@@ -46,6 +46,12 @@ class Settings(BaseModel):
     threads: int = Field(
         default=0, ge=0, description="CPU threads of one inference; 0 lets the backend choose their number."
     )
+    lanes: int = Field(
+        default=0,
+        ge=0,
+        description="Frames of different streams that run at the same time on the CPU, each on its share of the cores; "
+        "0 chooses by the number of cores, and 1 runs one after another.",
+    )
     decoder: Literal["software", "nvdec"] = Field(
         default="software",
         description="What decodes video: the CPU, or the hardware of an NVIDIA GPU for the codecs that it supports.",
@@ -68,6 +74,14 @@ class Settings(BaseModel):
         description="The seconds after which a key frame is too old to propagate from, for streams in the mode latest "
         "that set no limit of their own.",
     )
+    overlap: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_INTERVAL,
+        description="The frames by which key frames overlap with others, for streams that don't choose: so many are "
+        "still propagated from the key frame before, while the next is computed on another of the lanes; 0 lets key "
+        "frames block.",
+    )
     allow_origin: tuple[str, ...] = Field(
         default=(), description="A site whose web pages may use this server, such as https://cameras.example."
     )
@@ -82,9 +96,11 @@ class Settings(BaseModel):
     )
     data: Path | None = Field(
         default=None,
-        description="The folder in which cameras that are added while the server runs are kept for its next start, in "
-        "SQLite.",
+        description="The folder in which cameras that are added while the server runs are kept for its next start, and "
+        "events, in SQLite. Without it, cameras are gone after a restart, and events are kept in memory.",
     )
+    event_days: float = Field(default=30.0, gt=0, description="The days for which events are kept.")
+    max_events: int = Field(default=10_000, ge=1, description="The most events that are kept.")
     keys: Path | None = Field(
         default=None,
         description="The file of API keys (`keywarp keys add`). Without it, anyone can use the server.",
@@ -164,6 +180,13 @@ class Settings(BaseModel):
         if limit is not None and settings.data.get("keys") is None:
             raise ValueError("a limit of each API key needs `keys`")
         return limit
+
+    @field_validator("overlap")
+    @classmethod
+    def _check_overlap(cls, overlap: int, settings: ValidationInfo) -> int:
+        if overlap and settings.data.get("lanes") == 1:
+            raise ValueError("key frames overlap on at least 2 lanes: set `lanes` to 2 or more, or to 0")
+        return overlap
 
     @property
     def controlled(self) -> bool:

@@ -29,6 +29,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator
 
 from keywarp.protocol import StreamOptions, faults
+from keywarp.protocol.events import Rules
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.sources import SourceUrl
 from keywarp.server.errors import BadMessageError, SinkError, SiteError
@@ -45,7 +46,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SiteStream(StreamOptions):
+class SiteStream(StreamOptions, Rules):
     """A stream that the server starts to pull as soon as it is ready."""
 
     source: str
@@ -100,6 +101,7 @@ class _Webhook(_SiteSink):
 class _Mqtt(_SiteSink):
     mqtt: str = Field(pattern=r"^mqtts?://[^/]+$")
     topic: str = Field(default="keywarp/{stream}", pattern=r"^[^+#]+$")
+    discovery: str | None = Field(default=None, pattern=r"^[^+#]+$")  # the prefix that Home Assistant listens to
 
     @field_validator("mqtt")
     @classmethod
@@ -119,7 +121,14 @@ class _Mqtt(_SiteSink):
         port = parts.port or MQTT_PORTS[parts.scheme]
         secure = parts.scheme == "mqtts"
         return MqttSink(
-            parts.hostname or "", port, self.topic, user=user, password=password, tls=secure, classes=self.classes
+            parts.hostname or "",
+            port,
+            self.topic,
+            user=user,
+            password=password,
+            tls=secure,
+            classes=self.classes,
+            discovery=self.discovery,
         )
 
 
@@ -175,6 +184,6 @@ def read_site(file: Path | None) -> Site:
     except ValidationError as error:
         raise SiteError(f"{file}: {faults.describe(error, limit=1)}") from error
     for name, stream in site.streams.items():
-        if unknown := set(stream.sinks or ()) - set(site.sinks):
+        if unknown := {*(stream.sinks or ()), *stream.events} - set(site.sinks):
             raise SiteError(f"{file}: streams.{name}: there is no sink {min(unknown)!r}")
     return site

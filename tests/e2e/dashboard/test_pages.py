@@ -19,7 +19,7 @@ def test_every_view_loads_without_errors(visit: Visit) -> None:
     page = visit.page
     expect(page.get_by_text("keywarp stream street.mp4")).to_be_visible()
     expect(page.locator("#server")).to_have_text("Live")
-    for name in ("Camera", "Video", "Models", "Streams"):
+    for name in ("Events", "Camera", "Video", "Models", "Streams"):
         open_view(page, name)
     open_view(page, "Models")
     expect(page.get_by_role("heading", name="tiny")).to_be_visible()
@@ -38,7 +38,7 @@ def test_every_view_is_accessible(browser: Browser, server: Server, dark: bool) 
         page.get_by_role("link", name="gate").click()
         wait_for_pictures(page, 1)
         check_accessibility(page, "stream")
-        for name in ("Camera", "Video", "Models"):
+        for name in ("Events", "Camera", "Video", "Models"):
             open_view(page, name)
             check_accessibility(page, name)
 

@@ -6,7 +6,8 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import ps_roi_pool
 
-from keywarp.engines.detection.pooling import vote
+from keywarp.engines.detection import pooling
+from keywarp.engines.detection.pooling import Pooling
 
 Array = NDArray[np.float32]
 SIZES = [(38, 63, 7, 31), (9, 13, 3, 5), (5, 6, 7, 4), (1, 1, 7, 2), (1, 12, 2, 1), (4, 4, 1, 3)]  # H, W, k, C
@@ -28,7 +29,7 @@ def maps_and_regions(height: int, width: int, bins: int, channels: int) -> tuple
 @pytest.mark.parametrize(("height", "width", "bins", "channels"), SIZES)
 def test_pooling_equals_written_out_loops(height: int, width: int, bins: int, channels: int) -> None:
     maps, regions = maps_and_regions(height, width, bins, channels)
-    votes = vote(maps, regions, bins, np.float32(1 / STRIDE))
+    votes = Pooling(bins, np.float32(1 / STRIDE)).vote(maps, regions)
     for region, found in zip(regions, votes, strict=True):
         x1, y1, x2, y2 = (math.floor(v / STRIDE + 0.5) for v in region)
         w, h = max(x2 - x1, 1), max(y2 - y1, 1)
@@ -54,8 +55,19 @@ def test_pooling_equals_torchvisions_bit_for_bit(height: int, width: int, bins: 
     padded = torch.nn.functional.pad(channels_first, (0, 1, 0, 1))
     pooled = ps_roi_pool(padded, [torch.from_numpy(regions)], bins, 1 / STRIDE)
     expected = pooled.double().mean((2, 3)).float().numpy()
-    np.testing.assert_array_equal(vote(maps, regions, bins, np.float32(1 / STRIDE)), expected)
+    np.testing.assert_array_equal(Pooling(bins, np.float32(1 / STRIDE)).vote(maps, regions), expected)
 
 
 def test_without_regions_there_are_no_votes() -> None:
-    assert vote(np.ones((3, 4, 4, 5), np.float32), np.zeros((0, 4), np.float32), 2, np.float32(1)).shape == (0, 5)
+    votes = Pooling(2, np.float32(1)).vote(np.ones((3, 4, 4, 5), np.float32), np.zeros((0, 4), np.float32))
+    assert votes.shape == (0, 5)
+
+
+def test_one_core_gives_the_same_as_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, regions = maps_and_regions(38, 63, 7, 31)
+
+    def vote(cores: int) -> Array:
+        monkeypatch.setattr(pooling, "available_cores", lambda: cores)
+        return Pooling(7, np.float32(1 / STRIDE)).vote(maps, regions)
+
+    np.testing.assert_array_equal(vote(cores=1), vote(cores=2))

@@ -16,7 +16,7 @@ from keywarp.engines.backends.interface import DeviceTensor
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
 from keywarp.engines.backends.tensorrt.program import TensorRTProgram
 from keywarp.engines.backends.warping import simplify
-from keywarp.engines.fusion import KEY_SMALL, fuse_key, fuse_propagate
+from keywarp.engines.fusion import CURRENT, KEY, fuse_key, fuse_propagate
 from tests.engines.tensorrt.fake_driver import FakeDriver, HostExecutable
 from tests.engines.test_fusion import noise
 from tests.tiny_bundle import tiny_bundle
@@ -72,7 +72,7 @@ def test_key_features_stay_on_the_device_and_their_memory_is_reused(tmp_path: Pa
     before = backend.memory.used
     frame = noise(1, 64, 96)
     outputs = program.run({"frame": frame})
-    resident = 3 * 4 * 6 * 2 + 3 * 32 * 48 * 2  # features and the small frame, fp16
+    resident = 3 * 4 * 6 * 2  # features, fp16
     assert backend.memory.used - before == resident + frame.nbytes
     assert isinstance(outputs["features"], DeviceTensor)
     second = program.run({"frame": frame})
@@ -118,15 +118,18 @@ def test_buffers_may_outlive_the_backend() -> None:
 def test_wrong_inputs_are_refused_before_anything_is_queued(tmp_path: Path) -> None:
     bundle, driver = tiny_bundle(tmp_path / "tiny"), FakeDriver()
     backend = HostBackend(driver, "fp32")
-    key, propagate = fuse_key(bundle, 64, 96), fuse_propagate(bundle, 64, 96)
-    outputs = backend.compile(key.model, key.resident).run({"frame": noise(1, 64, 96)})
-    program = backend.compile(propagate.model)
-    with pytest.raises(BackendError, match=r"shape \(1, 64, 96, 3\), not \(1, 32, 96, 3\)"):
-        program.run({"frame": noise(1, 32, 96), **{n: outputs[n] for n in ("features", KEY_SMALL)}})
-    with pytest.raises(BackendError, match="needs the input key_small"):
-        program.run({"frame": noise(1, 64, 96), "features": outputs["features"]})
+    propagate = backend.compile(fuse_propagate(bundle, 64, 96).model)
+    features, fewer = (
+        backend.compile(key.model, key.resident).run({"frame": noise(1, height, 96)})["features"]
+        for height, key in ((height, fuse_key(bundle, height, 96)) for height in (64, 32))
+    )
+    small = noise(1, 32, 48)
+    with pytest.raises(BackendError, match=r"shape \(1, 32, 48, 3\), not \(1, 16, 48, 3\)"):
+        propagate.run({CURRENT: noise(1, 16, 48), KEY: small, "features": features})
+    with pytest.raises(BackendError, match="needs the input key"):
+        propagate.run({CURRENT: small, "features": features})
     with pytest.raises(BackendError, match="expects features of 288 bytes, not"):
-        program.run({"frame": noise(1, 64, 96), "features": outputs[KEY_SMALL], KEY_SMALL: outputs[KEY_SMALL]})
+        propagate.run({CURRENT: small, KEY: small, "features": fewer})
     assert not any(driver.streams.values())
 
 
@@ -148,4 +151,4 @@ def test_a_failing_device_leaves_the_program_usable(tmp_path: Path) -> None:
     program = TensorRTProgram(executable, key.resident, driver, DeviceMemory(driver), "key")
     with pytest.raises(BackendError, match="lost"):
         program.run({"frame": noise(1, 64, 96)})
-    assert program.run({"frame": noise(1, 64, 96)}).keys() == {"labels", "features", KEY_SMALL}
+    assert program.run({"frame": noise(1, 64, 96)}).keys() == {"labels", "features"}

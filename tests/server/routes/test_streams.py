@@ -11,7 +11,7 @@ from keywarp.engines import BundleError
 from keywarp.protocol import CloseCode, Hello, Problem, Result, StreamInfo
 from keywarp.server.process import Server
 from keywarp.server.settings import Settings
-from tests.server.conftest import Running, Starter, eventually
+from tests.server.conftest import LANES, Running, Starter, eventually
 from tests.server.media import GREEN, jpeg, textured
 from tests.tiny_bundle import tiny_bundle
 
@@ -208,11 +208,11 @@ def test_single_frames_take_turns_and_keep_connections_out(start: Starter) -> No
     device = server.service.devices[0].executor
     with ThreadPoolExecutor(2) as pool:
         frames = [pool.submit(server.frame, stream) for _ in range(2)]
-        eventually(lambda: device.depth == 2)
+        eventually(lambda: device.depth == LANES + 1)
         with server.connect(stream) as talk:
             talk.send(Hello())
             assert talk.close_code() == CloseCode.STREAM_BUSY
-        assert device.depth == 2  # the second frame waits for its turn
+        assert device.depth == LANES + 1  # the second frame waits for its turn
         release()
         results = sorted((frame.result().json() for frame in frames), key=lambda result: int(result["frame"]))
     assert [(result["frame"], result["kind"]) for result in results] == [(0, "key"), (1, "propagated")]
@@ -232,7 +232,7 @@ def test_a_draining_server_finishes_single_frames(start: Starter) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         frame = pool.submit(server.frame, stream)
-        eventually(lambda: server.service.devices[0].executor.depth == 2)
+        eventually(lambda: server.service.devices[0].executor.depth == LANES + 1)
         server.run(drain())
         assert frame.result().json()["kind"] == "key"
 

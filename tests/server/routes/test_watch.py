@@ -13,7 +13,7 @@ from PIL import Image
 
 from keywarp.protocol import Dropped, Error, Gone, Hello, Missed, Result, WatchMessage
 from keywarp.server.routes.watch import MAX_SUBSCRIBERS
-from keywarp.server.streams.subscribers import BACKLOG, Subscribers
+from keywarp.server.streams.subscribers import BACKLOG, FrameResponse, Subscribers
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import GREEN, RED, jpeg
 
@@ -98,7 +98,7 @@ def test_a_subscriber_receives_the_errors_of_the_engine(server: Running, monkeyp
 
 def test_a_slow_subscriber_learns_how_many_responses_it_missed() -> None:
     async def subscribe() -> None:
-        subscribers = Subscribers()
+        subscribers: Subscribers[FrameResponse] = Subscribers()
         with subscribers.subscribe() as subscription:
             for frame in range(BACKLOG + 3):
                 subscribers.publish(Dropped(frame=frame, reason="newer"))
@@ -114,7 +114,7 @@ def test_a_slow_subscriber_learns_how_many_responses_it_missed() -> None:
 
 def test_subscribing_to_a_closed_stream_ends_at_once() -> None:
     async def subscribe() -> None:
-        subscribers = Subscribers()
+        subscribers: Subscribers[FrameResponse] = Subscribers()
         subscribers.close()
         with subscribers.subscribe() as subscription, subscribers.preview() as preview:
             assert await asyncio.wait_for(subscription.take(), 10) == (0, [])

@@ -7,7 +7,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from keywarp.protocol import CloseCode, Hello, Result
-from tests.server.conftest import Running, Starter, eventually
+from tests.server.conftest import LANES, Running, Starter, eventually
 from tests.server.media import (
     B_FRAMES,
     h264,
@@ -104,10 +104,10 @@ def test_deleting_a_stream_cancels_its_queued_frames(start: Starter) -> None:
         for _ in range(8):
             talk.frame(jpeg())
         device = server.service.devices[0].executor
-        eventually(lambda: device.depth > 2)
+        eventually(lambda: device.depth > LANES + 1)
         server.http.delete("/v1/streams/doomed")
         assert talk.close_code() == CloseCode.STREAM_GONE
-        eventually(lambda: device.depth == 1)  # the frame that keeps the device busy
+        eventually(lambda: device.depth == LANES)  # the frames that keep the device busy
     release()
     assert "keywarp_frames_total{" not in server.http.get("/metrics").text
 
@@ -120,8 +120,8 @@ def test_disconnecting_cancels_the_queued_frames_of_a_stream_that_stays(start: S
     with server.connect("stays", Hello()) as talk:
         for _ in range(8):
             talk.frame(jpeg())
-        eventually(lambda: device.depth > 2)
-    eventually(lambda: device.depth == 1)  # the frame that keeps the device busy
+        eventually(lambda: device.depth > LANES + 1)
+    eventually(lambda: device.depth == LANES)  # the frames that keep the device busy
     release()
     assert server.frame("stays").json()["kind"] == "key"
 

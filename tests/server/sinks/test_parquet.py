@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,9 @@ def sink(folder: str, **options: Any) -> Iterator[Callable[[list[FrameResponse]]
         runner.run(made.close())
 
 
+TIME = datetime(2026, 11, 30, 17, 25, 31, 42318, UTC)
+
+
 def result(frame: int, **content: Any) -> Result:
     timings = Timings(decode=0.003, queue=0.001, inference=0.02, postprocess=0.002)
     return Result(
@@ -82,6 +86,8 @@ def test_every_response_of_a_stream_is_a_row_in_its_folder(start: Starter, tmp_p
     first = answers[0]
     assert isinstance(first, Result)
     assert found[0]["inference"] == first.timings.inference
+    assert [row["time"] for row in found] == [answer.time for answer in answers]
+    assert None not in [row["time"] for row in found]
     assert (found[30]["status"], found[30]["inference"]) == (415, None)
 
 
@@ -99,19 +105,19 @@ def test_masks_and_keypoints_of_objects_have_columns(tmp_path: Path) -> None:
 
 
 def test_each_part_of_a_response_has_a_column(tmp_path: Path) -> None:
-    box = Detection(class_id=2, name="car", confidence=0.5, xyxy=(1.0, 2.0, 30.5, 40.25), reliability=0.75)
+    box = Detection(class_id=2, name="car", confidence=0.5, xyxy=(1.0, 2.0, 30.5, 40.25), reliability=0.75, track_id=7)
     rated = {"motion": "dis", "reliability": 0.5, "reliability_png": "aW1hZ2U="}
     road = Region(class_id=1, name="road", area=0.25)
     segmentation = Segmentation(width=64, height=48, labels_png="aW1hZ2U=", regions=(road,))
     problem = Problem(title="Gone", status=410, detail="it went")
     with sink(str(tmp_path)) as deliver:
-        deliver([result(0, id="a", timestamp=1.5, detections=(box,), reason="cut", change=0.5)])
+        deliver([result(0, id="a", time=TIME, timestamp=1.5, detections=(box,), reason="cut", change=0.5)])
         deliver([result(1, segmentation=segmentation, **rated), result(2, detections=())])
         deliver([Error(problem=problem, fatal=False, frame=3, id=7), *dropped([4])])
     detected, segmented, empty, error, drop = rows(tmp_path)
     assert detected["detections"] == [
         {"class_id": 2, "name": "car", "confidence": 0.5, "x1": 1.0, "y1": 2.0, "x2": 30.5, "y2": 40.25}
-        | {"reliability": 0.75, "mask": None, "keypoints": None}
+        | {"reliability": 0.75, "track_id": 7, "mask": None, "keypoints": None}
     ]
     assert (detected["timestamp"], detected["reason"], detected["change"]) == (1.5, "cut", 0.5)
     assert segmented["regions"] == [{"class_id": 1, "name": "road", "pixels": 768, "rle": None}]
@@ -120,7 +126,7 @@ def test_each_part_of_a_response_has_a_column(tmp_path: Path) -> None:
     assert (segmented["detections"], empty["detections"]) == (None, [])
     assert (error["status"], error["problem"], error["id"]) == (410, "it went", "7")
     assert drop["reason"] == "newer"
-    assert detected["time"] <= drop["time"]
+    assert detected["time"] == TIME
 
 
 def test_masks_are_run_lengths_if_the_stream_asks_for_them(start: Starter, tmp_path: Path) -> None:

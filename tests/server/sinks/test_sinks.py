@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_every_response_of_a_stream_is_written_to_its_file(start: Starter, tmp_p
         ("error", 30),
         ("result", 31),
     ]
+
+
+def test_every_line_says_when_and_of_which_stream(start: Starter, tmp_path: Path) -> None:
+    server = start(hasty, site=write_site(tmp_path, f'[sinks.archive]\nfile = "{tmp_path}/all"'))
+    began = datetime.now(UTC)
+    with server.connect("door", Hello(mode="latest", sinks=("archive",))) as talk:
+        talk.stream([*((i, jpeg()) for i in range(6)), (6, b"no image")])  # some are dropped, as chance has it
+    eventually(lambda: sink_count(server, "archive", "delivered") == 7)
+    written = lines(tmp_path / "all")
+    assert {line["type"] for line in written} >= {"result", "error"}
+    assert {line["stream"] for line in written} == {"door"}
+    assert all(began <= datetime.fromisoformat(line["time"]) <= datetime.now(UTC) for line in written)
 
 
 def test_a_sink_with_classes_gets_only_results_that_show_one(start: Starter, tmp_path: Path) -> None:
@@ -212,6 +225,12 @@ def test_a_dead_webhook_does_not_delay_a_stream_and_its_missed_responses_are_cou
 # -- MQTT --------------------------------------------------------------------------------------------------------------
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def broker(folder: Path, port: int) -> Iterator[None]:
     mosquitto = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
@@ -236,9 +255,7 @@ def test_a_broker_gets_every_response_even_after_it_was_away(start: Starter, tmp
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     text = f'[sinks.bus]\nmqtt = "mqtt://127.0.0.1:{port}"\ntopic = "site/{{stream}}/{{type}}"'
     server = start(hasty, site=write_site(tmp_path, text))
     received: list[tuple[str, int]] = []
@@ -282,7 +299,7 @@ def test_a_stream_with_an_unknown_sink_is_refused(server: Running) -> None:
 
 def test_a_subscriber_of_a_closed_stream_learns_at_once_that_it_is_closed() -> None:
     async def subscribe() -> None:
-        subscribers = Subscribers()
+        subscribers: Subscribers[FrameResponse] = Subscribers()
         subscribers.close()
         with subscribers.subscribe() as subscription, subscribers.preview() as preview:
             assert await subscription.take() == (0, [])

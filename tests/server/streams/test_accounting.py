@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keywarp.protocol import Done, Dropped, Error, Hello, Result
-from tests.server.conftest import Running, Starter, StreamConnection, eventually
+from tests.server.conftest import LANES, Running, Starter, StreamConnection, eventually
 from tests.server.media import B_FRAMES, h264, jpeg, mpegts, pieces
 
 FRAMES = 120
@@ -69,7 +69,7 @@ def test_each_frame_that_was_sent_is_a_result_a_drop_or_an_error(start: Starter)
         for _ in range(8):
             killed.frame(jpeg())
         # The device stalls until frames of all streams wait for it.
-        eventually(lambda: server.service.devices[0].executor.depth >= len(cameras) + 2)
+        eventually(lambda: server.service.devices[0].executor.depth >= len(cameras) + LANES + 1)
         release()
         killed.result()
         disconnect(killed)

@@ -14,7 +14,7 @@ from keywarp.client.color_map import PALETTE
 from keywarp.engines import DenseMap, FrameKind, FrameResult
 from keywarp.engines.manifest import DenseSettings
 from keywarp.protocol import Dense, Masks, Resolution, Result
-from keywarp.server.streams.overlay import draw
+from keywarp.server.overlay import draw
 from keywarp.server.streams.results import encode_dense, encode_result
 from tests.server.conftest import Starter
 from tests.server.media import RED, jpeg, plain

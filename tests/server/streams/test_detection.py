@@ -91,3 +91,26 @@ def test_objects_have_masks_and_keypoints_as_the_stream_asks(start: Starter) -> 
                     assert corner.mask.size == (64, 128)
                     assert 100 < sum(corner.mask.counts[1::2]) < 17 * 17
         server.http.delete("/v1/streams/i")
+
+
+def test_objects_keep_their_ids_if_the_stream_tracks_them(start: Starter) -> None:
+    server = start()
+    with server.connect("t", Hello(model="detector", track=True, interval=2)) as talk:
+        for _ in range(4):
+            talk.frame(jpeg(RED))
+        first, *later = [talk.result().detections or () for _ in range(4)]
+        assert server.http.get("/v1/streams/t").json()["track"] is True
+    assert {one.track_id for one in first} == {None}  # each object might be a single false detection
+    places = [{one.xyxy: one.track_id for one in found} for found in later]
+    assert sorted(filter(None, places[0].values())) == list(range(1, 33))
+    assert places[0] == places[1] == places[2]  # a key frame and a propagated one
+    with server.connect("n", Hello(model="detector")) as talk:
+        talk.frame(jpeg(RED))
+        talk.frame(jpeg(RED))
+        assert "track_id" not in talk.result().model_dump_json(exclude_none=True)
+
+
+def test_only_a_detector_tracks(start: Starter) -> None:
+    refused = start().http.post("/v1/streams", json={"id": "t", "model": "tiny", "track": True})
+    assert refused.status_code == 400
+    assert "`track` needs a model that detects objects" in refused.json()["detail"]

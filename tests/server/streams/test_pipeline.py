@@ -132,6 +132,7 @@ def test_a_frame_that_cannot_be_decoded_is_not_superseded(server: Running) -> No
     responses, published, pipeline = run(server, StreamOptions(mode="latest", interval=10), payloads)
     types = ["result", "dropped", "dropped", "error", "dropped", "result"]
     assert [(response.frame, response.type) for response in responses] == [*enumerate(types)]
+    assert all(response.stream and response.time and response.time.tzinfo for response in responses)
     last = responses[-1]
     assert isinstance(last, Result)
     assert last.reason == "gap"

@@ -43,6 +43,16 @@ MaxAgeOption = Annotated[
         show_default=False,
     ),
 ]
+OverlapOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=MAX_INTERVAL,
+        help="Frames by which key frames overlap with others: the next is computed beside them, so no frame takes "
+        "long, but key frames are older (default: the server's).",
+        show_default=False,
+    ),
+]
 VideoOption = Annotated[
     Path | None,
     typer.Option("--out", help="Write an annotated MP4 video.", metavar="FILE", dir_okay=False, show_default=False),
@@ -64,6 +74,10 @@ MotOption = Annotated[
     typer.Option(
         "--mot", help="Write the boxes as a MOTChallenge file.", metavar="FILE", dir_okay=False, show_default=False
     ),
+]
+TrackOption = Annotated[
+    bool,
+    typer.Option("--track", help="Give each object an id that it keeps from frame to frame. --mot writes the ids."),
 ]
 AsStoredOption = Annotated[
     bool,

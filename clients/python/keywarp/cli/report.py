@@ -50,6 +50,7 @@ def record(
     json: Path | None = None,
     coco: Path | None = None,
     mot: Path | None = None,
+    tracked: bool = False,
     total: int | None = None,
     title: str = "frames",
     counted: Callable[[Summary], Summary] = lambda summary: summary,
@@ -72,6 +73,7 @@ def record(
         json: An NDJSON file. Each line is the wire `Result` of one frame and its `latency` in seconds.
         coco: A COCO file of all frames.
         mot: A MOTChallenge file of the boxes on all frames.
+        tracked: Whether objects have track ids, which `mot` then has, too.
         total: The number of results to expect, for the progress bar.
         title: The name of the run, for the progress bar and the summary.
         counted: Adds to the figures what the source knows at its end, such as what is missing.
@@ -95,7 +97,7 @@ def record(
         if coco is not None:
             writers[coco] = opened.enter_context(_coco_file(coco, classes, keypoints))
         if mot is not None:
-            writers[mot] = opened.enter_context(_mot_file(mot))
+            writers[mot] = opened.enter_context(_mot_file(mot, tracked))
         if out is not None:
             writers[out] = opened.enter_context(_annotated_video(out, classes, keypoints, fps, start, aspect))
         try:
@@ -161,13 +163,13 @@ def _coco_file(path: Path, classes: Iterable[ClassInfo], keypoints: KeypointsInf
 
 
 @contextmanager
-def _mot_file(path: Path) -> Iterator[Write]:
+def _mot_file(path: Path, tracked: bool) -> Iterator[Write]:
     """Write a MOTChallenge file."""
     with part_file(path) as part, part.open("w", encoding="utf-8") as file:
 
         def write(result: ProcessedFrame) -> None:
             try:
-                file.writelines(line + "\n" for line in to_mot(result))
+                file.writelines(line + "\n" for line in to_mot(result, tracked=tracked))
             except ValueError as error:
                 raise CommandError(str(error)) from error
 

@@ -19,10 +19,12 @@ from keywarp.cli.options import (
     MaxAgeOption,
     MotOption,
     NdjsonOption,
+    OverlapOption,
     ServerOption,
     SourceArgument,
     StoredVideoOption,
     SummaryJsonOption,
+    TrackOption,
     VideoOption,
     open_client,
     open_frames,
@@ -63,6 +65,7 @@ def stream(
         ),
     ] = None,
     max_age: MaxAgeOption = None,
+    overlap: OverlapOption = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -74,6 +77,7 @@ def stream(
     ndjson: NdjsonOption = None,
     coco: CocoOption = None,
     mot: MotOption = None,
+    track: TrackOption = False,
     codec: Annotated[
         Codec, typer.Option(help="Send JPEG images, a file's own packets (h264, ...) or the file as it is (mp4, ...).")
     ] = "image",
@@ -123,7 +127,9 @@ def stream(
                 schedule=schedule,
                 max_interval=max_interval,
                 max_age=max_age,
+                overlap=overlap,
                 mode=mode,
+                track=True if track else None,
                 upright=False if as_stored and not images else None,  # servers of before don't know the option
                 video=None if images else video,
                 codec=codec,
@@ -154,6 +160,7 @@ def stream(
                 json=ndjson,
                 coco=coco,
                 mot=mot,
+                tracked=track,
                 total=frames.count,
                 title=f"{ready.model.name}, {adaptive}interval {ready.interval}",
                 counted=counted,

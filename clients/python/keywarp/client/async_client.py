@@ -33,6 +33,7 @@ from keywarp.protocol import (
     Schedule,
     StreamInfo,
 )
+from keywarp.protocol.events import Event, Rules
 
 T = TypeVar("T")
 
@@ -90,10 +91,12 @@ class AsyncClient(AsyncClosable):
         schedule: Schedule | None = None,
         max_interval: int | None = None,
         max_age: float | None = None,
+        overlap: int | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
         source: str | None = None,
@@ -110,10 +113,12 @@ class AsyncClient(AsyncClosable):
             schedule=schedule,
             max_interval=max_interval,
             max_age=max_age,
+            overlap=overlap,
             mode=mode,
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            track=track,
             upright=upright,
             video=video,
             source=source,
@@ -144,6 +149,16 @@ class AsyncClient(AsyncClosable):
             base_url=self.server, timeout=self._timeout, headers=self._headers, transport=transport
         )
         return AsyncWatch(client, self.server, stream_id)
+
+    async def set_rules(self, stream_id: str, rules: Rules) -> Rules:
+        """Watch a stream by zones, lines and rules, instead of those before, whose events end."""
+        return await self._do(rest.set_rules(stream_id, rules))
+
+    async def events(
+        self, stream_id: str | None = None, *, rule: str | None = None, limit: int = 100
+    ) -> tuple[Event, ...]:
+        """List what the rules of streams reported, the newest first. `Client.events` describes the arguments."""
+        return await self._do(rest.events(stream_id, rule, limit))
 
     async def delete_stream(self, stream_id: str) -> None:
         """Delete a stream."""
@@ -177,10 +192,12 @@ class AsyncClient(AsyncClosable):
         schedule: Schedule | None = None,
         max_interval: int | None = None,
         max_age: float | None = None,
+        overlap: int | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
         codec: Codec = "image",
@@ -202,10 +219,12 @@ class AsyncClient(AsyncClosable):
             schedule=schedule,
             max_interval=max_interval,
             max_age=max_age,
+            overlap=overlap,
             mode=mode,
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            track=track,
             upright=upright,
             video=video,
             codec=codec,

@@ -32,6 +32,7 @@ from keywarp.protocol import (
     Schedule,
     StreamInfo,
 )
+from keywarp.protocol.events import Event, Rules
 
 T = TypeVar("T")
 
@@ -124,10 +125,12 @@ class Client(Closable):
         schedule: Schedule | None = None,
         max_interval: int | None = None,
         max_age: float | None = None,
+        overlap: int | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
         source: str | None = None,
@@ -146,11 +149,16 @@ class Client(Closable):
             max_age: The greatest age of a key frame in seconds. If it is older, the next frame becomes a key frame.
                 Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
                 the server's default in the mode `latest`, and no limit in the mode `lossless`.
+            overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
+                key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
+                but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
+                the server's default.
             mode: The mode for clients that later stream to `stream_id`, as in `stream`. Single frames are never
                 dropped.
             masks: The form of segmentation masks: `png`, `rle` or `none`. None is `png`.
             resolution: The resolution of masks: `model` or `frame`. None is `model`.
             reliability: `map` for results with a map of where they can be trusted. None is `none`.
+            track: Whether objects get a `track_id` that they keep from frame to frame. None is False.
             upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
                 True.
             video: Which of the videos of a container, from 0. None is the best.
@@ -169,10 +177,12 @@ class Client(Closable):
             schedule=schedule,
             max_interval=max_interval,
             max_age=max_age,
+            overlap=overlap,
             mode=mode,
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            track=track,
             upright=upright,
             video=video,
             source=source,
@@ -185,9 +195,9 @@ class Client(Closable):
 
         Args:
             stream_id: The stream's id.
-            changes: The new values of `interval`, `schedule`, `max_interval`, `max_age`, `masks`, `resolution`,
-                `reliability`, `mode` (of a stream that clients feed, from the next connection on) and `source` (of a
-                pulled one). None is the server's default, as in `create_stream`.
+            changes: The new values of `interval`, `schedule`, `max_interval`, `max_age`, `overlap`, `track`, `masks`,
+                `resolution`, `reliability`, `mode` (of a stream that clients feed, from the next connection on) and
+                `source` (of a pulled one). None is the server's default, as in `create_stream`.
 
         Raises:
             ValueError: If there is no such option, or its value is invalid.
@@ -225,6 +235,24 @@ class Client(Closable):
         transport = httpx.HTTPTransport(socket_options=connecting.KEEPALIVE)
         client = httpx.Client(base_url=self.server, timeout=self._timeout, headers=self._headers, transport=transport)
         return Watch(client, self.server, stream_id)
+
+    def set_rules(self, stream_id: str, rules: Rules) -> Rules:
+        """Watch a stream by zones, lines and rules, instead of those before, whose events end.
+
+        Raises:
+            ApiError: If there is no stream of that id (status 404), or its model has no such class (400).
+        """
+        return self._do(rest.set_rules(stream_id, rules))
+
+    def events(self, stream_id: str | None = None, *, rule: str | None = None, limit: int = 100) -> tuple[Event, ...]:
+        """List what the rules of streams reported, the newest first.
+
+        Args:
+            stream_id: The id of a stream, or None for all.
+            rule: The name of a rule, or None for all.
+            limit: The most events, up to 1000.
+        """
+        return self._do(rest.events(stream_id, rule, limit))
 
     def delete_stream(self, stream_id: str) -> None:
         """Delete a stream.
@@ -271,10 +299,12 @@ class Client(Closable):
         schedule: Schedule | None = None,
         max_interval: int | None = None,
         max_age: float | None = None,
+        overlap: int | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
         reliability: Reliability | None = None,
+        track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
         codec: Codec = "image",
@@ -302,6 +332,10 @@ class Client(Closable):
             max_age: The greatest age of a key frame in seconds. If it is older, the next frame becomes a key frame.
                 Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
                 the server's default in the mode `latest`, and no limit in the mode `lossless`.
+            overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
+                key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
+                but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
+                the server's default.
             mode: `lossless` processes every frame. `latest` drops a frame that waits for the device when a newer one
                 comes (`ResultStream.dropped` counts them), and always sends the newest frame of a live source
                 (`ResultStream.unsent` counts the others). None is `lossless`.
@@ -311,6 +345,7 @@ class Client(Closable):
             resolution: The resolution of masks and dense maps: `model`, or `frame`, which is larger. None is `model`.
             reliability: `map` for results with a map of where they can be trusted, `ProcessedFrame.reliability_map`.
                 None is `none`.
+            track: Whether objects get a `track_id` that they keep from frame to frame. None is False.
             upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
                 True, or what `open_source` was given.
             video: Which of the videos of a file or URL, from 0. None is the best, or what `open_source` was given.
@@ -342,10 +377,12 @@ class Client(Closable):
             schedule=schedule,
             max_interval=max_interval,
             max_age=max_age,
+            overlap=overlap,
             mode=mode,
             masks=masks,
             resolution=resolution,
             reliability=reliability,
+            track=track,
             upright=upright,
             video=video,
             codec=codec,

@@ -76,10 +76,11 @@ class Annotator:
 
         Returns:
             The picture, RGB (H, W, 3), with the masks of the classes, or with the boxes of the objects, their masks
-            and keypoints, their names and confidences. At the top left are `KEY`, or the age of the key frame, and the
-            latency. At the bottom left are the largest classes with their shares of the frame, or the most frequent
-            ones with their numbers of objects. If boxes overlap, those of the most confident objects are in front, and
-            labels without room are left out. A dense map has its colours, with a scale of them at the bottom left.
+            and keypoints, their names, track ids and confidences. At the top left are `KEY`, or the age of the key
+            frame, and the latency. At the bottom left are the largest classes with their shares of the frame, or the
+            most frequent ones with their numbers of objects. If boxes overlap, those of the most confident objects are
+            in front, and labels without room are left out. A dense map has its colours, with a scale of them at the
+            bottom left.
         """
         picture = image.copy()
         objects = self._objects(result.result, *picture.shape[:2])
@@ -135,7 +136,8 @@ class Annotator:
             right, bottom = max(left + 1, round(x2 * across)), max(top + 1, round(y2 * down))
             box = _Area(max(left, 0), max(top, 0), min(right, width), min(bottom, height))
             if box.left < box.right and box.top < box.bottom:
-                label = f"{found.name} {_percent(found.confidence)}"
+                track = "" if found.track_id is None else f" #{found.track_id}"
+                label = f"{found.name}{track} {_percent(found.confidence)}"
                 objects.append(_Object(box, found, self._colors[found.class_id], label))
         return objects
 

@@ -29,7 +29,8 @@ def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
     Returns:
         The objects, the most confident first, with their masks at the frame's resolution if they have any; or the
         classes of a segmentation except the background, likewise. `data["class_name"]` holds the names, and
-        `data["reliability"]` the reliability of each object, NaN on key frames.
+        `data["reliability"]` the reliability of each object, NaN on key frames. Objects have their track ids as
+        `tracker_id`, -1 without a track, if the stream tracks them.
 
     Raises:
         DrawingError: If the extra `draw`, which brings supervision, isn't installed.
@@ -45,7 +46,12 @@ def to_supervision(result: "ProcessedFrame") -> "supervision.Detections":
         data: dict[str, Any] = {"class_name": np.array(names, dtype=np.str_), "reliability": found.reliability}
         masks = None if found.mask is None else result.frame_masks
         return supervision.Detections(
-            found.xyxy, mask=masks, confidence=found.confidence, class_id=found.class_id, data=data
+            found.xyxy,
+            mask=masks,
+            confidence=found.confidence,
+            class_id=found.class_id,
+            tracker_id=found.track_id,
+            data=data,
         )
     regions = result.result.segmentation.regions
     if not regions:
@@ -194,11 +200,15 @@ class CocoWriter(Closable):
         self._file.close()
 
 
-def to_mot(result: "ProcessedFrame") -> list[str]:
-    """Convert a result's objects to MOTChallenge lines: `frame,-1,left,top,width,height,confidence,-1,-1,-1`.
+def to_mot(result: "ProcessedFrame", *, tracked: bool = False) -> list[str]:
+    """Convert a result's objects to MOTChallenge lines: `frame,id,left,top,width,height,confidence,-1,-1,-1`.
 
-    Frames and pixels count from 1, as in the challenge. Objects have no identity, as in its public detections, which
-    are the input of trackers.
+    Frames and pixels count from 1, as in the challenge. Without `tracked`, all ids are -1, as in the challenge's public
+    detections, which are the input of trackers.
+
+    Args:
+        result: The result.
+        tracked: Whether ids are track ids, and objects without one (yet) are left out.
 
     Raises:
         ValueError: If the model's task isn't detection.
@@ -207,8 +217,12 @@ def to_mot(result: "ProcessedFrame") -> list[str]:
         raise ValueError("MOTChallenge files hold boxes, which this model's results don't have")
     lines = []
     for one in result.result.detections:
+        if tracked and one.track_id is None:
+            continue
+        track = one.track_id if tracked else -1
         left, top, width, height = _bbox(one.xyxy)
-        lines.append(f"{result.frame + 1},-1,{left + 1:g},{top + 1:g},{width:g},{height:g},{one.confidence:g},-1,-1,-1")
+        box = f"{left + 1:g},{top + 1:g},{width:g},{height:g}"
+        lines.append(f"{result.frame + 1},{track},{box},{one.confidence:g},-1,-1,-1")
     return lines
 
 

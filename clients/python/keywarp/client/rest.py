@@ -14,6 +14,7 @@ from keywarp.client.connecting import retry_after
 from keywarp.client.errors import ApiError, ProtocolError
 from keywarp.client.images import encode_jpeg
 from keywarp.protocol import ChangeStream, ClientId, CreateStream, ModelInfo, Problem, Result, StreamInfo, faults
+from keywarp.protocol.events import Event, Rules
 
 T = TypeVar("T")
 
@@ -122,6 +123,19 @@ def resume_stream(stream_id: str) -> Call[StreamInfo]:
 def watch(stream_id: str) -> tuple[str, str]:
     """Return the method and the path of a request whose response lasts as long as the stream."""
     return "GET", f"{_stream_path(stream_id)}/results"
+
+
+def set_rules(stream_id: str, rules: Rules) -> Call[Rules]:
+    """Watch a stream by rules."""
+    content = rules.model_dump_json(exclude_defaults=True).encode()
+    return Call(TypeAdapter(Rules), "PUT", f"{_stream_path(stream_id)}/rules", content=content)
+
+
+def events(stream_id: str | None, rule: str | None, limit: int) -> Call[tuple[Event, ...]]:
+    """List events."""
+    query = {"stream": stream_id, "rule": rule, "limit": str(limit)}
+    params = {name: value for name, value in query.items() if value is not None}
+    return Call(TypeAdapter(tuple[Event, ...]), "GET", "/v1/events", params)
 
 
 def delete_stream(stream_id: str) -> Call[None]:

@@ -34,6 +34,7 @@ class DetectionArrays:
     mask: NDArray[np.bool_] | None = None
     # (n, K, 3): x and y in pixels of the frame, perhaps outside of it, and confidence, 0..1; None if there are none
     keypoints: NDArray[np.float32] | None = None
+    track_id: NDArray[np.intp] | None = None  # (n,), -1 for objects without one; None if none has one
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -127,6 +128,7 @@ class ProcessedFrame:
         if len({mask.shape for mask in masks}) > 1:
             raise ProtocolError("the masks of a result should have one size")
         points = [one.keypoints for one in found if one.keypoints is not None]
+        tracks = [one.track_id for one in found]
         return DetectionArrays(
             xyxy=np.array([one.xyxy for one in found], np.float32).reshape(-1, 4),
             confidence=np.array([one.confidence for one in found], np.float32),
@@ -134,6 +136,7 @@ class ProcessedFrame:
             reliability=np.array([one.reliability for one in found], np.float32),  # None becomes NaN
             mask=np.stack(masks) if masks and len(masks) == len(found) else None,
             keypoints=np.array(points, np.float32) if points and len(points) == len(found) else None,
+            track_id=np.array([-1 if track is None else track for track in tracks], np.intp) if any(tracks) else None,
         )
 
     @cached_property

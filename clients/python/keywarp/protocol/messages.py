@@ -21,7 +21,7 @@ the connection. It only grows. The server closes the connection of a client that
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 SUBPROTOCOL = "keywarp.v1"
 KEY_SUBPROTOCOL = "keywarp.key."  # prefix of an API key, which browsers can't send in a header
@@ -117,6 +117,7 @@ class StreamInfo(Message):
     schedule: str = "fixed"
     max_interval: int | None = None  # the most frames from one key frame to the next, if the interval varies
     max_age: float | None = None  # seconds after which a key frame is too old to propagate from; None: never
+    overlap: int = 0  # frames that may still be propagated from the key frame before, while the next is computed
     mode: str = "lossless"
     connected: bool  # whether a client feeds it, or frames come from the source that it is pulled from
     age: float  # seconds since it was created
@@ -129,6 +130,9 @@ class StreamInfo(Message):
     live: LiveStatistics | None = None
     watchers: int = 0  # subscribers to its responses or its annotated frames, sinks included
     sinks: tuple[str, ...] = ()
+    track: bool = False  # whether its objects have a `track_id`
+    title: str | None = None  # its camera's name for people
+    rules: tuple[str, ...] = ()  # the names of the rules that it is watched by
     source: str | None = None  # a pulled stream's URL, without credentials and query
     state: str = "open"  # one of `StreamState`
     problem: str | None = None  # a pulled stream's last problem
@@ -223,6 +227,9 @@ class Detection(Message):
     # 0..1, how well the motion since the key frame explains the frame in the box; None on key frames
     reliability: float | None = None
     mask: RunLengths | None = None  # its pixels inside its box, unless the stream asked for the masks `none`
+    # From 1, the same as on other frames of the stream, never of another object. None if the stream doesn't track
+    # objects, or the object has only just appeared
+    track_id: int | None = None
     # x and y in pixels of the frame, perhaps outside of it, and confidence, 0..1, for each of the model's keypoints
     keypoints: tuple[tuple[float, float, float], ...] | None = None
 
@@ -248,6 +255,7 @@ class Result(Message):
     frame: int  # the frame's position in the stream, from 0
     id: ClientId | None = None  # the id that the client gave the frame
     timestamp: float | None = None  # seconds, as the client or the container gave it
+    time: AwareDatetime | None = None  # when the frame reached the server, UTC; None from servers that don't say
     width: int  # of the frame, pixels
     height: int
     kind: Kind
@@ -282,6 +290,9 @@ class StreamOptions(Request):
     # Seconds; if the key frame is older, the next frame is a key frame. By the frames' timestamps, else by when they
     # are processed. None: the server's default in the mode `latest`, else no limit
     max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
+    # Frames that are still propagated from the key frame before, while the next is computed beside them; in the mode
+    # `latest`, fewer if it is ready earlier. 0: key frames block; None: the server's default
+    overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
     # The form of segmentation masks; None: `png`. Masks of objects are RLE, and dense maps PNGs, unless it is `none`
     masks: Masks | None = None
     resolution: Resolution | None = None  # the resolution of masks and dense maps; None: `model`
@@ -289,6 +300,7 @@ class StreamOptions(Request):
     # In the mode `latest` the newest frame replaces those that wait; None: `latest` for pulled RTSP, else `lossless`
     mode: Mode | None = None
     sinks: Annotated[tuple[str, ...], Field(max_length=16)] | None = None  # the server's sinks that get the responses
+    track: bool | None = None  # whether objects get a `track_id` that they keep from frame to frame; None: they don't
     # Whether frames are turned as the video's display matrix or the image's EXIF orientation says; None: they are
     upright: bool | None = None
     video: int | None = Field(default=None, ge=0)  # which of a container's videos, from 0; None: the best
@@ -311,6 +323,8 @@ class ChangeStream(Request):
     masks: Masks | None = None
     resolution: Resolution | None = None
     reliability: Reliability | None = None
+    overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
+    track: bool | None = None
     mode: Mode | None = None  # of a stream that clients feed, from the next connection on
     source: Annotated[str, Field(max_length=2048)] | None = None  # another URL for a stream that the server pulls
 
@@ -356,6 +370,7 @@ class Ready(Message):
     schedule: str = "fixed"
     max_interval: int | None = None
     max_age: float | None = None
+    overlap: int = 0
     mode: str = "lossless"
     credit: int  # binary messages that the client may send before the next credit
     max_message_bytes: int  # the size limit of one binary message
@@ -374,6 +389,8 @@ class Error(Message):
     type: Literal["error"] = "error"
     problem: Problem
     fatal: bool
+    stream: str | None = None  # None if there is none, or from servers that don't say
+    time: AwareDatetime | None = None  # when the frame reached the server, UTC; None from servers that don't say
     frame: int | None = None  # the frame's position in the stream, if it is known
     id: ClientId | None = None
     credit: int | None = None
@@ -383,6 +400,8 @@ class Dropped(Message):
     """A frame was dropped, in the mode `latest`: it never reached the networks."""
 
     type: Literal["dropped"] = "dropped"
+    stream: str | None = None  # None from servers that don't say
+    time: AwareDatetime | None = None  # when the server dropped it, UTC; None from servers that don't say
     frame: int
     id: ClientId | None = None
     reason: str  # "newer": a newer frame replaced it; "rate": the API key's frame rate was exceeded

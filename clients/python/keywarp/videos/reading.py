@@ -5,7 +5,7 @@ is known to come from one unit, and a unit without a picture isn't overlooked, e
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,7 @@ class VideoReader:
         stream: "VideoStream",
         decoder: UnitDecoder,
         continuity: "Continuity | None" = None,
+        tap: "Callable[[Unit], None] | None" = None,
     ) -> None:
         """Begin with the first picture.
 
@@ -65,6 +66,7 @@ class VideoReader:
             stream: The video, as `choose_video` returns it.
             decoder: The decoder of its units.
             continuity: What is known of a transport stream, as `demux` takes it.
+            tap: A function that is shown each packet of the video as the container gives it, or None.
         """
         self.pictures = 0
         self.lost = 0
@@ -72,6 +74,7 @@ class VideoReader:
         self._stream = stream
         self._decoder = decoder
         self._continuity = continuity
+        self._tap = tap
         context = stream.codec_context
         # AVI has no times at which pictures are shown: FFmpeg gives units times that rise in coding order.
         self._in_coding_order = is_format(container, "avi") and bool(context.has_b_frames)
@@ -114,6 +117,8 @@ class VideoReader:
         """Decode a packet, or those that were held back."""
         started = time.perf_counter()
         if packet is not None:
+            if self._tap and packet.size:
+                self._tap(packet)
             self._take(packet)
         for unit in self._decoder.decode(packet):
             yield from self._items(self._outcomes.decoded(unit), time.perf_counter() - started)

@@ -40,7 +40,7 @@ class Backend(Protocol):
     """A runtime on a device at a precision."""
 
     reason: str  # why this backend was chosen
-    channels_last: bool  # whether feature maps go from graph to graph as (1, h, w, c), see `fuse_all`
+    channels_last: bool  # whether feature maps go from graph to graph as (1, h w, c), see `fuse_all`
 
     @property
     def name(self) -> str:
@@ -63,6 +63,25 @@ class Backend(Protocol):
         Args:
             model: The graph, with static shapes for speed.
             resident: The names of the outputs that stay on the device.
+
+        Raises:
+            BackendError: If the runtime refuses the graph.
+        """
+        ...
+
+    def compile_lanes(
+        self, model: onnx.ModelProto, resident: frozenset[str] = frozenset(), lanes: int = 2
+    ) -> tuple[Program, ...]:
+        """Compile a graph into programs that run at the same time, each on its share of the device.
+
+        Args:
+            model: See `compile`.
+            resident: See `compile`.
+            lanes: The number of programs.
+
+        Returns:
+            The programs, or none if this device runs one at a time. Each takes the resident tensors of any of them, and
+            of the program that `compile` gives.
 
         Raises:
             BackendError: If the runtime refuses the graph.

@@ -9,6 +9,7 @@ import onnx
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.ort import DISABLED, ort
 from keywarp.engines.errors import BackendError
+from keywarp.engines.processor import available_cores
 
 _PROVIDER = "CPUExecutionProvider"
 
@@ -32,19 +33,31 @@ class OnnxRuntimeBackend:
             )
         self.precision = "int8" if precision == "int8" else "fp32"
         self.device = platform.processor() or platform.machine()
-        self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = threads
-        self._options.log_severity_level = 3  # errors only, since it warns about every folded constant
+        self._threads = threads
 
     def compile(self, model: onnx.ModelProto, resident: frozenset[str] = frozenset()) -> Program:
         """See `Backend.compile`."""
+        return OnnxRuntimeProgram(self._session(model, self._threads), resident)
+
+    def compile_lanes(
+        self, model: onnx.ModelProto, resident: frozenset[str] = frozenset(), lanes: int = 2
+    ) -> tuple[Program, ...]:
+        """See `Backend.compile_lanes`."""
+        threads = max(1, (self._threads or available_cores()) // lanes)
+        # Runs with one thread use their callers'. Otherwise they would share the threads of their session.
+        sessions = [self._session(model, threads) for _ in range(1 if threads == 1 else lanes)]
+        return tuple(OnnxRuntimeProgram(sessions[lane % len(sessions)], resident) for lane in range(lanes))
+
+    def _session(self, model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors only, since it warns about every folded constant
         try:
-            session = ort.InferenceSession(
-                model.SerializeToString(), self._options, providers=[_PROVIDER], disabled_optimizers=DISABLED
+            return ort.InferenceSession(
+                model.SerializeToString(), options, providers=[_PROVIDER], disabled_optimizers=DISABLED
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise BackendError(f"ONNX Runtime can't compile {model.graph.name}: {error}") from error
-        return OnnxRuntimeProgram(session, resident)
 
 
 class OnnxRuntimeProgram:

@@ -87,6 +87,15 @@ class OnnxRuntimeGpuBackend:
             model = to_half(simplify(model), resident)
         return OnnxRuntimeProgram(self._session(model), resident, ("cuda", self._index))
 
+    def compile_lanes(
+        self,
+        model: onnx.ModelProto,  # noqa: ARG002
+        resident: frozenset[str] = frozenset(),  # noqa: ARG002
+        lanes: int = 2,  # noqa: ARG002
+    ) -> tuple[Program, ...]:
+        """See `Backend.compile_lanes`. A GPU runs one program at a time."""
+        return ()
+
     def _session(self, model: onnx.ModelProto) -> ort.InferenceSession:
         providers: list[Any] = [(self._provider, self._settings)]
         if self._provider == _PROVIDERS["tensorrt"]:  # for the few nodes that TensorRT doesn't support

@@ -6,27 +6,62 @@ touches none. Unlike torchvision, the last row and column of the maps are used, 
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.jit import jit
+from keywarp.engines.processor import available_cores
 
 _LANES = 4  # smallest number of values in a vector register
 
 
+class Pooling:
+    """Pools regions on two threads, each of which reads the maps of half of the bins."""
+
+    def __init__(self, bins: int, scale: np.float32) -> None:
+        """Start a thread, unless there is only one core.
+
+        Args:
+            bins: The number of bins k along each side of a region.
+            scale: Cells per pixel.
+        """
+        self._bins, self._scale = bins, scale
+        self._helper = ThreadPoolExecutor(1, "keywarp-pooling") if available_cores() > 1 else None
+
+    def vote(self, maps: NDArray[np.float32], regions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pool each region and average its bins.
+
+        Args:
+            maps: The maps, (H, W, k^2, C): C values for each cell and bin, with bins row by row.
+            regions: The regions, (n, 4), x1, y1, x2, y2 in pixels, not negative.
+
+        Returns:
+            The votes, (n, C).
+        """
+        bins = self._bins**2
+        half = bins // 2 if self._helper else 0
+        arguments = maps, regions, self._bins, self._scale
+        first = self._helper.submit(_vote, *arguments, 0, half) if self._helper else None
+        votes = _vote(*arguments, half, bins)
+        if first:
+            votes += first.result()
+        return (votes / bins).astype(np.float32)
+
+
 @jit
-def vote(maps: NDArray[np.float32], regions: NDArray[np.float32], bins: int, scale: np.float32) -> NDArray[np.float32]:
-    """Pool each region and average its bins.
+def _vote(
+    maps: NDArray[np.float32],
+    regions: NDArray[np.float32],
+    bins: int,
+    scale: np.float32,
+    first: int,
+    end: int,
+) -> NDArray[np.float64]:
+    """Return the sums over some of the bins, (n, C).
 
-    Args:
-        maps: The maps, (H, W, bins^2, C): C values for each cell and bin, with bins row by row.
-        regions: The regions, (n, 4), x1, y1, x2, y2 in pixels, not negative.
-        bins: The number of bins k along each side.
-        scale: Cells per pixel.
-
-    Returns:
-        The votes, (n, C).
+    They are in double precision, so that the order of the bins doesn't matter.
     """
     height, width, _, channels = maps.shape
     values = maps.reshape(-1)
@@ -35,26 +70,25 @@ def vote(maps: NDArray[np.float32], regions: NDArray[np.float32], bins: int, sca
     # Whole vector registers are summed. They may include a few values of the next bin, which are ignored.
     lanes = -(-channels // _LANES) * _LANES
     bin_sum = np.empty(lanes, np.float32)
-    # Summed in double precision, so that the order of the bins doesn't matter.
     votes = np.zeros((len(regions), channels), np.float64)
-    for row in range(bins):
-        for column in range(bins):  # all regions for one bin, whose values fit into the processor's cache
-            for n in range(len(regions)):
-                top, bottom = rows[row, n, 0], rows[row, n, 1]
-                left, right = columns[column, n, 0], columns[column, n, 1]
-                cells = (bottom - top) * (right - left)
-                if cells == 0:
-                    continue
-                bin_sum[:] = 0
-                for y in range(top, bottom):
-                    for x in range(left, right):
-                        start = (((y * width + x) * bins + row) * bins + column) * channels
-                        cell = values[start : min(start + lanes, len(values))]
-                        for c in range(len(cell)):
-                            bin_sum[c] += cell[c]
-                for c in range(channels):
-                    votes[n, c] += bin_sum[c] / np.float32(cells)
-    return (votes / bins**2).astype(np.float32)
+    for bin_index in range(first, end):  # all regions for one bin, whose values fit into the processor's cache
+        row, column = bin_index // bins, bin_index % bins
+        for n in range(len(regions)):
+            top, bottom = rows[row, n, 0], rows[row, n, 1]
+            left, right = columns[column, n, 0], columns[column, n, 1]
+            cells = (bottom - top) * (right - left)
+            if cells == 0:
+                continue
+            bin_sum[:] = 0
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    start = ((y * width + x) * bins * bins + bin_index) * channels
+                    cell = values[start : min(start + lanes, len(values))]
+                    for c in range(len(cell)):
+                        bin_sum[c] += cell[c]
+            for c in range(channels):
+                votes[n, c] += bin_sum[c] / np.float32(cells)
+    return votes
 
 
 @jit

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from keywarp.engines.detection.anchors import grid_anchors
 from keywarp.engines.detection.boxes import decode, nonempty
 from keywarp.engines.detection.outputs import check_outputs
-from keywarp.engines.detection.pooling import vote
+from keywarp.engines.detection.pooling import Pooling
 from keywarp.engines.detection.ranking import best_indices
 from keywarp.engines.detection.selection import select
 from keywarp.engines.detection.suppression import suppress
@@ -51,6 +51,7 @@ class RegionDetector:
         channels = {OBJECTNESS: anchors, ANCHOR_DELTAS: 4 * anchors, CLASS_MAPS: bins * classes, BOX_MAPS: bins * 4}
         self._shapes = {name: (1, rows, columns, count) for name, count in channels.items()}
         self._anchors = grid_anchors(settings, rows, columns)
+        self._pooling = Pooling(settings.pooling, np.float32(1 / settings.stride))
         self.detect({name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()})
 
     def detect(self, outputs: Mapping[str, Array]) -> Detections:
@@ -93,8 +94,7 @@ class RegionDetector:
     def pool(self, regions: Array, maps: Array) -> Array:
         """Return the average of each region's bins, (P, classes) logits or (P, 4) deltas."""
         _, rows, columns, _ = maps.shape
-        bins, scale = self._settings.pooling, np.float32(1 / self._settings.stride)
-        return vote(maps.reshape(rows, columns, bins**2, -1), regions, bins, scale)
+        return self._pooling.vote(maps.reshape(rows, columns, self._settings.pooling**2, -1), regions)
 
     def select(self, regions: Array, scores: Array, deltas: Array) -> Detections:
         """Return the objects among the regions, by box regression, threshold and suppression per class."""

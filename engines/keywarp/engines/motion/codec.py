@@ -81,6 +81,9 @@ class CodecTracker:
             area: The part of the small image that shows the frame, or None for all of it.
         """
         self.source = "codec"
+        self._last_small = key_small
+        self._fork: CodecTracker | None = None
+        self._pixels_per_cell = pixels_per_cell
         self._height, self._width = key_small.shape[:2]
         self._area = area or Area(0, 0, self._width, self._height)
         self._rows, self._columns = (max(SHORTEST, -(-side // CELL)) for side in (self._height, self._width))
@@ -115,6 +118,9 @@ class CodecTracker:
                 f"the key frame's small image is {self._height}x{self._width}, this one "
                 f"{current_small.shape[0]}x{current_small.shape[1]}: start a new key frame"
             )
+        self._last_small = current_small
+        if self._fork:
+            self._fork.advance(current_small, vectors)
         grey = self._grey(current_small)
         linked = bool(vectors) and all(frame is not None and _covered(frame) >= COVERED for frame in vectors)
         self.source = "codec" if linked else "dis-chained"
@@ -126,6 +132,11 @@ class CodecTracker:
         self._last = _Processed(grey, flow)
         full = cv2.resize(flow * CELL, (self._columns * CELL, self._rows * CELL), interpolation=cv2.INTER_LINEAR)
         return np.ascontiguousarray(full[: self._height, : self._width], dtype=np.float32)
+
+    def fork(self) -> "CodecTracker":
+        """See `MotionTracker.fork`."""
+        self._fork = CodecTracker(self._last_small, self._pixels_per_cell, self._area)
+        return self._fork
 
     def _follow(self, grey: NDArray[np.uint8], vectors: MotionVectors | None, *, skipped: bool) -> Cells:
         """Choose each cell's flow among all proposals."""

@@ -40,6 +40,13 @@ class MotionTracker(Protocol):
         """
         ...
 
+    def fork(self) -> "MotionTracker":
+        """Return a tracker of the motion since the last frame, which becomes another key frame.
+
+        It follows this one: each frame that this one advances to is also the other one's, until that takes over.
+        """
+        ...
+
 
 class DirectTracker:
     """Estimates the motion between each frame and the key frame."""
@@ -52,12 +59,17 @@ class DirectTracker:
             key: The key frame, as in `advance`.
         """
         self._estimator = estimator
-        self._key = key
+        self._key = self._last = key
         self.source = estimator.name
 
     def advance(self, current: Image, vectors: Sequence[MotionVectors | None] = ()) -> Flow:  # noqa: ARG002
         """See `MotionTracker.advance`."""
+        self._last = current
         return self._estimator.estimate(current, self._key)
+
+    def fork(self) -> "DirectTracker":
+        """See `MotionTracker.fork`."""
+        return DirectTracker(self._estimator, self._last)
 
 
 class ChainedTracker:
@@ -76,11 +88,22 @@ class ChainedTracker:
         self._estimator = estimator
         self._last = key
         self._flow: Flow | None = None  # from the last frame to the key frame
+        self._fork: ChainedTracker | None = None
         self.source = f"{estimator.name}-chained"
 
     def advance(self, current: Image, vectors: Sequence[MotionVectors | None] = ()) -> Flow:  # noqa: ARG002
         """See `MotionTracker.advance`."""
         step = self._estimator.estimate(current, self._last)
+        if self._fork:
+            self._fork._follow(current, step)
+        return self._follow(current, step)
+
+    def fork(self) -> "ChainedTracker":
+        """See `MotionTracker.fork`. The steps that this tracker estimates are the other one's, too."""
+        self._fork = ChainedTracker(self._estimator, self._last)
+        return self._fork
+
+    def _follow(self, current: Image, step: Flow) -> Flow:
         self._flow = step if self._flow is None else compose(step, self._flow)
         self._last = current
         return self._flow

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from keywarp.videos import Note
 class DecodedFrame:
     """One frame on its way from the decoder to its response.
 
-    The stream sets `index`. Every stage that delays the frame adds to `waited`.
+    The stream sets `index` and `received`. Every stage that delays the frame adds to `waited`.
     """
 
     pixels: NDArray[np.uint8]  # (H, W, 3), RGB, C-contiguous
@@ -28,6 +29,7 @@ class DecodedFrame:
     index: int = -1  # position in the stream, from 0
     vectors: MotionVectors | None = None  # None if the decoder gave none
     gap: bool = False  # whether the producer says that frames are missing before it
+    received: datetime | None = None  # when it reached the server
 
 
 # What a decoder yields: a frame, the reason why one can't be decoded, or what one should know about the video.

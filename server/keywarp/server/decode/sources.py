@@ -100,6 +100,7 @@ class SourceDecoder:
         self._allowed = allowed
         self._timeout = timeout
         self._video = VideoDecoder(options)
+        self._recorder = options.recorder
         self._opened = ExitStack()
         self._files: HttpFiles | None = None
 
@@ -113,6 +114,8 @@ class SourceDecoder:
         """
         try:
             container = self._opened.enter_context(self._open())
+            if self._recorder:
+                self._opened.callback(self._recorder.finish)  # before the container is closed
             self.live = self._source.live or not self._has_end(container)
             continuity = self._files.continuity if self._files and is_format(container, "mpegts") else None
             for item in self._video.decode_container(container, NAME, continuity):

@@ -1,7 +1,7 @@
 """Decode a video's frames within limits. Packets, containers and sources share this part."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
+    from keywarp.server.decode.recorder import Recorder
+
 PROBE: Final = {"probesize": str(2**20), "analyzeduration": "1000000", "fpsprobesize": "0"}  # bytes, microseconds
 
 
@@ -44,6 +46,7 @@ class VideoOptions:
     upright: bool = True  # whether frames are turned as the display matrix says, or left as they are stored
     video: int | None = None  # which of a container's videos, from 0; None: the best
     orientation: int | None = None  # of bare packets (`keywarp.videos.orientation`); None: as the packets say
+    recorder: "Recorder | None" = None  # keeps the packets of a container's video
 
 
 class VideoDecoder:
@@ -100,8 +103,10 @@ class VideoDecoder:
             # The container gives the size; not all decoders do.
             self.check_size(stream.codec_context.width, stream.codec_context.height)
             seen = stream.codec_context.width > 0
-            with closing(self.open(stream.codec_context, stream)) as decoder:
-                for item in VideoReader(container, stream, decoder, continuity):
+            recorder = self._options.recorder
+            recording = recorder.recording(stream) if recorder else nullcontext()
+            with recording as tap, closing(self.open(stream.codec_context, stream)) as decoder:
+                for item in VideoReader(container, stream, decoder, continuity, tap):
                     match item:
                         case Picture():
                             seen = True

@@ -47,7 +47,7 @@ def open_replicas(bundle: Bundle, settings: Settings, devices: Iterable[Device])
     replicas: list[Replica] = []
     with ExitStack() as failed:
         for device in devices:
-            engine = open_engine(bundle, settings, device.gpu)
+            engine = open_engine(bundle, settings, device.gpu, device.executor.lanes)
             failed.callback(engine.close)
             replicas.append(Replica(engine, device))
         failed.pop_all()
@@ -78,13 +78,14 @@ def least_loaded(replicas: Sequence[Replica]) -> Replica:
     return min(replicas, key=order)
 
 
-def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None) -> Engine:
+def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None, lanes: int = 1) -> Engine:
     """Compile and try a bundle on one device.
 
     Args:
         bundle: The bundle.
         settings: The operator's settings for the engine.
         gpu: The GPU, or None for the CPU.
+        lanes: The number of frames that run at the same time.
 
     Raises:
         ReplicaError: If the bundle can't be compiled or run on the GPU.
@@ -100,6 +101,7 @@ def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None) -> Engine:
             settings.motion,
             fallback=settings.cpu_fallback and gpu is None,
             gpu=gpu,
+            lanes=lanes,
         )
         try:
             _warm_up(engine)
@@ -120,6 +122,7 @@ def _warm_up(engine: Engine) -> None:
     """Process a key frame and a propagated frame, so that no client has to wait for the slow first run of either."""
     session = StreamSession(engine, FixedInterval(2))
     frame = np.zeros((*WARM_UP_SIZE, 3), np.uint8)
-    session.process(frame)
-    session.process(frame)
+    for lane in (None, *range(engine.lanes)):
+        session.process(frame, lane=lane)
+        session.process(frame, lane=lane)
     session.close()

@@ -165,8 +165,8 @@ async def infer(
     """Process one frame: `image` is a JPEG, PNG or WebP file, `frame` holds RGB pixels (H, W, 3).
 
     The parameters `sequence_id`, `sequence_start` and `sequence_end` make the frame part of a stream; `interval`,
-    `schedule`, `max_interval` and `max_age` next to `sequence_start` place its key frames, and `upright` says whether
-    images are turned as EXIF says. A sequence keeps the model version that it started with.
+    `schedule`, `max_interval`, `max_age` and `overlap` next to `sequence_start` place its key frames, and `upright`
+    says whether images are turned as EXIF says. A sequence keeps the model version that it started with.
     """
     service.refuse_if_draining()
     quota.charge()

@@ -101,7 +101,7 @@ class Sequences:
                 await self._service.streams.remove(stream, "its sequence ended")
 
     def _create(self, model: str, parameters: Parameters, owner: Quota) -> Stream:
-        names = ("interval", "schedule", "max_interval", "max_age", "upright")
+        names = ("interval", "schedule", "max_interval", "max_age", "overlap", "upright")
         given = {name: parameters[name] for name in names if name in parameters}
         try:
             options = StreamOptions.model_validate({"model": model, **given})

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from keywarp.protocol import ChangeStream, CreateStream, FrameHeader, Result, StreamInfo
+from keywarp.protocol.events import Rules
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.images import decode_frame
 from keywarp.server.problems import documented
@@ -100,6 +101,21 @@ async def resume_stream(stream_id: Id, service: ServiceDependency, cameras: Came
     stream = service.streams[stream_id]
     await cameras.set_paused(stream, paused=False)
     return stream.info
+
+
+@router.get("/{stream_id}/rules", responses=NOT_FOUND)
+async def show_rules(stream_id: Id, service: ServiceDependency) -> Rules:
+    """Show the zones, lines and rules of a stream."""
+    return service.streams[stream_id].rules
+
+
+@router.put("/{stream_id}/rules", responses=NOT_FOUND | documented(HTTPStatus.BAD_REQUEST))
+async def set_rules(stream_id: Id, rules: Rules, service: ServiceDependency, cameras: CamerasDependency) -> Rules:
+    """Watch a stream by these zones, lines and rules, instead of those before, whose events end."""
+    service.refuse_if_draining()
+    stream = service.streams[stream_id]
+    await cameras.set_rules(stream, rules)
+    return stream.rules
 
 
 @router.post("/{stream_id}/frames", responses=NOT_FOUND | BAD_FRAME, openapi_extra=IMAGE_BODY)

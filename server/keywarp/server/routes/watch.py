@@ -16,11 +16,11 @@ from starlette.types import Receive, Scope, Send
 
 from keywarp.protocol import Gone, Missed
 from keywarp.server.errors import DrainingError, TooManyStreamsError
+from keywarp.server.overlay import draw
 from keywarp.server.problems import documented
 from keywarp.server.routes.dependencies import NOT_FOUND, ServiceDependency
 from keywarp.server.routes.ndjson import LAST_LINE_TIMEOUT, MEDIA_TYPE, encode_line
 from keywarp.server.service import Service
-from keywarp.server.streams.overlay import draw
 from keywarp.server.streams.stream import Stream
 from keywarp.server.streams.subscribers import Preview
 from keywarp.server.task_scope import task_scope
@@ -180,7 +180,8 @@ class _PreviewResponse(_SubscriberResponse):
             return None
         frame, found = taken
         manifest = self._stream.engine.bundle.manifest
-        paint = partial(draw, frame.pixels, found, manifest.classes, self._options.width, manifest.background)
+        rules = self._stream.rules
+        paint = partial(draw, frame.pixels, found, manifest.classes, self._options.width, manifest.background, rules)
         return await asyncio.get_running_loop().run_in_executor(self._stream.pool, paint)
 
     def last_part(self, reason: str) -> bytes:  # noqa: ARG002

@@ -164,6 +164,7 @@ class WebSocketConnection:
                 schedule=stream.schedule.schedule,
                 max_interval=stream.schedule.max_interval,
                 max_age=stream.schedule.max_age,
+                overlap=stream.schedule.overlap,
                 mode=stream.mode,
                 credit=self._window,
                 max_message_bytes=settings.max_message_bytes,
@@ -272,10 +273,12 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         "reliability": (hello.reliability, stream.reliability),
         "upright": (hello.upright, stream.upright),
         "video": (hello.video, stream.video),
+        "track": (hello.track, stream.track),
         "interval": (hello.interval, stream.schedule.interval),
         "schedule": (hello.schedule, stream.schedule.schedule),
         "max_interval": (hello.max_interval, stream.schedule.max_interval),
         "max_age": (hello.max_age, stream.schedule.max_age),
+        "overlap": (hello.overlap, stream.schedule.overlap),
     }
     for name, (requested, actual) in options.items():
         if requested not in (None, actual):

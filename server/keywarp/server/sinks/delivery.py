@@ -1,4 +1,4 @@
-"""Deliver the responses of streams to sinks. The operator names the sinks, and each stream chooses among them.
+"""Deliver responses and events of streams to sinks. The operator names the sinks, and each stream chooses among them.
 
 A sink never delays a stream. Responses that it can't accept now wait in a queue of limited size for each stream, and
 are retried. When the queue is full, the oldest ones are missed, and counted.
@@ -8,15 +8,16 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from keywarp.protocol import Result
+from keywarp.protocol.events import Event, Rules
 from keywarp.server.errors import BadMessageError, SinkError, SinkRefusalError
 from keywarp.server.streams.stream import Stream
-from keywarp.server.streams.subscribers import FrameResponse, Subscription
+from keywarp.server.streams.subscribers import M, StreamMessage, Subscribers, Subscription
 from keywarp.server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -25,14 +26,24 @@ log = logging.getLogger(__name__)
 class Sink(Protocol):
     """A destination for responses."""
 
-    classes: frozenset[str]  # deliver only results that show one of these; empty: deliver all responses
+    classes: frozenset[str]  # deliver only results and events that show one of these; empty: deliver everything
+    takes_events: bool  # whether events may be delivered, too
 
-    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
-        """Deliver all responses, or none of them.
+    async def announce(self, stream: str, rules: Rules) -> None:
+        """Prepare for the events of a stream. This must not wait for anything.
+
+        Args:
+            stream: The stream's id.
+            rules: Its rules.
+        """
+        ...
+
+    async def deliver(self, stream: str, responses: Sequence[StreamMessage]) -> None:
+        """Deliver all messages, or none of them.
 
         Args:
             stream: The id of their stream.
-            responses: The responses, in the stream's order.
+            responses: The responses or events, in the stream's order.
 
         Raises:
             SinkRefusalError: If none was delivered and a retry would fail, too.
@@ -76,23 +87,40 @@ class Sinks:
         self._policy = policy
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def check(self, names: Iterable[str]) -> None:
+    def check(self, names: Iterable[str], *, events: bool = False) -> None:
         """Refuse unknown names.
 
+        Args:
+            names: The names.
+            events: Whether the sinks are to get events.
+
         Raises:
-            BadMessageError: If there is no sink of one of these names. The message lists the existing sinks.
+            BadMessageError: If there is no sink of one of these names, or it takes no events. The message lists the
+                existing sinks.
         """
         for name in names:
             if name not in self._sinks:
                 known = ", ".join(self._sinks) or "none: `serve --site` names them"
                 raise BadMessageError(f"there is no sink {name[:64]!r}; there are: {known}")
+            if events and not self._sinks[name].takes_events:
+                raise BadMessageError(f"the sink {name!r} takes no events: name one that is a file, webhook or MQTT")
 
     def subscribe(self, stream: Stream, names: Iterable[str]) -> None:
         """Deliver a stream's responses to sinks, from now on until the stream is closed."""
         for name in dict.fromkeys(names):
-            task = asyncio.create_task(self._deliver_all(stream, name))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._deliver_all(stream, name, stream.subscribers, None))
+
+    async def subscribe_events(self, stream: Stream) -> None:
+        """Deliver a stream's events to the sinks that its rules name, from now on until it has other rules."""
+        rules = stream.rules
+        for name in dict.fromkeys(rules.events):
+            await self._sinks[name].announce(stream.id, rules)
+            self._start(self._deliver_all(stream, name, stream.events, rules))
+
+    def _start(self, delivery: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(delivery)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def replace(self, sinks: Mapping[str, Sink | None]) -> None:
         """Use other sinks of some names from now on, or none. A delivery that has begun is finished first.
@@ -116,9 +144,12 @@ class Sinks:
         for sink in self._sinks.values():
             await sink.close()
 
-    async def _deliver_all(self, stream: Stream, name: str) -> None:
+    async def _deliver_all(self, stream: Stream, name: str, source: Subscribers[M], rules: Rules | None) -> None:
+        """Deliver what a source publishes, until it is closed, or until the stream has other rules than these."""
         batch_size = self._policy.batch_size
-        with stream.subscribers.subscribe(self._policy.queue_size) as subscription:
+        with source.subscribe(self._policy.queue_size) as subscription:
+            if rules is not None:
+                await self._deliver(stream.id, name, [], subscription)  # what was announced
             while True:
                 missed, responses = await subscription.take()
                 if missed:
@@ -127,12 +158,12 @@ class Sinks:
                 sink = self._sinks.get(name)
                 if not responses or sink is None:
                     return  # the stream is closed, or the sink was removed
-                chosen = [response for response in responses if _is_wanted(sink, response)]
+                chosen: list[StreamMessage] = [response for response in responses if _is_wanted(sink, response)]
                 for start in range(0, len(chosen), batch_size):
                     await self._deliver(stream.id, name, chosen[start : start + batch_size], subscription)
 
     async def _deliver(
-        self, stream: str, name: str, responses: list[FrameResponse], subscription: Subscription
+        self, stream: str, name: str, responses: Sequence[StreamMessage], subscription: Subscription[M]
     ) -> None:
         """Retry until the responses are delivered, or the stream has been closed for the grace period."""
         policy = self._policy
@@ -197,9 +228,11 @@ class _Gate:
             self._open.set()
 
 
-def _is_wanted(sink: Sink, response: FrameResponse) -> bool:
+def _is_wanted(sink: Sink, response: StreamMessage) -> bool:
     if not sink.classes:
         return True
+    if isinstance(response, Event):
+        return not sink.classes.isdisjoint(response.classes)
     if not isinstance(response, Result):
         return False
     objects = response.detections or (response.segmentation.regions if response.segmentation else ())

@@ -1,12 +1,16 @@
 """Write responses to files of JSON lines."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Final
 
+from keywarp.protocol.events import Rules
 from keywarp.server.errors import SinkError
 from keywarp.server.sinks.atomic_append import append_atomically
-from keywarp.server.streams.subscribers import FrameResponse
+from keywarp.server.streams.subscribers import StreamMessage
+
+EXCLUDED: Final = {"snapshot_jpeg"}  # the server keeps it
 
 
 class FileSink:
@@ -21,17 +25,25 @@ class FileSink:
             classes: Names of classes; only results that show one of them are written. Empty: all responses are.
         """
         self.classes = frozenset(classes)
+        self.takes_events = True
         self._path = path
         self._max_bytes = max_bytes
         self._lock = asyncio.Lock()  # streams may share a file
 
-    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
+    async def announce(self, stream: str, rules: Rules) -> None:
+        """Do nothing: events need no preparation."""
+
+    async def deliver(self, stream: str, responses: Sequence[StreamMessage]) -> None:
         """Write one line for each response.
 
         Raises:
             SinkError: If the file can't be written.
         """
-        lines = b"".join(response.model_dump_json(exclude_none=True).encode() + b"\n" for response in responses)
+        if not responses:
+            return
+        lines = b"".join(
+            response.model_dump_json(exclude_none=True, exclude=EXCLUDED).encode() + b"\n" for response in responses
+        )
         async with self._lock:
             try:
                 await asyncio.to_thread(self._append, Path(self._path.replace("{stream}", stream)), lines)

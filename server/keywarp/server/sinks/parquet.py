@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +25,10 @@ import pyarrow as pa
 from pyarrow import ipc, parquet
 
 from keywarp.protocol import Detection, Dropped, Error, Region, Segmentation
+from keywarp.protocol.events import Event, Rules
 from keywarp.server.errors import SinkError
 from keywarp.server.sinks.atomic_append import append_atomically
-from keywarp.server.streams.subscribers import FrameResponse
+from keywarp.server.streams.subscribers import FrameResponse, StreamMessage
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ _DETECTION: Final = pa.struct(
         "x2": pa.float32(),
         "y2": pa.float32(),
         "reliability": pa.float32(),
+        "track_id": pa.int64(),
         "mask": pa.list_(pa.int32()),
         "keypoints": pa.list_(_KEYPOINT),
     }
@@ -55,7 +57,7 @@ _REGION: Final = pa.struct(
 SCHEMA: Final = pa.schema(
     {
         "stream": pa.string(),
-        "time": pa.timestamp("us", "UTC"),  # when the sink wrote the row
+        "time": pa.timestamp("us", "UTC"),  # when the frame reached the server, was dropped or failed
         "type": pa.string(),  # result, error, dropped
         "frame": pa.int64(),
         "id": pa.string(),  # the client's id of the frame
@@ -118,6 +120,7 @@ class ParquetSink:
             classes: Names of classes; only results that show one of them are written. Empty: all responses are.
         """
         self.classes = frozenset(classes)
+        self.takes_events = False  # its columns are those of responses
         self._folder = folder
         self._max_bytes = max_bytes
         self._max_rows = max_rows
@@ -127,7 +130,10 @@ class ParquetSink:
         self._timers: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()  # streams may share a folder
 
-    async def deliver(self, stream: str, responses: list[FrameResponse]) -> None:
+    async def announce(self, stream: str, rules: Rules) -> None:
+        """Do nothing: events need no preparation."""
+
+    async def deliver(self, stream: str, responses: Sequence[StreamMessage]) -> None:
         """Write one row for each response.
 
         Raises:
@@ -152,7 +158,7 @@ class ParquetSink:
             for folder in [*self._journals]:
                 await self._try_to_finish(folder)
 
-    def _write(self, folder: Path, stream: str, responses: list[FrameResponse]) -> _Journal | None:
+    def _write(self, folder: Path, stream: str, responses: Sequence[StreamMessage]) -> _Journal | None:
         """Append to the folder's journal, and return the journal if it is a new one."""
         self._recover()
         journal = self._journals.get(folder)
@@ -162,7 +168,9 @@ class ParquetSink:
         new_journal = None
         if journal is None:
             journal = new_journal = _Journal(folder / f"_{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.arrows")
-        batch = pa.RecordBatch.from_pylist([_row(stream, response) for response in responses], SCHEMA)
+        batch = pa.RecordBatch.from_pylist(
+            [_row(stream, response) for response in responses if not isinstance(response, Event)], SCHEMA
+        )
         content: bytes = batch.serialize().to_pybytes()
         if new_journal:
             content = SCHEMA.serialize().to_pybytes() + content
@@ -246,7 +254,7 @@ def _read(journal: Path) -> pa.Table | None:
 def _row(stream: str, response: FrameResponse) -> dict[str, Any]:
     row: dict[str, Any] = {
         "stream": stream,
-        "time": datetime.now(UTC),
+        "time": response.time,
         "type": response.type,
         "frame": response.frame,
         "id": None if response.id is None else str(response.id),
@@ -298,6 +306,7 @@ def _detection(one: Detection) -> dict[str, Any]:
         "confidence": one.confidence,
         **dict(zip(("x1", "y1", "x2", "y2"), one.xyxy, strict=True)),
         "reliability": one.reliability,
+        "track_id": one.track_id,
         "mask": one.mask.counts if one.mask else None,
         "keypoints": [dict(zip(("x", "y", "confidence"), point, strict=True)) for point in one.keypoints]
         if one.keypoints is not None

@@ -223,7 +223,7 @@ class Pipeline:
         try:
             response: FrameResponse = await self._stream.deliver(frame, await self._stream.result(frame, done))
         except FrameRefusedError as error:
-            response = Error(problem=error.problem, fatal=False, frame=frame.index, id=frame.id)
+            response = self._stream.error(error, frame.index, frame.received)
         self._count(response)
         return response
 

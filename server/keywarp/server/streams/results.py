@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import cv2
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from keywarp.engines import FrameResult
 from keywarp.engines.manifest import DenseSettings, ManifestClass
 from keywarp.engines.masks import InstanceMasks
-from keywarp.engines.result import DenseMap, Detections
+from keywarp.engines.result import NO_TRACK, DenseMap, Detections
 from keywarp.protocol import (
     ClientId,
     Dense,
@@ -60,6 +61,7 @@ def encode_result(
     waited: float,
     id: ClientId | None = None,  # noqa: A002
     timestamp: float | None = None,
+    received: datetime | None = None,
     masks: Masks = "png",
     resolution: Resolution = "model",
     reliability: Reliability = "none",
@@ -76,6 +78,7 @@ def encode_result(
         waited: Seconds that the frame waited before it was queued for the device.
         id: The producer's id of the frame.
         timestamp: The producer's timestamp of the frame in seconds.
+        received: When the frame reached the server, or None to leave that out.
         masks: The form of a segmentation. Objects have masks, and a dense map its pixels, unless it is `none`.
         resolution: The resolution of masks and dense maps.
         reliability: Whether the result has the map of its reliability.
@@ -106,6 +109,7 @@ def encode_result(
         frame=found.index,
         id=id,
         timestamp=timestamp,
+        time=received,
         width=found.width,
         height=found.height,
         kind=found.kind.value,
@@ -221,6 +225,9 @@ def encode_detections(
     encoded: list[RunLengths | None] = [None] * len(boxes)
     if masks and found.masks is not None:
         encoded = [*_encode_masks(found.masks if size is None else found.masks.resize(*size))]
+    tracks: list[int | None] = [None] * len(boxes)
+    if found.track_id is not None:
+        tracks = [None if track == NO_TRACK else track for track in found.track_id.tolist()]
     keypoints: list[Any] = [None] * len(boxes)
     if found.keypoints is not None:
         decimals = np.array([COORDINATE_DECIMALS, COORDINATE_DECIMALS, CONFIDENCE_DECIMALS])
@@ -233,11 +240,12 @@ def encode_detections(
             confidence=score,
             xyxy=tuple(box),
             reliability=reliable,
+            track_id=track,
             mask=mask,
             keypoints=points,
         )
-        for class_id, score, box, reliable, mask, points in zip(
-            found.class_id.tolist(), scores, boxes, reliability, encoded, keypoints, strict=True
+        for class_id, score, box, reliable, track, mask, points in zip(
+            found.class_id.tolist(), scores, boxes, reliability, tracks, encoded, keypoints, strict=True
         )
     )
 

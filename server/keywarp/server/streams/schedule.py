@@ -17,6 +17,7 @@ class ScheduleOptions:
     interval: int  # frames; the mean if the schedule is `adaptive`
     max_interval: int | None = None  # frames, or None if the schedule is `fixed`
     max_age: float | None = None  # seconds after which a key frame is too old to propagate from, or None for no limit
+    overlap: int = 0  # frames by which key frames overlap with others
 
     def open(self, number: int = 0) -> KeySchedule:
         """Make the engine's key schedule.
@@ -33,7 +34,12 @@ class ScheduleOptions:
 
 
 def resolve_schedule(
-    options: StreamOptions, schedule: Schedule, interval: int, max_age: float | None = None
+    options: StreamOptions,
+    schedule: Schedule,
+    interval: int,
+    max_age: float | None = None,
+    overlap: int = 0,
+    lanes: int = 1,
 ) -> ScheduleOptions:
     """Fill in the parts of a key schedule that a stream's options don't set.
 
@@ -43,9 +49,11 @@ def resolve_schedule(
         interval: The model's default key interval in frames.
         max_age: The server's default for the greatest key age of streams in the mode `latest`, in seconds. In the mode
             `lossless` the interval alone bounds the age, so results don't depend on how fast the server is.
+        overlap: The server's default for the frames by which key frames overlap with others.
+        lanes: The number of frames that the stream's device runs at the same time. With one, nothing overlaps.
 
     Raises:
-        BadMessageError: The options contradict each other.
+        BadMessageError: The options contradict each other, or key frames can't overlap.
     """
     schedule, interval = options.schedule or schedule, options.interval or interval
     longest = options.max_interval
@@ -57,4 +65,7 @@ def resolve_schedule(
     if longest is not None and longest < interval:
         raise BadMessageError(f"`max_interval` {longest} is less than the interval, {interval}")
     default = max_age if options.mode == "latest" else None
-    return ScheduleOptions(schedule, interval, longest, options.max_age or default)
+    if options.overlap and lanes < 2:
+        raise BadMessageError(f"`overlap` {options.overlap} needs a server that runs frames on at least 2 lanes")
+    overlap = overlap if options.overlap is None else options.overlap
+    return ScheduleOptions(schedule, interval, longest, options.max_age or default, overlap if lanes > 1 else 0)

@@ -1,6 +1,7 @@
 """One stream, with the order of its frames, its key-frame state and its counters."""
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,10 +9,12 @@ from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from keywarp.engines import FrameKind, FrameResult, MotionVectors, StreamSession
+from keywarp.engines.tracks import Tracker
 from keywarp.protocol import (
     ClientId,
     Dropped,
@@ -26,14 +29,24 @@ from keywarp.protocol import (
     StreamState,
     Timings,
 )
+from keywarp.protocol.events import Event, Rules
 from keywarp.server.decode.frames import DecodedFrame
-from keywarp.server.errors import FrameFailedError, FrameRefusedError, StreamClosedError, StreamConflictError
+from keywarp.server.decode.recorder import Recorder
+from keywarp.server.errors import (
+    EventStoreError,
+    FrameFailedError,
+    FrameRefusedError,
+    StreamClosedError,
+    StreamConflictError,
+)
+from keywarp.server.events.store import EventStore
+from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.statistics import StreamStatistics
-from keywarp.server.streams.subscribers import Subscribers
+from keywarp.server.streams.subscribers import FrameResponse, Subscribers
 from keywarp.server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -41,6 +54,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_RULES: Final = Rules()
 MAX_NOTES: Final = 16
 MAX_VECTORS: Final = 64  # dropped frames in a row through which motion is followed
 
@@ -51,6 +65,7 @@ class StreamContext:
 
     pool: Pool  # threads for decoding and encoding
     metrics: Metrics
+    events: EventStore
     tracer: "Tracer | None" = None
 
 
@@ -91,15 +106,23 @@ class Stream:
         self.video = options.video
         self.sinks = options.sinks or ()
         self.notes: tuple[str, ...] = ()  # what one should know about its video
+        self._watcher: Watcher | None = None
+        self._clips: set[asyncio.Task[None]] = set()  # that are being written
+        self._with_clips: set[str] = set()  # ids of open events that have, or will have, a clip
+        self.recorder: Recorder | None = None  # of a pulled stream with clips; from its next connection on
         self.closed = asyncio.Event()
         self.renewal = asyncio.Event()  # asks a pull to connect again, with other options or another model version
         self.close_reason = ""
-        self.subscribers = Subscribers()
+        self.subscribers: Subscribers[FrameResponse] = Subscribers()
+        self.events: Subscribers[Event] = Subscribers()
         self.pull: PullStatus | None = None  # None if clients feed the stream
         self.pool = context.pool
         self._metrics = context.metrics
         self._tracer = context.tracer
+        self._events_store = context.events
         self._statistics = StreamStatistics()
+        self._object_tracker: Tracker | None = None
+        self._set_track(options)
         self._session = self._open_session()
         self._load = replica.device.add_stream()
         self._left = asyncio.Event()  # set when the stream leaves its replica
@@ -143,6 +166,7 @@ class Stream:
             schedule=self.schedule.schedule,
             max_interval=self.schedule.max_interval,
             max_age=self.schedule.max_age,
+            overlap=self.schedule.overlap,
             mode=self.mode,
             connected=self._connected and (self.pull is None or self.pull.state == "running"),
             age=self.age,
@@ -155,9 +179,85 @@ class Stream:
             live=self._statistics.live,
             watchers=len(self.subscribers),
             sinks=self.sinks,
+            track=self._object_tracker is not None,
+            rules=tuple(self.rules.rules),
+            title=self.rules.title,
             notes=self.notes,
             **(asdict(self.pull) if self.pull else {}),
         )
+
+    # -- the rules -----------------------------------------------------------------------------------------------------
+
+    @property
+    def rules(self) -> Rules:
+        """Its zones, lines and rules."""
+        return self._watcher.rules if self._watcher else NO_RULES
+
+    async def watch(self, rules: Rules) -> None:
+        """Watch by rules from now on, instead of those before, whose events end.
+
+        Raises:
+            BadMessageError: The model has no such class, or finds nothing that a rule can be about.
+        """
+        watcher = Watcher(self.id, rules, self.engine.bundle.manifest)
+        self.recorder = Recorder(rules.clip_before, rules.clip_after) if rules.clip_after else None
+        before, self._watcher = self._watcher, watcher
+        if rules.rules and self._object_tracker is None:
+            self._object_tracker = self._open_tracker()
+        for report in before.close() if before else ():
+            await self._report(report)
+        self.events.close()  # ends the deliveries by the rules before
+        self.events = Subscribers()
+
+    def _keep_clip(self, id_: str, mp4: bytes) -> None:
+        task = asyncio.create_task(self._write_clip(id_, mp4))
+        self._clips.add(task)
+        task.add_done_callback(self._clips.discard)
+
+    async def _write_clip(self, id_: str, mp4: bytes) -> None:
+        try:
+            await self._events_store.write_clip(id_, mp4)
+        except EventStoreError as error:
+            log.error("stream %s: the clip of event %s isn't kept: %s", self.id, id_, error)
+
+    def _open_tracker(self) -> Tracker | None:
+        detection = self.engine.bundle.manifest.detection
+        return Tracker(detection.threshold) if detection else None
+
+    @staticmethod
+    def _examine(
+        tracker: Tracker | None, watcher: "Watcher | None", frame: DecodedFrame, found: FrameResult
+    ) -> tuple[FrameResult, list[Report]]:
+        """Track the objects of a frame, and judge the rules."""
+        if tracker:
+            found = tracker.update(found, frame.timestamp)
+        reports = watcher.see(frame.pixels, found, frame.timestamp, frame.received) if watcher else []
+        return found, reports
+
+    async def _end_events(self) -> None:
+        for report in self._watcher.close() if self._watcher else ():
+            await self._report(report)
+
+    async def _report(self, report: Report) -> None:
+        """Keep an event, and publish it."""
+        event = report.event
+        if report.jpeg and self.recorder:
+            loop, id_ = asyncio.get_running_loop(), event.id
+            if self.recorder.request(lambda mp4: loop.call_soon_threadsafe(self._keep_clip, id_, mp4)):
+                self._with_clips.add(id_)
+        if event.id in self._with_clips:
+            event = event.model_copy(update={"clip": f"/v1/events/{event.id}/clip"})
+            if event.state == "ended":
+                self._with_clips.discard(event.id)
+        log.info("stream %s, rule %s: event %s %s", self.id, event.rule, event.id, event.state)
+        self._metrics.count_event(event.rule, event.state)
+        try:
+            await self._events_store.write(Report(event, report.jpeg))
+        except EventStoreError as error:
+            log.error("stream %s: event %s isn't kept: %s", self.id, event.id, error)
+        if report.jpeg:
+            event = event.model_copy(update={"snapshot_jpeg": base64.b64encode(report.jpeg).decode("ascii")})
+        self.events.publish(event)
 
     # -- the producer --------------------------------------------------------------------------------------------------
 
@@ -185,6 +285,7 @@ class Stream:
         """Go on with other options, from the next frame on. A pull connects again if the mode is another one."""
         mode = self.mode
         self._set_options(options)
+        self._set_track(options)
         if self.pull and self.mode != mode:
             self.renewal.set()
         if schedule == self.schedule:
@@ -197,19 +298,27 @@ class Stream:
         old.close()
 
     def move(self, replica: Replica, schedule: ScheduleOptions) -> None:
-        """Go on with another replica. The stream must be idle, and no response may be missing."""
+        """Go on with another replica. The stream must be idle, no response may be missing, and no event may be open.
+
+        Raises:
+            BadMessageError: The model lacks what the rules name. The stream stays as it is.
+        """
+        watcher = Watcher(self.id, self.rules, replica.engine.bundle.manifest) if self._watcher else None
         self.replica.device.remove_stream(self._load)
         self._session.close()
         self.replica, self.engine, self.schedule = replica, replica.engine, schedule
         self._prepared = None
+        self._watcher, self._object_tracker = watcher, None
+        self._set_track(self.options)
         self._session = self._open_session()
         self._load = replica.device.add_stream()
         self._left.set()
         self._left = asyncio.Event()
 
     async def restart(self) -> None:
-        """Make the next frame a key frame, because frames may be missing before it."""
+        """Make the next frame a key frame, because frames may be missing before it. Open events end."""
         await self.wait_until_idle()
+        await self._end_events()
         self._session.interrupt()
         self._skipped = 0
         self._vectors.clear()
@@ -267,6 +376,7 @@ class Stream:
         Raises:
             StreamClosedError: The stream was closed.
         """
+        frame.received = datetime.now(UTC) - timedelta(seconds=frame.waited + frame.decode)
         frame.index, skipped = self._next, self._skipped
         self._next += 1
         started = time.monotonic()
@@ -288,7 +398,7 @@ class Stream:
         return done
 
     async def result(self, frame: DecodedFrame, done: asyncio.Future[FrameResult]) -> FrameResult:
-        """Wait for the result of a submitted frame, and show it in previews.
+        """Wait for the result of a submitted frame, track its objects, and show it in previews.
 
         Raises:
             FrameFailedError: The engine failed on the frame.
@@ -300,9 +410,14 @@ class Stream:
         if error := done.exception():
             log.error("stream %s, frame %d: the engine failed", self.id, frame.index, exc_info=error)
             failure = FrameFailedError(f"frame {frame.index} could not be processed", frame.id)
-            self.subscribers.publish(self._count_failed(failure, frame.index))
+            self.subscribers.publish(self._count_failed(failure, frame.index, frame.received))
             raise failure from error
         found = done.result()
+        if self._object_tracker or self._watcher:  # frames come here in order
+            examine = partial(self._examine, self._object_tracker, self._watcher, frame, found)
+            found, reports = await asyncio.get_running_loop().run_in_executor(self.pool, examine)
+            for report in reports:
+                await self._report(report)
         self.subscribers.publish_frame(frame, found)
         return found
 
@@ -318,6 +433,7 @@ class Stream:
             waited=frame.waited,
             id=frame.id,
             timestamp=frame.timestamp,
+            received=frame.received,
             masks=self.masks,
             resolution=self.resolution,
             reliability=self.reliability,
@@ -332,7 +448,7 @@ class Stream:
     def refuse(self, error: FrameRefusedError) -> Error:
         """Count a frame that can't be decoded, and make its response. The gap makes the next frame a key frame."""
         self._next += 1
-        return self._count_failed(error, self._next - 1)
+        return self._count_failed(error, self._next - 1, datetime.now(UTC))
 
     def drop(
         self, id_: ClientId | None, reason: str, vectors: MotionVectors | None = None, *, gap: bool = False
@@ -355,7 +471,7 @@ class Stream:
         if self.engine.takes_vectors:
             self._vectors = [*self._vectors, vectors] if len(self._vectors) < MAX_VECTORS else [None]
         self._next += 1
-        return Dropped(frame=self._next - 1, id=id_, reason=reason)
+        return Dropped(stream=self.id, time=datetime.now(UTC), frame=self._next - 1, id=id_, reason=reason)
 
     def note(self, text: str) -> None:
         """Note what one should know about the stream's video."""
@@ -393,7 +509,11 @@ class Stream:
         self.replica.device.remove_stream(self._load)
         self._cancel_queued()
         await self.wait_until_idle()
+        await self._end_events()
+        if self._clips:
+            await asyncio.wait(self._clips)
         self.subscribers.close()
+        self.events.close()
         self._session.close()
 
     def _set_options(self, options: StreamOptions) -> None:
@@ -406,7 +526,21 @@ class Stream:
     def _open_session(self) -> StreamSession:
         # In the mode `lossless`, the same frames always have the same results.
         number = len(self.replica.device.loads) if self.mode == "latest" else 0
-        return StreamSession(self.engine, self.schedule.open(number), self.schedule.max_age)
+        return StreamSession(
+            self.engine,
+            self.schedule.open(number),
+            self.schedule.max_age,
+            self.schedule.overlap,
+            eager=self.mode == "latest",
+        )
+
+    def _set_track(self, options: StreamOptions) -> None:
+        """Track objects if the options or the rules want that."""
+        self.track = bool(options.track)
+        if not (self.track or self.rules.rules):
+            self._object_tracker = None
+        elif self._object_tracker is None:
+            self._object_tracker = self._open_tracker()
 
     async def _prepare(self, shape: tuple[int, ...]) -> None:
         height, width, _ = shape
@@ -454,7 +588,7 @@ class Stream:
         for job in self._pending.values():
             job.cancel()
 
-    def _count_failed(self, error: FrameRefusedError, index: int) -> Error:
+    def _count_failed(self, error: FrameRefusedError, index: int, received: datetime | None) -> Error:
         self._touched = time.monotonic()
         self._errors += 1
         self._metrics.count_error(self.engine.bundle.name, error.reason)
@@ -462,4 +596,8 @@ class Stream:
             self._tracer.record_failed_frame(
                 self.id, self.engine.bundle.name, index, error.reason, linked=self._connected
             )
-        return Error(problem=error.problem, fatal=False, frame=index, id=error.id)
+        return self.error(error, index, received)
+
+    def error(self, error: FrameRefusedError, index: int, received: datetime | None) -> Error:
+        """Make the response to a frame that isn't processed."""
+        return Error(problem=error.problem, fatal=False, stream=self.id, time=received, frame=index, id=error.id)

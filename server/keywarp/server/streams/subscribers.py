@@ -5,37 +5,42 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from keywarp.engines import FrameResult
 from keywarp.protocol import Dropped, Error, Result
+from keywarp.protocol.events import Event
 from keywarp.server.decode.frames import DecodedFrame
 
 # The server's one message about a frame.
 FrameResponse = Result | Error | Dropped
+# What sinks receive.
+StreamMessage = FrameResponse | Event
 # A frame with its result, as previews show it.
 ResultFrame = tuple[DecodedFrame, FrameResult]
+
+M = TypeVar("M", bound=StreamMessage)
 
 BACKLOG: Final = 256  # responses that may wait for a subscriber, by default
 
 
-class Subscription:
+class Subscription(Generic[M]):
     """A bounded queue of one subscriber's responses. When it is full, the oldest ones are lost and counted."""
 
     def __init__(self, backlog: int) -> None:
-        self._queue: deque[FrameResponse] = deque(maxlen=backlog)
+        self._queue: deque[M] = deque(maxlen=backlog)
         self._missed = 0
         self._ready = asyncio.Event()
         self._closed = asyncio.Event()
         self.closed_at: float | None = None  # monotonic seconds at which the stream closed
 
-    def put(self, response: FrameResponse) -> None:
+    def put(self, response: M) -> None:
         """Queue a response, in place of the oldest one if the queue is full."""
         self._missed += len(self._queue) == self._queue.maxlen
         self._queue.append(response)
         self._ready.set()
 
-    async def take(self) -> tuple[int, list[FrameResponse]]:
+    async def take(self) -> tuple[int, list[M]]:
         """Wait for responses.
 
         Returns:
@@ -83,11 +88,11 @@ class Preview:
         return await self._newest.get()
 
 
-class Subscribers:
+class Subscribers(Generic[M]):
     """All subscribers of one stream."""
 
     def __init__(self) -> None:
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: set[Subscription[M]] = set()
         self._previews: set[Preview] = set()
         self._closed = False
 
@@ -99,7 +104,7 @@ class Subscribers:
         """Whether there are subscribers to responses."""
         return bool(self._subscriptions)
 
-    def publish(self, response: FrameResponse) -> None:
+    def publish(self, response: M) -> None:
         """Queue a response for every subscriber."""
         for subscription in self._subscriptions:
             subscription.put(response)
@@ -118,9 +123,9 @@ class Subscribers:
             preview.put(None)
 
     @contextmanager
-    def subscribe(self, backlog: int = BACKLOG) -> Iterator[Subscription]:
+    def subscribe(self, backlog: int = BACKLOG) -> Iterator[Subscription[M]]:
         """Receive responses from now on, of which up to `backlog` may wait."""
-        subscription = Subscription(backlog)
+        subscription: Subscription[M] = Subscription(backlog)
         self._subscriptions.add(subscription)
         if self._closed:
             subscription.close()

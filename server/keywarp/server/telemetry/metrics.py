@@ -98,7 +98,7 @@ class Metrics:
         )
         self._key_frames = Counter(
             "keywarp_key_frames_total",
-            "Key frames with a result, by the reason why they are key frames.",
+            "Key frames, by the reason why they are key frames; or overlapped, if others were processed beside them.",
             ("model", "reason"),
             registry=self._registry,
         )
@@ -138,6 +138,9 @@ class Metrics:
             "Responses that a sink received (delivered) or missed, and its failures (failed).",
             ("sink", "outcome"),
             registry=self._registry,
+        )
+        self._events = Counter(
+            "keywarp_events_total", "Events by rule, started and ended.", ("rule", "state"), registry=self._registry
         )
         self._pulls = Counter(
             "keywarp_pull_failures_total",
@@ -183,6 +186,8 @@ class Metrics:
         self._frames.labels(model, result.kind.value).inc()
         if result.reason:
             self._key_frames.labels(model, result.reason.value).inc()
+        if result.overlapped:  # at the first frame that uses it
+            self._key_frames.labels(model, "overlapped").inc()
         if result.kind is FrameKind.PROPAGATED:
             self._key_ages.labels(model).observe(result.key_age)
             self._key_age_seconds.labels(model).observe(result.key_age_seconds)
@@ -216,6 +221,10 @@ class Metrics:
     def count_sink(self, name: str, outcome: str, count: int = 1) -> None:
         """Count responses that a sink received (`delivered`) or `missed`, or one failure (`failed`)."""
         self._sinks.labels(name, outcome).inc(count)
+
+    def count_event(self, rule: str, state: str) -> None:
+        """Count one event that `started` or `ended`."""
+        self._events.labels(rule, state).inc()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

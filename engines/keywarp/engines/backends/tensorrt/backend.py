@@ -68,3 +68,12 @@ class TensorRTBackend:
         plan, _ = self.builder.plan(model, resident)
         executable = self._runtime.load(plan)
         return TensorRTProgram(executable, resident, self._driver, self._memory, model.graph.name)
+
+    def compile_lanes(
+        self,
+        model: onnx.ModelProto,  # noqa: ARG002
+        resident: frozenset[str] = frozenset(),  # noqa: ARG002
+        lanes: int = 2,  # noqa: ARG002
+    ) -> tuple[TensorRTProgram, ...]:
+        """See `Backend.compile_lanes`. A GPU runs one program at a time."""
+        return ()

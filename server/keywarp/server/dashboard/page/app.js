@@ -4,6 +4,7 @@ import { client, describeError, request } from "./api.js";
 import { changeKey } from "./api-key.js";
 import { cameraView } from "./camera.js";
 import { byId, h } from "./dom.js";
+import { eventsView } from "./events.js";
 import { modelsView } from "./models.js";
 import { streamView } from "./stream.js";
 import { streamsView } from "./streams.js";
@@ -20,6 +21,7 @@ import { videoView } from "./video.js";
 const VIEWS = {
   streams: { title: "Streams", view: streamsView },
   stream: { title: "Stream", view: streamView },
+  events: { title: "Events", view: eventsView },
   camera: { title: "Camera", view: cameraView },
   video: { title: "Video", view: videoView },
   models: { title: "Models", view: modelsView },

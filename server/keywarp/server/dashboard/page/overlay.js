@@ -71,7 +71,7 @@ export class Overlay {
     context.lineWidth = line;
     context.font = `500 ${7 + 5 * line}px Inter, system-ui, sans-serif`;
     context.textBaseline = "middle";
-    for (const { class_id, name, confidence, xyxy, reliability, keypoints } of [...(result.detections ?? [])].reverse()) {
+    for (const { class_id, name, confidence, xyxy, reliability, keypoints, track_id } of [...(result.detections ?? [])].reverse()) {
       const color = this.#colors.get(class_id);
       if (!color || confidence < MIN_CONFIDENCE) continue;
       const [x1, x2] = [xyxy[0], xyxy[2]].map((x) => (x * width) / result.width);
@@ -81,7 +81,7 @@ export class Overlay {
       context.strokeRect(x1 + line / 2, y1 + line / 2, Math.max(1, x2 - x1 - line), Math.max(1, y2 - y1 - line));
       context.setLineDash([]);
       this.#drawKeypoints(context, (keypoints ?? []).map(([x, y, score]) => [(x * width) / result.width, (y * height) / result.height, score]), color, line);
-      this.#drawLabel(context, `${name} ${Math.round(100 * confidence)} %`, x1, y1, color, line);
+      this.#drawLabel(context, `${name}${track_id ? ` #${track_id}` : ""} ${Math.round(100 * confidence)} %`, x1, y1, color, line);
     }
   }
 

@@ -2,6 +2,7 @@
 
 import { client, describeError, keepReading, poll, request, sentence } from "./api.js";
 import { byId, h, icon, setText, toast } from "./dom.js";
+import { EventList } from "./events.js";
 import { duration, latency, number, percent, rate, seconds } from "./format.js";
 import { MetricTiles } from "./metrics.js";
 import { StreamCharts } from "./stream-charts.js";
@@ -11,6 +12,7 @@ import { LEGEND_INTERVAL, Viewer } from "./viewer.js";
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
 /** @typedef {import("./vendor/messages.js").StreamInfo} StreamInfo */
 
+const EVENTS = 6; // the newest ones that are shown
 const PREVIEW = { fps: 12, width: 960 };
 
 /** @param {AbortSignal} outer @param {string} id */
@@ -25,6 +27,9 @@ export function streamView(outer, id) {
   const facts = h("dl", { class: "facts" });
   const notice = h("p", { class: "notice", role: "status" });
   const actions = new StreamActions(id, outer);
+  const events = new EventList(outer);
+  const eventSection = h("section", { class: "stack", "aria-label": "Events of this stream" }, events.element);
+  eventSection.hidden = true;
 
   const end = (/** @type {string} */ why) => {
     if (ended.signal.aborted) return;
@@ -50,6 +55,11 @@ export function streamView(outer, id) {
         showState(badge, stream);
         showMetrics(tiles, stream);
         showFacts(facts, stream);
+        if (stream.rules?.length) {
+          const found = await client.events({ stream: id, limit: EVENTS, signal: inner });
+          eventSection.hidden = !found.length;
+          events.show(found);
+        }
         actions.show(stream);
         setText(notice, stream.problem ? sentence(stream.problem) : "");
         if (stream.state === "paused") viewer.showMessage("Paused");
@@ -85,6 +95,7 @@ export function streamView(outer, id) {
         h("section", { class: "card", "aria-label": "Picture" }, viewer.element, h("div", { class: "viewer-details" }, viewer.legend, charts.timeline)),
         tiles.element,
         charts.element,
+        eventSection,
       ),
       h("section", { class: "card padded aside", "aria-label": "Settings" }, facts),
     ),
@@ -142,6 +153,9 @@ function showFacts(list, stream) {
   const oldest = stream.live?.key_age_seconds;
   /** @type {Record<string, string | number | null>} */
   const facts = {
+    Camera: stream.title ?? null,
+    Rules: stream.rules?.length ? stream.rules.join(", ") : null,
+    Objects: stream.track ? "are followed" : null,
     Model: stream.model,
     Device: stream.device,
     Schedule: stream.schedule,

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+QUIET = 0.2  # cores: other work that hardly disturbs
 STAT = Path("/proc/stat")  # Linux's counters of the processors' time
 BUSY = (0, 1, 2, 5, 6, 7)  # of its columns: user, nice, system, interrupts, and what other virtual machines took
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from keywarp.engines import DenseMap, Detections, FrameKind, FrameResult
 from keywarp.engines.manifest import ManifestClass
 from keywarp.engines.masks import InstanceMasks
+from keywarp.engines.result import NO_TRACK
+from keywarp.protocol.events import Rules
 
 JPEG_QUALITY: Final = 75
 MIN_CONFIDENCE: Final = 0.5  # objects with less confidence aren't drawn
@@ -20,6 +22,7 @@ _LINE: Final = 18  # height of a line of text in pixels
 _DARK: Final = (14, 18, 24)  # RGB
 _LIGHT: Final = (255, 255, 255)
 _KEY: Final = (255, 193, 7)
+_PLACE: Final = (64, 224, 208)  # RGB, of zones and lines
 _VALUE_OPACITY: Final = 0.75  # of a dense map's colours
 
 Color = tuple[int, int, int]
@@ -31,11 +34,13 @@ def draw(
     classes: Sequence[ManifestClass],
     width: int,
     background: bool = True,
+    rules: Rules | None = None,
 ) -> bytes:
     """Draw a result on a copy of its frame. This takes 3 ms at 640 pixels.
 
-    Classes are tinted. Objects are drawn as boxes with name and confidence, and with their masks and keypoints. Dense
-    maps have colours, which are the brighter the higher the number is. The top left corner shows KEY or the key age.
+    Classes are tinted. Objects are drawn as boxes with name, track id and confidence, and with their masks and
+    keypoints. Dense maps have colours, which are the brighter the higher the number is. The top left corner shows KEY
+    or the key age.
 
     Args:
         pixels: The frame, RGB (H, W, 3).
@@ -43,6 +48,7 @@ def draw(
         classes: The model's classes, indexed by class id.
         width: The greatest width of the picture in pixels.
         background: Whether the first class is the background, which isn't drawn.
+        rules: The rules whose zones and lines are drawn.
 
     Returns:
         A JPEG file.
@@ -57,10 +63,31 @@ def draw(
         picture = _blend_values(picture, found.output.values)
     else:
         _tint(picture, found.output.labels, classes, background)
+    if rules:
+        draw_places(picture, rules)
     is_key = found.kind is FrameKind.KEY
     _flag(picture, "KEY" if is_key else f"+{found.key_age}", 6, 6, _KEY if is_key else _DARK)
     jpeg: bytes = simplejpeg.encode_jpeg(picture, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
     return jpeg
+
+
+def draw_places(picture: NDArray[np.uint8], rules: Rules) -> None:
+    """Draw zones and lines with their names on a picture. A line has an arrow to its right side."""
+    size = np.array(picture.shape[1::-1])
+    width = max(1, round(min(size) / 300))
+    for name, zone in rules.zones.items():
+        corners = np.rint(np.array(zone) * (size - 1)).astype(np.int32)
+        cv2.polylines(picture, [corners], isClosed=True, color=_PLACE, thickness=width, lineType=cv2.LINE_AA)
+        left, top = (corners[corners[:, 1].argmin()] + 2).tolist()
+        _flag(picture, name, left, top, _DARK)
+    for name, line in rules.lines.items():
+        first, last = np.rint(np.array(line) * (size - 1)).astype(np.int32)
+        cv2.line(picture, first.tolist(), last.tolist(), _PLACE, 2 * width, cv2.LINE_AA)
+        middle, along = (first + last) // 2, last - first
+        right = np.array([-along[1], along[0]]) / (np.linalg.norm(along) or 1.0)
+        tip = np.rint(middle + 0.04 * size.max() * right).astype(int)
+        cv2.arrowedLine(picture, middle.tolist(), tip.tolist(), _PLACE, width, cv2.LINE_AA, tipLength=0.4)
+        _flag(picture, name, int(first[0]) + 2, int(first[1]) + 2, _DARK)
 
 
 def _tint(
@@ -98,7 +125,8 @@ def _draw_boxes(picture: NDArray[np.uint8], found: Detections, classes: Sequence
                 cv2.circle(picture, (round(x * scale), round(y * scale)), 3, info.color, 1)
         x1, y1, x2, y2 = np.rint(found.xyxy[i] * scale).astype(int).tolist()
         cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), info.color, 2)
-        label = f"{info.name} {100 * found.confidence[i]:.0f} %"
+        track = "" if found.track_id is None or found.track_id[i] == NO_TRACK else f" #{found.track_id[i]}"
+        label = f"{info.name}{track} {100 * found.confidence[i]:.0f} %"
         _flag(picture, label, max(0, x1), y1 - _LINE if y1 >= _LINE else y1, _DARK)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from keywarp.engines.manifest import ManifestClass
 from keywarp.engines.masks import InstanceMasks
 from keywarp.engines.result import Detections, FrameKind, FrameResult, LabelMap
-from keywarp.server.streams.overlay import draw
+from keywarp.server.overlay import draw
 
 CLASSES = [
     ManifestClass(id=i, name=name, color=c) for i, name, c in ((0, "road", (0, 0, 200)), (1, "car", (200, 0, 0)))

@@ -1,0 +1,163 @@
+"""Measures the latency of streams whose frames come at a fixed rate, as cameras send them, with overlapped key frames.
+
+All streams start together, so that their first key frames collide. Their rate is a share of what the processor does
+with one stream, one lane and no pause, which is measured first. These ways take turns in one process:
+
+- `blocking`: one frame at a time on the whole processor, and all streams have their key frames in the same turn
+- `spread`: the same, with different key phases, which the server gives streams in the mode `latest`
+- `lanes`: frames of several streams at the same time
+- `overlapped`: on lanes, and key frames are computed beside the frames after them
+
+The figures are medians over the rounds. Latency is the time from when a frame is due to its result. The first second
+isn't counted: all streams begin with a key frame that blocks.
+
+Example: python -m bench.paced --model models/street --streams 1 --load 0.7 --json
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bench.imports import machine
+from bench.streams import Frames, demo_frames, measure, warm_engine
+from keywarp.commands.other_work import OtherWork
+from keywarp.engines import Engine, Executor, FixedInterval, FrameResult, KeyReason, StreamSession
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run the streams."""
+
+    name: str
+    lanes: int
+    overlap: int = 0  # frames
+    spread: bool = False  # whether key phases differ
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one way gave. Times are latencies in seconds."""
+
+    way: str
+    p50: float
+    p99: float
+    longest: float
+    key: float | None  # the median time of key frames on the processor, without the first ones; None if none blocked
+    other_work: float  # cores that other programs took
+
+
+FIRST = 1.0  # seconds that aren't counted
+
+
+def run(engine: Engine, way: Way, streams: int, fps: float, frames: Frames, seconds: float, interval: int) -> Figure:
+    """Run streams of `fps` frames a second each, which start together."""
+    executor = Executor(way.lanes)
+    sessions = [
+        StreamSession(engine, FixedInterval(interval, number % interval if way.spread else 0), overlap=way.overlap)
+        for number in range(streams)
+    ]
+    latencies: list[float] = []
+    keys: list[float] = []
+
+    def note(due: float, future: Future[FrameResult]) -> None:
+        result = future.result()
+        if due < started + FIRST:
+            return
+        latencies.append(time.perf_counter() - due)
+        if result.reason is KeyReason.INTERVAL:
+            keys.append(result.inference + result.postprocess)
+
+    others, started = OtherWork(), time.perf_counter()
+    for number in range(int(seconds * fps)):
+        due = started + number / fps
+        time.sleep(max(0.0, due - time.perf_counter()))
+        for session in sessions:
+            executor.submit(session, frames[number % len(frames)]).add_done_callback(partial(note, due))
+    executor.close()
+    p50, p99 = np.percentile(latencies, [50, 99])
+    key = statistics.median(keys) if keys else None
+    return Figure(way.name, float(p50), float(p99), max(latencies), key, others.cores() or 0.0)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("models/street"), help="the bundle (default: street)")
+    parser.add_argument("--precision", default="auto", help="the precision (default: auto)")
+    parser.add_argument("--streams", type=int, default=1, help="the number of streams (default: 1)")
+    parser.add_argument("--load", type=float, default=0.7, help="the load, as a share of one lane's (default: 0.7)")
+    parser.add_argument("--lanes", type=int, default=2, help="the number of lanes (default: 2)")
+    parser.add_argument("--overlap", type=int, default=5, help="frames by which key frames overlap (default: 5)")
+    parser.add_argument("--interval", type=int, default=10, help="the key interval (default: 10)")
+    parser.add_argument("--seconds", type=float, default=6, help="seconds of one measurement (default: 6)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each way (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    lanes, interval, streams = arguments.lanes, arguments.interval, arguments.streams
+    frames = demo_frames(6 * interval)
+    engine = warm_engine(arguments.model, lanes, frames, arguments.precision)
+    full = statistics.median(measure(engine, 1, 1, frames, interval).fps for _ in range(3))
+    fps = arguments.load * full / streams
+    ways = [
+        Way("blocking", 1),
+        Way("spread", 1, spread=True),
+        Way("lanes", lanes),
+        Way("lanes, spread", lanes, spread=True),
+        Way("overlapped", lanes, arguments.overlap),
+    ]
+    rounds: dict[str, list[Figure]] = {way.name: [] for way in ways}
+    for number in range(arguments.rounds):
+        for way in ways:
+            print(f"round {number + 1}: {way.name}", file=sys.stderr, flush=True)
+            rounds[way.name].append(run(engine, way, streams, fps, frames, arguments.seconds, interval))
+    figures = [_median(found) for found in rounds.values()]
+    height, width = frames[0].shape[:2]
+    about = {
+        "model": engine.bundle.name,
+        "motion": engine.motion,
+        "interval": interval,
+        "streams": streams,
+        "load": arguments.load,
+        "fps": round(fps, 2),
+        "overlap": arguments.overlap,
+        "lanes": lanes,
+        "size": f"{width}x{height}",
+        "runtime": f"{engine.backend.name} {engine.backend.precision}",
+        "machine": machine(),
+    }
+    if arguments.json:
+        print(json.dumps({**about, "figures": [asdict(figure) for figure in figures]}, indent=1))
+        return
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    print("| way | p50 | p99 | p99 / p50 | longest | a key frame | other work |\n| --- |" + " ---: |" * 6)
+    for figure in figures:
+        times = [f"{1000 * value:.1f} ms" for value in (figure.p50, figure.p99)]
+        longest, key = f"{1000 * figure.longest:.0f} ms", f"{1000 * figure.key:.1f} ms" if figure.key else "-"
+        cells = [figure.way, *times, f"{figure.p99 / figure.p50:.1f}", longest, key, f"{figure.other_work:.2f}"]
+        print(f"| {' | '.join(cells)} |")
+
+
+def _median(rounds: Sequence[Figure]) -> Figure:
+    """Return the medians of some rounds."""
+    keys = [found.key for found in rounds if found.key is not None]
+    return Figure(
+        rounds[0].way,
+        p50=statistics.median(found.p50 for found in rounds),
+        p99=statistics.median(found.p99 for found in rounds),
+        longest=statistics.median(found.longest for found in rounds),
+        key=statistics.median(keys) if keys else None,
+        other_work=statistics.median(found.other_work for found in rounds),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Events: what the rules of a stream report about its objects and classes."""

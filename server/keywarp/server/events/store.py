@@ -1,0 +1,191 @@
+"""Keep events and their snapshots in SQLite."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+
+from keywarp.protocol.events import Event
+from keywarp.server.errors import EventStoreError
+from keywarp.server.events.watcher import Report
+
+T = TypeVar("T")
+
+FILE: Final = "events.sqlite3"
+VERSION: Final = 1  # of the tables
+CLIP_BYTES: Final = 2**30  # of all clips; beyond it the oldest are deleted
+MEMORY_CLIP_BYTES: Final = 64 * 2**20
+SWEEP_EVERY: Final = 100  # events
+_TABLE: Final = """
+    CREATE TABLE IF NOT EXISTS events (
+        id TEXT PRIMARY KEY, stream TEXT NOT NULL, rule TEXT NOT NULL, start REAL NOT NULL, ended INTEGER NOT NULL,
+        content TEXT NOT NULL, snapshot BLOB
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS clips (id TEXT PRIMARY KEY, mp4 BLOB NOT NULL) STRICT;
+    CREATE INDEX IF NOT EXISTS by_start ON events (start);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventQuery:
+    """Which events to list."""
+
+    stream: str | None = None
+    rule: str | None = None
+    since: datetime | None = None  # the earliest start
+    until: datetime | None = None  # the latest start, exclusive
+    limit: int = 100
+
+
+class EventStore:
+    """All events of the server. It may be used from one event loop."""
+
+    def __init__(self, folder: Path | None, days: float, limit: int) -> None:
+        """Open the database. Events that an earlier server left open end where they started.
+
+        Args:
+            folder: The folder of the database, which no other server may use; or None to keep events in memory.
+            days: How long events are kept.
+            limit: The most events that are kept.
+
+        Raises:
+            EventStoreError: The database can't be opened.
+        """
+        self._days = days
+        self._limit = limit
+        self._clip_bytes = MEMORY_CLIP_BYTES if folder is None else CLIP_BYTES
+        self._written = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="keywarp-events")
+        self._path = ":memory:" if folder is None else str(folder / FILE)
+        try:
+            if folder is not None:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                (folder / FILE).touch(mode=0o600)  # snapshots show people
+            self._thread.submit(self._open).result()
+        except (OSError, sqlite3.Error) as error:
+            self._thread.shutdown()
+            raise EventStoreError(f"{self._path} can't be opened: {error}") from error
+
+    async def write(self, report: Report) -> None:
+        """Add an event, or write its new state.
+
+        Raises:
+            EventStoreError: The database can't be written.
+        """
+        await self._run(lambda: self._write(report))
+
+    async def query(self, query: EventQuery) -> list[Event]:
+        """Return events, the newest first."""
+        return await self._run(lambda: self._query(query))
+
+    async def get(self, id_: str) -> Event | None:
+        """Return an event, or None if there is none."""
+        row = await self._run(lambda: self._one("SELECT content FROM events WHERE id = ?", id_))
+        return None if row is None or row[0] is None else Event.model_validate_json(row[0])
+
+    async def snapshot(self, id_: str) -> bytes | None:
+        """Return the JPEG of an event, or None if there is none."""
+        row = await self._run(lambda: self._one("SELECT snapshot FROM events WHERE id = ?", id_))
+        return None if row is None or not isinstance(row[0], bytes) else row[0]
+
+    async def write_clip(self, id_: str, mp4: bytes) -> None:
+        """Add the clip of an event.
+
+        Raises:
+            EventStoreError: The database can't be written.
+        """
+        await self._run(lambda: self._write_clip(id_, mp4))
+
+    async def clip(self, id_: str) -> bytes | None:
+        """Return the clip of an event as an MP4 file, or None if there is none (yet)."""
+        row = await self._run(lambda: self._one("SELECT mp4 FROM clips WHERE id = ?", id_))
+        return None if row is None or not isinstance(row[0], bytes) else row[0]
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._run(lambda: self._database.close())
+        self._thread.shutdown()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.Error as error:
+            raise EventStoreError(f"{self._path}: {error}") from error
+
+    def _open(self) -> None:
+        self._database = sqlite3.connect(self._path, isolation_level=None)
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise sqlite3.DatabaseError(f"it is of a newer version ({version}, this server reads {VERSION})")
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.executescript(_TABLE)
+        self._database.execute(f"PRAGMA user_version = {VERSION}")
+        for (content,) in self._database.execute("SELECT content FROM events WHERE NOT ended").fetchall():
+            event = Event.model_validate_json(content)
+            self._write(Report(event.model_copy(update={"state": "ended", "end": event.start})))
+        self._sweep()
+
+    def _write(self, report: Report) -> None:
+        event = report.event
+        content = event.model_dump_json(exclude_none=True)
+        self._database.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, content = excluded.content",
+            (
+                event.id,
+                event.stream,
+                event.rule,
+                event.start.timestamp(),
+                event.state == "ended",
+                content,
+                report.jpeg,
+            ),
+        )
+        self._written += 1
+        if self._written % SWEEP_EVERY == 0:
+            self._sweep()
+
+    def _write_clip(self, id_: str, mp4: bytes) -> None:
+        self._database.execute("INSERT OR REPLACE INTO clips VALUES (?, ?)", (id_, mp4))
+        total = 0
+        newest = self._database.execute("SELECT id, length(mp4) FROM clips ORDER BY rowid DESC").fetchall()
+        for one, size in newest:
+            total += size
+            if total > self._clip_bytes and one != id_:
+                self._database.execute("DELETE FROM clips WHERE id = ?", (one,))
+
+    def _sweep(self) -> None:
+        """Delete events that are too old or too many."""
+        oldest = (datetime.now(UTC) - timedelta(days=self._days)).timestamp()
+        self._database.execute("DELETE FROM events WHERE start < ?", (oldest,))
+        self._database.execute(
+            "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY start DESC LIMIT -1 OFFSET ?)",
+            (self._limit,),
+        )
+        self._database.execute("DELETE FROM clips WHERE id NOT IN (SELECT id FROM events)")
+
+    def _query(self, query: EventQuery) -> list[Event]:
+        conditions, values = ["1"], []
+        for condition, value in (
+            ("stream = ?", query.stream),
+            ("rule = ?", query.rule),
+            ("start >= ?", query.since and query.since.timestamp()),
+            ("start < ?", query.until and query.until.timestamp()),
+        ):
+            if value is not None:
+                conditions.append(condition)
+                values.append(value)
+        where = " AND ".join(conditions)  # of the constants above only
+        rows = self._database.execute(
+            f"SELECT content FROM events WHERE {where} ORDER BY start DESC, rowid DESC LIMIT ?",
+            (*values, query.limit),
+        )
+        return [Event.model_validate_json(content) for (content,) in rows]
+
+    def _one(self, statement: str, id_: str) -> tuple[str | bytes | None] | None:
+        row: tuple[str | bytes | None] | None = self._database.execute(statement, (id_,)).fetchone()
+        return row

@@ -1,0 +1,62 @@
+"""Key frames that are computed beside the frames after them."""
+
+import pytest
+from pydantic import ValidationError
+
+from keywarp.protocol import CloseCode, Hello, Mode, Result
+from keywarp.server.settings import Settings
+from tests.server.conftest import Starter
+from tests.server.media import jpeg
+from tests.server.routes.test_streams import create
+
+COUNT = 15
+
+
+def results(server: Starter, hello: Hello, **settings: object) -> tuple[list[Result], str]:
+    running = server(**settings)
+    with running.connect("stream", hello) as talk:
+        found = []
+        for number in range(COUNT):
+            talk.frame(jpeg(), number)
+            found.append(talk.result())
+    return found, running.http.get("/metrics").text
+
+
+@pytest.mark.parametrize("chosen", ["by the stream", "by the server"])
+def test_so_many_frames_are_still_propagated_from_the_key_frame_before(start: Starter, chosen: str) -> None:
+    by_stream = chosen == "by the stream"
+    hello = Hello(interval=5, overlap=2 if by_stream else None)
+    found, metrics = results(start, hello, overlap=0 if by_stream else 2)
+    assert [result.key_age for result in found] == [0, 1, 2, 3, 4, 5, 6, 2, 3, 4, 5, 6, 2, 3, 4]
+    assert [result.kind for result in found] == ["key"] + ["propagated"] * (COUNT - 1)
+    assert 'keywarp_key_frames_total{model="tiny",reason="start"} 1.0' in metrics
+    assert 'keywarp_key_frames_total{model="tiny",reason="overlapped"} 2.0' in metrics
+
+
+def test_in_the_mode_latest_it_goes_on_from_the_new_one_at_the_latest_then(start: Starter) -> None:
+    found, _ = results(start, Hello(interval=5, overlap=4, mode="latest"))
+    ages = [result.key_age for result in found]
+    assert ages[:6] == [0, 1, 2, 3, 4, 5]
+    assert max(ages) <= 5 + 3
+    assert min(ages[9:]) >= 1
+
+
+@pytest.mark.parametrize("mode", ["lossless", "latest"])
+def test_streams_show_their_overlap(start: Starter, mode: Mode) -> None:
+    server = start(overlap=3)
+    assert create(server, mode=mode).overlap == 3
+    assert create(server, mode=mode, overlap=0).overlap == 0
+    with server.connect("stream", Hello(mode=mode, overlap=7)) as talk:
+        assert talk.ready.overlap == 7
+    with server.connect(create(server, overlap=5).id) as talk:
+        talk.send(Hello(overlap=6))
+        assert talk.close_code() == CloseCode.BAD_MESSAGE
+
+
+def test_with_one_lane_nothing_overlaps(start: Starter) -> None:
+    server = start(lanes=1)
+    response = server.http.post("/v1/streams", json={"overlap": 2})
+    assert response.status_code == 400
+    assert "`overlap` 2 needs a server that runs frames on at least 2 lanes" in response.text
+    with pytest.raises(ValidationError, match="key frames overlap on at least 2 lanes"):
+        Settings(lanes=1, overlap=3)
