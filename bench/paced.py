@@ -1,7 +1,8 @@
 """Measures the latency of streams whose frames come at a fixed rate, as cameras send them, with overlapped key frames.
 
-All streams start together, so that their first key frames collide. Their rate is a share of what the processor does
-with one stream, one lane and no pause, which is measured first. These ways take turns in one process:
+All streams start together, so that their key frames are due in the same turn. Within a turn each camera has its own
+moment, unless `--together` is given. Their rate is a share of what the processor does with one stream, one lane and no
+pause, which is measured first. These ways take turns in one process:
 
 - `blocking`: one frame at a time on the whole processor, and all streams have their key frames in the same turn
 - `spread`: the same, with different key phases, which the server gives streams in the mode `latest`
@@ -58,7 +59,9 @@ class Figure:
 FIRST = 1.0  # seconds that aren't counted
 
 
-def run(engine: Engine, way: Way, streams: int, fps: float, frames: Frames, seconds: float, interval: int) -> Figure:
+def run(
+    engine: Engine, way: Way, streams: int, fps: float, frames: Frames, seconds: float, interval: int, *, together: bool
+) -> Figure:
     """Run streams of `fps` frames a second each, which start together."""
     executor = Executor(way.lanes)
     sessions = [
@@ -78,9 +81,9 @@ def run(engine: Engine, way: Way, streams: int, fps: float, frames: Frames, seco
 
     others, started = OtherWork(), time.perf_counter()
     for number in range(int(seconds * fps)):
-        due = started + number / fps
-        time.sleep(max(0.0, due - time.perf_counter()))
-        for session in sessions:
+        for place, session in enumerate(sessions):
+            due = started + (number + (0 if together else place / streams)) / fps
+            time.sleep(max(0.0, due - time.perf_counter()))
             executor.submit(session, frames[number % len(frames)]).add_done_callback(partial(note, due))
     executor.close()
     p50, p99 = np.percentile(latencies, [50, 99])
@@ -97,6 +100,7 @@ def main() -> None:
     parser.add_argument("--load", type=float, default=0.7, help="the load, as a share of one lane's (default: 0.7)")
     parser.add_argument("--lanes", type=int, default=2, help="the number of lanes (default: 2)")
     parser.add_argument("--overlap", type=int, default=5, help="frames by which key frames overlap (default: 5)")
+    parser.add_argument("--together", action="store_true", help="all cameras send their frames at the same moment")
     parser.add_argument("--interval", type=int, default=10, help="the key interval (default: 10)")
     parser.add_argument("--seconds", type=float, default=6, help="seconds of one measurement (default: 6)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each way (default: 5)")
@@ -118,7 +122,8 @@ def main() -> None:
     for number in range(arguments.rounds):
         for way in ways:
             print(f"round {number + 1}: {way.name}", file=sys.stderr, flush=True)
-            rounds[way.name].append(run(engine, way, streams, fps, frames, arguments.seconds, interval))
+            figure = run(engine, way, streams, fps, frames, arguments.seconds, interval, together=arguments.together)
+            rounds[way.name].append(figure)
     figures = [_median(found) for found in rounds.values()]
     height, width = frames[0].shape[:2]
     about = {
@@ -126,6 +131,7 @@ def main() -> None:
         "motion": engine.motion,
         "interval": interval,
         "streams": streams,
+        "frames": "together" if arguments.together else "apart",
         "load": arguments.load,
         "fps": round(fps, 2),
         "overlap": arguments.overlap,
