@@ -143,7 +143,7 @@ Timed = Callable[[Iterator[ProcessedFrame]], Summary]
 def timed(clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Timed:
     """Records results to a file, which takes 5 s for each frame."""
 
-    def write_slowly(_: ProcessedFrame) -> list[str]:
+    def write_slowly(_: ProcessedFrame, **_options: object) -> list[str]:
         clock.now += 5.0
         return []
 

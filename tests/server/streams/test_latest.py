@@ -109,8 +109,8 @@ def overload(server: Running, hello: Hello, seconds: float) -> list[StreamMeasur
 
 
 @pytest.mark.usefixtures("_slow_engine")
-def test_an_overloaded_device_keeps_the_share_of_key_frames(server: Running) -> None:
-    measured = overload(server, Hello(mode="latest", interval=5, max_age=3600), seconds=3)
+def test_an_overloaded_device_keeps_the_share_of_key_frames(start: Starter) -> None:
+    measured = overload(start(lanes=1), Hello(mode="latest", interval=5, max_age=3600), seconds=3)
     assert sum(one.failures["dropped"] for one in measured) > 50  # it is overloaded
     for one in measured:
         assert one.frames > 3
@@ -118,8 +118,8 @@ def test_an_overloaded_device_keeps_the_share_of_key_frames(server: Running) -> 
 
 
 @pytest.mark.usefixtures("_slow_engine")
-def test_an_overloaded_device_propagates_from_no_key_frame_that_is_too_old(server: Running) -> None:
-    for one in overload(server, Hello(mode="latest", interval=1000, max_age=0.5), seconds=3):
+def test_an_overloaded_device_propagates_from_no_key_frame_that_is_too_old(start: Starter) -> None:
+    for one in overload(start(lanes=1), Hello(mode="latest", interval=1000, max_age=0.5), seconds=3):
         assert one.results["key"] > 2
         assert one.results["propagated"] > 2
         assert max(one.key_ages) <= 0.5
