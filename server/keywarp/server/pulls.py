@@ -195,6 +195,7 @@ class Pull:
                         self._set_state("running")
         finally:
             await pipeline.close()
+            await self._stream.end_events()
 
     def _report_failure(self, retry_state: RetryCallState) -> None:
         assert retry_state.outcome is not None
