@@ -98,7 +98,7 @@ class Settings(BaseModel):
         default=None,
         description="The folder in which events are kept, in SQLite. Without it, they are kept in memory.",
     )
-    event_days: float = Field(default=30.0, gt=0, description="The days for which events are kept.")
+    event_days: float = Field(default=30.0, gt=0, le=36_500, description="The days for which events are kept.")
     max_events: int = Field(default=10_000, ge=1, description="The most events that are kept.")
     keys: Path | None = Field(
         default=None,

@@ -62,4 +62,3 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_promised_while_nothing_is_recorded() -> None:
     assert not Recorder(1.0, 1.0).request(lambda _: None)
-

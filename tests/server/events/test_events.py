@@ -358,3 +358,18 @@ def test_a_database_that_cannot_be_used_is_refused_with_a_reason(tmp_path: Path)
     newer.close()
     with pytest.raises(EventStoreError, match="newer version"):
         EventStore(tmp_path, days=1, limit=3)
+
+
+def test_a_folder_belongs_to_one_server(tmp_path: Path) -> None:
+    async def share() -> None:
+        store = EventStore(tmp_path, days=1, limit=3)
+        await store.write(report(1, state="started"))
+        with pytest.raises(EventStoreError, match="another server uses the folder"):
+            EventStore(tmp_path, days=1, limit=3)
+        event = await store.get("e1")
+        assert event
+        assert event.state == "started", "the other one has ended nothing"
+        await store.close()
+        await EventStore(tmp_path, days=1, limit=3).close()
+
+    asyncio.run(share())
