@@ -171,7 +171,9 @@ class SourceDecoder:
     @property
     def _no_video(self) -> PullError | None:
         """An error that says what the source is, if it isn't a video."""
-        head = self._files.head if self._files else b"?"
+        if not self._files:
+            return None
+        head = self._files.head
         what = describe_other(head)
         if head[4:8] == b"ftyp" and self.live:  # it couldn't be opened
             what = "is a truncated MP4 file: its index (moov) is missing"
