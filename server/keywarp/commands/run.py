@@ -85,7 +85,7 @@ def run(
             min=0,
             max=MAX_INTERVAL,
             help="Frames by which key frames overlap with others: the next is computed beside them, so no frame takes "
-            "long, but key frames are older.",
+            "long, but key frames are older. Less than the interval.",
         ),
     ] = 0,
     out: VideoOption = None,
