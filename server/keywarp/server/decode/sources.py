@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from av.container import InputContainer
-from av.error import ExitError, FFmpegError, HTTPClientError
+from av.error import FFmpegError, HTTPClientError
 
 from keywarp.protocol import FrameHeader, StreamOptions
 from keywarp.protocol.addresses import without_secrets
@@ -131,9 +131,7 @@ class SourceDecoder:
                     "web server, or move the index (ffmpeg -c copy -movflags faststart)"
                 ) from error
             refused = isinstance(error, HTTPClientError)  # RTSP has HTTP's status codes
-            silent = f"the source has sent nothing for {self._timeout:g} s"
-            reason = silent if isinstance(error, ExitError) else f"the source can't be read: {error.strerror}"
-            unreadable = PullError(reason, lasting=refused)
+            unreadable = PullError(f"the source can't be read: {error.strerror}", lasting=refused)
             raise self._fault or self._no_video or unreadable from error
         except BadVideoError as error:
             raise self._fault or self._no_video or error from error
