@@ -42,6 +42,7 @@ def test_key_frames_are_placed_by_the_chosen_schedule(
     [
         (["--schedule", "daily"], "adaptive"),
         (["--max-interval", "20"], "needs the schedule"),
+        (["--interval", "4", "--overlap", "4"], "must be less than the interval, 4"),
         (["--schedule", "adaptive", "--max-interval", "9"], "is less than"),
     ],
 )

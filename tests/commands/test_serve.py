@@ -136,10 +136,11 @@ def test_a_setting_of_the_file_may_need_one_of_the_command_line(settings: Settin
         ("port = 99999", "port: Input should be less than or equal to 65535"),
         ('max_message = "2"', "max_message: '2' isn't a whole number of MiB"),
         ("max_video = 0", "max_video: 0 isn't a whole number of MiB"),
+        ("event_days = inf", "event_days: Input should be less than or equal to 36500"),
         ("model_limit = [1]", "'1' is not like street=8"),
         ("model_limit = {street = -1}", "model_limit.street: Input should be greater than or equal to 0"),
         ('motion = "raft"', "motion: Input should be 'network'"),
-        ("key_rate = 30", "key_rate: Value error, a limit of each API key needs `keys`"),
+        ("key_rate = 30", "key_rate: a limit of each API key needs `keys`"),
         ("port = ", "can't be read: "),
     ],
 )

@@ -2,6 +2,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from keywarp.protocol import faults
+from keywarp.protocol.events import Rules
 
 
 class Size(BaseModel):
@@ -32,10 +33,16 @@ def test_each_fault_is_described_with_the_path_of_its_field() -> None:
 
 def test_a_fault_of_the_whole_input_has_the_name_of_the_input() -> None:
     error = invalid('{"name": "none"}')
-    assert faults.describe(error) == "Value error, this name is reserved"
-    assert faults.describe(error, whole="camera") == "camera: Value error, this name is reserved"
+    assert faults.describe(error) == "this name is reserved"
+    assert faults.describe(error, whole="camera") == "camera: this name is reserved"
 
 
 def test_no_more_faults_are_described_than_asked_for() -> None:
     error = invalid('{"sizes": [{"width": 0}]}')
     assert faults.describe(error, limit=1) == "name: Field required"
+
+
+def test_a_key_with_a_line_break_keeps_the_description_in_one_line() -> None:
+    with pytest.raises(ValidationError) as raised:
+        Rules.model_validate({"rules": {"a\nb": {}}})
+    assert faults.describe(raised.value).startswith(r"rules.'a\nb': a name has 1 to 64 letters")

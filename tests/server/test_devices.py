@@ -123,3 +123,12 @@ def test_all_gpus_that_the_backend_can_use_are_devices(
     assert f"{FIRST} isn't used: tensorrt doesn't start" in caplog.text
     broken.add(1)
     assert names(lenient) == ["CPU"]
+
+
+def test_there_are_no_more_lanes_than_cores(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(devices_module, "available_cores", lambda: 4)
+    for asked, given in ((1, 1), (4, 4), (99, 4)):
+        [device] = find_devices(Settings(backend="onnxruntime", lanes=asked))
+        assert device.executor.lanes == given
+        device.executor.close()
+    assert "4 lanes instead of 99" in caplog.text

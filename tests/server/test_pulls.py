@@ -418,6 +418,14 @@ OPENING = {
 }
 
 
+def test_a_camera_that_cannot_be_reached_is_not_called_something_else(puller: Running) -> None:
+    source = "rtsp://127.0.0.1:1/stream1"
+    created = puller.http.post("/v1/streams", json={"id": "away", "source": source})
+    assert created.status_code == 201, created.text
+    assert until(puller, "away", "retrying")["problem"] == "the source can't be read: Connection refused"
+    puller.http.delete("/v1/streams/away")
+
+
 @pytest.mark.parametrize("kind", OPENING)
 def test_formats_that_open_further_files_are_refused(puller: Running, web: SourceServer, kind: str) -> None:
     web.responders["/trap"] = file(OPENING[kind])

@@ -22,7 +22,7 @@ from keywarp.engines.errors import (
 from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
 from keywarp.engines.motion import MotionName, MotionSource, MotionVectors, OpticalFlow
-from keywarp.engines.processor import usual_lanes
+from keywarp.engines.processor import available_cores, usual_lanes
 from keywarp.engines.result import DenseMap, Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession
@@ -61,6 +61,7 @@ __all__ = [
     "Precision",
     "StreamSchedule",
     "StreamSession",
+    "available_cores",
     "choose_backend",
     "load_bundle",
     "open_backend",

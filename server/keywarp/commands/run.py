@@ -85,7 +85,7 @@ def run(
             min=0,
             max=MAX_INTERVAL,
             help="Frames by which key frames overlap with others: the next is computed beside them, so no frame takes "
-            "long, but key frames are older.",
+            "long, but key frames are older. Less than the interval.",
         ),
     ] = 0,
     out: VideoOption = None,
@@ -113,17 +113,19 @@ def run(
     Example: keywarp run gate.mkv --video 1 --as-stored --allow-damage --json results.ndjson
     """
     bundle = find_bundle(model, models)
-    options = StreamOptions(interval=interval, schedule=schedule, max_interval=max_interval, max_age=max_age)
+    lanes = 2 if overlap else 1
+    options = StreamOptions(
+        interval=interval, schedule=schedule, max_interval=max_interval, max_age=max_age, overlap=overlap
+    )
     try:
-        stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval)
+        stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval, lanes=lanes)
     except BadMessageError as error:
-        raise typer.BadParameter(str(error), param_hint="--max-interval") from error
+        raise typer.BadParameter(str(error)) from error
     detection = bundle.manifest.detection
     if track and detection is None:
         raise typer.BadParameter(f"{bundle.name} detects no objects: choose a detector", param_hint="--track")
     tracker = Tracker(detection.threshold) if track and detection else None
     try:
-        lanes = 2 if overlap else 1
         engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback, lanes=lanes)
         with ExitStack() as opened:
             frames = opened.enter_context(
@@ -131,7 +133,7 @@ def run(
             )
             opened.callback(lambda: print_notes(source, frames.notes))
             engine.prepare(frames.height, frames.width)
-            session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age, overlap)
+            session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age, stream_schedule.overlap)
             summary = record(
                 _process(session, frames, tracker, masks=_masks(bundle.manifest, ndjson, out, coco)),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],

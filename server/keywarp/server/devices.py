@@ -6,7 +6,16 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from keywarp.engines import BackendError, Executor, FrameResult, Gpu, choose_backend, open_backend, usual_lanes
+from keywarp.engines import (
+    BackendError,
+    Executor,
+    FrameResult,
+    Gpu,
+    available_cores,
+    choose_backend,
+    open_backend,
+    usual_lanes,
+)
 from keywarp.server.settings import Settings
 from keywarp.server.telemetry.metrics import DeviceReading
 
@@ -15,6 +24,7 @@ log = logging.getLogger(__name__)
 TIME_CONSTANT: Final = 10.0  # seconds; about how far back loads and pressure are averaged
 MIN_AGE: Final = 2.0  # seconds; in a younger stream, the first key frame would dominate the load
 HIGH_WATERMARK: Final = 0.5  # share of time at which the pressure becomes high
+MIN_CORES: Final = 2  # as many lanes may be asked for on any machine, so that key frames can overlap
 LOW_WATERMARK: Final = 0.25  # share of time below which the pressure is no longer high
 
 
@@ -200,7 +210,10 @@ def find_devices(settings: Settings) -> tuple[Device, ...]:
         gpus = tuple(gpu for gpu in gpus if _is_usable(gpu, settings))
     if gpus:
         return tuple(Device(gpu, settings.max_wait) for gpu in gpus)
-    return (Device(None, settings.max_wait, settings.lanes or usual_lanes(settings.threads)),)
+    lanes, most = settings.lanes or usual_lanes(settings.threads), max(MIN_CORES, available_cores())
+    if lanes > most:
+        log.warning("frames run on %d lanes instead of %d: there are no more cores", most, lanes)
+    return (Device(None, settings.max_wait, min(lanes, most)),)
 
 
 def _is_usable(gpu: Gpu, settings: Settings) -> bool:

@@ -226,6 +226,7 @@ class Pull:
                         self._set_state("running")
         finally:
             await pipeline.close()
+            await self._stream.end_events()
 
     def _next_wait(self, retry_state: RetryCallState) -> float:
         assert retry_state.outcome is not None

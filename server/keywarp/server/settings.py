@@ -50,7 +50,7 @@ class Settings(BaseModel):
         default=0,
         ge=0,
         description="Frames of different streams that run at the same time on the CPU, each on its share of the cores; "
-        "0 chooses by the number of cores, and 1 runs one after another.",
+        "0 chooses by the number of cores, and 1 runs one after another. There are never more than cores.",
     )
     decoder: Literal["software", "nvdec"] = Field(
         default="software",
@@ -78,9 +78,8 @@ class Settings(BaseModel):
         default=0,
         ge=0,
         le=MAX_INTERVAL,
-        description="The frames by which key frames overlap with others, for streams that don't choose: so many are "
-        "still propagated from the key frame before, while the next is computed on another of the lanes; 0 lets key "
-        "frames block.",
+        description="For streams that don't choose: the number of frames that are still propagated from the key frame "
+        "before, while the next is computed on another lane; less than a stream's interval. 0 lets key frames block.",
     )
     allow_origin: tuple[str, ...] = Field(
         default=(), description="A site whose web pages may use this server, such as https://cameras.example."
@@ -99,7 +98,7 @@ class Settings(BaseModel):
         description="The folder in which cameras that are added while the server runs are kept for its next start, and "
         "events, in SQLite. Without it, cameras are gone after a restart, and events are kept in memory.",
     )
-    event_days: float = Field(default=30.0, gt=0, description="The days for which events are kept.")
+    event_days: float = Field(default=30.0, gt=0, le=36_500, description="The days for which events are kept.")
     max_events: int = Field(default=10_000, ge=1, description="The most events that are kept.")
     keys: Path | None = Field(
         default=None,

@@ -8,6 +8,9 @@ import io
 import json
 import sqlite3
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,13 +23,13 @@ from keywarp.protocol import Hello
 from keywarp.protocol.events import Event
 from keywarp.server.errors import EventStoreError, SiteError
 from keywarp.server.events.store import EventQuery, EventStore
-from keywarp.server.events.watcher import Report
+from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.process import Server
 from keywarp.server.settings import Settings
 from tests.server.conftest import Running, Starter, eventually
 from tests.server.media import B_FRAMES, GREEN, RED, encode, jpeg, plain
 from tests.server.sinks.test_sinks import Hook, broker, free_port, hasty, hook, lines, write_site  # noqa: F401
-from tests.server.source_server import SourceServer, file
+from tests.server.source_server import SourceHandler, SourceServer, file
 from tests.server.test_pulls import until
 from tests.tiny_bundle import tiny_bundle
 
@@ -113,6 +116,82 @@ def test_an_open_event_ends_when_the_producer_comes_again(start: Starter) -> Non
     feed(server, frames="rrr")
     feed(server, frames="g")
     assert server.http.get("/v1/events").json()[0]["state"] == "ended"
+
+
+def test_an_event_that_starts_while_the_rules_change_ends_after_it_has_started(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, see = threading.Event(), Watcher.see
+
+    def slow(self: Watcher, *frame: Any) -> list[Report]:
+        reports = see(self, *frame)
+        if reports:
+            judged.set()
+            time.sleep(0.3)
+        return reports
+
+    monkeypatch.setattr(Watcher, "see", slow)
+    server = start()
+    watched(server)
+    feeding = threading.Thread(target=feed, args=(server,), kwargs={"frames": "rrr"})
+    feeding.start()
+    assert judged.wait(10)
+    assert server.http.put("/v1/streams/door/rules", json={}).is_success
+    feeding.join()
+    [event] = server.http.get("/v1/events").json()
+    assert event["state"] == "ended"
+    assert server.http.get(event["snapshot"]).is_success
+
+
+@contextmanager
+def red_camera() -> Iterator[str]:
+    """Run an IP camera that sends red frames until the end of the block, and give its address."""
+
+    def respond(handler: SourceHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+        handler.end_headers()
+        frame = jpeg(RED)
+        while not handler.server.over.wait(0.04):
+            part = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(frame)
+            handler.wfile.write(part + frame + b"\r\n")
+        handler.close_connection = True
+
+    with SourceServer() as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        web.responders["/camera"] = respond
+        try:
+            yield f"{web.address}/camera"
+        finally:
+            web.over.set()
+            web.shutdown()
+
+
+def test_open_events_end_when_a_camera_is_paused_and_clips_go_on_with_other_rules(
+    start: Starter, tmp_path: Path
+) -> None:
+    with red_camera() as source:
+        text = f"""
+            [streams.gate]
+            source = "{source}"
+            model = "detector"
+            clip_after = 0.2
+            rules.any = {{min_confidence = 0.1}}
+        """
+        server = start(site=write_site(tmp_path, text))
+
+        def events() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = server.http.get("/v1/events").json()
+            return found
+
+        eventually(lambda: bool(events()))
+        rules = server.http.get("/v1/streams/gate/rules").json()
+        assert server.http.put("/v1/streams/gate/rules", json=rules | {"clip_after": 0.1}).is_success
+        eventually(lambda: len(events()) > 1)
+        assert all("clip" in event for event in events())
+        assert server.http.post("/v1/streams/gate/pause").is_success
+        eventually(lambda: {event["state"] for event in events()} == {"ended"})
+        assert server.http.get("/v1/streams/gate").json()["state"] == "paused"
 
 
 @pytest.mark.parametrize(
@@ -279,3 +358,18 @@ def test_a_database_that_cannot_be_used_is_refused_with_a_reason(tmp_path: Path)
     newer.close()
     with pytest.raises(EventStoreError, match="newer version"):
         EventStore(tmp_path, days=1, limit=3)
+
+
+def test_a_folder_belongs_to_one_server(tmp_path: Path) -> None:
+    async def share() -> None:
+        store = EventStore(tmp_path, days=1, limit=3)
+        await store.write(report(1, state="started"))
+        with pytest.raises(EventStoreError, match="another server uses the folder"):
+            EventStore(tmp_path, days=1, limit=3)
+        event = await store.get("e1")
+        assert event
+        assert event.state == "started", "the other one has ended nothing"
+        await store.close()
+        await EventStore(tmp_path, days=1, limit=3).close()
+
+    asyncio.run(share())

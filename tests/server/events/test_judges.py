@@ -60,6 +60,11 @@ def test_an_object_in_a_zone_is_one_spell_until_it_has_left() -> None:
     assert (spell.seen.objects, spell.seen.count, [*spell.seen.class_ids]) == ((7,), 1, [PERSON])
 
 
+def test_an_object_that_every_frame_shows_has_not_left_however_few_there_are() -> None:
+    scenes = [scene(10 * i, (0.2 if i < 4 else 0.8, 0.9, 7)) for i in range(6)]
+    assert times(judge(zone="left", min_seconds=15), scenes) == [(20, False), (40, True)]
+
+
 def test_an_object_that_is_missed_for_a_moment_has_not_left() -> None:
     scenes = [scene(0.5 * i, *([] if i in (5, 6) else [(0.2, 0.9, 7)])) for i in range(12)]
     assert times(judge(zone="left", min_seconds=2), scenes) == [(2.0, False)]
@@ -158,7 +163,10 @@ def test_a_class_must_cover_enough_of_the_zone() -> None:
         ({"timezone": "Mars/Base"}, "there is no time zone 'Mars/Base'"),
         ({"zones": {"z": [[0, 0], [1, 1]]}}, "at least 3"),
         ({"zones": {"z": [[0, 0], [1, 1], [640, 2]]}}, "less than or equal to 1"),
-        ({"rules": {"r": {"times": ["9-17"]}}}, "pattern"),
+        ({"zones": {"z": [[0, 0], [0.5, 0.5], [1, 1]]}}, "nothing can be in this zone"),
+        ({"lines": {"l": [[0.5, 0.5], [0.5, 0.5]]}}, "nothing can cross this line"),
+        ({"rules": {"r": {"times": ["9-17"]}}}, "write a time such as `22:00-06:00`.*, not '9-17'"),
+        ({"rules": {"a/b": {}}}, "a name has 1 to 64 letters, .* not 'a/b'"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(rules: dict[str, Any], says: str) -> None:

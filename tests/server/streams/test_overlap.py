@@ -53,6 +53,15 @@ def test_streams_show_their_overlap(start: Starter, mode: Mode) -> None:
         assert talk.close_code() == CloseCode.BAD_MESSAGE
 
 
+def test_an_overlap_is_shorter_than_the_interval(start: Starter) -> None:
+    server = start(overlap=3)
+    assert create(server, interval=2).overlap == 1
+    assert create(server, interval=1).overlap == 0, "each frame is a key frame"
+    response = server.http.post("/v1/streams", json={"interval": 3, "overlap": 3})
+    assert response.status_code == 400
+    assert "`overlap` 3 must be less than the interval, 3" in response.text
+
+
 def test_with_one_lane_nothing_overlaps(start: Starter) -> None:
     server = start(lanes=1)
     response = server.http.post("/v1/streams", json={"overlap": 2})

@@ -49,7 +49,7 @@ OverlapOption = Annotated[
         min=0,
         max=MAX_INTERVAL,
         help="Frames by which key frames overlap with others: the next is computed beside them, so no frame takes "
-        "long, but key frames are older (default: the server's).",
+        "long, but key frames are older. Less than the interval (default: the server's).",
         show_default=False,
     ),
 ]

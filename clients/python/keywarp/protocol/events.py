@@ -1,22 +1,56 @@
 """Zones, lines and rules of a camera, and the events that its rules report."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, tzinfo
-from typing import Annotated, Literal, Self
+from itertools import pairwise
+from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AwareDatetime, Field, field_validator, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, WithJsonSchema, field_validator, model_validator
 
 from keywarp.protocol.messages import Message, Request
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Point = tuple[Share, Share]  # x and y as shares of the frame's width and height, from its top left corner
-Zone = Annotated[tuple[Point, ...], Field(min_length=3, max_length=64)]  # corners; the last is joined to the first
-Line = tuple[Point, Point]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
+def _check_zone(corners: tuple[Point, ...]) -> tuple[Point, ...]:
+    (x0, y0), *others = corners
+    if not any((x1 - x0) * (y2 - y0) != (y1 - y0) * (x2 - x0) for (x1, y1), (x2, y2) in pairwise(others)):
+        raise ValueError("nothing can be in this zone: its corners lie on one line")
+    return corners
+
+
+def _check_line(points: tuple[Point, Point]) -> tuple[Point, Point]:
+    if points[0] == points[1]:
+        raise ValueError("nothing can cross this line: its two points are the same")
+    return points
+
+
+def _check_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"a name has 1 to 64 letters, digits, - and _, not {name[:64]!r}")
+    return name
+
+
+def _check_span(span: str) -> str:
+    if not TIME_SPAN.fullmatch(span):
+        raise ValueError(f"write a time such as `22:00-06:00`, or until midnight `18:00-00:00`, not {span[:64]!r}")
+    return span
+
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+TIME_SPAN: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", re.ASCII)
+# Corners; the last is joined to the first
+Zone = Annotated[tuple[Point, ...], Field(min_length=3, max_length=64), AfterValidator(_check_zone)]
+Line = Annotated[tuple[Point, Point], AfterValidator(_check_line)]
+Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
 Direction = Literal["both", "left", "right"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-TimeSpan = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")]  # 22:00-06:00
+TimeSpan = Annotated[  # 22:00-06:00
+    str, AfterValidator(_check_span), WithJsonSchema({"type": "string", "pattern": f"^{TIME_SPAN.pattern}$"})
+]
 EventState = Literal["started", "ended"]
 MAX_RULES = 64  # of a stream; also the most zones and the most lines
 

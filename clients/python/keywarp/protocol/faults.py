@@ -24,6 +24,8 @@ def describe(error: Invalid, whole: str = "", limit: int | None = None) -> str:
     """
     described = []
     for fault in error.errors()[:limit]:
-        field = ".".join(map(str, fault["loc"])) or whole
-        described.append(f"{field}: {fault['msg']}" if field else str(fault["msg"]))
+        parts = (str(part) for part in fault["loc"] if part != "[key]")  # which stands for a mapping's key by itself
+        field = ".".join(part if part.isprintable() else repr(part) for part in parts) or whole
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        described.append(f"{field}: {message}" if field else message)
     return "; ".join(described)

@@ -62,6 +62,11 @@ class Recorder:
         self._lock = threading.Lock()
         self._stream: VideoStream | None = None  # that is recorded; used on the decoder's thread only
 
+    def resize(self, before: float, after: float) -> None:
+        """Let the clips that are asked for from now on have other lengths."""
+        with self._lock:
+            self._before, self._after = before, after
+
     def request(self, done: Callable[[bytes], object]) -> bool:
         """Ask for a clip of now.
 

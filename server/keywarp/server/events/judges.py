@@ -13,6 +13,7 @@ from keywarp.protocol.events import Direction, Rule, Rules, time_zone
 from keywarp.server.events.geometry import crossing, inside, side, zone_mask
 
 LINGER: Final = 2.0  # seconds for which something may be missing without being gone
+LONGEST_STEP: Final = 60.0  # seconds from one frame to the next in which nothing is gone that both show
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -127,14 +128,16 @@ class _Presence:
         self._stays: dict[int, _Stay] = {}  # by track id; by 0 of a segmentation
         self._spell: Spell | None = None
         self._free_from = -np.inf  # seconds of the stream's clock from which a spell may start
+        self._before = -np.inf  # seconds of the frame before
         self._mask: NDArray[np.bool_] | None = None
 
     def see(self, scene: Scene) -> Iterator[Spell]:
         now = scene.seconds
         found = self._objects(scene) if isinstance(scene.output, Detections) else self._classes(scene.output, now)
         met = found if found and scene.time in self._hours else None
-        spell = self._spell
-        if spell and now - spell.last > LINGER:
+        spell, before, self._before = self._spell, self._before, now
+        linger = LONGEST_STEP if met and spell and spell.last == before else LINGER
+        if spell and now - spell.last > linger:
             spell.over, self._spell = True, None
             self._free_from = spell.last + self._rule.cooldown
             yield spell

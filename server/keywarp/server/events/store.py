@@ -1,13 +1,14 @@
 """Keep events and their snapshots in SQLite."""
 
 import asyncio
+import fcntl
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import IO, Final, TypeVar
 
 from keywarp.protocol.events import Event
 from keywarp.server.errors import EventStoreError
@@ -16,6 +17,7 @@ from keywarp.server.events.watcher import Report
 T = TypeVar("T")
 
 FILE: Final = "events.sqlite3"
+LOCK: Final = "events.lock"  # held by the server that uses the folder
 VERSION: Final = 1  # of the tables
 CLIP_BYTES: Final = 2**30  # of all clips; beyond it the oldest are deleted
 MEMORY_CLIP_BYTES: Final = 64 * 2**20
@@ -53,7 +55,7 @@ class EventStore:
             limit: The most events that are kept.
 
         Raises:
-            EventStoreError: The database can't be opened.
+            EventStoreError: The database can't be opened, or another server uses the folder.
         """
         self._days = days
         self._limit = limit
@@ -61,13 +63,17 @@ class EventStore:
         self._written = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keywarp-events")
         self._path = ":memory:" if folder is None else str(folder / FILE)
+        self._lock: IO[bytes] | None = None
         try:
             if folder is not None:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._lock = _lock(folder)
                 (folder / FILE).touch(mode=0o600)  # snapshots show people
             self._thread.submit(self._open).result()
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
+            if self._lock:
+                self._lock.close()
             raise EventStoreError(f"{self._path} can't be opened: {error}") from error
 
     async def write(self, report: Report) -> None:
@@ -109,6 +115,8 @@ class EventStore:
         """Close the database."""
         await self._run(lambda: self._database.close())
         self._thread.shutdown()
+        if self._lock:
+            self._lock.close()
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
@@ -189,3 +197,18 @@ class EventStore:
     def _one(self, statement: str, id_: str) -> tuple[str | bytes | None] | None:
         row: tuple[str | bytes | None] | None = self._database.execute(statement, (id_,)).fetchone()
         return row
+
+
+def _lock(folder: Path) -> IO[bytes]:
+    """Lock a folder for this server, as long as the returned file is open.
+
+    Raises:
+        OSError: Another server uses the folder, or the lock's file can't be opened.
+    """
+    file = (folder / LOCK).open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OSError("another server uses the folder: give each server a folder of its own") from None
+    return file

@@ -49,7 +49,8 @@ def resolve_schedule(
         interval: The model's default key interval in frames.
         max_age: The server's default for the greatest key age of streams in the mode `latest`, in seconds. In the mode
             `lossless` the interval alone bounds the age, so results don't depend on how fast the server is.
-        overlap: The server's default for the frames by which key frames overlap with others.
+        overlap: The server's default for the frames by which key frames overlap with others. Streams with a short
+            interval overlap by fewer.
         lanes: The number of frames that the stream's device runs at the same time. With one, nothing overlaps.
 
     Raises:
@@ -67,5 +68,8 @@ def resolve_schedule(
     default = max_age if options.mode == "latest" else None
     if options.overlap and lanes < 2:
         raise BadMessageError(f"`overlap` {options.overlap} needs a server that runs frames on at least 2 lanes")
-    overlap = overlap if options.overlap is None else options.overlap
-    return ScheduleOptions(schedule, interval, longest, options.max_age or default, overlap if lanes > 1 else 0)
+    most = interval - 1 if lanes > 1 else 0  # with more, the next key frame would be due before this one is in use
+    if options.overlap and options.overlap > most:
+        raise BadMessageError(f"`overlap` {options.overlap} must be less than the interval, {interval}")
+    overlap = min(overlap, most) if options.overlap is None else options.overlap
+    return ScheduleOptions(schedule, interval, longest, options.max_age or default, overlap)

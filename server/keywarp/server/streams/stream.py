@@ -107,6 +107,7 @@ class Stream:
         self.sinks = options.sinks or ()
         self.notes: tuple[str, ...] = ()  # what one should know about its video
         self._watcher: Watcher | None = None
+        self._judging = asyncio.Lock()  # held while a frame is judged, or rules change: events have an order
         self._clips: set[asyncio.Task[None]] = set()  # that are being written
         self._with_clips: set[str] = set()  # ids of open events that have, or will have, a clip
         self.recorder: Recorder | None = None  # of a pulled stream with clips; from its next connection on
@@ -200,14 +201,19 @@ class Stream:
             BadMessageError: The model has no such class, or finds nothing that a rule can be about.
         """
         watcher = Watcher(self.id, rules, self.engine.bundle.manifest)
-        self.recorder = Recorder(rules.clip_before, rules.clip_after) if rules.clip_after else None
-        before, self._watcher = self._watcher, watcher
-        if rules.rules and self._object_tracker is None:
-            self._object_tracker = self._open_tracker()
-        for report in before.close() if before else ():
-            await self._report(report)
-        self.events.close()  # ends the deliveries by the rules before
-        self.events = Subscribers()
+        async with self._judging:
+            await self._close_events()
+            self._watcher = watcher
+            if not rules.clip_after:
+                self.recorder = None
+            elif self.recorder:  # it goes on: the decoder may be using it
+                self.recorder.resize(rules.clip_before, rules.clip_after)
+            else:
+                self.recorder = Recorder(rules.clip_before, rules.clip_after)
+            if rules.rules and self._object_tracker is None:
+                self._object_tracker = self._open_tracker()
+            self.events.close()  # ends the deliveries by the rules before
+            self.events = Subscribers()
 
     def _keep_clip(self, id_: str, mp4: bytes) -> None:
         task = asyncio.create_task(self._write_clip(id_, mp4))
@@ -224,17 +230,27 @@ class Stream:
         detection = self.engine.bundle.manifest.detection
         return Tracker(detection.threshold) if detection else None
 
-    @staticmethod
-    def _examine(
-        tracker: Tracker | None, watcher: "Watcher | None", frame: DecodedFrame, found: FrameResult
-    ) -> tuple[FrameResult, list[Report]]:
-        """Track the objects of a frame, and judge the rules."""
-        if tracker:
-            found = tracker.update(found, frame.timestamp)
-        reports = watcher.see(frame.pixels, found, frame.timestamp, frame.received) if watcher else []
-        return found, reports
+    async def _examine(self, frame: DecodedFrame, found: FrameResult) -> FrameResult:
+        """Track the objects of a frame, judge the rules, and report what they say."""
 
-    async def _end_events(self) -> None:
+        def judge() -> tuple[FrameResult, list[Report]]:
+            tracked = self._object_tracker.update(found, frame.timestamp) if self._object_tracker else found
+            watcher = self._watcher
+            reports = watcher.see(frame.pixels, tracked, frame.timestamp, frame.received) if watcher else []
+            return tracked, reports
+
+        async with self._judging:
+            tracked, reports = await asyncio.get_running_loop().run_in_executor(self.pool, judge)
+            for report in reports:
+                await self._report(report)
+        return tracked
+
+    async def end_events(self) -> None:
+        """End all open events."""
+        async with self._judging:
+            await self._close_events()
+
+    async def _close_events(self) -> None:
         for report in self._watcher.close() if self._watcher else ():
             await self._report(report)
 
@@ -318,7 +334,7 @@ class Stream:
     async def restart(self) -> None:
         """Make the next frame a key frame, because frames may be missing before it. Open events end."""
         await self.wait_until_idle()
-        await self._end_events()
+        await self.end_events()
         self._session.interrupt()
         self._skipped = 0
         self._vectors.clear()
@@ -414,10 +430,8 @@ class Stream:
             raise failure from error
         found = done.result()
         if self._object_tracker or self._watcher:  # frames come here in order
-            examine = partial(self._examine, self._object_tracker, self._watcher, frame, found)
-            found, reports = await asyncio.get_running_loop().run_in_executor(self.pool, examine)
-            for report in reports:
-                await self._report(report)
+            # Whoever waits may be cancelled, but what a rule has said is reported nevertheless.
+            found = await asyncio.shield(self._examine(frame, found))
         self.subscribers.publish_frame(frame, found)
         return found
 
@@ -509,7 +523,9 @@ class Stream:
         self.replica.device.remove_stream(self._load)
         self._cancel_queued()
         await self.wait_until_idle()
-        await self._end_events()
+        async with self._judging:
+            await self._close_events()
+            self._watcher = None  # so that no event starts any more
         if self._clips:
             await asyncio.wait(self._clips)
         self.subscribers.close()
