@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keywarp.protocol import Hello
-from keywarp.server.errors import CameraStoreError
+from keywarp.server.errors import CameraStoreError, EventStoreError
 from keywarp.server.process import Server
 from keywarp.server.settings import Settings
 from tests.server.conftest import Running, Starter, eventually
@@ -128,7 +128,7 @@ def test_only_the_servers_user_can_read_the_database_which_holds_passwords(
 
 def test_two_servers_do_not_share_a_folder(start: Starter, models: Path, tmp_path: Path) -> None:
     start(data=tmp_path)
-    with pytest.raises(CameraStoreError, match="another server uses this folder"):
+    with pytest.raises((CameraStoreError, EventStoreError), match="another server uses th"):
         Server(Settings(models=models, port=0, backend="onnxruntime", data=tmp_path))
 
 

@@ -36,12 +36,17 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     Raises:
         BundleError: A bundle can't be used, there are no bundles, or the settings name a model that doesn't exist.
         CameraStoreError: The database of cameras can't be opened.
+        EventStoreError: The database of events can't be opened.
         KeyFileError: The API keys can't be read.
         SiteError: The file of streams and sinks can't be used.
         TracesError: Traces can't be exported.
     """
     service = service or Service(settings)
-    cameras = Cameras(service, Pulls(service))
+    try:
+        cameras = Cameras(service, Pulls(service))
+    except BaseException:
+        service.events.abandon()
+        raise
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,14 @@ class EventStore:
     async def close(self) -> None:
         """Close the database."""
         await self._run(lambda: self._database.close())
+        self._release()
+
+    def abandon(self) -> None:
+        """Close the database before anything ran, because the server can't start."""
+        self._thread.submit(lambda: self._database.close()).result()
+        self._release()
+
+    def _release(self) -> None:
         self._thread.shutdown()
         if self._lock:
             self._lock.close()
@@ -205,7 +214,7 @@ def _lock(folder: Path) -> IO[bytes]:
     Raises:
         OSError: Another server uses the folder, or the lock's file can't be opened.
     """
-    file = (folder / LOCK).open("ab")
+    file = os.fdopen(os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600), "r+b")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
