@@ -33,6 +33,11 @@ class Library:
         return str(self.module.__version__)
 
     @property
+    def generation(self) -> int:
+        """The major version of TensorRT whose C++ classes it has, which a C++ plugin must be built for."""
+        return 11 if self.name == "tensorrt_rtx" else int(self.version.split(".")[0])
+
+    @property
     def portable(self) -> bool:
         """Whether plans run on every GPU of a compute capability and can be built without a GPU.
 
