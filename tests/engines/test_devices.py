@@ -15,6 +15,8 @@ V100 = Gpu(0, "Tesla V100", "580.65", (7, 0), 16 * 2**30)
 T4 = Gpu(1, "Tesla T4", "580.65", (7, 5), 16 * 2**30)
 TWIN = Gpu(2, "Tesla T4", "580.65", (7, 5), 16 * 2**30)
 A10 = Gpu(3, "NVIDIA A10", "580.65", (8, 6), 24 * 2**30)
+H100 = Gpu(4, "NVIDIA H100", "580.65", (9, 0), 80 * 2**30)
+B200 = Gpu(5, "NVIDIA B200", "580.65", (10, 0), 180 * 2**30)
 ALL = {"tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"}
 
 
@@ -94,9 +96,11 @@ def test_without_a_driver_there_is_no_gpu() -> None:
     [
         (ALL, [T4], "tensorrt", "found Tesla T4 (compute capability 7.5, 16 GiB, driver 580.65)"),
         (ALL, [V100, T4], "tensorrt", "Tesla T4"),
-        (ALL, [V100], "onnxruntime-cuda", "tensorrt needs compute capability 7.5"),
         (ALL - {"tensorrt"}, [T4], "onnxruntime-cuda", "tensorrt isn't installed"),
-        (ALL, [K40], "openvino", "onnxruntime-cuda needs compute capability 7.0"),
+        (ALL, [V100], "openvino", "ONNX Runtime's CUDA provider doesn't support compute capability 7.0"),
+        (ALL, [K40], "openvino", "TensorRT doesn't support compute capability 3.5"),
+        (ALL, [H100], "tensorrt", "found NVIDIA H100"),
+        (ALL, [B200], "tensorrt", "found NVIDIA B200"),
         ({"openvino", "onnxruntime"}, [T4], "openvino", "onnxruntime-cuda isn't installed"),
         (ALL, [], "openvino", "there is no NVIDIA GPU"),
         ({"onnxruntime"}, [], "onnxruntime", "openvino isn't installed"),
@@ -116,17 +120,33 @@ def test_auto_takes_the_fastest_that_fits_and_says_why(
     ("backend", "gpus", "used"),
     [
         ("tensorrt", [V100, T4, TWIN, A10], (A10, T4, TWIN)),
-        ("onnxruntime-cuda", [V100, T4, TWIN], (T4, TWIN, V100)),
-        ("onnxruntime-cuda", [K40, V100], (V100,)),
+        ("onnxruntime-cuda", [V100, T4, TWIN], (T4, TWIN)),
+        ("onnxruntime-tensorrt", [B200, H100, T4], (H100, T4)),
         ("onnxruntime-cuda", [K40], (K40,)),  # requested, so the runtime itself reports that it can't
         ("tensorrt", [], ()),
     ],
 )
-def test_all_gpus_that_are_new_enough_are_used_the_best_first(
+def test_all_gpus_that_are_supported_are_used_the_best_first(
     backend: backends.BackendName, gpus: list[Gpu], used: tuple[Gpu, ...]
 ) -> None:
     choice = choose_backend(backend, gpus)
     assert (choice.gpus, choice.gpu) == (used, used[0] if used else None)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "backend", "reason"),
+    [
+        (H100, "onnxruntime-cuda", "TensorRT for RTX doesn't support compute capability 9.0"),
+        (B200, "openvino", "TensorRT for RTX doesn't support compute capability 10.0; ONNX Runtime's CUDA provider"),
+        (T4, "tensorrt", "Tesla T4"),
+    ],
+)
+def test_with_tensorrt_for_rtx_auto_takes_the_next_backend_on_gpus_that_it_does_not_support(
+    gpu: Gpu, backend: str, reason: str
+) -> None:
+    choice = choose(ALL, [gpu], "tensorrt_rtx")
+    assert choice is not None
+    assert (choice.backend, reason in choice.reason) == (backend, True)
 
 
 def test_several_gpus_are_all_named() -> None:

@@ -15,12 +15,24 @@ from typing import Any, Literal
 log = logging.getLogger(__name__)
 
 Capability = tuple[int, int]
-TENSORRT_SINCE: Capability = (7, 5)  # Turing, the oldest that TensorRT 10.x and TensorRT for RTX support
-CUDA_SINCE: Capability = (7, 0)  # Volta, the oldest that ONNX Runtime's current CUDA builds support
-MINIMUM_CAPABILITY = {
-    "tensorrt": TENSORRT_SINCE,
-    "onnxruntime-cuda": CUDA_SINCE,
-    "onnxruntime-tensorrt": TENSORRT_SINCE,
+Runtime = Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda", "onnxruntime-tensorrt"]
+_TENSORRT: frozenset[Capability] = frozenset(
+    [(7, 5), (8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1)]
+)
+_CUDA: frozenset[Capability] = frozenset([(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)])
+# What each runtime has machine code for: TensorRT 10, TensorRT for RTX 1.7, ONNX Runtime 1.31. The latter has no
+# code that the driver could compile for other GPUs.
+CAPABILITIES: dict[Runtime, frozenset[Capability]] = {
+    "tensorrt": _TENSORRT,
+    "tensorrt_rtx": frozenset([(7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)]),
+    "onnxruntime-cuda": _CUDA,
+    "onnxruntime-tensorrt": _TENSORRT & _CUDA,
+}
+_NAMES: dict[Runtime, str] = {
+    "tensorrt": "TensorRT",
+    "tensorrt_rtx": "TensorRT for RTX",
+    "onnxruntime-cuda": "ONNX Runtime's CUDA provider",
+    "onnxruntime-tensorrt": "ONNX Runtime's TensorRT provider",
 }
 
 
@@ -36,9 +48,14 @@ class Gpu:
 
     def __str__(self) -> str:
         return (
-            f"{self.name} (compute capability {self.capability[0]}.{self.capability[1]}, "
+            f"{self.name} (compute capability {self.capability_text}, "
             f"{self.memory / 2**30:.0f} GiB, driver {self.driver})"
         )
+
+    @property
+    def capability_text(self) -> str:
+        """The compute capability as text, such as 8.6."""
+        return f"{self.capability[0]}.{self.capability[1]}"
 
     @property
     def label(self) -> str:
@@ -65,13 +82,15 @@ class BackendChoice:
         return next(iter(self.gpus), None)
 
 
-def usable_gpus(backend: str, gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
-    """Return the GPUs that are new enough for a backend, the best first."""
-    able = (gpu for gpu in gpus if gpu.capability >= MINIMUM_CAPABILITY[backend])
+def usable_gpus(runtime: Runtime, gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
+    """Return the GPUs that a runtime supports, the best first."""
+    able = (gpu for gpu in gpus if gpu.capability in CAPABILITIES[runtime])
     return tuple(sorted(able, key=lambda gpu: (gpu.capability, gpu.memory), reverse=True))
 
 
-def choose(installed: Collection[str], gpus: Collection[Gpu]) -> BackendChoice | None:
+def choose(
+    installed: Collection[str], gpus: Collection[Gpu], tensorrt: Literal["tensorrt", "tensorrt_rtx"] = "tensorrt"
+) -> BackendChoice | None:
     """Choose the fastest usable backend.
 
     The order is TensorRT, ONNX Runtime on CUDA, OpenVINO, ONNX Runtime on the CPU.
@@ -79,15 +98,18 @@ def choose(installed: Collection[str], gpus: Collection[Gpu]) -> BackendChoice |
     Args:
         installed: The names of the backends whose runtimes are installed.
         gpus: The machine's GPUs.
+        tensorrt: The TensorRT that the backend `tensorrt` uses.
 
     Returns:
         The choice, or None if no runtime is installed.
     """
     reasons: list[str] = []
-    for backend in ("tensorrt", "onnxruntime-cuda") if gpus else ():
-        able = usable_gpus(backend, gpus)
+    runtimes: dict[str, Runtime] = {"tensorrt": tensorrt, "onnxruntime-cuda": "onnxruntime-cuda"}
+    for backend, runtime in runtimes.items() if gpus else ():
+        able = usable_gpus(runtime, gpus)
         if not able:
-            reasons.append("{} needs compute capability {}.{}".format(backend, *MINIMUM_CAPABILITY[backend]))
+            lacking = " and ".join(sorted({gpu.capability_text for gpu in gpus}))
+            reasons.append(f"{_NAMES[runtime]} doesn't support compute capability {lacking}")
         elif backend not in installed:
             reasons.append(f"{backend} isn't installed")
         else:

@@ -18,7 +18,7 @@ from keywarp.engines.backends.tensorrt.library import open_library
 from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
 from keywarp.engines.backends.tensorrt.plugin import VARIABLE, WarpLauncher, launching_with, plugin_creator
 from keywarp.engines.backends.warping import WARP, simplify
-from keywarp.engines.devices import Gpu
+from keywarp.engines.devices import CAPABILITIES, Gpu
 from keywarp.engines.fusion import fuse_key, fuse_propagate, fuse_warp
 from tests.engines.tensorrt.fake_driver import FakeDriver
 from tests.tiny_bundle import tiny_bundle
@@ -53,6 +53,13 @@ def test_plans_are_built_for_other_gpus(capability: tuple[int, int], tmp_path: P
 def test_an_unknown_compute_capability_is_refused_with_a_list_of_the_known_ones() -> None:
     with pytest.raises(BackendError, match=r"can build for compute capability .*8\.6.*, not for 3\.5"):
         PlanBuilder(open_library(), Target((3, 5)), "fp32")
+
+
+def test_tensorrt_for_rtx_supports_the_compute_capabilities_that_devices_says() -> None:
+    library = open_library()
+    assert library.name == "tensorrt_rtx"
+    names = {name for name in library.module.ComputeCapability.__members__ if name.startswith("SM")}
+    assert names == {f"SM{major}{minor}" for major, minor in CAPABILITIES["tensorrt_rtx"]}
 
 
 def test_a_plan_is_built_once(tmp_path: Path) -> None:

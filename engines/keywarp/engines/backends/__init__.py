@@ -79,13 +79,17 @@ def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) ->
     if name in ("openvino", "onnxruntime"):
         return BackendChoice(name, (), "it was requested")
     gpus = list_gpus() if gpus is None else gpus
+    from keywarp.engines.backends.tensorrt.library import installed
+
+    tensorrt = installed() or "tensorrt"
     if name == "auto":
-        choice = choose(_installed(bool(gpus)), gpus)
+        choice = choose(_installed(bool(gpus)), gpus, tensorrt)
         if choice is None:
             raise BackendError("no runtime is installed: install the extra `cpu` (README, Install)")
         return choice
-    # If none seems new enough, try the first one: the runtime reports the error itself, or supports it after all.
-    return BackendChoice(name, usable_gpus(name, gpus) or tuple(gpus[:1]), "it was requested")
+    # If none seems to be supported, try the first one: the runtime reports the error itself, or supports it after all.
+    usable = usable_gpus(tensorrt if name == "tensorrt" else name, gpus)
+    return BackendChoice(name, usable or tuple(gpus[:1]), "it was requested")
 
 
 def _installed(on_gpu: bool) -> set[str]:

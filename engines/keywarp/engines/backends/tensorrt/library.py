@@ -50,7 +50,7 @@ class Library:
         return _logger_class(self.module)(failure)
 
 
-def installed() -> str | None:
+def installed() -> Literal["tensorrt", "tensorrt_rtx"] | None:
     """Return the name of the library that `open_library` would import, without importing it."""
     return next((name for name in LIBRARIES if importlib.util.find_spec(name)), None)
 
