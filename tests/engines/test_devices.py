@@ -1,7 +1,10 @@
 """The choice of device and backend, with a fake NVML, since the tests need no GPU."""
 
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import onnxruntime as ort
 import pytest
@@ -205,3 +208,47 @@ def test_a_provider_that_does_not_load_is_refused_although_onnxruntime_continues
         pytest.raises(BackendError, match="runs probe with CPUExecutionProvider instead of CUDAExecutionProvider"),
     ):
         OnnxRuntimeGpuBackend("cuda", T4)
+
+
+class FakeSession:
+    """A session with a provider that loads, but has no code for the GPU."""
+
+    def __init__(self, *_: Any, **how: Any) -> None:
+        self._provider = how["providers"][0][0]
+
+    def get_providers(self) -> list[str]:
+        return [self._provider]
+
+    def run(self, *_: Any) -> None:
+        raise RuntimeError("CUDA error cudaErrorNoKernelImageForDevice")
+
+
+PROVIDERS = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_without_code_for_the_gpu_is_refused_when_it_is_opened(
+    provider: Literal["cuda", "tensorrt"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: PROVIDERS)
+    monkeypatch.setattr(ort, "InferenceSession", FakeSession)
+    with pytest.raises(BackendError, match=r"can't run on Tesla V100 .*NoKernelImage.* supports .*7\.5, 8\.0"):
+        OnnxRuntimeGpuBackend(provider, V100)
+
+
+def test_tensorrt_is_loaded_before_its_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider needs libnvinfer.so.10, which the linker doesn't find in the package `tensorrt_libs`."""
+    (tmp_path / "tensorrt_libs.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: PROVIDERS)
+    loaded: list[bool] = []
+
+    class Session(FakeSession):
+        def run(self, *_: Any) -> None:
+            loaded.append("tensorrt_libs" in sys.modules)
+
+    monkeypatch.setattr(ort, "InferenceSession", Session)
+    for provider in ("cuda", "tensorrt"):
+        monkeypatch.delitem(sys.modules, "tensorrt_libs", raising=False)
+        OnnxRuntimeGpuBackend(provider, T4)
+    assert loaded == [False, True]

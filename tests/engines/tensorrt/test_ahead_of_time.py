@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+from onnx import helper
 
 from keywarp.engines import BackendError, load_bundle
 from keywarp.engines.backends.half import to_half
@@ -21,6 +23,7 @@ from keywarp.engines.backends.warping import WARP, simplify
 from keywarp.engines.devices import CAPABILITIES, Gpu
 from keywarp.engines.fusion import fuse_key, fuse_propagate, fuse_warp
 from tests.engines.tensorrt.fake_driver import FakeDriver
+from tests.engines.test_fusion import noise
 from tests.tiny_bundle import tiny_bundle
 
 pytestmark = pytest.mark.gpu_check
@@ -60,6 +63,26 @@ def test_tensorrt_for_rtx_supports_the_compute_capabilities_that_devices_says() 
     assert library.name == "tensorrt_rtx"
     names = {name for name in library.module.ComputeCapability.__members__ if name.startswith("SM")}
     assert names == {f"SM{major}{minor}" for major, minor in CAPABILITIES["tensorrt_rtx"]}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_only_floats_become_bytes(precision: str, tmp_path: Path) -> None:
+    """TensorRT 10 refuses to cast integers to UINT8, which TensorRT for RTX allows."""
+    fused = fuse_key(tiny_bundle(tmp_path / "tiny"), 64, 96)
+    builder = PlanBuilder(open_library(), Target((8, 6)), precision)
+    adapted = onnx.load_from_string(builder.adapt(fused.model, fused.resident))
+    values = onnx.shape_inference.infer_shapes(adapted).graph.value_info
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    casts = [node for node in adapted.graph.node if node.op_type == "Cast"]
+    [to_bytes] = [node for node in casts if helper.get_node_attr_value(node, "to") == onnx.TensorProto.UINT8]
+    assert kinds[to_bytes.input[0]] in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    frame = noise(1, 64, 96)
+    options = {"providers": ["CPUExecutionProvider"]}
+    labels = [
+        ort.InferenceSession(graph.SerializeToString(), **options).run(["labels"], {"frame": frame})[0]
+        for graph in (fused.model, adapted)
+    ]
+    assert (labels[0] == labels[1]).mean() > 0.99
 
 
 def test_a_plan_is_built_once(tmp_path: Path) -> None:
