@@ -11,7 +11,7 @@ import pytest
 
 from keywarp.engines import BackendError, backends, choose_backend, open_backend
 from keywarp.engines.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
-from keywarp.engines.devices import Gpu, choose, list_gpus, read_gpus
+from keywarp.engines.devices import CudaDevice, Gpu, choose, list_gpus, read_gpus
 
 K40 = Gpu(0, "Tesla K40m", "470.256", (3, 5), 12 * 2**30)
 V100 = Gpu(0, "Tesla V100", "580.65", (7, 0), 16 * 2**30)
@@ -66,8 +66,8 @@ class FakeNvml:
         return SimpleNamespace(total=gpu.memory)
 
 
-def counted(_bus: str, number: int) -> int:
-    return number
+def counted(_bus: str, number: int) -> CudaDevice:
+    return CudaDevice(number)
 
 
 def test_gpus_are_listed_with_their_properties_from_nvml() -> None:
@@ -79,9 +79,25 @@ def test_gpus_are_listed_with_their_properties_from_nvml() -> None:
 
 
 def test_gpus_have_their_index_in_cudas_order_and_hidden_ones_are_not_listed() -> None:
-    order = {"0000:0:00.0": 1}
+    order = {"0000:0:00.0": CudaDevice(1)}
     [gpu] = read_gpus(FakeNvml([V100, T4]), lambda bus, _: order.get(bus))
     assert (gpu.name, gpu.index) == ("Tesla V100", 1)
+
+
+def test_a_part_of_a_gpu_has_its_own_name_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML describes the whole GPU, whose plans would be used for its parts (MIG)."""
+    cuda = SimpleNamespace(
+        CUresult=SimpleNamespace(CUDA_SUCCESS=0),
+        cuInit=lambda _flags: (0,),
+        cuDeviceGetByPCIBusId=lambda bus: (0, 0) if bus == b"0000:4:00.0" else (101, None),
+        cuDeviceGetName=lambda size, _device: (0, b"NVIDIA H100 MIG 1g.10gb".ljust(size, b"\0")),
+        cuDeviceTotalMem=lambda _device: (0, 10 * 2**30),
+    )
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", cuda)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml([T4, H100]))  # type: ignore[arg-type]
+    [gpu] = list_gpus()
+    assert (gpu.index, gpu.name, gpu.memory) == (0, "NVIDIA H100 MIG 1g.10gb", 10 * 2**30)
+    assert gpu.capability == (9, 0)
 
 
 def test_a_lost_gpu_is_ignored(caplog: pytest.LogCaptureFixture) -> None:

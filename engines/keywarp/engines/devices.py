@@ -128,33 +128,42 @@ def list_gpus() -> list[Gpu]:
         nvml = importlib.import_module("pynvml")
     except ImportError:
         return []
-    return read_gpus(nvml, _cuda_index)
+    return read_gpus(nvml, _find_in_cuda)
 
 
-def read_gpus(nvml: Any, cuda_index: Callable[[str, int], int | None]) -> list[Gpu]:
+@dataclass(frozen=True, slots=True)
+class CudaDevice:
+    """A GPU as CUDA sees it, which may be a part of the GPU that NVML sees (MIG)."""
+
+    index: int
+    name: str | None = None  # None if only NVML knows it
+    memory: int | None = None  # bytes
+
+
+def read_gpus(nvml: Any, find_in_cuda: Callable[[str, int], CudaDevice | None]) -> list[Gpu]:
     """Return the GPUs that CUDA may use, in CUDA's order, from the given sources.
 
     Args:
         nvml: The module `pynvml`.
-        cuda_index: A function from a GPU's PCI address and index in NVML's order to its index in CUDA's order, or None
-            if the GPU is hidden from CUDA.
+        find_in_cuda: A function from a GPU's PCI address and index in NVML's order to the same GPU in CUDA, or None if
+            it is hidden from CUDA.
     """
     gpus: list[Gpu] = []
     with _opened(nvml) as opened:
         for number in range(nvml.nvmlDeviceGetCount() if opened else 0):
             try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(number)
-                index = cuda_index(_text(nvml.nvmlDeviceGetPciInfo(handle).busId), number)
-                if index is None:
+                device = find_in_cuda(_text(nvml.nvmlDeviceGetPciInfo(handle).busId), number)
+                if device is None:
                     continue
                 major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
                 gpus.append(
                     Gpu(
-                        index=index,
-                        name=_text(nvml.nvmlDeviceGetName(handle)),
+                        index=device.index,
+                        name=device.name or _text(nvml.nvmlDeviceGetName(handle)),
                         driver=_text(nvml.nvmlSystemGetDriverVersion()),
                         capability=(int(major), int(minor)),
-                        memory=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+                        memory=device.memory or int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
                     )
                 )
             except nvml.NVMLError as error:  # the GPU was lost, or isn't accessible
@@ -178,17 +187,26 @@ def _opened(nvml: Any) -> Iterator[bool]:
             nvml.nvmlShutdown()
 
 
-def _cuda_index(bus: str, number: int) -> int | None:
-    """Return CUDA's index of a GPU: CUDA orders by speed and may hide some. Without its bindings, use NVML's order."""
+def _find_in_cuda(bus: str, number: int) -> CudaDevice | None:
+    """Return a GPU as CUDA sees it: CUDA orders by speed and may hide some. Without its bindings, use NVML's order."""
     try:
         cuda: Any = importlib.import_module("cuda.bindings.driver")
     except ImportError:
-        return number
+        return CudaDevice(number)
     success = cuda.CUresult.CUDA_SUCCESS
     with contextlib.suppress(RuntimeError):  # the bindings find no driver, as in a container with NVML alone
         if cuda.cuInit(0)[0] == success:
             status, device = cuda.cuDeviceGetByPCIBusId(bus.encode())
-            return int(device) if status == success else None
+            if status != success:
+                return None
+            # Of a part of a GPU (MIG), the name says which part it is, so that plans for it aren't used elsewhere.
+            named, name = cuda.cuDeviceGetName(128, device)
+            sized, memory = cuda.cuDeviceTotalMem(device)
+            return CudaDevice(
+                int(device),
+                _text(name).rstrip("\0") if named == success else None,
+                int(memory) if sized == success else None,
+            )
     return None
 
 

@@ -124,6 +124,10 @@ class CudaDriver:
                 "can't load NVIDIA's driver: install it, or start the container with --gpus all"
             ) from error
         self._device = self._check("cuDeviceGet", driver.cuDeviceGet(index))
+        # Threads that wait for the GPU sleep. By default the driver decides whether they keep a core busy instead,
+        # which decoders and other streams need.
+        flags = driver.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC.value
+        self._check("cuDevicePrimaryCtxSetFlags", driver.cuDevicePrimaryCtxSetFlags(self._device, flags))
         retained = driver.cuDevicePrimaryCtxRetain(self._device)  # until the process ends
         self._context = self._check("cuDevicePrimaryCtxRetain", retained)
         self._modules: list[Any] = []
