@@ -93,8 +93,8 @@ def test_a_part_of_a_gpu_has_its_own_name_and_memory(monkeypatch: pytest.MonkeyP
         cuDeviceGetName=lambda size, _device: (0, b"NVIDIA H100 MIG 1g.10gb".ljust(size, b"\0")),
         cuDeviceTotalMem=lambda _device: (0, 10 * 2**30),
     )
-    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", cuda)  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml([T4, H100]))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", cuda)
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml([T4, H100]))
     [gpu] = list_gpus()
     assert (gpu.index, gpu.name, gpu.memory) == (0, "NVIDIA H100 MIG 1g.10gb", 10 * 2**30)
     assert gpu.capability == (9, 0)

@@ -51,9 +51,12 @@ class FakeRtx:
 
     def create_runtime_config(self) -> Any:
         kernels: list[bytes] = []
-        cache = SimpleNamespace(
-            serialize=lambda: b" ".join(kernels), deserialize=lambda blob: not kernels.extend(blob.split())
-        )
+
+        def deserialize(blob: bytes) -> bool:
+            kernels.extend(blob.split())
+            return True
+
+        cache = SimpleNamespace(serialize=lambda: b" ".join(kernels), deserialize=deserialize)
         self.caches.append(kernels)
         return SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda _cache: True)
 

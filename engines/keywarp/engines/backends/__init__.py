@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from keywarp.engines.backends.interface import Backend, DeviceTensor, Precision, Program
-from keywarp.engines.devices import BackendChoice, Gpu, choose, list_gpus, usable_gpus
+from keywarp.engines.devices import BackendChoice, Gpu, Runtime, choose, list_gpus, usable_gpus
 from keywarp.engines.errors import BackendError
 
 __all__ = [
@@ -76,7 +76,7 @@ def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) ->
     Raises:
         BackendError: If no runtime is installed.
     """
-    if name in ("openvino", "onnxruntime"):
+    if name == "openvino" or name == "onnxruntime":  # noqa: PLR1714 - mypy narrows the type by this
         return BackendChoice(name, (), "it was requested")
     gpus = list_gpus() if gpus is None else gpus
     from keywarp.engines.backends.tensorrt.library import installed
@@ -88,7 +88,8 @@ def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) ->
             raise BackendError("no runtime is installed: install the extra `cpu` (README, Install)")
         return choice
     # If none seems to be supported, try the first one: the runtime reports the error itself, or supports it after all.
-    usable = usable_gpus(tensorrt if name == "tensorrt" else name, gpus)
+    runtime: Runtime = tensorrt if name == "tensorrt" else name
+    usable = usable_gpus(runtime, gpus)
     return BackendChoice(name, usable or tuple(gpus[:1]), "it was requested")
 
 
