@@ -15,22 +15,26 @@ from typing import Any, Literal
 log = logging.getLogger(__name__)
 
 Capability = tuple[int, int]
-Runtime = Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda", "onnxruntime-tensorrt"]
+Runtime = Literal["tensorrt", "tensorrt_rtx", "tensorrt8", "onnxruntime-cuda", "onnxruntime-tensorrt"]
 _TENSORRT: frozenset[Capability] = frozenset(
     [(7, 5), (8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1)]
 )
 _CUDA: frozenset[Capability] = frozenset([(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)])
-# What each runtime has machine code for: TensorRT 10, TensorRT for RTX 1.7, ONNX Runtime 1.31. The latter has no
-# code that the driver could compile for other GPUs.
+# What each runtime has machine code for: TensorRT 10, TensorRT for RTX 1.7, TensorRT 8.5, ONNX Runtime 1.31. The last
+# has no code that the driver could compile for other GPUs.
 CAPABILITIES: dict[Runtime, frozenset[Capability]] = {
     "tensorrt": _TENSORRT,
     "tensorrt_rtx": frozenset([(7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)]),
+    "tensorrt8": frozenset(
+        [(3, 5), (3, 7), (5, 0), (5, 2), (6, 0), (6, 1), (7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0)]
+    ),
     "onnxruntime-cuda": _CUDA,
     "onnxruntime-tensorrt": _TENSORRT & _CUDA,
 }
 _NAMES: dict[Runtime, str] = {
     "tensorrt": "TensorRT",
     "tensorrt_rtx": "TensorRT for RTX",
+    "tensorrt8": "TensorRT 8.5",
     "onnxruntime-cuda": "ONNX Runtime's CUDA provider",
     "onnxruntime-tensorrt": "ONNX Runtime's TensorRT provider",
 }
@@ -89,7 +93,9 @@ def usable_gpus(runtime: Runtime, gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
 
 
 def choose(
-    installed: Collection[str], gpus: Collection[Gpu], tensorrt: Literal["tensorrt", "tensorrt_rtx"] = "tensorrt"
+    installed: Collection[str],
+    gpus: Collection[Gpu],
+    tensorrt: Literal["tensorrt", "tensorrt_rtx", "tensorrt8"] = "tensorrt",
 ) -> BackendChoice | None:
     """Choose the fastest usable backend.
 

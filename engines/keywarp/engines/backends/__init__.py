@@ -76,7 +76,7 @@ def choose_backend(name: BackendName = "auto", gpus: list[Gpu] | None = None) ->
     Raises:
         BackendError: If no runtime is installed.
     """
-    if name == "openvino" or name == "onnxruntime":  # noqa: PLR1714 - mypy narrows the type by this
+    if name == "openvino" or name == "onnxruntime":
         return BackendChoice(name, (), "it was requested")
     gpus = list_gpus() if gpus is None else gpus
     from keywarp.engines.backends.tensorrt.library import installed

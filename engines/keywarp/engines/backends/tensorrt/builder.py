@@ -131,6 +131,10 @@ class PlanBuilder:
 
     def _build(self, content: bytes, name: str) -> tuple[bytes, int]:
         """Return TensorRT's plan, and the number of warp plugins in it."""
+        if self.library.name == "tensorrt8":
+            launch = self._launcher.launch if self._launcher else None
+            plan: tuple[bytes, int] = self.library.module.build(content, name, launch, half=self.precision == "fp16")
+            return plan
         trt = self.library.module
         failures: list[str] = []
         logger = self.library.logger(failures.append)

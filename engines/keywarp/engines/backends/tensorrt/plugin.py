@@ -38,6 +38,8 @@ def register_warp(library: Library) -> WarpKind:
     Raises:
         BackendError: If the library that `KEYWARP_TENSORRT_PLUGIN` names doesn't load.
     """
+    if library.name == "tensorrt8":  # whose library contains the plugin
+        return "c++"
     wanted = os.environ.get(VARIABLE, "")
     return "gridsample" if wanted == "none" else _register(library, wanted)
 

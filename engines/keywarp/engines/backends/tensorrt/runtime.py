@@ -11,7 +11,7 @@ from keywarp.engines.backends.tensorrt.library import Library
 from keywarp.engines.backends.tensorrt.plan import Plan
 from keywarp.engines.backends.tensorrt.plan_cache import PlanCache
 from keywarp.engines.backends.tensorrt.plugin import WarpLauncher, launching_with
-from keywarp.engines.backends.tensorrt.program import TensorSpec
+from keywarp.engines.backends.tensorrt.program import Executable, TensorSpec
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
 
@@ -37,18 +37,23 @@ class TensorRTRuntime:
         self._launcher = launcher
         self._cache = cache
         self._gpu = gpu
+        if library.name == "tensorrt8":
+            return
         self._failures: list[str] = []
         self._logger = library.logger(self._failures.append)  # must live as long as the runtime
         self._runtime = library.module.Runtime(self._logger)
         if self._runtime is None:
             raise BackendError(f"TensorRT's runtime can't start: {self._reason()}")
 
-    def load(self, plan: Plan) -> "TensorRTExecutable":
+    def load(self, plan: Plan) -> Executable:
         """Load a plan onto the GPU.
 
         Raises:
             BackendError: If TensorRT refuses the plan. The message has TensorRT's reason.
         """
+        if self._library.name == "tensorrt8":
+            executable: Executable = self._library.module.load(plan.content, self._gpu.name, self._launcher.launch)
+            return executable
         with launching_with(self._launcher):
             engine = self._runtime.deserialize_cuda_engine(plan.content)
             if engine is None:
