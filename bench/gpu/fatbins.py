@@ -1,8 +1,8 @@
 """Blank out the machine code of a CUDA library for all GPUs but one kind, so that it packs to a fraction.
 
-CUDA's compiler puts the code for each kind of GPU side by side into "fat binaries". The loader takes the entry that fits
-the GPU and doesn't look at the others. Their content is replaced by zeros and nothing is moved, so every address in the
-library stays right.
+CUDA's compiler puts the code for each kind of GPU side by side into "fat binaries". The loader takes the entry that
+fits the GPU and doesn't look at the others. Their content is replaced by zeros and nothing is moved, so every address
+in the library stays right.
 """
 
 import struct

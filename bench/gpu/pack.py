@@ -1,8 +1,8 @@
 """Packs what a machine with a GPU but no network needs for `python -m bench.gpu`, in pieces that travel easily.
 
-Such a machine has Python 3.12, CUDA 13, cuDNN 9 and PyTorch. The pack has ONNX Runtime for CUDA with code for one kind of
-GPU only, a few small packages, and the graphs of the paper's networks. With --tensorrt it has the libraries of
-TensorRT 8.5 for one kind of GPU instead, without cuDNN and cuBLAS, which TensorRT can do without.
+Such a machine has Python 3.12, CUDA 13, cuDNN 9 and PyTorch. The pack has ONNX Runtime for CUDA with code for one kind
+of GPU only, a few small packages, and the graphs of the paper's networks. With --tensorrt it has TensorRT 8.5 for one
+kind of GPU instead, without cuDNN and cuBLAS; KEYWARP_TENSORRT8=FOLDER/tensorrt8/libkeywarp_tensorrt8.so names it then.
 
   python -m bench.gpu.pack --capability 9.0              into out/gpu-pack
   python3 out/gpu-pack/unpack.py FOLDER                  on the other machine
@@ -26,16 +26,29 @@ from tempfile import TemporaryDirectory
 from typing import Final
 from zipfile import ZipFile
 
-from bench.gpu.fatbins import MAGIC, keep_only
+from bench.gpu.fatbins import entries, keep_only
 
 PIECE: Final = 35_000_000  # bytes
 PYTHON: Final = "3.12"
 RUNTIME: Final = ("onnxruntime-gpu==1.31.1",)
 # What ONNX Runtime and the engine need beside what such a machine has.
-SMALL: Final = ("pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions", "flatbuffers", "lapx")
+SMALL: Final = (
+    "pydantic",
+    "pydantic-core",
+    "annotated-types",
+    "typing-inspection",
+    "typing-extensions",
+    "flatbuffers",
+    "lapx",
+)
 TENSORRT: Final = ("tensorrt==8.5.3.1",)
 TENSORRT_PYTHON: Final = "3.10"  # the wheel's tag; its libraries work beside any Python
-TENSORRT_FILES: Final = ("libnvinfer.so", "libnvinfer_builder_resource.so", "libnvinfer_plugin.so", "libnvonnxparser.so")
+TENSORRT_FILES: Final = (
+    "libnvinfer.so",
+    "libnvinfer_builder_resource.so",
+    "libnvinfer_plugin.so",
+    "libnvonnxparser.so",
+)
 CACHE: Final = Path(".cache", "keywarp", "gpu-pack")
 ROOT: Final = Path(__file__).parents[2]
 UNPACK: Final = '''"""Unpacks the pieces beside this file: python3 unpack.py FOLDER"""
@@ -100,7 +113,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capability", type=_capability, default="9.0", help="of the GPU (default: 9.0)")
     parser.add_argument("--tensorrt", action="store_true", help="pack the libraries of TensorRT 8.5 instead")
-    parser.add_argument("--out", type=Path, help="the folder to write to (default: out/gpu-pack or out/gpu-pack-tensorrt)")
+    parser.add_argument(
+        "--out", type=Path, help="the folder to write to (default: out/gpu-pack or out/gpu-pack-tensorrt)"
+    )
     parser.add_argument("--wheels", type=Path, default=CACHE / "wheels", help="where wheels are downloaded to")
     arguments = parser.parse_args()
     out = arguments.out or Path("out", "gpu-pack-tensorrt" if arguments.tensorrt else "gpu-pack")
@@ -115,7 +130,7 @@ def main() -> None:
         sizes = write_pieces(site, out)
     for name, size in sizes.items():
         print(f"{size / 1e6:6.1f} MB  {out / name}")
-    print(f"{sum(sizes.values()) / 1e6:6.1f} MB in all")
+    print(f"{sum(sizes.values()) / 1e6:6.1f} MB in all, for {'.'.join(map(str, arguments.capability))}")
 
 
 def collect_runtime(site: Path, wheels: Path) -> None:
@@ -123,21 +138,26 @@ def collect_runtime(site: Path, wheels: Path) -> None:
     for wheel in download((*RUNTIME, *SMALL), wheels, PYTHON):
         with ZipFile(wheel) as archive:
             archive.extractall(site)
-    for unused in (site / "onnxruntime").glob("t*/"):  # tools and transformers; the converter to fp16 is in the latter
-        if unused.name == "tools":
-            shutil.rmtree(unused)
+    shutil.rmtree(site / "onnxruntime" / "tools")
+    for library in (site / "onnxruntime" / "capi").glob("libonnxruntime.so*"):  # for programs in C
+        library.unlink()
     command = [sys.executable, "-m", "bench.gpu", "graphs", "--folder", str(CACHE / "results")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     shutil.copytree(CACHE / "results" / "graphs", site / "results" / "graphs")
 
 
 def collect_tensorrt(site: Path, wheels: Path) -> None:
-    """Put the libraries of TensorRT 8.5 into a folder."""
-    [wheel] = download(TENSORRT, wheels, TENSORRT_PYTHON)
-    with ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.startswith("tensorrt/") and Path(name).name.startswith(TENSORRT_FILES):
-                archive.extract(name, site)
+    """Put TensorRT 8.5 and our library for it into a folder."""
+    download(TENSORRT, wheels, TENSORRT_PYTHON)
+    command = [
+        sys.executable,
+        str(ROOT / "docker" / "tensorrt8.py"),
+        str(site / "tensorrt8"),
+        "--alone",
+        "--wheels",
+        str(wheels),
+    ]
+    subprocess.run(command, check=True)
 
 
 def download(packages: tuple[str, ...], folder: Path, python: str) -> list[Path]:
@@ -152,7 +172,16 @@ def download(packages: tuple[str, ...], folder: Path, python: str) -> list[Path]
         name = package.partition("==")[0].replace("-", "_")
         wheel = next(folder.glob(f"{name}-*.whl"), None)
         if wheel is None:
-            command = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version", python]
+            command = [
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--python-version",
+                python,
+            ]
             subprocess.run([sys.executable, *command, "--dest", str(folder), package], check=True)
             [wheel] = folder.glob(f"{name}-*.whl")
         found.append(wheel)
@@ -166,7 +195,7 @@ def slim(library: Path, capability: tuple[int, int]) -> None:
         ValueError: If it has none for this kind.
     """
     content = bytearray(library.read_bytes())
-    if MAGIC in content and library.name != "libnvonnxparser.so.8":
+    if next(entries(content), None):
         try:
             keep_only(content, capability)
         except ValueError as error:

@@ -224,7 +224,6 @@ class Executable8:
 def _has_cudnn() -> bool:
     """Return whether cuDNN 8 is installed, whose kernels TensorRT needs on Kepler, and tries elsewhere."""
     try:
-        ctypes.CDLL("libcudnn.so.8")
+        return hasattr(ctypes.CDLL("libcudnn.so.8"), "cudnnConvolutionForward")
     except OSError:
         return False
-    return True
