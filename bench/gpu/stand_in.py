@@ -27,7 +27,7 @@ class ShimDriver(FakeDriver):
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
         addresses: tuple[int, ...],
-        numbers: tuple[int, ...],
+        numbers: tuple[int | float, ...],
         stream: int,
     ) -> None:
         """See `Driver.launch`."""
@@ -35,10 +35,10 @@ class ShimDriver(FakeDriver):
         name = self.kernels[kernel][1]
         self.streams[stream].append(lambda: self._run(name, addresses, numbers))
 
-    def _run(self, name: str, addresses: tuple[int, ...], numbers: tuple[int, ...]) -> None:
+    def _run(self, name: str, addresses: tuple[int, ...], numbers: tuple[int | float, ...]) -> None:
         """Run a kernel on the device's memory."""
         layout, dtype = KINDS[name]
-        batch, channels, height, width, flow_height, flow_width = numbers
+        batch, channels, height, width, flow_height, flow_width = map(int, numbers)
         kind, shape = np.dtype(NUMPY[dtype]), (batch, channels, height, width)
         stored = channels if layout == "nchw" else -(-channels // kernels.CHANNELS) * kernels.CHANNELS
 

@@ -91,10 +91,10 @@ class Driver(Protocol):
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
         addresses: tuple[int, ...],
-        numbers: tuple[int, ...],
+        numbers: tuple[int | float, ...],
         stream: int,
     ) -> None:
-        """Queue a kernel whose arguments are pointers followed by ints."""
+        """Queue a kernel whose arguments are pointers, followed by ints and floats."""
         ...
 
 
@@ -201,11 +201,12 @@ class CudaDriver:
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
         addresses: tuple[int, ...],
-        numbers: tuple[int, ...],
+        numbers: tuple[int | float, ...],
         stream: int,
     ) -> None:
         """See the method of `Driver`."""
-        types = (*(ctypes.c_void_p for _ in addresses), *(ctypes.c_int for _ in numbers))
+        kinds = (ctypes.c_float if isinstance(number, float) else ctypes.c_int for number in numbers)
+        types = (*(ctypes.c_void_p for _ in addresses), *kinds)
         self._call("cuLaunchKernel", kernel, *grid, *block, 0, stream, ((*addresses, *numbers), types), 0)
 
     def _call(self, name: str, *arguments: Any) -> Any:
