@@ -36,6 +36,7 @@ def run(case: Case, name: Any) -> None:
         FailedError: If a result differs by more than rounding.
         SkippedError: If the backend can't be opened here.
     """
+    case.load_cuda()
     real: Any = "onnxruntime" if case.dry else name
     gpu = None if case.dry else case.gpu
     height, width = DRY_SIZE if case.dry else SIZE

@@ -1,5 +1,7 @@
 """A check while it runs: what it may use, and the figures that it finds."""
 
+import contextlib
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,6 +51,12 @@ class Case:
         except (OSError, ValueError, KeyError):
             return {}
         return figures
+
+    def load_cuda(self) -> None:
+        """Load CUDA's libraries with torch, if it is there, for runtimes in folders from which they don't find them."""
+        if not self.dry:
+            with contextlib.suppress(ImportError):
+                importlib.import_module("torch")
 
     @cached_property
     def gpu(self) -> Gpu:

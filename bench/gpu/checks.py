@@ -24,6 +24,7 @@ CHECKS: Final = (
     Check("machine", "the card, its driver and libraries; what copies and matrices reach", "machine", 60),
     Check("graphs", "the paper's networks without weights, made once with torch", "graphs", 180),
     Check("driver", "the engine's programs on the real driver: memory, streams, events", "driver", 45),
+    Check("detection", "R-FCN's last step on the device, against the host's", "detection", 60),
     Check("kernels", "the warp's kernels against float64, and their bandwidth", "kernels", 60),
     *(
         Check(f"kernels-{tool}", f"the kernels under compute-sanitizer's {tool}", "sanitizer", 60, (tool,))

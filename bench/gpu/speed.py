@@ -30,6 +30,7 @@ def run(case: Case, features: str, flow: str) -> None:
         FailedError: If results aren't finite.
         SkippedError: If no backend runs on the card.
     """
+    case.load_cuda()
     gpu = None if case.dry else case.gpu
     choice = choose_backend("auto", [] if gpu is None else [gpu])
     if choice.gpu is None and not case.dry:

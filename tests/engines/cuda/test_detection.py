@@ -1,12 +1,15 @@
 """The kernels of a detection's last step, compiled for the CPU, against what the host finds."""
 
 import ctypes
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from keywarp.client import open_source
+from keywarp.commands.sample_video import sample_video
 from keywarp.engines.backends.tensorrt import device_detection
 from keywarp.engines.backends.tensorrt.device_detection import KERNELS, DeviceRegionDetector
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
@@ -119,6 +122,33 @@ def test_frames_of_nothing_have_no_objects(shim: ctypes.CDLL) -> None:
     assert frames.compare(maps) == 0
     maps[OBJECTNESS][:] = np.nan
     assert len(frames.find(maps).class_id) == 0
+
+
+def test_the_device_finds_the_hosts_objects_in_50_frames_of_a_street(shim: ctypes.CDLL) -> None:
+    """The maps are those of an R-FCN whose weights are random, on real frames."""
+    torch = pytest.importorskip("torch")
+    from keywarp.export.graphs import FeaturePart, HeadPart
+    from keywarp.networks import NetworkOptions, build_network
+
+    torch.manual_seed(0)
+    options = NetworkOptions(
+        classes=CLASSES, task="detection", blocks=(1, 1, 1, 0), channels=32, width=0.25, flow_share=0.25
+    )
+    network = build_network(options).eval().recognition
+    features, head = FeaturePart(network), HeadPart(network)
+    with open_source(sample_video()) as source:
+        images = [frame.image for frame in islice(source, 50)]
+    settings = RegionDetection(candidates=1000, proposals=100)
+    frames, found = Frames(shim, settings, images[0].shape[:2]), 0
+    for image in images:
+        with torch.inference_mode():
+            batch = torch.from_numpy(image).permute(2, 0, 1)[None].float() - 120
+            outputs = head(*features(batch))
+        arrays = (np.ascontiguousarray(value.numpy()) for value in outputs)
+        maps = dict(zip(network.outputs, arrays, strict=True))
+        maps[CLASS_MAPS] *= np.float32(8 / maps[CLASS_MAPS].std())  # so that some are certain
+        found += frames.compare(maps)
+    assert found > 50
 
 
 @pytest.mark.parametrize("mutant", DETECTION_MUTANTS, ids=lambda m: m.name)
