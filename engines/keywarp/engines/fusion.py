@@ -19,7 +19,7 @@
 Tensors that a bundle holds, such as class tokens, go from features.onnx past the warp to head.onnx.
 Flow and scale field are separate: `propagate` can do without the scale field, and another flow can be joined with it.
 
-The key frame's feature maps go from one graph to another as (1, h w, c) where the backend warps rows of channels.
+The key frame's feature maps go from one graph to another as (h w, c) where the backend warps rows of channels.
 
 Frames are passed in as bytes. The graphs contain the part of the task's last step that every runtime supports. For
 segmentation the result is labels as bytes, after bilinear up-sampling and argmax. For dense maps it is the head's
@@ -67,7 +67,7 @@ def fuse_key(
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
         keep_features: Whether to output the features to the host as well, named as `kept` says.
-        channels_last: Whether feature maps are given as (1, h w, c) instead of (1, c, h, w).
+        channels_last: Whether feature maps are given as (h w, c) instead of (1, c, h, w).
 
     Returns:
         The graph `frame` -> result, feature maps and held tensors; all but the result stay on the device.
@@ -290,8 +290,8 @@ class _Draft:
         """Add a feature map of the key frame as an input; return its name as (1, c, h, w)."""
         if not self.channels_last:
             return self.input(name, TensorProto.FLOAT, shape)
-        rows = self.node("Transpose", self.input(name, TensorProto.FLOAT, _rows(shape)), perm=[0, 2, 1])
-        return self.node("Reshape", rows, self.constant(np.array(shape)))
+        planes = self.node("Transpose", self.input(name, TensorProto.FLOAT, _rows(shape)), perm=[1, 0])
+        return self.node("Reshape", planes, self.constant(np.array(shape)))
 
     def output_map(self, name: str, source: str, shape: list[int]) -> None:
         """Add a feature map of the key frame, (1, c, h, w), as an output."""
@@ -299,9 +299,11 @@ class _Draft:
             self.output(name, source, TensorProto.FLOAT, shape)
             return
         # OpenVINO copies nothing for this order of steps. Put the other way round, they took 2 ms of a light detector.
-        batch, cells, channels = _rows(shape)
-        planes = self.node("Reshape", source, self.constant(np.array([batch, channels, cells])))
-        self.output(name, self.node("Transpose", planes, perm=[0, 2, 1]), TensorProto.FLOAT, _rows(shape))
+        cells, channels = _rows(shape)
+        planes = self.node("Reshape", source, self.constant(np.array([1, channels, cells])))
+        turned = self.node("Transpose", planes, perm=[0, 2, 1])
+        rows = self.node("Reshape", turned, self.constant(np.array([cells, channels])))
+        self.output(name, rows, TensorProto.FLOAT, [cells, channels])
 
     def constant(self, value: NDArray[Any]) -> str:
         name = f"constant_{len(self.initializers)}"
@@ -406,9 +408,9 @@ class _Draft:
 
 
 def _rows(shape: list[int]) -> list[int]:
-    """Return the shape (1, h w, c) of a map of shape (1, c, h, w)."""
-    batch, channels, height, width = shape
-    return [batch, height * width, channels]
+    """Return the shape (h w, c) of a map of shape (1, c, h, w)."""
+    _, channels, height, width = shape
+    return [height * width, channels]
 
 
 def _interpolation(pixels: int, stride: int) -> NDArray[np.float32]:

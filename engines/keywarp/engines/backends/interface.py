@@ -40,7 +40,7 @@ class Backend(Protocol):
     """A runtime on a device at a precision."""
 
     reason: str  # why this backend was chosen
-    channels_last: bool  # whether feature maps go from graph to graph as (1, h w, c), see `fuse_all`
+    channels_last: bool  # whether feature maps go from graph to graph as (h w, c), see `fuse_all`
 
     @property
     def name(self) -> str:
