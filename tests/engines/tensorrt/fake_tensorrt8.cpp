@@ -36,14 +36,15 @@ KEYWARP_API void keywarp_trt_listen(Log log, Launch launcher) {
   log_message = log;
   launch = launcher;
 }
-KEYWARP_API void* keywarp_trt_build(const void* graph, size_t size, int half, int, size_t workspace) {
+KEYWARP_API void* keywarp_trt_build(const void* graph, size_t size, int types, int, size_t workspace) {
   if (size == 0 || workspace < 1024) {
     log_message(3, "looking at the graph");
     log_message(1, "the graph is empty");
     return nullptr;
   }
   ++alive;
-  return new std::string((half ? "half " : "whole ") + std::string(static_cast<const char*>(graph), size));
+  const char* kind = types == 0 ? "whole " : types == 1 ? "half " : "int8 ";
+  return new std::string(kind + std::string(static_cast<const char*>(graph), size));
 }
 KEYWARP_API const void* keywarp_trt_plan_data(void* plan) { return static_cast<std::string*>(plan)->data(); }
 KEYWARP_API size_t keywarp_trt_plan_size(void* plan) { return static_cast<std::string*>(plan)->size(); }

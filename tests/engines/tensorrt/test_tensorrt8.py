@@ -55,6 +55,8 @@ def test_a_plan_is_built_loaded_and_run(fake: Path) -> None:
     assert library.__version__ == "8.5.3"
     plan, warps = library.build(graph(), "key", None, half=True)
     assert (plan, warps) == (b"half " + graph(), 1)
+    quantised = graph("QuantizeLinear")
+    assert library.build(quantised, "key", None, half=True) == (b"int8 " + quantised, 0)
     executable = library.load(plan, "a K40", Launcher(driver).launch)
     half = np.dtype(np.float16)
     assert executable.inputs == {
@@ -132,10 +134,10 @@ def test_python_and_c_agree_about_the_functions() -> None:
     }
 
 
-def graph() -> bytes:
-    """Return a graph of one warp."""
+def graph(operator: str = "KeywarpWarp") -> bytes:
+    """Return a graph of one node."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("features", "flow", "warped")]
-    node = helper.make_node("KeywarpWarp", ["features", "flow"], ["warped"])
+    node = helper.make_node(operator, ["features", "flow"], ["warped"])
     content: bytes = helper.make_model(helper.make_graph([node], "key", ends[:2], ends[2:])).SerializeToString()
     return content
 
@@ -154,9 +156,11 @@ import sys
 from pathlib import Path
 from keywarp.engines import BackendError
 from keywarp.engines.backends.tensorrt.tensorrt8 import TensorRT8
+from tests.engines.tensorrt.test_tensorrt8 import graph
+GRAPH = graph()
 library = TensorRT8(Path(sys.argv[1]))
 print(library.__version__, library.calls.keywarp_plugin_generation())
-build, load = lambda: library.build(b"a graph", "key", None, half=False), lambda: library.load(b"a plan", "a K40", None)
+build, load = lambda: library.build(GRAPH, "key", None, half=False), lambda: library.load(b"a plan", "a K40", None)
 for call in (build, load):
     try:
         call()

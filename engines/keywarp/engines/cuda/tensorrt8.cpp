@@ -74,9 +74,9 @@ KEYWARP_API void keywarp_trt_listen(Log log, Launch launcher) {
   launch = launcher;
 }
 
-// Builds a plan, an IHostMemory. With `half`, layers may run in fp16. Without `sources`, TensorRT's own kernels are used
-// only, and neither cuDNN nor cuBLAS is loaded.
-KEYWARP_API void* keywarp_trt_build(const void* graph, size_t size, int half, int sources, size_t workspace) {
+// Builds a plan, an IHostMemory. Layers may run in fp16 if `types` has the bit 1, and in int8 if it has the bit 2. Without
+// `sources`, TensorRT's own kernels are used only, and neither cuDNN nor cuBLAS is loaded.
+KEYWARP_API void* keywarp_trt_build(const void* graph, size_t size, int types, int sources, size_t workspace) {
   using namespace nvinfer1;
   std::unique_ptr<IBuilder> builder(createInferBuilder(logger));
   if (builder == nullptr) return nullptr;
@@ -92,7 +92,8 @@ KEYWARP_API void* keywarp_trt_build(const void* graph, size_t size, int half, in
     }
     return nullptr;
   }
-  if (half != 0) config->setFlag(BuilderFlag::kFP16);
+  if ((types & 1) != 0) config->setFlag(BuilderFlag::kFP16);
+  if ((types & 2) != 0) config->setFlag(BuilderFlag::kINT8);
   config->clearFlag(BuilderFlag::kTF32);
   config->setMemoryPoolLimit(MemoryPoolType::kWORKSPACE, workspace);
   if (sources == 0) config->setTacticSources(0);

@@ -26,6 +26,7 @@ VARIABLE: Final = "KEYWARP_TENSORRT8"  # environment variable: the library's pat
 SEARCH_PATHS: Final = (Path("/usr/local/lib/libkeywarp_tensorrt8.so"), Path("/usr/lib/libkeywarp_tensorrt8.so"))
 WORKSPACE: Final = 2**30  # bytes that TensorRT may use while it tries kernels, and its plans while they run
 MAX_SIDES: Final = 8  # dimensions of a tensor
+_FP16, _INT8 = 1, 2  # bits of the types that layers may run in
 _LEVELS: Final = (logging.ERROR, logging.ERROR, logging.INFO, logging.DEBUG)  # by TensorRT's severities
 _DTYPES: Final = (np.float32, np.float16, np.int8, np.int32, np.bool_, np.uint8)  # by the numbers of nvinfer1::DataType
 _KERNEL_DTYPES: Final[tuple[kernels.DType, ...]] = ("f32", "f16", "bf16")  # by the numbers of keywarp::DType
@@ -115,13 +116,14 @@ class TensorRT8:
         """
         self._messages.clear()
         self._thread.launch = launch
-        plan = self.calls.keywarp_trt_build(graph, len(graph), half, _has_cudnn(), WORKSPACE)
+        operators = [node.op_type for node in onnx.load_from_string(graph).graph.node] if graph else []
+        types = (_FP16 if half else 0) | (_INT8 if "QuantizeLinear" in operators else 0)
+        plan = self.calls.keywarp_trt_build(graph, len(graph), types, _has_cudnn(), WORKSPACE)
         if not plan:
             raise BackendError(f"TensorRT {self.__version__} can't compile {name}: {self._reason()}")
         content = ctypes.string_at(self.calls.keywarp_trt_plan_data(plan), self.calls.keywarp_trt_plan_size(plan))
         self.calls.keywarp_trt_plan_free(plan)
-        warps = sum(node.op_type == WARP for node in onnx.load_from_string(graph).graph.node)
-        return content, warps
+        return content, operators.count(WARP)
 
     def load(self, plan: bytes, name: str, launch: Launch) -> "Executable8":
         """Load a plan onto the calling thread's current GPU.
