@@ -137,7 +137,7 @@ def test_the_device_finds_the_hosts_objects_in_50_frames_of_a_street(shim: ctype
     network = build_network(options).eval().recognition
     features, head = FeaturePart(network), HeadPart(network)
     with open_source(sample_video()) as source:
-        images = [frame.image for frame in islice(source, 50)]
+        images = [np.ascontiguousarray(frame.image[::2, ::2]) for frame in islice(source, 50)]
     settings = RegionDetection(candidates=1000, proposals=100)
     frames, found = Frames(shim, settings, images[0].shape[:2]), 0
     for image in images:
