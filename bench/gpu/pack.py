@@ -172,17 +172,9 @@ def download(packages: tuple[str, ...], folder: Path, python: str) -> list[Path]
         name = package.partition("==")[0].replace("-", "_")
         wheel = next(folder.glob(f"{name}-*.whl"), None)
         if wheel is None:
-            command = [
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--only-binary=:all:",
-                "--python-version",
-                python,
-            ]
-            subprocess.run([sys.executable, *command, "--dest", str(folder), package], check=True)
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            pip += ["--constraint", str(ROOT / "constraints.txt"), "--python-version", python]
+            subprocess.run([*pip, "--dest", str(folder), package], check=True)
             [wheel] = folder.glob(f"{name}-*.whl")
         found.append(wheel)
     return found

@@ -90,7 +90,7 @@ def test_a_part_of_a_gpu_has_its_own_name_and_memory(monkeypatch: pytest.MonkeyP
         CUresult=SimpleNamespace(CUDA_SUCCESS=0),
         cuInit=lambda _flags: (0,),
         cuDeviceGetByPCIBusId=lambda bus: (0, 0) if bus == b"0000:4:00.0" else (101, None),
-        cuDeviceGetName=lambda size, _device: (0, b"NVIDIA H100 MIG 1g.10gb".ljust(size, b"\0")),
+        cuDeviceGetName=lambda size, _device: (0, b"NVIDIA H100 MIG 1g.10gb\0".ljust(size)),
         cuDeviceTotalMem=lambda _device: (0, 10 * 2**30),
     )
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", cuda)

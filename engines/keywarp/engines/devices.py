@@ -210,7 +210,7 @@ def _find_in_cuda(bus: str, number: int) -> CudaDevice | None:
             sized, memory = cuda.cuDeviceTotalMem(device)
             return CudaDevice(
                 int(device),
-                _text(name).rstrip("\0") if named == success else None,
+                _text(name).partition("\0")[0] if named == success else None,
                 int(memory) if sized == success else None,
             )
     return None
