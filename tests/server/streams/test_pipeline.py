@@ -235,6 +235,8 @@ def test_frames_dropped_at_the_end_of_a_connection_leave_a_gap_for_the_next_sing
 class BlockingDecoder(ImageDecoder):
     """Decodes each image twice, the second time only after an event."""
 
+    whole_units = False
+
     def __init__(self) -> None:
         super().__init__(WIDTH * HEIGHT)
         self.unblocked = threading.Event()
