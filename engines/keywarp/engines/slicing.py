@@ -38,7 +38,7 @@ def slice_graph(
         The slices, in order. Each takes inputs of the graph, and what slices before it gave. All of them but the last
         give what stays on the device, the last one the rest.
     """
-    network = _Network(graph)
+    network = _Network(_divide(graph, slices))
     ends = [*network.cuts(slices), network.features, len(network.nodes)]
     cut: list[FusedGraph] = []
     forms: dict[str, _Form] = {}  # the tensors that earlier slices gave
@@ -139,21 +139,21 @@ class _Network:
 
     def crossing(self, end: int) -> list[str]:
         """Return the tensors that are made before a place among the nodes, and used behind it."""
-        inputs = {value.name for value in self.graph.input}
-        return [name for name in self._crossing_from(end) if name not in inputs]
+        made = (name for name, place in self._made_at.items() if place < end <= self._used_until.get(name, -1))
+        return list(dict.fromkeys(self._quantized(name) for name in made))
 
-    def _crossing_from(self, end: int) -> Iterator[str]:
-        for name, place in self._made_at.items():
-            if place < end <= self._used_until.get(name, -1):
-                yield name
+    def _quantized(self, name: str) -> str:
+        """Return the tensor of bytes that a tensor comes from: only behind that, runtimes compute in int8."""
+        node = self._producers[name]
+        return node.input[0] if node.op_type == "DequantizeLinear" and node.input[0] in self._made_at else name
 
     def cuts(self, slices: int) -> Sequence[int]:
         """Return the places between the nodes of the features at which slices of about the same time end."""
-        costs = np.cumsum([self._cost(node) for node in self.nodes[: self.features]])
+        costs = np.cumsum([self.cost(node) for node in self.nodes[: self.features]])
         # Branches of a block run in one slice if they can: with a border between, runtimes fuse less.
-        branch = costs[-1] / slices / 2
+        share = costs[-1] / slices
         borders = {
-            end: branch * (len(crossing) - 1) + _BYTE * self._bytes(crossing)
+            end: share / 4 * (len(crossing) - 1) + _BYTE * self._bytes(crossing)
             for end in range(1, self.features)
             if (crossing := self.crossing(end)) and self._are_known(crossing)
         }
@@ -161,7 +161,7 @@ class _Network:
         for number in range(1, slices):
             wanted = costs[-1] * number / slices
             found = [
-                (abs(costs[end - 1] - wanted) + price, -end)  # of the same, the last one is behind activations
+                (int(50 * (abs(costs[end - 1] - wanted) + price) / share), -end)  # the last one is behind activations
                 for end, price in borders.items()
                 if end > (cuts[-1] if cuts else 0)
             ]
@@ -203,7 +203,9 @@ class _Network:
                     added[-1].output[0] = f"{form.name}/quantized"
                     scale, zero = quantizer.input[1:3]
                     floats = f"{form.name}/floats"
-                    added.append(helper.make_node("DequantizeLinear", [f"{form.name}/quantized", scale, zero], [floats]))
+                    added.append(
+                        helper.make_node("DequantizeLinear", [f"{form.name}/quantized", scale, zero], [floats])
+                    )
                     added.append(helper.make_node("QuantizeLinear", [floats, scale, zero], [tensor]))
                 before.extend(added)
                 initializers.extend(constants)
@@ -234,10 +236,10 @@ class _Network:
                 waiting.extend(name for name in node.input if name)
         return reached, edge
 
-    def _cost(self, node: onnx.NodeProto) -> float:
+    def cost(self, node: onnx.NodeProto) -> float:
         """Return about how long a node takes, as the number of multiply-adds of the same time."""
-        if node.op_type not in _LAYERS:
-            return 0.0
+        if node.op_type not in _LAYERS:  # which runtimes join with a layer, mostly
+            return prod(self.shapes.get(node.output[0], (0,)))
         image, weights, result = (self.shapes.get(name, ()) for name in (*node.input[:2], node.output[0]))
         products = {
             "Conv": prod(result) * prod(weights[1:]),
@@ -261,6 +263,73 @@ class _Network:
             sides = value.type.tensor_type.shape.dim
             if sides and all(side.dim_value > 0 for side in sides):
                 yield name, tuple(side.dim_value for side in sides)
+
+
+def _divide(graph: FusedGraph, slices: int) -> FusedGraph:
+    """Divide convolutions that take longer than a slice into several, of which each gives a part of the channels."""
+    network = _Network(graph)
+    layers = network.nodes[: network.features]
+    share = max(1.0, sum(map(network.cost, layers)) / slices)
+    counts = {node.output[0]: round(network.cost(node) / share) for node in layers if _can_be_divided(node)}
+    divided = onnx.ModelProto()
+    divided.CopyFrom(graph.model)
+    nodes = list(divided.graph.node)
+    del divided.graph.node[:]
+    parts = _Parts(nodes, divided.graph)
+    for node in nodes:
+        result, count = node.output[0], counts.get(node.output[0], 1)
+        constants = [parts.of(name, count) for name in node.input[1:]] if count > 1 else []
+        if not constants or not all(constants):
+            divided.graph.node.append(node)
+            continue
+        names = [f"{result}/{part}" for part in range(count)]
+        for name, constant in zip(names, zip(*constants, strict=True), strict=True):
+            part = divided.graph.node.add()
+            part.CopyFrom(node)
+            part.name, part.input[1:], part.output[:] = name, constant, [name]
+        divided.graph.node.append(helper.make_node("Concat", names, [result], axis=1))
+    return FusedGraph(divided, graph.resident)
+
+
+def _can_be_divided(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Conv" and not any(a.name == "group" and a.i > 1 for a in node.attribute)
+
+
+class _Parts:
+    """Parts of weights, biases, and the scales of both, each for some of the channels."""
+
+    def __init__(self, nodes: Sequence[onnx.NodeProto], graph: onnx.GraphProto) -> None:
+        self._producers = {node.output[0]: node for node in nodes}
+        self._constants = {constant.name: constant for constant in graph.initializer}
+        self._graph = graph  # to which they are added
+        self._found: dict[tuple[str, int], list[str]] = {}
+
+    def of(self, name: str, count: int) -> list[str]:
+        """Return the names of the parts of a constant, or none if it can't be divided."""
+        if (name, count) not in self._found:
+            self._found[name, count] = self._divide(name, count)
+        return self._found[name, count]
+
+    def _divide(self, name: str, count: int) -> list[str]:
+        names = [f"{name}/{part}" for part in range(count)]
+        if constant := self._constants.get(name):
+            values = numpy_helper.to_array(constant)
+            if values.size == 1:  # the scale of all channels
+                return [name] * count
+            divided = zip(np.array_split(values, count), names, strict=True)
+            self._graph.initializer.extend(numpy_helper.from_array(part, part_name) for part, part_name in divided)
+            return names
+        node = self._producers.get(name)
+        if node is None or node.op_type not in ("Identity", "Cast", "DequantizeLinear"):
+            return []
+        inputs = [self.of(given, count) for given in node.input]
+        if not all(inputs):
+            return []
+        for part, given in zip(names, zip(*inputs, strict=True), strict=True):
+            added = self._graph.node.add()
+            added.CopyFrom(node)
+            added.name, added.input[:], added.output[:] = part, given, [part]
+        return names
 
 
 def _constant(name: str, values: Sequence[int]) -> onnx.TensorProto:

@@ -27,6 +27,7 @@ class HostBackend:
 
     name, device, reason = "tensorrt", "a fake GPU", "a test"
     channels_last = False
+    inner_type = 1
 
     def __init__(self, driver: FakeDriver, precision: str) -> None:
         self.driver = driver

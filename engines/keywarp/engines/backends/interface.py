@@ -41,6 +41,7 @@ class Backend(Protocol):
 
     reason: str  # why this backend was chosen
     channels_last: bool  # whether feature maps go from graph to graph as (1, h w, c), see `fuse_all`
+    inner_type: int  # of ONNX, in which it computes what is given in fp32
 
     @property
     def name(self) -> str:

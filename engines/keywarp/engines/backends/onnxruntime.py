@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.ort import DISABLED, ort
@@ -20,6 +21,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     reason = "it was requested"
     channels_last = False
+    inner_type = TensorProto.FLOAT
 
     def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:
         """See `open_backend`.

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import openvino as ov
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.openvino_warp import gather_rows
@@ -55,6 +56,8 @@ class OpenVINOBackend:
             # In int8 this is the precision of the layers that aren't quantised.
             "INFERENCE_PRECISION_HINT": _ELEMENT[fastest if self.precision == "int8" else self.precision],
         }
+        bf16 = self._config["INFERENCE_PRECISION_HINT"] == "bf16"
+        self.inner_type: int = TensorProto.BFLOAT16 if bf16 else TensorProto.FLOAT
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
         self._threads = threads or available_cores()

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import onnx
+from onnx import TensorProto
 
 from keywarp.engines.backends.interface import Precision
 from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
@@ -26,6 +27,7 @@ class TensorRTBackend:
     name = "tensorrt"
     reason = "it was requested"
     channels_last = False
+    inner_type = TensorProto.FLOAT
 
     def __init__(
         self, gpu: Gpu, precision: Precision = "auto", cache: Path | None = None, driver: Driver | None = None
