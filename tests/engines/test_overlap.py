@@ -208,7 +208,7 @@ def test_steps_run_as_soon_as_a_result_is_handed_out_and_frames_of_others_go_bet
     for image in images(2):
         executor.submit(session, image).result(PATIENCE)
         executor.submit(other, image).result(PATIENCE)
-    engine.step = slow  # type: ignore[method-assign]
+    engine.step = slow  # type: ignore[method-assign, assignment]
     assert executor.submit(session, images()[2]).result(PATIENCE).key_age == 2
     assert began.wait(PATIENCE)
     frames = [executor.submit(other, images()[2]), executor.submit(session, images()[3])]

@@ -87,7 +87,7 @@ class StreamSession:
             max_age: The seconds after which a key frame is too old to propagate from, whatever the schedule says, or
                 None for no such limit.
             overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
-                key frame before, while the features of the new one are computed in the slices of the engine: an executor
+                key frame before, while the features of the new one are computed in the engine's slices: an executor
                 runs a share of these after each frame, and without one it runs before the next frame. So no frame takes
                 as long as a key frame, but key ages grow by so many frames. With 0, key frames block.
             eager: Whether the stream goes on from the new key frame as soon as it is ready, and `overlap` only limits

@@ -20,6 +20,7 @@ SLICES: Final = 8  # a key frame takes the time of about so many propagated fram
 # What is slow besides multiplying, in multiply-adds of the same time. Found by timing slices of ResNet-101 in int8.
 _ELEMENT: Final = 200  # an element of a layer's result
 _BYTE: Final = 200  # a byte that goes from one slice to the next
+_LEAST: Final = 0.25  # of the usual slice, that a slice takes
 _LAYERS: Final = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
@@ -159,14 +160,14 @@ class _Network:
         }
         cuts: list[int] = []
         for number in range(1, slices):
-            wanted = costs[-1] * number / slices
+            wanted, before = share * number, costs[cuts[-1] - 1] if cuts else 0
             found = [
                 (int(50 * (abs(costs[end - 1] - wanted) + price) / share), -end)  # the last one is behind activations
                 for end, price in borders.items()
-                if end > (cuts[-1] if cuts else 0)
+                if min(costs[end - 1] - before, costs[-1] - costs[end - 1]) > _LEAST * share
             ]
-            if found and (end := -min(found)[1]) and costs[end - 1] > (costs[cuts[-1] - 1] if cuts else 0):
-                cuts.append(end)
+            if found:
+                cuts.append(-min(found)[1])
         return cuts
 
     def given(self, channels_last: bool) -> Iterator[tuple[str, _Form]]:

@@ -232,7 +232,6 @@ class Service:
             replica.engine.bundle.manifest.key_interval,
             self.settings.max_age,
             self.settings.overlap,
-            replica.device.executor.lanes,
         )
 
     def _check_track(self, options: StreamOptions, manifest: Manifest) -> None:

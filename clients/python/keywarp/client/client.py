@@ -150,7 +150,7 @@ class Client(Closable):
                 Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
                 the server's default in the mode `latest`, and no limit in the mode `lossless`.
             overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
-                key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
+                key frame before, while the new one is computed between them. So no frame takes as long as a key frame,
                 but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
                 the server's default.
             mode: The mode for clients that later stream to `stream_id`, as in `stream`. Single frames are never
@@ -333,7 +333,7 @@ class Client(Closable):
                 Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
                 the server's default in the mode `latest`, and no limit in the mode `lossless`.
             overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
-                key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
+                key frame before, while the new one is computed between them. So no frame takes as long as a key frame,
                 but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
                 the server's default.
             mode: `lossless` processes every frame. `latest` drops a frame that waits for the device when a newer one

@@ -290,7 +290,7 @@ class StreamOptions(Request):
     # Seconds; if the key frame is older, the next frame is a key frame. By the frames' timestamps, else by when they
     # are processed. None: the server's default in the mode `latest`, else no limit
     max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
-    # Frames that are still propagated from the key frame before, while the next is computed beside them; in the mode
+    # Frames that are still propagated from the key frame before, while the next is computed between them; in the mode
     # `latest`, fewer if it is ready earlier. 0: key frames block; None: the server's default
     overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
     # The form of segmentation masks; None: `png`. Masks of objects are RLE, and dense maps PNGs, unless it is `none`

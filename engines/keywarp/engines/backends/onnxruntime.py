@@ -21,7 +21,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     reason = "it was requested"
     channels_last = False
-    inner_type = TensorProto.FLOAT
+    inner_type: int = TensorProto.FLOAT
 
     def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:
         """See `open_backend`.

@@ -29,7 +29,7 @@ class OnnxRuntimeGpuBackend:
 
     reason = "it was requested"
     channels_last = False
-    inner_type = TensorProto.FLOAT
+    inner_type: int = TensorProto.FLOAT
 
     def __init__(
         self, provider: Literal["cuda", "tensorrt"], gpu: Gpu, precision: Precision = "auto", cache: Path | None = None

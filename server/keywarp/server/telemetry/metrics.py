@@ -98,7 +98,7 @@ class Metrics:
         )
         self._key_frames = Counter(
             "keywarp_key_frames_total",
-            "Key frames, by the reason why they are key frames; or overlapped, if others were processed beside them.",
+            "Key frames, by the reason why they are key frames; or overlapped, if others were processed in between.",
             ("model", "reason"),
             registry=self._registry,
         )

@@ -27,7 +27,7 @@ class TensorRTBackend:
     name = "tensorrt"
     reason = "it was requested"
     channels_last = False
-    inner_type = TensorProto.FLOAT
+    inner_type: int = TensorProto.FLOAT
 
     def __init__(
         self, gpu: Gpu, precision: Precision = "auto", cache: Path | None = None, driver: Driver | None = None
