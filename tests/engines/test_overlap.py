@@ -22,6 +22,7 @@ from keywarp.engines import (
     KeyReason,
     MotionVectors,
     StreamSession,
+    slicing,
 )
 from keywarp.engines.engine import KeyPass
 from keywarp.engines.motion import MotionName
@@ -47,6 +48,11 @@ class Scripted:
     def decide(self, _: NDArray[np.uint8], forced: KeyReason | None = None) -> KeyDecision:
         number = next(self._numbers)
         return KeyDecision(forced or self._reasons.get(number))
+
+
+@pytest.fixture(autouse=True)
+def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slicing, "SMALLEST", 1.0)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from keywarp.engines import AVAILABLE, BackendName, Precision, load_bundle, open_backend
+from keywarp.engines import AVAILABLE, BackendName, Precision, load_bundle, open_backend, slicing
 from keywarp.engines.backends import DeviceTensor
 from keywarp.engines.backends.interface import Tensor
 from keywarp.engines.fusion import FRAME, FusedGraph, fuse_key
@@ -36,6 +36,11 @@ NETWORK = """
         features = Identity (moved)
         scores = Identity (scored)
     }"""
+
+
+@pytest.fixture(autouse=True)
+def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slicing, "SMALLEST", 1.0)
 
 
 def host(tensor: Tensor) -> np.ndarray:
@@ -103,6 +108,13 @@ def test_the_whole_pass_gives_the_result_and_the_features() -> None:
         assert found.keys() == expected.keys() == {"features", "scores"}
         for name, tensor in expected.items():
             np.testing.assert_allclose(host(found[name]), host(tensor), rtol=1e-4, atol=1e-4)
+
+
+def test_slices_are_not_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = fuse_key(load_bundle(MODELS / "street"), 272, 640)
+    assert len(slice_graph(graph, 8)) == 8 + 1
+    monkeypatch.undo()
+    assert len(slice_graph(graph, 8)) == 5 + 1
 
 
 def test_a_graph_that_cannot_be_cut_stays_whole() -> None:

@@ -132,7 +132,7 @@ class Engine:
     Attributes:
         takes_vectors: Whether the motion source uses the motion vectors of the video's codec.
         lanes: The number of frames of different streams that run at the same time.
-        slices: The number of slices in which a key frame is computed if it overlaps with other frames.
+        slices: The greatest number of slices in which a key frame is computed if it overlaps with other frames.
     """
 
     def __init__(
@@ -167,8 +167,8 @@ class Engine:
             keep_features: Whether results carry the features that the head saw, which takes time.
             lanes: The number of frames of different streams that run at the same time, each on its share of a
                 processor. Graphs are then compiled twice, for the whole of it and for a share. A GPU has one lane.
-            slices: The number of slices in which the features of a key frame are computed, so that other frames can be
-                processed in between, see `StreamSession`. There are fewer if the feature network can't be cut so often.
+            slices: The greatest number of slices in which the features of a key frame are computed, so that other
+                frames can be processed in between, see `StreamSession`. Small networks have fewer.
 
         Raises:
             BackendError: If the backend can't be opened.
@@ -280,15 +280,15 @@ class Engine:
         started = time.perf_counter()
         placement = place(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
         programs = self._compiled(placement.size).on(lane)
-        picture = resize(frame, placement.rows, placement.columns)
         if number == 0:
-            tensors = {FRAME: self._input(picture, placement)}
+            tensors = {FRAME: self._input(resize(frame, placement.rows, placement.columns), placement)}
         with programs.lock:
             outputs = programs.key[number].run(tensors)
             if number < programs.steps - 1:
                 return outputs
             copied = not programs.propagate
             result = self._key_result(programs, outputs, placement, frame, started) if copied else None
+        picture = resize(frame, placement.rows, placement.columns)
         return self._state(programs, outputs, placement, picture, result)
 
     def propagate(

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from keywarp.engines.fusion import FusedGraph
 
 SLICES: Final = 8  # a key frame takes the time of about so many propagated frames, and a slice thus that of one
+SMALLEST: Final = 3e9  # multiply-adds of a slice, or what takes as long: about 4 ms on two cores, as a propagated frame
 # What is slow besides multiplying, in multiply-adds of the same time. Found by timing slices of ResNet-101 in int8.
 _ELEMENT: Final = 200  # an element of a layer's result
 _BYTE: Final = 200  # a byte that goes from one slice to the next
@@ -31,7 +32,8 @@ def slice_graph(
 
     Args:
         graph: The graph, see `fuse_key`. It isn't changed.
-        slices: The number of slices, without that of the head. There are fewer if the graph can't be cut so often.
+        slices: The number of slices, without that of the head. There are fewer if the graph can't be cut so often, or
+            if slices would be shorter than `SMALLEST`, since each has a cost of its own.
         channels_last: Whether maps go from slice to slice as (1, h w, c) instead of (1, c, h, w).
         inner_type: The type in which floats go from slice to slice: that in which the backend computes.
 
@@ -39,6 +41,7 @@ def slice_graph(
         The slices, in order. Each takes inputs of the graph, and what slices before it gave. All of them but the last
         give what stays on the device, the last one the rest.
     """
+    slices = max(1, min(slices, int(_Network(graph).features_cost / SMALLEST)))
     network = _Network(_divide(graph, slices))
     ends = [*network.cuts(slices), network.features, len(network.nodes)]
     cut: list[FusedGraph] = []
@@ -133,6 +136,11 @@ class _Network:
         self.nodes = first + [node for node in nodes if node.output[0] not in needed]
         self._made_at = {name: place for place, node in enumerate(self.nodes) for name in node.output}
         self._used_until = {name: place for place, node in enumerate(self.nodes) for name in node.input}
+
+    @property
+    def features_cost(self) -> float:
+        """About how long the features take, as the number of multiply-adds of the same time."""
+        return sum(map(self.cost, self.nodes[: self.features]))
 
     def made_at(self, name: str) -> int:
         """Return the place of the node that makes a tensor."""
@@ -270,7 +278,7 @@ def _divide(graph: FusedGraph, slices: int) -> FusedGraph:
     """Divide convolutions that take longer than a slice into several, of which each gives a part of the channels."""
     network = _Network(graph)
     layers = network.nodes[: network.features]
-    share = max(1.0, sum(map(network.cost, layers)) / slices)
+    share = max(1.0, network.features_cost / slices)
     counts = {node.output[0]: round(network.cost(node) / share) for node in layers if _can_be_divided(node)}
     divided = onnx.ModelProto()
     divided.CopyFrom(graph.model)
