@@ -10,7 +10,7 @@ from onnx import TensorProto
 from keywarp.engines import AVAILABLE, BackendName, Precision, load_bundle, open_backend, slicing
 from keywarp.engines.backends import DeviceTensor
 from keywarp.engines.backends.interface import Tensor
-from keywarp.engines.fusion import FRAME, FusedGraph, fuse_key
+from keywarp.engines.fusion import FRAME, FusedGraph, GraphStyle, fuse_key
 from keywarp.engines.programs import compile_graphs
 from keywarp.engines.slicing import slice_graph
 from tests.engines.test_passes import parse
@@ -19,9 +19,10 @@ SIZE = 96, 160
 MODELS = Path("models")
 NETWORK = """
     <ir_version: 8, opset_import: ["" : 17]>
-    key (uint8[1, 3, 8, 12] frame) => (float[1, 96, 12] features, float[1, 5, 8, 12] scores)
+    key (uint8[1, 3, 8, 12] frame) => (float[96, 12] features, float[1, 5, 8, 12] scores)
     <float[32, 3, 3, 3] first, float[32, 32, 3, 3] second, float16[256, 32, 3, 3] half, float[256] bias,
-     float[12, 256, 1, 1] reduction, float[5, 12, 1, 1] head, int64[3] planes = {1, 12, 96}> {
+     float[12, 256, 1, 1] reduction, float[5, 12, 1, 1] head,
+     int64[3] planes = {1, 12, 96}, int64[2] cells = {96, 12}> {
         image = Cast <to = 1> (frame)
         a = Conv <pads = [1, 1, 1, 1]> (image, first)
         b = Relu (a)
@@ -33,7 +34,8 @@ NETWORK = """
         scored = Conv (f, head)
         rows = Reshape (f, planes)
         moved = Transpose <perm = [0, 2, 1]> (rows)
-        features = Identity (moved)
+        flat = Reshape (moved, cells)
+        features = Identity (flat)
         scores = Identity (scored)
     }"""
 
@@ -66,8 +68,8 @@ def test_slices_give_what_the_whole_graph_gives(backend: BackendName, precision:
     if precision == "int8" and "int8" not in bundle.manifest.precisions:
         pytest.skip("the bundle has no graphs in int8")
     opened = open_backend(backend, precision)
-    graph = fuse_key(bundle.in_precision(opened.precision), *SIZE, channels_last=opened.channels_last)
-    parts = slice_graph(graph, 5, opened.channels_last, opened.inner_type)
+    graph = fuse_key(bundle.in_precision(opened.precision), *SIZE, opened.style)
+    parts = slice_graph(graph, 5, opened.style)
     assert len(parts) == 5 + 1
     frame = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), dtype=np.uint8)
     expected = {
@@ -85,7 +87,7 @@ def test_slices_give_what_the_whole_graph_gives(backend: BackendName, precision:
 
 
 def test_the_largest_convolution_is_divided_and_the_head_is_a_slice_of_its_own() -> None:
-    parts = slice_graph(network(), 4, channels_last=True)
+    parts = slice_graph(network(), 4, GraphStyle(channels_last=True))
     assert [layers(part.model) for part in parts] == [2, 1, 1, 2, 1]
     assert [[value.name for value in part.model.graph.output] for part in parts[-2:]] == [["features"], ["scores"]]
 
@@ -122,5 +124,5 @@ def test_a_graph_that_cannot_be_cut_stays_whole() -> None:
         '<ir_version: 8, opset_import: ["" : 17]> key (float[1, 3] frame) => (float[1, 3] features) '
         "{ features = Relu (frame) }"
     )
-    [part] = slice_graph(FusedGraph(model, frozenset({"features"})), 4, inner_type=TensorProto.BFLOAT16)
+    [part] = slice_graph(FusedGraph(model, frozenset({"features"})), 4, GraphStyle(inner_type=TensorProto.BFLOAT16))
     assert [node.op_type for node in part.model.graph.node] == ["Relu"]

@@ -512,11 +512,11 @@ class Engine:
             from keywarp.engines.motion import loops  # imports numba
 
             loops.warm_up()
-        layout = {"keep_features": self._keep_features, "channels_last": self.backend.channels_last}
-        graphs = fuse_all(self._graphs, height, width, self._named, **layout)
+        style = replace(self.backend.style, keep_features=self._keep_features)
+        graphs = fuse_all(self._graphs, height, width, self._named, style)
 
         def postprocessor() -> Postprocessor:
-            return open_postprocessor(self.bundle.manifest, height, width)
+            return open_postprocessor(self.bundle.manifest, height, width, style.host_labels)
 
         return compile_graphs(self.backend, graphs, postprocessor, self.lanes, self.slices)
 

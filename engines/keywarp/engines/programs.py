@@ -82,7 +82,7 @@ def compile_graphs(
         BackendError: If the runtime refuses a graph.
     """
     whole_key = graphs["key"]
-    parts = (whole_key,) if slices == 1 else slice_graph(whole_key, slices, backend.channels_last, backend.inner_type)
+    parts = (whole_key,) if slices == 1 else slice_graph(whole_key, slices, backend.style)
     outputs = frozenset(value.name for value in whole_key.model.graph.output)
     rest = {name: graph for name, graph in graphs.items() if name != "key"}
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from keywarp.engines.fusion import FusedGraph
+from keywarp.engines.fusion import PLAIN, FusedGraph, GraphStyle
 
 SLICES: Final = 8  # a key frame takes the time of about so many propagated frames, and a slice thus that of one
 SMALLEST: Final = 3e9  # multiply-adds of a slice, or what takes as long: about 4 ms on two cores, as a propagated frame
@@ -25,17 +25,14 @@ _LEAST: Final = 0.25  # of the usual slice, that a slice takes
 _LAYERS: Final = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
-def slice_graph(
-    graph: FusedGraph, slices: int, channels_last: bool = False, inner_type: int = TensorProto.FLOAT
-) -> tuple[FusedGraph, ...]:
+def slice_graph(graph: FusedGraph, slices: int, style: GraphStyle = PLAIN) -> tuple[FusedGraph, ...]:
     """Cut the graph of a key frame.
 
     Args:
         graph: The graph, see `fuse_key`. It isn't changed.
         slices: The number of slices, without that of the head. There are fewer if the graph can't be cut so often, or
             if slices would be shorter than `SMALLEST`, since each has a cost of its own.
-        channels_last: Whether maps go from slice to slice as (1, h w, c) instead of (1, c, h, w).
-        inner_type: The type in which floats go from slice to slice: that in which the backend computes.
+        style: How the graph was fused. Like feature maps, others go from slice to slice with channels last.
 
     Returns:
         The slices, in order. Each takes inputs of the graph, and what slices before it gave. All of them but the last
@@ -49,9 +46,9 @@ def slice_graph(
     start = 0
     for number, end in enumerate(dict.fromkeys(ends)):
         outputs = [name for name in network.outputs if start <= network.made_at(name) < end]
-        new = {name: _Form.of(network, name, channels_last, inner_type) for name in network.crossing(end)}
+        new = {name: _Form.of(network, name, style) for name in network.crossing(end)}
         if end == network.features:  # the head takes the features in the form in which they stay on the device
-            new |= {name: form for name, form in network.given(channels_last) if name in new}
+            new |= {name: form for name, form in network.given(style.channels_last) if name in new}
         new = {name: form for name, form in new.items() if name not in forms}
         model = network.extract(f"{graph.model.graph.name}_{number}", outputs, forms, new)
         kept = {form.name for form in new.values()} | graph.resident.intersection(outputs)
@@ -68,22 +65,23 @@ class _Form:
     name: str
     shape: tuple[int, ...]  # of the tensor within a graph
     type: int  # the same
-    rows: bool = False  # whether it goes as (1, h w, c)
+    rows: bool = False  # whether it goes as (1, h w, c), or (h w, c) if it is an output
     cast: int | None = None  # the type as which it goes, if that is another one
     output: bool = False  # whether it is an output of the whole graph, too
 
     @classmethod
-    def of(cls, network: "_Network", name: str, channels_last: bool, inner_type: int) -> "_Form":
+    def of(cls, network: "_Network", name: str, style: GraphStyle) -> "_Form":
         shape, kind = network.shapes[name], network.types[name]
-        cast = inner_type if kind == TensorProto.FLOAT and inner_type != kind else None
+        cast = style.inner_type if kind == TensorProto.FLOAT and style.inner_type != kind else None
         # Without a cast, OpenVINO copies nothing in this order. With one, it does, and not if the map goes as it is.
-        rows = channels_last and len(shape) == 4 and shape[0] == 1 and cast is None
+        rows = style.channels_last and len(shape) == 4 and shape[0] == 1 and cast is None
         return cls(f"{name}/given", shape, kind, rows, cast)
 
     @property
     def value(self) -> onnx.ValueInfoProto:
         batch, channels, *places = self.shape if self.rows else (0, 0)
-        shape = (batch, prod(places), channels) if self.rows else self.shape
+        rows = (prod(places), channels) if self.output else (batch, prod(places), channels)
+        shape = rows if self.rows else self.shape
         return helper.make_tensor_value_info(self.name, self.cast or self.type, shape)
 
     def give(self, tensor: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
@@ -103,8 +101,9 @@ class _Form:
         """Return what makes the tensor of this form, and its constants."""
         if self.rows:
             shape = _constant(f"{self.name}/shape", self.shape)
+            perm = [1, 0] if self.output else [0, 2, 1]
             return [
-                helper.make_node("Transpose", [self.name], [f"{self.name}/transposed"], perm=[0, 2, 1]),
+                helper.make_node("Transpose", [self.name], [f"{self.name}/transposed"], perm=perm),
                 helper.make_node("Reshape", [f"{self.name}/transposed", shape.name], [tensor]),
             ], [shape]
         if self.cast:
@@ -182,8 +181,9 @@ class _Network:
         """Yield tensors that an output which stays on the device is another form of, with this form."""
         for output in self._resident:
             name = self._passed_on(output)
-            if channels_last and (node := self._producers[name]).op_type == "Transpose":
-                name = self._producers[node.input[0]].input[0]
+            if channels_last and (node := self._producers[name]).op_type == "Reshape":
+                planes = self._producers[self._producers[node.input[0]].input[0]]
+                name = planes.input[0]
                 yield name, _Form(output, self.shapes[name], self.types[name], rows=True, output=True)
             elif name in self.shapes:
                 yield name, _Form(output, self.shapes[name], self.types[name], output=True)

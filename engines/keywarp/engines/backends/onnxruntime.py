@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.ort import DISABLED, ort
 from keywarp.engines.errors import BackendError
+from keywarp.engines.fusion import GraphStyle
 from keywarp.engines.processor import available_cores
 
 _PROVIDER = "CPUExecutionProvider"
@@ -20,8 +20,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     reason = "it was requested"
-    channels_last = False
-    inner_type: int = TensorProto.FLOAT
+    style = GraphStyle(host_labels=True)
 
     def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:
         """See `open_backend`.

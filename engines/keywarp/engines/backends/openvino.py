@@ -15,6 +15,7 @@ from onnx import TensorProto
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.openvino_warp import gather_rows
 from keywarp.engines.errors import BackendError
+from keywarp.engines.fusion import GraphStyle
 from keywarp.engines.processor import available_cores
 
 # OpenVINO changes the process's locale while it reads and compiles, and restores it. Two threads at once could leave it
@@ -35,7 +36,6 @@ class OpenVINOBackend:
 
     name = "openvino"
     reason = "it was requested"
-    channels_last = True
 
     def __init__(self, precision: Precision = "auto", threads: int = 0, cache: Path | None = None) -> None:
         """See `open_backend`.
@@ -57,7 +57,8 @@ class OpenVINOBackend:
             "INFERENCE_PRECISION_HINT": _ELEMENT[fastest if self.precision == "int8" else self.precision],
         }
         bf16 = self._config["INFERENCE_PRECISION_HINT"] == "bf16"
-        self.inner_type: int = TensorProto.BFLOAT16 if bf16 else TensorProto.FLOAT
+        inner_type = TensorProto.BFLOAT16 if bf16 else TensorProto.FLOAT
+        self.style = GraphStyle(channels_last=True, host_labels=True, inner_type=inner_type)
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
         self._threads = threads or available_cores()

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
 
 from keywarp.engines.backends.interface import Precision
 from keywarp.engines.backends.tensorrt.builder import PlanBuilder, Target
@@ -17,6 +16,7 @@ from keywarp.engines.backends.tensorrt.program import TensorRTProgram
 from keywarp.engines.backends.tensorrt.runtime import TensorRTRuntime
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
+from keywarp.engines.fusion import GraphStyle
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,7 @@ class TensorRTBackend:
 
     name = "tensorrt"
     reason = "it was requested"
-    channels_last = False
-    inner_type: int = TensorProto.FLOAT
+    style = GraphStyle()
 
     def __init__(
         self, gpu: Gpu, precision: Precision = "auto", cache: Path | None = None, driver: Driver | None = None
