@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -36,6 +37,7 @@ class OpenVINOBackend:
 
     name = "openvino"
     reason = "it was requested"
+    style = GraphStyle(channels_last=True, host_labels=True)
 
     def __init__(self, precision: Precision = "auto", threads: int = 0, cache: Path | None = None) -> None:
         """See `open_backend`.
@@ -56,9 +58,8 @@ class OpenVINOBackend:
             # In int8 this is the precision of the layers that aren't quantised.
             "INFERENCE_PRECISION_HINT": _ELEMENT[fastest if self.precision == "int8" else self.precision],
         }
-        bf16 = self._config["INFERENCE_PRECISION_HINT"] == "bf16"
-        inner_type = TensorProto.BFLOAT16 if bf16 else TensorProto.FLOAT
-        self.style = GraphStyle(channels_last=True, host_labels=True, inner_type=inner_type)
+        if self._config["INFERENCE_PRECISION_HINT"] == "bf16":
+            self.style = replace(self.style, inner_type=TensorProto.BFLOAT16)
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
         self._threads = threads or available_cores()
