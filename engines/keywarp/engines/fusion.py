@@ -89,7 +89,7 @@ def fuse_key(bundle: Bundle, height: int, width: int, style: GraphStyle = PLAIN)
     """
     draft = _Draft(bundle, height, width, style)
     features = draft.splice("features", image=draft.prepare())
-    draft.know({features[name]: shape for name, shape in draft.feature_shapes.items()})
+    draft.know({features[name]: shape for name, shape in (draft.feature_shapes | draft.held_shapes).items()})
     draft.result(features)
     for name, shape in draft.feature_shapes.items():
         draft.output_map(name, features[name], shape)

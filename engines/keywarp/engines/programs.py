@@ -28,17 +28,13 @@ class Slice:
 class Programs:
     """The programs on the whole device, or on a share of it."""
 
-    key: tuple[Slice, ...]  # the last one is the head's, if there are several
+    key: tuple[Slice, ...]
+    steps: int  # the number of slices that give the features, or the result if features are copied
     propagate: Program | None  # None if features are copied
     motion: Program | None  # the flow network between frame and key frame, if its flow is repaired
     flow: Program | None  # the flow network between any two images, if its flow is chained
     postprocessor: Postprocessor
     lock: Lock  # held while a program runs, since only one run is allowed at a time
-
-    @property
-    def steps(self) -> int:
-        """The number of slices that give the features, or the result if features are copied."""
-        return max(1, len(self.key) - 1) if self.propagate else len(self.key)
 
     def run_key(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run all slices of a key frame."""
@@ -83,12 +79,16 @@ def compile_graphs(
     """
     whole_key = graphs["key"]
     parts = (whole_key,) if slices == 1 else slice_graph(whole_key, slices, backend.style)
+    steps = max(
+        place for place, part in enumerate(parts, 1) if "propagate" not in graphs or part.resident & whole_key.resident
+    )
     outputs = frozenset(value.name for value in whole_key.model.graph.output)
     rest = {name: graph for name, graph in graphs.items() if name != "key"}
 
     def programs(key: Collection[Program], by_name: Mapping[str, Program]) -> Programs:
         return Programs(
             key=tuple(_join(parts, key, outputs)),
+            steps=steps,
             propagate=by_name.get("propagate"),
             motion=by_name.get("motion"),
             flow=by_name.get("flow"),

@@ -30,8 +30,8 @@ def slice_graph(graph: FusedGraph, slices: int, style: GraphStyle = PLAIN) -> tu
 
     Args:
         graph: The graph, see `fuse_key`. It isn't changed.
-        slices: The number of slices, without that of the head. There are fewer if the graph can't be cut so often, or
-            if slices would be shorter than `SMALLEST`, since each has a cost of its own.
+        slices: The number of slices, without that of the head. There are fewer, or the graph stays whole, if it can't
+            be cut so often, or if slices would be shorter than `SMALLEST`, since each has a cost of its own.
         style: How the graph was fused. Like feature maps, others go from slice to slice with channels last.
 
     Returns:
@@ -40,6 +40,8 @@ def slice_graph(graph: FusedGraph, slices: int, style: GraphStyle = PLAIN) -> tu
     """
     slices = max(1, min(slices, int(_Network(graph).features_cost / SMALLEST)))
     network = _Network(_divide(graph, slices))
+    if slices == 1 or not network.are_known(network.crossing(network.features)):
+        return (graph,)
     ends = [*network.cuts(slices), network.features, len(network.nodes)]
     cut: list[FusedGraph] = []
     forms: dict[str, _Form] = {}  # the tensors that earlier slices gave
@@ -163,7 +165,7 @@ class _Network:
         borders = {
             end: share / 4 * (len(crossing) - 1) + _BYTE * self._bytes(crossing)
             for end in range(1, self.features)
-            if (crossing := self.crossing(end)) and self._are_known(crossing)
+            if (crossing := self.crossing(end)) and self.are_known(crossing)
         }
         cuts: list[int] = []
         for number in range(1, slices):
@@ -200,22 +202,23 @@ class _Network:
         """Return the part of the graph that makes some outputs and tensors of others."""
         reached, edge = self._reached([*outputs, *given], frozenset(taken))
         nodes = [node for node in (*self._constant_nodes(), *self.nodes) if node.output[0] in reached]
-        requantize = not any(node.op_type == "QuantizeLinear" for node in nodes)
+        readers = {node.input[0]: node for node in nodes if node.op_type == "DequantizeLinear"}
         initializers = [constant for constant in self.graph.initializer if constant.name in edge]
         inputs = [value for value in self.graph.input if value.name in edge]
         before: list[onnx.NodeProto] = []
         for tensor, form in taken.items():
             if tensor in edge:
                 added, constants = form.take(tensor)
-                if requantize and (quantizer := self._producers[tensor]).op_type == "QuantizeLinear":
+                reader = readers.get(tensor)
+                if reader and not any(node.op_type == "QuantizeLinear" for node in nodes):
                     # OpenVINO computes in int8 only if something is quantised in a graph. This changes no value.
                     added[-1].output[0] = f"{form.name}/quantized"
-                    scale, zero = quantizer.input[1:3]
                     floats = f"{form.name}/floats"
-                    added.append(
-                        helper.make_node("DequantizeLinear", [f"{form.name}/quantized", scale, zero], [floats])
-                    )
-                    added.append(helper.make_node("QuantizeLinear", [floats, scale, zero], [tensor]))
+                    for operator, source, result in (
+                        ("DequantizeLinear", added[-1].output[0], floats),
+                        ("QuantizeLinear", floats, tensor),
+                    ):
+                        added.append(helper.make_node(operator, [source, *reader.input[1:]], [result]))
                 before.extend(added)
                 initializers.extend(constants)
                 inputs.append(form.value)
@@ -261,7 +264,7 @@ class _Network:
             helper.tensor_dtype_to_np_dtype(self.types[name]).itemsize * prod(self.shapes[name]) for name in tensors
         )
 
-    def _are_known(self, tensors: Sequence[str]) -> bool:
+    def are_known(self, tensors: Sequence[str]) -> bool:
         """Return whether shapes and types of tensors are known."""
         return all(name in self.shapes and self.types.get(name) for name in tensors)
 
