@@ -7,8 +7,9 @@ pause, which is measured first. These ways take turns in one process:
 - `blocking`: one frame at a time on the whole processor, and all streams have their key frames in the same turn
 - `spread`: the same, with different key phases, which the server gives streams in the mode `latest`
 - `lanes`: frames of several streams at the same time
+- `lanes-spread`: both
 - `overlapped`: on lanes, and key frames are computed in slices between the frames after them
-- `overlapped, latest`: the same, but a stream goes on from a key frame as soon as it is ready, as in the mode `latest`
+- `overlapped-latest`: the same, but a stream goes on from a key frame as soon as it is ready, as in the mode `latest`
 
 The figures are medians over the rounds. Latency is the time from when a frame is due to its result. The first second
 isn't counted: all streams begin with a key frame that blocks.
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--together", action="store_true", help="all cameras send their frames at the same moment")
     parser.add_argument("--interval", type=int, default=10, help="the key interval (default: 10)")
     parser.add_argument("--seconds", type=float, default=6, help="seconds of one measurement (default: 6)")
+    parser.add_argument("--ways", help="ways to measure, with commas between (default: all)")
     parser.add_argument("--size", help="WIDTHxHEIGHT to which frames are resized first (default: as they are)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each way (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -133,10 +135,12 @@ def main() -> None:
         Way("blocking", 1),
         Way("spread", 1, spread=True),
         Way("lanes", lanes),
-        Way("lanes, spread", lanes, spread=True),
+        Way("lanes-spread", lanes, spread=True),
         Way("overlapped", lanes, arguments.overlap),
-        Way("overlapped, latest", lanes, arguments.overlap, spread=True, eager=True),
+        Way("overlapped-latest", lanes, arguments.overlap, spread=True, eager=True),
     ]
+    if arguments.ways:
+        ways = [way for way in ways if way.name in arguments.ways.split(",")]
     rounds: dict[str, list[Figure]] = {way.name: [] for way in ways}
     for number in range(arguments.rounds):
         for way in ways:
