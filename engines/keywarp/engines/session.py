@@ -114,12 +114,14 @@ class StreamSession:
     @property
     def owed(self) -> int:
         """The steps of the upcoming key frame that must run before the next frame."""
-        return self._upcoming.owed if self._upcoming else 0
+        upcoming = self._upcoming  # which `interrupt` may remove at any time
+        return upcoming.owed if upcoming else 0
 
     @property
     def useful(self) -> int:
         """The steps of the upcoming key frame that may run now, if the device has time."""
-        return self._upcoming.computing.left if self._upcoming and self.eager else self.owed
+        upcoming = self._upcoming
+        return upcoming.computing.left if upcoming and self.eager else self.owed
 
     def advance(self, lane: int | None = None) -> None:
         """Run a step of the upcoming key frame, if there is one. Never call it while a frame is processed.
