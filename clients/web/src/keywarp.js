@@ -20,6 +20,8 @@ export { Feed, chooseCodec, containerOf, openCamera, sendFile } from "./media.js
 /** @typedef {import("./messages.js").Model} Model */
 /** @typedef {import("./messages.js").Problem} Problem */
 /** @typedef {import("./messages.js").Ready} Ready */
+/** @typedef {import("./messages.js").Reloaded} Reloaded */
+/** @typedef {import("./messages.js").Rules} Rules */
 /** @typedef {import("./messages.js").StreamEvent} StreamEvent */
 /** @typedef {import("./messages.js").StreamInfo} StreamInfo */
 /** @typedef {import("./messages.js").StreamRequest} StreamRequest */
@@ -152,11 +154,7 @@ export class Client {
    * @returns {Promise<StreamInfo>}
    */
   createStream(request = {}) {
-    return this.#json("/v1/streams", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(request),
-    });
+    return this.#send("POST", "/v1/streams", request);
   }
 
   /** @param {string} id @returns {Promise<void>} */
@@ -172,11 +170,28 @@ export class Client {
    * @returns {Promise<StreamInfo>}
    */
   change(id, changes) {
-    return this.#json(streamPath(id), {
-      method: "PATCH",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(changes),
-    });
+    return this.#send("PATCH", streamPath(id), changes);
+  }
+
+  /** @param {string} id @param {{signal?: AbortSignal}} options @returns {Promise<Rules>} the stream's zones, lines and rules */
+  rules(id, { signal } = {}) {
+    return this.#json(`${streamPath(id)}/rules`, { signal });
+  }
+
+  /**
+   * Watch a stream by other zones, lines and rules from now on.
+   *
+   * @param {string} id
+   * @param {Rules} rules
+   * @returns {Promise<Rules>}
+   */
+  setRules(id, rules) {
+    return this.#send("PUT", `${streamPath(id)}/rules`, rules);
+  }
+
+  /** Let the server read its site file and API keys again. @returns {Promise<Reloaded>} */
+  reload() {
+    return this.#json("/v1/reload", { method: "POST" });
   }
 
   /** @param {string} id a pulled stream's id @returns {Promise<StreamInfo>} */
@@ -205,11 +220,12 @@ export class Client {
    * Subscribe to a stream's frames as JPEG images with the results drawn on them.
    *
    * @param {string} id
-   * @param {{fps?: number, width?: number, signal?: AbortSignal}} options `fps` and `width` are upper limits
+   * @param {{fps?: number, width?: number, zones?: boolean, signal?: AbortSignal}} options `fps` and `width` are upper
+   *     limits; `zones` is whether zones and lines are drawn, too
    * @returns {AsyncGenerator<Blob, void, void>}
    */
-  async *preview(id, { fps = 10, width = 640, signal } = {}) {
-    const response = await this.#request(`${streamPath(id)}/preview?fps=${fps}&width=${width}`, { signal });
+  async *preview(id, { fps = 10, width = 640, zones = true, signal } = {}) {
+    const response = await this.#request(`${streamPath(id)}/preview?fps=${fps}&width=${width}&zones=${zones}`, { signal });
     yield* readParts(bodyOf(response));
   }
 
@@ -267,6 +283,11 @@ export class Client {
       throw error;
     }
     return conversation;
+  }
+
+  /** Send an object as JSON. @param {string} method @param {string} path @param {object} body */
+  #send(method, path, body) {
+    return this.#json(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   }
 
   /** @param {string} path @param {RequestInit} init */

@@ -38,6 +38,7 @@ class PreviewOptions(BaseModel):
 
     fps: float = Field(default=10.0, gt=0, le=60)  # the most pictures per second
     width: int = Field(default=640, ge=16, le=1920)  # the greatest width in pixels
+    zones: bool = True  # whether zones and lines are drawn, too
 
 
 @router.get(
@@ -180,7 +181,7 @@ class _PreviewResponse(_SubscriberResponse):
             return None
         frame, found = taken
         manifest = self._stream.engine.bundle.manifest
-        rules = self._stream.rules
+        rules = self._stream.rules if self._options.zones else None
         paint = partial(draw, frame.pixels, found, manifest.classes, self._options.width, manifest.background, rules)
         return await asyncio.get_running_loop().run_in_executor(self._stream.pool, paint)
 

@@ -6,6 +6,7 @@ import { cameraView } from "./camera.js";
 import { byId, h } from "./dom.js";
 import { eventsView } from "./events.js";
 import { modelsView } from "./models.js";
+import { rulesView } from "./rules.js";
 import { streamView } from "./stream.js";
 import { streamsView } from "./streams.js";
 import { startTheme } from "./theme.js";
@@ -21,6 +22,7 @@ import { videoView } from "./video.js";
 const VIEWS = {
   streams: { title: "Streams", view: streamsView },
   stream: { title: "Stream", view: streamView },
+  rules: { title: "Zones and rules", view: rulesView },
   events: { title: "Events", view: eventsView },
   camera: { title: "Camera", view: cameraView },
   video: { title: "Video", view: videoView },
@@ -32,8 +34,9 @@ let current = new AbortController(); // of the view that is shown
 let first = true;
 
 function route() {
-  const [, name = "streams", id = ""] = location.hash.split("/");
-  const chosen = name === "streams" && id ? "stream" : Object.hasOwn(VIEWS, name) ? name : "streams";
+  const [, name = "streams", id = "", part = ""] = location.hash.split("/");
+  const ofStream = part === "rules" ? "rules" : "stream";
+  const chosen = name === "streams" && id ? ofStream : Object.hasOwn(VIEWS, name) ? name : "streams";
   current.abort();
   current = new AbortController();
   const { title, view } = VIEWS[chosen];

@@ -88,7 +88,7 @@ export function streamView(outer, id) {
     notice,
     h(
       "div",
-      { class: "view" },
+      { class: "view picture-first" },
       h(
         "div",
         { class: "stack" },
@@ -190,7 +190,8 @@ class StreamActions {
     this.#id = id;
     this.#pauseButton = h("button", { type: "button", hidden: true, onclick: () => this.#togglePause() });
     const remove = h("button", { type: "button", class: "danger", onclick: () => this.#confirmDelete() }, icon("trash"), "Delete");
-    this.element = h("div", { class: "actions" }, this.#pauseButton, remove);
+    const rules = h("a", { class: "button", href: `#/streams/${encodeURIComponent(id)}/rules` }, icon("zone"), "Zones and rules");
+    this.element = h("div", { class: "actions" }, rules, this.#pauseButton, remove);
     signal.addEventListener("abort", () => this.#dialog?.remove());
   }
 

@@ -1,0 +1,433 @@
+/** The editor of places: zones and lines that are drawn over a picture with the mouse, a finger or the keyboard. */
+
+import { svg } from "./dom.js";
+import { percent } from "./format.js";
+
+/** @typedef {import("./vendor/messages.js").Point} Point */
+/** @typedef {{kind: "zone" | "line", name: string, points: Point[]}} Place */
+
+export const MAX_CORNERS = 64; // of a zone
+const CORNER = 6; // radius in CSS pixels, like the next ones
+const MIDDLE = 4.5;
+const TARGET = 13; // radius of what reacts to the pointer
+const TEXT = 13;
+const ARROW = 34; // length
+const NEAR = 14; // a click this close to the first corner closes the zone; a shorter drag is a click
+const STEP = 0.01; // share of the picture by which an arrow key moves a corner; a tenth of it with Shift
+const DECIMALS = 4; // of coordinates
+const ARROW_KEYS = /** @type {Record<string, Point>} */ ({ ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] });
+
+/** A shape to begin with, for those who don't draw. @type {Record<Place["kind"], Point[]>} */
+const STANDARD = {
+  zone: [
+    [0.3, 0.4],
+    [0.7, 0.4],
+    [0.7, 0.8],
+    [0.3, 0.8],
+  ],
+  line: [
+    [0.3, 0.6],
+    [0.7, 0.6],
+  ],
+};
+
+/**
+ * Draws places over a picture, and lets the user change them. It covers the element that shows the picture, scaled to
+ * fit like that. Dispatches `change` when a place has changed, `select` when another one is selected, and `drawing` when
+ * drawing begins or ends.
+ */
+export class PlaceEditor extends EventTarget {
+  element = svg("svg", { class: "places", role: "group", "aria-label": "Zones and lines on the picture" });
+  /** @type {Place[]} */ #places = [];
+  /** @type {Place | null} */ #selected = null;
+  /** @type {Drawing | null} */ #drawing = null;
+  #size = [1600, 900]; // of the picture
+  #unit = 1; // a CSS pixel in units of the picture
+
+  /** @param {AbortSignal} signal ends the updates */
+  constructor(signal) {
+    super();
+    const resized = new ResizeObserver(() => this.render());
+    resized.observe(this.element);
+    signal.addEventListener("abort", () => resized.disconnect());
+    this.element.addEventListener("pointerdown", (event) => this.#press(/** @type {PointerEvent} */ (event)));
+    this.element.addEventListener("pointermove", (event) => this.#hover(/** @type {PointerEvent} */ (event)));
+    this.element.addEventListener("pointerup", (event) => this.#release(/** @type {PointerEvent} */ (event)));
+    const keys = (/** @type {KeyboardEvent} */ event) => this.#drawByKey(event);
+    document.addEventListener("keydown", keys, { signal });
+  }
+
+  /** The place that can be changed. */
+  get selected() {
+    return this.#selected;
+  }
+
+  /** What is being drawn, or null. */
+  get drawing() {
+    return this.#drawing?.place.kind ?? null;
+  }
+
+  /** Show places. @param {Place[]} places changed in place @param {Place | null} [selected] */
+  show(places, selected = null) {
+    this.#places = places;
+    this.#drawing = null;
+    this.select(selected);
+  }
+
+  /** Fit a picture of another size. @param {number} width @param {number} height */
+  resize(width, height) {
+    if (this.#size[0] === width && this.#size[1] === height) return;
+    this.#size = [width, height];
+    this.render();
+  }
+
+  /** @param {Place | null} place */
+  select(place) {
+    this.#selected = place;
+    this.render();
+    this.dispatchEvent(new Event("select"));
+  }
+
+  /** Begin to draw. @param {Place["kind"]} kind @param {string} name */
+  draw(kind, name) {
+    this.#drawing = new Drawing({ kind, name, points: [] });
+    this.select(null);
+    this.dispatchEvent(new Event("drawing"));
+  }
+
+  /** End drawing without a result. */
+  cancel() {
+    if (!this.#drawing) return;
+    this.#drawing = null;
+    this.render();
+    this.dispatchEvent(new Event("drawing"));
+  }
+
+  /** Whether what was drawn so far is complete. */
+  get canFinish() {
+    return this.#drawing !== null && this.#drawing.place.points.length >= (this.drawing === "zone" ? 3 : 2);
+  }
+
+  /** Take what was drawn, or a standard shape. @param {boolean} standard */
+  finish(standard = false) {
+    if (!this.#drawing || !(standard || this.canFinish)) return;
+    const { place } = this.#drawing;
+    if (standard) place.points = STANDARD[place.kind].map(([x, y]) => [x, y]);
+    this.#drawing = null;
+    this.#places.push(place);
+    this.select(place);
+    this.#changed();
+    this.dispatchEvent(new Event("drawing"));
+    this.focus(0);
+  }
+
+  /** Focus a corner of the selected place. @param {number} index */
+  focus(index) {
+    /** @type {SVGElement | null} */ (this.element.querySelector(`[data-corner="${index}"]`))?.focus();
+  }
+
+  /** Draw everything anew. The focused corner stays focused. */
+  render() {
+    const [width, height] = this.#size;
+    this.element.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.element.classList.toggle("drawing", this.#drawing !== null);
+    const { clientWidth, clientHeight } = this.element;
+    if (!clientWidth) return;
+    this.#unit = 1 / Math.min(clientWidth / width, clientHeight / height);
+    const focused = document.activeElement?.getAttribute("data-corner");
+    const hadFocus = focused && this.element.contains(document.activeElement);
+    const shapes = this.#places.map((place) => this.#shape(place));
+    const handles = this.#selected ? this.#handles(this.#selected) : [];
+    this.element.replaceChildren(...shapes, ...handles, ...(this.#drawing ? this.#unfinished(this.#drawing) : []));
+    if (hadFocus) this.focus(Math.min(Number(focused), (this.#selected?.points.length ?? 1) - 1));
+  }
+
+  // -- shapes ---------------------------------------------------------------------------------------------------------
+
+  /** @param {Place} place */
+  #shape(place) {
+    const group = svg("g", { class: place === this.#selected ? "place selected" : "place" });
+    const points = this.#coordinates(place.points);
+    if (place.kind === "zone") {
+      group.append(svg("polygon", { class: "place-shape", points }));
+    } else {
+      const wide = svg("polyline", { class: "place-target", points, "stroke-width": 2 * TARGET * this.#unit });
+      group.append(wide, svg("polyline", { class: "place-shape", points }), ...this.#arrow(place));
+    }
+    const highest = place.points.reduce((top, point) => (point[1] < top[1] ? point : top));
+    group.append(this.#text(highest, place.name, 4, -8));
+    group.addEventListener("pointerdown", (event) => this.#grab(/** @type {PointerEvent} */ (event), place));
+    return group;
+  }
+
+  /** An arrow to the right side of a line, as the server draws it. @param {Place} place */
+  #arrow({ points: [first, last] }) {
+    const [x1, y1] = this.#toPicture(first);
+    const [x2, y2] = this.#toPicture(last);
+    const length = Math.hypot(x2 - x1, y2 - y1) || 1;
+    const [right, down] = [-(y2 - y1) / length, (x2 - x1) / length]; // to the right, of length 1
+    const [x, y] = [(x1 + x2) / 2, (y1 + y2) / 2];
+    const reach = ARROW * this.#unit;
+    const [tipX, tipY] = [x + reach * right, y + reach * down];
+    const head = 0.28 * reach;
+    const wing = (/** @type {number} */ side) => `${tipX - head * right + side * head * down},${tipY - head * down - side * head * right}`;
+    return [svg("polyline", { class: "place-arrow", points: `${x},${y} ${tipX},${tipY}` }), svg("polyline", { class: "place-arrow", points: `${wing(1)} ${tipX},${tipY} ${wing(-1)}` })];
+  }
+
+  /** @param {Place} place @returns {Element[]} */
+  #handles(place) {
+    const { kind, points } = place;
+    /** @type {Element[]} */ const middles = [];
+    if (kind === "zone" && points.length < MAX_CORNERS) {
+      points.forEach((point, i) => {
+        const next = points[(i + 1) % points.length];
+        const [x, y] = this.#toPicture([(point[0] + next[0]) / 2, (point[1] + next[1]) / 2]);
+        const middle = svg("circle", { class: "place-middle", cx: x, cy: y, r: MIDDLE * this.#unit });
+        middle.addEventListener("pointerdown", (event) => this.#addCorner(/** @type {PointerEvent} */ (event), place, i));
+        middles.push(middle);
+      });
+    }
+    return [...middles, ...points.map((_, i) => this.#corner(place, i))];
+  }
+
+  /** @param {Place} place @param {number} index */
+  #corner(place, index) {
+    const { kind, name, points } = place;
+    const [x, y] = points[index];
+    const [cx, cy] = this.#toPicture(points[index]);
+    const part = kind === "zone" ? `Corner ${index + 1} of ${points.length} of zone` : `${index ? "Last" : "First"} point of line`;
+    const handle = svg(
+      "g",
+      {
+        class: "place-corner",
+        tabindex: 0,
+        role: "button",
+        "data-corner": index,
+        "aria-label": `${part} ${name}: ${percent(x)} % from the left, ${percent(y)} % from the top`,
+        "aria-describedby": "places-keys",
+      },
+      svg("circle", { class: "place-target", cx, cy, r: TARGET * this.#unit }),
+      svg("circle", { class: "place-dot", cx, cy, r: CORNER * this.#unit }),
+    );
+    if (kind === "line") handle.append(this.#text(points[index], index ? "2" : "1", 10, 14));
+    handle.addEventListener("pointerdown", (event) => this.#drag(/** @type {PointerEvent} */ (event), (point) => (points[index] = point), index));
+    handle.addEventListener("keydown", (event) => this.#moveByKey(/** @type {KeyboardEvent} */ (event), place, index));
+    return handle;
+  }
+
+  /** @param {Drawing} drawing */
+  #unfinished({ place: { kind, points }, pointer, preview }) {
+    const shown = preview ?? (pointer ? [...points, pointer] : points);
+    const closed = kind === "zone" && shown.length > 2;
+    const dots = points.map((point) => {
+      const [cx, cy] = this.#toPicture(point);
+      return svg("circle", { class: "place-dot", cx, cy, r: CORNER * this.#unit });
+    });
+    return [svg(closed ? "polygon" : "polyline", { class: "place-shape unfinished", points: this.#coordinates(shown) }), ...dots];
+  }
+
+  /** @param {Point} at @param {string} text @param {number} right in CSS pixels, like the next one @param {number} down */
+  #text(at, text, right, down) {
+    const [x, y] = this.#toPicture(at);
+    const size = TEXT * this.#unit;
+    return svg("text", { class: "place-name", x: x + right * this.#unit, y: Math.max(y + down * this.#unit, size), "font-size": size }, text);
+  }
+
+  /** @param {Point[]} points */
+  #coordinates(points) {
+    return points.map((point) => this.#toPicture(point).join(",")).join(" ");
+  }
+
+  // -- drawing --------------------------------------------------------------------------------------------------------
+
+  /** @param {PointerEvent} event */
+  #press(event) {
+    if (!this.#drawing) {
+      if (event.target === this.element) this.select(null);
+      return;
+    }
+    event.preventDefault();
+    this.element.setPointerCapture(event.pointerId);
+    this.#drawing.pressed = this.#drawing.pointer = this.#toShare(event);
+    this.render();
+  }
+
+  /** @param {PointerEvent} event */
+  #hover(event) {
+    if (!this.#drawing) return;
+    this.#drawing.pointer = this.#toShare(event);
+    const { pressed, place } = this.#drawing;
+    const isDrag = pressed && !place.points.length && this.#distance(pressed, this.#drawing.pointer) > NEAR;
+    this.#drawing.preview = isDrag ? dragged(place.kind, pressed, this.#drawing.pointer) : null;
+    this.render();
+  }
+
+  /** @param {PointerEvent} event */
+  #release(event) {
+    const drawing = this.#drawing;
+    if (!drawing?.pressed) return;
+    const { kind, points } = drawing.place;
+    const [start, end] = [drawing.pressed, this.#toShare(event)];
+    drawing.pressed = null;
+    drawing.preview = null;
+    if (!points.length && this.#distance(start, end) > NEAR) {
+      points.push(...dragged(kind, start, end));
+      this.finish();
+    } else if (kind === "zone" && points.length >= 3 && this.#distance(points[0], end) < NEAR) {
+      this.finish();
+    } else {
+      if (!points.length || this.#distance(/** @type {Point} */ (points.at(-1)), end) > 2) points.push(end); // not a double click
+      if (kind === "line" && points.length === 2) this.finish();
+      else if (points.length === MAX_CORNERS) this.finish();
+      else {
+        this.render();
+        this.dispatchEvent(new Event("drawing"));
+      }
+    }
+  }
+
+  /** @param {KeyboardEvent} event */
+  #drawByKey(event) {
+    if (!this.#drawing) return;
+    const onButton = event.target instanceof HTMLElement && event.target.matches("button, input, select, summary, a");
+    if (event.key === "Escape") this.cancel();
+    else if (event.key === "Enter" && !onButton) this.finish();
+    else if (event.key === "Backspace" && !onButton) {
+      this.#drawing.place.points.pop();
+      this.render();
+      this.dispatchEvent(new Event("drawing"));
+    } else return;
+    event.preventDefault();
+  }
+
+  // -- changing -------------------------------------------------------------------------------------------------------
+
+  /** Select a place, or move it as a whole if it is selected. @param {PointerEvent} event @param {Place} place */
+  #grab(event, place) {
+    if (this.#drawing) return;
+    event.stopPropagation();
+    if (place !== this.#selected) {
+      this.select(place);
+      return;
+    }
+    const [start, before] = [this.#toShare(event), place.points.map(([x, y]) => /** @type {Point} */ ([x, y]))];
+    this.#drag(event, (point) => {
+      const shift = (/** @type {0 | 1} */ axis) => {
+        const values = before.map((one) => one[axis]);
+        return Math.min(Math.max(point[axis] - start[axis], -Math.min(...values)), 1 - Math.max(...values));
+      };
+      const [dx, dy] = [shift(0), shift(1)];
+      place.points.forEach((_, i) => (place.points[i] = rounded(before[i][0] + dx, before[i][1] + dy)));
+    });
+  }
+
+  /** @param {PointerEvent} event @param {Place} place @param {number} after the corner before the new one */
+  #addCorner(event, place, after) {
+    if (this.#drawing) return;
+    place.points.splice(after + 1, 0, this.#toShare(event));
+    this.#changed();
+    this.#drag(event, (point) => (place.points[after + 1] = point), after + 1);
+  }
+
+  /**
+   * Move something while the pointer is down.
+   *
+   * @param {PointerEvent} event
+   * @param {(point: Point) => void} move
+   * @param {number | null} corner the corner that is focused
+   */
+  #drag(event, move, corner = null) {
+    if (this.#drawing) return;
+    event.stopPropagation();
+    event.preventDefault();
+    this.element.setPointerCapture(event.pointerId); // The shapes themselves are drawn anew meanwhile.
+    const start = this.#toShare(event);
+    let moves = false;
+    const follow = (/** @type {Event} */ moved) => {
+      const point = this.#toShare(/** @type {PointerEvent} */ (moved));
+      moves ||= this.#distance(start, point) > 2;
+      if (!moves) return;
+      move(point);
+      this.#changed();
+    };
+    const end = () => {
+      this.element.removeEventListener("pointermove", follow);
+      this.element.removeEventListener("pointerup", end);
+      this.element.removeEventListener("pointercancel", end);
+    };
+    this.element.addEventListener("pointermove", follow);
+    this.element.addEventListener("pointerup", end);
+    this.element.addEventListener("pointercancel", end);
+    if (corner !== null) this.focus(corner);
+  }
+
+  /** @param {KeyboardEvent} event @param {Place} place @param {number} index */
+  #moveByKey(event, { kind, points }, index) {
+    const direction = ARROW_KEYS[event.key];
+    if (direction) {
+      const step = event.shiftKey ? STEP / 10 : STEP;
+      points[index] = rounded(points[index][0] + step * direction[0], points[index][1] + step * direction[1]);
+    } else if (event.key === "Delete" && kind === "zone" && points.length > 3) {
+      points.splice(index, 1);
+    } else if ((event.key === "Insert" || event.key === "+") && kind === "zone" && points.length < MAX_CORNERS) {
+      const next = points[(index + 1) % points.length];
+      points.splice(index + 1, 0, rounded((points[index][0] + next[0]) / 2, (points[index][1] + next[1]) / 2));
+    } else return;
+    event.preventDefault();
+    this.#changed();
+  }
+
+  #changed() {
+    this.render();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  // -- coordinates ----------------------------------------------------------------------------------------------------
+
+  /** @param {Point} point @returns {Point} in pixels of the picture */
+  #toPicture([x, y]) {
+    return [x * this.#size[0], y * this.#size[1]];
+  }
+
+  /** @param {MouseEvent} event @returns {Point} */
+  #toShare({ clientX, clientY }) {
+    const matrix = /** @type {SVGSVGElement} */ (this.element).getScreenCTM();
+    const { x, y } = new DOMPoint(clientX, clientY).matrixTransform(matrix?.inverse());
+    return rounded(x / this.#size[0], y / this.#size[1]);
+  }
+
+  /** @param {Point} a @param {Point} b @returns {number} their distance in CSS pixels */
+  #distance(a, b) {
+    const [[x1, y1], [x2, y2]] = [this.#toPicture(a), this.#toPicture(b)];
+    return Math.hypot(x2 - x1, y2 - y1) / this.#unit;
+  }
+}
+
+/** A place while it is drawn. */
+class Drawing {
+  /** @type {Point | null} */ pointer = null;
+  /** @type {Point | null} */ pressed = null; // where the pointer went down, while it is
+  /** @type {Point[] | null} */ preview = null; // what a drag would draw
+
+  /** @param {Place} place */
+  constructor(place) {
+    this.place = place;
+  }
+}
+
+/** What a drag from one point to another draws: a rectangle, or a line. @param {Place["kind"]} kind @param {Point} a @param {Point} b @returns {Point[]} */
+function dragged(kind, a, b) {
+  if (kind === "line") return [a, b];
+  return [
+    [a[0], a[1]],
+    [b[0], a[1]],
+    [b[0], b[1]],
+    [a[0], b[1]],
+  ];
+}
+
+/** @param {number} x @param {number} y @returns {Point} within the picture */
+function rounded(x, y) {
+  const round = (/** @type {number} */ value) => Number(Math.min(1, Math.max(0, value)).toFixed(DECIMALS));
+  return [round(x), round(y)];
+}
