@@ -232,11 +232,14 @@ export class Client {
   /**
    * List what the rules of streams reported, the newest first.
    *
-   * @param {{stream?: string, limit?: number, signal?: AbortSignal}} options `stream` for the events of one stream only
+   * @param {{stream?: string, rule?: string, since?: Date, until?: Date, limit?: number, signal?: AbortSignal}} options
+   *     `stream` and `rule` for the events of one only; `since` (inclusive) and `until` (exclusive) are about their start
    * @returns {Promise<StreamEvent[]>}
    */
-  events({ stream, limit = 100, signal } = {}) {
-    const query = new URLSearchParams({ limit: String(limit), ...(stream === undefined ? {} : { stream }) });
+  events({ stream, rule, since, until, limit = 100, signal } = {}) {
+    const query = new URLSearchParams({ limit: String(limit) });
+    const filters = { stream, rule, since: since?.toISOString(), until: until?.toISOString() };
+    for (const [name, value] of Object.entries(filters)) if (value !== undefined) query.set(name, value);
     return this.#json(`/v1/events?${query}`, { signal });
   }
 
