@@ -14,8 +14,8 @@ const MOST = 1000; // that the server lists
 const SECONDS = 2; // from one update to the next
 const MARGIN = "300px"; // around the screen in which snapshots are loaded
 
-/** Names of periods by their hours. @type {Record<string, string>} */
-const PERIODS = { "": "Any time", 1: "The last hour", 24: "The last 24 hours", 168: "The last 7 days" };
+/** Names of periods that end now. @type {Record<string, string>} */
+const PERIODS = { "": "Any time", "1 h": "The last hour", "24 h": "The last 24 hours", "168 h": "The last 7 days" };
 
 /** @param {AbortSignal} signal */
 export function eventsView(signal) {
@@ -81,7 +81,7 @@ class EventFilter {
   }
 
   get values() {
-    const hours = Number(this.#period.value);
+    const hours = Number.parseInt(this.#period.value, 10);
     return {
       ...(this.#camera.value && { stream: this.#camera.value }),
       ...(this.#rule.value && { rule: this.#rule.value }),

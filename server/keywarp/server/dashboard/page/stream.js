@@ -1,6 +1,7 @@
 /** The view of one stream, whichever producer feeds it: its picture, key frames, metrics and settings. */
 
 import { client, describeError, keepReading, poll, request, sentence } from "./api.js";
+import { openChangeDialog } from "./change-dialog.js";
 import { byId, h, icon, setText, toast } from "./dom.js";
 import { EventList } from "./events.js";
 import { duration, latency, number, percent, rate, seconds } from "./format.js";
@@ -177,11 +178,14 @@ function showFacts(list, stream) {
   list.replaceChildren(...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 }
 
-/** The buttons that pause, resume and delete a stream. */
+/** The buttons that change, pause, resume and delete a stream. */
 class StreamActions {
   #id;
   #paused = false;
+  /** @type {StreamInfo | null} */ #stream = null;
   #pauseButton;
+  #connectButton;
+  #changeButton;
   /** @type {HTMLDialogElement | null} */ #dialog = null;
   element;
 
@@ -191,16 +195,35 @@ class StreamActions {
     this.#pauseButton = h("button", { type: "button", hidden: true, onclick: () => this.#togglePause() });
     const remove = h("button", { type: "button", class: "danger", onclick: () => this.#confirmDelete() }, icon("trash"), "Delete");
     const rules = h("a", { class: "button", href: `#/streams/${encodeURIComponent(id)}/rules` }, icon("zone"), "Zones and rules");
-    this.element = h("div", { class: "actions" }, rules, this.#pauseButton, remove);
+    const change = () => this.#stream && openChangeDialog(this.#stream);
+    this.#changeButton = h("button", { type: "button", disabled: true, onclick: change }, icon("settings"), "Change");
+    this.#connectButton = h("button", { type: "button", class: "primary", hidden: true, onclick: () => this.#connect() }, "Connect now");
+    this.element = h("div", { class: "actions" }, this.#connectButton, rules, this.#changeButton, this.#pauseButton, remove);
     signal.addEventListener("abort", () => this.#dialog?.remove());
   }
 
   /** @param {StreamInfo} stream */
-  show({ source, state }) {
+  show(stream) {
+    const { source, state } = stream;
+    this.#stream = stream;
+    this.#changeButton.disabled = false;
+    this.#connectButton.hidden = state !== "retrying" && state !== "unauthorized";
     this.#pauseButton.hidden = !source || state === "ended" || state === "failed";
     if (this.#paused === (state === "paused") && this.#pauseButton.hasChildNodes()) return;
     this.#paused = state === "paused";
     this.#pauseButton.replaceChildren(icon(this.#paused ? "play" : "pause"), this.#paused ? "Resume" : "Pause");
+  }
+
+  /** Try again at once, instead of after the wait. */
+  async #connect() {
+    this.#connectButton.disabled = true;
+    try {
+      this.show(await request(() => client.resume(this.#id)));
+    } catch (error) {
+      toast(describeError(error));
+    } finally {
+      this.#connectButton.disabled = false;
+    }
   }
 
   async #togglePause() {

@@ -1,8 +1,9 @@
 /** The view of all streams: a table with their state and metrics, updated every second. */
 
 import { client, poll } from "./api.js";
+import { reloadButton } from "./reload.js";
 import { h, icon, setText, svg, toast } from "./dom.js";
-import { NONE, latency, number, percent, rate } from "./format.js";
+import { NONE, duration, latency, number, percent, rate } from "./format.js";
 import { MetricTiles } from "./metrics.js";
 import { openPullDialog } from "./pull-dialog.js";
 
@@ -21,8 +22,13 @@ const BADGES = {
   failed: ["Failed", "bad"],
 };
 
+const STUCK = 5; // seconds without a result after which a camera that is connected isn't shown as running
+
 /** @param {StreamInfo} stream @returns {[string, string]} the badge's text and style */
 function badgeOf(stream) {
+  const { state, frame_age, age } = stream;
+  const silence = frame_age ?? age; // seconds
+  if (state === "running" && silence > STUCK) return [`No result for ${duration(silence)}`, "bad"];
   if (stream.state in BADGES) return BADGES[stream.state];
   if (stream.live?.fps) return ["Running", "good"];
   return stream.connected ? ["Waiting for frames", "warn"] : ["Idle", ""];
@@ -42,6 +48,7 @@ export function streamsView(signal) {
   const table = new StreamTable();
   const list = h("div", { class: "stack" }, totals.element, h("div", { class: "card" }, table.element));
   const empty = emptyState();
+  const reload = reloadButton();
   list.hidden = empty.hidden = true;
   void poll(
     async (inner) => {
@@ -62,8 +69,9 @@ export function streamsView(signal) {
       "div",
       { class: "head" },
       h("h1", {}, "Streams"),
-      h("div", { class: "actions" }, pullButton()),
+      h("div", { class: "actions" }, reload.button, pullButton()),
     ),
+    reload.report,
     list,
     empty,
   );
