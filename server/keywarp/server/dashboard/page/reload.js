@@ -16,7 +16,7 @@ export function reloadButton() {
     try {
       const reloaded = await request(() => client.reload());
       const failed = Object.entries(reloaded.failed).map(([name, why]) => h("p", { class: "notice bad" }, `${name} couldn't be started: ${why}.`));
-      report.replaceChildren(h("p", { class: "notice" }, summary(reloaded)), ...failed);
+      report.replaceChildren(h("p", { class: "notice good" }, summary(reloaded)), ...failed);
     } catch (error) {
       report.replaceChildren(h("p", { class: "notice bad" }, describeError(error)));
     } finally {

@@ -112,6 +112,7 @@ function emptyState() {
     h(
       "div",
       { class: "actions" },
+      h("a", { class: "button primary", href: "#/video/sample" }, icon("play"), "Try the sample video"),
       h("a", { class: "button", href: "#/camera" }, icon("camera"), "Use the camera"),
       h("a", { class: "button", href: "#/video" }, icon("video"), "Upload a video"),
     ),

@@ -1,0 +1,55 @@
+/** Measuring how a video runs through the server: frames per second, latencies and the share of key frames. */
+
+import { quantile } from "./format.js";
+import { serverLatency } from "./stream-charts.js";
+
+/** @typedef {import("./vendor/messages.js").FrameResponse} FrameResponse */
+
+const WARM_UP = 20; // first frames that aren't counted: networks may still be compiled for their size
+const WARM_UP_SHARE = 0.2; // of a short video
+
+/**
+ * @typedef {object} Figures what was measured; null where there was nothing to measure
+ * @property {number} results
+ * @property {number} failed frames that were dropped, or ended in an error
+ * @property {number | null} fps results per second, from sending to receiving
+ * @property {number | null} keyShare 0..1
+ * @property {number | null} latency median of all frames on the server, in seconds, like the next ones
+ * @property {number | null} latency95 95th percentile
+ * @property {number | null} keyLatency median of key frames
+ * @property {number | null} propagatedLatency median of propagated frames
+ * @property {number | null} seconds from the start to the last result
+ */
+
+/** Measures one run of a video. */
+export class RunMeter {
+  #start = performance.now() / 1000;
+  /** @type {{time: number, latency: number, key: boolean}[]} */ #results = [];
+  #failed = 0;
+
+  /** Count a response. @param {FrameResponse} response */
+  push(response) {
+    if (response.type !== "result") this.#failed += 1;
+    else this.#results.push({ time: performance.now() / 1000, latency: serverLatency(response), key: response.kind === "key" });
+  }
+
+  /** @returns {Figures} */
+  get figures() {
+    const all = this.#results;
+    const first = Math.min(WARM_UP, Math.floor(WARM_UP_SHARE * all.length));
+    const counted = all.slice(first);
+    const span = counted.length > 1 ? counted[counted.length - 1].time - counted[0].time : 0;
+    const latencies = (/** @type {typeof all} */ some) => some.map(({ latency }) => latency);
+    return {
+      results: all.length,
+      failed: this.#failed,
+      fps: span ? (counted.length - 1) / span : null,
+      keyShare: all.length ? all.filter(({ key }) => key).length / all.length : null,
+      latency: quantile(latencies(counted), 0.5),
+      latency95: quantile(latencies(counted), 0.95),
+      keyLatency: quantile(latencies(counted.filter(({ key }) => key)), 0.5),
+      propagatedLatency: quantile(latencies(counted.filter(({ key }) => !key)), 0.5),
+      seconds: all.length ? all[all.length - 1].time - this.#start : null,
+    };
+  }
+}
