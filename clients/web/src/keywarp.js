@@ -225,9 +225,33 @@ export class Client {
    *     limits; `zones` is whether zones and lines are drawn, too
    * @returns {AsyncGenerator<Blob, void, void>}
    */
-  async *preview(id, { fps = 10, width = 640, zones = true, signal } = {}) {
+  async *preview(id, options = {}) {
+    for await (const { jpeg } of this.pictures(id, options)) yield jpeg;
+  }
+
+  /**
+   * Subscribe to a stream's frames like `preview`, with their positions in the stream.
+   *
+   * @param {string} id
+   * @param {{fps?: number, width?: number, zones?: boolean, signal?: AbortSignal}} options
+   * @returns {AsyncGenerator<{frame: number, jpeg: Blob}, void, void>}
+   */
+  async *pictures(id, { fps = 10, width = 640, zones = true, signal } = {}) {
     const response = await this.#request(`${streamPath(id)}/preview?fps=${fps}&width=${width}&zones=${zones}`, { signal });
-    yield* readParts(bodyOf(response));
+    for await (const { headers, blob } of readParts(bodyOf(response))) yield { frame: Number(headers.get("keywarp-frame")), jpeg: blob };
+  }
+
+  /**
+   * Subscribe to the frames of all streams over one connection, since browsers open only a few to a server.
+   *
+   * @param {{fps?: number, width?: number, signal?: AbortSignal}} options `fps` and `width` are upper limits
+   * @returns {AsyncGenerator<{stream: string, frame: number, jpeg: Blob}, void, void>}
+   */
+  async *previews({ fps = 2, width = 320, signal } = {}) {
+    const response = await this.#request(`/v1/previews?fps=${fps}&width=${width}`, { signal });
+    for await (const { headers, blob } of readParts(bodyOf(response))) {
+      yield { stream: headers.get("keywarp-stream") ?? "", frame: Number(headers.get("keywarp-frame")), jpeg: blob };
+    }
   }
 
   /**

@@ -233,7 +233,7 @@ test("parts of a multipart body are found wherever the chunks are split", async 
   for (const size of [1, 7, 1000]) {
     const chunks = whole.match(new RegExp(`[^]{1,${size}}`, "g")) ?? [];
     const found = [];
-    for await (const blob of readParts(body(...chunks))) {
+    for await (const { blob } of readParts(body(...chunks))) {
       assert.equal(blob.type, "image/jpeg");
       found.push(await blob.text());
     }

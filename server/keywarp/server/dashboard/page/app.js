@@ -11,6 +11,7 @@ import { streamView } from "./stream.js";
 import { streamsView } from "./streams.js";
 import { startTheme } from "./theme.js";
 import { videoView } from "./video.js";
+import { wallView } from "./wall.js";
 
 /**
  * A view builds its element and updates it until the signal aborts, which happens when another view is shown.
@@ -23,6 +24,7 @@ const VIEWS = {
   streams: { title: "Streams", view: streamsView },
   stream: { title: "Stream", view: streamView },
   rules: { title: "Zones and rules", view: rulesView },
+  wall: { title: "Wall", view: wallView },
   events: { title: "Events", view: eventsView },
   camera: { title: "Camera", view: cameraView },
   video: { title: "Video", view: videoView },

@@ -11,8 +11,10 @@ import { showState } from "./streams.js";
 import { LEGEND_INTERVAL, Viewer } from "./viewer.js";
 
 /** @typedef {import("./vendor/messages.js").ClassInfo} ClassInfo */
+/** @typedef {import("./vendor/messages.js").Result} Result */
 /** @typedef {import("./vendor/messages.js").StreamInfo} StreamInfo */
 
+const RESULTS = 64; // that are kept for the pictures of their frames
 const EVENTS = 6; // the newest ones that are shown
 const PREVIEW = { fps: 12, width: 960 };
 
@@ -28,6 +30,7 @@ export function streamView(outer, id) {
   const facts = h("dl", { class: "facts" });
   const notice = h("p", { class: "notice", role: "status" });
   const actions = new StreamActions(id, outer);
+  const legend = new StreamLegend(viewer);
   const events = new EventList(outer);
   const eventSection = h("section", { class: "stack", "aria-label": "Events of this stream" }, events.element);
   eventSection.hidden = true;
@@ -70,11 +73,12 @@ export function streamView(outer, id) {
     1,
     outer,
   );
-  void watchResults(id, viewer, charts, signal, end);
+  void watchResults(id, legend, charts, signal, end);
   void keepReading(async (inner) => {
-    for await (const jpeg of client.preview(id, { ...PREVIEW, signal: inner })) {
+    for await (const { frame, jpeg } of client.pictures(id, { ...PREVIEW, signal: inner })) {
       const picture = await createImageBitmap(jpeg);
       viewer.show(picture, picture.width, picture.height);
+      legend.showFrame(frame);
       if (viewer.pictures === 1) viewer.showMessage();
       picture.close();
     }
@@ -107,18 +111,16 @@ export function streamView(outer, id) {
  * Show a stream's responses in the legend and the charts until the stream ends.
  *
  * @param {string} id
- * @param {Viewer} viewer
+ * @param {StreamLegend} legend
  * @param {StreamCharts} charts
  * @param {AbortSignal} signal
  * @param {(why: string) => void} end
  */
-async function watchResults(id, viewer, charts, signal, end) {
-  /** @type {ClassInfo[]} */ let classes = [];
-  let legendTime = 0; // milliseconds
+async function watchResults(id, legend, charts, signal, end) {
   await keepReading(async (inner) => {
-    if (!classes.length) {
+    if (!legend.classes.length) {
       const [stream, models] = await Promise.all([client.stream(id), client.models()]);
-      classes = models.find((model) => model.name === stream.model)?.classes ?? [];
+      legend.classes = models.find((model) => model.name === stream.model)?.classes ?? [];
     }
     for await (const message of client.results(id, { signal: inner })) {
       if (message.type === "gone") {
@@ -127,13 +129,43 @@ async function watchResults(id, viewer, charts, signal, end) {
       }
       if (message.type === "missed") continue;
       charts.push(message);
-      if (message.type === "result" && performance.now() - legendTime > LEGEND_INTERVAL) {
-        legendTime = performance.now();
-        viewer.showLegend(message, classes);
-      }
+      if (message.type === "result") legend.push(message);
     }
     return true;
   }, signal);
+}
+
+/** The legend of a live picture: what the result of the very frame that is shown has found. */
+class StreamLegend {
+  /** @type {ClassInfo[]} */ classes = [];
+  /** @type {Map<number, Result>} */ #results = new Map(); // the newest, by frame
+  #frame = -1; // that is shown without its result, which may arrive after the picture
+  #time = 0; // milliseconds of the last update
+  #viewer;
+
+  /** @param {Viewer} viewer */
+  constructor(viewer) {
+    this.#viewer = viewer;
+  }
+
+  /** @param {Result} result */
+  push(result) {
+    this.#results.set(result.frame, result);
+    for (const frame of this.#results.keys()) {
+      if (this.#results.size <= RESULTS) break;
+      this.#results.delete(frame);
+    }
+    if (result.frame === this.#frame) this.showFrame(result.frame);
+  }
+
+  /** Show the legend of a frame, unless the last one is too new to be read. @param {number} frame */
+  showFrame(frame) {
+    const result = this.#results.get(frame);
+    this.#frame = result ? -1 : frame;
+    if (!result || performance.now() - this.#time < LEGEND_INTERVAL) return;
+    this.#time = performance.now();
+    this.#viewer.showLegend(result, this.classes);
+  }
 }
 
 /** @param {MetricTiles} tiles @param {StreamInfo} stream */

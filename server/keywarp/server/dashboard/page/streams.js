@@ -77,7 +77,8 @@ export function streamsView(signal) {
   );
 }
 
-const pullButton = () => h("button", { type: "button", class: "primary", onclick: openPullDialog }, icon("plus"), "Pull a URL");
+/** Create the button that opens the dialog for a pulled stream. */
+export const pullButton = () => h("button", { type: "button", class: "primary", onclick: openPullDialog }, icon("plus"), "Pull a URL");
 
 /** Create the hints that are shown while there are no streams. */
 function emptyState() {
@@ -220,7 +221,7 @@ class StreamRow {
     const { live } = stream;
     showState(this.#badge, stream);
     const producer = stream.source ?? (stream.connected ? "fed by a client" : "no client");
-    setText(this.#details, `${stream.model} · ${producer}`);
+    setText(this.#details, [stream.title, stream.model, producer].filter(Boolean).join(" · "));
     this.#details.title = stream.source ?? "";
     setText(this.#rate, rate(live?.fps));
     this.#history = [...this.#history, live?.fps ?? 0].slice(-SPARKLINE_POINTS);
