@@ -39,6 +39,19 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
     page.mouse.up()
 
 
+def drag_with_a_finger(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *shares: tuple[float, float]) -> None:
+        points = [dict(zip("xy", place(page, *share), strict=True)) for share in shares]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", start)
+    for i in range(1, 6):
+        touch("touchMove", (start[0] + (end[0] - start[0]) * i / 5, start[1] + (end[1] - start[1]) * i / 5))
+    touch("touchEnd")
+
+
 def corner(page: Page, number: int) -> Locator:
     return page.get_by_role("button", name=f"Corner {number} of")
 
@@ -73,6 +86,7 @@ def test_a_zone_is_drawn_with_the_mouse_and_its_rule_reports_an_event(browser: B
         expect(page.get_by_role("button", name="Corner 5 of 5 of zone lawn")).to_be_visible()
         corner(page, 5).press("Delete")
         expect(corner(page, 5)).to_have_count(0)
+        drag(page, (0.4, 0.4), (0.45, 0.4))  # the whole zone
         page.get_by_role("button", name="Rule for lawn").click()
         page.get_by_label("Name", exact=True).fill("grown")
         choices = page.get_by_label("Add a class")
@@ -87,8 +101,8 @@ def test_a_zone_is_drawn_with_the_mouse_and_its_rule_reports_an_event(browser: B
         check_accessibility(page, "rules")
         save(page)
         saved = rules_of(server)
-        np_corners = [[0.1, 0.2], [0.45, 0.1], [0.8, 0.2], [0.6, 0.7]]
-        assert saved["zones"]["lawn"] == [pytest.approx(one, abs=0.01) for one in np_corners]
+        corners = [[0.15, 0.2], [0.5, 0.1], [0.85, 0.2], [0.65, 0.7]]
+        assert saved["zones"]["lawn"] == [pytest.approx(one, abs=0.01) for one in corners]
         rule = saved["rules"]["grown"]
         assert (rule["classes"], rule["zone"], rule["min_area"]) == (["green"], "lawn", 0.125)
         assert rule["times"] == ["00:00-23:59"]
@@ -147,8 +161,9 @@ def test_a_zone_is_drawn_with_a_finger_on_a_small_screen(browser: Browser, serve
             page.touchscreen.tap(*place(page, *point))
         page.get_by_role("button", name="Finish").tap()
         expect(page.get_by_label("Zone", exact=True)).to_have_value("zone-1")
+        drag_with_a_finger(page, (0.5, 0.8), (0.4, 0.6))
         save(page)
-        corners = [[0.2, 0.2], [0.8, 0.3], [0.5, 0.8]]
+        corners = [[0.2, 0.2], [0.8, 0.3], [0.4, 0.6]]
         assert rules_of(server)["zones"]["zone-1"] == [pytest.approx(one, abs=0.02) for one in corners]
 
 

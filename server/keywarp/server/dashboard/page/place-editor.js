@@ -53,6 +53,7 @@ export class PlaceEditor extends EventTarget {
     this.element.addEventListener("pointerdown", (event) => this.#press(/** @type {PointerEvent} */ (event)));
     this.element.addEventListener("pointermove", (event) => this.#hover(/** @type {PointerEvent} */ (event)));
     this.element.addEventListener("pointerup", (event) => this.#release(/** @type {PointerEvent} */ (event)));
+    this.element.addEventListener("mousedown", (event) => event.preventDefault()); // It would take the focus from a corner.
     const keys = (/** @type {KeyboardEvent} */ event) => this.#drawByKey(event);
     document.addEventListener("keydown", keys, { signal });
   }
@@ -131,6 +132,7 @@ export class PlaceEditor extends EventTarget {
     const [width, height] = this.#size;
     this.element.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.element.classList.toggle("drawing", this.#drawing !== null);
+    this.element.classList.toggle("editing", this.#selected !== null);
     const { clientWidth, clientHeight } = this.element;
     if (!clientWidth) return;
     this.#unit = 1 / Math.min(clientWidth / width, clientHeight / height);
@@ -151,12 +153,10 @@ export class PlaceEditor extends EventTarget {
     if (place.kind === "zone") {
       group.append(svg("polygon", { class: "place-shape", points }));
     } else {
-      const wide = svg("polyline", { class: "place-target", points, "stroke-width": 2 * TARGET * this.#unit });
-      group.append(wide, svg("polyline", { class: "place-shape", points }), ...this.#arrow(place));
+      group.append(svg("polyline", { class: "place-shape", points }), ...this.#arrow(place));
     }
     const highest = place.points.reduce((top, point) => (point[1] < top[1] ? point : top));
     group.append(this.#text(highest, place.name, 4, -8));
-    group.addEventListener("pointerdown", (event) => this.#grab(/** @type {PointerEvent} */ (event), place));
     return group;
   }
 
@@ -176,18 +176,20 @@ export class PlaceEditor extends EventTarget {
 
   /** @param {Place} place @returns {Element[]} */
   #handles(place) {
-    const { kind, points } = place;
-    /** @type {Element[]} */ const middles = [];
-    if (kind === "zone" && points.length < MAX_CORNERS) {
-      points.forEach((point, i) => {
-        const next = points[(i + 1) % points.length];
-        const [x, y] = this.#toPicture([(point[0] + next[0]) / 2, (point[1] + next[1]) / 2]);
-        const middle = svg("circle", { class: "place-middle", cx: x, cy: y, r: MIDDLE * this.#unit });
-        middle.addEventListener("pointerdown", (event) => this.#addCorner(/** @type {PointerEvent} */ (event), place, i));
-        middles.push(middle);
-      });
-    }
-    return [...middles, ...points.map((_, i) => this.#corner(place, i))];
+    const middles = this.#middles(place).map((middle) => {
+      const [cx, cy] = this.#toPicture(middle);
+      return svg("circle", { class: "place-middle", cx, cy, r: MIDDLE * this.#unit });
+    });
+    return [...middles, ...place.points.map((_, i) => this.#corner(place, i))];
+  }
+
+  /** The middles of a zone's sides, of which each can become a corner. @param {Place} place @returns {Point[]} */
+  #middles({ kind, points }) {
+    if (kind === "line" || points.length >= MAX_CORNERS) return [];
+    return points.map(([x, y], i) => {
+      const [nextX, nextY] = points[(i + 1) % points.length];
+      return rounded((x + nextX) / 2, (y + nextY) / 2);
+    });
   }
 
   /** @param {Place} place @param {number} index */
@@ -206,11 +208,9 @@ export class PlaceEditor extends EventTarget {
         "aria-label": `${part} ${name}: ${percent(x)} % from the left, ${percent(y)} % from the top`,
         "aria-describedby": "places-keys",
       },
-      svg("circle", { class: "place-target", cx, cy, r: TARGET * this.#unit }),
       svg("circle", { class: "place-dot", cx, cy, r: CORNER * this.#unit }),
     );
     if (kind === "line") handle.append(this.#text(points[index], index ? "2" : "1", 10, 14));
-    handle.addEventListener("pointerdown", (event) => this.#drag(/** @type {PointerEvent} */ (event), (point) => (points[index] = point), index));
     handle.addEventListener("keydown", (event) => this.#moveByKey(/** @type {KeyboardEvent} */ (event), place, index));
     return handle;
   }
@@ -242,19 +242,21 @@ export class PlaceEditor extends EventTarget {
 
   /** @param {PointerEvent} event */
   #press(event) {
+    this.element.setPointerCapture(event.pointerId);
     if (!this.#drawing) {
-      if (event.target === this.element) this.select(null);
+      this.#grab(event);
       return;
     }
-    event.preventDefault();
-    this.element.setPointerCapture(event.pointerId);
     this.#drawing.pressed = this.#drawing.pointer = this.#toShare(event);
     this.render();
   }
 
   /** @param {PointerEvent} event */
   #hover(event) {
-    if (!this.#drawing) return;
+    if (!this.#drawing) {
+      if (!event.buttons) this.element.setAttribute("data-over", this.#find(this.#toShare(event))?.part ?? "");
+      return;
+    }
     this.#drawing.pointer = this.#toShare(event);
     const { pressed, place } = this.#drawing;
     const isDrag = pressed && !place.points.length && this.#distance(pressed, this.#drawing.pointer) > NEAR;
@@ -302,63 +304,79 @@ export class PlaceEditor extends EventTarget {
 
   // -- changing -------------------------------------------------------------------------------------------------------
 
-  /** Select a place, or move it as a whole if it is selected. @param {PointerEvent} event @param {Place} place */
-  #grab(event, place) {
-    if (this.#drawing) return;
-    event.stopPropagation();
-    if (place !== this.#selected) {
-      this.select(place);
+  /**
+   * Find what is at a point. Shapes take no events themselves: they are drawn anew while they are dragged, and a finger
+   * whose target is gone moves nothing.
+   *
+   * @param {Point} point
+   * @returns {{part: "corner" | "middle" | "shape", place: Place, index: number} | null}
+   */
+  #find(point) {
+    const selected = this.#selected;
+    const near = (/** @type {Point} */ other) => this.#distance(point, other) <= TARGET;
+    if (selected) {
+      const corner = selected.points.findIndex(near);
+      if (corner >= 0) return { part: "corner", place: selected, index: corner };
+      const middle = this.#middles(selected).findIndex(near);
+      if (middle >= 0) return { part: "middle", place: selected, index: middle };
+    }
+    const place = [...this.#places, ...(selected ? [selected] : [])].findLast((one) => this.#covers(one, point));
+    return place ? { part: "shape", place, index: 0 } : null;
+  }
+
+  /** @param {Place} place @param {Point} point @returns {boolean} whether a point is in a zone, or close to a line */
+  #covers({ kind, points }, point) {
+    if (kind === "zone") return isInside(points, point);
+    const [[x1, y1], [x2, y2], [x, y]] = [points[0], points[1], point].map((one) => this.#toPicture(one));
+    const [dx, dy] = [x2 - x1, y2 - y1];
+    const along = Math.min(1, Math.max(0, ((x - x1) * dx + (y - y1) * dy) / (dx * dx + dy * dy || 1)));
+    return Math.hypot(x - x1 - along * dx, y - y1 - along * dy) <= TARGET * this.#unit;
+  }
+
+  /** Begin to move what is under the pointer, or select it. @param {PointerEvent} event */
+  #grab(event) {
+    const start = this.#toShare(event);
+    const found = this.#find(start);
+    if (!found || found.place !== this.#selected) {
+      this.select(found?.place ?? null);
       return;
     }
-    const [start, before] = [this.#toShare(event), place.points.map(([x, y]) => /** @type {Point} */ ([x, y]))];
-    this.#drag(event, (point) => {
-      const shift = (/** @type {0 | 1} */ axis) => {
+    const { part, place, index } = found;
+    if (part === "shape") {
+      const before = place.points.map(([x, y]) => /** @type {Point} */ ([x, y]));
+      const shift = (/** @type {Point} */ point, /** @type {0 | 1} */ axis) => {
         const values = before.map((one) => one[axis]);
         return Math.min(Math.max(point[axis] - start[axis], -Math.min(...values)), 1 - Math.max(...values));
       };
-      const [dx, dy] = [shift(0), shift(1)];
-      place.points.forEach((_, i) => (place.points[i] = rounded(before[i][0] + dx, before[i][1] + dy)));
-    });
+      this.#drag(start, (point) => {
+        const [dx, dy] = [shift(point, 0), shift(point, 1)];
+        place.points.forEach((_, i) => (place.points[i] = rounded(before[i][0] + dx, before[i][1] + dy)));
+      });
+      return;
+    }
+    const corner = part === "corner" ? index : index + 1;
+    if (part === "middle") {
+      place.points.splice(corner, 0, start);
+      this.#changed();
+    }
+    this.focus(corner);
+    this.#drag(start, (point) => (place.points[corner] = point));
   }
 
-  /** @param {PointerEvent} event @param {Place} place @param {number} after the corner before the new one */
-  #addCorner(event, place, after) {
-    if (this.#drawing) return;
-    place.points.splice(after + 1, 0, this.#toShare(event));
-    this.#changed();
-    this.#drag(event, (point) => (place.points[after + 1] = point), after + 1);
-  }
-
-  /**
-   * Move something while the pointer is down.
-   *
-   * @param {PointerEvent} event
-   * @param {(point: Point) => void} move
-   * @param {number | null} corner the corner that is focused
-   */
-  #drag(event, move, corner = null) {
-    if (this.#drawing) return;
-    event.stopPropagation();
-    event.preventDefault();
-    this.element.setPointerCapture(event.pointerId); // The shapes themselves are drawn anew meanwhile.
-    const start = this.#toShare(event);
-    let moves = false;
-    const follow = (/** @type {Event} */ moved) => {
-      const point = this.#toShare(/** @type {PointerEvent} */ (moved));
+  /** Move something while the pointer is down. @param {Point} start @param {(point: Point) => void} move */
+  #drag(start, move) {
+    let moves = false; // A click isn't a drag.
+    const follow = (/** @type {Event} */ event) => {
+      const point = this.#toShare(/** @type {PointerEvent} */ (event));
       moves ||= this.#distance(start, point) > 2;
       if (!moves) return;
       move(point);
       this.#changed();
     };
-    const end = () => {
-      this.element.removeEventListener("pointermove", follow);
-      this.element.removeEventListener("pointerup", end);
-      this.element.removeEventListener("pointercancel", end);
-    };
-    this.element.addEventListener("pointermove", follow);
-    this.element.addEventListener("pointerup", end);
-    this.element.addEventListener("pointercancel", end);
-    if (corner !== null) this.focus(corner);
+    const over = new AbortController();
+    const { signal } = over;
+    this.element.addEventListener("pointermove", follow, { signal });
+    for (const end of ["pointerup", "pointercancel"]) this.element.addEventListener(end, () => over.abort(), { signal });
   }
 
   /** @param {KeyboardEvent} event @param {Place} place @param {number} index */
@@ -430,4 +448,14 @@ function dragged(kind, a, b) {
 function rounded(x, y) {
   const round = (/** @type {number} */ value) => Number(Math.min(1, Math.max(0, value)).toFixed(DECIMALS));
   return [round(x), round(y)];
+}
+
+/** @param {Point[]} corners @param {Point} point @returns {boolean} whether a point is in a polygon, by the even-odd rule */
+function isInside(corners, [x, y]) {
+  let inside = false;
+  corners.forEach(([x1, y1], i) => {
+    const [x2, y2] = corners[(i + 1) % corners.length];
+    if (y1 > y !== y2 > y && x < x1 + ((y - y1) / (y2 - y1)) * (x2 - x1)) inside = !inside;
+  });
+  return inside;
 }
