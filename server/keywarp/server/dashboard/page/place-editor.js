@@ -2,11 +2,11 @@
 
 import { svg } from "./dom.js";
 import { percent } from "./format.js";
+import { MAX_CORNERS, STANDARD, copyOf, dragged, isInside, middlesOf, rounded } from "./places.js";
 
+/** @typedef {import("./places.js").Place} Place */
 /** @typedef {import("./vendor/messages.js").Point} Point */
-/** @typedef {{kind: "zone" | "line", name: string, points: Point[]}} Place */
 
-export const MAX_CORNERS = 64; // of a zone
 const CORNER = 6; // radius in CSS pixels, like the next ones
 const MIDDLE = 4.5;
 const TARGET = 13; // radius of what reacts to the pointer
@@ -14,22 +14,7 @@ const TEXT = 13;
 const ARROW = 34; // length
 const NEAR = 14; // a click this close to the first corner closes the zone; a shorter drag is a click
 const STEP = 0.01; // share of the picture by which an arrow key moves a corner; a tenth of it with Shift
-const DECIMALS = 4; // of coordinates
 const ARROW_KEYS = /** @type {Record<string, Point>} */ ({ ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] });
-
-/** A shape to begin with, for those who don't draw. @type {Record<Place["kind"], Point[]>} */
-const STANDARD = {
-  zone: [
-    [0.3, 0.4],
-    [0.7, 0.4],
-    [0.7, 0.8],
-    [0.3, 0.8],
-  ],
-  line: [
-    [0.3, 0.6],
-    [0.7, 0.6],
-  ],
-};
 
 /**
  * Draws places over a picture, and lets the user change them. It covers the element that shows the picture, scaled to
@@ -113,7 +98,7 @@ export class PlaceEditor extends EventTarget {
   finish(standard = false) {
     if (!this.#drawing || !(standard || this.canFinish)) return;
     const { place } = this.#drawing;
-    if (standard) place.points = STANDARD[place.kind].map(([x, y]) => [x, y]);
+    if (standard) place.points = copyOf(STANDARD[place.kind]);
     this.#drawing = null;
     this.#places.push(place);
     this.select(place);
@@ -176,20 +161,11 @@ export class PlaceEditor extends EventTarget {
 
   /** @param {Place} place @returns {Element[]} */
   #handles(place) {
-    const middles = this.#middles(place).map((middle) => {
+    const middles = middlesOf(place).map((middle) => {
       const [cx, cy] = this.#toPicture(middle);
       return svg("circle", { class: "place-middle", cx, cy, r: MIDDLE * this.#unit });
     });
     return [...middles, ...place.points.map((_, i) => this.#corner(place, i))];
-  }
-
-  /** The middles of a zone's sides, of which each can become a corner. @param {Place} place @returns {Point[]} */
-  #middles({ kind, points }) {
-    if (kind === "line" || points.length >= MAX_CORNERS) return [];
-    return points.map(([x, y], i) => {
-      const [nextX, nextY] = points[(i + 1) % points.length];
-      return rounded((x + nextX) / 2, (y + nextY) / 2);
-    });
   }
 
   /** @param {Place} place @param {number} index */
@@ -317,7 +293,7 @@ export class PlaceEditor extends EventTarget {
     if (selected) {
       const corner = selected.points.findIndex(near);
       if (corner >= 0) return { part: "corner", place: selected, index: corner };
-      const middle = this.#middles(selected).findIndex(near);
+      const middle = middlesOf(selected).findIndex(near);
       if (middle >= 0) return { part: "middle", place: selected, index: middle };
     }
     const place = [...this.#places, ...(selected ? [selected] : [])].findLast((one) => this.#covers(one, point));
@@ -343,7 +319,7 @@ export class PlaceEditor extends EventTarget {
     }
     const { part, place, index } = found;
     if (part === "shape") {
-      const before = place.points.map(([x, y]) => /** @type {Point} */ ([x, y]));
+      const before = copyOf(place.points);
       const shift = (/** @type {Point} */ point, /** @type {0 | 1} */ axis) => {
         const values = before.map((one) => one[axis]);
         return Math.min(Math.max(point[axis] - start[axis], -Math.min(...values)), 1 - Math.max(...values));
@@ -431,31 +407,4 @@ class Drawing {
   constructor(place) {
     this.place = place;
   }
-}
-
-/** What a drag from one point to another draws: a rectangle, or a line. @param {Place["kind"]} kind @param {Point} a @param {Point} b @returns {Point[]} */
-function dragged(kind, a, b) {
-  if (kind === "line") return [a, b];
-  return [
-    [a[0], a[1]],
-    [b[0], a[1]],
-    [b[0], b[1]],
-    [a[0], b[1]],
-  ];
-}
-
-/** @param {number} x @param {number} y @returns {Point} within the picture */
-function rounded(x, y) {
-  const round = (/** @type {number} */ value) => Number(Math.min(1, Math.max(0, value)).toFixed(DECIMALS));
-  return [round(x), round(y)];
-}
-
-/** @param {Point[]} corners @param {Point} point @returns {boolean} whether a point is in a polygon, by the even-odd rule */
-function isInside(corners, [x, y]) {
-  let inside = false;
-  corners.forEach(([x1, y1], i) => {
-    const [x2, y2] = corners[(i + 1) % corners.length];
-    if (y1 > y !== y2 > y && x < x1 + ((y - y1) / (y2 - y1)) * (x2 - x1)) inside = !inside;
-  });
-  return inside;
 }

@@ -4,7 +4,7 @@ import { h, icon } from "./dom.js";
 import { DAYS, NAME } from "./rules-draft.js";
 import { field, select } from "./stream-options.js";
 
-/** @typedef {import("./place-editor.js").Place} Place */
+/** @typedef {import("./places.js").Place} Place */
 /** @typedef {import("./rules-draft.js").Draft} Draft */
 /** @typedef {import("./rules-draft.js").DraftRule} DraftRule */
 /** @typedef {import("./vendor/messages.js").Day} Day */

@@ -1,6 +1,8 @@
 /** A camera's zones, lines and rules while they are changed: what refers to a place follows it when it is renamed. */
 
-/** @typedef {import("./place-editor.js").Place} Place */
+import { copyOf } from "./places.js";
+
+/** @typedef {import("./places.js").Place} Place */
 /** @typedef {import("./vendor/messages.js").Day} Day */
 /** @typedef {import("./vendor/messages.js").Model} Model */
 /** @typedef {import("./vendor/messages.js").Point} Point */
@@ -61,8 +63,8 @@ export class Draft {
   /** @param {Rules} saved */
   constructor({ zones = {}, lines = {}, rules = {}, ...settings }) {
     this.settings = settings;
-    for (const [name, points] of Object.entries(zones)) this.places.push({ kind: "zone", name, points: copy(points) });
-    for (const [name, points] of Object.entries(lines)) this.places.push({ kind: "line", name, points: copy(points) });
+    for (const [name, points] of Object.entries(zones)) this.places.push({ kind: "zone", name, points: copyOf(points) });
+    for (const [name, points] of Object.entries(lines)) this.places.push({ kind: "line", name, points: copyOf(points) });
     for (const [name, rule] of Object.entries(rules)) {
       const kind = rule.line != null ? "line" : "zone";
       const place = this.places.find((one) => one.kind === kind && one.name === (rule.line ?? rule.zone));
@@ -73,7 +75,7 @@ export class Draft {
   /** @param {Model | undefined} model @returns {Rules} */
   toRules(model) {
     const points = (/** @type {Place["kind"]} */ kind) =>
-      Object.fromEntries(this.places.filter((one) => one.kind === kind).map(({ name, points }) => [name, copy(points)]));
+      Object.fromEntries(this.places.filter((one) => one.kind === kind).map(({ name, points }) => [name, copyOf(points)]));
     return {
       ...this.settings,
       zones: points("zone"),
@@ -112,9 +114,6 @@ export class Draft {
     return null;
   }
 }
-
-/** @param {Point[]} points @returns {Point[]} */
-const copy = (points) => points.map(([x, y]) => [x, y]);
 
 /** @param {string} stem @param {string[]} taken */
 function unused(stem, taken) {

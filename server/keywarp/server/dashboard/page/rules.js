@@ -8,7 +8,7 @@ import { Draft, DraftRule, MAX_RULES, NAME } from "./rules-draft.js";
 import { field } from "./stream-options.js";
 import { Viewer } from "./viewer.js";
 
-/** @typedef {import("./place-editor.js").Place} Place */
+/** @typedef {import("./places.js").Place} Place */
 /** @typedef {import("./vendor/messages.js").Model} Model */
 /** @typedef {import("./vendor/messages.js").StreamInfo} StreamInfo */
 
