@@ -31,6 +31,8 @@ def test_the_sample_video_is_measured_and_its_annotated_video_saved(
     with visiting(browser, server.url, dark=dark) as visit:
         page = visit.page
         page.get_by_role("link", name="Try the sample video").click()
+        expect(page.get_by_role("region", name="Summary")).to_be_visible()
+        page.get_by_role("button", name="Pause").click()  # so that the comparison needn't wait for the end of the video
         expect(page.get_by_text("Done: measured with key frames and on every frame")).to_be_visible()
         summary = page.get_by_role("region", name="times as fast as on every frame")
         expect(summary.get_by_role("columnheader", name="A key frame every 10")).to_be_visible()

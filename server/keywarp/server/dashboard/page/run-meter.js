@@ -14,23 +14,23 @@ const WARM_UP_SHARE = 0.2; // of a short video
  * @property {number} failed frames that were dropped, or ended in an error
  * @property {number | null} fps results per second, from sending to receiving
  * @property {number | null} keyShare 0..1
- * @property {number | null} latency median of all frames on the server, in seconds, like the next ones
- * @property {number | null} latency95 95th percentile
- * @property {number | null} keyLatency median of key frames
- * @property {number | null} propagatedLatency median of propagated frames
+ * @property {number | null} latency median on the server, with waiting, in seconds, like the next ones
+ * @property {number | null} latency95 its 95th percentile
+ * @property {number | null} keyTime median of what key frames took on the device
+ * @property {number | null} propagatedTime median of what propagated frames took on the device
  * @property {number | null} seconds from the start to the last result
  */
 
 /** Measures one run of a video. */
 export class RunMeter {
   #start = performance.now() / 1000;
-  /** @type {{time: number, latency: number, key: boolean}[]} */ #results = [];
+  /** @type {{time: number, latency: number, inference: number, key: boolean}[]} */ #results = [];
   #failed = 0;
 
   /** Count a response. @param {FrameResponse} response */
   push(response) {
     if (response.type !== "result") this.#failed += 1;
-    else this.#results.push({ time: performance.now() / 1000, latency: serverLatency(response), key: response.kind === "key" });
+    else this.#results.push({ time: performance.now() / 1000, latency: serverLatency(response), inference: response.timings.inference, key: response.kind === "key" });
   }
 
   /** @returns {Figures} */
@@ -39,16 +39,17 @@ export class RunMeter {
     const first = Math.min(WARM_UP, Math.floor(WARM_UP_SHARE * all.length));
     const counted = all.slice(first);
     const span = counted.length > 1 ? counted[counted.length - 1].time - counted[0].time : 0;
-    const latencies = (/** @type {typeof all} */ some) => some.map(({ latency }) => latency);
+    const latencies = counted.map(({ latency }) => latency);
+    const inference = (/** @type {boolean} */ wanted) => counted.flatMap(({ key, inference }) => (key === wanted ? inference : []));
     return {
       results: all.length,
       failed: this.#failed,
       fps: span ? (counted.length - 1) / span : null,
       keyShare: all.length ? all.filter(({ key }) => key).length / all.length : null,
-      latency: quantile(latencies(counted), 0.5),
-      latency95: quantile(latencies(counted), 0.95),
-      keyLatency: quantile(latencies(counted.filter(({ key }) => key)), 0.5),
-      propagatedLatency: quantile(latencies(counted.filter(({ key }) => !key)), 0.5),
+      latency: quantile(latencies, 0.5),
+      latency95: quantile(latencies, 0.95),
+      keyTime: quantile(inference(true), 0.5),
+      propagatedTime: quantile(inference(false), 0.5),
       seconds: all.length ? all[all.length - 1].time - this.#start : null,
     };
   }

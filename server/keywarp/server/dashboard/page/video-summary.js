@@ -12,8 +12,8 @@ const ROWS = [
   ["Share of key frames", ({ keyShare }) => (keyShare === null ? NONE : `${percent(keyShare)} %`)],
   ["Latency, median", (figures) => text(figures.latency)],
   ["Latency, 95th percentile", ({ latency95 }) => text(latency95)],
-  ["Median of key frames", ({ keyLatency }) => text(keyLatency)],
-  ["Median of propagated frames", ({ propagatedLatency }) => text(propagatedLatency)],
+  ["Computing a key frame, median", ({ keyTime }) => text(keyTime)],
+  ["Computing a propagated frame", ({ propagatedTime }) => text(propagatedTime)],
   ["Results", ({ results }) => number(results)],
   ["Dropped or failed", ({ failed }) => number(failed)],
   ["Time", ({ seconds }) => text(seconds)],
@@ -53,8 +53,9 @@ export class VideoSummary {
     );
     const device = `${model.backend} ${model.precision} on ${model.device}`;
     this.#what.textContent =
-      `${name}, ${model.name} ${model.version}, ${device}. Measured in this page${everyFrame ? ", one run after the other," : ""} ` +
-      "from sending the video to receiving its results. The first frames aren't counted, on which networks may still be compiled. Latencies are the server's.";
+      `${name}, ${model.name} ${model.version}, ${device}. Measured in this page, from sending the video to receiving its results, ` +
+      `${everyFrame ? "in two runs one after the other, without playing it" : "while it played"}. The first frames aren't counted, on which ` +
+      "networks may still be compiled. The video is sent as fast as the server takes it, so latencies include waiting.";
     this.#notes.textContent = notes.join(" ");
     this.element.hidden = false;
   }

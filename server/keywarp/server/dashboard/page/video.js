@@ -53,6 +53,7 @@ class VideoView {
   #sample = h("button", { type: "button", onclick: () => void this.startSample() }, icon("play"), "Try the sample video");
   #running = new AbortController(); // aborts when the user stops what runs
   #playing = new AbortController(); // aborts when another video replaces this one
+  /** @type {Player | null} */ #player = null;
   #loaded;
   element;
 
@@ -149,11 +150,12 @@ class VideoView {
     /** @type {string[]} */ const lines = [];
     await this.#whileRunning(async (running) => {
       const playable = await openVideo(file, this.#playing.signal);
-      /** @type {Player | null} */ let player = null;
+      this.#player = null;
       const meter = new RunMeter();
       const { ready, done } = await this.#send(job, options, running, {
         onready: (conversation) => {
-          player = playable && new Player(playable, this.#viewer, conversation.ready.model, this.#playing.signal);
+          const player = playable && new Player(playable, this.#viewer, conversation.ready.model, this.#playing.signal);
+          this.#player = player;
           this.#controls.use(player, this.#playing.signal);
           this.#viewer.showMessage(player ? "Waiting for the first results" : "The browser can't play this video, so the server's preview is shown");
           if (!player) void showPreview(conversation, this.#viewer, running);
@@ -162,11 +164,11 @@ class VideoView {
           meter.push(response);
           this.#charts.push(response);
           this.#metrics.push(response, response.type === "result" ? serverLatency(response) : 0);
-          if (response.type === "result") player?.push(response);
+          if (response.type === "result") this.#player?.push(response);
           lines.push(`${JSON.stringify(response)}\n`);
         },
       });
-      /** @type {Player | null} */ (player)?.complete();
+      /** @type {Player | null} */ (this.#player)?.complete();
       if (!done) return;
       setText(this.#status, `Done: ${number(done.frames)} results, ${number(done.key_frames)} of them key frames`);
       this.#metrics.element.hidden = true; // The summary stays instead.
@@ -207,14 +209,26 @@ class VideoView {
     );
   }
 
-  /** Process the video on every frame, and show the figures beside the others. @param {Job} job @param {Measured} measured @param {AbortSignal} running */
+  /**
+   * Measure the video again without playing it: with key frames and on every frame.
+   *
+   * @param {Job} job
+   * @param {Measured} measured
+   * @param {AbortSignal} running
+   */
   async #compare(job, measured, running) {
-    const meter = new RunMeter();
-    const { interval: _interval, schedule: _schedule, ...options } = job.options;
-    setText(this.#status, "Measuring every frame");
-    const { done } = await this.#send(job, { ...options, interval: 1, schedule: "fixed", overlap: 0 }, running, { onresponse: (response) => meter.push(response) });
-    if (!done) return;
-    this.#summary.show({ ...measured, everyFrame: meter.figures });
+    while (this.#player?.playing && !running.aborted) {
+      setText(this.#status, "The comparison begins when the video has ended, or is paused");
+      await sleep(0.2, running);
+    }
+    const { interval: _interval, schedule: _schedule, max_interval: _most, ...others } = job.options;
+    const figures = [];
+    for (const options of [job.options, { ...others, interval: 1, schedule: /** @type {const} */ ("fixed"), overlap: 0 }]) {
+      const meter = new RunMeter();
+      await this.#send(job, options, running, { onresponse: (response) => meter.push(response) });
+      figures.push(meter.figures);
+    }
+    this.#summary.show({ ...measured, keyed: figures[0], everyFrame: figures[1] });
     setText(this.#status, "Done: measured with key frames and on every frame");
   }
 
