@@ -1,5 +1,6 @@
 """Zones, lines and rules in the dashboard: drawn with the mouse, a finger and the keyboard, and saved."""
 
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from keywarp.protocol.events import Rules
 from tests.e2e.dashboard.browsing import TIMEOUT, check_accessibility, open_view, visiting, wait_for_pictures
 from tests.e2e.dashboard.producers import feeding
 from tests.e2e.running import Server, serving
@@ -188,6 +190,39 @@ def test_what_the_server_refuses_is_said_in_words_and_stays_until_it_is_discarde
         expect(page.get_by_label("Events go to")).to_have_value("")
         assert rules_of(server, "door")["rules"] == {}
     httpx.delete(f"{server.url}/v1/streams/door").raise_for_status()
+
+
+def test_rules_are_written_for_the_site_file(browser: Browser, server: Server) -> None:
+    stream = "front.door"  # its dot must be quoted
+    httpx.post(f"{server.url}/v1/streams", json={"id": stream}).raise_for_status()
+    rules = {
+        "title": 'The "front" door',
+        "timezone": "Europe/Berlin",
+        "clip_after": 7.5,
+        "zones": {"mat": [[0, 0.25], [1, 0], [1, 1]]},
+        "lines": {"sill": [[0, 0.5], [1, 0.5]]},
+        "rules": {
+            "standing": {
+                "zone": "mat",
+                "classes": ["green"],
+                "min_seconds": 2,
+                "times": ["22:00-06:00"],
+                "days": ["sat"],
+            },
+            "anything": {},
+        },
+    }
+    httpx.put(f"{server.url}/v1/streams/{stream}/rules", json=rules).raise_for_status()
+    with visiting(browser, f"{server.url}/#/streams/{stream}/rules") as visit:
+        page = visit.page
+        page.get_by_role("button", name="For the site file").click()
+        dialog = page.get_by_role("dialog", name="For the site file")
+        check_accessibility(page, "site file")
+        written = tomllib.loads(dialog.get_by_role("textbox").input_value())["streams"][stream]
+        assert Rules.model_validate(written) == Rules.model_validate(rules)
+        dialog.get_by_role("button", name="Close").click()
+        assert visit.errors == []
+    httpx.delete(f"{server.url}/v1/streams/{stream}").raise_for_status()
 
 
 def test_a_place_that_a_rule_is_about_is_not_deleted(browser: Browser, server: Server) -> None:

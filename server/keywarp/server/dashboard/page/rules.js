@@ -5,6 +5,7 @@ import { h, icon, setText, toast } from "./dom.js";
 import { PlaceEditor } from "./place-editor.js";
 import { RuleForm } from "./rule-form.js";
 import { Draft, DraftRule, MAX_RULES, NAME } from "./rules-draft.js";
+import { showSiteFile } from "./site-file.js";
 import { field } from "./stream-options.js";
 import { Viewer } from "./viewer.js";
 
@@ -245,6 +246,12 @@ class RulesEditor {
         field("Events go to", sinks, "Names of sinks in the site file"),
       ),
       zones,
+      h(
+        "div",
+        { class: "actions" },
+        h("button", { type: "button", onclick: () => showSiteFile(this.#id, this.#draft.toRules(this.#model)) }, icon("copy"), "For the site file"),
+        h("p", { class: "hint flush" }, "Cameras of the site file are as it says after a restart or reload."),
+      ),
     );
   }
 
