@@ -114,12 +114,17 @@ def test_a_camera_that_is_away_is_tried_at_once(visit: Visit, server: Server) ->
 
 def test_the_list_of_streams_fits_every_width(visit: Visit, server: Server) -> None:
     page = visit.page
-    httpx.post(f"{server.url}/v1/streams", json={"id": "a-stream-with-a-rather-long-name"}).raise_for_status()
-    expect(page.get_by_role("link", name="a-stream")).to_be_visible()
+    source = "http://127.0.0.1:9/a/rather/long/path/to/a/camera/behind/a/recorder?channel=1"
+    httpx.post(f"{server.url}/v1/streams", json={"id": "far", "source": source}).raise_for_status()
+    httpx.put(f"{server.url}/v1/streams/far/rules", json={"title": "The camera at the far gate"}).raise_for_status()
+    expect(page.get_by_text("The camera at the far gate")).to_be_visible()
     for width in (1280, 1100, 900, 700, 390):
         page.set_viewport_size({"width": width, "height": 800})
         table, card = (page.locator(one).bounding_box() for one in (".table", ".card:has(> .table)"))
         assert table is not None
         assert card is not None
         assert table["width"] <= card["width"], width
-    httpx.delete(f"{server.url}/v1/streams/a-stream-with-a-rather-long-name").raise_for_status()
+        name = page.get_by_role("link", name="far").bounding_box()
+        assert name is not None
+        assert name["width"] > 15, width
+    httpx.delete(f"{server.url}/v1/streams/far").raise_for_status()
