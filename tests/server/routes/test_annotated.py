@@ -54,6 +54,13 @@ def test_the_picture_is_as_wide_as_was_asked_for(server: Running) -> None:
         assert video.streams.video[0].width == width
 
 
+def test_a_video_may_be_larger_than_bodies_that_only_describe_something(server: Running) -> None:
+    null_packet = b"\x47\x1f\xff\x10".ljust(188, b"\xff")
+    video = mpegts(3, NO_DELAY) + null_packet * 12_000
+    assert len(video) > 2 * 2**20
+    assert server.http.post(ROUTE, content=video, headers=TS).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "status"),
     [
