@@ -49,7 +49,7 @@ function route() {
   }
   try {
     const decoded = decodeURIComponent(id); // It throws if the id isn't percent-encoded.
-    if (decoded) document.title = `${decoded} · Keywarp`;
+    if (decoded && name === "streams") document.title = `${decoded} · Keywarp`;
     main.replaceChildren(view(current.signal, decoded));
   } catch (error) {
     main.replaceChildren(h("p", { class: "notice bad", role: "alert" }, describeError(error)));
