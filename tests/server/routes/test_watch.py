@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from keywarp.protocol import Dropped, Error, Gone, Hello, Missed, Result, WatchMessage
+from keywarp.server.routes import wall
 from keywarp.server.routes.watch import MAX_SUBSCRIBERS
 from keywarp.server.streams.subscribers import BACKLOG, FrameResponse, Subscribers
 from tests.server.conftest import Running, Starter, eventually
@@ -247,6 +248,18 @@ def test_one_connection_shows_all_streams_as_they_come_and_go(server: Running) -
         assert not server.service.streams["new"].subscribers
     for stream in ("right", "new"):
         server.http.delete(f"/v1/streams/{stream}")
+
+
+def test_many_streams_share_the_pictures_of_one_connection(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wall, "MAX_PICTURES", 0.001)
+    server.http.post("/v1/streams", json={"id": "shared"})
+    with server.http.stream("GET", "/v1/previews", params={"fps": "10"}, timeout=1.0) as response:
+        eventually(lambda: len(server.service.streams["shared"].subscribers) == 1)  # the next look is in 1000 s
+        for _ in range(3):
+            assert server.frame("shared").is_success
+        with pytest.raises(httpx.ReadTimeout):
+            next(chunk for chunk in response.iter_raw() if chunk)
+    server.http.delete("/v1/streams/shared")
 
 
 def colour_of(server: Running, colour: tuple[int, int, int]) -> tuple[int, ...]:

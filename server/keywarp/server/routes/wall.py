@@ -21,6 +21,7 @@ from keywarp.server.streams.subscribers import Preview
 router = APIRouter()
 
 MAX_STREAMS: Final = 256  # that a query may name
+MAX_PICTURES: Final = 24  # per second of all streams together, since each takes milliseconds of the processor
 
 _Watched = dict[Stream, tuple[Preview, ExitStack]]
 
@@ -60,7 +61,7 @@ class _WallResponse(EndlessResponse):
         self._watched: _Watched = {}
 
     async def parts(self) -> AsyncGenerator[bytes]:
-        loop, interval = asyncio.get_running_loop(), 1 / self._options.fps
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 started = loop.time()
@@ -69,6 +70,7 @@ class _WallResponse(EndlessResponse):
                     if taken := preview.take_nowait():
                         yield await draw_part(stream, taken, self._boundary, self._options)
                         del taken  # frees the frame while the picture is sent
+                interval = max(1 / self._options.fps, len(self._watched) / MAX_PICTURES)
                 await asyncio.sleep(max(0.0, interval - (loop.time() - started)))
         finally:
             for _, watching in self._watched.values():
