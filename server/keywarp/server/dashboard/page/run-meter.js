@@ -5,7 +5,7 @@ import { serverLatency } from "./stream-charts.js";
 
 /** @typedef {import("./vendor/messages.js").FrameResponse} FrameResponse */
 
-const WARM_UP = 20; // first frames that aren't counted: networks may still be compiled for their size
+const WARM_UP = 20; // first frames of a cold run that aren't counted: networks may still be compiled for their size
 const WARM_UP_SHARE = 0.2; // of a short video
 
 /**
@@ -21,11 +21,17 @@ const WARM_UP_SHARE = 0.2; // of a short video
  * @property {number | null} seconds from the start to the last result
  */
 
-/** Measures one run of a video. */
+/** Measures one run of a video, from when it is created. */
 export class RunMeter {
   #start = performance.now() / 1000;
+  #warm;
   /** @type {{time: number, latency: number, inference: number, key: boolean}[]} */ #results = [];
   #failed = 0;
+
+  /** @param {{warm?: boolean}} options `warm`: whether the video has run before, so that every frame counts */
+  constructor({ warm = false } = {}) {
+    this.#warm = warm;
+  }
 
   /** Count a response. @param {FrameResponse} response */
   push(response) {
@@ -36,15 +42,16 @@ export class RunMeter {
   /** @returns {Figures} */
   get figures() {
     const all = this.#results;
-    const first = Math.min(WARM_UP, Math.floor(WARM_UP_SHARE * all.length));
-    const counted = all.slice(first);
-    const span = counted.length > 1 ? counted[counted.length - 1].time - counted[0].time : 0;
+    const skipped = this.#warm ? 0 : Math.min(WARM_UP, Math.floor(WARM_UP_SHARE * all.length));
+    const counted = all.slice(skipped);
+    const start = skipped ? all[skipped - 1].time : this.#start;
+    const span = counted.length ? counted[counted.length - 1].time - start : 0;
     const latencies = counted.map(({ latency }) => latency);
     const inference = (/** @type {boolean} */ wanted) => counted.flatMap(({ key, inference }) => (key === wanted ? inference : []));
     return {
       results: all.length,
       failed: this.#failed,
-      fps: span ? (counted.length - 1) / span : null,
+      fps: span ? counted.length / span : null,
       keyShare: all.length ? all.filter(({ key }) => key).length / all.length : null,
       latency: quantile(latencies, 0.5),
       latency95: quantile(latencies, 0.95),

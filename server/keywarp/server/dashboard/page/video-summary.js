@@ -52,10 +52,12 @@ export class VideoSummary {
       h("tbody", {}, ...ROWS.map(([label, format]) => h("tr", {}, h("th", { scope: "row" }, label), ...shown.map((one) => h("td", {}, format(one)))))),
     );
     const device = `${model.backend} ${model.precision} on ${model.device}`;
+    const how = everyFrame
+      ? "in two runs one after the other, without playing it"
+      : "while it played, without the first frames, on which networks may still be compiled";
     this.#what.textContent =
-      `${name}, ${model.name} ${model.version}, ${device}. Measured in this page, from sending the video to receiving its results, ` +
-      `${everyFrame ? "in two runs one after the other, without playing it" : "while it played"}. The first frames aren't counted, on which ` +
-      "networks may still be compiled. The video is sent as fast as the server takes it, so latencies include waiting.";
+      `${name}, ${model.name} ${model.version}, ${device}. Measured in this page, from sending the video to receiving its results, ${how}. ` +
+      "The video is sent as fast as the server takes it, so latencies include waiting.";
     this.#notes.textContent = notes.join(" ");
     this.element.hidden = false;
   }

@@ -224,7 +224,7 @@ class VideoView {
     const { interval: _interval, schedule: _schedule, max_interval: _most, ...others } = job.options;
     const figures = [];
     for (const options of [job.options, { ...others, interval: 1, schedule: /** @type {const} */ ("fixed"), overlap: 0 }]) {
-      const meter = new RunMeter();
+      const meter = new RunMeter({ warm: true });
       await this.#send(job, options, running, { onresponse: (response) => meter.push(response) });
       figures.push(meter.figures);
     }
