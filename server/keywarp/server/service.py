@@ -111,7 +111,9 @@ class Service:
         tracer = open_tracer() if settings.traces else None
         self.site = read_site(settings.site)
         self._check_site()
-        self.events = EventStore(settings.data, settings.event_days, settings.max_events)
+        self.events = EventStore(
+            settings.data, settings.event_days, settings.max_events, self.metrics.count_event_writes
+        )
         self._context = StreamContext(pool, self.metrics, self.events, tracer)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
         for name in self.site.sinks:

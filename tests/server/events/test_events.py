@@ -9,6 +9,7 @@ import json
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from PIL import Image
 from keywarp.protocol import Hello
 from keywarp.protocol.events import Event
 from keywarp.server.errors import EventStoreError, SiteError
+from keywarp.server.events.backlog import Backlog
 from keywarp.server.events.store import EventQuery, EventStore
 from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.process import Server
@@ -322,9 +324,9 @@ async def ids(store: EventStore) -> list[str]:
 def test_old_events_and_those_beyond_the_limit_are_deleted(tmp_path: Path) -> None:
     async def write() -> None:
         store = EventStore(tmp_path, days=1, limit=3)
-        await store.write(report(0, timedelta(days=2)))
+        store.write(report(0, timedelta(days=2)))
         for number in range(1, 6):
-            await store.write(report(number))
+            store.write(report(number))
         await store.close()
         store = EventStore(tmp_path, days=1, limit=3)
         assert await ids(store) == ["e5", "e4", "e3"]
@@ -336,7 +338,7 @@ def test_old_events_and_those_beyond_the_limit_are_deleted(tmp_path: Path) -> No
 def test_an_event_that_a_killed_server_left_open_has_ended(tmp_path: Path) -> None:
     async def write() -> None:
         store = EventStore(tmp_path, days=1, limit=3)
-        await store.write(report(1, state="started"))
+        store.write(report(1, state="started"))
         await store.close()
         store = EventStore(tmp_path, days=1, limit=3)
         event = await store.get("e1")
@@ -346,6 +348,64 @@ def test_an_event_that_a_killed_server_left_open_has_ended(tmp_path: Path) -> No
         await store.close()
 
     asyncio.run(write())
+
+
+def fill_disk(store: EventStore, *, full: bool) -> None:
+    """Make SQLite find the disk full, or give it room again."""
+    pages = 1 if full else 2**30  # it doesn't go below those in use
+    store._thread.submit(lambda: store._database.execute(f"PRAGMA max_page_count = {pages}").fetchone()).result()
+
+
+def test_events_on_a_full_disk_are_written_when_there_is_room_again(tmp_path: Path) -> None:
+    async def write() -> None:
+        counts: Counter[str] = Counter()
+        store = EventStore(tmp_path, 1, 99, lambda outcome, number: counts.update({outcome: number}), retry_every=0.05)
+        store.write(report(1, state="started"))
+        assert await ids(store) == ["e1"]
+        fill_disk(store, full=True)
+        big = b"snapshot" * 100_000
+        store.write(Report(report(2, state="started").event, big))
+        store.write(Report(report(1).event))
+        store.write(Report(report(2).event))
+        event = await store.get("e1")
+        assert event
+        assert (event.state, counts["written"], counts["missed"]) == ("started", 1, 0)
+        assert counts["failed"] > 0
+        fill_disk(store, full=False)
+        async with asyncio.timeout(10):
+            while counts["written"] < 3:
+                await store.get("e2")  # after what is being written
+        events = await store.query(EventQuery())
+        assert {one.id: one.state for one in events} == {"e1": "ended", "e2": "ended"}
+        assert await store.snapshot("e2") == big
+        await store.close()
+        assert counts["missed"] == 0
+
+    asyncio.run(write())
+
+
+def test_events_that_never_find_room_are_counted(tmp_path: Path) -> None:
+    async def write() -> None:
+        counts: Counter[str] = Counter()
+        store = EventStore(tmp_path, 1, 99, lambda outcome, number: counts.update({outcome: number}))
+        fill_disk(store, full=True)
+        store.write(Report(report(1).event, b"snapshot" * 100_000))
+        with pytest.raises(EventStoreError, match="full"):
+            await store.write_clip("e1", b"clip" * 100_000)
+        await store.close()
+        assert counts["missed"] == 2
+
+    asyncio.run(write())
+
+
+def test_a_full_backlog_gives_up_what_the_database_does_not_know() -> None:
+    backlog = Backlog(max_bytes=3100)
+    assert backlog.add(Report(report(1).event)) == 0  # the end of an event that is in the database
+    assert backlog.add(Report(report(2).event, bytes(1000))) == 0
+    assert backlog.add(Report(report(3).event, bytes(1000))) == 1
+    assert [one.event.id for one in backlog] == ["e1", "e3"]
+    assert sum(backlog.add(Report(report(number).event)) for number in (4, 5, 6)) == 2
+    assert [one.event.id for one in backlog] == ["e4", "e5", "e6"]
 
 
 def test_a_database_that_cannot_be_used_is_refused_with_a_reason(tmp_path: Path) -> None:
@@ -363,7 +423,7 @@ def test_a_database_that_cannot_be_used_is_refused_with_a_reason(tmp_path: Path)
 def test_a_folder_belongs_to_one_server(tmp_path: Path) -> None:
     async def share() -> None:
         store = EventStore(tmp_path, days=1, limit=3)
-        await store.write(report(1, state="started"))
+        store.write(report(1, state="started"))
         with pytest.raises(EventStoreError, match="another server uses the folder"):
             EventStore(tmp_path, days=1, limit=3)
         event = await store.get("e1")
