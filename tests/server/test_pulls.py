@@ -1,6 +1,8 @@
 """Streams that the server pulls over HTTP, on real servers. tests/e2e/test_cameras.py has those over RTSP."""
 
 import io
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -424,6 +426,13 @@ def test_a_camera_that_cannot_be_reached_is_not_called_something_else(puller: Ru
     assert created.status_code == 201, created.text
     assert until(puller, "away", "retrying")["problem"] == "the source can't be read: Connection refused"
     puller.http.delete("/v1/streams/away")
+
+
+def test_a_camera_that_takes_connections_but_answers_nothing_is_said_to_be_silent(impatient: Running) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as camera:  # the system takes connections for it
+        stream = pull(impatient, f"rtsp://127.0.0.1:{camera.getsockname()[1]}/stream1")
+        problem = until(impatient, stream, "retrying")["problem"]
+    assert re.fullmatch(r"the source sent nothing for [\d.]+ s", problem)
 
 
 @pytest.mark.parametrize("kind", OPENING)
