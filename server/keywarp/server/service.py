@@ -280,6 +280,7 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.sinks.stop()
             await self.streams.close()
             await self.sinks.close()
             await self._models.close()
