@@ -251,6 +251,24 @@ class Service:
         await stream.watch(rules)
         await self.sinks.subscribe_events(stream)
 
+    async def create_watched(
+        self, options: StreamOptions, id_: str | None, rules: Rules, owner: Quota = UNLIMITED
+    ) -> Stream:
+        """Create a stream that rules watch from its first frame on. It raises the errors of `create_stream`.
+
+        Raises:
+            BadMessageError: The stream's model has no such class, or there is no such sink. There is no stream then.
+        """
+        stream = self.create_stream(options, id_, owner)
+        if rules == Rules():
+            return stream
+        try:
+            await self.watch_stream(stream, rules)
+        except ServerError as error:
+            await self.streams.remove(stream, str(error))
+            raise
+        return stream
+
     @contextmanager
     def in_flight(self) -> Iterator[None]:
         """Count a request or connection that `drain` must wait for."""

@@ -20,8 +20,9 @@ import av
 import pytest
 from PIL import Image
 
+from keywarp.client import Client
 from keywarp.protocol import Hello
-from keywarp.protocol.events import Event
+from keywarp.protocol.events import Event, Rules
 from keywarp.server.errors import EventStoreError, SiteError
 from keywarp.server.events.backlog import Backlog
 from keywarp.server.events.store import EventQuery, EventStore
@@ -216,6 +217,24 @@ def test_rules_that_do_not_fit_the_model_are_refused(
     refused = server.http.put("/v1/streams/door/rules", json=rules)
     assert refused.status_code == 400
     assert says in refused.json()["detail"]
+    at_once = server.http.post("/v1/streams", json={"id": "gate", "model": model, **rules})
+    assert (at_once.status_code, at_once.json()["detail"]) == (400, refused.json()["detail"])
+    assert server.http.get("/v1/streams/gate").status_code == 404, "it isn't there without its rules"
+
+
+def test_a_stream_can_be_created_with_its_rules(start: Starter) -> None:
+    server = start()
+    with Client(str(server.http.base_url)) as client:
+        rules = Rules.model_validate(RULES)
+        info = client.create_stream("door", model="detector", interval=2, rules=rules)
+        assert (info.title, info.rules) == ("Front gate", ("red",))
+    assert Rules.model_validate(server.http.get("/v1/streams/door/rules").json()) == rules
+    feed(server)
+    assert [event["rule"] for event in server.http.get("/v1/events").json()] == ["red"]
+    wrong = {"id": "gate", "rules": {"r": {"zone": "nowhere"}}}
+    refused = server.http.post("/v1/streams", json=wrong)
+    assert refused.status_code == 422
+    assert "rules.r: there is no zone 'nowhere'" in refused.text
 
 
 @pytest.mark.parametrize(
