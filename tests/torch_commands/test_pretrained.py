@@ -50,7 +50,7 @@ def test_the_shipped_detector_can_be_made_again(tmp_path: Path) -> None:
     made = keywarp("pretrained", "street-detect", "--out", tmp_path / "street-detect", "--work", CACHE)
     assert made.returncode == 0, made.stderr
     again, shipped = load_bundle(tmp_path / "street-detect"), load_bundle(MODELS / "street-detect")
-    others = {"files": {}, "precisions": {}}
+    others: dict[str, object] = {"files": {}, "precisions": {}}
     assert again.manifest.model_copy(update=others) == shipped.manifest.model_copy(update=others)
     for name in GRAPHS:
         assert weights(again, name) == weights(shipped, name), name
