@@ -135,6 +135,7 @@ class Client(Closable):
         video: int | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
+        rules: Rules | None = None,
     ) -> StreamInfo:
         """Create a stream, to send single frames to with `infer`, or for the server to pull.
 
@@ -164,11 +165,12 @@ class Client(Closable):
             video: Which of the videos of a container, from 0. None is the best.
             source: A URL (`rtsp://`, `http://`, `https://`) for the server to pull, or None if clients feed the stream.
             sinks: Names of the server's sinks that also get the results.
+            rules: What the stream is watched by from its first frame on, as `set_rules` describes it.
 
         Raises:
-            ApiError: If there is no such model (404), the id is taken (409), the intervals contradict each other or a
-                sink is unknown (400), the server doesn't pull from that host (403), or there are too many streams
-                (429).
+            ApiError: If there is no such model (404), the id is taken (409), the intervals contradict each other, a
+                sink is unknown or the rules don't fit the model (400), the server doesn't pull from that host (403), or
+                there are too many streams (429).
         """
         options = CreateStream(
             id=stream_id,
@@ -187,6 +189,7 @@ class Client(Closable):
             video=video,
             source=source,
             sinks=tuple(sinks) or None,
+            **(rules.model_dump(exclude_unset=True) if rules else {}),
         )
         return self._do(rest.create_stream(options))
 
