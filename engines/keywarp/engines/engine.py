@@ -408,7 +408,7 @@ class Engine:
 
     def _compile(self, height: int, width: int) -> _Compiled:
         if self.takes_vectors or (self._named is not None and self._named.repaired):
-            from keywarp.engines.motion import loops  # imports numba
+            from keywarp.engines.motion import loops  # imports numba, if that is installed
 
             loops.warm_up()
         layout = {"keep_features": self._keep_features, "channels_last": self.backend.channels_last}
