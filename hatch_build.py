@@ -1,4 +1,4 @@
-"""Give wheels what a checkout has elsewhere: the JavaScript client, which the dashboard loads, and the shipped bundles."""
+"""Give wheels what a checkout has elsewhere: the JavaScript client, which the dashboard loads, and the bundles."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Measures what an installation takes on disk, for each extra: the README's extras from built wheels.
 
-Packages are installed into empty folders, without compiled Python files. Each row after the first three is an extra on top of
-`keywarp[cpu,server]`.
+Packages are installed into empty folders, without compiled Python files. Each row after the first three is an extra on
+top of `keywarp[cpu,server]`.
 
 Example: make wheels && python -m bench.install_size
 """

@@ -1,7 +1,7 @@
 """The README's own lines, word by word, in a clean virtual environment outside of the checkout.
 
-Packages come from the index that pip is configured for. A server that other tests use may listen on the port that the README
-names, so environment variables name another one.
+Packages come from the index that pip is configured for. Another server may listen on the port that the README names, so
+environment variables name another one.
 """
 
 import json
@@ -124,10 +124,14 @@ def test_the_readmes_commands_have_models_and_process_a_video(clean: Clean) -> N
         results = [json.loads(line) for line in (clean.folder / "results.ndjson").read_text().splitlines()]
         assert [result["kind"] for result in results] == ["propagated" if n % 10 else "key" for n in range(FRAMES)]
         assert (clean.folder / "annotated.mp4").stat().st_size > 10_000
-        names = [model["name"] for model in json.loads(clean.run("keywarp models list --server \"$KEYWARP_SERVER\" --json"))]
+        names = [
+            model["name"] for model in json.loads(clean.run('keywarp models list --server "$KEYWARP_SERVER" --json'))
+        ]
         assert names == ["street", "street-detect"]
         [client, _] = blocks("Use it from Python", "python")
-        (clean.folder / "client.py").write_text(client.replace("http://127.0.0.1:8080", clean.variables["KEYWARP_SERVER"]))
+        (clean.folder / "client.py").write_text(
+            client.replace("http://127.0.0.1:8080", clean.variables["KEYWARP_SERVER"])
+        )
         assert len(clean.run("python client.py").splitlines()) == FRAMES
     clean.run(run)
     assert (clean.folder / "again.mp4").stat().st_size > 10_000

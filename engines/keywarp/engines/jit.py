@@ -1,7 +1,8 @@
 """Compile functions to machine code, for loops over pixels and boxes that array operations can't express.
 
-numba, which compiles them, comes with the extra `jit`. It takes more space than the rest of the engine, so every loop on the path
-of a frame has a twin of array operations, which runs if numba isn't installed. It gives the same results up to rounding, more slowly.
+numba, which compiles them, comes with the extra `jit`. It takes more space than the rest of the engine, so every loop on
+the path of a frame has a twin of array operations, which runs if numba isn't installed: with the same results up to
+rounding, but more slowly.
 """
 
 import contextlib

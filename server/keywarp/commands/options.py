@@ -40,7 +40,8 @@ MotionOption = Annotated[
 
 MODELS: Path = _settings["models"].default
 ModelsOption = Annotated[
-    Path, typer.Option(
+    Path,
+    typer.Option(
         "--models",
         help="The folder that holds the bundles. Those that come with Keywarp are found beside the default one.",
         envvar="KEYWARP_MODELS",

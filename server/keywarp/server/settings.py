@@ -29,8 +29,8 @@ class Settings(BaseModel):
 
     models: Path = Field(
         default=DEFAULT_MODELS,
-        description="The folder that holds the bundles, or one bundle. Without a folder `models`, the bundles that come "
-        "with Keywarp are served.",
+        description="The folder that holds the bundles, or one bundle. Without a folder `models`, the bundles that "
+        "come with Keywarp are served.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="The port to listen on; 0 takes any free port.")

@@ -30,6 +30,8 @@ def watch(
     """Print a stream's responses as they come, one per line (NDJSON), until the stream ends.
 
     --interval, --as-stored and --video say how the server is to pull, so they need --pull.
+
+    Example: keywarp watch gate --pull rtsp://192.168.7.20/stream1 --as-stored
     """
     for name, given in (
         ("--interval", interval is not None),

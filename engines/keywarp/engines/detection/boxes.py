@@ -29,9 +29,9 @@ def _decode_arrays(
         centre = corners[:, :2] + size / 2 + shift[:, :2] * size
         half = np.exp(np.minimum(shift[:, 2:], MAX_LOG_RATIO)) * size / 2
         boxes = np.concatenate([centre - half, centre + half], axis=1)
-        boxes = np.clip(boxes, 0.0, [width, height, width, height]).astype(np.float32)
-    boxes[np.isnan(shift).any(axis=1)] = 0
-    return boxes
+        clipped = np.asarray(np.clip(boxes, 0.0, [width, height, width, height]), np.float32)
+    clipped[np.isnan(shift).any(axis=1)] = 0
+    return clipped
 
 
 @jit_or(_decode_arrays)

@@ -76,7 +76,7 @@ def _edge_arrays(
     size = np.maximum(last - first, 1).astype(np.float32) / np.float32(bins)
     k = np.arange(bins, dtype=np.float32)[:, np.newaxis]
     edges = np.stack([first + np.floor(k * size), first + np.ceil((k + 1) * size)], axis=2)
-    return np.minimum(edges, cells).astype(np.intp)
+    return np.asarray(np.minimum(edges, cells), np.intp)
 
 
 @jit_or(_vote_arrays)

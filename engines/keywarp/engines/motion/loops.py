@@ -1,6 +1,7 @@
 """The compiled loops of codec motion and of the repair.
 
-This module imports numba if that is installed, so it is imported when a motion source first needs it: many bundles never do.
+This module imports numba, if that is installed. So it is imported when a motion source first needs it: many bundles never
+do.
 """
 
 import cv2
@@ -112,9 +113,11 @@ def _nearest_place_arrays(
     looks = wanted.astype(np.float64)
     # |p - w|^2 = |p|^2 + |w|^2 - 2 p w; rounded to single precision, so that places that look alike are equally near.
     # NumPy's matrix product would start threads, which take turns with those of the networks.
-    products = cv2.gemm(looks, places, -2, None, 0, flags=cv2.GEMM_2_T)
+    products = cv2.gemm(looks, places, -2, None, 0, flags=cv2.GEMM_2_T)  # type: ignore[call-overload]
     differences = products + np.square(places).sum(axis=1) + np.square(looks).sum(axis=1)[:, np.newaxis]
-    away = [np.square(side - cells[:, [axis]]).astype(np.float32) for axis, side in enumerate((down, across))]
+    away: list[NDArray[np.float32]] = [
+        np.square(side - cells[:, [axis]]).astype(np.float32) for axis, side in enumerate((down, across))
+    ]
     distances = differences.astype(np.float32).reshape(len(cells), len(down), len(across))
     distances += unit * (away[0][:, :, np.newaxis] + away[1][:, np.newaxis])
     found = np.empty_like(cells)  # the best places of the first search
@@ -123,7 +126,7 @@ def _nearest_place_arrays(
         mine = above == first
         outwards = np.argsort(np.maximum(first - np.arange(len(down)), np.arange(len(down)) - first - 1), kind="stable")
         best = distances[mine][:, outwards].reshape(int(mine.sum()), -1).argmin(axis=1)
-        found[mine] = np.stack([down[outwards[best // len(across)]], across[best % len(across)]], axis=1)
+        found[mine, 0], found[mine, 1] = down[outwards[best // len(across)]], across[best % len(across)]
     around = np.stack(np.mgrid[1 - step : step, 1 - step : step], axis=2).reshape(-1, 2)
     near = found[:, np.newaxis] + around
     inside = ((near >= 0) & (near < [rows, columns])).all(axis=2)

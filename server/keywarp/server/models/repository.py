@@ -27,8 +27,8 @@ def load_bundles(path: Path, *, keep: bool = False) -> tuple[Bundle, ...]:
     folders = _folders(path)
     if not folders:
         raise BundleError(
-            f"there is no bundle in {path}: a bundle is a folder with {MANIFEST}. `keywarp import` makes one of an ONNX "
-            "file; without --models, and without a folder `models`, the shipped ones are served"
+            f"there is no bundle in {path}: a bundle is a folder with {MANIFEST}. `keywarp import` makes one of an "
+            "ONNX file; without --models, and without a folder `models`, the shipped ones are served"
         )
     bundles: dict[str, Bundle] = {}
     for folder in folders:
