@@ -1,8 +1,8 @@
 """Compile functions to machine code, for loops over pixels and boxes that array operations can't express.
 
-numba, which compiles them, comes with the extra `jit`. It takes more space than the rest of the engine, so every loop on
-the path of a frame has a twin of array operations, which runs if numba isn't installed: with the same results up to
-rounding, but more slowly.
+numba, which compiles them, comes with the extra `jit`. It takes more space than the rest of the engine, so every loop
+on the path of a frame has a twin of array operations, which runs if numba isn't installed: with the same results up
+to rounding, but more slowly.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 try:
     import numba
 except ModuleNotFoundError:
-    numba = None
+    numba = None  # type: ignore[assignment]
 
 COMPILES: Final = numba is not None  # whether functions are compiled, which takes seconds at their first call
 

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Annotated
+from http import HTTPStatus
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +33,17 @@ from keywarp.cli.options import (
 from keywarp.cli.report import record
 from keywarp.cli.result_files import ResultFiles
 from keywarp.cli.summary import Summary, print_notes
-from keywarp.client import DEFAULT_SERVER, MediaError, ProcessedFrame, ResultStream, SourceError
+from keywarp.client import (
+    DEFAULT_SERVER,
+    ApiError,
+    Client,
+    MediaError,
+    ProcessedFrame,
+    ResultStream,
+    Source,
+    SourceError,
+    UnavailableError,
+)
 from keywarp.client.reconnecting import DEFAULT
 from keywarp.protocol import MAX_INTERVAL, Codec, Mode, Schedule
 from keywarp.protocol.addresses import hide_secrets
@@ -133,7 +144,8 @@ def stream(
             with ExitStack() as opened:
                 frames = opened.enter_context(open_frames(name, as_stored=as_stored, video=video))
                 results = opened.enter_context(
-                    client.stream(
+                    _begin(
+                        client,
                         frames if images else name,
                         model=model,
                         interval=interval,
@@ -183,6 +195,23 @@ def stream(
             process_videos(videos, files, process, as_json=as_json)
         else:
             process_one(source, files, process, as_json=as_json)
+
+
+def _begin(client: Client, source: Source | str, *, reconnect: float, **options: Any) -> ResultStream:
+    """Begin a stream. If the server has only just started, wait for its models, as long as reconnecting may take."""
+    try:
+        return client.stream(source, reconnect=reconnect, **options)
+    except UnavailableError as error:
+        try:
+            client.wait_until_ready(0)
+        except ApiError as busy:
+            if busy.status != HTTPStatus.SERVICE_UNAVAILABLE or not reconnect:
+                raise error from busy
+        else:
+            raise  # it is ready, and refuses for another reason
+    print("keywarp: the server is still loading its models", file=sys.stderr)
+    client.wait_until_ready(reconnect)
+    return client.stream(source, reconnect=reconnect, **options)
 
 
 def _complete(results: ResultStream, name: str) -> Iterator[ProcessedFrame]:

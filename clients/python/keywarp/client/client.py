@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import httpx
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.client import connecting, reconnecting, rest
-from keywarp.client.connecting import DEFAULT_SERVER, DEFAULT_TIMEOUT, LOAD_TIMEOUT
+from keywarp.client.connecting import DEFAULT_SERVER, DEFAULT_TIMEOUT, LOAD_TIMEOUT, READY_POLL
+from keywarp.client.errors import ApiError
 from keywarp.client.feed import OnError, StreamSetup
 from keywarp.client.frames import Source
 from keywarp.client.reconnecting import Reconnect
@@ -64,6 +66,27 @@ class Client(Closable):
         self._timeout = timeout
         self._headers = connecting.authorization(api_key, server)
         self._http = httpx.Client(base_url=self.server, timeout=timeout, headers=self._headers)
+
+    def wait_until_ready(self, seconds: float = LOAD_TIMEOUT) -> None:
+        """Wait while the server loads its models, right after its start.
+
+        Args:
+            seconds: The longest time to wait.
+
+        Raises:
+            ConnectError: If no server answers.
+            ApiError: If it isn't ready after that time (status 503), or can't load its models (500).
+        """
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                self._do(rest.ready())
+            except ApiError as error:
+                if error.status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() >= until:
+                    raise
+                time.sleep(READY_POLL)
+            else:
+                return
 
     def models(self) -> tuple[ModelInfo, ...]:
         """List the models of the server. The field `state` shows which are ready for streams."""

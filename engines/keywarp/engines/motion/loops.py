@@ -1,7 +1,7 @@
 """The compiled loops of codec motion and of the repair.
 
-This module imports numba, if that is installed. So it is imported when a motion source first needs it: many bundles never
-do.
+This module imports numba, if that is installed. So it is imported when a motion source first needs it: many bundles
+never do.
 """
 
 import cv2
@@ -127,7 +127,7 @@ def _nearest_place_arrays(
         outwards = np.argsort(np.maximum(first - np.arange(len(down)), np.arange(len(down)) - first - 1), kind="stable")
         best = distances[mine][:, outwards].reshape(int(mine.sum()), -1).argmin(axis=1)
         found[mine, 0], found[mine, 1] = down[outwards[best // len(across)]], across[best % len(across)]
-    around = np.stack(np.mgrid[1 - step : step, 1 - step : step], axis=2).reshape(-1, 2)
+    around = np.moveaxis(np.mgrid[1 - step : step, 1 - step : step], 0, 2).reshape(-1, 2)
     near = found[:, np.newaxis] + around
     inside = ((near >= 0) & (near < [rows, columns])).all(axis=2)
     within = np.clip(near, 0, [rows - 1, columns - 1])
