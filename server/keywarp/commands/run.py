@@ -208,6 +208,7 @@ def _process(session: StreamSession, frames: Source, tracker: Tracker | None, ma
         The results. Their latency is the time from the decoded frame to the wire result.
     """
     manifest = session.engine.bundle.manifest
+    classes = tuple(ClassInfo.model_validate(c.model_dump()) for c in manifest.classes)
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
@@ -228,5 +229,5 @@ def _process(session: StreamSession, frames: Source, tracker: Tracker | None, ma
         latency = time.perf_counter() - started
         label_map = found.output.labels if isinstance(found.output, LabelMap) else None
         value_map = found.output.values if isinstance(found.output, DenseMap) else None
-        yield ProcessedFrame(result, frame.image, latency, label_map=label_map, value_map=value_map)
+        yield ProcessedFrame(result, frame.image, latency, label_map=label_map, value_map=value_map, classes=classes)
         asked = time.perf_counter()
