@@ -149,6 +149,7 @@ class Client(Closable):
         max_interval: int | None = None,
         max_age: float | None = None,
         overlap: int | None = None,
+        max_fps: float | None = None,
         mode: Mode | None = None,
         masks: Masks | None = None,
         resolution: Resolution | None = None,
@@ -176,6 +177,7 @@ class Client(Closable):
                 key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
                 but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
                 the server's default.
+            max_fps: The most frames per second that are processed. Others are dropped, evenly. None is all.
             mode: The mode for clients that later stream to `stream_id`, as in `stream`. Single frames are never
                 dropped.
             masks: The form of segmentation masks: `png`, `rle` or `none`. None is `png`.
@@ -185,7 +187,7 @@ class Client(Closable):
             upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
                 True.
             video: Which of the videos of a container, from 0. None is the best.
-            source: A URL (`rtsp://`, `http://`, `https://`) for the server to pull, or None if clients feed the stream.
+            source: A URL (`rtsp://`, `http://`, ...) for the server to pull, or None if clients feed the stream.
             sinks: Names of the server's sinks that also get the results.
 
         Raises:
@@ -201,6 +203,7 @@ class Client(Closable):
             max_interval=max_interval,
             max_age=max_age,
             overlap=overlap,
+            max_fps=max_fps,
             mode=mode,
             masks=masks,
             resolution=resolution,
@@ -218,9 +221,9 @@ class Client(Closable):
 
         Args:
             stream_id: The stream's id.
-            changes: The new values of `interval`, `schedule`, `max_interval`, `max_age`, `overlap`, `track`, `masks`,
-                `resolution`, `reliability`, `mode` (of a stream that clients feed, from the next connection on) and
-                `source` (of a pulled one). None is the server's default, as in `create_stream`.
+            changes: The new values of `interval`, `schedule`, `max_interval`, `max_age`, `overlap`, `max_fps`, `track`,
+                `masks`, `resolution`, `reliability`, `mode` (of a stream that clients feed, from the next connection
+                on) and `source` (of a pulled one). None is the server's default, as in `create_stream`.
 
         Raises:
             ValueError: If there is no such option, or its value is invalid.
