@@ -25,7 +25,7 @@ from tests.installed.conftest import ROOT, command
 
 FRAMES = 30
 START_SECONDS = 120.0
-MOST_BYTES = 900e6  # README, Install: it takes about 860 MB, of which `draw` takes 180
+MOST_BYTES = 900e6  # README, Install: it takes 878 MB, of which `draw` takes 178
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_NEEDED = ("torch", "numba", "llvmlite", "pyarrow", "pandas")
 

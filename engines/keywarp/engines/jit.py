@@ -8,14 +8,12 @@ to rounding, but more slowly.
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
-try:
+from keywarp.engines.compiler import COMPILES
+
+if COMPILES:
     import numba
-except ModuleNotFoundError:
-    numba = None  # type: ignore[assignment]
-
-COMPILES: Final = numba is not None  # whether functions are compiled, which takes seconds at their first call
 
 P = ParamSpec("P")
 R = TypeVar("R")

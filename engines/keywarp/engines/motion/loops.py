@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from keywarp.engines.jit import COMPILES, jit_or
+from keywarp.engines.compiler import COMPILES
+from keywarp.engines.jit import jit_or
 
 
 def _fill_block_arrays(
