@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from keywarp.client.images import decode_labels
 from keywarp.engines.detection import boxes, masks, pooling, ranking, selection, suppression
 from keywarp.engines.motion import loops
+from keywarp.protocol import Segmentation
 from tests.e2e.running import MODELS, write_clip
 
 WITHOUT_NUMBA = "import sys; sys.modules['numba'] = None; from keywarp.cli.main import main; main()"
@@ -164,5 +166,9 @@ def test_the_shipped_models_give_the_same_results_without_numba(model: str, tmp_
     assert len(lines[0]) == 12
     assert any(line[task] for line in lines[0])
     for compiled, arrays in zip(*lines, strict=True):
-        for key in ("kind", "key_age", task):
-            assert arrays[key] == compiled[key], (compiled["frame"], key)
+        assert (arrays["kind"], arrays["key_age"]) == (compiled["kind"], compiled["key_age"])
+        if model == "street-detect":
+            assert arrays[task] == compiled[task], compiled["frame"]
+        else:  # labels are made in the graph instead of on the host, which rounds otherwise
+            maps = [decode_labels(Segmentation.model_validate(one[task])) for one in (arrays, compiled)]
+            assert (maps[0] == maps[1]).mean() > 0.999, compiled["frame"]
