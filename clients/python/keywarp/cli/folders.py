@@ -95,7 +95,8 @@ def process_videos(videos: list[Path], files: ResultFiles, process: Process, *, 
     if as_json:
         print(json.dumps({"videos": [one.as_dict() for one in outcomes]} | {s: count[s] for s in STATUSES}))
     else:
-        Console().print(summary_table([one.summary for one in outcomes if one.summary]))
+        if summaries := [one.summary for one in outcomes if one.summary]:
+            Console().print(summary_table(summaries))
         print(", ".join(f"{count[status]} {status}" for status in STATUSES))
     if count["failed"]:
         names = ", ".join(one.video.name for one in outcomes if one.status == "failed")
