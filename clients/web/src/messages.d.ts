@@ -27,6 +27,7 @@ export interface Hello extends StreamOptions {
 }
 
 export interface StreamRequest extends StreamOptions {
+  hidden?: [number, number][][] | null; // regions that are made black, as corners in shares of the frame
   id?: string | null;
   source?: string; // URL that the server pulls the stream from
 }

@@ -16,7 +16,7 @@ def watch(
     pull: Annotated[
         str | None,
         typer.Option(
-            help="First let the server pull this URL under the id (rtsp://, http://, https://).",
+            help="First let the server pull this URL under the id (rtsp://, rtmp://, udp://, http://, ...).",
             metavar="URL",
             show_default=False,
         ),

@@ -27,6 +27,7 @@ from keywarp.protocol import (
     Codec,
     CreateStream,
     Hello,
+    HiddenRegion,
     Masks,
     Mode,
     ModelInfo,
@@ -115,6 +116,7 @@ class AsyncClient(AsyncClosable):
         track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
+        hidden: Sequence[HiddenRegion] = (),
         source: str | None = None,
         sinks: Sequence[str] = (),
     ) -> StreamInfo:
@@ -138,6 +140,7 @@ class AsyncClient(AsyncClosable):
             track=track,
             upright=upright,
             video=video,
+            hidden=tuple(hidden) or None,
             source=source,
             sinks=tuple(sinks) or None,
         )

@@ -26,6 +26,7 @@ from keywarp.protocol import (
     Codec,
     CreateStream,
     Hello,
+    HiddenRegion,
     Masks,
     Mode,
     ModelInfo,
@@ -157,6 +158,7 @@ class Client(Closable):
         track: bool | None = None,
         upright: bool | None = None,
         video: int | None = None,
+        hidden: Sequence[HiddenRegion] = (),
         source: str | None = None,
         sinks: Sequence[str] = (),
     ) -> StreamInfo:
@@ -187,6 +189,8 @@ class Client(Closable):
             upright: Whether frames are turned as the image or video says, or left as their pixels are stored. None is
                 True.
             video: Which of the videos of a container, from 0. None is the best.
+            hidden: Regions that are made black before anything sees the frames, each as corners (x, y) in shares of the
+                frame's width and height.
             source: A URL (`rtsp://`, `http://`, ...) for the server to pull, or None if clients feed the stream.
             sinks: Names of the server's sinks that also get the results.
 
@@ -211,6 +215,7 @@ class Client(Closable):
             track=track,
             upright=upright,
             video=video,
+            hidden=tuple(hidden) or None,
             source=source,
             sinks=tuple(sinks) or None,
         )
@@ -222,8 +227,8 @@ class Client(Closable):
         Args:
             stream_id: The stream's id.
             changes: The new values of `interval`, `schedule`, `max_interval`, `max_age`, `overlap`, `max_fps`, `track`,
-                `masks`, `resolution`, `reliability`, `mode` (of a stream that clients feed, from the next connection
-                on) and `source` (of a pulled one). None is the server's default, as in `create_stream`.
+                `hidden`, `masks`, `resolution`, `reliability`, `mode` (of a stream that clients feed, from the next
+                connection on) and `source` (of a pulled one). None is the server's default, as in `create_stream`.
 
         Raises:
             ValueError: If there is no such option, or its value is invalid.

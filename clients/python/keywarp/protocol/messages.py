@@ -310,7 +310,21 @@ class StreamOptions(Request):
     video: int | None = Field(default=None, ge=0)  # which of a container's videos, from 0; None: the best
 
 
-class CreateStream(StreamOptions):
+# Corners as shares of the frame's width and height; the last is joined to the first
+HiddenRegion = Annotated[
+    tuple[tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]], ...],
+    Field(min_length=3, max_length=64),
+]
+
+
+class CameraOptions(StreamOptions):
+    """The options of a stream that is created before frames come."""
+
+    # Regions that are made black before anything sees the frame: networks, previews, snapshots
+    hidden: Annotated[tuple[HiddenRegion, ...], Field(max_length=32)] | None = None
+
+
+class CreateStream(CameraOptions):
     """The body of `POST /v1/streams`."""
 
     id: StreamId | None = None  # None for a random one
@@ -330,6 +344,7 @@ class ChangeStream(Request):
     reliability: Reliability | None = None
     overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
     track: bool | None = None
+    hidden: Annotated[tuple[HiddenRegion, ...], Field(max_length=32)] | None = None
     mode: Mode | None = None  # of a stream that clients feed, from the next connection on
     source: Annotated[str, Field(max_length=2048)] | None = None  # another URL for a stream that the server pulls
 
