@@ -9,6 +9,7 @@ export interface StreamOptions {
   max_interval?: number | null; // only with the schedule `adaptive`
   max_age?: number | null; // seconds; if the key frame is older, the next frame is a key frame
   overlap?: number | null; // frames by which key frames overlap with others; the server's default if not given
+  max_fps?: number | null; // the most frames per second that are processed; all if not given
   mode?: "lossless" | "latest" | null;
   masks?: "png" | "rle" | "none" | null;
   resolution?: "model" | "frame" | null;
@@ -26,6 +27,7 @@ export interface Hello extends StreamOptions {
 }
 
 export interface StreamRequest extends StreamOptions {
+  hidden?: [number, number][][] | null; // regions that are made black, as corners in shares of the frame
   id?: string | null;
   source?: string; // URL that the server pulls the stream from
 }
@@ -86,6 +88,7 @@ export interface StreamInfo {
   max_interval: number | null;
   max_age: number | null; // seconds
   overlap?: number; // frames
+  max_fps?: number | null; // frames per second
   mode: string;
   connected: boolean; // whether a client feeds it, or frames come from its source
   age: number; // seconds since the stream was created

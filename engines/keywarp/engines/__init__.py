@@ -2,7 +2,7 @@
 
 Example:
     >>> from keywarp.engines import Engine, FixedInterval, StreamSession, load_bundle
-    >>> session = StreamSession(Engine(load_bundle("models/street")), FixedInterval(10))
+    >>> session = StreamSession(Engine(load_bundle("street")), FixedInterval(10))
     >>> result = session.process(frame)  # uint8 (H, W, 3), RGB
 """
 

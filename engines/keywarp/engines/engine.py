@@ -509,7 +509,7 @@ class Engine:
 
     def _compile(self, height: int, width: int) -> Compiled:
         if self.takes_vectors or (self._named is not None and self._named.repaired):
-            from keywarp.engines.motion import loops  # imports numba
+            from keywarp.engines.motion import loops  # imports numba, if that is installed
 
             loops.warm_up()
         style = replace(self.backend.style, keep_features=self._keep_features)

@@ -82,7 +82,7 @@ class DenseMap:
 Output = LabelMap | Detections | DenseMap
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FrameResult:
     """The result of one frame of a stream."""
 
@@ -110,6 +110,17 @@ class FrameResult:
     # the first to use them
     overlapped: float = 0.0
     turn: float = 0.0  # seconds of `queue` in which it was the session's next frame and waited for other sessions only
+
+    def __repr__(self) -> str:
+        """Return one short line, without the arrays."""
+        age = "" if self.kind is FrameKind.KEY else f", key age {self.key_age}"
+        if isinstance(self.output, Detections):
+            found = f"{len(self.output)} objects"
+        else:
+            array = self.output.labels if isinstance(self.output, LabelMap) else self.output.values
+            found = f"{'labels' if isinstance(self.output, LabelMap) else 'values'} {array.shape}"
+        milliseconds = 1000 * (self.inference + self.postprocess)
+        return f"<frame {self.index}: {self.kind}{age}, {self.width}x{self.height}, {found}, {milliseconds:.1f} ms>"
 
     @property
     def labels(self) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from keywarp.engines import BackendName, MotionName, Precision
+from keywarp.engines.shipped import DEFAULT_MODELS
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, Schedule
 from keywarp.server.security.pull_hosts import AllowList
 
@@ -26,7 +27,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: Path = Field(default=Path("models"), description="The folder that holds the bundles, or one bundle.")
+    models: Path = Field(
+        default=DEFAULT_MODELS,
+        description="The folder that holds the bundles, or one bundle. Without a folder `models`, the bundles that "
+        "come with Keywarp are served.",
+    )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="The port to listen on; 0 takes any free port.")
     default_model: str | None = Field(default=None, description="The model of streams that name none.")

@@ -57,6 +57,11 @@ class Call(Generic[T]):
             raise ProtocolError(f"{response.request.url} didn't respond like a Keywarp server: {fault}") from error
 
 
+def ready() -> Call[dict[str, str]]:
+    """Ask whether the server is ready for streams."""
+    return Call(TypeAdapter(dict[str, str]), "GET", "/readyz")
+
+
 def refusal(response: httpx.Response) -> ApiError:
     """Return the error that an unsuccessful response stands for."""
     try:

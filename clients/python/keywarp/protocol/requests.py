@@ -6,6 +6,7 @@ from pydantic import Field
 
 from keywarp.protocol.events import Rules
 from keywarp.protocol.messages import (
+    MAX_FPS,
     MAX_INTERVAL,
     MAX_KEY_AGE,
     Masks,
@@ -18,8 +19,21 @@ from keywarp.protocol.messages import (
     StreamOptions,
 )
 
+# Corners as shares of the frame's width and height; the last is joined to the first
+HiddenRegion = Annotated[
+    tuple[tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]], ...],
+    Field(min_length=3, max_length=64),
+]
 
-class CreateStream(StreamOptions, Rules):
+
+class CameraOptions(StreamOptions):
+    """The options of a stream that is created before frames come."""
+
+    # Regions that are made black before anything sees the frame: networks, previews, snapshots
+    hidden: Annotated[tuple[HiddenRegion, ...], Field(max_length=32)] | None = None
+
+
+class CreateStream(CameraOptions, Rules):
     """The body of `POST /v1/streams`."""
 
     id: StreamId | None = None  # None for a random one
@@ -42,10 +56,12 @@ class ChangeStream(Request):
     schedule: Schedule | None = None
     max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
     max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
+    max_fps: float | None = Field(default=None, gt=0, le=MAX_FPS, allow_inf_nan=False)
     masks: Masks | None = None
     resolution: Resolution | None = None
     reliability: Reliability | None = None
     overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
     track: bool | None = None
+    hidden: Annotated[tuple[HiddenRegion, ...], Field(max_length=32)] | None = None
     mode: Mode | None = None  # of a stream that clients feed, from the next connection on
     source: Annotated[str, Field(max_length=2048)] | None = None  # another URL for a stream that the server pulls

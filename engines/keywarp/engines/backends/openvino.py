@@ -15,6 +15,7 @@ from onnx import TensorProto
 
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.openvino_warp import gather_rows
+from keywarp.engines.compiler import COMPILES
 from keywarp.engines.errors import BackendError
 from keywarp.engines.fusion import GraphStyle
 from keywarp.engines.processor import available_cores
@@ -37,7 +38,7 @@ class OpenVINOBackend:
 
     name = "openvino"
     reason = "it was requested"
-    style = GraphStyle(channels_last=True, host_labels=True)
+    style = GraphStyle(channels_last=True, host_labels=COMPILES)
 
     def __init__(self, precision: Precision = "auto", threads: int = 0, cache: Path | None = None) -> None:
         """See `open_backend`.

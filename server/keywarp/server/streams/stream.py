@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from keywarp.engines import FrameKind, FrameResult, MotionVectors, StreamSession
 from keywarp.engines.tracks import Tracker
 from keywarp.protocol import (
+    CameraOptions,
     ClientId,
     Dropped,
     Error,
@@ -43,6 +44,8 @@ from keywarp.server.events.store import EventStore
 from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
+from keywarp.server.streams.frame_rate import FrameRate
+from keywarp.server.streams.hiding import Hidden
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.statistics import StreamStatistics
@@ -168,6 +171,7 @@ class Stream:
             max_interval=self.schedule.max_interval,
             max_age=self.schedule.max_age,
             overlap=self.schedule.overlap,
+            max_fps=self.options.max_fps,
             mode=self.mode,
             connected=self._connected and (self.pull is None or self.pull.state == "running"),
             age=self.age,
@@ -393,6 +397,7 @@ class Stream:
         frame.index, skipped = self._next, self._skipped
         self._next += 1
         started = time.monotonic()
+        frame.pixels = self._hidden.cover(frame.pixels)
         if frame.pixels.shape != self._prepared:
             await self._prepare(frame.pixels.shape)
         if self.closed.is_set():
@@ -532,6 +537,8 @@ class Stream:
     def _set_options(self, options: StreamOptions) -> None:
         self.options = options
         self.mode: Mode = options.mode or "lossless"
+        self._hidden = Hidden((options.hidden or ()) if isinstance(options, CameraOptions) else ())
+        self.frame_rate = FrameRate(options.max_fps) if options.max_fps else None
         self.masks: Masks = options.masks or "png"
         self.resolution: Resolution = options.resolution or "model"
         self.reliability: Reliability = options.reliability or "none"
