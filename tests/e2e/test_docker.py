@@ -128,7 +128,7 @@ def project(image: str) -> Iterator[Project]:
 
 def test_the_container_serves_a_client_outside_of_it(project: Project, tmp_path: Path) -> None:
     results = tmp_path / "results.ndjson"
-    done = keywarp("stream", street_video(), "--server", project.url, "--json", results)
+    done = keywarp("stream", street_video(), "--server", project.url, "--ndjson", results)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["propagated" if n % 10 else "key" for n in range(250)]

@@ -75,9 +75,7 @@ def test_the_server_has_both_models_and_takes_the_segmenter_by_default(
 
 
 def test_the_demo_shows_the_detector(clip: Path, tmp_path: Path) -> None:
-    done = keywarp(
-        "demo", "--model", "street-detect", "--video", clip, "--models", MODELS, "--out", tmp_path, "--summary-json"
-    )
+    done = keywarp("demo", "--model", "street-detect", "--video", clip, "--models", MODELS, "--out", tmp_path, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"]["name"] == "street-detect"
     lines = [json.loads(line) for line in (tmp_path / "bikes.ndjson").read_text().splitlines()]

@@ -173,7 +173,9 @@ class CapacityError(ServerError):
 class TooManyStreamsError(CapacityError):
     """The server, the model or the API key has reached its limit of streams, or a stream its limit of subscribers."""
 
-    def __init__(self, detail: str, limit: Literal["max_streams", "model_limit", "key_streams", "watchers"]) -> None:
+    def __init__(
+        self, detail: str, limit: Literal["max_streams", "model_limit", "key_streams", "watchers", "annotations"]
+    ) -> None:
         super().__init__(detail)
         self.reason = limit
 
