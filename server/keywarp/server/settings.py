@@ -109,6 +109,11 @@ class Settings(BaseModel):
         description="Without --keys, let anyone who can reach the server load and unload models of the folder.",
     )
     max_streams: int = Field(default=64, ge=1, description="The largest number of streams at the same time.")
+    max_connections: int = Field(
+        default=1024,
+        ge=1,
+        description="The largest number of connections at the same time; fewer, if the process may open fewer files.",
+    )
     model_limit: Mapping[str, Annotated[int, Field(ge=0)]] = Field(
         default={}, description="The largest number of streams of one model at the same time."
     )
