@@ -29,7 +29,8 @@ CLOSE_TIMEOUT: Final = 5.0  # seconds in which a closing connection must take wh
 SHARE: Final = 0.25  # of the event loop's time that reading one connection may take
 THROTTLED_SHARE: Final = 0.5  # of it that reading all connections that want more may take together
 BURST: Final = 0.1  # seconds of it that reading may take at once
-SLICE: Final = 16 * 2**10  # bytes that are read at a time, so that other connections' turn comes
+SLICE: Final = 8 * 2**10  # bytes that are read at a time
+TURN: Final = 0.005  # seconds of reading after which the other connections' turn comes
 MAX_FRAGMENTS: Final = 16_384  # of one WebSocket message
 RESERVED_FILES: Final = 24  # for sources, sinks, uploads and models
 FEWEST: Final = 8  # connections, however few files the process may open
@@ -105,24 +106,31 @@ class _Metered:
 
     def _read(self, data: bytes, read: Callable[[bytes], None]) -> None:
         """Read as much as the share of time allows, and hold back the rest."""
-        if self._held:
+        if self._held or self in self.limits.throttled:  # uvicorn has gone on reading
             self._held += data
             self.transport.pause_reading()
             return
+        turn = time.monotonic()
         for start in range(0, len(data), SLICE):
-            started = time.thread_time()
+            started = time.monotonic()
             read(data[start : start + SLICE] if len(data) > SLICE else data)
             now = time.monotonic()
-            self._owed = max(0.0, self._owed - (now - self._counted) * SHARE) + time.thread_time() - started
+            self._owed = max(0.0, self._owed - (started - self._counted) * SHARE) + now - started
             self._counted = now
             if self.transport.is_closing():
                 return
-            if self._owed > BURST:
+            if self._owed > BURST or now - turn > TURN:
                 self._held = data[start + SLICE :]
                 self._wait(read)
                 return
 
     def _wait(self, read: Callable[[bytes], None]) -> None:
+        """Go on in the next turn, or once less time is owed."""
+        if self._owed <= BURST:
+            if self._held:
+                self.transport.pause_reading()
+                self.loop.call_soon(self._go_on, read)
+            return
         self.transport.pause_reading()
         throttled = self.limits.throttled
         throttled.add(self)
