@@ -16,6 +16,7 @@ from keywarp.engines import BundleError, EngineError
 from keywarp.engines.manifest import Manifest
 from keywarp.protocol import StreamOptions
 from keywarp.protocol.events import Rules
+from keywarp.server.decode.memory import limit_allocations
 from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.decode.video import VideoOptions
 from keywarp.server.devices import Device, find_devices
@@ -91,6 +92,7 @@ class Service:
         for name in filter(None, (settings.default_model, *limited)):
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
+        limit_allocations(settings.max_pixels)
         self.nvdec = self._open_nvdec()
         self.devices: tuple[Device, ...] = ()  # empty until the devices are found
         self.metrics = Metrics(

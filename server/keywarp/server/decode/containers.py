@@ -20,10 +20,12 @@ from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, FrameRefusedError
 from keywarp.videos import (
     HEAD_BYTES,
+    Claims,
     Continuity,
     Extent,
     Note,
     Repeats,
+    VideoError,
     describe_container,
     describe_other,
     open_container,
@@ -73,6 +75,7 @@ class _Demuxer(threading.Thread):
         self._payload = memoryview(b"")
         self.storing = False  # a file that can't be decoded before it is complete
         self._extent = Extent()
+        self._claims = Claims() if container == "mp4" else None
         self._head = b""
         self._continuity = Continuity() if container == "mpegts" else None
         self._repeats = Repeats() if container == "mpegts" else None
@@ -81,8 +84,8 @@ class _Demuxer(threading.Thread):
         self._stopped = False
 
     def run(self) -> None:
-        self._await_input()
         try:
+            self._await_input()
             self._demux()
         except (FFmpegError, BadVideoError) as error:
             name, other = _NAMES[self._container], describe_other(self._head)
@@ -177,6 +180,11 @@ class _Demuxer(threading.Thread):
                 self._payload = payload
                 self._head += payload[: HEAD_BYTES - len(self._head)]
                 self._extent.feed(payload)
+                if self._claims:
+                    try:
+                        self._claims.feed(payload)
+                    except VideoError as error:
+                        raise BadVideoError(f"the {self._kind} {error}") from error
                 if self._continuity:
                     self._continuity.feed(payload)
                 if self._repeats:
