@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from tests.server.media import FRAGMENTED, NO_DELAY, encode, moving
 
-Change = Callable[[bytes, bytes], bytes | None]  # of a box's kind and content; None removes it
+Change = Callable[[bytes, bytes], bytes]  # of a box's kind and content to its new content
 _PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 
 
@@ -20,9 +20,8 @@ def _changed(data: bytes, change: Change) -> bytes:
     parts = []
     for kind, content in _boxes(data):
         new = _changed(content, change) if kind in _PARENTS else change(kind, content)
-        if new is not None:
-            parts.append((kind == b"mdat", struct.pack(">I", len(new) + 8) + kind + new))
-    return b"".join(part for _, part in parts)
+        parts.append(struct.pack(">I", len(new) + 8) + kind + new)
+    return b"".join(parts)
 
 
 def with_samples(count: int, *, index_first: bool) -> bytes:
@@ -34,7 +33,9 @@ def with_samples(count: int, *, index_first: bool) -> bytes:
     }
     data = _changed(encode(moving(3), "mp4", NO_DELAY)[0], lambda kind, content: tables.get(kind, content))
     parts = [struct.pack(">I", len(content) + 8) + kind + content for kind, content in _boxes(data)]
-    return b"".join(sorted(parts, key=lambda part: part[4:8] == b"mdat") if index_first else parts)
+    if index_first:
+        parts.sort(key=lambda part: part[4:8] == b"mdat")
+    return b"".join(parts)
 
 
 def fragment_with_samples(count: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Count the samples that an MP4 claims to have, as its bytes arrive, because each of them costs memory before it is read.
+"""Count the samples that an MP4 claims to have, as its bytes arrive: each of them costs memory before it is read.
 
 A sample is a packet. A table that gives all of them the same size claims any number in 20 bytes, for which FFmpeg
 allocates about 70 bytes a sample (mov.c). Samples that a fragment describes one by one aren't counted.

@@ -12,8 +12,8 @@ _BYTES_PER_PIXEL: Final = 8  # RGBA with 16 bits
 def limit_allocations(max_pixels: int) -> None:
     """Let FFmpeg refuse allocations that no valid video of this size needs, in all of this process.
 
-    It believes what a file claims: tables of samples, extra data, sizes of packets. PyAV doesn't offer the function, but
-    its libraries have it.
+    It believes what a file claims: tables of samples, extra data, sizes of packets. PyAV doesn't offer the function,
+    but its libraries have it.
 
     Args:
         max_pixels: The most pixels of a frame.
