@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor as Pool
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -46,6 +45,7 @@ from keywarp.server.streams.schedule import ScheduleOptions, resolve_schedule
 from keywarp.server.streams.stream import Stream, StreamContext
 from keywarp.server.telemetry.metrics import Metrics
 from keywarp.server.telemetry.traces import open_tracer
+from keywarp.server.workers import Workers
 
 if TYPE_CHECKING:
     from keywarp.server.telemetry.tracer import Tracer
@@ -109,12 +109,13 @@ class Service:
         )
         self._ready = False
         # Decoding releases the GIL, so each core gets a thread. One more keeps slow images from delaying other streams.
-        pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
+        workers = Workers((os.cpu_count() or 1) + 1, "keywarp-codec")
         tracer = open_tracer() if settings.traces else None
         self.site = read_site(settings.site)
         self._check_site()
         self.events = EventStore(settings.data, settings.event_days, settings.max_events)
-        self._context = StreamContext(pool, self.metrics, self.events, tracer)
+        self._pool = workers.share()
+        self._context = StreamContext(workers, self.metrics, self.events, tracer)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
         for name in self.site.sinks:
             self.metrics.add_sink(name)
@@ -127,7 +128,7 @@ class Service:
     @property
     def pool(self) -> Pool:
         """Threads for short work that would block the event loop."""
-        return self._context.pool
+        return self._pool
 
     def video_options(self, stream: Stream) -> VideoOptions:
         """Return how the videos of a stream are decoded."""
@@ -286,7 +287,7 @@ class Service:
             await self.events.close()
             for device in self.devices:
                 await asyncio.to_thread(device.executor.close)
-            self._context.pool.shutdown(wait=True)
+            await asyncio.to_thread(self._context.workers.shutdown)
             if self.tracer:
                 await asyncio.to_thread(self.tracer.close)
 

@@ -5,7 +5,6 @@ import base64
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
@@ -48,6 +47,7 @@ from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.statistics import StreamStatistics
 from keywarp.server.streams.subscribers import FrameResponse, Subscribers
 from keywarp.server.telemetry.metrics import Metrics
+from keywarp.server.workers import Workers
 
 if TYPE_CHECKING:
     from keywarp.server.telemetry.tracer import Tracer
@@ -63,7 +63,7 @@ MAX_VECTORS: Final = 64  # dropped frames in a row through which motion is follo
 class StreamContext:
     """What all streams share."""
 
-    pool: Pool  # threads for decoding and encoding
+    workers: Workers  # threads for decoding and encoding
     metrics: Metrics
     events: EventStore
     tracer: "Tracer | None" = None
@@ -117,7 +117,7 @@ class Stream:
         self.subscribers: Subscribers[FrameResponse] = Subscribers()
         self.events: Subscribers[Event] = Subscribers()
         self.pull: PullStatus | None = None  # None if clients feed the stream
-        self.pool = context.pool
+        self.pool = context.workers.share()
         self._metrics = context.metrics
         self._tracer = context.tracer
         self._events_store = context.events
