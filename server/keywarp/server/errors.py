@@ -137,9 +137,19 @@ class StreamConflictError(ServerError):
 
 
 class StreamClosedError(ServerError):
-    """The stream was deleted, or expired while idle."""
+    """The stream was deleted, or expired while idle. Then its client may begin it again."""
 
     status, close, reason = HTTPStatus.GONE, CloseCode.STREAM_GONE, "stream_gone"
+
+    def __init__(self, detail: str, *, expired: bool = False) -> None:
+        """Describe the end.
+
+        Args:
+            detail: The message for the client.
+            expired: Whether the stream expired.
+        """
+        super().__init__(detail)
+        self.retry_after = 1 if expired else None
 
 
 class TooLargeError(ServerError):
@@ -210,12 +220,14 @@ class NotReadyError(ServerError):
     """The models are still being loaded."""
 
     status, close, reason = HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.TRY_AGAIN_LATER, "not_ready"
+    retry_after = 1
 
 
 class DrainingError(ServerError):
     """The server is stopping: it finishes its queued work and accepts no new work."""
 
     status, close, reason = HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, "draining"
+    retry_after = 1  # a proxy has other servers
 
 
 class LoadFailedError(ServerError):

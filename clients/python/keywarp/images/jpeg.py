@@ -37,5 +37,5 @@ def scans(data: bytes | memoryview) -> int:
             components = content[5]
         elif marker == _START_OF_SCAN and len(content) and content[0] == components:
             return 1  # decoders stop after it
-    # In the data of a scan a zero follows each 0xFF. Segments may hold the same two bytes, such as those of a thumbnail.
+    # In the data of a scan a zero follows each 0xFF. Segments may hold these bytes, too, such as that of a thumbnail.
     return bytes(data).count(bytes((0xFF, _START_OF_SCAN)))

@@ -31,6 +31,7 @@ from keywarp.protocol import (
     FramingError,
     Hello,
     Ready,
+    StreamOptions,
     faults,
     unpack,
 )
@@ -128,7 +129,8 @@ class WebSocketConnection:
             stream = self._service.create_stream(hello, stream_id, self._quota)
         else:
             self._service.refuse_if_draining()
-            _refuse_other_options(stream, hello)
+            if not hello.resumed:
+                _refuse_other_options(stream, hello)
         try:
             async with stream.connected():
                 with self._service.in_flight():
@@ -168,6 +170,9 @@ class WebSocketConnection:
                 mode=stream.mode,
                 credit=self._window,
                 max_message_bytes=settings.max_message_bytes,
+                options=StreamOptions.model_validate(
+                    stream.options.model_dump(include=set(StreamOptions.model_fields)) | {"model": None}
+                ),
             )
         )
         chunks = hello.framing == "chunks"
@@ -175,7 +180,7 @@ class WebSocketConnection:
         decoder = open_decoder(hello.codec, options, chunks=chunks)
         pipeline = Pipeline(stream, decoder, self._quota)
         try:
-            guards = self._receive_all(), stream.raise_when_closed(), self._stop_when_draining()
+            guards = self._receive_all(stream), stream.raise_when_closed(), self._stop_when_draining()
             async with task_scope(*guards) as tasks:
                 tasks.create_task(pipeline.feed(self._payloads()))
                 async for response in pipeline.responses():
@@ -186,7 +191,7 @@ class WebSocketConnection:
 
     # -- the stages ----------------------------------------------------------------------------------------------------
 
-    async def _receive_all(self) -> None:
+    async def _receive_all(self, stream: Stream) -> None:
         while True:
             message = await self._receive()
             if self._draining:
@@ -199,6 +204,7 @@ class WebSocketConnection:
                             f"{self._received} messages sent, but the credit is {self._announced}"
                         )
                     self._inbox.put_nowait(ReceivedPayload(header, data, time.monotonic()))
+                    stream.touch()
                 case End() if self._state is ConnectionState.STREAMING:
                     self._state = ConnectionState.ENDING
                     self._inbox.put_nowait(None)

@@ -179,7 +179,8 @@ class Pipeline:
         """
         step = asyncio.get_running_loop().run_in_executor(self._pool, next, items, None)
         try:
-            return await asyncio.shield(step)
+            with self._stream.keep_alive():
+                return await asyncio.shield(step)
         except asyncio.CancelledError:
             if self._stop:
                 self._stop()

@@ -3,9 +3,9 @@
 import asyncio
 import base64
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -50,6 +50,8 @@ from keywarp.server.telemetry.metrics import Metrics
 from keywarp.server.workers import Workers
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from keywarp.server.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
@@ -97,6 +99,7 @@ class Stream:
         owner: Quota,
     ) -> None:
         self.id = id_
+        self.run = secrets.token_hex(6)
         self.owner = owner
         self.replica = replica
         self.engine = replica.engine
@@ -114,6 +117,7 @@ class Stream:
         self.closed = asyncio.Event()
         self.renewal = asyncio.Event()  # asks a pull to connect again, with other options or another model version
         self.close_reason = ""
+        self.expired = False
         self.subscribers: Subscribers[FrameResponse] = Subscribers()
         self.events: Subscribers[Event] = Subscribers()
         self.pull: PullStatus | None = None  # None if clients feed the stream
@@ -339,6 +343,10 @@ class Stream:
         self._skipped = 0
         self._vectors.clear()
 
+    def touch(self) -> None:
+        """Note that something has arrived for the stream."""
+        self._touched = time.monotonic()
+
     @contextmanager
     def keep_alive(self) -> Iterator[None]:
         """Keep the stream from expiring while one of its frames waits."""
@@ -399,7 +407,7 @@ class Stream:
         if frame.pixels.shape != self._prepared:
             await self._prepare(frame.pixels.shape)
         if self.closed.is_set():
-            raise StreamClosedError(self.close_reason)
+            raise self.gone
         vectors = [*self._vectors, frame.vectors] if self.engine.takes_vectors else ()
         gap = frame.gap or self._gap
         self._skipped, self._gap = 0, False
@@ -422,7 +430,7 @@ class Stream:
         """
         await asyncio.wait([done])
         if done.cancelled():
-            raise StreamClosedError(self.close_reason)
+            raise self.gone
         if error := done.exception():
             log.error("stream %s, frame %d: the engine failed", self.id, frame.index, exc_info=error)
             failure = FrameFailedError(f"frame {frame.index} could not be processed", frame.id)
@@ -443,6 +451,7 @@ class Stream:
             found,
             manifest.classes,
             stream=self.id,
+            run=self.run,
             decode=frame.decode,
             waited=frame.waited,
             id=frame.id,
@@ -485,7 +494,9 @@ class Stream:
         if self.engine.takes_vectors:
             self._vectors = [*self._vectors, vectors] if len(self._vectors) < MAX_VECTORS else [None]
         self._next += 1
-        return Dropped(stream=self.id, time=datetime.now(UTC), frame=self._next - 1, id=id_, reason=reason)
+        return Dropped(
+            stream=self.id, time=datetime.now(UTC), frame=self._next - 1, run=self.run, id=id_, reason=reason
+        )
 
     def note(self, text: str) -> None:
         """Note what one should know about the stream's video."""
@@ -507,7 +518,7 @@ class Stream:
             StreamClosedError: The stream was closed. The method never returns normally.
         """
         await self.closed.wait()
-        raise StreamClosedError(self.close_reason)
+        raise self.gone
 
     async def wait_released(self, replica: Replica) -> None:
         """Wait until the stream is closed or has left a replica, and none of its frames is on that."""
@@ -515,9 +526,14 @@ class Stream:
             await self._left.wait()
         await self.wait_until_idle()
 
-    async def close(self, reason: str) -> None:
+    @property
+    def gone(self) -> StreamClosedError:
+        """The error of whoever uses the stream after its end."""
+        return StreamClosedError(self.close_reason, expired=self.expired)
+
+    async def close(self, reason: str, *, expired: bool = False) -> None:
         """Cancel queued frames, wait for frames on the device, and free the state."""
-        self.close_reason = reason
+        self.close_reason, self.expired = reason, expired
         self.closed.set()
         self._left.set()
         self.replica.device.remove_stream(self._load)
@@ -575,13 +591,17 @@ class Stream:
     ) -> AsyncIterator[tuple[DecodedFrame, FrameResult]]:
         if self._connected:
             raise StreamConflictError(f"a connection feeds stream {self.id!r}")
-        async with self._single_frames:
-            try:
-                frame = await asyncio.get_running_loop().run_in_executor(self.pool, decode)
-            except FrameRefusedError as error:
-                self.subscribers.publish(self.refuse(error))
-                raise
-            yield frame, await self.result(frame, await self.submit(frame))
+        with self.keep_alive():
+            async with self._single_frames:
+                yield await self._process_single(decode)
+
+    async def _process_single(self, decode: Callable[[], DecodedFrame]) -> tuple[DecodedFrame, FrameResult]:
+        try:
+            frame = await asyncio.get_running_loop().run_in_executor(self.pool, decode)
+        except FrameRefusedError as error:
+            self.subscribers.publish(self.refuse(error))
+            raise
+        return frame, await self.result(frame, await self.submit(frame))
 
     def _count(self, found: FrameResult, timings: Timings) -> None:
         is_key = found.kind is FrameKind.KEY
@@ -616,4 +636,6 @@ class Stream:
 
     def error(self, error: FrameRefusedError, index: int, received: datetime | None) -> Error:
         """Make the response to a frame that isn't processed."""
-        return Error(problem=error.problem, fatal=False, stream=self.id, time=received, frame=index, id=error.id)
+        return Error(
+            problem=error.problem, fatal=False, stream=self.id, time=received, frame=index, run=self.run, id=error.id
+        )
