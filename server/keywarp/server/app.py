@@ -14,6 +14,7 @@ from keywarp.server.cameras import Cameras
 from keywarp.server.pulls import Pulls
 from keywarp.server.reloading import Reloader
 from keywarp.server.routes import events, health, models, open_inference, reload, streams, videos, watch, websocket
+from keywarp.server.routes.request_body import BodyMiddleware
 from keywarp.server.routes.sequences import Sequences
 from keywarp.server.security.keys import ApiKeyMiddleware
 from keywarp.server.security.origins import OriginMiddleware
@@ -79,6 +80,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.include_router(dashboard.router)
     count_refused = service.metrics.count_refused
     problems.install(app, count_refused)
+    app.add_middleware(BodyMiddleware)
     if service.api_keys:
         app.add_middleware(
             ApiKeyMiddleware,

@@ -9,6 +9,7 @@ ServerError
 ├── UnknownStreamError     404 / 4404  no such stream
 ├── UnknownEventError      404 / 4404  no such event, or it has no snapshot
 ├── HelloTimeoutError      408 / 4408  a connection that sent no `hello`
+├── BodyTimeoutError       408         a body that doesn't come, or too slowly
 ├── StreamConflictError    409 / 4409  the stream exists already, or another producer feeds it
 ├── NotPulledError         409 / 4409  pause or resume of a stream that isn't pulled
 ├── StreamClosedError      410 / 4410  the stream was deleted, or expired while idle
@@ -128,6 +129,12 @@ class HelloTimeoutError(ServerError):
     """The client connected, but sent no `hello` in time."""
 
     status, close, reason = HTTPStatus.REQUEST_TIMEOUT, CloseCode.HELLO_TIMEOUT, "hello_timeout"
+
+
+class BodyTimeoutError(ServerError):
+    """A request's body doesn't come, or too slowly."""
+
+    status, close, reason = HTTPStatus.REQUEST_TIMEOUT, CloseCode.BAD_MESSAGE, "body_timeout"
 
 
 class StreamConflictError(ServerError):

@@ -71,8 +71,10 @@ def test_frames_that_wait_to_be_decoded_keep_their_stream(start: Starter) -> Non
     with server.connect("waits", Hello()) as talk:
         talk.frame(jpeg())
         talk.result()
-        shares = [server.service._context.workers.share() for _ in range(8)]
-        busy = [share.submit(time.sleep, 2.0) for share in shares for _ in range(2)]
+        shares = [server.service._context.workers.share() for _ in range(4)]
+        for share in shares:
+            share.usual = 0.0  # so that they take all threads
+        busy = [share.submit(time.sleep, 1.5) for share in shares]
         talk.frame(jpeg())
         assert talk.result().frame == 1
     for future in busy:
