@@ -31,6 +31,7 @@ ServerError
 └── FrameRefusedError                  one frame can't be processed; its stream continues
     ├── ImageRefusedError  413, 415 or 422, by the error of the reader (`keywarp.images.errors`)
     ├── DamagedVideoError  422
+    ├── SizeRefusedError   503         a further frame size, while all that may be compiled are in use
     └── FrameFailedError   500         the engine failed on the frame
 
 The other errors are for the operator: KeyFileError, SiteError, CameraStoreError, DecoderError, TracesError, and
@@ -342,6 +343,13 @@ class DamagedVideoError(FrameRefusedError):
     """A unit of the video can't be decoded."""
 
     status, reason = HTTPStatus.UNPROCESSABLE_ENTITY, "damaged_video"
+
+
+class SizeRefusedError(FrameRefusedError):
+    """The model is compiled for as many frame sizes as it may be, and all are in use."""
+
+    status, reason = HTTPStatus.SERVICE_UNAVAILABLE, "too_many_sizes"
+    retry_after = 60
 
 
 class FrameFailedError(FrameRefusedError):

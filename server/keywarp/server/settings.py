@@ -139,6 +139,12 @@ class Settings(BaseModel):
         default=16 * 1024 * MEBIBYTE, ge=1024, description="The largest size of one uploaded video."
     )
     max_pixels: int = Field(default=4096 * 4096, ge=1, description="The largest number of pixels of one frame.")
+    max_sizes: int = Field(
+        default=8,
+        ge=1,
+        description="The largest number of input sizes for which each model is compiled at the same time. Frames of "
+        "different sizes may have the same input size.",
+    )
     credit: int = Field(
         default=8, ge=1, description="The number of messages that a WebSocket client may send before the next credit."
     )

@@ -199,7 +199,12 @@ class Pipeline:
         """Queue a frame for the device, and put every item into the outbox."""
         match item:
             case DecodedFrame():
-                await self._outbox.put((item, await self._stream.submit(item)))
+                try:
+                    done = await self._stream.submit(item)
+                except FrameRefusedError as error:
+                    await self._outbox.put(self._stream.refuse(error))
+                else:
+                    await self._outbox.put((item, done))
             case FrameRefusedError():
                 await self._outbox.put(self._stream.refuse(item))
             case Note():

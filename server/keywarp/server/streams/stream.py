@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from keywarp.engines import FrameKind, FrameResult, MotionVectors, StreamSession
+from keywarp.engines import FrameKind, FrameResult, MotionVectors, StreamSession, TooManySizesError
 from keywarp.engines.tracks import Tracker
 from keywarp.protocol import (
     ClientId,
@@ -35,6 +35,7 @@ from keywarp.server.errors import (
     EventStoreError,
     FrameFailedError,
     FrameRefusedError,
+    SizeRefusedError,
     StreamClosedError,
     StreamConflictError,
 )
@@ -138,6 +139,7 @@ class Stream:
         self._skipped = 0  # frames dropped since the last one that was submitted
         self._vectors: list[MotionVectors | None] = []  # theirs
         self._prepared: tuple[int, ...] | None = None  # shape of the frames that the engine was last prepared for
+        self._warned_of_sizes = False
         self._holds = 0  # number of callers in `keep_alive`
         self._pending: dict[asyncio.Future[FrameResult], Future[FrameResult]] = {}  # frames queued or on the device
         self._created = self._touched = time.monotonic()
@@ -399,13 +401,14 @@ class Stream:
 
         Raises:
             StreamClosedError: The stream was closed.
+            SizeRefusedError: The model can't be compiled for one more frame size. The frame has no index.
         """
         frame.received = datetime.now(UTC) - timedelta(seconds=frame.waited + frame.decode)
-        frame.index, skipped = self._next, self._skipped
-        self._next += 1
         started = time.monotonic()
         if frame.pixels.shape != self._prepared:
-            await self._prepare(frame.pixels.shape)
+            await self._prepare(frame)
+        frame.index, skipped = self._next, self._skipped
+        self._next += 1
         if self.closed.is_set():
             raise self.gone
         vectors = [*self._vectors, frame.vectors] if self.engine.takes_vectors else ()
@@ -574,16 +577,24 @@ class Stream:
         elif self._object_tracker is None:
             self._object_tracker = self._open_tracker()
 
-    async def _prepare(self, shape: tuple[int, ...]) -> None:
-        height, width, _ = shape
+    async def _prepare(self, frame: DecodedFrame) -> None:
+        height, width, _ = frame.pixels.shape
         with self.keep_alive():
             try:
                 # This may take seconds, so it runs on its own thread and doesn't delay other streams' frames.
                 await asyncio.to_thread(self.engine.prepare, height, width)
-                self._prepared = shape
+                self._prepared = frame.pixels.shape
+            except TooManySizesError as error:
+                self._warn_of_sizes(error)
+                raise SizeRefusedError(f"a frame of {width}x{height} isn't processed: {error}", frame.id) from error
             except Exception:
                 # Processing the frame tries again, and reports the failure as the frame's error.
                 log.exception("stream %s: the engine can't be prepared for %dx%d", self.id, width, height)
+
+    def _warn_of_sizes(self, error: TooManySizesError) -> None:
+        if not self._warned_of_sizes:
+            self._warned_of_sizes = True
+            log.warning("stream %s: %s: allow more by --max-sizes, which takes memory", self.id, error)
 
     @asynccontextmanager
     async def _single_frame(
@@ -598,10 +609,11 @@ class Stream:
     async def _process_single(self, decode: Callable[[], DecodedFrame]) -> tuple[DecodedFrame, FrameResult]:
         try:
             frame = await asyncio.get_running_loop().run_in_executor(self.pool, decode)
+            done = await self.submit(frame)
         except FrameRefusedError as error:
             self.subscribers.publish(self.refuse(error))
             raise
-        return frame, await self.result(frame, await self.submit(frame))
+        return frame, await self.result(frame, done)
 
     def _count(self, found: FrameResult, timings: Timings) -> None:
         is_key = found.kind is FrameKind.KEY
