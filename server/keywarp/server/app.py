@@ -16,6 +16,7 @@ from keywarp.server.reloading import Reloader
 from keywarp.server.routes import events, health, models, open_inference, reload, streams, videos, watch, websocket
 from keywarp.server.routes.request_body import BodyMiddleware
 from keywarp.server.routes.sequences import Sequences
+from keywarp.server.security.addresses import AddressMiddleware
 from keywarp.server.security.keys import ApiKeyMiddleware
 from keywarp.server.security.origins import OriginMiddleware
 from keywarp.server.service import Service
@@ -90,6 +91,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
             count_refused=count_refused,
         )
     else:
+        app.add_middleware(AddressMiddleware, streams=settings.streams_of_address)
         app.add_middleware(
             OriginMiddleware, allowed_origins=settings.allow_origin, host=settings.host, count_refused=count_refused
         )

@@ -51,6 +51,7 @@ from keywarp.images import (
 )
 from keywarp.protocol import ClientId, CloseCode, Problem
 
+LimitName = Literal["max_streams", "model_limit", "key_streams", "address_streams", "watchers"]
 _MAX_DETAIL = 500  # characters
 _MAX_CLOSE_REASON = 123  # bytes (RFC 6455, section 5.5)
 # The status and the label in metrics for each error of the reader of images.
@@ -191,7 +192,7 @@ class CapacityError(ServerError):
 class TooManyStreamsError(CapacityError):
     """The server, the model or the API key has reached its limit of streams, or a stream its limit of subscribers."""
 
-    def __init__(self, detail: str, limit: Literal["max_streams", "model_limit", "key_streams", "watchers"]) -> None:
+    def __init__(self, detail: str, limit: LimitName) -> None:
         super().__init__(detail)
         self.reason = limit
 

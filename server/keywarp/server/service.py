@@ -344,8 +344,8 @@ class Service:
             raise TooManyStreamsError(detail, "model_limit")
         limit = owner.limits.streams
         if limit is not None and sum(stream.owner is owner for stream in self.streams) >= limit:
-            detail = f"the API key {owner.name} has its {limit} streams: delete one, or try again later"
-            raise TooManyStreamsError(detail, "key_streams")
+            detail = f"{owner.holder} has its {limit} streams: delete one, or try again later"
+            raise TooManyStreamsError(detail, owner.limit_of_streams)
 
     async def _load(self) -> None:
         try:

@@ -117,6 +117,12 @@ class Settings(BaseModel):
     model_limit: Mapping[str, Annotated[int, Field(ge=0)]] = Field(
         default={}, description="The largest number of streams of one model at the same time."
     )
+    address_streams: int | None = Field(
+        default=None,
+        ge=1,
+        description="Without --keys, the largest number of streams that clients of one address may have at the same "
+        "time; this machine's own have no limit.",
+    )
     key_streams: int | None = Field(
         default=None,
         ge=1,
@@ -197,6 +203,11 @@ class Settings(BaseModel):
         if overlap and settings.data.get("lanes") == 1:
             raise ValueError("key frames overlap on at least 2 lanes: set `lanes` to 2 or more, or to 0")
         return overlap
+
+    @property
+    def streams_of_address(self) -> int:
+        """The largest number of streams of one address, on a server without keys."""
+        return self.address_streams or max(1, self.max_streams * 3 // 4)
 
     @property
     def controlled(self) -> bool:

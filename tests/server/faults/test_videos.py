@@ -1,10 +1,15 @@
 """Videos that cost the server more than their bytes."""
 
+import errno
 import resource
+from pathlib import Path
 
 import httpx
 import pytest
+from av.error import FFmpegError
 
+from keywarp.server.decode.allowed import HTTP_PROTOCOLS, RTSP_PROTOCOLS, UPLOAD_PROTOCOLS
+from keywarp.videos import open_container
 from tests.server.conftest import Running
 from tests.server.faults.claiming import fragment_with_samples, with_samples
 from tests.server.faults.neighbour import undisturbed
@@ -49,3 +54,30 @@ def test_ffmpeg_allocates_no_more_than_a_frame_needs(server: Running, monkeypatc
         assert upload(server, with_samples(MANY, index_first=True)).status_code == 422
         neighbour.receives(3)
     assert peak() - before < ROOM
+
+
+@pytest.mark.parametrize("form", ["hls", "concat", "sdp"])
+def test_an_upload_is_what_it_is_called_and_opens_nothing_else(server: Running, tmp_path: Path, form: str) -> None:
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(with_samples(3, index_first=True))
+    text = {
+        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{secret}\n#EXT-X-ENDLIST\n",
+        "concat": f"ffconcat version 1.0\nfile file:{secret}\n",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 45678 RTP/AVP 96\n",
+    }[form]
+    with undisturbed(server) as neighbour:
+        for kind in ("video/mp4", "video/webm", "video/mp2t"):
+            refused = server.http.post("/v1/videos", content=text.encode() * 200, headers={"Content-Type": kind})
+            assert refused.status_code == 422
+        neighbour.receives(1)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/hostname", "http://127.0.0.1:9/x", "concat:/etc/hostname|/etc/hosts", "subfile,,:/etc/hostname"],
+)
+@pytest.mark.parametrize("protocols", [UPLOAD_PROTOCOLS, HTTP_PROTOCOLS, RTSP_PROTOCOLS])
+def test_ffmpeg_opens_no_url_by_a_protocol_that_is_not_needed(url: str, protocols: str) -> None:
+    with pytest.raises(FFmpegError) as refused:
+        open_container(url, options={"protocol_whitelist": protocols}, timeout=5.0)
+    assert refused.value.errno == errno.EINVAL, refused.value  # not that it can't be found, read or reached

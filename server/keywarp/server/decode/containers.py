@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 from av.error import FFmpegError
 
 from keywarp.protocol import Container, FrameHeader
+from keywarp.server.decode.allowed import UPLOAD_FORMATS, UPLOAD_PROTOCOLS
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, FrameRefusedError
@@ -127,7 +128,9 @@ class _Demuxer(threading.Thread):
             raise BadVideoError(f"the {self._kind} {fault}")
 
     def _decode(self, file: Any) -> None:
-        with open_container(file, format=self._container, options=PROBE | self._video.ffmpeg) as container:
+        options = PROBE | self._video.ffmpeg
+        options |= {"protocol_whitelist": UPLOAD_PROTOCOLS, "format_whitelist": UPLOAD_FORMATS[self._container]}
+        with open_container(file, format=self._container, options=options) as container:
             self._index_missing = False
             for event in self._video.decode_container(container, f"the {self._kind}", self._continuity):
                 self._hand_over(event)

@@ -11,6 +11,7 @@ from av.error import FFmpegError, HTTPClientError, HTTPUnauthorizedError
 
 from keywarp.protocol import FrameHeader, StreamOptions
 from keywarp.protocol.addresses import without_secrets
+from keywarp.server.decode import allowed
 from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.http import HttpFiles, refused_password
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
@@ -22,8 +23,6 @@ Options = TypeVar("Options", bound=StreamOptions)
 
 PORTS: Final = {"rtsp": 554, "http": 80, "https": 443}
 NAME: Final = "the source"
-# The formats that FFmpeg may detect. Others, such as `concat`, would open further files without a check.
-FORMATS: Final = "hls,mpegts,mpeg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpjpeg,mjpeg,h264,hevc,aac,mp3,webvtt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +154,13 @@ class SourceDecoder:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
             # TCP reaches cameras on other networks, and loses no packets.
             options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
+            options |= {"protocol_whitelist": allowed.RTSP_PROTOCOLS, "format_whitelist": allowed.RTSP_FORMATS}
             return open_container(self._source.at(address), options=options, timeout=self._timeout)
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
         # Persistent connections would be FFmpeg's own, which nobody checks.
-        options |= {"format_whitelist": FORMATS, "http_persistent": "0"}
+        options |= {"protocol_whitelist": allowed.HTTP_PROTOCOLS, "format_whitelist": allowed.HTTP_FORMATS}
+        options |= {"http_persistent": "0"}
         return open_container(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
     def _described(self, error: FFmpegError) -> PullError:

@@ -226,7 +226,7 @@ class WebSocketConnection:
 
     async def _send_response(self, response: FrameResponse | None, credit: int) -> None:
         """Send a response, with the credit if it has grown. Without a response, send only the credit that has grown."""
-        grown = credit if credit > self._announced else None
+        grown = credit if credit > self._announced and not self._draining else None
         self._announced = credit
         if response:
             await self._send(response.model_copy(update={"credit": grown}))
