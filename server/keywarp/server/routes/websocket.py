@@ -225,7 +225,10 @@ class WebSocketConnection:
             self._inbox.put_nowait(None)
 
     async def _send_response(self, response: FrameResponse | None, credit: int) -> None:
-        """Send a response, with the credit if it has grown. Without a response, send only the credit that has grown."""
+        """Send a response, with the credit if it has grown. Without a response, send only the credit that has grown.
+
+        A draining server gives no more credit, because it takes no more frames.
+        """
         grown = credit if credit > self._announced and not self._draining else None
         self._announced = credit
         if response:
