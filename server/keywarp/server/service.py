@@ -35,6 +35,7 @@ from keywarp.server.events.watcher import check_rules
 from keywarp.server.models.registry import Models, ModelUser
 from keywarp.server.models.replicas import Replica, least_loaded
 from keywarp.server.models.repository import load_bundles
+from keywarp.server.payload_memory import PayloadMemory
 from keywarp.server.security.keys import ApiKeys
 from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.settings import Settings
@@ -121,6 +122,7 @@ class Service:
             self.metrics.add_sink(name)
         limits = Limits(streams=settings.key_streams, rate=settings.key_rate)
         self.api_keys = ApiKeys.read(settings.keys, limits, clock) if settings.keys else None
+        self.payload_memory = PayloadMemory(settings.max_queued_bytes)
         self._in_flight = 0
         self._all_done = asyncio.Event()
         self._all_done.set()

@@ -145,6 +145,12 @@ class Settings(BaseModel):
         default=16 * 1024 * MEBIBYTE, ge=1024, description="The largest size of one uploaded video."
     )
     max_pixels: int = Field(default=4096 * 4096, ge=1, description="The largest number of pixels of one frame.")
+    max_queued_bytes: int = Field(
+        default=1024 * MEBIBYTE,
+        ge=1024,
+        description="The largest size of all messages and bodies together that wait to be decoded, besides one message "
+        "of each connection.",
+    )
     max_sizes: int = Field(
         default=8,
         ge=1,

@@ -5,9 +5,11 @@ import re
 from typing import Final
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from keywarp.server.errors import BadMessageError, BodyTimeoutError, ServerError, TooLargeError
+from keywarp.server.errors import BadMessageError, BodyTimeoutError, OverloadError, ServerError, TooLargeError
+from keywarp.server.payload_memory import PayloadMemory
 from keywarp.server.problems import refuse
 
 MAX_JSON: Final = 2**20  # bytes of a body that describes something
@@ -17,29 +19,35 @@ MIN_RATE: Final = 64 * 2**10  # bytes per second, after the first seconds
 _MEDIA: Final = re.compile(r"/v1/videos|/v1/streams/[^/]*/frames|/v2/.*")
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int, memory: PayloadMemory) -> bytes:
     """Read a whole body.
 
     Args:
         request: The request.
         limit: The most bytes that the body may have.
+        memory: Counts the bytes while they arrive.
 
     Raises:
+        OverloadError: There is no memory for more bodies.
         TooLargeError: The body is larger than the limit.
         BodyTimeoutError: The body doesn't come, or too slowly.
     """
     check_content_length(request, limit)
     body, loop = bytearray(), asyncio.get_running_loop()
-    started = loop.time()
+    started, counted = loop.time(), 0
     try:
         async with asyncio.timeout(STALL) as deadline:
             async for piece in request.stream():
+                memory.add(len(piece))
+                counted += len(piece)
                 body += piece
                 if len(body) > limit:
                     raise TooLargeError(limit)
                 deadline.reschedule(min(loop.time() + STALL, started + STALL + len(body) / MIN_RATE))
     except TimeoutError:
         raise BodyTimeoutError(f"the rest of the body didn't come in time, after {len(body)} bytes") from None
+    finally:
+        memory.free(counted)
     return bytes(body)
 
 
@@ -60,8 +68,9 @@ class BodyMiddleware:
     section 6.3).
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, memory: PayloadMemory) -> None:
         self._app = app
+        self._memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its body, or refuse it."""
@@ -76,8 +85,10 @@ class BodyMiddleware:
             if not has_body or _MEDIA.fullmatch(scope["path"]):
                 await self._app(scope, receive, send)
                 return
-            body: bytes | None = await read_body(request, MAX_JSON)
-        except (BadMessageError, BodyTimeoutError, TooLargeError) as error:
+            body: bytes | None = await read_body(request, MAX_JSON, self._memory)
+        except ClientDisconnect:
+            return
+        except (BadMessageError, BodyTimeoutError, OverloadError, TooLargeError) as error:
             await _refuse_and_close(error, scope, receive, send)
             return
 

@@ -3,7 +3,8 @@
     receive -> inbox -> pipeline -> send
 
 The inbox is bounded by the credit. A full stage makes the earlier stages wait, back to the client, which gets no more
-credit. Receiving itself never waits for another stage, so a lost connection is noticed at once.
+credit. Receiving itself never waits for another stage, so a lost connection is noticed at once; it only waits while all
+connections together hold more than there is memory for.
 """
 
 import asyncio
@@ -102,6 +103,7 @@ class WebSocketConnection:
         self._draining = False
         self._received = 0  # binary messages
         self._window = self._announced = service.settings.credit  # binary messages since the start
+        self._held = 0  # bytes of payloads that aren't decoded yet
         self._inbox: asyncio.Queue[ReceivedPayload | None] = asyncio.Queue()  # None marks the end
 
     async def run(self, stream_id: str) -> None:
@@ -186,6 +188,8 @@ class WebSocketConnection:
                 async for response in pipeline.responses():
                     await self._send_response(response, self._window + pipeline.consumed)
         finally:
+            self._service.payload_memory.free(self._held)
+            self._held = 0
             await pipeline.close()
         return pipeline.done
 
@@ -203,7 +207,10 @@ class WebSocketConnection:
                         raise CreditExceededError(
                             f"{self._received} messages sent, but the credit is {self._announced}"
                         )
-                    self._inbox.put_nowait(ReceivedPayload(header, data, time.monotonic()))
+                    received = time.monotonic()
+                    await self._service.payload_memory.wait(len(data), self._held)
+                    self._held += len(data)
+                    self._inbox.put_nowait(ReceivedPayload(header, data, received))
                     stream.touch()
                 case End() if self._state is ConnectionState.STREAMING:
                     self._state = ConnectionState.ENDING
@@ -214,6 +221,8 @@ class WebSocketConnection:
     async def _payloads(self) -> AsyncIterator[ReceivedPayload]:
         while payload := await self._inbox.get():
             yield payload
+            self._held -= len(payload.data)
+            self._service.payload_memory.free(len(payload.data))
         if self._state is not ConnectionState.ENDING:
             # This isn't the end of the video: the frames that the decoder holds back would come before later ones.
             raise DrainingError("the server stops: connect again in a few seconds")
