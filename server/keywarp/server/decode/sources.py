@@ -14,6 +14,7 @@ from keywarp.protocol.addresses import without_secrets
 from keywarp.server.decode import allowed
 from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.http import HttpFiles, refused_password
+from keywarp.server.decode.rtsp import RtspRelay
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadMessageError, BadVideoError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
@@ -66,11 +67,11 @@ class SourceUrl:
         """Fill in the mode `latest` for a camera, which doesn't wait, unless the options name a mode."""
         return options.model_copy(update={"mode": options.mode or "latest"}) if self.live else options
 
-    def at(self, address: str) -> str:
-        """Replace the host in the URL by an address."""
+    def at(self, address: str, port: int) -> str:
+        """Replace the host and port in the URL by an address and another port."""
         user, at, _ = self.parts.netloc.rpartition("@")
         host = f"[{address}]" if ":" in address else address
-        return self.parts._replace(netloc=f"{user}{at}{host}:{self.port}").geturl()
+        return self.parts._replace(netloc=f"{user}{at}{host}:{port}").geturl()
 
     def __str__(self) -> str:
         return without_secrets(self.parts.geturl())
@@ -102,6 +103,7 @@ class SourceDecoder:
         self._recorder = options.recorder
         self._opened = ExitStack()
         self._files: HttpFiles | None = None
+        self._relay: RtspRelay | None = None
 
     def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:  # noqa: ARG002
         """Decode all frames of the source, until it ends.
@@ -155,7 +157,10 @@ class SourceDecoder:
             # TCP reaches cameras on other networks, and loses no packets.
             options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
             options |= {"protocol_whitelist": allowed.RTSP_PROTOCOLS, "format_whitelist": allowed.RTSP_FORMATS}
-            return open_container(self._source.at(address), options=options, timeout=self._timeout)
+            relay = self._relay = RtspRelay(address, self._source.port, self._timeout)
+            self._opened.callback(relay.close)
+            relay.start()
+            return open_container(self._source.at("127.0.0.1", relay.port), options=options, timeout=self._timeout)
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
         # Persistent connections would be FFmpeg's own, which nobody checks.
@@ -171,6 +176,8 @@ class SourceDecoder:
 
     @property
     def _fault(self) -> PullError | SourceForbiddenError | None:
+        if self._relay:
+            return self._relay.fault
         return self._files.fault if self._files else None
 
     @property
