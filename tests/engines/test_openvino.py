@@ -90,12 +90,12 @@ def test_gathered_rows_are_what_grid_sample_gives(points: str) -> None:
 
 
 def test_rows_of_channels_are_gathered_without_a_copy() -> None:
-    """Maps that come as rows are not turned around and back."""
+    """Maps that come as rows are neither turned around and back nor converted."""
     model = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 17]>
-        warp (float[1, 45, 6] rows, float[1, 5, 9, 2] places) => (float[1, 6, 5, 9] found)
+        warp (float[45, 6] rows, float[1, 5, 9, 2] places) => (float[1, 6, 5, 9] found)
         <int64[4] shape = {1, 6, 5, 9}> {
-            planes = Transpose <perm = [0, 2, 1]> (rows)
+            planes = Transpose <perm = [1, 0]> (rows)
             map = Reshape (planes, shape)
             same = Identity (map)
             found = GridSample <align_corners = 1> (same, places)
@@ -103,10 +103,13 @@ def test_rows_of_channels_are_gathered_without_a_copy() -> None:
     )
     network = Core().read_model(model.SerializeToString())
     gather_rows(network)
-    assert [node.get_type_name() for node in network.get_ops()].count("Transpose") == 1  # of what was gathered
+    nodes = network.get_ops()
+    assert [node.get_type_name() for node in nodes].count("Transpose") == 1  # of what was gathered
+    bag = next(node for node in nodes if node.get_type_name() == "EmbeddingBagPackedSum")
+    assert bag.input_value(0).get_node().get_type_name() == "Parameter"  # with nothing between
     random = np.random.default_rng(0)
     inputs = {
-        "rows": random.normal(size=(1, 45, 6)).astype(np.float32),
+        "rows": random.normal(size=(45, 6)).astype(np.float32),
         "places": random.uniform(-1.2, 1.2, size=(1, 5, 9, 2)).astype(np.float32),
     }
     gathered, sampled = (

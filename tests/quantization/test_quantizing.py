@@ -95,6 +95,24 @@ def test_graphs_that_are_no_faster_in_int8_are_not_quantised(tmp_path: Path, mon
         quantize(layered_bundle(tmp_path / "layered"), [drawn_clip()])
 
 
+@pytest.mark.parametrize(("frame_ms", "pays"), [(1.9, True), (1.99, False)])
+def test_a_graph_that_gains_little_by_itself_is_quantised_if_frames_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame_ms: float, pays: bool
+) -> None:
+    alone = iter([{"before": 1.0, "quantized": 0.5}, {"before": 1.0, "quantized": 0.95}])
+    monkeypatch.setattr(quantizing, "time_graphs", lambda *_: next(alone))
+    taken = {"before": 2.0, "quantized": frame_ms, "fp32": 3.0, "bf16": 3.0, "int8": 1.0}
+    monkeypatch.setattr(
+        quantizing, "time_frames", lambda engines, _: {name: FrameTimes(taken[name], taken[name]) for name in engines}
+    )
+    quantized = quantize(layered_bundle(tmp_path / "layered"), [drawn_clip()], Options(backends=("onnxruntime",)))
+    assert [times.pays for times in quantized.graphs.values()] == [True, pays]
+    first, second = quantized.graphs
+    assert quantized.graphs[second].frame_quantized == frame_ms
+    assert quantized.graphs[first].frame_quantized is None
+    assert (len(quantized.bundle.manifest.precisions["int8"].files) == 2) == pays
+
+
 @pytest.mark.usefixtures("faster")
 def test_a_backend_on_which_it_is_not_within_the_tolerance_is_not_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

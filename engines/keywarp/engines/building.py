@@ -8,7 +8,7 @@ from pathlib import Path
 from keywarp.engines.backends import Backend
 from keywarp.engines.bundle import Bundle
 from keywarp.engines.errors import BackendError
-from keywarp.engines.fusion import FusedGraph, fuse_all
+from keywarp.engines.fusion import PLAIN, FusedGraph, GraphStyle, fuse_all
 from keywarp.engines.motion import MotionSource
 from keywarp.engines.preparation import input_size
 
@@ -55,7 +55,7 @@ def build_here(
             f"{backend.name} keeps no compiled graphs on disk, so there is nothing to build: use another backend"
         )
     source = motion or MotionSource.parse(bundle.manifest.motion)
-    for height, width, name, graph in _graphs(bundle, sizes, source, channels_last=backend.channels_last):
+    for height, width, name, graph in _graphs(bundle, sizes, source, backend.style):
         before, started = _files(cache), time.perf_counter()
         backend.compile(graph.model, graph.resident)
         seconds, after = time.perf_counter() - started, _files(cache)
@@ -115,11 +115,11 @@ def build_ahead(
 
 
 def _graphs(
-    bundle: Bundle, sizes: Sequence[Size], motion: MotionSource, *, channels_last: bool = False
+    bundle: Bundle, sizes: Sequence[Size], motion: MotionSource, style: GraphStyle = PLAIN
 ) -> Iterator[tuple[int, int, str, FusedGraph]]:
     """Yield all graphs, once for each input size, since frames of several sizes may share one."""
     for height, width in dict.fromkeys(input_size(*size, bundle.manifest.image) for size in sizes):
-        for name, graph in fuse_all(bundle, height, width, motion, channels_last=channels_last).items():
+        for name, graph in fuse_all(bundle, height, width, motion, style).items():
             yield height, width, name, graph
 
 

@@ -438,8 +438,8 @@ class Engine:
             from keywarp.engines.motion import loops  # imports numba
 
             loops.warm_up()
-        layout = {"keep_features": self._keep_features, "channels_last": self.backend.channels_last}
-        graphs = fuse_all(self._graphs, height, width, self._named, **layout)
+        style = replace(self.backend.style, keep_features=self._keep_features)
+        graphs = fuse_all(self._graphs, height, width, self._named, style)
         whole = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
         shares = {
             name: self.backend.compile_lanes(graph.model, graph.resident, self.lanes)
@@ -453,7 +453,7 @@ class Engine:
                 propagate=by_name.get("propagate"),
                 motion=by_name.get("motion"),
                 flow=by_name.get("flow"),
-                postprocessor=open_postprocessor(self.bundle.manifest, height, width),
+                postprocessor=open_postprocessor(self.bundle.manifest, height, width, style.host_labels),
                 lock=Lock(),
             )
 

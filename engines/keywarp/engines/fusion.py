@@ -19,12 +19,13 @@
 Tensors that a bundle holds, such as class tokens, go from features.onnx past the warp to head.onnx.
 Flow and scale field are separate: `propagate` can do without the scale field, and another flow can be joined with it.
 
-The key frame's feature maps go from one graph to another as (1, h w, c) where the backend warps rows of channels.
+The key frame's feature maps go from one graph to another as (h w, c) where the backend warps rows of channels.
 
 Frames are passed in as bytes. The graphs contain the part of the task's last step that every runtime supports. For
-segmentation the result is labels as bytes, after bilinear up-sampling and argmax. For dense maps it is the head's
-values as they are. For detection it is the head's outputs, in which `keywarp.engines.detection` finds the boxes outside
-of the graph. Height and width are static, since runtimes compile faster code for static shapes.
+segmentation the result is labels as bytes, after bilinear up-sampling and argmax; or the scores, where the host does
+that faster than the runtime (`keywarp.engines.labels`). For dense maps it is the head's values as they are. For
+detection it is the head's outputs, in which `keywarp.engines.detection` finds the boxes outside of the graph. Height
+and width are static, since runtimes compile faster code for static shapes.
 """
 
 from collections.abc import Sequence
@@ -47,6 +48,19 @@ FRAME = "frame"  # uint8 (1, H, W, 3), RGB, at the network's input size
 FLOW = "flow"  # float (1, 2, h, w), (dx, dy) in cells of the finest map
 CURRENT, KEY = "current", "key"  # uint8 (1, H / downscale, W / downscale, 3), RGB, images for the flow network
 LABELS = "labels"  # uint8 (1, H, W)
+SCORES = "scores"  # float (1, C, h, w), at the scores' stride
+
+
+@dataclass(frozen=True, slots=True)
+class GraphStyle:
+    """How graphs are fused, apart from what they compute."""
+
+    keep_features: bool = False  # whether the features go to the host as well, named as `kept` says
+    channels_last: bool = False  # whether feature maps go from graph to graph as (h w, c) instead of (1, c, h, w)
+    host_labels: bool = False  # whether a segmentation's result is its scores, of which the host makes labels
+
+
+PLAIN = GraphStyle()
 
 
 @dataclass(frozen=True)
@@ -57,17 +71,14 @@ class FusedGraph:
     resident: frozenset[str]
 
 
-def fuse_key(
-    bundle: Bundle, height: int, width: int, keep_features: bool = False, channels_last: bool = False
-) -> FusedGraph:
+def fuse_key(bundle: Bundle, height: int, width: int, style: GraphStyle = PLAIN) -> FusedGraph:
     """Return the graph of Algorithm 1, lines 8-9, for the features and the result of a key frame.
 
     Args:
         bundle: The bundle.
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
-        keep_features: Whether to output the features to the host as well, named as `kept` says.
-        channels_last: Whether feature maps are given as (1, h w, c) instead of (1, c, h, w).
+        style: How to fuse.
 
     Returns:
         The graph `frame` -> result, feature maps and held tensors; all but the result stay on the device.
@@ -75,7 +86,7 @@ def fuse_key(
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    draft = _Draft(bundle, height, width, keep_features, channels_last)
+    draft = _Draft(bundle, height, width, style)
     features = draft.splice("features", image=draft.prepare())
     draft.result(features)
     for name, shape in draft.feature_shapes.items():
@@ -86,12 +97,7 @@ def fuse_key(
 
 
 def fuse_propagate(
-    bundle: Bundle,
-    height: int,
-    width: int,
-    scale: bool = True,
-    keep_features: bool = False,
-    channels_last: bool = False,
+    bundle: Bundle, height: int, width: int, scale: bool = True, style: GraphStyle = PLAIN
 ) -> FusedGraph:
     """Return the graph of Algorithm 1, lines 11-12, which warps the key features along the flow network's flow.
 
@@ -100,8 +106,7 @@ def fuse_propagate(
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
         scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
-        keep_features: Whether to output the warped features to the host as well, named as `kept` says.
-        channels_last: See `fuse_key`.
+        style: How to fuse.
 
     Returns:
         The graph `current`, `key`, the feature maps and the held tensors -> result and `flow`.
@@ -109,7 +114,7 @@ def fuse_propagate(
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    draft = _Draft(bundle, height, width, keep_features, channels_last)
+    draft = _Draft(bundle, height, width, style)
     motion = draft.motion()
     draft.propagate(motion["flow"], draft.scales(motion if scale else None))
     draft.output(FLOW, motion["flow"], TensorProto.FLOAT, draft.flow_shape)
@@ -145,9 +150,8 @@ def fuse_warp(
     height: int,
     width: int,
     scale: bool = False,
-    keep_features: bool = False,
     given_scales: bool = False,
-    channels_last: bool = False,
+    style: GraphStyle = PLAIN,
 ) -> FusedGraph:
     """Return the graph that warps the key features along a given flow (section 3).
 
@@ -156,9 +160,8 @@ def fuse_warp(
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
         scale: Whether to multiply by the flow network's scale field; otherwise the scale is 1.
-        keep_features: Whether to output the warped features to the host as well, named as `kept` says.
         given_scales: Whether `fuse_motion` gave the scale fields; otherwise the flow network runs in this graph.
-        channels_last: See `fuse_key`.
+        style: How to fuse.
 
     Returns:
         The graph `flow`, the feature maps and the held tensors -> result; with `scale` also of `current` and `key`,
@@ -168,7 +171,7 @@ def fuse_warp(
     Raises:
         BundleError: If the graphs don't fit together.
     """
-    draft = _Draft(bundle, height, width, keep_features, channels_last)
+    draft = _Draft(bundle, height, width, style)
     flow = draft.input(FLOW, TensorProto.FLOAT, draft.flow_shape)
     if scale and given_scales:
         shapes = draft.scale_shapes
@@ -184,8 +187,7 @@ def fuse_all(
     height: int,
     width: int,
     motion: MotionSource | None = None,
-    keep_features: bool = False,
-    channels_last: bool = False,
+    style: GraphStyle = PLAIN,
 ) -> dict[str, FusedGraph]:
     """Return all graphs to compile for one input size of a bundle.
 
@@ -194,8 +196,7 @@ def fuse_all(
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
         motion: The motion source, or None for a given flow without a scale field.
-        keep_features: Whether to output the features to the host as well.
-        channels_last: See `fuse_key`.
+        style: How to fuse.
 
     Returns:
         The graph `key`; `propagate` unless features are copied; if the flow network runs by itself, `motion` for flow
@@ -208,15 +209,14 @@ def fuse_all(
     if motion is not None:
         bundle.check_motion(motion)
     size = (height, width)
-    layout = {"keep_features": keep_features, "channels_last": channels_last}
-    graphs = {"key": fuse_key(bundle, *size, **layout)}
+    graphs = {"key": fuse_key(bundle, *size, style)}
     if motion is None:
-        graphs["propagate"] = fuse_warp(bundle, *size, **layout)
+        graphs["propagate"] = fuse_warp(bundle, *size, style=style)
     elif motion.flow == "flow" and not motion.runs_alone:
-        graphs["propagate"] = fuse_propagate(bundle, *size, motion.scale, **layout)
+        graphs["propagate"] = fuse_propagate(bundle, *size, motion.scale, style)
     elif not motion.copies:
         direct = motion.runs_alone and not motion.chained
-        graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, given_scales=direct, **layout)
+        graphs["propagate"] = fuse_warp(bundle, *size, motion.scale, given_scales=direct, style=style)
     if motion and motion.runs_alone:
         if motion.chained:
             graphs["flow"] = fuse_motion(bundle, *size, scale=False)
@@ -247,8 +247,7 @@ class _Draft:
     bundle: Bundle
     height: int
     width: int
-    keep_features: bool = False
-    channels_last: bool = False
+    style: GraphStyle = field(default_factory=GraphStyle)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -288,20 +287,22 @@ class _Draft:
 
     def input_map(self, name: str, shape: list[int]) -> str:
         """Add a feature map of the key frame as an input; return its name as (1, c, h, w)."""
-        if not self.channels_last:
+        if not self.style.channels_last:
             return self.input(name, TensorProto.FLOAT, shape)
-        rows = self.node("Transpose", self.input(name, TensorProto.FLOAT, _rows(shape)), perm=[0, 2, 1])
-        return self.node("Reshape", rows, self.constant(np.array(shape)))
+        planes = self.node("Transpose", self.input(name, TensorProto.FLOAT, _rows(shape)), perm=[1, 0])
+        return self.node("Reshape", planes, self.constant(np.array(shape)))
 
     def output_map(self, name: str, source: str, shape: list[int]) -> None:
         """Add a feature map of the key frame, (1, c, h, w), as an output."""
-        if not self.channels_last:
+        if not self.style.channels_last:
             self.output(name, source, TensorProto.FLOAT, shape)
             return
         # OpenVINO copies nothing for this order of steps. Put the other way round, they took 2 ms of a light detector.
-        batch, cells, channels = _rows(shape)
-        planes = self.node("Reshape", source, self.constant(np.array([batch, channels, cells])))
-        self.output(name, self.node("Transpose", planes, perm=[0, 2, 1]), TensorProto.FLOAT, _rows(shape))
+        cells, channels = _rows(shape)
+        planes = self.node("Reshape", source, self.constant(np.array([1, channels, cells])))
+        turned = self.node("Transpose", planes, perm=[0, 2, 1])
+        rows = self.node("Reshape", turned, self.constant(np.array([cells, channels])))
+        self.output(name, rows, TensorProto.FLOAT, [cells, channels])
 
     def constant(self, value: NDArray[Any]) -> str:
         name = f"constant_{len(self.initializers)}"
@@ -365,10 +366,13 @@ class _Draft:
     def result(self, features: dict[str, str]) -> None:
         """Add the head on features and held tensors, and the outputs for the postprocessing."""
         manifest = self.bundle.manifest
-        if self.keep_features:
+        if self.style.keep_features:
             for name, shape in self.feature_shapes.items():
                 self.output(kept(name), features[name], TensorProto.FLOAT, shape)
         head = self.splice("head", **{name: features[name] for name in (*self.feature_shapes, *self.held_shapes)})
+        if manifest.task == "segmentation" and self.style.host_labels and manifest.scores_stride > 1:
+            self.output(SCORES, head["scores"], TensorProto.FLOAT, [1, None, None, None])
+            return
         if manifest.task == "segmentation":
             labels = self.label(head["scores"])
             self.output(LABELS, labels, TensorProto.UINT8, [1, self.height, self.width])
@@ -384,8 +388,7 @@ class _Draft:
 
         The up-sampling is two matrix products. They are faster than Resize, on OpenVINO several times.
         """
-        manifest = self.bundle.manifest
-        stride = manifest.segmentation.stride if manifest.segmentation else manifest.features[0].stride
+        stride = self.bundle.manifest.scores_stride
         if stride == 1:
             return self.node("Cast", self.node("ArgMax", scores, axis=1, keepdims=0), to=TensorProto.UINT8)
         rows = self.constant(_interpolation(self.height, stride))
@@ -406,9 +409,9 @@ class _Draft:
 
 
 def _rows(shape: list[int]) -> list[int]:
-    """Return the shape (1, h w, c) of a map of shape (1, c, h, w)."""
-    batch, channels, height, width = shape
-    return [batch, height * width, channels]
+    """Return the shape (h w, c) of a map of shape (1, c, h, w)."""
+    _, channels, height, width = shape
+    return [height * width, channels]
 
 
 def _interpolation(pixels: int, stride: int) -> NDArray[np.float32]:

@@ -284,6 +284,11 @@ class Manifest(Record):
         """The feature map with the smallest stride. The flow is in its cells."""
         return min(self.features, key=lambda f: f.stride)
 
+    @property
+    def scores_stride(self) -> int:
+        """The stride of a segmentation's scores, pixels."""
+        return self.segmentation.stride if self.segmentation else self.finest.stride
+
     @model_validator(mode="after")
     def _check_motion(self) -> Self:
         if not self.has_flow_network and MotionSource.parse(self.motion).needs_network:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keywarp.engines.errors import BundleError
-from keywarp.engines.fusion import LABELS
+from keywarp.engines.fusion import LABELS, SCORES
 from keywarp.engines.manifest import Manifest, RegionDetection
 from keywarp.engines.placement import Placement
 from keywarp.engines.result import DenseMap, Detections, LabelMap, Output
@@ -33,23 +33,24 @@ class Postprocessor(Protocol):
         ...
 
 
-def open_postprocessor(manifest: Manifest, height: int, width: int) -> Postprocessor:
+def open_postprocessor(manifest: Manifest, height: int, width: int, host_labels: bool = False) -> Postprocessor:
     """Return the postprocessor for a bundle's task.
 
     Args:
         manifest: The bundle's manifest.
         height: The height of the networks' input in pixels.
         width: The width of the networks' input in pixels.
+        host_labels: See `keywarp.engines.fusion.GraphStyle`.
     """
     postprocessors: dict[str, Callable[[Manifest, int, int], Postprocessor]] = {
         "detection": DetectionPostprocessor,
-        "segmentation": SegmentationPostprocessor,
+        "segmentation": ScorePostprocessor if host_labels and manifest.scores_stride > 1 else LabelPostprocessor,
         "dense": DensePostprocessor,
     }
     return postprocessors[manifest.task](manifest, height, width)
 
 
-class SegmentationPostprocessor:
+class LabelPostprocessor:
     """Copies the label map, which has the resolution of the networks' input, without the labels of padding."""
 
     def __init__(self, manifest: Manifest, height: int, width: int) -> None:
@@ -71,6 +72,33 @@ class SegmentationPostprocessor:
                 f"but the labels have shape {labels.shape} and reach {labels.max()}: correct the graph or the manifest"
             )
         return LabelMap(placement.crop(labels[0]).copy())
+
+
+class ScorePostprocessor:
+    """Makes the label map of scores."""
+
+    def __init__(self, manifest: Manifest, height: int, width: int) -> None:
+        # Imported here, because numba, which compiles it, takes a while to import.
+        from keywarp.engines.labels import Labeller
+
+        self._labeller = Labeller(height, width, manifest.scores_stride)
+        self._shape = (1, len(manifest.classes), *self._labeller.cells)
+
+    def run(
+        self,
+        outputs: Mapping[str, NDArray[Any]],
+        placement: Placement,
+        height: int,  # noqa: ARG002
+        width: int,  # noqa: ARG002
+    ) -> LabelMap:
+        """See `Postprocessor.run`."""
+        scores = outputs[SCORES]
+        if scores.shape != self._shape:
+            raise BundleError(
+                f"head.onnx should score {self._shape[1]} classes and give scores of shape {self._shape}, "
+                f"but they have shape {scores.shape}: correct the graph or the manifest"
+            )
+        return LabelMap(np.ascontiguousarray(placement.crop(self._labeller.label(scores[0]))))
 
 
 class DensePostprocessor:

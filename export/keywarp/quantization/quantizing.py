@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from keywarp.engines import AVAILABLE, Backend, BackendError, Bundle, Engine, open_backend
 from keywarp.engines.backends import BackendName, Precision
 from keywarp.engines.bundle import add_precision, draft_precision
-from keywarp.engines.comparison import Clip
+from keywarp.engines.comparison import Clip, ClipFrame
 from keywarp.engines.preparation import input_size
 from keywarp.engines.processor import int8_instructions
 from keywarp.engines.quantization import Measurement
@@ -28,9 +28,12 @@ from keywarp.quantization.timing import FrameTimes, time_frames, time_graphs
 
 TOLERANCE = 0.99
 MAX_SECONDS = 1800.0
-# A graph is quantised if it takes less than this share of its time. Joined with others it gains less than by itself,
-# and another runtime may lose.
+# A graph is quantised if it takes less than this share of its time by itself. Joined with others it may gain less, and
+# another runtime may lose.
 PAYS = 0.85
+# One that gains less by itself is tried within frames, and quantised if these take less than this share of their time.
+# Joined with others it may gain more, since what goes in and out of it needn't be converted.
+PAYS_JOINED = 0.97
 MAX_COSTS = 12  # layers in fp32 whose cost is measured one by one
 
 Progress = Callable[[str, int, int | None], None]  # what is being done, how much of it is done, and of how much
@@ -54,15 +57,24 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class GraphTimes:
-    """What a graph takes by itself, milliseconds."""
+    """What a graph takes by itself, milliseconds, and what a frame takes with it."""
 
     before: float
     quantized: float
+    frame_before: float | None = None  # a frame with this graph as it is; None if that wasn't tried
+    frame_quantized: float | None = None  # a frame with this graph quantised
+
+    @property
+    def pays_alone(self) -> bool:
+        """Whether it is worth quantising by what it takes by itself."""
+        return self.quantized < PAYS * self.before
 
     @property
     def pays(self) -> bool:
         """Whether it is worth quantising."""
-        return self.quantized < PAYS * self.before
+        if self.frame_before is None or self.frame_quantized is None:
+            return self.pays_alone
+        return self.frame_quantized < PAYS_JOINED * self.frame_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +197,12 @@ def quantize_unjudged(
         graphs = {name: graph for name, graph in graphs.items() if graph.layers}
         runtime = open_backend(backend, "int8", threads, Path(cache))
         times = _time_graphs(runtime, graphs, capturing.feeds, report)
+        passage = Passage(tuple(ClipFrame(frame, n, 0.0) for n, frame in enumerate(frames)), held_out=True)
+
+        def open_engine(draft: Bundle) -> Engine:
+            return Engine(draft, backend, "int8", threads, Path(cache))
+
+        times = _time_joined(bundle, graphs, times, [passage], open_engine, report)
     return {name: graph.quantize(graph.layers) for name, graph in graphs.items() if times[name].pays}
 
 
@@ -209,11 +227,15 @@ class _Work:
             raise QuantizationError(f"{self._bundle.path} has no layers with constant weights: int8 can't help it")
         runtime = open_backend(self._options.backends[0], "int8", self._options.threads, self._cache)
         times = _time_graphs(runtime, graphs, feeds, self._report)
-        graphs = {graph: quantizer for graph, quantizer in graphs.items() if times[graph].pays}
-        if not graphs:
+        if not any(time.pays for time in times.values()):
             taken = ", ".join(f"{graph} {t.before:.1f} ms, in int8 {t.quantized:.1f} ms" for graph, t in times.items())
             raise RefusedError(f"no graph of {self._bundle.path} is faster in int8 here: {taken}")
         judge = self._judge(self._options.backends[0])
+        passages = self._passages_to_time()
+        times = _time_joined(
+            self._bundle, graphs, times, passages, lambda draft: judge.open(draft, "int8"), self._report
+        )
+        graphs = {graph: quantizer for graph, quantizer in graphs.items() if times[graph].pays}
 
         def try_layers(layers: Layers) -> Judgement:
             return judge.judge(self._draft(graphs, layers), step=self._step("judging"))
@@ -292,8 +314,6 @@ class _Work:
 
     def _trial(self, judge: Judge, draft: Bundle, judgement: Judgement) -> Trial:
         """Time a backend in all its precisions."""
-        first = self._held_out[0].frames[0].image.shape
-        passages = [passage for passage in self._held_out if passage.frames[0].image.shape == first]
         self._report(f"timing on {judge.backend}", 0, None)
         with ExitStack() as opened:
             engines: dict[str, Engine] = {}
@@ -306,9 +326,14 @@ class _Work:
                         raise
                     continue
                 opened.callback(engines[precision].close)
-            times = time_frames(engines, passages)
+            times = time_frames(engines, self._passages_to_time())
             backend = engines["int8"].backend
         return Trial(backend.name, backend.device, judgement, times, self._interval)
+
+    def _passages_to_time(self) -> list[Passage]:
+        """Return held-out passages of one size."""
+        first = self._held_out[0].frames[0].image.shape
+        return [passage for passage in self._held_out if passage.frames[0].image.shape == first]
 
     def _measurement(self, trial: Trial) -> Measurement:
         int8, instead = trial.times["int8"], trial.times[trial.instead]
@@ -380,6 +405,48 @@ def _time_graphs(
         models = {"before": graph.model, "quantized": graph.quantize(graph.layers)}
         times[name] = GraphTimes(**time_graphs(backend, models, feeds[name][0]))
     return times
+
+
+def _time_joined(
+    bundle: Bundle,
+    graphs: Mapping[str, GraphQuantizer],
+    times: Mapping[str, GraphTimes],
+    passages: Sequence[Passage],
+    open_engine: Callable[[Bundle], Engine],
+    report: Progress,
+) -> dict[str, GraphTimes]:
+    """Time frames with and without each graph that gains little by itself, together with those that gain enough.
+
+    Args:
+        bundle: The bundle.
+        graphs: Its graphs.
+        times: What they take by themselves.
+        passages: The frames, all of one size.
+        open_engine: Opens an engine in int8.
+        report: Is told how far it is.
+
+    Returns:
+        The times, with those of frames where they were measured.
+    """
+    joined = dict(times)
+    chosen = [name for name, time in times.items() if time.pays_alone]
+    doubtful = [name for name, time in times.items() if not time.pays_alone and time.quantized < time.before]
+    for number, name in enumerate(doubtful if chosen else ()):
+        report("timing frames", number, len(doubtful))
+        with ExitStack() as opened:
+            engines: dict[str, Engine] = {}
+            for what, quantized in (("before", chosen), ("quantized", [*chosen, name])):
+                models = {graph: graphs[graph].quantize(graphs[graph].layers) for graph in quantized}
+                engines[what] = open_engine(draft_precision(bundle, "int8", models))
+                opened.callback(engines[what].close)
+            frames = time_frames(engines, passages)
+        # Only key frames run the feature network, and only the others the flow network. Both run the head.
+        kind = "key" if name == "features.onnx" else "propagated"
+        before, after = (getattr(frames[what], kind) for what in ("before", "quantized"))
+        joined[name] = replace(times[name], frame_before=before, frame_quantized=after)
+        if joined[name].pays:
+            chosen.append(name)
+    return joined
 
 
 def _quantize(graphs: Mapping[str, GraphQuantizer], layers: Layers) -> dict[str, onnx.ModelProto]:

@@ -116,6 +116,8 @@ def _print(quantized: Quantized, folder: Path, console: Console) -> None:
         graphs.add_column(column, justify="left" if column in ("graph", "") else "right")
     for name, times in quantized.graphs.items():
         verdict = "quantised" if times.pays else "left as it is: int8 doesn't pay"
+        if times.frame_before is not None and times.frame_quantized is not None:
+            verdict += f" (a frame with it {_ms(times.frame_before)}, in int8 {_ms(times.frame_quantized)})"
         graphs.add_row(name, _ms(times.before), _ms(times.quantized), verdict)
     _title(console, "Graphs by themselves:")
     console.print(graphs)
@@ -167,7 +169,13 @@ def _figures(quantized: Quantized, folder: Path) -> dict[str, Any]:
         "measure": quantized.measure,
         "tolerance": quantized.tolerance,
         "graphs": {
-            name: {"before_ms": times.before, "int8_ms": times.quantized, "quantized": times.pays}
+            name: {
+                "before_ms": times.before,
+                "int8_ms": times.quantized,
+                "frame_before_ms": times.frame_before,
+                "frame_int8_ms": times.frame_quantized,
+                "quantized": times.pays,
+            }
             for name, times in quantized.graphs.items()
         },
         "unquantized": {layer: {"cost_ms": cost} for layer, cost in quantized.unquantized.items()},

@@ -16,7 +16,7 @@ from keywarp.engines.backends.interface import DeviceTensor
 from keywarp.engines.backends.tensorrt.device_memory import DeviceMemory
 from keywarp.engines.backends.tensorrt.program import TensorRTProgram
 from keywarp.engines.backends.warping import simplify
-from keywarp.engines.fusion import CURRENT, KEY, fuse_key, fuse_propagate
+from keywarp.engines.fusion import CURRENT, KEY, GraphStyle, fuse_key, fuse_propagate
 from tests.engines.tensorrt.fake_driver import FakeDriver, HostExecutable
 from tests.engines.test_fusion import noise
 from tests.tiny_bundle import tiny_bundle
@@ -26,7 +26,7 @@ class HostBackend:
     """The TensorRT backend without TensorRT: graphs run on the fake driver's memory."""
 
     name, device, reason = "tensorrt", "a fake GPU", "a test"
-    channels_last = False
+    style = GraphStyle()
 
     def __init__(self, driver: FakeDriver, precision: str) -> None:
         self.driver = driver

@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol
 import onnx
 from numpy.typing import NDArray
 
+from keywarp.engines.fusion import GraphStyle
+
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
 
@@ -40,7 +42,7 @@ class Backend(Protocol):
     """A runtime on a device at a precision."""
 
     reason: str  # why this backend was chosen
-    channels_last: bool  # whether feature maps go from graph to graph as (1, h w, c), see `fuse_all`
+    style: GraphStyle  # how its graphs are fused
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ import onnx
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.ort import DISABLED, ort
 from keywarp.engines.errors import BackendError
+from keywarp.engines.fusion import GraphStyle
 from keywarp.engines.processor import available_cores
 
 _PROVIDER = "CPUExecutionProvider"
@@ -19,7 +20,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     reason = "it was requested"
-    channels_last = False
+    style = GraphStyle(host_labels=True)
 
     def __init__(self, precision: Precision = "auto", threads: int = 0) -> None:
         """See `open_backend`.

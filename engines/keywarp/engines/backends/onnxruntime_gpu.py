@@ -15,6 +15,7 @@ from keywarp.engines.backends.signed import to_signed
 from keywarp.engines.backends.warping import simplify
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
+from keywarp.engines.fusion import GraphStyle
 
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class OnnxRuntimeGpuBackend:
     """
 
     reason = "it was requested"
-    channels_last = False
+    style = GraphStyle()
 
     def __init__(
         self, provider: Literal["cuda", "tensorrt"], gpu: Gpu, precision: Precision = "auto", cache: Path | None = None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from keywarp.engines.backends.interface import DeviceTensor, Precision, Program, Tensor
 from keywarp.engines.backends.openvino_warp import gather_rows
 from keywarp.engines.errors import BackendError
+from keywarp.engines.fusion import GraphStyle
 from keywarp.engines.processor import available_cores
 
 # OpenVINO changes the process's locale while it reads and compiles, and restores it. Two threads at once could leave it
@@ -34,7 +35,7 @@ class OpenVINOBackend:
 
     name = "openvino"
     reason = "it was requested"
-    channels_last = True
+    style = GraphStyle(channels_last=True, host_labels=True)
 
     def __init__(self, precision: Precision = "auto", threads: int = 0, cache: Path | None = None) -> None:
         """See `open_backend`.

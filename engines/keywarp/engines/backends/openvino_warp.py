@@ -62,25 +62,29 @@ def _gathered(data: ov.Output, grid: ov.Output) -> tuple[ov.Output, ov.Output, o
             place = ops.add(ops.multiply(y_cell, np.float32(width)), x_cell)
             places.append(ops.reshape(place, points, special_zero=False))
             weights.append(ops.reshape(ops.multiply(y_weight, x_weight), points, special_zero=False))
-    table = ops.reshape(_rows(data), [height * width, channels], special_zero=False)
     place = ops.convert(ops.concat(places, 1), Type.i32)
     weight = ops.concat(weights, 1)
-    gathered = opset3.embedding_bag_packed_sum(table, place, weight)
+    gathered = opset3.embedding_bag_packed_sum(_rows(data), place, weight)
     shaped = ops.reshape(gathered, [1, rows, columns, channels], special_zero=False)
     return ops.transpose(shaped, [0, 3, 1, 2]).output(0), place.output(0), weight.output(0)
 
 
 def _rows(data: ov.Output) -> ov.Output:
-    """Return a map (1, c, h, w) with channels last: what it was made of, if that has them last."""
+    """Return a map (1, c, h, w) as rows (h w, c): what it was made of, if that is them.
+
+    An input of the network is then read as it is. In bf16 it would be converted, and converted back, if anything stood
+    between.
+    """
     _, channels, height, width = data.get_shape()
     shaped = _passed(data).get_node()
     if shaped.get_type_name() == "Reshape":
         turned = _passed(shaped.input_value(0)).get_node()
         if turned.get_type_name() == "Transpose":
             source = turned.input_value(0)
-            if list(source.get_shape()) == [1, height * width, channels]:
+            if list(source.get_shape()) == [height * width, channels]:
                 return source
-    return ops.transpose(data, [0, 2, 3, 1]).output(0)
+    turned = ops.transpose(data, [0, 2, 3, 1])
+    return ops.reshape(turned, [height * width, channels], special_zero=False).output(0)
 
 
 def _passed(tensor: ov.Output) -> ov.Output:

@@ -85,6 +85,8 @@ class SourceDecoder:
         hopeless: Whether another attempt would fail likewise.
     """
 
+    whole_units = False
+
     def __init__(self, source: SourceUrl, allowed: AllowList, timeout: float, options: VideoOptions) -> None:
         """Set up a decoder. Nothing is opened yet.
 

@@ -147,13 +147,14 @@ class Metrics:
             "Times that the source of a pulled stream couldn't be opened, or ended.",
             registry=self._registry,
         )
-        self._stages = Histogram(
+        stages = Histogram(
             "keywarp_stage_seconds",
             "Time of one frame in one stage.",
             ("stage",),
             registry=self._registry,
             buckets=_BUCKETS,
         )
+        self._stages = {stage: stages.labels(stage) for stage in Timings.model_fields}  # looked up once
         self._loads = Counter(
             "keywarp_model_loads_total", "Models loaded while the server runs.", ("outcome",), registry=self._registry
         )
@@ -194,7 +195,7 @@ class Metrics:
         if result.reliability is not None:
             self._reliability.labels(model).observe(result.reliability)
         for stage, seconds in timings:
-            self._stages.labels(stage).observe(seconds)
+            self._stages[stage].observe(seconds)
         self.totals[model].add(timings)
 
     def count_error(self, model: str, reason: str) -> None:

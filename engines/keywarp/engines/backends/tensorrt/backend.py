@@ -16,6 +16,7 @@ from keywarp.engines.backends.tensorrt.program import TensorRTProgram
 from keywarp.engines.backends.tensorrt.runtime import TensorRTRuntime
 from keywarp.engines.devices import Gpu
 from keywarp.engines.errors import BackendError
+from keywarp.engines.fusion import GraphStyle
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class TensorRTBackend:
 
     name = "tensorrt"
     reason = "it was requested"
-    channels_last = False
+    style = GraphStyle()
 
     def __init__(
         self, gpu: Gpu, precision: Precision = "auto", cache: Path | None = None, driver: Driver | None = None
