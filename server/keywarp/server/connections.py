@@ -57,7 +57,7 @@ class Connections(ServerState):
         self._closing: dict[object, float] = {}  # since when each one is closing, in monotonic seconds
         self._logged = -LOG_INTERVAL
 
-    def make_room(self, newest: "HttpConnection") -> None:
+    def make_room(self, newest: "HttpProtocol") -> None:
         """If there are too many connections, close the one that waits longest for its request, or else the newest."""
         if len(self.connections) <= self.limit:
             return
@@ -152,7 +152,7 @@ class _Metered:
         raise NotImplementedError
 
 
-class HttpConnection(_Metered, H11Protocol):
+class HttpProtocol(_Metered, H11Protocol):
     """A connection that speaks HTTP until it is upgraded."""
 
     server_state: Connections
@@ -185,7 +185,7 @@ class HttpConnection(_Metered, H11Protocol):
         return self.flow.read_paused
 
 
-class WebSocketConnection(_Metered, WebSocketsSansIOProtocol):
+class WebSocketProtocol(_Metered, WebSocketsSansIOProtocol):
     """A connection that was upgraded to a WebSocket."""
 
     _pong = b""  # is sent once the client reads again

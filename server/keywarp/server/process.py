@@ -16,8 +16,8 @@ from keywarp.server.connections import (
     BACKLOG,
     AcceptErrors,
     Connections,
-    HttpConnection,
-    WebSocketConnection,
+    HttpProtocol,
+    WebSocketProtocol,
     raise_file_limit,
     room_for_connections,
 )
@@ -50,8 +50,8 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=HttpConnection,
-                ws=WebSocketConnection,
+                http=HttpProtocol,
+                ws=WebSocketProtocol,
                 backlog=1,  # connections that are accepted at a time, each counted before the next
                 ws_max_size=settings.max_message_bytes,
                 ws_per_message_deflate=False,  # payloads are already compressed

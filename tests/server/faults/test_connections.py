@@ -184,11 +184,14 @@ def test_pongs_to_a_client_that_does_not_read_are_not_kept(server: Running) -> N
 def test_closing_ends_though_the_client_does_not_read(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "CLOSE_TIMEOUT", 0.5)
     server = start()
+    open_ = server.server.connections.connections
     with undisturbed(server) as neighbour, raw(server, receive_buffer=4096) as attacker:
-        send_until_closed(attacker, 2000 * frame(PING, 125 * b"p", final=True), 1)
-        one = next(c for c in server.server.connections.connections if c.transport.get_write_buffer_size())
-        server.server.servers[0].get_loop().call_soon_threadsafe(one.transport.close)
-        eventually(lambda: one not in server.server.connections.connections)
+        stuck = None
+        while stuck is None:
+            assert not send_until_closed(attacker, 2000 * frame(PING, 125 * b"p", final=True), 0.5)
+            stuck = next((one for one in [*open_] if one.transport.get_write_buffer_size()), None)
+        server.server.servers[0].get_loop().call_soon_threadsafe(stuck.transport.close)
+        eventually(lambda: stuck not in open_)
         neighbour.receives(1)
 
 
