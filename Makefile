@@ -11,7 +11,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev wheels demo serve test fuzz flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
+.PHONY: help setup setup-dev wheels demo serve test fuzz audit flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,20 @@ fuzz: $(VENV)/.dev ## Fuzz the parsers of outside input, 1,000,000 runs each, an
 			-atheris_runs=$(FUZZ_RUNS) -max_len=4096 -artifact_prefix=.cache/keywarp/fuzz/crash-$$target- -verbosity=0 || exit 1; \
 	done
 	$(BIN)/python -m tests.fuzz.containers $(FUZZ_CONTAINER_RUNS)
+
+AUDIT := .cache/keywarp/audit
+audit: $(VENV)/.dev ## Look for known faults in what serving installs; write out/sbom.cdx.json and licenses.txt
+	$(PYTHON) -m venv --clear $(AUDIT)/serving
+	$(AUDIT)/serving/bin/python -m pip install --quiet --constraint constraints.txt ./clients/python '.[cpu,server]'
+	test -x $(AUDIT)/tools/bin/pip-audit || $(PYTHON) -m venv --clear $(AUDIT)/tools
+	$(AUDIT)/tools/bin/python -m pip install --quiet 'cyclonedx-bom>=7' 'pip-audit>=2.10' 'pip-licenses>=5.5'
+	mkdir -p out
+	$(AUDIT)/tools/bin/cyclonedx-py environment $(AUDIT)/serving/bin/python --output-reproducible --output-file out/sbom.cdx.json
+	$(AUDIT)/tools/bin/pip-licenses --python $(AUDIT)/serving/bin/python --with-license-file --no-license-path --format plain-vertical \
+		--output-file out/licenses.txt
+	$(BIN)/python -m bench.serving_install $(AUDIT)/serving/lib/python3*/site-packages --json out/packages.json
+	$(AUDIT)/tools/bin/pip-audit --path $(AUDIT)/serving/lib/python3*/site-packages --progress-spinner off
+	@echo "Packages that are listed as skipped were not audited: the database of faults couldn't be reached for them."
 
 flow-graph: $(VENV)/.dev ## Write the flow network that imports get, after a change of its weights
 	$(BIN)/python -m keywarp.export.flow_template

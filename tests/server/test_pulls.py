@@ -483,6 +483,28 @@ def test_formats_that_open_further_files_are_refused(puller: Running, web: Sourc
     assert {asked.path for asked in web.received} == {"/trap"}
 
 
+@pytest.mark.parametrize(
+    "scheme", ["file", "subfile,,start,0,end,9,,:file", "concat:file", "crypto+file", "data", "tcp"]
+)
+def test_playlists_open_nothing_but_web_pages(puller: Running, web: SourceServer, scheme: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.ts"
+    secret.write_bytes(mpegts(5, NO_DELAY))
+    web.responders["/trap.m3u8"] = playlist(f"{scheme}://{secret}")
+    stream = pull(puller, f"{web.address}/trap.m3u8")
+    assert until(puller, stream, "retrying")["problem"]
+    assert puller.http.get(f"/v1/streams/{stream}").json()["frames"] == 0
+
+
+def test_a_playlist_in_a_playlist_is_not_followed(puller: Running, web: SourceServer) -> None:
+    """The segment is a playlist, too, whose own segment is a video."""
+    web.responders["/video.ts"] = file(mpegts(5, NO_DELAY))
+    web.responders["/inner.ts"] = playlist(f"{web.address}/video.ts")
+    web.responders["/outer.m3u8"] = playlist(f"{web.address}/inner.ts")
+    stream = pull(puller, f"{web.address}/outer.m3u8")
+    assert until(puller, stream, "retrying")["problem"]
+    assert not web.requests("/video.ts")
+
+
 def test_a_pattern_in_a_url_does_not_stand_for_several_files(puller: Running, web: SourceServer) -> None:
     web.received.clear()
     stream = pull(puller, f"{web.address}/picture%d.jpg")

@@ -24,6 +24,7 @@ export interface Hello extends StreamOptions {
   codec?: Codec;
   framing?: "packets" | "chunks";
   orientation?: number | null; // how the frames of bare packets are turned, as EXIF numbers it
+  resumed?: boolean | null; // whether a stream goes on after a break, with the `options` of `ready`
 }
 
 export interface StreamRequest extends StreamOptions {
@@ -167,6 +168,7 @@ export interface Result {
   type: "result";
   stream: string;
   frame: number;
+  run?: string; // names a frame for ever together with `frame`, which begins again after a restart
   id?: string | number;
   timestamp?: number;
   time?: string; // when the frame reached the server, UTC
@@ -201,6 +203,7 @@ export interface Dropped {
   stream?: string;
   time?: string; // UTC
   frame: number;
+  run?: string; // names a frame for ever together with `frame`, which begins again after a restart
   id?: string | number;
   reason: string;
 }
@@ -293,6 +296,7 @@ export interface Ready {
   mode: string;
   credit: number;
   max_message_bytes: number;
+  options?: StreamOptions; // what the stream was created with
 }
 
 export interface Done {

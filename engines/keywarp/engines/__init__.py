@@ -18,6 +18,7 @@ from keywarp.engines.errors import (
     FrameOrderError,
     InvalidFrameError,
     MotionError,
+    TooManySizesError,
 )
 from keywarp.engines.executor import Executor
 from keywarp.engines.manifest import Manifest
@@ -63,6 +64,7 @@ __all__ = [
     "Precision",
     "StreamSchedule",
     "StreamSession",
+    "TooManySizesError",
     "available_cores",
     "choose_backend",
     "load_bundle",

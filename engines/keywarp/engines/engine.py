@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import os
 import time
 from collections import OrderedDict
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from keywarp.engines.backends import BackendName, Precision, open_backend
 from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
+from keywarp.engines.cache import prune
 from keywarp.engines.devices import Gpu
-from keywarp.engines.errors import BackendError, MotionError
+from keywarp.engines.errors import BackendError, MotionError, TooManySizesError
 from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, fuse_all, kept
 from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
@@ -146,6 +148,7 @@ class Engine:
         fallback: bool = False,
         gpu: Gpu | None = None,
         max_sizes: int = MAX_SIZES,
+        sizes_in_use: float = 0.0,
         keep_features: bool = False,
         lanes: int = 1,
         slices: int = 1,
@@ -164,6 +167,8 @@ class Engine:
             fallback: See `open_backend`.
             gpu: See `open_backend`.
             max_sizes: The number of input sizes that stay compiled. Beyond it the least recently used one is freed.
+            sizes_in_use: The seconds from the last frame of an input size in which it isn't freed. Frames of a further
+                size are refused instead, which keeps those of others from waiting for compilation again and again.
             keep_features: Whether results carry the features that the head saw, which takes time.
             lanes: The number of frames of different streams that run at the same time, each on its share of a
                 processor. Graphs are then compiled twice, for the whole of it and for a share. A GPU has one lane.
@@ -183,8 +188,9 @@ class Engine:
         self._named = source if isinstance(source, MotionSource) else None
         if self._named:
             bundle.check_motion(self._named)
+        self._cache = cache or default_cache()
         chosen, reason = choose_precision(bundle, precision, backend, gpu)
-        self.backend = open_backend(backend, chosen, threads, cache or default_cache(), fallback, gpu)
+        self.backend = open_backend(backend, chosen, threads, self._cache, fallback, gpu)
         if reason:
             self.backend.reason += f"; {reason}"
             log.info("model %s in %s: %s", bundle.name, self.backend.precision, reason)
@@ -197,6 +203,8 @@ class Engine:
         self.takes_vectors = self._named is not None and self._named.flow == "codec"
         self._keep_features = keep_features
         self._max_sizes = max_sizes
+        self._sizes_in_use = sizes_in_use
+        self._last_used: dict[tuple[int, int], float] = {}  # when each size was used last, in monotonic seconds
         self.lanes = lanes
         self.slices = slices
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
@@ -224,8 +232,14 @@ class Engine:
         Raises:
             BackendError: If the runtime refuses the graphs, or the engine is closed.
             BundleError: If the graphs don't fit together.
+            TooManySizesError: If all sizes that may be compiled are in use.
         """
         self._compiled(input_size(height, width, self.bundle.manifest.image))
+
+    def mark_sizes_unused(self) -> None:
+        """Let go of all input sizes so far, such as those of a warm-up: any may be freed for another."""
+        with self._lock:
+            self._last_used = dict.fromkeys(self._last_used, -math.inf)
 
     def key(self, frame: NDArray[np.uint8], lane: int | None = None) -> tuple[FrameResult, KeyState]:
         """Run the feature network and the head on a key frame (Algorithm 1, lines 8-9).
@@ -493,19 +507,32 @@ class Engine:
             self._check_open()
             future = self._programs.get(size)
             if mine := future is None:
+                self._make_room()
                 future = self._programs[size] = Future()
-                while len(self._programs) > self._max_sizes:
-                    self._programs.popitem(last=False)
             self._programs.move_to_end(size)
+            self._last_used[size] = time.monotonic()
         if mine:
             try:
                 future.set_result(self._compile(*size))
+                prune(self._cache)
             except BaseException as error:  # noqa: BLE001 - other threads wait for this future
                 with self._lock:
                     if self._programs.get(size) is future:  # so that the next frame tries again
                         del self._programs[size]
                 future.set_exception(error)
         return future.result()
+
+    def _make_room(self) -> None:
+        """Free the size that wasn't used for longest, if there is no room for another."""
+        while len(self._programs) >= self._max_sizes:
+            oldest = next(iter(self._programs))
+            if time.monotonic() - self._last_used[oldest] < self._sizes_in_use:
+                sizes = ", ".join(f"{width}x{height}" for height, width in self._programs)
+                raise TooManySizesError(
+                    f"model {self.bundle.name} is compiled for at most {self._max_sizes} input sizes at a time, all in "
+                    f"use: {sizes}"
+                )
+            del self._programs[oldest], self._last_used[oldest]
 
     def _compile(self, height: int, width: int) -> Compiled:
         if self.takes_vectors or (self._named is not None and self._named.repaired):

@@ -26,7 +26,9 @@ from keywarp.server.routes import (
     watch,
     websocket,
 )
+from keywarp.server.routes.request_body import BodyMiddleware
 from keywarp.server.routes.sequences import Sequences
+from keywarp.server.security.addresses import AddressMiddleware
 from keywarp.server.security.keys import ApiKeyMiddleware
 from keywarp.server.security.origins import OriginMiddleware
 from keywarp.server.service import Service
@@ -102,6 +104,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.include_router(dashboard.router)
     count_refused = service.metrics.count_refused
     problems.install(app, count_refused)
+    app.add_middleware(BodyMiddleware, memory=service.payload_memory)
     if service.api_keys:
         app.add_middleware(
             ApiKeyMiddleware,
@@ -111,6 +114,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
             count_refused=count_refused,
         )
     else:
+        app.add_middleware(AddressMiddleware, streams=settings.streams_of_address)
         app.add_middleware(
             OriginMiddleware, allowed_origins=settings.allow_origin, host=settings.host, count_refused=count_refused
         )

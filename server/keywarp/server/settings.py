@@ -115,8 +115,19 @@ class Settings(BaseModel):
         description="Without --keys, let anyone who can reach the server load and unload models of the folder.",
     )
     max_streams: int = Field(default=64, ge=1, description="The largest number of streams at the same time.")
+    max_connections: int = Field(
+        default=1024,
+        ge=1,
+        description="The largest number of connections at the same time; fewer, if the process may open fewer files.",
+    )
     model_limit: Mapping[str, Annotated[int, Field(ge=0)]] = Field(
         default={}, description="The largest number of streams of one model at the same time."
+    )
+    address_streams: int | None = Field(
+        default=None,
+        ge=1,
+        description="Without --keys, the largest number of streams that clients of one address may have at the same "
+        "time; this machine's own have no limit.",
     )
     key_streams: int | None = Field(
         default=None,
@@ -140,6 +151,18 @@ class Settings(BaseModel):
         default=16 * 1024 * MEBIBYTE, ge=1024, description="The largest size of one uploaded video."
     )
     max_pixels: int = Field(default=4096 * 4096, ge=1, description="The largest number of pixels of one frame.")
+    max_queued_bytes: int = Field(
+        default=1024 * MEBIBYTE,
+        ge=1024,
+        description="The largest size of all messages and bodies together that wait to be decoded, besides one message "
+        "of each connection.",
+    )
+    max_sizes: int = Field(
+        default=8,
+        ge=1,
+        description="The largest number of input sizes for which each model is compiled at the same time. Frames of "
+        "different sizes may have the same input size.",
+    )
     credit: int = Field(
         default=8, ge=1, description="The number of messages that a WebSocket client may send before the next credit."
     )
@@ -185,6 +208,11 @@ class Settings(BaseModel):
         if limit is not None and settings.data.get("keys") is None:
             raise ValueError("a limit of each API key needs `keys`")
         return limit
+
+    @property
+    def streams_of_address(self) -> int:
+        """The largest number of streams of one address, on a server without keys."""
+        return self.address_streams or max(1, self.max_streams * 3 // 4)
 
     @property
     def controlled(self) -> bool:

@@ -127,7 +127,10 @@ class Conversation:
         hello = self._hello
         if self.ready is not None:
             # A restart may change the server's default model, but a stream's results come from one model.
-            hello = hello.model_copy(update={"model": self.ready.model.name})
+            update: dict[str, object] = {"model": self.ready.model.name}
+            if self.ready.options is not None:  # some may have been given to another request, such as sinks
+                update = self.ready.options.model_dump(exclude_none=True) | update | {"resumed": True}
+            hello = hello.model_copy(update=update)
         return hello.model_dump_json(exclude_none=True)
 
     @property
@@ -287,7 +290,8 @@ class Conversation:
             self._offset = None
         if self._replay:
             try:
-                self._to_resend = deque(self._replay.replay())
+                knows_discard = self.ready is not None and self.ready.options is not None
+                self._to_resend = deque(self._replay.replay(repeat=not knows_discard))
             except ResumeError as reason:
                 raise reason from error
         elif not self._may_drop:

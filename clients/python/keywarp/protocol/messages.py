@@ -255,6 +255,9 @@ class Result(Message):
     type: Literal["result"] = "result"
     stream: str
     frame: int  # the frame's position in the stream, from 0
+    # Names the time from the stream's creation to its end, so that it names a frame for ever together with `frame`,
+    # which begins again after a restart. Empty from servers that don't say
+    run: str = ""
     id: ClientId | None = None  # the id that the client gave the frame
     timestamp: float | None = None  # seconds, as the client or the container gave it
     time: AwareDatetime | None = None  # when the frame reached the server, UTC; None from servers that don't say
@@ -327,6 +330,9 @@ class Hello(StreamOptions):
     # How the frames of bare packets are turned to be upright, as EXIF numbers it, since a container's display matrix
     # isn't in its packets; None: as the packets say
     orientation: int | None = Field(default=None, ge=1, le=8)
+    # Whether the client goes on with a stream after a break. Then the other options are those of `ready`, with which
+    # the stream is created if it is gone; one that is still there keeps its own
+    resumed: bool | None = None
 
     @model_validator(mode="after")
     def _check_framing(self) -> Self:
@@ -355,6 +361,8 @@ class Ready(Message):
     mode: str = "lossless"
     credit: int  # binary messages that the client may send before the next credit
     max_message_bytes: int  # the size limit of one binary message
+    # What the stream was created with, for a `hello` with `resumed`; None from servers that don't know it
+    options: StreamOptions | None = None
 
 
 class Credit(Message):
@@ -373,6 +381,7 @@ class Error(Message):
     stream: str | None = None  # None if there is none, or from servers that don't say
     time: AwareDatetime | None = None  # when the frame reached the server, UTC; None from servers that don't say
     frame: int | None = None  # the frame's position in the stream, if it is known
+    run: str | None = None  # as in `Result`
     id: ClientId | None = None
     credit: int | None = None
 
@@ -384,6 +393,7 @@ class Dropped(Message):
     stream: str | None = None  # None from servers that don't say
     time: AwareDatetime | None = None  # when the server dropped it, UTC; None from servers that don't say
     frame: int
+    run: str | None = None  # as in `Result`
     id: ClientId | None = None
     # "newer": a newer frame replaced it; "rate": the API key's frame rate was exceeded; "max_fps": the stream's was
     reason: str

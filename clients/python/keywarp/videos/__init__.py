@@ -4,6 +4,7 @@ The client, the server and the training data read video through this package, so
 """
 
 from keywarp.videos.choice import choose_video, describe_choice
+from keywarp.videos.claims import Claims
 from keywarp.videos.contents import HEAD_BYTES, describe_container, describe_other
 from keywarp.videos.continuity import Continuity
 from keywarp.videos.ends import listed_packets
@@ -33,6 +34,7 @@ __all__ = [
     "PATCHED_UP",
     "REMEMBERED",
     "REORDERING",
+    "Claims",
     "CodecVectors",
     "Continuity",
     "DecodedUnit",

@@ -1,7 +1,7 @@
 """Decode the sources of pulled streams: live ones over RTSP, RTMP, SRT and UDP, and files, HLS and MJPEG over HTTP."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -12,8 +12,10 @@ from av.error import ExitError, FFmpegError, HTTPClientError, HTTPUnauthorizedEr
 
 from keywarp.protocol import FrameHeader, StreamOptions
 from keywarp.protocol.addresses import without_secrets
+from keywarp.server.decode import allowed
 from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.http import HttpFiles, refused_password
+from keywarp.server.decode.rtsp import RtspRelay
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadMessageError, BadVideoError, PullError, SourceForbiddenError
 from keywarp.server.security.pull_hosts import AllowList
@@ -32,19 +34,9 @@ PORTS: Final = {
     "srt": None,
     "udp": None,
 }
-# Of the live ones, the options of FFmpeg. TCP reaches cameras on other networks, and loses no packets.
+# TCP reaches cameras on other networks, and loses no packets.
 _RTSP: Final = {"rtsp_transport": "tcp", "allowed_media_types": "video"}
-LIVE: Final[Mapping[str, Mapping[str, str]]] = {
-    "rtsp": _RTSP,
-    "rtsps": _RTSP,
-    "rtmp": {"format_whitelist": "flv"},
-    "rtmps": {"format_whitelist": "flv"},
-    "srt": {"format_whitelist": "mpegts"},
-    "udp": {"format_whitelist": "mpegts"},
-}
 NAME: Final = "the source"
-# The formats that FFmpeg may detect. Others, such as `concat`, would open further files without a check.
-FORMATS: Final = "hls,mpegts,mpeg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpjpeg,mjpeg,h264,hevc,aac,mp3,webvtt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +76,17 @@ class SourceUrl:
     @property
     def live(self) -> bool:
         """Whether this is a camera or the like, whose video has no end."""
-        return self.parts.scheme in LIVE
+        return self.parts.scheme in allowed.LIVE_PROTOCOLS
 
     def with_default_mode(self, options: Options) -> Options:
         """Fill in the mode `latest` for a camera, which doesn't wait, unless the options name a mode."""
         return options.model_copy(update={"mode": options.mode or "latest"}) if self.live else options
 
-    def at(self, address: str) -> str:
-        """Replace the host in the URL by an address."""
+    def at(self, address: str, port: int) -> str:
+        """Replace the host and port in the URL by an address and another port."""
         user, at, _ = self.parts.netloc.rpartition("@")
         host = f"[{address}]" if ":" in address else address
-        return self.parts._replace(netloc=f"{user}{at}{host}:{self.port}").geturl()
+        return self.parts._replace(netloc=f"{user}{at}{host}:{port}").geturl()
 
     def __str__(self) -> str:
         return without_secrets(self.parts.geturl())
@@ -128,6 +120,7 @@ class SourceDecoder:
         self._recorder = options.recorder
         self._opened = ExitStack()
         self._files: HttpFiles | None = None
+        self._relay: RtspRelay | None = None
 
     def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:  # noqa: ARG002
         """Decode all frames of the source, until it ends.
@@ -178,10 +171,21 @@ class SourceDecoder:
         options = PROBE | self._video.ffmpeg
         if self._source.live:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
-            options |= LIVE[self._source.parts.scheme]
+            scheme, source = self._source.parts.scheme, self._source.at(address, self._source.port)
+            options |= {
+                "protocol_whitelist": allowed.LIVE_PROTOCOLS[scheme],
+                "format_whitelist": allowed.LIVE_FORMATS[scheme],
+            }
+            if allowed.LIVE_FORMATS[scheme] == "rtsp":
+                options |= _RTSP
+            if scheme == "rtsp":
+                relay = self._relay = RtspRelay(address, self._source.port, self._timeout)
+                self._opened.callback(relay.close)
+                relay.start()
+                source = self._source.at("127.0.0.1", relay.port)
             started = time.monotonic()
             try:
-                return open_container(self._source.at(address), options=options, timeout=self._timeout)
+                return open_container(source, options=options, timeout=self._timeout)
             except FFmpegError as error:
                 if time.monotonic() - started >= self._timeout:  # FFmpeg calls an answer that never came invalid
                     raise self._silent from error
@@ -189,7 +193,8 @@ class SourceDecoder:
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
         # Persistent connections would be FFmpeg's own, which nobody checks.
-        options |= {"format_whitelist": FORMATS, "http_persistent": "0"}
+        options |= {"protocol_whitelist": allowed.HTTP_PROTOCOLS, "format_whitelist": allowed.HTTP_FORMATS}
+        options |= {"http_persistent": "0"}
         return open_container(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
     def _described(self, error: FFmpegError) -> PullError:
@@ -209,6 +214,8 @@ class SourceDecoder:
 
     @property
     def _fault(self) -> PullError | SourceForbiddenError | None:
+        if self._relay:
+            return self._relay.fault
         return self._files.fault if self._files else None
 
     @property

@@ -83,7 +83,7 @@ class RepositoryRequest(BaseModel):
 
 
 async def _repository_request(request: Request, service: ServiceDependency) -> RepositoryRequest:
-    body = await read_body(request, service.settings.max_message_bytes)
+    body = await read_body(request, service.settings.max_message_bytes, service.payload_memory)
     try:
         return RepositoryRequest.model_validate_json(body or b"{}")
     except ValidationError as error:

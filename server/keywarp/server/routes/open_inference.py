@@ -173,7 +173,7 @@ async def infer(
     quota.charge()
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedMediaError(f"the content encoding {encoding[:20]!r} isn't supported: send the body as it is")
-    body = await read_body(request, service.settings.max_message_bytes)
+    body = await read_body(request, service.settings.max_message_bytes, service.payload_memory)
     in_pool = partial(asyncio.get_running_loop().run_in_executor, service.pool)
     inference, tensors = await in_pool(parse_request, body, request.headers.get(HEADER_LENGTH))
     position = SequencePosition.of(inference.parameters)

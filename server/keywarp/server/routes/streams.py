@@ -133,7 +133,7 @@ async def process_frame(
     service.refuse_if_draining()
     stream = service.streams[stream_id]
     quota.charge()
-    body = await read_body(request, service.settings.max_message_bytes)
+    body = await read_body(request, service.settings.max_message_bytes, service.payload_memory)
     with service.in_flight():
         limit = service.settings.max_pixels
         return await stream.process(partial(decode_frame, header, body, limit, upright=stream.upright))

@@ -157,6 +157,7 @@ class VideoResponse(Response):
                 await self._inbox.put(TooLargeError(limit))
                 return
             if piece:
+                self._stream.touch()
                 await self._inbox.put(ReceivedPayload(FrameHeader(), memoryview(piece), time.monotonic()))
         self._body_read = True
         await self._inbox.put(None if size else BadVideoError("the body is empty: send a video"))

@@ -60,6 +60,7 @@ SCHEMA: Final = pa.schema(
         "time": pa.timestamp("us", "UTC"),  # when the frame reached the server, was dropped or failed
         "type": pa.string(),  # result, error, dropped
         "frame": pa.int64(),
+        "run": pa.string(),  # from the stream's creation to its end; it names a row for ever together with `frame`
         "id": pa.string(),  # the client's id of the frame
         "timestamp": pa.float64(),  # the client's or the container's timestamp, in seconds
         "width": pa.int32(),
@@ -258,6 +259,7 @@ def row(stream: str, response: FrameResponse) -> dict[str, Any]:
         "time": response.time,
         "type": response.type,
         "frame": response.frame,
+        "run": response.run,
         "id": None if response.id is None else str(response.id),
     }
     match response:

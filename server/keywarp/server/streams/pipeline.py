@@ -243,7 +243,8 @@ class Pipeline:
         """
         step = asyncio.get_running_loop().run_in_executor(self._pool, steps.take)
         try:
-            return await asyncio.shield(step)
+            with self._stream.keep_alive():
+                return await asyncio.shield(step)
         except asyncio.CancelledError:
             if self._stop:
                 self._stop()
@@ -262,7 +263,12 @@ class Pipeline:
         """Queue a frame for the device, and put every item into the outbox."""
         match item:
             case DecodedFrame():
-                await self._outbox.put((item, await self._stream.submit(item)))
+                try:
+                    done = await self._stream.submit(item)
+                except FrameRefusedError as error:
+                    await self._outbox.put(self._stream.refuse(error))
+                else:
+                    await self._outbox.put((item, done))
             case FrameRefusedError():
                 await self._outbox.put(self._stream.refuse(item))
             case Note():

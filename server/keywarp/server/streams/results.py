@@ -48,6 +48,7 @@ def encode_result(
     stream: str,
     decode: float,
     waited: float,
+    run: str = "",
     id: ClientId | None = None,  # noqa: A002
     timestamp: float | None = None,
     received: datetime | None = None,
@@ -65,6 +66,7 @@ def encode_result(
         stream: The stream's id.
         decode: Seconds that decoding the frame took.
         waited: Seconds that the frame waited before it was queued for the device.
+        run: The stream's run.
         id: The producer's id of the frame.
         timestamp: The producer's timestamp of the frame in seconds.
         received: When the frame reached the server, or None to leave that out.
@@ -96,6 +98,7 @@ def encode_result(
     return Result(
         stream=stream,
         frame=found.index,
+        run=run,
         id=id,
         timestamp=timestamp,
         time=received,
