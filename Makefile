@@ -11,7 +11,7 @@ MODEL  ?= street
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test fuzz flow-graph packages perf-analyzer check check-gpu check-web vendor format lock clean
+.PHONY: help setup setup-dev demo serve test fuzz flow-graph packages perf-analyzer check check-gpu gpu gpu-dry gpu-pack check-web vendor format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,17 @@ check: $(VENV)/.dev ## Check lint, format, types, import rules and Dockerfiles
 check-gpu: $(VENV)/.gpu-check ## Compile the GPU code for every generation of GPUs (needs no GPU)
 	$(BIN)/python -m pytest -m gpu_check $(PYTEST)
 
+# Where onnxruntime-gpu is for `make gpu`, since it can't be installed beside onnxruntime.
+GPU_SITE := .cache/keywarp/gpu-site
+gpu: $(VENV)/.gpu ## Check and measure everything on an NVIDIA GPU, in under 7 minutes; results in out/gpu
+	PYTHONPATH=$(GPU_SITE) $(BIN)/python -m bench.gpu $(GPU)
+
+gpu-dry: $(VENV)/.gpu-check ## Run the checks of `make gpu` on the CPU, to find mistakes in them
+	$(BIN)/python -m bench.gpu --dry --again $(GPU)
+
+gpu-pack: $(VENV)/.gpu-check ## Pack what a machine with a GPU but no network needs for these checks, into out/gpu-pack
+	$(BIN)/python -m bench.gpu.pack $(GPU)
+
 check-web: ## Check the JavaScript's types and run its tests (needs npm)
 	cd clients/web && npm ci --silent && npm run --silent check && npm test --silent
 
@@ -98,6 +109,11 @@ $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
 
 $(VENV)/.gpu-check: $(VENV)/.dev
 	$(PIP) -e '.[gpu-check,nvdec,rtx]'
+	@touch $@
+
+$(VENV)/.gpu: $(VENV)/.gpu-check
+	$(PIP) --target $(GPU_SITE) --upgrade --no-deps \
+		onnxruntime-gpu==$$($(BIN)/python -c 'import onnxruntime; print(onnxruntime.__version__)')
 	@touch $@
 
 $(VENV)/.zoo: $(VENV)/.dev

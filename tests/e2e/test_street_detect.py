@@ -38,7 +38,7 @@ def test_the_shipped_bundles_are_small_and_go_into_the_images() -> None:
     assert sum(file.stat().st_size for name in SHIPPED for file in (MODELS / name).iterdir()) < MOST_BYTES
     for name in SHIPPED:
         assert f"!models/{name}\n" in (ROOT / ".dockerignore").read_text()
-        for file in ("Dockerfile.cpu", "Dockerfile.gpu"):
+        for file in ("Dockerfile.cpu", "Dockerfile.gpu", "Dockerfile.k40"):
             assert f"COPY models/{name} /models/{name}\n" in (ROOT / "docker" / file).read_text()
 
 

@@ -26,9 +26,11 @@ from keywarp.engines.processor import available_cores, usual_lanes
 from keywarp.engines.result import DenseMap, Detections, FrameKind, FrameResult, KeyReason, LabelMap, Output
 from keywarp.engines.schedule import FixedInterval, KeyDecision, KeySchedule, StreamSchedule
 from keywarp.engines.session import StreamSession
+from keywarp.engines.slicing import SLICES
 
 __all__ = [
     "AVAILABLE",
+    "SLICES",
     "AdaptiveInterval",
     "Backend",
     "BackendError",

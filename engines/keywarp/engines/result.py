@@ -106,7 +106,8 @@ class FrameResult:
     features: tuple[NDArray[np.float32], ...] | None = None
     queue: float = 0.0  # seconds the frame waited for the device
     share: float = 1.0  # 0..1, of the device, on which it ran
-    # seconds in which its key frame's features were computed beside other frames; 0 unless it is the first to use them
+    # seconds of the whole device in which its key frame's features were computed between other frames; 0 unless it is
+    # the first to use them
     overlapped: float = 0.0
     turn: float = 0.0  # seconds of `queue` in which it was the session's next frame and waited for other sessions only
 

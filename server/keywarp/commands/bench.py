@@ -1,11 +1,14 @@
 """`keywarp bench`: measure the engine and the server on this machine."""
 
+import math
 import statistics
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Annotated, Any
 
+import httpx
 import numpy as np
 import typer
 from rich.console import Console
@@ -42,6 +45,7 @@ app = typer.Typer(
 )
 
 CODECS: tuple[BenchCodec, ...] = ("image", "h264")
+PROCESSOR_TIME = "process_cpu_seconds_total "  # a metric of servers
 CLIP_FRAMES = 250  # frames of the clip that `load` repeats
 
 
@@ -68,7 +72,8 @@ def server(
     rounds. The latency is that of JPEG frames at half of that rate, counted from
     when each frame is due: the 50th and 99th percentiles of all rounds' frames.
     Frames stay as they are stored, so that they have the same size in both codecs.
-    Runs alternate. Client and server share this machine.
+    Runs alternate. Client and server share this machine; the processor time of
+    each, per frame, includes threads of the networks that look for work.
     """
     path = video or sample_video()
     bundle = find_bundle(model, models)
@@ -88,15 +93,23 @@ def server(
 
     throughputs: dict[str, list[float]] = {f"{codec} {where}": [] for codec in CODECS for where in ("alone", "served")}
     latencies: dict[str, list[float]] = {"alone": [], "served": []}
+    processor = {codec: dict.fromkeys(("alone", "server", "client"), 0.0) for codec in CODECS}  # seconds
     with local_server(models) as url:
         for turn in range(rounds + 1):
             for codec in CODECS:
                 hello = Hello(model=bundle.name, interval=length, codec=codec)
+                started = time.process_time()
                 alone = run_alone(codec)
+                alone_time, before = time.process_time() - started, _processor_time(url)
+                started = time.process_time()
                 served = closed_loop(url, f"bench-{turn}-{codec}", hello, payloads[codec])
+                client_time, server_time = time.process_time() - started, _processor_time(url) - before
                 if turn:  # the first round warms up
                     throughputs[f"{codec} alone"].append(alone.fps)
                     throughputs[f"{codec} served"].append(served.fps)
+                    processor[codec]["alone"] += alone_time / alone.frames / rounds
+                    processor[codec]["server"] += server_time / served.frames / rounds
+                    processor[codec]["client"] += client_time / served.frames / rounds
         medians = {name: statistics.median(values) for name, values in throughputs.items()}
         rate = medians["image alone"] / 2
         hello = Hello(model=bundle.name, interval=length)
@@ -111,7 +124,13 @@ def server(
     with open_source(path, upright=False) as source:
         setting = describe_setting(bundle, compiled.backend, source.width, source.height, length)
     if as_json:
-        figures = {"fps": medians, "share": shares, "latency": percentiles, "latency_at_fps": rate}
+        figures = {
+            "fps": medians,
+            "share": shares,
+            "processor": {codec: times for codec, times in processor.items() if not math.isnan(times["server"])},
+            "latency": percentiles,
+            "latency_at_fps": rate,
+        }
         print_json({"setting": setting, **figures})
         return
     rows = [
@@ -123,6 +142,15 @@ def server(
     ]
     rows += [
         (
+            f"processor time of a frame, {'JPEG' if codec == 'image' else 'H.264'}",
+            f"{1000 * times['server']:.2f} ms server, {1000 * times['client']:.2f} client, "
+            f"{1000 * times['alone']:.2f} alone",
+        )
+        for codec, times in processor.items()
+        if not math.isnan(times["server"])
+    ]
+    rows += [
+        (
             f"{name} of latency at {rate:.1f} fps",
             f"{1000 * found['served']:.1f} ms served, {1000 * found['alone']:.1f} alone: "
             f"{1000 * (found['served'] - found['alone']):+.1f} ms ({len(latencies['served'])} frames)",
@@ -130,6 +158,13 @@ def server(
         for name, found in percentiles.items()
     ]
     print_table("server", rows, setting)
+
+
+def _processor_time(url: str) -> float:
+    """Return the seconds of processor time that a server has used, or NaN if its system doesn't say."""
+    metrics = httpx.get(f"{url}/metrics").raise_for_status().text
+    found = (float(line.split()[1]) for line in metrics.splitlines() if line.startswith(PROCESSOR_TIME))
+    return next(found, math.nan)
 
 
 @app.command(epilog="Example: keywarp bench load --cameras 4 --fps 10 --server http://192.168.7.2:8080")

@@ -39,7 +39,7 @@ from keywarp.commands.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from keywarp.engines import DenseMap, Engine, EngineError, LabelMap, Manifest, StreamSession
+from keywarp.engines import SLICES, DenseMap, Engine, EngineError, Executor, LabelMap, Manifest, StreamSession
 from keywarp.engines.tracks import Tracker
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, ClassInfo, Masks, Schedule, StreamOptions
 from keywarp.server.errors import BadMessageError
@@ -84,7 +84,7 @@ def run(
         typer.Option(
             min=0,
             max=MAX_INTERVAL,
-            help="Frames by which key frames overlap with others: the next is computed beside them, so no frame takes "
+            help="Frames by which key frames overlap with others: the next is computed between them, so no frame takes "
             "long, but key frames are older. Less than the interval.",
         ),
     ] = 0,
@@ -113,12 +113,11 @@ def run(
     Example: keywarp run gate.mkv --video 1 --as-stored --allow-damage --json results.ndjson
     """
     bundle = find_bundle(model, models)
-    lanes = 2 if overlap else 1
     options = StreamOptions(
         interval=interval, schedule=schedule, max_interval=max_interval, max_age=max_age, overlap=overlap
     )
     try:
-        stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval, lanes=lanes)
+        stream_schedule = resolve_schedule(options, "fixed", bundle.manifest.key_interval)
     except BadMessageError as error:
         raise typer.BadParameter(str(error)) from error
     detection = bundle.manifest.detection
@@ -126,8 +125,11 @@ def run(
         raise typer.BadParameter(f"{bundle.name} detects no objects: choose a detector", param_hint="--track")
     tracker = Tracker(detection.threshold) if track and detection else None
     try:
-        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback, lanes=lanes)
+        slices = SLICES if stream_schedule.overlap else 1
+        engine = Engine(bundle, backend, precision, threads, motion=motion, fallback=cpu_fallback, slices=slices)
         with ExitStack() as opened:
+            executor = Executor()
+            opened.callback(executor.close)
             frames = opened.enter_context(
                 open_frames(source, as_stored=as_stored, video=video, vectors=engine.takes_vectors)
             )
@@ -135,7 +137,7 @@ def run(
             engine.prepare(frames.height, frames.width)
             session = StreamSession(engine, stream_schedule.open(), stream_schedule.max_age, stream_schedule.overlap)
             summary = record(
-                _process(session, frames, tracker, masks=_masks(bundle.manifest, ndjson, out, coco)),
+                _process(executor, session, frames, tracker, masks=_masks(bundle.manifest, ndjson, out, coco)),
                 classes=[ClassInfo.model_validate(c.model_dump()) for c in bundle.manifest.classes],
                 keypoints=keypoints_info(bundle.manifest),
                 fps=frames.fps,
@@ -165,10 +167,13 @@ def _masks(manifest: Manifest, ndjson: Path | None, out: Path | None, coco: Path
     return "none" if all(file is None for file in needed) else "png"
 
 
-def _process(session: StreamSession, frames: Source, tracker: Tracker | None, masks: Masks) -> Iterator[ProcessedFrame]:
+def _process(
+    executor: Executor, session: StreamSession, frames: Source, tracker: Tracker | None, masks: Masks
+) -> Iterator[ProcessedFrame]:
     """Process every frame.
 
     Args:
+        executor: Runs the session.
         session: The session that processes the frames.
         frames: The frames.
         tracker: The tracker of the objects, or None.
@@ -181,7 +186,10 @@ def _process(session: StreamSession, frames: Source, tracker: Tracker | None, ma
     asked = time.perf_counter()
     for frame in frames:
         started = time.perf_counter()
-        found = session.process(frame.image, vectors=(motion_vectors(frame),), timestamp=frame.timestamp, gap=frame.gap)
+        vectors = (motion_vectors(frame),)
+        found = executor.submit(
+            session, frame.image, vectors=vectors, timestamp=frame.timestamp, gap=frame.gap
+        ).result()
         if tracker:
             found = tracker.update(found, frame.timestamp)
         result = encode_result(

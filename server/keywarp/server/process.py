@@ -8,6 +8,7 @@ from socket import socket
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+import cv2
 import uvicorn
 
 from keywarp.server.app import create_app, service_of
@@ -101,6 +102,9 @@ def run(settings: Settings) -> None:
         EngineError: If a model can't be compiled or run.
         OSError: If the server can't listen on its address.
     """
+    # The threads of OpenCV look for work long after a call, and give way hundreds of times a frame to those of the
+    # networks, which do the same. Its work on a frame is too small to share.
+    cv2.setNumThreads(1)
     signal.signal(signal.SIGTERM, _exit)  # uvicorn handles it while it runs, and raises it again once it has stopped
     signal.signal(signal.SIGINT, _exit)
     if hasattr(signal, "SIGHUP"):

@@ -79,7 +79,8 @@ class Settings(BaseModel):
         ge=0,
         le=MAX_INTERVAL,
         description="For streams that don't choose: the number of frames that are still propagated from the key frame "
-        "before, while the next is computed on another lane; less than a stream's interval. 0 lets key frames block.",
+        "before, while the next is computed in slices between them; less than a stream's interval. 0 lets key frames "
+        "block, and those of streams that choose to overlap are computed in one piece.",
     )
     allow_origin: tuple[str, ...] = Field(
         default=(), description="A site whose web pages may use this server, such as https://cameras.example."
@@ -179,13 +180,6 @@ class Settings(BaseModel):
         if limit is not None and settings.data.get("keys") is None:
             raise ValueError("a limit of each API key needs `keys`")
         return limit
-
-    @field_validator("overlap")
-    @classmethod
-    def _check_overlap(cls, overlap: int, settings: ValidationInfo) -> int:
-        if overlap and settings.data.get("lanes") == 1:
-            raise ValueError("key frames overlap on at least 2 lanes: set `lanes` to 2 or more, or to 0")
-        return overlap
 
     @property
     def controlled(self) -> bool:

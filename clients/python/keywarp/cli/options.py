@@ -48,7 +48,7 @@ OverlapOption = Annotated[
     typer.Option(
         min=0,
         max=MAX_INTERVAL,
-        help="Frames by which key frames overlap with others: the next is computed beside them, so no frame takes "
+        help="Frames by which key frames overlap with others: the next is computed between them, so no frame takes "
         "long, but key frames are older. Less than the interval (default: the server's).",
         show_default=False,
     ),

@@ -101,6 +101,7 @@ class AsyncClient(AsyncClosable):
         video: int | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
+        rules: Rules | None = None,
     ) -> StreamInfo:
         """Create a stream, to send single frames to with `infer`, or for the server to pull.
 
@@ -123,6 +124,7 @@ class AsyncClient(AsyncClosable):
             video=video,
             source=source,
             sinks=tuple(sinks) or None,
+            **(rules.model_dump(exclude_unset=True) if rules else {}),
         )
         return await self._do(rest.create_stream(options))
 

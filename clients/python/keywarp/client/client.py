@@ -135,6 +135,7 @@ class Client(Closable):
         video: int | None = None,
         source: str | None = None,
         sinks: Sequence[str] = (),
+        rules: Rules | None = None,
     ) -> StreamInfo:
         """Create a stream, to send single frames to with `infer`, or for the server to pull.
 
@@ -150,7 +151,7 @@ class Client(Closable):
                 Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
                 the server's default in the mode `latest`, and no limit in the mode `lossless`.
             overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
-                key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
+                key frame before, while the new one is computed between them. So no frame takes as long as a key frame,
                 but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
                 the server's default.
             mode: The mode for clients that later stream to `stream_id`, as in `stream`. Single frames are never
@@ -164,11 +165,12 @@ class Client(Closable):
             video: Which of the videos of a container, from 0. None is the best.
             source: A URL (`rtsp://`, `http://`, `https://`) for the server to pull, or None if clients feed the stream.
             sinks: Names of the server's sinks that also get the results.
+            rules: What the stream is watched by from its first frame on, as `set_rules` describes it.
 
         Raises:
-            ApiError: If there is no such model (404), the id is taken (409), the intervals contradict each other or a
-                sink is unknown (400), the server doesn't pull from that host (403), or there are too many streams
-                (429).
+            ApiError: If there is no such model (404), the id is taken (409), the intervals contradict each other, a
+                sink is unknown or the rules don't fit the model (400), the server doesn't pull from that host (403), or
+                there are too many streams (429).
         """
         options = CreateStream(
             id=stream_id,
@@ -187,6 +189,7 @@ class Client(Closable):
             video=video,
             source=source,
             sinks=tuple(sinks) or None,
+            **(rules.model_dump(exclude_unset=True) if rules else {}),
         )
         return self._do(rest.create_stream(options))
 
@@ -333,7 +336,7 @@ class Client(Closable):
                 Ages are counted by the frames' timestamps, or by when frames without timestamps are processed. None is
                 the server's default in the mode `latest`, and no limit in the mode `lossless`.
             overlap: The number of frames, from the one at which a key frame is due, that are still propagated from the
-                key frame before, while the new one is computed beside them. So no frame takes as long as a key frame,
+                key frame before, while the new one is computed between them. So no frame takes as long as a key frame,
                 but key ages grow by so many frames, or by fewer in the mode `latest`. 0 lets key frames block. None is
                 the server's default.
             mode: `lossless` processes every frame. `latest` drops a frame that waits for the device when a newer one

@@ -100,7 +100,7 @@ def stream_info(stream_id: str) -> Call[StreamInfo]:
 
 def create_stream(options: CreateStream) -> Call[StreamInfo]:
     """Create a stream."""
-    content = options.model_dump_json(exclude_none=True).encode()
+    content = options.model_dump_json(exclude_defaults=True).encode()
     return Call(TypeAdapter(StreamInfo), "POST", "/v1/streams", content=content)
 
 

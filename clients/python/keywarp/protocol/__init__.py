@@ -9,13 +9,11 @@ from keywarp.protocol.messages import (
     MAX_KEY_AGE,
     SUBPROTOCOL,
     Changes,
-    ChangeStream,
     ClassInfo,
     ClientId,
     ClientMessage,
     Codec,
     Container,
-    CreateStream,
     Credit,
     Dense,
     Detection,
@@ -50,6 +48,7 @@ from keywarp.protocol.messages import (
     Timings,
     WatchMessage,
 )
+from keywarp.protocol.requests import ChangeStream, CreateStream
 
 __all__ = [
     "KEY_SUBPROTOCOL",

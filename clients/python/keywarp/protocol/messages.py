@@ -290,7 +290,7 @@ class StreamOptions(Request):
     # Seconds; if the key frame is older, the next frame is a key frame. By the frames' timestamps, else by when they
     # are processed. None: the server's default in the mode `latest`, else no limit
     max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
-    # Frames that are still propagated from the key frame before, while the next is computed beside them; in the mode
+    # Frames that are still propagated from the key frame before, while the next is computed between them; in the mode
     # `latest`, fewer if it is ready earlier. 0: key frames block; None: the server's default
     overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
     # The form of segmentation masks; None: `png`. Masks of objects are RLE, and dense maps PNGs, unless it is `none`
@@ -304,29 +304,6 @@ class StreamOptions(Request):
     # Whether frames are turned as the video's display matrix or the image's EXIF orientation says; None: they are
     upright: bool | None = None
     video: int | None = Field(default=None, ge=0)  # which of a container's videos, from 0; None: the best
-
-
-class CreateStream(StreamOptions):
-    """The body of `POST /v1/streams`."""
-
-    id: StreamId | None = None  # None for a random one
-    source: Annotated[str, Field(max_length=2048)] | None = None  # a URL for the server to pull; None: clients feed it
-
-
-class ChangeStream(Request):
-    """The body of `PATCH /v1/streams/{id}`. What it leaves out stays as it is, and null is the server's default."""
-
-    interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
-    schedule: Schedule | None = None
-    max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
-    max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
-    masks: Masks | None = None
-    resolution: Resolution | None = None
-    reliability: Reliability | None = None
-    overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
-    track: bool | None = None
-    mode: Mode | None = None  # of a stream that clients feed, from the next connection on
-    source: Annotated[str, Field(max_length=2048)] | None = None  # another URL for a stream that the server pulls
 
 
 class Hello(StreamOptions):

@@ -189,6 +189,8 @@ class ContainerDecoder:
     Frames have the container's timestamps and no id.
     """
 
+    whole_units = False
+
     def __init__(
         self,
         container: Container,

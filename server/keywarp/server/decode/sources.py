@@ -1,5 +1,6 @@
 """Decode the sources that streams are pulled from: cameras over RTSP, and files, HLS and MJPEG over HTTP."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from av.container import InputContainer
-from av.error import FFmpegError, HTTPClientError, HTTPUnauthorizedError
+from av.error import ExitError, FFmpegError, HTTPClientError, HTTPUnauthorizedError
 
 from keywarp.protocol import FrameHeader, StreamOptions
 from keywarp.protocol.addresses import without_secrets
@@ -85,6 +86,8 @@ class SourceDecoder:
         hopeless: Whether another attempt would fail likewise.
     """
 
+    whole_units = False
+
     def __init__(self, source: SourceUrl, allowed: AllowList, timeout: float, options: VideoOptions) -> None:
         """Set up a decoder. Nothing is opened yet.
 
@@ -155,7 +158,13 @@ class SourceDecoder:
             address, *_ = self._allowed.addresses(self._source.host, self._source.port)
             # TCP reaches cameras on other networks, and loses no packets.
             options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
-            return open_container(self._source.at(address), options=options, timeout=self._timeout)
+            started = time.monotonic()
+            try:
+                return open_container(self._source.at(address), options=options, timeout=self._timeout)
+            except FFmpegError as error:
+                if time.monotonic() - started >= self._timeout:  # FFmpeg calls an answer that never came invalid
+                    raise self._silent from error
+                raise
         files = self._files = HttpFiles(self._allowed, self._timeout)
         self._opened.callback(files.close)
         # Persistent connections would be FFmpeg's own, which nobody checks.
@@ -163,10 +172,16 @@ class SourceDecoder:
         return open_container(self._source.parts.geturl(), options=options, timeout=self._timeout, io_open=files.open)
 
     def _described(self, error: FFmpegError) -> PullError:
+        if isinstance(error, ExitError):  # FFmpeg's own text is about its user, who exits
+            return self._silent
         unauthorized = isinstance(error, HTTPUnauthorizedError)
         because = refused_password(self._source.parts.username) if unauthorized else error.strerror
         refused = isinstance(error, HTTPClientError)  # RTSP has HTTP's status codes
         return PullError(f"the source can't be read: {because}", lasting=refused, unauthorized=unauthorized)
+
+    @property
+    def _silent(self) -> PullError:
+        return PullError(f"the source sent nothing for {self._timeout:g} s")
 
     @property
     def _fault(self) -> PullError | SourceForbiddenError | None:

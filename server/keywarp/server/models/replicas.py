@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keywarp.engines import BackendError, Bundle, Engine, EngineError, FixedInterval, Gpu, StreamSession
+from keywarp.engines import SLICES, BackendError, Bundle, Engine, EngineError, FixedInterval, Gpu, StreamSession
 from keywarp.server.devices import Device
 from keywarp.server.settings import Settings
 
@@ -102,6 +102,7 @@ def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None, lanes: int 
             fallback=settings.cpu_fallback and gpu is None,
             gpu=gpu,
             lanes=lanes,
+            slices=SLICES if settings.overlap and gpu is None else 1,
         )
         try:
             _warm_up(engine)

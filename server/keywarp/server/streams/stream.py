@@ -202,7 +202,7 @@ class Stream:
         """
         watcher = Watcher(self.id, rules, self.engine.bundle.manifest)
         async with self._judging:
-            await self._close_events()
+            self._close_events()
             self._watcher = watcher
             if not rules.clip_after:
                 self.recorder = None
@@ -242,19 +242,19 @@ class Stream:
         async with self._judging:
             tracked, reports = await asyncio.get_running_loop().run_in_executor(self.pool, judge)
             for report in reports:
-                await self._report(report)
+                self._report(report)
         return tracked
 
     async def end_events(self) -> None:
         """End all open events."""
         async with self._judging:
-            await self._close_events()
+            self._close_events()
 
-    async def _close_events(self) -> None:
+    def _close_events(self) -> None:
         for report in self._watcher.close() if self._watcher else ():
-            await self._report(report)
+            self._report(report)
 
-    async def _report(self, report: Report) -> None:
+    def _report(self, report: Report) -> None:
         """Keep an event, and publish it."""
         event = report.event
         if report.jpeg and self.recorder:
@@ -267,10 +267,7 @@ class Stream:
                 self._with_clips.discard(event.id)
         log.info("stream %s, rule %s: event %s %s", self.id, event.rule, event.id, event.state)
         self._metrics.count_event(event.rule, event.state)
-        try:
-            await self._events_store.write(Report(event, report.jpeg))
-        except EventStoreError as error:
-            log.error("stream %s: event %s isn't kept: %s", self.id, event.id, error)
+        self._events_store.write(Report(event, report.jpeg))
         if report.jpeg:
             event = event.model_copy(update={"snapshot_jpeg": base64.b64encode(report.jpeg).decode("ascii")})
         self.events.publish(event)
@@ -524,7 +521,7 @@ class Stream:
         self._cancel_queued()
         await self.wait_until_idle()
         async with self._judging:
-            await self._close_events()
+            self._close_events()
             self._watcher = None  # so that no event starts any more
         if self._clips:
             await asyncio.wait(self._clips)
