@@ -148,14 +148,16 @@ export class Client {
   /**
    * Create a stream for single images or for a later connection. With a `source`, the server pulls the stream itself.
    *
+   * The path has the id, even one that is made up here, so that a proxy can choose the server by it.
+   *
    * @param {StreamRequest} request
    * @returns {Promise<StreamInfo>}
    */
-  createStream(request = {}) {
-    return this.#json("/v1/streams", {
-      method: "POST",
+  createStream({ id = randomId(), ...options } = {}) {
+    return this.#json(streamPath(id), {
+      method: "PUT",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(request),
+      body: JSON.stringify(options),
     });
   }
 
