@@ -100,7 +100,7 @@ def stream_info(stream_id: str) -> Call[StreamInfo]:
 
 
 def create_stream(options: CreateStream) -> Call[StreamInfo]:
-    """Create a stream, with its id in the path, where a proxy can choose the server by it; so one is made up if needed."""
+    """Create a stream. Its id, made up here if there is none, is in the path, where a proxy can see it."""
     content = options.model_dump_json(exclude_none=True, exclude={"id"}).encode()
     return Call(TypeAdapter(StreamInfo), "PUT", _stream_path(options.id or token_hex(8)), content=content)
 
