@@ -50,6 +50,14 @@ def test_servers_that_start_together_have_equal_shares(join: Join, count: int, s
     assert sorted(play([join(), join(), join()], [f"camera-{n}" for n in range(count)])) == shares
 
 
+def test_of_servers_that_want_the_same_camera_at_the_same_time_one_gets_it(join: Join) -> None:
+    servers = [join(), join(), join()]
+    assert [server.plan(["gate"]).take for server in servers] == [("gate",)] * 3
+    assert [server.take("gate") for server in servers] == [True, False, False]
+    servers[0].give("gate")
+    assert [server.take("gate") for server in reversed(servers)] == [True, False, False]
+
+
 def test_a_servers_cameras_go_to_the_others_and_theirs_stay(join: Join) -> None:
     cameras = [f"camera-{n}" for n in range(6)]
     dead, *others = servers = [join(), join(), join()]
