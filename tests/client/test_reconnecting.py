@@ -13,6 +13,7 @@ from keywarp.client import (
     ResumeError,
     StreamBusyError,
     StreamError,
+    StreamGoneError,
     UnavailableError,
 )
 from keywarp.client.connecting import retry_after
@@ -81,7 +82,8 @@ def test_the_wait_that_the_server_asks_for_is_kept_if_there_is_time(error: ApiEr
         (StreamError(1008), False),
         (StreamError(1011), False),
         (StreamError(4400), False),
-        (StreamError(4410), False),
+        (StreamGoneError(4410), False),
+        (StreamGoneError(4410, problem=Problem(title="Gone", status=410, retry_after=1)), True),
         (ResumeError(""), False),
         (KeywarpError(""), False),
     ],

@@ -20,7 +20,19 @@ from keywarp.client import (
 from keywarp.client.conversation import Conversation, ConversationState
 from keywarp.client.payloads import Payload
 from keywarp.client.replay import ReplayBuffer
-from keywarp.protocol import ClientMessage, Codec, Credit, Done, Error, Hello, Mode, Problem, Ready, unpack
+from keywarp.protocol import (
+    ClientMessage,
+    Codec,
+    Credit,
+    Done,
+    Error,
+    Hello,
+    Mode,
+    Problem,
+    Ready,
+    StreamOptions,
+    unpack,
+)
 from tests.client.media import MODEL, result
 
 BROKE = ConnectError("it broke")
@@ -71,10 +83,12 @@ class Decoder:
 class Server:
     """The server's end of one connection. Its messages wait in `out`."""
 
-    def __init__(self, credit: int, decoder: Decoder | None, base: int) -> None:
+    def __init__(self, credit: int, decoder: Decoder | None, base: int, *, knows_discard: bool) -> None:
         self.out: deque[BaseModel] = deque()
         self.frames = 0
         self._base = base
+        self._knows_discard = knows_discard
+        self._discarded: set[int] = set()
         self._credit = credit
         self._received = 0
         self._decoder = decoder
@@ -83,14 +97,28 @@ class Server:
         if isinstance(message, bytes):
             self._received += 1
             assert self._received <= self._credit
-            id_ = unpack(message)[0].id
+            header = unpack(message)[0]
+            id_ = header.id
             assert isinstance(id_, int)
+            if header.discard:
+                assert self._knows_discard
+                self._discarded.add(id_)
             self._credit += 1
             self._answer(self._decoder.decode(id_) if self._decoder else [id_])
             self.out.append(Credit(credit=self._credit))
             return
         if isinstance(ClientMessage.validate_json(message), Hello):
-            self.out.append(Ready(stream="s", model=MODEL, interval=10, credit=self._credit, max_message_bytes=10**6))
+            options = StreamOptions(interval=10) if self._knows_discard else None
+            self.out.append(
+                Ready(
+                    stream="s",
+                    model=MODEL,
+                    interval=10,
+                    credit=self._credit,
+                    max_message_bytes=10**6,
+                    options=options,
+                )
+            )
         else:
             self.stop()
             self.out.append(Done(frames=self.frames, key_frames=0, errors=0))
@@ -101,6 +129,8 @@ class Server:
 
     def _answer(self, ids: list[int]) -> None:
         for id_ in ids:
+            if id_ in self._discarded:
+                continue
             frame = self._base + self.frames
             self.frames += 1
             if id_ % 7 == 3:
@@ -152,13 +182,15 @@ def run(
     reorder: int = 0,
     memory: int = 10**6,
     base: int = 0,
+    knows_discard: bool = False,
 ) -> Viewer:
     """Send all packets over connections that end at the cuts."""
     viewer = Viewer(codec, in_flight, mode, memory)
     conversation = viewer.conversation
     source = iter(map(payload, packets))
     for cut in (*cuts, Cut(after=10**6, drained=False)):
-        server = Server(credit, None if codec == "image" else Decoder(packets, reorder), base)
+        decoder = None if codec == "image" else Decoder(packets, reorder)
+        server = Server(credit, decoder, base, knows_discard=knows_discard)
         base += server.frames if base else 0
         server.take(conversation.hello())
         for count in range(cut.after + 1):
@@ -219,12 +251,12 @@ def test_each_image_is_answered_once_in_order_wherever_connections_end(
     assert viewer.frames == list(range(base, base + count))
 
 
-@given(videos(), CUTS, st.integers(1, 6))
+@given(videos(), CUTS, st.integers(1, 6), st.booleans())
 def test_each_frame_of_a_video_is_answered_once_wherever_connections_end(
-    packets: list[Packet], cuts: list[Cut], credit: int
+    packets: list[Packet], cuts: list[Cut], credit: int, knows_discard: bool
 ) -> None:
     whole = run(packets, [], "h264", credit=credit, reorder=3)
-    viewer = run(packets, cuts, "h264", credit=credit, reorder=3)
+    viewer = run(packets, cuts, "h264", credit=credit, reorder=3, knows_discard=knows_discard)
     assert sorted(viewer.ids) == sorted(whole.ids)
     if not any(cut.drained for cut in cuts):
         assert viewer.ids == whole.ids
@@ -240,6 +272,16 @@ def test_positions_continue_if_the_server_begins_to_count_elsewhere() -> None:
     viewer = run(group(4) + group(4, first=4), [Cut(5, drained=False), Cut(9, drained=False)], "vp9", base=50)
     assert viewer.frames == list(range(50, 58))
     assert viewer.conversation.reconnects == 2
+
+
+def test_packets_with_a_response_are_only_decoded_again() -> None:
+    buffer = ReplayBuffer(memory=1000)
+    for packet in group(4):
+        buffer.add(payload(packet))
+    for number in range(3):
+        buffer.mark_answered(number, number)
+    assert [packet.discard for packet in buffer.replay()] == [True, True, True, False]
+    assert [packet.discard for packet in buffer.replay(repeat=True)] == [False] * 4
 
 
 def test_packets_before_the_last_key_frame_are_not_sent_again() -> None:
@@ -316,6 +358,18 @@ def test_a_new_connection_keeps_the_model() -> None:
     )
     conversation.prepare_reconnect(BROKE, 0)
     assert ClientMessage.validate_json(conversation.hello()) == Hello(interval=7, model=MODEL.name)
+
+
+def test_a_new_connection_has_the_options_with_which_the_stream_was_created() -> None:
+    conversation = Conversation(Hello(), 1, Reconnect())
+    conversation.hello()
+    created = StreamOptions(interval=7, sinks=("archive",), masks="rle")
+    ready = Ready(stream="s", model=MODEL, interval=7, credit=10, max_message_bytes=1000, options=created)
+    conversation.receive(ready.model_dump_json(), 0)
+    conversation.prepare_reconnect(BROKE, 0)
+    assert ClientMessage.validate_json(conversation.hello()) == Hello(
+        model=MODEL.name, interval=7, sinks=("archive",), masks="rle", resumed=True
+    )
 
 
 def test_a_break_after_the_last_response_ends_the_stream() -> None:

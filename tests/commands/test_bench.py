@@ -62,6 +62,10 @@ def test_the_server_is_compared_with_one_process(models: Path) -> None:
     found = figures("server", "--model", "tiny", "--models", models, "--rounds", "1", "--frames", "12")
     assert set(found["fps"]) == {"image alone", "image served", "h264 alone", "h264 served"}
     assert found["share"]["h264"] == pytest.approx(found["fps"]["h264 served"] / found["fps"]["h264 alone"])
+    for codec in ("image", "h264"):
+        assert set(found["processor"][codec]) == {"alone", "server", "client"}
+        assert all(0 <= seconds < 1 for seconds in found["processor"][codec].values())
+        assert found["processor"][codec]["alone"] > 0
     for where in ("alone", "served"):
         assert 0 < found["latency"]["p50"][where] <= found["latency"]["p99"][where]
 

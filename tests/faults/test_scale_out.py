@@ -1,6 +1,7 @@
 """Three server processes behind haproxy: one is killed, one stops."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -168,7 +169,8 @@ def test_a_killed_servers_streams_and_camera_go_on_elsewhere_and_others_feel_not
     assert all(viewer.reconnects == 0 for viewer in others)
     assert max(breaks.values()) < MOST_BREAK
     assert dark < MOST_BREAK
-    assert max(gaps.values()) < max(MOST_GAP, 1.5 * before), "a busy machine has gaps without a fault, too"
+    if os.getloadavg()[0] <= (os.cpu_count() or 1):  # a machine with other work has gaps without a fault, too
+        assert max(gaps.values()) < MOST_GAP
 
 
 def test_a_server_that_stops_finishes_its_frames_and_its_streams_go_on_elsewhere(tmp_path: Path, models: Path) -> None:

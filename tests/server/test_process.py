@@ -76,8 +76,10 @@ def test_a_draining_server_finishes_queued_frames_and_takes_no_new_work(start: S
         assert http.get("/healthz").is_success
         assert http.post("/v1/streams", json={}).status_code == 503
         assert http.post("/v1/streams/single/frames", content=jpeg()).status_code == 503
+        given = [talk.credit for talk in talks]
         release()
         for talk in talks:
             assert [talk.result().id for _ in range(8)] == list(range(8))
+            assert talk.credit == given[talks.index(talk)], "credit for frames that nobody takes any more"
             assert talk.close_code() == CloseCode.SERVICE_RESTART
     http.close()

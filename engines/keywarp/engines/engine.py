@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import os
 import time
 from collections import OrderedDict
@@ -16,11 +17,12 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from keywarp.engines.backends import BackendName, Precision, Program, open_backend
+from keywarp.engines.backends import BackendName, Precision, open_backend
 from keywarp.engines.backends.interface import DeviceTensor, Tensor
 from keywarp.engines.bundle import Bundle
+from keywarp.engines.cache import prune
 from keywarp.engines.devices import Gpu
-from keywarp.engines.errors import BackendError, MotionError
+from keywarp.engines.errors import BackendError, MotionError, TooManySizesError
 from keywarp.engines.fusion import CURRENT, FLOW, FRAME, KEY, fuse_all, kept
 from keywarp.engines.memory import release_unused_memory
 from keywarp.engines.motion import (
@@ -44,6 +46,7 @@ from keywarp.engines.placement import Placement
 from keywarp.engines.postprocessing import Postprocessor, open_postprocessor
 from keywarp.engines.precisions import choose_precision
 from keywarp.engines.preparation import input_size, place, resize
+from keywarp.engines.programs import Compiled, Programs, compile_graphs
 from keywarp.engines.reliability import rate
 from keywarp.engines.result import FrameKind, FrameResult, Output
 
@@ -63,31 +66,66 @@ class KeyState:
     small: NDArray[np.uint8] | None  # the frame as the flow network's input, (1, h, w, 3); None if features are copied
     tracker: MotionTracker | None  # follows the motion; None if nothing or the propagate graph itself does
     check: FlowCheck | None  # checks the flow, or None if features are copied, or cells don't cover whole pixels
-    result: FrameResult  # the key frame's own
+    copied: FrameResult | None = None  # the key frame's own result if features are copied, else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Programs:
-    """The compiled graphs for one size, on the whole device or on a share of it."""
+class KeyPass:
+    """The computing of a key frame's state in steps, with other frames in between.
 
-    key: Program
-    propagate: Program | None  # None if features are copied
-    motion: Program | None  # the flow network between frame and key frame, if its flow is repaired
-    flow: Program | None  # the flow network between any two images, if its flow is chained
-    postprocessor: Postprocessor
-    lock: Lock  # held while a program runs, since only one run is allowed at a time
+    Attributes:
+        steps: The number of steps.
+        left: The number of steps that are left.
+        seconds: The time that it took so far, as that of the whole device.
+        failed: The error of a step, or None. No steps are left then.
+    """
 
+    def __init__(self, engine: "Engine", frame: NDArray[np.uint8]) -> None:
+        """Begin.
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """All compiled graphs for one size."""
+        Args:
+            engine: The engine that runs the networks.
+            frame: See `Engine.key`. It is copied, since it may be changed between steps.
 
-    whole: _Programs
-    lanes: tuple[_Programs, ...]  # none if the device isn't shared
+        Raises:
+            BackendError: See `Engine.key`.
+            BundleError: See `Engine.key`.
+        """
+        self._engine = engine
+        self._frame = frame.copy()
+        self._found: dict[str, Tensor] | KeyState = {}
+        self.steps = self.left = engine.steps(frame)
+        self.seconds = 0.0
+        self.failed: Exception | None = None
 
-    def on(self, lane: int | None) -> _Programs:
-        """Return the programs of a lane, or those of the whole device."""
-        return self.whole if lane is None or not self.lanes else self.lanes[lane % len(self.lanes)]
+    def step(self, lane: int | None = None) -> None:
+        """Run the next step. An error is kept for `finish`.
+
+        Args:
+            lane: See `Engine.key`. Each step may run on another lane.
+        """
+        started = time.perf_counter()
+        try:
+            assert not isinstance(self._found, KeyState)
+            self._found = self._engine.step(self._frame, self.steps - self.left, self._found, lane)
+        except Exception as error:  # noqa: BLE001 - it belongs to the frame that needs the state
+            self.failed, self.left = error, 0
+            return
+        self.left -= 1
+        self.seconds += (time.perf_counter() - started) / (1 if lane is None else self._engine.lanes)
+
+    def finish(self) -> KeyState:
+        """Run the steps that are left, and return the state.
+
+        Raises:
+            BackendError: If the device failed, or the engine is closed.
+            BundleError: If the graphs don't fit together, or their outputs don't fit the manifest.
+        """
+        while self.left:
+            self.step()
+        if self.failed:
+            raise self.failed
+        assert isinstance(self._found, KeyState)
+        return self._found
 
 
 class Engine:
@@ -96,6 +134,7 @@ class Engine:
     Attributes:
         takes_vectors: Whether the motion source uses the motion vectors of the video's codec.
         lanes: The number of frames of different streams that run at the same time.
+        slices: The greatest number of slices in which a key frame is computed if it overlaps with other frames.
     """
 
     def __init__(
@@ -109,8 +148,10 @@ class Engine:
         fallback: bool = False,
         gpu: Gpu | None = None,
         max_sizes: int = MAX_SIZES,
+        sizes_in_use: float = 0.0,
         keep_features: bool = False,
         lanes: int = 1,
+        slices: int = 1,
     ) -> None:
         """Open the backend. Graphs are compiled by `prepare`, or when the first frame of a size is processed.
 
@@ -126,9 +167,13 @@ class Engine:
             fallback: See `open_backend`.
             gpu: See `open_backend`.
             max_sizes: The number of input sizes that stay compiled. Beyond it the least recently used one is freed.
+            sizes_in_use: The seconds from the last frame of an input size in which it isn't freed. Frames of a further
+                size are refused instead, which keeps those of others from waiting for compilation again and again.
             keep_features: Whether results carry the features that the head saw, which takes time.
             lanes: The number of frames of different streams that run at the same time, each on its share of a
                 processor. Graphs are then compiled twice, for the whole of it and for a share. A GPU has one lane.
+            slices: The greatest number of slices in which the features of a key frame are computed, so that other
+                frames can be processed in between, see `StreamSession`. Small networks have fewer.
 
         Raises:
             BackendError: If the backend can't be opened.
@@ -143,8 +188,9 @@ class Engine:
         self._named = source if isinstance(source, MotionSource) else None
         if self._named:
             bundle.check_motion(self._named)
+        self._cache = cache or default_cache()
         chosen, reason = choose_precision(bundle, precision, backend, gpu)
-        self.backend = open_backend(backend, chosen, threads, cache or default_cache(), fallback, gpu)
+        self.backend = open_backend(backend, chosen, threads, self._cache, fallback, gpu)
         if reason:
             self.backend.reason += f"; {reason}"
             log.info("model %s in %s: %s", bundle.name, self.backend.precision, reason)
@@ -157,7 +203,10 @@ class Engine:
         self.takes_vectors = self._named is not None and self._named.flow == "codec"
         self._keep_features = keep_features
         self._max_sizes = max_sizes
+        self._sizes_in_use = sizes_in_use
+        self._last_used: dict[tuple[int, int], float] = {}  # when each size was used last, in monotonic seconds
         self.lanes = lanes
+        self.slices = slices
         stride, downscale = bundle.manifest.finest.stride, bundle.manifest.flow.downscale
         self._stride = stride
         self._checks = stride % downscale == 0  # otherwise no pixels of the small image belong to a cell
@@ -169,7 +218,7 @@ class Engine:
                 + ("" if bundle.manifest.has_flow_network else "give the bundle a `flow.downscale` that divides them")
             )
         self._pixels_per_cell = stride // downscale
-        self._programs: OrderedDict[tuple[int, int], Future[_Compiled]] = OrderedDict()
+        self._programs: OrderedDict[tuple[int, int], Future[Compiled]] = OrderedDict()
         self._lock = Lock()
         self._closed = False
 
@@ -183,8 +232,14 @@ class Engine:
         Raises:
             BackendError: If the runtime refuses the graphs, or the engine is closed.
             BundleError: If the graphs don't fit together.
+            TooManySizesError: If all sizes that may be compiled are in use.
         """
         self._compiled(input_size(height, width, self.bundle.manifest.image))
+
+    def mark_sizes_unused(self) -> None:
+        """Let go of all input sizes so far, such as those of a warm-up: any may be freed for another."""
+        with self._lock:
+            self._last_used = dict.fromkeys(self._last_used, -math.inf)
 
     def key(self, frame: NDArray[np.uint8], lane: int | None = None) -> tuple[FrameResult, KeyState]:
         """Run the feature network and the head on a key frame (Algorithm 1, lines 8-9).
@@ -205,21 +260,50 @@ class Engine:
         programs = self._compiled(placement.size).on(lane)
         picture = resize(frame, placement.rows, placement.columns)
         with programs.lock:
-            outputs = programs.key.run({FRAME: self._input(picture, placement)})
-            result = _postprocess(programs.postprocessor, outputs, placement, frame, FrameKind.KEY, started)
-            features = self._kept_features(outputs, placement)
-        result = replace(result, features=features)
-        if programs.propagate is None:
-            copied = replace(result, output=copy.deepcopy(result.output))
-            return result, KeyState(placement, {}, None, None, None, copied)
-        manifest = self.bundle.manifest
-        names = [*(f.name for f in manifest.features), *(h.name for h in manifest.held)]
-        moved = {name: outputs[name] for name in names}
-        small = self._downscale(placement.cover(picture, self._stride))
-        check = FlowCheck(small, self._pixels_per_cell) if self._checks else None
-        tracker = self._open_tracker(programs, small, placement)
-        seen = self._seen(picture, small, placement)
-        return result, KeyState(placement, moved, seen, tracker, check, result)
+            outputs = programs.run_key({FRAME: self._input(picture, placement)})
+            result = self._key_result(programs, outputs, placement, frame, started)
+        return result, self._state(programs, outputs, placement, picture, result)
+
+    def steps(self, frame: NDArray[np.uint8]) -> int:
+        """Return the number of steps in which the state of a key frame can be computed without its result.
+
+        Args:
+            frame: See `key`.
+        """
+        placement = place(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
+        return self._compiled(placement.size).whole.steps
+
+    def step(
+        self, frame: NDArray[np.uint8], number: int, tensors: Mapping[str, Tensor], lane: int | None
+    ) -> dict[str, Tensor] | KeyState:
+        """Run a step of computing a key frame's state. See `KeyPass`, which runs them in order.
+
+        Args:
+            frame: See `key`.
+            number: The number of the step, from 0.
+            tensors: What the steps before it gave.
+            lane: See `key`.
+
+        Returns:
+            What later steps take, or the state, by the last step.
+
+        Raises:
+            BackendError: See `key`.
+            BundleError: See `key`.
+        """
+        started = time.perf_counter()
+        placement = place(frame.shape[0], frame.shape[1], self.bundle.manifest.image)
+        programs = self._compiled(placement.size).on(lane)
+        if number == 0:
+            tensors = {FRAME: self._input(resize(frame, placement.rows, placement.columns), placement)}
+        with programs.lock:
+            outputs = programs.key[number].run(tensors)
+            if number < programs.steps - 1:
+                return outputs
+            copied = not programs.propagate
+            result = self._key_result(programs, outputs, placement, frame, started) if copied else None
+        picture = resize(frame, placement.rows, placement.columns)
+        return self._state(programs, outputs, placement, picture, result)
 
     def propagate(
         self,
@@ -247,16 +331,17 @@ class Engine:
             MotionError: If the motion source returned no valid flow.
         """
         started = time.perf_counter()
-        if key.small is None:  # copied deeply, so that changing one result changes no other
+        if key.copied:  # copied deeply, so that changing one result changes no other
             self._check_open()
-            output = copy.deepcopy(key.result.output)
+            output = copy.deepcopy(key.copied.output)
             result = _result(FrameKind.PROPAGATED, frame, output, time.perf_counter() - started, 0.0)
-            return replace(result, motion=self.motion, features=key.result.features)
+            return replace(result, motion=self.motion, features=key.copied.features)
         placement = key.placement
         programs = self._compiled(placement.size).on(lane)
         assert programs.propagate is not None
         picture = resize(frame, placement.rows, placement.columns)
         small = self._downscale(placement.cover(picture, self._stride))
+        assert key.small is not None
         inputs: dict[str, Tensor] = {**key.features}
         pair: dict[str, Tensor] = {}
         if programs.motion or self._takes_images:
@@ -297,9 +382,39 @@ class Engine:
             self._programs.clear()
         release_unused_memory()
 
-    def _open_tracker(
-        self, programs: _Programs, small: NDArray[np.uint8], placement: Placement
-    ) -> MotionTracker | None:
+    def _key_result(
+        self,
+        programs: Programs,
+        outputs: dict[str, Tensor],
+        placement: Placement,
+        frame: NDArray[np.uint8],
+        started: float,
+    ) -> FrameResult:
+        """Return the result of a key frame."""
+        result = _postprocess(programs.postprocessor, outputs, placement, frame, FrameKind.KEY, started)
+        return replace(result, features=self._kept_features(outputs, placement))
+
+    def _state(
+        self,
+        programs: Programs,
+        outputs: Mapping[str, Tensor],
+        placement: Placement,
+        picture: NDArray[np.uint8],
+        result: FrameResult | None,
+    ) -> KeyState:
+        """Return the state of a key frame. The result may be left out unless features are copied."""
+        if programs.propagate is None:
+            assert result is not None
+            return KeyState(placement, {}, None, None, None, replace(result, output=copy.deepcopy(result.output)))
+        manifest = self.bundle.manifest
+        names = [*(f.name for f in manifest.features), *(h.name for h in manifest.held)]
+        moved = {name: outputs[name] for name in names}
+        small = self._downscale(placement.cover(picture, self._stride))
+        check = FlowCheck(small, self._pixels_per_cell) if self._checks else None
+        tracker = self._open_tracker(programs, small, placement)
+        return KeyState(placement, moved, self._seen(picture, small, placement), tracker, check)
+
+    def _open_tracker(self, programs: Programs, small: NDArray[np.uint8], placement: Placement) -> MotionTracker | None:
         """Return the tracker of the motion since a key frame, or None if the propagate graph needs none."""
         source = self._source
         if not isinstance(source, MotionSource):
@@ -386,19 +501,20 @@ class Engine:
         if self._closed:
             raise BackendError(f"the engine of model {self.bundle.name} is closed: open another one")
 
-    def _compiled(self, size: tuple[int, int]) -> _Compiled:
+    def _compiled(self, size: tuple[int, int]) -> Compiled:
         """Return the programs for an input size. The first caller compiles, and the others wait for it."""
         with self._lock:
             self._check_open()
             future = self._programs.get(size)
             if mine := future is None:
+                self._make_room()
                 future = self._programs[size] = Future()
-                while len(self._programs) > self._max_sizes:
-                    self._programs.popitem(last=False)
             self._programs.move_to_end(size)
+            self._last_used[size] = time.monotonic()
         if mine:
             try:
                 future.set_result(self._compile(*size))
+                prune(self._cache)
             except BaseException as error:  # noqa: BLE001 - other threads wait for this future
                 with self._lock:
                     if self._programs.get(size) is future:  # so that the next frame tries again
@@ -406,32 +522,30 @@ class Engine:
                 future.set_exception(error)
         return future.result()
 
-    def _compile(self, height: int, width: int) -> _Compiled:
+    def _make_room(self) -> None:
+        """Free the size that wasn't used for longest, if there is no room for another."""
+        while len(self._programs) >= self._max_sizes:
+            oldest = next(iter(self._programs))
+            if time.monotonic() - self._last_used[oldest] < self._sizes_in_use:
+                sizes = ", ".join(f"{width}x{height}" for height, width in self._programs)
+                raise TooManySizesError(
+                    f"model {self.bundle.name} is compiled for at most {self._max_sizes} input sizes at a time, all in "
+                    f"use: {sizes}"
+                )
+            del self._programs[oldest], self._last_used[oldest]
+
+    def _compile(self, height: int, width: int) -> Compiled:
         if self.takes_vectors or (self._named is not None and self._named.repaired):
-            from keywarp.engines.motion import loops  # imports numba
+            from keywarp.engines.motion import loops  # imports numba, if that is installed
 
             loops.warm_up()
         style = replace(self.backend.style, keep_features=self._keep_features)
         graphs = fuse_all(self._graphs, height, width, self._named, style)
-        whole = {name: self.backend.compile(graph.model, graph.resident) for name, graph in graphs.items()}
-        shares = {
-            name: self.backend.compile_lanes(graph.model, graph.resident, self.lanes)
-            for name, graph in graphs.items()
-            if self.lanes > 1
-        }
 
-        def programs(by_name: Mapping[str, Program]) -> _Programs:
-            return _Programs(
-                key=by_name["key"],
-                propagate=by_name.get("propagate"),
-                motion=by_name.get("motion"),
-                flow=by_name.get("flow"),
-                postprocessor=open_postprocessor(self.bundle.manifest, height, width, style.host_labels),
-                lock=Lock(),
-            )
+        def postprocessor() -> Postprocessor:
+            return open_postprocessor(self.bundle.manifest, height, width, style.host_labels)
 
-        lanes = zip(*shares.values(), strict=True)
-        return _Compiled(programs(whole), tuple(programs(dict(zip(shares, lane, strict=True))) for lane in lanes))
+        return compile_graphs(self.backend, graphs, postprocessor, self.lanes, self.slices)
 
 
 def _postprocess(

@@ -4,6 +4,7 @@ EngineError
 ├── BundleError              a bundle that can't be used: damaged, incomplete, of an unknown version
 ├── MotionError              a motion source that doesn't fit the bundle, or returns no usable flow
 ├── BackendError             a device, precision or runtime that is missing or has failed
+├── TooManySizesError        a frame of a further size, while all that may be compiled are in use
 └── InvalidFrameError        a frame of the wrong type, shape or size
     └── FrameOrderError      a frame that came after a later one
 """
@@ -19,6 +20,10 @@ class BundleError(EngineError):
 
 class BackendError(EngineError):
     """A backend isn't installed, lacks the requested device or precision, or failed to compile or run a graph."""
+
+
+class TooManySizesError(EngineError):
+    """A frame has a size for which nothing is compiled, and all sizes that may be compiled at a time are in use."""
 
 
 class MotionError(EngineError):

@@ -1,11 +1,14 @@
 """`keywarp bench`: measure the engine and the server on this machine."""
 
+import math
 import statistics
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Annotated, Any
 
+import httpx
 import numpy as np
 import typer
 from rich.console import Console
@@ -42,16 +45,14 @@ app = typer.Typer(
 )
 
 CODECS: tuple[BenchCodec, ...] = ("image", "h264")
+PROCESSOR_TIME = "process_cpu_seconds_total "  # a metric of servers
 CLIP_FRAMES = 250  # frames of the clip that `load` repeats
 
 
-app.command(
-    epilog="Example: keywarp bench engine --model street\n\n"
-    "Example: keywarp bench engine --config paper-detection --rounds 5 --picture paper.png"
-)(engine)
+app.command()(engine)
 
 
-@app.command(epilog="Example: keywarp bench server --model street")
+@app.command()
 def server(
     model: BundleOption = "street",
     models: ModelsOption = MODELS,
@@ -68,7 +69,10 @@ def server(
     rounds. The latency is that of JPEG frames at half of that rate, counted from
     when each frame is due: the 50th and 99th percentiles of all rounds' frames.
     Frames stay as they are stored, so that they have the same size in both codecs.
-    Runs alternate. Client and server share this machine.
+    Runs alternate. Client and server share this machine; the processor time of
+    each, per frame, includes threads of the networks that look for work.
+
+    Example: keywarp bench server --model street
     """
     path = video or sample_video()
     bundle = find_bundle(model, models)
@@ -88,15 +92,23 @@ def server(
 
     throughputs: dict[str, list[float]] = {f"{codec} {where}": [] for codec in CODECS for where in ("alone", "served")}
     latencies: dict[str, list[float]] = {"alone": [], "served": []}
+    processor = {codec: dict.fromkeys(("alone", "server", "client"), 0.0) for codec in CODECS}  # seconds
     with local_server(models) as url:
         for turn in range(rounds + 1):
             for codec in CODECS:
                 hello = Hello(model=bundle.name, interval=length, codec=codec)
+                started = time.process_time()
                 alone = run_alone(codec)
+                alone_time, before = time.process_time() - started, _processor_time(url)
+                started = time.process_time()
                 served = closed_loop(url, f"bench-{turn}-{codec}", hello, payloads[codec])
+                client_time, server_time = time.process_time() - started, _processor_time(url) - before
                 if turn:  # the first round warms up
                     throughputs[f"{codec} alone"].append(alone.fps)
                     throughputs[f"{codec} served"].append(served.fps)
+                    processor[codec]["alone"] += alone_time / alone.frames / rounds
+                    processor[codec]["server"] += server_time / served.frames / rounds
+                    processor[codec]["client"] += client_time / served.frames / rounds
         medians = {name: statistics.median(values) for name, values in throughputs.items()}
         rate = medians["image alone"] / 2
         hello = Hello(model=bundle.name, interval=length)
@@ -111,7 +123,13 @@ def server(
     with open_source(path, upright=False) as source:
         setting = describe_setting(bundle, compiled.backend, source.width, source.height, length)
     if as_json:
-        figures = {"fps": medians, "share": shares, "latency": percentiles, "latency_at_fps": rate}
+        figures = {
+            "fps": medians,
+            "share": shares,
+            "processor": {codec: times for codec, times in processor.items() if not math.isnan(times["server"])},
+            "latency": percentiles,
+            "latency_at_fps": rate,
+        }
         print_json({"setting": setting, **figures})
         return
     rows = [
@@ -120,6 +138,15 @@ def server(
             f"{medians[f'{codec} served']:.1f} fps served, {medians[f'{codec} alone']:.1f} alone: {100 * share:.0f} %",
         )
         for codec, share in shares.items()
+    ]
+    rows += [
+        (
+            f"processor time of a frame, {'JPEG' if codec == 'image' else 'H.264'}",
+            f"{1000 * times['server']:.2f} ms server, {1000 * times['client']:.2f} client, "
+            f"{1000 * times['alone']:.2f} alone",
+        )
+        for codec, times in processor.items()
+        if not math.isnan(times["server"])
     ]
     rows += [
         (
@@ -132,7 +159,14 @@ def server(
     print_table("server", rows, setting)
 
 
-@app.command(epilog="Example: keywarp bench load --cameras 4 --fps 10 --server http://192.168.7.2:8080")
+def _processor_time(url: str) -> float:
+    """Return the seconds of processor time that a server has used, or NaN if its system doesn't say."""
+    metrics = httpx.get(f"{url}/metrics").raise_for_status().text
+    found = (float(line.split()[1]) for line in metrics.splitlines() if line.startswith(PROCESSOR_TIME))
+    return next(found, math.nan)
+
+
+@app.command()
 def load(
     cameras: Annotated[int, typer.Option(min=1, help="The number of streams at the same time.")] = 4,
     fps: Annotated[float, typer.Option(min=0.1, help="Frames per second of each camera.")] = 10.0,
@@ -156,6 +190,8 @@ def load(
     Prints the results per second, the share of key frames, their age, the
     dropped frames, and the latency, counted from when each frame was due.
     Frames stay as they are stored, as those of most cameras are.
+
+    Example: keywarp bench load --cameras 4 --fps 10 --server http://192.168.7.2:8080
     """
     path = video or sample_video()
     payloads = make_payloads(path, codec, CLIP_FRAMES)

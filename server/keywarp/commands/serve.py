@@ -37,6 +37,7 @@ SHOWN: dict[str, dict[str, Any]] = {  # shown in the help instead of a type, or 
     "data": {"file_okay": False, "show_default": False},
     "leases": {"file_okay": False, "show_default": False},
     "model_limit": {"metavar": "MODEL=STREAMS", "show_default": "no limit"},
+    "address_streams": {"show_default": "three quarters of --max-streams"},
     "key_streams": {"show_default": "no limit"},
     "key_rate": {"show_default": "no limit"},
 }

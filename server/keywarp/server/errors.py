@@ -9,6 +9,7 @@ ServerError
 ├── UnknownStreamError     404 / 4404  no such stream
 ├── UnknownEventError      404 / 4404  no such event, or it has no snapshot
 ├── HelloTimeoutError      408 / 4408  a connection that sent no `hello`
+├── BodyTimeoutError       408         a body that doesn't come, or too slowly
 ├── StreamConflictError    409 / 4409  the stream exists already, or another producer feeds it
 ├── NotPulledError         409 / 4409  pause or resume of a stream that isn't pulled
 ├── StreamClosedError      410 / 4410  the stream was deleted, or expired while idle
@@ -30,6 +31,7 @@ ServerError
 └── FrameRefusedError                  one frame can't be processed; its stream continues
     ├── ImageRefusedError  413, 415 or 422, by the error of the reader (`keywarp.images.errors`)
     ├── DamagedVideoError  422
+    ├── SizeRefusedError   503         a further frame size, while all that may be compiled are in use
     └── FrameFailedError   500         the engine failed on the frame
 
 The other errors are for the operator: KeyFileError, SiteError, CameraStoreError, DecoderError, TracesError, and
@@ -49,6 +51,7 @@ from keywarp.images import (
 )
 from keywarp.protocol import ClientId, CloseCode, Problem
 
+LimitName = Literal["max_streams", "model_limit", "key_streams", "address_streams", "watchers", "annotations"]
 _MAX_DETAIL = 500  # characters
 _MAX_CLOSE_REASON = 123  # bytes (RFC 6455, section 5.5)
 # The status and the label in metrics for each error of the reader of images.
@@ -130,6 +133,12 @@ class HelloTimeoutError(ServerError):
     status, close, reason = HTTPStatus.REQUEST_TIMEOUT, CloseCode.HELLO_TIMEOUT, "hello_timeout"
 
 
+class BodyTimeoutError(ServerError):
+    """A request's body doesn't come, or too slowly."""
+
+    status, close, reason = HTTPStatus.REQUEST_TIMEOUT, CloseCode.BAD_MESSAGE, "body_timeout"
+
+
 class StreamConflictError(ServerError):
     """The stream exists already, or another producer feeds it."""
 
@@ -137,9 +146,19 @@ class StreamConflictError(ServerError):
 
 
 class StreamClosedError(ServerError):
-    """The stream was deleted, or expired while idle."""
+    """The stream was deleted, or expired while idle. Then its client may begin it again."""
 
     status, close, reason = HTTPStatus.GONE, CloseCode.STREAM_GONE, "stream_gone"
+
+    def __init__(self, detail: str, *, expired: bool = False) -> None:
+        """Describe the end.
+
+        Args:
+            detail: The message for the client.
+            expired: Whether the stream expired.
+        """
+        super().__init__(detail)
+        self.retry_after = 1 if expired else None
 
 
 class TooLargeError(ServerError):
@@ -173,7 +192,7 @@ class CapacityError(ServerError):
 class TooManyStreamsError(CapacityError):
     """The server, the model or the API key has reached its limit of streams, or a stream its limit of subscribers."""
 
-    def __init__(self, detail: str, limit: Literal["max_streams", "model_limit", "key_streams", "watchers"]) -> None:
+    def __init__(self, detail: str, limit: LimitName) -> None:
         super().__init__(detail)
         self.reason = limit
 
@@ -210,12 +229,14 @@ class NotReadyError(ServerError):
     """The models are still being loaded."""
 
     status, close, reason = HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.TRY_AGAIN_LATER, "not_ready"
+    retry_after = 1
 
 
 class DrainingError(ServerError):
     """The server is stopping: it finishes its queued work and accepts no new work."""
 
     status, close, reason = HTTPStatus.SERVICE_UNAVAILABLE, CloseCode.SERVICE_RESTART, "draining"
+    retry_after = 1  # a proxy has other servers
 
 
 class LoadFailedError(ServerError):
@@ -323,6 +344,13 @@ class DamagedVideoError(FrameRefusedError):
     """A unit of the video can't be decoded."""
 
     status, reason = HTTPStatus.UNPROCESSABLE_ENTITY, "damaged_video"
+
+
+class SizeRefusedError(FrameRefusedError):
+    """The model is compiled for as many frame sizes as it may be, and all are in use."""
+
+    status, reason = HTTPStatus.SERVICE_UNAVAILABLE, "too_many_sizes"
+    retry_after = 60
 
 
 class FrameFailedError(FrameRefusedError):

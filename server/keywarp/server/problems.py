@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -107,6 +108,8 @@ class _InternalErrorMiddleware:
 
         try:
             await self._app(scope, receive, observed_send)
+        except ClientDisconnect:
+            log.info("%s %r: the client disconnected", scope["method"], scope["path"][:200])
         except Exception:
             if has_started:
                 raise

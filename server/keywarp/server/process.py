@@ -8,9 +8,19 @@ from socket import socket
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+import cv2
 import uvicorn
 
 from keywarp.server.app import create_app, service_of
+from keywarp.server.connections import (
+    BACKLOG,
+    AcceptErrors,
+    Connections,
+    HttpProtocol,
+    WebSocketProtocol,
+    raise_file_limit,
+    room_for_connections,
+)
 from keywarp.server.service import Service
 from keywarp.server.settings import Settings
 
@@ -40,7 +50,9 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                ws="websockets-sansio",
+                http=HttpProtocol,
+                ws=WebSocketProtocol,
+                backlog=1,  # connections that are accepted at a time, each counted before the next
                 ws_max_size=settings.max_message_bytes,
                 ws_per_message_deflate=False,  # payloads are already compressed
                 lifespan="on",
@@ -51,6 +63,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=5,
             )
         )
+        self.server_state = self.connections = Connections(settings.max_connections)
 
     @property
     def url(self) -> str:
@@ -64,11 +77,17 @@ class Server(uvicorn.Server):
         Raises:
             OSError: If the server can't listen on its address.
         """
+        self.connections.limit = room_for_connections(self.connections.limit)
+        asyncio.get_running_loop().set_exception_handler(AcceptErrors())
         try:
             await super().startup(sockets)
         except SystemExit as error:  # uvicorn has logged why
             address = f"{self.config.host}:{self.config.port}"
             raise OSError(f"can't listen on {address}: choose another host or port") from error
+        for listener in self.servers:
+            for endpoint in listener.sockets:
+                with endpoint.dup() as listening:
+                    listening.listen(BACKLOG)
         with suppress(RuntimeError, NotImplementedError):  # not in the main thread, or not on this system
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         print(f"keywarp: listening on {self.url}", flush=True)
@@ -77,7 +96,9 @@ class Server(uvicorn.Server):
         self._reloading = asyncio.create_task(self._reloader.reload_and_log())
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether to stop."""
+        """Return whether to stop. uvicorn calls this every 0.1 s."""
+        if counter % 10 == 0:
+            self.connections.sweep()
         return await super().on_tick(counter) or self.service.failure is not None
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
@@ -101,10 +122,14 @@ def run(settings: Settings) -> None:
         EngineError: If a model can't be compiled or run.
         OSError: If the server can't listen on its address.
     """
+    # The threads of OpenCV look for work long after a call, and give way hundreds of times a frame to those of the
+    # networks, which do the same. Its work on a frame is too small to share.
+    cv2.setNumThreads(1)
     signal.signal(signal.SIGTERM, _exit)  # uvicorn handles it while it runs, and raises it again once it has stopped
     signal.signal(signal.SIGINT, _exit)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server has started, there is nothing to reload
+    raise_file_limit()
     server = Server(settings)
     server.run()
     if server.service.failure:

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor as Pool
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from keywarp.engines import BundleError, EngineError
 from keywarp.engines.manifest import Manifest
 from keywarp.protocol import StreamOptions
 from keywarp.protocol.events import Rules
+from keywarp.server.decode.memory import limit_allocations
 from keywarp.server.decode.nvdec import Nvdec, open_nvdec
 from keywarp.server.decode.video import VideoOptions
 from keywarp.server.devices import Device, find_devices
@@ -35,6 +35,7 @@ from keywarp.server.events.watcher import check_rules
 from keywarp.server.models.registry import Models, ModelUser
 from keywarp.server.models.replicas import Replica, least_loaded
 from keywarp.server.models.repository import load_bundles
+from keywarp.server.payload_memory import PayloadMemory
 from keywarp.server.security.keys import ApiKeys
 from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.settings import Settings
@@ -45,6 +46,7 @@ from keywarp.server.streams.schedule import ScheduleOptions, resolve_schedule
 from keywarp.server.streams.stream import Stream, StreamContext
 from keywarp.server.telemetry.metrics import Metrics
 from keywarp.server.telemetry.traces import open_tracer
+from keywarp.server.workers import Workers
 
 if TYPE_CHECKING:
     from keywarp.server.telemetry.tracer import Tracer
@@ -91,6 +93,7 @@ class Service:
         for name in filter(None, (settings.default_model, *limited)):
             if name not in names:
                 raise BundleError(f"there is no model {name!r}; there are: {', '.join(names)}")
+        limit_allocations(settings.max_pixels)
         self.nvdec = self._open_nvdec()
         self.devices: tuple[Device, ...] = ()  # empty until the devices are found
         self.metrics = Metrics(
@@ -107,17 +110,21 @@ class Service:
         )
         self._ready = False
         # Decoding releases the GIL, so each core gets a thread. One more keeps slow images from delaying other streams.
-        pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="keywarp-codec")
+        workers = Workers((os.cpu_count() or 1) + 1, "keywarp-codec")
         tracer = open_tracer() if settings.traces else None
         self.site = read_site(settings.site)
         self._check_site()
-        self.events = EventStore(settings.data, settings.event_days, settings.max_events)
-        self._context = StreamContext(pool, self.metrics, self.events, tracer)
+        self.events = EventStore(
+            settings.data, settings.event_days, settings.max_events, self.metrics.count_event_writes
+        )
+        self._pool = workers.share()
+        self._context = StreamContext(workers, self.metrics, self.events, tracer)
         self.sinks = Sinks(self.site.open_sinks(), self.metrics, delivery)
         for name in self.site.sinks:
             self.metrics.add_sink(name)
         limits = Limits(streams=settings.key_streams, rate=settings.key_rate)
         self.api_keys = ApiKeys.read(settings.keys, limits, clock) if settings.keys else None
+        self.payload_memory = PayloadMemory(settings.max_queued_bytes)
         self._in_flight = 0
         self._all_done = asyncio.Event()
         self._all_done.set()
@@ -125,7 +132,7 @@ class Service:
     @property
     def pool(self) -> Pool:
         """Threads for short work that would block the event loop."""
-        return self._context.pool
+        return self._pool
 
     def video_options(self, stream: Stream) -> VideoOptions:
         """Return how the videos of a stream are decoded."""
@@ -232,7 +239,6 @@ class Service:
             replica.engine.bundle.manifest.key_interval,
             self.settings.max_age,
             self.settings.overlap,
-            replica.device.executor.lanes,
         )
 
     def _check_track(self, options: StreamOptions, manifest: Manifest) -> None:
@@ -248,6 +254,24 @@ class Service:
         self.sinks.check(rules.events, events=True)
         await stream.watch(rules)
         await self.sinks.subscribe_events(stream)
+
+    async def create_watched(
+        self, options: StreamOptions, id_: str | None, rules: Rules, owner: Quota = UNLIMITED
+    ) -> Stream:
+        """Create a stream that rules watch from its first frame on. It raises the errors of `create_stream`.
+
+        Raises:
+            BadMessageError: The stream's model has no such class, or there is no such sink. There is no stream then.
+        """
+        stream = self.create_stream(options, id_, owner)
+        if rules == Rules():
+            return stream
+        try:
+            await self.watch_stream(stream, rules)
+        except ServerError as error:
+            await self.streams.remove(stream, str(error))
+            raise
+        return stream
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:
@@ -278,13 +302,14 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.sinks.stop()
             await self.streams.close()
             await self.sinks.close()
             await self._models.close()
             await self.events.close()
             for device in self.devices:
                 await asyncio.to_thread(device.executor.close)
-            self._context.pool.shutdown(wait=True)
+            await asyncio.to_thread(self._context.workers.shutdown)
             if self.tracer:
                 await asyncio.to_thread(self.tracer.close)
 
@@ -341,8 +366,8 @@ class Service:
             raise TooManyStreamsError(detail, "model_limit")
         limit = owner.limits.streams
         if limit is not None and sum(stream.owner is owner for stream in self.streams) >= limit:
-            detail = f"the API key {owner.name} has its {limit} streams: delete one, or try again later"
-            raise TooManyStreamsError(detail, "key_streams")
+            detail = f"{owner.holder} has its {limit} streams: delete one, or try again later"
+            raise TooManyStreamsError(detail, owner.limit_of_streams)
 
     async def _load(self) -> None:
         try:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from keywarp.engines import BackendName, MotionName, Precision
+from keywarp.engines.shipped import DEFAULT_MODELS
 from keywarp.protocol import MAX_INTERVAL, MAX_KEY_AGE, Schedule
 from keywarp.server.security.pull_hosts import AllowList
 
@@ -26,7 +27,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: Path = Field(default=Path("models"), description="The folder that holds the bundles, or one bundle.")
+    models: Path = Field(
+        default=DEFAULT_MODELS,
+        description="The folder that holds the bundles, or one bundle. Without a folder `models`, the bundles that "
+        "come with Keywarp are served.",
+    )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="The port to listen on; 0 takes any free port.")
     default_model: str | None = Field(default=None, description="The model of streams that name none.")
@@ -79,7 +84,8 @@ class Settings(BaseModel):
         ge=0,
         le=MAX_INTERVAL,
         description="For streams that don't choose: the number of frames that are still propagated from the key frame "
-        "before, while the next is computed on another lane; less than a stream's interval. 0 lets key frames block.",
+        "before, while the next is computed in slices between them; less than a stream's interval. 0 lets key frames "
+        "block, and those of streams that choose to overlap are computed in one piece.",
     )
     allow_origin: tuple[str, ...] = Field(
         default=(), description="A site whose web pages may use this server, such as https://cameras.example."
@@ -114,8 +120,19 @@ class Settings(BaseModel):
         description="Without --keys, let anyone who can reach the server load and unload models of the folder.",
     )
     max_streams: int = Field(default=64, ge=1, description="The largest number of streams at the same time.")
+    max_connections: int = Field(
+        default=1024,
+        ge=1,
+        description="The largest number of connections at the same time; fewer, if the process may open fewer files.",
+    )
     model_limit: Mapping[str, Annotated[int, Field(ge=0)]] = Field(
         default={}, description="The largest number of streams of one model at the same time."
+    )
+    address_streams: int | None = Field(
+        default=None,
+        ge=1,
+        description="Without --keys, the largest number of streams that clients of one address may have at the same "
+        "time; this machine's own have no limit.",
     )
     key_streams: int | None = Field(
         default=None,
@@ -139,6 +156,18 @@ class Settings(BaseModel):
         default=16 * 1024 * MEBIBYTE, ge=1024, description="The largest size of one uploaded video."
     )
     max_pixels: int = Field(default=4096 * 4096, ge=1, description="The largest number of pixels of one frame.")
+    max_queued_bytes: int = Field(
+        default=1024 * MEBIBYTE,
+        ge=1024,
+        description="The largest size of all messages and bodies together that wait to be decoded, besides one message "
+        "of each connection.",
+    )
+    max_sizes: int = Field(
+        default=8,
+        ge=1,
+        description="The largest number of input sizes for which each model is compiled at the same time. Frames of "
+        "different sizes may have the same input size.",
+    )
     credit: int = Field(
         default=8, ge=1, description="The number of messages that a WebSocket client may send before the next credit."
     )
@@ -185,12 +214,10 @@ class Settings(BaseModel):
             raise ValueError("a limit of each API key needs `keys`")
         return limit
 
-    @field_validator("overlap")
-    @classmethod
-    def _check_overlap(cls, overlap: int, settings: ValidationInfo) -> int:
-        if overlap and settings.data.get("lanes") == 1:
-            raise ValueError("key frames overlap on at least 2 lanes: set `lanes` to 2 or more, or to 0")
-        return overlap
+    @property
+    def streams_of_address(self) -> int:
+        """The largest number of streams of one address, on a server without keys."""
+        return self.address_streams or max(1, self.max_streams * 3 // 4)
 
     @property
     def controlled(self) -> bool:

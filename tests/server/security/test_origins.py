@@ -77,3 +77,29 @@ def test_a_key_is_accepted_from_any_origin(start: Starter, tmp_path: Path) -> No
     server = start(keys=tmp_path / "keys.txt")
     headers = {"Origin": ELSEWHERE, "Host": "cameras.example", "Authorization": f"Bearer {secret}"}
     assert server.http.get("/v1/streams", headers=headers).is_success
+
+
+CROSS_SITE = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+
+
+@pytest.mark.parametrize("path", ["/v1/streams", "/v1/streams/door/preview", "/v1/streams/door/results", "/metrics"])
+@pytest.mark.parametrize("headers", [{}, {"Referer": f"{ELSEWHERE}/page"}, {"Referer": "http://[x"}])
+def test_a_picture_in_a_page_of_another_site_is_refused(server: Running, path: str, headers: dict[str, str]) -> None:
+    """Browsers send no `Origin` for what a page only shows."""
+    server.http.post("/v1/streams", json={"id": "door"})
+    assert problem(server.http.get(path, headers=CROSS_SITE | headers)).status == 403
+
+
+def test_a_link_from_another_site_leads_to_the_dashboard(server: Running) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert server.http.get("/", headers=link | {"Referer": ELSEWHERE}).is_success
+    frame = link | {"Sec-Fetch-Dest": "iframe"}
+    assert server.http.get("/", headers=frame).status_code == 403
+
+
+def test_a_picture_in_a_page_of_an_allowed_site_is_shown(start: Starter) -> None:
+    server = start(allow_origin=("https://cameras.example",))
+    referrer = {"Referer": "https://cameras.example/wall"}
+    assert server.http.get("/v1/streams", headers=CROSS_SITE | referrer).is_success
+    same = {"Sec-Fetch-Site": "same-origin", "Referer": f"{server.url}/"}
+    assert server.http.get("/v1/streams", headers=same).is_success

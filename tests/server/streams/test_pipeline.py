@@ -7,10 +7,15 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
 
 from keywarp.protocol import Done, Dropped, Error, FrameHeader, Result, StreamOptions
 from keywarp.server.decode.frames import Decoded
 from keywarp.server.decode.images import ImageDecoder
+from keywarp.server.errors import BadVideoError
 from keywarp.server.security.quotas import UNLIMITED, Limits, Quota
 from keywarp.server.streams.pipeline import Pipeline, ReceivedPayload
 from keywarp.server.streams.stream import Stream
@@ -235,6 +240,8 @@ def test_frames_dropped_at_the_end_of_a_connection_leave_a_gap_for_the_next_sing
 class BlockingDecoder(ImageDecoder):
     """Decodes each image twice, the second time only after an event."""
 
+    whole_units = False
+
     def __init__(self) -> None:
         super().__init__(WIDTH * HEIGHT)
         self.unblocked = threading.Event()
@@ -264,6 +271,70 @@ def test_a_payload_counts_as_consumed_only_after_its_last_frame(server: Running)
         return [consumed[0], pipeline.consumed]
 
     assert server.run(run()) == [0, 1]
+
+
+class CountingPool(ThreadPoolExecutor):
+    """Counts what it is given to do."""
+
+    count = 0
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.count += 1
+        return super().submit(*args, **kwargs)
+
+
+def test_an_image_is_decoded_in_one_step_and_consumed_with_its_response(server: Running) -> None:
+    async def run() -> tuple[list[int], int]:
+        stream = server.service.create_stream(StreamOptions(), None)
+
+        async def payloads() -> Payloads:
+            for number in range(3):
+                yield payload(number)
+                await until(lambda: len(consumed) > number)  # noqa: B023 - it is called in this turn
+
+        consumed: list[int] = []
+        with CountingPool(1) as pool:
+            pipeline = Pipeline(stream, ImageDecoder(WIDTH * HEIGHT), UNLIMITED, pool)
+            async with task_scope() as tasks:
+                tasks.create_task(pipeline.feed(payloads()))
+                async for response in pipeline.responses():
+                    assert response  # there is nothing to say about credit besides
+                    consumed.append(pipeline.consumed)
+        await server.service.streams.remove(stream, "the test is over")
+        return consumed, pool.count
+
+    assert server.run(run()) == ([1, 2, 3], 3 + 1)  # and the decoder's end
+
+
+class FailingDecoder(ImageDecoder):
+    """Fails after each image."""
+
+    def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:
+        yield from super().decode(header, payload)
+        raise BadVideoError("nothing follows")
+
+
+def test_an_error_after_a_frame_of_the_same_payload_is_raised_after_its_response(server: Running) -> None:
+    responses: list[FrameResponse | None] = []
+
+    async def run() -> None:
+        stream = server.service.create_stream(StreamOptions(), None)
+        pipeline = Pipeline(stream, FailingDecoder(WIDTH * HEIGHT), UNLIMITED)
+
+        async def payloads() -> Payloads:
+            yield payload(0)
+
+        try:
+            async with task_scope() as tasks:
+                tasks.create_task(pipeline.feed(payloads()))
+                async for response in pipeline.responses():
+                    responses.append(response)  # noqa: PERF401 - those before the error count
+        finally:
+            await server.service.streams.remove(stream, "the test is over")
+
+    with pytest.raises(BadVideoError, match="nothing follows"):
+        server.run(run())
+    assert [response and response.type for response in responses] == ["result"]
 
 
 def test_a_producer_that_takes_no_responses_is_slowed_down(server: Running) -> None:

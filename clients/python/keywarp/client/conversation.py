@@ -127,7 +127,10 @@ class Conversation:
         hello = self._hello
         if self.ready is not None:
             # A restart may change the server's default model, but a stream's results come from one model.
-            hello = hello.model_copy(update={"model": self.ready.model.name})
+            update: dict[str, object] = {"model": self.ready.model.name}
+            if self.ready.options is not None:  # some may have been given to another request, such as sinks
+                update = self.ready.options.model_dump(exclude_none=True) | update | {"resumed": True}
+            hello = hello.model_copy(update=update)
         return hello.model_dump_json(exclude_none=True)
 
     @property
@@ -287,7 +290,8 @@ class Conversation:
             self._offset = None
         if self._replay:
             try:
-                self._to_resend = deque(self._replay.replay())
+                knows_discard = self.ready is not None and self.ready.options is not None
+                self._to_resend = deque(self._replay.replay(repeat=not knows_discard))
             except ResumeError as reason:
                 raise reason from error
         elif not self._may_drop:
@@ -317,7 +321,9 @@ class Conversation:
                 self.results += 1
                 latency = now - sent.at if sent else None
                 result = response if response.frame == position else response.model_copy(update={"frame": position})
-                return ProcessedFrame(result, sent.payload.image if sent and sent.payload else None, latency, now)
+                image = sent.payload.image if sent and sent.payload else None
+                classes = self.ready.model.classes if self.ready else ()
+                return ProcessedFrame(result, image, latency, now, classes=classes)
             case Error():
                 self.errors += 1
                 error = FrameError(response.problem, None if response.frame is None else position, response.id)

@@ -12,6 +12,7 @@ from keywarp.client.errors import (
     ResumeError,
     StreamBusyError,
     StreamError,
+    StreamGoneError,
     UnavailableError,
 )
 
@@ -48,7 +49,7 @@ class Reconnect:
 
     seconds: float = 60.0  # how long to try, until new responses arrive; 0 doesn't try
     first: float = 0.25  # seconds, the first wait
-    longest: float = 5.0  # seconds, the longest wait
+    longest: float = 1.0  # seconds, the longest wait
     at_start: bool = False  # whether the first connection is tried again, too
     memory: int = 64 * 2**20  # bytes of packets to keep for sending again, with the codecs that need them
 
@@ -108,4 +109,6 @@ def is_temporary(error: KeywarpError) -> bool:
     """Return whether reconnecting may help. It doesn't if the request itself is at fault."""
     if isinstance(error, ApiError):
         return error.status in TEMPORARY
+    if isinstance(error, StreamGoneError):  # it was deleted, or it has expired, which it need not have
+        return error.retry_after is not None
     return isinstance(error, ConnectError | UnavailableError | StreamBusyError) and not isinstance(error, ResumeError)

@@ -1,5 +1,6 @@
 """Keep the packets of a video that have to be sent again if the connection breaks."""
 
+from dataclasses import replace
 from typing import Final
 
 from keywarp.client.errors import ResumeError
@@ -21,7 +22,8 @@ class ReplayBuffer:
     directly, so they have responses by then, too. The response to the key frame alone isn't enough, because a stopping
     server responds to all frames that it has received.
 
-    After a break the packets are sent again, and some responses arrive for the second time.
+    After a break the packets are sent again. Those that have their responses are only to be decoded. A server that
+    doesn't know this responds to them for the second time.
     """
 
     def __init__(self, memory: int) -> None:
@@ -66,8 +68,11 @@ class ReplayBuffer:
         self._positions[packet.id] = position
         self._advance(packet.id)
 
-    def replay(self) -> tuple[Payload, ...]:
-        """Return the packets to send again. From now on `repeated` recognises repeated responses.
+    def replay(self, *, repeat: bool = False) -> tuple[Payload, ...]:
+        """Return the packets to send again.
+
+        Args:
+            repeat: Whether the server responds to all of them. From now on `repeated` recognises those responses.
 
         Raises:
             ResumeError: If there were more packets than the memory holds.
@@ -77,10 +82,16 @@ class ReplayBuffer:
                 f"the stream can't continue after the break: there are more than {self._memory} bytes since the last "
                 "key frame, which is the limit (Reconnect.memory)"
             )
-        self._expected = dict(self._positions)
-        self._last_expected = max(self._positions, key=lambda id_: self._positions[id_], default=None)
         self._early = 0
         self._key = None
+        if not repeat:
+            self._expected, self._last_expected = {}, None
+            return tuple(
+                replace(packet, discard=True) if id_ in self._positions else packet
+                for id_, packet in self._packets.items()
+            )
+        self._expected = dict(self._positions)
+        self._last_expected = max(self._positions, key=lambda id_: self._positions[id_], default=None)
         return tuple(self._packets.values())
 
     @property

@@ -58,6 +58,11 @@ class Call(Generic[T]):
             raise ProtocolError(f"{response.request.url} didn't respond like a Keywarp server: {fault}") from error
 
 
+def ready() -> Call[dict[str, str]]:
+    """Ask whether the server is ready for streams."""
+    return Call(TypeAdapter(dict[str, str]), "GET", "/readyz")
+
+
 def refusal(response: httpx.Response) -> ApiError:
     """Return the error that an unsuccessful response stands for."""
     try:
@@ -101,7 +106,7 @@ def stream_info(stream_id: str) -> Call[StreamInfo]:
 
 def create_stream(options: CreateStream) -> Call[StreamInfo]:
     """Create a stream. Its id, made up here if there is none, is in the path, where a proxy can see it."""
-    content = options.model_dump_json(exclude_none=True, exclude={"id"}).encode()
+    content = options.model_dump_json(exclude_defaults=True, exclude={"id"}).encode()
     return Call(TypeAdapter(StreamInfo), "PUT", _stream_path(options.id or token_hex(8)), content=content)
 
 

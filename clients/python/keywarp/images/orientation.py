@@ -10,12 +10,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from keywarp.images.jpeg import APP1, segments
+
 UPRIGHT: Final = 1  # EXIF's number of a picture that needs no turn
 INVERSE: Final = {6: 8, 8: 6}  # the others are their own inverses
 TAG: Final = 274  # of the orientation, in EXIF and TIFF
 _SHORT: Final = 3  # the type of an unsigned 16-bit number
-_APP1, _START_OF_SCAN, _END = 0xE1, 0xDA, 0xD9
-_BARE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG's markers without a length
 _EXIF: Final = b"Exif\0\0"
 
 
@@ -53,22 +53,9 @@ def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 def jpeg_orientation(data: bytes | memoryview) -> int:
     """Return EXIF's number of the orientation of a JPEG, which is 1 if the file doesn't say it."""
-    view, position = memoryview(data), 2
-    while position + 4 <= len(view) and view[position] == 0xFF:
-        marker = view[position + 1]
-        if marker == 0xFF:  # padding
-            position += 1
-            continue
-        if marker in _BARE_MARKERS:
-            position += 2
-            continue
-        if marker in (_START_OF_SCAN, _END):
-            break
-        length = int.from_bytes(view[position + 2 : position + 4], "big")
-        content = view[position + 4 : position + 2 + length]
-        if marker == _APP1 and bytes(content[:6]) == _EXIF:
+    for marker, content in segments(data):
+        if marker == APP1 and bytes(content[:6]) == _EXIF:
             return exif_orientation(bytes(content))
-        position += 2 + max(length, 2)
     return UPRIGHT
 
 

@@ -21,10 +21,12 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from keywarp.images.errors import DamagedImageError, NotAnImageError, TooManyPixelsError, UnsupportedImageError
 from keywarp.images.formats import FILE_FORMATS, WIRE_FORMATS, ImageFormat, format_of, other_format_of
+from keywarp.images.jpeg import scans
 from keywarp.images.orientation import INVERSE, TAG, UPRIGHT, exif_orientation, jpeg_orientation, turn
 from keywarp.images.png import sound_part
 
 MAX_PIXELS: Final = 2**28  # the most pixels of an image, unless a caller allows fewer; 800 MB as RGB
+MAX_SCANS: Final = 32  # of a JPEG; encoders make about 10, and each costs as much as a pass over the whole picture
 _HEAD_BYTES: Final = 32  # enough for the sizes in PNG and WebP headers
 _FILE_TYPES: Final[Mapping[ImageFormat, type[ImageFile]]] = {
     "PNG": PngImageFile,
@@ -153,6 +155,8 @@ def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> NDArray[np.uint8]
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         _check(width, height, max_pixels)
+        if (count := scans(data)) > MAX_SCANS:
+            raise UnsupportedImageError(f"a JPEG image with {count} scans isn't read, but with at most {MAX_SCANS}")
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
     except ValueError as error:  # `strict`, because the rest of a truncated file would otherwise be filled with grey
         reason = re.sub(r"^\w+\(\): ", "", str(error))  # without the name of libjpeg-turbo's function

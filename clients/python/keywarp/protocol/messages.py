@@ -27,6 +27,7 @@ SUBPROTOCOL = "keywarp.v1"
 KEY_SUBPROTOCOL = "keywarp.key."  # prefix of an API key, which browsers can't send in a header
 MAX_INTERVAL = 1000  # frames; the limit of `interval` and `max_interval`
 MAX_KEY_AGE = 86400.0  # seconds; the limit of `max_age`
+MAX_FPS = 1000.0  # greatest `max_fps`
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClientId = Annotated[str, Field(max_length=128)] | int
@@ -118,6 +119,7 @@ class StreamInfo(Message):
     max_interval: int | None = None  # the most frames from one key frame to the next, if the interval varies
     max_age: float | None = None  # seconds after which a key frame is too old to propagate from; None: never
     overlap: int = 0  # frames that may still be propagated from the key frame before, while the next is computed
+    max_fps: float | None = None  # the most frames per second that are processed; None: all
     mode: str = "lossless"
     connected: bool  # whether a client feeds it, or frames come from the source that it is pulled from
     age: float  # seconds since it was created
@@ -253,6 +255,9 @@ class Result(Message):
     type: Literal["result"] = "result"
     stream: str
     frame: int  # the frame's position in the stream, from 0
+    # Names the time from the stream's creation to its end, so that it names a frame for ever together with `frame`,
+    # which begins again after a restart. Empty from servers that don't say
+    run: str = ""
     id: ClientId | None = None  # the id that the client gave the frame
     timestamp: float | None = None  # seconds, as the client or the container gave it
     time: AwareDatetime | None = None  # when the frame reached the server, UTC; None from servers that don't say
@@ -290,9 +295,11 @@ class StreamOptions(Request):
     # Seconds; if the key frame is older, the next frame is a key frame. By the frames' timestamps, else by when they
     # are processed. None: the server's default in the mode `latest`, else no limit
     max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
-    # Frames that are still propagated from the key frame before, while the next is computed beside them; in the mode
+    # Frames that are still propagated from the key frame before, while the next is computed between them; in the mode
     # `latest`, fewer if it is ready earlier. 0: key frames block; None: the server's default
     overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
+    # The most frames per second that are processed, by their timestamps, else by when they arrive. Others are dropped
+    max_fps: float | None = Field(default=None, gt=0, le=MAX_FPS, allow_inf_nan=False)
     # The form of segmentation masks; None: `png`. Masks of objects are RLE, and dense maps PNGs, unless it is `none`
     masks: Masks | None = None
     resolution: Resolution | None = None  # the resolution of masks and dense maps; None: `model`
@@ -304,29 +311,6 @@ class StreamOptions(Request):
     # Whether frames are turned as the video's display matrix or the image's EXIF orientation says; None: they are
     upright: bool | None = None
     video: int | None = Field(default=None, ge=0)  # which of a container's videos, from 0; None: the best
-
-
-class CreateStream(StreamOptions):
-    """The body of `POST /v1/streams`."""
-
-    id: StreamId | None = None  # None for a random one
-    source: Annotated[str, Field(max_length=2048)] | None = None  # a URL for the server to pull; None: clients feed it
-
-
-class ChangeStream(Request):
-    """The body of `PATCH /v1/streams/{id}`. What it leaves out stays as it is, and null is the server's default."""
-
-    interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
-    schedule: Schedule | None = None
-    max_interval: int | None = Field(default=None, ge=1, le=MAX_INTERVAL)
-    max_age: float | None = Field(default=None, gt=0, le=MAX_KEY_AGE, allow_inf_nan=False)
-    masks: Masks | None = None
-    resolution: Resolution | None = None
-    reliability: Reliability | None = None
-    overlap: int | None = Field(default=None, ge=0, le=MAX_INTERVAL)
-    track: bool | None = None
-    mode: Mode | None = None  # of a stream that clients feed, from the next connection on
-    source: Annotated[str, Field(max_length=2048)] | None = None  # another URL for a stream that the server pulls
 
 
 class Hello(StreamOptions):
@@ -346,6 +330,9 @@ class Hello(StreamOptions):
     # How the frames of bare packets are turned to be upright, as EXIF numbers it, since a container's display matrix
     # isn't in its packets; None: as the packets say
     orientation: int | None = Field(default=None, ge=1, le=8)
+    # Whether the client goes on with a stream after a break. Then the other options are those of `ready`, with which
+    # the stream is created if it is gone; one that is still there keeps its own
+    resumed: bool | None = None
 
     @model_validator(mode="after")
     def _check_framing(self) -> Self:
@@ -374,6 +361,8 @@ class Ready(Message):
     mode: str = "lossless"
     credit: int  # binary messages that the client may send before the next credit
     max_message_bytes: int  # the size limit of one binary message
+    # What the stream was created with, for a `hello` with `resumed`; None from servers that don't know it
+    options: StreamOptions | None = None
 
 
 class Credit(Message):
@@ -392,19 +381,22 @@ class Error(Message):
     stream: str | None = None  # None if there is none, or from servers that don't say
     time: AwareDatetime | None = None  # when the frame reached the server, UTC; None from servers that don't say
     frame: int | None = None  # the frame's position in the stream, if it is known
+    run: str | None = None  # as in `Result`
     id: ClientId | None = None
     credit: int | None = None
 
 
 class Dropped(Message):
-    """A frame was dropped, in the mode `latest`: it never reached the networks."""
+    """A frame was dropped, in the mode `latest` or by `max_fps`: it never reached the networks."""
 
     type: Literal["dropped"] = "dropped"
     stream: str | None = None  # None from servers that don't say
     time: AwareDatetime | None = None  # when the server dropped it, UTC; None from servers that don't say
     frame: int
+    run: str | None = None  # as in `Result`
     id: ClientId | None = None
-    reason: str  # "newer": a newer frame replaced it; "rate": the API key's frame rate was exceeded
+    # "newer": a newer frame replaced it; "rate": the API key's frame rate was exceeded; "max_fps": the stream's was
+    reason: str
     credit: int | None = None
 
 

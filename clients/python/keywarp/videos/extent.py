@@ -5,18 +5,23 @@ A transport stream doesn't tell how long it is, nor does a GIF or a stream of un
 
 from pathlib import Path
 
-from keywarp.videos.structure import Verdict, walk
+from keywarp.videos.structure import Verdict, Walk, walk
 
 
-class Extent:
-    """Reads how long a file should be, from its bytes as they arrive."""
+class Feed:
+    """Gives a walk along a file the bytes that it wants, as they arrive.
 
-    def __init__(self) -> None:
-        self.received = 0  # bytes
-        self._walk = walk()
+    Attributes:
+        received: Bytes so far.
+        verdict: What the walk returned, once it has ended.
+    """
+
+    def __init__(self, steps: Walk) -> None:
+        self.received = 0
+        self.verdict: Verdict = None
+        self._walk = steps
         self._wanted: tuple[int, int] | None = next(self._walk)
         self._kept = b""  # the last bytes received, if they are wanted
-        self._verdict: Verdict = None
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the file."""
@@ -27,14 +32,12 @@ class Extent:
             self._advance(self._piece(data, place - start, count))
         self._kept = self._piece(data, self._wanted[0] - start) if self._wanted else b""
 
-    @property
-    def fault(self) -> str | None:
-        """What is wrong if the file ends here, in words that follow its name; None if nothing is, or isn't known."""
+    def end(self) -> None:
+        """Give the walk what there is of the bytes that it wants, since no more follow."""
         start = self.received - len(self._kept)
         while self._wanted:
             place, count = self._wanted
             self._advance(self._kept[place - start : place - start + count])
-        return self._verdict.fault(self.received) if self._verdict else None
 
     def _piece(self, data: bytes | memoryview, start: int, count: int | None = None) -> bytes:
         """Return bytes from what was kept and what follows it."""
@@ -48,7 +51,29 @@ class Extent:
         try:
             self._wanted = self._walk.send(data)
         except StopIteration as stop:
-            self._wanted, self._verdict = None, stop.value
+            self._wanted, self.verdict = None, stop.value
+
+
+class Extent:
+    """Reads how long a file should be, from its bytes as they arrive."""
+
+    def __init__(self) -> None:
+        self._feed = Feed(walk())
+
+    @property
+    def received(self) -> int:
+        """Bytes so far."""
+        return self._feed.received
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take the next bytes of the file."""
+        self._feed.feed(data)
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong if the file ends here, in words that follow its name; None if nothing is, or isn't known."""
+        self._feed.end()
+        return self._feed.verdict.fault(self.received) if self._feed.verdict else None
 
 
 def file_extent(path: Path) -> str | None:

@@ -15,15 +15,18 @@ from typing import IO, Any, Final
 from av.error import FFmpegError
 
 from keywarp.protocol import Container, FrameHeader
+from keywarp.server.decode.allowed import UPLOAD_FORMATS, UPLOAD_PROTOCOLS
 from keywarp.server.decode.frames import Decoded, DecodedFrame
 from keywarp.server.decode.video import PROBE, VideoDecoder, VideoOptions
 from keywarp.server.errors import BadVideoError, FrameRefusedError
 from keywarp.videos import (
     HEAD_BYTES,
+    Claims,
     Continuity,
     Extent,
     Note,
     Repeats,
+    VideoError,
     describe_container,
     describe_other,
     open_container,
@@ -73,6 +76,7 @@ class _Demuxer(threading.Thread):
         self._payload = memoryview(b"")
         self.storing = False  # a file that can't be decoded before it is complete
         self._extent = Extent()
+        self._claims = Claims() if container == "mp4" else None
         self._head = b""
         self._continuity = Continuity() if container == "mpegts" else None
         self._repeats = Repeats() if container == "mpegts" else None
@@ -81,8 +85,8 @@ class _Demuxer(threading.Thread):
         self._stopped = False
 
     def run(self) -> None:
-        self._await_input()
         try:
+            self._await_input()
             self._demux()
         except (FFmpegError, BadVideoError) as error:
             name, other = _NAMES[self._container], describe_other(self._head)
@@ -124,7 +128,9 @@ class _Demuxer(threading.Thread):
             raise BadVideoError(f"the {self._kind} {fault}")
 
     def _decode(self, file: Any) -> None:
-        with open_container(file, format=self._container, options=PROBE | self._video.ffmpeg) as container:
+        options = PROBE | self._video.ffmpeg
+        options |= {"protocol_whitelist": UPLOAD_PROTOCOLS, "format_whitelist": UPLOAD_FORMATS[self._container]}
+        with open_container(file, format=self._container, options=options) as container:
             self._index_missing = False
             for event in self._video.decode_container(container, f"the {self._kind}", self._continuity):
                 self._hand_over(event)
@@ -177,6 +183,11 @@ class _Demuxer(threading.Thread):
                 self._payload = payload
                 self._head += payload[: HEAD_BYTES - len(self._head)]
                 self._extent.feed(payload)
+                if self._claims:
+                    try:
+                        self._claims.feed(payload)
+                    except VideoError as error:
+                        raise BadVideoError(f"the {self._kind} {error}") from error
                 if self._continuity:
                     self._continuity.feed(payload)
                 if self._repeats:
@@ -188,6 +199,8 @@ class ContainerDecoder:
 
     Frames have the container's timestamps and no id.
     """
+
+    whole_units = False
 
     def __init__(
         self,

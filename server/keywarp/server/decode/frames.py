@@ -42,7 +42,12 @@ class Decoder(Protocol):
     The iterators are lazy, so that a small payload with many frames doesn't fill the memory. Exhaust or close each one
     before the next call. Steps may run on any thread, one at a time. Every method may raise `BadVideoError`, after
     which nothing more can be decoded.
+
+    Attributes:
+        whole_units: Whether payloads are whole images or packets, each of which usually completes one frame at once.
     """
+
+    whole_units: bool
 
     def decode(self, header: FrameHeader, payload: memoryview) -> Iterator[Decoded]:
         """Decode every frame that one more payload completes."""

@@ -12,6 +12,8 @@ from keywarp.server.errors import ImageRefusedError
 class ImageDecoder:
     """Decodes payloads that are whole images."""
 
+    whole_units = True
+
     def __init__(self, max_pixels: int, *, upright: bool = True) -> None:
         self._max_pixels = max_pixels
         self._upright = upright

@@ -62,6 +62,7 @@ class PacketDecoder:
             options: How the video is decoded.
             chunks: Whether payloads are pieces of a byte stream (H.264 and HEVC only).
         """
+        self.whole_units = not chunks
         self._format = _FORMATS[codec]
         self._max_pixels = options.max_pixels
         self._context = cast("VideoCodecContext", av.CodecContext.create(self._format.decoder, "r"))

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keywarp.engines import BackendError, Bundle, Engine, EngineError, FixedInterval, Gpu, StreamSession
+from keywarp.engines import SLICES, BackendError, Bundle, Engine, EngineError, FixedInterval, Gpu, StreamSession
 from keywarp.server.devices import Device
 from keywarp.server.settings import Settings
 
 log = logging.getLogger(__name__)
 
 WARM_UP_SIZE = (720, 1280)  # height and width in pixels of the frames that a new engine is tried with
+SIZES_IN_USE = 60.0  # seconds from the last frame of a size in which it isn't freed for another
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,10 +102,14 @@ def open_engine(bundle: Bundle, settings: Settings, gpu: Gpu | None, lanes: int 
             settings.motion,
             fallback=settings.cpu_fallback and gpu is None,
             gpu=gpu,
+            max_sizes=settings.max_sizes,
+            sizes_in_use=SIZES_IN_USE,
             lanes=lanes,
+            slices=SLICES if settings.overlap and gpu is None else 1,
         )
         try:
             _warm_up(engine)
+            engine.mark_sizes_unused()
         except BaseException:
             engine.close()
             raise

@@ -29,6 +29,7 @@ from keywarp.server.errors import (
     ImageRefusedError,
     UnsupportedMediaError,
 )
+from keywarp.server.openapi import OPEN_INFERENCE
 from keywarp.server.problems import documented
 from keywarp.server.routes.dependencies import (
     NOT_FOUND,
@@ -55,7 +56,7 @@ OUTPUTS: Final = {
 # As large as all other outputs together, many times over; so they are sent only to those who ask for them by name.
 MASKS: Final = ("masks", "BOOL", (-1, -1, -1))
 
-router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+router = APIRouter(prefix="/v2", tags=[OPEN_INFERENCE])
 
 
 REFUSED = documented(
@@ -174,7 +175,7 @@ async def infer(
     quota.charge()
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedMediaError(f"the content encoding {encoding[:20]!r} isn't supported: send the body as it is")
-    body = await read_body(request, service.settings.max_message_bytes)
+    body = await read_body(request, service.settings.max_message_bytes, service.payload_memory)
     in_pool = partial(asyncio.get_running_loop().run_in_executor, service.pool)
     inference, tensors = await in_pool(parse_request, body, request.headers.get(HEADER_LENGTH))
     position = SequencePosition.of(inference.parameters, request.headers.get(SEQUENCE_HEADER))

@@ -51,9 +51,12 @@ async def create_stream(
     quota: QuotaDependency,
     response: Response,
 ) -> StreamInfo:
-    """Create a stream for single frames or a WebSocket connection, which expires when idle; or pull one from a URL."""
+    """Create a stream for single frames or a WebSocket connection, which expires when idle; or pull one from a URL.
+
+    Its zones, lines and rules may be set at once.
+    """
     if request.source is None:
-        stream = service.create_stream(request, request.id, quota)
+        stream = await service.create_watched(request, request.id, request.watched_by, quota)
     else:
         stream = await cameras.add(request, quota)
     response.headers["Location"] = f"/v1/streams/{stream.id}"
@@ -150,7 +153,7 @@ async def process_frame(
     service.refuse_if_draining()
     stream = service.streams[stream_id]
     quota.charge()
-    body = await read_body(request, service.settings.max_message_bytes)
+    body = await read_body(request, service.settings.max_message_bytes, service.payload_memory)
     with service.in_flight():
         limit = service.settings.max_pixels
         return await stream.process(partial(decode_frame, header, body, limit, upright=stream.upright))

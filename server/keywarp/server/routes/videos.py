@@ -112,6 +112,9 @@ class VideoResponse(Response):
         finally:
             await self._service.streams.remove(stream, f"the upload of stream {stream.id!r} ended")
         log.info("video %s: %r", stream.id, last)
+        await self._finish(send, last)
+
+    async def _finish(self, send: Send, last: Done | Error) -> None:
         with contextlib.suppress(TimeoutError):  # a client that has stopped reading
             async with asyncio.timeout(LAST_LINE_TIMEOUT):
                 await self._send_lines(send, encode_line(last), more=False)
@@ -154,6 +157,7 @@ class VideoResponse(Response):
                 await self._inbox.put(TooLargeError(limit))
                 return
             if piece:
+                self._stream.touch()
                 await self._inbox.put(ReceivedPayload(FrameHeader(), memoryview(piece), time.monotonic()))
         self._body_read = True
         await self._inbox.put(None if size else BadVideoError("the body is empty: send a video"))

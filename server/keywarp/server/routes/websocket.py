@@ -3,7 +3,8 @@
     receive -> inbox -> pipeline -> send
 
 The inbox is bounded by the credit. A full stage makes the earlier stages wait, back to the client, which gets no more
-credit. Receiving itself never waits for another stage, so a lost connection is noticed at once.
+credit. Receiving itself never waits for another stage, so a lost connection is noticed at once; it only waits while all
+connections together hold more than there is memory for.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from keywarp.protocol import (
     FramingError,
     Hello,
     Ready,
+    StreamOptions,
     faults,
     unpack,
 )
@@ -101,6 +103,7 @@ class WebSocketConnection:
         self._draining = False
         self._received = 0  # binary messages
         self._window = self._announced = service.settings.credit  # binary messages since the start
+        self._held = 0  # bytes of payloads that aren't decoded yet
         self._inbox: asyncio.Queue[ReceivedPayload | None] = asyncio.Queue()  # None marks the end
 
     async def run(self, stream_id: str) -> None:
@@ -128,7 +131,8 @@ class WebSocketConnection:
             stream = self._service.create_stream(hello, stream_id, self._quota)
         else:
             self._service.refuse_if_draining()
-            _refuse_other_options(stream, hello)
+            if not hello.resumed:
+                _refuse_other_options(stream, hello)
         try:
             async with stream.connected():
                 with self._service.in_flight():
@@ -168,6 +172,9 @@ class WebSocketConnection:
                 mode=stream.mode,
                 credit=self._window,
                 max_message_bytes=settings.max_message_bytes,
+                options=StreamOptions.model_validate(
+                    stream.options.model_dump(include=set(StreamOptions.model_fields)) | {"model": None}
+                ),
             )
         )
         chunks = hello.framing == "chunks"
@@ -175,18 +182,20 @@ class WebSocketConnection:
         decoder = open_decoder(hello.codec, options, chunks=chunks)
         pipeline = Pipeline(stream, decoder, self._quota)
         try:
-            guards = self._receive_all(), stream.raise_when_closed(), self._stop_when_draining()
+            guards = self._receive_all(stream), stream.raise_when_closed(), self._stop_when_draining()
             async with task_scope(*guards) as tasks:
                 tasks.create_task(pipeline.feed(self._payloads()))
                 async for response in pipeline.responses():
                     await self._send_response(response, self._window + pipeline.consumed)
         finally:
+            self._service.payload_memory.free(self._held)
+            self._held = 0
             await pipeline.close()
         return pipeline.done
 
     # -- the stages ----------------------------------------------------------------------------------------------------
 
-    async def _receive_all(self) -> None:
+    async def _receive_all(self, stream: Stream) -> None:
         while True:
             message = await self._receive()
             if self._draining:
@@ -198,7 +207,11 @@ class WebSocketConnection:
                         raise CreditExceededError(
                             f"{self._received} messages sent, but the credit is {self._announced}"
                         )
-                    self._inbox.put_nowait(ReceivedPayload(header, data, time.monotonic()))
+                    received = time.monotonic()
+                    await self._service.payload_memory.wait(len(data), self._held)
+                    self._held += len(data)
+                    self._inbox.put_nowait(ReceivedPayload(header, data, received))
+                    stream.touch()
                 case End() if self._state is ConnectionState.STREAMING:
                     self._state = ConnectionState.ENDING
                     self._inbox.put_nowait(None)
@@ -208,6 +221,8 @@ class WebSocketConnection:
     async def _payloads(self) -> AsyncIterator[ReceivedPayload]:
         while payload := await self._inbox.get():
             yield payload
+            self._held -= len(payload.data)
+            self._service.payload_memory.free(len(payload.data))
         if self._state is not ConnectionState.ENDING:
             # This isn't the end of the video: the frames that the decoder holds back would come before later ones.
             raise DrainingError("the server stops: connect again in a few seconds")
@@ -219,8 +234,11 @@ class WebSocketConnection:
             self._inbox.put_nowait(None)
 
     async def _send_response(self, response: FrameResponse | None, credit: int) -> None:
-        """Send a response, with the credit if it has grown. Without a response, send only the credit that has grown."""
-        grown = credit if credit > self._announced else None
+        """Send a response, with the credit if it has grown. Without a response, send only the credit that has grown.
+
+        A draining server gives no more credit, because it takes no more frames.
+        """
+        grown = credit if credit > self._announced and not self._draining else None
         self._announced = credit
         if response:
             await self._send(response.model_copy(update={"credit": grown}))
@@ -279,6 +297,7 @@ def _refuse_other_options(stream: Stream, hello: Hello) -> None:
         "max_interval": (hello.max_interval, stream.schedule.max_interval),
         "max_age": (hello.max_age, stream.schedule.max_age),
         "overlap": (hello.overlap, stream.schedule.overlap),
+        "max_fps": (hello.max_fps, stream.options.max_fps),
     }
     for name, (requested, actual) in options.items():
         if requested not in (None, actual):

@@ -57,12 +57,32 @@ class OriginMiddleware:
 
     def _check(self, headers: Headers) -> str | None:
         """Return why a request is refused, or None if it is accepted."""
-        host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
+        host, origin = headers.get("host", "").lower(), _origin(headers)
         if not (self._is_own_name(_name(host)) or _name(host) in self._names):
             return f"{host[:64]!r} isn't a name of this server: allow it by `serve --allow-origin`"
         if origin and origin not in self._allowed_origins and origin.partition("://")[2] != host:
             return f"pages of {origin[:64]!r} may not use this server: allow them by `serve --allow-origin`"
+        if not origin and headers.get("sec-fetch-site") == "cross-site" and not _follows_link(headers):
+            return "a page of another site, which the browser doesn't name, may not use this server"
         return None
+
+
+def _origin(headers: Headers) -> str:
+    """Return the site of the page that makes a request. Browsers send no `Origin` for pictures, but a `Referer`."""
+    if (origin := headers.get("origin")) is not None:
+        return origin.lower()
+    if headers.get("sec-fetch-site") != "cross-site" or _follows_link(headers):
+        return ""
+    try:
+        referrer = urlsplit(headers.get("referer", "").lower())
+    except ValueError:
+        return ""
+    return f"{referrer.scheme}://{referrer.netloc}" if referrer.netloc else ""
+
+
+def _follows_link(headers: Headers) -> bool:
+    """Whether a browser shows the response as a page of its own, which the page with the link can't read."""
+    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
 def is_local(host: str) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,22 +28,32 @@ class Limits(BaseModel):
 
 
 class Quota:
-    """The quota of one key. A stream belongs to a quota, and each frame is charged to one.
+    """The quota of one key, or of one address of clients without keys.
+
+    A stream belongs to a quota, and each frame is charged to one.
 
     Attributes:
-        name: The key's name.
-        limits: The key's limits.
+        name: The key's name; empty for an address.
+        holder: Whose quota it is, in words.
+        limits: The limits.
     """
 
-    def __init__(self, name: str, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, name: str, limits: Limits, clock: Callable[[], float] = time.monotonic, *, address: str | None = None
+    ) -> None:
         """Start with the whole quota unused.
 
         Args:
             name: The key's name.
-            limits: The key's limits.
+            limits: The limits.
             clock: Returns the monotonic seconds by which the rate is counted.
+            address: The address, if it isn't the quota of a key.
         """
         self.name = name
+        self.holder = f"the API key {name}" if address is None else f"the address {address}"
+        self.limit_of_streams: Literal["key_streams", "address_streams"] = (
+            "key_streams" if address is None else "address_streams"
+        )
         self.limits = limits
         self._clock = clock
         self._bucket = TokenBucket(limits.rate) if limits.rate else None
@@ -75,7 +85,7 @@ class Quota:
             TooManyFramesError: If the rate doesn't allow one now.
         """
         if wait := self.try_charge():
-            detail = f"the API key {self.name} has used its {self.limits.rate:g} frames a second: send fewer"
+            detail = f"{self.holder} has used its {self.limits.rate:g} frames a second: send fewer"
             raise TooManyFramesError(detail, math.ceil(wait))
 
     async def wait(self) -> float:

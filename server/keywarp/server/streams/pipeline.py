@@ -30,6 +30,7 @@ from keywarp.videos import Note
 # Reasons for dropping a frame.
 NEWER: Final = "newer"
 RATE: Final = "rate"
+MAX_FPS: Final = "max_fps"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +68,44 @@ class _Failure:
 
 _Item = Decoded | _Superseded | _Mark | _Failure
 _Outgoing = tuple[DecodedFrame, asyncio.Future[FrameResult]] | Error | Dropped | _Mark | _Failure
+
+
+class _Steps:
+    """What a decoder makes of one payload, step by step on threads.
+
+    Attributes:
+        ended: Whether there is nothing more.
+    """
+
+    def __init__(self, items: Iterator[Decoded], most: int) -> None:
+        """Begin.
+
+        Args:
+            items: The decoder's items.
+            most: The most items of a step. From 2 on, the end of a payload with one item is found in the same step.
+        """
+        self._items = items
+        self._most = most
+        self._error: ServerError | None = None
+        self.ended = False
+
+    def take(self) -> list[Decoded]:
+        """Decode the next items. An error that comes after some of them is raised by the next step."""
+        if self._error:
+            raise self._error
+        taken: list[Decoded] = []
+        try:
+            for item in self._items:
+                taken.append(item)
+                if len(taken) == self._most:
+                    return taken
+        except ServerError as error:
+            if not taken:
+                raise
+            self._error = error
+            return taken
+        self.ended = True
+        return taken
 
 
 class Pipeline:
@@ -154,32 +193,58 @@ class Pipeline:
         await asyncio.get_running_loop().run_in_executor(self._pool, self._decoder.close)
 
     async def _decode(self, payloads: AsyncIterator[ReceivedPayload], put: Callable[[_Item], Awaitable[None]]) -> None:
+        most = 2 if self._decoder.whole_units else 1
         try:
             async for payload in payloads:
                 waited = time.monotonic() - payload.received
-                await self._put_all(self._decoder.decode(payload.header, payload.data), waited, put)
-                self.consumed += 1
-                await put(_Mark.CONSUMED)
-            await self._put_all(self._decoder.finish(), 0.0, put)
+                steps = _Steps(self._decoder.decode(payload.header, payload.data), most)
+                if not await self._put_all(steps, waited, put):
+                    await put(_Mark.CONSUMED)
+            await self._put_all(_Steps(self._decoder.finish(), most), 0.0, put, counts=False)
         except ServerError as error:  # reported in order, after the responses to earlier frames
             await put(_Failure(error))
         else:
             await put(_Mark.END)
 
-    async def _put_all(self, items: Iterator[Decoded], waited: float, put: Callable[[_Item], Awaitable[None]]) -> None:
-        while item := await self._step(items):
-            if isinstance(item, DecodedFrame):
-                item.waited += waited
-            await put(item)
+    async def _put_all(
+        self, steps: _Steps, waited: float, put: Callable[[_Item], Awaitable[None]], *, counts: bool = True
+    ) -> bool:
+        """Put all items of a payload, which `counts` or is only the decoder's end.
 
-    async def _step(self, items: Iterator[Decoded]) -> Decoded | None:
-        """Run the decoder up to its next item. Return None at its end.
+        Returns:
+            Whether a response follows that announces the payload as consumed.
+        """
+        announced = False
+        while not steps.ended:
+            items = await self._step(steps)
+            if steps.ended and counts:
+                self.consumed += 1
+            for item in items:
+                if isinstance(item, DecodedFrame):
+                    item.waited += waited
+                    if self._is_too_soon(item):
+                        await put(_Superseded(item.id, MAX_FPS, item.vectors, item.gap))
+                        announced = steps.ended
+                        continue
+                await put(item)
+                announced = steps.ended and not isinstance(item, Note)
+        return announced
+
+    def _is_too_soon(self, frame: DecodedFrame) -> bool:
+        """Return whether the stream takes fewer frames per second."""
+        rate = self._stream.frame_rate
+        at = time.monotonic() if frame.timestamp is None else frame.timestamp
+        return rate is not None and not rate.takes(at)
+
+    async def _step(self, steps: _Steps) -> list[Decoded]:
+        """Run the decoder for one step.
 
         If this is cancelled, it still waits until no thread runs the decoder.
         """
-        step = asyncio.get_running_loop().run_in_executor(self._pool, next, items, None)
+        step = asyncio.get_running_loop().run_in_executor(self._pool, steps.take)
         try:
-            return await asyncio.shield(step)
+            with self._stream.keep_alive():
+                return await asyncio.shield(step)
         except asyncio.CancelledError:
             if self._stop:
                 self._stop()
@@ -198,7 +263,12 @@ class Pipeline:
         """Queue a frame for the device, and put every item into the outbox."""
         match item:
             case DecodedFrame():
-                await self._outbox.put((item, await self._stream.submit(item)))
+                try:
+                    done = await self._stream.submit(item)
+                except FrameRefusedError as error:
+                    await self._outbox.put(self._stream.refuse(error))
+                else:
+                    await self._outbox.put((item, done))
             case FrameRefusedError():
                 await self._outbox.put(self._stream.refuse(item))
             case Note():

@@ -84,11 +84,11 @@ class StreamRegistry:
         self._streams[id_] = stream
         return stream
 
-    async def remove(self, stream: Stream, reason: str) -> None:
+    async def remove(self, stream: Stream, reason: str, *, expired: bool = False) -> None:
         """Remove and close a stream. Removing it again does nothing."""
         if self._streams.get(stream.id) is stream:
             del self._streams[stream.id]
-            await stream.close(reason)
+            await stream.close(reason, expired=expired)
 
     async def expire(self) -> None:
         """Keep removing idle streams. This never returns."""
@@ -101,7 +101,9 @@ class StreamRegistry:
         for stream in self:
             if stream.idle > self._idle_timeout:
                 log.info("stream %s expired", stream.id)
-                await self.remove(stream, f"stream {stream.id!r} expired: {self._idle_timeout:g} s without a frame")
+                await self.remove(
+                    stream, f"stream {stream.id!r} expired: {self._idle_timeout:g} s without a frame", expired=True
+                )
 
     async def close(self) -> None:
         """Remove all streams."""

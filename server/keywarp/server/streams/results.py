@@ -29,6 +29,7 @@ from keywarp.protocol import (
     run_lengths,
     window_run_lengths,
 )
+from keywarp.server.streams.png import encode_grey
 
 BACKGROUND = 0
 AGE_DECIMALS = 3  # of seconds
@@ -36,20 +37,8 @@ CHANGE_DECIMALS = 4
 CONFIDENCE_DECIMALS = 4
 RELIABILITY_DECIMALS = 4
 COORDINATE_DECIMALS = 2  # fractions of a pixel
+VALUES = 256  # of a class id
 STEPS = 65535  # from the lowest to the highest number of a dense map
-# Label maps are large flat areas. Trying filters on each row takes longer and makes them no smaller.
-_PNG = (
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
-)
-
-# Dense maps are smooth: differences of rows pack well, and looking for more than runs takes ten times as long.
-_DEEP_PNG = (
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
-)
 
 
 def encode_result(
@@ -59,6 +48,7 @@ def encode_result(
     stream: str,
     decode: float,
     waited: float,
+    run: str = "",
     id: ClientId | None = None,  # noqa: A002
     timestamp: float | None = None,
     received: datetime | None = None,
@@ -76,6 +66,7 @@ def encode_result(
         stream: The stream's id.
         decode: Seconds that decoding the frame took.
         waited: Seconds that the frame waited before it was queued for the device.
+        run: The stream's run.
         id: The producer's id of the frame.
         timestamp: The producer's timestamp of the frame in seconds.
         received: When the frame reached the server, or None to leave that out.
@@ -107,6 +98,7 @@ def encode_result(
     return Result(
         stream=stream,
         frame=found.index,
+        run=run,
         id=id,
         timestamp=timestamp,
         time=received,
@@ -139,7 +131,7 @@ def resize_values(values: NDArray[np.float32], height: int, width: int) -> NDArr
 
 
 def encode_dense(values: NDArray[np.float32], dense: DenseSettings, masks: Masks = "png") -> Dense:
-    """Encode a dense map. This takes about 3 ms at 384x384.
+    """Encode a dense map. This takes about 1 ms at 384x384.
 
     Args:
         values: The numbers, (h, w), all finite.
@@ -154,7 +146,7 @@ def encode_dense(values: NDArray[np.float32], dense: DenseSettings, masks: Masks
     values_png = None
     if masks != "none":
         steps = (values - np.float64(minimum)) * (STEPS / ((maximum - minimum) or 1.0))
-        values_png = _encode_png(steps.round().astype(np.uint16), _DEEP_PNG)
+        values_png = _encode_png(steps.round().astype(np.uint16))
     height, width = values.shape
     return Dense(
         width=width,
@@ -170,7 +162,7 @@ def encode_dense(values: NDArray[np.float32], dense: DenseSettings, masks: Masks
 def encode_segmentation(
     labels: NDArray[np.uint8], classes: Sequence[ManifestClass], masks: Masks = "png", background: bool = True
 ) -> Segmentation:
-    """Encode a label map. This takes less than 1 ms at 640x272.
+    """Encode a label map. This takes about 0.1 ms at 640x272.
 
     Args:
         labels: The class ids, (h, w).
@@ -183,7 +175,8 @@ def encode_segmentation(
         in base64 or as each class's mask in COCO's RLE.
     """
     height, width = labels.shape
-    shares = np.bincount(labels.ravel(), minlength=len(classes)) / labels.size
+    # A fifth of the time of NumPy's `bincount`, which would also keep the interpreter's lock.
+    shares = cv2.calcHist([labels], [0], None, [VALUES], [0, VALUES]).ravel() / np.float64(labels.size)
     regions = tuple(
         Region(
             class_id=c.id,
@@ -255,7 +248,6 @@ def _encode_masks(masks: InstanceMasks) -> Iterator[RunLengths]:
         yield window_run_lengths(window, left, top, masks.height, masks.width)
 
 
-def _encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], parameters: Sequence[int] = _PNG) -> str:
+def _encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> str:
     """Encode an image as a grey PNG in base64, of 8 or 16 bits."""
-    _, png = cv2.imencode(".png", pixels, parameters)
-    return base64.b64encode(png.tobytes()).decode("ascii")
+    return base64.b64encode(encode_grey(pixels)).decode("ascii")

@@ -3,19 +3,19 @@
 import asyncio
 import base64
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Executor as Pool
-from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from keywarp.engines import FrameKind, FrameResult, MotionVectors, StreamSession
+from keywarp.engines import FrameKind, FrameResult, MotionVectors, StreamSession, TooManySizesError
 from keywarp.engines.tracks import Tracker
 from keywarp.protocol import (
+    CameraOptions,
     ClientId,
     Dropped,
     Error,
@@ -36,6 +36,7 @@ from keywarp.server.errors import (
     EventStoreError,
     FrameFailedError,
     FrameRefusedError,
+    SizeRefusedError,
     StreamClosedError,
     StreamConflictError,
 )
@@ -43,13 +44,18 @@ from keywarp.server.events.store import EventStore
 from keywarp.server.events.watcher import Report, Watcher
 from keywarp.server.models.replicas import Replica
 from keywarp.server.security.quotas import Quota
+from keywarp.server.streams.frame_rate import FrameRate
+from keywarp.server.streams.hiding import Hidden
 from keywarp.server.streams.results import encode_result
 from keywarp.server.streams.schedule import ScheduleOptions
 from keywarp.server.streams.statistics import StreamStatistics
 from keywarp.server.streams.subscribers import FrameResponse, Subscribers
 from keywarp.server.telemetry.metrics import Metrics
+from keywarp.server.workers import Workers
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from keywarp.server.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
@@ -63,7 +69,7 @@ MAX_VECTORS: Final = 64  # dropped frames in a row through which motion is follo
 class StreamContext:
     """What all streams share."""
 
-    pool: Pool  # threads for decoding and encoding
+    workers: Workers  # threads for decoding and encoding
     metrics: Metrics
     events: EventStore
     tracer: "Tracer | None" = None
@@ -97,6 +103,7 @@ class Stream:
         owner: Quota,
     ) -> None:
         self.id = id_
+        self.run = secrets.token_hex(6)
         self.owner = owner
         self.replica = replica
         self.engine = replica.engine
@@ -114,10 +121,11 @@ class Stream:
         self.closed = asyncio.Event()
         self.renewal = asyncio.Event()  # asks a pull to connect again, with other options or another model version
         self.close_reason = ""
+        self.expired = False
         self.subscribers: Subscribers[FrameResponse] = Subscribers()
         self.events: Subscribers[Event] = Subscribers()
         self.pull: PullStatus | None = None  # None if clients feed the stream
-        self.pool = context.pool
+        self.pool = context.workers.share()
         self._metrics = context.metrics
         self._tracer = context.tracer
         self._events_store = context.events
@@ -134,6 +142,7 @@ class Stream:
         self._skipped = 0  # frames dropped since the last one that was submitted
         self._vectors: list[MotionVectors | None] = []  # theirs
         self._prepared: tuple[int, ...] | None = None  # shape of the frames that the engine was last prepared for
+        self._warned_of_sizes = False
         self._holds = 0  # number of callers in `keep_alive`
         self._pending: dict[asyncio.Future[FrameResult], Future[FrameResult]] = {}  # frames queued or on the device
         self._created = self._touched = time.monotonic()
@@ -168,6 +177,7 @@ class Stream:
             max_interval=self.schedule.max_interval,
             max_age=self.schedule.max_age,
             overlap=self.schedule.overlap,
+            max_fps=self.options.max_fps,
             mode=self.mode,
             connected=self._connected and (self.pull is None or self.pull.state == "running"),
             age=self.age,
@@ -202,7 +212,7 @@ class Stream:
         """
         watcher = Watcher(self.id, rules, self.engine.bundle.manifest)
         async with self._judging:
-            await self._close_events()
+            self._close_events()
             self._watcher = watcher
             if not rules.clip_after:
                 self.recorder = None
@@ -242,19 +252,19 @@ class Stream:
         async with self._judging:
             tracked, reports = await asyncio.get_running_loop().run_in_executor(self.pool, judge)
             for report in reports:
-                await self._report(report)
+                self._report(report)
         return tracked
 
     async def end_events(self) -> None:
         """End all open events."""
         async with self._judging:
-            await self._close_events()
+            self._close_events()
 
-    async def _close_events(self) -> None:
+    def _close_events(self) -> None:
         for report in self._watcher.close() if self._watcher else ():
-            await self._report(report)
+            self._report(report)
 
-    async def _report(self, report: Report) -> None:
+    def _report(self, report: Report) -> None:
         """Keep an event, and publish it."""
         event = report.event
         if report.jpeg and self.recorder:
@@ -267,10 +277,7 @@ class Stream:
                 self._with_clips.discard(event.id)
         log.info("stream %s, rule %s: event %s %s", self.id, event.rule, event.id, event.state)
         self._metrics.count_event(event.rule, event.state)
-        try:
-            await self._events_store.write(Report(event, report.jpeg))
-        except EventStoreError as error:
-            log.error("stream %s: event %s isn't kept: %s", self.id, event.id, error)
+        self._events_store.write(Report(event, report.jpeg))
         if report.jpeg:
             event = event.model_copy(update={"snapshot_jpeg": base64.b64encode(report.jpeg).decode("ascii")})
         self.events.publish(event)
@@ -339,6 +346,10 @@ class Stream:
         self._skipped = 0
         self._vectors.clear()
 
+    def touch(self) -> None:
+        """Note that something has arrived for the stream."""
+        self._touched = time.monotonic()
+
     @contextmanager
     def keep_alive(self) -> Iterator[None]:
         """Keep the stream from expiring while one of its frames waits."""
@@ -391,15 +402,17 @@ class Stream:
 
         Raises:
             StreamClosedError: The stream was closed.
+            SizeRefusedError: The model can't be compiled for one more frame size. The frame has no index.
         """
         frame.received = datetime.now(UTC) - timedelta(seconds=frame.waited + frame.decode)
+        started = time.monotonic()
+        frame.pixels = self._hidden.cover(frame.pixels)
+        if frame.pixels.shape != self._prepared:
+            await self._prepare(frame)
         frame.index, skipped = self._next, self._skipped
         self._next += 1
-        started = time.monotonic()
-        if frame.pixels.shape != self._prepared:
-            await self._prepare(frame.pixels.shape)
         if self.closed.is_set():
-            raise StreamClosedError(self.close_reason)
+            raise self.gone
         vectors = [*self._vectors, frame.vectors] if self.engine.takes_vectors else ()
         gap = frame.gap or self._gap
         self._skipped, self._gap = 0, False
@@ -422,7 +435,7 @@ class Stream:
         """
         await asyncio.wait([done])
         if done.cancelled():
-            raise StreamClosedError(self.close_reason)
+            raise self.gone
         if error := done.exception():
             log.error("stream %s, frame %d: the engine failed", self.id, frame.index, exc_info=error)
             failure = FrameFailedError(f"frame {frame.index} could not be processed", frame.id)
@@ -443,6 +456,7 @@ class Stream:
             found,
             manifest.classes,
             stream=self.id,
+            run=self.run,
             decode=frame.decode,
             waited=frame.waited,
             id=frame.id,
@@ -485,7 +499,9 @@ class Stream:
         if self.engine.takes_vectors:
             self._vectors = [*self._vectors, vectors] if len(self._vectors) < MAX_VECTORS else [None]
         self._next += 1
-        return Dropped(stream=self.id, time=datetime.now(UTC), frame=self._next - 1, id=id_, reason=reason)
+        return Dropped(
+            stream=self.id, time=datetime.now(UTC), frame=self._next - 1, run=self.run, id=id_, reason=reason
+        )
 
     def note(self, text: str) -> None:
         """Note what one should know about the stream's video."""
@@ -507,7 +523,7 @@ class Stream:
             StreamClosedError: The stream was closed. The method never returns normally.
         """
         await self.closed.wait()
-        raise StreamClosedError(self.close_reason)
+        raise self.gone
 
     async def wait_released(self, replica: Replica) -> None:
         """Wait until the stream is closed or has left a replica, and none of its frames is on that."""
@@ -515,16 +531,21 @@ class Stream:
             await self._left.wait()
         await self.wait_until_idle()
 
-    async def close(self, reason: str) -> None:
+    @property
+    def gone(self) -> StreamClosedError:
+        """The error of whoever uses the stream after its end."""
+        return StreamClosedError(self.close_reason, expired=self.expired)
+
+    async def close(self, reason: str, *, expired: bool = False) -> None:
         """Cancel queued frames, wait for frames on the device, and free the state."""
-        self.close_reason = reason
+        self.close_reason, self.expired = reason, expired
         self.closed.set()
         self._left.set()
         self.replica.device.remove_stream(self._load)
         self._cancel_queued()
         await self.wait_until_idle()
         async with self._judging:
-            await self._close_events()
+            self._close_events()
             self._watcher = None  # so that no event starts any more
         if self._clips:
             await asyncio.wait(self._clips)
@@ -535,6 +556,8 @@ class Stream:
     def _set_options(self, options: StreamOptions) -> None:
         self.options = options
         self.mode: Mode = options.mode or "lossless"
+        self._hidden = Hidden((options.hidden or ()) if isinstance(options, CameraOptions) else ())
+        self.frame_rate = FrameRate(options.max_fps) if options.max_fps else None
         self.masks: Masks = options.masks or "png"
         self.resolution: Resolution = options.resolution or "model"
         self.reliability: Reliability = options.reliability or "none"
@@ -558,16 +581,24 @@ class Stream:
         elif self._object_tracker is None:
             self._object_tracker = self._open_tracker()
 
-    async def _prepare(self, shape: tuple[int, ...]) -> None:
-        height, width, _ = shape
+    async def _prepare(self, frame: DecodedFrame) -> None:
+        height, width, _ = frame.pixels.shape
         with self.keep_alive():
             try:
                 # This may take seconds, so it runs on its own thread and doesn't delay other streams' frames.
                 await asyncio.to_thread(self.engine.prepare, height, width)
-                self._prepared = shape
+                self._prepared = frame.pixels.shape
+            except TooManySizesError as error:
+                self._warn_of_sizes(error)
+                raise SizeRefusedError(f"a frame of {width}x{height} isn't processed: {error}", frame.id) from error
             except Exception:
                 # Processing the frame tries again, and reports the failure as the frame's error.
                 log.exception("stream %s: the engine can't be prepared for %dx%d", self.id, width, height)
+
+    def _warn_of_sizes(self, error: TooManySizesError) -> None:
+        if not self._warned_of_sizes:
+            self._warned_of_sizes = True
+            log.warning("stream %s: %s: allow more by --max-sizes, which takes memory", self.id, error)
 
     @asynccontextmanager
     async def _single_frame(
@@ -575,13 +606,18 @@ class Stream:
     ) -> AsyncIterator[tuple[DecodedFrame, FrameResult]]:
         if self._connected:
             raise StreamConflictError(f"a connection feeds stream {self.id!r}")
-        async with self._single_frames:
-            try:
-                frame = await asyncio.get_running_loop().run_in_executor(self.pool, decode)
-            except FrameRefusedError as error:
-                self.subscribers.publish(self.refuse(error))
-                raise
-            yield frame, await self.result(frame, await self.submit(frame))
+        with self.keep_alive():
+            async with self._single_frames:
+                yield await self._process_single(decode)
+
+    async def _process_single(self, decode: Callable[[], DecodedFrame]) -> tuple[DecodedFrame, FrameResult]:
+        try:
+            frame = await asyncio.get_running_loop().run_in_executor(self.pool, decode)
+            done = await self.submit(frame)
+        except FrameRefusedError as error:
+            self.subscribers.publish(self.refuse(error))
+            raise
+        return frame, await self.result(frame, done)
 
     def _count(self, found: FrameResult, timings: Timings) -> None:
         is_key = found.kind is FrameKind.KEY
@@ -616,4 +652,6 @@ class Stream:
 
     def error(self, error: FrameRefusedError, index: int, received: datetime | None) -> Error:
         """Make the response to a frame that isn't processed."""
-        return Error(problem=error.problem, fatal=False, stream=self.id, time=received, frame=index, id=error.id)
+        return Error(
+            problem=error.problem, fatal=False, stream=self.id, time=received, frame=index, run=self.run, id=error.id
+        )
