@@ -1,4 +1,5 @@
 import json
+import re
 import socket
 from datetime import UTC, datetime
 
@@ -84,10 +85,11 @@ def test_streams_are_listed_shown_created_and_deleted(twin: Twin) -> None:
     with ScriptedApi(201, one.encode()) as api:
         assert twin.call(api.address, "create_stream", "cam", model="street", interval=5) == STREAM
         assert twin.call(api.address, "stream_info", "cam/1") == STREAM
-    assert [request for request, _, _ in api.requests] == ["POST /v1/streams", "GET /v1/streams/cam%2F1"]
-    assert json.loads(api.requests[0][2]) == {"id": "cam", "model": "street", "interval": 5}
+    assert [request for request, _, _ in api.requests] == ["PUT /v1/streams/cam", "GET /v1/streams/cam%2F1"]
+    assert json.loads(api.requests[0][2]) == {"model": "street", "interval": 5}
     with ScriptedApi(201, one.encode()) as api:
         twin.call(api.address, "create_stream", interval=5, schedule="adaptive", max_interval=9, max_age=2.5, overlap=4)
+    assert re.fullmatch(r"PUT /v1/streams/[0-9a-f]{16}", api.requests[0][0]), "a proxy must see an id"
     assert json.loads(api.requests[0][2]) == {
         "interval": 5,
         "schedule": "adaptive",

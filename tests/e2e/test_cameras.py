@@ -22,12 +22,15 @@ FRAMES = 250
 
 
 @contextmanager
-def camera(port: int = 0, *login: str) -> Iterator[int]:
-    """Run an RTSP server, on a free port unless one is given, and give its port. It may ask for a user and password."""
+def camera(port: int = 0, *login: str, clip: Path | None = None) -> Iterator[int]:
+    """Run an RTSP server, on a free port unless one is given, and give its port. It may ask for a user and password.
+
+    It plays the street video once for each connection, or another clip.
+    """
     if not _has_gstreamer():
         pytest.skip("no RTSP server: `make packages` installs GStreamer's")
     script = Path(__file__).with_name("rtsp_server.py")
-    command = [PYTHON, str(script), str(street_video()), str(port), *login]
+    command = [PYTHON, str(script), str(clip or street_video()), str(port), *login]
     with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None
         try:

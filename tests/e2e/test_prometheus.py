@@ -1,5 +1,6 @@
 """A real Prometheus, with the alerts that Keywarp ships, beside a real server."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from socket import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,6 +16,8 @@ import pytest
 
 from tests.e2e.running import ROOT, serving
 from tests.e2e.test_cameras import camera, eventually
+from tests.server.media import jpeg
+from tests.tiny_bundle import tiny_bundle
 
 
 @contextmanager
@@ -71,3 +75,45 @@ def test_the_alerts_for_a_dead_camera_and_a_wrong_password_fire_and_end(tmp_path
         with camera(port):
             assert httpx.post(f"{server.url}/v1/streams/gate/resume").is_success  # instead of waiting
             eventually(lambda: firing(url) == wrong)
+
+
+def test_every_panel_of_the_dashboard_shows_something(tmp_path: Path) -> None:
+    tiny_bundle(tmp_path / "models" / "tiny")
+    site = tmp_path / "site.toml"
+    site.write_text(f"""
+        [streams.gate]
+        source = "rtsp://127.0.0.1:1/nobody"
+        [sinks.archive]
+        file = "{tmp_path}/archive.ndjson"
+    """)
+    dashboard = json.loads((ROOT / "docker" / "grafana" / "dashboards" / "keywarp.json").read_text())
+    with ExitStack() as opened:
+        server = opened.enter_context(
+            serving("--site", str(site), "--backend", "onnxruntime", models=tmp_path / "models")
+        )
+        url = opened.enter_context(prometheus(tmp_path, server.url))
+        http = opened.enter_context(httpx.Client(base_url=server.url))
+        assert http.put("/v1/streams/door", json={"sinks": ["archive"], "interval": 2}).is_success
+
+        def empty() -> list[str]:
+            """Work, and return the titles of the panels without a number."""
+            for content in (jpeg(), jpeg(), b"no image"):
+                http.post("/v1/streams/door/frames", content=content)
+            http.get("/v1/streams", headers={"Origin": "https://other.example"})
+            return [panel["title"] for panel in dashboard["panels"] if not numbers(url, panel)]
+
+        eventually(lambda: empty() == [])
+
+
+def numbers(url: str, panel: dict[str, Any]) -> list[str]:
+    """Return the numbers that a panel shows now."""
+    found = []
+    for target in panel["targets"]:
+        query = target["expr"].replace("$__rate_interval", "5s")
+        try:
+            answer = httpx.get(f"{url}/api/v1/query", params={"query": query}).json()
+        except httpx.TransportError:  # it starts
+            return []
+        assert answer["status"] == "success", answer
+        found += [series["value"][1] for series in answer["data"]["result"] if series["value"][1] != "NaN"]
+    return found

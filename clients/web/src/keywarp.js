@@ -151,11 +151,13 @@ export class Client {
   /**
    * Create a stream for single images or for a later connection. With a `source`, the server pulls the stream itself.
    *
+   * The path has the id, even one that is made up here, so that a proxy can choose the server by it.
+   *
    * @param {StreamRequest} request
    * @returns {Promise<StreamInfo>}
    */
-  createStream(request = {}) {
-    return this.#send("POST", "/v1/streams", request);
+  createStream({ id = randomId(), ...options } = {}) {
+    return this.#send("PUT", streamPath(id), options);
   }
 
   /** @param {string} id @returns {Promise<void>} */

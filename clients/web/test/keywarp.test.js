@@ -207,11 +207,13 @@ test("requests carry the key, and errors carry the delay before a retry", async 
     return new Response(problem, { status: 429, headers: { "Retry-After": "5" } });
   };
   await assert.rejects(
-    client({ apiKey: "kw_1", fetch: full }).createStream({ source: "rtsp://camera/1" }),
+    client({ apiKey: "kw_1", fetch: full }).createStream({ id: "gate", source: "rtsp://camera/1" }),
     (error) => error instanceof ApiError && error.retryAfter === 5 && /64 streams/.test(error.message),
   );
   const sent = '{"source":"rtsp://camera/1"}';
-  assert.deepEqual(requests, [["http://localhost:8080/v1/streams", "POST", "Bearer kw_1", sent]]);
+  assert.deepEqual(requests, [["http://localhost:8080/v1/streams/gate", "PUT", "Bearer kw_1", sent]]);
+  await assert.rejects(client({ fetch: full }).createStream(), ApiError);
+  assert.match(requests[1][0], /\/v1\/streams\/web-\w+$/);
 });
 
 test("a proxy's error is reported by its status", async () => {

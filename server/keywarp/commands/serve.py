@@ -35,6 +35,7 @@ SHOWN: dict[str, dict[str, Any]] = {  # shown in the help instead of a type, or 
     "site": {"dir_okay": False, "show_default": False},
     "keys": {"dir_okay": False, "show_default": False},
     "data": {"file_okay": False, "show_default": False},
+    "leases": {"file_okay": False, "show_default": False},
     "model_limit": {"metavar": "MODEL=STREAMS", "show_default": "no limit"},
     "address_streams": {"show_default": "three quarters of --max-streams"},
     "key_streams": {"show_default": "no limit"},

@@ -2,13 +2,17 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final
 
 from keywarp.protocol import Changes, ChangeStream, CreateStream, StreamOptions
 from keywarp.protocol.events import Rules
 from keywarp.server.camera_store import CameraStore, StoredCamera
 from keywarp.server.decode.sources import SourceUrl
 from keywarp.server.errors import CameraStoreError, DrainingError, InternalError, ServerError, SiteError
+from keywarp.server.leases import Leases
 from keywarp.server.pulls import Pulls
 from keywarp.server.security.pull_hosts import AllowList
 from keywarp.server.security.quotas import UNLIMITED, Quota
@@ -18,6 +22,9 @@ from keywarp.server.streams.stream import Stream
 from keywarp.server.telemetry.metrics import CameraReading
 
 log = logging.getLogger(__name__)
+
+ROUND: Final = 0.25  # seconds after which a server looks again which cameras it should have
+WAIT_AFTER_FAILURE: Final = 30.0  # seconds after which a server tries again to start a camera that it couldn't start
 
 
 class Cameras:
@@ -31,18 +38,26 @@ class Cameras:
 
         Raises:
             CameraStoreError: The database can't be opened.
+            SiteError: The folder of leases can't be used.
         """
         self._service = service
         self._pulls = pulls
         self._site = dict(service.site.streams)
         self._store = CameraStore(service.settings.data) if service.settings.data else None
         self._stored: dict[str, StoredCamera] = {}
-        self._failed: Mapping[str, str] = {}  # why cameras of the site couldn't be started, by name
+        self._leases = Leases(service.settings.leases) if service.settings.leases else None
+        self._sharing = asyncio.Lock()  # held while it is decided which cameras this server has
+        self._waits: dict[str, float] = {}  # until when cameras aren't tried again here; monotonic seconds
+        self._failed: dict[str, str] = {}  # why cameras of the site couldn't be started, by name
         self._tasks: set[asyncio.Task[None]] = set()
         service.metrics.watch_cameras(self._readings)
 
     async def start(self) -> None:
-        """Start all cameras, once the models are ready. A camera of the site that can't be started ends the server."""
+        """Start all cameras, once the models are ready. A camera of the site that can't be started ends the server.
+
+        If several servers share the site's cameras, this starts and ends cameras until the server stops, and goes on
+        without those that can't be started.
+        """
         try:
             self._stored = await self._store.read() if self._store else {}
         except CameraStoreError as error:
@@ -52,7 +67,7 @@ class Cameras:
         if self._service.failure:
             return
         try:
-            for name, planned in self._site.items():
+            for name, planned in self._site.items() if not self._leases else ():
                 await self._start_planned(name, planned)
         except DrainingError:
             return
@@ -65,6 +80,8 @@ class Cameras:
                 await self._forget(name)
             else:
                 await self._start_stored(name, camera)
+        if self._leases:
+            await self._share_out(self._leases)
 
     async def add(self, request: CreateStream, owner: Quota) -> Stream:
         """Start to pull a stream, and keep it for the next start of the server.
@@ -139,13 +156,19 @@ class Cameras:
         Returns:
             The names of the cameras that are different from the last file, and why some couldn't be started.
         """
+        async with self._sharing:
+            return await self._apply(planned)
+
+    async def _apply(self, planned: Mapping[str, SiteStream]) -> tuple[Changes, Mapping[str, str]]:
         old, self._site = self._site, dict(planned)
         changes = Changes.between(old, planned)
         for name in changes.removed:
-            if stream := self._service.streams.get(name):
-                await self._service.streams.remove(stream, f"stream {name!r} is no longer in the site file")
+            await self._stop(name, f"stream {name!r} is no longer in the site file")
         failed: dict[str, str] = {}
+        self._waits.clear()
         for name, camera in planned.items():
+            if self._leases and name not in self._leases:
+                continue
             try:
                 stream = self._service.streams.get(name)
                 if stream and name in old and old[name] == camera:
@@ -181,10 +204,60 @@ class Cameras:
     async def close(self) -> None:
         """Wait until all pulls have ended, and close the database. Call it while the server stops, which ends them."""
         await self._pulls.close()
+        if self._leases:
+            self._leases.close()
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._store:
             await self._store.close()
+
+    # -- sharing -------------------------------------------------------------------------------------------------------
+
+    async def _share_out(self, leases: Leases) -> None:
+        """Pull this server's share of the site's cameras until the server stops."""
+        draining = self._service.draining
+        while not draining.is_set():
+            try:
+                async with self._sharing:
+                    await self._take_turn(leases)
+            except (SiteError, OSError) as error:
+                log.error("this server goes on with the cameras that it has: %s", error)
+                await asyncio.sleep(WAIT_AFTER_FAILURE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ROUND):
+                    await draining.wait()
+        await self._pulls.close()  # others shall have the cameras before this server has drained
+        leases.close()
+
+    async def _take_turn(self, leases: Leases) -> None:
+        now = time.monotonic()
+        self._waits = {name: until for name, until in self._waits.items() if until > now}
+        moves = await asyncio.to_thread(leases.plan, tuple(self._site))
+        if moves.give:
+            log.info("camera %s is left to another server", moves.give)
+            await self._stop(moves.give, f"another server goes on with camera {moves.give!r}")
+        for name in moves.take:
+            if name in self._waits or not leases.take(name):
+                continue
+            try:
+                await self._start_planned(name, self._site[name])
+            except DrainingError:
+                leases.give(name)
+            except ServerError as error:
+                leases.give(name)
+                log.error("camera %s can't be started: %s", name, error)
+                self._failed[name] = str(error)
+                self._waits[name] = now + WAIT_AFTER_FAILURE
+            else:
+                self._failed.pop(name, None)
+
+    async def _stop(self, name: str, reason: str) -> None:
+        """End a camera of the site, and let go of it once it isn't pulled any more."""
+        if stream := self._service.streams.get(name):
+            await self._service.streams.remove(stream, reason)
+            await self._pulls.wait_ended(stream)
+        if self._leases:
+            self._leases.give(name)
 
     # -- starting ------------------------------------------------------------------------------------------------------
 

@@ -100,6 +100,11 @@ class Pulls:
         except KeyError:
             raise NotPulledError(f"stream {stream.id!r} isn't pulled by the server") from None
 
+    async def wait_ended(self, stream: Stream) -> None:
+        """Wait until the pull of a stream has ended, if it has one. Call it once the stream is removed."""
+        if stream in self._pulls:
+            await asyncio.wait([self._pulls[stream][1]])
+
     async def close(self) -> None:
         """Wait until all pulls have ended. Call it while the server stops, which ends them."""
         if tasks := [task for _, task in self._pulls.values()]:

@@ -104,6 +104,11 @@ class Settings(BaseModel):
         description="The folder in which cameras that are added while the server runs are kept for its next start, and "
         "events, in SQLite. Without it, cameras are gone after a restart, and events are kept in memory.",
     )
+    leases: Path | None = Field(
+        default=None,
+        description="A folder by which several servers on this host share the site's cameras: each server pulls some, "
+        "and the others go on with them when it dies. Without it, every server pulls all.",
+    )
     event_days: float = Field(default=30.0, gt=0, le=36_500, description="The days for which events are kept.")
     max_events: int = Field(default=10_000, ge=1, description="The most events that are kept.")
     keys: Path | None = Field(

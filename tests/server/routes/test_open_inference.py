@@ -111,6 +111,20 @@ def test_sequences_are_independent_of_each_other(triton: InferenceServerClient) 
     assert ages == [1, 1, 1]
 
 
+def test_a_header_names_a_sequence_where_a_proxy_can_see_it(triton: InferenceServerClient) -> None:
+    named = {"Keywarp-Sequence": "gate/north"}
+    assert (
+        kind(triton.infer("tiny", [image(jpeg())], headers=named, sequence_id="gate/north", sequence_start=True))[1]
+        == 0
+    )
+    result = triton.infer("tiny", [image(jpeg())], headers=named)
+    assert kind(result) == ("propagated", 1)
+    assert result.get_response()["parameters"]["sequence_id"] == "gate/north"
+    with pytest.raises(InferenceServerException, match="the header Keywarp-Sequence says 'gate/north'"):
+        triton.infer("tiny", [image(jpeg())], headers=named, sequence_id=7)
+    triton.infer("tiny", [image(jpeg())], headers=named, sequence_id="gate/north", sequence_end=True)
+
+
 def test_a_sequence_can_be_started_again(server: Running, triton: InferenceServerClient) -> None:
     for _ in range(2):
         assert kind(triton.infer("tiny", [image(jpeg())], sequence_id=5, sequence_start=True)) == ("key", 0)

@@ -242,6 +242,18 @@ def test_an_id_can_be_taken_once(server: Running) -> None:
     assert problem(server.http.post("/v1/streams", json={"id": stream.id})).status == 409
 
 
+def test_a_stream_is_created_under_the_id_of_its_path(server: Running) -> None:
+    created = server.http.put("/v1/streams/gate-7", json={"interval": 3})
+    assert (created.status_code, created.headers["location"]) == (201, "/v1/streams/gate-7")
+    assert (created.json()["id"], created.json()["interval"]) == ("gate-7", 3)
+    assert problem(server.http.put("/v1/streams/gate-7", json={})).status == 409
+    assert server.http.put("/v1/streams/gate-8", json={"id": "gate-8"}).status_code == 201
+    assert "'other'" in str(problem(server.http.put("/v1/streams/gate-9", json={"id": "other"})).detail)
+    assert server.http.put("/v1/streams/bad%20id", json={}).status_code == 422
+    for name in ("gate-7", "gate-8"):
+        server.http.delete(f"/v1/streams/{name}")
+
+
 def test_a_stream_that_a_connection_feeds_takes_no_single_frames(server: Running) -> None:
     stream = create(server).id
     with server.connect(stream, Hello()):

@@ -166,7 +166,7 @@ class Client(Closable):
         """Create a stream, to send single frames to with `infer`, or for the server to pull.
 
         Args:
-            stream_id: The stream's id, or None to let the server choose one.
+            stream_id: The stream's id, or None for a random one.
             model: The model's name, or None for the server's default.
             interval: Frames from one key frame to the next, or None for the model's default. Frames that are dropped
                 don't count.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
@@ -104,9 +105,9 @@ def stream_info(stream_id: str) -> Call[StreamInfo]:
 
 
 def create_stream(options: CreateStream) -> Call[StreamInfo]:
-    """Create a stream."""
-    content = options.model_dump_json(exclude_defaults=True).encode()
-    return Call(TypeAdapter(StreamInfo), "POST", "/v1/streams", content=content)
+    """Create a stream. Its id, made up here if there is none, is in the path, where a proxy can see it."""
+    content = options.model_dump_json(exclude_defaults=True, exclude={"id"}).encode()
+    return Call(TypeAdapter(StreamInfo), "PUT", _stream_path(options.id or token_hex(8)), content=content)
 
 
 def change_stream(stream_id: str, changes: ChangeStream) -> Call[StreamInfo]:

@@ -39,6 +39,7 @@ from keywarp.server.routes.dependencies import (
     ServiceDependency,
 )
 from keywarp.server.routes.request_body import read_body
+from keywarp.server.routes.sequences import HEADER as SEQUENCE_HEADER
 from keywarp.server.routes.sequences import SequencePosition, major, refuse_other_version
 from keywarp.server.routes.tensors import format_response, parse_request, wanted_outputs
 from keywarp.server.service import Service
@@ -167,7 +168,8 @@ async def infer(
 
     The parameters `sequence_id`, `sequence_start` and `sequence_end` make the frame part of a stream; `interval`,
     `schedule`, `max_interval`, `max_age` and `overlap` next to `sequence_start` place its key frames, and `upright`
-    says whether images are turned as EXIF says. A sequence keeps the model version that it started with.
+    says whether images are turned as EXIF says. A sequence keeps the model version that it started with. The header
+    `Keywarp-Sequence` may give its id, too.
     """
     service.refuse_if_draining()
     quota.charge()
@@ -176,7 +178,7 @@ async def infer(
     body = await read_body(request, service.settings.max_message_bytes, service.payload_memory)
     in_pool = partial(asyncio.get_running_loop().run_in_executor, service.pool)
     inference, tensors = await in_pool(parse_request, body, request.headers.get(HEADER_LENGTH))
-    position = SequencePosition.of(inference.parameters)
+    position = SequencePosition.of(inference.parameters, request.headers.get(SEQUENCE_HEADER))
     with service.in_flight():
         engine = sequences.engine(name, position, model_version)
         manifest = engine.bundle.manifest

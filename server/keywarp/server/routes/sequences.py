@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -15,6 +16,7 @@ from keywarp.server.service import Service
 from keywarp.server.streams.stream import Stream
 
 SequenceId = int | str
+HEADER: Final = "Keywarp-Sequence"  # an id outside the body, for proxies that keep a sequence on one server
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +28,22 @@ class SequencePosition:
     end: bool
 
     @classmethod
-    def of(cls, parameters: Parameters) -> "SequencePosition":
+    def of(cls, parameters: Parameters, header: str | None = None) -> "SequencePosition":
         """Read the position from a request's parameters. As in Triton, an id of 0 or "" means no sequence.
 
+        Args:
+            parameters: The request's parameters.
+            header: The sequence's id as a proxy can see it, or None. It stands in for a missing `sequence_id`.
+
         Raises:
-            BadMessageError: The sequence id is neither an integer nor a string.
+            BadMessageError: The sequence id is neither an integer nor a string, or isn't that of the header.
         """
         id_ = parameters.get("sequence_id", 0)
         if isinstance(id_, bool | float):
             raise BadMessageError("sequence_id must be an integer or a string")
+        if header and id_ and str(id_) != header:
+            raise BadMessageError(f"sequence_id is {str(id_)[:64]!r}, but the header {HEADER} says {header[:64]!r}")
+        id_ = id_ or header or 0
         start, end = (bool(parameters.get(name, False)) for name in ("sequence_start", "sequence_end"))
         return cls(id_ or None, start, end)
 

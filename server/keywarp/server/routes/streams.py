@@ -10,6 +10,7 @@ from keywarp.protocol import ChangeStream, CreateStream, FrameHeader, Result, St
 from keywarp.protocol.events import Rules
 from keywarp.protocol.messages import StreamId
 from keywarp.server.decode.images import decode_frame
+from keywarp.server.errors import BadMessageError
 from keywarp.server.problems import documented
 from keywarp.server.routes.dependencies import (
     CANNOT_CREATE,
@@ -60,6 +61,25 @@ async def create_stream(
         stream = await cameras.add(request, quota)
     response.headers["Location"] = f"/v1/streams/{stream.id}"
     return stream.info
+
+
+@router.put(
+    "/{stream_id}",
+    status_code=HTTPStatus.CREATED,
+    responses=NOT_FOUND | CANNOT_CREATE | documented(HTTPStatus.FORBIDDEN),
+)
+async def put_stream(
+    stream_id: Id,
+    request: CreateStream,
+    service: ServiceDependency,
+    cameras: CamerasDependency,
+    quota: QuotaDependency,
+    response: Response,
+) -> StreamInfo:
+    """Create a stream as `POST` does, with the id where a proxy can see it. An existing one is a conflict."""
+    if request.id not in (None, stream_id):
+        raise BadMessageError(f"the body's id {request.id!r} isn't that of the path, {stream_id!r}: leave it out")
+    return await create_stream(request.model_copy(update={"id": stream_id}), service, cameras, quota, response)
 
 
 @router.get("")

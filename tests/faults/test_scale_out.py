@@ -1,0 +1,210 @@
+"""Three server processes behind haproxy: one is killed, one stops."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from keywarp.client import Client
+from tests.client.media import write_video
+from tests.e2e.running import Server, serving
+from tests.e2e.test_cameras import PATIENCE, camera, eventually
+from tests.faults.proxy import haproxy
+from tests.tiny_bundle import tiny_bundle
+
+SERVERS = 3
+CLIENTS = 6
+FPS = 20
+BEFORE = 2.0  # seconds that all streams run undisturbed
+AFTER = 4.0  # seconds that they run after the fault
+MOST_GAP = 0.2  # seconds between results of a stream that the fault doesn't concern
+MOST_BREAK = 2.0  # seconds up to the next result of a stream that it does
+
+
+@dataclass
+class Viewer:
+    """A client that streams frames at a steady rate until it is told to end."""
+
+    stream: str
+    sent: int = 0
+    frames: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # of the results; monotonic seconds
+    reconnects: int = 0
+
+    def run(self, url: str, over: threading.Event) -> None:
+        """Stream, and note the results."""
+        with Client(url) as client, client.stream(self._pictures(over), stream_id=self.stream, interval=5) as results:
+            for result in results:
+                self.frames.append(result.frame)
+                self.times.append(result.received)
+            self.reconnects = results.reconnects
+
+    def longest_gap(self, since: float, until: float) -> float:
+        """Return the longest time without a result in a span of time."""
+        return max(b - a for a, b in pairwise([since, *(t for t in self.times if since < t < until), until]))
+
+    def _pictures(self, over: threading.Event) -> Iterator[NDArray[np.uint8]]:
+        start = time.monotonic()
+        while not over.is_set():
+            yield np.full((48, 64, 3), self.sent % 256, np.uint8)
+            self.sent += 1
+            over.wait(max(0.0, start + self.sent / FPS - time.monotonic()))
+
+
+@dataclass(frozen=True)
+class Farm:
+    """Servers behind a proxy."""
+
+    url: str
+    servers: list[Server]
+
+    def holding(self, stream: str) -> list[Server]:
+        """Return the servers that live and have a stream."""
+        living = [server for server in self.servers if server.process.poll() is None]
+        return [server for server in living if httpx.get(f"{server.url}/v1/streams/{stream}").is_success]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Make a folder with one tiny bundle."""
+    tiny_bundle(tmp_path / "models" / "tiny")
+    return tmp_path / "models"
+
+
+@contextmanager
+def farm(folder: Path, models: Path, *, site: str = "", killed: bool = False) -> Iterator[Farm]:
+    """Run the servers and the proxy. Servers must stop by themselves, except for the first if the block kills it."""
+    (folder / "site.toml").write_text(site)
+    options = ("--backend", "onnxruntime", "--site", str(folder / "site.toml"), "--leases", str(folder / "leases"))
+    with ExitStack() as opened:
+        servers = [
+            opened.enter_context(serving(*options, models=models, status=-9 * (killed and n == 0)))
+            for n in range(SERVERS)
+        ]
+        yield Farm(opened.enter_context(haproxy(folder, [server.url for server in servers])), servers)
+
+
+@contextmanager
+def viewing(url: str) -> Iterator[list[Viewer]]:
+    """Run clients until the block ends, and let them end by themselves."""
+    over = threading.Event()
+    viewers = [Viewer(f"viewer-{number}") for number in range(CLIENTS)]
+    threads = [threading.Thread(target=viewer.run, args=(url, over), daemon=True) for viewer in viewers]
+    for thread in threads:
+        thread.start()
+    try:
+        eventually(lambda: all(len(viewer.frames) > FPS for viewer in viewers))
+        yield viewers
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+def check_each_frame_once(viewers: list[Viewer]) -> None:
+    for viewer in viewers:
+        assert viewer.frames == list(range(viewer.sent)), viewer.stream
+
+
+def archived(file: Path) -> list[tuple[int, datetime]]:
+    """Return the frame and the time of all responses in a sink's file."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [(line["frame"], datetime.fromisoformat(line["time"])) for line in lines]
+
+
+def test_a_killed_servers_streams_and_camera_go_on_elsewhere_and_others_feel_nothing(
+    tmp_path: Path, models: Path
+) -> None:
+    clip = write_video(tmp_path / "clip.mp4", frames=600, fps=FPS)
+    archive = tmp_path / "gate.ndjson"
+    with camera(0, clip=clip) as port:
+        site = f"""
+            [streams.gate]
+            source = "rtsp://127.0.0.1:{port}/camera"
+            sinks = ["archive"]
+
+            [sinks.archive]
+            file = "{archive}"
+        """
+        with farm(tmp_path, models, site=site, killed=True) as servers, viewing(servers.url) as viewers:
+            eventually(lambda: archive.exists() and len(archived(archive)) > FPS)
+            victim = servers.servers[0]
+            assert servers.holding("gate") == [victim]
+            homes = {viewer.stream: servers.holding(viewer.stream) for viewer in viewers}
+            assert all(len(home) == 1 for home in homes.values()), "each stream is on one server"
+            concerned = [viewer for viewer in viewers if homes[viewer.stream] == [victim]]
+            others = [viewer for viewer in viewers if viewer not in concerned]
+            assert concerned
+            assert len({home.url for (home,) in homes.values()}) == SERVERS, "every server has streams"
+            time.sleep(BEFORE)
+            killed, since = time.monotonic(), len(archived(archive))
+            victim.process.kill()
+            time.sleep(AFTER)
+            now = time.monotonic()
+            eventually(lambda: len(archived(archive)) > since + FPS)
+            assert len(servers.holding("gate")) == 1, "one server pulls the camera"
+            responses = archived(archive)
+    check_each_frame_once(viewers)
+    breaks = {viewer.stream: viewer.longest_gap(killed, now) for viewer in concerned}
+    gaps = {viewer.stream: viewer.longest_gap(killed, now) for viewer in others}
+    before = max(viewer.longest_gap(killed - BEFORE, killed) for viewer in viewers)
+    frames = [frame for frame, _ in responses]
+    again = frames.index(0, 1)  # where the other server begins
+    dark = (responses[again][1] - responses[again - 1][1]).total_seconds()
+    print(f"breaks {breaks}, gaps of others {gaps}, longest before {before:.3f} s, camera {dark:.2f} s")
+    assert frames == [*range(again), *range(len(frames) - again)], "one response for each frame that was read"
+    assert all(viewer.reconnects == 1 for viewer in concerned)
+    assert all(viewer.reconnects == 0 for viewer in others)
+    assert max(breaks.values()) < MOST_BREAK
+    assert dark < MOST_BREAK
+    if os.getloadavg()[0] <= (os.cpu_count() or 1):  # a machine with other work has gaps without a fault, too
+        assert max(gaps.values()) < MOST_GAP
+
+
+def test_a_server_that_stops_finishes_its_frames_and_its_streams_go_on_elsewhere(tmp_path: Path, models: Path) -> None:
+    with farm(tmp_path, models) as servers, viewing(servers.url) as viewers:
+        leaving = servers.servers[0]
+        concerned = [viewer for viewer in viewers if leaving in servers.holding(viewer.stream)]
+        assert concerned
+        leaving.process.terminate()
+        assert leaving.process.wait(PATIENCE) == 0
+        counts = [len(viewer.frames) for viewer in viewers]
+        eventually(lambda: all(len(viewer.frames) > count + FPS for viewer, count in zip(viewers, counts, strict=True)))
+    check_each_frame_once(viewers)
+    assert [viewer for viewer in viewers if viewer.reconnects] == concerned
+
+
+def test_streams_are_found_again_by_their_ids_in_the_path_and_the_header(tmp_path: Path, models: Path) -> None:
+    with farm(tmp_path, models) as servers, Client(servers.url) as client:
+        ids = [client.create_stream().id for _ in range(CLIENTS)]
+        picture = np.zeros((48, 64, 3), np.uint8)
+        assert {client.infer(id_, picture).kind for id_ in reversed(ids)} == {"key"}  # in another order, not in turn
+        assert {client.infer(id_, picture).kind for id_ in ids} == {"propagated"}
+        assert len({home.url for id_ in ids for home in servers.holding(id_)}) > 1
+        refused = httpx.post(f"{servers.url}/v1/streams", json={})
+        assert refused.status_code == 400
+        assert "PUT /v1/streams/{id}" in refused.json()["detail"]
+        frame = {"name": "frame", "datatype": "UINT8", "shape": [48, 64, 3], "data": picture.ravel().tolist()}
+        for start, kind, numbers in ((True, "key", range(CLIENTS)), (False, "propagated", reversed(range(CLIENTS)))):
+            for number in numbers:
+                response = httpx.post(
+                    f"{servers.url}/v2/models/tiny/infer",
+                    headers={"Keywarp-Sequence": f"sequence-{number}"},
+                    json={"parameters": {"sequence_start": start}, "inputs": [frame]},
+                )
+                assert response.json()["parameters"]["kind"] == kind
+        lists = [httpx.get(f"{server.url}/v1/streams").json() for server in servers.servers]
+        sequences = [[stream for stream in streams if stream["id"] not in ids] for streams in lists]
+        assert len([streams for streams in sequences if streams]) > 1, "sequences are on several servers"
